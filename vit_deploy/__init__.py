@@ -1,0 +1,23 @@
+"""vit-deploy: a Vision Transformer from its checkpoint to the device, with the proof that it still computes the same."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "ViT": "vit_deploy.model.vit",
+    "create_vision_transformer": "vit_deploy.model.vit",
+    "load": "vit_deploy.model.vit",
+}
+
+__all__ = ["ViT", "__version__", "create_vision_transformer", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # An engine takes seconds to import and a device may not have it, so the Keras side comes on demand.
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,263 @@
+"""What is a bundle on disk: a model file, its manifest, and the golden data that prove it?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.preprocess import Preprocess
+
+SCHEMA = 1
+MANIFEST = "artifact.json"
+GOLDEN = "golden.npz"
+
+# What stands for the model in a bundle of each format; it names all model files that there can be.
+MODEL_FILES: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("model.onnx", "model.onnx.data"),
+    "tflite": ("model.tflite",),
+    "savedmodel": ("saved_model",),
+}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the model file itself takes; our runtimes hide it behind NHWC float32 (or uint8 pixels).
+
+    Args:
+        shape: of the input in the file's own layout, None where it is dynamic.
+        dtype: "float32", "uint8" (raw pixels, preprocessing inside) or "int8" (quantized).
+        layout: "nhwc" or "nchw".
+        scale: of a quantized input: real value = scale * (stored - zero_point).
+        zero_point: of a quantized input.
+        preprocessing_inside: whether scaling, mean and standard deviation are part of the graph.
+        name: of the input.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    layout: str = "nhwc"
+    scale: float | None = None
+    zero_point: int | None = None
+    preprocessing_inside: bool = False
+    name: str = "images"
+
+    @property
+    def batch(self) -> int | None:
+        """The batch the file is made for, None where any will do."""
+        return self.shape[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**vars(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "shape": tuple(values["shape"])})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A bundle that was written and can be run.
+
+    Args:
+        directory: the bundle's folder.
+        format: "onnx", "tflite", "savedmodel"; "keras" for a checkpoint file that is run as it is.
+        precision: "fp32", "int8", …
+        config: the function the model computes.
+        preprocess: how an image becomes its input.
+        labels: name of each class, or empty.
+        input: what the file takes.
+        weights_digest: of the fp32 checkpoint the bundle was made from; the same in all formats.
+        provenance: what was done to the weights, oldest first.
+        options: what the exporter was asked for, in plain JSON values.
+        files: relative path to (SHA-256, bytes) of everything but the manifest.
+        producer: library to version, of what made it.
+        parent: weights digest or manifest digest of what it was derived from, if anything.
+        model: the model's path in `directory`; empty takes the format's usual one.
+    """
+
+    directory: Path
+    format: str
+    precision: str
+    config: ViTConfig
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    input: InputSpec
+    weights_digest: str
+    provenance: tuple[Step, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    producer: Mapping[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    model: str = ""
+
+    @property
+    def model_path(self) -> Path:
+        """The file, or for a SavedModel the folder, that the engine loads."""
+        return self.directory / (self.model or MODEL_FILES[self.format][0])
+
+    @property
+    def name(self) -> str:
+        """`<format>-<precision>`, the folder's usual name."""
+        return f"{self.format}-{self.precision}"
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of the model files alone, without manifest and golden data."""
+        paths = [self.model_path, self.directory / (self.model_path.name + ".data")]
+        files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest, in plain JSON values; `artifact.schema.json` is its published schema."""
+        return {
+            "schema": SCHEMA,
+            "format": self.format,
+            "precision": self.precision,
+            "model": self.model_path.name,
+            "input": self.input.to_dict(),
+            "output": {"name": self.config.output_name, "shape": [self.input.batch, *self.config.output_shape]},
+            "config": self.config.to_dict(),
+            "preprocess": self.preprocess.to_dict(),
+            "labels": list(self.labels),
+            "weights_digest": self.weights_digest,
+            "provenance": [step.to_dict() for step in self.provenance],
+            "options": dict(self.options),
+            "producer": dict(self.producer),
+            "parent": self.parent,
+            "files": {name: {"sha256": sha, "bytes": size} for name, (sha, size) in sorted(self.files.items())},
+        }
+
+    def essentials(self) -> dict[str, str]:
+        """What goes into the model file itself: short keys, JSON texts, no file digests."""
+        manifest = self.to_dict()
+        keys = ("format", "precision", "input", "output", "config", "preprocess", "labels", "weights_digest")
+        kept = {key: manifest[key] for key in (*keys, "provenance", "producer")}
+        return {f"vit_deploy.{key}": json.dumps(value, sort_keys=True) for key, value in kept.items()}
+
+
+def write_manifest(artifact: Artifact) -> Artifact:
+    """Digest every file in the bundle and write its manifest; returns the artifact with the digests."""
+    files = {
+        path.relative_to(artifact.directory).as_posix(): (sha256(path), path.stat().st_size)
+        for path in sorted(artifact.directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    complete = Artifact(**{**vars(artifact), "files": files})
+    text = json.dumps(complete.to_dict(), indent=2, sort_keys=True)
+    (artifact.directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return complete
+
+
+def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
+    """The bundle in a folder, with every file checked against its digest.
+
+    Raises:
+        ArtifactError: no bundle, a manifest of another schema or with impossible values, or files that are
+            missing, changed or lie outside; all of them are named.
+    """
+    if directory.name == MANIFEST:
+        directory = directory.parent
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(
+            f"{directory} is not a bundle: it has no {MANIFEST}",
+            fix="give a folder such as artifacts/tiny-224x224/onnx-fp32, written by vit-deploy export",
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["schema"] != SCHEMA:
+            raise ArtifactError(
+                f"{path} has schema {values['schema']!r}, this version reads {SCHEMA}", fix="update vit-deploy"
+            )
+        artifact = _from_dict(directory, values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise ArtifactError(f"{path}: {error.message}", fix="export the model again") from error
+        detail = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        raise ArtifactError(f"{path} is damaged: {detail}", fix="export the model again") from error
+    if check_digests and (problems := _file_problems(artifact)):
+        raise ArtifactError(f"{directory} was changed: {'; '.join(problems)}", fix="copy or export the bundle again")
+    return artifact
+
+
+def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
+    return Artifact(
+        directory=directory,
+        format=str(values["format"]),
+        precision=str(values["precision"]),
+        config=ViTConfig.from_dict(values["config"]),
+        preprocess=Preprocess.from_dict(values["preprocess"]),
+        labels=tuple(map(str, values["labels"])),
+        input=InputSpec.from_dict(values["input"]),
+        weights_digest=str(values["weights_digest"]),
+        provenance=tuple(map(Step.from_dict, values["provenance"])),
+        options=dict(values["options"]),
+        files={name: (str(each["sha256"]), int(each["bytes"])) for name, each in values["files"].items()},
+        producer=dict(values["producer"]),
+        parent=values["parent"],
+        model=str(values["model"]),
+    )
+
+
+def _file_problems(artifact: Artifact) -> list[str]:
+    problems = []
+    root = artifact.directory.resolve()
+    for name, (digest, size) in artifact.files.items():
+        path = artifact.directory / name
+        if not path.resolve().is_relative_to(root):
+            problems.append(f"{name} lies outside the bundle")
+        elif not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != size:
+            problems.append(f"{name} has {path.stat().st_size} bytes, expected {size}")
+        elif sha256(path) != digest:
+            problems.append(f"{name} has other content than when it was written")
+    model = artifact.model_path
+    recorded = [model.name] if artifact.format != "savedmodel" else [f"{model.name}/saved_model.pb"]
+    problems += [f"{name} is not in the manifest" for name in recorded if name not in artifact.files]
+    return problems
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Installed versions of vit-deploy and of the distributions named; absent ones are left out."""
+    found = {}
+    for name in ("vit-deploy", "numpy", *libraries):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(
+    checkpoint: Checkpoint, directory: Path, *, format: str, precision: str, input: InputSpec, **others: Any
+) -> Artifact:
+    """The artifact that `checkpoint` becomes in `directory`, before its files are digested."""
+    return Artifact(
+        directory=directory,
+        format=format,
+        precision=precision,
+        config=checkpoint.config,
+        preprocess=checkpoint.preprocess,
+        labels=checkpoint.labels,
+        input=input,
+        weights_digest=checkpoint.digest(),
+        provenance=checkpoint.provenance,
+        **others,
+    )

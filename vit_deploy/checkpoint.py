@@ -1,0 +1,132 @@
+"""What is a model, wherever it came from: a config, canonical weights, and how to feed it?"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import CheckpointError
+from vit_deploy.preprocess import Preprocess
+from vit_deploy.weights import Float32, draw_weights, weight_specs
+
+LISTED = 20  # problems shown in full before the rest is counted
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was done to a model, and the facts of it, in plain JSON values."""
+
+    action: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The action and its facts in one flat mapping."""
+        return {"action": self.action, **self.facts}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Step:
+        """The inverse of `to_dict`."""
+        return cls(str(values["action"]), {key: value for key, value in values.items() if key != "action"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A ViT as a value: the narrow waist between every source and every format.
+
+    Args:
+        config: the function it computes.
+        weights: canonical name to float32 array; see `vit_deploy.weights`. Held in canonical order.
+        preprocess: how an image becomes its input.
+        labels: name of each class, or empty.
+        provenance: what was done to it, oldest first.
+
+    Raises:
+        CheckpointError: weights that are missing, surplus, mis-shaped or not finite, all in one message,
+            or labels and channels that do not fit the config.
+    """
+
+    config: ViTConfig
+    weights: Mapping[str, Float32]
+    preprocess: Preprocess
+    labels: tuple[str, ...] = ()
+    provenance: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = _weight_problems(self.config, self.weights)
+        classes = self.config.num_classes
+        if self.labels and self.config.include_top and len(self.labels) != classes:
+            problems.append(f"{len(self.labels)} labels for {classes} classes")
+        if self.preprocess.channels != self.config.channels:
+            problems.append(f"preprocessing of {self.preprocess.channels} channels for {self.config.channels}")
+        if problems:
+            raise CheckpointError(
+                f"the weights do not fit the config, {len(problems)} problems:\n{_bulleted(problems)}",
+                fix="check that the config (scale, patch size, classes, variant) is the one the weights were saved with",
+            )
+        ordered = {name: self.weights[name] for name in weight_specs(self.config)}
+        object.__setattr__(self, "weights", MappingProxyType(ordered))
+        object.__setattr__(self, "labels", tuple(self.labels))
+
+    @classmethod
+    def random(cls, config: ViTConfig, seed: int, *, preprocess: Preprocess | None = None) -> Checkpoint:
+        """A model with seeded random weights; the same arrays on every machine and backend."""
+        return cls(
+            config=config,
+            weights=dict(draw_weights(config, seed)),
+            preprocess=preprocess or Preprocess.for_channels(config.channels),
+            provenance=(Step("random", {"seed": seed}),),
+        )
+
+    def with_step(self, action: str, **facts: Any) -> Checkpoint:
+        """A copy whose provenance has one more step."""
+        return dataclasses.replace(self, provenance=(*self.provenance, Step(action, facts)))
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in all weights together."""
+        return sum(weight.size for weight in self.weights.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all weights together, as float32."""
+        return sum(weight.nbytes for weight in self.weights.values())
+
+    def digest(self) -> str:
+        """SHA-256 over sorted name, dtype, shape and little-endian bytes of every weight."""
+        sha = hashlib.sha256()
+        for name in sorted(self.weights):
+            weight = np.ascontiguousarray(self.weights[name], dtype="<f4")
+            sha.update(f"{name}\0float32\0{','.join(map(str, weight.shape))}\0".encode())
+            sha.update(memoryview(weight).cast("B") if weight.size else b"")
+        return sha.hexdigest()
+
+
+def _weight_problems(config: ViTConfig, weights: Mapping[str, Float32]) -> list[str]:
+    specs = weight_specs(config)
+    problems = [f"missing {name} {spec.shape}" for name, spec in specs.items() if name not in weights]
+    problems += [f"surplus {name} {weights[name].shape}" for name in weights if name not in specs]
+    for name, spec in specs.items():
+        weight = weights.get(name)
+        if weight is None:
+            continue
+        if weight.shape != spec.shape:
+            problems.append(f"{name} has shape {weight.shape}, expected {spec.shape}")
+        elif weight.dtype != np.float32:
+            problems.append(f"{name} is {weight.dtype}, expected float32")
+        elif not np.isfinite(weight).all():
+            problems.append(f"{name} has {int((~np.isfinite(weight)).sum())} values that are NaN or infinite")
+    return problems
+
+
+def _bulleted(problems: Sequence[str]) -> str:
+    shown = [f"  - {problem}" for problem in problems[:LISTED]]
+    if len(problems) > LISTED:
+        shown.append(f"  - and {len(problems) - LISTED} more")
+    return "\n".join(shown)

@@ -1,0 +1,290 @@
+"""Which function does this ViT compute: its shape and its variants, without its weights?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from vit_deploy.errors import ConfigError
+
+
+class NormalizationType(StrEnum):
+    """The normalization of a token; formulas in `vit_deploy.reference`."""
+
+    LAYER_NORM = "layer_norm"
+    RMS_NORM = "rms_norm"
+    DYNAMIC_TANH = "dynamic_tanh"
+    BAND_RMS = "band_rms"
+
+
+class NormalizationPosition(StrEnum):
+    """Before each half of a block (as published) or after its residual sum."""
+
+    PRE = "pre"
+    POST = "post"
+
+
+class FFNType(StrEnum):
+    """The feed-forward half of a block; all have `mlp_dim` hidden units."""
+
+    MLP = "mlp"
+    SWIGLU = "swiglu"
+    GEGLU = "geglu"
+    GLU = "glu"
+
+
+class Pooling(StrEnum):
+    """How the sequence becomes one vector; mean and max leave the prefix tokens out."""
+
+    CLS = "cls"
+    MEAN = "mean"
+    MAX = "max"
+
+
+class Activation(StrEnum):
+    """The activation of the `mlp` feed-forward; `gelu` is the exact one, with erf."""
+
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+    QUICK_GELU = "quick_gelu"
+    RELU = "relu"
+    RELU6 = "relu6"
+    LEAKY_RELU = "leaky_relu"
+    ELU = "elu"
+    SILU = "silu"
+    HARD_SILU = "hard_silu"
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+
+
+ACTIVATION_ALIASES: Mapping[str, str] = MappingProxyType(
+    {"swish": "silu", "hard_swish": "hard_silu", "gelu_new": "gelu_tanh"}
+)
+
+
+class Scale(NamedTuple):
+    """A named size: embed dim, heads, layers and hidden units as a multiple of the embed dim."""
+
+    embed_dim: int
+    num_heads: int
+    num_layers: int
+    mlp_ratio: float
+
+
+# small to large: Dosovitskiy et al. 2020, table 1, and Touvron et al. 2021 (DeiT), table 1; huge as in
+# the former; pico is half of tiny.
+SCALE_CONFIGS: Mapping[str, Scale] = MappingProxyType(
+    {
+        "pico": Scale(192, 3, 6, 4.0),
+        "tiny": Scale(192, 3, 12, 4.0),
+        "small": Scale(384, 6, 12, 4.0),
+        "base": Scale(768, 12, 12, 4.0),
+        "large": Scale(1024, 16, 24, 4.0),
+        "huge": Scale(1280, 16, 32, 4.0),
+    }
+)
+
+
+def as_pair(value: int | tuple[int, int] | list[int], name: str) -> tuple[int, int]:
+    """`value` as (height, width); one number means both.
+
+    Raises:
+        ConfigError: it is not one or two positive whole numbers.
+    """
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(_is_count(side) and side > 0 for side in pair):
+        raise ConfigError(
+            f"{name} is {value!r}; expected a positive whole number or (height, width)",
+            fix=f"give {name} as 16 or (8, 16)",
+        )
+    return (int(pair[0]), int(pair[1]))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Everything the function of a ViT depends on besides its weights.
+
+    Args:
+        image_size: (height, width) in pixels; each a multiple of the patch's.
+        patch_size: (height, width) in pixels.
+        channels: of the input images.
+        embed_dim: width of a token; a multiple of `num_heads`.
+        num_heads: attention heads a block.
+        num_layers: encoder blocks.
+        mlp_dim: hidden units of the feed-forward half.
+        num_classes: outputs of the head.
+        include_top: whether there is a head; without it the output is features.
+        pooling: how tokens become one vector; None without a head gives the whole sequence, and with
+            a head means the class token.
+        normalization_type: which norm.
+        normalization_position: before or after the halves of a block.
+        ffn_type: which feed-forward.
+        activation: of the `mlp` feed-forward (gated ones bring their own).
+        epsilon: added to the variance, or to the mean square, before the root.
+        qkv_bias: whether the query, key and value projections have a bias.
+
+    Raises:
+        ConfigError: no ViT has these options; the message lists all that is wrong.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: tuple[int, int] = (16, 16)
+    channels: int = 3
+    embed_dim: int = 768
+    num_heads: int = 12
+    num_layers: int = 12
+    mlp_dim: int = 3072
+    num_classes: int = 1000
+    include_top: bool = True
+    pooling: Pooling | None = None
+    normalization_type: NormalizationType = NormalizationType.LAYER_NORM
+    normalization_position: NormalizationPosition = NormalizationPosition.PRE
+    ffn_type: FFNType = FFNType.MLP
+    activation: Activation = Activation.GELU
+    epsilon: float = 1e-6
+    qkv_bias: bool = True
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "image_size", as_pair(self.image_size, "image_size"))
+        put(self, "patch_size", as_pair(self.patch_size, "patch_size"))
+        problems: list[str] = []
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is None and name == "pooling":
+                continue
+            value = ACTIVATION_ALIASES.get(value, value) if name == "activation" else value
+            if value not in list(choices):
+                known = ", ".join(choices)
+                problems.append(f"{name} is {value!r}; expected one of {known}")
+            else:
+                put(self, name, choices(value))
+        counts = ["channels", "embed_dim", "num_heads", "num_layers", "mlp_dim"]
+        if self.include_top:
+            counts.append("num_classes")
+        sound = True
+        for name in counts:
+            value = getattr(self, name)
+            if not _is_count(value) or value < 1:
+                problems.append(f"{name} is {value!r}; expected a positive whole number")
+                sound = False
+        if sound and self.embed_dim % self.num_heads:
+            problems.append(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
+        if not isinstance(self.epsilon, int | float) or not 0 < self.epsilon < 1:
+            problems.append(f"epsilon is {self.epsilon!r}; expected a number between 0 and 1")
+        for axis, name in enumerate(("height", "width")):
+            image, patch = self.image_size[axis], self.patch_size[axis]
+            if image % patch:
+                problems.append(
+                    f"Image {name} must be divisible by patch size: {name} {image} is not a multiple of {patch}"
+                )
+        if problems:
+            raise ConfigError("; ".join(problems), fix="correct the options named above")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along (height, width)."""
+        return (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens of an image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: the class token."""
+        return 1
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens an encoder block sees."""
+        return self.num_prefix_tokens + self.num_patches
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.embed_dim // self.num_heads
+
+    @property
+    def effective_pooling(self) -> Pooling | None:
+        """`pooling`, with the class token where a head needs a vector and none was asked for."""
+        return Pooling.CLS if self.include_top and self.pooling is None else self.pooling
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one image's output: (classes,), (embed dim,) or (tokens, embed dim)."""
+        if self.include_top:
+            return (self.num_classes,)
+        if self.pooling is not None:
+            return (self.embed_dim,)
+        return (self.sequence_length, self.embed_dim)
+
+    @property
+    def output_name(self) -> str:
+        """What an exported model calls its output."""
+        return "logits" if self.include_top else "features"
+
+    def replace(self, **changes: Any) -> ViTConfig:
+        """A copy with some fields changed, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, one a field."""
+        plain = dataclasses.asdict(self)
+        for name in ("image_size", "patch_size"):
+            plain[name] = list(plain[name])
+        return {name: str(value) if isinstance(value, StrEnum) else value for name, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: unknown fields, or values no ViT can have.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(
+                f"unknown config fields: {', '.join(unknown)}; known are {', '.join(sorted(known))}",
+                fix="remove them, or update vit-deploy if the file is newer than this version",
+            )
+        return cls(**values)
+
+    @classmethod
+    def from_scale(cls, scale: str, **overrides: Any) -> ViTConfig:
+        """A named scale; any field can be overridden. The hidden units follow an overridden embed dim.
+
+        Raises:
+            ConfigError: there is no such scale, or the overrides do not fit.
+        """
+        if scale not in SCALE_CONFIGS:
+            raise ConfigError(f"unknown scale {scale!r}", fix=f"choose one of {', '.join(SCALE_CONFIGS)}")
+        size = SCALE_CONFIGS[scale]
+        embed_dim = overrides.get("embed_dim", size.embed_dim)
+        fields: dict[str, Any] = {
+            "embed_dim": size.embed_dim,
+            "num_heads": size.num_heads,
+            "num_layers": size.num_layers,
+            "mlp_dim": int(embed_dim * size.mlp_ratio),
+        }
+        return cls(**(fields | overrides))
+
+
+_CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
+    {
+        "pooling": Pooling,
+        "normalization_type": NormalizationType,
+        "normalization_position": NormalizationPosition,
+        "ffn_type": FFNType,
+        "activation": Activation,
+    }
+)

@@ -1,0 +1,36 @@
+"""How large is a ViT, and how much does one image cost?"""
+
+from __future__ import annotations
+
+import math
+
+from vit_deploy.config import FFNType, ViTConfig
+from vit_deploy.weights import weight_specs
+
+
+def num_parameters(config: ViTConfig) -> int:
+    """Trainable numbers of a ViT."""
+    return sum(math.prod(spec.shape) for spec in weight_specs(config).values())
+
+
+def macs(config: ViTConfig) -> int:
+    """Multiply-accumulates of the matrix products for one image; norms and activations are not counted."""
+    return patch_macs(config) + config.num_layers * block_macs(config) + head_macs(config)
+
+
+def patch_macs(config: ViTConfig) -> int:
+    """Of the patch embedding."""
+    inputs = config.patch_size[0] * config.patch_size[1] * config.channels
+    return config.num_patches * inputs * config.embed_dim
+
+
+def block_macs(config: ViTConfig) -> int:
+    """Of one encoder block: four projections, two attention products, the feed-forward."""
+    tokens, dim = config.sequence_length, config.embed_dim
+    matrices = 2 if config.ffn_type is FFNType.MLP else 3
+    return 4 * tokens * dim * dim + 2 * tokens * tokens * dim + matrices * tokens * dim * config.mlp_dim
+
+
+def head_macs(config: ViTConfig) -> int:
+    """Of the classification head."""
+    return config.embed_dim * config.num_classes if config.include_top else 0

@@ -1,0 +1,66 @@
+"""What can go wrong that a user can fix?
+
+VitDeployError
+├── ConfigError            an option or a config that no ViT can have
+├── CheckpointError        a weight file that is broken, foreign or does not fit its config
+├── ArtifactError          a bundle that is missing, changed or not a bundle
+├── DataError              images or labels that cannot be used
+├── MissingEngineError     a library that is not installed (names the pip extra)
+├── EngineError            a library that is installed and failed
+├── ExportError            a graph that came out other than it has to be
+└── OutputError            a target that exists, cannot be written, or a disk that is full
+
+Every one of them says what was wrong, and `fix` what to do about it; the command line prints both and
+exits with 2. Anything else that is raised is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class VitDeployError(Exception):
+    """A failure with a remedy.
+
+    Args:
+        message: what was wrong, what was found and what was expected.
+        fix: what the user can do, as an instruction; may be empty.
+    """
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
+
+
+class ConfigError(VitDeployError, ValueError):
+    """An option or a combination of options that no ViT can have."""
+
+
+class CheckpointError(VitDeployError):
+    """A weight file that is broken, of no known dialect, or does not fit its config."""
+
+
+class ArtifactError(VitDeployError):
+    """A bundle that is missing, incomplete, or was changed after it was written."""
+
+
+class DataError(VitDeployError):
+    """Images or labels that cannot be used."""
+
+
+class MissingEngineError(VitDeployError):
+    """A library that is needed and not installed."""
+
+
+class EngineError(VitDeployError):
+    """A library that is installed and refused the work."""
+
+
+class ExportError(VitDeployError):
+    """A conversion whose result is not what it has to be."""
+
+
+class OutputError(VitDeployError):
+    """A target that exists already, cannot be written, or does not fit on the disk."""

@@ -1,0 +1,86 @@
+"""How does a checkpoint become artifacts, each proven before it is published?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from vit_deploy.artifact import Artifact, InputSpec
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ConfigError
+from vit_deploy.plugins import Plugin, Registry
+
+EXPORTERS = Registry(
+    "format",
+    {
+        "onnx": Plugin(
+            "vit_deploy.exporters.onnx:OnnxExporter",
+            extra="cpu",
+            needs=("tensorflow", "keras", "tf2onnx", "onnx", "onnxscript"),
+        ),
+        "tflite": Plugin("vit_deploy.exporters.tflite:TFLiteExporter", extra="cpu", needs=("tensorflow", "keras")),
+        "savedmodel": Plugin(
+            "vit_deploy.exporters.savedmodel:SavedModelExporter", extra="cpu", needs=("tensorflow", "keras")
+        ),
+    },
+)
+
+OPSETS = range(17, 22)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the file should look like, besides the function it computes.
+
+    Args:
+        batch: images a call; None leaves it open. TFLite takes a number.
+        opset: of ONNX, 17 to 21.
+        layout: of ONNX's input, "nhwc" or "nchw".
+        include_preprocessing: the input is then uint8 pixels; scaling, mean and standard deviation are inside.
+
+    Raises:
+        ConfigError: values that cannot be.
+    """
+
+    batch: int | None = None
+    opset: int = 20
+    layout: str = "nhwc"
+    include_preprocessing: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.batch is not None and self.batch < 1:
+            problems.append(f"batch is {self.batch}; expected a positive number or 'dynamic'")
+        if self.opset not in OPSETS:
+            problems.append(f"opset is {self.opset}; expected {OPSETS.start} to {OPSETS.stop - 1}")
+        if self.layout not in ("nhwc", "nchw"):
+            problems.append(f"layout is {self.layout!r}; expected nhwc or nchw")
+        if problems:
+            raise ConfigError("; ".join(problems), fix="correct the options named above")
+
+    def input_spec(self, config: ViTConfig) -> InputSpec:
+        """The input of a float model made with these options."""
+        height, width = config.image_size
+        image = (height, width, config.channels) if self.layout == "nhwc" else (config.channels, height, width)
+        return InputSpec(
+            shape=(self.batch, *image),
+            dtype="uint8" if self.include_preprocessing else "float32",
+            layout=self.layout,
+            preprocessing_inside=self.include_preprocessing,
+        )
+
+
+class Exporter(Protocol):
+    """Writes one format. The stage around it does staging, golden data, manifest and proof."""
+
+    libraries: tuple[str, ...]
+    """Distributions whose versions go into the manifest."""
+
+    def write(self, checkpoint: Checkpoint, artifact: Artifact, options: ExportOptions) -> None:
+        """Write the model files into `artifact.directory`, with `artifact.essentials()` inside them.
+
+        Raises:
+            ExportError: the converter's result is not what it has to be.
+            EngineError: the converter failed.
+        """

@@ -1,0 +1,75 @@
+"""What does TensorFlow see of a ViT: its structure, with the weights as inputs?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import tensorflow as tf
+
+from vit_deploy.artifact import InputSpec
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.errors import EngineError
+from vit_deploy.model.vit import ViT
+
+
+class TracedViT:
+    """The structure of a checkpoint's ViT, callable with the weights given from outside.
+
+    Args:
+        checkpoint: whose config and preprocessing are traced; its weights are not touched.
+        spec: the input that the exported file will have.
+
+    Raises:
+        EngineError: Keras runs on another backend in this process.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, spec: InputSpec) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise EngineError(
+                f"exporting traces with TensorFlow, and Keras runs on {keras.backend.backend()} in this process",
+                fix="set KERAS_BACKEND=tensorflow, or export from the command line",
+            )
+        keras.config.disable_flash_attention()
+        with keras.name_scope(""):
+            self._model = ViT.from_structure(checkpoint.config, dtype="float32")
+        self._preprocess = checkpoint.preprocess
+        self.config = checkpoint.config
+        self.spec = spec
+        self.names: tuple[str, ...] = tuple(self._model.canonical_variables())
+        """Canonical names of the weights, in the order in which `call` takes them."""
+
+    def images_spec(self) -> tf.TensorSpec:
+        """Signature of the images."""
+        return tf.TensorSpec(self.spec.shape, tf.as_dtype(self.spec.dtype), name=self.spec.name)
+
+    def weight_specs(self) -> list[tf.TensorSpec]:
+        """Signatures of the weights, in the order of `names`."""
+        variables = self._model.canonical_variables()
+        return [tf.TensorSpec(tuple(variables[name].shape), tf.float32, name=name) for name in self.names]
+
+    def call(self, images: Any, weights: Sequence[Any]) -> Any:
+        """The model's output for images as the file takes them, computed with `weights` in the order of `names`."""
+        if self.spec.preprocessing_inside:
+            scale, offset = self._preprocess.scale_and_offset()
+            channels = (-1, 1, 1) if self.spec.layout == "nchw" else (-1,)
+            images = tf.cast(images, tf.float32) * scale.reshape(channels) + offset.reshape(channels)
+        if self.spec.layout == "nchw":
+            images = tf.transpose(images, (0, 2, 3, 1))
+        variables = self._model.canonical_variables()
+        given: Mapping[str, Any] = dict(zip(self.names, weights, strict=True))
+        outputs, _ = self._model.stateless_call(
+            [given[_canonical(variables, each)] for each in self._model.trainable_variables],
+            [each.value for each in self._model.non_trainable_variables],
+            images,
+            training=False,
+        )
+        return outputs
+
+
+def _canonical(variables: Mapping[str, Any], wanted: Any) -> str:
+    return next(name for name, variable in variables.items() if variable is wanted)

@@ -1,0 +1,279 @@
+"""What happens inside an encoder block: attention, feed-forward, and the residual stream around them?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from vit_deploy.config import Activation, FFNType, NormalizationPosition, ViTConfig
+from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Norm, Projection
+from vit_deploy.model.options import WeightOptions
+from vit_deploy.reference import GATES
+
+ACTIVATIONS: Mapping[Activation, Any] = {
+    Activation.GELU: lambda x: ops.gelu(x, approximate=False),
+    Activation.GELU_TANH: lambda x: ops.gelu(x, approximate=True),
+    Activation.QUICK_GELU: lambda x: x * ops.sigmoid(1.702 * x),
+    Activation.RELU: ops.relu,
+    Activation.RELU6: ops.relu6,
+    Activation.LEAKY_RELU: ops.leaky_relu,
+    Activation.ELU: ops.elu,
+    Activation.SILU: lambda x: x * ops.sigmoid(x),
+    Activation.HARD_SILU: ops.hard_silu,
+    Activation.SIGMOID: ops.sigmoid,
+    Activation.TANH: ops.tanh,
+}
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class Attention(NamedVariables):
+    """Multi-head self-attention with projections of their own for query, key and value.
+
+    Args:
+        embed_dim: width of a token.
+        num_heads: that share it equally.
+        qkv_bias: whether query, key and value have a bias.
+        flash_attention: True asks for the backend's fused kernel and fails where there is none; None lets
+            Keras choose; False spells the products out, which is what converters need.
+        dropout_rate: of the attention weights, while training.
+        weights: how the projections start, from the block that owns this layer.
+        prefix: canonical name of this layer.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        flash_attention: bool | None = False,
+        dropout_rate: float = 0.0,
+        weights: WeightOptions | Mapping[str, Any] = WeightOptions(),
+        prefix: str = "attention",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.qkv_bias = qkv_bias
+        self.flash_attention = flash_attention
+        self.dropout_rate = dropout_rate
+        self.weight_options = weights if isinstance(weights, WeightOptions) else WeightOptions(**weights)
+        self.prefix = prefix
+        self.query, self.key, self.value, self.out = (
+            Projection(
+                embed_dim,
+                use_bias=qkv_bias or role == "out",
+                name=role,
+                dtype=self.dtype_policy,
+                **self.weight_options.projection(f"{prefix}.{role}"),
+            )
+            for role in ("query", "key", "value", "out")
+        )
+        self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Build the four projections."""
+        for projection in (self.query, self.key, self.value, self.out):
+            projection.build(input_shape)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """`(batch, tokens, dim)` to the same."""
+        split = (-1, x.shape[1], self.num_heads, self.head_dim)
+        query, key, value = (ops.reshape(role(x), split) for role in (self.query, self.key, self.value))
+        if self.flash_attention is False:
+            mixed = self._products(query, key, value, training)
+        else:
+            mixed = ops.dot_product_attention(query, key, value, flash_attention=self.flash_attention)
+        return self.out(ops.reshape(mixed, (-1, x.shape[1], self.embed_dim)))
+
+    def _products(self, query: Any, key: Any, value: Any, training: bool | None) -> Any:
+        # The scale goes on the query, which is smaller than the scores wherever there are more tokens than
+        # features in a head; half precision takes the softmax in float32, as it does the norms.
+        query = ops.transpose(query, (0, 2, 1, 3)) * (1 / math.sqrt(self.head_dim))
+        scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))
+        half = keras.backend.standardize_dtype(scores.dtype) in HALF_TYPES
+        weights = ops.softmax(ops.cast(scores, "float32") if half else scores, axis=-1)
+        weights = self.dropout(ops.cast(weights, scores.dtype) if half else weights, training=training)
+        return ops.transpose(ops.matmul(weights, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return super().get_config() | {
+            "embed_dim": self.embed_dim,
+            "num_heads": self.num_heads,
+            "qkv_bias": self.qkv_bias,
+            "flash_attention": self.flash_attention,
+            "dropout_rate": self.dropout_rate,
+            "weights": self.weight_options.to_config(),
+            "prefix": self.prefix,
+        }
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class FeedForward(NamedVariables):
+    """The feed-forward half: up, activation, down; gated kinds multiply by an activated second projection."""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        mlp_dim: int,
+        ffn_type: str = FFNType.MLP,
+        activation: str = Activation.GELU,
+        dropout_rate: float = 0.0,
+        weights: WeightOptions | Mapping[str, Any] = WeightOptions(),
+        prefix: str = "ffn",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.embed_dim = embed_dim
+        self.mlp_dim = mlp_dim
+        self.ffn_type = FFNType(ffn_type)
+        self.activation = Activation(activation)
+        self.dropout_rate = dropout_rate
+        self.weight_options = weights if isinstance(weights, WeightOptions) else WeightOptions(**weights)
+        self.prefix = prefix
+        gated = self.ffn_type is not FFNType.MLP
+        self.gate = self._projection("gate", mlp_dim) if gated else None
+        self.up = self._projection("up", mlp_dim)
+        self.down = self._projection("down", embed_dim)
+        self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
+
+    def _projection(self, role: str, units: int) -> Projection:
+        options = self.weight_options.projection(f"{self.prefix}.{role}")
+        return Projection(units, name=role, dtype=self.dtype_policy, **options)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Build the two or three projections."""
+        if self.gate is not None:
+            self.gate.build(input_shape)
+        self.up.build(input_shape)
+        self.down.build((*input_shape[:-1], self.mlp_dim))
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """`(batch, tokens, dim)` to the same."""
+        if self.gate is None:
+            hidden = ACTIVATIONS[self.activation](self.up(x))
+        else:
+            hidden = ACTIVATIONS[GATES[self.ffn_type]](self.gate(x)) * self.up(x)
+        return self.down(self.dropout(hidden, training=training))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return super().get_config() | {
+            "embed_dim": self.embed_dim,
+            "mlp_dim": self.mlp_dim,
+            "ffn_type": str(self.ffn_type),
+            "activation": str(self.activation),
+            "dropout_rate": self.dropout_rate,
+            "weights": self.weight_options.to_config(),
+            "prefix": self.prefix,
+        }
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class TransformerBlock(NamedVariables):
+    """One encoder block: attention and feed-forward, each with a norm and a residual sum.
+
+    Args:
+        config: of the whole ViT.
+        dropout_rate: after each half and inside the feed-forward, while training.
+        attention_dropout_rate: of the attention weights, while training.
+        stochastic_depth_rate: chance that an image skips a half of this block (Huang et al. 2016), while training.
+        flash_attention: see `Attention`.
+        weights: how the projections start.
+    """
+
+    def __init__(
+        self,
+        config: ViTConfig | Mapping[str, Any],
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        stochastic_depth_rate: float = 0.0,
+        flash_attention: bool | None = False,
+        weights: WeightOptions | Mapping[str, Any] = WeightOptions(),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = config if isinstance(config, ViTConfig) else ViTConfig.from_dict(config)
+        self.dropout_rate = dropout_rate
+        self.attention_dropout_rate = attention_dropout_rate
+        self.stochastic_depth_rate = stochastic_depth_rate
+        self.flash_attention = flash_attention
+        self.weight_options = weights if isinstance(weights, WeightOptions) else WeightOptions(**weights)
+        policy = self.dtype_policy
+        self.norm1, self.norm2 = (
+            Norm(self.config.normalization_type, self.config.epsilon, name=name, dtype=policy)
+            for name in ("norm1", "norm2")
+        )
+        self.attention = Attention(
+            self.config.embed_dim,
+            self.config.num_heads,
+            qkv_bias=self.config.qkv_bias,
+            flash_attention=flash_attention,
+            dropout_rate=attention_dropout_rate,
+            weights=self.weight_options,
+            prefix=f"{self.name}.attention",
+            name="attention",
+            dtype=policy,
+        )
+        self.ffn = FeedForward(
+            self.config.embed_dim,
+            self.config.mlp_dim,
+            ffn_type=self.config.ffn_type,
+            activation=self.config.activation,
+            dropout_rate=dropout_rate,
+            weights=self.weight_options,
+            prefix=f"{self.name}.ffn",
+            name="ffn",
+            dtype=policy,
+        )
+        self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=policy)
+        # One draw an image: the noise is broadcast over tokens and features.
+        self.drop_path = keras.layers.Dropout(
+            stochastic_depth_rate, noise_shape=(None, 1, 1), name="drop_path", dtype=policy
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Build the norms and both halves."""
+        for layer in (self.norm1, self.attention, self.norm2, self.ffn):
+            layer.build(input_shape)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """`(batch, tokens, dim)` to the same."""
+        for norm, half in ((self.norm1, self.attention), (self.norm2, self.ffn)):
+            if self.config.normalization_position is NormalizationPosition.PRE:
+                x = x + self._dropped(half(norm(x), training=training), training)
+            else:
+                x = norm(x + self._dropped(half(x, training=training), training))
+        return x
+
+    def _dropped(self, x: Any, training: bool | None) -> Any:
+        return self.drop_path(self.dropout(x, training=training), training=training)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return super().get_config() | {
+            "config": self.config.to_dict(),
+            "dropout_rate": self.dropout_rate,
+            "attention_dropout_rate": self.attention_dropout_rate,
+            "stochastic_depth_rate": self.stochastic_depth_rate,
+            "flash_attention": self.flash_attention,
+            "weights": self.weight_options.to_config(),
+        }

@@ -1,0 +1,303 @@
+"""What are the parts between the blocks: projection, patch embedding, prefix tokens, positions, norms?
+
+Every variable's path is its canonical name (see `vit_deploy.weights`). The layers compute no dynamic
+shape but the batch of the class token, so that converters get a static graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from vit_deploy.config import NormalizationType, ViTConfig
+from vit_deploy.reference import BAND_WIDTH
+from vit_deploy.weights import ALPHA
+
+HALF_TYPES = ("float16", "bfloat16")
+
+
+class NamedVariables(keras.layers.Layer):  # type: ignore[misc]
+    """A layer that stores its variables under their names instead of numbers."""
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write each variable under its own name."""
+        for variable in self._own_variables():
+            store[variable.name] = variable
+
+    def load_own_variables(self, store: Any) -> None:
+        """Read each variable by its own name.
+
+        Raises:
+            ValueError: the stored names are not those of this layer (Keras reports it with the layer's path).
+        """
+        own = {variable.name: variable for variable in self._own_variables()}
+        if set(own) != set(store.keys()):
+            raise ValueError(f"layer {self.path!r} holds {sorted(own)}, the file holds {sorted(store.keys())}")
+        for name, variable in own.items():
+            variable.assign(store[name])
+
+    def _own_variables(self) -> list[Any]:
+        return [*self._trainable_variables, *self._non_trainable_variables]
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class Projection(NamedVariables):
+    """x @ kernel + bias over the last axis.
+
+    Unlike `keras.layers.Dense` it multiplies a sequence by a kernel with a leading axis of one, which
+    TensorFlow traces to a single batched product instead of a chain of reshapes.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make kernel (inputs, units) and bias (units)."""
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[-1], self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.units,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+            )
+
+    def call(self, inputs: Any) -> Any:
+        """`(batch, inputs)` or `(batch, tokens, inputs)` to the same with `units` last."""
+        kernel = self.kernel if len(inputs.shape) == 2 else ops.expand_dims(self.kernel, 0)
+        outputs = ops.matmul(inputs, kernel)
+        return outputs + self.bias if self.use_bias else outputs
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape with `units` last."""
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return super().get_config() | {
+            "units": self.units,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+        }
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class PatchEmbedding(NamedVariables):
+    """A convolution whose stride is its kernel: images `(batch, h, w, c)` to `(batch, patches, embed_dim)`."""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        patch_size: tuple[int, int],
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.embed_dim = embed_dim
+        self.patch_size = tuple(patch_size)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make kernel (height, width, channels, embed_dim) and bias."""
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(*self.patch_size, input_shape[-1], self.embed_dim),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        self.bias = self.add_weight(
+            name="bias",
+            shape=(self.embed_dim,),
+            initializer=self.bias_initializer,
+            regularizer=self.bias_regularizer,
+        )
+
+    def call(self, images: Any) -> Any:
+        """Patches in row-major order."""
+        # NHWC is said outright: Keras reads its default from a user-wide file.
+        maps = ops.conv(images, self.kernel, strides=self.patch_size, padding="valid", data_format="channels_last")
+        _, rows, columns, _ = maps.shape
+        return ops.reshape(maps + self.bias, (-1, rows * columns, self.embed_dim))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`(batch, patches, embed_dim)`."""
+        rows, columns = (input_shape[axis + 1] // self.patch_size[axis] for axis in (0, 1))  # type: ignore[operator]
+        return (input_shape[0], rows * columns, self.embed_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return super().get_config() | {
+            "embed_dim": self.embed_dim,
+            "patch_size": list(self.patch_size),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+        }
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class PrefixTokens(NamedVariables):
+    """Prepends the learned class token: `(batch, patches, dim)` to `(batch, 1 + patches, dim)`."""
+
+    def __init__(self, initializer: Any = "zeros", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the token (1, dim)."""
+        self.token = self.add_weight(name="class", shape=(1, input_shape[-1]), initializer=self.initializer)
+
+    def call(self, patches: Any) -> Any:
+        """The token in front of every image's patches."""
+        token = ops.convert_to_tensor(self.token)
+        tokens = ops.broadcast_to(ops.expand_dims(token, 0), (ops.shape(patches)[0], *token.shape))
+        return ops.concatenate([ops.cast(tokens, patches.dtype), patches], axis=1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """One token more."""
+        batch, tokens, dim = input_shape
+        return (batch, None if tokens is None else tokens + 1, dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return super().get_config() | {"initializer": keras.initializers.serialize(self.initializer)}
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class PositionEmbedding(NamedVariables):
+    """Adds the learned absolute position of each token, then drops some values out while training."""
+
+    def __init__(self, initializer: Any = "zeros", dropout_rate: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initializer = keras.initializers.get(initializer)
+        self.dropout_rate = dropout_rate
+        self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the table (tokens, dim)."""
+        self.table = self.add_weight(name="table", shape=tuple(input_shape[1:]), initializer=self.initializer)
+        self.dropout.build(input_shape)
+
+    def call(self, tokens: Any, training: bool | None = None) -> Any:
+        """`(batch, tokens, dim)` to the same."""
+        return self.dropout(tokens + self.table, training=training)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return super().get_config() | {
+            "initializer": keras.initializers.serialize(self.initializer),
+            "dropout_rate": self.dropout_rate,
+        }
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class Norm(NamedVariables):
+    """The normalization of each token; the formulas are those of `vit_deploy.reference.norm`.
+
+    In half precision it computes in float32: the mean square of float16 overflows at 256.
+    """
+
+    def __init__(self, kind: str, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kind = NormalizationType(kind)
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the weights of this kind of norm."""
+        dim = (input_shape[-1],)
+        if self.kind is NormalizationType.BAND_RMS:
+            self.band = self.add_weight(name="band", shape=(), initializer="zeros", autocast=False)
+            return
+        if self.kind is NormalizationType.DYNAMIC_TANH:
+            alpha = keras.initializers.Constant(ALPHA)
+            self.alpha = self.add_weight(name="alpha", shape=(), initializer=alpha, autocast=False)
+        self.scale = self.add_weight(name="scale", shape=dim, initializer="ones", autocast=False)
+        if self.kind is not NormalizationType.RMS_NORM:
+            self.bias = self.add_weight(name="bias", shape=dim, initializer="zeros", autocast=False)
+
+    def call(self, inputs: Any) -> Any:
+        """`(batch, tokens, dim)` to the same."""
+        half = keras.backend.standardize_dtype(inputs.dtype) in HALF_TYPES
+        x = ops.cast(inputs, "float32") if half else inputs
+        match self.kind:
+            case NormalizationType.LAYER_NORM:
+                centred = x - ops.mean(x, axis=-1, keepdims=True)
+                variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+                x = centred * ops.rsqrt(variance + self.epsilon) * self.scale + self.bias
+            case NormalizationType.RMS_NORM:
+                x = self._unit(x) * self.scale
+            case NormalizationType.DYNAMIC_TANH:
+                x = ops.tanh(x * self.alpha) * self.scale + self.bias
+            case NormalizationType.BAND_RMS:
+                x = self._unit(x) * (1 - BAND_WIDTH + BAND_WIDTH * ops.sigmoid(5.0 * self.band))
+        return ops.cast(x, inputs.dtype) if half else x
+
+    def _unit(self, x: Any) -> Any:
+        return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return super().get_config() | {"kind": str(self.kind), "epsilon": self.epsilon}
+
+
+def pool(tokens: Any, config: ViTConfig) -> Any:
+    """`(batch, tokens, dim)` to `(batch, dim)` by the config's pooling, or unchanged without one."""
+    first = config.num_prefix_tokens
+    match config.effective_pooling:
+        case "cls":
+            return ops.squeeze(take_tokens(tokens, 0, 1), axis=1)
+        case "mean":
+            return ops.mean(take_tokens(tokens, first, config.num_patches), axis=1)
+        case "max":
+            return ops.max(take_tokens(tokens, first, config.num_patches), axis=1)
+        case _:
+            return tokens
+
+
+def take_tokens(tokens: Any, start: int, count: int) -> Any:
+    """`count` tokens from `start` on."""
+    batch, _, dim = tokens.shape
+    if batch is None:
+        return tokens[:, start : start + count]
+    # Traced for a fixed batch this is TFLite's SLICE, which XNNPACK takes; it leaves STRIDED_SLICE out.
+    return ops.slice(tokens, (0, start, 0), (batch, count, dim))

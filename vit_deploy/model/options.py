@@ -1,0 +1,78 @@
+"""How do the projections of a ViT start, and what regularizes them?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from vit_deploy.weights import STDDEV, truncated_normal
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class SeededTruncatedNormal(keras.initializers.Initializer):  # type: ignore[misc]
+    """A truncated normal drawn with NumPy from a seed and a weight's canonical name, the same on every backend.
+
+    Args:
+        name: canonical name of the weight, which keys its stream.
+        seed: of the whole model.
+        stddev: before the truncation at two standard deviations.
+    """
+
+    def __init__(self, name: str, seed: int, stddev: float = STDDEV) -> None:
+        self.name = name
+        self.seed = seed
+        self.stddev = stddev
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        """A tensor of `shape`."""
+        return keras.ops.convert_to_tensor(truncated_normal(self.name, tuple(shape), self.seed, self.stddev), dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        return {"name": self.name, "seed": self.seed, "stddev": self.stddev}
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """First values and regularizers, handed from the model to each projection.
+
+    Args:
+        seed: of the weights drawn with NumPy where no initializer is given; None leaves them zero, for
+            weights that are assigned afterwards.
+        kernel_initializer: anything Keras takes as one; None draws from `seed`.
+        bias_initializer: likewise; None is zeros.
+        kernel_regularizer: anything Keras takes as one.
+        bias_regularizer: likewise.
+    """
+
+    seed: int | None = 0
+    kernel_initializer: Any = None
+    bias_initializer: Any = None
+    kernel_regularizer: Any = None
+    bias_regularizer: Any = None
+
+    def drawn(self, name: str) -> Any:
+        """The initializer of the token or table `name`, which no option changes."""
+        return keras.initializers.Zeros() if self.seed is None else SeededTruncatedNormal(name, self.seed)
+
+    def projection(self, name: str) -> dict[str, Any]:
+        """Keyword arguments of the projection whose canonical name is `name`."""
+        given = keras.initializers.get(self.kernel_initializer)
+        return {
+            "kernel_initializer": self.drawn(f"{name}.kernel") if given is None else given.clone(),
+            "bias_initializer": "zeros" if self.bias_initializer is None else self.bias_initializer,
+            "kernel_regularizer": self.kernel_regularizer,
+            "bias_regularizer": self.bias_regularizer,
+        }
+
+    def to_config(self) -> dict[str, Any]:
+        """The fields in the form that Keras stores."""
+        return {
+            "seed": self.seed,
+            "kernel_initializer": keras.initializers.serialize(keras.initializers.get(self.kernel_initializer)),
+            "bias_initializer": keras.initializers.serialize(keras.initializers.get(self.bias_initializer)),
+            "kernel_regularizer": keras.regularizers.serialize(keras.regularizers.get(self.kernel_regularizer)),
+            "bias_regularizer": keras.regularizers.serialize(keras.regularizers.get(self.bias_regularizer)),
+        }

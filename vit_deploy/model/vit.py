@@ -1,0 +1,351 @@
+"""What is the Vision Transformer in Keras 3, on whichever backend runs it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from vit_deploy import cost
+from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.config import SCALE_CONFIGS, Scale, ViTConfig
+from vit_deploy.errors import ConfigError
+from vit_deploy.model.block import TransformerBlock
+from vit_deploy.model.layers import Norm, PatchEmbedding, PositionEmbedding, PrefixTokens, Projection, pool
+from vit_deploy.model.options import WeightOptions
+from vit_deploy.preprocess import Preprocess
+
+ATTENTION_ARGS = ("flash_attention", "qkv_bias")
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class ViT(keras.Model):  # type: ignore[misc]
+    """A Vision Transformer after Dosovitskiy et al. 2020 (arXiv 2010.11929).
+
+    Its layers `patch_embed`, `class_token`, `pos_embed`, `transformer_layers`, `norm` and `head` can be
+    called one after the other on a symbolic input to build a functional model with other outputs.
+
+    Args:
+        input_shape: (height, width, channels); height and width multiples of the patch's.
+        num_classes: outputs of the head.
+        scale: key of `SCALE_CONFIGS`.
+        patch_size: pixels, or (height, width).
+        include_top: whether the model ends in a head that gives logits.
+        pooling: None, "cls", "mean" or "max"; mean and max leave the prefix tokens out. None means the
+            class token with a head and the whole sequence without.
+        dropout_rate: after each half of a block and inside its feed-forward.
+        attention_dropout_rate: of the attention weights.
+        pos_dropout_rate: after the positions were added.
+        stochastic_depth_rate: of the last block; it grows linearly from none in the first.
+        normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
+        normalization_position: "pre", as published, or "post".
+        ffn_type: "mlp", "swiglu", "geglu" or "glu".
+        activation: of the mlp; "gelu" is exact, see `vit_deploy.config.Activation`.
+        epsilon: of the norms.
+        kernel_initializer: of every kernel; None draws truncated normals from `seed` with NumPy.
+        bias_initializer: of every bias; None is zeros.
+        kernel_regularizer: of every kernel.
+        bias_regularizer: of every bias.
+        attention_args: `flash_attention` (True, False, or None for Keras's choice) and `qkv_bias`.
+        embed_dim: in place of the scale's; the hidden units follow it unless given.
+        num_heads: in place of the scale's.
+        num_layers: in place of the scale's.
+        mlp_dim: hidden units of the feed-forward.
+        seed: of the random weights, the same on every backend; None leaves kernels zero.
+        preprocess: how images become inputs; travels with the model.
+        labels: a name a class; travels with the model.
+        provenance: what was done to the weights so far; travels with the model.
+        name: of the model.
+        **kwargs: `dtype` and `trainable`, as of any Keras layer.
+
+    Raises:
+        ConfigError: options no ViT can have.
+    """
+
+    SCALE_CONFIGS: ClassVar[Mapping[str, Scale]] = MappingProxyType(dict(SCALE_CONFIGS))
+
+    def __init__(
+        self,
+        input_shape: Sequence[int] = (224, 224, 3),
+        num_classes: int = 1000,
+        scale: str = "base",
+        patch_size: int | Sequence[int] = 16,
+        include_top: bool = True,
+        pooling: str | None = None,
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        pos_dropout_rate: float = 0.0,
+        stochastic_depth_rate: float = 0.0,
+        normalization_type: str = "layer_norm",
+        normalization_position: str = "pre",
+        ffn_type: str = "mlp",
+        activation: str = "gelu",
+        epsilon: float = 1e-6,
+        kernel_initializer: Any = None,
+        bias_initializer: Any = None,
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        attention_args: Mapping[str, Any] | None = None,
+        embed_dim: int | None = None,
+        num_heads: int | None = None,
+        num_layers: int | None = None,
+        mlp_dim: int | None = None,
+        seed: int | None = 0,
+        preprocess: Preprocess | Mapping[str, Any] | None = None,
+        labels: Sequence[str] = (),
+        provenance: Sequence[Step | Mapping[str, Any]] = (),
+        name: str = "vit",
+        **kwargs: Any,
+    ) -> None:
+        attention_args = dict(attention_args or {})
+        rates = {
+            "dropout_rate": dropout_rate,
+            "attention_dropout_rate": attention_dropout_rate,
+            "pos_dropout_rate": pos_dropout_rate,
+            "stochastic_depth_rate": stochastic_depth_rate,
+        }
+        _check_options(input_shape, rates, attention_args)
+        sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "num_layers": num_layers, "mlp_dim": mlp_dim}
+        config = ViTConfig.from_scale(
+            scale,
+            image_size=tuple(input_shape[:2]),
+            patch_size=patch_size,
+            channels=input_shape[2],
+            num_classes=num_classes,
+            include_top=include_top,
+            pooling=pooling,
+            normalization_type=normalization_type,
+            normalization_position=normalization_position,
+            ffn_type=ffn_type,
+            activation=activation,
+            epsilon=epsilon,
+            qkv_bias=attention_args.get("qkv_bias", True),
+            **{key: size for key, size in sizes.items() if size is not None},
+        )
+        super().__init__(name=name, **kwargs)
+        self.config = config
+        self.scale = scale
+        self.rates = rates
+        self.attention_args = attention_args
+        self.weight_options = WeightOptions(
+            seed, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer
+        )
+        self.preprocess = _as_preprocess(preprocess, config)
+        self.labels = tuple(labels)
+        first = [Step("random", {"seed": seed})] if seed is not None and not provenance else []
+        self.provenance = (*first, *(step if isinstance(step, Step) else Step.from_dict(step) for step in provenance))
+        self._make_layers()
+        self.input_spec = keras.layers.InputSpec(shape=(None, *config.image_size, config.channels))
+        self.build((None, *config.image_size, config.channels))
+
+    def _make_layers(self) -> None:
+        config, options, policy = self.config, self.weight_options, self.dtype_policy
+        self.patch_embed = PatchEmbedding(
+            config.embed_dim, config.patch_size, name="patch_embed", dtype=policy, **options.projection("patch_embed")
+        )
+        self.class_token = PrefixTokens(options.drawn("class_token.class"), name="class_token", dtype=policy)
+        self.pos_embed = PositionEmbedding(
+            options.drawn("pos_embed.table"), self.rates["pos_dropout_rate"], name="pos_embed", dtype=policy
+        )
+        self.transformer_layers = [
+            TransformerBlock(
+                config,
+                dropout_rate=self.rates["dropout_rate"],
+                attention_dropout_rate=self.rates["attention_dropout_rate"],
+                stochastic_depth_rate=self.rates["stochastic_depth_rate"] * index / max(1, config.num_layers - 1),
+                flash_attention=self.attention_args.get("flash_attention", False),
+                weights=options,
+                name=f"block_{index}",
+                dtype=policy,
+            )
+            for index in range(config.num_layers)
+        ]
+        self.norm = Norm(config.normalization_type, config.epsilon, name="norm", dtype=policy)
+        # Logits stay in the type of the weights: in float16 a loss over them overflows.
+        self.head = (
+            Projection(config.num_classes, name="head", dtype=policy.variable_dtype, **options.projection("head"))
+            if config.include_top
+            else None
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make all weights; the constructor has done it already, so that a model is never half made."""
+        if self.built:
+            return
+        config = self.config
+        sequence = (None, config.sequence_length, config.embed_dim)
+        self.patch_embed.build(input_shape)
+        self.class_token.build((None, config.num_patches, config.embed_dim))
+        for layer in (self.pos_embed, *self.transformer_layers, self.norm):
+            layer.build(sequence)
+        if self.head is not None:
+            self.head.build((None, config.embed_dim))
+        self.built = True
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Images `(batch, height, width, channels)`, normalised, to logits or features."""
+        x = self.patch_embed(images)
+        x = self.class_token(x)
+        x = self.pos_embed(x, training=training)
+        for block in self.transformer_layers:
+            x = block(x, training=training)
+        x = pool(self.norm(x), self.config)
+        return x if self.head is None else self.head(x)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`(batch, classes)`, `(batch, embed dim)` or `(batch, tokens, embed dim)`."""
+        return (input_shape[0], *self.config.output_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, as plain values."""
+        config = self.config
+        fields = ("num_classes", "include_top", "embed_dim", "num_heads", "num_layers", "mlp_dim", "epsilon")
+        kinds = ("pooling", "normalization_type", "normalization_position", "ffn_type", "activation")
+        plain = config.to_dict()
+        return super().get_config() | {
+            **{name: plain[name] for name in (*fields, *kinds)},
+            **self.rates,
+            **self.weight_options.to_config(),
+            "input_shape": [*config.image_size, config.channels],
+            "patch_size": list(config.patch_size),
+            "scale": self.scale,
+            "attention_args": dict(self.attention_args),
+            "preprocess": self.preprocess.to_dict(),
+            "labels": list(self.labels),
+            "provenance": [step.to_dict() for step in self.provenance],
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "trainable": self.trainable,
+        }
+
+    def canonical_variables(self) -> dict[str, Any]:
+        """Every variable by its canonical name, in the order in which the network uses them."""
+        return {f"/{each.path}".split(f"/{self.name}/", 1)[1].replace("/", "."): each for each in self.variables_used()}
+
+    def variables_used(self) -> list[Any]:
+        """The variables that the function depends on, without the states of the random generators."""
+        layers = [self.patch_embed, self.class_token, self.pos_embed, *self.transformer_layers, self.norm]
+        layers += [] if self.head is None else [self.head]
+        return [variable for layer in layers for variable in layer.weights]
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Config, weights as float32 NumPy arrays, and all that travels with the model."""
+        weights = {
+            name: np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+            for name, variable in self.canonical_variables().items()
+        }
+        return Checkpoint(self.config, weights, self.preprocess, self.labels, self.provenance)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> ViT:
+        """A model with the checkpoint's weights; `options` are the constructor's that its config leaves open."""
+        model = cls.from_structure(
+            checkpoint.config,
+            preprocess=checkpoint.preprocess,
+            labels=checkpoint.labels,
+            provenance=checkpoint.provenance,
+            **options,
+        )
+        for name, variable in model.canonical_variables().items():
+            variable.assign(checkpoint.weights[name])
+        return model
+
+    @classmethod
+    def from_structure(cls, config: ViTConfig, **options: Any) -> ViT:
+        """A model of this config whose kernels are zero, for weights that come from elsewhere."""
+        plain = config.to_dict()
+        shape = (*plain.pop("image_size"), plain.pop("channels"))
+        attention_args = {"qkv_bias": plain.pop("qkv_bias"), **options.pop("attention_args", {})}
+        return cls(input_shape=shape, attention_args=attention_args, seed=None, **plain, **options)
+
+    def summary_detailed(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Print each part with its output shape, parameters and multiply-accumulates an image."""
+        config = self.config
+        sequence = (config.sequence_length, config.embed_dim)
+        patches = (config.num_patches, config.embed_dim)
+        rows: list[tuple[str, tuple[int, ...], int, int]] = [
+            ("patch_embed", patches, self.patch_embed.count_params(), cost.patch_macs(config)),
+            ("class_token", sequence, self.class_token.count_params(), 0),
+            ("pos_embed", sequence, self.pos_embed.count_params(), 0),
+        ]
+        for block in self.transformer_layers:
+            rows.append((block.name, sequence, _size(block.weights), cost.block_macs(config)))
+        rows.append(("norm", sequence, self.norm.count_params(), 0))
+        if self.head is not None:
+            rows.append(("head", config.output_shape, self.head.count_params(), cost.head_macs(config)))
+        height, width = config.image_size
+        print_fn(
+            f"{self.name}: {self.scale}, {height}x{width}x{config.channels} in patches of "
+            f"{config.patch_size[0]}x{config.patch_size[1]}, {config.num_heads} heads, {config.normalization_position}-"
+            f"{config.normalization_type}, {config.ffn_type} of {config.mlp_dim}"
+        )
+        print_fn(f"{'part':<12} {'output':>14} {'parameters':>12} {'MACs (M)':>10}")
+        for part, shape, parameters, macs in rows:
+            print_fn(f"{part:<12} {'x'.join(map(str, shape)):>14} {parameters:>12,} {macs / 1e6:>10,.1f}")
+        total, work = sum(row[2] for row in rows), sum(row[3] for row in rows)
+        print_fn(f"{'total':<12} {'x'.join(map(str, config.output_shape)):>14} {total:>12,} {work / 1e6:>10,.1f}")
+
+
+def create_vision_transformer(
+    scale: str = "base",
+    *,
+    input_shape: Sequence[int] = (224, 224, 3),
+    num_classes: int = 1000,
+    patch_size: int | Sequence[int] = 16,
+    **options: Any,
+) -> ViT:
+    """A `ViT` with its options checked by name first; see `ViT` for all of them.
+
+    Raises:
+        ConfigError: an option that `ViT` does not have, or values no ViT can have.
+    """
+    import difflib
+    import inspect
+
+    known = [name for name in inspect.signature(ViT.__init__).parameters if name not in ("self", "kwargs")]
+    known += ["dtype", "trainable"]
+    if unknown := [name for name in options if name not in known]:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+        raise ConfigError(f"unknown ViT options: {', '.join(unknown)}", fix=hint)
+    return ViT(input_shape=input_shape, num_classes=num_classes, scale=scale, patch_size=patch_size, **options)
+
+
+def load(path: str | Path) -> Any:
+    """The Keras model in a checkpoint file: a `ViT`, or the functional model around one in a `.keras` file."""
+    from vit_deploy import checkpoints
+
+    checkpoint = checkpoints.load(path)  # the clear errors, before Keras sees the file
+    if Path(path).suffix == ".keras":
+        return keras.saving.load_model(path)
+    return ViT.from_checkpoint(checkpoint)
+
+
+def _check_options(input_shape: Sequence[int], rates: Mapping[str, float], attention_args: Mapping[str, Any]) -> None:
+    problems = []
+    if len(input_shape) != 3:
+        problems.append(f"input_shape is {tuple(input_shape)}; expected (height, width, channels)")
+    problems += [f"{name} is {rate!r}; expected 0 <= rate < 1" for name, rate in rates.items() if not 0 <= rate < 1]
+    if unknown := [name for name in attention_args if name not in ATTENTION_ARGS]:
+        problems.append(f"attention_args has {', '.join(unknown)}; known are {', '.join(ATTENTION_ARGS)}")
+    flash = attention_args.get("flash_attention", False)
+    if flash is not False and rates["attention_dropout_rate"] > 0:
+        problems.append("flash_attention computes no attention weights, so attention_dropout_rate has to be 0")
+    if flash is True and keras.backend.backend() == "tensorflow":
+        problems.append("flash_attention=True, and the tensorflow backend has none; None takes it where there is one")
+    if problems:
+        raise ConfigError("; ".join(problems), fix="correct the options named above")
+
+
+def _as_preprocess(given: Preprocess | Mapping[str, Any] | None, config: ViTConfig) -> Preprocess:
+    if given is None:
+        return Preprocess.for_channels(config.channels)
+    return given if isinstance(given, Preprocess) else Preprocess.from_dict(given)
+
+
+def _size(variables: Sequence[Any]) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in variables)

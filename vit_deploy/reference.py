@@ -1,0 +1,220 @@
+"""What does a ViT compute? The definition, in NumPy, that every engine is compared with.
+
+After Dosovitskiy et al. 2020 (arXiv 2010.11929), section 3.1. One block's weights are converted at a
+time, so that a model needs its own weights and one block in the precision of the computation.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+
+Array = NDArray[Any]
+Tap = Callable[[str, Array], None]
+
+BAND_WIDTH = 0.1  # w of band RMS
+
+
+def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64, *, tap: Tap | None = None) -> Array:
+    """The output of a ViT for a batch of images.
+
+    Args:
+        checkpoint: config and weights.
+        images: `(batch, height, width, channels)`, normalised.
+        dtype: float64, the definition, or float32, whose distance from it is the noise floor.
+        tap: called with (name, activations) after `patch_embed`, `pos_embed`, each `block_<i>.attention`
+            and `block_<i>.ffn` (the residual stream), `norm` and `head`.
+
+    Returns:
+        Logits `(batch, classes)`, features `(batch, embed dim)` or `(batch, tokens, embed dim)`.
+    """
+    config = checkpoint.config
+    tap = tap or (lambda name, values: None)
+
+    def part(prefix: str) -> dict[str, Array]:
+        return {
+            name.removeprefix(prefix + "."): weight.astype(dtype)
+            for name, weight in checkpoint.weights.items()
+            if name.startswith(prefix + ".")
+        }
+
+    x = patch_embed(images.astype(dtype), part("patch_embed"), config)
+    tap("patch_embed", x)
+    token = np.broadcast_to(part("class_token")["class"], (len(x), 1, config.embed_dim))
+    x = np.concatenate([token, x], axis=1) + part("pos_embed")["table"]
+    tap("pos_embed", x)
+    for index in range(config.num_layers):
+        weights = part(f"block_{index}")
+        x = _residual(x, lambda y, w=weights: attention(y, w, config), "norm1", weights, config)
+        tap(f"block_{index}.attention", x)
+        x = _residual(x, lambda y, w=weights: ffn(y, w, config), "norm2", weights, config)
+        tap(f"block_{index}.ffn", x)
+    x = norm(x, part("norm"), config)
+    tap("norm", x)
+    x = pool(x, config)
+    if config.include_top:
+        head = part("head")
+        x = x @ head["kernel"] + head["bias"]
+    tap("head", x)
+    return x
+
+
+def patch_embed(images: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
+    """Cut into patches, each flattened as (height, width, channel), and project them: `(batch, patches, dim)`."""
+    (rows, columns), (height, width) = config.grid, config.patch_size
+    expected = (*config.image_size, config.channels)
+    if images.shape[1:] != expected:
+        raise ValueError(f"images are {images.shape[1:]}, the model takes {expected}")
+    cut = images.reshape(len(images), rows, height, columns, width, config.channels)
+    patches = cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
+    return patches @ weights["kernel"].reshape(-1, config.embed_dim) + weights["bias"]
+
+
+def _residual(
+    x: Array, half: Callable[[Array], Array], name: str, weights: Mapping[str, Array], config: ViTConfig
+) -> Array:
+    own = {key.removeprefix(name + "."): value for key, value in weights.items() if key.startswith(name + ".")}
+    if config.normalization_position is NormalizationPosition.PRE:
+        return x + half(norm(x, own, config))
+    return norm(x + half(x), own, config)
+
+
+def norm(x: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
+    """The normalization of each token over its features.
+
+    layer_norm is Ba et al. 2016; rms_norm Zhang and Sennrich 2019; dynamic_tanh Zhu et al. 2025;
+    band_rms lets the mean square vary within a band of width w below one.
+    """
+    if config.normalization_type is NormalizationType.DYNAMIC_TANH:
+        return np.tanh(weights["alpha"] * x) * weights["scale"] + weights["bias"]
+    if config.normalization_type is NormalizationType.LAYER_NORM:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = np.square(centred).mean(axis=-1, keepdims=True)
+        return centred / np.sqrt(variance + config.epsilon) * weights["scale"] + weights["bias"]
+    unit = x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + config.epsilon)
+    if config.normalization_type is NormalizationType.RMS_NORM:
+        return unit * weights["scale"]
+    return unit * (1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights["band"]))
+
+
+def attention(x: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
+    """Multi-head self-attention (Vaswani et al. 2017): softmax(q k^T / sqrt(d)) v, heads side by side."""
+    batch, tokens, dim = x.shape
+
+    def heads(role: str) -> Array:
+        values = x @ weights[f"attention.{role}.kernel"] + weights.get(f"attention.{role}.bias", 0)
+        return values.reshape(batch, tokens, config.num_heads, config.head_dim).transpose(0, 2, 1, 3)
+
+    query, key, value = heads("query"), heads("key"), heads("value")
+    scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(config.head_dim, x.dtype))
+    mixed = (softmax(scores) @ value).transpose(0, 2, 1, 3).reshape(batch, tokens, dim)
+    return mixed @ weights["attention.out.kernel"] + weights["attention.out.bias"]
+
+
+def ffn(x: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
+    """The feed-forward half; the gated ones are Shazeer 2020 (arXiv 2002.05202), with biases."""
+    hidden = x @ weights["ffn.up.kernel"] + weights["ffn.up.bias"]
+    if config.ffn_type is FFNType.MLP:
+        hidden = ACTIVATIONS[config.activation](hidden)
+    else:
+        gate = x @ weights["ffn.gate.kernel"] + weights["ffn.gate.bias"]
+        hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * hidden
+    return hidden @ weights["ffn.down.kernel"] + weights["ffn.down.bias"]
+
+
+def pool(x: Array, config: ViTConfig) -> Array:
+    """The sequence `(batch, tokens, dim)` as the pooling asked for; patches are what follows the prefix."""
+    match config.effective_pooling:
+        case Pooling.CLS:
+            return x[:, 0]
+        case Pooling.MEAN:
+            return x[:, config.num_prefix_tokens :].mean(axis=1)
+        case Pooling.MAX:
+            return x[:, config.num_prefix_tokens :].max(axis=1)
+        case None:
+            return x
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis, shifted so that nothing overflows."""
+    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), through tanh so that nothing overflows."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def gelu(x: Array) -> Array:
+    """x times the normal distribution function (Hendrycks and Gimpel 2016), exact."""
+    return 0.5 * x * (1 + erf(x * x.dtype.type(math.sqrt(0.5))))
+
+
+def gelu_tanh(x: Array) -> Array:
+    """The tanh approximation from the same paper."""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
+    Activation.GELU: gelu,
+    Activation.GELU_TANH: gelu_tanh,
+    Activation.QUICK_GELU: lambda x: x * sigmoid(1.702 * x),
+    Activation.RELU: lambda x: np.maximum(x, 0),
+    Activation.RELU6: lambda x: np.clip(x, 0, 6),
+    Activation.LEAKY_RELU: lambda x: np.where(x < 0, 0.2 * x, x),
+    Activation.ELU: lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
+    Activation.SILU: lambda x: x * sigmoid(x),
+    Activation.HARD_SILU: lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    Activation.SIGMOID: sigmoid,
+    Activation.TANH: np.tanh,
+}
+
+GATES: Mapping[FFNType, Activation] = {
+    FFNType.SWIGLU: Activation.SILU,
+    FFNType.GEGLU: Activation.GELU,
+    FFNType.GLU: Activation.SIGMOID,
+}
+
+
+ERF_STEP = 1 / 64  # between the points that erf is expanded around
+ERF_END = 6.0  # erf(6) is 1 in float64
+ERF_BLOCK = 1 << 16  # elements at a time, so that the work stays in the cache
+
+
+@functools.cache
+def _erf_table() -> tuple[NDArray[np.float64], ...]:
+    # Taylor coefficients of erf around each point, from f' = 2/sqrt(pi) exp(-x^2) and the recurrence
+    # f^(n+2) = -2 x f^(n+1) - 2 n f^(n); with |h| <= 1/128 the seventh term is below 1e-17.
+    points = np.arange(0, ERF_END + 2 * ERF_STEP, ERF_STEP)
+    derivatives = [np.array([math.erf(point) for point in points])]
+    derivatives.append(2 / math.sqrt(math.pi) * np.exp(-points * points))
+    for order in range(6):
+        before = derivatives[-2] if order else np.zeros_like(points)
+        derivatives.append(-2 * points * derivatives[-1] - 2 * order * before)
+    return tuple(values / math.factorial(order) for order, values in enumerate(derivatives))
+
+
+def erf(x: Array) -> Array:
+    """The error function to the precision of `x`; NumPy has none."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    result = np.empty_like(flat)
+    table = _erf_table()
+    for start in range(0, flat.size, ERF_BLOCK):
+        block = flat[start : start + ERF_BLOCK].astype(np.float64)
+        size = np.minimum(np.abs(block), ERF_END)
+        nearest = np.nan_to_num(np.rint(size / ERF_STEP)).astype(np.intp)
+        rest = size - nearest * ERF_STEP
+        value = table[-1][nearest]
+        for coefficients in reversed(table[:-1]):
+            value = value * rest + coefficients[nearest]
+        result[start : start + ERF_BLOCK] = np.copysign(value, block)
+    return result.reshape(x.shape)

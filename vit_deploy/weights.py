@@ -1,0 +1,129 @@
+"""Which weights does a ViT of this config have, what are they called, and how do they start?
+
+The canonical names are the paths of the Keras model's variables with dots: `block_3.attention.query.kernel`.
+Kernels are (inputs, outputs), the patch kernel (height, width, channels, embed dim), the position table
+(tokens, embed dim) with the prefix tokens first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.config import FFNType, NormalizationType, ViTConfig
+
+Float32 = NDArray[np.float32]
+
+STDDEV = 0.02  # of the truncated normal that kernels, tokens and positions are drawn from
+ALPHA = 0.5  # first value of dynamic tanh's alpha (Zhu et al. 2025, section 4)
+
+
+class Initial(StrEnum):
+    """How a weight starts."""
+
+    TRUNCATED_NORMAL = "truncated_normal"
+    ZEROS = "zeros"
+    ONES = "ones"
+    ALPHA = "alpha"
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """Shape and first value of one weight."""
+
+    shape: tuple[int, ...]
+    initial: Initial
+
+
+def weight_specs(config: ViTConfig) -> dict[str, WeightSpec]:
+    """All weights of a ViT by canonical name, in the order in which the network uses them."""
+    return dict(_specs(config))
+
+
+def _specs(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
+    dim = config.embed_dim
+    yield "patch_embed.kernel", _drawn(*config.patch_size, config.channels, dim)
+    yield "patch_embed.bias", _zeros(dim)
+    yield "class_token.class", _drawn(1, dim)
+    yield "pos_embed.table", _drawn(config.sequence_length, dim)
+    for index in range(config.num_layers):
+        block = f"block_{index}"
+        yield from _norm(f"{block}.norm1", config)
+        for role in ("query", "key", "value"):
+            yield from _dense(f"{block}.attention.{role}", dim, dim, bias=config.qkv_bias)
+        yield from _dense(f"{block}.attention.out", dim, dim)
+        yield from _norm(f"{block}.norm2", config)
+        if config.ffn_type is not FFNType.MLP:
+            yield from _dense(f"{block}.ffn.gate", dim, config.mlp_dim)
+        yield from _dense(f"{block}.ffn.up", dim, config.mlp_dim)
+        yield from _dense(f"{block}.ffn.down", config.mlp_dim, dim)
+    yield from _norm("norm", config)
+    if config.include_top:
+        yield from _dense("head", dim, config.num_classes)
+
+
+def _norm(name: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
+    ones, zeros = WeightSpec((config.embed_dim,), Initial.ONES), _zeros(config.embed_dim)
+    match config.normalization_type:
+        case NormalizationType.LAYER_NORM:
+            yield f"{name}.scale", ones
+            yield f"{name}.bias", zeros
+        case NormalizationType.RMS_NORM:
+            yield f"{name}.scale", ones
+        case NormalizationType.DYNAMIC_TANH:
+            yield f"{name}.alpha", WeightSpec((), Initial.ALPHA)
+            yield f"{name}.scale", ones
+            yield f"{name}.bias", zeros
+        case NormalizationType.BAND_RMS:
+            yield f"{name}.band", _zeros()
+
+
+def _dense(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Iterator[tuple[str, WeightSpec]]:
+    yield f"{name}.kernel", _drawn(inputs, outputs)
+    if bias:
+        yield f"{name}.bias", _zeros(outputs)
+
+
+def _drawn(*shape: int) -> WeightSpec:
+    return WeightSpec(shape, Initial.TRUNCATED_NORMAL)
+
+
+def _zeros(*shape: int) -> WeightSpec:
+    return WeightSpec(shape, Initial.ZEROS)
+
+
+def draw_weights(config: ViTConfig, seed: int) -> Iterator[tuple[str, Float32]]:
+    """Random weights in canonical order, drawn with NumPy so that every backend gets the same model.
+
+    Each weight has a stream of its own, keyed by the seed and its name: a model keeps its other weights
+    when one more is added to it, and a single layer can draw its own.
+    """
+    for name, spec in weight_specs(config).items():
+        yield name, initial_value(name, spec, seed)
+
+
+def initial_value(name: str, spec: WeightSpec, seed: int) -> Float32:
+    """The first value of the weight `name`."""
+    match spec.initial:
+        case Initial.TRUNCATED_NORMAL:
+            return truncated_normal(name, spec.shape, seed)
+        case Initial.ZEROS:
+            return np.zeros(spec.shape, np.float32)
+        case Initial.ONES:
+            return np.ones(spec.shape, np.float32)
+        case Initial.ALPHA:
+            return np.full(spec.shape, ALPHA, np.float32)
+
+
+def truncated_normal(name: str, shape: tuple[int, ...], seed: int, stddev: float = STDDEV) -> Float32:
+    """Normal values redrawn until they lie within two standard deviations."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    values = rng.standard_normal(shape, dtype=np.float32)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32)
+    values *= np.float32(stddev)
+    return values
