@@ -1,0 +1,135 @@
+"""Which inputs and reference outputs travel in a bundle, so that any device can prove it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy import cost
+from vit_deploy.artifact import GOLDEN, Artifact
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ArtifactError
+from vit_deploy.reference import forward
+
+SEED = 20201022  # the day arXiv 2010.11929 appeared
+COUNT = 8
+COUNT_LARGE = 2
+LARGE_FLOP = 10e9  # an image; above it the reference takes seconds for each
+EPSILON = float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Recorded inputs and what the float64 reference answers.
+
+    Args:
+        images: `(n, height, width, channels)`, normalised float32, or uint8 pixels for a model with
+            preprocessing inside.
+        outputs: of the float64 reference, `(n, …)`.
+        noise_floor: largest difference between the reference in float32 and in float64: what rounding
+            alone does to this model on these images.
+    """
+
+    images: NDArray[Any]
+    outputs: NDArray[np.float64]
+    noise_floor: float
+
+    @property
+    def spread(self) -> float:
+        """Largest distance of an output from the mean over the images; zero if the model ignores its input."""
+        return float(np.abs(self.outputs - self.outputs.mean(axis=0)).max())
+
+    def as_pixels(self, pixels: NDArray[np.uint8]) -> Golden:
+        """The same outputs for a model that takes the pixels themselves."""
+        return Golden(pixels, self.outputs, self.noise_floor)
+
+
+def golden_count(config: ViTConfig) -> int:
+    """How many images prove a model of this size."""
+    return COUNT_LARGE if 2 * cost.macs(config) > LARGE_FLOP else COUNT
+
+
+def golden_pixels(config: ViTConfig) -> NDArray[np.uint8]:
+    """The seeded images of this config as pixels `(n, height, width, channels)`."""
+    return natural_pixels(golden_count(config), *config.image_size, config.channels)
+
+
+def record(checkpoint: Checkpoint) -> Golden:
+    """Run the reference twice, in float64 and in float32, on the seeded images."""
+    images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
+    outputs = forward(checkpoint, images)
+    rounded = forward(checkpoint, images, np.float32)
+    # An output cannot be closer to the truth than float32 can write it down.
+    floor = max(float(np.abs(rounded - outputs).max()), EPSILON * float(np.abs(outputs).max()))
+    return Golden(images, outputs, floor)
+
+
+def write_golden(golden: Golden, directory: Path) -> None:
+    """Write `golden.npz` into a bundle."""
+    np.savez_compressed(
+        directory / GOLDEN,
+        images=golden.images,
+        outputs=golden.outputs,
+        noise_floor=np.float64(golden.noise_floor),
+    )
+
+
+def read_golden(artifact: Artifact) -> Golden:
+    """The golden data of a bundle.
+
+    Raises:
+        ArtifactError: they are missing, damaged or of another shape than the model.
+    """
+    path = artifact.directory / GOLDEN
+    again = "export the model again"
+    if not path.is_file():
+        raise ArtifactError(f"{artifact.directory} has no {GOLDEN}", fix=again)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            golden = Golden(stored["images"], stored["outputs"], float(stored["noise_floor"]))
+    except (ValueError, KeyError, OSError, BadZipFile, EOFError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}", fix=again) from error
+    config = artifact.config
+    expected = (*config.image_size, config.channels)
+    if golden.images.shape[1:] != expected or golden.outputs.shape[1:] != config.output_shape:
+        raise ArtifactError(
+            f"{path} holds images {golden.images.shape[1:]} and outputs {golden.outputs.shape[1:]}, "
+            f"expected {expected} and {config.output_shape}",
+            fix=again,
+        )
+    return golden
+
+
+def natural_pixels(count: int, height: int, width: int, channels: int, seed: int = SEED) -> NDArray[np.uint8]:
+    """Images with the statistics of photographs, each unlike the others.
+
+    Photographs have a power spectrum that falls with the square of the frequency (Field 1987), edges, and
+    channels that mostly agree. So each image is 1/f noise, a shading, two shapes with hard edges, a colour cast
+    and a contrast and brightness of its own.
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:1 : height * 1j, 0:1 : width * 1j]
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
+    falloff = 1 / np.maximum(frequency, 1)
+    result = np.empty((count, height, width, channels), np.uint8)
+    for index in range(count):
+        spectrum = np.fft.rfft2(rng.standard_normal((height, width))) * falloff
+        scene = np.fft.irfft2(spectrum, s=(height, width))
+        scene /= scene.std() + 1e-9
+        angle = rng.uniform(0, 2 * np.pi)
+        scene += rng.uniform(0.5, 2) * (np.cos(angle) * columns + np.sin(angle) * rows)
+        centre, radius = rng.uniform(0.2, 0.8, 2), rng.uniform(0.1, 0.35)
+        scene += rng.choice([-1.5, 1.5]) * (np.hypot(rows - centre[0], columns - centre[1]) < radius)
+        scene += rng.uniform(-1, 1) * (np.cos(angle) * rows - np.sin(angle) * columns > rng.uniform(-0.5, 0.5))
+        tint = rng.uniform(0.6, 1.2, channels)
+        cast = rng.uniform(-0.5, 0.5, channels)
+        colour = (scene - scene.mean())[..., None] * tint + cast
+        brightness, contrast = rng.uniform(70, 185), rng.uniform(25, 70)
+        result[index] = np.clip(np.rint(brightness + contrast * colour), 0, 255).astype(np.uint8)
+    return result
