@@ -1,0 +1,43 @@
+"""What does a failure inside TensorFlow mean for the user?"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from vit_deploy.errors import EngineError
+
+# TensorFlow reports what the file system said only in the words of its messages.
+FULL_DISK = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+
+
+@contextlib.contextmanager
+def explained_tensorflow_errors(doing: str) -> Iterator[None]:
+    """Turn TensorFlow's errors into ours.
+
+    Args:
+        doing: what failed, as in "writing the SavedModel".
+
+    Raises:
+        EngineError: with the first line of what TensorFlow said.
+        OSError: the disk is full (`staging` says so to the user).
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise_full_disk(error.message)
+        raise EngineError(
+            f"TensorFlow {tf.__version__} failed {doing}: {error.message.strip().splitlines()[0]}",
+            fix="check the installation with vit-deploy doctor",
+        ) from error
+
+
+def raise_full_disk(message: str) -> None:
+    """Raise the OSError that a message tells of, if it tells of a full disk."""
+    for code, words in FULL_DISK.items():
+        if words in message:
+            raise OSError(code, words)
