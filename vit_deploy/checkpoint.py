@@ -36,7 +36,7 @@ class Step:
         return cls(str(values["action"]), {key: value for key, value in values.items() if key != "action"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A ViT as a value: the narrow waist between every source and every format.
 
@@ -68,11 +68,12 @@ class Checkpoint:
         if problems:
             raise CheckpointError(
                 f"the weights do not fit the config, {len(problems)} problems:\n{_bulleted(problems)}",
-                fix="check that the config (scale, patch size, classes, variant) is the one the weights were saved with",
+                fix="give the config (scale, patch size, classes, variant) that the weights were saved with",
             )
         ordered = {name: self.weights[name] for name in weight_specs(self.config)}
         object.__setattr__(self, "weights", MappingProxyType(ordered))
         object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "provenance", tuple(self.provenance))
 
     @classmethod
     def random(cls, config: ViTConfig, seed: int, *, preprocess: Preprocess | None = None) -> Checkpoint:
@@ -102,9 +103,9 @@ class Checkpoint:
         """SHA-256 over sorted name, dtype, shape and little-endian bytes of every weight."""
         sha = hashlib.sha256()
         for name in sorted(self.weights):
-            weight = np.ascontiguousarray(self.weights[name], dtype="<f4")
+            weight = self.weights[name]
             sha.update(f"{name}\0float32\0{','.join(map(str, weight.shape))}\0".encode())
-            sha.update(memoryview(weight).cast("B") if weight.size else b"")
+            sha.update(np.ascontiguousarray(weight, dtype="<f4").reshape(-1).view(np.uint8).data)
         return sha.hexdigest()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+import numbers
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from vit_deploy.errors import ConfigError
 
@@ -89,14 +91,14 @@ SCALE_CONFIGS: Mapping[str, Scale] = MappingProxyType(
 )
 
 
-def as_pair(value: int | tuple[int, int] | list[int], name: str) -> tuple[int, int]:
+def as_pair(value: object, name: str) -> tuple[int, int]:
     """`value` as (height, width); one number means both.
 
     Raises:
         ConfigError: it is not one or two positive whole numbers.
     """
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(_is_count(side) and side > 0 for side in pair):
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(pair) != 2 or not all(is_count(side) and side > 0 for side in pair):
         raise ConfigError(
             f"{name} is {value!r}; expected a positive whole number or (height, width)",
             fix=f"give {name} as 16 or (8, 16)",
@@ -104,8 +106,16 @@ def as_pair(value: int | tuple[int, int] | list[int], name: str) -> tuple[int, i
     return (int(pair[0]), int(pair[1]))
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether `value` is a whole number, NumPy's included (shapes and sums are made of them), and no bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A fix for the unknown `name`: the one it resembles, or all there are."""
+    choices = list(known)
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(choices)}"
 
 
 @dataclass(frozen=True)
@@ -153,41 +163,56 @@ class ViTConfig:
     qkv_bias: bool = True
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "image_size", as_pair(self.image_size, "image_size"))
-        put(self, "patch_size", as_pair(self.patch_size, "patch_size"))
-        problems: list[str] = []
+        problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes()]
+        if problems:
+            raise ConfigError("; ".join(problems), fix="correct the options named above")
+
+    def _settle_choices(self) -> Iterator[str]:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is None and name == "pooling":
                 continue
-            value = ACTIVATION_ALIASES.get(value, value) if name == "activation" else value
-            if value not in list(choices):
-                known = ", ".join(choices)
-                problems.append(f"{name} is {value!r}; expected one of {known}")
+            if name == "activation":
+                value = ACTIVATION_ALIASES.get(str(value), value)
+            if value in list(choices):
+                object.__setattr__(self, name, choices(value))
             else:
-                put(self, name, choices(value))
-        counts = ["channels", "embed_dim", "num_heads", "num_layers", "mlp_dim"]
-        if self.include_top:
-            counts.append("num_classes")
-        sound = True
-        for name in counts:
+                yield f"{name} is {value!r}; expected one of {', '.join(choices)}"
+        for name in ("include_top", "qkv_bias"):
+            if not isinstance(getattr(self, name), bool):
+                yield f"{name} is {getattr(self, name)!r}; expected True or False"
+
+    def _settle_numbers(self) -> Iterator[str]:
+        unsound = set()
+        for name in ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim", "num_classes"):
             value = getattr(self, name)
-            if not _is_count(value) or value < 1:
-                problems.append(f"{name} is {value!r}; expected a positive whole number")
-                sound = False
-        if sound and self.embed_dim % self.num_heads:
-            problems.append(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
-        if not isinstance(self.epsilon, int | float) or not 0 < self.epsilon < 1:
-            problems.append(f"epsilon is {self.epsilon!r}; expected a number between 0 and 1")
-        for axis, name in enumerate(("height", "width")):
-            image, patch = self.image_size[axis], self.patch_size[axis]
-            if image % patch:
-                problems.append(
-                    f"Image {name} must be divisible by patch size: {name} {image} is not a multiple of {patch}"
-                )
+            least = 0 if name == "num_classes" and not self.include_top else 1
+            if is_count(value) and value >= least:
+                object.__setattr__(self, name, int(value))
+            else:
+                unsound.add(name)
+                yield f"{name} is {value!r}; expected a positive whole number"
+        if not unsound & {"embed_dim", "num_heads"} and self.embed_dim % self.num_heads:
+            yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
+        epsilon: object = self.epsilon
+        if isinstance(epsilon, numbers.Real) and 0 < float(epsilon) < 1:
+            object.__setattr__(self, "epsilon", float(epsilon))
+        else:
+            yield f"epsilon is {epsilon!r}; expected a number between 0 and 1"
+
+    def _settle_sizes(self) -> Iterator[str]:
+        problems = []
+        for name in ("image_size", "patch_size"):
+            try:
+                object.__setattr__(self, name, as_pair(getattr(self, name), name))
+            except ConfigError as error:
+                problems.append(error.message)
         if problems:
-            raise ConfigError("; ".join(problems), fix="correct the options named above")
+            yield from problems
+            return
+        sides = zip(("height", "width"), self.image_size, self.patch_size, strict=True)
+        if wrong := [f"{name} {image} is not a multiple of {patch}" for name, image, patch in sides if image % patch]:
+            yield f"Image height/width must be divisible by patch size: {', '.join(wrong)}"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -267,14 +292,14 @@ class ViTConfig:
             ConfigError: there is no such scale, or the overrides do not fit.
         """
         if scale not in SCALE_CONFIGS:
-            raise ConfigError(f"unknown scale {scale!r}", fix=f"choose one of {', '.join(SCALE_CONFIGS)}")
+            raise ConfigError(f"unknown scale {scale!r}", fix=did_you_mean(str(scale), SCALE_CONFIGS))
         size = SCALE_CONFIGS[scale]
         embed_dim = overrides.get("embed_dim", size.embed_dim)
         fields: dict[str, Any] = {
             "embed_dim": size.embed_dim,
             "num_heads": size.num_heads,
             "num_layers": size.num_layers,
-            "mlp_dim": int(embed_dim * size.mlp_ratio),
+            "mlp_dim": int((embed_dim if is_count(embed_dim) else size.embed_dim) * size.mlp_ratio),
         }
         return cls(**(fields | overrides))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.config import is_count
 from vit_deploy.errors import ConfigError
 
 
@@ -57,11 +58,15 @@ class Preprocess:
             problems.append(f"mean is {self.mean}; expected finite numbers")
         if not all(math.isfinite(value) and value > 0 for value in self.std):
             problems.append(f"std is {self.std}; expected positive numbers")
-        if isinstance(self.resize, list | tuple):
-            put(self, "resize", tuple(int(side) for side in self.resize))
-        sides = (self.resize,) if isinstance(self.resize, int) else self.resize or (1,)
-        if any(side < 1 for side in sides) or len(sides) > 2:
-            problems.append(f"resize is {self.resize!r}; expected a positive number of pixels or (height, width)")
+        resize: object = self.resize
+        sides = tuple(resize) if isinstance(resize, list | tuple) else (1, 1 if resize is None else resize)
+        if len(sides) != 2 or not all(is_count(side) and side > 0 for side in sides):
+            problems.append(f"resize is {resize!r}; expected a positive number of pixels or (height, width)")
+        elif resize is not None:
+            put(self, "resize", sides if isinstance(resize, list | tuple) else resize)
+        crop: object = self.crop
+        if not isinstance(crop, bool):
+            problems.append(f"crop is {crop!r}; expected True or False")
         if self.interpolation in list(Interpolation):
             put(self, "interpolation", Interpolation(self.interpolation))
         else:

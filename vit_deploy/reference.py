@@ -18,6 +18,7 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 
 Array = NDArray[Any]
+Weights = Mapping[str, Array]
 Tap = Callable[[str, Array], None]
 
 BAND_WIDTH = 0.1  # w of band RMS
@@ -37,14 +38,11 @@ def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64
         Logits `(batch, classes)`, features `(batch, embed dim)` or `(batch, tokens, embed dim)`.
     """
     config = checkpoint.config
-    tap = tap or (lambda name, values: None)
+    tap = tap or _no_tap
 
-    def part(prefix: str) -> dict[str, Array]:
-        return {
-            name.removeprefix(prefix + "."): weight.astype(dtype)
-            for name, weight in checkpoint.weights.items()
-            if name.startswith(prefix + ".")
-        }
+    def part(prefix: str) -> Weights:
+        own = _of(prefix, checkpoint.weights)
+        return {name: weight.astype(dtype, copy=False) for name, weight in own.items()}
 
     x = patch_embed(images.astype(dtype), part("patch_embed"), config)
     tap("patch_embed", x)
@@ -52,11 +50,7 @@ def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64
     x = np.concatenate([token, x], axis=1) + part("pos_embed")["table"]
     tap("pos_embed", x)
     for index in range(config.num_layers):
-        weights = part(f"block_{index}")
-        x = _residual(x, lambda y, w=weights: attention(y, w, config), "norm1", weights, config)
-        tap(f"block_{index}.attention", x)
-        x = _residual(x, lambda y, w=weights: ffn(y, w, config), "norm2", weights, config)
-        tap(f"block_{index}.ffn", x)
+        x = block(x, part(f"block_{index}"), config, tap, f"block_{index}")
     x = norm(x, part("norm"), config)
     tap("norm", x)
     x = pool(x, config)
@@ -67,7 +61,7 @@ def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64
     return x
 
 
-def patch_embed(images: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
+def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
     """Cut into patches, each flattened as (height, width, channel), and project them: `(batch, patches, dim)`."""
     (rows, columns), (height, width) = config.grid, config.patch_size
     expected = (*config.image_size, config.channels)
@@ -78,34 +72,50 @@ def patch_embed(images: Array, weights: Mapping[str, Array], config: ViTConfig) 
     return patches @ weights["kernel"].reshape(-1, config.embed_dim) + weights["bias"]
 
 
-def _residual(
-    x: Array, half: Callable[[Array], Array], name: str, weights: Mapping[str, Array], config: ViTConfig
-) -> Array:
-    own = {key.removeprefix(name + "."): value for key, value in weights.items() if key.startswith(name + ".")}
-    if config.normalization_position is NormalizationPosition.PRE:
-        return x + half(norm(x, own, config))
-    return norm(x + half(x), own, config)
+def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str) -> Array:
+    """One encoder block: attention and feed-forward, each with a residual sum and a norm before or after it."""
+    for half, role, norm_name in ((attention, "attention", "norm1"), (ffn, "ffn", "norm2")):
+        own = _of(norm_name, weights)
+        if config.normalization_position is NormalizationPosition.PRE:
+            x = x + half(norm(x, own, config), weights, config)
+        else:
+            x = norm(x + half(x, weights, config), own, config)
+        tap(f"{name}.{role}", x)
+    return x
 
 
-def norm(x: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
+def _of(prefix: str, weights: Weights) -> Weights:
+    return {name.removeprefix(f"{prefix}."): each for name, each in weights.items() if name.startswith(f"{prefix}.")}
+
+
+def _no_tap(name: str, values: Array) -> None:
+    return None
+
+
+def norm(x: Array, weights: Weights, config: ViTConfig) -> Array:
     """The normalization of each token over its features.
 
     layer_norm is Ba et al. 2016; rms_norm Zhang and Sennrich 2019; dynamic_tanh Zhu et al. 2025;
     band_rms lets the mean square vary within a band of width w below one.
     """
-    if config.normalization_type is NormalizationType.DYNAMIC_TANH:
-        return np.tanh(weights["alpha"] * x) * weights["scale"] + weights["bias"]
-    if config.normalization_type is NormalizationType.LAYER_NORM:
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = np.square(centred).mean(axis=-1, keepdims=True)
-        return centred / np.sqrt(variance + config.epsilon) * weights["scale"] + weights["bias"]
-    unit = x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + config.epsilon)
-    if config.normalization_type is NormalizationType.RMS_NORM:
-        return unit * weights["scale"]
-    return unit * (1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights["band"]))
+    match config.normalization_type:
+        case NormalizationType.LAYER_NORM:
+            x = _unit(x - x.mean(axis=-1, keepdims=True), config.epsilon) * weights["scale"] + weights["bias"]
+        case NormalizationType.RMS_NORM:
+            x = _unit(x, config.epsilon) * weights["scale"]
+        case NormalizationType.DYNAMIC_TANH:
+            x = np.tanh(weights["alpha"] * x) * weights["scale"] + weights["bias"]
+        case NormalizationType.BAND_RMS:
+            x = _unit(x, config.epsilon) * (1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights["band"]))
+    return x
 
 
-def attention(x: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
+def _unit(x: Array, epsilon: float) -> Array:
+    root: Array = np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + epsilon)
+    return x / root
+
+
+def attention(x: Array, weights: Weights, config: ViTConfig) -> Array:
     """Multi-head self-attention (Vaswani et al. 2017): softmax(q k^T / sqrt(d)) v, heads side by side."""
     batch, tokens, dim = x.shape
 
@@ -116,10 +126,11 @@ def attention(x: Array, weights: Mapping[str, Array], config: ViTConfig) -> Arra
     query, key, value = heads("query"), heads("key"), heads("value")
     scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(config.head_dim, x.dtype))
     mixed = (softmax(scores) @ value).transpose(0, 2, 1, 3).reshape(batch, tokens, dim)
-    return mixed @ weights["attention.out.kernel"] + weights["attention.out.bias"]
+    out: Array = mixed @ weights["attention.out.kernel"] + weights["attention.out.bias"]
+    return out
 
 
-def ffn(x: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
+def ffn(x: Array, weights: Weights, config: ViTConfig) -> Array:
     """The feed-forward half; the gated ones are Shazeer 2020 (arXiv 2002.05202), with biases."""
     hidden = x @ weights["ffn.up.kernel"] + weights["ffn.up.bias"]
     if config.ffn_type is FFNType.MLP:
@@ -127,41 +138,45 @@ def ffn(x: Array, weights: Mapping[str, Array], config: ViTConfig) -> Array:
     else:
         gate = x @ weights["ffn.gate.kernel"] + weights["ffn.gate.bias"]
         hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * hidden
-    return hidden @ weights["ffn.down.kernel"] + weights["ffn.down.bias"]
+    out: Array = hidden @ weights["ffn.down.kernel"] + weights["ffn.down.bias"]
+    return out
 
 
 def pool(x: Array, config: ViTConfig) -> Array:
     """The sequence `(batch, tokens, dim)` as the pooling asked for; patches are what follows the prefix."""
     match config.effective_pooling:
         case Pooling.CLS:
-            return x[:, 0]
+            x = x[:, 0]
         case Pooling.MEAN:
-            return x[:, config.num_prefix_tokens :].mean(axis=1)
+            x = x[:, config.num_prefix_tokens :].mean(axis=1)
         case Pooling.MAX:
-            return x[:, config.num_prefix_tokens :].max(axis=1)
-        case None:
-            return x
+            x = x[:, config.num_prefix_tokens :].max(axis=1)
+    return x
 
 
 def softmax(x: Array) -> Array:
     """Over the last axis, shifted so that nothing overflows."""
-    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    exponentials: Array = np.exp(x - x.max(axis=-1, keepdims=True))
+    shares: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), through tanh so that nothing overflows."""
-    return 0.5 * (1 + np.tanh(0.5 * x))
+    result: Array = 0.5 * (1 + np.tanh(0.5 * x))
+    return result
 
 
 def gelu(x: Array) -> Array:
     """x times the normal distribution function (Hendrycks and Gimpel 2016), exact."""
-    return 0.5 * x * (1 + erf(x * x.dtype.type(math.sqrt(0.5))))
+    result: Array = 0.5 * x * (1 + erf(x * x.dtype.type(math.sqrt(0.5))))
+    return result
 
 
 def gelu_tanh(x: Array) -> Array:
     """The tanh approximation from the same paper."""
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    result: Array = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return result
 
 
 ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {

@@ -51,7 +51,7 @@ class Attention(NamedVariables):
         qkv_bias: bool = True,
         flash_attention: bool | None = False,
         dropout_rate: float = 0.0,
-        weights: WeightOptions | Mapping[str, Any] = WeightOptions(),
+        weights: WeightOptions | Mapping[str, Any] | None = None,
         prefix: str = "attention",
         **kwargs: Any,
     ) -> None:
@@ -62,7 +62,7 @@ class Attention(NamedVariables):
         self.qkv_bias = qkv_bias
         self.flash_attention = flash_attention
         self.dropout_rate = dropout_rate
-        self.weight_options = weights if isinstance(weights, WeightOptions) else WeightOptions(**weights)
+        self.weight_options = WeightOptions.of(weights)
         self.prefix = prefix
         self.query, self.key, self.value, self.out = (
             Projection(
@@ -107,7 +107,8 @@ class Attention(NamedVariables):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "embed_dim": self.embed_dim,
             "num_heads": self.num_heads,
             "qkv_bias": self.qkv_bias,
@@ -129,7 +130,7 @@ class FeedForward(NamedVariables):
         ffn_type: str = FFNType.MLP,
         activation: str = Activation.GELU,
         dropout_rate: float = 0.0,
-        weights: WeightOptions | Mapping[str, Any] = WeightOptions(),
+        weights: WeightOptions | Mapping[str, Any] | None = None,
         prefix: str = "ffn",
         **kwargs: Any,
     ) -> None:
@@ -139,7 +140,7 @@ class FeedForward(NamedVariables):
         self.ffn_type = FFNType(ffn_type)
         self.activation = Activation(activation)
         self.dropout_rate = dropout_rate
-        self.weight_options = weights if isinstance(weights, WeightOptions) else WeightOptions(**weights)
+        self.weight_options = WeightOptions.of(weights)
         self.prefix = prefix
         gated = self.ffn_type is not FFNType.MLP
         self.gate = self._projection("gate", mlp_dim) if gated else None
@@ -172,7 +173,8 @@ class FeedForward(NamedVariables):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "embed_dim": self.embed_dim,
             "mlp_dim": self.mlp_dim,
             "ffn_type": str(self.ffn_type),
@@ -203,7 +205,7 @@ class TransformerBlock(NamedVariables):
         attention_dropout_rate: float = 0.0,
         stochastic_depth_rate: float = 0.0,
         flash_attention: bool | None = False,
-        weights: WeightOptions | Mapping[str, Any] = WeightOptions(),
+        weights: WeightOptions | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -212,7 +214,7 @@ class TransformerBlock(NamedVariables):
         self.attention_dropout_rate = attention_dropout_rate
         self.stochastic_depth_rate = stochastic_depth_rate
         self.flash_attention = flash_attention
-        self.weight_options = weights if isinstance(weights, WeightOptions) else WeightOptions(**weights)
+        self.weight_options = WeightOptions.of(weights)
         policy = self.dtype_policy
         self.norm1, self.norm2 = (
             Norm(self.config.normalization_type, self.config.epsilon, name=name, dtype=policy)
@@ -269,7 +271,8 @@ class TransformerBlock(NamedVariables):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "config": self.config.to_dict(),
             "dropout_rate": self.dropout_rate,
             "attention_dropout_rate": self.attention_dropout_rate,

@@ -6,6 +6,7 @@ shape but the batch of the class token, so that converters get a static graph.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -96,7 +97,8 @@ class Projection(NamedVariables):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "units": self.units,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
@@ -157,7 +159,8 @@ class PatchEmbedding(NamedVariables):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "embed_dim": self.embed_dim,
             "patch_size": list(self.patch_size),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
@@ -192,7 +195,8 @@ class PrefixTokens(NamedVariables):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
-        return super().get_config() | {"initializer": keras.initializers.serialize(self.initializer)}
+        config: dict[str, Any] = super().get_config()
+        return config | {"initializer": keras.initializers.serialize(self.initializer)}
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
@@ -220,7 +224,8 @@ class PositionEmbedding(NamedVariables):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
-        return super().get_config() | {
+        config: dict[str, Any] = super().get_config()
+        return config | {
             "initializer": keras.initializers.serialize(self.initializer),
             "dropout_rate": self.dropout_rate,
         }
@@ -253,20 +258,23 @@ class Norm(NamedVariables):
 
     def call(self, inputs: Any) -> Any:
         """`(batch, tokens, dim)` to the same."""
-        half = keras.backend.standardize_dtype(inputs.dtype) in HALF_TYPES
-        x = ops.cast(inputs, "float32") if half else inputs
+        if keras.backend.standardize_dtype(inputs.dtype) in HALF_TYPES:
+            weights = {weight.name: ops.cast(weight, "float32") for weight in self.weights}
+            return ops.cast(self._normalized(ops.cast(inputs, "float32"), weights), inputs.dtype)
+        return self._normalized(inputs, {weight.name: weight for weight in self.weights})
+
+    def _normalized(self, x: Any, weights: Mapping[str, Any]) -> Any:
         match self.kind:
             case NormalizationType.LAYER_NORM:
                 centred = x - ops.mean(x, axis=-1, keepdims=True)
                 variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-                x = centred * ops.rsqrt(variance + self.epsilon) * self.scale + self.bias
+                return centred * ops.rsqrt(variance + self.epsilon) * weights["scale"] + weights["bias"]
             case NormalizationType.RMS_NORM:
-                x = self._unit(x) * self.scale
+                return self._unit(x) * weights["scale"]
             case NormalizationType.DYNAMIC_TANH:
-                x = ops.tanh(x * self.alpha) * self.scale + self.bias
+                return ops.tanh(x * weights["alpha"]) * weights["scale"] + weights["bias"]
             case NormalizationType.BAND_RMS:
-                x = self._unit(x) * (1 - BAND_WIDTH + BAND_WIDTH * ops.sigmoid(5.0 * self.band))
-        return ops.cast(x, inputs.dtype) if half else x
+                return self._unit(x) * (1 - BAND_WIDTH + BAND_WIDTH * ops.sigmoid(5.0 * weights["band"]))
 
     def _unit(self, x: Any) -> Any:
         return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
@@ -277,7 +285,8 @@ class Norm(NamedVariables):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
-        return super().get_config() | {"kind": str(self.kind), "epsilon": self.epsilon}
+        config: dict[str, Any] = super().get_config()
+        return config | {"kind": str(self.kind), "epsilon": self.epsilon}
 
 
 def pool(tokens: Any, config: ViTConfig) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,11 @@ class WeightOptions:
     kernel_regularizer: Any = None
     bias_regularizer: Any = None
 
+    @classmethod
+    def of(cls, given: WeightOptions | Mapping[str, Any] | None) -> WeightOptions:
+        """Options as they are, as `to_config` wrote them, or the defaults."""
+        return given if isinstance(given, WeightOptions) else cls(**(given or {}))
+
     def drawn(self, name: str) -> Any:
         """The initializer of the token or table `name`, which no option changes."""
         return keras.initializers.Zeros() if self.seed is None else SeededTruncatedNormal(name, self.seed)
@@ -60,8 +66,10 @@ class WeightOptions:
     def projection(self, name: str) -> dict[str, Any]:
         """Keyword arguments of the projection whose canonical name is `name`."""
         given = keras.initializers.get(self.kernel_initializer)
+        # An initializer without a seed draws one when it is made: a clone each, or equal shapes start equal.
+        fresh = given.clone() if isinstance(given, keras.initializers.Initializer) else given
         return {
-            "kernel_initializer": self.drawn(f"{name}.kernel") if given is None else given.clone(),
+            "kernel_initializer": self.drawn(f"{name}.kernel") if given is None else fresh,
             "bias_initializer": "zeros" if self.bias_initializer is None else self.bias_initializer,
             "kernel_regularizer": self.kernel_regularizer,
             "bias_regularizer": self.bias_regularizer,

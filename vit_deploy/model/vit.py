@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
-from vit_deploy import cost
 from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.config import SCALE_CONFIGS, Scale, ViTConfig
+from vit_deploy.config import SCALE_CONFIGS, Scale, ViTConfig, did_you_mean
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.block import TransformerBlock
+from vit_deploy.model.checks import checked_shape, companion_problems, option_problems
 from vit_deploy.model.layers import Norm, PatchEmbedding, PositionEmbedding, PrefixTokens, Projection, pool
 from vit_deploy.model.options import WeightOptions
+from vit_deploy.model.summary import summary_lines
 from vit_deploy.preprocess import Preprocess
-
-ATTENTION_ARGS = ("flash_attention", "qkv_bias")
+from vit_deploy.weights import weight_specs
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
@@ -66,7 +66,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         ConfigError: options no ViT can have.
     """
 
-    SCALE_CONFIGS: ClassVar[Mapping[str, Scale]] = MappingProxyType(dict(SCALE_CONFIGS))
+    SCALE_CONFIGS: ClassVar[Mapping[str, Scale]] = SCALE_CONFIGS
+    built: bool
 
     def __init__(
         self,
@@ -108,24 +109,32 @@ class ViT(keras.Model):  # type: ignore[misc]
             "pos_dropout_rate": pos_dropout_rate,
             "stochastic_depth_rate": stochastic_depth_rate,
         }
-        _check_options(input_shape, rates, attention_args)
         sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "num_layers": num_layers, "mlp_dim": mlp_dim}
-        config = ViTConfig.from_scale(
-            scale,
-            image_size=tuple(input_shape[:2]),
-            patch_size=patch_size,
-            channels=input_shape[2],
-            num_classes=num_classes,
-            include_top=include_top,
-            pooling=pooling,
-            normalization_type=normalization_type,
-            normalization_position=normalization_position,
-            ffn_type=ffn_type,
-            activation=activation,
-            epsilon=epsilon,
-            qkv_bias=attention_args.get("qkv_bias", True),
-            **{key: size for key, size in sizes.items() if size is not None},
-        )
+        height, width, channels = checked_shape(input_shape)
+        problems = option_problems(rates, attention_args, seed)
+        try:
+            config = ViTConfig.from_scale(
+                scale,
+                image_size=(height, width),
+                patch_size=patch_size,
+                channels=channels,
+                num_classes=num_classes,
+                include_top=include_top,
+                pooling=pooling,
+                normalization_type=normalization_type,
+                normalization_position=normalization_position,
+                ffn_type=ffn_type,
+                activation=activation,
+                epsilon=epsilon,
+                qkv_bias=attention_args.get("qkv_bias", True),
+                **{key: size for key, size in sizes.items() if size is not None},
+            )
+        except ConfigError as error:
+            raise ConfigError("; ".join([error.message, *problems]), fix=error.fix) from None
+        preprocess = _as_preprocess(preprocess, config)
+        problems += companion_problems(config, preprocess, labels)
+        if problems:
+            raise ConfigError("; ".join(problems), fix="correct the options named above")
         super().__init__(name=name, **kwargs)
         self.config = config
         self.scale = scale
@@ -134,9 +143,10 @@ class ViT(keras.Model):  # type: ignore[misc]
         self.weight_options = WeightOptions(
             seed, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer
         )
-        self.preprocess = _as_preprocess(preprocess, config)
+        self.preprocess = preprocess
         self.labels = tuple(labels)
-        first = [Step("random", {"seed": seed})] if seed is not None and not provenance else []
+        drawn = seed is not None and kernel_initializer is None and not provenance
+        first = [Step("random", {"seed": seed})] if drawn else []
         self.provenance = (*first, *(step if isinstance(step, Step) else Step.from_dict(step) for step in provenance))
         self._make_layers()
         self.input_spec = keras.layers.InputSpec(shape=(None, *config.image_size, config.channels))
@@ -200,13 +210,19 @@ class ViT(keras.Model):  # type: ignore[misc]
         """`(batch, classes)`, `(batch, embed dim)` or `(batch, tokens, embed dim)`."""
         return (input_shape[0], *self.config.output_shape)
 
+    def compute_output_spec(self, images: Any, training: bool | None = None) -> Any:
+        """The symbolic output; the head's type is not that of the blocks in mixed precision."""
+        dtype = self.compute_dtype if self.head is None else self.head.compute_dtype
+        return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=dtype)
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values."""
         config = self.config
         fields = ("num_classes", "include_top", "embed_dim", "num_heads", "num_layers", "mlp_dim", "epsilon")
         kinds = ("pooling", "normalization_type", "normalization_position", "ffn_type", "activation")
         plain = config.to_dict()
-        return super().get_config() | {
+        base: dict[str, Any] = super().get_config()
+        return base | {
             **{name: plain[name] for name in (*fields, *kinds)},
             **self.rates,
             **self.weight_options.to_config(),
@@ -223,14 +239,19 @@ class ViT(keras.Model):  # type: ignore[misc]
         }
 
     def canonical_variables(self) -> dict[str, Any]:
-        """Every variable by its canonical name, in the order in which the network uses them."""
-        return {f"/{each.path}".split(f"/{self.name}/", 1)[1].replace("/", "."): each for each in self.variables_used()}
+        """Every variable by its canonical name, in the order in which the network uses them.
 
-    def variables_used(self) -> list[Any]:
-        """The variables that the function depends on, without the states of the random generators."""
+        The states of the random generators are not among them: the function does not depend on them.
+        """
         layers = [self.patch_embed, self.class_token, self.pos_embed, *self.transformer_layers, self.norm]
         layers += [] if self.head is None else [self.head]
-        return [variable for layer in layers for variable in layer.weights]
+        # The path of a variable begins with whatever scopes the model was built in.
+        variables = {
+            f"{layer.name}/{f'/{variable.path}'.rpartition(f'/{layer.name}/')[2]}".replace("/", "."): variable
+            for layer in layers
+            for variable in layer.weights
+        }
+        return {name: variables[name] for name in weight_specs(self.config)}
 
     def to_checkpoint(self) -> Checkpoint:
         """Config, weights as float32 NumPy arrays, and all that travels with the model."""
@@ -264,30 +285,8 @@ class ViT(keras.Model):  # type: ignore[misc]
 
     def summary_detailed(self, print_fn: Callable[[str], Any] = print) -> None:
         """Print each part with its output shape, parameters and multiply-accumulates an image."""
-        config = self.config
-        sequence = (config.sequence_length, config.embed_dim)
-        patches = (config.num_patches, config.embed_dim)
-        rows: list[tuple[str, tuple[int, ...], int, int]] = [
-            ("patch_embed", patches, self.patch_embed.count_params(), cost.patch_macs(config)),
-            ("class_token", sequence, self.class_token.count_params(), 0),
-            ("pos_embed", sequence, self.pos_embed.count_params(), 0),
-        ]
-        for block in self.transformer_layers:
-            rows.append((block.name, sequence, _size(block.weights), cost.block_macs(config)))
-        rows.append(("norm", sequence, self.norm.count_params(), 0))
-        if self.head is not None:
-            rows.append(("head", config.output_shape, self.head.count_params(), cost.head_macs(config)))
-        height, width = config.image_size
-        print_fn(
-            f"{self.name}: {self.scale}, {height}x{width}x{config.channels} in patches of "
-            f"{config.patch_size[0]}x{config.patch_size[1]}, {config.num_heads} heads, {config.normalization_position}-"
-            f"{config.normalization_type}, {config.ffn_type} of {config.mlp_dim}"
-        )
-        print_fn(f"{'part':<12} {'output':>14} {'parameters':>12} {'MACs (M)':>10}")
-        for part, shape, parameters, macs in rows:
-            print_fn(f"{part:<12} {'x'.join(map(str, shape)):>14} {parameters:>12,} {macs / 1e6:>10,.1f}")
-        total, work = sum(row[2] for row in rows), sum(row[3] for row in rows)
-        print_fn(f"{'total':<12} {'x'.join(map(str, config.output_shape)):>14} {total:>12,} {work / 1e6:>10,.1f}")
+        for line in summary_lines(self.name, self.config):
+            print_fn(line)
 
 
 def create_vision_transformer(
@@ -303,15 +302,11 @@ def create_vision_transformer(
     Raises:
         ConfigError: an option that `ViT` does not have, or values no ViT can have.
     """
-    import difflib
-    import inspect
-
     known = [name for name in inspect.signature(ViT.__init__).parameters if name not in ("self", "kwargs")]
     known += ["dtype", "trainable"]
     if unknown := [name for name in options if name not in known]:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-        raise ConfigError(f"unknown ViT options: {', '.join(unknown)}", fix=hint)
+        hints = dict.fromkeys(did_you_mean(name, sorted(known)) for name in unknown)
+        raise ConfigError(f"unknown ViT options: {', '.join(unknown)}", fix="; ".join(hints))
     return ViT(input_shape=input_shape, num_classes=num_classes, scale=scale, patch_size=patch_size, **options)
 
 
@@ -325,27 +320,7 @@ def load(path: str | Path) -> Any:
     return ViT.from_checkpoint(checkpoint)
 
 
-def _check_options(input_shape: Sequence[int], rates: Mapping[str, float], attention_args: Mapping[str, Any]) -> None:
-    problems = []
-    if len(input_shape) != 3:
-        problems.append(f"input_shape is {tuple(input_shape)}; expected (height, width, channels)")
-    problems += [f"{name} is {rate!r}; expected 0 <= rate < 1" for name, rate in rates.items() if not 0 <= rate < 1]
-    if unknown := [name for name in attention_args if name not in ATTENTION_ARGS]:
-        problems.append(f"attention_args has {', '.join(unknown)}; known are {', '.join(ATTENTION_ARGS)}")
-    flash = attention_args.get("flash_attention", False)
-    if flash is not False and rates["attention_dropout_rate"] > 0:
-        problems.append("flash_attention computes no attention weights, so attention_dropout_rate has to be 0")
-    if flash is True and keras.backend.backend() == "tensorflow":
-        problems.append("flash_attention=True, and the tensorflow backend has none; None takes it where there is one")
-    if problems:
-        raise ConfigError("; ".join(problems), fix="correct the options named above")
-
-
 def _as_preprocess(given: Preprocess | Mapping[str, Any] | None, config: ViTConfig) -> Preprocess:
     if given is None:
         return Preprocess.for_channels(config.channels)
     return given if isinstance(given, Preprocess) else Preprocess.from_dict(given)
-
-
-def _size(variables: Sequence[Any]) -> int:
-    return sum(int(np.prod(variable.shape)) for variable in variables)
