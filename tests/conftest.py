@@ -7,12 +7,16 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+from typing import Any, Protocol
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
+from vit_deploy.preprocess import Preprocess
+from vit_deploy.weights import draw_weights
 
 
 @pytest.fixture
@@ -38,3 +42,35 @@ def checkpoint(config: ViTConfig) -> Checkpoint:
 def images(config: ViTConfig) -> NDArray[np.float32]:
     shape = (3, *config.image_size, config.channels)
     return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+class MakeCheckpoint(Protocol):
+    """A checkpoint of the tiny config with some options changed and no weight left at its first value."""
+
+    def __call__(self, **changes: Any) -> Checkpoint: ...
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint() -> MakeCheckpoint:
+    base = ViTConfig(
+        image_size=(24, 32),
+        patch_size=(8, 4),
+        channels=3,
+        embed_dim=12,
+        num_heads=3,
+        num_layers=2,
+        mlp_dim=20,
+        num_classes=5,
+    )
+
+    def make(**changes: Any) -> Checkpoint:
+        config = base.replace(**changes)
+        rng = np.random.default_rng(11)
+        weights = {}
+        for name, value in draw_weights(config, 3):
+            # Biases that stay zero and scales that stay one would hide a part that is left out.
+            spread = 0.25 if value.ndim > 1 else 0.2
+            weights[name] = (value + spread * rng.standard_normal(value.shape)).astype(np.float32)
+        return Checkpoint(config, weights, Preprocess.for_channels(config.channels))
+
+    return make
