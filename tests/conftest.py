@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -74,3 +75,16 @@ def make_checkpoint() -> MakeCheckpoint:
         return Checkpoint(config, weights, Preprocess.for_channels(config.channels))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def timm() -> Any:
+    """The timm library, with a stand-in where torchvision is not installed; skips where timm is not."""
+    if importlib.util.find_spec("timm") is None or importlib.util.find_spec("torch") is None:
+        pytest.skip("needs torch and timm")
+    import torchvision_stand_in
+
+    torchvision_stand_in.install()
+    import timm.models.vision_transformer
+
+    return timm
