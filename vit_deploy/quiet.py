@@ -33,7 +33,7 @@ def quiet_stderr() -> Iterator[Captured]:
     shown, saved = sys.stderr, os.dup(STDERR)
     with tempfile.TemporaryFile() as file, contextlib.ExitStack() as stack:
         if _is_plain(shown):
-            sys.stderr = stack.enter_context(open(os.dup(saved), "w", buffering=1, encoding=shown.encoding))
+            sys.stderr = stack.enter_context(os.fdopen(os.dup(saved), "w", buffering=1, encoding=shown.encoding))
         os.dup2(file.fileno(), STDERR)
         try:
             yield captured

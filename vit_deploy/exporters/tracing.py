@@ -14,6 +14,7 @@ import tensorflow as tf
 from vit_deploy.artifact import InputSpec
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import EngineError
+from vit_deploy.model.layers import Projection
 from vit_deploy.model.vit import ViT
 
 
@@ -23,12 +24,13 @@ class TracedViT:
     Args:
         checkpoint: whose config and preprocessing are traced; its weights are not touched.
         spec: the input that the exported file will have.
+        by_rows: spell projections as products of plain matrices, see `Projection.by_rows`.
 
     Raises:
         EngineError: Keras runs on another backend in this process.
     """
 
-    def __init__(self, checkpoint: Checkpoint, spec: InputSpec) -> None:
+    def __init__(self, checkpoint: Checkpoint, spec: InputSpec, *, by_rows: bool = False) -> None:
         if keras.backend.backend() != "tensorflow":
             raise EngineError(
                 f"exporting traces with TensorFlow, and Keras runs on {keras.backend.backend()} in this process",
@@ -37,6 +39,8 @@ class TracedViT:
         keras.config.disable_flash_attention()
         with keras.name_scope(""):
             self._model = ViT.from_structure(checkpoint.config, dtype="float32")
+        for projection in _projections(self._model):
+            projection.by_rows = by_rows
         self._preprocess = checkpoint.preprocess
         self.config = checkpoint.config
         self.spec = spec
@@ -69,6 +73,11 @@ class TracedViT:
             training=False,
         )
         return outputs
+
+
+def _projections(model: ViT) -> list[Projection]:
+    halves = [half for block in model.transformer_layers for half in (block.attention, block.ffn)]
+    return [layer for half in halves for layer in vars(half).values() if isinstance(layer, Projection)]
 
 
 def _canonical(variables: Mapping[str, Any], wanted: Any) -> str:

@@ -51,6 +51,9 @@ class Projection(NamedVariables):
     TensorFlow traces to a single batched product instead of a chain of reshapes.
     """
 
+    by_rows = False
+    """Whether a sequence is multiplied as one matrix of rows, which TFLite's converter makes FULLY_CONNECTED."""
+
     def __init__(
         self,
         units: int,
@@ -87,7 +90,12 @@ class Projection(NamedVariables):
 
     def call(self, inputs: Any) -> Any:
         """`(batch, inputs)` or `(batch, tokens, inputs)` to the same with `units` last."""
-        kernel = self.kernel if len(inputs.shape) == 2 else ops.expand_dims(self.kernel, 0)
+        if self.by_rows and len(inputs.shape) == 3:
+            rows = self._product(ops.reshape(inputs, (-1, inputs.shape[-1])), self.kernel)
+            return ops.reshape(rows, (-1, inputs.shape[1], self.units))
+        return self._product(inputs, self.kernel if len(inputs.shape) == 2 else ops.expand_dims(self.kernel, 0))
+
+    def _product(self, inputs: Any, kernel: Any) -> Any:
         outputs = ops.matmul(inputs, kernel)
         return outputs + self.bias if self.use_bias else outputs
 
