@@ -7,23 +7,24 @@ products and, for the sum, into the bias of the half's last projection. Computed
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import FFNType, NormalizationPosition
+from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, ViTConfig
+from vit_deploy.reference import BAND_WIDTH, sigmoid
 from vit_deploy.weights import Float32
 
 
 def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
     """A checkpoint of the same function whose norms before projections have no bias, and where possible no scale.
 
-    Its query, key and value have biases even where the original's have none.
+    Its query, key and value have biases even where the original's have none, and a band RMS is an RMS norm.
     """
-    config = checkpoint.config.replace(qkv_bias=True)
-    weights: dict[str, Float32] = dict(checkpoint.weights)
+    config, weights = _with_scales(checkpoint.config.replace(qkv_bias=True), dict(checkpoint.weights))
     for index in range(config.num_layers):
         for role in ("query", "key", "value"):
             weights.setdefault(f"block_{index}.attention.{role}.bias", np.zeros(config.embed_dim, np.float32))
@@ -41,6 +42,30 @@ def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
                 into = [f"{following}.{each}" for each in attention_in]
                 _fold_bias(weights, f"{block}.norm2", into, f"{following}.attention.out")
     return Checkpoint(config, weights, checkpoint.preprocess, checkpoint.labels, checkpoint.provenance)
+
+
+def fold_preprocessing(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint that takes pixel values as they are: normalization is part of its patch embedding."""
+    scale, offset = (values.astype(np.float64) for values in checkpoint.preprocess.scale_and_offset())
+    kernel = checkpoint.weights["patch_embed.kernel"]
+    bias = checkpoint.weights["patch_embed.bias"] + np.einsum("hwce,c->e", kernel, offset)
+    weights = {
+        **checkpoint.weights,
+        "patch_embed.kernel": (kernel * scale[:, None]).astype(np.float32),
+        "patch_embed.bias": bias.astype(np.float32),
+    }
+    channels = checkpoint.preprocess.channels
+    as_they_are = dataclasses.replace(checkpoint.preprocess, mean=(0.0,) * channels, std=(1 / 255,) * channels)
+    return Checkpoint(checkpoint.config, weights, as_they_are, checkpoint.labels, checkpoint.provenance)
+
+
+def _with_scales(config: ViTConfig, weights: dict[str, Float32]) -> tuple[ViTConfig, dict[str, Float32]]:
+    if config.normalization_type is not NormalizationType.BAND_RMS:
+        return config, weights
+    for name in [name for name in weights if name.endswith(".band")]:
+        scale = 1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights.pop(name).astype(np.float64))
+        weights[name.removesuffix("band") + "scale"] = np.full(config.embed_dim, scale, np.float32)
+    return config.replace(normalization_type=NormalizationType.RMS_NORM), weights
 
 
 def _fold(weights: dict[str, Float32], norm: str, into: Sequence[str]) -> None:

@@ -24,9 +24,10 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors, raise_full_disk
-from vit_deploy.exporters.folding import fold_norms
+from vit_deploy.exporters.folding import fold_norms, fold_preprocessing
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, Content, write_model
 from vit_deploy.exporters.tflite_metadata import packed_labels, standard_metadata
+from vit_deploy.exporters.tflite_pixels import dequantized_pixels
 from vit_deploy.exporters.tracing import TracedViT
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.tflite_file import CUSTOM, OWN_ENTRY, STANDARD_ENTRY, Table, buffer_view, operator_name, root
@@ -65,13 +66,18 @@ class TFLiteExporter:
         if options.batch is None:
             options = dataclasses.replace(options, batch=1)
         checkpoint = fold_norms(checkpoint)
+        if options.include_preprocessing:
+            checkpoint = fold_preprocessing(checkpoint)
         stand_ins = _stand_ins(checkpoint)
         model = root(memoryview(_convert(checkpoint, options, stand_ins)))
+        kernels = _kernels(model, checkpoint, stand_ins)
+        if options.include_preprocessing:
+            model = dequantized_pixels(model, kernels)
         _check_graph(model, checkpoint)
         write_model(
             artifact.model_path,
             model,
-            _kernels(model, checkpoint, stand_ins),
+            kernels,
             {
                 STANDARD_ENTRY: standard_metadata(artifact),
                 OWN_ENTRY: json.dumps(artifact.essentials(), sort_keys=True).encode(),
