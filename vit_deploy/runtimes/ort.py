@@ -1,0 +1,138 @@
+"""How does ONNX Runtime run a bundle?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.errors import EngineError
+from vit_deploy.onnx_file import external_locations
+from vit_deploy.quiet import quiet_stderr
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.batching import in_batches
+from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+FATAL = 4  # the log level above which ONNX Runtime writes nothing; what it raises says it as well
+
+# They have no base class of their own.
+NATIVE_ERRORS = (
+    native.EngineError,
+    native.EPFail,
+    native.Fail,
+    native.InvalidArgument,
+    native.InvalidGraph,
+    native.InvalidProtobuf,
+    native.ModelLoaded,
+    native.NoModel,
+    native.NoSuchFile,
+    native.NotImplemented,
+    native.RuntimeException,
+)
+
+
+class OnnxRuntime:
+    """ONNX Runtime, on the CPU unless another provider is asked for."""
+
+    @contextlib.contextmanager
+    def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[OnnxSession]:
+        """Load an artifact.
+
+        Raises:
+            EngineError: a file that ONNX Runtime refuses or whose weights lie outside the bundle, or a provider
+                that is not there.
+        """
+        provider = options.provider or "cpu"
+        wanted = _provider(provider)
+        _refuse_outside_data(artifact.model_path)
+        settings = ort.SessionOptions()
+        settings.log_severity_level = FATAL
+        if options.threads is not None:
+            settings.intra_op_num_threads = options.threads
+        with _explained(f"load {artifact.model_path}"), quiet_stderr():
+            engine = ort.InferenceSession(str(artifact.model_path), settings, providers=[wanted])
+        if wanted not in (used := engine.get_providers()):
+            raise EngineError(
+                f"ONNX Runtime fell back from {wanted} to {', '.join(used)} for {artifact.model_path}",
+                fix="check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu",
+            )
+        session = OnnxSession(engine, artifact, provider)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+class OnnxSession:
+    """One loaded ONNX file."""
+
+    def __init__(self, engine: Any, artifact: Artifact, provider: str) -> None:
+        given = engine.get_inputs()[0]
+        refuse_other_input(artifact, given.name, given.shape)
+        names = [output.name for output in engine.get_outputs()]
+        if artifact.config.output_name not in names:
+            raise missing_output(artifact, names)
+        self.provider = provider
+        self._engine = engine
+        self._artifact = artifact
+
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
+        return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        spec = self._artifact.input
+        with _explained(f"run {self._artifact.model_path}"):
+            (output,) = self._engine.run([self._artifact.config.output_name], {spec.name: as_stored(images, spec)})
+        return np.asarray(output, np.float32)
+
+    def close(self) -> None:
+        """Free the engine and its weights."""
+        self._engine = None
+
+
+def _provider(name: str) -> str:
+    if name not in PROVIDERS:
+        raise EngineError(f"ONNX Runtime has no provider {name!r}", fix=f"choose one of {', '.join(PROVIDERS)}")
+    available = ort.get_available_providers()
+    if PROVIDERS[name] not in available:
+        raise EngineError(
+            f"the installed ONNX Runtime {ort.__version__} has no {PROVIDERS[name]}; it has {', '.join(available)}",
+            fix='pip install "vit-deploy[gpu]" in an environment without the CPU package onnxruntime',
+        )
+    if name != "cpu":
+        ort.preload_dlls()  # the CUDA libraries that pip installed beside it
+    return PROVIDERS[name]
+
+
+def _refuse_outside_data(path: Path) -> None:
+    root = path.parent.resolve()
+    if outside := sorted(
+        name for name in external_locations(path) if not (path.parent / name).resolve().is_relative_to(root)
+    ):
+        raise EngineError(
+            f"{path} keeps weights outside its bundle: {', '.join(outside)}", fix="export the model again"
+        )
+
+
+@contextlib.contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except NATIVE_ERRORS as error:
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} cannot {doing}: {str(error).splitlines()[0]}",
+            fix="export the model again, or check the installation with vit-deploy doctor",
+        ) from error

@@ -1,0 +1,86 @@
+"""How does plain TensorFlow run a SavedModel bundle?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.errors import EngineError
+from vit_deploy.quiet import quiet_stderr
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.batching import in_batches
+from vit_deploy.runtimes.tensorflow_options import DEVICES, apply
+from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
+
+SIGNATURE = "serving_default"
+
+
+class SavedModelRuntime:
+    """`tf.saved_model.load` and its `serving_default` signature."""
+
+    @contextlib.contextmanager
+    def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[SavedModelSession]:
+        """Load an artifact.
+
+        Raises:
+            EngineError: a folder that TensorFlow refuses, or options that it cannot take.
+        """
+        with quiet_stderr():
+            provider = apply(tf, options)
+        with _explained(f"load {artifact.model_path}"), quiet_stderr(), tf.device(DEVICES[provider]):
+            engine = tf.saved_model.load(str(artifact.model_path))
+        session = SavedModelSession(engine, artifact, provider)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+class SavedModelSession:
+    """One loaded SavedModel."""
+
+    def __init__(self, engine: Any, artifact: Artifact, provider: str) -> None:
+        signature = engine.signatures.get(SIGNATURE)
+        if signature is None:
+            raise EngineError(f"{artifact.model_path} has no signature {SIGNATURE}", fix="export the model again")
+        _, inputs = signature.structured_input_signature
+        name, given = next(iter(inputs.items()))
+        refuse_other_input(artifact, name, given.shape.as_list())
+        if artifact.config.output_name not in signature.structured_outputs:
+            raise missing_output(artifact, list(signature.structured_outputs))
+        self.provider = provider
+        self._engine = engine  # a signature alone does not keep its variables
+        self._signature = signature
+        self._artifact = artifact
+
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
+        return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        spec = self._artifact.input
+        with _explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
+            outputs = self._signature(**{spec.name: tf.convert_to_tensor(as_stored(images, spec))})
+            output = outputs[self._artifact.config.output_name].numpy()
+        return np.asarray(output, np.float32)
+
+    def close(self) -> None:
+        """Free the model and its weights."""
+        self._engine = self._signature = None
+
+
+@contextlib.contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:  # the loader says OSError of a file that it cannot parse
+        raise EngineError(
+            f"TensorFlow {tf.__version__} cannot {doing}: {str(error).strip().splitlines()[0]}",
+            fix="export the model again, or check the installation with vit-deploy doctor",
+        ) from error

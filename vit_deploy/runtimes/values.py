@@ -1,0 +1,81 @@
+"""How do NHWC images become what a model file takes, and what it gives become float32?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact, InputSpec
+from vit_deploy.errors import DataError, EngineError
+
+Array = NDArray[Any]
+
+
+def checked_images(images: Array, artifact: Artifact) -> Array:
+    """`images` as they are, if the model can take them.
+
+    Raises:
+        DataError: no images, of another size, or not of the dtype that the model's recorded input asks for.
+    """
+    config = artifact.config
+    expected = (*config.image_size, config.channels)
+    dtype = np.dtype(np.uint8 if artifact.input.preprocessing_inside else np.float32)
+    if images.ndim != 4 or images.shape[1:] != expected or not len(images) or images.dtype != dtype:
+        height, width, channels = expected
+        kind = "uint8 pixels" if artifact.input.preprocessing_inside else "normalised float32 images"
+        raise DataError(
+            f"images are {images.dtype} of shape {images.shape}; "
+            f"expected {kind} of shape (batch, {height}, {width}, {channels})",
+            fix="resize and normalise the images as artifact.json says under preprocess",
+        )
+    return images
+
+
+def as_stored(images: Array, spec: InputSpec) -> Array:
+    """Images `(batch, height, width, channels)` in the layout and the numbers of the file; a copy only where needed."""
+    if spec.scale is not None:
+        images = quantized(images, spec.scale, spec.zero_point or 0, np.dtype(spec.dtype))
+    if spec.layout == "nchw":
+        images = images.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(images)
+
+
+def quantized(values: Array, scale: float, zero_point: int, dtype: np.dtype[Any]) -> Array:
+    """Real values as the nearest stored ones: value / scale + zero_point, halves to even, clipped to the dtype."""
+    limits = np.iinfo(dtype)
+    stored = np.rint(values / np.float32(scale)) + zero_point
+    result: Array = np.clip(stored, limits.min, limits.max).astype(dtype)
+    return result
+
+
+def dequantized(stored: Array, scale: float, zero_point: int) -> NDArray[np.float32]:
+    """Stored values as real ones: scale * (stored - zero_point)."""
+    return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def refuse_other_input(artifact: Artifact, name: str, shape: Sequence[object]) -> None:
+    """Raise `EngineError` unless the file's input is the one that its manifest records.
+
+    Args:
+        artifact: whose manifest counts.
+        name: of the input in the file.
+        shape: of the input in the file; whatever is no positive number is dynamic.
+    """
+    found = tuple(side if isinstance(side, int) and side > 0 else None for side in shape)
+    spec = artifact.input
+    if name != spec.name or found != spec.shape:
+        raise EngineError(
+            f"{artifact.model_path} takes {name} {found}; its manifest says {spec.name} {spec.shape}",
+            fix="export the model again; the file is not the one that the bundle was made with",
+        )
+
+
+def missing_output(artifact: Artifact, found: Sequence[str]) -> EngineError:
+    """What to raise when the file has no output of the recorded name."""
+    return EngineError(
+        f"{artifact.model_path} has no output {artifact.config.output_name}; it has {', '.join(found) or 'none'}",
+        fix="export the model again; the file is not the one that the bundle was made with",
+    )
