@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_deploy.errors import ConfigError, MissingEngineError
+from vit_deploy.quiet import quiet_stderr
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,5 @@ class Registry(Mapping[str, Plugin]):
         """The class or function behind `name`; the only place where an engine is imported."""
         self.check(name)
         module, _, attribute = self[name].target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        with quiet_stderr():  # TensorFlow logs at import
+            return getattr(importlib.import_module(module), attribute)
