@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from vit_deploy.model.vit import ViT
+from vit_deploy.preprocess import Preprocess
+
+TINY: dict[str, Any] = {
+    "input_shape": (8, 12, 3),
+    "patch_size": (4, 3),
+    "num_classes": 5,
+    "embed_dim": 12,
+    "num_heads": 3,
+    "num_layers": 2,
+    "mlp_dim": 20,
+}
+# Every value of every option, and the ways in which a model can sit in another.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "named": {"name": "my_backbone", "seed": 3},
+    "zeros": {"seed": None},
+    **{f"norm-{kind}": {"normalization_type": kind} for kind in ("rms_norm", "dynamic_tanh", "band_rms")},
+    **{f"ffn-{kind}": {"ffn_type": kind} for kind in ("swiglu", "geglu", "glu")},
+    **{f"pool-{kind}": {"pooling": kind} for kind in ("cls", "mean", "max")},
+    **{f"features-{kind}": {"pooling": kind, "include_top": False} for kind in (None, "cls", "mean", "max")},
+    **{f"activation-{kind}": {"activation": kind} for kind in ("gelu_tanh", "quick_gelu", "relu", "silu", "hard_silu")},
+    "post": {"normalization_position": "post", "normalization_type": "rms_norm", "ffn_type": "swiglu"},
+    "epsilon": {"epsilon": 1e-3},
+    "no-bias": {"attention_args": {"qkv_bias": False, "flash_attention": None}},
+    "gray": {"input_shape": (8, 12, 1)},
+    "dropout": {
+        "dropout_rate": 0.1,
+        "attention_dropout_rate": 0.2,
+        "pos_dropout_rate": 0.3,
+        "stochastic_depth_rate": 0.4,
+    },
+    "regularized": {
+        "kernel_regularizer": keras.regularizers.L1L2(1e-3, 1e-4),
+        "bias_regularizer": "l2",
+        "kernel_initializer": keras.initializers.HeNormal(seed=4),
+        "bias_initializer": "ones",
+    },
+    "mixed": {"dtype": "mixed_float16"},
+    "half": {"dtype": "bfloat16"},
+    "frozen": {"trainable": False},
+    "travelling": {
+        "preprocess": Preprocess((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (20, 30), True, "bicubic"),
+        "labels": ["a", "ä", "c", "d", "e"],
+        "provenance": [{"action": "random", "seed": 5}, {"action": "resize", "image_size": [8, 12]}],
+    },
+}
+
+
+def inside_a_functional_model(vit: ViT) -> Any:
+    inputs = keras.Input((8, 12, 3))
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dropout(0.5)(vit(inputs))))
+
+
+def inside_a_sequence(vit: ViT) -> Any:
+    return keras.Sequential([keras.Input((8, 12, 3)), vit, keras.layers.Dense(2)])
+
+
+def walked(vit: ViT) -> Any:
+    inputs = keras.Input((8, 12, 3))
+    x = vit.pos_embed(vit.class_token(vit.patch_embed(inputs)))
+    outputs = [x := block(x) for block in vit.transformer_layers]
+    return keras.Model(inputs, [*outputs, vit.head(vit.norm(x)[:, 0])])
+
+
+def twins(vit: ViT) -> Any:
+    inputs = keras.Input((8, 12, 3))
+    other = ViT(**TINY, name="other", seed=8, normalization_type="band_rms")
+    return keras.Model(inputs, keras.layers.Add()([vit(inputs), other(inputs)]))
+
+
+HOUSES = {"functional": inside_a_functional_model, "sequential": inside_a_sequence, "walked": walked, "twins": twins}
+
+LOAD = """
+import sys, pathlib
+import numpy as np
+import keras
+import vit_deploy
+vit_deploy.ViT
+folder = pathlib.Path(sys.argv[1])
+for path in sorted(folder.glob("*.keras")):
+    model = keras.saving.load_model(path)  # safe mode is the default
+    images = np.load(path.with_suffix(".images.npy"))
+    outputs = model(images)
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    arrays = [keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in outputs]
+    np.savez(path.with_suffix(".found.npz"), *arrays)
+"""
+
+
+def scrambled(model: Any) -> Any:
+    """The model with weights that no initializer gives."""
+    rng = np.random.default_rng(1)
+    model.set_weights(
+        [value + 0.1 * rng.standard_normal(value.shape).astype(value.dtype) for value in model.get_weights()]
+    )
+    return model
+
+
+def answers(model: Any, images: Any) -> list[Any]:
+    outputs = model(images)
+    outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return [keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in outputs]
+
+
+def models() -> dict[str, Any]:
+    made = {name: ViT(**TINY | options) for name, options in OPTIONS.items()}
+    return made | {name: house(ViT(**TINY, name="inner")) for name, house in HOUSES.items()}
+
+
+@pytest.fixture(scope="module")
+def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Any], list[Any]]]:
+    """By the name of a case: outputs before saving, and those of one new process that loaded all files."""
+    folder = tmp_path_factory.mktemp("saved")
+    expected = {}
+    for name, model in models().items():
+        channels = model.input_shape[-1] if not isinstance(model, ViT) else model.config.channels
+        images = np.random.default_rng(0).standard_normal((2, 8, 12, channels)).astype(np.float32)
+        expected[name] = answers(scrambled(model), images)
+        model.save(folder / f"{name}.keras")
+        np.save(folder / f"{name}.images.npy", images)
+    ran = subprocess.run([sys.executable, "-c", LOAD, str(folder)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "Warning" not in ran.stderr, ran.stderr
+    found = {}
+    for name in expected:
+        with np.load(folder / f"{name}.found.npz") as arrays:
+            found[name] = [arrays[key] for key in arrays.files]
+    return {name: (expected[name], found[name]) for name in expected}
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, *HOUSES])
+def test_a_new_process_loads_the_file_and_answers_with_the_same_bits(
+    reloaded: dict[str, tuple[list[Any], list[Any]]], name: str
+) -> None:
+    expected, found = reloaded[name]
+    assert len(expected) == len(found)
+    for before, after in zip(expected, found, strict=True):
+        assert np.isfinite(before).all()
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_constructor_argument_survives_load_and_save(tmp_path: Path, name: str) -> None:
+    model = ViT(**TINY | OPTIONS[name])
+    model.save(tmp_path / "a.keras")
+    again = keras.saving.load_model(tmp_path / "a.keras")
+    assert type(again) is ViT
+    assert again.get_config() == model.get_config()
+    for attribute in ("config", "rates", "preprocess", "labels", "provenance", "name", "trainable"):
+        assert getattr(again, attribute) == getattr(model, attribute), attribute
+    assert again.dtype_policy.name == model.dtype_policy.name
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_config_is_plain_json_and_makes_the_model_again(name: str) -> None:
+    model = ViT(**TINY | OPTIONS[name])
+    stored = json.loads(json.dumps(model.get_config()))
+    assert ViT.from_config(stored).get_config() == model.get_config()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_clone_has_the_same_config_and_weights_of_its_own(name: str) -> None:
+    model = ViT(**TINY | OPTIONS[name])
+    clone = keras.models.clone_model(model)
+    assert clone.get_config() == model.get_config()
+    clone.set_weights([value + 1 for value in clone.get_weights()])
+    first = next(iter(model.canonical_variables().values()))
+    assert first is not next(iter(clone.canonical_variables().values()))
+
+
+def test_a_clone_is_drawn_from_the_same_seed() -> None:
+    model = ViT(**TINY, seed=6)
+    for before, after in zip(model.get_weights(), keras.models.clone_model(model).get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_weights_alone_can_be_saved_and_loaded(tmp_path: Path) -> None:
+    model = scrambled(ViT(**TINY))
+    model.save_weights(tmp_path / "a.weights.h5")
+    other = ViT(**TINY, seed=None)
+    other.load_weights(tmp_path / "a.weights.h5")
+    for before, after in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_weights_of_another_norm_are_refused_with_the_layers_name(tmp_path: Path) -> None:
+    ViT(**TINY).save_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(ValueError, match=r"layer 'vit/.*norm1?' holds \['scale'\], the file holds"):
+        ViT(**TINY, normalization_type="rms_norm").load_weights(tmp_path / "a.weights.h5")
+
+
+def test_training_goes_on_after_loading(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((8, 8, 12, 3)).astype(np.float32), rng.integers(0, 5, 8)
+    model = ViT(**TINY)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss, run_eagerly=True)
+    model.fit(*data, verbose=0)
+    model.save(tmp_path / "a.keras")
+    again = keras.saving.load_model(tmp_path / "a.keras")
+    assert int(again.optimizer.iterations) == 1
+    assert again.fit(*data, verbose=0).history["loss"] == model.fit(*data, verbose=0).history["loss"]
+
+
+def test_fine_tuned_weights_survive_with_the_provenance(tmp_path: Path) -> None:
+    model = scrambled(ViT(**TINY, seed=2))
+    model.save(tmp_path / "a.keras")
+    checkpoint, again = model.to_checkpoint(), keras.saving.load_model(tmp_path / "a.keras").to_checkpoint()
+    assert again.digest() == checkpoint.digest()
+    assert again.provenance == checkpoint.provenance
