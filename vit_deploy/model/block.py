@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from vit_deploy.config import Activation, FFNType, NormalizationPosition, ViTConfig
+from vit_deploy.errors import ConfigError
 from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Norm, Projection
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.reference import GATES
@@ -88,8 +89,20 @@ class Attention(NamedVariables):
         if self.flash_attention is False:
             mixed = self._products(query, key, value, training)
         else:
-            mixed = ops.dot_product_attention(query, key, value, flash_attention=self.flash_attention)
+            mixed = self._fused(query, key, value)
         return self.out(ops.reshape(mixed, (-1, x.shape[1], self.embed_dim)))
+
+    def _fused(self, query: Any, key: Any, value: Any) -> Any:
+        try:
+            return ops.dot_product_attention(query, key, value, flash_attention=self.flash_attention)
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            if not self.flash_attention:
+                raise
+            # Each backend has its own words for it, JAX for one "cuDNN is not detected".
+            raise ConfigError(
+                f"flash_attention=True, and the {keras.backend.backend()} backend cannot do it here: {error}",
+                fix="use None, which takes it where there is one, or False",
+            ) from error
 
     def _products(self, query: Any, key: Any, value: Any, training: bool | None) -> Any:
         # The scale goes on the query, which is smaller than the scores wherever there are more tokens than
