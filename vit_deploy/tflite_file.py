@@ -40,7 +40,8 @@ class Table:
     def _number(self, kind: str, position: int) -> int:
         return int(struct.unpack_from("<" + kind, self.data, position)[0])
 
-    def _field(self, index: int) -> int:
+    def field(self, index: int) -> int:
+        """Where the content of a field, or the reference to it, starts; zero where it is absent."""
         vtable = self.position - self._number("i", self.position)
         if 4 + 2 * index >= self._number("H", vtable):
             return 0
@@ -49,12 +50,12 @@ class Table:
 
     def number(self, index: int, kind: str) -> int:
         """A scalar field by its `struct` letter; zero where it is absent."""
-        field = self._field(index)
+        field = self.field(index)
         return self._number(kind, field) if field else 0
 
     def target(self, index: int) -> int:
         """Where the table, vector or string in a field starts; zero where it is absent."""
-        field = self._field(index)
+        field = self.field(index)
         return field + self._number("I", field) if field else 0
 
     def table(self, index: int) -> Table | None:
@@ -70,10 +71,14 @@ class Table:
         slots = range(start + 4, start + 4 + 4 * self._number("I", start), 4)
         return [Table(self.data, slot + self._number("I", slot)) for slot in slots]
 
+    def view(self, index: int) -> Any:
+        """A vector of bytes, not copied where `data` is a memory view."""
+        start = self.target(index)
+        return self.data[start + 4 : start + 4 + self._number("I", start)] if start else b""
+
     def bytes(self, index: int) -> bytes:
         """A string or a vector of bytes."""
-        start = self.target(index)
-        return bytes(self.data[start + 4 : start + 4 + self._number("I", start)]) if start else b""
+        return bytes(self.view(index))
 
     def numbers(self, index: int, kind: str) -> list[int]:
         """A vector of scalars."""
@@ -97,8 +102,7 @@ def buffer_view(buffer: Table) -> Any:
     """A `Buffer`'s bytes, not copied where the file's bytes are a memory view."""
     if outside := buffer.number(1, "Q"):
         return buffer.data[outside : outside + buffer.number(2, "Q")] if outside > 1 else b""
-    start = buffer.target(0)
-    return buffer.data[start + 4 : start + 4 + buffer._number("I", start)] if start else b""
+    return buffer.view(0)
 
 
 @contextmanager

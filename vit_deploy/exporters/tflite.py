@@ -154,7 +154,8 @@ def _kernels(
         code = operator_name(codes[operator.number(0, "I")])
         if code not in (str(CONV_2D), str(FULLY_CONNECTED)):
             continue
-        index, bias_index = (tensors[each].number(2, "I") for each in operator.numbers(1, "i")[1:3])
+        _, kernel_tensor, bias_tensor = operator.numbers(1, "i")
+        index = tensors[kernel_tensor].number(2, "I")
         values = np.frombuffer(buffer_view(buffers[index]), np.float32)
         stand_in = stand_ins.get(values[0])
         weight = None if stand_in is None else checkpoint.weights[stand_in.name]
@@ -164,7 +165,9 @@ def _kernels(
                 fix="report this with the model's config",
             )
         bias = checkpoint.weights[stand_in.name.removesuffix("kernel") + "bias"] * stand_in.factor
-        stored = np.frombuffer(buffer_view(buffers[bias_index]), np.float32)
+        stored = np.zeros_like(bias)  # which the converter leaves out
+        if bias_tensor >= 0:
+            stored = np.frombuffer(buffer_view(buffers[tensors[bias_tensor].number(2, "I")]), np.float32)
         if not np.array_equal(stored, bias):  # nothing, not even the stand-in, may have been folded into it
             raise ExportError(
                 f"the TFLite converter changed the bias that belongs to {stand_in.name}",

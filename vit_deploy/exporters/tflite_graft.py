@@ -55,79 +55,106 @@ def write_model(
     Raises:
         OSError: the file cannot be written.
     """
-    old = model.tables(BUFFERS)
-    body = memoryview(model.data)[: _end_of_flatbuffer(model)]
-    sizes: list[int] = []
-    sources: list[Content] = []
-    for index, buffer in enumerate(old):
-        size, source = contents.get(index) or _unchanged(buffer)
-        sizes.append(size)
-        sources.append(source)
+    body = _body(model)
     entries = {
         entry.bytes(NAME).decode(): buffer_content(model, entry.number(BUFFER, "I")) for entry in model.tables(METADATA)
     }
     entries.pop(OUTSIDE_ENTRY, None)
-    outside = len(body) + sum(sizes) > inline_limit
+    kept, moved = _sorted_buffers(model, contents)
+    sizes = {index: size for index, (size, _) in moved.items()}
+    outside = len(body) + sum(sizes.values()) > inline_limit
     entries |= {**metadata, **({OUTSIDE_ENTRY: b"outside flatbuffers"} if outside else {})}
-    used = {entry.number(BUFFER, "I") for entry in model.tables(METADATA)}
-    for index in used:  # the entries get buffers of their own
-        sizes[index] = 0
-    starts, _ = _placed(sizes, len(body), 0 if outside else 4)
-    header = _header(model, sizes, starts, entries, first=None if not outside else 0)
-    if outside:
-        header = _header(model, sizes, starts, entries, first=len(header))
+    starts = _placed(sizes, len(body), 0 if outside else 4)
+
+    def header_of(length: int) -> bytes:
+        places = {index: (length + start if outside else start, sizes[index]) for index, start in starts.items()}
+        return _header(model, entries, kept, places, outside=outside)
+
+    header = header_of(len(header_of(ALIGNMENT)))  # its length does not depend on the numbers in it
     with path.open("wb") as file:
         file.write(header)
         file.write(body)
-        for size, start, source in zip(sizes, starts, sources, strict=True):
-            if size:
-                prefix = b"" if outside else size.to_bytes(4, "little")
-                file.write(bytes(len(header) + start - len(prefix) - file.tell()) + prefix)
-                file.write(source())
+        for index, (size, content) in moved.items():
+            prefix = b"" if outside else size.to_bytes(4, "little")
+            file.write(bytes(len(header) + starts[index] - len(prefix) - file.tell()) + prefix)
+            file.write(content())
         file.write(trailer)
 
 
-def _end_of_flatbuffer(model: Table) -> int:
-    outside = [buffer.number(OFFSET, "Q") for buffer in model.tables(BUFFERS)]
-    return min((offset for offset in outside if offset > 1), default=len(model.data))
+def _body(model: Table) -> bytearray:
+    """The old flatbuffer. Its offsets to data behind it are erased: the converter lays that in random order."""
+    buffers = model.tables(BUFFERS)
+    outside = [buffer.number(OFFSET, "Q") for buffer in buffers]
+    body = bytearray(model.data[: min((offset for offset in outside if offset > 1), default=len(model.data))])
+    for buffer in buffers:
+        if position := buffer.field(OFFSET):
+            body[position : position + 8] = bytes(8)
+    return body
 
 
-def _unchanged(buffer: Table) -> tuple[int, Content]:
-    view = buffer_view(buffer)
-    return len(view), lambda: view
+def _sorted_buffers(
+    model: Table, contents: Mapping[int, tuple[int, Content]]
+) -> tuple[dict[int, int], dict[int, tuple[int, Content]]]:
+    """The buffers that stay where they are, as references from the header, and those that are written anew."""
+    kept, moved = {}, dict[int, tuple[int, Content]]()
+    entries = {entry.number(BUFFER, "I") for entry in model.tables(METADATA)}  # these get buffers of their own
+    for index, buffer in enumerate(model.tables(BUFFERS)):
+        if index in contents:
+            moved[index] = contents[index]
+        elif buffer.target(DATA) and index not in entries:
+            kept[index] = -buffer.position
+        elif index not in entries and len(view := buffer_view(buffer)):
+            moved[index] = (len(view), _constant(view))
+    return kept, moved
 
 
-def _placed(sizes: Sequence[int], start: int, prefix: int) -> tuple[list[int], int]:
-    """Where the data of each buffer starts, counted from the end of the header, and where the last ends."""
-    starts = []
-    for size in sizes:
-        if size:
-            start = -(-(start + prefix) // ALIGNMENT) * ALIGNMENT
-        starts.append(start)
-        start += size
-    return starts, start
+def _constant(view: Any) -> Content:
+    return lambda: view
+
+
+def _placed(sizes: Mapping[int, int], end: int, prefix: int) -> dict[int, int]:
+    """Where the data of each buffer starts behind the header, when what is there already ends at `end`."""
+    starts = {}
+    for index, size in sizes.items():
+        starts[index] = -(-(end + prefix) // ALIGNMENT) * ALIGNMENT
+        end = starts[index] + size
+    return starts
 
 
 def _header(
-    model: Table, sizes: Sequence[int], starts: Sequence[int], entries: Mapping[str, bytes], *, first: int | None
+    model: Table,
+    entries: Mapping[str, bytes],
+    kept: Mapping[int, int],
+    places: Mapping[int, tuple[int, int]],
+    *,
+    outside: bool,
 ) -> bytes:
-    """The new root and all that it holds itself; `first` is its own length if the buffers lie outside."""
+    """The new root and all that it holds itself.
+
+    Args:
+        model: the old root.
+        entries: of the metadata.
+        kept: references to buffers of the old flatbuffer.
+        places: (start, bytes) of the data of the others: from the start of the file where they lie outside of
+            the flatbuffer, else from the end of the header.
+        outside: whether they do.
+    """
     builder = flatbuffers.Builder(1 << 16)
     # The builder counts positions back from its end, so what comes after the header has negative ones.
     contents = [builder.CreateByteVector(content) for content in entries.values()]
     names = [builder.CreateString(name) for name in entries]
-    buffers = [
-        _buffer(builder, -(start - 4)) if first is None else _outside_buffer(builder, first + start, size)
-        for size, start in zip(sizes, starts, strict=True)
-        if size
-    ]
+    written = {
+        index: _outside_buffer(builder, start, size) if outside else _buffer(builder, -(start - 4))
+        for index, (start, size) in places.items()
+    }
     empty = _table(builder, 3, {})
-    filled = iter(buffers)
-    all_buffers = [next(filled) if size else empty for size in sizes] + [_buffer(builder, each) for each in contents]
-    metadata = [_table(builder, 2, {NAME: name}, {BUFFER: len(sizes) + index}) for index, name in enumerate(names)]
-    vectors = {BUFFERS: _vector(builder, all_buffers), METADATA: _vector(builder, metadata)}
-    kept = {index: -model.target(index) for index in KEPT_FIELDS if model.target(index)}
-    root = _table(builder, 10, kept | vectors, {VERSION: model.number(VERSION, "I")})
+    count = len(model.tables(BUFFERS))
+    buffers = [written.get(index) or kept.get(index) or empty for index in range(count)]
+    buffers += [_buffer(builder, content) for content in contents]
+    metadata = [_table(builder, 2, {NAME: name}, {BUFFER: count + index}) for index, name in enumerate(names)]
+    vectors = {BUFFERS: _vector(builder, buffers), METADATA: _vector(builder, metadata)}
+    unchanged = {index: -model.target(index) for index in KEPT_FIELDS if model.target(index)}
+    root = _table(builder, 10, unchanged | vectors, {VERSION: model.number(VERSION, "I")})
     builder.minalign = ALIGNMENT
     builder.Finish(root, IDENTIFIER)
     return bytes(builder.Output())

@@ -1,0 +1,43 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vit_deploy.quiet import quiet_stderr
+
+
+def test_what_is_written_to_the_descriptor_is_kept_and_not_shown(capfd):
+    with quiet_stderr() as captured:
+        os.write(2, b"noise\n\nmore noise\n")
+    os.write(2, b"after\n")
+
+    assert captured.text == "noise\n\nmore noise\n"
+    assert captured.tail(1) == "more noise"
+    assert capfd.readouterr().err == "after\n"
+
+
+MEANWHILE = """
+import os, sys
+from vit_deploy.quiet import quiet_stderr
+with quiet_stderr():
+    print("progress", file=sys.stderr)
+    os.write(2, b"noise")
+print("after", file=sys.stderr)
+"""
+
+
+def test_what_python_writes_meanwhile_is_still_shown():
+    ran = subprocess.run([sys.executable, "-c", MEANWHILE], capture_output=True, text=True, check=True)
+
+    assert ran.stderr == "progress\nafter\n"
+
+
+def test_stderr_comes_back_after_an_error(capfd):
+    before = sys.stderr
+    with pytest.raises(ValueError, match="inside"), quiet_stderr():
+        raise ValueError("inside")
+    os.write(2, b"shown\n")
+
+    assert sys.stderr is before
+    assert capfd.readouterr().err == "shown\n"
