@@ -52,7 +52,7 @@ def external_locations(path: Path) -> set[str]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return set(_locations(data, 0, len(data), "model"))
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, RecursionError) as error:
         raise EngineError(f"{path} is no ONNX file: {error}", fix="export the model again") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,12 @@ class OnnxRuntime:
         settings.log_severity_level = FATAL
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        with _explained(f"load {artifact.model_path}"), quiet_stderr():
+        with _explained(f"load {artifact.model_path}"), quiet_stderr() as noise:
             engine = ort.InferenceSession(str(artifact.model_path), settings, providers=[wanted])
         if wanted not in (used := engine.get_providers()):
+            said = f"\n{noise.tail()}" if noise.text else ""
             raise EngineError(
-                f"ONNX Runtime fell back from {wanted} to {', '.join(used)} for {artifact.model_path}",
+                f"ONNX Runtime fell back from {wanted} to {', '.join(used)} for {artifact.model_path}{said}",
                 fix="check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu",
             )
         session = OnnxSession(engine, artifact, provider)
@@ -113,7 +115,8 @@ def _provider(name: str) -> str:
             fix='pip install "vit-deploy[gpu]" in an environment without the CPU package onnxruntime',
         )
     if name != "cpu":
-        ort.preload_dlls()  # the CUDA libraries that pip installed beside it
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
+            ort.preload_dlls()  # the CUDA libraries that pip installed beside it
     return PROVIDERS[name]
 
 

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vit_deploy.artifact import write_manifest
+from vit_deploy.errors import EngineError
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.savedmodel import SavedModelRuntime
+
+
+def write_model(artifact, weight, *, output="logits", signature="serving_default"):
+    module = tf.Module()
+    module.kernel = tf.Variable(weight)
+
+    def serve(images):
+        return {output: tf.matmul(tf.reshape(images, (-1, len(weight))), module.kernel)}
+
+    spec = tf.TensorSpec(artifact.input.shape, tf.float32, name="images")
+    concrete = tf.function(serve, input_signature=[spec], autograph=False).get_concrete_function()
+    tf.saved_model.save(module, str(artifact.model_path), signatures={signature: concrete})
+    return artifact
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_any_number_of_images_goes_through_any_batch(make_artifact, weight, seven_images, batch):
+    artifact = write_model(make_artifact("savedmodel", batch), weight)
+    with SavedModelRuntime().open(artifact) as session:
+        assert session.provider == ("cuda" if tf.config.list_physical_devices("GPU") else "cpu")
+        for count in (1, 2, 7):
+            outputs = session.infer(seven_images[:count])
+            assert outputs.dtype == np.float32
+            np.testing.assert_allclose(outputs, seven_images[:count].reshape(count, -1) @ weight, atol=1e-4)
+
+
+def test_a_missing_or_corrupt_folder_is_an_error_with_its_path(make_artifact, weight):
+    artifact = make_artifact("savedmodel")
+    with pytest.raises(EngineError, match=str(artifact.model_path)):
+        SavedModelRuntime().open(artifact).__enter__()
+    write_model(artifact, weight)
+    for name in ("variables/variables.index", "saved_model.pb"):
+        (artifact.model_path / name).write_bytes(b"not this")
+        with pytest.raises(EngineError, match=str(artifact.model_path)):
+            SavedModelRuntime().open(artifact).__enter__()
+
+
+def test_a_folder_that_is_not_the_bundles_is_an_error(make_artifact, weight):
+    artifact = write_model(make_artifact("savedmodel"), weight, output="features")
+    with pytest.raises(EngineError, match="has no output logits; it has features"):
+        SavedModelRuntime().open(artifact).__enter__()
+    write_model(artifact, weight, signature="other")
+    with pytest.raises(EngineError, match="has no signature serving_default"):
+        SavedModelRuntime().open(artifact).__enter__()
+
+
+def test_threads_come_too_late_once_tensorflow_runs(make_artifact, weight):
+    artifact = write_model(make_artifact("savedmodel"), weight)
+    with pytest.raises(EngineError, match=r"cannot take 1 threads any more(?s:.*)process of its own"):
+        SavedModelRuntime().open(artifact, RuntimeOptions(threads=1)).__enter__()
+
+
+def test_a_provider_that_is_not_there_is_an_error(make_artifact, weight):
+    artifact = write_model(make_artifact("savedmodel"), weight)
+    with pytest.raises(EngineError, match="has no provider 'npu' here"):
+        SavedModelRuntime().open(artifact, RuntimeOptions(provider="npu")).__enter__()
+
+
+def test_a_fresh_process_without_keras_takes_threads(make_artifact, weight, seven_images):
+    artifact = write_manifest(write_model(make_artifact("savedmodel"), weight))
+    program = """
+import importlib.machinery, json, sys
+from pathlib import Path
+
+class PathWithoutKeras:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in ("keras", "tf_keras"):
+            return None
+        return importlib.machinery.PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = PathWithoutKeras
+import numpy as np
+from vit_deploy.artifact import read_artifact
+from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
+with RUNTIMES.load("savedmodel")().open(read_artifact(Path(sys.argv[1])), RuntimeOptions(threads=1)) as session:
+    outputs = session.infer(np.ones((2, 6, 5, 3), np.float32))
+import tensorflow as tf
+print(json.dumps([outputs.tolist(), tf.config.threading.get_intra_op_parallelism_threads(), "keras" in sys.modules]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(artifact.directory)], capture_output=True, text=True, check=True
+    )
+    outputs, threads, has_keras = json.loads(done.stdout)
+    np.testing.assert_allclose(outputs, np.ones((2, 90)) @ weight, atol=1e-4)
+    assert threads == 1
+    assert not has_keras
+    assert done.stderr == ""
