@@ -25,10 +25,10 @@ def run(backend: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """By backend, where the script wrote its results in a process of its own."""
+    if absent := [backend for backend in BACKENDS if importlib.util.find_spec(backend) is None]:
+        pytest.skip(f"needs {', '.join(absent)}")
     made = {}
     for backend in BACKENDS:
-        if importlib.util.find_spec(backend) is None:
-            pytest.skip(f"{backend} is not installed")
         made[backend] = tmp_path_factory.mktemp(backend)
         ran = run(backend, SCRIPT, made[backend] / "results.npz", made[backend])
         assert ran.returncode == 0, f"{backend}:\n{ran.stderr}"

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling
 from vit_deploy.model.vit import ViT
 from vit_deploy.preprocess import Preprocess
 
@@ -120,13 +125,11 @@ def models() -> dict[str, Any]:
     return made | {name: house(ViT(**TINY, name="inner")) for name, house in HOUSES.items()}
 
 
-@pytest.fixture(scope="module")
-def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Any], list[Any]]]:
-    """By the name of a case: outputs before saving, and those of one new process that loaded all files."""
-    folder = tmp_path_factory.mktemp("saved")
+def answers_before_and_after(folder: Path, made: Mapping[str, Any]) -> dict[str, tuple[list[Any], list[Any]]]:
+    """By name, the outputs of a model before it was saved and in one new process that loaded all files."""
     expected = {}
-    for name, model in models().items():
-        channels = model.input_shape[-1] if not isinstance(model, ViT) else model.config.channels
+    for name, model in made.items():
+        channels = model.config.channels if isinstance(model, ViT) else model.input_shape[-1]
         images = np.random.default_rng(0).standard_normal((2, 8, 12, channels)).astype(np.float32)
         expected[name] = answers(scrambled(model), images)
         model.save(folder / f"{name}.keras")
@@ -139,6 +142,30 @@ def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[A
         with np.load(folder / f"{name}.found.npz") as arrays:
             found[name] = [arrays[key] for key in arrays.files]
     return {name: (expected[name], found[name]) for name in expected}
+
+
+@pytest.fixture(scope="module")
+def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Any], list[Any]]]:
+    return answers_before_and_after(tmp_path_factory.mktemp("saved"), models())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NormalizationType)
+def test_the_whole_product_of_options_is_loaded_with_the_same_bits(tmp_path: Path, kind: str) -> None:
+    made = {}
+    for position, ffn, pooling, top in itertools.product(
+        NormalizationPosition, FFNType, [None, *Pooling], [True, False]
+    ):
+        made[f"{position}-{ffn}-{pooling}-{top}"] = ViT(
+            **TINY,
+            normalization_type=kind,
+            normalization_position=position,
+            ffn_type=ffn,
+            pooling=pooling,
+            include_top=top,
+        )
+    for name, (before, after) in answers_before_and_after(tmp_path, made).items():
+        np.testing.assert_array_equal(before[0], after[0], err_msg=name)
 
 
 @pytest.mark.parametrize("name", [*OPTIONS, *HOUSES])
@@ -185,6 +212,52 @@ def test_a_clone_is_drawn_from_the_same_seed() -> None:
     model = ViT(**TINY, seed=6)
     for before, after in zip(model.get_weights(), keras.models.clone_model(model).get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@given(
+    heads=st.integers(1, 3),
+    patch=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    norm=st.sampled_from(list(NormalizationType)),
+    position=st.sampled_from(list(NormalizationPosition)),
+    ffn=st.sampled_from(list(FFNType)),
+    pooling=st.sampled_from([None, *Pooling]),
+    include_top=st.booleans(),
+    seed=st.none() | st.integers(0, 2**40),
+    rate=st.floats(0, 0.9),
+)
+@settings(max_examples=15, deadline=None)
+def test_any_model_is_made_again_from_its_config(
+    heads: int,
+    patch: tuple[int, int],
+    grid: tuple[int, int],
+    norm: str,
+    position: str,
+    ffn: str,
+    pooling: str | None,
+    include_top: bool,
+    seed: int | None,
+    rate: float,
+) -> None:
+    model = ViT(
+        (patch[0] * grid[0], patch[1] * grid[1], 2),
+        3,
+        patch_size=patch,
+        embed_dim=4 * heads,
+        num_heads=heads,
+        num_layers=1,
+        mlp_dim=5,
+        normalization_type=norm,
+        normalization_position=position,
+        ffn_type=ffn,
+        pooling=pooling,
+        include_top=include_top,
+        seed=seed,
+        stochastic_depth_rate=rate,
+    )
+    again = ViT.from_config(json.loads(json.dumps(model.get_config())))
+    assert again.get_config() == model.get_config()
+    assert again.to_checkpoint().digest() == model.to_checkpoint().digest()
 
 
 def test_weights_alone_can_be_saved_and_loaded(tmp_path: Path) -> None:
