@@ -126,9 +126,12 @@ def test_the_essentials_are_one_json_object_in_the_assets(tmp_path):
 
 def test_two_exports_differ_in_the_fingerprint_alone(tmp_path):
     files = []
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
-        run(EXPORT, tmp_path / name)
+    run(EXPORT, tmp_path / "one")
+    exported(SavedModelExporter(), trained(num_layers=1), tmp_path / "three", ExportOptions())  # counts functions up
+    exported(SavedModelExporter(), trained(), tmp_path / "two", ExportOptions())
+    for name in ("one", "two"):
         folder = tmp_path / name / "saved_model"
         files.append(
             {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

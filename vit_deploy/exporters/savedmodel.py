@@ -10,6 +10,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors
+from vit_deploy.exporters.function_names import renumber_functions
 from vit_deploy.exporters.tracing import TracedViT
 from vit_deploy.quiet import quiet_stderr
 
@@ -44,6 +45,7 @@ class SavedModelExporter:
             function = tf.function(serve, input_signature=[traced.images_spec()], autograph=False)
             concrete = function.get_concrete_function()
             tf.saved_model.save(module, str(artifact.model_path), signatures={SIGNATURE: concrete})
+            renumber_functions(artifact.model_path)
         path = artifact.model_path / ESSENTIALS
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(artifact.essentials(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
