@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from vit_deploy.host import read_host
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with 8 cores and 4 GB whose files a test can write."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+    def write(**files):
+        defaults = {"proc/meminfo": "MemTotal:        4000000 kB\n", "proc/cpuinfo": "model name\t: Fast CPU 9\n"}
+        for name, text in {**defaults, **{key.replace("__", "/"): value for key, value in files.items()}}.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return read_host(tmp_path)
+
+    write.files = lambda files: write(**files)
+    return write
+
+
+def test_without_limits_the_whole_machine_counts(machine):
+    host = machine()
+    assert (host.cpu, host.cores, host.memory_mb, host.governor) == ("Fast CPU 9", 8.0, 4096.0, None)
+    assert host.threads == 8
+
+
+def test_the_affinity_counts(machine, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
+    assert machine().cores == 2.0
+
+
+def test_a_quota_of_control_groups_version_2_counts_wherever_it_is_set(machine):
+    host = machine.files(
+        {
+            "proc/self/cgroup": "0::/box/inner\n",
+            "sys/fs/cgroup/box/inner/cpu.max": "max 100000\n",
+            "sys/fs/cgroup/box/cpu.max": "150000 100000\n",
+            "sys/fs/cgroup/box/inner/memory.max": "1000000000\n",
+            "sys/fs/cgroup/box/memory.max": "max\n",
+        }
+    )
+    assert host.cores == 1.5
+    assert host.threads == 1
+    assert host.memory_mb == 1000.0
+
+
+def test_a_quota_of_control_groups_version_1_counts(machine):
+    host = machine.files(
+        {
+            "proc/self/cgroup": "7:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        }
+    )
+    assert host.cores == 3.0
+    assert host.memory_mb == 4096.0
+
+
+def test_no_quota_is_no_limit_in_version_1(machine):
+    host = machine.files(
+        {
+            "proc/self/cgroup": "7:cpu:/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        }
+    )
+    assert host.cores == 8.0
+
+
+def test_less_than_a_core_still_has_a_thread(machine):
+    host = machine.files({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000"})
+    assert host.cores == 0.2
+    assert host.threads == 1
+
+
+def test_boards_are_named_by_their_device_tree(machine):
+    host = machine.files({"proc/cpuinfo": "processor\t: 0\n", "proc/device-tree/model": "Board 4 Model B\0"})
+    assert host.cpu == "Board 4 Model B"
+
+
+def test_the_governor_is_read_where_it_can_be(machine):
+    host = machine.files({"sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n"})
+    assert host.governor == "powersave"
+
+
+def test_this_machine_can_be_written_as_json():
+    host = read_host()
+    assert json.loads(json.dumps(host.to_dict())) == host.to_dict()
+    assert 0 < host.cores <= (os.cpu_count() or 1)
+    assert host.cpu and host.os and host.python
