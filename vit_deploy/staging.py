@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from vit_deploy.errors import OutputError
@@ -45,8 +46,25 @@ def check_targets(targets: Iterable[Path], *, force: bool) -> None:
         )
 
 
+@dataclass
+class Stage:
+    """A folder to work in.
+
+    Attributes:
+        folder: to write to.
+        published: the name it will get, or got; None if it is dropped.
+    """
+
+    folder: Path
+    published: Path | None
+
+    def divert(self, target: Path | None) -> None:
+        """Publish under another name instead, replacing what is there, or with None not at all."""
+        self.published = target
+
+
 @contextlib.contextmanager
-def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+def staged_folder(target: Path, *, force: bool = False) -> Iterator[Stage]:
     """A folder to work in, which becomes `target` if the block ends well and vanishes if it does not.
 
     Raises:
@@ -54,8 +72,10 @@ def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     """
     check_targets([target], force=force)
     with _made_parents(target), explained_os_errors(target), _locked_folder(target.parent) as folder:
-        yield folder
-        _publish(folder, target)
+        stage = Stage(folder, target)
+        yield stage
+        if stage.published is not None:
+            _publish(folder, stage.published)
 
 
 @contextlib.contextmanager

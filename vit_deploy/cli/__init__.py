@@ -1,0 +1,83 @@
+"""What does `vit-deploy` do with its arguments, its signals and its exit code?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+INTERRUPTED = 130
+BAD_INPUT = 2
+
+
+class Terminated(SystemExit):
+    """SIGTERM, as an exception, so that what is half-written is cleaned up on the way out."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done and good, 1 a check said no, 2 bad input or a missing engine."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(args))
+
+
+def run(args: list[str]) -> int:
+    """Run one command and give its exit code; in `--json` mode nothing but the document goes to stdout."""
+    from vit_deploy.cli.output import protected_stdout
+
+    with protected_stdout("--json" in args):
+        return _run(args)
+
+
+def _run(args: list[str]) -> int:
+    import typer
+
+    from vit_deploy.cli.app import app, command_names
+    from vit_deploy.cli.output import print_error
+    from vit_deploy.errors import VitDeployError
+
+    _hush_engines(verbose=bool({"-v", "--verbose"} & set(args)))
+    command = next((arg for arg in args if arg in command_names()), "vit-deploy")
+    # typer carries click inside itself since 0.26 or so; its public error class leads to the common base.
+    usage_error: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
+    try:
+        return int(app(args, standalone_mode=False, prog_name="vit-deploy") or 0)
+    except usage_error as error:
+        said = VitDeployError(
+            error.format_message(), fix=f"see vit-deploy {command} --help".replace(" vit-deploy ", " ")
+        )
+        print_error(command, said, kind="UsageError", as_json="--json" in args)
+        return BAD_INPUT
+    except VitDeployError as error:
+        print_error(command, error, kind=type(error).__name__, as_json="--json" in args)
+        return BAD_INPUT
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; nothing half-written was left behind", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+
+
+def _hush_engines(*, verbose: bool) -> None:
+    # Read by the engines when they are imported. The command line always traces with TensorFlow.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if verbose:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    import logging
+    import warnings
+
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(128 + number)

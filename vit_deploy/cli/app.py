@@ -1,0 +1,45 @@
+"""Which commands are there?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vit_deploy import __version__
+from vit_deploy.cli.bench import bench
+from vit_deploy.cli.build import build
+from vit_deploy.cli.convert import convert
+from vit_deploy.cli.export import export
+from vit_deploy.cli.verify import verify
+
+app = typer.Typer(
+    name="vit-deploy",
+    help="Take a Vision Transformer from its checkpoint to the device: export it, prove it, measure it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (build, convert, export, verify, bench):
+    app.command()(command)
+
+
+def command_names() -> list[str]:
+    """Names of all commands."""
+    return [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vit-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,87 @@
+"""`vit-deploy build`: a Keras ViT of a named scale, with seeded random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vit_deploy.cli.options import Force, ImageSize, Json, NumClasses, PatchSize, Quiet, Seed, Verbose, parse_size
+
+
+def build(
+    scale: Annotated[str, typer.Argument(help="pico, tiny, small, base, large or huge.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.keras", help="What to write.", show_default=False)
+    ],
+    image_size: ImageSize = None,
+    patch_size: PatchSize = None,
+    num_classes: NumClasses = None,
+    seed: Seed = None,
+    channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 3,
+    include_top: Annotated[bool, typer.Option("--include-top/--no-include-top", help="With a head.")] = True,
+    pooling: Annotated[str | None, typer.Option(help="cls, mean or max.")] = None,
+    normalization_type: Annotated[
+        str, typer.Option(help="layer_norm, rms_norm, dynamic_tanh or band_rms.")
+    ] = "layer_norm",
+    normalization_position: Annotated[str, typer.Option(help="pre or post.")] = "pre",
+    ffn_type: Annotated[str, typer.Option(help="mlp, swiglu, geglu or glu.")] = "mlp",
+    activation: Annotated[str, typer.Option(help="Of the mlp: gelu, gelu_tanh, relu, silu, …")] = "gelu",
+    epsilon: Annotated[float, typer.Option(help="Of the norms.")] = 1e-6,
+    embed_dim: Annotated[int | None, typer.Option(help="In place of the scale's.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="In place of the scale's.")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="In place of the scale's.")] = None,
+    mlp_dim: Annotated[int | None, typer.Option(help="In place of the scale's.")] = None,
+    force: Force = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Write a ViT with seeded random weights, the same on every machine."""
+    from vit_deploy import checkpoints
+    from vit_deploy.checkpoint import Checkpoint
+    from vit_deploy.cli.output import Output
+    from vit_deploy.config import ViTConfig
+    from vit_deploy.report import megabytes
+    from vit_deploy.staging import check_targets
+
+    optional = {
+        "num_classes": num_classes,
+        "embed_dim": embed_dim,
+        "num_heads": num_heads,
+        "num_layers": num_layers,
+        "mlp_dim": mlp_dim,
+    }
+    overrides: dict[str, object] = {name: value for name, value in optional.items() if value is not None}
+    config = ViTConfig.from_scale(
+        scale,
+        image_size=parse_size(image_size or "224", "--image-size"),
+        patch_size=parse_size(patch_size or "16", "--patch-size"),
+        channels=channels,
+        include_top=include_top,
+        pooling=pooling,
+        normalization_type=normalization_type,
+        normalization_position=normalization_position,
+        ffn_type=ffn_type,
+        activation=activation,
+        epsilon=epsilon,
+        **overrides,
+    )
+    check_targets([output], force=force)
+    out = Output("build", as_json=json, quiet=quiet)
+    with out.progress() as progress:
+        progress(f"drawing the weights of {scale}")
+        checkpoint = Checkpoint.random(config, seed or 0)
+        progress(f"writing {output}")
+        checkpoints.save(checkpoint, output, force=force)
+    size = output.stat().st_size
+    record = {
+        "path": str(output),
+        "bytes": size,
+        "parameters": checkpoint.num_parameters,
+        "config": config.to_dict(),
+        "weights_digest": checkpoint.digest(),
+    }
+    rows = [(str(output), megabytes(size), f"{checkpoint.num_parameters / 1e6:.2f} M", f"{seed or 0}")]
+    return out.finish([record], ok=True, columns=("checkpoint", "size", "parameters", "seed"), rows=rows)

@@ -1,0 +1,40 @@
+"""Which options do several commands share, and what do their values mean?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show what the engines say.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress; only results and errors.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Artifacts = Annotated[
+    list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export, or .keras files.", show_default=False)
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size", metavar="N|HxW", help="Pixels, as 224 or 384x512 (height x width).", show_default="224"
+    ),
+]
+PatchSize = Annotated[
+    str | None,
+    typer.Option("--patch-size", metavar="N|HxW", help="Pixels, as 16 or 8x16 (height x width).", show_default="16"),
+]
+NumClasses = Annotated[int | None, typer.Option("--num-classes", help="Outputs of the head.", show_default="1000")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of random weights.", show_default="0")]
+
+
+def parse_size(text: str, option: str) -> tuple[int, int]:
+    """Pixels as (height, width) from "224" or "384x512".
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+        raise typer.BadParameter(f"{option} is {text!r}; expected pixels as 224 or 384x512 (height x width)")
+    return (int(sides[0]), int(sides[-1]))

@@ -1,0 +1,130 @@
+"""How does a command show progress, tables, JSON and errors, each where it belongs?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from vit_deploy import report
+from vit_deploy.errors import VitDeployError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+Cell = str | int | float
+
+_document: list[TextIO] = []  # where the JSON goes while stdout is protected
+
+
+@contextlib.contextmanager
+def protected_stdout(active: bool) -> Iterator[None]:
+    """While active, whatever engines print to stdout goes to stderr, and only the JSON document to stdout."""
+    if not active:
+        yield
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    with os.fdopen(os.dup(saved), "w", encoding="utf-8") as document:
+        _document.append(document)
+        try:
+            yield
+        finally:
+            _document.clear()
+            sys.stdout.flush()
+            document.flush()
+            os.dup2(saved, 1)
+            os.close(saved)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print the one document of a command."""
+    stream = _document[0] if _document else sys.stdout
+    json.dump(document, stream, indent=2, allow_nan=False)
+    stream.write("\n")
+
+
+def print_error(command: str, error: VitDeployError, *, kind: str, as_json: bool) -> None:
+    """Say what was wrong and what to do, on stderr, and as a document if one was asked for."""
+    if as_json:
+        document = report.failure(command, error)
+        document["error"]["type"] = kind
+        print_json(document)
+    print(f"vit-deploy: {error}", file=sys.stderr)
+
+
+class Output:
+    """One command's way to the user.
+
+    Args:
+        command: its name.
+        as_json: whether the result is a JSON document.
+        quiet: whether to leave progress and notes out.
+    """
+
+    def __init__(self, command: str, *, as_json: bool, quiet: bool) -> None:
+        self.command = command
+        self.as_json = as_json
+        self.quiet = quiet
+        self._status: Status | None = None
+
+    def note(self, text: str) -> None:
+        """One line for people, on stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Any]:
+        """Gives a function to be told what is being done: a spinner on a terminal, else a line each."""
+        if self.quiet:
+            yield lambda doing: None
+        elif not sys.stderr.isatty():
+            yield lambda doing: print(f"{doing} …", file=sys.stderr)
+        else:
+            with self._console(stderr=True).status("starting …") as status:
+                yield lambda doing: status.update(f"{doing} …")
+
+    def finish(
+        self,
+        results: Sequence[report.Record],
+        *,
+        ok: bool,
+        skipped: Sequence[str] = (),
+        title: str = "",
+        columns: Sequence[str] = (),
+        rows: Sequence[Sequence[Cell]] = (),
+    ) -> int:
+        """Print the results as a document or as a table, and give the exit code."""
+        if self.as_json:
+            print_json(report.document(self.command, results, ok=ok, skipped=skipped))
+        else:
+            if rows:
+                self.table(title, columns, rows)
+            for gap in skipped:
+                self.note(f"skipped {gap}")
+        return 0 if ok else 1
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Print a table on stdout: words to the left, numbers to the right."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        for index, name in enumerate(columns):
+            numeric = all(isinstance(row[index], int | float) or str(row[index])[:1].isdigit() for row in rows)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(str(cell) for cell in row))
+        self._console().print(table)
+
+    def _console(self, *, stderr: bool = False) -> Console:
+        from rich.console import Console
+
+        stream = sys.stderr if stderr else sys.stdout
+        # A file or a pipe has no width; rich would fold paths at 80 columns there.
+        return Console(stderr=stderr, width=None if stream.isatty() else 160, highlight=False)

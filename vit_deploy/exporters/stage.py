@@ -1,0 +1,199 @@
+"""What happens around every exporter: staging, golden data, manifest, proof, and only then the name?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_deploy import report
+from vit_deploy.artifact import Artifact, describe, versions, write_manifest
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.errors import ConfigError
+from vit_deploy.exporters import EXPORTERS, Exporter, ExportOptions
+from vit_deploy.golden import Golden, golden_pixels, record, write_golden
+from vit_deploy.parity import Parity, verify
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.staging import check_targets, staged_folder
+
+PRECISIONS: dict[str, tuple[str, ...]] = {"onnx": ("fp32",), "tflite": ("fp32",), "savedmodel": ("fp32",)}
+"""The precisions that can be made of each format."""
+
+DYNAMIC = "dynamic"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One artifact to make."""
+
+    format: str
+    precision: str
+    options: ExportOptions
+
+    @property
+    def name(self) -> str:
+        """Of the bundle's folder."""
+        return f"{self.format}-{self.precision}"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of one job.
+
+    Args:
+        artifact: the bundle; its directory is where it was published, or would have been.
+        bytes: of the model files.
+        seconds: making them took.
+        verify_seconds: proving them took.
+        parity: with the reference.
+        published: whether the folder is there.
+    """
+
+    artifact: Artifact
+    bytes: int
+    seconds: float
+    verify_seconds: float
+    parity: Parity
+    published: bool
+
+
+def plan(
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    *,
+    batch: int | str | None = None,
+    opset: int | None = None,
+    layout: str = "nhwc",
+    include_preprocessing: bool = False,
+) -> tuple[list[Job], list[str]]:
+    """Every combination that exists, and in words those that do not.
+
+    Args:
+        formats: names of exporters.
+        precisions: asked for.
+        batch: images a call, or "dynamic"; None is dynamic, and 1 for TFLite.
+        opset: of ONNX; None is the default.
+        layout: of ONNX's input.
+        include_preprocessing: pixels in.
+
+    Raises:
+        ConfigError: an unknown name, a format with none of the precisions, or options that fit no format.
+        MissingEngineError: an exporter or the runtime that proves it is not installed.
+    """
+    jobs: list[Job] = []
+    skipped: list[str] = []
+    known = sorted({precision for each in PRECISIONS.values() for precision in each})
+    for precision in precisions:
+        if precision not in known:
+            raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
+    if "onnx" not in formats and (layout != "nhwc" or opset is not None):
+        raise ConfigError(f"--layout and --opset shape ONNX files, and the formats are {', '.join(formats)}")
+    for format in dict.fromkeys(formats):
+        EXPORTERS.check(format)
+        RUNTIMES.check(RUNTIMES_OF_FORMAT[format][0])
+        possible = [precision for precision in dict.fromkeys(precisions) if precision in PRECISIONS[format]]
+        if not possible:
+            raise ConfigError(
+                f"{format} has none of the precisions {', '.join(precisions)}",
+                fix=f"{format} can be made in {', '.join(PRECISIONS[format])}",
+            )
+        if format == "tflite" and batch == DYNAMIC:
+            raise ConfigError("TFLite files are made for a fixed batch, and --batch is dynamic", fix="give a number")
+        skipped += [f"{format}-{each}: does not exist" for each in precisions if each not in PRECISIONS[format]]
+        count = (1 if format == "tflite" else None) if batch in (None, DYNAMIC) else int(batch or 0)
+        if format == "onnx":
+            own = ExportOptions(batch=count, layout=layout, include_preprocessing=include_preprocessing)
+            own = own if opset is None else ExportOptions(**{**vars(own), "opset": opset})
+        else:
+            own = ExportOptions(batch=count, include_preprocessing=include_preprocessing)
+        jobs += [Job(format, precision, own) for precision in possible]
+    return jobs, skipped
+
+
+def export(
+    checkpoint: Checkpoint,
+    directory: Path,
+    jobs: Sequence[Job],
+    *,
+    force: bool = False,
+    keep_failed: bool = False,
+    progress: Progress = lambda doing: None,
+) -> list[Exported]:
+    """Make, prove and publish each job's artifact as `directory/<format>-<precision>/`.
+
+    Args:
+        checkpoint: the model.
+        directory: where the bundles go.
+        jobs: from `plan`.
+        force: replace bundles that are there.
+        keep_failed: publish those that fail their proof as `<name>.failed`.
+        progress: called with what is being done.
+
+    Returns:
+        One result a job, in order; those that failed their proof are not published under their name.
+
+    Raises:
+        OutputError: targets exist, or the disk is full; nothing is left half-written.
+        ExportError, EngineError: a converter failed.
+    """
+    check_targets([directory / job.name for job in jobs], force=force)
+    progress("computing the reference in float64")
+    golden = record(checkpoint)
+    return [_export_one(checkpoint, directory, job, golden, force, keep_failed, progress) for job in jobs]
+
+
+def _export_one(
+    checkpoint: Checkpoint,
+    directory: Path,
+    job: Job,
+    golden: Golden,
+    force: bool,
+    keep_failed: bool,
+    progress: Progress,
+) -> Exported:
+    target = directory / job.name
+    exporter: Exporter = EXPORTERS.load(job.format)()
+    with staged_folder(target, force=force) as stage:
+        progress(f"writing {job.name}")
+        start = time.perf_counter()
+        artifact = describe(
+            checkpoint,
+            stage.folder,
+            format=job.format,
+            precision=job.precision,
+            input=job.options.input_spec(checkpoint.config),
+            options={"opset": job.options.opset} if job.format == "onnx" else {},
+            producer=versions(*exporter.libraries),
+        )
+        exporter.write(checkpoint, artifact, job.options)
+        seconds = time.perf_counter() - start
+        if job.options.include_preprocessing:
+            golden = golden.as_pixels(golden_pixels(checkpoint.config))
+        write_golden(golden, stage.folder)
+        artifact = write_manifest(artifact)
+        progress(f"proving {job.name}")
+        start = time.perf_counter()
+        parity = verify(artifact, golden=golden).parity
+        verify_seconds = time.perf_counter() - start
+        size = artifact.model_bytes
+        if not parity.ok:
+            stage.divert(target.with_name(f"{target.name}.failed") if keep_failed else None)
+    published = Artifact(**{**vars(artifact), "directory": stage.published or target})
+    return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None)
+
+
+def to_json(result: Exported) -> dict[str, Any]:
+    """One result of the `export` command; `path` is null where nothing was published."""
+    return {
+        "path": str(result.artifact.directory) if result.published else None,
+        "format": result.artifact.format,
+        "precision": result.artifact.precision,
+        "bytes": result.bytes,
+        "seconds": round(result.seconds, 3),
+        "verify_seconds": round(result.verify_seconds, 3),
+        "parity": report.parity(result.parity),
+    }

@@ -1,0 +1,98 @@
+"""What does a path or a name on the command line stand for?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.artifact import Artifact, InputSpec, describe, read_artifact
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.config import SCALE_CONFIGS, ViTConfig
+from vit_deploy.errors import ConfigError
+from vit_deploy.golden import Golden, read_golden, record
+
+DEFAULT_SCALE = "tiny"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to work on.
+
+    Args:
+        checkpoint: the model.
+        name: for the default output folder.
+        note: what the user should know about where it comes from; empty for a file.
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    note: str = ""
+
+
+def load_source(given: str | None, overrides: Mapping[str, Any], seed: int | None) -> Source:
+    """The model behind a scale's name, a checkpoint file, or nothing.
+
+    Args:
+        given: a scale wins over a file of the same name; None builds `tiny`.
+        overrides: fields of the config that were asked for; only a scale takes them.
+        seed: of random weights.
+
+    Raises:
+        ConfigError: options that a checkpoint file cannot take.
+        CheckpointError: a file that is missing, broken or of no known dialect.
+    """
+    scale = DEFAULT_SCALE if given is None else given
+    if scale in SCALE_CONFIGS:
+        config = ViTConfig.from_scale(scale, **overrides)
+        checkpoint = Checkpoint.random(config, seed or 0)
+        note = f"random weights, seed {seed or 0}: good for sizes and timings, not for answers"
+        return Source(checkpoint, scale, f"{scale} with {note}")
+    asked = [f"--{name.replace('_', '-')}" for name in overrides] + (["--seed"] if seed is not None else [])
+    if asked:
+        raise ConfigError(
+            f"{', '.join(asked)} shape a model that is made from a scale, and {given} is a checkpoint",
+            fix=f"leave them out, or give one of {', '.join(SCALE_CONFIGS)}",
+        )
+    from vit_deploy import checkpoints
+
+    return Source(checkpoints.load(Path(scale)), Path(scale).stem)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether the path is a Keras file, which the `keras` runtime runs as it is."""
+    return path.suffix == ".keras"
+
+
+def open_artifact(path: Path) -> Artifact:
+    """The bundle in a folder, or a `.keras` file as if it were one.
+
+    Raises:
+        ArtifactError: no bundle, or one that was changed.
+        CheckpointError: a `.keras` file that is missing, broken, or holds no ViT.
+    """
+    return _keras_artifact(path)[0] if is_checkpoint(path) else read_artifact(path)
+
+
+def open_with_golden(path: Path) -> tuple[Artifact, Golden]:
+    """`open_artifact`, with its golden data; those of a `.keras` file are computed.
+
+    Raises:
+        ArtifactError, CheckpointError: as `open_artifact`, or golden data that are missing or damaged.
+    """
+    if is_checkpoint(path):
+        artifact, checkpoint = _keras_artifact(path)
+        return artifact, record(checkpoint)
+    artifact = read_artifact(path)
+    return artifact, read_golden(artifact)
+
+
+def _keras_artifact(path: Path) -> tuple[Artifact, Checkpoint]:
+    from vit_deploy import checkpoints
+
+    checkpoint = checkpoints.load(path)
+    config = checkpoint.config
+    spec = InputSpec(shape=(None, *config.image_size, config.channels))
+    artifact = describe(checkpoint, path.parent, format="keras", precision="fp32", input=spec, model=path.name)
+    return artifact, checkpoint
