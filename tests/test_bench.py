@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from vit_deploy import bench as bench_module
+from vit_deploy import bench_worker
 from vit_deploy.artifact import Artifact, InputSpec, write_manifest
 from vit_deploy.bench import Case, Latency, Plan, bench, to_json
 from vit_deploy.bench_process import CaseProcess
@@ -268,6 +270,28 @@ print(json.dumps({"mb": peak_rss_mb()}))
 def test_peak_memory_is_told_where_there_is_no_proc(tmp_path):
     told = peak_rss_mb(tmp_path / "nothing")
     assert told == pytest.approx(peak_rss_mb(), rel=0.5)
+
+
+def test_a_worker_waits_until_its_threads_sleep(monkeypatch):
+    monkeypatch.setattr(bench_worker, "IDLE_LIMIT_S", 30.0)
+    end = time.monotonic() + 0.4
+    spinning = threading.Thread(target=lambda: [None for _ in iter(lambda: time.monotonic() < end, False)])
+    spinning.start()
+    assert bench_worker._sleep_until_idle()
+    assert time.monotonic() >= end - 0.05
+    spinning.join()
+
+
+def test_a_thread_that_never_sleeps_is_told(monkeypatch):
+    monkeypatch.setattr(bench_worker, "IDLE_LIMIT_S", 0.2)
+    stop = threading.Event()
+    spinning = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
+    spinning.start()
+    try:
+        assert not bench_worker._sleep_until_idle()
+    finally:
+        stop.set()
+        spinning.join()
 
 
 def test_statistics_are_those_of_the_samples():
