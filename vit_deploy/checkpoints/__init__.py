@@ -1,0 +1,70 @@
+"""Which file is a checkpoint, what dialect is it in, and how is one written?
+
+A container is opened by its first bytes, a dialect is detected from the names inside. Adding a dialect is one
+file with a `Source` and one line in `SOURCES`; adding a container is one file with a `TensorFile` and one
+line in `CONTAINERS`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.checkpoints.documents import read_config
+from vit_deploy.checkpoints.paths import checked_path, detected_container
+from vit_deploy.checkpoints.source import Source, TensorFile
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import CheckpointError
+from vit_deploy.plugins import Plugin, Registry
+
+__all__ = ["CONTAINERS", "SOURCES", "load", "read_config"]
+
+CONTAINERS = Registry(
+    "container",
+    {
+        "keras": Plugin("vit_deploy.checkpoints.keras_zip:open_keras", extra="cpu", needs=("h5py",)),
+        "h5": Plugin("vit_deploy.checkpoints.h5:open_h5", extra="cpu", needs=("h5py",)),
+    },
+)
+
+# Asked in this order whether a file is theirs; they need nothing but NumPy.
+SOURCES = Registry(
+    "checkpoint source",
+    {
+        "keras": Plugin("vit_deploy.checkpoints.keras:KerasSource"),
+        "keras-weights": Plugin("vit_deploy.checkpoints.keras:KerasWeightsSource"),
+    },
+)
+
+
+def load(path: str | Path, *, config: ViTConfig | None = None) -> Checkpoint:
+    """The checkpoint in a file. Nothing in the file is ever executed.
+
+    Args:
+        path: of a `.keras`, `.weights.h5` or `.safetensors` file.
+        config: the function that the weights belong to, for files that do not say it themselves.
+
+    Raises:
+        CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config.
+        MissingEngineError: a container whose library is not installed.
+    """
+    path = checked_path(Path(path))
+    opened = CONTAINERS.load(detected_container(path))
+    try:
+        with opened(path) as file:
+            return _source(file).read(file, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error.message}", fix=error.fix) from error
+
+
+def _source(file: TensorFile) -> Source:
+    for name in SOURCES:
+        source: Source = SOURCES.load(name)()
+        if source.detects(file):
+            return source
+    first = ", ".join(itertools.islice(file.names(), 4))
+    raise CheckpointError(
+        f"it is of no known dialect; its first tensors are {first or 'none'}",
+        fix=f"known are {', '.join(SOURCES)}",
+    )

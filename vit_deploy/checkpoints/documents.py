@@ -1,0 +1,70 @@
+"""How is JSON from a file of unknown origin parsed?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import CheckpointError, ConfigError
+
+MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors format
+
+
+def parse_json(text: bytes | str, name: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        CheckpointError: other than an object, broken, nested without end, or a key that is there twice.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        detail = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CheckpointError(f"{name} is not valid JSON: {detail}", fix="the file is damaged: get it again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{name} is a {type(value).__name__}; expected an object", fix="get the file again")
+    return value
+
+
+def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = value
+    return found
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn whatever goes wrong while values of the wrong kind are picked apart into a `CheckpointError`.
+
+    Raises:
+        CheckpointError: missing entries, values of another type, or a config that no ViT can have.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise CheckpointError(f"{what}: {error.message}", fix=error.fix) from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{what} is damaged: {detail}", fix="get the file again, or save it anew") from error
+
+
+def read_config(path: Path) -> ViTConfig:
+    """The config in a JSON file, as `ViTConfig.to_dict` writes it.
+
+    Raises:
+        CheckpointError: no such file, no JSON, or values no ViT can have.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read the config {path}: {error.strerror}", fix="check the path") from error
+    values = parse_json(text, str(path))
+    with explained(str(path)):
+        return ViTConfig.from_dict(values)
