@@ -119,7 +119,7 @@ def compare(outputs: NDArray[Any], reference: NDArray[Any], tolerance: float, *,
     max_abs = float(difference.max())
     noise = float(np.mean(difference**2))
     notes = () if classes else ("top-1, top-5 and KL do not apply to features",)
-    failures = ()
+    failures: tuple[str, ...] = ()
     if not max_abs <= tolerance:
         failures = (f"largest difference {max_abs:.3g} is above the tolerance of {tolerance:.3g}",)
     return Parity(

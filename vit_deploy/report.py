@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import VitDeployError
-from vit_deploy.parity import Parity, Verification
+
+if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.parity import Parity, Verification
 
 SCHEMA = 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import os
 import secrets
 import shutil
@@ -18,11 +19,7 @@ from pathlib import Path
 
 from vit_deploy.errors import OutputError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; stale folders then stay until somebody removes them
-    fcntl = None  # type: ignore[assignment]
-
+HAS_LOCKS = importlib.util.find_spec("fcntl") is not None  # not on Windows, where stale folders then stay
 PREFIX = ".vit-deploy-"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -147,9 +144,11 @@ def _locked_folder(parent: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    if fcntl is None:
+    if not HAS_LOCKS:
         yield
         return
+    import fcntl
+
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -159,8 +158,10 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _remove_stale(parent: Path) -> None:
-    if fcntl is None:
+    if not HAS_LOCKS:
         return
+    import fcntl
+
     for folder in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

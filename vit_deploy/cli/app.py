@@ -27,7 +27,7 @@ for command in (build, convert, export, verify, bench):
 
 def command_names() -> list[str]:
     """Names of all commands."""
-    return [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    return [str(getattr(command.callback, "__name__", "")) for command in app.registered_commands]
 
 
 def _print_version(wanted: bool) -> None:

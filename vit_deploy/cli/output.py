@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -14,9 +15,10 @@ from vit_deploy.errors import VitDeployError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.status import Status
 
 Cell = str | int | float
+
+PATIENCE_S = 2.0  # before a line of progress is worth its place in a log
 
 _document: list[TextIO] = []  # where the JSON goes while stdout is protected
 
@@ -71,7 +73,6 @@ class Output:
         self.command = command
         self.as_json = as_json
         self.quiet = quiet
-        self._status: Status | None = None
 
     def note(self, text: str) -> None:
         """One line for people, on stderr."""
@@ -80,14 +81,18 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Any]:
-        """Gives a function to be told what is being done: a spinner on a terminal, else a line each."""
+        """Gives a function to be told what is being done: a spinner on a terminal, else a line once it takes long."""
         if self.quiet:
             yield lambda doing: None
-        elif not sys.stderr.isatty():
-            yield lambda doing: print(f"{doing} …", file=sys.stderr)
-        else:
+        elif sys.stderr.isatty():
             with self._console(stderr=True).status("starting …") as status:
                 yield lambda doing: status.update(f"{doing} …")
+        else:
+            lines = PatientLines()
+            try:
+                yield lines.now
+            finally:
+                lines.stop()
 
     def finish(
         self,
@@ -128,3 +133,22 @@ class Output:
         stream = sys.stderr if stderr else sys.stdout
         # A file or a pipe has no width; rich would fold paths at 80 columns there.
         return Console(stderr=stderr, width=None if stream.isatty() else 160, highlight=False)
+
+
+class PatientLines:
+    """Progress for logs: what is being done is printed once it has taken `PATIENCE_S`."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def now(self, doing: str) -> None:
+        """Begin something, which ends what was done before."""
+        self.stop()
+        self._timer = threading.Timer(PATIENCE_S, print, (f"{doing} …",), {"file": sys.stderr, "flush": True})
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Nothing is being done any more."""
+        if self._timer is not None:
+            self._timer.cancel()
