@@ -1,0 +1,76 @@
+"""How does a checkpoint become an ONNX file of standard operators that engines run as fast as they can?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+import vit_deploy
+from vit_deploy.artifact import Artifact
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ExportError
+from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.onnx_class_token import class_token_alone
+from vit_deploy.exporters.onnx_fold import drop_identities, fold_constants
+from vit_deploy.exporters.onnx_rows import products_with_bias, tokens_as_rows
+from vit_deploy.exporters.onnx_rules import apply_rules
+from vit_deploy.exporters.onnx_tidy import tidy
+from vit_deploy.exporters.onnx_trace import traced_structure
+from vit_deploy.exporters.onnx_write import EXTERNAL_LIMIT, write_model
+
+PRODUCER = "vit-deploy"
+BATCH = "batch"  # the name of an open batch
+
+
+@dataclass(frozen=True)
+class OnnxExporter:
+    """Writes `model.onnx`, and `model.onnx.data` for large weights.
+
+    Args:
+        external_limit: bytes from which the weights are written beside the model.
+    """
+
+    external_limit: int = EXTERNAL_LIMIT
+    libraries: tuple[str, ...] = ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "onnxscript", "onnx-ir")
+
+    def write(self, checkpoint: Checkpoint, artifact: Artifact, options: ExportOptions) -> None:
+        """Write the file with the weights by their canonical names and the artifact's essentials as metadata.
+
+        Raises:
+            ExportError: tf2onnx cannot express the model, or the result is not valid.
+            EngineError: TensorFlow or tf2onnx failed.
+            OSError: the disk is full.
+        """
+        model = traced_structure(checkpoint, options.input_spec(checkpoint.config))
+        rewrite_structure(model, checkpoint.config, options)
+        model.producer_name, model.producer_version = PRODUCER, vit_deploy.__version__
+        model.metadata_props.update(sorted(artifact.essentials().items()))
+        write_model(artifact.model_path, ir.to_proto(model), checkpoint.weights, external_limit=self.external_limit)
+        try:
+            onnx.checker.check_model(str(artifact.model_path), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ExportError(f"the ONNX file is not valid: {error}") from error
+
+
+def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions) -> None:
+    """Turn tf2onnx's graph, in place, into the one that is published; its weights become initializers without values.
+
+    Raises:
+        ExportError: the graph is not the one of this ViT.
+    """
+    graph = model.graph
+    drop_identities(graph)
+    fold_constants(graph)
+    apply_rules(model, config, options.opset, options.batch)
+    rows = tokens_as_rows(graph, config)
+    class_token_alone(graph, config, rows)
+    products_with_bias(graph)
+    tidy(model, options.opset)
+    batch = BATCH if options.batch is None else options.batch
+    graph.inputs[0].shape = ir.Shape([batch, *options.input_spec(config).shape[1:]])
+    graph.outputs[0].shape = ir.Shape([batch, *config.output_shape])
+    graph.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    del graph.inputs[1:]
