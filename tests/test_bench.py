@@ -140,6 +140,17 @@ def test_a_plan_in_seconds_is_kept(make_bundle):
     assert 0.15 < sum(result.samples_ns) / 1e9 < 1.0
 
 
+def test_a_checkpoint_file_is_timed_in_keras(checkpoint, tmp_path):
+    from vit_deploy.model.vit import ViT
+
+    path = tmp_path / "small.keras"
+    ViT.from_checkpoint(checkpoint).save(path)
+    (result,) = bench([Case(path, "keras", batch=3, threads=1)], QUICK)
+    assert len(result.samples_ns) == 7
+    assert result.file_batch is None
+    assert not any("made for" in note for note in result.notes)
+
+
 def test_no_cases_are_no_results():
     assert bench([]) == []
 

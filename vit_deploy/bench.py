@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.artifact import Artifact, read_artifact
+from vit_deploy.artifact import Artifact
 from vit_deploy.bench_process import CaseProcess
+from vit_deploy.bench_worker import golden_images
 from vit_deploy.errors import ConfigError
-from vit_deploy.golden import read_golden
 from vit_deploy.host import Host, read_host
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.targets import open_artifact
 
 SPREAD = 0.1  # of the samples' standard deviation to their mean, past which it is said
 
@@ -34,7 +35,7 @@ class Case:
     """One thing to time.
 
     Args:
-        artifact: the bundle's folder.
+        artifact: the bundle's folder, or a `.keras` file.
         runtime: that runs it.
         provider: None takes the runtime's usual one.
         batch: images a call.
@@ -253,8 +254,8 @@ def _check(cases: Sequence[Case]) -> None:
     artifacts: dict[Path, Artifact] = {}
     for case in cases:
         if case.artifact not in artifacts:
-            artifacts[case.artifact] = read_artifact(case.artifact)
-            read_golden(artifacts[case.artifact])
+            artifacts[case.artifact] = open_artifact(case.artifact)
+            golden_images(artifacts[case.artifact])
     problems = []
     for case in cases:
         RUNTIMES.check(case.runtime)

@@ -22,13 +22,14 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.artifact import read_artifact
+from vit_deploy.artifact import Artifact, read_artifact
 from vit_deploy.errors import VitDeployError
-from vit_deploy.golden import read_golden
+from vit_deploy.golden import golden_pixels, read_golden
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
+from vit_deploy.targets import open_artifact
 from vit_deploy.timing import measure, warm_up
 
-# ONNX Runtime's threads spin for some 50 ms after a call (seen in 1.32); a kernel may count their time in steps of 4 ms.
+# ONNX Runtime's threads spin for some 50 ms after a call (seen in 1.32); a kernel may count their time in 4 ms steps.
 IDLE_STEP_S = 0.02
 IDLE_LIMIT_S = 1.0
 IDLE_SHARE = 0.1  # of a core
@@ -84,14 +85,22 @@ def _serve(requests: TextIO, answer: Answer) -> None:
 
 @contextlib.contextmanager
 def _opened(case: Mapping[str, Any]) -> Iterator[tuple[Session, NDArray[Any], dict[str, Any]]]:
-    artifact = read_artifact(Path(case["artifact"]), check_digests=False)  # the parent has checked them
-    golden = read_golden(artifact).images
+    path = Path(case["artifact"])
+    artifact = read_artifact(path, check_digests=False) if path.is_dir() else open_artifact(path)  # checked before
+    golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     engine = RUNTIMES.load(case["runtime"])()
     start = time.perf_counter_ns()
     with engine.open(artifact, RuntimeOptions(threads=case["threads"], provider=case["provider"])) as session:
         load_ms = (time.perf_counter_ns() - start) / 1e6
         yield session, images, {"load_ms": load_ms, "file_batch": artifact.input.batch}
+
+
+def golden_images(artifact: Artifact) -> NDArray[Any]:
+    """The images that travel in a bundle; for a bare checkpoint file those that would."""
+    if artifact.format == "keras":
+        return artifact.preprocess.normalize(golden_pixels(artifact.config))
+    return read_golden(artifact).images
 
 
 def _warmed_up(call: Callable[[], object], calls: int | None) -> dict[str, Any]:
