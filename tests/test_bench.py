@@ -140,6 +140,7 @@ def test_a_plan_in_seconds_is_kept(make_bundle):
     assert 0.15 < sum(result.samples_ns) / 1e9 < 1.0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_file_is_timed_in_keras(checkpoint, tmp_path):
     from vit_deploy.model.vit import ViT
 
