@@ -15,16 +15,18 @@ from vit_deploy.checkpoints.documents import read_config
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.source import Source, TensorFile
 from vit_deploy.config import ViTConfig
-from vit_deploy.errors import CheckpointError
+from vit_deploy.errors import CheckpointError, OutputError
 from vit_deploy.plugins import Plugin, Registry
+from vit_deploy.staging import check_targets, staged_file
 
-__all__ = ["CONTAINERS", "SOURCES", "load", "read_config"]
+__all__ = ["CONTAINERS", "SOURCES", "WRITERS", "check_target", "load", "read_config", "save"]
 
 CONTAINERS = Registry(
     "container",
     {
         "keras": Plugin("vit_deploy.checkpoints.keras_zip:open_keras", extra="cpu", needs=("h5py",)),
         "h5": Plugin("vit_deploy.checkpoints.h5:open_h5", extra="cpu", needs=("h5py",)),
+        "safetensors": Plugin("vit_deploy.checkpoints.safetensors_file:open_safetensors"),
     },
 )
 
@@ -33,7 +35,17 @@ SOURCES = Registry(
     "checkpoint source",
     {
         "keras": Plugin("vit_deploy.checkpoints.keras:KerasSource"),
+        "safetensors": Plugin("vit_deploy.checkpoints.safetensors:SafetensorsSource"),
         "keras-weights": Plugin("vit_deploy.checkpoints.keras:KerasWeightsSource"),
+    },
+)
+
+# By the suffix of the file that is to be written.
+WRITERS = Registry(
+    "checkpoint suffix",
+    {
+        ".keras": Plugin("vit_deploy.checkpoints.keras_file:write", extra="cpu", needs=("keras", "h5py")),
+        ".safetensors": Plugin("vit_deploy.checkpoints.safetensors:write"),
     },
 )
 
@@ -56,6 +68,43 @@ def load(path: str | Path, *, config: ViTConfig | None = None) -> Checkpoint:
             return _source(file).read(file, config)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error.message}", fix=error.fix) from error
+
+
+def check_target(path: str | Path, *, force: bool = False) -> None:
+    """Refuse a target that `save` could not write, before any work is done for it.
+
+    Raises:
+        OutputError: its suffix is not one of `WRITERS`, it exists and `force` is not set, or it is a folder.
+        MissingEngineError: writing it takes a library that is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise OutputError(
+            f"a checkpoint cannot be written as {path.name}", fix=f"give a name that ends in {' or '.join(WRITERS)}"
+        )
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", fix="give a file name")
+    check_targets([path], force=force)
+    WRITERS.check(path.suffix)
+
+
+def save(checkpoint: Checkpoint, path: str | Path, *, force: bool = False) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        checkpoint: config, weights, preprocessing, labels and provenance all go into the file.
+        path: ends in `.safetensors`, which needs no engine, or `.keras`.
+        force: whether a file that is there is replaced.
+
+    Raises:
+        OutputError: as `check_target`, or the disk refuses.
+        MissingEngineError: as `check_target`.
+    """
+    path = Path(path)
+    check_target(path, force=force)
+    write = WRITERS.load(path.suffix)
+    with staged_file(path, force=force) as staged:
+        write(checkpoint, staged)
 
 
 def _source(file: TensorFile) -> Source:

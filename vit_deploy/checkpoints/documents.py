@@ -50,7 +50,7 @@ def explained(what: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise CheckpointError(f"{what}: {error.message}", fix=error.fix) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{what} is damaged: {detail}", fix="get the file again, or save it anew") from error
 

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from vit_deploy.checkpoints.documents import parse_json
+from vit_deploy.checkpoints.floats import widened
 from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32
 
@@ -63,6 +64,10 @@ class H5Tensors:
         """As declared."""
         return tuple(int(side) for side in self._datasets[name].shape)
 
+    def dtype(self, name: str) -> str:
+        """NumPy's name of the stored type; |V2 is bfloat16."""
+        return str(self._datasets[name].dtype)
+
     def read(self, name: str) -> Float32:
         """One dataset as float32; bfloat16 is what Keras stores as two opaque bytes."""
         dataset = self._datasets[name]
@@ -81,13 +86,6 @@ class H5Tensors:
             if values.size:
                 dataset.read_direct(values)
             return values
-
-
-def widened(bits: np.typing.NDArray[np.uint16]) -> Float32:
-    """Bfloat16, given as its bits, to float32: the same bits with zeros behind them."""
-    wide = bits.astype(np.uint32)
-    wide <<= 16
-    return wide.view(np.float32)
 
 
 def _datasets(file: Any) -> Iterator[tuple[str, Any]]:

@@ -133,7 +133,9 @@ def _under_new_head(file: TensorFile, document: Mapping[str, Any], given: ViTCon
         if not key.startswith(VIT_PREFIX) and not STATES & set(key.split("/")):
             names[HEAD.get(key, key)] = key
     weights = gather(file, names, config)
-    if not folded.use_bias and weights["head.kernel"].shape == (config.embed_dim, config.num_classes):
+    kernel = weights.get("head.kernel")
+    # Only a kernel that was really read says that there are so many classes.
+    if not folded.use_bias and kernel is not None and kernel.shape == (config.embed_dim, config.num_classes):
         weights.setdefault("head.bias", np.zeros(config.num_classes, np.float32))
     labels = vit.labels if len(vit.labels) == config.num_classes else ()
     step = Step("fold", {"model": folded.name, "head": folded.head, "num_classes": config.num_classes})

@@ -6,6 +6,7 @@ is a `Source`: a table of renames and a function that reads the config out of wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,9 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32, WeightSpec, weight_specs
+
+MAX_AXES = 16
+MAX_NUMBERS = 1 << 48  # in one tensor; NumPy can still describe an array of that many
 
 
 class TensorFile(Protocol):
@@ -37,6 +41,9 @@ class TensorFile(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor; reads no numbers."""
+
+    def dtype(self, name: str) -> str:
+        """Stored type of one tensor, by the container's own name for it."""
 
     def read(self, name: str) -> Float32:
         """One tensor as float32, whatever float type the file has.
@@ -81,6 +88,8 @@ def gather(file: TensorFile, names: Mapping[str, str], config: ViTConfig) -> dic
 def _fitting(file: TensorFile, stored: str, spec: WeightSpec | None) -> Float32:
     shape = file.shape(stored)
     if spec is None or shape != spec.shape:
+        if len(shape) > MAX_AXES or math.prod(max(side, 1) for side in shape) > MAX_NUMBERS:
+            raise CheckpointError(f"{stored} declares the shape {shape}", fix="the file is damaged: get it again")
         return np.broadcast_to(np.float32(0), shape)
     return file.read(stored)
 

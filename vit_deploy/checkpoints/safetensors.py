@@ -1,0 +1,87 @@
+"""What is our own safetensors file: canonical names, and all else a checkpoint has as JSON in the metadata?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.checkpoints.documents import explained, parse_json
+from vit_deploy.checkpoints.safetensors_file import write_safetensors
+from vit_deploy.checkpoints.source import TensorFile, gather, settled_config
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import CheckpointError
+from vit_deploy.preprocess import Preprocess
+
+FORMAT = "vit-deploy"
+VERSION = "1"
+CANONICAL = {"patch_embed.kernel", "pos_embed.table"}  # names that no other dialect has
+
+
+class SafetensorsSource:
+    """Written by `write`; or canonical weights from elsewhere, with a config given."""
+
+    def detects(self, file: TensorFile) -> bool:
+        """By the metadata, or by the names."""
+        ours = file.documents.get("format") == FORMAT or set(file.names()) >= CANONICAL
+        return file.container == "safetensors" and ours
+
+    def read(self, file: TensorFile, config: ViTConfig | None) -> Checkpoint:
+        """The checkpoint, whose weights have the digest that was recorded when they were written."""
+        texts = file.documents
+        if texts.get("format") != FORMAT:
+            settled = settled_config(None, config)
+            return Checkpoint(settled, _weights(file, settled), Preprocess.for_channels(settled.channels))
+        if texts.get("version") != VERSION:
+            raise CheckpointError(
+                f"its version is {texts.get('version')}, this version of vit-deploy reads {VERSION}",
+                fix="update vit-deploy",
+            )
+        with explained("its metadata"):
+            settled = settled_config(ViTConfig.from_dict(parse_json(texts["config"], "its config")), config)
+            preprocess = Preprocess.from_dict(parse_json(texts["preprocess"], "its preprocess"))
+            labels = tuple(map(str, _list(texts["labels"])))
+            provenance = tuple(map(Step.from_dict, _list(texts["provenance"])))
+            recorded = texts["weights_digest"]
+        checkpoint = Checkpoint(settled, _weights(file, settled), preprocess, labels, provenance)
+        if _as_written(file) and (found := checkpoint.digest()) != recorded:
+            raise CheckpointError(
+                f"its weights were changed after they were written: digest {found}, recorded {recorded}",
+                fix="the file is damaged: get it again",
+            )
+        return checkpoint
+
+
+def _weights(file: TensorFile, config: ViTConfig) -> dict[str, Any]:
+    return gather(file, {name: name for name in file.names()}, config)
+
+
+def _list(text: str) -> list[Any]:
+    value = json.loads(text)
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, found {type(value).__name__}")
+    return value
+
+
+def _as_written(file: TensorFile) -> bool:
+    # Somebody may have halved the file with another tool, which keeps the metadata: then the digest is another.
+    return all(file.dtype(name) == "F32" for name in file.names())
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint with everything that travels with it; the same one gives the same bytes."""
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": _json(checkpoint.config.to_dict()),
+        "preprocess": _json(checkpoint.preprocess.to_dict()),
+        "labels": _json(list(checkpoint.labels)),
+        "provenance": _json([step.to_dict() for step in checkpoint.provenance]),
+        "weights_digest": checkpoint.digest(),
+    }
+    write_safetensors(path, checkpoint.weights, metadata)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
