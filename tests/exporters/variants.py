@@ -76,7 +76,7 @@ def pixels(checkpoint: Checkpoint, count: int) -> NDArray[np.uint8]:
 
 def exported(exporter: Any, checkpoint: Checkpoint, directory: Path, options: ExportOptions) -> Artifact:
     """What an exporter writes, without the stage around it."""
-    format = "savedmodel" if "SavedModel" in type(exporter).__name__ else "tflite"
+    format = type(exporter).__name__.removesuffix("Exporter").lower()
     spec = options.input_spec(checkpoint.config)
     artifact = describe(checkpoint, directory, format=format, precision="fp32", input=spec)
     exporter.write(checkpoint, artifact, options)

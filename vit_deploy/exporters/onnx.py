@@ -69,6 +69,11 @@ def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions
     class_token_alone(graph, config, rows)
     products_with_bias(graph)
     tidy(model, options.opset)
+    if unused := [value.name for value in graph.inputs if not value.uses()]:
+        raise ExportError(
+            f"the ONNX graph does not depend on {', '.join(map(str, unused))}",
+            fix="export another format, or report the model's options",
+        )
     batch = BATCH if options.batch is None else options.batch
     graph.inputs[0].shape = ir.Shape([batch, *options.input_spec(config).shape[1:]])
     graph.outputs[0].shape = ir.Shape([batch, *config.output_shape])

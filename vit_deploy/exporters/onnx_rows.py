@@ -28,10 +28,12 @@ SEQUENCE_READERS = frozenset({"ReduceMax", "ReduceMean", "Slice"})  # the poolin
 def tokens_as_rows(graph: ir.Graph, config: ViTConfig) -> set[ir.Value]:
     """Lay the residual stream out as rows; returns the values that are rows now."""
     table = next(value for value in graph.inputs if value.name == "pos_embed.table")
-    (positioned,) = table.consumers()
-    sequence = positioned.outputs[0]
+    readers = table.consumers()
+    if [reader.op_type for reader in readers] != ["Add"]:
+        raise ExportError(f"the positions are read by {[reader.op_type for reader in readers]}, expected one Add")
+    sequence = readers[0].outputs[0]
     uses = sequence.uses()
-    flat = reshaped(graph, sequence, (-1, config.embed_dim), after=positioned)
+    flat = reshaped(graph, sequence, (-1, config.embed_dim), after=readers[0])
     for user, index in uses:
         user.replace_input_with(index, flat)
     rows = {flat}
@@ -66,7 +68,7 @@ def products_with_bias(graph: ir.Graph) -> None:
         (following,) = (use.node for use in uses) if len(uses) == 1 else (node,)
         if following.op_type != "Add" or following.inputs[1] not in weights:
             continue
-        product = ir.node("Gemm", [*node.inputs, following.inputs[1]])
+        product = ir.node("Gemm", [*node.inputs, following.inputs[1]], name=node.name)
         graph.insert_after(node, product)
         _replace(graph, following.outputs[0], product.outputs[0])
         graph.remove([following, node], safe=True)

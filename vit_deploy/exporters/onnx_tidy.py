@@ -103,7 +103,8 @@ def _name_nodes(graph: ir.Graph) -> None:
     for node in reversed(graph):
         # What a rule made in between belongs to the part that reads it.
         readers = [scopes[use.node] for use in node.outputs[0].uses()]
-        scopes[node] = _scope(node.outputs[0].name or "") or (readers[0] if readers else "")
+        own = _scope(node.outputs[0].name or "") or _scope(node.name or "")
+        scopes[node] = own or (readers[0] if readers else "")
     taken: Counter[str] = Counter()
     for node in graph:
         name = f"{scopes[node]}.{node.op_type}".strip(".")
