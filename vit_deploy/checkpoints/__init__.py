@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.documents import read_config
+from vit_deploy.checkpoints.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.source import Source, TensorFile
 from vit_deploy.config import ViTConfig
@@ -19,7 +20,7 @@ from vit_deploy.errors import CheckpointError, OutputError
 from vit_deploy.plugins import Plugin, Registry
 from vit_deploy.staging import check_targets, staged_file
 
-__all__ = ["CONTAINERS", "SOURCES", "WRITERS", "check_target", "load", "read_config", "save"]
+__all__ = ["CONTAINERS", "SOURCES", "WRITERS", "FoldingError", "check_target", "load", "read_config", "save"]
 
 CONTAINERS = Registry(
     "container",
@@ -59,6 +60,7 @@ def load(path: str | Path, *, config: ViTConfig | None = None) -> Checkpoint:
 
     Raises:
         CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config.
+        FoldingError: a Keras model around a ViT that is not just a new head on it.
         MissingEngineError: a container whose library is not installed.
     """
     path = checked_path(Path(path))
@@ -67,7 +69,7 @@ def load(path: str | Path, *, config: ViTConfig | None = None) -> Checkpoint:
         with opened(path) as file:
             return _source(file).read(file, config)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error.message}", fix=error.fix) from error
+        raise type(error)(f"{path}: {error.message}", fix=error.fix) from error
 
 
 def check_target(path: str | Path, *, force: bool = False) -> None:

@@ -27,6 +27,10 @@ LOGITS = (
 )
 
 
+class FoldingError(CheckpointError):
+    """A Keras model that is sound and is not one ViT under a linear head."""
+
+
 @dataclass(frozen=True)
 class Folded:
     """The two layers that count.
@@ -50,7 +54,7 @@ def fold(document: Mapping[str, Any]) -> Folded:
     """The ViT and the head in the `config.json` of a functional model or a sequence.
 
     Raises:
-        CheckpointError: it holds anything else; the message names every layer that is in the way.
+        FoldingError: it holds anything else; the message names every layer that is in the way.
     """
     layers: list[Mapping[str, Any]] = document["config"]["layers"]
     vits = [layer for layer in layers if layer.get("registered_name") == REGISTERED]
@@ -63,7 +67,7 @@ def fold(document: Mapping[str, Any]) -> Folded:
         problems += _order_problems(document, layers, vits[0], heads[0])
     if problems:
         only_activation = len(problems) == len(activated)
-        raise CheckpointError(
+        raise FoldingError(
             f"it is not one ViT under a linear head: {'; '.join(problems)}",
             fix=LOGITS if only_activation else FOLDABLE,
         )
