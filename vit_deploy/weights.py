@@ -7,9 +7,13 @@ Kernels are (inputs, outputs), the patch kernel (height, width, channels, embed 
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,8 +106,10 @@ def draw_weights(config: ViTConfig, seed: int) -> Iterator[tuple[str, Float32]]:
     Each weight has a stream of its own, keyed by the seed and its name: a model keeps its other weights
     when one more is added to it, and a single layer can draw its own.
     """
-    for name, spec in weight_specs(config).items():
-        yield name, initial_value(name, spec, seed)
+    specs = weight_specs(config)
+    # NumPy draws outside of the interpreter's lock, so that threads share the work without changing it.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from zip(specs, pool.map(initial_value, specs, specs.values(), repeat(seed)), strict=True)
 
 
 def initial_value(name: str, spec: WeightSpec, seed: int) -> Float32:
@@ -122,8 +128,11 @@ def initial_value(name: str, spec: WeightSpec, seed: int) -> Float32:
 def truncated_normal(name: str, shape: tuple[int, ...], seed: int, stddev: float = STDDEV) -> Float32:
     """Normal values redrawn until they lie within two standard deviations."""
     rng = np.random.default_rng([seed, *name.encode()])
-    values = rng.standard_normal(shape, dtype=np.float32)
-    while (outside := np.abs(values) > 2).any():
-        values[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32)
+    values = rng.standard_normal(math.prod(shape), dtype=np.float32)
+    outside = np.flatnonzero(np.abs(values) > 2)
+    while outside.size:
+        again = rng.standard_normal(outside.size, dtype=np.float32)
+        values[outside] = again
+        outside = outside[np.abs(again) > 2]
     values *= np.float32(stddev)
-    return values
+    return values.reshape(shape)
