@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.config import ViTConfig
+from vit_deploy.config import ViTConfig, is_count
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.preprocess import Preprocess
 
@@ -39,6 +40,9 @@ class InputSpec:
         zero_point: of a quantized input.
         preprocessing_inside: whether scaling, mean and standard deviation are part of the graph.
         name: of the input.
+
+    Raises:
+        ConfigError: values that no input has.
     """
 
     shape: tuple[int | None, ...]
@@ -48,6 +52,21 @@ class InputSpec:
     zero_point: int | None = None
     preprocessing_inside: bool = False
     name: str = "images"
+
+    def __post_init__(self) -> None:
+        sides: object = self.shape
+        scale, zero_point = self.scale, self.zero_point
+        checks = {
+            "shape": isinstance(sides, tuple) and len(sides) == 4 and all(map(_is_side, sides)),
+            "dtype": self.dtype in ("float32", "uint8", "int8"),
+            "layout": self.layout in ("nhwc", "nchw"),
+            "scale": scale is None or (isinstance(scale, int | float) and 0 < scale < math.inf),
+            "zero_point": zero_point is None or is_count(zero_point),
+            "preprocessing_inside": isinstance(self.preprocessing_inside, bool),
+            "name": isinstance(self.name, str),
+        }
+        if wrong := [f"input {name} is {getattr(self, name)!r}" for name, right in checks.items() if not right]:
+            raise ConfigError("; ".join(wrong))
 
     @property
     def batch(self) -> int | None:
@@ -62,6 +81,10 @@ class InputSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
         """The inverse of `to_dict`."""
         return cls(**{**values, "shape": tuple(values["shape"])})
+
+
+def _is_side(side: object) -> bool:
+    return side is None or (is_count(side) and side > 0)
 
 
 @dataclass(frozen=True)
@@ -150,7 +173,7 @@ def write_manifest(artifact: Artifact) -> Artifact:
     files = {
         path.relative_to(artifact.directory).as_posix(): (sha256(path), path.stat().st_size)
         for path in sorted(artifact.directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != artifact.directory / MANIFEST
     }
     complete = Artifact(**{**vars(artifact), "files": files})
     text = json.dumps(complete.to_dict(), indent=2, sort_keys=True)
@@ -175,38 +198,76 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values["schema"] != SCHEMA:
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__}, expected an object")
+        if values.get("schema") != SCHEMA:
             raise ArtifactError(
-                f"{path} has schema {values['schema']!r}, this version reads {SCHEMA}", fix="update vit-deploy"
+                f"{path} has schema {values.get('schema')!r}, this version reads {SCHEMA}",
+                fix="export the model again, or use the version of vit-deploy that wrote it",
             )
         artifact = _from_dict(directory, values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise ArtifactError(f"{path}: {error.message}", fix="export the model again") from error
-        detail = f"missing {error}" if isinstance(error, KeyError) else str(error)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}", fix="check the file's permissions") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        detail = f"missing {error}" if isinstance(error, KeyError) else getattr(error, "message", error)
         raise ArtifactError(f"{path} is damaged: {detail}", fix="export the model again") from error
     if check_digests and (problems := _file_problems(artifact)):
         raise ArtifactError(f"{directory} was changed: {'; '.join(problems)}", fix="copy or export the bundle again")
     return artifact
 
 
+KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("format", "precision", "model", "weights_digest"), str),
+    **dict.fromkeys(("config", "preprocess", "input", "output", "options", "producer", "files"), dict),
+    **dict.fromkeys(("labels", "provenance"), list),
+}
+"""What the fields of a manifest hold; `parent` is a text or null."""
+
+
 def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
-    return Artifact(
+    _check_kinds(values)
+    artifact = Artifact(
         directory=directory,
-        format=str(values["format"]),
-        precision=str(values["precision"]),
+        format=values["format"],
+        precision=values["precision"],
         config=ViTConfig.from_dict(values["config"]),
         preprocess=Preprocess.from_dict(values["preprocess"]),
-        labels=tuple(map(str, values["labels"])),
+        labels=tuple(values["labels"]),
         input=InputSpec.from_dict(values["input"]),
-        weights_digest=str(values["weights_digest"]),
+        weights_digest=values["weights_digest"],
         provenance=tuple(map(Step.from_dict, values["provenance"])),
-        options=dict(values["options"]),
-        files={name: (str(each["sha256"]), int(each["bytes"])) for name, each in values["files"].items()},
-        producer=dict(values["producer"]),
+        options=values["options"],
+        files={name: (each["sha256"], each["bytes"]) for name, each in values["files"].items()},
+        producer=values["producer"],
         parent=values["parent"],
-        model=str(values["model"]),
+        model=values["model"],
     )
+    height, width, channels = (*artifact.config.image_size, artifact.config.channels)
+    image = (height, width, channels) if artifact.input.layout == "nhwc" else (channels, height, width)
+    if artifact.input.shape[1:] != image:
+        raise ValueError(f"input shape is {artifact.input.shape}, the config's images are {image}")
+    return artifact
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    problems = [f"{name} is {values[name]!r}" for name, kind in KINDS.items() if not isinstance(values[name], kind)]
+    if problems:
+        raise ValueError("; ".join(problems))
+    if values["format"] not in MODEL_FILES:
+        raise ValueError(f"format is {values['format']!r}, expected one of {', '.join(MODEL_FILES)}")
+    usual = MODEL_FILES[values["format"]][0]
+    texts = (*values["labels"], *values["producer"].values(), values["parent"] or "")
+    if values["model"] != usual:
+        problems.append(f"model is {values['model']!r}, expected {usual!r}")
+    problems += [f"{text!r} is no text" for text in texts if not isinstance(text, str)]
+    problems += [f"provenance has {step!r}" for step in values["provenance"] if not isinstance(step, dict)]
+    problems += [f"{name} is recorded as {each!r}" for name, each in values["files"].items() if not _is_digest(each)]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("sha256"), str) and is_count(value.get("bytes"))
 
 
 def _file_problems(artifact: Artifact) -> list[str]:
@@ -222,10 +283,18 @@ def _file_problems(artifact: Artifact) -> list[str]:
             problems.append(f"{name} has {path.stat().st_size} bytes, expected {size}")
         elif sha256(path) != digest:
             problems.append(f"{name} has other content than when it was written")
-    model = artifact.model_path
-    recorded = [model.name] if artifact.format != "savedmodel" else [f"{model.name}/saved_model.pb"]
-    problems += [f"{name} is not in the manifest" for name in recorded if name not in artifact.files]
-    return problems
+    return problems + [f"{name} is not in the manifest" for name in _unlisted(artifact)]
+
+
+def _unlisted(artifact: Artifact) -> list[str]:
+    """Model files that an engine would read, or need, and that no digest stands for."""
+    needed = artifact.model_path
+    found = {needed / "saved_model.pb" if artifact.format == "savedmodel" else needed}
+    for name in MODEL_FILES[artifact.format]:
+        path = artifact.directory / name
+        found.update(each for each in (path, *path.rglob("*")) if each.is_file())
+    names = {path.relative_to(artifact.directory).as_posix() for path in found}
+    return sorted(names - set(artifact.files))
 
 
 def sha256(path: Path) -> str:

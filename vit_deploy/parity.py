@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 
@@ -72,9 +73,14 @@ def verify(artifact: Artifact, *, runtime: str | None = None, golden: Golden | N
 
     Raises:
         ArtifactError: the golden data are missing or damaged.
+        ConfigError: the runtime is unknown or does not take the format.
         MissingEngineError, EngineError: the runtime is not installed or refuses the file.
     """
-    name = runtime or RUNTIMES_OF_FORMAT[artifact.format][0]
+    takers = RUNTIMES_OF_FORMAT[artifact.format]
+    name = runtime or takers[0]
+    RUNTIMES.check(name)
+    if name not in takers:
+        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
     golden = golden or read_golden(artifact)
     engine = RUNTIMES.load(name)()
     with engine.open(artifact, RuntimeOptions()) as session:
@@ -115,17 +121,24 @@ def compare(outputs: NDArray[Any], reference: NDArray[Any], tolerance: float, *,
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
         return _failed(nothing, f"{bad} of {values.size} outputs are NaN or infinite")
+    if not truth.size or not np.isfinite(truth).all():
+        return _failed(nothing, "the reference holds no outputs, or some that are NaN or infinite")
     difference = np.abs(values - truth)
     max_abs = float(difference.max())
     noise = float(np.mean(difference**2))
-    notes = () if classes else ("top-1, top-5 and KL do not apply to features",)
+    cosine = _cosine(values, truth)
+    notes = [] if classes else ["top-1, top-5 and KL do not apply to features"]
+    if cosine is None:
+        notes.append("an image's output or its reference is zero, so there is no cosine")
+    if noise and not truth.any():
+        notes.append("the reference is zero, so there is no signal to noise ratio")
     failures: tuple[str, ...] = ()
     if not max_abs <= tolerance:
         failures = (f"largest difference {max_abs:.3g} is above the tolerance of {tolerance:.3g}",)
     return Parity(
         max_abs=max_abs,
         rms=math.sqrt(noise),
-        cosine=_cosine(values, truth),
+        cosine=cosine,
         snr_db=10 * math.log10(float(np.mean(truth**2)) / noise) if noise and truth.any() else None,
         top1_agreement=_top_agreement(values, truth, 1) if classes else None,
         top5_agreement=_top_agreement(values, truth, 5) if classes else None,
@@ -133,7 +146,7 @@ def compare(outputs: NDArray[Any], reference: NDArray[Any], tolerance: float, *,
         tolerance=tolerance,
         worst=tuple(int(each) for each in np.unravel_index(int(difference.argmax()), difference.shape)),
         failures=failures,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

@@ -2,7 +2,8 @@
 
 Work happens in a hidden folder beside the target, which is renamed when it is done. A run that is
 killed leaves only that folder behind, and the next run beside it takes it away: every run holds a lock
-on its own, so that a lock that can be had means that nobody works there any more.
+on its own, so that a lock that can be had means that nobody works there any more. What a run replaces is set
+aside under a hidden name for the moment of the exchange; if the run is killed just then, the next one puts it back.
 """
 
 from __future__ import annotations
@@ -21,26 +22,39 @@ from vit_deploy.errors import OutputError
 
 HAS_LOCKS = importlib.util.find_spec("fcntl") is not None  # not on Windows, where stale folders then stay
 PREFIX = ".vit-deploy-"
+ASIDE = ".vit-deploy-replaced-"  # and the target's own name
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def check_targets(targets: Iterable[Path], *, force: bool) -> None:
     """Refuse work whose result could not be put where it belongs.
 
     Raises:
-        OutputError: targets exist and `force` is not set, or lie below a file; names all of them.
+        OutputError: targets exist and `force` is not set, lie below a file, or have impossible names; names all
+            of them.
     """
     targets = list(targets)
-    below_file = [path for path in targets if any(parent.is_file() for parent in path.parents)]
+    below_file = []
+    existing = []
+    for path in targets:
+        with _explained_refusal(path):
+            if any(os.path.lexists(parent) and not parent.is_dir() for parent in path.parents):
+                below_file.append(path)
+            elif os.path.lexists(path):
+                existing.append(path)
     if below_file:
         raise OutputError(
             f"cannot write below a file: {', '.join(map(str, below_file))}", fix="choose another output folder"
         )
-    existing = [path for path in targets if path.exists() or path.is_symlink()]
     if existing and not force:
-        raise OutputError(
-            f"already there: {', '.join(map(str, existing))}", fix="add --force to replace, or choose another output"
-        )
+        raise _already_there(existing)
+
+
+def _already_there(existing: Iterable[Path]) -> OutputError:
+    return OutputError(
+        f"already there: {', '.join(map(str, existing))}", fix="add --force to replace, or choose another output"
+    )
 
 
 @dataclass
@@ -56,7 +70,7 @@ class Stage:
     published: Path | None
 
     def divert(self, target: Path | None) -> None:
-        """Publish under another name instead, replacing what is there, or with None not at all."""
+        """Publish under another name instead, or with None not at all."""
         self.published = target
 
 
@@ -72,7 +86,7 @@ def staged_folder(target: Path, *, force: bool = False) -> Iterator[Stage]:
         stage = Stage(folder, target)
         yield stage
         if stage.published is not None:
-            _publish(folder, stage.published)
+            _publish(folder, stage.published, force=force)
 
 
 @contextlib.contextmanager
@@ -80,14 +94,25 @@ def staged_file(target: Path, *, force: bool = False) -> Iterator[Path]:
     """A path to write to, with the target's own name, moved to `target` if the block ends well.
 
     Raises:
-        OutputError: as `staged_folder`.
+        OutputError: as `staged_folder`, or the target is a folder.
     """
-    check_targets([target], force=force)
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder", fix="give a file name")
+    check_file_target(target, force=force)
     with _made_parents(target), explained_os_errors(target), _locked_folder(target.parent) as folder:
         yield folder / target.name
-        (folder / target.name).replace(target)
+        with _lock(target.parent):
+            check_file_target(target, force=force)  # another run may have written it meanwhile
+            (folder / target.name).replace(target)
+
+
+def check_file_target(target: Path, *, force: bool) -> None:
+    """Refuse a file that could not be written; see `check_targets`.
+
+    Raises:
+        OutputError: as `check_targets`, or the target is a folder.
+    """
+    check_targets([target], force=force or target.is_dir())
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder", fix="give a file name")
 
 
 @contextlib.contextmanager
@@ -105,9 +130,19 @@ def explained_os_errors(target: Path) -> Iterator[None]:
             raise OutputError(
                 f"no space left while writing {target} ({free:.0f} MB free)", fix="free some space or write elsewhere"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in NO_PERMISSION:
             raise OutputError(f"no permission to write {target}", fix="choose another output folder") from error
         raise
+
+
+@contextlib.contextmanager
+def _explained_refusal(target: Path) -> Iterator[None]:
+    # Before work begins, whatever the file system says is about the target: a name that is too long, a loop of links.
+    try:
+        with explained_os_errors(target):
+            yield
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}", fix="choose another output") from error
 
 
 def _existing(path: Path) -> Path:
@@ -117,9 +152,9 @@ def _existing(path: Path) -> Path:
 @contextlib.contextmanager
 def _made_parents(target: Path) -> Iterator[None]:
     missing = [parent for parent in target.absolute().parents if not parent.exists()]
-    with explained_os_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        with _explained_refusal(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
         yield
     finally:
         for parent in missing:  # the deepest first; one that holds anything stays
@@ -129,17 +164,16 @@ def _made_parents(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked_folder(parent: Path) -> Iterator[Path]:
-    with _lock(parent):
-        _remove_stale(parent)
-        folder = parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-        folder.mkdir()
-        held = _lock(folder)
-        held.__enter__()
-    try:
-        yield folder
-    finally:
-        held.__exit__(None, None, None)
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = _hidden(parent)
+    with contextlib.ExitStack() as stack:
+        try:
+            with _lock(parent):
+                _clear_away(parent)
+                folder.mkdir()
+                stack.enter_context(_lock(folder))
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -157,31 +191,58 @@ def _lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_stale(parent: Path) -> None:
+def _clear_away(parent: Path) -> None:
+    """Take away what killed runs left in `parent`, whose lock is held."""
     if not HAS_LOCKS:
         return
     import fcntl
 
-    for folder in parent.glob(f"{PREFIX}*"):
+    for path in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            if path.name.startswith(ASIDE):
+                # An exchange happens under the lock that is held here, so whoever set this aside was killed.
+                target = parent / path.name.removeprefix(ASIDE)
+                if os.path.lexists(target):
+                    _discard(path)
+                else:
+                    path.rename(target)
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
+                shutil.rmtree(path)
             finally:
                 os.close(descriptor)
 
 
-def _publish(folder: Path, target: Path) -> None:
-    # The lock goes with the renamed folder and ends with this block; an old target leaves through the
-    # same kind of hidden name, so that a kill in between is cleaned up as well.
-    if target.exists() or target.is_symlink():
-        old = target.parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-        target.rename(old)
-        folder.rename(target)
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink()
+def _publish(folder: Path, target: Path, *, force: bool) -> None:
+    with _lock(target.parent):
+        _clear_away(target.parent)
+        if not os.path.lexists(target):
+            folder.rename(target)
+            return
+        if not force:  # another run was faster
+            raise _already_there([target])
+        aside = target.with_name(f"{ASIDE}{target.name}")
+        try:
+            target.rename(aside)
+            folder.rename(target)
+        except BaseException:  # an interrupt too: what was there comes back
+            if os.path.lexists(aside) and not os.path.lexists(target):
+                aside.rename(target)
+            raise
+        _discard(aside)
+
+
+def _discard(aside: Path) -> None:
+    if aside.is_dir() and not aside.is_symlink():
+        # Half deleted it must not be put back, so it first becomes a stale folder like any other.
+        stale = _hidden(aside.parent)
+        aside.rename(stale)
+        shutil.rmtree(stale)
     else:
-        folder.rename(target)
+        aside.unlink()
+
+
+def _hidden(parent: Path) -> Path:
+    return parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"

@@ -28,8 +28,15 @@ def run(args: list[str]) -> int:
     """Run one command and give its exit code; in `--json` mode nothing but the document goes to stdout."""
     from vit_deploy.cli.output import protected_stdout
 
-    with protected_stdout("--json" in args):
-        return _run(args)
+    try:
+        with protected_stdout("--json" in args):
+            code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+    return code
 
 
 def _run(args: list[str]) -> int:
@@ -46,9 +53,9 @@ def _run(args: list[str]) -> int:
     try:
         return int(app(args, standalone_mode=False, prog_name="vit-deploy") or 0)
     except usage_error as error:
-        said = VitDeployError(
-            error.format_message(), fix=f"see vit-deploy {command} --help".replace(" vit-deploy ", " ")
-        )
+        usage = "vit-deploy --help" if command == "vit-deploy" else f"vit-deploy {command} --help"
+        # Without any argument there is nothing to say but the help, which is printed already.
+        said = VitDeployError(error.format_message() or "which command?", fix=f"see {usage}")
         print_error(command, said, kind="UsageError", as_json="--json" in args)
         return BAD_INPUT
     except VitDeployError as error:
@@ -58,10 +65,6 @@ def _run(args: list[str]) -> int:
         return int(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; nothing half-written was left behind", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
 
 

@@ -44,7 +44,6 @@ def build(
     from vit_deploy.cli.output import Output
     from vit_deploy.config import ViTConfig
     from vit_deploy.report import megabytes
-    from vit_deploy.staging import check_targets
 
     optional = {
         "num_classes": num_classes,
@@ -68,7 +67,7 @@ def build(
         epsilon=epsilon,
         **overrides,
     )
-    check_targets([output], force=force)
+    checkpoints.check_target(output, force=force)
     out = Output("build", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"drawing the weights of {scale}")

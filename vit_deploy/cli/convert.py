@@ -30,9 +30,8 @@ def convert(
     from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
     from vit_deploy.report import megabytes
-    from vit_deploy.staging import check_targets
 
-    check_targets([output], force=force)
+    checkpoints.check_target(output, force=force)
     out = Output("convert", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")

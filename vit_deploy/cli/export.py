@@ -55,13 +55,13 @@ def export(
 ) -> int:
     """Write a model as SavedModel, ONNX and TFLite, and prove each before it is published."""
     from vit_deploy.cli.output import Output
-    from vit_deploy.exporters.stage import DYNAMIC, plan, to_json
+    from vit_deploy.exporters.stage import DYNAMIC, plan, targets, to_json
     from vit_deploy.exporters.stage import export as run
     from vit_deploy.report import megabytes
     from vit_deploy.staging import check_targets
     from vit_deploy.targets import load_source
 
-    if batch is not None and batch != DYNAMIC and not batch.isdigit():
+    if batch is not None and batch != DYNAMIC and not (batch.isascii() and batch.isdigit()):
         raise typer.BadParameter(f"--batch is {batch!r}; expected a number or dynamic")
     jobs, skipped = plan(
         format or FORMATS,
@@ -79,7 +79,7 @@ def export(
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     if output is not None:
-        check_targets([output / job.name for job in jobs], force=force)
+        check_targets(targets(output, jobs, keep_failed=keep_failed), force=force)
     out = Output("export", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress("loading the model")
@@ -91,7 +91,8 @@ def export(
         out.note(loaded.note)
     for result in results:
         for reason in result.parity.failures:
-            out.note(f"{result.artifact.name} is not published: {reason}")
+            where = f"published as {result.artifact.directory}" if result.published else "not published"
+            out.note(f"{result.artifact.name} failed its proof and is {where}: {reason}")
     rows = [
         (
             str(result.artifact.directory),

@@ -39,7 +39,6 @@ def protected_stdout(active: bool) -> Iterator[None]:
         finally:
             _document.clear()
             sys.stdout.flush()
-            document.flush()
             os.dup2(saved, 1)
             os.close(saved)
 
@@ -85,8 +84,10 @@ class Output:
         if self.quiet:
             yield lambda doing: None
         elif sys.stderr.isatty():
+            from rich.text import Text  # plain: a path may look like markup
+
             with self._console(stderr=True).status("starting …") as status:
-                yield lambda doing: status.update(f"{doing} …")
+                yield lambda doing: status.update(Text(f"{doing} …"))
         else:
             lines = PatientLines()
             try:
@@ -132,7 +133,8 @@ class Output:
 
         stream = sys.stderr if stderr else sys.stdout
         # A file or a pipe has no width; rich would fold paths at 80 columns there.
-        return Console(stderr=stderr, width=None if stream.isatty() else 160, highlight=False)
+        width = None if stream.isatty() else 160
+        return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 class PatientLines:

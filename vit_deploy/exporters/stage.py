@@ -91,7 +91,10 @@ def plan(
         if precision not in known:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
     if "onnx" not in formats and (layout != "nhwc" or opset is not None):
-        raise ConfigError(f"--layout and --opset shape ONNX files, and the formats are {', '.join(formats)}")
+        raise ConfigError(
+            f"--layout and --opset shape ONNX files, and the formats are {', '.join(formats)}",
+            fix="leave them out, or add --format onnx",
+        )
     for format in dict.fromkeys(formats):
         EXPORTERS.check(format)
         RUNTIMES.check(RUNTIMES_OF_FORMAT[format][0])
@@ -103,7 +106,7 @@ def plan(
             )
         if format == "tflite" and batch == DYNAMIC:
             raise ConfigError("TFLite files are made for a fixed batch, and --batch is dynamic", fix="give a number")
-        skipped += [f"{format}-{each}: does not exist" for each in precisions if each not in PRECISIONS[format]]
+        skipped += [f"{format}-{each}: does not exist" for each in dict.fromkeys(precisions) if each not in possible]
         count = (1 if format == "tflite" else None) if batch in (None, DYNAMIC) else int(batch or 0)
         if format == "onnx":
             own = ExportOptions(batch=count, layout=layout, include_preprocessing=include_preprocessing)
@@ -140,10 +143,20 @@ def export(
         OutputError: targets exist, or the disk is full; nothing is left half-written.
         ExportError, EngineError: a converter failed.
     """
-    check_targets([directory / job.name for job in jobs], force=force)
+    check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
     progress("computing the reference in float64")
     golden = record(checkpoint)
     return [_export_one(checkpoint, directory, job, golden, force, keep_failed, progress) for job in jobs]
+
+
+def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool) -> list[Path]:
+    """Every name that `export` may publish under."""
+    names = [directory / job.name for job in jobs]
+    return [*names, *map(_failed_name, names)] if keep_failed else names
+
+
+def _failed_name(target: Path) -> Path:
+    return target.with_name(f"{target.name}.failed")
 
 
 def _export_one(
@@ -181,7 +194,7 @@ def _export_one(
         verify_seconds = time.perf_counter() - start
         size = artifact.model_bytes
         if not parity.ok:
-            stage.divert(target.with_name(f"{target.name}.failed") if keep_failed else None)
+            stage.divert(_failed_name(target) if keep_failed else None)
     published = Artifact(**{**vars(artifact), "directory": stage.published or target})
     return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None)
 
