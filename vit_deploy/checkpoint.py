@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,10 @@ class Checkpoint:
 
     def digest(self) -> str:
         """SHA-256 over sorted name, dtype, shape and little-endian bytes of every weight."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         sha = hashlib.sha256()
         for name in sorted(self.weights):
             weight = self.weights[name]
