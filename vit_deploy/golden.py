@@ -94,7 +94,7 @@ def read_golden(artifact: Artifact) -> Golden:
     try:
         with zipfile.ZipFile(path) as file:
             images, outputs, floor = (_member(file, name) for name in ("images", "outputs", "noise_floor"))
-    except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError) as error:
+    except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix=again) from error
     if problems := _golden_problems(images, outputs, floor, artifact):
         raise ArtifactError(f"{path} does not fit its model: {'; '.join(problems)}", fix=again)

@@ -39,9 +39,9 @@ def check_targets(targets: Iterable[Path], *, force: bool) -> None:
     existing = []
     for path in targets:
         with _explained_refusal(path):
-            if any(os.path.lexists(parent) and not parent.is_dir() for parent in path.parents):
+            if any(_is_there(parent) and not parent.is_dir() for parent in path.parents):
                 below_file.append(path)
-            elif os.path.lexists(path):
+            elif _is_there(path):
                 existing.append(path)
     if below_file:
         raise OutputError(
@@ -49,6 +49,10 @@ def check_targets(targets: Iterable[Path], *, force: bool) -> None:
         )
     if existing and not force:
         raise _already_there(existing)
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()  # raises where lexists would not, as for a name that is too long
 
 
 def _already_there(existing: Iterable[Path]) -> OutputError:
@@ -151,7 +155,8 @@ def _existing(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _made_parents(target: Path) -> Iterator[None]:
-    missing = [parent for parent in target.absolute().parents if not parent.exists()]
+    with _explained_refusal(target):
+        missing = [parent for parent in target.absolute().parents if not parent.exists()]
     try:
         with _explained_refusal(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +207,7 @@ def _clear_away(parent: Path) -> None:
             if path.name.startswith(ASIDE):
                 # An exchange happens under the lock that is held here, so whoever set this aside was killed.
                 target = parent / path.name.removeprefix(ASIDE)
-                if os.path.lexists(target):
+                if _is_there(target):
                     _discard(path)
                 else:
                     path.rename(target)
@@ -218,7 +223,7 @@ def _clear_away(parent: Path) -> None:
 def _publish(folder: Path, target: Path, *, force: bool) -> None:
     with _lock(target.parent):
         _clear_away(target.parent)
-        if not os.path.lexists(target):
+        if not _is_there(target):
             folder.rename(target)
             return
         if not force:  # another run was faster
@@ -228,7 +233,7 @@ def _publish(folder: Path, target: Path, *, force: bool) -> None:
             target.rename(aside)
             folder.rename(target)
         except BaseException:  # an interrupt too: what was there comes back
-            if os.path.lexists(aside) and not os.path.lexists(target):
+            if _is_there(aside) and not _is_there(target):
                 aside.rename(target)
             raise
         _discard(aside)
