@@ -331,6 +331,13 @@ def test_weights_that_the_graph_does_not_use_are_an_error(tmp_path, monkeypatch)
         write(tmp_path)
 
 
+def test_another_token_in_the_place_of_the_class_token_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(layers, "take_tokens", lambda tokens, start, count: tokens[:, start + 1 : start + 1 + count])
+
+    with pytest.raises(ExportError, match="expected Squeeze of Slice of Reshape for the first token"):
+        write(tmp_path)
+
+
 def test_positions_that_are_not_added_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(layers.PositionEmbedding, "call", lambda self, tokens, training=None: tokens * self.table)
 
