@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ from vit_deploy.preprocess import Preprocess
 SCHEMA = 1
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
+ESSENTIAL = "vit_deploy."  # what the keys of essentials begin with
 
 # What stands for the model in a bundle of each format; it names all model files that there can be.
 MODEL_FILES: Mapping[str, tuple[str, ...]] = {
@@ -165,7 +167,7 @@ class Artifact:
         manifest = self.to_dict()
         keys = ("format", "precision", "input", "output", "config", "preprocess", "labels", "weights_digest")
         kept = {key: manifest[key] for key in (*keys, "provenance", "producer")}
-        return {f"vit_deploy.{key}": json.dumps(value, sort_keys=True) for key, value in kept.items()}
+        return {f"{ESSENTIAL}{key}": json.dumps(value, sort_keys=True) for key, value in kept.items()}
 
 
 def write_manifest(artifact: Artifact) -> Artifact:
@@ -214,6 +216,29 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
     if check_digests and (problems := _file_problems(artifact)):
         raise ArtifactError(f"{directory} was changed: {'; '.join(problems)}", fix="copy or export the bundle again")
     return artifact
+
+
+def from_essentials(model: Path, essentials: Mapping[str, str]) -> Artifact:
+    """The inverse of `Artifact.essentials`: what a model file that has left its bundle says of itself.
+
+    Args:
+        model: the file, or the folder of a SavedModel.
+        essentials: texts from inside it; keys of others are left alone.
+
+    Raises:
+        ArtifactError: they are incomplete or have impossible values.
+    """
+    own = {key: text for key, text in essentials.items() if key.startswith(ESSENTIAL)}
+    try:
+        values = {key.removeprefix(ESSENTIAL): json.loads(text) for key, text in own.items()}
+        usual = MODEL_FILES.get(str(values["format"]), ("",))[0]
+        outside: dict[str, Any] = {"options": {}, "files": {}, "parent": None, "model": usual}
+        return dataclasses.replace(_from_dict(model.parent, values | outside), model=model.name)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        detail = f"missing {error}" if isinstance(error, KeyError) else getattr(error, "message", error)
+        raise ArtifactError(
+            f"what {model} says of itself is damaged: {detail}", fix="export the model again"
+        ) from error
 
 
 KINDS: Mapping[str, type] = {

@@ -1,0 +1,104 @@
+"""`vit-deploy inspect`: what is in a checkpoint, a model file or a bundle?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vit_deploy.cli.options import Json, Quiet, Verbose
+
+if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
+    from vit_deploy.artifact import Artifact
+    from vit_deploy.graph import Graph
+    from vit_deploy.inspection import Inspection
+
+
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(help="A bundle, an ONNX or TFLite file, a SavedModel, a checkpoint.", show_default=False)
+    ],
+    snippet: Annotated[
+        bool, typer.Option("--snippet", help="Print Python that runs it in its plain engine instead.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show config, size, operators, inputs and outputs, preprocessing and origin; nothing is run."""
+    from vit_deploy.cli.output import Output
+    from vit_deploy.inspection import inspect as run
+    from vit_deploy.inspection import snippet_of
+
+    out = Output("inspect", as_json=json, quiet=quiet)
+    with out.progress() as progress:
+        progress(f"reading {path}")
+        found = run(path)
+    record = found.to_dict()
+    if snippet:
+        record["snippet"] = snippet_of(found)
+        if not json:
+            print(record["snippet"], end="")
+            return 0
+    for note in found.notes:
+        out.note(note)
+    return out.finish([record], ok=True, columns=("of", str(path)), rows=_rows(found))
+
+
+def _rows(found: Inspection) -> list[tuple[str, str]]:
+    from vit_deploy.report import megabytes
+
+    rows = [("kind", f"{found.format} {found.kind}"), ("size", megabytes(found.bytes))]
+    if found.artifact is not None:
+        rows += [("precision", found.artifact.precision)]
+        rows += [("parameters", _scaled(found.num_parameters or 0))]
+        rows += [("MACs an image", _scaled(found.macs or 0)), *_said(found.artifact)]
+    if found.graph is not None:
+        rows += _held(found.graph)
+    # A file can say anything; to a terminal it may not.
+    return [(name, "".join(each if each.isprintable() else "?" for each in value)) for name, value in rows]
+
+
+def _scaled(count: int) -> str:
+    power = next((power for power in (9, 6, 3) if count >= 10**power), 0)
+    return f"{count / 10**power:.2f} {'kMG'[power // 3 - 1]}" if power else str(count)
+
+
+def _said(artifact: Artifact) -> list[tuple[str, str]]:
+    """What was recorded when the model was made."""
+    config, preprocess, spec = artifact.config.to_dict(), artifact.preprocess, artifact.input
+    size = "x".join(map(str, artifact.config.image_size))
+    resize = size if preprocess.resize is None else preprocess.resize
+    inside = "inside the model" if spec.preprocessing_inside else "to be done before"
+    shape = ", ".join("?" if side is None else str(side) for side in spec.shape)
+    rows = [
+        ("config", ", ".join(f"{name}={value}" for name, value in config.items())),
+        ("input", f"{spec.name} {spec.dtype} ({shape}) {spec.layout}"),
+        ("output", f"{artifact.config.output_name} {artifact.config.output_shape} an image"),
+        (
+            "preprocessing",
+            f"resize {resize} {preprocess.interpolation}{', crop ' + size if preprocess.crop else ''}; mean "
+            f"{preprocess.mean}, std {preprocess.std} of 0..1, {inside}",
+        ),
+        ("labels", f"{len(artifact.labels)}" + (f": {', '.join(artifact.labels[:3])} …" if artifact.labels else "")),
+        ("weights digest", artifact.weights_digest),
+    ]
+    rows += [
+        ("done to it", f"{step.action} {', '.join(f'{key}={value}' for key, value in step.facts.items())}".strip())
+        for step in artifact.provenance
+    ]
+    made = ", ".join(f"{name} {version}" for name, version in artifact.producer.items())
+    return [*rows, ("made with", made)] if made else rows
+
+
+def _held(graph: Graph) -> list[tuple[str, str]]:
+    """What the model file itself holds."""
+    operators = ", ".join(f"{count} {name}" for name, count in graph.operators.items())
+    return [
+        *(("graph input", str(each)) for each in graph.inputs),
+        *(("graph output", str(each)) for each in graph.outputs),
+        ("operators", f"{sum(graph.operators.values())} in all: {operators}"),
+        *((name, str(value)) for name, value in graph.facts.items()),
+        ("metadata", ", ".join(graph.metadata) or "none"),
+    ]

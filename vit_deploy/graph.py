@@ -1,0 +1,55 @@
+"""What does any model file say about its graph: inputs, outputs, operators, metadata?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or an output.
+
+    Args:
+        name: by which engines feed or ask for it.
+        dtype: by NumPy's name where it has one.
+        shape: a name or None where a side is dynamic; None where not even the rank is known.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+
+    def __str__(self) -> str:
+        sides = "of unknown rank" if self.shape is None else f"({', '.join(str(side or '?') for side in self.shape)})"
+        return f"{self.name} {self.dtype} {sides}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"name": self.name, "dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a model file says.
+
+    Args:
+        inputs: without the weights.
+        outputs: likewise.
+        operators: name to how often it is used, the most used first.
+        metadata: texts that travel in the file, by key.
+        facts: what only this format has, such as ONNX's opset.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    operators: Mapping[str, int]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+
+
+def counted(names: Iterable[str]) -> dict[str, int]:
+    """How often each name occurs, the most frequent first, equals by name."""
+    return dict(sorted(Counter(names).items(), key=lambda each: (-each[1], each[0])))

@@ -1,0 +1,167 @@
+"""What is in a checkpoint, a model file or a bundle, wherever it came from?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_deploy import cost, onnx_graph, savedmodel_graph, tflite_graph
+from vit_deploy.artifact import ESSENTIAL, MANIFEST, Artifact, InputSpec, describe, from_essentials, read_artifact
+from vit_deploy.errors import ArtifactError
+from vit_deploy.graph import Graph
+from vit_deploy.onnx_file import external_locations
+from vit_deploy.snippet import snippet
+from vit_deploy.tflite_file import IDENTIFIER
+
+BUNDLE, CHECKPOINT, MODEL = "bundle", "checkpoint", "model file"
+
+READERS: Mapping[str, Callable[[Path], Graph]] = {
+    "onnx": onnx_graph.read_graph,
+    "tflite": tflite_graph.read_graph,
+    "savedmodel": savedmodel_graph.read_graph,
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found at a path.
+
+    Args:
+        path: as it was given.
+        kind: "bundle", "checkpoint" or "model file".
+        format: "onnx", "tflite", "savedmodel"; of a checkpoint its suffix, "keras" or "safetensors".
+        bytes: of the model files.
+        artifact: what the manifest, the checkpoint, or the model file itself says; None for a foreign file.
+        graph: what the model file holds; None for a checkpoint.
+        notes: what is odd, in words.
+    """
+
+    path: Path
+    kind: str
+    format: str
+    bytes: int
+    artifact: Artifact | None
+    graph: Graph | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Of the recorded config."""
+        return None if self.artifact is None else cost.num_parameters(self.artifact.config)
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates for one image, of the recorded config."""
+        return None if self.artifact is None else cost.macs(self.artifact.config)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; what is not recorded is null."""
+        said, graph = self.artifact, self.graph
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "format": self.format,
+            "precision": None if said is None else said.precision,
+            "bytes": self.bytes,
+            "parameters": self.num_parameters,
+            "macs": self.macs,
+            "config": None if said is None else said.config.to_dict(),
+            "input": None if said is None else said.input.to_dict(),
+            "output": None if said is None else said.to_dict()["output"],
+            "preprocess": None if said is None else said.preprocess.to_dict(),
+            "labels": None if said is None else len(said.labels),
+            "weights_digest": None if said is None else said.weights_digest,
+            "provenance": None if said is None else [step.to_dict() for step in said.provenance],
+            "producer": None if said is None else dict(said.producer),
+            "inputs": None if graph is None else [each.to_dict() for each in graph.inputs],
+            "outputs": None if graph is None else [each.to_dict() for each in graph.outputs],
+            "operators": None if graph is None else dict(graph.operators),
+            "facts": None if graph is None else dict(graph.facts),
+            "metadata": None if graph is None else dict(graph.metadata),
+            "notes": list(self.notes),
+        }
+
+
+def inspect(path: Path) -> Inspection:
+    """Look at a bundle, a model file of any origin, or a checkpoint, without running any of it.
+
+    Raises:
+        ArtifactError: nothing is there, a damaged model file, or a bundle that was changed.
+        CheckpointError: a file that is neither a model file nor a checkpoint, or a damaged one.
+        MissingEngineError: a checkpoint whose library is not installed.
+    """
+    if not path.exists():
+        raise ArtifactError(f"there is nothing at {path}", fix="check the path")
+    if path.name == MANIFEST or (path / MANIFEST).is_file():
+        artifact = read_artifact(path)
+        graph = READERS[artifact.format](artifact.model_path)
+        return Inspection(path, BUNDLE, artifact.format, artifact.model_bytes, artifact, graph)
+    format = _format(path)
+    return _checkpoint(path) if format is None else _model_file(path, format)
+
+
+def snippet_of(found: Inspection) -> str:
+    """Python that runs it in its plain engine; see `vit_deploy.snippet`.
+
+    Raises:
+        ArtifactError: its preprocessing is not recorded, or it is a checkpoint.
+    """
+    if found.artifact is None:
+        raise ArtifactError(
+            f"{found.path} does not say how an image becomes its input",
+            fix="give an artifact made by vit-deploy export",
+        )
+    return snippet(found.artifact)
+
+
+def _format(path: Path) -> str | None:
+    """By what is there; names only decide where the content cannot. None is a checkpoint."""
+    if path.is_dir():
+        return "savedmodel" if (path / savedmodel_graph.FILE).is_file() else None
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}", fix="check its permissions") from error
+    if start[4:8] == IDENTIFIER or path.suffix == ".tflite":
+        return "tflite"
+    return "onnx" if path.suffix == ".onnx" else None
+
+
+def _model_file(path: Path, format: str) -> Inspection:
+    graph = READERS[format](path)
+    ours = any(key.startswith(ESSENTIAL) for key in graph.metadata)
+    artifact = from_essentials(path, graph.metadata) if ours else None
+    beside, notes = _beside(path) if format == "onnx" else ([], [])
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path, *beside]
+    if artifact is None:
+        notes = [*notes, "not made by vit-deploy: config, preprocessing and labels are not recorded in it"]
+    size = sum(file.stat().st_size for file in files)
+    return Inspection(path, MODEL, format, size, artifact, graph, tuple(notes))
+
+
+def _beside(path: Path) -> tuple[list[Path], list[str]]:
+    """The files that hold weights of an ONNX file, and what is wrong with them."""
+    found, notes = [], []
+    for name in sorted(external_locations(path)):
+        file = path.parent / name
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            notes.append(f"its weights are in {name}, outside its folder: engines refuse that")
+        elif not file.is_file():
+            notes.append(f"its weights are in {name}, which is missing: copy it too")
+        else:
+            found.append(file)
+    return found, notes
+
+
+def _checkpoint(path: Path) -> Inspection:
+    from vit_deploy import checkpoints
+
+    checkpoint = checkpoints.load(path)
+    config = checkpoint.config
+    spec = InputSpec(shape=(None, *config.image_size, config.channels))
+    format = path.suffix.removeprefix(".")
+    artifact = describe(checkpoint, path.parent, format=format, precision="fp32", input=spec, model=path.name)
+    return Inspection(path, CHECKPOINT, format, path.stat().st_size, artifact, None)
