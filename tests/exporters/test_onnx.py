@@ -221,8 +221,9 @@ def test_a_fixed_batch_leaves_no_shape_to_compute(tmp_path):
     assert operators(model)["Shape"] == 0
 
 
-def test_initializers_are_the_weights_under_their_canonical_names_even_equal_ones(tmp_path):
-    checkpoint = trained()
+@pytest.mark.parametrize("norm", ["layer_norm", "dynamic_tanh", "band_rms"])
+def test_initializers_are_the_weights_under_their_canonical_names_even_equal_ones(norm, tmp_path):
+    checkpoint = trained(normalization_type=norm)
     equal = {name: np.zeros_like(weight) for name, weight in checkpoint.weights.items()}
     for weights in (checkpoint.weights, equal):
         artifact = exported(OnnxExporter(), dataclasses.replace(checkpoint, weights=weights), tmp_path, ExportOptions())

@@ -49,7 +49,7 @@ def write_model(
     Raises:
         OSError: the disk is full.
     """
-    arrays = {name: np.ascontiguousarray(weight, dtype="<f4") for name, weight in weights.items()}
+    arrays = {name: np.asarray(weight, dtype="<f4", order="C") for name, weight in weights.items()}
     if sum(array.nbytes for array in arrays.values()) >= external_limit:
         pieces = list(_written_beside(path.with_name(path.name + ".data"), arrays))
     else:
