@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +76,17 @@ def make_checkpoint() -> MakeCheckpoint:
         return Checkpoint(config, weights, Preprocess.for_channels(config.channels))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def bundles(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A proven bundle of each format, not to be changed; copy one to damage it."""
+    from vit_deploy.exporters.stage import PRECISIONS, export, plan
+
+    jobs, _ = plan(list(PRECISIONS), ["fp32"])
+    results = export(make_checkpoint(), tmp_path_factory.mktemp("bundles"), jobs)
+    assert all(result.published for result in results)
+    return {result.artifact.format: result.artifact.directory for result in results}
 
 
 @pytest.fixture(scope="session")

@@ -202,7 +202,7 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError(f"it holds a {type(values).__name__}, expected an object")
-        if values.get("schema") != SCHEMA:
+        if not is_count(values.get("schema")) or values["schema"] != SCHEMA:
             raise ArtifactError(
                 f"{path} has schema {values.get('schema')!r}, this version reads {SCHEMA}",
                 fix="export the model again, or use the version of vit-deploy that wrote it",
