@@ -145,6 +145,10 @@ WEIGHT_CHANGES: dict[str, tuple[Callable[[Any], None], tuple[str, ...]]] = {
     "enormous": (enormous, (f"{KERNEL} declares the shape (1099511627776, 1099511627776)",)),
     "another file": (linked, (f"{KERNEL} is a link to elsewhere, which is not followed",)),
     "another name": (soft_linked, (f"{KERNEL} is a link to elsewhere",)),
+    "twice": (
+        lambda file: file.create_dataset("norm/vars/scale", data=np.ones(12, np.float32)),
+        ("norm.scale is there twice: ", "layers/norm/vars/scale"),
+    ),
     "a loop": (looped, ("or a loop",)),
     "virtual": (virtual, (f"{KERNEL} takes its values from another file",)),
     "external": (external, (f"{KERNEL} takes its values from another file",)),
@@ -192,6 +196,7 @@ CONFIG_CHANGES = {
     "a billion layers": (b'"num_layers": 3', b'"num_layers": 1000000000', "its config says 1000000000 layers"),
     "a huge number": (b'"mlp_dim": 20', b'"mlp_dim": 1' + 5000 * b"0", "config.json is not valid JSON"),
     "labels that do not fit": (b'"labels": []', b'"labels": ["a"]', "1 labels for 5 classes"),
+    "labels that are a text": (b'"labels": []', b'"labels": "abcde"', "damaged: expected a list, found str"),
     "provenance of another kind": (b'"provenance": [', b'"provenance": [3, ', "the config of its ViT is damaged"),
     "a class by another name": (b'"vit_deploy>ViT"', b'"os>system"', "it holds a os>system, which is not a ViT"),
     "no class": (b'"registered_name": "vit_deploy>ViT"', b'"registered_name": null', "it holds a ViT, which is not"),
@@ -242,6 +247,10 @@ ARCHIVES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda data: zipped(members(data) | {WEIGHTS: bytes(50_000_000)}, zipfile.ZIP_DEFLATED),
         "model.weights.h5 expands from",
     ),
+    "packed in another way": (
+        lambda data: zipped(members(data), zipfile.ZIP_LZMA),
+        "model.weights.h5 is compressed by method 14",
+    ),
     "a size that lies": (lying_size, "model.weights.h5 expands from"),
     "weights that are none": (lambda data: zipped(members(data) | {WEIGHTS: b"text"}), "its HDF5 file cannot be read"),
     "weights cut short": (
@@ -268,7 +277,8 @@ def test_a_keras_file_that_was_cut_is_refused(
     sound: bytes, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "cut.keras"
-    refused(path, sound[: data.draw(st.integers(0, len(sound) - 1))])
+    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(sound))] * 2).filter(lambda pair: pair[0] != pair[1])))
+    refused(path, data.draw(st.sampled_from([sound[:start], sound[:start] + sound[end:]])))
 
 
 @settings(max_examples=80, deadline=None)

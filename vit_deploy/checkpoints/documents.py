@@ -30,6 +30,17 @@ def parse_json(text: bytes | str, name: str) -> dict[str, Any]:
     return value
 
 
+def as_list(value: object) -> list[Any]:
+    """`value`, if it is a list; a text would pass for one of letters.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, found {type(value).__name__}")
+    return value
+
+
 def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from vit_deploy.checkpoints.documents import parse_json
 from vit_deploy.checkpoints.floats import widened
 from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32
@@ -52,8 +51,6 @@ class H5Tensors:
         self.path = path
         self.container = container
         self.documents = dict(documents)
-        if "model_config" in file.attrs:
-            self.documents["model_config"] = parse_json(file.attrs["model_config"], "model_config")
         self._datasets = dict(_datasets(file))
 
     def names(self) -> Iterable[str]:
@@ -71,13 +68,13 @@ class H5Tensors:
     def read(self, name: str) -> Float32:
         """One dataset as float32; bfloat16 is what Keras stores as two opaque bytes."""
         dataset = self._datasets[name]
-        kind, stored_bytes = dataset.dtype, dataset.id.get_storage_size()
-        if stored_bytes < dataset.nbytes:
-            raise CheckpointError(
-                f"{name} declares {dataset.nbytes} bytes and stores {stored_bytes}",
-                fix="save the weights without compression, or get the file again if it was not compressed",
-            )
         with _explained(name):
+            kind, stored_bytes = dataset.dtype, dataset.id.get_storage_size()
+            if stored_bytes < dataset.nbytes:
+                raise CheckpointError(
+                    f"{name} declares {dataset.nbytes} bytes and stores {stored_bytes}",
+                    fix="save the weights without compression, or get the file again if it was not compressed",
+                )
             if kind.kind == "V" and kind.itemsize == 2 and kind.names is None:
                 return widened(np.asarray(dataset[()]).view(np.uint16))
             if kind.kind != "f" or kind.itemsize > 8:

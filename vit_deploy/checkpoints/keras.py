@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.checkpoints.documents import explained
+from vit_deploy.checkpoints.documents import as_list, explained
 from vit_deploy.checkpoints.folding import HOUSES, REGISTERED, fold
 from vit_deploy.checkpoints.source import TensorFile, gather, settled_config
 from vit_deploy.config import ViTConfig
@@ -77,12 +77,18 @@ class KerasWeightsSource:
 
 def canonical_names(keys: Iterable[str], prefix: str) -> dict[str, str]:
     """Canonical name to the path in the file, for the ViT whose paths begin with `prefix`."""
-    names = {}
+    names: dict[str, str] = {}
     for key in keys:
         parts = key.removeprefix(prefix).split("/")
         if key.startswith(prefix) and not STATES & set(parts):
-            names[".".join(_renamed(part) for part in parts if part not in LISTS and part != "vars")] = key
+            _put(names, ".".join(_renamed(part) for part in parts if part not in LISTS and part != "vars"), key)
     return names
+
+
+def _put(names: dict[str, str], name: str, key: str) -> None:
+    if name in names:
+        raise CheckpointError(f"{name} is there twice: {names[name]} and {key}", fix="save the model anew")
+    names[name] = key
 
 
 def _renamed(part: str) -> str:
@@ -109,8 +115,8 @@ def _described(document: Mapping[str, Any]) -> _Described:
         return _Described(
             config,
             Preprocess.from_dict(preprocess) if preprocess else Preprocess.for_channels(config.channels),
-            tuple(map(str, values.get("labels", ()))),
-            tuple(map(Step.from_dict, values.get("provenance", ()))),
+            tuple(map(str, as_list(values.get("labels", [])))),
+            tuple(map(Step.from_dict, as_list(values.get("provenance", [])))),
         )
 
 
@@ -131,7 +137,7 @@ def _under_new_head(file: TensorFile, document: Mapping[str, Any], given: ViTCon
     names = canonical_names(file.names(), VIT_PREFIX)
     for key in file.names():
         if not key.startswith(VIT_PREFIX) and not STATES & set(key.split("/")):
-            names[HEAD.get(key, key)] = key
+            _put(names, HEAD.get(key, key), key)
     weights = gather(file, names, config)
     kernel = weights.get("head.kernel")
     # Only a kernel that was really read says that there are so many classes.

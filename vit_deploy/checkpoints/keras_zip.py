@@ -51,6 +51,8 @@ def open_keras(path: Path) -> Iterator[H5Tensors]:
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     infos = archive.infolist()
+    if any(info.header_offset < 0 for info in infos):  # counted from the directory, which comes last
+        raise zipfile.BadZipFile("bytes are missing in front of its directory")
     names = Counter(info.filename for info in infos)
     problems = [f"it has no {name}" for name in (CONFIG, WEIGHTS) if name not in names]
     problems += [f"{name} is there {count} times" for name, count in names.items() if count > 1]
@@ -60,6 +62,8 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             problems.append(f"{info.filename} lies outside")
         if info.flag_bits & ENCRYPTED:
             problems.append(f"{info.filename} is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            problems.append(f"{info.filename} is compressed by method {info.compress_type}")
         if info.file_size > max(CHUNK_BYTES, MAX_EXPANSION * info.compress_size):
             problems.append(f"{info.filename} expands from {info.compress_size} to {info.file_size} bytes")
     if problems:

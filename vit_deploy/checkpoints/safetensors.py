@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.checkpoints.documents import explained, parse_json
+from vit_deploy.checkpoints.documents import as_list, explained, parse_json
 from vit_deploy.checkpoints.safetensors_file import write_safetensors
 from vit_deploy.checkpoints.source import TensorFile, gather, settled_config
 from vit_deploy.config import ViTConfig
@@ -41,8 +41,8 @@ class SafetensorsSource:
         with explained("its metadata"):
             settled = settled_config(ViTConfig.from_dict(parse_json(texts["config"], "its config")), config)
             preprocess = Preprocess.from_dict(parse_json(texts["preprocess"], "its preprocess"))
-            labels = tuple(map(str, _list(texts["labels"])))
-            provenance = tuple(map(Step.from_dict, _list(texts["provenance"])))
+            labels = tuple(map(str, as_list(json.loads(texts["labels"]))))
+            provenance = tuple(map(Step.from_dict, as_list(json.loads(texts["provenance"]))))
             recorded = texts["weights_digest"]
         checkpoint = Checkpoint(settled, _weights(file, settled), preprocess, labels, provenance)
         if _as_written(file) and (found := checkpoint.digest()) != recorded:
@@ -55,13 +55,6 @@ class SafetensorsSource:
 
 def _weights(file: TensorFile, config: ViTConfig) -> dict[str, Any]:
     return gather(file, {name: name for name in file.names()}, config)
-
-
-def _list(text: str) -> list[Any]:
-    value = json.loads(text)
-    if not isinstance(value, list):
-        raise TypeError(f"expected a list, found {type(value).__name__}")
-    return value
 
 
 def _as_written(file: TensorFile) -> bool:
