@@ -1,0 +1,167 @@
+"""What has to change in a checkpoint so that it takes images, or patches, of another size?
+
+The position table, the patch kernel and the recorded resize of the preprocessing; nothing else depends on the size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+import numpy as np
+
+from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.config import ViTConfig, did_you_mean
+from vit_deploy.errors import ConfigError
+from vit_deploy.preprocess import Preprocess
+from vit_deploy.resampling import (
+    Filter,
+    Float32,
+    bicubic,
+    bicubic_antialias,
+    bicubic_dinov2,
+    bilinear,
+    bilinear_aligned,
+    resample,
+    resample_kernel,
+)
+
+Size = tuple[int, int]
+
+
+class Convention(StrEnum):
+    """Whose way of resampling; `dinov2` has one of its own for models with register tokens."""
+
+    TIMM = "timm"
+    HUGGINGFACE = "huggingface"
+    GOOGLE = "google"
+    DINOV2 = "dinov2"
+    DINOV2_REGISTERS = "dinov2-registers"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a convention resamples with.
+
+    Args:
+        positions: of the grid of the position table.
+        patches: that images are resized with, which the patch kernel is resized against.
+    """
+
+    positions: Filter
+    patches: Filter
+
+
+# Where the original program resizes no patches, FlexiViT's own bilinear stands in.
+FILTERS: Mapping[Convention, Filters] = MappingProxyType(
+    {
+        Convention.TIMM: Filters(bicubic_antialias, bicubic_antialias),
+        Convention.HUGGINGFACE: Filters(bicubic, bilinear),
+        Convention.GOOGLE: Filters(bilinear_aligned, bilinear),
+        Convention.DINOV2: Filters(bicubic_dinov2, bilinear),
+        Convention.DINOV2_REGISTERS: Filters(bicubic_antialias, bilinear),
+    }
+)
+
+DEFAULT = Convention.TIMM  # of models that come from no other program, our own among them
+
+
+def resize(
+    checkpoint: Checkpoint,
+    image_size: Size | None = None,
+    patch_size: Size | None = None,
+    like: str | None = None,
+) -> Checkpoint:
+    """The same model for images and patches of other sizes.
+
+    Args:
+        checkpoint: is not changed; the weights that stay are shared.
+        image_size: (height, width) in pixels; None keeps it.
+        patch_size: (height, width) in pixels; None keeps it.
+        like: the convention, by name; None follows `convention_of`.
+
+    Returns:
+        A checkpoint whose provenance has a step `resize` with sizes, convention and the digest before; the checkpoint
+        itself where both sizes are what they were.
+
+    Raises:
+        ConfigError: an image that is not a multiple of its patch, or an unknown convention.
+    """
+    convention = convention_of(checkpoint, like)
+    old = checkpoint.config
+    new = old.replace(image_size=image_size or old.image_size, patch_size=patch_size or old.patch_size)
+    if new == old:
+        return checkpoint
+    filters = FILTERS[convention]
+    prefix = old.num_prefix_tokens
+    changed = {
+        "pos_embed.table": resized_positions(
+            checkpoint.weights["pos_embed.table"], old.grid, new.grid, filters.positions, prefix
+        ),
+        "patch_embed.kernel": resample_kernel(
+            checkpoint.weights["patch_embed.kernel"], new.patch_size, filters.patches
+        ),
+    }
+    facts = {"from": sizes(old), "to": sizes(new), "convention": str(convention), "digest_before": checkpoint.digest()}
+    return dataclasses.replace(
+        checkpoint,
+        config=new,
+        weights={**checkpoint.weights, **changed},
+        preprocess=resized_preprocess(checkpoint.preprocess, old.image_size, new.image_size),
+        provenance=(*checkpoint.provenance, Step("resize", facts)),
+    )
+
+
+def convention_of(checkpoint: Checkpoint, like: str | None = None) -> Convention:
+    """The convention that was asked for, else that of the program the checkpoint came from, else timm's.
+
+    The program is the fact `family` of the last step in the provenance that has one. A model of DINOv2 with more
+    prefix tokens than the class token has registers, and DINOv2 resamples those models in another way.
+
+    Raises:
+        ConfigError: `like` is no convention.
+    """
+    if like is not None and like not in list(Convention):
+        raise ConfigError(f"unknown convention {like!r}", fix=did_you_mean(like, Convention))
+    families = [step.facts.get("family") for step in checkpoint.provenance]
+    known = [family for family in families if family in list(Convention)]
+    convention = Convention(like or (known[-1] if known else DEFAULT))
+    has_registers = checkpoint.config.num_prefix_tokens > 1
+    return Convention.DINOV2_REGISTERS if convention is Convention.DINOV2 and has_registers else convention
+
+
+def resized_positions(table: Float32, old: Size, new: Size, kind: Filter, prefix: int) -> Float32:
+    """A position table `(tokens, dim)` for another grid; its first `prefix` rows belong to no patch and stay."""
+    grid = table[prefix:].reshape(*old, -1)
+    patches = resample(grid, new, kind).reshape(-1, table.shape[1])
+    return np.concatenate([table[:prefix], patches])
+
+
+def resized_preprocess(preprocess: Preprocess, old: Size, new: Size) -> Preprocess:
+    """The recorded resize, scaled as the input is.
+
+    A shorter edge has only one scale: where the sides' differ, the larger one before a crop, so that what is cut out
+    lies within the image if it did before, and without a crop the scale of the shorter side, which it stands for.
+    """
+    scales = [after / before for before, after in zip(old, new, strict=True)]
+    match preprocess.resize:
+        case None:
+            return preprocess
+        case (height, width):
+            sides = (_pixels(height * scales[0]), _pixels(width * scales[1]))
+            return dataclasses.replace(preprocess, resize=sides)
+        case edge:
+            scale = max(scales) if preprocess.crop else min(new) / min(old)
+            return dataclasses.replace(preprocess, resize=_pixels(edge * scale))
+
+
+def _pixels(length: float) -> int:
+    return max(1, round(length))
+
+
+def sizes(config: ViTConfig) -> dict[str, list[int]]:
+    """Image and patch size in plain JSON values."""
+    return {"image_size": list(config.image_size), "patch_size": list(config.patch_size)}
