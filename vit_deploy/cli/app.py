@@ -10,6 +10,7 @@ from vit_deploy import __version__
 from vit_deploy.cli.bench import bench
 from vit_deploy.cli.build import build
 from vit_deploy.cli.convert import convert
+from vit_deploy.cli.doctor import doctor
 from vit_deploy.cli.export import export
 from vit_deploy.cli.inspect import inspect
 from vit_deploy.cli.verify import verify
@@ -22,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (build, convert, export, verify, bench, inspect):
+for command in (build, convert, export, verify, bench, inspect, doctor):
     app.command()(command)
 
 

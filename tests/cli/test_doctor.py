@@ -1,0 +1,200 @@
+"""The doctor names what is here, what is missing, and what gets in each other's way, each with its fix."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import vit_deploy
+from vit_deploy import diagnosis
+from vit_deploy.cli import run
+from vit_deploy.diagnosis import ENGINES, Conflict, conflicts, cpu_features
+from vit_deploy.distributions import Distribution, installed, parse_requirement
+
+PYTHON = (3, 11)
+ROOT = Path(vit_deploy.__file__).parent.parent
+CUDA_12 = ['nvidia-cuda-runtime-cu12<13.0,>=12.5.82; extra == "and-cuda"', 'nvidia-cudnn-cu12>=9; extra == "and-cuda"']
+CUDA_13 = ['nvidia-cuda-runtime~=13.0; extra == "cuda"', 'nvidia-cudnn-cu13~=9.0; extra == "cudnn"']
+
+
+def environment(**versions: str | tuple[str, list[str]]) -> dict[str, Distribution]:
+    """Faked distributions: a version, or a version and what it requires."""
+    found = {}
+    for key, value in versions.items():
+        version, requires = value if isinstance(value, tuple) else (value, [])
+        each = Distribution.declaring(key, version, requires)
+        found[each.name] = each
+    return found
+
+
+def found_in(here: dict[str, Distribution], variables: dict[str, str] | None = None) -> list[Conflict]:
+    return list(conflicts(here, variables or {}, PYTHON))
+
+
+def test_a_sound_environment_has_no_conflict():
+    here = environment(
+        onnxruntime="1.32.0",
+        tensorflow_cpu=("2.21.0", ["protobuf<8.0.0,>=6.31.1", "keras>=3.12.0", *CUDA_12]),
+        keras="3.15.1",
+        tf_keras=("2.21.0", ["tensorflow<2.22,>=2.21"]),
+        protobuf="7.36.2",
+    )
+    assert found_in(here) == []
+    assert found_in({}) == []
+
+
+def test_both_onnxruntimes_are_a_conflict_whose_fix_removes_both():
+    (conflict,) = found_in(environment(onnxruntime="1.32.0", onnxruntime_gpu="1.31.1"))
+    assert "onnxruntime and onnxruntime-gpu are installed together" in conflict.problem
+    assert conflict.fix == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+
+
+def test_both_tensorflows_are_a_conflict():
+    (conflict,) = found_in(environment(tensorflow="2.21.0", tensorflow_cpu="2.21.0"))
+    assert "write over each other's files" in conflict.problem
+    assert conflict.fix == "pip uninstall -y tensorflow tensorflow-cpu && pip install tensorflow"
+
+
+def test_two_cudas_in_one_environment_are_a_conflict():
+    gpu = {"onnxruntime_gpu": ("1.31.1", CUDA_13), "tensorflow": ("2.21.0", CUDA_12)}
+    (conflict,) = found_in(environment(**gpu, nvidia_cuda_runtime_cu12="12.9.79", nvidia_cuda_runtime="13.0.48"))
+    assert "onnxruntime-gpu 1.31.1 is made for CUDA 13 and tensorflow 2.21.0 for CUDA 12" in conflict.problem
+    assert "vit-deploy[gpu-tf]" in conflict.fix
+    assert found_in(environment(**gpu)) == [], "TensorFlow without its CUDA libraries only uses the CPU"
+    same = {**gpu, "onnxruntime_gpu": ("1.22.0", ['nvidia-cuda-runtime-cu12~=12.0; extra == "cuda"'])}
+    assert found_in(environment(**same, nvidia_cuda_runtime_cu12="12.9.79")) == []
+
+
+def test_keras_2_is_a_conflict_and_tf_keras_beside_keras_3_is_none():
+    (conflict,) = found_in(environment(keras="2.15.0"))
+    assert "keras 2.15.0 is installed, and vit-deploy is written for Keras 3" in conflict.problem
+    assert "tf_keras" in conflict.fix
+    assert found_in(environment(keras="3.15.1", tf_keras="2.21.0")) == []
+
+
+def test_the_variable_that_brings_keras_2_back_is_a_conflict():
+    (conflict,) = found_in(environment(keras="3.15.1"), {"TF_USE_LEGACY_KERAS": "1"})
+    assert conflict.fix == "unset TF_USE_LEGACY_KERAS"
+    assert found_in(environment(keras="3.15.1"), {"TF_USE_LEGACY_KERAS": "0"}) == []
+
+
+@pytest.mark.parametrize(("version", "wrong"), [("5.29.1", True), ("6.31.1", False), ("7.0", False), ("8.0.0", True)])
+def test_a_protobuf_that_an_engine_cannot_use_is_a_conflict(version, wrong):
+    here = environment(tensorflow=("2.21.0", ["protobuf<8.0.0,>=6.31.1"]), protobuf=version)
+    expected = f"tensorflow 2.21.0 needs protobuf<8.0.0,>=6.31.1, and protobuf {version} is installed"
+    assert [conflict.problem for conflict in found_in(here)] == ([expected] if wrong else [])
+
+
+def test_keras_2_for_another_tensorflow_is_a_conflict_also_with_tensorflow_cpu():
+    (conflict,) = found_in(environment(tensorflow_cpu="2.21.0", tf_keras=("2.19.0", ["tensorflow<2.20,>=2.19"])))
+    assert "tf-keras 2.19.0 needs tensorflow<2.20,>=2.19, and tensorflow 2.21.0 is installed" in conflict.problem
+
+
+def test_an_old_python_is_a_conflict():
+    (conflict,) = conflicts({}, {}, (3, 9))
+    assert "this is Python 3.9, and vit-deploy needs 3.11" in conflict.problem
+
+
+@pytest.mark.parametrize(
+    ("clause", "admitted", "refused"),
+    [
+        (">=2,<3", ["2", "2.0.1", "2.99"], ["1.9", "3.0.0"]),
+        ("~=1.4.2", ["1.4.2", "1.4.9"], ["1.4.1", "1.5.0"]),
+        ("~=1.4", ["1.4", "1.9"], ["2.0", "1.3"]),
+        ("==2.1.*", ["2.1", "2.1.7"], ["2.2"]),
+        ("==2.1", ["2.1.0"], ["2.1.1"]),
+        ("!=4.21.0,>=3", ["4.21.1", "3"], ["4.21.0", "2"]),
+        (">1.0", ["1.0.1"], ["1.0", "1.0.0"]),
+        ("<=1.10", ["1.9", "1.10.0", "1.10.0+cpu"], ["1.11"]),
+    ],
+)
+def test_versions_are_compared_as_pip_does(clause, admitted, refused):
+    requirement = parse_requirement(f"some_Name[extra] {clause}; python_version > '3'")
+    assert requirement.name == "some-name"
+    assert requirement.marker == "python_version > '3'"
+    assert all(requirement.admits(version) for version in admitted)
+    assert not any(requirement.admits(version) for version in refused)
+
+
+def test_what_is_installed_here_is_found():
+    here = installed()
+    assert here["numpy"].version == metadata.version("numpy")
+    assert "tensorflow-cpu" in here or "tensorflow" in here or "onnxruntime" in here
+
+
+def test_every_engines_extra_installs_it():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for engine in ENGINES:
+        if engine.extra:
+            names = {parse_requirement(text).name for text in extras[engine.extra]}
+            assert names & set(engine.distributions), engine.name
+
+
+def test_features_are_told_by_the_kernels_names(tmp_path):
+    (tmp_path / "proc").mkdir()
+    cpuinfo = tmp_path / "proc/cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx_vnni amx_tile\n\nprocessor\t: 1\nflags\t\t: fpu\n")
+    features = cpu_features(tmp_path, "x86_64")
+    assert {name for name, there in features.items() if there} == {"AVX2", "VNNI", "AMX"}
+    assert features["AVX512"] is False
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n")
+    features = cpu_features(tmp_path, "aarch64")
+    assert {name for name, there in features.items() if there} == {"NEON", "dotprod", "I8MM"}
+    assert cpu_features(tmp_path / "elsewhere") == {}
+
+
+def test_the_report_is_one_document_and_a_conflict_exits_with_1(monkeypatch, capfd):
+    assert run(["doctor", "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert (document["schema"], document["command"], document["ok"]) == (1, "doctor", True)
+    (found,) = document["results"]
+    assert "CPUExecutionProvider" in found["providers"]
+    assert {each["name"] for each in found["engines"]} == {engine.name for engine in ENGINES}
+    assert next(each for each in found["engines"] if each["name"] == "keras")["installed"]["keras"]
+
+    monkeypatch.setattr(diagnosis, "installed", lambda: environment(tensorflow="2.21.0", tensorflow_cpu="2.21.0"))
+    assert run(["doctor", "--json"]) == 1
+    document = json.loads(capfd.readouterr().out)
+    assert not document["ok"]
+    assert "pip uninstall -y tensorflow tensorflow-cpu" in document["results"][0]["conflicts"][0]["fix"]
+    assert document["results"][0]["providers"] is None
+    assert run(["doctor"]) == 1
+    printed = capfd.readouterr().out
+    assert re.search(r'onnxruntime +missing -> pip install "vit-deploy\[onnx\]"', printed)
+    assert "fix: pip uninstall" in printed
+
+
+def test_an_engine_that_cannot_be_imported_is_a_conflict(monkeypatch):
+    monkeypatch.setattr(diagnosis, "installed", lambda: environment(onnxruntime="1.32.0"))
+    monkeypatch.setattr(diagnosis, "_asked", lambda program: (None, "ImportError: no kernel"))
+    (conflict,) = diagnosis.diagnose().conflicts
+    assert conflict.problem == "onnxruntime is installed and cannot be imported: ImportError: no kernel"
+    assert conflict.fix == "pip uninstall -y onnxruntime && pip install onnxruntime"
+
+
+def test_a_gpu_package_without_cuda_was_written_over(monkeypatch):
+    monkeypatch.setattr(diagnosis, "installed", lambda: environment(onnxruntime_gpu="1.31.1"))
+    monkeypatch.setattr(diagnosis, "_asked", lambda program: (("CPUExecutionProvider",), ""))
+    (conflict,) = diagnosis.diagnose().conflicts
+    assert "has no CUDA" in conflict.problem
+
+
+def test_the_doctor_imports_no_engine_itself():
+    program = """
+import sys
+from vit_deploy.cli import run
+run(["doctor", "--json"])
+print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stderr.splitlines()[-1].split())
+    assert "vit_deploy" in imported
+    assert not imported & {"onnxruntime", "tensorflow", "keras", "ai_edge_litert", "PIL"}

@@ -1,0 +1,285 @@
+"""Which engines are here, what can they use, and what gets in each other's way?"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.distributions import Installed, installed, outside_range
+from vit_deploy.host import ROOT, Host, read_host
+
+PATIENCE_S = 120  # for an engine to be imported in a process of its own
+OLDEST_PYTHON = (3, 11)
+OLDEST_KERAS = 3
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A library that some command can use.
+
+    Args:
+        name: by which it is known.
+        extra: of this package that installs it; empty where it is installed by its own name.
+        distributions: any of which brings it; the first is the usual one.
+    """
+
+    name: str
+    extra: str
+    distributions: tuple[str, ...]
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f'pip install "vit-deploy[{self.extra}]"' if self.extra else f"pip install {self.distributions[0]}"
+
+    def found(self, here: Installed) -> dict[str, str]:
+        """Version of each of its distributions that is installed."""
+        return {name: here[name].version for name in self.distributions if name in here}
+
+
+ONNX_RUNTIMES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
+)
+TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tf-nightly", "tf-nightly-cpu")
+ENGINES = (
+    Engine("onnxruntime", "onnx", ONNX_RUNTIMES),
+    Engine("ai-edge-litert", "litert", ("ai-edge-litert",)),
+    Engine("tensorflow", "cpu", TENSORFLOWS),
+    Engine("keras", "cpu", ("keras",)),
+    Engine("tf2onnx", "cpu", ("tf2onnx",)),
+    Engine("onnx", "cpu", ("onnx",)),
+    Engine("onnxscript", "cpu", ("onnxscript",)),
+    Engine("openvino", "", ("openvino",)),
+    Engine("tensorflow-model-optimization", "compress", ("tensorflow-model-optimization",)),
+    Engine("pillow", "cpu", ("pillow",)),
+    Engine("torch", "peers", ("torch",)),
+    Engine("timm", "peers", ("timm",)),
+    Engine("transformers", "peers", ("transformers",)),
+)
+# Whose requirements have to be met for the engines to work together.
+CHECKED = (*(name for engine in ENGINES for name in engine.distributions), "tf-keras", "h5py", "onnx-ir", "vit-deploy")
+
+# What the kernels of the engines look for, by the kernel's own names for it: any of them will do.
+FEATURES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "x86": {
+        "AVX2": ("avx2",),
+        "FMA": ("fma",),
+        "AVX512": ("avx512f",),
+        "VNNI": ("avx512_vnni", "avx_vnni"),
+        "AVX512-BF16": ("avx512_bf16",),
+        "AVX512-FP16": ("avx512_fp16",),
+        "AMX": ("amx_tile",),
+    },
+    "arm": {
+        "NEON": ("asimd", "neon"),
+        "FP16": ("asimdhp",),
+        "dotprod": ("asimddp",),
+        "I8MM": ("i8mm",),
+        "BF16": ("bf16",),
+        "SVE": ("sve",),
+        "SME": ("sme",),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Something that keeps installed engines from working, and what to do about it."""
+
+    problem: str
+    fix: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain JSON values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    Args:
+        host: the machine.
+        features: of its CPU, by name; empty where they cannot be told.
+        engines: each with the versions of its distributions, empty where it is missing.
+        providers: of ONNX Runtime; None where it is missing or cannot be imported.
+        gpus: that TensorFlow sees; None where it was not asked.
+        conflicts: what is wrong.
+    """
+
+    host: Host
+    features: Mapping[str, bool]
+    engines: Mapping[Engine, Mapping[str, str]]
+    providers: tuple[str, ...] | None
+    gpus: tuple[str, ...] | None
+    conflicts: tuple[Conflict, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "host": self.host.to_dict(),
+            "cpu_features": dict(self.features),
+            "engines": [
+                {"name": engine.name, "installed": dict(versions), "install": engine.install}
+                for engine, versions in self.engines.items()
+            ],
+            "providers": None if self.providers is None else list(self.providers),
+            "gpus": None if self.gpus is None else list(self.gpus),
+            "conflicts": [conflict.to_dict() for conflict in self.conflicts],
+        }
+
+
+def diagnose(*, gpu: bool = False) -> Diagnosis:
+    """Look at this environment; engines are imported in processes of their own, if at all.
+
+    Args:
+        gpu: whether TensorFlow, which takes seconds to import, is asked for its GPUs.
+    """
+    here = installed()
+    problems = list(conflicts(here, os.environ, sys.version_info[:2]))
+    providers = gpus = None
+    if set(ONNX_RUNTIMES) & set(here):
+        own = [name for name in ONNX_RUNTIMES if name in here]
+        providers, failure = _asked("import onnxruntime as o; answer = o.get_available_providers()")
+        if failure:
+            problem = f"{own[0]} is installed and cannot be imported: {failure}"
+            problems.append(Conflict(problem, _reinstall(own, own[0])))
+        elif own == ["onnxruntime-gpu"] and "CUDAExecutionProvider" not in (providers or ()):
+            problem = "onnxruntime-gpu is installed and has no CUDA: another package wrote over its files"
+            problems.append(Conflict(problem, _reinstall(own, own[0])))
+    if gpu and set(TENSORFLOWS) & set(here):
+        program = "import tensorflow as tf; answer = [d.name for d in tf.config.list_physical_devices('GPU')]"
+        gpus, failure = _asked(program)
+        if failure:
+            own = [name for name in TENSORFLOWS if name in here]
+            problem = f"{own[0]} is installed and cannot be imported: {failure}"
+            problems.append(Conflict(problem, _reinstall(own, own[0])))
+    found = {engine: engine.found(here) for engine in ENGINES}
+    return Diagnosis(read_host(), cpu_features(), found, providers, gpus, tuple(problems))
+
+
+def conflicts(here: Installed, environment: Mapping[str, str], python: Sequence[int]) -> Iterator[Conflict]:
+    """What is wrong with a set of installed distributions.
+
+    Args:
+        here: the distributions, by normalised name.
+        environment: variables, by name.
+        python: major and minor version.
+    """
+    if tuple(python) < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        yield Conflict(
+            f"this is Python {'.'.join(map(str, python))}, and vit-deploy needs {wanted}",
+            f"make an environment with Python {wanted} or newer",
+        )
+    for family, kept in ((ONNX_RUNTIMES, "onnxruntime-gpu"), (TENSORFLOWS, "tensorflow")):
+        both = [name for name in family if name in here]
+        if len(both) > 1:
+            yield Conflict(
+                f"{' and '.join(both)} are installed together, and write over each other's files",
+                _reinstall(both, kept if kept in both else both[0]),
+            )
+    yield from _keras_conflicts(here, environment)
+    yield from _cuda_conflicts(here)
+    yield from _version_conflicts(here)
+
+
+def _version_conflicts(here: Installed) -> Iterator[Conflict]:
+    """Among others of protobuf, which several engines share. What is missing altogether is no conflict."""
+    families = (ONNX_RUNTIMES, TENSORFLOWS)
+    # Who needs tensorflow is as happy with tensorflow-cpu.
+    standing_in = {family[0]: here[name] for family in families for name in reversed(family) if name in here}
+    for name in CHECKED:
+        for requirement, version in outside_range(here[name], {**here, **standing_in}) if name in here else ():
+            yield Conflict(
+                f"{name} {here[name].version} needs {requirement}, and {requirement.name} {version} is installed",
+                f'pip install "{requirement}"',
+            )
+
+
+def _keras_conflicts(here: Installed, environment: Mapping[str, str]) -> Iterator[Conflict]:
+    keras = here.get("keras")
+    if keras is not None and int(keras.version.split(".")[0]) < OLDEST_KERAS:
+        yield Conflict(
+            f"keras {keras.version} is installed, and vit-deploy is written for Keras 3",
+            'pip install -U "keras>=3.10"; code for Keras 2 finds it as tf_keras: pip install tf_keras',
+        )
+    if environment.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true"):
+        yield Conflict(
+            "TF_USE_LEGACY_KERAS is set, so tf.keras is Keras 2 and its models are none that vit-deploy reads",
+            "unset TF_USE_LEGACY_KERAS",
+        )
+
+
+def _cuda_conflicts(here: Installed) -> Iterator[Conflict]:
+    """Two CUDA majors in one environment: only where TensorFlow's CUDA is really installed does it matter."""
+    if "onnxruntime-gpu" not in here or "tensorflow" not in here:
+        return
+    theirs, ours = cuda_major(here, "tensorflow"), cuda_major(here, "onnxruntime-gpu")
+    uses_gpu = f"nvidia-cuda-runtime-cu{theirs}" in here
+    if theirs is not None and ours is not None and theirs != ours and uses_gpu:
+        yield Conflict(
+            f"onnxruntime-gpu {here['onnxruntime-gpu'].version} is made for CUDA {ours} and tensorflow "
+            f"{here['tensorflow'].version} for CUDA {theirs}; in one environment one of them falls back to the CPU",
+            "an environment for each: vit-deploy[gpu] in one, vit-deploy[gpu-tf] in the other",
+        )
+
+
+def cuda_major(here: Installed, name: str) -> int | None:
+    """The CUDA that a distribution's extras bring along; None where they do not say."""
+    for each in here[name].requirements:
+        if suffix := re.fullmatch(r"nvidia-cuda-runtime-cu(\d+)", each.name):
+            return int(suffix[1])
+        if each.name == "nvidia-cuda-runtime" and each.clauses:  # since CUDA 13 the version alone says it
+            return int(each.clauses[0][1].split(".")[0])
+    return None
+
+
+def cpu_features(root: Path = ROOT, machine: str | None = None) -> dict[str, bool]:
+    """What the kernels of the engines can use of this CPU; empty where it cannot be told.
+
+    Args:
+        root: where `proc` is.
+        machine: architecture; None is this machine's.
+    """
+    try:
+        text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    lines = [line.partition(":") for line in text.splitlines()]
+    flags = next((set(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features")), set())
+    family = "x86" if (machine or platform.machine()).lower() in ("x86_64", "amd64", "i686") else "arm"
+    return {name: bool(flags & set(any_of)) for name, any_of in FEATURES[family].items()} if flags else {}
+
+
+def _reinstall(names: Sequence[str], kept: str) -> str:
+    # Files that both have are gone once one of them is uninstalled.
+    return f"pip uninstall -y {' '.join(names)} && pip install {kept}"
+
+
+def _asked(program: str) -> tuple[tuple[str, ...] | None, str]:
+    """What a program finds in an environment like this one, or in words why it cannot."""
+    ending = "\nimport json; print('ANSWER' + json.dumps(list(answer)))"
+    command = [sys.executable, "-c", program + ending]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return None, f"it took more than {PATIENCE_S} s"
+    answer = done.stdout.rpartition("ANSWER")[2]
+    if done.returncode == 0:
+        return tuple(json.loads(answer)), ""
+    lines = done.stderr.strip().splitlines()
+    return None, lines[-1] if lines else f"its process ended with {done.returncode}"
