@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 from vit_deploy.errors import ArtifactError
@@ -10,7 +11,8 @@ from vit_deploy.graph import Graph, TensorInfo, counted
 from vit_deploy.tflite_file import OWN_ENTRY, Table, opened, operator_name, read_metadata
 
 # Field positions of schema.fbs, by table.
-MODEL_CODES, MODEL_GRAPHS, MODEL_DESCRIPTION, MODEL_SIGNATURES = 1, 2, 3, 7
+MODEL_CODES, MODEL_GRAPHS, MODEL_DESCRIPTION, MODEL_BUFFERS, MODEL_SIGNATURES = 1, 2, 3, 4, 7
+BUFFER_DATA, BUFFER_OFFSET, BUFFER_SIZE = 0, 1, 2
 GRAPH_TENSORS, GRAPH_INPUTS, GRAPH_OUTPUTS, GRAPH_OPERATORS = 0, 1, 2, 3
 TENSOR_SHAPE, TENSOR_TYPE, TENSOR_NAME, TENSOR_SHAPE_SIGNATURE = 0, 1, 3, 7
 SIGNATURE_INPUTS, SIGNATURE_OUTPUTS, SIGNATURE_KEY, SIGNATURE_GRAPH = 0, 1, 2, 4
@@ -62,6 +64,7 @@ def read_graph(path: Path) -> Graph:
     """
     metadata = _metadata(path)
     with opened(path) as model:
+        _check_complete(model)
         codes = [_known_name(operator_name(code)) for code in model.tables(MODEL_CODES)]
         graphs = model.tables(MODEL_GRAPHS)
         signatures = model.tables(MODEL_SIGNATURES)
@@ -92,6 +95,16 @@ def _metadata(path: Path) -> dict[str, str]:
         raise ArtifactError(f"{path} has damaged metadata: {error}", fix="export the model again") from error
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in own.items()}
     return texts | {name: f"{len(content)} bytes" for name, content in found.items()}
+
+
+def _check_complete(model: Table) -> None:
+    """Raise `ValueError` unless all weights lie inside the file; nothing else reads them here."""
+    for index, buffer in enumerate(model.tables(MODEL_BUFFERS)):
+        start, outside = buffer.target(BUFFER_DATA), buffer.number(BUFFER_OFFSET, "Q")
+        end = start + 4 + struct.unpack_from("<I", model.data, start)[0] if start else 0
+        end = max(end, outside + buffer.number(BUFFER_SIZE, "Q"))
+        if end > len(model.data):
+            raise ValueError(f"buffer {index} ends at byte {end} of {len(model.data)}")
 
 
 def _known_name(name: str) -> str:
