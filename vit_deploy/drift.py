@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,15 @@ class Drift:
     def cosine_min(self) -> float:
         """Of the worst image."""
         return min(self.cosines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "cosine_mean": self.cosine_mean,
+            "cosine_min": self.cosine_min,
+            "top1_agreement": self.top1_agreement,
+            "images": len(self.cosines),
+        }
 
 
 def drift(before: Checkpoint, after: Checkpoint) -> Drift:

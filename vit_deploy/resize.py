@@ -73,7 +73,7 @@ def resize(
     checkpoint: Checkpoint,
     image_size: Size | None = None,
     patch_size: Size | None = None,
-    like: str | None = None,
+    like: Convention | None = None,
 ) -> Checkpoint:
     """The same model for images and patches of other sizes.
 
@@ -81,14 +81,14 @@ def resize(
         checkpoint: is not changed; the weights that stay are shared.
         image_size: (height, width) in pixels; None keeps it.
         patch_size: (height, width) in pixels; None keeps it.
-        like: the convention, by name; None follows `convention_of`.
+        like: the convention; None follows `convention_of`.
 
     Returns:
         A checkpoint whose provenance has a step `resize` with sizes, convention and the digest before; the checkpoint
         itself where both sizes are what they were.
 
     Raises:
-        ConfigError: an image that is not a multiple of its patch, or an unknown convention.
+        ConfigError: an image that is not a multiple of its patch.
     """
     convention = convention_of(checkpoint, like)
     old = checkpoint.config
@@ -115,20 +115,26 @@ def resize(
     )
 
 
-def convention_of(checkpoint: Checkpoint, like: str | None = None) -> Convention:
+def as_convention(name: str) -> Convention:
+    """The convention of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in list(Convention):
+        raise ConfigError(f"unknown convention {name!r}", fix=did_you_mean(name, map(str, Convention)))
+    return Convention(name)
+
+
+def convention_of(checkpoint: Checkpoint, like: Convention | None = None) -> Convention:
     """The convention that was asked for, else that of the program the checkpoint came from, else timm's.
 
     The program is the fact `family` of the last step in the provenance that has one. A model of DINOv2 with more
     prefix tokens than the class token has registers, and DINOv2 resamples those models in another way.
-
-    Raises:
-        ConfigError: `like` is no convention.
     """
-    if like is not None and like not in list(Convention):
-        raise ConfigError(f"unknown convention {like!r}", fix=did_you_mean(like, Convention))
     families = [step.facts.get("family") for step in checkpoint.provenance]
     known = [family for family in families if family in list(Convention)]
-    convention = Convention(like or (known[-1] if known else DEFAULT))
+    convention = like or Convention(known[-1] if known else DEFAULT)
     has_registers = checkpoint.config.num_prefix_tokens > 1
     return Convention.DINOV2_REGISTERS if convention is Convention.DINOV2 and has_registers else convention
 

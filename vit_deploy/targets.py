@@ -14,6 +14,7 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden, record
 
 DEFAULT_SCALE = "tiny"
+RESIZABLE = ("image_size", "patch_size")  # what can be changed in a checkpoint that is there
 
 
 @dataclass(frozen=True)
@@ -31,33 +32,56 @@ class Source:
     note: str = ""
 
 
-def load_source(given: str | None, overrides: Mapping[str, Any], seed: int | None) -> Source:
+def load_source(given: str | None, overrides: Mapping[str, Any], seed: int | None, like: str | None = None) -> Source:
     """The model behind a scale's name, a checkpoint file, or nothing.
 
     Args:
         given: a scale wins over a file of the same name; None builds `tiny`.
-        overrides: fields of the config that were asked for; only a scale takes them.
+        overrides: fields of the config that were asked for; a checkpoint takes the sizes of image and patch, to which
+            it is resized.
         seed: of random weights.
+        like: name of the convention that a checkpoint is resized by; None follows the one it came with.
 
     Raises:
-        ConfigError: options that a checkpoint file cannot take.
+        ConfigError: options that a checkpoint file cannot take, or a scale cannot.
         CheckpointError: a file that is missing, broken or of no known dialect.
     """
     scale = DEFAULT_SCALE if given is None else given
     if scale in SCALE_CONFIGS:
+        if like is not None:
+            raise ConfigError(
+                f"--like says how a checkpoint is resized, and {scale} is made at its size", fix="leave it out"
+            )
         config = ViTConfig.from_scale(scale, **overrides)
         checkpoint = Checkpoint.random(config, seed or 0)
         note = f"random weights, seed {seed or 0}: good for sizes and timings, not for answers"
         return Source(checkpoint, scale, f"{scale} with {note}")
-    asked = [f"--{name.replace('_', '-')}" for name in overrides] + (["--seed"] if seed is not None else [])
+    asked = [f"--{name.replace('_', '-')}" for name in overrides if name not in RESIZABLE]
+    asked += ["--seed"] if seed is not None else []
     if asked:
         raise ConfigError(
             f"{', '.join(asked)} shape a model that is made from a scale, and {given} is a checkpoint",
             fix=f"leave them out, or give one of {', '.join(SCALE_CONFIGS)}",
         )
     from vit_deploy import checkpoints
+    from vit_deploy.resize import as_convention, resize
 
-    return Source(checkpoints.load(Path(scale)), Path(scale).stem)
+    if like is not None and not overrides:
+        raise ConfigError("--like says how a checkpoint is resized, and no size is given", fix="add --image-size")
+    convention = as_convention(like) if like is not None else None
+    loaded = checkpoints.load(Path(scale))
+    resized = resize(loaded, overrides.get("image_size"), overrides.get("patch_size"), convention)
+    return Source(resized, Path(scale).stem, "" if resized is loaded else _resized_note(resized))
+
+
+def _resized_note(checkpoint: Checkpoint) -> str:
+    facts = checkpoint.provenance[-1].facts
+    changes = (
+        f"{name.replace('_', ' ')} {'x'.join(map(str, old))} to {'x'.join(map(str, new))}"
+        for name, old, new in ((name, facts["from"][name], facts["to"][name]) for name in RESIZABLE)
+        if old != new
+    )
+    return f"resized like {facts['convention']}: {', '.join(changes)}"
 
 
 def is_checkpoint(path: Path) -> bool:

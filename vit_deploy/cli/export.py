@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Force, ImageSize, Json, NumClasses, PatchSize, Quiet, Seed, Verbose, parse_size
+from vit_deploy.cli.options import Force, ImageSize, Json, Like, NumClasses, PatchSize, Quiet, Seed, Verbose, parse_size
 
 FORMATS = ("savedmodel", "onnx", "tflite")
 
@@ -34,6 +34,7 @@ def export(
     ] = None,
     image_size: ImageSize = None,
     patch_size: PatchSize = None,
+    like: Like = None,
     num_classes: NumClasses = None,
     seed: Seed = None,
     batch: Annotated[
@@ -83,7 +84,7 @@ def export(
     out = Output("export", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress("loading the model")
-        loaded = load_source(source, overrides, seed)
+        loaded = load_source(source, overrides, seed, like)
         height, width = loaded.checkpoint.config.image_size
         directory = output or Path("artifacts") / f"{loaded.name}-{height}x{width}"
         results = run(loaded.checkpoint, directory, jobs, force=force, keep_failed=keep_failed, progress=progress)

@@ -26,6 +26,14 @@ PatchSize = Annotated[
 ]
 NumClasses = Annotated[int | None, typer.Option("--num-classes", help="Outputs of the head.", show_default="1000")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of random weights.", show_default="0")]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONVENTION",
+        help="Whose way of resampling a checkpoint: timm, huggingface, google, dinov2 or dinov2-registers.",
+        show_default="the checkpoint's own family, else timm",
+    ),
+]
 
 
 def parse_size(text: str, option: str) -> tuple[int, int]:

@@ -1,0 +1,109 @@
+"""`vit-deploy resize`: the same model for images, or patches, of another size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vit_deploy.cli.options import Force, Json, Like, Quiet, Verbose, parse_size
+
+NewImageSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size", metavar="N|HxW", help="Pixels, as 384 or 384x512 (height x width).", show_default="as it is"
+    ),
+]
+NewPatchSize = Annotated[
+    str | None,
+    typer.Option(
+        "--patch-size", metavar="N|HxW", help="Pixels, as 16 or 8x16 (height x width).", show_default="as it is"
+    ),
+]
+
+
+def resize(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file or folder.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE.keras|FILE.safetensors", help="What to write.", show_default=False
+        ),
+    ],
+    image_size: NewImageSize = None,
+    patch_size: NewPatchSize = None,
+    like: Like = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="The config, where the checkpoint has none.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Say how far the features drift on the sample images.")
+    ] = False,
+    force: Force = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Resample the position table and the patch kernel, as the program does that the checkpoint came from."""
+    from vit_deploy import checkpoints
+    from vit_deploy.cli.output import Output
+    from vit_deploy.drift import drift
+    from vit_deploy.report import megabytes
+    from vit_deploy.resize import as_convention, convention_of, sizes
+    from vit_deploy.resize import resize as run
+
+    if image_size is None and patch_size is None:
+        raise typer.BadParameter("nothing to resize to; give --image-size, --patch-size or both")
+    pixels = parse_size(image_size, "--image-size") if image_size is not None else None
+    patch = parse_size(patch_size, "--patch-size") if patch_size is not None else None
+    asked = as_convention(like) if like is not None else None
+    checkpoints.check_target(output, force=force)
+    out = Output("resize", as_json=json, quiet=quiet)
+    with out.progress() as progress:
+        progress(f"reading {checkpoint}")
+        loaded = checkpoints.load(checkpoint, config=checkpoints.read_config(config) if config else None)
+        progress("resizing")
+        resized = run(loaded, pixels, patch, asked)
+        progress(f"writing {output}")
+        checkpoints.save(resized, output, force=force)
+        if report:
+            progress("comparing the features")
+        drifted = drift(loaded, resized) if report else None
+    convention = convention_of(loaded, asked)
+    before, after = sizes(loaded.config), sizes(resized.config)
+    record = {
+        "path": str(output),
+        "bytes": output.stat().st_size,
+        "from": before,
+        "to": after,
+        "convention": str(convention),
+        "config": resized.config.to_dict(),
+        "weights_digest": resized.digest(),
+        "drift": drifted.to_dict() if drifted else None,
+    }
+    if resized is loaded:
+        out.note("the checkpoint has these sizes already; nothing was resampled")
+    columns = ["checkpoint", "size", "images", "patches", "like", "digest"]
+    row = [
+        str(output),
+        megabytes(output.stat().st_size),
+        _change(before["image_size"], after["image_size"]),
+        _change(before["patch_size"], after["patch_size"]),
+        str(convention),
+        resized.digest()[:12],
+    ]
+    if drifted:
+        columns += ["features' cosine, mean", "least", "same first class"]
+        agreement = drifted.top1_agreement
+        row += [
+            f"{drifted.cosine_mean:.4f}",
+            f"{drifted.cosine_min:.4f}",
+            "-" if agreement is None else f"{agreement:.0%}",
+        ]
+    return out.finish([record], ok=True, columns=columns, rows=[row])
+
+
+def _change(before: list[int], after: list[int]) -> str:
+    old, new = ("x".join(map(str, size)) for size in (before, after))
+    return old if old == new else f"{old} to {new}"
