@@ -6,12 +6,11 @@ are looked at, and everything else is skipped where it lies.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from vit_deploy.errors import EngineError
+from vit_deploy.errors import ArtifactError, EngineError
+from vit_deploy.protobuf import Message, opened
 
 # Field numbers of onnx.proto, by message.
 MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
@@ -40,7 +39,6 @@ _WAYS: dict[str, dict[int, str]] = {
     "sparse": {SPARSE_VALUES: "tensor", SPARSE_INDICES: "tensor"},
     "tensor": {TENSOR_EXTERNAL: "entry"},
 }
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def external_locations(path: Path) -> set[str]:
@@ -50,52 +48,18 @@ def external_locations(path: Path) -> set[str]:
         EngineError: the file is missing, or is no protobuf message.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return set(_locations(data, 0, len(data), "model"))
-    except (OSError, ValueError, IndexError, RecursionError) as error:
-        raise EngineError(f"{path} is no ONNX file: {error}", fix="export the model again") from error
+        with opened(path, "an ONNX file") as model:
+            return set(_locations(model, "model"))
+    except ArtifactError as error:
+        raise EngineError(error.message, fix=error.fix) from error
 
 
-def _locations(data: Any, start: int, end: int, message: str) -> Iterator[str]:
-    if message == "entry":
-        values = {number: data[first:last] for number, first, last in _fields(data, start, end)}
-        if values.get(ENTRY_KEY) == b"location":
-            yield values.get(ENTRY_VALUE, b"").decode()
+def _locations(message: Message, kind: str) -> Iterator[str]:
+    if kind == "entry":
+        if message.text(ENTRY_KEY) == "location":
+            yield message.text(ENTRY_VALUE)
         return
-    ways = _WAYS[message]
-    for number, first, last in _fields(data, start, end):
-        if number in ways:
-            yield from _locations(data, first, last, ways[number])
-
-
-def _fields(data: Any, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of every field that has a length; the others are skipped."""
-    while start < end:
-        tag, start = _varint(data, start, end)
-        kind = tag & 7
-        if kind == VARINT:
-            _, start = _varint(data, start, end)
-        elif kind == FIXED64:
-            start += 8
-        elif kind == FIXED32:
-            start += 4
-        elif kind == BYTES:
-            length, start = _varint(data, start, end)
-            if start + length > end:
-                raise ValueError("a field is longer than what it lies in")
-            yield tag >> 3, start, start + length
-            start += length
-        else:
-            raise ValueError(f"a field of unknown kind {kind}")
-
-
-def _varint(data: Any, start: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while start < end and shift < 64:
-        byte = data[start]
-        value |= (byte & 0x7F) << shift
-        start += 1
-        shift += 7
-        if byte < 0x80:
-            return value, start
-    raise ValueError("a number without an end")
+    ways = _WAYS[kind]
+    for number, value in message.fields():
+        if number in ways and isinstance(value, Message):
+            yield from _locations(value, ways[number])

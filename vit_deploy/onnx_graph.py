@@ -6,14 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vit_deploy.graph import Graph, TensorInfo, counted
+from vit_deploy.onnx_file import (
+    ATTRIBUTE_GRAPH,
+    ATTRIBUTE_GRAPHS,
+    GRAPH_INITIALIZER,
+    GRAPH_NODE,
+    MODEL_GRAPH,
+    NODE_ATTRIBUTE,
+)
 from vit_deploy.protobuf import Message, opened
 
-# Field numbers of onnx.proto, by message.
-MODEL_IR_VERSION, MODEL_PRODUCER, MODEL_PRODUCER_VERSION, MODEL_GRAPH, MODEL_OPSETS, MODEL_METADATA = 1, 2, 3, 7, 8, 14
+# More field numbers of onnx.proto, by message.
+MODEL_IR_VERSION, MODEL_PRODUCER, MODEL_PRODUCER_VERSION, MODEL_OPSETS, MODEL_METADATA = 1, 2, 3, 8, 14
 OPSET_DOMAIN, OPSET_VERSION = 1, 2
-GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
-NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
-ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS = 6, 11
+GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
+NODE_OPERATOR, NODE_DOMAIN = 4, 7
 TENSOR_NAME = 8
 VALUE_NAME, VALUE_TYPE = 1, 2
 TYPE_TENSOR = 1

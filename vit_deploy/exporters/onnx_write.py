@@ -14,7 +14,8 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 
-from vit_deploy.onnx_file import BYTES, GRAPH_INITIALIZER, MODEL_GRAPH
+from vit_deploy.onnx_file import GRAPH_INITIALIZER, MODEL_GRAPH
+from vit_deploy.protobuf import BYTES
 from vit_deploy.weights import Float32
 
 EXTERNAL_LIMIT = 10**9  # bytes of weights from which they are written beside the model
