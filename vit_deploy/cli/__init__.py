@@ -51,7 +51,7 @@ def _run(args: list[str]) -> int:
     # typer carries click inside itself since 0.26 or so; its public error class leads to the common base.
     usage_error: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
     try:
-        return int(app(args, standalone_mode=False, prog_name="vit-deploy") or 0)
+        code = int(app(args, standalone_mode=False, prog_name="vit-deploy") or 0)
     except usage_error as error:
         usage = "vit-deploy --help" if command == "vit-deploy" else f"vit-deploy {command} --help"
         # Without any argument there is nothing to say but the help, which is printed already.
@@ -61,11 +61,17 @@ def _run(args: list[str]) -> int:
     except VitDeployError as error:
         print_error(command, error, kind=type(error).__name__, as_json="--json" in args)
         return BAD_INPUT
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # click turns it into exit 1, which would be a check's no
+            raise stop.__context__ from None
+        raise
     except typer.Exit as stop:
         return int(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # newer typers return it themselves
         print("interrupted; nothing half-written was left behind", file=sys.stderr)
-        return INTERRUPTED
+    return code
 
 
 def _hush_engines(*, verbose: bool) -> None:

@@ -35,7 +35,8 @@ def protected_stdout(active: bool) -> Iterator[None]:
     with os.fdopen(os.dup(saved), "w", encoding="utf-8") as document:
         _document.append(document)
         try:
-            yield
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
         finally:
             _document.clear()
             sys.stdout.flush()
@@ -132,8 +133,8 @@ class Output:
         from rich.console import Console
 
         stream = sys.stderr if stderr else sys.stdout
-        # A file or a pipe has no width; rich would fold paths at 80 columns there.
-        width = None if stream.isatty() else 160
+        # A file or a pipe has no width; rich would fold paths at 80 columns there. A table is as wide as it has to be.
+        width = None if stream.isatty() else 1000
         return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
