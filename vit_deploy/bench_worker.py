@@ -35,10 +35,20 @@ IDLE_LIMIT_S = 1.0
 IDLE_SHARE = 0.1  # of a core
 
 Answer = Callable[[Mapping[str, Any]], None]
+Opened = tuple[Session, NDArray[Any], dict[str, Any]]
+"""A loaded model, the images of a call, and the facts of the first answer."""
+OpenCase = Callable[[Mapping[str, Any]], contextlib.AbstractContextManager[Opened]]
 
 
-def main() -> int:
-    """Serve requests from stdin until it ends; the exit status."""
+def main(open_case: OpenCase | None = None) -> int:
+    """Serve requests from stdin until it ends.
+
+    Args:
+        open_case: loads what the first request names; None opens bundles. Benchmarks time other files with it.
+
+    Returns:
+        The exit status.
+    """
     requests, answers = _private_pipes()
 
     def answer(values: Mapping[str, Any]) -> None:
@@ -46,7 +56,7 @@ def main() -> int:
         answers.flush()
 
     try:
-        _serve(requests, answer)
+        _serve(requests, answer, open_case or _opened)
     except VitDeployError as error:
         answer({"error": {"message": error.message, "fix": error.fix}})
         return 1
@@ -64,11 +74,11 @@ def _private_pipes() -> tuple[TextIO, TextIO]:
     return requests, answers
 
 
-def _serve(requests: TextIO, answer: Answer) -> None:
+def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
     line = requests.readline()
     if not line:
         return
-    with _opened(json.loads(line)) as (session, images, facts):
+    with open_case(json.loads(line)) as (session, images, facts):
 
         def call() -> object:
             return session.infer(images)
@@ -84,7 +94,7 @@ def _serve(requests: TextIO, answer: Answer) -> None:
 
 
 @contextlib.contextmanager
-def _opened(case: Mapping[str, Any]) -> Iterator[tuple[Session, NDArray[Any], dict[str, Any]]]:
+def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
     path = Path(case["artifact"])
     artifact = read_artifact(path, check_digests=False) if path.is_dir() else open_artifact(path)  # checked before
     golden = golden_images(artifact)

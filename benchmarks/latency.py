@@ -1,0 +1,88 @@
+"""How fast are the files, each in a process of its own, taking turns in rounds?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.export_time import environment
+from benchmarks.sizes import Size
+from benchmarks.ways import Way
+from vit_deploy.bench_process import WORKER, CaseProcess
+from vit_deploy.errors import EngineError
+from vit_deploy.host import read_host
+
+FOREIGN_WORKER = (sys.executable, "-m", "benchmarks.foreign_worker")
+TIMEOUT_S = 600.0
+
+
+def measure_latencies(
+    ways: Sequence[Way], size: Size, folder: Path, rounds: int, seconds: float, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Time one image a call, on all cores, with bundles and foreign files under the same protocol.
+
+    Args:
+        ways: whose files lie in `folder`.
+        size: of the model.
+        folder: where they are.
+        rounds: in which the processes take turns.
+        seconds: of calls a round.
+        progress: is told what is being done.
+
+    Returns:
+        One entry a way: the samples of each round and the load average before it, or why its file does not load.
+    """
+    threads = read_host().threads
+    results: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        workers: list[tuple[CaseProcess, dict[str, Any]]] = []
+        for way in ways:
+            progress(f"{size.name}: loading {way.name}")
+            worker = stack.enter_context(_worker(way))
+            try:
+                facts = worker.ask(_request(way, size, folder, threads))
+            except EngineError as error:
+                results.append({"way": way.name, "runtime": way.runtime, "error": error.message})
+                progress(error.message)
+                continue
+            entry = {
+                "way": way.name,
+                "runtime": way.runtime,
+                "threads": threads,
+                "error": None if facts.get("finite", True) else "its outputs are not finite",
+                "load_ms": facts["load_ms"],
+                "samples_ns": [],
+                "load_1m": [],
+            }
+            results.append(entry)
+            workers.append((worker, entry))
+        for worker, entry in workers:
+            progress(f"{size.name}: warming up {entry['way']}")
+            entry["warmup_flat"] = worker.ask({"warmup": None})["flat"]
+        for index in range(rounds):
+            progress(f"{size.name}: latency round {index + 1}/{rounds}")
+            # Every other round runs backwards, so that nobody always follows the same neighbour.
+            for worker, entry in workers if index % 2 == 0 else reversed(workers):
+                entry["load_1m"].append(os.getloadavg()[0])
+                answer = worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
+                entry["samples_ns"].append(answer["samples_ns"])
+                entry["peak_rss_mb"] = answer["peak_rss_mb"]
+    return results
+
+
+def _worker(way: Way) -> CaseProcess:
+    os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]  # foreign workers import this package
+    return CaseProcess(way.label, TIMEOUT_S, WORKER if way.ours else FOREIGN_WORKER)
+
+
+def _request(way: Way, size: Size, folder: Path, threads: int) -> dict[str, Any]:
+    common = {"runtime": way.runtime, "threads": threads}
+    if way.ours:
+        return {**common, "artifact": str(way.target(folder)), "provider": None, "batch": 1}
+    (height, width), channels = size.image_size, size.config.channels
+    image = (height, width, channels) if way.layout == "nhwc" else (channels, height, width)
+    return {**common, "file": str(way.target(folder)), "shape": [1, *image]}
