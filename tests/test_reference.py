@@ -14,6 +14,7 @@ import pytest
 import scipy.special
 from numpy.typing import NDArray
 
+from tests.peers.timm_models import timm_model
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import Activation, FFNType, NormalizationType, ViTConfig
 from vit_deploy.reference import ACTIVATIONS, erf, forward, gelu, softmax
@@ -384,43 +385,7 @@ def test_timms_vision_transformer_computes_the_same(
     import torch
 
     checkpoint = make_checkpoint(pooling=pooling, qkv_bias=qkv_bias)
-    config = checkpoint.config
-    model = timm.models.vision_transformer.VisionTransformer(
-        img_size=config.image_size,
-        patch_size=config.patch_size,
-        embed_dim=12,
-        depth=2,
-        num_heads=3,
-        mlp_ratio=20 / 12,
-        num_classes=5,
-        qkv_bias=qkv_bias,
-        global_pool={"cls": "token", "mean": "avg"}[pooling],
-        fc_norm=False,
-    ).double()
-    w = {name: torch.from_numpy(value.astype(np.float64)) for name, value in checkpoint.weights.items()}
-    state = {
-        "cls_token": w["class_token.class"][None],
-        "pos_embed": w["pos_embed.table"][None],
-        "patch_embed.proj.weight": w["patch_embed.kernel"].permute(3, 2, 0, 1),
-        "patch_embed.proj.bias": w["patch_embed.bias"],
-        "norm.weight": w["norm.scale"],
-        "norm.bias": w["norm.bias"],
-        "head.weight": w["head.kernel"].T,
-        "head.bias": w["head.bias"],
-    }
-    for index in range(2):
-        ours, theirs = f"block_{index}", f"blocks.{index}"
-        for part in ("kernel", "bias") if qkv_bias else ("kernel",):
-            joined = torch.cat([w[f"{ours}.attention.{role}.{part}"] for role in ("query", "key", "value")], dim=-1)
-            state[f"{theirs}.attn.qkv.{'weight' if part == 'kernel' else 'bias'}"] = joined.t()
-        for theirs_part, ours_part in (("attn.proj", "attention.out"), ("mlp.fc1", "ffn.up"), ("mlp.fc2", "ffn.down")):
-            state[f"{theirs}.{theirs_part}.weight"] = w[f"{ours}.{ours_part}.kernel"].T
-            state[f"{theirs}.{theirs_part}.bias"] = w[f"{ours}.{ours_part}.bias"]
-        for norm in ("norm1", "norm2"):
-            state[f"{theirs}.{norm}.weight"] = w[f"{ours}.{norm}.scale"]
-            state[f"{theirs}.{norm}.bias"] = w[f"{ours}.{norm}.bias"]
-    model.load_state_dict(state)
-    model.eval()
+    model = timm_model(timm, checkpoint)
     with torch.no_grad():
         expected = model(torch.from_numpy(images.astype(np.float64)).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(forward(checkpoint, images), expected, rtol=1e-10, atol=1e-12)

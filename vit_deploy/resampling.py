@@ -82,10 +82,10 @@ def _cubic(distance: Matrix, a: float) -> Matrix:
 
 
 def resample(grid: NDArray[np.floating], size: tuple[int, int], kind: Filter) -> Float32:
-    """A grid of vectors `(height, width, dim)` at another (height, width); an equal copy where nothing changes."""
+    """A grid of vectors `(height, width, dim)` at another (height, width); itself where nothing changes."""
     source = (grid.shape[0], grid.shape[1])
     if source == size:
-        return grid.astype(np.float32)
+        return grid.astype(np.float32, copy=False)
     rows, columns = (kind(old, new) for old, new in zip(source, size, strict=True))
     return _separable(rows, grid, columns)
 
@@ -100,7 +100,7 @@ def resample_kernel(kernel: NDArray[np.floating], size: tuple[int, int], kind: F
     """
     source = (kernel.shape[0], kernel.shape[1])
     if source == size:
-        return kernel.astype(np.float32)
+        return kernel.astype(np.float32, copy=False)
     rows, columns = (np.linalg.pinv(kind(old, new).T) for old, new in zip(source, size, strict=True))
     return _separable(rows, kernel, columns)
 
