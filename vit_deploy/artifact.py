@@ -131,6 +131,11 @@ class Artifact:
         return self.directory / (self.model or MODEL_FILES[self.format][0])
 
     @property
+    def path(self) -> Path:
+        """What stands for it on the command line: its folder, or the checkpoint file that is run as it is."""
+        return self.directory if self.format in MODEL_FILES else self.model_path
+
+    @property
     def name(self) -> str:
         """`<format>-<precision>`, the folder's usual name."""
         return f"{self.format}-{self.precision}"

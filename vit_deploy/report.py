@@ -41,7 +41,7 @@ def parity(result: Parity) -> dict[str, Any]:
 
 def verification(result: Verification) -> dict[str, Any]:
     """One result of `verify`."""
-    named = {"artifact": str(result.artifact.directory), "runtime": result.runtime, "provider": result.provider}
+    named = {"artifact": str(result.artifact.path), "runtime": result.runtime, "provider": result.provider}
     return named | parity(result.parity)
 
 

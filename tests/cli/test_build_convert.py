@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from vit_deploy import checkpoints
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.config import ViTConfig
+
+SHAPE = ["--image-size", "24x32", "--patch-size", "8x4", "--num-classes", "5"]
+WIDTH = ["--embed-dim", "12", "--num-heads", "3", "--num-layers", "2", "--mlp-dim", "20"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def same(one: Checkpoint, other: Checkpoint) -> bool:
+    return one.config == other.config and all(
+        np.array_equal(weight, other.weights[name]) for name, weight in one.weights.items()
+    )
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".safetensors"])
+def test_build_writes_the_model_that_the_options_say(run, tmp_path, suffix):
+    result = run("build", "tiny", *SHAPE, *WIDTH, "--seed", "7", "-o", f"made/m{suffix}", "--json")
+    assert result.code == 0, result.err
+    expected = Checkpoint.random(ViTConfig((24, 32), (8, 4), 3, 12, 3, 2, 20, 5), 7)
+    (said,) = result.document["results"]
+    path = tmp_path / "made" / f"m{suffix}"
+    assert said["path"] == f"made/m{suffix}" and said["bytes"] == path.stat().st_size
+    assert said["parameters"] == expected.num_parameters and said["weights_digest"] == expected.digest()
+    assert said["config"] == json.loads(json.dumps(expected.config.to_dict()))
+    assert same(checkpoints.load(path), expected)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_every_variant_can_be_built(run, tmp_path):
+    variant = ["--no-include-top", "--pooling", "mean", "--normalization-type", "rms_norm", "--ffn-type", "swiglu"]
+    variant += ["--normalization-position", "post", "--channels", "1", "--epsilon", "1e-5", "--activation", "relu"]
+    assert run("build", "pico", *SHAPE[:4], *WIDTH, *variant, "-o", "m.safetensors").code == 0
+    config = checkpoints.load(tmp_path / "m.safetensors").config
+    assert not config.include_top and config.pooling == "mean" and config.normalization_type == "rms_norm"
+    assert config.ffn_type == "swiglu" and config.normalization_position == "post"
+    assert (config.channels, config.epsilon, config.activation) == (1, 1e-5, "relu")
+
+
+def test_convert_keeps_every_weight_there_and_back(run, keras_file, tmp_path):
+    original = checkpoints.load(keras_file)
+    assert run("convert", keras_file, "-o", "m.safetensors").code == 0
+    back = run("convert", "m.safetensors", "-o", "back.keras", "--json")
+    assert back.code == 0 and back.document["results"][0]["weights_digest"] == original.digest()
+    for name in ("m.safetensors", "back.keras"):
+        assert same(checkpoints.load(tmp_path / name), original)
+
+
+def test_what_is_there_is_not_overwritten_without_force(run, keras_file, tmp_path):
+    target = tmp_path / "m.safetensors"
+    target.write_text("mine")
+    for command in (["build", "pico", *SHAPE, *WIDTH], ["convert", keras_file]):
+        result = run(*command, "-o", target)
+        assert result.code == 2 and "already there" in result.err and target.read_text() == "mine"
+    assert run("convert", keras_file, "-o", target, "--force").code == 0
+    assert same(checkpoints.load(target), checkpoints.load(keras_file))
+
+
+def test_a_folder_or_another_suffix_is_refused_before_the_work(run, keras_file, tmp_path):
+    (tmp_path / "folder.keras").mkdir()
+    for command in (["build", "pico", *SHAPE], ["convert", keras_file]):
+        assert "is a folder" in run(*command, "-o", "folder.keras", "--force").err
+        result = run(*command, "-o", "m.onnx")
+        assert result.code == 2 and "a checkpoint cannot be written as m.onnx" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.keras"]
+
+
+def test_a_file_that_is_no_checkpoint_is_exit_2_and_leaves_nothing(run, tmp_path):
+    (tmp_path / "note.keras").write_text("no zip")
+    result = run("convert", "note.keras", "-o", "made/m.safetensors", "--json")
+    assert result.code == 2 and result.document["error"]["type"] == "CheckpointError"
+    assert "note.keras" in result.document["error"]["message"]
+    assert [path.name for path in tmp_path.iterdir()] == ["note.keras"]
