@@ -86,7 +86,7 @@ def test_only_the_model_counts_as_its_size(bundle):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_bundle_works_wherever_it_is_moved(bundles, format, tmp_path):
-    moved = shutil.copytree(bundles[format], tmp_path / "else where" / "renamed")
+    moved = shutil.copytree(bundles[format], tmp_path / "else where" / "renamed [red] *")
     assert verify(read_artifact(moved)).parity.ok
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +36,13 @@ class SavedModelRuntime:
         """
         with quiet_stderr():
             provider = apply(tf, options)
-        with _explained(f"load {artifact.model_path}"), quiet_stderr(), tf.device(DEVICES[provider]):
-            engine = tf.saved_model.load(str(artifact.model_path))
+        with (
+            _explained(f"load {artifact.model_path}"),
+            quiet_stderr(),
+            tf.device(DEVICES[provider]),
+            _literal(artifact.model_path) as path,
+        ):
+            engine = tf.saved_model.load(str(path))
         session = SavedModelSession(engine, artifact, provider)
         try:
             yield session
@@ -73,6 +81,18 @@ class SavedModelSession:
     def close(self) -> None:
         """Free the model and its weights."""
         self._engine = self._signature = None
+
+
+@contextlib.contextmanager
+def _literal(path: Path) -> Iterator[Path]:
+    # TensorFlow takes the path of the variables for a pattern, in which a folder "[a]" stands for "a".
+    if glob.escape(str(path)) == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / path.name
+        link.symlink_to(path.resolve(), target_is_directory=True)
+        yield link
 
 
 @contextlib.contextmanager
