@@ -31,7 +31,7 @@ def latency_ratio(result: Result, way: str, other: str) -> float | None:
     a, b = (_entry(result["latency"], each) for each in (way, other))
     if p50_ms(a) is None or p50_ms(b) is None:
         return None
-    return median(median(x) / median(y) for x, y in zip(a["samples_ns"], b["samples_ns"], strict=True))
+    return float(median(median(x) / median(y) for x, y in zip(a["samples_ns"], b["samples_ns"], strict=True)))
 
 
 def _entry(entries: Iterable[Mapping[str, Any]], way: str) -> Mapping[str, Any]:

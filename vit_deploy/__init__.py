@@ -1,4 +1,4 @@
-"""vit-deploy: a Vision Transformer from its checkpoint to the device, with the proof that it still computes the same."""
+"""vit-deploy: a Vision Transformer from its checkpoint to the device, with the proof it still computes the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ __version__ = "0.1.0"
 _LAZY = {
     "ViT": "vit_deploy.model.vit",
     "create_vision_transformer": "vit_deploy.model.vit",
+    "export": "vit_deploy.api",
     "load": "vit_deploy.model.vit",
+    "session": "vit_deploy.api",
+    "verify": "vit_deploy.api",
 }
 
-__all__ = ["ViT", "__version__", "create_vision_transformer", "load"]
+__all__ = ["ViT", "__version__", "create_vision_transformer", "export", "load", "session", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,143 @@
+"""What does a Python program call to export a model, to prove an artifact, and to run one?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from vit_deploy.artifact import Artifact, read_artifact
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.errors import ConfigError, ExportError
+from vit_deploy.parity import Verification
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
+
+FORMATS = ("savedmodel", "onnx", "tflite")
+
+
+class KerasModel(Protocol):
+    """A `ViT`, or a Keras model that is one ViT under a new head."""
+
+    def save(self, filepath: str) -> None:
+        """Write a `.keras` file."""
+
+
+Model = Checkpoint | KerasModel | str | Path
+
+
+def export(
+    model: Model,
+    directory: str | Path,
+    *,
+    formats: Sequence[str] = FORMATS,
+    precisions: Sequence[str] = ("fp32",),
+    batch: int | str | None = None,
+    opset: int | None = None,
+    layout: str = "nhwc",
+    include_preprocessing: bool = False,
+    force: bool = False,
+) -> list[Artifact]:
+    """Write a model as `directory/<format>-<precision>/`, each proven before it is published.
+
+    Args:
+        model: a Keras model, a checkpoint, or the path of a checkpoint file.
+        directory: where the bundles go.
+        formats: names of exporters.
+        precisions: of each format, where it has them.
+        batch: images a call, or "dynamic"; None is dynamic, and 1 for TFLite.
+        opset: of ONNX; None is the default.
+        layout: of ONNX's input, "nhwc" or "nchw".
+        include_preprocessing: the input is uint8 pixels, normalised inside.
+        force: replace bundles that are there.
+
+    Returns:
+        The published bundles.
+
+    Raises:
+        ExportError: an artifact failed its proof and is not published; its siblings are.
+        CheckpointError: a model that is not a ViT, or not one under a new head.
+        ConfigError, MissingEngineError, EngineError, OutputError: as `exporters.stage.plan` and `.export`.
+    """
+    from vit_deploy.exporters import stage
+
+    jobs, _ = stage.plan(
+        formats, precisions, batch=batch, opset=opset, layout=layout, include_preprocessing=include_preprocessing
+    )
+    results = stage.export(as_checkpoint(model), Path(directory), jobs, force=force)
+    if failed := [each for each in results if not each.parity.ok]:
+        reasons = "; ".join(f"{each.artifact.name}: {', '.join(each.parity.failures)}" for each in failed)
+        raise ExportError(
+            f"not published, for it failed its proof: {reasons}",
+            fix="look at it with vit-deploy export --keep-failed",
+        )
+    return [each.artifact for each in results]
+
+
+def as_checkpoint(model: Model) -> Checkpoint:
+    """The config and the weights of a model, wherever it is.
+
+    Args:
+        model: a Keras model, a checkpoint, or the path of a checkpoint file.
+
+    Raises:
+        CheckpointError: it is not a ViT, or not one under a new head.
+        ConfigError: it is no model at all.
+    """
+    if isinstance(model, Checkpoint):
+        return model
+    from vit_deploy import checkpoints
+
+    if isinstance(model, str | Path):
+        return checkpoints.load(model)
+    if not callable(getattr(model, "save", None)):
+        raise ConfigError(
+            f"a {type(model).__name__} cannot be exported", fix="give a Keras model, a Checkpoint, or a file's path"
+        )
+    with tempfile.TemporaryDirectory() as folder:  # its file says which layers are around the ViT
+        path = Path(folder) / "model.keras"
+        model.save(str(path))
+        return checkpoints.load(path)
+
+
+def verify(bundle: str | Path, *, runtime: str | None = None) -> Verification:
+    """Run a bundle on its golden images and compare with the float64 reference; see `parity.verify`.
+
+    Args:
+        bundle: its folder.
+        runtime: None takes the format's usual one.
+    """
+    from vit_deploy import parity
+
+    return parity.verify(read_artifact(Path(bundle)), runtime=runtime)
+
+
+def session(
+    bundle: str | Path | Artifact,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    provider: str | None = None,
+) -> AbstractContextManager[Session]:
+    """Load a bundle in an engine: `with session(path) as model: logits = model.infer(images)`.
+
+    Args:
+        bundle: its folder, or what `export` returned.
+        runtime: None takes the format's usual one.
+        threads: for the work inside one call; None leaves the engine's own choice.
+        provider: what executes the graph; None takes the engine's usual one.
+
+    Raises:
+        ArtifactError: no bundle, or one that was changed.
+        ConfigError: a runtime that does not run this format.
+        MissingEngineError, EngineError: the engine is not installed, or refuses the file.
+    """
+    artifact = bundle if isinstance(bundle, Artifact) else read_artifact(Path(bundle))
+    takers = RUNTIMES_OF_FORMAT[artifact.format]
+    name = runtime or takers[0]
+    if name not in takers:
+        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
+    engine = RUNTIMES.load(name)()
+    opened: AbstractContextManager[Session] = engine.open(artifact, RuntimeOptions(threads, provider))
+    return opened
