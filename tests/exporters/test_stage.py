@@ -279,7 +279,7 @@ def test_a_file_that_its_engine_refuses_is_not_published(make_checkpoint, tmp_pa
         artifact.model_path.write_bytes(b"no graph")
 
     monkeypatch.setattr(OnnxExporter, "write", damaged)
-    with pytest.raises(EngineError, match=r"model\.onnx is no ONNX file"):
+    with pytest.raises(EngineError, match=r"model\.onnx is not an ONNX file"):
         export(make_checkpoint(), tmp_path, jobs_of("onnx"))
     assert names(tmp_path) == []
 
