@@ -74,6 +74,12 @@ def test_a_model_that_float32_computes_exactly_has_a_floor_all_the_same(checkpoi
     assert golden.spread == 0
 
 
+def test_golden_data_of_a_model_that_answers_zero_can_be_read_back(checkpoint, artifact):
+    weights = {name: np.zeros_like(weight) for name, weight in checkpoint.weights.items()}
+    write_golden(record(dataclasses.replace(checkpoint, weights=weights)), artifact.directory)
+    assert read_golden(artifact).noise_floor > 0
+
+
 def test_it_survives_the_file(golden, artifact):
     write_golden(golden, artifact.directory)
     back = read_golden(artifact)

@@ -23,6 +23,7 @@ COUNT = 8
 COUNT_LARGE = 2
 LARGE_FLOP = 10e9  # an image; above it the reference takes seconds for each
 EPSILON = float(np.finfo(np.float32).eps)
+TINY = float(np.finfo(np.float32).tiny)  # the floor of a model that answers zero
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def record(checkpoint: Checkpoint) -> Golden:
     outputs = forward(checkpoint, images)
     rounded = forward(checkpoint, images, np.float32)
     # An output cannot be closer to the truth than float32 can write it down.
-    floor = max(float(np.abs(rounded - outputs).max()), EPSILON * float(np.abs(outputs).max()))
+    floor = max(float(np.abs(rounded - outputs).max()), EPSILON * float(np.abs(outputs).max()), TINY)
     return Golden(images, outputs, floor)
 
 

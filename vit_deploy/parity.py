@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,10 @@ class Parity:
         """Whether nothing failed."""
         return not self.failures
 
+    def failed(self, reason: str) -> Parity:
+        """A copy with one failure more."""
+        return dataclasses.replace(self, failures=(*self.failures, reason))
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -99,9 +104,9 @@ def judge(outputs: NDArray[Any], golden: Golden, *, classes: bool) -> Parity:
     if parity.ok and golden.spread <= tolerance:
         inconclusive = (
             f"inconclusive: the reference's outputs differ by only {golden.spread:.3g} between images, "
-            f"within the tolerance of {tolerance:.3g}, so a constant would pass"
+            f"within the tolerance of {tolerance:.3g}, so a constant would pass (is the head still zero?)"
         )
-        return Parity(**{**vars(parity), "failures": (inconclusive,)})
+        return parity.failed(inconclusive)
     return parity
 
 
@@ -116,13 +121,13 @@ def compare(outputs: NDArray[Any], reference: NDArray[Any], tolerance: float, *,
     """
     nothing = Parity(None, None, None, None, None, None, None, tolerance)
     if outputs.shape != reference.shape:
-        return _failed(nothing, f"the output has shape {outputs.shape}, expected {reference.shape}")
+        return nothing.failed(f"the output has shape {outputs.shape}, expected {reference.shape}")
     values, truth = outputs.astype(np.float64), reference.astype(np.float64)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
-        return _failed(nothing, f"{bad} of {values.size} outputs are NaN or infinite")
+        return nothing.failed(f"{bad} of {values.size} outputs are NaN or infinite")
     if not truth.size or not np.isfinite(truth).all():
-        return _failed(nothing, "the reference holds no outputs, or some that are NaN or infinite")
+        return nothing.failed("the reference holds no outputs, or some that are NaN or infinite")
     difference = np.abs(values - truth)
     max_abs = float(difference.max())
     noise = float(np.mean(difference**2))
@@ -148,10 +153,6 @@ def compare(outputs: NDArray[Any], reference: NDArray[Any], tolerance: float, *,
         failures=failures,
         notes=tuple(notes),
     )
-
-
-def _failed(parity: Parity, reason: str) -> Parity:
-    return Parity(**{**vars(parity), "failures": (reason,)})
 
 
 def _cosine(values: NDArray[np.float64], truth: NDArray[np.float64]) -> float | None:

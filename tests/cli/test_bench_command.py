@@ -49,3 +49,15 @@ def test_a_changed_bundle_is_not_timed(run, bundles, tmp_path):
     (copied / "golden.npz").write_bytes(b"other")
     result = run("bench", copied, "--runs", "3", "--json")
     assert result.code == 2 and "golden.npz has" in result.document["error"]["message"]
+
+
+def test_batches_and_threads_are_swept(run, bundles):
+    result = run("bench", bundles["onnx"], "--batch", "2,1", "--threads", "1,2", "--runs", "3", "--json")
+    found = [(each["batch"], each["threads"]) for each in result.document["results"]]
+    assert found == [(2, 1), (2, 2), (1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("given", ["0", "1,", "two", "-1", "1.5"])
+def test_a_number_of_images_that_cannot_be_is_exit_2(run, bundles, given):
+    result = run("bench", bundles["onnx"], f"--batch={given}")
+    assert result.code == 2 and "expected positive numbers as 1 or 1,2,8" in result.err

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from test_export import damage
 
+import vit_deploy
 from vit_deploy.artifact import read_artifact, write_manifest
 from vit_deploy.plugins import Plugin
 from vit_deploy.runtimes import RUNTIMES
@@ -77,3 +78,11 @@ def test_a_missing_runtime_is_exit_2_with_the_command_that_installs_it(run, bund
 def test_a_checkpoint_that_is_not_there_is_exit_2(run):
     result = run("verify", "absent.keras")
     assert result.code == 2 and "absent.keras" in result.err
+
+
+def test_a_model_saved_in_mixed_precision_is_proven_in_float32(run, tmp_path):
+    sizes = {"embed_dim": 12, "num_heads": 3, "num_layers": 2, "mlp_dim": 20, "num_classes": 5}
+    model = vit_deploy.ViT(input_shape=(24, 32, 3), patch_size=(8, 4), dtype="mixed_float16", **sizes)
+    model.save(tmp_path / "mixed.keras")
+    result = run("verify", tmp_path / "mixed.keras")
+    assert result.code == 0, result.err

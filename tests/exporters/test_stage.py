@@ -319,3 +319,22 @@ def test_a_killed_export_never_has_the_targets_name_and_the_next_one_takes_its_f
     finally:
         running.kill()
         running.communicate(timeout=20)
+
+
+def test_a_failed_proof_says_that_the_earlier_bundle_is_still_there(make_checkpoint, tmp_path, monkeypatch):
+    jobs, _ = plan(["savedmodel"], ["fp32"])
+    first = export(make_checkpoint(), tmp_path, jobs)[0]
+    monkeypatch.setattr(stage, "EXPORTERS", Registry("format", {"savedmodel": Plugin(f"{__name__}:OtherWeights")}))
+    failed = export(make_checkpoint(), tmp_path, jobs, force=True)[0]
+    assert not failed.parity.ok and not failed.published
+    assert failed.parity.failures[-1] == f"{first.artifact.directory} still holds the earlier bundle"
+    assert verify(read_artifact(first.artifact.directory)).parity.ok
+
+
+def test_a_converter_that_fails_late_says_what_is_published_already(make_checkpoint, tmp_path, monkeypatch):
+    table = {"savedmodel": EXPORTERS["savedmodel"], "tflite": Plugin(f"{__name__}:Refusing")}
+    monkeypatch.setattr(stage, "EXPORTERS", Registry("format", table))
+    jobs, _ = plan(["savedmodel", "tflite"], ["fp32"])
+    with pytest.raises(ExportError, match=r"the graph is upside down; already published: .*savedmodel-fp32"):
+        export(make_checkpoint(), tmp_path, jobs)
+    assert [path.name for path in tmp_path.iterdir()] == ["savedmodel-fp32"]

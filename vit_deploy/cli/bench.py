@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Artifacts, Json, Quiet, Verbose
+from vit_deploy.cli.options import Artifacts, Json, Quiet, Verbose, parse_counts
 
 
 def bench(
@@ -14,9 +16,13 @@ def bench(
     runtime: Annotated[
         list[str] | None, typer.Option(help="Engine; repeat for more.", show_default="all that can run it")
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="cpu, cuda, …", show_default="the engine's own")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="For one call.", show_default="all cores")] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="cpu, cuda, …; repeat for more.", show_default="the engine's own")
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="N,…", help="Images a call.")] = "1",
+    threads: Annotated[
+        str | None, typer.Option(metavar="N,…", help="For the work in one call.", show_default="all cores")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Of calls for each case.")] = 3.0,
     runs: Annotated[int | None, typer.Option(min=1, help="Calls for each case, instead of seconds.")] = None,
     json: Json = False,
@@ -33,13 +39,18 @@ def bench(
     out = Output("bench", as_json=json, quiet=quiet)
     for name in runtime or ():
         RUNTIMES.check(name)
+    batches = parse_counts(batch, "--batch")
+    counts: Sequence[int | None] = parse_counts(threads, "--threads") if threads else [None]
+    executors: Sequence[str | None] = provider or [None]
     plan = Plan(seconds=None if runs else seconds, runs=runs)
     with out.progress() as progress:
         progress("reading the bundles")
         cases = [
-            Case(path, name, provider, batch, threads)
+            Case(path, name, executor, images, count)
             for path in artifacts
-            for name in (runtime or RUNTIMES_OF_FORMAT[open_artifact(path).format])
+            for name, executor, images, count in itertools.product(
+                runtime or RUNTIMES_OF_FORMAT[open_artifact(path).format], executors, batches, counts
+            )
         ]
         results = run(cases, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
     for result in results:
@@ -49,6 +60,8 @@ def bench(
         (
             str(result.case.artifact),
             f"{result.case.runtime} ({result.provider})",
+            result.case.batch,
+            result.case.threads or "-",
             f"{result.p50_ms:.2f}",
             f"{result.p90_ms:.2f}",
             f"{result.p99_ms:.2f}",
@@ -62,7 +75,9 @@ def bench(
     return out.finish(
         [to_json(result) for result in results],
         ok=True,
-        title=f"batch {batch}, {results[0].case.threads} threads" if results else "",
-        columns=("artifact", "runtime", "p50 ms", "p90 ms", "p99 ms", "images/s", "load ms", "first ms", "peak MB"),
+        columns=(
+            *("artifact", "runtime", "batch", "threads", "p50 ms", "p90 ms", "p99 ms", "images/s"),
+            *("load ms", "first ms", "peak MB"),
+        ),
         rows=rows,
     )

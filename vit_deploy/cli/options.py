@@ -46,3 +46,15 @@ def parse_size(text: str, option: str) -> tuple[int, int]:
     if len(sides) not in (1, 2) or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
         raise typer.BadParameter(f"{option} is {text!r}; expected pixels as 224 or 384x512 (height x width)")
     return (int(sides[0]), int(sides[-1]))
+
+
+def parse_counts(text: str, option: str) -> list[int]:
+    """Positive whole numbers from "1" or "1,2,8", in that order and each once.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    counts = [each.strip() for each in text.split(",")]
+    if not all(each.isascii() and each.isdigit() and int(each) for each in counts):
+        raise typer.BadParameter(f"{option} is {text!r}; expected positive numbers as 1 or 1,2,8")
+    return [*dict.fromkeys(map(int, counts))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from vit_deploy import report
 from vit_deploy.artifact import Artifact, describe, versions, write_manifest
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, VitDeployError
 from vit_deploy.exporters import EXPORTERS, Exporter, ExportOptions
 from vit_deploy.golden import Golden, golden_pixels, record, write_golden
 from vit_deploy.parity import Parity, verify
@@ -48,7 +49,7 @@ class Exported:
         artifact: the bundle; its directory is where it was published, or would have been.
         bytes: of the model files.
         seconds: making them took.
-        verify_seconds: proving them took.
+        verify_seconds: proving them took; the first one's holds the reference that all share.
         parity: with the reference.
         published: whether the folder is there.
     """
@@ -145,8 +146,20 @@ def export(
     """
     check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
     progress("computing the reference in float64")
+    start = time.perf_counter()
     golden = record(checkpoint)
-    return [_export_one(checkpoint, directory, job, golden, force, keep_failed, progress) for job in jobs]
+    reference_seconds = time.perf_counter() - start
+    results: list[Exported] = []
+    for job in jobs:
+        try:
+            results.append(_export_one(checkpoint, directory, job, golden, force, keep_failed, progress))
+        except VitDeployError as error:
+            if done := [str(each.artifact.directory) for each in results if each.published]:
+                error.message += f"; already published: {', '.join(done)}"
+            raise
+    # The reference is part of the proof; all share it, and the first one that needs it pays for it.
+    paid = [dataclasses.replace(each, verify_seconds=each.verify_seconds + reference_seconds) for each in results[:1]]
+    return paid + results[1:]
 
 
 def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool) -> list[Path]:
@@ -184,17 +197,19 @@ def _export_one(
         )
         exporter.write(checkpoint, artifact, job.options)
         seconds = time.perf_counter() - start
+        progress(f"proving {job.name}")
+        start = time.perf_counter()
         if job.options.include_preprocessing:
             golden = golden.as_pixels(golden_pixels(checkpoint.config))
         write_golden(golden, stage.folder)
         artifact = write_manifest(artifact)
-        progress(f"proving {job.name}")
-        start = time.perf_counter()
         parity = verify(artifact, golden=golden).parity
         verify_seconds = time.perf_counter() - start
         size = artifact.model_bytes
         if not parity.ok:
             stage.divert(_failed_name(target) if keep_failed else None)
+            if target.exists():
+                parity = parity.failed(f"{target} still holds the earlier bundle")
     published = Artifact(**{**vars(artifact), "directory": stage.published or target})
     return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None)
 

@@ -14,9 +14,10 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
 
+from vit_deploy import checkpoints
 from vit_deploy.artifact import Artifact
 from vit_deploy.errors import EngineError, VitDeployError
-from vit_deploy.model.vit import load
+from vit_deploy.model.vit import ViT
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.tensorflow_options import DEVICES, apply
@@ -26,7 +27,7 @@ DEVICE_NAMES = {"cpu": "cpu:0", "cuda": "gpu:0"}
 
 
 class KerasRuntime:
-    """Keras on the backend of this process, its forward pass compiled as `Model.predict` compiles it."""
+    """Keras in float32 on the backend of this process, compiled as `Model.predict` compiles it."""
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[KerasSession]:
@@ -39,7 +40,8 @@ class KerasRuntime:
         with quiet_stderr():
             provider = _provider(options)
         with _explained(f"load {artifact.model_path}"), quiet_stderr(), keras.device(DEVICE_NAMES[provider]):
-            model = load(artifact.model_path)
+            # A model saved under mixed precision would answer in it: here the function in float32 is run.
+            model = ViT.from_checkpoint(checkpoints.load(artifact.model_path), dtype="float32")
         session = KerasSession(model, artifact, provider)
         try:
             yield session
