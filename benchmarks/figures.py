@@ -18,9 +18,9 @@ def export_s(result: Result, way: str) -> float | None:
 
 
 def p50_ms(entry: Mapping[str, Any]) -> float | None:
-    """Median of all calls of all rounds."""
-    samples: list[int] = [sample for each in entry.get("samples_ns", ()) for sample in each]
-    return median(samples) / 1e6 if samples and not entry["error"] else None
+    """Median call of the best round, since whatever else a machine does slows whole rounds."""
+    rounds: list[list[int]] = entry.get("samples_ns") or []
+    return min(float(median(samples)) for samples in rounds) / 1e6 if rounds and not entry["error"] else None
 
 
 def latency_ratio(result: Result, way: str, other: str) -> float | None:

@@ -110,7 +110,7 @@ def _latencies(result: Result) -> str:
                 _number(entry["peak_rss_mb"], 0),
             )
         )
-    return table(("file, one image a call", "engine", "p50 ms", "over ours", "load ms", "peak MB"), rows)
+    return table(("file, one image a call", "engine", "best round's p50 ms", "over ours", "load ms", "peak MB"), rows)
 
 
 def _reason(error: str) -> str:
