@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,7 @@ def measure_exports(
     """Run every way once a round, in turns, and leave the last round's files in `folder`.
 
     Returns:
-        One entry a way: its runs, the size of its file, or the error that ended it.
+        One entry a way: its runs, the size of its file, and the error that ended it, after which it is not run again.
     """
     runs: dict[str, list[Run]] = {way.name: [] for way in ways}
     errors: dict[str, str] = {}
@@ -89,14 +90,18 @@ def run_process(way: Way, size: Size, folder: Path) -> Run:
         # its parent's, so this process stays free of engines.
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.returncode = code = os.waitstatus_to_exitcode(status)
         answered.seek(0)
         said.seek(0)
-        if process.returncode or not way.target(folder).exists():
+        if code or not way.target(folder).exists():
             lines = said.read().decode(errors="replace").strip().splitlines() or ["it wrote no file and said nothing"]
-            raise subprocess.CalledProcessError(process.returncode, command, output=lines[-1])
+            raise subprocess.CalledProcessError(process.returncode, command, output=f"{_ending(code)}: {lines[-1]}")
         proof_s = json.loads(answered.read())["results"][0]["verify_seconds"] if way.ours else 0.0
     return Run(wall_s, proof_s, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6)
+
+
+def _ending(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
 
 
 def environment() -> dict[str, str]:

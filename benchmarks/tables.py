@@ -75,8 +75,8 @@ def _exports(result: Result) -> str:
     rows = []
     for entry in result["exports"]:
         way, runs = WAYS[entry["way"]], entry["runs"]
-        if entry["error"]:
-            rows.append((f"{way.label} ({ENGINES[way.runtime]})", "fails", "-", "-", "-", "-"))
+        if not runs:
+            rows.append((f"{way.label} ({way.suffix})", "fails", "-", "-", "-", "-"))
             continue
         own = [run["wall_s"] - run["proof_s"] for run in runs]
         proof = median(run["proof_s"] for run in runs)
@@ -87,7 +87,7 @@ def _exports(result: Result) -> str:
                 f"{min(own):.1f} to {max(own):.1f}",
                 _number(proof, 1) if way.ours else "no proof",
                 _number(max(run["peak_rss_mb"] for run in runs), 0),
-                _number(entry["bytes"] / 1e6, 1),
+                _number(None if entry["bytes"] is None else entry["bytes"] / 1e6, 1),
             )
         )
     return table(("export, as a whole process", "s", "range", "proof, s more", "peak MB", "file MB"), rows)
