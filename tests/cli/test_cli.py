@@ -50,7 +50,7 @@ USAGE_ERRORS = {
     "nowhere is not a bundle": ["verify", "nowhere"],
     "elsewhere is not a bundle": ["bench", "elsewhere"],
     "unknown runtime 'tensorrt'": ["bench", "nowhere", "--runtime", "tensorrt"],
-    "invalid value for '--batch'": ["bench", "nowhere", "--batch", "0"],
+    "--batch is '0'": ["bench", "nowhere", "--batch", "0"],
     "invalid value for '--runs'": ["bench", "nowhere", "--runs", "0"],
     "seconds is -1.0": ["bench", "nowhere", "--seconds", "-1"],
     "embed_dim 10 is not a multiple of num_heads 3": ["build", "tiny", "--embed-dim", "10", "-o", "m.keras"],
