@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import VitDeployError
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.checkpoint import Checkpoint
     from vit_deploy.parity import Parity, Verification
 
 SCHEMA = 1
@@ -43,6 +45,17 @@ def verification(result: Verification) -> dict[str, Any]:
     """One result of `verify`."""
     named = {"artifact": str(result.artifact.path), "runtime": result.runtime, "provider": result.provider}
     return named | parity(result.parity)
+
+
+def saved(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """A checkpoint file that was written."""
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "parameters": checkpoint.num_parameters,
+        "config": checkpoint.config.to_dict(),
+        "weights_digest": checkpoint.digest(),
+    }
 
 
 def finite(value: float | None) -> float | None:

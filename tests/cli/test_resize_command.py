@@ -36,6 +36,7 @@ def test_a_resized_file_is_what_resize_returns(run, file, tmp_path):
     assert record == {
         "path": str(target),
         "bytes": target.stat().st_size,
+        "parameters": expected.num_parameters,
         "from": {"image_size": [24, 32], "patch_size": [8, 4]},
         "to": {"image_size": [40, 20], "patch_size": [10, 5]},
         "convention": "google",

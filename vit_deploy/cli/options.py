@@ -14,6 +14,14 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Artifacts = Annotated[
     list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export, or .keras files.", show_default=False)
 ]
+CheckpointFile = Annotated[Path, typer.Argument(help="A checkpoint file or folder.", show_default=False)]
+OutputFile = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="FILE.keras|FILE.safetensors", help="What to write.", show_default=False),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option(metavar="FILE.json", help="The config, where the checkpoint has none.")
+]
 ImageSize = Annotated[
     str | None,
     typer.Option(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Force, Json, Like, Quiet, Verbose, parse_size
+from vit_deploy.cli.options import CheckpointFile, ConfigFile, Force, Json, Like, OutputFile, Quiet, Verbose, parse_size
 
 NewImageSize = Annotated[
     str | None,
@@ -24,19 +23,12 @@ NewPatchSize = Annotated[
 
 
 def resize(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file or folder.", show_default=False)],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="FILE.keras|FILE.safetensors", help="What to write.", show_default=False
-        ),
-    ],
+    checkpoint: CheckpointFile,
+    output: OutputFile,
     image_size: NewImageSize = None,
     patch_size: NewPatchSize = None,
     like: Like = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="The config, where the checkpoint has none.")
-    ] = None,
+    config: ConfigFile = None,
     report: Annotated[
         bool, typer.Option("--report", help="Say how far the features drift on the sample images.")
     ] = False,
@@ -49,7 +41,7 @@ def resize(
     from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
     from vit_deploy.drift import drift
-    from vit_deploy.report import megabytes
+    from vit_deploy.report import megabytes, saved
     from vit_deploy.resize import as_convention, convention_of, sizes
     from vit_deploy.resize import resize as run
 
@@ -72,14 +64,10 @@ def resize(
         drifted = drift(loaded, resized) if report else None
     convention = convention_of(loaded, asked)
     before, after = sizes(loaded.config), sizes(resized.config)
-    record = {
-        "path": str(output),
-        "bytes": output.stat().st_size,
+    record = saved(output, resized) | {
         "from": before,
         "to": after,
         "convention": str(convention),
-        "config": resized.config.to_dict(),
-        "weights_digest": resized.digest(),
         "drift": drifted.to_dict() if drifted else None,
     }
     if resized is loaded:
@@ -87,7 +75,7 @@ def resize(
     columns = ["checkpoint", "size", "images", "patches", "like", "digest"]
     row = [
         str(output),
-        megabytes(output.stat().st_size),
+        megabytes(record["bytes"]),
         _change(before["image_size"], after["image_size"]),
         _change(before["patch_size"], after["patch_size"]),
         str(convention),
