@@ -119,7 +119,8 @@ def test_a_miniature_run_measures_and_writes_tables(tmp_path):
     assert [entry["way"] for entry in result["exports"]] == ways
     assert all(run["wall_s"] > run["proof_s"] >= 0 for entry in result["exports"] for run in entry["runs"])
     assert all(run["peak_rss_mb"] > 50 for entry in result["exports"] for run in entry["runs"])
-    assert all(entry["bytes"] > 4 * result["parameters"] for entry in result["exports"])
+    # Some exporters keep equal tensors once: the norms of random weights are all ones, the biases all zeros.
+    assert all(entry["bytes"] > 0.99 * 4 * result["parameters"] for entry in result["exports"])
     onnx, tflite, keras = result["latency"]
     assert all(len(entry["samples_ns"]) == 2 and min(map(min, entry["samples_ns"])) > 0 for entry in (onnx, tflite))
     assert "Erfc" in keras["error"]
