@@ -1,0 +1,141 @@
+"""Which images are the ranges of activations measured on?"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.errors import DataError
+from vit_deploy.golden import natural_pixels
+from vit_deploy.images import load_pixels
+
+COUNT = 64  # images that are taken of more
+FEWEST = 8
+SAMPLES = "sample images"
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+SAMPLES_WARNING = (
+    "calibrated on the bundled sample images, which are drawn and no photographs: ranges that your own images "
+    "need are missed, which costs accuracy (some percent of top-1 with int8-static, more with int8-full); "
+    "give --calibrate a folder of your own images"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Images to measure on, and where they come from.
+
+    Args:
+        images: `(n, height, width, channels)` as the model's session takes them: normalised float32, or uint8
+            pixels where preprocessing is inside.
+        digests: SHA-256 of each image's pixels as they were given, in the order of `images`.
+        seed: by which they were chosen of more.
+        source: a path, or "sample images".
+    """
+
+    images: NDArray[Any]
+    digests: tuple[str, ...]
+    seed: int
+    source: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"source": self.source, "images": len(self.images), "seed": self.seed, "digests": list(self.digests)}
+
+
+def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, count: int = COUNT) -> Calibration:
+    """Images of a folder (with its subfolders), of the array `images` of an `.npz`, or without a path the samples.
+
+    Args:
+        path: a folder of image files; an `.npz` with `images` `(n, height, width, channels)`, uint8 pixels or
+            normalised float32; None for the bundled sample images.
+        artifact: whose input they become.
+        seed: by which `count` are chosen where there are more.
+        count: that are taken.
+
+    Raises:
+        DataError: nothing there, too few images, some that are constant, not finite or of another size.
+    """
+    if path is None:
+        config = artifact.config
+        pixels = natural_pixels(count, *config.image_size, config.channels, seed=seed)
+        return _calibration(list(pixels), artifact, seed, SAMPLES)
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+        _check_count(len(files), path)
+        chosen = [files[index] for index in _chosen(len(files), count, seed)]
+        images = [load_pixels(each, artifact.preprocess, artifact.config.image_size) for each in chosen]
+        return _calibration(images, artifact, seed, str(path), [str(each) for each in chosen])
+    array = read_images(path)
+    _check_count(len(array), path)
+    indices = _chosen(len(array), count, seed)
+    return _calibration(
+        [array[index] for index in indices], artifact, seed, str(path), [f"{path}[{i}]" for i in indices]
+    )
+
+
+def read_images(path: Path) -> NDArray[Any]:
+    """The array `images` of an `.npz` file.
+
+    Raises:
+        DataError: no such file, no `.npz`, or one without `images`.
+    """
+    fix = "give a folder of images, or an .npz with an array 'images' (n, height, width, channels)"
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}", fix=fix)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile) or "images" not in file:
+                raise DataError(f"{path} has no array 'images'", fix=fix)
+            array: NDArray[Any] = file["images"]
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}", fix=fix) from error
+    return array
+
+
+def _chosen(available: int, count: int, seed: int) -> list[int]:
+    if available <= count:
+        return list(range(available))
+    return sorted(int(each) for each in np.random.default_rng(seed).permutation(available)[:count])
+
+
+def _check_count(found: int, path: Path) -> None:
+    if found < FEWEST:
+        raise DataError(
+            f"{path} holds {found} images; calibration needs at least {FEWEST}, and {COUNT} are better",
+            fix="give more images of the kind that the model will see",
+        )
+
+
+def _calibration(
+    images: Sequence[NDArray[Any]], artifact: Artifact, seed: int, source: str, names: Sequence[str] = ()
+) -> Calibration:
+    names = names or [f"{source}[{index}]" for index in range(len(images))]
+    expected = (*artifact.config.image_size, artifact.config.channels)
+    inside = artifact.input.preprocessing_inside
+    problems = []
+    for name, image in zip(names, images, strict=True):
+        if image.shape != expected:
+            problems.append(f"{name} has shape {image.shape}, expected {expected}")
+        elif image.dtype != np.uint8 and (inside or image.dtype != np.float32):
+            kinds = "uint8 pixels" if inside else "uint8 pixels or normalised float32"
+            problems.append(f"{name} is {image.dtype}, expected {kinds}")
+        elif not np.isfinite(image).all():
+            problems.append(f"{name} has values that are NaN or infinite")
+        elif image.min() == image.max():
+            problems.append(f"{name} is constant: every value is {image.flat[0]}")
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise DataError(f"images that cannot be calibrated with: {shown}", fix="leave them out, or correct them")
+    digests = tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images)
+    stacked = np.stack(images)
+    if stacked.dtype == np.uint8 and not inside:
+        stacked = artifact.preprocess.normalize(stacked)
+    return Calibration(stacked, digests, seed, source)

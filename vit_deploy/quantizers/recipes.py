@@ -1,0 +1,113 @@
+"""What does a precision mean for a ViT: which layers become integers, of how many bits, found how, and why?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ConfigError
+from vit_deploy.weights import weight_specs
+
+
+class Clipping(StrEnum):
+    """How the range of an activation follows from the values that calibration saw."""
+
+    MIN_MAX = "min-max"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+
+
+class Activations(StrEnum):
+    """What the inputs of quantized layers are."""
+
+    FLOAT = "float"
+    DYNAMIC = "dynamic"  # integers, of ranges that are measured as the model runs
+    STATIC = "static"  # integers, of ranges that were calibrated
+
+
+class Part(StrEnum):
+    """A kind of operator of a ViT."""
+
+    PATCH_EMBED = "patch_embed"
+    PROJECTIONS = "projections"  # query, key, value, out, and those of the feed-forward halves
+    HEAD = "head"
+    ATTENTION_PRODUCTS = "attention_products"
+    SOFTMAX = "softmax"
+    NORMS = "norms"
+    ACTIVATION_FUNCTIONS = "activation_functions"
+    RESIDUALS = "residuals"
+
+
+LAYERS = (Part.PATCH_EMBED, Part.PROJECTIONS, Part.HEAD)
+"""The parts that have kernels."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to quantize and how.
+
+    Args:
+        precision: its name, as in the contract.
+        weight_bits: of kernels; 32 leaves them as they are.
+        activations: what the inputs of quantized layers are.
+        parts: that become integers (or 16-bit floats); all others stay in float32.
+        activation_bits: of activations that are integers.
+        block_size: weights that share a scale, along the inputs; 0 for one scale a channel.
+        integer_io: whether input and output of the file are integers too.
+        clipping: of calibrated ranges.
+        percentile: of absolute values inside the range, for `Clipping.PERCENTILE`.
+        smoothing: alpha of the migration of outliers from activations into weights (Xiao et al. 2023, SmoothQuant,
+            eq. 4); None leaves them where they are.
+        bias_correction: whether the mean error of a layer's output on the calibration images goes into its bias.
+        keep_float: names of layers that stay in float32, such as `block_3.ffn.down`; see `layer_names`.
+        reason: why it is as it is, in a sentence or two.
+    """
+
+    precision: str
+    weight_bits: int
+    activations: Activations
+    parts: frozenset[Part]
+    activation_bits: int = 8
+    block_size: int = 0
+    integer_io: bool = False
+    clipping: Clipping = Clipping.MIN_MAX
+    percentile: float = 99.99
+    smoothing: float | None = None
+    bias_correction: bool = False
+    keep_float: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it cannot be made without images."""
+        return self.activations is Activations.STATIC or self.smoothing is not None or self.bias_correction
+
+
+def layer_names(config: ViTConfig) -> tuple[str, ...]:
+    """Names of all layers that have kernels, in the order in which the network uses them: `block_0.attention.query`."""
+    suffix = ".kernel"
+    return tuple(name.removesuffix(suffix) for name in weight_specs(config) if name.endswith(suffix))
+
+
+def recipe_for(format: str, precision: str) -> Recipe:
+    """The recipe by which a precision of a format is made.
+
+    Raises:
+        ConfigError: the format has no such precision.
+    """
+    recipes = recipes_of(format)
+    if precision not in recipes:
+        raise ConfigError(
+            f"{format} cannot be quantized to {precision!r}", fix=f"{format} has {', '.join(recipes) or 'none'}"
+        )
+    return recipes[precision]
+
+
+def recipes_of(format: str) -> Mapping[str, Recipe]:
+    """The recipes of a format by precision; empty where it has none."""
+    from vit_deploy.quantizers.onnx_recipes import ONNX_RECIPES
+    from vit_deploy.quantizers.tflite_recipes import TFLITE_RECIPES
+
+    return {"onnx": ONNX_RECIPES, "tflite": TFLITE_RECIPES}.get(format, {})
