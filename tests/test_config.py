@@ -36,6 +36,14 @@ def configs(draw: st.DrawFn) -> ViTConfig:
     patch = (draw(st.integers(1, 20)), draw(st.integers(1, 20)))
     grid = (draw(st.integers(1, 9)), draw(st.integers(1, 9)))
     heads = draw(st.integers(1, 8))
+    class_token = draw(st.booleans())
+    distillation_token = class_token and draw(st.booleans())
+    include_top = draw(st.booleans())
+    poolings = [Pooling.MEAN, Pooling.MAX, Pooling.MAP]
+    poolings += [Pooling.CLS, Pooling.CLS_MEAN] if class_token else []
+    poolings += [Pooling.CLS_DISTILLATION] if distillation_token else []
+    pooling = draw(st.sampled_from(poolings if include_top and not class_token else [None, *poolings]))
+    pooled = include_top or pooling is not None
     return ViTConfig(
         image_size=(patch[0] * grid[0], patch[1] * grid[1]),
         patch_size=patch,
@@ -45,8 +53,16 @@ def configs(draw: st.DrawFn) -> ViTConfig:
         num_layers=draw(st.integers(1, 5)),
         mlp_dim=draw(st.integers(1, 64)),
         num_classes=draw(st.integers(1, 50)),
-        include_top=draw(st.booleans()),
-        pooling=draw(st.sampled_from([None, *Pooling])),
+        include_top=include_top,
+        pooling=pooling,
+        class_token=class_token,
+        distillation_token=distillation_token,
+        register_tokens=draw(st.integers(0, 4)),
+        layer_scale=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        pre_norm=draw(st.booleans()),
+        norm_after_pooling=pooled and draw(st.booleans()),
+        pre_logits_dim=draw(st.integers(0, 9)) if pooled else 0,
         normalization_type=draw(st.sampled_from(list(NormalizationType))),
         normalization_position=draw(st.sampled_from(list(NormalizationPosition))),
         ffn_type=draw(st.sampled_from(list(FFNType))),

@@ -40,11 +40,19 @@ class FFNType(StrEnum):
 
 
 class Pooling(StrEnum):
-    """How the sequence becomes one vector; mean and max leave the prefix tokens out."""
+    """How the sequence becomes one vector; mean and max leave the prefix tokens out.
+
+    Two give a vector of twice the embed dim: `cls_distillation` the class token beside the distillation token
+    (Touvron et al. 2021), `cls_mean` the class token beside the mean (Oquab et al. 2023). `map` is attention of one
+    learned probe to all tokens, followed by a feed-forward (Zhai et al. 2022).
+    """
 
     CLS = "cls"
     MEAN = "mean"
     MAX = "max"
+    CLS_DISTILLATION = "cls_distillation"
+    CLS_MEAN = "cls_mean"
+    MAP = "map"
 
 
 class Activation(StrEnum):
@@ -140,6 +148,14 @@ class ViTConfig:
         activation: of the `mlp` feed-forward (gated ones bring their own).
         epsilon: added to the variance, or to the mean square, before the root.
         qkv_bias: whether the query, key and value projections have a bias.
+        class_token: whether a class token goes before the patches.
+        distillation_token: whether a distillation token follows it.
+        register_tokens: how many registers (Darcet et al. 2023) follow those.
+        layer_scale: whether each half's output is scaled feature by feature before its residual sum.
+        qk_norm: whether each head's queries and keys are normalized.
+        pre_norm: whether the tokens are normalized before the first block.
+        norm_after_pooling: whether the last norm is that of the pooled vector instead of that of the tokens.
+        pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
 
     Raises:
         ConfigError: no ViT has these options; the message lists all that is wrong.
@@ -161,9 +177,19 @@ class ViTConfig:
     activation: Activation = Activation.GELU
     epsilon: float = 1e-6
     qkv_bias: bool = True
+    class_token: bool = True
+    distillation_token: bool = False
+    register_tokens: int = 0
+    layer_scale: bool = False
+    qk_norm: bool = False
+    pre_norm: bool = False
+    norm_after_pooling: bool = False
+    pre_logits_dim: int = 0
 
     def __post_init__(self) -> None:
         problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes()]
+        if not problems:
+            problems += self._pooling_problems()
         if problems:
             raise ConfigError("; ".join(problems), fix="correct the options named above")
 
@@ -178,20 +204,20 @@ class ViTConfig:
                 object.__setattr__(self, name, choices(value))
             else:
                 yield f"{name} is {value!r}; expected one of {', '.join(choices)}"
-        for name in ("include_top", "qkv_bias"):
+        for name in FLAGS:
             if not isinstance(getattr(self, name), bool):
                 yield f"{name} is {getattr(self, name)!r}; expected True or False"
 
     def _settle_numbers(self) -> Iterator[str]:
         unsound = set()
-        for name in ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim", "num_classes"):
+        for name in (*SIZES, *OPTIONAL_SIZES, "num_classes"):
             value = getattr(self, name)
-            least = 0 if name == "num_classes" and not self.include_top else 1
+            least = 0 if name in OPTIONAL_SIZES or (name == "num_classes" and not self.include_top) else 1
             if is_count(value) and value >= least:
                 object.__setattr__(self, name, int(value))
             else:
                 unsound.add(name)
-                yield f"{name} is {value!r}; expected a positive whole number"
+                yield f"{name} is {value!r}; expected a {'positive ' if least else ''}whole number"
         if not unsound & {"embed_dim", "num_heads"} and self.embed_dim % self.num_heads:
             yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
         epsilon: object = self.epsilon
@@ -214,6 +240,19 @@ class ViTConfig:
         if wrong := [f"{name} {image} is not a multiple of {patch}" for name, image, patch in sides if image % patch]:
             yield f"Image height/width must be divisible by patch size: {', '.join(wrong)}"
 
+    def _pooling_problems(self) -> Iterator[str]:
+        pooling = self.effective_pooling
+        needs_class = pooling in (Pooling.CLS, Pooling.CLS_MEAN, Pooling.CLS_DISTILLATION)
+        if needs_class and not self.class_token:
+            yield f"pooling is {pooling}, and class_token is False; expected {', '.join(CLASSLESS_POOLINGS)}"
+        if self.distillation_token and not self.class_token:
+            yield "distillation_token is True, and class_token is False; the one stands beside the other"
+        if pooling is Pooling.CLS_DISTILLATION and not self.distillation_token:
+            yield f"pooling is {pooling}, and distillation_token is False"
+        if pooling is None:
+            of_a_vector = [name for name in ("norm_after_pooling", "pre_logits_dim") if getattr(self, name)]
+            yield from (f"{name} is {getattr(self, name)}, and nothing is pooled" for name in of_a_vector)
+
     @property
     def grid(self) -> tuple[int, int]:
         """Patches along (height, width)."""
@@ -226,8 +265,8 @@ class ViTConfig:
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: the class token."""
-        return 1
+        """Tokens in front of the patches: class, distillation and registers."""
+        return self.class_token + self.distillation_token + self.register_tokens
 
     @property
     def sequence_length(self) -> int:
@@ -245,12 +284,18 @@ class ViTConfig:
         return Pooling.CLS if self.include_top and self.pooling is None else self.pooling
 
     @property
+    def pooled_dim(self) -> int:
+        """Width of what the pooling gives."""
+        beside = self.effective_pooling in (Pooling.CLS_DISTILLATION, Pooling.CLS_MEAN)
+        return 2 * self.embed_dim if beside else self.embed_dim
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of one image's output: (classes,), (embed dim,) or (tokens, embed dim)."""
+        """Shape of one image's output: (classes,), (width of the vector,) or (tokens, embed dim)."""
         if self.include_top:
             return (self.num_classes,)
         if self.pooling is not None:
-            return (self.embed_dim,)
+            return (self.pre_logits_dim or self.pooled_dim,)
         return (self.sequence_length, self.embed_dim)
 
     @property
@@ -303,6 +348,14 @@ class ViTConfig:
         }
         return cls(**(fields | overrides))
 
+
+SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
+OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim")  # zero for none
+FLAGS = (
+    *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
+    "norm_after_pooling",
+)
+CLASSLESS_POOLINGS = (Pooling.MEAN, Pooling.MAX, Pooling.MAP)
 
 _CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
     {

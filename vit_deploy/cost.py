@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vit_deploy.config import FFNType, ViTConfig
+from vit_deploy.config import FFNType, Pooling, ViTConfig
 from vit_deploy.weights import weight_specs
 
 
@@ -19,7 +19,8 @@ def num_parameters(config: ViTConfig) -> int:
 
 def macs(config: ViTConfig) -> int:
     """Multiply-accumulates of the matrix products for one image; norms and activations are not counted."""
-    return patch_macs(config) + config.num_layers * block_macs(config) + head_macs(config)
+    blocks = config.num_layers * block_macs(config)
+    return patch_macs(config) + blocks + pool_macs(config) + pre_logits_macs(config) + head_macs(config)
 
 
 def patch_macs(config: ViTConfig) -> int:
@@ -35,6 +36,19 @@ def block_macs(config: ViTConfig) -> int:
     return 4 * tokens * dim * dim + 2 * tokens * tokens * dim + matrices * tokens * dim * config.mlp_dim
 
 
+def pool_macs(config: ViTConfig) -> int:
+    """Of attention pooling: keys and values of all tokens, two projections and a feed-forward of one."""
+    if config.effective_pooling is not Pooling.MAP:
+        return 0
+    tokens, dim = config.sequence_length, config.embed_dim
+    return 2 * tokens * dim * dim + 2 * tokens * dim + 2 * dim * dim + 2 * dim * config.mlp_dim
+
+
+def pre_logits_macs(config: ViTConfig) -> int:
+    """Of the dense layer between pooling and head."""
+    return config.pooled_dim * config.pre_logits_dim
+
+
 def head_macs(config: ViTConfig) -> int:
     """Of the classification head."""
-    return config.embed_dim * config.num_classes if config.include_top else 0
+    return (config.pre_logits_dim or config.pooled_dim) * config.num_classes if config.include_top else 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import Pooling, ViTConfig
 from vit_deploy.golden import golden_count, natural_pixels
-from vit_deploy.reference import Array, forward, pool
+from vit_deploy.reference import Array, forward, pool, weights_of
 from vit_deploy.resampling import Float32, bicubic_antialias, resample
 
 
@@ -82,7 +82,14 @@ def _answers(checkpoint: Checkpoint, pixels: NDArray[np.uint8]) -> tuple[Array, 
     """Pooled features `(batch, dim)` as float64, and the model's own outputs."""
     taken: dict[str, Array] = {}
     logits = forward(checkpoint, checkpoint.preprocess.normalize(pixels), np.float32, tap=taken.__setitem__)
-    config = checkpoint.config
+    config, normed = checkpoint.config, taken["norm"]
+    if config.norm_after_pooling:
+        return normed.astype(np.float64), logits
     # A sequence of other length cannot be compared: without pooling the class token speaks for it.
-    pooled = pool(taken["norm"], config.replace(pooling=config.effective_pooling or Pooling.CLS))
+    instead = Pooling.CLS if config.class_token else Pooling.MEAN
+    pooled = pool(normed, weights_of("map_pool", checkpoint.weights), _pooling(config, instead))
     return pooled.astype(np.float64), logits
+
+
+def _pooling(config: ViTConfig, instead: Pooling) -> ViTConfig:
+    return config if config.effective_pooling else config.replace(pooling=instead)

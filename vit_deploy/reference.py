@@ -41,19 +41,28 @@ def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64
     tap = tap or _no_tap
 
     def part(prefix: str) -> Weights:
-        own = _of(prefix, checkpoint.weights)
+        own = weights_of(prefix, checkpoint.weights)
         return {name: weight.astype(dtype, copy=False) for name, weight in own.items()}
 
     x = patch_embed(images.astype(dtype), part("patch_embed"), config)
     tap("patch_embed", x)
-    token = np.broadcast_to(part("class_token")["class"], (len(x), 1, config.embed_dim))
-    x = np.concatenate([token, x], axis=1) + part("pos_embed")["table"]
+    prefix = [np.broadcast_to(each, (len(x), *each.shape)) for each in part("class_token").values()]
+    x = np.concatenate([*prefix, x], axis=1) + part("pos_embed")["table"]
     tap("pos_embed", x)
+    if config.pre_norm:
+        x = norm(x, part("pre_norm"), config)
     for index in range(config.num_layers):
         x = block(x, part(f"block_{index}"), config, tap, f"block_{index}")
-    x = norm(x, part("norm"), config)
-    tap("norm", x)
-    x = pool(x, config)
+    if config.norm_after_pooling:
+        x = norm(pool(x, part("map_pool"), config), part("norm"), config)
+        tap("norm", x)
+    else:
+        x = norm(x, part("norm"), config)
+        tap("norm", x)
+        x = pool(x, part("map_pool"), config)
+    if config.pre_logits_dim:
+        dense = part("pre_logits")
+        x = np.tanh(x @ dense["kernel"] + dense["bias"])
     if config.include_top:
         head = part("head")
         x = x @ head["kernel"] + head["bias"]
@@ -74,22 +83,24 @@ def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
 
 def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str) -> Array:
     """One encoder block: attention and feed-forward, each with a residual sum and a norm before or after it."""
-    for half, role, norm_name in ((attention, "attention", "norm1"), (ffn, "ffn", "norm2")):
-        own = _of(norm_name, weights)
+    for half, role, number in ((attention, "attention", 1), (ffn, "ffn", 2)):
+        own, part = weights_of(f"norm{number}", weights), weights_of(role, weights)
+        scale = weights[f"scale{number}.gamma"] if config.layer_scale else 1
         if config.normalization_position is NormalizationPosition.PRE:
-            x = x + half(norm(x, own, config), weights, config)
+            x = x + half(norm(x, own, config), part, config) * scale
         else:
-            x = norm(x + half(x, weights, config), own, config)
+            x = norm(x + half(x, part, config) * scale, own, config)
         tap(f"{name}.{role}", x)
     return x
 
 
-def _of(prefix: str, weights: Weights) -> Weights:
-    return {name.removeprefix(f"{prefix}."): each for name, each in weights.items() if name.startswith(f"{prefix}.")}
-
-
 def _no_tap(name: str, values: Array) -> None:
     return None
+
+
+def weights_of(part: str, weights: Weights) -> Weights:
+    """The weights of one part, by their names within it."""
+    return {name.removeprefix(f"{part}."): each for name, each in weights.items() if name.startswith(f"{part}.")}
 
 
 def norm(x: Array, weights: Weights, config: ViTConfig) -> Array:
@@ -116,42 +127,81 @@ def _unit(x: Array, epsilon: float) -> Array:
 
 
 def attention(x: Array, weights: Weights, config: ViTConfig) -> Array:
-    """Multi-head self-attention (Vaswani et al. 2017): softmax(q k^T / sqrt(d)) v, heads side by side."""
-    batch, tokens, dim = x.shape
+    """Multi-head self-attention of the tokens `(batch, tokens, dim)`; with `qk_norm` as in Dehghani et al. 2023."""
+    query, key, value = (_heads(x, weights, role, config) for role in ("query", "key", "value"))
+    if config.qk_norm:
+        query = norm(query, weights_of("query_norm", weights), config)
+        key = norm(key, weights_of("key_norm", weights), config)
+    return _attended(query, key, value, weights)
 
-    def heads(role: str) -> Array:
-        values = x @ weights[f"attention.{role}.kernel"] + weights.get(f"attention.{role}.bias", 0)
-        return values.reshape(batch, tokens, config.num_heads, config.head_dim).transpose(0, 2, 1, 3)
 
-    query, key, value = heads("query"), heads("key"), heads("value")
-    scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(config.head_dim, x.dtype))
-    mixed = (softmax(scores) @ value).transpose(0, 2, 1, 3).reshape(batch, tokens, dim)
-    out: Array = mixed @ weights["attention.out.kernel"] + weights["attention.out.bias"]
+def _heads(x: Array, weights: Weights, role: str, config: ViTConfig) -> Array:
+    values = x @ weights[f"{role}.kernel"] + weights.get(f"{role}.bias", 0)
+    return values.reshape(*x.shape[:2], config.num_heads, config.head_dim).transpose(0, 2, 1, 3)
+
+
+def _attended(query: Array, key: Array, value: Array, weights: Weights) -> Array:
+    """Vaswani et al. 2017: softmax(q k^T / sqrt(d)) v, heads side by side, projected."""
+    batch, heads, queries, head_dim = query.shape
+    scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(head_dim, query.dtype))
+    mixed = (softmax(scores) @ value).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head_dim)
+    out: Array = mixed @ weights["out.kernel"] + weights["out.bias"]
     return out
 
 
 def ffn(x: Array, weights: Weights, config: ViTConfig) -> Array:
     """The feed-forward half; the gated ones are Shazeer 2020 (arXiv 2002.05202), with biases."""
-    hidden = x @ weights["ffn.up.kernel"] + weights["ffn.up.bias"]
     if config.ffn_type is FFNType.MLP:
-        hidden = ACTIVATIONS[config.activation](hidden)
-    else:
-        gate = x @ weights["ffn.gate.kernel"] + weights["ffn.gate.bias"]
-        hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * hidden
-    out: Array = hidden @ weights["ffn.down.kernel"] + weights["ffn.down.bias"]
+        return mlp(x, weights, config)
+    gate = x @ weights["gate.kernel"] + weights["gate.bias"]
+    hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * (x @ weights["up.kernel"] + weights["up.bias"])
+    out: Array = hidden @ weights["down.kernel"] + weights["down.bias"]
     return out
 
 
-def pool(x: Array, config: ViTConfig) -> Array:
-    """The sequence `(batch, tokens, dim)` as the pooling asked for; patches are what follows the prefix."""
+def mlp(x: Array, weights: Weights, config: ViTConfig) -> Array:
+    """Up, the config's activation, down."""
+    hidden = ACTIVATIONS[config.activation](x @ weights["up.kernel"] + weights["up.bias"])
+    out: Array = hidden @ weights["down.kernel"] + weights["down.bias"]
+    return out
+
+
+def pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
+    """The sequence `(batch, tokens, dim)` as the pooling asked for; patches are what follows the prefix.
+
+    Args:
+        x: the tokens.
+        weights: of `map_pool`; empty for every other pooling.
+        config: which pooling.
+    """
+    patches = x[:, config.num_prefix_tokens :]
     match config.effective_pooling:
         case Pooling.CLS:
             x = x[:, 0]
         case Pooling.MEAN:
-            x = x[:, config.num_prefix_tokens :].mean(axis=1)
+            x = patches.mean(axis=1)
         case Pooling.MAX:
-            x = x[:, config.num_prefix_tokens :].max(axis=1)
+            x = patches.max(axis=1)
+        case Pooling.CLS_DISTILLATION:
+            x = np.concatenate([x[:, 0], x[:, 1]], axis=-1)
+        case Pooling.CLS_MEAN:
+            x = np.concatenate([x[:, 0], patches.mean(axis=1)], axis=-1)
+        case Pooling.MAP:
+            x = map_pool(x, weights, config)
     return x
+
+
+def map_pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
+    """Attention of a learned probe to all tokens, then an mlp with a residual sum (Zhai et al. 2022): `(batch, dim)`.
+
+    The mlp is a plain one with the config's activation, whatever the blocks have.
+    """
+    own = weights_of("attention", weights)
+    probe = np.broadcast_to(weights["probe"], (len(x), 1, config.embed_dim))
+    query, key, value = (_heads(each, own, role, config) for role, each in (("query", probe), ("key", x), ("value", x)))
+    pooled = _attended(query, key, value, own)[:, 0]
+    result: Array = pooled + mlp(norm(pooled, weights_of("norm", weights), config), weights_of("ffn", weights), config)
+    return result
 
 
 def softmax(x: Array) -> Array:

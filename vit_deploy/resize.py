@@ -129,13 +129,13 @@ def as_convention(name: str) -> Convention:
 def convention_of(checkpoint: Checkpoint, like: Convention | None = None) -> Convention:
     """The convention that was asked for, else that of the program the checkpoint came from, else timm's.
 
-    The program is the fact `family` of the last step in the provenance that has one. A model of DINOv2 with more
-    prefix tokens than the class token has registers, and DINOv2 resamples those models in another way.
+    The program is the fact `family` of the last step in the provenance that has one. DINOv2 resamples
+    its models with registers in another way.
     """
     families = [step.facts.get("family") for step in checkpoint.provenance]
     known = [family for family in families if family in list(Convention)]
     convention = like or Convention(known[-1] if known else DEFAULT)
-    has_registers = checkpoint.config.num_prefix_tokens > 1
+    has_registers = checkpoint.config.register_tokens > 0
     return Convention.DINOV2_REGISTERS if convention is Convention.DINOV2 and has_registers else convention
 
 

@@ -2,7 +2,8 @@
 
 The canonical names are the paths of the Keras model's variables with dots: `block_3.attention.query.kernel`.
 Kernels are (inputs, outputs), the patch kernel (height, width, channels, embed dim), the position table
-(tokens, embed dim) with the prefix tokens first.
+(tokens, embed dim) with the prefix tokens first: class, distillation, registers. What a model of another program does
+without is the value that changes nothing: a bias it has not is zero, and so are the positions of tokens that get none.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.config import FFNType, NormalizationType, ViTConfig
+from vit_deploy.config import FFNType, NormalizationType, Pooling, ViTConfig
 
 Float32 = NDArray[np.float32]
 
 STDDEV = 0.02  # of the truncated normal that kernels, tokens and positions are drawn from
 ALPHA = 0.5  # first value of dynamic tanh's alpha (Zhu et al. 2025, section 4)
+LAYER_SCALE = 0.1  # first value of a layer scale (Touvron et al. 2021, arXiv 2103.17239, for up to 18 layers)
 
 
 class Initial(StrEnum):
@@ -33,6 +35,7 @@ class Initial(StrEnum):
     ZEROS = "zeros"
     ONES = "ones"
     ALPHA = "alpha"
+    LAYER_SCALE = "layer_scale"
 
 
 @dataclass(frozen=True)
@@ -52,26 +55,59 @@ def _specs(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     dim = config.embed_dim
     yield "patch_embed.kernel", _drawn(*config.patch_size, config.channels, dim)
     yield "patch_embed.bias", _zeros(dim)
-    yield "class_token.class", _drawn(1, dim)
+    if config.class_token:
+        yield "class_token.class", _drawn(1, dim)
+    if config.distillation_token:
+        yield "class_token.distillation", _drawn(1, dim)
+    if config.register_tokens:
+        yield "class_token.registers", _drawn(config.register_tokens, dim)
     yield "pos_embed.table", _drawn(config.sequence_length, dim)
+    if config.pre_norm:
+        yield from _norm("pre_norm", config, dim)
     for index in range(config.num_layers):
-        block = f"block_{index}"
-        yield from _norm(f"{block}.norm1", config)
-        for role in ("query", "key", "value"):
-            yield from _dense(f"{block}.attention.{role}", dim, dim, bias=config.qkv_bias)
-        yield from _dense(f"{block}.attention.out", dim, dim)
-        yield from _norm(f"{block}.norm2", config)
-        if config.ffn_type is not FFNType.MLP:
-            yield from _dense(f"{block}.ffn.gate", dim, config.mlp_dim)
-        yield from _dense(f"{block}.ffn.up", dim, config.mlp_dim)
-        yield from _dense(f"{block}.ffn.down", config.mlp_dim, dim)
-    yield from _norm("norm", config)
+        yield from _block(f"block_{index}", config)
+    yield from _norm("norm", config, config.pooled_dim if config.norm_after_pooling else dim)
+    yield from _after(config)
+
+
+def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
+    dim = config.embed_dim
+    yield from _norm(f"{block}.norm1", config, dim)
+    for role in ("query", "key", "value"):
+        yield from _dense(f"{block}.attention.{role}", dim, dim, bias=config.qkv_bias)
+    if config.qk_norm:
+        yield from _norm(f"{block}.attention.query_norm", config, config.head_dim)
+        yield from _norm(f"{block}.attention.key_norm", config, config.head_dim)
+    yield from _dense(f"{block}.attention.out", dim, dim)
+    if config.layer_scale:
+        yield f"{block}.scale1.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
+    yield from _norm(f"{block}.norm2", config, dim)
+    if config.ffn_type is not FFNType.MLP:
+        yield from _dense(f"{block}.ffn.gate", dim, config.mlp_dim)
+    yield from _dense(f"{block}.ffn.up", dim, config.mlp_dim)
+    yield from _dense(f"{block}.ffn.down", config.mlp_dim, dim)
+    if config.layer_scale:
+        yield f"{block}.scale2.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
+
+
+def _after(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
+    dim, vector = config.embed_dim, config.pooled_dim
+    if config.effective_pooling is Pooling.MAP:
+        yield "map_pool.probe", _drawn(1, dim)
+        for role in ("query", "key", "value", "out"):
+            yield from _dense(f"map_pool.attention.{role}", dim, dim)
+        yield from _norm("map_pool.norm", config, dim)
+        yield from _dense("map_pool.ffn.up", dim, config.mlp_dim)
+        yield from _dense("map_pool.ffn.down", config.mlp_dim, dim)
+    if config.pre_logits_dim:
+        yield from _dense("pre_logits", vector, config.pre_logits_dim)
+        vector = config.pre_logits_dim
     if config.include_top:
-        yield from _dense("head", dim, config.num_classes)
+        yield from _dense("head", vector, config.num_classes)
 
 
-def _norm(name: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
-    ones, zeros = WeightSpec((config.embed_dim,), Initial.ONES), _zeros(config.embed_dim)
+def _norm(name: str, config: ViTConfig, dim: int) -> Iterator[tuple[str, WeightSpec]]:
+    ones, zeros = WeightSpec((dim,), Initial.ONES), _zeros(dim)
     match config.normalization_type:
         case NormalizationType.LAYER_NORM:
             yield f"{name}.scale", ones
@@ -123,6 +159,8 @@ def initial_value(name: str, spec: WeightSpec, seed: int) -> Float32:
             return np.ones(spec.shape, np.float32)
         case Initial.ALPHA:
             return np.full(spec.shape, ALPHA, np.float32)
+        case Initial.LAYER_SCALE:
+            return np.full(spec.shape, LAYER_SCALE, np.float32)
 
 
 def truncated_normal(name: str, shape: tuple[int, ...], seed: int, stddev: float = STDDEV) -> Float32:

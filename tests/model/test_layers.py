@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from vit_deploy.config import Activation, ViTConfig
 from vit_deploy.model.block import ACTIVATIONS, Attention, FeedForward, TransformerBlock
-from vit_deploy.model.layers import Norm, PatchEmbedding, PositionEmbedding, PrefixTokens, Projection
+from vit_deploy.model.layers import LayerScale, Norm, PatchEmbedding, PositionEmbedding, PrefixTokens, Projection
+from vit_deploy.model.map_pooling import MapPooling
 from vit_deploy.model.options import SeededTruncatedNormal, WeightOptions
 from vit_deploy.model.vit import ViT
 from vit_deploy.reference import ACTIVATIONS as REFERENCE_ACTIVATIONS
@@ -35,7 +36,10 @@ LAYERS = [
     lambda: Projection(7, name="projection"),
     lambda: Projection(7, use_bias=False, kernel_regularizer="l2"),
     lambda: PatchEmbedding(12, (8, 4)),
-    lambda: PrefixTokens("ones"),
+    lambda: PrefixTokens(CONFIG, WeightOptions(seed=3)),
+    lambda: PrefixTokens(CONFIG.replace(class_token=False, pooling="mean", register_tokens=3)),
+    LayerScale,
+    lambda: MapPooling(CONFIG, WeightOptions(seed=3)),
     lambda: PositionEmbedding("ones", dropout_rate=0.25),
     lambda: Norm("layer_norm", 1e-3),
     lambda: Norm("rms_norm"),
@@ -102,11 +106,17 @@ def test_the_patch_embedding_does_not_ask_the_users_default_for_the_layout() -> 
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_class_token_stands_in_front_of_untouched_patches() -> None:
-    layer = PrefixTokens(keras.initializers.Constant(7))
+def test_the_prefix_tokens_stand_in_their_order_in_front_of_untouched_patches() -> None:
+    layer = PrefixTokens(CONFIG.replace(distillation_token=True, register_tokens=2))
+    layer.build(TOKENS.shape)
+    names = [variable.name for variable in layer.weights]
+    assert names == ["class", "distillation", "registers"]
+    for value, variable in enumerate(layer.weights, start=7):
+        variable.assign(np.full(variable.shape, value, np.float32))
     found = as_array(layer(TOKENS))
-    assert (found[:, 0] == 7).all()
-    np.testing.assert_array_equal(found[:, 1:], TOKENS)
+    for token, value in enumerate((7, 8, 9, 9)):
+        assert (found[:, token] == value).all()
+    np.testing.assert_array_equal(found[:, 4:], TOKENS)
 
 
 def test_layer_norm_is_that_of_keras() -> None:

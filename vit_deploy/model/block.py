@@ -11,7 +11,7 @@ from keras import ops
 
 from vit_deploy.config import Activation, FFNType, NormalizationPosition, ViTConfig
 from vit_deploy.errors import ConfigError
-from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Norm, Projection
+from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Norm, Projection
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.reference import GATES
 
@@ -38,6 +38,8 @@ class Attention(NamedVariables):
         embed_dim: width of a token.
         num_heads: that share it equally.
         qkv_bias: whether query, key and value have a bias.
+        qk_norm: kind of the norm of each head's queries and keys; empty for none.
+        epsilon: of that norm.
         flash_attention: True asks for the backend's fused kernel and fails where there is none; None lets
             Keras choose; False spells the products out, which is what converters need.
         dropout_rate: of the attention weights, while training.
@@ -50,6 +52,8 @@ class Attention(NamedVariables):
         embed_dim: int,
         num_heads: int,
         qkv_bias: bool = True,
+        qk_norm: str = "",
+        epsilon: float = 1e-6,
         flash_attention: bool | None = False,
         dropout_rate: float = 0.0,
         weights: WeightOptions | Mapping[str, Any] | None = None,
@@ -61,6 +65,8 @@ class Attention(NamedVariables):
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
         self.qkv_bias = qkv_bias
+        self.qk_norm = qk_norm
+        self.epsilon = epsilon
         self.flash_attention = flash_attention
         self.dropout_rate = dropout_rate
         self.weight_options = WeightOptions.of(weights)
@@ -75,17 +81,26 @@ class Attention(NamedVariables):
             )
             for role in ("query", "key", "value", "out")
         )
+        self.query_norm, self.key_norm = (
+            Norm(qk_norm, epsilon, name=name, dtype=self.dtype_policy) if qk_norm else None
+            for name in ("query_norm", "key_norm")
+        )
         self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Build the four projections."""
+        """Build the four projections, and the norms of queries and keys."""
         for projection in (self.query, self.key, self.value, self.out):
             projection.build(input_shape)
+        for norm in (self.query_norm, self.key_norm):
+            if norm is not None:
+                norm.build((None, None, self.num_heads, self.head_dim))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """`(batch, tokens, dim)` to the same."""
         split = (-1, x.shape[1], self.num_heads, self.head_dim)
         query, key, value = (ops.reshape(role(x), split) for role in (self.query, self.key, self.value))
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
         if self.flash_attention is False:
             mixed = self._products(query, key, value, training)
         else:
@@ -125,6 +140,8 @@ class Attention(NamedVariables):
             "embed_dim": self.embed_dim,
             "num_heads": self.num_heads,
             "qkv_bias": self.qkv_bias,
+            "qk_norm": self.qk_norm,
+            "epsilon": self.epsilon,
             "flash_attention": self.flash_attention,
             "dropout_rate": self.dropout_rate,
             "weights": self.weight_options.to_config(),
@@ -237,6 +254,8 @@ class TransformerBlock(NamedVariables):
             self.config.embed_dim,
             self.config.num_heads,
             qkv_bias=self.config.qkv_bias,
+            qk_norm=str(self.config.normalization_type) if self.config.qk_norm else "",
+            epsilon=self.config.epsilon,
             flash_attention=flash_attention,
             dropout_rate=attention_dropout_rate,
             weights=self.weight_options,
@@ -255,6 +274,9 @@ class TransformerBlock(NamedVariables):
             name="ffn",
             dtype=policy,
         )
+        self.scale1, self.scale2 = (
+            LayerScale(name=name, dtype=policy) if self.config.layer_scale else None for name in ("scale1", "scale2")
+        )
         self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=policy)
         # One draw an image: the noise is broadcast over tokens and features.
         self.drop_path = keras.layers.Dropout(
@@ -262,21 +284,21 @@ class TransformerBlock(NamedVariables):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Build the norms and both halves."""
-        for layer in (self.norm1, self.attention, self.norm2, self.ffn):
-            layer.build(input_shape)
+        """Build the norms, both halves and their scales."""
+        for layer in (self.norm1, self.attention, self.scale1, self.norm2, self.ffn, self.scale2):
+            if layer is not None:
+                layer.build(input_shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """`(batch, tokens, dim)` to the same."""
-        for norm, half in ((self.norm1, self.attention), (self.norm2, self.ffn)):
-            if self.config.normalization_position is NormalizationPosition.PRE:
-                x = x + self._dropped(half(norm(x), training=training), training)
-            else:
-                x = norm(x + self._dropped(half(x, training=training), training))
+        pre = self.config.normalization_position is NormalizationPosition.PRE
+        halves = ((self.norm1, self.attention, self.scale1), (self.norm2, self.ffn, self.scale2))
+        for norm, half, scale in halves:
+            change = half(norm(x) if pre else x, training=training)
+            change = self.dropout(change if scale is None else scale(change), training=training)
+            x = x + self.drop_path(change, training=training)
+            x = x if pre else norm(x)
         return x
-
-    def _dropped(self, x: Any, training: bool | None) -> Any:
-        return self.drop_path(self.dropout(x, training=training), training=training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's."""

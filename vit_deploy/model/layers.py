@@ -13,8 +13,9 @@ import keras
 from keras import ops
 
 from vit_deploy.config import NormalizationType, ViTConfig
+from vit_deploy.model.options import WeightOptions
 from vit_deploy.reference import BAND_WIDTH
-from vit_deploy.weights import ALPHA
+from vit_deploy.weights import ALPHA, LAYER_SCALE
 
 HALF_TYPES = ("float16", "bfloat16")
 
@@ -180,31 +181,57 @@ class PatchEmbedding(NamedVariables):
 
 @keras.saving.register_keras_serializable("vit_deploy")
 class PrefixTokens(NamedVariables):
-    """Prepends the learned class token: `(batch, patches, dim)` to `(batch, 1 + patches, dim)`."""
+    """Prepends the learned tokens: `(batch, patches, dim)` to `(batch, prefix + patches, dim)`.
 
-    def __init__(self, initializer: Any = "zeros", **kwargs: Any) -> None:
+    Args:
+        config: of the whole ViT, which says which tokens there are.
+        weights: how they start.
+    """
+
+    def __init__(
+        self,
+        config: ViTConfig | Mapping[str, Any],
+        weights: WeightOptions | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.initializer = keras.initializers.get(initializer)
+        self.config = config if isinstance(config, ViTConfig) else ViTConfig.from_dict(config)
+        self.weight_options = WeightOptions.of(weights)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the token (1, dim)."""
-        self.token = self.add_weight(name="class", shape=(1, input_shape[-1]), initializer=self.initializer)
+        """Make the tokens, each kind (count, dim)."""
+        config = self.config
+        counts = {
+            "class": int(config.class_token),
+            "distillation": int(config.distillation_token),
+            "registers": config.register_tokens,
+        }
+        self.tokens = [
+            self.add_weight(
+                name=name, shape=(count, input_shape[-1]), initializer=self.weight_options.drawn(f"class_token.{name}")
+            )
+            for name, count in counts.items()
+            if count
+        ]
 
     def call(self, patches: Any) -> Any:
-        """The token in front of every image's patches."""
-        token = ops.convert_to_tensor(self.token)
-        tokens = ops.broadcast_to(ops.expand_dims(token, 0), (ops.shape(patches)[0], *token.shape))
-        return ops.concatenate([ops.cast(tokens, patches.dtype), patches], axis=1)
+        """The tokens in front of every image's patches."""
+        if not self.tokens:
+            return patches
+        kinds = [ops.cast(ops.convert_to_tensor(each), patches.dtype) for each in self.tokens]
+        tokens = kinds[0] if len(kinds) == 1 else ops.concatenate(kinds, axis=0)
+        prefix = ops.broadcast_to(ops.expand_dims(tokens, 0), (ops.shape(patches)[0], *tokens.shape))
+        return ops.concatenate([prefix, patches], axis=1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """One token more."""
+        """The prefix more."""
         batch, tokens, dim = input_shape
-        return (batch, None if tokens is None else tokens + 1, dim)
+        return (batch, None if tokens is None else tokens + self.config.num_prefix_tokens, dim)
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""
         config: dict[str, Any] = super().get_config()
-        return config | {"initializer": keras.initializers.serialize(self.initializer)}
+        return config | {"config": self.config.to_dict(), "weights": self.weight_options.to_config()}
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
@@ -297,14 +324,37 @@ class Norm(NamedVariables):
         return config | {"kind": str(self.kind), "epsilon": self.epsilon}
 
 
+@keras.saving.register_keras_serializable("vit_deploy")
+class LayerScale(NamedVariables):
+    """Scales each feature by a learned factor (Touvron et al. 2021, arXiv 2103.17239)."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make gamma (dim,)."""
+        first = keras.initializers.Constant(LAYER_SCALE)
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=first)
+
+    def call(self, inputs: Any) -> Any:
+        """`(batch, tokens, dim)` to the same."""
+        return inputs * self.gamma
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's."""
+        return input_shape
+
+
 def pool(tokens: Any, config: ViTConfig) -> Any:
-    """`(batch, tokens, dim)` to `(batch, dim)` by the config's pooling, or unchanged without one."""
+    """`(batch, tokens, dim)` to one vector by the config's pooling, or unchanged without one; "map" has a layer."""
     first = config.num_prefix_tokens
     match config.effective_pooling:
         case "cls":
             return ops.squeeze(take_tokens(tokens, 0, 1), axis=1)
         case "mean":
             return ops.mean(take_tokens(tokens, first, config.num_patches), axis=1)
+        case "cls_distillation":
+            return ops.reshape(take_tokens(tokens, 0, 2), (-1, config.pooled_dim))
+        case "cls_mean":
+            token = ops.squeeze(take_tokens(tokens, 0, 1), axis=1)
+            return ops.concatenate([token, ops.mean(take_tokens(tokens, first, config.num_patches), axis=1)], axis=-1)
         case "max":
             return ops.max(take_tokens(tokens, first, config.num_patches), axis=1)
         case _:

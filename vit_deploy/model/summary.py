@@ -23,10 +23,22 @@ class Part:
 
 def parts(config: ViTConfig) -> tuple[Part, ...]:
     """The layers of a ViT in the order in which an image passes them."""
-    macs = {"patch_embed": cost.patch_macs(config), "head": cost.head_macs(config)}
+    macs = {
+        "patch_embed": cost.patch_macs(config),
+        "map_pool": cost.pool_macs(config),
+        "pre_logits": cost.pre_logits_macs(config),
+        "head": cost.head_macs(config),
+    }
     macs |= {f"block_{index}": cost.block_macs(config) for index in range(config.num_layers)}
     sequence = (config.sequence_length, config.embed_dim)
-    shapes = {"patch_embed": (config.num_patches, config.embed_dim), "head": config.output_shape}
+    shapes = {
+        "patch_embed": (config.num_patches, config.embed_dim),
+        "map_pool": (config.embed_dim,),
+        "pre_logits": (config.pre_logits_dim,),
+        "head": config.output_shape,
+    }
+    if config.norm_after_pooling:
+        shapes["norm"] = (config.pooled_dim,)
     parameters: dict[str, int] = {}
     for name, spec in weight_specs(config).items():
         part = name.partition(".")[0]

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 
 from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.config import SCALE_CONFIGS, Scale, ViTConfig, did_you_mean
+from vit_deploy.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig, did_you_mean
 from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.model.block import TransformerBlock
 from vit_deploy.model.checks import checked_shape, companion_problems, option_problems
 from vit_deploy.model.layers import Norm, PatchEmbedding, PositionEmbedding, PrefixTokens, Projection, pool
+from vit_deploy.model.map_pooling import MapPooling
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.model.summary import summary_lines
 from vit_deploy.preprocess import Preprocess
@@ -35,8 +36,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         scale: key of `SCALE_CONFIGS`.
         patch_size: pixels, or (height, width).
         include_top: whether the model ends in a head that gives logits.
-        pooling: None, "cls", "mean" or "max"; mean and max leave the prefix tokens out. None means the
-            class token with a head and the whole sequence without.
+        pooling: None or one of `vit_deploy.config.Pooling`; mean and max leave the prefix tokens out. None means
+            the class token with a head and the whole sequence without.
         dropout_rate: after each half of a block and inside its feed-forward.
         attention_dropout_rate: of the attention weights.
         pos_dropout_rate: after the positions were added.
@@ -55,6 +56,14 @@ class ViT(keras.Model):  # type: ignore[misc]
         num_heads: in place of the scale's.
         num_layers: in place of the scale's.
         mlp_dim: hidden units of the feed-forward.
+        class_token: whether a class token goes before the patches.
+        distillation_token: whether a distillation token follows it.
+        register_tokens: how many registers follow those.
+        layer_scale: whether each half's output is scaled feature by feature before its residual sum.
+        qk_norm: whether each head's queries and keys are normalized.
+        pre_norm: whether the tokens are normalized before the first block.
+        norm_after_pooling: whether the last norm is that of the pooled vector.
+        pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
         seed: of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -95,6 +104,14 @@ class ViT(keras.Model):  # type: ignore[misc]
         num_heads: int | None = None,
         num_layers: int | None = None,
         mlp_dim: int | None = None,
+        class_token: bool = True,
+        distillation_token: bool = False,
+        register_tokens: int = 0,
+        layer_scale: bool = False,
+        qk_norm: bool = False,
+        pre_norm: bool = False,
+        norm_after_pooling: bool = False,
+        pre_logits_dim: int = 0,
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -127,6 +144,14 @@ class ViT(keras.Model):  # type: ignore[misc]
                 activation=activation,
                 epsilon=epsilon,
                 qkv_bias=attention_args.get("qkv_bias", True),
+                class_token=class_token,
+                distillation_token=distillation_token,
+                register_tokens=register_tokens,
+                layer_scale=layer_scale,
+                qk_norm=qk_norm,
+                pre_norm=pre_norm,
+                norm_after_pooling=norm_after_pooling,
+                pre_logits_dim=pre_logits_dim,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:
@@ -157,10 +182,11 @@ class ViT(keras.Model):  # type: ignore[misc]
         self.patch_embed = PatchEmbedding(
             config.embed_dim, config.patch_size, name="patch_embed", dtype=policy, **options.projection("patch_embed")
         )
-        self.class_token = PrefixTokens(options.drawn("class_token.class"), name="class_token", dtype=policy)
+        self.class_token = PrefixTokens(config, options, name="class_token", dtype=policy)
         self.pos_embed = PositionEmbedding(
             options.drawn("pos_embed.table"), self.rates["pos_dropout_rate"], name="pos_embed", dtype=policy
         )
+        self.pre_norm = self._norm("pre_norm") if config.pre_norm else None
         self.transformer_layers = [
             TransformerBlock(
                 config,
@@ -174,13 +200,23 @@ class ViT(keras.Model):  # type: ignore[misc]
             )
             for index in range(config.num_layers)
         ]
-        self.norm = Norm(config.normalization_type, config.epsilon, name="norm", dtype=policy)
+        self.norm = self._norm("norm")
+        is_map = config.effective_pooling is Pooling.MAP
+        self.map_pool = MapPooling(config, options, name="map_pool", dtype=policy) if is_map else None
+        self.pre_logits = (
+            Projection(config.pre_logits_dim, name="pre_logits", dtype=policy, **options.projection("pre_logits"))
+            if config.pre_logits_dim
+            else None
+        )
         # Logits stay in the type of the weights: in float16 a loss over them overflows.
         self.head = (
             Projection(config.num_classes, name="head", dtype=policy.variable_dtype, **options.projection("head"))
             if config.include_top
             else None
         )
+
+    def _norm(self, name: str) -> Norm:
+        return Norm(self.config.normalization_type, self.config.epsilon, name=name, dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make all weights; the constructor has done it already, so that a model is never half made."""
@@ -190,10 +226,14 @@ class ViT(keras.Model):  # type: ignore[misc]
         sequence = (None, config.sequence_length, config.embed_dim)
         self.patch_embed.build(input_shape)
         self.class_token.build((None, config.num_patches, config.embed_dim))
-        for layer in (self.pos_embed, *self.transformer_layers, self.norm):
-            layer.build(sequence)
+        for layer in (self.pos_embed, self.pre_norm, *self.transformer_layers, self.map_pool):
+            if layer is not None:
+                layer.build(sequence)
+        self.norm.build((None, config.pooled_dim) if config.norm_after_pooling else sequence)
+        if self.pre_logits is not None:
+            self.pre_logits.build((None, config.pooled_dim))
         if self.head is not None:
-            self.head.build((None, config.embed_dim))
+            self.head.build((None, config.pre_logits_dim or config.pooled_dim))
         self.built = True
 
     def call(self, images: Any, training: bool | None = None) -> Any:
@@ -201,13 +241,20 @@ class ViT(keras.Model):  # type: ignore[misc]
         x = self.patch_embed(images)
         x = self.class_token(x)
         x = self.pos_embed(x, training=training)
+        if self.pre_norm is not None:
+            x = self.pre_norm(x)
         for block in self.transformer_layers:
             x = block(x, training=training)
-        x = pool(self.norm(x), self.config)
+        x = self.norm(self._pooled(x)) if self.config.norm_after_pooling else self._pooled(self.norm(x))
+        if self.pre_logits is not None:
+            x = keras.ops.tanh(self.pre_logits(x))
         return x if self.head is None else self.head(x)
 
+    def _pooled(self, tokens: Any) -> Any:
+        return pool(tokens, self.config) if self.map_pool is None else self.map_pool(tokens)
+
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """`(batch, classes)`, `(batch, embed dim)` or `(batch, tokens, embed dim)`."""
+        """`(batch, classes)`, `(batch, width of the vector)` or `(batch, tokens, embed dim)`."""
         return (input_shape[0], *self.config.output_shape)
 
     def compute_output_spec(self, images: Any, training: bool | None = None) -> Any:
@@ -222,8 +269,10 @@ class ViT(keras.Model):  # type: ignore[misc]
         kinds = ("pooling", "normalization_type", "normalization_position", "ffn_type", "activation")
         plain = config.to_dict()
         base: dict[str, Any] = super().get_config()
+        features = ("class_token", "distillation_token", "register_tokens", "layer_scale", "qk_norm", "pre_norm")
+        after = ("norm_after_pooling", "pre_logits_dim")
         return base | {
-            **{name: plain[name] for name in (*fields, *kinds)},
+            **{name: plain[name] for name in (*fields, *kinds, *features, *after)},
             **self.rates,
             **self.weight_options.to_config(),
             "input_shape": [*config.image_size, config.channels],
@@ -243,12 +292,13 @@ class ViT(keras.Model):  # type: ignore[misc]
 
         The states of the random generators are not among them: the function does not depend on them.
         """
-        layers = [self.patch_embed, self.class_token, self.pos_embed, *self.transformer_layers, self.norm]
-        layers += [] if self.head is None else [self.head]
+        layers = [self.patch_embed, self.class_token, self.pos_embed, self.pre_norm, *self.transformer_layers]
+        layers += [self.norm, self.map_pool, self.pre_logits, self.head]
         # The path of a variable begins with whatever scopes the model was built in.
         variables = {
             f"{layer.name}/{f'/{variable.path}'.rpartition(f'/{layer.name}/')[2]}".replace("/", "."): variable
             for layer in layers
+            if layer is not None
             for variable in layer.weights
         }
         return {name: variables[name] for name in weight_specs(self.config)}
