@@ -24,7 +24,14 @@ Tap = Callable[[str, Array], None]
 BAND_WIDTH = 0.1  # w of band RMS
 
 
-def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64, *, tap: Tap | None = None) -> Array:
+def forward(
+    checkpoint: Checkpoint,
+    images: Array,
+    dtype: DTypeLike = np.float64,
+    *,
+    tap: Tap | None = None,
+    detail: Tap | None = None,
+) -> Array:
     """The output of a ViT for a batch of images.
 
     Args:
@@ -33,12 +40,14 @@ def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64
         dtype: float64, the definition, or float32, whose distance from it is the noise floor.
         tap: called with (name, activations) after `patch_embed`, `pos_embed`, each `block_<i>.attention`
             and `block_<i>.ffn` (the residual stream), `norm` and `head`.
+        detail: called with (name, activations) for what is computed between two taps, by the later one's name and
+            its own: `block_<i>.attention.query`, `block_<i>.ffn.up`, `head.pooled`, …
 
     Returns:
         Logits `(batch, classes)`, features `(batch, embed dim)` or `(batch, tokens, embed dim)`.
     """
     config = checkpoint.config
-    tap = tap or _no_tap
+    tap, detail = tap or _no_tap, detail or _no_tap
 
     def part(prefix: str) -> Weights:
         own = weights_of(prefix, checkpoint.weights)
@@ -47,12 +56,14 @@ def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64
     x = patch_embed(images.astype(dtype), part("patch_embed"), config)
     tap("patch_embed", x)
     prefix = [np.broadcast_to(each, (len(x), *each.shape)) for each in part("class_token").values()]
-    x = np.concatenate([*prefix, x], axis=1) + part("pos_embed")["table"]
+    x = np.concatenate([*prefix, x], axis=1)
+    detail("pos_embed.tokens", x)
+    x = x + part("pos_embed")["table"]
     tap("pos_embed", x)
     if config.pre_norm:
         x = norm(x, part("pre_norm"), config)
     for index in range(config.num_layers):
-        x = block(x, part(f"block_{index}"), config, tap, f"block_{index}")
+        x = block(x, part(f"block_{index}"), config, tap, f"block_{index}", detail)
     if config.norm_after_pooling:
         x = norm(pool(x, part("map_pool"), config), part("norm"), config)
         tap("norm", x)
@@ -60,9 +71,11 @@ def forward(checkpoint: Checkpoint, images: Array, dtype: DTypeLike = np.float64
         x = norm(x, part("norm"), config)
         tap("norm", x)
         x = pool(x, part("map_pool"), config)
+    detail("head.pooled", x)
     if config.pre_logits_dim:
         dense = part("pre_logits")
         x = np.tanh(x @ dense["kernel"] + dense["bias"])
+        detail("head.pre_logits", x)
     if config.include_top:
         head = part("head")
         x = x @ head["kernel"] + head["bias"]
@@ -81,21 +94,30 @@ def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
     return patches @ weights["kernel"].reshape(-1, config.embed_dim) + weights["bias"]
 
 
-def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str) -> Array:
+def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
     """One encoder block: attention and feed-forward, each with a residual sum and a norm before or after it."""
     for half, role, number in ((attention, "attention", 1), (ffn, "ffn", 2)):
         own, part = weights_of(f"norm{number}", weights), weights_of(role, weights)
         scale = weights[f"scale{number}.gamma"] if config.layer_scale else 1
+        inside = functools.partial(_inside, detail, f"{name}.{role}")
         if config.normalization_position is NormalizationPosition.PRE:
-            x = x + half(norm(x, own, config), part, config) * scale
+            normed = norm(x, own, config)
+            inside("norm", normed)
+            x = x + half(normed, part, config, inside) * scale
         else:
-            x = norm(x + half(x, part, config) * scale, own, config)
+            total = x + half(x, part, config, inside) * scale
+            inside("sum", total)
+            x = norm(total, own, config)
         tap(f"{name}.{role}", x)
     return x
 
 
 def _no_tap(name: str, values: Array) -> None:
     return None
+
+
+def _inside(detail: Tap, part: str, name: str, values: Array) -> None:
+    detail(f"{part}.{name}", values)
 
 
 def weights_of(part: str, weights: Weights) -> Weights:
@@ -126,43 +148,53 @@ def _unit(x: Array, epsilon: float) -> Array:
     return x / root
 
 
-def attention(x: Array, weights: Weights, config: ViTConfig) -> Array:
+def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
     """Multi-head self-attention of the tokens `(batch, tokens, dim)`; with `qk_norm` as in Dehghani et al. 2023."""
-    query, key, value = (_heads(x, weights, role, config) for role in ("query", "key", "value"))
+    query, key, value = (_heads(x, weights, role, config, detail) for role in ("query", "key", "value"))
     if config.qk_norm:
         query = norm(query, weights_of("query_norm", weights), config)
         key = norm(key, weights_of("key_norm", weights), config)
-    return _attended(query, key, value, weights)
+    return _attended(query, key, value, weights, detail)
 
 
-def _heads(x: Array, weights: Weights, role: str, config: ViTConfig) -> Array:
+def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Tap = _no_tap) -> Array:
     values = x @ weights[f"{role}.kernel"] + weights.get(f"{role}.bias", 0)
+    detail(role, values)
     return values.reshape(*x.shape[:2], config.num_heads, config.head_dim).transpose(0, 2, 1, 3)
 
 
-def _attended(query: Array, key: Array, value: Array, weights: Weights) -> Array:
+def _attended(query: Array, key: Array, value: Array, weights: Weights, detail: Tap = _no_tap) -> Array:
     """Vaswani et al. 2017: softmax(q k^T / sqrt(d)) v, heads side by side, projected."""
     batch, heads, queries, head_dim = query.shape
     scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(head_dim, query.dtype))
-    mixed = (softmax(scores) @ value).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head_dim)
+    shares = softmax(scores)
+    mixed = (shares @ value).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head_dim)
     out: Array = mixed @ weights["out.kernel"] + weights["out.bias"]
+    for name, values in (("scores", scores), ("softmax", shares), ("mix", mixed), ("out", out)):
+        detail(name, values)
     return out
 
 
-def ffn(x: Array, weights: Weights, config: ViTConfig) -> Array:
+def ffn(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
     """The feed-forward half; the gated ones are Shazeer 2020 (arXiv 2002.05202), with biases."""
     if config.ffn_type is FFNType.MLP:
-        return mlp(x, weights, config)
+        return mlp(x, weights, config, detail)
     gate = x @ weights["gate.kernel"] + weights["gate.bias"]
-    hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * (x @ weights["up.kernel"] + weights["up.bias"])
+    up = x @ weights["up.kernel"] + weights["up.bias"]
+    hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * up
     out: Array = hidden @ weights["down.kernel"] + weights["down.bias"]
+    for name, values in (("gate", gate), ("up", up), ("hidden", hidden), ("down", out)):
+        detail(name, values)
     return out
 
 
-def mlp(x: Array, weights: Weights, config: ViTConfig) -> Array:
+def mlp(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
     """Up, the config's activation, down."""
-    hidden = ACTIVATIONS[config.activation](x @ weights["up.kernel"] + weights["up.bias"])
+    up = x @ weights["up.kernel"] + weights["up.bias"]
+    hidden = ACTIVATIONS[config.activation](up)
     out: Array = hidden @ weights["down.kernel"] + weights["down.bias"]
+    for name, values in (("up", up), ("hidden", hidden), ("down", out)):
+        detail(name, values)
     return out
 
 
