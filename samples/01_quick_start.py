@@ -58,7 +58,7 @@ def main(epochs: int, directory: Path) -> None:
             accuracy = np.mean(session.infer(held_out).argmax(axis=-1) == data.test_digits)
         parity = vit_deploy.verify(bundle.directory).parity
         print(
-            f"{bundle.name:16} accuracy {accuracy:.4f}  max difference {parity.max_abs:.1e} of {parity.tolerance:.1e}"
+            f"{bundle.name:16} accuracy {accuracy:.4f}  max difference {parity.max_abs:.1e} of {parity.tolerance.max_abs:.1e}"
         )
 
 

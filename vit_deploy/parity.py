@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,49 +13,44 @@ from numpy.typing import NDArray
 from vit_deploy.artifact import Artifact
 from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden
+from vit_deploy.metrics import Metrics, measure
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, margin_noise, tolerance_for, tolerated_rms
 
-NOISE_FACTOR = 10.0  # an fp32 engine may differ from the reference by this many times the noise floor
+__all__ = ["NOISE_FACTOR", "Parity", "Verification", "compare", "judge", "verify"]
+
+CENTRED = ("centred_cosine", "centred_snr_db")
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Metrics):
     """How far an output is from the reference's, and whether that is near enough.
 
     Args:
-        max_abs: largest difference of any output.
-        rms: root of the mean squared difference.
-        cosine: smallest cosine of any image's output with its reference.
-        snr_db: signal to noise in dB; None when the outputs are equal.
-        top1_agreement: fraction of images with the same first class; None for features.
-        top5_agreement: mean fraction of the reference's five first classes that are among the output's.
-        kl: largest Kullback-Leibler divergence of the softmaxes, in nats; None for features.
-        tolerance: that `max_abs` was held to.
-        worst: index of the worst value, image first.
+        tolerance: that the metrics were held to.
         failures: in words; those in `notes` are no failures.
-        notes: figures that do not apply, and why.
+        inconclusive: whether it failed only because these inputs cannot tell a right answer from a constant one.
     """
 
-    max_abs: float | None
-    rms: float | None
-    cosine: float | None
-    snr_db: float | None
-    top1_agreement: float | None
-    top5_agreement: float | None
-    kl: float | None
-    tolerance: float
-    worst: tuple[int, ...] = ()
+    tolerance: Tolerance = field(default_factory=Tolerance)
     failures: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    inconclusive: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether nothing failed."""
         return not self.failures
 
+    @property
+    def verdict(self) -> str:
+        """In one word: same, inconclusive or different."""
+        if self.ok:
+            return "same"
+        return "inconclusive" if self.inconclusive else "different"
+
     def failed(self, reason: str) -> Parity:
         """A copy with one failure more."""
-        return dataclasses.replace(self, failures=(*self.failures, reason))
+        return dataclasses.replace(self, failures=(*self.failures, reason), inconclusive=False)
 
 
 @dataclass(frozen=True)
@@ -68,17 +63,24 @@ class Verification:
     parity: Parity
 
 
-def verify(artifact: Artifact, *, runtime: str | None = None, golden: Golden | None = None) -> Verification:
+def verify(
+    artifact: Artifact,
+    *,
+    runtime: str | None = None,
+    golden: Golden | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> Verification:
     """Run an artifact on its golden images and compare with the recorded outputs.
 
     Args:
-        artifact: the bundle.
+        artifact: the bundle; its precision says what it is held to.
         runtime: of those that take its format; None takes the first.
         golden: instead of the bundle's own.
+        limits: metric to limit, instead of the precision's own.
 
     Raises:
         ArtifactError: the golden data are missing or damaged.
-        ConfigError: the runtime is unknown or does not take the format.
+        ConfigError: the runtime is unknown or does not take the format, or the limits are no limits.
         MissingEngineError, EngineError: the runtime is not installed or refuses the file.
     """
     takers = RUNTIMES_OF_FORMAT[artifact.format]
@@ -87,93 +89,104 @@ def verify(artifact: Artifact, *, runtime: str | None = None, golden: Golden | N
     if name not in takers:
         raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
     golden = golden or read_golden(artifact)
+    tolerance = tolerance_for(artifact.precision, golden.noise_floor).replaced(limits or {})
     engine = RUNTIMES.load(name)()
     with engine.open(artifact, RuntimeOptions()) as session:
         outputs = session.infer(golden.images)
         provider = session.provider
-    return Verification(artifact, name, provider, judge(outputs, golden, classes=artifact.config.include_top))
+    parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
+    return Verification(artifact, name, provider, parity)
 
 
-def judge(outputs: NDArray[Any], golden: Golden, *, classes: bool) -> Parity:
-    """Compare fp32 outputs with golden ones, held to ten times the model's own noise floor.
+def judge(
+    outputs: NDArray[Any],
+    golden: Golden,
+    *,
+    classes: bool,
+    precision: str = "fp32",
+    tolerance: Tolerance | None = None,
+) -> Parity:
+    """Compare outputs with golden ones, held to what their precision allows; see `tolerances`.
 
-    Golden outputs that are all alike prove nothing, so they never pass.
+    Golden outputs that cannot tell a right answer from a constant one prove nothing, so they never pass: either they
+    are all alike, or they differ by less than the noise that the precision is allowed, and drown in it.
+
+    Args:
+        outputs: what an engine answered to the golden images.
+        golden: images and the reference's outputs.
+        classes: whether the last axis is logits.
+        precision: of the artifact.
+        tolerance: instead of the precision's own.
     """
-    tolerance = NOISE_FACTOR * golden.noise_floor
-    parity = compare(outputs, golden.outputs, tolerance, classes=classes)
-    if parity.ok and golden.spread <= tolerance:
-        inconclusive = (
-            f"inconclusive: the reference's outputs differ by only {golden.spread:.3g} between images, "
-            f"within the tolerance of {tolerance:.3g}, so a constant would pass (is the head still zero?)"
-        )
-        return parity.failed(inconclusive)
-    return parity
+    held = tolerance or tolerance_for(precision, golden.noise_floor)
+    signal_rms = float(np.sqrt(np.mean(np.square(golden.outputs)))) if golden.outputs.size else 0.0
+    noise = margin_noise(held, golden.noise_floor, signal_rms)
+    parity = compare(outputs, golden.outputs, held, classes=classes, noise=noise)
+    floor = held.max_abs if held.max_abs is not None else NOISE_FACTOR * golden.noise_floor
+    if parity.max_abs is None:
+        return parity
+    if parity.ok and golden.spread <= floor:
+        return _inconclusive(parity, f"by only {golden.spread:.3g} between images, within the tolerance of {floor:.3g}")
+    ignores_images = golden.spread > floor and float(np.ptp(outputs, axis=0).max()) <= floor
+    if parity.ok or held.snr_db is None or ignores_images:
+        return parity
+    spread_rms = float(np.sqrt(np.mean(np.square(golden.outputs - golden.outputs.mean(axis=0)))))
+    allowed = tolerated_rms(held.snr_db, signal_rms)
+    others = dataclasses.replace(held, **dict.fromkeys(CENTRED))
+    if spread_rms > allowed or not compare(outputs, golden.outputs, others, classes=classes, noise=noise).ok:
+        return parity
+    return _inconclusive(parity, f"by {spread_rms:.3g} (rms) between images, within the allowed noise of {allowed:.3g}")
 
 
-def compare(outputs: NDArray[Any], reference: NDArray[Any], tolerance: float, *, classes: bool) -> Parity:
+def _inconclusive(parity: Parity, why: str) -> Parity:
+    reason = (
+        f"inconclusive: the reference's outputs differ {why}, so they cannot tell a right "
+        "answer from a constant one (is the head still zero?)"
+    )
+    return dataclasses.replace(parity, failures=(reason,), inconclusive=True)
+
+
+def compare(
+    outputs: NDArray[Any],
+    reference: NDArray[Any],
+    tolerance: Tolerance | float,
+    *,
+    classes: bool,
+    noise: float = 0.0,
+) -> Parity:
     """All metrics of `outputs` against `reference`, both `(images, …)`; NaN and wrong shapes never pass.
 
     Args:
         outputs: what an engine answered.
         reference: what it should have answered.
-        tolerance: for the largest absolute difference.
+        tolerance: what the metrics are held to; a number is for the largest absolute difference.
         classes: whether the last axis is logits, so that classes can be compared.
+        noise: first classes that lead by no more may change without being counted as flips.
     """
-    nothing = Parity(None, None, None, None, None, None, None, tolerance)
+    held = tolerance if isinstance(tolerance, Tolerance) else Tolerance(max_abs=tolerance)
+    nothing = Parity(tolerance=held)
     if outputs.shape != reference.shape:
         return nothing.failed(f"the output has shape {outputs.shape}, expected {reference.shape}")
-    values, truth = outputs.astype(np.float64), reference.astype(np.float64)
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        return nothing.failed(f"{bad} of {values.size} outputs are NaN or infinite")
-    if not truth.size or not np.isfinite(truth).all():
+    if not np.isfinite(outputs).all():
+        bad = int((~np.isfinite(outputs)).sum())
+        return nothing.failed(f"{bad} of {outputs.size} outputs are NaN or infinite")
+    if not reference.size or not np.isfinite(reference).all():
         return nothing.failed("the reference holds no outputs, or some that are NaN or infinite")
-    difference = np.abs(values - truth)
-    max_abs = float(difference.max())
-    noise = float(np.mean(difference**2))
-    cosine = _cosine(values, truth)
-    notes = [] if classes else ["top-1, top-5 and KL do not apply to features"]
-    if cosine is None:
-        notes.append("an image's output or its reference is zero, so there is no cosine")
-    if noise and not truth.any():
-        notes.append("the reference is zero, so there is no signal to noise ratio")
-    failures: tuple[str, ...] = ()
-    if not max_abs <= tolerance:
-        failures = (f"largest difference {max_abs:.3g} is above the tolerance of {tolerance:.3g}",)
-    return Parity(
-        max_abs=max_abs,
-        rms=math.sqrt(noise),
-        cosine=cosine,
-        snr_db=10 * math.log10(float(np.mean(truth**2)) / noise) if noise and truth.any() else None,
-        top1_agreement=_top_agreement(values, truth, 1) if classes else None,
-        top5_agreement=_top_agreement(values, truth, 5) if classes else None,
-        kl=_divergence(values, truth) if classes else None,
-        tolerance=tolerance,
-        worst=tuple(int(each) for each in np.unravel_index(int(difference.argmax()), difference.shape)),
-        failures=failures,
-        notes=tuple(notes),
-    )
+    metrics = measure(outputs, reference, classes=classes, noise=noise)
+    return Parity(**vars(metrics), tolerance=held, failures=_failures(metrics, held, classes=classes))
 
 
-def _cosine(values: NDArray[np.float64], truth: NDArray[np.float64]) -> float | None:
-    a, b = values.reshape(len(values), -1), truth.reshape(len(truth), -1)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / lengths).min()) if lengths.all() else None
-
-
-def _top_agreement(values: NDArray[np.float64], truth: NDArray[np.float64], count: int) -> float:
-    count = min(count, truth.shape[-1])
-    found, expected = (np.argsort(-each, axis=-1, kind="stable")[..., :count] for each in (values, truth))
-    shared = (found[..., :, None] == expected[..., None, :]).any(axis=-1)
-    return float(shared.mean())
-
-
-def _divergence(values: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    log_p, log_q = _log_softmax(truth), _log_softmax(values)
-    return max(0.0, float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).max()))
-
-
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
+def _failures(metrics: Metrics, tolerance: Tolerance, *, classes: bool) -> tuple[str, ...]:
+    failures = []
+    foreign = ("token_cosine",) if classes else ("top1_agreement", "top5_agreement", "kl", "flips")
+    for name, limit in tolerance.held().items():
+        value, kind = getattr(metrics, name), LIMITS[name]
+        if name in foreign:
+            continue
+        if value is None:
+            if metrics.max_abs != 0:  # equal outputs have no noise, and a constant may be right
+                failures.append(f"there is no {kind.words}, and it is held to {limit:.3g}{kind.unit}")
+        elif not (value <= limit if kind.at_most else value >= limit):
+            where = "above" if kind.at_most else "below"
+            failures.append(f"{kind.words} {value:.3g}{kind.unit} is {where} the tolerance of {limit:.3g}{kind.unit}")
+    return tuple(failures)

@@ -29,16 +29,45 @@ def failure(command: str, error: VitDeployError) -> dict[str, Any]:
     return document(command, [], ok=False) | {"error": said}
 
 
+METRICS = ("max_abs", "rms", "cosine", "snr_db", "top1_agreement", "top5_agreement", "kl")  # always there
+MORE_METRICS = ("relative", "flips", "token_cosine", "centred_cosine", "centred_snr_db")  # where they apply
+
+
 def parity(result: Parity) -> dict[str, Any]:
     """Metrics, what they were held to, and what is wrong in words."""
-    names = ("max_abs", "rms", "cosine", "snr_db", "top1_agreement", "top5_agreement", "kl")
+    more = {name: finite(getattr(result, name)) for name in MORE_METRICS}
     return {
         "ok": result.ok,
-        "metrics": {name: finite(getattr(result, name)) for name in names},
-        "tolerance": {"max_abs": finite(result.tolerance)},
+        "verdict": result.verdict,
+        "metrics": {name: finite(getattr(result, name)) for name in METRICS}
+        | {name: value for name, value in more.items() if value is not None},
+        "tolerance": {name: finite(limit) for name, limit in result.tolerance.held().items()},
         "worst_index": list(result.worst),
         "failures": [*result.failures, *result.notes],
     }
+
+
+def judged(result: Parity) -> tuple[str, str]:
+    """The figure that counts most and the tolerance it was held to, for a table: largest difference, else the first."""
+    held = result.tolerance.held()
+    name = next(iter(held), "max_abs")
+    return shown(name, getattr(result, name)), shown(name, held.get(name))
+
+
+def judged_column(results: Sequence[Parity]) -> str:
+    """What to write above the figures of `judged`."""
+    return "max abs" if all(each.tolerance.max_abs is not None for each in results) else "figure"
+
+
+def shown(name: str, value: float | None) -> str:
+    """A metric for people, in its unit."""
+    if value is None:
+        return "-"
+    if name.endswith("_db"):
+        return f"{value:.1f} dB"
+    if name in ("top1_agreement", "top5_agreement", "flips"):
+        return f"{value:.0%}"
+    return f"{value:.7f}" if name.endswith("cosine") else f"{value:.1e}"
 
 
 def verification(result: Verification) -> dict[str, Any]:

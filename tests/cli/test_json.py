@@ -10,6 +10,7 @@ COUNT = {"type": "integer", "minimum": 0}
 TEXT = {"type": "string", "minLength": 1}
 NULLABLE = {"type": ["number", "null"]}
 METRICS = ("max_abs", "rms", "cosine", "snr_db", "top1_agreement", "top5_agreement", "kl")
+MORE_METRICS = ("relative", "flips", "centred_cosine", "centred_snr_db")  # of a model with a head
 
 
 def record(**properties):
@@ -22,7 +23,9 @@ def listed(items):
 
 PROOF = {
     "ok": {"type": "boolean"},
-    "metrics": record(**dict.fromkeys(METRICS, NULLABLE)) | {"additionalProperties": False},
+    "verdict": {"enum": ["same", "inconclusive", "different"]},
+    "metrics": record(**dict.fromkeys(METRICS, NULLABLE), **dict.fromkeys(MORE_METRICS, NUMBER))
+    | {"additionalProperties": False},
     "tolerance": record(max_abs=NULLABLE),
     "failures": listed(TEXT),
 }

@@ -55,6 +55,7 @@ def export(
     quiet: Quiet = False,
 ) -> int:
     """Write a model as SavedModel, ONNX and TFLite, and prove each before it is published."""
+    from vit_deploy import report
     from vit_deploy.cli.output import Output
     from vit_deploy.exporters.stage import DYNAMIC, plan, targets, to_json
     from vit_deploy.exporters.stage import export as run
@@ -100,16 +101,16 @@ def export(
             megabytes(result.bytes),
             f"{result.seconds:.1f}",
             f"{result.verify_seconds:.1f}",
-            "-" if result.parity.max_abs is None else f"{result.parity.max_abs:.1e}",
-            f"{result.parity.tolerance:.1e}",
-            "same" if result.parity.ok else "DIFFERENT",
+            *report.judged(result.parity),
+            result.parity.verdict if result.parity.ok else result.parity.verdict.upper(),
         )
         for result in results
     ]
+    figure = report.judged_column([result.parity for result in results])
     return out.finish(
         [to_json(result) for result in results],
         ok=all(result.parity.ok for result in results),
         skipped=skipped,
-        columns=("artifact", "size", "made in s", "proven in s", "max abs", "tolerance", "verdict"),
+        columns=("artifact", "size", "made in s", "proven in s", figure, "tolerance", "verdict"),
         rows=rows,
     )

@@ -37,17 +37,24 @@ def verify(
         (
             str(result.artifact.model_path),
             f"{result.runtime} ({result.provider})",
-            "-" if result.parity.max_abs is None else f"{result.parity.max_abs:.1e}",
-            f"{result.parity.tolerance:.1e}",
-            "-" if result.parity.cosine is None else f"{result.parity.cosine:.7f}",
-            "-" if result.parity.top1_agreement is None else f"{result.parity.top1_agreement:.0%}",
-            "same" if result.parity.ok else "DIFFERENT",
+            *report.judged(result.parity),
+            report.shown("cosine", result.parity.cosine),
+            report.shown("top1_agreement", result.parity.top1_agreement),
+            result.parity.verdict if result.parity.ok else result.parity.verdict.upper(),
         )
         for result in results
     ]
     return out.finish(
         [report.verification(result) for result in results],
         ok=all(result.parity.ok for result in results),
-        columns=("model", "runtime", "max abs", "tolerance", "cosine", "top-1", "verdict"),
+        columns=(
+            "model",
+            "runtime",
+            report.judged_column([each.parity for each in results]),
+            "tolerance",
+            "cosine",
+            "top-1",
+            "verdict",
+        ),
         rows=rows,
     )

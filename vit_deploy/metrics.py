@@ -1,0 +1,129 @@
+"""How far are an engine's outputs from the reference's, in every figure that tells something?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Figures of outputs `(images, …)` against a reference; None where one does not apply.
+
+    Args:
+        max_abs: largest difference of any output.
+        rms: root of the mean squared difference.
+        cosine: smallest cosine of any image's output with its reference.
+        snr_db: signal to noise in dB; None when the outputs are equal.
+        top1_agreement: fraction of images with the same first class; None for features.
+        top5_agreement: mean fraction of the reference's five first classes that are among the output's.
+        kl: largest Kullback-Leibler divergence of the softmaxes, in nats; None for features.
+        relative: largest length of any image's difference, as a fraction of its reference's length.
+        flips: fraction of images whose first class changed though the reference's leads by more than the noise.
+        token_cosine: smallest cosine of any token's features with their reference; None for logits.
+        centred_cosine: cosine of all outputs with the reference once the reference's mean over the images is taken
+            from both; a constant has at most zero.
+        centred_snr_db: power of the reference about that mean over the noise, in dB; a constant has at most zero.
+        worst: index of the worst value, image first.
+        notes: figures that do not apply, and why.
+    """
+
+    max_abs: float | None = None
+    rms: float | None = None
+    cosine: float | None = None
+    snr_db: float | None = None
+    top1_agreement: float | None = None
+    top5_agreement: float | None = None
+    kl: float | None = None
+    relative: float | None = None
+    flips: float | None = None
+    token_cosine: float | None = None
+    centred_cosine: float | None = None
+    centred_snr_db: float | None = None
+    worst: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def measure(outputs: NDArray[Any], reference: NDArray[Any], *, classes: bool, noise: float = 0.0) -> Metrics:
+    """All figures of finite `outputs` against a finite `reference` of the same shape `(images, …)`.
+
+    Args:
+        outputs: what an engine answered.
+        reference: what it should have answered.
+        classes: whether the last axis is logits, so that classes can be compared.
+        noise: a reference's first class that leads by no more than this may change without being counted as a flip.
+    """
+    values, truth = outputs.astype(np.float64), reference.astype(np.float64)
+    mean = truth.mean(axis=0, keepdims=True)
+    difference = np.abs(values - truth)
+    noise_power = float(np.mean(difference**2))
+    rows, true_rows = (each.reshape(len(truth), -1) for each in (values, truth))
+    tokens, true_tokens = (each.reshape(-1, truth.shape[-1]) for each in (values, truth))
+    cosine = _cosine(rows, true_rows)
+    centred = _cosine((values - mean).reshape(1, -1), (truth - mean).reshape(1, -1))
+    varies = bool((truth - mean).any())
+    lengths = np.linalg.norm(true_rows, axis=1)
+    notes = [] if classes else ["top-1, top-5, flips and KL do not apply to features"]
+    if cosine is None:
+        notes.append("an image's output or its reference is zero, so there is no cosine")
+    if noise_power and not truth.any():
+        notes.append("the reference is zero, so there is no signal to noise ratio")
+    if centred is None:
+        notes.append("the output or the reference is the same for every image, so there is no centred cosine")
+    return Metrics(
+        max_abs=float(difference.max()),
+        rms=math.sqrt(noise_power),
+        cosine=cosine,
+        snr_db=_decibels(float(np.mean(truth**2)), noise_power) if truth.any() else None,
+        top1_agreement=_top_agreement(values, truth, 1) if classes else None,
+        top5_agreement=_top_agreement(values, truth, 5) if classes else None,
+        kl=_divergence(values, truth) if classes else None,
+        relative=float((np.linalg.norm(rows - true_rows, axis=1) / lengths).max()) if lengths.all() else None,
+        flips=_flips(values, truth, noise) if classes else None,
+        token_cosine=None if classes else _cosine(tokens, true_tokens),
+        centred_cosine=centred,
+        centred_snr_db=_decibels(float(np.mean((truth - mean) ** 2)), noise_power) if varies else None,
+        worst=tuple(int(each) for each in np.unravel_index(int(difference.argmax()), difference.shape)),
+        notes=tuple(notes),
+    )
+
+
+def _cosine(values: Values, truth: Values) -> float | None:
+    lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(truth, axis=1)
+    return float(((values * truth).sum(axis=1) / lengths).min()) if lengths.all() else None
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    return 10 * math.log10(signal / noise) if noise and signal else None
+
+
+def _top_agreement(values: Values, truth: Values, count: int) -> float:
+    count = min(count, truth.shape[-1])
+    found, expected = (np.argsort(-each, axis=-1, kind="stable")[..., :count] for each in (values, truth))
+    shared = (found[..., :, None] == expected[..., None, :]).any(axis=-1)
+    return float(shared.mean())
+
+
+def _flips(values: Values, truth: Values, noise: float) -> float:
+    changed = values.argmax(axis=-1) != truth.argmax(axis=-1)
+    if truth.shape[-1] < 2:
+        return 0.0
+    first_two = np.sort(truth, axis=-1)[..., -2:]
+    return float((changed & (first_two[..., 1] - first_two[..., 0] > noise)).mean())
+
+
+def _divergence(values: Values, truth: Values) -> float:
+    log_p, log_q = _log_softmax(truth), _log_softmax(values)
+    return max(0.0, float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).max()))
+
+
+def _log_softmax(logits: Values) -> Values:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Values = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result

@@ -1,0 +1,159 @@
+"""How near to the reference does an artifact of each precision have to be?
+
+fp32 has no number of its own: what rounding alone does to this very model on its golden images, the noise floor, is
+recorded with them, and an engine may be ten times as far. A deep model is so judged by its own depth.
+
+The other precisions have numbers, chosen between what healthy models reach and what broken ones do. Measured on ViTs
+with random weights from 2 to 12 layers: 16-bit weights leave a signal to noise ratio of 62 to 65 dB; 8-bit weights 36
+to 47 and with 8-bit activations 33; integer-only files about 10; 4-bit weights 11 to 15. It hardly depends on the
+model, so it is the measure of the arithmetic. A model that answers the same for every image can have a good ratio all
+the same, since random and collapsed models nearly do; so the cosine is held as well, after the reference's mean over
+the images is taken from both, where a constant has no more than zero. Largest differences are not held: with fewer
+bits they measure the unluckiest of all values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vit_deploy.errors import ConfigError
+
+NOISE_FACTOR = 10.0  # an fp32 engine may differ from the reference by this many times the noise floor
+SIGMAS = 3.0  # of the tolerated noise; a lead that is larger should not be overturned
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Which way a metric is held to its limit, and how it is called in words."""
+
+    words: str
+    unit: str = ""
+    at_most: bool = False
+
+
+LIMITS: Mapping[str, Limit] = {
+    "max_abs": Limit("largest difference", at_most=True),
+    "rms": Limit("root mean square difference", at_most=True),
+    "relative": Limit("relative difference", at_most=True),
+    "cosine": Limit("cosine"),
+    "snr_db": Limit("signal to noise ratio", " dB"),
+    "kl": Limit("Kullback-Leibler divergence", at_most=True),
+    "top1_agreement": Limit("top-1 agreement"),
+    "top5_agreement": Limit("top-5 agreement"),
+    "flips": Limit("fraction of changed first classes", at_most=True),
+    "token_cosine": Limit("cosine of the worst token"),
+    "centred_cosine": Limit("cosine about the reference's mean"),
+    "centred_snr_db": Limit("signal to noise ratio about the reference's mean", " dB"),
+}
+"""Every metric that can be held, by its name in JSON and in `pyproject.toml`."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A limit for each metric that counts; those that are None are reported and not held.
+
+    Args: as `metrics.Metrics`; which of them are smallest and which largest values is said by `LIMITS`.
+    """
+
+    max_abs: float | None = None
+    rms: float | None = None
+    relative: float | None = None
+    cosine: float | None = None
+    snr_db: float | None = None
+    kl: float | None = None
+    top1_agreement: float | None = None
+    top5_agreement: float | None = None
+    flips: float | None = None
+    token_cosine: float | None = None
+    centred_cosine: float | None = None
+    centred_snr_db: float | None = None
+
+    def held(self) -> dict[str, float]:
+        """The limits that count, by metric."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def replaced(self, limits: Mapping[str, float]) -> Tolerance:
+        """This tolerance with some limits instead of its own.
+
+        Raises:
+            ConfigError: metrics that there are not, or limits that are no numbers; all of them are named.
+        """
+        if unknown := sorted(set(limits) - set(LIMITS)):
+            raise ConfigError(f"no such metric: {', '.join(unknown)}", fix=f"choose of {', '.join(LIMITS)}")
+        wrong = [f"{name} = {value!r}" for name, value in limits.items() if not _is_number(value)]
+        if wrong:
+            raise ConfigError(f"no limits: {', '.join(wrong)}", fix="give finite numbers")
+        return dataclasses.replace(self, **{name: float(value) for name, value in limits.items()})
+
+
+DEFAULTS: Mapping[str, Tolerance] = {
+    # 11 bits of mantissa in the weights, and in the sums where an engine computes in them too.
+    "fp16": Tolerance(snr_db=40, centred_cosine=0.999, token_cosine=0.999, flips=0.0),
+    # fp32 numbers multiplied with 11 bits by a GPU, summed with 24.
+    "tf32": Tolerance(snr_db=45, centred_cosine=0.9995, token_cosine=0.9995, flips=0.0),
+    # 8-bit weights, activations scaled to 8 bits as they come.
+    "int8": Tolerance(snr_db=20, centred_cosine=0.95, token_cosine=0.98, flips=0.01),
+    # Activations of the matrix products clipped to calibrated ranges.
+    "int8-static": Tolerance(snr_db=12, centred_cosine=0.9, token_cosine=0.93, flips=0.02),
+    # LayerNorm, softmax and GELU in 8 bits as well.
+    "int8-full": Tolerance(snr_db=5, centred_cosine=0.7, token_cosine=0.7, flips=0.05),
+    # 16-bit activations lose nothing beside 8-bit weights.
+    "int16x8": Tolerance(snr_db=20, centred_cosine=0.95, token_cosine=0.98, flips=0.01),
+    # 15 levels a weight.
+    "int4": Tolerance(snr_db=5, centred_cosine=0.6, token_cosine=0.7, flips=0.05),
+}
+"""Of every precision but fp32; `tf32` is fp32 where a GPU was allowed to round."""
+
+
+def precisions() -> tuple[str, ...]:
+    """Every precision that has a tolerance."""
+    return ("fp32", *DEFAULTS)
+
+
+def tolerance_for(precision: str, noise_floor: float) -> Tolerance:
+    """What an artifact is held to unless somebody asked for something else.
+
+    Args:
+        precision: "fp32", "int8", …, or "tf32".
+        noise_floor: of the golden data.
+
+    Raises:
+        ConfigError: there is no such precision.
+    """
+    if precision == "fp32":
+        return Tolerance(max_abs=NOISE_FACTOR * noise_floor)
+    if precision not in DEFAULTS:
+        raise ConfigError(
+            f"precision {precision!r} has no tolerance", fix=f"those with one are {', '.join(precisions())}"
+        )
+    return DEFAULTS[precision]
+
+
+def margin_noise(tolerance: Tolerance, noise_floor: float, signal_rms: float) -> float:
+    """How far ahead the reference's first class has to be, for a changed one to count against the artifact.
+
+    Two logits may each move by the largest difference that is tolerated; where a signal to noise ratio is, by three
+    standard deviations of the difference of two logits with that much noise.
+
+    Args:
+        tolerance: that the artifact is held to.
+        noise_floor: of the golden data; counts where the tolerance bounds no differences.
+        signal_rms: root mean square of the reference's outputs.
+    """
+    if tolerance.max_abs is not None:
+        return 2 * tolerance.max_abs
+    if tolerance.snr_db is not None:
+        return SIGMAS * math.sqrt(2) * tolerated_rms(tolerance.snr_db, signal_rms)
+    return 2 * NOISE_FACTOR * noise_floor
+
+
+def tolerated_rms(snr_db: float, signal_rms: float) -> float:
+    """The noise (root mean square) that a signal to noise ratio lets through."""
+    return float(signal_rms / 10 ** (snr_db / 20))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
