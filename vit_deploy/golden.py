@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy import cost
+from vit_deploy import cost, sketch
 from vit_deploy.artifact import GOLDEN, Artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ArtifactError
 from vit_deploy.reference import forward
+from vit_deploy.sketch import Recorder, Taps
 
 SEED = 20201022  # the day arXiv 2010.11929 appeared
 COUNT = 8
@@ -36,11 +38,13 @@ class Golden:
         outputs: of the float64 reference, `(n, …)`.
         noise_floor: largest difference between the reference in float32 and in float64: what rounding
             alone does to this model on these images.
+        taps: the reference's activations on the first images; None in bundles of versions that recorded none.
     """
 
     images: NDArray[Any]
     outputs: NDArray[np.float64]
     noise_floor: float
+    taps: Taps | None = None
 
     @property
     def spread(self) -> float:
@@ -49,7 +53,7 @@ class Golden:
 
     def as_pixels(self, pixels: NDArray[np.uint8]) -> Golden:
         """The same outputs for a model that takes the pixels themselves."""
-        return Golden(pixels, self.outputs, self.noise_floor)
+        return dataclasses.replace(self, images=pixels)
 
 
 def golden_count(config: ViTConfig) -> int:
@@ -65,21 +69,24 @@ def golden_pixels(config: ViTConfig) -> NDArray[np.uint8]:
 def record(checkpoint: Checkpoint) -> Golden:
     """Run the reference twice, in float64 and in float32, on the seeded images."""
     images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
-    outputs = forward(checkpoint, images)
-    rounded = forward(checkpoint, images, np.float32)
+    taps, rounded_taps = Recorder(), Recorder()
+    outputs = forward(checkpoint, images, tap=taps.tap, detail=taps.detail)
+    rounded = forward(checkpoint, images, np.float32, tap=rounded_taps.tap, detail=rounded_taps.detail)
     # An output cannot be closer to the truth than float32 can write it down.
     floor = max(float(np.abs(rounded - outputs).max()), EPSILON * float(np.abs(outputs).max()), TINY)
-    return Golden(images, outputs, floor)
+    return Golden(images, outputs, floor, taps.against(rounded_taps))
 
 
 def write_golden(golden: Golden, directory: Path) -> None:
     """Write `golden.npz` into a bundle."""
-    np.savez_compressed(
-        directory / GOLDEN,
-        images=golden.images,
-        outputs=golden.outputs,
-        noise_floor=np.float64(golden.noise_floor),
-    )
+    arrays: dict[str, Any] = {
+        "images": golden.images,
+        "outputs": golden.outputs,
+        "noise_floor": np.float64(golden.noise_floor),
+    }
+    if golden.taps is not None:
+        arrays |= sketch.to_arrays(golden.taps)
+    np.savez_compressed(directory / GOLDEN, **arrays)
 
 
 def read_golden(artifact: Artifact) -> Golden:
@@ -95,11 +102,17 @@ def read_golden(artifact: Artifact) -> Golden:
     try:
         with zipfile.ZipFile(path) as file:
             images, outputs, floor = (_member(file, name) for name in ("images", "outputs", "noise_floor"))
+            has_taps = f"{sketch.ARRAYS[0]}.npy" in file.namelist()
+            arrays = {name: _member(file, name) for name in sketch.ARRAYS} if has_taps else {}
     except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix=again) from error
     if problems := _golden_problems(images, outputs, floor, artifact):
         raise ArtifactError(f"{path} does not fit its model: {'; '.join(problems)}", fix=again)
-    return Golden(images, outputs, float(floor))
+    try:
+        taps = sketch.from_arrays(arrays, artifact.config) if arrays else None
+    except ValueError as error:
+        raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
+    return Golden(images, outputs, float(floor), taps)
 
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # the last two: foreign kinds of zip
