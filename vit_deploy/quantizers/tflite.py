@@ -1,0 +1,179 @@
+"""How does an fp32 TFLite file become one of 16-bit floats or of integers?
+
+ai-edge-quantizer does it, told by name which operators to take. Two things are done here that it would do otherwise:
+it takes a moving average of the extremes of each batch for the range of a tensor, which lies well inside the values
+that really come and cost most of the accuracy of calibrated files; here ranges are measured, see `tflite_ranges`. And
+it knows no metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_quantizer import qtyping
+from ai_edge_quantizer import quantizer as aeq
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.calibration import Calibration
+from vit_deploy.errors import EngineError, ExportError
+from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
+from vit_deploy.exporters.tflite_metadata import packed_labels, standard_metadata
+from vit_deploy.quantizers.clipping import clipped
+from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
+from vit_deploy.quantizers.tflite_bias import corrected_biases
+from vit_deploy.quantizers.tflite_layers import Layer, find_layers
+from vit_deploy.quantizers.tflite_ranges import Observations, observe
+from vit_deploy.quiet import quiet_stderr
+from vit_deploy.tflite_file import OWN_ENTRY, STANDARD_ENTRY, opened, root
+
+OPERATORS: dict[Part, tuple[str, ...]] = {
+    Part.ATTENTION_PRODUCTS: ("BATCH_MATMUL",),
+    Part.SOFTMAX: ("SOFTMAX",),
+    Part.NORMS: ("MEAN", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT"),
+    Part.ACTIVATION_FUNCTIONS: ("GELU", "RELU", "LOGISTIC", "TANH", "HARD_SWISH", "DIV", "SQRT"),
+    Part.RESIDUALS: (
+        *("ADD", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SUM", "PACK"),
+        *("INPUT", "OUTPUT"),
+    ),
+}
+"""What the parts without kernels consist of in a TFLite file; operators that no ViT here has do no harm."""
+
+BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
+
+
+@dataclass(frozen=True)
+class TFLiteQuantizer:
+    """Writes `model.tflite`.
+
+    Args:
+        inline_limit: bytes past which the weights are written outside the flatbuffer.
+    """
+
+    inline_limit: int = INLINE_LIMIT
+    libraries: tuple[str, ...] = ("ai-edge-quantizer", "ai-edge-litert", "flatbuffers")
+
+    def write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
+        """Write the file with the standard metadata, the labels and the essentials; see `quantizers.Quantizer`.
+
+        Raises:
+            ExportError: the file's layers cannot be told, or the result is not what it has to be.
+            EngineError: the quantizer failed.
+            OSError: the disk is full.
+        """
+        with opened(source.model_path) as model:
+            layers = find_layers(model, source.config)
+        seen = None
+        if calibration is not None:
+            seen = observe(
+                source.model_path,
+                source.input,
+                calibration,
+                counted=recipe.clipping is not Clipping.MIN_MAX,
+                means_of={each.input for each in layers.values()} if recipe.bias_correction else (),
+            )
+        content = _quantized(source, recipe, layers, seen)
+        target = _with_integer_io(target, content) if recipe.integer_io else target
+        model = root(memoryview(content))
+        contents = {}
+        if recipe.bias_correction and seen is not None:
+            with opened(source.model_path) as original:
+                contents = corrected_biases(original, model, source.config, seen.means)
+        write_model(
+            target.model_path,
+            model,
+            contents,
+            {
+                STANDARD_ENTRY: standard_metadata(target),
+                OWN_ENTRY: json.dumps(target.essentials(), sort_keys=True).encode(),
+            },
+            inline_limit=self.inline_limit,
+            trailer=packed_labels(target.labels),
+        )
+        return target
+
+
+def _quantized(source: Artifact, recipe: Recipe, layers: dict[str, Layer], seen: Observations | None) -> Any:
+    # Its progress bars cannot be turned off; ours says what is being done.
+    with quiet_stderr(), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            work = aeq.Quantizer(str(source.model_path))
+            _instruct(work, recipe, layers)
+            ranges = None if seen is None or recipe.activations is not Activations.STATIC else _ranges(seen, recipe)
+            return work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
+        except (RuntimeError, ValueError) as error:
+            failure = error
+    raise EngineError(
+        f"ai-edge-quantizer failed on {source.model_path}: {str(failure).strip().splitlines()[0]}",
+        fix="export the fp32 file again, or check the installation with vit-deploy doctor",
+    ) from failure
+
+
+def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> None:
+    """Say what is done with which operators; what comes later counts more."""
+    granularity = BLOCKS.get(recipe.block_size, "CHANNELWISE")
+    if Part.PROJECTIONS in recipe.parts:
+        _add(work, ".*", "FULLY_CONNECTED", recipe, recipe.weight_bits, granularity)
+    if Part.PATCH_EMBED in recipe.parts:
+        # LiteRT has neither 4-bit nor block-wise convolutions.
+        _add(work, ".*", "CONV_2D", recipe, max(recipe.weight_bits, 8), "CHANNELWISE")
+    for part in recipe.parts & OPERATORS.keys():
+        for name in OPERATORS[part]:
+            _add(work, ".*", name, recipe, recipe.weight_bits, "CHANNELWISE")
+    kept = set(recipe.keep_float) | ({"head"} if Part.HEAD not in recipe.parts else set())
+    for name in kept & layers.keys():
+        layer = layers[name]
+        # The quantizer looks for the pattern in the names of an operator's outputs, each with a semicolon behind it.
+        work.update_quantization_recipe(
+            f"^{re.escape(layer.output)};$",
+            qtyping.TFLOperationName(layer.kind),
+            algorithm_key=AlgorithmName.NO_QUANTIZE,
+        )
+
+
+def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, granularity: str) -> None:
+    name, shared = qtyping.TFLOperationName(kind), qtyping.QuantGranularity(granularity)
+    match recipe.activations:
+        case Activations.STATIC:
+            work.add_static_config(scope, name, recipe.activation_bits, bits, shared)
+        case Activations.DYNAMIC:
+            work.add_dynamic_config(scope, name, bits, shared)
+        case Activations.FLOAT:
+            algorithm = AlgorithmName.FLOAT_CASTING if bits == 16 else AlgorithmName.MIN_MAX_UNIFORM_QUANT
+            work._recipe_manager.add_weight_only_config(scope, name, bits, shared, algorithm)
+
+
+def _ranges(seen: Observations, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, each in seen.tensors.items():
+        low, high = clipped(each, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile)
+        shape = (1,) * each.rank
+        found[name] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
+    return found
+
+
+def _with_integer_io(target: Artifact, content: Any) -> Artifact:
+    """The target with the scale and the zero point that the file's input has.
+
+    Raises:
+        ExportError: input or output are no integers.
+    """
+    with quiet_stderr():
+        engine = Interpreter(model_content=bytes(content))
+    (given,), (result,) = engine.get_input_details(), engine.get_output_details()
+    if not all(each["dtype"] == np.int8 for each in (given, result)):
+        raise ExportError(
+            f"the integer file takes {given['dtype'].__name__} and gives {result['dtype'].__name__}, expected int8",
+            fix="report this with the model's config",
+        )
+    scale, zero_point = given["quantization"]
+    spec = dataclasses.replace(target.input, dtype="int8", scale=float(scale), zero_point=int(zero_point))
+    return dataclasses.replace(target, input=spec)

@@ -1,0 +1,107 @@
+"""Which operators of a TFLite file are the layers of its ViT, and what are their tensors called?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ExportError
+from vit_deploy.quantizers.recipes import layer_names
+from vit_deploy.tflite_file import Table, operator_name
+from vit_deploy.tflite_graph import OPERATORS
+
+CODES, GRAPHS = 1, 2  # fields of `Model`
+TENSORS, OPERATORS_FIELD = 0, 3  # of `SubGraph`
+OPCODE, INPUTS, OUTPUTS = 0, 1, 2  # of `Operator`
+TENSOR_BUFFER, TENSOR_NAME = 2, 3  # of `Tensor`
+WITH_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One step of the graph.
+
+    Args:
+        kind: its name, such as "FULLY_CONNECTED".
+        inputs: tensors by their index, -1 where an optional one is left out.
+        outputs: likewise.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator with a kernel.
+
+    Args:
+        name: canonical, such as `block_0.attention.query`.
+        kind: "CONV_2D" or "FULLY_CONNECTED".
+        input: name of the tensor that it multiplies with its kernel.
+        output: name of the tensor that it computes.
+        kernel: buffer of its kernel, (outputs, …, inputs).
+        bias: buffer of its bias; None where it has none.
+    """
+
+    name: str
+    kind: str
+    input: str
+    output: str
+    kernel: int
+    bias: int | None
+
+
+def operators(graph: Table, model: Table) -> Iterator[Operator]:
+    """The steps of a graph in their order."""
+    names = [operator_name(code) for code in model.tables(CODES)]
+    for each in graph.tables(OPERATORS_FIELD):
+        code = names[each.number(OPCODE, "I")]
+        kind = OPERATORS[int(code)] if code.isdecimal() and int(code) < len(OPERATORS) else code
+        yield Operator(kind, tuple(each.numbers(INPUTS, "i")), tuple(each.numbers(OUTPUTS, "i")))
+
+
+def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
+    """The layers of a ViT by their canonical names, in the order in which the file computes them.
+
+    The converter names a kernel after the Keras layers around it, each with a number that keeps names apart.
+
+    Raises:
+        ExportError: a layer is not there exactly once.
+    """
+    (graph,) = model.tables(GRAPHS)
+    tensors = graph.tables(TENSORS)
+    patterns = {name: _pattern(name) for name in layer_names(config)}
+    found: dict[str, Layer] = {}
+    problems = []
+    for operator in operators(graph, model):
+        if operator.kind not in WITH_KERNELS:
+            continue
+        source, kernel, bias = operator.inputs
+        label = tensors[kernel].bytes(TENSOR_NAME).decode()
+        names = [name for name, pattern in patterns.items() if pattern.search(label)]
+        if len(names) != 1 or names[0] in found:
+            problems.append(f"{label!r} is the kernel of {', '.join(names) or 'no layer'}")
+            continue
+        found[names[0]] = Layer(
+            name=names[0],
+            kind=operator.kind,
+            input=tensors[source].bytes(TENSOR_NAME).decode(),
+            output=tensors[operator.outputs[0]].bytes(TENSOR_NAME).decode(),
+            kernel=tensors[kernel].number(TENSOR_BUFFER, "I"),
+            bias=tensors[bias].number(TENSOR_BUFFER, "I") if bias >= 0 else None,
+        )
+    problems += [f"{name} is not there" for name in patterns if name not in found]
+    if problems:
+        raise ExportError(
+            f"the layers of this TFLite file cannot be told: {'; '.join(problems[:3])}",
+            fix="export the fp32 file again with this version",
+        )
+    return found
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile("(?:^|[/;])" + "".join(rf"{re.escape(part)}(?:_\d+)?/" for part in name.split(".")))

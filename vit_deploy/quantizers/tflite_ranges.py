@@ -1,0 +1,72 @@
+"""Which values does every tensor of a TFLite file take on the calibration images?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import InputSpec
+from vit_deploy.calibration import Calibration
+from vit_deploy.quantizers.clipping import NOTHING, Observed
+from vit_deploy.quiet import quiet_stderr
+from vit_deploy.runtimes.values import as_stored
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """What calibration saw.
+
+    Args:
+        tensors: name to the values seen; constants are not among them.
+        means: name of each tensor asked for to the mean of each of its channels (its last axis).
+    """
+
+    tensors: dict[str, Observed]
+    means: dict[str, NDArray[np.float64]]
+
+
+def observe(
+    path: Path, spec: InputSpec, calibration: Calibration, *, counted: bool, means_of: Collection[str] = ()
+) -> Observations:
+    """Run the images through a file, one batch of its size after the other, and look at every tensor.
+
+    Args:
+        path: of a float TFLite file.
+        spec: its input.
+        calibration: images as its session takes them.
+        counted: whether distributions are needed, or ranges alone.
+        means_of: tensors whose channels' means are needed.
+    """
+    with quiet_stderr():
+        # A delegate would leave the tensors inside of it unwritten.
+        engine = Interpreter(
+            model_path=str(path),
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=True,
+            num_threads=None,
+        )
+        engine.allocate_tensors()
+    (given,) = engine.get_input_details()
+    details = {each["index"]: each for each in engine.get_tensor_details() if each["dtype"] == np.float32}
+    computed = {int(index) for each in engine._get_ops_details() for index in each["outputs"]} | {given["index"]}
+    seen: dict[str, Observed] = {}
+    sums: dict[str, NDArray[np.float64]] = {}
+    batch = spec.batch or 1
+    count = -(-len(calibration.images) // batch) * batch
+    filled = np.concatenate([calibration.images, calibration.images[: count - len(calibration.images)]])
+    for start in range(0, count, batch):
+        engine.set_tensor(given["index"], as_stored(filled[start : start + batch], spec))
+        engine.invoke()
+        for index in computed & details.keys():
+            name, values = details[index]["name"], engine.get_tensor(index)
+            seen[name] = seen.get(name, NOTHING).also(values, counted=counted)
+            if name in means_of:
+                total = values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64)
+                sums[name] = sums.get(name, 0.0) + total
+    rounds = count // batch
+    return Observations(seen, {name: total / rounds for name, total in sums.items()})
