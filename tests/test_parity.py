@@ -53,6 +53,67 @@ def test_every_metric_is_what_its_definition_says(pair):
     assert found.tolerance == Tolerance(max_abs=10) and found.ok and found.notes == ()
 
 
+def test_figures_about_the_references_mean_are_what_their_definitions_say(pair):
+    outputs, truth = pair
+    found = compare(outputs, truth, 10.0, classes=True)
+    values, mean = outputs.astype(np.float64), truth.mean(axis=0)
+    assert found.centred_cosine == pytest.approx(1 - distance.cosine((values - mean).ravel(), (truth - mean).ravel()))
+    power = np.var(truth, axis=0).mean()
+    assert found.centred_snr_db == pytest.approx(10 * np.log10(power / np.mean((values - truth) ** 2)))
+    lengths = [distance.euclidean(a, b) / np.linalg.norm(b) for a, b in zip(values, truth, strict=True)]
+    assert found.relative == pytest.approx(max(lengths))
+    assert found.token_cosine is None
+
+
+def test_a_constant_has_a_fair_ratio_but_none_about_the_mean():
+    rng = np.random.default_rng(2)
+    truth = 3 * rng.standard_normal((1, 9)) + 0.1 * rng.standard_normal((8, 9))
+    constant = np.broadcast_to(truth.mean(axis=0) + 1e-3, truth.shape)
+    found = compare(constant, truth, 10.0, classes=True)
+    assert found.cosine > 0.99 and found.snr_db > 20
+    assert abs(found.centred_cosine) < 0.1 and found.centred_snr_db < 0.1
+
+
+def test_a_changed_first_class_counts_only_where_the_reference_leads_by_more_than_the_noise():
+    truth = np.array([[1.0, 0.9, 0.0], [1.0, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
+    outputs = np.array([[0.9, 1.0, 0.0], [0.5, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 5.0, 0.0]], np.float32)
+    flips = [compare(outputs, truth, 10.0, classes=True, noise=noise).flips for noise in (0.0, 0.2, 0.5, 5.0)]
+    assert flips == [0.75, 0.5, 0.25, 0.0]
+    assert compare(outputs, truth, 10.0, classes=True).top1_agreement == 0.25
+    held = compare(outputs, truth, Tolerance(flips=0.25), classes=True, noise=0.2)
+    assert held.failures == ("fraction of changed first classes 0.5 is above the tolerance of 0.25",)
+
+
+def test_one_wrong_token_shows_in_the_worst_tokens_cosine():
+    truth = np.random.default_rng(3).standard_normal((4, 7, 12))
+    outputs = truth.astype(np.float32)
+    outputs[2, 5] = -outputs[2, 5]
+    found = compare(outputs, truth, 10.0, classes=False)
+    assert found.token_cosine == pytest.approx(-1) and found.cosine > 0.5
+    assert report.parity(found)["metrics"]["token_cosine"] == pytest.approx(-1)
+
+
+def test_every_limit_that_is_held_is_judged_and_named(pair):
+    outputs, truth = pair
+    strict = Tolerance(cosine=0.9999, snr_db=60, kl=1e-9, top1_agreement=1.0, relative=1e-6)
+    found = compare(outputs, truth, strict, classes=True)
+    said = " | ".join(found.failures)
+    for words in ("cosine", "signal to noise ratio", " dB", "Kullback-Leibler", "top-1 agreement", "relative"):
+        assert words in said
+    assert len(found.failures) == 5
+    assert set(report.parity(found)["tolerance"]) == {"cosine", "snr_db", "kl", "top1_agreement", "relative"}
+
+
+def test_a_figure_that_is_held_and_cannot_be_taken_fails():
+    zero = np.zeros((2, 3))
+    found = compare(np.full((2, 3), 0.5, np.float32), zero, Tolerance(cosine=0.9, snr_db=5), classes=True)
+    assert found.failures == (
+        "there is no cosine, and it is held to 0.9",
+        "there is no signal to noise ratio, and it is held to 5 dB",
+    )
+    assert compare(zero.astype(np.float32), zero, Tolerance(cosine=0.9, snr_db=5), classes=True).ok
+
+
 def test_the_metrics_survive_logits_that_overflow_an_exponential():
     truth = np.array([[5000.0, 0.0, -5000.0], [0.0, 1.0, 2.0]])
     found = compare((truth + np.array([[0, 1, 0], [0, 0, 0]])).astype(np.float32), truth, 2.0, classes=True)
