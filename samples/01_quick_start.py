@@ -57,9 +57,8 @@ def main(epochs: int, directory: Path) -> None:
         with vit_deploy.session(bundle) as session:
             accuracy = np.mean(session.infer(held_out).argmax(axis=-1) == data.test_digits)
         parity = vit_deploy.verify(bundle.directory).parity
-        print(
-            f"{bundle.name:16} accuracy {accuracy:.4f}  max difference {parity.max_abs:.1e} of {parity.tolerance.max_abs:.1e}"
-        )
+        proof = f"max difference {parity.max_abs:.1e} of {parity.tolerance.max_abs:.1e}"
+        print(f"{bundle.name:16} accuracy {accuracy:.4f}  {proof}")
 
 
 if __name__ == "__main__":
