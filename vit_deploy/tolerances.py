@@ -14,7 +14,6 @@ bits they measure the unluckiest of all values.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,19 +73,6 @@ class Tolerance:
     def held(self) -> dict[str, float]:
         """The limits that count, by metric."""
         return {name: value for name, value in vars(self).items() if value is not None}
-
-    def replaced(self, limits: Mapping[str, float]) -> Tolerance:
-        """This tolerance with some limits instead of its own.
-
-        Raises:
-            ConfigError: metrics that there are not, or limits that are no numbers; all of them are named.
-        """
-        if unknown := sorted(set(limits) - set(LIMITS)):
-            raise ConfigError(f"no such metric: {', '.join(unknown)}", fix=f"choose of {', '.join(LIMITS)}")
-        wrong = [f"{name} = {value!r}" for name, value in limits.items() if not _is_number(value)]
-        if wrong:
-            raise ConfigError(f"no limits: {', '.join(wrong)}", fix="give finite numbers")
-        return dataclasses.replace(self, **{name: float(value) for name, value in limits.items()})
 
 
 DEFAULTS: Mapping[str, Tolerance] = {
@@ -153,7 +139,3 @@ def margin_noise(tolerance: Tolerance, noise_floor: float, signal_rms: float) ->
 def tolerated_rms(snr_db: float, signal_rms: float) -> float:
     """The noise (root mean square) that a signal to noise ratio lets through."""
     return float(signal_rms / 10 ** (snr_db / 20))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -38,10 +38,12 @@ class RuntimeOptions:
     Args:
         threads: for the work inside one call; None leaves the engine's own choice.
         provider: what executes the graph ("cpu", "cuda", …); None takes the engine's usual one.
+        allow_tf32: whether a GPU may round the factors of fp32 products to 11 bits, as the engines do by themselves.
     """
 
     threads: int | None = None
     provider: str | None = None
+    allow_tf32: bool = True
 
 
 class Session(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,14 +57,17 @@ class OnnxRuntime:
                 that is not there.
         """
         provider = options.provider or "cpu"
+        if not options.allow_tf32:
+            _forbid_tf32(provider)
         wanted = _provider(provider)
         _refuse_outside_data(artifact.model_path)
+        chosen = (wanted, _provider_options(options, provider))
         settings = ort.SessionOptions()
         settings.log_severity_level = FATAL
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         with _explained(f"load {artifact.model_path}"), quiet_stderr() as noise:
-            engine = ort.InferenceSession(str(artifact.model_path), settings, providers=[wanted])
+            engine = ort.InferenceSession(str(artifact.model_path), settings, providers=[chosen])
         if wanted not in (used := engine.get_providers()):
             said = f"\n{noise.tail()}" if noise.text else ""
             raise EngineError(
@@ -118,6 +122,16 @@ def _provider(name: str) -> str:
         with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
             ort.preload_dlls()  # the CUDA libraries that pip installed beside it
     return PROVIDERS[name]
+
+
+def _provider_options(options: RuntimeOptions, provider: str) -> dict[str, str]:
+    return {"use_tf32": "0"} if provider == "cuda" and not options.allow_tf32 else {}
+
+
+def _forbid_tf32(provider: str) -> None:
+    # TensorRT has no option for it; NVIDIA's libraries read this when they are loaded.
+    if provider == "tensorrt":
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
 
 def _refuse_outside_data(path: Path) -> None:

@@ -33,4 +33,6 @@ def apply(tf: Any, options: RuntimeOptions) -> str:
             f"TensorFlow {tf.__version__} has no provider {provider!r} here; it has cpu{' and cuda' if gpus else ''}",
             fix='run with --provider cpu, or pip install "vit-deploy[gpu-tf]" where there is an NVIDIA GPU',
         )
+    if provider != "cpu":
+        tf.config.experimental.enable_tensor_float_32_execution(options.allow_tf32)
     return provider

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import onnxruntime
+import pytest
+from onnx import helper
+
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.ort import OnnxRuntime
+from vit_deploy.runtimes.tensorflow_options import apply
+
+
+class Opened(Exception):
+    """Stands for a session, so that no GPU is needed."""
+
+
+@pytest.fixture
+def opened(make_artifact, monkeypatch):
+    """What an ONNX Runtime that has GPUs would have been given as providers."""
+
+    def open(options):
+        def engine(path, settings, providers):
+            raise Opened(providers)
+
+        available = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", engine)
+        artifact = make_artifact("onnx")
+        empty = helper.make_model(helper.make_graph([], "empty", [], []))
+        artifact.model_path.write_bytes(empty.SerializeToString())
+        with pytest.raises(Opened) as caught, OnnxRuntime().open(artifact, options):
+            pass
+        return caught.value.args[0]
+
+    return open
+
+
+@pytest.mark.parametrize(("allow", "given"), [(False, {"use_tf32": "0"}), (True, {})])
+def test_cuda_rounds_to_tf32_only_where_it_is_allowed(opened, allow, given):
+    options = RuntimeOptions(provider="cuda", allow_tf32=allow)
+    assert opened(options) == [("CUDAExecutionProvider", given)]
+
+
+def test_tensorrt_is_told_by_the_environment(opened, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert opened(RuntimeOptions(provider="tensorrt", allow_tf32=True)) == [("TensorrtExecutionProvider", {})]
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "1"
+    opened(RuntimeOptions(provider="tensorrt", allow_tf32=False))
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+
+
+def test_the_cpu_has_no_such_option(opened):
+    assert opened(RuntimeOptions(allow_tf32=False)) == [("CPUExecutionProvider", {})]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "allow", "said"), [(["GPU:0"], False, [False]), (["GPU:0"], True, [True]), ([], False, [])]
+)
+def test_tensorflow_is_told_where_it_has_a_gpu(gpus, allow, said):
+    calls = []
+    experimental = SimpleNamespace(enable_tensor_float_32_execution=calls.append)
+    config = SimpleNamespace(list_physical_devices=lambda kind: gpus, experimental=experimental)
+    apply(SimpleNamespace(config=config, __version__="2.21"), RuntimeOptions(allow_tf32=allow))
+    assert calls == said
