@@ -85,6 +85,34 @@ class InputSpec:
         return cls(**{**values, "shape": tuple(values["shape"])})
 
 
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the numbers are that the model file gives; our runtimes hide it behind float32.
+
+    Args:
+        dtype: "float32", or "int8" (quantized).
+        scale: of a quantized output: real value = scale * (stored - zero_point).
+        zero_point: of a quantized output.
+
+    Raises:
+        ConfigError: values that no output has.
+    """
+
+    dtype: str = "float32"
+    scale: float | None = None
+    zero_point: int | None = None
+
+    def __post_init__(self) -> None:
+        scale, zero_point = self.scale, self.zero_point
+        checks = {
+            "dtype": self.dtype in ("float32", "int8"),
+            "scale": scale is None or (isinstance(scale, int | float) and 0 < scale < math.inf),
+            "zero_point": zero_point is None or is_count(zero_point),
+        }
+        if wrong := [f"output {name} is {getattr(self, name)!r}" for name, right in checks.items() if not right]:
+            raise ConfigError("; ".join(wrong))
+
+
 def _is_side(side: object) -> bool:
     return side is None or (is_count(side) and side > 0)
 
@@ -101,6 +129,7 @@ class Artifact:
         preprocess: how an image becomes its input.
         labels: name of each class, or empty.
         input: what the file takes.
+        output: what it gives.
         weights_digest: of the fp32 checkpoint the bundle was made from; the same in all formats.
         provenance: what was done to the weights, oldest first.
         options: what the exporter was asked for, in plain JSON values.
@@ -124,6 +153,7 @@ class Artifact:
     producer: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
     model: str = ""
+    output: OutputSpec = OutputSpec()
 
     @property
     def model_path(self) -> Path:
@@ -155,7 +185,11 @@ class Artifact:
             "precision": self.precision,
             "model": self.model_path.name,
             "input": self.input.to_dict(),
-            "output": {"name": self.config.output_name, "shape": [self.input.batch, *self.config.output_shape]},
+            "output": {
+                "name": self.config.output_name,
+                "shape": [self.input.batch, *self.config.output_shape],
+                **vars(self.output),
+            },
             "config": self.config.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "labels": list(self.labels),
@@ -271,6 +305,9 @@ def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
         producer=values["producer"],
         parent=values["parent"],
         model=values["model"],
+        output=OutputSpec(
+            **{name: values["output"].get(name, default) for name, default in vars(OutputSpec()).items()}
+        ),
     )
     height, width, channels = (*artifact.config.image_size, artifact.config.channels)
     image = (height, width, channels) if artifact.input.layout == "nhwc" else (channels, height, width)

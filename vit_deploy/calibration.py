@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vit_deploy.images import load_pixels
 
 COUNT = 64  # images that are taken of more
 FEWEST = 8
+LISTED = 5  # problems that are told in full
 SAMPLES = "sample images"
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 SAMPLES_WARNING = (
@@ -73,7 +75,7 @@ def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, co
         chosen = [files[index] for index in _chosen(len(files), count, seed)]
         images = [load_pixels(each, artifact.preprocess, artifact.config.image_size) for each in chosen]
         return _calibration(images, artifact, seed, str(path), [str(each) for each in chosen])
-    array = read_images(path)
+    array = read_arrays(path, ("images",))["images"]
     _check_count(len(array), path)
     indices = _chosen(len(array), count, seed)
     return _calibration(
@@ -81,23 +83,23 @@ def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, co
     )
 
 
-def read_images(path: Path) -> NDArray[Any]:
-    """The array `images` of an `.npz` file.
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Arrays of an `.npz` file by name.
 
     Raises:
-        DataError: no such file, no `.npz`, or one without `images`.
+        DataError: no such file, no `.npz`, or one without them.
     """
-    fix = "give a folder of images, or an .npz with an array 'images' (n, height, width, channels)"
+    fix = f"give a folder of images, or an .npz with {' and '.join(names)}; images (n, height, width, channels)"
     if not path.exists():
         raise DataError(f"there is nothing at {path}", fix=fix)
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or "images" not in file:
-                raise DataError(f"{path} has no array 'images'", fix=fix)
-            array: NDArray[Any] = file["images"]
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+            missing = [name for name in names if not isinstance(file, np.lib.npyio.NpzFile) or name not in file]
+            if missing:
+                raise DataError(f"{path} has no array {', '.join(map(repr, missing))}", fix=fix)
+            return {name: file[name] for name in names}
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}", fix=fix) from error
-    return array
 
 
 def _chosen(available: int, count: int, seed: int) -> list[int]:
@@ -118,6 +120,27 @@ def _calibration(
     images: Sequence[NDArray[Any]], artifact: Artifact, seed: int, source: str, names: Sequence[str] = ()
 ) -> Calibration:
     names = names or [f"{source}[{index}]" for index in range(len(images))]
+    taken = as_session_takes(images, names, artifact)
+    if constant := [name for name, image in zip(names, images, strict=True) if image.min() == image.max()]:
+        raise DataError(
+            f"images that cannot be calibrated with, since all their values are the same: {_some(constant)}",
+            fix="leave them out",
+        )
+    digests = tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images)
+    return Calibration(taken, digests, seed, source)
+
+
+def as_session_takes(images: Sequence[NDArray[Any]], names: Sequence[str], artifact: Artifact) -> NDArray[Any]:
+    """Images of one size, stacked: normalised float32, or uint8 pixels where preprocessing is inside.
+
+    Args:
+        images: uint8 pixels, or normalised float32, each `(height, width, channels)`.
+        names: of the images, for errors.
+        artifact: whose input they become.
+
+    Raises:
+        DataError: images of another size or dtype, or with values that are not finite; they are named.
+    """
     expected = (*artifact.config.image_size, artifact.config.channels)
     inside = artifact.input.preprocessing_inside
     problems = []
@@ -129,13 +152,13 @@ def _calibration(
             problems.append(f"{name} is {image.dtype}, expected {kinds}")
         elif not np.isfinite(image).all():
             problems.append(f"{name} has values that are NaN or infinite")
-        elif image.min() == image.max():
-            problems.append(f"{name} is constant: every value is {image.flat[0]}")
+    if len({image.dtype for image in images}) > 1:
+        problems.append("some are uint8 pixels and some are normalised float32")
     if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise DataError(f"images that cannot be calibrated with: {shown}", fix="leave them out, or correct them")
-    digests = tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images)
+        raise DataError(f"images that cannot be used: {_some(problems)}", fix="leave them out, or correct them")
     stacked = np.stack(images)
-    if stacked.dtype == np.uint8 and not inside:
-        stacked = artifact.preprocess.normalize(stacked)
-    return Calibration(stacked, digests, seed, source)
+    return artifact.preprocess.normalize(stacked) if stacked.dtype == np.uint8 and not inside else stacked
+
+
+def _some(texts: Sequence[str]) -> str:
+    return "; ".join(texts[:LISTED]) + (f"; and {len(texts) - LISTED} more" if len(texts) > LISTED else "")

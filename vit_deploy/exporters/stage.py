@@ -19,8 +19,15 @@ from vit_deploy.parity import Parity, verify
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.staging import check_targets, staged_folder
 
-PRECISIONS: dict[str, tuple[str, ...]] = {"onnx": ("fp32",), "tflite": ("fp32",), "savedmodel": ("fp32",)}
-"""The precisions that can be made of each format."""
+FP32 = "fp32"
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "onnx": (FP32, "fp16", "int8", "int8-static", "int4"),
+    "tflite": (FP32, "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4"),
+    "savedmodel": (FP32,),
+}
+"""The precisions that can be made of each format; all but fp32 are made of its fp32 file, see `quantizers`."""
+
+INTEGER_INPUT = frozenset(("int8-full",))
 
 DYNAMIC = "dynamic"
 
@@ -87,7 +94,7 @@ def plan(
     """
     jobs: list[Job] = []
     skipped: list[str] = []
-    known = sorted({precision for each in PRECISIONS.values() for precision in each})
+    known = [*dict.fromkeys(precision for each in PRECISIONS.values() for precision in each)]
     for precision in precisions:
         if precision not in known:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
@@ -104,6 +111,11 @@ def plan(
             raise ConfigError(
                 f"{format} has none of the precisions {', '.join(precisions)}",
                 fix=f"{format} can be made in {', '.join(PRECISIONS[format])}",
+            )
+        if include_preprocessing and INTEGER_INPUT & set(possible):
+            raise ConfigError(
+                "the input of int8-full is int8, and with --include-preprocessing it would be uint8 pixels",
+                fix="leave --include-preprocessing out for int8-full",
             )
         if format == "tflite" and batch == DYNAMIC:
             raise ConfigError("TFLite files are made for a fixed batch, and --batch is dynamic", fix="give a number")
@@ -127,12 +139,12 @@ def export(
     keep_failed: bool = False,
     progress: Progress = lambda doing: None,
 ) -> list[Exported]:
-    """Make, prove and publish each job's artifact as `directory/<format>-<precision>/`.
+    """Make, prove and publish each fp32 job's artifact as `directory/<format>-fp32/`.
 
     Args:
         checkpoint: the model.
         directory: where the bundles go.
-        jobs: from `plan`.
+        jobs: from `plan`; those of other precisions are made by `quantizers.stage.export`.
         force: replace bundles that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
@@ -165,10 +177,11 @@ def export(
 def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool) -> list[Path]:
     """Every name that `export` may publish under."""
     names = [directory / job.name for job in jobs]
-    return [*names, *map(_failed_name, names)] if keep_failed else names
+    return [*names, *map(failed_name, names)] if keep_failed else names
 
 
-def _failed_name(target: Path) -> Path:
+def failed_name(target: Path) -> Path:
+    """Of a bundle that failed its proof."""
     return target.with_name(f"{target.name}.failed")
 
 
@@ -181,14 +194,12 @@ def _export_one(
     keep_failed: bool,
     progress: Progress,
 ) -> Exported:
-    target = directory / job.name
     exporter: Exporter = EXPORTERS.load(job.format)()
-    with staged_folder(target, force=force) as stage:
-        progress(f"writing {job.name}")
-        start = time.perf_counter()
+
+    def write(folder: Path) -> Artifact:
         artifact = describe(
             checkpoint,
-            stage.folder,
+            folder,
             format=job.format,
             precision=job.precision,
             input=job.options.input_spec(checkpoint.config),
@@ -196,18 +207,46 @@ def _export_one(
             producer=versions(*exporter.libraries),
         )
         exporter.write(checkpoint, artifact, job.options)
-        seconds = time.perf_counter() - start
-        progress(f"proving {job.name}")
+        return artifact
+
+    if job.options.include_preprocessing:
+        golden = golden.as_pixels(golden_pixels(checkpoint.config))
+    return publish(directory / job.name, write, golden, force=force, keep_failed=keep_failed, progress=progress)
+
+
+def publish(
+    target: Path,
+    write: Callable[[Path], Artifact],
+    golden: Golden,
+    *,
+    force: bool,
+    keep_failed: bool,
+    progress: Progress,
+) -> Exported:
+    """Have a bundle written, add golden data and manifest, prove it, and only then give it its name.
+
+    Args:
+        target: the bundle's folder to be.
+        write: writes the model files into a folder, and describes them.
+        golden: images and reference outputs, as the model takes them.
+        force: replace a bundle that is there.
+        keep_failed: publish one that fails its proof as `<name>.failed`.
+        progress: called with what is being done.
+    """
+    with staged_folder(target, force=force) as stage:
+        progress(f"writing {target.name}")
         start = time.perf_counter()
-        if job.options.include_preprocessing:
-            golden = golden.as_pixels(golden_pixels(checkpoint.config))
+        artifact = write(stage.folder)
+        seconds = time.perf_counter() - start
+        progress(f"proving {target.name}")
+        start = time.perf_counter()
         write_golden(golden, stage.folder)
         artifact = write_manifest(artifact)
         parity = verify(artifact, golden=golden).parity
         verify_seconds = time.perf_counter() - start
         size = artifact.model_bytes
         if not parity.ok:
-            stage.divert(_failed_name(target) if keep_failed else None)
+            stage.divert(failed_name(target) if keep_failed else None)
             if target.exists():
                 parity = parity.failed(f"{target} still holds the earlier bundle")
     published = Artifact(**{**vars(artifact), "directory": stage.published or target})

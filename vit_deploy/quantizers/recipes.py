@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ConfigError
@@ -78,6 +80,15 @@ class Recipe:
     bias_correction: bool = False
     keep_float: tuple[str, ...] = ()
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.activations is not Activations.STATIC and self.integer_io:
+            raise ConfigError("a file of integers alone needs calibrated activations")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without what it does not use."""
+        values = {**dataclasses.asdict(self), "parts": sorted(self.parts), "keep_float": list(self.keep_float)}
+        return {name: value for name, value in values.items() if value not in (None, [], "", False)}
 
     @property
     def needs_calibration(self) -> bool:

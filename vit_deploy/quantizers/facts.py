@@ -1,0 +1,138 @@
+"""What does a user choose a precision by: how large, how fast and how right is it beside fp32?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.bench import Case, Plan, bench
+from vit_deploy.calibration import Calibration
+from vit_deploy.exporters.stage import Progress
+from vit_deploy.quantizers import QuantizeOptions
+from vit_deploy.quantizers.answers import answers, cosines
+from vit_deploy.quantizers.labelled import read_labelled
+from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
+
+PLAN = Plan(seconds=1.0, rounds=5)
+SLOWER = 1.03  # times fp32's latency, from which a precision is called slower: below, it is noise
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One artifact beside its format's fp32.
+
+    Args:
+        bytes: of the model files.
+        fp32_bytes: likewise.
+        latency_ms: of the median call, batch of the file; None where it was not timed.
+        fp32_latency_ms: likewise, timed in turns with it.
+        cosine: mean over the images of the cosine with fp32's outputs.
+        agreement: fraction of images with fp32's first class; None for features.
+        images: that both were measured on.
+        top1: fraction of labelled images that are right; None without labels.
+        fp32_top1: likewise.
+    """
+
+    bytes: int
+    fp32_bytes: int
+    latency_ms: float | None
+    fp32_latency_ms: float | None
+    cosine: float
+    agreement: float | None
+    images: int
+    top1: float | None = None
+    fp32_top1: float | None = None
+
+    @property
+    def size_ratio(self) -> float:
+        """Of fp32's size."""
+        return self.bytes / self.fp32_bytes
+
+    @property
+    def latency_ratio(self) -> float | None:
+        """Of fp32's latency."""
+        if self.latency_ms is None or self.fp32_latency_ms is None:
+            return None
+        return self.latency_ms / self.fp32_latency_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; null where something was not measured."""
+        return {**vars(self), "size_ratio": self.size_ratio, "latency_ratio": self.latency_ratio}
+
+
+def compare_with_fp32(
+    source: Artifact,
+    artifacts: Sequence[Artifact],
+    images: Calibration,
+    options: QuantizeOptions,
+    progress: Progress,
+) -> dict[str, Facts]:
+    """Facts of fp32 and of each artifact made of it, by `<format>-<precision>`.
+
+    Args:
+        source: the fp32 bundle.
+        artifacts: published bundles.
+        images: that answers are compared on where no labelled ones are given.
+        options: whether to measure speed, and labelled images.
+        progress: called with what is being done.
+
+    Raises:
+        DataError: labelled images that cannot be used.
+    """
+    compared = [source, *artifacts]
+    pixels, labels = images.images, None
+    if options.data is not None:
+        pixels, labels = read_labelled(options.data, source)
+    latencies = [None] * len(compared) if not options.measure_speed else _latencies(compared, progress)
+    exact = answers(source, pixels)
+    found = {}
+    for artifact, latency in zip(compared, latencies, strict=True):
+        progress(f"comparing the answers of {artifact.name}")
+        outputs = exact if artifact is source else answers(artifact, pixels)
+        found[artifact.name] = Facts(
+            bytes=artifact.model_bytes,
+            fp32_bytes=source.model_bytes,
+            latency_ms=latency,
+            fp32_latency_ms=latencies[0],
+            cosine=float(cosines(outputs, exact).mean()),
+            agreement=_share(outputs, exact.argmax(axis=-1)) if source.config.include_top else None,
+            images=len(pixels),
+            top1=None if labels is None else _share(outputs, labels),
+            fp32_top1=None if labels is None else _share(exact, labels),
+        )
+    return found
+
+
+def verdicts(facts: dict[str, Facts]) -> list[str]:
+    """In plain words: which precisions are slower than fp32 here, and which is the fastest."""
+    timed = {name: each for name, each in facts.items() if each.latency_ms is not None}
+    slower = [name for name, each in timed.items() if (each.latency_ratio or 0) > SLOWER]
+    said = []
+    for format in dict.fromkeys(name.split("-", 1)[0] for name in slower):
+        own = {name: each for name, each in timed.items() if name.startswith(f"{format}-")}
+        fastest = min(own, key=lambda name: own[name].latency_ms or np.inf)
+        for name in (each for each in slower if each in own):
+            each = own[name]
+            said.append(
+                f"{name} is slower than fp32 on this machine: {each.latency_ms:.2f} ms against "
+                f"{each.fp32_latency_ms:.2f} ms; the fastest here is {fastest}"
+            )
+    return said
+
+
+def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> list[float | None]:
+    cases = [
+        Case(Path(each.directory), RUNTIMES_OF_FORMAT[each.format][0], batch=each.input.batch or 1)
+        for each in artifacts
+    ]
+    return [each.p50_ms for each in bench(cases, PLAN, lambda what, done: progress(what))]
+
+
+def _share(outputs: NDArray[np.float32], classes: NDArray[Any]) -> float:
+    return float((outputs.argmax(axis=-1) == classes).mean())

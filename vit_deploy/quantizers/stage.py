@@ -1,0 +1,270 @@
+"""What happens around every quantizer: calibration, the search for layers to keep, staging, proof, the comparison?"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vit_deploy.artifact import MANIFEST, Artifact, sha256, versions
+from vit_deploy.calibration import SAMPLES, SAMPLES_WARNING, read_calibration
+from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.errors import ConfigError
+from vit_deploy.exporters import stage as exporting
+from vit_deploy.exporters.stage import FP32, INTEGER_INPUT, Exported, Job, Progress, publish, targets
+from vit_deploy.golden import Golden, read_golden
+from vit_deploy.plugins import Registry
+from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, Quantizer
+from vit_deploy.quantizers.facts import Facts, compare_with_fp32
+from vit_deploy.quantizers.mixed import Budget, Sensitivities, Work, keep_fewest, measure_layers, write_sensitivities
+from vit_deploy.quantizers.recipes import Recipe, layer_names, recipe_for
+from vit_deploy.staging import check_targets, staged_folder
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of an export or a quantization.
+
+    Args:
+        results: one an artifact, in the order of the jobs.
+        facts: size, speed and accuracy of each artifact beside its format's fp32, by `<format>-<precision>`.
+        sensitivities: what each layer costs alone, by the same names, where it was measured.
+        skipped: what could not be made, in words.
+        notes: what the user should know.
+    """
+
+    results: list[Exported]
+    facts: dict[str, Facts] = field(default_factory=dict)
+    sensitivities: dict[str, Sensitivities] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def also(self, other: Made) -> Made:
+        """Both together."""
+        return Made(
+            self.results + other.results,
+            self.facts | other.facts,
+            self.sensitivities | other.sensitivities,
+            self.skipped + other.skipped,
+            [*dict.fromkeys(self.notes + other.notes)],
+        )
+
+
+def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
+    """Whether what quantizes these formats is installed, before any work.
+
+    Raises:
+        MissingEngineError: it is not.
+    """
+    registry: Registry = QUANTIZERS
+    for format in formats:
+        if format in registry and set(precisions) - {FP32}:
+            registry.check(format)
+
+
+def export(
+    checkpoint: Checkpoint,
+    directory: Path,
+    jobs: Sequence[Job],
+    options: QuantizeOptions,
+    *,
+    force: bool = False,
+    keep_failed: bool = False,
+    progress: Progress = lambda doing: None,
+) -> Made:
+    """Make, prove and publish each job's artifact as `directory/<format>-<precision>/`, in any precision.
+
+    The fp32 artifact of a format is what its others are made of; where it was not asked for it is made and dropped.
+
+    Args:
+        checkpoint: the model.
+        directory: where the bundles go.
+        jobs: from `exporters.stage.plan`.
+        options: of the quantized ones.
+        force: replace bundles that are there.
+        keep_failed: publish those that fail their proof as `<name>.failed`.
+        progress: called with what is being done.
+
+    Raises:
+        OutputError, ExportError, EngineError, DataError, ConfigError: as `exporters.stage.export` and `quantize`.
+    """
+    check([job.format for job in jobs], [job.precision for job in jobs])
+    check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
+    plain = [job for job in jobs if job.precision == FP32]
+    made = Made(
+        exporting.export(checkpoint, directory, plain, force=force, keep_failed=keep_failed, progress=progress)
+        if plain
+        else []
+    )
+    for format in dict.fromkeys(job.format for job in jobs):
+        wanted = [job for job in jobs if job.format == format and job.precision != FP32]
+        if not wanted:
+            continue
+        there = next((each for each in made.results if each.artifact.format == format), None)
+        with _fp32(checkpoint, directory, wanted[0], there, progress) as source:
+            if not source.parity.ok:
+                made = made.also(Made([] if source is there else [source], skipped=_orphans(wanted, source)))
+                continue
+            precisions = [job.precision for job in wanted]
+            made = made.also(
+                quantize(
+                    source.artifact,
+                    directory,
+                    precisions,
+                    options,
+                    force=force,
+                    keep_failed=keep_failed,
+                    progress=progress,
+                )
+            )
+    order = {job.name: index for index, job in enumerate(jobs)}
+    made.results.sort(key=lambda each: order.get(each.artifact.name, len(order)))
+    return made
+
+
+@contextlib.contextmanager
+def _fp32(
+    checkpoint: Checkpoint, directory: Path, job: Job, there: Exported | None, progress: Progress
+) -> Iterator[Exported]:
+    if there is not None:
+        yield there
+        return
+    plain = dataclasses.replace(job, precision=FP32)
+    with staged_folder(directory / plain.name, force=True) as stage:
+        stage.divert(None)
+        (made,) = exporting.export(checkpoint, stage.folder, [plain], keep_failed=True, progress=progress)
+        yield made
+
+
+def _orphans(wanted: Sequence[Job], source: Exported) -> list[str]:
+    reason = f"the fp32 file that it is made of failed its proof: {', '.join(source.parity.failures)}"
+    return [f"{job.name}: {reason}" for job in wanted]
+
+
+def quantize(
+    source: Artifact,
+    directory: Path,
+    precisions: Sequence[str],
+    options: QuantizeOptions,
+    *,
+    force: bool = False,
+    keep_failed: bool = False,
+    progress: Progress = lambda doing: None,
+) -> Made:
+    """Make, prove and publish `directory/<format>-<precision>/` from an fp32 bundle, and compare all with it.
+
+    Args:
+        source: the fp32 bundle.
+        directory: where the bundles go.
+        precisions: to make, of those that the format has.
+        options: of all of them.
+        force: replace bundles that are there.
+        keep_failed: publish those that fail their proof as `<name>.failed`.
+        progress: called with what is being done.
+
+    Raises:
+        ConfigError: the source is no fp32 bundle, its format has no such precision or the model no such layer, or the
+            budget cannot be met.
+        DataError: images that cannot be calibrated or measured with.
+        OutputError: targets exist, or the disk is full.
+        ExportError, EngineError, MissingEngineError: the quantizer failed or is not installed.
+    """
+    recipes = [_asked(recipe_for(source.format, precision), options) for precision in dict.fromkeys(precisions)]
+    _check_source(source, recipes, options)
+    QUANTIZERS.check(source.format)
+    names = [directory / f"{source.format}-{recipe.precision}" for recipe in recipes]
+    check_targets([*names, *map(exporting.failed_name, names)] if keep_failed else names, force=force)
+    progress("reading the calibration images")
+    # Without need for calibration they still are what speed and accuracy are compared on.
+    images = read_calibration(options.calibrate, source, seed=options.seed)
+    budget = Budget.of(source, options, images)
+    quantizer: Quantizer = QUANTIZERS.load(source.format)()
+    golden = read_golden(source)
+    made = Made([])
+    for recipe, target in zip(recipes, names, strict=True):
+        work = Work(quantizer, source, recipe, images, progress)
+        made = made.also(_one(work, target, budget, golden, options, force=force, keep_failed=keep_failed))
+    published = [each.artifact for each in made.results if each.published]
+    return made.also(Made([], facts=compare_with_fp32(source, published, images, options, progress)))
+
+
+def _one(
+    work: Work,
+    target: Path,
+    budget: Budget | None,
+    golden: Golden,
+    options: QuantizeOptions,
+    *,
+    force: bool,
+    keep_failed: bool,
+) -> Made:
+    notes = [SAMPLES_WARNING] if work.calibration is not None and work.calibration.source == SAMPLES else []
+    table = measure_layers(work) if options.sensitivity or budget is not None else None
+    if budget is not None and table is not None:
+        work = keep_fewest(work, table, budget)
+
+    def write(folder: Path) -> Artifact:
+        if table is not None:
+            write_sensitivities(table, folder)
+        return work.write(_described(work, folder))
+
+    result = publish(target, write, golden, force=force, keep_failed=keep_failed, progress=work.progress)
+    return Made([result], sensitivities={} if table is None else {result.artifact.name: table}, notes=notes)
+
+
+def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
+    """The recipe with what was asked for in the place of its own."""
+    smoothing = recipe.smoothing if options.smoothing is None else options.smoothing
+    bias_correction = recipe.bias_correction if options.bias_correction is None else options.bias_correction
+    return dataclasses.replace(
+        recipe,
+        clipping=options.clipping or recipe.clipping,
+        percentile=options.percentile or recipe.percentile,
+        smoothing=smoothing or None,
+        bias_correction=bias_correction,
+        keep_float=tuple(dict.fromkeys((*recipe.keep_float, *options.keep_float))),
+    )
+
+
+def _check_source(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
+    if source.precision != FP32:
+        raise ConfigError(
+            f"{source.directory} is {source.precision} already; quantizing starts from fp32",
+            fix=f"give {source.format}-fp32, and let vit-deploy export make it",
+        )
+    layers = layer_names(source.config)
+    if unknown := [name for name in options.keep_float if name not in layers]:
+        raise ConfigError(f"no such layers: {', '.join(unknown)}", fix=f"they are called like {', '.join(layers[:4])}")
+    integer = [recipe.precision for recipe in recipes if recipe.precision in INTEGER_INPUT]
+    if integer and source.input.preprocessing_inside:
+        raise ConfigError(
+            f"the input of {', '.join(integer)} is int8, and that of {source.directory} is uint8 pixels",
+            fix="export the fp32 file without --include-preprocessing",
+        )
+    if integer and (options.keep_float or options.max_drop is not None or options.min_cosine is not None):
+        raise ConfigError(
+            f"{', '.join(integer)} has integers alone, so no layer can stay in float",
+            fix="ask for int8-static, or leave --keep-float, --max-drop and --min-cosine out",
+        )
+
+
+def _described(work: Work, folder: Path) -> Artifact:
+    source, recipe, calibration = work.source, work.recipe, work.calibration
+    facts = {"precision": recipe.precision, "keep_float": list(recipe.keep_float)}
+    return dataclasses.replace(
+        source,
+        directory=folder,
+        precision=recipe.precision,
+        provenance=(*source.provenance, Step("quantize", {name: value for name, value in facts.items() if value})),
+        options={
+            **source.options,
+            "recipe": recipe.to_dict(),
+            "calibration": None if calibration is None else calibration.to_dict(),
+        },
+        files={},
+        producer={**source.producer, **versions(*work.quantizer.libraries)},
+        parent=sha256(source.directory / MANIFEST),
+        model="",
+    )
