@@ -60,17 +60,14 @@ class Checkpoint:
     provenance: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
-        problems = _weight_problems(self.config, self.weights)
+        problems = weight_problems(self.config, self.weights)
         classes = self.config.num_classes
         if self.labels and self.config.include_top and len(self.labels) != classes:
             problems.append(f"{len(self.labels)} labels for {classes} classes")
         if self.preprocess.channels != self.config.channels:
             problems.append(f"preprocessing of {self.preprocess.channels} channels for {self.config.channels}")
         if problems:
-            raise CheckpointError(
-                f"the weights do not fit the config, {len(problems)} problems:\n{_bulleted(problems)}",
-                fix="give the config (scale, patch size, classes, variant) that the weights were saved with",
-            )
+            raise misfit(problems)
         ordered = {name: self.weights[name] for name in weight_specs(self.config)}
         object.__setattr__(self, "weights", MappingProxyType(ordered))
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -114,7 +111,16 @@ class Checkpoint:
         return sha.hexdigest()
 
 
-def _weight_problems(config: ViTConfig, weights: Mapping[str, Float32]) -> list[str]:
+def misfit(problems: Sequence[str]) -> CheckpointError:
+    """The error of weights that are not those of the config, with all that is wrong."""
+    return CheckpointError(
+        f"the weights do not fit the config, {len(problems)} problems:\n{_bulleted(problems)}",
+        fix="give the config (scale, patch size, classes, variant) that the weights were saved with",
+    )
+
+
+def weight_problems(config: ViTConfig, weights: Mapping[str, Float32]) -> list[str]:
+    """Every weight that is missing, surplus, mis-shaped, of another type or not finite, in words."""
     specs = weight_specs(config)
     problems = [f"missing {name} {spec.shape}" for name, spec in specs.items() if name not in weights]
     problems += [f"surplus {name} {weights[name].shape}" for name in weights if name not in specs]

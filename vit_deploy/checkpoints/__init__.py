@@ -8,19 +8,34 @@ line in `CONTAINERS`.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.documents import read_config
+from vit_deploy.checkpoints.folder import open_beside, weights_in
 from vit_deploy.checkpoints.folding import FoldingError
+from vit_deploy.checkpoints.importing import assumptions
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.source import Source, TensorFile
 from vit_deploy.config import ViTConfig
-from vit_deploy.errors import CheckpointError, OutputError
+from vit_deploy.errors import CheckpointError, ConfigError, OutputError
 from vit_deploy.plugins import Plugin, Registry
 from vit_deploy.staging import check_targets, staged_file
 
-__all__ = ["CONTAINERS", "SOURCES", "WRITERS", "FoldingError", "check_target", "load", "read_config", "save"]
+__all__ = [
+    "CONTAINERS",
+    "SOURCES",
+    "WRITERS",
+    "FoldingError",
+    "assumptions",
+    "check_target",
+    "load",
+    "read_config",
+    "save",
+]
 
 CONTAINERS = Registry(
     "container",
@@ -52,12 +67,12 @@ WRITERS = Registry(
 )
 
 
-def load(path: str | Path, *, config: ViTConfig | None = None) -> Checkpoint:
-    """The checkpoint in a file. Nothing in the file is ever executed.
+def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = None) -> Checkpoint:
+    """The checkpoint in a file or a folder. Nothing in it is ever executed.
 
     Args:
-        path: of a `.keras`, `.weights.h5` or `.safetensors` file.
-        config: the function that the weights belong to, for files that do not say it themselves.
+        path: of a weight file, or of a folder that holds one and the configs beside it.
+        config: the function that the weights belong to, whole or some fields of it, for what the files do not say.
 
     Raises:
         CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config.
@@ -65,12 +80,19 @@ def load(path: str | Path, *, config: ViTConfig | None = None) -> Checkpoint:
         MissingEngineError: a container whose library is not installed.
     """
     path = checked_path(Path(path))
-    opened = CONTAINERS.load(detected_container(path))
+    stated = config.to_dict() if isinstance(config, ViTConfig) else dict(config or {})
+    path = weights_in(path) if path.is_dir() else path
     try:
-        with opened(path) as file:
-            return _source(file).read(file, config)
-    except CheckpointError as error:
+        with open_beside(path, _opened) as file:
+            return _source(file).read(file, stated)
+    except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{path}: {error.message}", fix=error.fix) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TensorFile]:
+    with CONTAINERS.load(detected_container(path))(path) as file:
+        yield file
 
 
 def check_target(path: str | Path, *, force: bool = False) -> None:

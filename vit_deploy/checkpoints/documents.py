@@ -66,16 +66,20 @@ def explained(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what} is damaged: {detail}", fix="get the file again, or save it anew") from error
 
 
-def read_config(path: Path) -> ViTConfig:
-    """The config in a JSON file, as `ViTConfig.to_dict` writes it.
+def read_config(path: Path) -> dict[str, Any]:
+    """Fields of a config in a JSON file, all or some of those that `ViTConfig.to_dict` writes.
 
     Raises:
-        CheckpointError: no such file, no JSON, or values no ViT can have.
+        CheckpointError: no such file, no JSON, or fields that no config has.
     """
     try:
         text = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read the config {path}: {error.strerror}", fix="check the path") from error
     values = parse_json(text, str(path))
-    with explained(str(path)):
-        return ViTConfig.from_dict(values)
+    if unknown := sorted(set(values) - set(ViTConfig().to_dict())):
+        raise CheckpointError(
+            f"{path} has fields that no config has: {', '.join(unknown)}",
+            fix=f"known are {', '.join(ViTConfig().to_dict())}",
+        )
+    return values

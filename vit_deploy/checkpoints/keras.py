@@ -12,7 +12,8 @@ import numpy as np
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.checkpoints.documents import as_list, explained
 from vit_deploy.checkpoints.folding import HOUSES, REGISTERED, fold
-from vit_deploy.checkpoints.source import TensorFile, gather, settled_config
+from vit_deploy.checkpoints.gathering import gather
+from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.preprocess import Preprocess
@@ -33,7 +34,12 @@ TRAVELLING = ("input_shape", "scale", "attention_args", "preprocess", "labels", 
 
 # Keras names a layer in a file by the attribute that holds it or, in a list, by its class and a number.
 LISTS = {"layers", "_layers", "transformer_layers"}
-RENAMED = {"patch_embedding": "patch_embed", "position_embedding": "pos_embed", "prefix_tokens": "class_token"}
+RENAMED = {
+    "patch_embedding": "patch_embed",
+    "prefix_tokens": "class_token",
+    "position_embedding": "pos_embed",
+    "map_pooling": "map_pool",
+}
 BLOCK = re.compile(r"transformer_block(?:_(\d+))?")
 VIT_PREFIX = "layers/vi_t/"  # of the only ViT in a functional model or a sequence
 HEAD = {"layers/dense/vars/0": "head.kernel", "layers/dense/vars/1": "head.bias"}
@@ -47,14 +53,14 @@ class KerasSource:
         """Any `.keras` file: `read` says what is in the way if it holds no ViT of ours."""
         return file.container == "keras"
 
-    def read(self, file: TensorFile, config: ViTConfig | None) -> Checkpoint:
+    def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
         """The checkpoint; a new head is folded into it."""
         document = file.documents["config.json"]
         if document.get("registered_name") == REGISTERED:
-            return _alone(file, document, config)
+            return _alone(file, document, stated)
         kind = document.get("registered_name") or document.get("class_name")
         if kind in HOUSES:
-            return _under_new_head(file, document, config)
+            return _under_new_head(file, document, stated)
         raise CheckpointError(
             f"it holds a {kind}, which is not a ViT of vit-deploy, and no code of the file is run",
             fix="copy its weights into a vit_deploy.ViT and save that",
@@ -65,14 +71,14 @@ class KerasWeightsSource:
     """What `save_weights` wrote of our ViT; its config is given."""
 
     def detects(self, file: TensorFile) -> bool:
-        """An HDF5 file that has the class token and the positions where Keras puts them."""
+        """An HDF5 file that has the patches' kernel and the positions where Keras puts them."""
         names = canonical_names(file.names(), "")
-        return file.container == "h5" and {"class_token.class", "pos_embed.table"} <= set(names)
+        return file.container == "h5" and {"patch_embed.kernel", "pos_embed.table"} <= set(names)
 
-    def read(self, file: TensorFile, config: ViTConfig | None) -> Checkpoint:
+    def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
         """The checkpoint, with the usual preprocessing: the file says nothing about it."""
-        settled = settled_config(None, config)
-        weights = gather(file, canonical_names(file.names(), ""), settled)
+        settled = settled_config(None, stated)
+        weights = gather(file, canonical_names(file.names(), ""), settled, ignored=_states(file))
         return Checkpoint(settled, weights, Preprocess.for_channels(settled.channels))
 
 
@@ -84,6 +90,10 @@ def canonical_names(keys: Iterable[str], prefix: str) -> dict[str, str]:
         if key.startswith(prefix) and not STATES & set(parts):
             _put(names, ".".join(_renamed(part) for part in parts if part not in LISTS and part != "vars"), key)
     return names
+
+
+def _states(file: TensorFile) -> set[str]:
+    return {key for key in file.names() if STATES & set(key.split("/"))}
 
 
 def _put(names: dict[str, str], name: str, key: str) -> None:
@@ -121,28 +131,29 @@ def _described(document: Mapping[str, Any]) -> _Described:
         )
 
 
-def _alone(file: TensorFile, document: Mapping[str, Any], given: ViTConfig | None) -> Checkpoint:
+def _alone(file: TensorFile, document: Mapping[str, Any], stated: Stated) -> Checkpoint:
     vit = _described(document)
-    config = settled_config(vit.config, given)
-    weights = gather(file, canonical_names(file.names(), ""), config)
+    config = settled_config(vit.config, stated)
+    weights = gather(file, canonical_names(file.names(), ""), config, ignored=_states(file))
     return Checkpoint(config, weights, vit.preprocess, vit.labels, vit.provenance)
 
 
-def _under_new_head(file: TensorFile, document: Mapping[str, Any], given: ViTConfig | None) -> Checkpoint:
+def _under_new_head(file: TensorFile, document: Mapping[str, Any], stated: Stated) -> Checkpoint:
     with explained("its config.json"):
         folded = fold(document)
     vit = _described(folded.vit)
     with explained(f"the head {folded.head!r}"):
         config = vit.config.replace(include_top=True, num_classes=folded.num_classes)
-    config = settled_config(config, given)
-    names = canonical_names(file.names(), VIT_PREFIX)
+    config = settled_config(config, stated)
+    names, states = canonical_names(file.names(), VIT_PREFIX), _states(file)
     for key in file.names():
-        if not key.startswith(VIT_PREFIX) and not STATES & set(key.split("/")):
+        if not key.startswith(VIT_PREFIX) and key not in states:
             _put(names, HEAD.get(key, key), key)
-    weights = gather(file, names, config)
+    weights = gather(file, names, config, ignored=states)
     kernel = weights.get("head.kernel")
     # Only a kernel that was really read says that there are so many classes.
-    if not folded.use_bias and kernel is not None and kernel.shape == (config.embed_dim, config.num_classes):
+    width = config.pre_logits_dim or config.pooled_dim
+    if not folded.use_bias and kernel is not None and kernel.shape == (width, config.num_classes):
         weights.setdefault("head.bias", np.zeros(config.num_classes, np.float32))
     labels = vit.labels if len(vit.labels) == config.num_classes else ()
     step = Step("fold", {"model": folded.name, "head": folded.head, "num_classes": config.num_classes})

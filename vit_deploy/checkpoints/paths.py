@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import zipfile
 from pathlib import Path
 
 from vit_deploy.artifact import MANIFEST
 from vit_deploy.config import SCALE_CONFIGS
 from vit_deploy.errors import CheckpointError
 
-SUFFIXES = (".keras", ".h5", ".safetensors")  # what a checkpoint's name can end in
+SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin")  # what a checkpoint's name can end in
 ARTIFACT_SUFFIXES = (".onnx", ".tflite", ".pb")
-ZIP, H5 = b"PK\3\4", b"\x89HDF\r\n\x1a\n"
+ZIP, H5, PICKLE = b"PK\3\4", b"\x89HDF\r\n\x1a\n", b"\x80\x02"
 
 
 def checked_path(path: Path) -> Path:
-    """`path`, if a file is there.
+    """`path`, if a file or a folder is there.
 
     Raises:
-        CheckpointError: nothing is there, or a folder; says what might have been meant.
+        CheckpointError: nothing is there, or an artifact; says what might have been meant.
     """
     if path.is_dir():
-        raise _of_folder(path)
+        if (path / MANIFEST).is_file() or (path / "saved_model.pb").is_file():
+            raise CheckpointError(
+                f"{path} is an artifact, which weights cannot be taken back from",
+                fix="give the checkpoint that it was exported from",
+            )
+        return path
     if not path.is_file():
         folder = path.parent
         names = [each.name for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES] if folder.is_dir() else []
@@ -33,18 +39,6 @@ def checked_path(path: Path) -> Path:
             fix=f"{meant}{where}; the scales are {', '.join(SCALE_CONFIGS)}",
         )
     return path
-
-
-def _of_folder(path: Path) -> CheckpointError:
-    if (path / MANIFEST).is_file() or (path / "saved_model.pb").is_file():
-        return CheckpointError(
-            f"{path} is an artifact, which weights cannot be taken back from",
-            fix="give the checkpoint that it was exported from (.keras or .safetensors)",
-        )
-    inside = [each.name for each in sorted(path.glob("*")) if each.suffix in SUFFIXES]
-    return CheckpointError(
-        f"{path} is a folder", fix=f"give the file: {', '.join(inside)}" if inside else "give a checkpoint file"
-    )
 
 
 def detected_container(path: Path) -> str:
@@ -59,7 +53,9 @@ def detected_container(path: Path) -> str:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}", fix="check its permissions") from error
     if start.startswith(ZIP):
-        return "keras"
+        return _kind_of_zip(path)
+    if start.startswith(PICKLE):
+        return "torch"
     if start.startswith(H5):
         return "h5"
     if start[8:9] == b"{":
@@ -67,9 +63,21 @@ def detected_container(path: Path) -> str:
     if path.suffix in ARTIFACT_SUFFIXES:
         raise CheckpointError(
             f"{path} is an artifact, which weights cannot be taken back from",
-            fix="give the checkpoint that it was exported from (.keras or .safetensors)",
+            fix="give the checkpoint that it was exported from",
         )
     raise CheckpointError(
-        f"{path} is no checkpoint: it begins neither like a .keras nor like an .h5 or a .safetensors file",
+        f"{path} is no checkpoint: it begins like none of {', '.join(SUFFIXES)}",
         fix="if its name is right, the file is damaged: get it again",
     )
+
+
+def _kind_of_zip(path: Path) -> str:
+    """By the names in it; what is damaged is left to the container that its suffix speaks for."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return {".npz": "npz", ".pth": "torch", ".pt": "torch", ".bin": "torch"}.get(path.suffix, "keras")
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return "torch"
+    return "npz" if any(name.endswith(".npy") for name in names) else "keras"

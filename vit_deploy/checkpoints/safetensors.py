@@ -8,8 +8,9 @@ from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.checkpoints.documents import as_list, explained, parse_json
+from vit_deploy.checkpoints.gathering import gather
 from vit_deploy.checkpoints.safetensors_file import write_safetensors
-from vit_deploy.checkpoints.source import TensorFile, gather, settled_config
+from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.preprocess import Preprocess
@@ -27,11 +28,11 @@ class SafetensorsSource:
         ours = file.documents.get("format") == FORMAT or set(file.names()) >= CANONICAL
         return file.container == "safetensors" and ours
 
-    def read(self, file: TensorFile, config: ViTConfig | None) -> Checkpoint:
+    def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
         """The checkpoint, whose weights have the digest that was recorded when they were written."""
         texts = file.documents
         if texts.get("format") != FORMAT:
-            settled = settled_config(None, config)
+            settled = settled_config(None, stated)
             return Checkpoint(settled, _weights(file, settled), Preprocess.for_channels(settled.channels))
         if texts.get("version") != VERSION:
             raise CheckpointError(
@@ -39,7 +40,7 @@ class SafetensorsSource:
                 fix="update vit-deploy",
             )
         with explained("its metadata"):
-            settled = settled_config(ViTConfig.from_dict(parse_json(texts["config"], "its config")), config)
+            settled = settled_config(ViTConfig.from_dict(parse_json(texts["config"], "its config")), stated)
             preprocess = Preprocess.from_dict(parse_json(texts["preprocess"], "its preprocess"))
             labels = tuple(map(str, as_list(json.loads(texts["labels"]))))
             provenance = tuple(map(Step.from_dict, as_list(json.loads(texts["provenance"]))))

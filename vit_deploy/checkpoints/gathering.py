@@ -1,0 +1,128 @@
+"""How do the tensors of a file become canonical weights, read once and only where they fit?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vit_deploy.checkpoint import misfit, weight_problems
+from vit_deploy.checkpoints.source import TensorFile
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import CheckpointError
+from vit_deploy.weights import Float32, WeightSpec, weight_specs
+
+MAX_AXES = 16
+MAX_NUMBERS = 1 << 48  # in one tensor; NumPy can still describe an array of that many
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one canonical weight comes from.
+
+    Args:
+        names: of the tensors it is made of, as the file has them; none for a constant.
+        make: takes them as arrays, gives the weight. It is tried on stand-ins first, which have the shapes and no
+            memory: it may move, split, join and scale, and must not look at the values.
+    """
+
+    names: tuple[str, ...]
+    make: Callable[..., Float32]
+
+
+def same(name: str) -> Origin:
+    """The tensor as it is."""
+    return Origin((name,), lambda tensor: tensor)
+
+
+def transposed(name: str) -> Origin:
+    """A matrix (outputs, inputs), as PyTorch keeps it, as our (inputs, outputs)."""
+    return Origin((name,), lambda tensor: tensor.T)
+
+
+def zeros(*shape: int) -> Origin:
+    """A weight that the file does without, and which then changes nothing."""
+    return Origin((), lambda: np.zeros(shape, np.float32))
+
+
+def gather(
+    file: TensorFile, origins: Mapping[str, str | Origin], config: ViTConfig, *, ignored: Collection[str] = ()
+) -> dict[str, Float32]:
+    """The weights by canonical name.
+
+    A tensor is read once, however many weights are made of it, and not at all where it does not fit: an empty stand-in
+    of its shape is enough for `Checkpoint` to list it with everything else that is wrong. So are the tensors that no
+    weight is made of: they are returned under their own names.
+
+    Args:
+        file: that is read.
+        origins: of each canonical weight; a text is the name of a tensor that is taken as it is.
+        config: whose weights they are.
+        ignored: names of tensors that the function of the model does not depend on.
+
+    Raises:
+        CheckpointError: the config asks for far more than the file has, or tensors cannot be taken apart as their
+            dialect wants.
+    """
+    stored = dict.fromkeys(file.names())
+    if config.num_layers > len(stored):  # a config can claim any number of layers, and costs memory for each
+        raise CheckpointError(
+            f"its config says {config.num_layers} layers, and it holds {len(stored)} weights in all",
+            fix="the file is damaged: get it again",
+        )
+    specs = weight_specs(config)
+    table = {name: same(origin) if isinstance(origin, str) else origin for name, origin in origins.items()}
+    table = {name: origin for name, origin in table.items() if all(each in stored for each in origin.names)}
+    weights, problems = _fitting(file, table, specs)
+    used = {each for origin in table.values() for each in origin.names}
+    surplus = {name: _stand_in(file, name) for name in stored if name not in used and name not in ignored}
+    if problems:
+        raise misfit([*problems, *weight_problems(config, weights | surplus)])
+    return weights | surplus
+
+
+def _fitting(
+    file: TensorFile, table: Mapping[str, Origin], specs: Mapping[str, WeightSpec]
+) -> tuple[dict[str, Float32], list[str]]:
+    """The weights in the order of the table, those that do not fit as stand-ins, and what cannot even be made."""
+    weights: dict[str, Float32] = {}
+    problems: list[str] = []
+    fitting: dict[str, Origin] = {}
+    for name, origin in table.items():
+        stand_ins = [_stand_in(file, each) for each in origin.names]
+        try:
+            weights[name] = origin.make(*stand_ins)
+        except (ValueError, IndexError) as error:
+            shapes = ", ".join(f"{each} {file.shape(each)}" for each in origin.names)
+            problems.append(f"{name} cannot be made of {shapes}: {error}")
+            continue
+        if name in specs and weights[name].shape == specs[name].shape:
+            fitting[name] = origin
+    pending = Counter(each for origin in fitting.values() for each in origin.names)
+    held: dict[str, Float32] = {}
+    for name, origin in fitting.items():
+        for each in origin.names:
+            if each not in held:
+                held[each] = file.read(each)
+        weights[name] = np.ascontiguousarray(origin.make(*(held[each] for each in origin.names)), np.float32)
+        # Zero axes are lost on `ascontiguousarray`.
+        weights[name] = weights[name].reshape(specs[name].shape)
+        _drop(held, pending, origin.names)
+    return weights, problems
+
+
+def _drop(held: dict[str, Float32], pending: Counter[str], names: Iterable[str]) -> None:
+    for each in names:
+        pending[each] -= 1
+        if not pending[each]:
+            del held[each]
+
+
+def _stand_in(file: TensorFile, name: str) -> Float32:
+    shape = file.shape(name)
+    if len(shape) > MAX_AXES or math.prod(max(side, 1) for side in shape) > MAX_NUMBERS:
+        raise CheckpointError(f"{name} declares the shape {shape}", fix="the file is damaged: get it again")
+    return np.broadcast_to(np.float32(0), shape)

@@ -1,0 +1,164 @@
+"""How is the config of a foreign checkpoint settled: by its shapes, by the file beside it, by the user, by default?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.checkpoints.source import Stated
+from vit_deploy.config import ViTConfig, as_pair
+from vit_deploy.errors import CheckpointError, ConfigError
+from vit_deploy.preprocess import Preprocess
+from vit_deploy.weights import Float32
+
+HEAD_WIDTH = 64  # of every published ViT from tiny to large
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Fields of the config, by what they are known from; earlier ones win, and the first three must not differ.
+
+    Args:
+        shapes: what names and shapes of the tensors say.
+        beside: what the config beside the weights says.
+        defaults: what the dialect's program does unless told otherwise.
+    """
+
+    shapes: Mapping[str, Any]
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A config, and those of its fields that nobody stated.
+
+    Args:
+        config: complete.
+        assumed: defaults that were taken, in plain JSON values.
+    """
+
+    config: ViTConfig
+    assumed: Mapping[str, Any]
+
+
+def settle(facts: Facts, stated: Stated) -> Settled:
+    """The config of a foreign checkpoint.
+
+    Args:
+        facts: what the file and its dialect say.
+        stated: what the user says.
+
+    Raises:
+        CheckpointError: two that know a field say different things.
+        ConfigError: no ViT has these options.
+    """
+    fields: dict[str, Any] = {}
+    problems = []
+    known = {"its weights": facts.shapes, "the config beside it": facts.beside, "the config given": stated}
+    for who, values in known.items():
+        for name, value in values.items():
+            plain = _plain(value)
+            if name in fields and fields[name][1] != plain:
+                problems.append(f"{name} is {fields[name][1]} by {fields[name][0]} and {plain} by {who}")
+            fields.setdefault(name, (who, plain))
+    if problems:
+        raise CheckpointError("; ".join(problems), fix="correct the config, or leave out what is not known")
+    assumed = {name: _plain(value) for name, value in facts.defaults.items() if name not in fields}
+    config = ViTConfig.from_dict({name: value for name, (_, value) in fields.items()} | assumed)
+    return Settled(config, assumed)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def default_heads(embed_dim: int) -> dict[str, int]:
+    """The number of heads of the usual width, as a default; none where that does not go.
+
+    Raises:
+        CheckpointError: the embed dim is no multiple of it.
+    """
+    if embed_dim % HEAD_WIDTH:
+        return {}
+    return {"num_heads": embed_dim // HEAD_WIDTH}
+
+
+def image_size_of(num_patches: int, patch_size: tuple[int, int], candidates: Iterable[object]) -> tuple[int, int]:
+    """(height, width) in pixels of the images that a position table of `num_patches` is for.
+
+    Args:
+        num_patches: rows of the table that belong to patches.
+        patch_size: (height, width) in pixels.
+        candidates: sizes that the config beside the weights or the user names, best first; those that do not make
+            as many patches are passed over, and None.
+
+    Raises:
+        CheckpointError: no candidate fits, and the patches make no square.
+    """
+    for size in candidates:
+        if size is None:
+            continue
+        height, width = as_pair(size, "image_size")
+        fits = height % patch_size[0] == 0 and width % patch_size[1] == 0
+        if fits and (height // patch_size[0]) * (width // patch_size[1]) == num_patches:
+            return (height, width)
+    side = math.isqrt(max(num_patches, 0))
+    if side < 1 or side * side != num_patches:
+        raise CheckpointError(
+            f"its position table is for {num_patches} patches, which make no square, and no image size is known that "
+            f"has as many patches of {patch_size[0]}x{patch_size[1]}",
+            fix="give the size it was made for: --config with image_size [height, width]",
+        )
+    return (side * patch_size[0], side * patch_size[1])
+
+
+def imported(
+    settled: Settled,
+    weights: Mapping[str, Float32],
+    *,
+    family: str,
+    preprocess: Preprocess | None = None,
+    labels: tuple[str, ...] = (),
+    **facts: Any,
+) -> Checkpoint:
+    """The checkpoint, with what is known of where it comes from.
+
+    Args:
+        settled: its config.
+        weights: from `gather`.
+        family: name of the resizing convention of the program it comes from, see `resize.Convention`.
+        preprocess: None takes the usual one.
+        labels: left out where their number is not that of the classes.
+        **facts: more about its origin, in plain JSON values.
+    """
+    config = settled.config
+    fitting = labels if config.include_top and len(labels) == config.num_classes else ()
+    step = Step("import", {"family": family, **facts, "assumed": dict(settled.assumed)})
+    return Checkpoint(config, weights, preprocess or Preprocess.for_channels(config.channels), fitting, (step,))
+
+
+def assumptions(checkpoint: Checkpoint) -> str:
+    """What was taken for granted when a checkpoint was imported, in words; empty if nothing was."""
+    steps = [step.facts.get("assumed") for step in checkpoint.provenance if step.action == "import"]
+    assumed = steps[-1] if steps else None
+    if not isinstance(assumed, Mapping) or not assumed:
+        return ""
+    listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
+    return f"assumed, for the checkpoint does not say it: {listed} (say otherwise with --config)"
+
+
+def require_heads(facts: Facts, stated: Stated, embed_dim: int) -> None:
+    """Refuse a checkpoint whose number of heads nobody knows.
+
+    Raises:
+        ConfigError: neither file nor user say it, and the embed dim is no multiple of the usual width.
+    """
+    if not any("num_heads" in each for each in (facts.shapes, facts.beside, stated, facts.defaults)):
+        raise ConfigError(
+            f"nothing says how many heads it has, and its embed dim {embed_dim} is no multiple of {HEAD_WIDTH}",
+            fix='give a --config with {"num_heads": …}',
+        )
