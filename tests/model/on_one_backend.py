@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tests.features import FAMILIES, as_arguments
 from vit_deploy.model.vit import ViT
 
 TINY: dict[str, Any] = {
@@ -35,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "features": {"include_top": False, "pooling": "mean", "epsilon": 1e-3},
     "gray": {"input_shape": (24, 32, 1)},
     "own_choice": {"attention_args": {"flash_attention": None}},
+    **{name: as_arguments(changes) for name, changes in FAMILIES.items()},
 }
 
 
@@ -60,7 +62,8 @@ def answers() -> dict[str, Any]:
 
 def first_weights() -> dict[str, Any]:
     """The seeded random weights."""
-    model = ViT(**TINY, ffn_type="swiglu", normalization_type="dynamic_tanh", seed=12)
+    families = as_arguments(FAMILIES["post-norm, RMS, probe"]) | {"distillation_token": True, "register_tokens": 2}
+    model = ViT(**TINY, **families, seed=12)
     return {f"first/{name}": as_array(variable) for name, variable in model.canonical_variables().items()}
 
 
@@ -68,7 +71,7 @@ def trained(folder: Path, dtype: str) -> dict[str, Any]:
     """Weights after one step of plain gradient descent, saved and loaded on the way."""
     rng = np.random.default_rng(2)
     images, labels = rng.standard_normal((8, 24, 32, 3)).astype(np.float32), rng.integers(0, 5, 8)
-    model = ViT(**TINY, dtype=dtype)
+    model = ViT(**TINY, register_tokens=2, layer_scale=True, qk_norm=True, pre_norm=True, pooling="map", dtype=dtype)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1), loss)
     before = {name: as_array(variable) for name, variable in model.canonical_variables().items()}

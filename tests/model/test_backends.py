@@ -17,7 +17,8 @@ pytestmark = pytest.mark.peers
 
 
 def run(backend: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": root}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

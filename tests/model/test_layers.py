@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from vit_deploy.config import Activation, ViTConfig
 from vit_deploy.model.block import ACTIVATIONS, Attention, FeedForward, TransformerBlock
-from vit_deploy.model.layers import LayerScale, Norm, PatchEmbedding, PositionEmbedding, PrefixTokens, Projection
+from vit_deploy.model.layers import (
+    LayerScale,
+    Norm,
+    PatchEmbedding,
+    PositionEmbedding,
+    PrefixTokens,
+    PreLogits,
+    PreNorm,
+    Projection,
+)
 from vit_deploy.model.map_pooling import MapPooling
 from vit_deploy.model.options import SeededTruncatedNormal, WeightOptions
 from vit_deploy.model.vit import ViT
@@ -39,6 +48,11 @@ LAYERS = [
     lambda: PrefixTokens(CONFIG, WeightOptions(seed=3)),
     lambda: PrefixTokens(CONFIG.replace(class_token=False, pooling="mean", register_tokens=3)),
     LayerScale,
+    lambda: PreNorm("rms_norm", 1e-3),
+    lambda: PreLogits(7),
+    lambda: Attention(12, 3, qk_norm="rms_norm", epsilon=1e-3),
+    lambda: TransformerBlock(CONFIG.replace(layer_scale=True, qk_norm=True), name="block_1", dtype="mixed_bfloat16"),
+    lambda: MapPooling(CONFIG.replace(activation="gelu_tanh"), dtype="mixed_float16"),
     lambda: MapPooling(CONFIG, WeightOptions(seed=3)),
     lambda: PositionEmbedding("ones", dropout_rate=0.25),
     lambda: Norm("layer_norm", 1e-3),

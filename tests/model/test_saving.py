@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.features import FAMILIES, as_arguments
 from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling
 from vit_deploy.model.vit import ViT
 from vit_deploy.preprocess import Preprocess
@@ -38,6 +39,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{f"features-{kind}": {"pooling": kind, "include_top": False} for kind in (None, "cls", "mean", "max")},
     **{f"activation-{kind}": {"activation": kind} for kind in ("gelu_tanh", "quick_gelu", "relu", "silu", "hard_silu")},
     "post": {"normalization_position": "post", "normalization_type": "rms_norm", "ffn_type": "swiglu"},
+    **{
+        name: as_arguments(FAMILIES[name])
+        for name in (
+            "DINOv2 with registers",
+            "post-norm, RMS, probe",
+            "band RMS, both tokens",
+            "prefix of five, class token",
+        )
+    },
+    "sequence behind registers, mixed": as_arguments(FAMILIES["sequence behind registers"])
+    | {"dtype": "mixed_float16"},
     "epsilon": {"epsilon": 1e-3},
     "no-bias": {"attention_args": {"qkv_bias": False, "flash_attention": None}},
     "gray": {"input_shape": (8, 12, 1)},

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import vit_deploy
+from tests.features import FAMILIES, as_arguments
 from vit_deploy import cost
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import SCALE_CONFIGS, Activation, ViTConfig
+from vit_deploy.config import SCALE_CONFIGS, Activation, Pooling, ViTConfig
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.vit import ViT, create_vision_transformer
 from vit_deploy.preprocess import Preprocess
@@ -58,7 +59,19 @@ QUICK: list[dict[str, Any]] = [
     {"num_heads": 1},
     {"num_heads": 12},
     {"num_layers": 1, "mlp_dim": 1},
+    *FAMILIES.values(),
 ]
+TOKENS: list[dict[str, Any]] = [
+    {"class_token": token, "distillation_token": distilled, "register_tokens": count}
+    for token, distilled, count in (
+        (True, False, 0),
+        (True, True, 3),
+        (True, False, 1),
+        (False, False, 0),
+        (False, False, 2),
+    )
+]
+SWITCHES = ("layer_scale", "qk_norm", "pre_norm", "norm_after_pooling", "include_top")
 
 
 def assert_the_reference_agrees(checkpoint: Checkpoint) -> None:
@@ -87,6 +100,30 @@ def test_the_model_computes_the_reference_for_the_whole_product_of_options(
     for values in itertools.product(*(AXES[name] for name in names)):
         changes = dict(zip(names, values, strict=True)) | {"activation": next(activations), "epsilon": next(epsilons)}
         assert_the_reference_agrees(make_checkpoint(normalization_type=kind, ffn_type=ffn_type, **changes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", TOKENS, ids=lambda tokens: "-".join(map(str, tokens.values())))
+@pytest.mark.parametrize("pooling", [None, *Pooling])
+def test_the_model_computes_the_reference_for_every_combination_of_features(
+    make_checkpoint: Callable[..., Checkpoint], tokens: dict[str, Any], pooling: Pooling | None
+) -> None:
+    kinds, positions, widths = (itertools.cycle(each) for each in (AXES["normalization_type"], ("pre", "post"), (0, 7)))
+    made = 0
+    for values in itertools.product((False, True), repeat=len(SWITCHES)):
+        changes = dict(zip(SWITCHES, values, strict=True)) | tokens | {"pooling": pooling}
+        changes |= {"normalization_type": next(kinds), "pre_logits_dim": next(widths)}
+        changes |= {"normalization_position": next(positions)} if changes["pre_norm"] else {}
+        try:
+            checkpoint = make_checkpoint(**changes)
+        except ConfigError:
+            continue
+        assert_the_reference_agrees(checkpoint)
+        made += 1
+    needs_class = pooling in (Pooling.CLS, Pooling.CLS_MEAN, Pooling.CLS_DISTILLATION)
+    possible = tokens["class_token"] or not needs_class
+    possible = possible and (pooling is not Pooling.CLS_DISTILLATION or tokens["distillation_token"])
+    assert (made > 0) == possible
 
 
 @pytest.mark.parametrize(
@@ -181,7 +218,10 @@ def test_the_parts_can_be_walked_to_a_functional_model_with_one_output_a_block()
         np.testing.assert_allclose(keras.ops.convert_to_numpy(found), wanted, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"include_top": False}, {"include_top": False, "pooling": "mean"}])
+SHAPED = [{}, {"include_top": False}, {"include_top": False, "pooling": "mean"}, *map(as_arguments, FAMILIES.values())]
+
+
+@pytest.mark.parametrize("options", SHAPED)
 def test_the_shape_is_known_before_anything_is_computed(options: dict[str, Any]) -> None:
     model = ViT(**TINY, **options)
     assert model.compute_output_shape((None, 24, 32, 3)) == (None, *model.config.output_shape)
@@ -290,21 +330,32 @@ def test_the_top_of_the_package_gives_model_and_factory_lazily() -> None:
     assert vit_deploy.create_vision_transformer is create_vision_transformer
 
 
-@pytest.mark.parametrize("options", [{}, {"include_top": False, "ffn_type": "glu", "normalization_type": "band_rms"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"include_top": False, "ffn_type": "glu", "normalization_type": "band_rms"},
+        *map(as_arguments, FAMILIES.values()),
+    ],
+)
 def test_the_detailed_summary_adds_up_to_parameters_and_multiply_accumulates(options: dict[str, Any]) -> None:
     lines: list[str] = []
     model = ViT(**TINY, **options)
     model.summary_detailed(print_fn=lines.append)
-    assert lines[0].startswith("vit: a scale of its own, 24x32x3 in patches of 8x4, 3 heads, pre-")
+    position = model.config.normalization_position
+    assert lines[0].startswith(f"vit: a scale of its own, 24x32x3 in patches of 8x4, 3 heads, {position}-")
     rows = [line.split() for line in lines[2:]]
-    names = ["patch_embed", "class_token", "pos_embed", "block_0", "block_1", "norm"]
-    assert [row[0] for row in rows] == [*names, *(["head"] if model.head is not None else []), "total"]
+    attributes = ["patch_embed", "class_token", "pos_embed", "pre_norm", "norm", "map_pool", "pre_logits", "head"]
+    layers = {name: getattr(model, name) for name in attributes if getattr(model, name) is not None}
+    layers |= {block.name: block for block in model.transformer_layers}
+    names = [row[0] for row in rows[:-1]]
+    assert set(names) == {name for name, layer in layers.items() if layer.weights}
+    assert names.index("block_1") == names.index("block_0") + 1 == names.index("norm") - 1
     parameters = [int(row[2].replace(",", "")) for row in rows]
     assert sum(parameters[:-1]) == parameters[-1] == model.count_params()
     assert rows[-1][1] == "x".join(map(str, model.config.output_shape))
-    for name, shown in zip(names, parameters, strict=False):
-        layer = model.transformer_layers[int(name[-1])] if name.startswith("block") else getattr(model, name)
-        assert shown == layer.count_params()
+    for name, shown in zip(names, parameters[:-1], strict=True):
+        assert shown == layers[name].count_params()
 
 
 def test_the_detailed_summary_names_the_scale_and_shows_the_cost(capsys: pytest.CaptureFixture[str]) -> None:

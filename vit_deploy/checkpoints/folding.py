@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vit_deploy.config import Pooling
 from vit_deploy.errors import CheckpointError
 
 REGISTERED = "vit_deploy>ViT"
 HOUSES = ("Functional", "Sequential")
 LINEAR = (None, "linear")
-POOLED = ("cls", "mean", "max")
 FOLDABLE = (
-    "a model can be converted if it consists of InputLayer, one ViT with include_top=False and pooling "
-    "'cls', 'mean' or 'max', Dropout, and one Dense without activation: build that with these weights and save it"
+    "a model can be converted if it consists of InputLayer, one ViT with include_top=False and a pooling, "
+    "Dropout, and one Dense without activation: build that with these weights and save it"
 )
 LOGITS = (
     "exported models give logits: set model.layers[-1].activation = keras.activations.linear, save the model "
@@ -105,7 +105,7 @@ def _counted(kind: str, layers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _vit_problems(vit: Mapping[str, Any]) -> Iterator[str]:
     if vit["config"].get("include_top", True):
         yield f"{label(vit)} has a head of its own (include_top=True)"
-    elif vit["config"].get("pooling") not in POOLED:
+    elif vit["config"].get("pooling") not in list(Pooling):
         yield f"{label(vit)} has pooling={vit['config'].get('pooling')!r} and gives a sequence"
 
 

@@ -118,6 +118,15 @@ class Projection(NamedVariables):
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
+class PreLogits(Projection):
+    """A projection and a tanh, between pooling and head."""
+
+    def call(self, inputs: Any) -> Any:
+        """`(batch, inputs)` to `(batch, units)`."""
+        return ops.tanh(super().call(inputs))
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
 class PatchEmbedding(NamedVariables):
     """A convolution whose stride is its kernel: images `(batch, h, w, c)` to `(batch, patches, embed_dim)`."""
 
@@ -322,6 +331,11 @@ class Norm(NamedVariables):
         """What `from_config` takes."""
         config: dict[str, Any] = super().get_config()
         return config | {"kind": str(self.kind), "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class PreNorm(Norm):
+    """The norm in front of the first block; by its class Keras tells it from the last one in a file."""
 
 
 @keras.saving.register_keras_serializable("vit_deploy")

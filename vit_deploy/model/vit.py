@@ -15,7 +15,16 @@ from vit_deploy.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig, did_you_
 from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.model.block import TransformerBlock
 from vit_deploy.model.checks import checked_shape, companion_problems, option_problems
-from vit_deploy.model.layers import Norm, PatchEmbedding, PositionEmbedding, PrefixTokens, Projection, pool
+from vit_deploy.model.layers import (
+    Norm,
+    PatchEmbedding,
+    PositionEmbedding,
+    PrefixTokens,
+    PreLogits,
+    PreNorm,
+    Projection,
+    pool,
+)
 from vit_deploy.model.map_pooling import MapPooling
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.model.summary import summary_lines
@@ -186,7 +195,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         self.pos_embed = PositionEmbedding(
             options.drawn("pos_embed.table"), self.rates["pos_dropout_rate"], name="pos_embed", dtype=policy
         )
-        self.pre_norm = self._norm("pre_norm") if config.pre_norm else None
+        norm = (config.normalization_type, config.epsilon)
+        self.pre_norm = PreNorm(*norm, name="pre_norm", dtype=policy) if config.pre_norm else None
         self.transformer_layers = [
             TransformerBlock(
                 config,
@@ -200,11 +210,11 @@ class ViT(keras.Model):  # type: ignore[misc]
             )
             for index in range(config.num_layers)
         ]
-        self.norm = self._norm("norm")
+        self.norm = Norm(*norm, name="norm", dtype=policy)
         is_map = config.effective_pooling is Pooling.MAP
         self.map_pool = MapPooling(config, options, name="map_pool", dtype=policy) if is_map else None
         self.pre_logits = (
-            Projection(config.pre_logits_dim, name="pre_logits", dtype=policy, **options.projection("pre_logits"))
+            PreLogits(config.pre_logits_dim, name="pre_logits", dtype=policy, **options.projection("pre_logits"))
             if config.pre_logits_dim
             else None
         )
@@ -214,9 +224,6 @@ class ViT(keras.Model):  # type: ignore[misc]
             if config.include_top
             else None
         )
-
-    def _norm(self, name: str) -> Norm:
-        return Norm(self.config.normalization_type, self.config.epsilon, name=name, dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make all weights; the constructor has done it already, so that a model is never half made."""
@@ -247,7 +254,7 @@ class ViT(keras.Model):  # type: ignore[misc]
             x = block(x, training=training)
         x = self.norm(self._pooled(x)) if self.config.norm_after_pooling else self._pooled(self.norm(x))
         if self.pre_logits is not None:
-            x = keras.ops.tanh(self.pre_logits(x))
+            x = self.pre_logits(x)
         return x if self.head is None else self.head(x)
 
     def _pooled(self, tokens: Any) -> Any:

@@ -1,0 +1,72 @@
+"""The options in which the families of published ViTs differ from the plain one, several at once, as config fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "DINOv2 with registers": {"register_tokens": 3, "layer_scale": True, "ffn_type": "swiglu", "pooling": "cls_mean"},
+    "CLIP": {
+        "pre_norm": True,
+        "activation": "quick_gelu",
+        "epsilon": 1e-5,
+        "pooling": "cls",
+        "include_top": False,
+        "norm_after_pooling": True,
+    },
+    "SigLIP": {"class_token": False, "pooling": "map", "activation": "gelu_tanh", "include_top": False},
+    "DeiT": {"distillation_token": True, "pooling": "cls_distillation"},
+    "AugReg with pre-logits": {"pre_logits_dim": 9},
+    "averaged patches, norm after": {
+        "class_token": False,
+        "pooling": "mean",
+        "norm_after_pooling": True,
+        "qk_norm": True,
+    },
+    "prefix of five, class token": {
+        "distillation_token": True,
+        "register_tokens": 3,
+        "layer_scale": True,
+        "qk_norm": True,
+        "norm_after_pooling": True,
+        "qkv_bias": False,
+    },
+    "sequence behind registers": {"class_token": False, "register_tokens": 2, "include_top": False, "pre_norm": True},
+    "post-norm, RMS, probe": {
+        "normalization_position": "post",
+        "normalization_type": "rms_norm",
+        "ffn_type": "swiglu",
+        "qk_norm": True,
+        "layer_scale": True,
+        "pooling": "map",
+        "pre_logits_dim": 12,
+        "norm_after_pooling": True,
+    },
+    "band RMS, both tokens": {
+        "normalization_type": "band_rms",
+        "qk_norm": True,
+        "pre_norm": True,
+        "distillation_token": True,
+        "register_tokens": 1,
+        "pooling": "cls_distillation",
+        "norm_after_pooling": True,
+        "pre_logits_dim": 7,
+    },
+    "dynamic tanh, greatest patch": {
+        "normalization_type": "dynamic_tanh",
+        "normalization_position": "post",
+        "qk_norm": True,
+        "layer_scale": True,
+        "class_token": False,
+        "register_tokens": 1,
+        "pooling": "max",
+        "norm_after_pooling": True,
+    },
+}
+
+
+def as_arguments(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The same options as arguments of the Keras model."""
+    plain = {name: value for name, value in changes.items() if name != "qkv_bias"}
+    return plain | ({"attention_args": {"qkv_bias": changes["qkv_bias"]}} if "qkv_bias" in changes else {})
