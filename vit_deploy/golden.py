@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy import cost, sketch
+from vit_deploy import adversarial, cost, photo, sketch
+from vit_deploy.adversarial import Adversarial
 from vit_deploy.artifact import GOLDEN, Artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ArtifactError
+from vit_deploy.photo import Photo
 from vit_deploy.reference import forward
 from vit_deploy.sketch import Recorder, Taps
 
@@ -39,12 +43,16 @@ class Golden:
         noise_floor: largest difference between the reference in float32 and in float64: what rounding
             alone does to this model on these images.
         taps: the reference's activations on the first images; None in bundles of versions that recorded none.
+        adversarial: inputs that are like no photograph, with the reference's answers; None likewise.
+        photo: an image file with what preprocessing makes of it; None likewise, and without Pillow.
     """
 
     images: NDArray[Any]
     outputs: NDArray[np.float64]
     noise_floor: float
     taps: Taps | None = None
+    adversarial: Adversarial | None = None
+    photo: Photo | None = None
 
     @property
     def spread(self) -> float:
@@ -53,7 +61,8 @@ class Golden:
 
     def as_pixels(self, pixels: NDArray[np.uint8]) -> Golden:
         """The same outputs for a model that takes the pixels themselves."""
-        return dataclasses.replace(self, images=pixels)
+        hard = self.adversarial.as_pixels() if self.adversarial else None
+        return dataclasses.replace(self, images=pixels, adversarial=hard)
 
 
 def golden_count(config: ViTConfig) -> int:
@@ -74,7 +83,10 @@ def record(checkpoint: Checkpoint) -> Golden:
     rounded = forward(checkpoint, images, np.float32, tap=rounded_taps.tap, detail=rounded_taps.detail)
     # An output cannot be closer to the truth than float32 can write it down.
     floor = max(float(np.abs(rounded - outputs).max()), EPSILON * float(np.abs(outputs).max()), TINY)
-    return Golden(images, outputs, floor, taps.against(rounded_taps))
+    hard = adversarial.record_adversarial(checkpoint)
+    picture = natural_pixels(1, *photo.SIZE, 3, seed=SEED + 1)[0]
+    file = photo.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
+    return Golden(images, outputs, floor, taps.against(rounded_taps), hard, file)
 
 
 def write_golden(golden: Golden, directory: Path) -> None:
@@ -86,6 +98,10 @@ def write_golden(golden: Golden, directory: Path) -> None:
     }
     if golden.taps is not None:
         arrays |= sketch.to_arrays(golden.taps)
+    if golden.adversarial is not None:
+        arrays |= adversarial.to_arrays(golden.adversarial)
+    if golden.photo is not None:
+        arrays |= photo.to_arrays(golden.photo)
     np.savez_compressed(directory / GOLDEN, **arrays)
 
 
@@ -100,22 +116,24 @@ def read_golden(artifact: Artifact) -> Golden:
     if not path.is_file():
         raise ArtifactError(f"{artifact.directory} has no {GOLDEN}", fix=again)
     try:
-        with zipfile.ZipFile(path) as file:
-            images, outputs, floor = (_member(file, name) for name in ("images", "outputs", "noise_floor"))
-            has_taps = f"{sketch.ARRAYS[0]}.npy" in file.namelist()
-            arrays = {name: _member(file, name) for name in sketch.ARRAYS} if has_taps else {}
+        with zipfile.ZipFile(path) as archive:
+            images, outputs, floor = (_member(archive, name) for name in ("images", "outputs", "noise_floor"))
+            arrays = {part: _members(archive, part.ARRAYS) for part in (sketch, adversarial, photo)}
     except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix=again) from error
     if problems := _golden_problems(images, outputs, floor, artifact):
         raise ArtifactError(f"{path} does not fit its model: {'; '.join(problems)}", fix=again)
     try:
-        taps = sketch.from_arrays(arrays, artifact.config) if arrays else None
+        taps = sketch.from_arrays(arrays[sketch], artifact.config) if arrays[sketch] else None
+        hard = adversarial.from_arrays(arrays[adversarial], images, outputs) if arrays[adversarial] else None
+        file = photo.from_arrays(arrays[photo], images) if arrays[photo] else None
     except ValueError as error:
         raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
-    return Golden(images, outputs, float(floor), taps)
+    return Golden(images, outputs, float(floor), taps, hard, file)
 
 
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # the last two: foreign kinds of zip
+# The third and fourth: foreign kinds of zip; the last two: the header of an array that is no Python.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError)
 
 
 def _member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -123,6 +141,11 @@ def _member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with file.open(f"{name}.npy") as stream:
         array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
+
+
+def _members(file: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """All of them, or none where the first is not there."""
+    return {name: _member(file, name) for name in names} if f"{names[0]}.npy" in file.namelist() else {}
 
 
 def _golden_problems(images: NDArray[Any], outputs: NDArray[Any], floor: NDArray[Any], artifact: Artifact) -> list[str]:

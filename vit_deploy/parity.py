@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +12,14 @@ from numpy.typing import NDArray
 from vit_deploy.artifact import Artifact
 from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden
+from vit_deploy.limits import Limits
 from vit_deploy.metrics import Metrics, measure
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, margin_noise, tolerance_for, tolerated_rms
 
 __all__ = ["NOISE_FACTOR", "Parity", "Verification", "compare", "judge", "verify"]
 
+NO_LIMITS = Limits()
 CENTRED = ("centred_cosine", "centred_snr_db")
 
 
@@ -68,7 +69,7 @@ def verify(
     *,
     runtime: str | None = None,
     golden: Golden | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Verification:
     """Run an artifact on its golden images and compare with the recorded outputs.
 
@@ -76,7 +77,7 @@ def verify(
         artifact: the bundle; its precision says what it is held to.
         runtime: of those that take its format; None takes the first.
         golden: instead of the bundle's own.
-        limits: metric to limit, instead of the precision's own.
+        limits: that somebody asked for instead of the precision's own.
 
     Raises:
         ArtifactError: the golden data are missing or damaged.
@@ -89,7 +90,7 @@ def verify(
     if name not in takers:
         raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
     golden = golden or read_golden(artifact)
-    tolerance = tolerance_for(artifact.precision, golden.noise_floor).replaced(limits or {})
+    tolerance = limits.apply(tolerance_for(artifact.precision, golden.noise_floor), artifact.precision)
     engine = RUNTIMES.load(name)()
     with engine.open(artifact, RuntimeOptions()) as session:
         outputs = session.infer(golden.images)
