@@ -78,6 +78,14 @@ class Message:
         """A map field from strings to messages, or strings, as their bytes."""
         return {entry.text(1): entry.message(2) for entry in self.messages(number)}
 
+    def packed(self) -> list[int]:
+        """The whole numbers of a repeated field that is written as one."""
+        position, found = self.start, []
+        while position < self.end:
+            value, position = self._varint(position)
+            found.append(value)
+        return found
+
     def __str__(self) -> str:
         return bytes(self.data[self.start : self.end]).decode()
 
@@ -91,6 +99,19 @@ class Message:
             if byte < 0x80:
                 return value & (1 << 64) - 1, position
         raise ValueError("a number without an end")
+
+
+def written(number: int, content: bytes) -> bytes:
+    """A field that has a length, as it stands in a message; behind a message's last byte it is one field more."""
+    return _as_varint(number << 3 | BYTES) + _as_varint(len(content)) + content
+
+
+def _as_varint(value: int) -> bytes:
+    pieces = []
+    while value > 0x7F:
+        pieces.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*pieces, value])
 
 
 @contextmanager

@@ -103,6 +103,8 @@ def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, de
         if config.normalization_position is NormalizationPosition.PRE:
             normed = norm(x, own, config)
             inside("norm", normed)
+            if detail is not _no_tap:  # some formats move the scale and the bias into the products that follow
+                inside("unit", norm(x, {**own, **_neutral(x)}, config))
             x = x + half(normed, part, config, inside) * scale
         else:
             total = x + half(x, part, config, inside) * scale
@@ -118,6 +120,10 @@ def _no_tap(name: str, values: Array) -> None:
 
 def _inside(detail: Tap, part: str, name: str, values: Array) -> None:
     detail(f"{part}.{name}", values)
+
+
+def _neutral(x: Array) -> Weights:
+    return {name: np.array(value, x.dtype) for name, value in (("scale", 1), ("bias", 0), ("band", np.inf))}
 
 
 def weights_of(part: str, weights: Weights) -> Weights:

@@ -94,7 +94,7 @@ def tap_names(config: ViTConfig) -> tuple[str, ...]:
 
 def detail_names(config: ViTConfig) -> tuple[str, ...]:
     """What is recorded between the taps, by the name of the tap it leads to, in the order of the network."""
-    before = ["norm"] if config.normalization_position is NormalizationPosition.PRE else []
+    before = ["norm", "unit"] if config.normalization_position is NormalizationPosition.PRE else []
     after = [] if before else ["sum"]
     projections = ["up"] if config.ffn_type is FFNType.MLP else ["gate", "up"]
     attention = [*before, "query", "key", "value", "scores", "softmax", "mix", "out", *after]

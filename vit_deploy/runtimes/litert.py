@@ -31,7 +31,7 @@ class LiteRT:
         Raises:
             EngineError: a file that LiteRT refuses, or a provider that it is not run with.
         """
-        with _explained(f"load {artifact.model_path}"), quiet_stderr():
+        with explained(f"load {artifact.model_path}"), quiet_stderr():
             engine = Interpreter(model_path=str(artifact.model_path), num_threads=options.threads)
             engine.allocate_tensors()
         session = LiteRTSession(engine, artifact)
@@ -69,7 +69,7 @@ class LiteRTSession:
 
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         # Tensors by index: a signature runner looks every tensor up by name at each call.
-        with _explained(f"run {self._artifact.model_path}"):
+        with explained(f"run {self._artifact.model_path}"):
             self._engine.set_tensor(self._input, as_stored(images, self._artifact.input))
             self._engine.invoke()
             output: NDArray[Any] = self._engine.get_tensor(self._output)
@@ -98,7 +98,8 @@ def _is_delegated(engine: Interpreter) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(doing: str) -> Iterator[None]:
+def explained(doing: str) -> Iterator[None]:
+    """Raise what LiteRT raises as an `EngineError`."""
     try:
         yield
     except (ValueError, RuntimeError) as error:  # it raises nothing more specific

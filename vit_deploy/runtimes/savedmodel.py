@@ -37,10 +37,10 @@ class SavedModelRuntime:
         with quiet_stderr():
             provider = apply(tf, options)
         with (
-            _explained(f"load {artifact.model_path}"),
+            explained(f"load {artifact.model_path}"),
             quiet_stderr(),
             tf.device(DEVICES[provider]),
-            _literal(artifact.model_path) as path,
+            literal(artifact.model_path) as path,
         ):
             engine = tf.saved_model.load(str(path))
         session = SavedModelSession(engine, artifact, provider)
@@ -73,7 +73,7 @@ class SavedModelSession:
 
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         spec = self._artifact.input
-        with _explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
+        with explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
             outputs = self._signature(**{spec.name: tf.convert_to_tensor(as_stored(images, spec))})
             output = outputs[self._artifact.config.output_name].numpy()
         return np.asarray(output, np.float32)
@@ -84,7 +84,8 @@ class SavedModelSession:
 
 
 @contextlib.contextmanager
-def _literal(path: Path) -> Iterator[Path]:
+def literal(path: Path) -> Iterator[Path]:
+    """A path by which TensorFlow finds a SavedModel, whatever its folder is called."""
     # TensorFlow takes the path of the variables for a pattern, in which a folder "[a]" stands for "a".
     if glob.escape(str(path)) == str(path):
         yield path
@@ -96,7 +97,8 @@ def _literal(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _explained(doing: str) -> Iterator[None]:
+def explained(doing: str) -> Iterator[None]:
+    """Raise what TensorFlow raises as an `EngineError`."""
     try:
         yield
     except (tf.errors.OpError, OSError) as error:  # the loader says OSError of a file that it cannot parse

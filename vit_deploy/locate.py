@@ -1,0 +1,230 @@
+"""Where does an artifact leave the reference: at which tap, and by which operator?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.golden import Golden, read_golden
+from vit_deploy.sketch import IMAGES, Sketch, Taps, by_token, detail_sketch, sketch, tap_names
+from vit_deploy.taps import TAPPERS, Opened
+from vit_deploy.taps.flow import Node
+from vit_deploy.taps.structure import Detail, Place, find_taps
+from vit_deploy.tolerances import DEFAULTS, NOISE_FACTOR, SIGMAS, tolerated_rms
+
+Array = NDArray[Any]
+
+FOLDED = ("tflite",)  # formats in which scale and bias of a norm are part of the product that follows
+
+
+@dataclass(frozen=True)
+class TapError:
+    """How far an artifact is from the reference at one tap.
+
+    Args:
+        name: "patch_embed", "pos_embed", "block_<i>.attention", "block_<i>.ffn", "norm" or "head".
+        error: largest difference of what is compared; None where the tap was not found.
+        noise_floor: what rounding to float32 alone does there.
+        tolerance: that the error is held to.
+        note: why there is no error.
+    """
+
+    name: str
+    error: float | None
+    noise_floor: float
+    tolerance: float
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the artifact is still with the reference here, as far as that is known."""
+        return self.error is None or self.error <= self.tolerance
+
+    @property
+    def times_floor(self) -> float | None:
+        """The error in noise floors."""
+        return None if self.error is None else self.error / self.noise_floor
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where an artifact leaves the reference.
+
+    Args:
+        artifact: that was looked into.
+        taps: every tap, in the order of the network.
+        tap: the first one that is wrong; None if none is.
+        operator: that the error comes from, as "<operator> <name>".
+        notes: what could not be looked at, and why, in words.
+    """
+
+    artifact: Artifact
+    taps: tuple[TapError, ...]
+    tap: str | None
+    operator: str | None
+    notes: tuple[str, ...] = ()
+
+    def growth(self) -> tuple[float | None, ...]:
+        """Of every tap, by how much its error in noise floors is larger than the one before."""
+        found: list[float | None] = []
+        before: float | None = None
+        for each in self.taps:
+            now = each.times_floor
+            known = before is not None and now is not None and before > 0 and math.isfinite(now)
+            found.append(now / before if known and now is not None and before is not None else None)
+            before = now if now is not None and math.isfinite(now) else before
+        return tuple(found)
+
+
+def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
+    """Compare what an artifact computes on the way with the reference, from the images to the first wrong operator.
+
+    It runs on the CPU, in the engine's own kernels. The first images of the golden data are compared.
+
+    Args:
+        artifact: the bundle.
+        golden: images and what the reference makes of them, instead of the bundle's own.
+
+    Raises:
+        ArtifactError: the golden data are missing or damaged, or hold no activations.
+        ConfigError: files of this format cannot be looked into.
+        MissingEngineError, EngineError: the engine is not installed or refuses the file.
+    """
+    if artifact.format not in TAPPERS:
+        raise ConfigError(
+            f"cannot look into {artifact.model_path}: it is run as a whole",
+            fix=f"files of {', '.join(TAPPERS)} can be looked into",
+        )
+    golden = golden or read_golden(artifact)
+    if golden.taps is None:
+        raise ArtifactError(
+            f"{artifact.directory} was written by a version that recorded no activations",
+            fix="give the checkpoint it was made from with --against, or export the model again",
+        )
+    tapper = TAPPERS.load(artifact.format)()
+    with tapper.open(artifact) as opened:
+        return _Search(artifact, opened, golden.images[:IMAGES], golden.taps).run()
+
+
+@dataclass(frozen=True)
+class _Search:
+    artifact: Artifact
+    opened: Opened
+    images: Array
+    taps: Taps
+
+    def run(self) -> Located:
+        config = self.artifact.config
+        places = find_taps(self.opened.flow, config, folded_norms=self.artifact.format in FOLDED)
+        values = self._values(name for place in places.found.values() for name in place.values)
+        taps, alone = [], False
+        for name in tap_names(config):
+            reference, place = self.taps.stream[name], places.found.get(name)
+            found = None if place is None else self._at_tap(place, values, *_sizes(config, name, alone))
+            alone = found is not None and found.shape[1] < reference.values.shape[1]
+            note = places.missing[name] if place is None else ""
+            if place is not None and found is None:
+                note = "what the graph computes there has another size"
+            error = None if found is None else reference.error(found)
+            taps.append(TapError(name, error, reference.noise_floor, self._tolerance(reference), note))
+        notes = [f"{each.name} cannot be compared: {each.note}" for each in taps if each.note]
+        wrong = next((each.name for each in taps if not each.ok), None)
+        if wrong is None:
+            notes.append(
+                "nothing leaves the reference in the engine's own kernels on the CPU: "
+                "a fault that shows elsewhere is in the provider, the delegate or what they fuse"
+            )
+            return Located(self.artifact, tuple(taps), None, None, tuple(notes))
+        return Located(self.artifact, tuple(taps), wrong, self._operator(places.found[wrong]), tuple(notes))
+
+    def _tolerance(self, reference: Sketch) -> float:
+        """Ten noise floors; with fewer bits also the noise that the whole model is allowed."""
+        floor = NOISE_FACTOR * reference.noise_floor
+        allowed = DEFAULTS.get(self.artifact.precision)
+        if allowed is None or allowed.snr_db is None:
+            return floor
+        return max(floor, SIGMAS * tolerated_rms(allowed.snr_db, reference.rms))
+
+    def _operator(self, place: Place) -> str:
+        """The first operator in front of a wrong tap whose result is wrong already."""
+        values = self._values(name for each in place.details for option in each.options for name in option.values)
+        right = {each.name: self._right(each, values) for each in place.details if each.name in self.taps.details}
+        for detail in place.details:
+            if right.get(detail.name, {detail.name}):
+                continue
+            # Of nodes that the graph does not tell apart, one that computes none of the others.
+            others = {node for each in place.details for node in right.get(each.name, ())}
+            suspects = [option.node for option in detail.options if option.node not in others]
+            return str(suspects[0] if suspects else detail.options[0].node)
+        return str(place.node)
+
+    def _right(self, detail: Detail, values: Mapping[str, Array]) -> set[Node]:
+        """The nodes that compute a detail as the reference does."""
+        reference = self.taps.details[detail.name]
+        tolerance = self._tolerance(reference)
+        return {
+            option.node
+            for option in detail.options
+            for name in option.values
+            for factor in detail.factors
+            if (found := self._at_detail(detail, values[name])) is not None
+            and reference.error(found / factor) <= tolerance
+        }
+
+    def _at_tap(self, place: Place, values: Mapping[str, Array], counts: Sequence[int], features: int) -> Array | None:
+        """The sketch of the last of a place's values that has one of these numbers of tokens."""
+        for name in reversed(place.values):
+            for count in counts:
+                if values[name].size == len(self.images) * count * features:
+                    found = values[name].reshape(len(self.images), count, features)
+                    return sketch(found) if count > 1 else sketch(found[:, 0])
+        return None
+
+    def _at_detail(self, detail: Detail, value: Array) -> Array | None:
+        """The sketch of what is between two taps; None if it has a size that it cannot have there."""
+        config, images = self.artifact.config, len(self.images)
+        tokens, heads = config.sequence_length, config.num_heads
+        for count in (tokens, 1):
+            if detail.features is None and value.size == images * heads * count * tokens:
+                found = by_token(value.reshape(images, heads, count, tokens))
+            elif detail.features is not None and value.size == images * count * detail.features:
+                found = value.reshape(images, count, detail.features)
+            else:
+                continue
+            return detail_sketch(found) if count > 1 else detail_sketch(found)[:, :1]
+        return None
+
+    def _values(self, names: Iterable[str]) -> dict[str, Array]:
+        """What the artifact computes, an image a row."""
+        wanted = list(dict.fromkeys(names))
+        batch = self.artifact.input.batch or len(self.images)
+        groups: list[dict[str, Array]] = []
+        for start in range(0, len(self.images) if wanted else 0, batch):
+            group = self.images[start : start + batch]
+            filled = np.concatenate([group, np.repeat(group[-1:], batch - len(group), axis=0)])
+            found = self.opened.values(wanted, filled)
+            groups.append({name: value.reshape(batch, -1)[: len(group)] for name, value in found.items()})
+        return {name: np.concatenate([group[name] for group in groups]) for name in wanted}
+
+
+def _sizes(config: ViTConfig, name: str, alone: bool) -> tuple[tuple[int, ...], int]:
+    """How many tokens of how many features a tap may have; `alone` if only the class token is still computed."""
+    match name:
+        case "patch_embed":
+            return (config.num_patches,), config.embed_dim
+        case "norm" if config.norm_after_pooling:
+            return (1,), config.pooled_dim
+        case "norm":
+            return (1 if alone else config.sequence_length,), config.embed_dim
+        case "head":
+            return (math.prod(config.output_shape[:-1]),), config.output_shape[-1]
+        case _:
+            return (config.sequence_length, 1), config.embed_dim
