@@ -239,6 +239,8 @@ class ViTConfig:
         sides = zip(("height", "width"), self.image_size, self.patch_size, strict=True)
         if wrong := [f"{name} {image} is not a multiple of {patch}" for name, image, patch in sides if image % patch]:
             yield f"Image height/width must be divisible by patch size: {', '.join(wrong)}"
+        elif self.num_patches > MAX_PATCHES:
+            yield f"an image of {self.image_size} has {self.num_patches} patches; expected at most {MAX_PATCHES}"
 
     def _pooling_problems(self) -> Iterator[str]:
         pooling = self.effective_pooling
@@ -348,6 +350,8 @@ class ViTConfig:
         }
         return cls(**(fields | overrides))
 
+
+MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the scores of more
 
 SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
 OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim")  # zero for none

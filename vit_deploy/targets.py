@@ -32,7 +32,13 @@ class Source:
     note: str = ""
 
 
-def load_source(given: str | None, overrides: Mapping[str, Any], seed: int | None, like: str | None = None) -> Source:
+def load_source(
+    given: str | None,
+    overrides: Mapping[str, Any],
+    seed: int | None,
+    like: str | None = None,
+    stated: Mapping[str, Any] | None = None,
+) -> Source:
     """The model behind a scale's name, a checkpoint file, or nothing.
 
     Args:
@@ -41,6 +47,7 @@ def load_source(given: str | None, overrides: Mapping[str, Any], seed: int | Non
             it is resized.
         seed: of random weights.
         like: name of the convention that a checkpoint is resized by; None follows the one it came with.
+        stated: fields of the config that a checkpoint does not say, or of a scale in place of its own.
 
     Raises:
         ConfigError: options that a checkpoint file cannot take, or a scale cannot.
@@ -52,7 +59,7 @@ def load_source(given: str | None, overrides: Mapping[str, Any], seed: int | Non
             raise ConfigError(
                 f"--like says how a checkpoint is resized, and {scale} is made at its size", fix="leave it out"
             )
-        config = ViTConfig.from_scale(scale, **overrides)
+        config = ViTConfig.from_scale(scale, **(dict(stated or {}) | dict(overrides)))
         checkpoint = Checkpoint.random(config, seed or 0)
         note = f"random weights, seed {seed or 0}: good for sizes and timings, not for answers"
         return Source(checkpoint, scale, f"{scale} with {note}")
@@ -69,9 +76,10 @@ def load_source(given: str | None, overrides: Mapping[str, Any], seed: int | Non
     if like is not None and not overrides:
         raise ConfigError("--like says how a checkpoint is resized, and no size is given", fix="add --image-size")
     convention = as_convention(like) if like is not None else None
-    loaded = checkpoints.load(Path(scale))
+    loaded = checkpoints.load(Path(scale), config=stated)
     resized = resize(loaded, overrides.get("image_size"), overrides.get("patch_size"), convention)
-    return Source(resized, Path(scale).stem, "" if resized is loaded else _resized_note(resized))
+    notes = [checkpoints.assumptions(loaded), "" if resized is loaded else _resized_note(resized)]
+    return Source(resized, Path(scale).resolve().stem, "; ".join(filter(None, notes)))
 
 
 def _resized_note(checkpoint: Checkpoint) -> str:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from vit_deploy.cli.options import CheckpointFile, ConfigFile, Force, Json, OutputFile, Quiet, Verbose
+from vit_deploy.cli.options import (
+    ActivationName,
+    CheckpointFile,
+    ConfigFile,
+    Epsilon,
+    Force,
+    Json,
+    NumHeads,
+    OutputFile,
+    Quiet,
+    Verbose,
+    stated_fields,
+)
 
 
 def convert(
     checkpoint: CheckpointFile,
     output: OutputFile,
     config: ConfigFile = None,
+    num_heads: NumHeads = None,
+    epsilon: Epsilon = None,
+    activation: ActivationName = None,
     force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -22,9 +37,11 @@ def convert(
     out = Output("convert", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")
-        loaded = checkpoints.load(checkpoint, config=checkpoints.read_config(config) if config else None)
+        loaded = checkpoints.load(checkpoint, config=stated_fields(config, num_heads, epsilon, activation))
         progress(f"writing {output}")
         checkpoints.save(loaded, output, force=force)
+    if note := checkpoints.assumptions(loaded):
+        out.note(note)
     record = report.saved(output, loaded)
     rows = [
         (str(output), report.megabytes(record["bytes"]), f"{loaded.num_parameters / 1e6:.2f} M", loaded.digest()[:12])

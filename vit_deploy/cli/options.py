@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +20,16 @@ OutputFile = Annotated[
     typer.Option("--output", "-o", metavar="FILE.keras|FILE.safetensors", help="What to write.", show_default=False),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option(metavar="FILE.json", help="The config, where the checkpoint has none.")
+    Path | None,
+    typer.Option("--config", metavar="FILE.json", help="Fields of the config that the checkpoint does not say."),
+]
+NumHeads = Annotated[
+    int | None, typer.Option("--num-heads", min=1, help="Attention heads, where the checkpoint does not say it.")
+]
+Epsilon = Annotated[float | None, typer.Option(help="Of the norms, where the checkpoint does not say it.")]
+ActivationName = Annotated[
+    str | None,
+    typer.Option("--activation", metavar="NAME", help="gelu, gelu_tanh, quick_gelu, …, where it does not say it."),
 ]
 ImageSize = Annotated[
     str | None,
@@ -42,6 +51,21 @@ Like = Annotated[
         show_default="the checkpoint's own family, else timm",
     ),
 ]
+
+
+def stated_fields(
+    config: Path | None, num_heads: int | None, epsilon: float | None, activation: str | None
+) -> dict[str, Any]:
+    """Fields of the config that the command line states; an option wins over the file.
+
+    Raises:
+        CheckpointError: a config file that cannot be read.
+    """
+    from vit_deploy.checkpoints import read_config
+
+    options = {"num_heads": num_heads, "epsilon": epsilon, "activation": activation}
+    given = {name: value for name, value in options.items() if value is not None}
+    return (read_config(config) if config else {}) | given
 
 
 def parse_size(text: str, option: str) -> tuple[int, int]:

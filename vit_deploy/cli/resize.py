@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import CheckpointFile, ConfigFile, Force, Json, Like, OutputFile, Quiet, Verbose, parse_size
+from vit_deploy.cli.options import (
+    ActivationName,
+    CheckpointFile,
+    ConfigFile,
+    Epsilon,
+    Force,
+    Json,
+    Like,
+    NumHeads,
+    OutputFile,
+    Quiet,
+    Verbose,
+    parse_size,
+    stated_fields,
+)
 
 NewImageSize = Annotated[
     str | None,
@@ -29,6 +43,9 @@ def resize(
     patch_size: NewPatchSize = None,
     like: Like = None,
     config: ConfigFile = None,
+    num_heads: NumHeads = None,
+    epsilon: Epsilon = None,
+    activation: ActivationName = None,
     report: Annotated[
         bool, typer.Option("--report", help="Say how far the features drift on the sample images.")
     ] = False,
@@ -54,7 +71,7 @@ def resize(
     out = Output("resize", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")
-        loaded = checkpoints.load(checkpoint, config=checkpoints.read_config(config) if config else None)
+        loaded = checkpoints.load(checkpoint, config=stated_fields(config, num_heads, epsilon, activation))
         progress("resizing")
         resized = run(loaded, pixels, patch, asked)
         progress(f"writing {output}")
@@ -70,6 +87,8 @@ def resize(
         "convention": str(convention),
         "drift": drifted.to_dict() if drifted else None,
     }
+    if note := checkpoints.assumptions(loaded):
+        out.note(note)
     if resized is loaded:
         out.note("the checkpoint has these sizes already; nothing was resampled")
     columns = ["checkpoint", "size", "images", "patches", "like", "digest"]
