@@ -1,0 +1,211 @@
+"""Which classes does a model see in image files?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact, read_artifact
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ConfigError, DataError
+from vit_deploy.images import load_image, load_pixels
+from vit_deploy.preprocess import Preprocess
+from vit_deploy.reference import forward
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+BATCH = 8  # images held at a time
+NUMPY = "numpy"  # what runs a checkpoint that is no artifact yet: the reference, in float32
+
+Infer = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One class that a model gives an image.
+
+    Args:
+        index: of the class.
+        label: its recorded name; empty where there is none.
+        probability: its share of the softmax.
+        logit: what the model answered.
+    """
+
+    index: int
+    label: str
+    probability: float
+    logit: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"class": self.index, "label": self.label, "probability": self.probability, "logit": self.logit}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model sees in one file, or why it could not be read.
+
+    Args:
+        image: the file.
+        top: the likeliest classes, best first; empty where it could not be read.
+        failure: in words, empty where it could.
+    """
+
+    image: Path
+    top: tuple[Seen, ...] = ()
+    failure: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        failures = [self.failure] if self.failure else []
+        return {"image": str(self.image), "top": [each.to_dict() for each in self.top], "failures": failures}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model that is ready to classify files.
+
+    Args:
+        config: its function.
+        preprocess: how a file becomes its input.
+        labels: name of each class, or empty.
+        takes_pixels: whether it normalizes inside.
+        infer: outputs `(batch, classes)` for a batch of inputs.
+        runtime: what runs it.
+    """
+
+    config: ViTConfig
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    takes_pixels: bool
+    infer: Infer
+    runtime: str
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """One file as the model takes it, `(height, width, channels)`.
+
+        Raises:
+            DataError: it is missing, broken, or does not become an input of this model.
+        """
+        load = load_pixels if self.takes_pixels else load_image
+        return load(path, self.preprocess, self.config.image_size)
+
+    def top(self, logits: NDArray[Any], count: int) -> tuple[Seen, ...]:
+        """The likeliest classes of one image.
+
+        Raises:
+            DataError: the model answered NaN or infinity.
+        """
+        values = logits.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"the model answered {int((~np.isfinite(values)).sum())} values that are NaN or infinite",
+                fix="prove the model with vit-deploy verify",
+            )
+        shares = np.exp(values - values.max())
+        shares /= shares.sum()
+        best = np.argsort(-values, kind="stable")[:count]
+        return tuple(
+            Seen(int(each), self.labels[each] if self.labels else "", float(shares[each]), float(values[each]))
+            for each in best
+        )
+
+
+@contextmanager
+def open_classifier(path: Path, runtime: str | None = None) -> Iterator[Classifier]:
+    """The model in a bundle, run by its engine, or in a checkpoint, run by the NumPy reference.
+
+    Raises:
+        ArtifactError, CheckpointError: nothing that can be run, or damaged.
+        ConfigError: a model without a head, or a runtime that does not take it.
+        MissingEngineError, EngineError: the engine is not installed or refuses the file.
+    """
+    if (path / "artifact.json").is_file() or path.name == "artifact.json":
+        with _of_artifact(read_artifact(path), runtime) as classifier:
+            yield classifier
+        return
+    from vit_deploy import checkpoints
+
+    if runtime not in (None, NUMPY):
+        raise ConfigError(f"{runtime} runs artifacts, and {path} is a checkpoint", fix="export it first")
+    checkpoint = checkpoints.load(path)
+    _check_head(checkpoint.config, path)
+    yield Classifier(
+        checkpoint.config,
+        checkpoint.preprocess,
+        checkpoint.labels,
+        takes_pixels=False,
+        infer=lambda images: forward(checkpoint, images, np.float32),
+        runtime=NUMPY,
+    )
+
+
+@contextmanager
+def _of_artifact(artifact: Artifact, runtime: str | None) -> Iterator[Classifier]:
+    _check_head(artifact.config, artifact.directory)
+    takers = RUNTIMES_OF_FORMAT[artifact.format]
+    name = runtime or takers[0]
+    RUNTIMES.check(name)
+    if name not in takers:
+        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
+    inside = artifact.input.preprocessing_inside
+    with RUNTIMES.load(name)().open(artifact, RuntimeOptions()) as session:
+        yield Classifier(artifact.config, artifact.preprocess, artifact.labels, inside, session.infer, name)
+
+
+def _check_head(config: ViTConfig, path: Path) -> None:
+    if not config.include_top:
+        raise ConfigError(f"{path} has no head: it gives features, no classes", fix="give a model with a head")
+
+
+def image_files(given: Sequence[Path]) -> list[Path]:
+    """The files themselves, and of each folder the images in it, in the order of their names.
+
+    Raises:
+        DataError: a folder without images.
+    """
+    files: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file())
+        if not found:
+            raise DataError(
+                f"{path} holds no images", fix=f"give a folder with files such as {', '.join(IMAGE_SUFFIXES[:3])}"
+            )
+        files += found
+    return files
+
+
+def predict(classifier: Classifier, files: Sequence[Path], *, count: int = 5) -> Iterator[Prediction]:
+    """What the model sees in each file, in their order; broken ones are named and passed over.
+
+    Args:
+        classifier: from `open_classifier`.
+        files: of images.
+        count: how many classes of each.
+    """
+    for start in range(0, len(files), BATCH):
+        inputs: dict[int, NDArray[Any]] = {}
+        failures: dict[int, str] = {}
+        group = files[start : start + BATCH]
+        for place, path in enumerate(group):
+            try:
+                inputs[place] = classifier.read(path)
+            except DataError as error:
+                failures[place] = error.message
+        logits = classifier.infer(np.stack(list(inputs.values()))) if inputs else ()
+        answers = dict(zip(inputs, logits, strict=True))
+        for place, path in enumerate(group):
+            yield (
+                Prediction(path, failure=failures[place])
+                if place in failures
+                else Prediction(path, classifier.top(answers[place], count))
+            )
