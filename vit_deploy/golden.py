@@ -43,7 +43,8 @@ class Golden:
         noise_floor: largest difference between the reference in float32 and in float64: what rounding
             alone does to this model on these images.
         taps: the reference's activations on the first images; None in bundles of versions that recorded none.
-        adversarial: inputs that are like no photograph, with the reference's answers; None likewise.
+        adversarial: inputs that are like no photograph, with the reference's answers; None likewise,
+            and for large models.
         photo: an image file with what preprocessing makes of it; None likewise, and without Pillow.
     """
 
@@ -67,7 +68,11 @@ class Golden:
 
 def golden_count(config: ViTConfig) -> int:
     """How many images prove a model of this size."""
-    return COUNT_LARGE if 2 * cost.macs(config) > LARGE_FLOP else COUNT
+    return COUNT_LARGE if _is_large(config) else COUNT
+
+
+def _is_large(config: ViTConfig) -> bool:
+    return 2 * cost.macs(config) > LARGE_FLOP
 
 
 def golden_pixels(config: ViTConfig) -> NDArray[np.uint8]:
@@ -83,10 +88,10 @@ def record(checkpoint: Checkpoint) -> Golden:
     rounded = forward(checkpoint, images, np.float32, tap=rounded_taps.tap, detail=rounded_taps.detail)
     # An output cannot be closer to the truth than float32 can write it down.
     floor = max(float(np.abs(rounded - outputs).max()), EPSILON * float(np.abs(outputs).max()), TINY)
-    hard = adversarial.record_adversarial(checkpoint)
+    hard = adversarial.record_adversarial(checkpoint) if not _is_large(checkpoint.config) else None
     picture = natural_pixels(1, *photo.SIZE, 3, seed=SEED + 1)[0]
     file = photo.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
-    return Golden(images, outputs, floor, taps.against(rounded_taps), hard, file)
+    return Golden(images, outputs, floor, taps.against(rounded_taps, checkpoint), hard, file)
 
 
 def write_golden(golden: Golden, directory: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.config import ViTConfig
+from vit_deploy.config import Pooling, ViTConfig
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.sketch import IMAGES, Sketch, Taps, by_token, detail_sketch, sketch, tap_names
@@ -111,7 +111,9 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
         )
     tapper = TAPPERS.load(artifact.format)()
     with tapper.open(artifact) as opened:
-        return _Search(artifact, opened, golden.images[:IMAGES], golden.taps).run()
+        folded = artifact.format in FOLDED
+        taps = golden.taps.without_biases(artifact.config.sequence_length) if folded else golden.taps
+        return _Search(artifact, opened, golden.images[:IMAGES], taps).run()
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,17 @@ class _Search:
         taps, alone = [], False
         for name in tap_names(config):
             reference, place = self.taps.stream[name], places.found.get(name)
-            found = None if place is None else self._at_tap(place, values, *_sizes(config, name, alone))
-            alone = found is not None and found.shape[1] < reference.values.shape[1]
-            note = places.missing[name] if place is None else ""
-            if place is not None and found is None:
-                note = "what the graph computes there has another size"
-            error = None if found is None else reference.error(found)
+            error, note = None, places.missing.get(name, "")
+            if place is not None:
+                activations = self._activations(place, values, *_sizes(config, name, alone))
+                if activations is None:
+                    note = "what the graph computes there has another size"
+                elif name == "norm" and self._final_norm_is_folded():
+                    reference = self.taps.details["norm.unit"]
+                    error = reference.error(detail_sketch(activations))
+                else:
+                    alone = activations.shape[1] == 1
+                    error = reference.error(sketch(activations[:, 0] if alone else activations))
             taps.append(TapError(name, error, reference.noise_floor, self._tolerance(reference), note))
         notes = [f"{each.name} cannot be compared: {each.note}" for each in taps if each.note]
         wrong = next((each.name for each in taps if not each.ok), None)
@@ -179,13 +186,21 @@ class _Search:
             and reference.error(found / factor) <= tolerance
         }
 
-    def _at_tap(self, place: Place, values: Mapping[str, Array], counts: Sequence[int], features: int) -> Array | None:
-        """The sketch of the last of a place's values that has one of these numbers of tokens."""
+    def _final_norm_is_folded(self) -> bool:
+        config = self.artifact.config
+        ahead_of_products = bool(config.pre_logits_dim) or config.include_top
+        if config.norm_after_pooling:
+            return self.artifact.format in FOLDED and ahead_of_products
+        return self.artifact.format in FOLDED and config.effective_pooling is Pooling.MAP
+
+    def _activations(
+        self, place: Place, values: Mapping[str, Array], counts: Sequence[int], features: int
+    ) -> Array | None:
+        """The last of a place's values that has one of these numbers of tokens: `(images, tokens, features)`."""
         for name in reversed(place.values):
             for count in counts:
                 if values[name].size == len(self.images) * count * features:
-                    found = values[name].reshape(len(self.images), count, features)
-                    return sketch(found) if count > 1 else sketch(found[:, 0])
+                    return values[name].reshape(len(self.images), count, features)
         return None
 
     def _at_detail(self, detail: Detail, value: Array) -> Array | None:

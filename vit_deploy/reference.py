@@ -65,11 +65,11 @@ def forward(
     for index in range(config.num_layers):
         x = block(x, part(f"block_{index}"), config, tap, f"block_{index}", detail)
     if config.norm_after_pooling:
-        x = norm(pool(x, part("map_pool"), config), part("norm"), config)
-        tap("norm", x)
-    else:
-        x = norm(x, part("norm"), config)
-        tap("norm", x)
+        x = pool(x, part("map_pool"), config)
+    _detail_unit(detail, "norm.unit", x, part("norm"), config)
+    x = norm(x, part("norm"), config)
+    tap("norm", x)
+    if not config.norm_after_pooling:
         x = pool(x, part("map_pool"), config)
     detail("head.pooled", x)
     if config.pre_logits_dim:
@@ -103,11 +103,10 @@ def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, de
         if config.normalization_position is NormalizationPosition.PRE:
             normed = norm(x, own, config)
             inside("norm", normed)
-            if detail is not _no_tap:  # some formats move the scale and the bias into the products that follow
-                inside("unit", norm(x, {**own, **_neutral(x)}, config))
-            x = x + half(normed, part, config, inside) * scale
+            _detail_unit(detail, f"{name}.{role}.unit", x, own, config)
+            x = x + _scaled(half(normed, part, config, inside), scale, config, inside)
         else:
-            total = x + half(x, part, config, inside) * scale
+            total = x + _scaled(half(x, part, config, inside), scale, config, inside)
             inside("sum", total)
             x = norm(total, own, config)
         tap(f"{name}.{role}", x)
@@ -122,8 +121,18 @@ def _inside(detail: Tap, part: str, name: str, values: Array) -> None:
     detail(f"{part}.{name}", values)
 
 
-def _neutral(x: Array) -> Weights:
-    return {name: np.array(value, x.dtype) for name, value in (("scale", 1), ("bias", 0), ("band", np.inf))}
+def _scaled(x: Array, scale: Array | int, config: ViTConfig, detail: Tap) -> Array:
+    x = x * scale
+    if config.layer_scale:
+        detail("scaled", x)
+    return x
+
+
+def _detail_unit(detail: Tap, name: str, x: Array, weights: Weights, config: ViTConfig) -> None:
+    # What a norm gives where its scale and its bias were moved into the products that follow.
+    if detail is not _no_tap:
+        neutral = {name: np.array(value, x.dtype) for name, value in (("scale", 1), ("bias", 0), ("band", np.inf))}
+        detail(name, norm(x, {**weights, **neutral}, config))
 
 
 def weights_of(part: str, weights: Weights) -> Weights:

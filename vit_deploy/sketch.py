@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import FFNType, NormalizationPosition, ViTConfig
 
 Array = NDArray[Any]
@@ -45,6 +46,10 @@ class Sketch:
         difference = np.abs(found - self.values[:, : found.shape[1]])
         return float(difference.max()) if np.isfinite(found).all() else float("inf")
 
+    def shifted(self, by: Array) -> Sketch:
+        """The sketch of the activation plus one whose sketch is `by`."""
+        return Sketch(self.values + by, self.noise_floor)
+
     @property
     def rms(self) -> float:
         """Root of the mean squared value."""
@@ -58,10 +63,28 @@ class Taps:
     Args:
         stream: by the names of `tap_names`.
         details: by the names of `detail_names`.
+        biases: of the norms that end in a tap of a post-norm model, and that other products can take up.
     """
 
     stream: Mapping[str, Sketch]
     details: Mapping[str, Sketch]
+    biases: Mapping[str, Array] = field(default_factory=dict)
+
+    def without_biases(self, tokens: int) -> Taps:
+        """The taps of the same model whose norms have given their biases to the products that read them.
+
+        The residual sum that follows reads them as well: for it, the bias goes into the half's last product.
+        """
+        stream, details = dict(self.stream), dict(self.details)
+        for name, bias in self.biases.items():
+            everywhere = np.broadcast_to(bias, (1, tokens, len(bias)))
+            stream[name] = stream[name].shifted(-sketch(everywhere))
+            block, half = name.removeprefix("block_").split(".")
+            following = f"block_{block}.ffn" if half == "attention" else f"block_{int(block) + 1}.attention"
+            for last in ("out", "down", "scaled"):
+                if (detail := f"{following}.{last}") in details:
+                    details[detail] = details[detail].shifted(detail_sketch(everywhere))
+        return Taps(stream, details)
 
 
 @dataclass
@@ -79,11 +102,23 @@ class Recorder:
         """Keep the sketch of what lies between two taps."""
         self.details[name] = detail_sketch(by_token(values[:IMAGES]))
 
-    def against(self, rounded: Recorder) -> Taps:
-        """What was recorded in float64, with its distance from a recording in float32."""
+    def against(self, rounded: Recorder, checkpoint: Checkpoint) -> Taps:
+        """What was recorded in float64, with its distance from a recording of the same model in float32."""
         pairs = (self.stream, rounded.stream), (self.details, rounded.details)
         stream, details = ({name: _floored(exact[name], other[name]) for name in exact} for exact, other in pairs)
-        return Taps(stream, details)
+        weights = {
+            name: checkpoint.weights.get(f"{norm}.bias") for name, norm in moving_norms(checkpoint.config).items()
+        }
+        return Taps(stream, details, {name: bias for name, bias in weights.items() if bias is not None})
+
+
+def moving_norms(config: ViTConfig) -> dict[str, str]:
+    """By tap, the norm of a post-norm model that ends in it; not the last, whose result the model's own norm takes."""
+    if config.normalization_position is NormalizationPosition.PRE:
+        return {}
+    halves = [(index, half) for index in range(config.num_layers) for half in ("attention", "ffn")]
+    names = {"attention": "norm1", "ffn": "norm2"}
+    return {f"block_{index}.{half}": f"block_{index}.{names[half]}" for index, half in halves[:-1]}
 
 
 def tap_names(config: ViTConfig) -> tuple[str, ...]:
@@ -97,15 +132,17 @@ def detail_names(config: ViTConfig) -> tuple[str, ...]:
     before = ["norm", "unit"] if config.normalization_position is NormalizationPosition.PRE else []
     after = [] if before else ["sum"]
     projections = ["up"] if config.ffn_type is FFNType.MLP else ["gate", "up"]
-    attention = [*before, "query", "key", "value", "scores", "softmax", "mix", "out", *after]
-    ffn = [*before, *projections, "hidden", "down", *after]
+    scaled = ["scaled"] if config.layer_scale else []
+    attention = [*before, "query", "key", "value", "scores", "softmax", "mix", "out", *scaled, *after]
+    ffn = [*before, *projections, "hidden", "down", *scaled, *after]
     inside = [
         f"block_{index}.{half}.{name}"
         for index in range(config.num_layers)
         for half, names in (("attention", attention), ("ffn", ffn))
         for name in names
     ]
-    return ("pos_embed.tokens", *inside, "head.pooled", *(["head.pre_logits"] if config.pre_logits_dim else []))
+    pre_logits = ["head.pre_logits"] if config.pre_logits_dim else []
+    return ("pos_embed.tokens", *inside, "norm.unit", "head.pooled", *pre_logits)
 
 
 def sketch(values: Array) -> Array:
@@ -135,7 +172,7 @@ def by_token(values: Array) -> Array:
     return values
 
 
-ARRAYS = ("tap_stream", "tap_norm", "tap_head", "tap_details", "tap_floors", "tap_detail_floors")
+ARRAYS = ("tap_stream", "tap_norm", "tap_head", "tap_details", "tap_floors", "tap_detail_floors", "tap_biases")
 
 
 def to_arrays(taps: Taps) -> dict[str, Array]:
@@ -151,6 +188,7 @@ def to_arrays(taps: Taps) -> dict[str, Array]:
         "tap_floors": np.array([each.noise_floor for each in taps.stream.values()]),
         "tap_detail_floors": np.array([each.noise_floor for each in taps.details.values()]),
     }
+    arrays["tap_biases"] = np.array([*taps.biases.values()])
     return {name: array.astype(np.float32) for name, array in arrays.items()} | floors
 
 
@@ -173,6 +211,8 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
         "tap_floors": ("float64", (len(names),)),
         "tap_detail_floors": ("float64", (len(details),)),
     }
+    if len(arrays["tap_biases"]):
+        expected["tap_biases"] = ("float32", (len(moving_norms(config)), config.embed_dim))
     if wrong := [
         f"{name} are {found[name]}, expected {each}" for name, each in expected.items() if found[name] != each
     ]:
@@ -187,7 +227,7 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
         {name: Sketch(values.astype(np.float64), float(floor)) for name, values, floor in zip(*each, strict=True)}
         for each in pairs
     )
-    return Taps(stream, inside)
+    return Taps(stream, inside, dict(zip(moving_norms(config), arrays["tap_biases"], strict=False)))
 
 
 def _floored(exact: Array, rounded: Array) -> Sketch:

@@ -92,7 +92,7 @@ def find_taps(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
     halves = _halves(flow, config)
     if halves:
         _find_start(flow, config, sections[: halves[0]], places)
-        reader = _Reader(flow, config, "unit" if folded_norms else "norm")
+        reader = _Reader(flow, config, folded_norms)
         _find_halves(reader, halves, places)
     else:
         count = sum(map(_has_softmax, sections))
@@ -188,7 +188,7 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
     products = [each for each in tail if any(_is_projection(flow, node) for node in each.nodes)]
     ending = products[len(products) - wanted :] if wanted else []
     starts = [section.start for section in ending] or [flow.output]
-    details = [_head_detail(flow, "head.pooled", starts[0], config.pooled_dim)]
+    details = [] if config.norm_after_pooling else [_head_detail(flow, "head.pooled", starts[0], config.pooled_dim)]
     if config.pre_logits_dim and config.include_top:
         details.append(_head_detail(flow, "head.pre_logits", starts[1], config.pre_logits_dim))
     if not tail or len(ending) != wanted:
@@ -224,12 +224,12 @@ class _Reader:
     Args:
         flow: the graph.
         config: the model's.
-        norm: the reference's detail that a norm in front of products is compared with.
+        folded_norms: whether scale and bias of a norm in front of products are part of them.
     """
 
     flow: Flow
     config: ViTConfig
-    norm: str
+    folded_norms: bool
 
     def attention(self, section: Section, tap: str) -> Iterator[Detail]:
         """What is between a block's input and its attention tap; nothing if one operator does it all."""
@@ -251,10 +251,11 @@ class _Reader:
         yield Detail(f"{tap}.key", options, dim)
         yield Detail(f"{tap}.value", options, dim)
         (given,) = self.flow.moving_inputs(softmax)[:1]
-        yield Detail(f"{tap}.scores", (Option(scores[0], self._carried(given)),), None)
+        if not (self.folded_norms and self.config.qk_norm):  # the bias of normalized keys is left out: softmax drops it
+            yield Detail(f"{tap}.scores", (Option(scores[0], self._carried(given)),), None)
         yield Detail(f"{tap}.softmax", (Option(softmax, softmax.outputs[:1]),), None)
         yield self._read_by(leaving[0], f"{tap}.mix", dim, mixes[0])
-        yield Detail(f"{tap}.out", (Option(leaving[0], self._finished(leaving[0], section)),), dim)
+        yield from self._last(leaving[0], section, tap, "out")
 
     def ffn(self, section: Section, tap: str) -> Iterator[Detail]:
         """What is between a block's attention tap and its feed-forward tap."""
@@ -267,11 +268,20 @@ class _Reader:
         for role in roles:
             yield Detail(f"{tap}.{role}", options, self.config.mlp_dim)
         yield self._read_by(down, f"{tap}.hidden", self.config.mlp_dim)
-        yield Detail(f"{tap}.down", (Option(down, self._finished(down, section)),), self.config.embed_dim)
+        yield from self._last(down, section, tap, "down")
 
     def _normed(self, entering: Sequence[Node], tap: str) -> Iterator[Detail]:
         if self.config.normalization_position is NormalizationPosition.PRE:
-            yield self._read_by(entering[0], f"{tap}.{self.norm}", self.config.embed_dim)
+            name = "unit" if self.folded_norms else "norm"
+            yield self._read_by(entering[0], f"{tap}.{name}", self.config.embed_dim)
+
+    def _last(self, node: Node, section: Section, tap: str, name: str) -> Iterator[Detail]:
+        """A half's last product, and what a layer scale makes of it, which is part of the product where norms are."""
+        values, dim = self._finished(node, section), self.config.embed_dim
+        if not (self.folded_norms and self.config.layer_scale):
+            yield Detail(f"{tap}.{name}", (Option(node, values),), dim)
+        if self.config.layer_scale:
+            yield Detail(f"{tap}.scaled", (Option(self.flow.producers[values[-1]], values),), dim)
 
     def _read_by(self, node: Node, name: str, features: int, computed_by: Node | None = None) -> Detail:
         value = self.flow.moving_inputs(node)[0]
