@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
 
 ARRAYS = ("adversarial_names", "adversarial_images", "adversarial_outputs", "adversarial_floors")
@@ -51,12 +52,7 @@ class Adversarial:
 def record_adversarial(checkpoint: Checkpoint) -> Adversarial:
     """What the reference answers to each of them."""
     config = checkpoint.config
-    pixels = adversarial_pixels((*config.image_size, config.channels))
-    images = {name: checkpoint.preprocess.normalize(image) for name, image in pixels.items()}
-    images["zero"] = np.zeros_like(images["black"])
-    images["one"] = np.ones_like(images["black"])
-    sign = np.where(pixels["saturated"] > 127, 1, -1)
-    images[VERY_LARGE] = (LARGE * sign).astype(np.float32)
+    images = adversarial_images((*config.image_size, config.channels), checkpoint.preprocess)
     stacked = np.stack(list(images.values()))
     outputs = forward(checkpoint, stacked)
     rounded = forward(checkpoint, stacked, np.float32)
@@ -64,6 +60,16 @@ def record_adversarial(checkpoint: Checkpoint) -> Adversarial:
     written = EPSILON * np.abs(outputs).max(axis=others)  # an output cannot be nearer than float32 can write it
     floors = np.maximum(np.maximum(np.abs(rounded - outputs).max(axis=others), written), TINY)
     return Adversarial(tuple(images), stacked, outputs, floors)
+
+
+def adversarial_images(shape: tuple[int, ...], preprocess: Preprocess) -> Mapping[str, NDArray[np.float32]]:
+    """All of them, normalised float32 of `shape` (height, width, channels)."""
+    pixels = adversarial_pixels(shape)
+    images = {name: preprocess.normalize(image) for name, image in pixels.items()}
+    images["zero"] = np.zeros(shape, np.float32)
+    images["one"] = np.ones(shape, np.float32)
+    images[VERY_LARGE] = np.where(pixels["saturated"] > 127, LARGE, -LARGE).astype(np.float32)
+    return images
 
 
 def adversarial_pixels(shape: tuple[int, ...]) -> Mapping[str, NDArray[np.uint8]]:
@@ -74,7 +80,7 @@ def adversarial_pixels(shape: tuple[int, ...]) -> Mapping[str, NDArray[np.uint8]
     # Rectangles that are aligned with no patch, in another phase for each channel.
     rows, columns, channels = np.ogrid[:height, :width, :depth]
     saturated = np.where((rows // 5 + columns // 7 + channels) % 2, 255, 0).astype(np.uint8)
-    return {"black": np.zeros(shape, np.uint8), "saturated": saturated, "bright pixel": bright}
+    return {"saturated": saturated, "bright pixel": bright}
 
 
 def to_arrays(recorded: Adversarial) -> dict[str, NDArray[Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +16,12 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.limits import Limits
 from vit_deploy.metrics import Metrics, measure
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
 from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, margin_noise, tolerance_for, tolerated_rms
 
-__all__ = ["NOISE_FACTOR", "Parity", "Verification", "compare", "judge", "verify"]
-
 NO_LIMITS = Limits()
+GROUP = 8  # images a call
+TF32_PROVIDERS = ("cuda", "tensorrt")
 CENTRED = ("centred_cosine", "centred_snr_db")
 
 
@@ -55,29 +57,96 @@ class Parity(Metrics):
 
 
 @dataclass(frozen=True)
+class Check:
+    """The answer to one further question to an artifact; `words` say what is wrong, or what was left out and why."""
+
+    name: str
+    ok: bool
+    words: str = ""
+
+
+@dataclass(frozen=True)
 class Verification:
-    """One artifact, proven or not, in one runtime."""
+    """One artifact, proven or not, in one runtime.
+
+    Args:
+        artifact: the bundle.
+        runtime: that ran it.
+        provider: that executed the graph.
+        parity: with the reference on the golden images.
+        checks: what else it was asked.
+        seconds: that it took, loading included.
+    """
 
     artifact: Artifact
     runtime: str
     provider: str
     parity: Parity
+    checks: tuple[Check, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """All that is wrong, in words."""
+        return (*self.parity.failures, *(f"{each.name}: {each.words}" for each in self.checks if not each.ok))
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def verdict(self) -> str:
+        """In one word: same, inconclusive or different."""
+        return "different" if self.parity.ok and not self.ok else self.parity.verdict
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A loaded artifact and what it has answered so far, for further questions.
+
+    Args:
+        artifact: the bundle.
+        runtime: name of the engine, and
+        options: that it was opened with.
+        session: the loaded model.
+        golden: images and the reference's answers.
+        outputs: the artifact's own answers to the golden images, in groups of `GROUP`.
+        tolerance: that they are held to.
+    """
+
+    artifact: Artifact
+    runtime: str
+    options: RuntimeOptions
+    session: Session
+    golden: Golden
+    outputs: NDArray[np.float32]
+    tolerance: Tolerance
+
+
+Question = Callable[[Asked], Sequence[Check]]
 
 
 def verify(
     artifact: Artifact,
     *,
     runtime: str | None = None,
+    provider: str | None = None,
     golden: Golden | None = None,
     limits: Limits = NO_LIMITS,
+    precision: str | None = None,
+    questions: Sequence[Question] = (),
 ) -> Verification:
     """Run an artifact on its golden images and compare with the recorded outputs.
 
     Args:
         artifact: the bundle; its precision says what it is held to.
         runtime: of those that take its format; None takes the first.
+        provider: what executes the graph; None takes the engine's usual one.
         golden: instead of the bundle's own.
         limits: that somebody asked for instead of the precision's own.
+        precision: to hold it to instead of its own.
+        questions: to ask once its outputs have the right form; see `trials`.
 
     Raises:
         ArtifactError: the golden data are missing or damaged.
@@ -90,13 +159,26 @@ def verify(
     if name not in takers:
         raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
     golden = golden or read_golden(artifact)
-    tolerance = limits.apply(tolerance_for(artifact.precision, golden.noise_floor), artifact.precision)
+    options = RuntimeOptions(provider=provider, allow_tf32=limits.allow_tf32)
+    start = time.perf_counter()
     engine = RUNTIMES.load(name)()
-    with engine.open(artifact, RuntimeOptions()) as session:
-        outputs = session.infer(golden.images)
+    with engine.open(artifact, options) as session:
+        held = precision or artifact.precision
+        if held == "fp32" and limits.allow_tf32 and session.provider in TF32_PROVIDERS:
+            held = "tf32"
+        tolerance = limits.apply(tolerance_for(held, golden.noise_floor), held)
+        outputs = answers(session, golden.images)
+        parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
+        asked = Asked(artifact, name, options, session, golden, outputs, tolerance)
+        checks = [check for ask in questions for check in ask(asked)] if parity.max_abs is not None else []
         provider = session.provider
-    parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
-    return Verification(artifact, name, provider, parity)
+    return Verification(artifact, name, provider, parity, tuple(checks), time.perf_counter() - start)
+
+
+def answers(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Outputs for any number of images, a group after the other, so that memory is bounded."""
+    groups = [session.infer(images[start : start + GROUP]) for start in range(0, len(images), GROUP)]
+    return groups[0] if len(groups) == 1 else np.concatenate(groups)
 
 
 def judge(

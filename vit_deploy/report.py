@@ -72,8 +72,23 @@ def shown(name: str, value: float | None) -> str:
 
 def verification(result: Verification) -> dict[str, Any]:
     """One result of `verify`."""
-    named = {"artifact": str(result.artifact.path), "runtime": result.runtime, "provider": result.provider}
-    return named | parity(result.parity)
+    named = {
+        "artifact": str(result.artifact.path),
+        "format": result.artifact.format,
+        "precision": result.artifact.precision,
+        "runtime": result.runtime,
+        "provider": result.provider,
+    }
+    proof = parity(result.parity)
+    own = {
+        "ok": result.ok,
+        "verdict": result.verdict,
+        "seconds": round(result.seconds, 3),
+        "golden_failures": list(result.parity.failures),
+        "checks": [{"name": each.name, "ok": each.ok, "message": each.words} for each in result.checks],
+        "failures": [*result.failures, *result.parity.notes],
+    }
+    return named | proof | own
 
 
 def saved(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

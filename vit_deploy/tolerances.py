@@ -118,6 +118,11 @@ def tolerance_for(precision: str, noise_floor: float) -> Tolerance:
     return DEFAULTS[precision]
 
 
+def looser(one: str, other: str) -> str:
+    """Of two precisions the one that is allowed more noise: what two artifacts can be held to against each other."""
+    return min(one, other, key=lambda precision: tolerance_for(precision, 0.0).snr_db or math.inf)
+
+
 def margin_noise(tolerance: Tolerance, noise_floor: float, signal_rms: float) -> float:
     """How far ahead the reference's first class has to be, for a changed one to count against the artifact.
 

@@ -2,59 +2,171 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import Artifacts, Json, Quiet, Verbose
+from vit_deploy.cli.options import Artifacts, Force, Json, Quiet, Verbose, parse_counts
+
+if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.parity import Verification
+    from vit_deploy.report import Record
+
+MAX_IMAGES = 64
+JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub Actions shows with the job
 
 
 def verify(
     artifacts: Artifacts,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT|ARTIFACT", help="What to compare with.", show_default="the recorded answers"),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Image files to compare on; needs --against.", show_default="golden images"),
+    ] = None,
+    max_images: Annotated[int, typer.Option(min=1, help="How many of them, by name.")] = MAX_IMAGES,
     runtime: Annotated[str | None, typer.Option(help="Engine to run in.", show_default="the format's own")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="What executes the graph: cpu, cuda, …", show_default="the engine's own")
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=LIMIT",
+            help="Instead of the default, as max_abs=1e-4 or snr_db=25; repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_tf32: Annotated[
+        bool, typer.Option("--allow-tf32", help="Let a GPU round fp32 products to 11 bits; has its own tolerance.")
+    ] = False,
+    threads: Annotated[
+        str | None, typer.Option(metavar="N,…", help="Run with these numbers of threads too.", show_default="none")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Golden images alone: no other batches, inputs and repeated runs.")
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a JUnit report.", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a summary for a pull request.", show_default=False)
+    ] = None,
+    github: Annotated[
+        bool, typer.Option("--github", help="Annotate in GitHub Actions, and write the summary of the job.")
+    ] = False,
+    force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
-    """Run artifacts on their golden images and compare with the float64 reference."""
-    from vit_deploy import report
+    """Run artifacts on their golden images, and in other ways, and compare with the float64 reference.
+
+    Limits in place of the defaults are read from [tool.vit-deploy.verify] of the nearest pyproject.toml as well.
+    """
+    import dataclasses
+
+    from vit_deploy import report, trials
+    from vit_deploy.against import Reference, image_files
     from vit_deploy.cli.output import Output
+    from vit_deploy.limits import parse_limits, read_limits
     from vit_deploy.parity import verify as run
+    from vit_deploy.staging import check_targets
     from vit_deploy.targets import open_with_golden
 
+    if images is not None and against is None:
+        raise typer.BadParameter("--images needs --against: the recorded answers are to the golden images")
+    counts = parse_counts(threads, "--threads") if threads is not None else []
+    limits = read_limits(Path.cwd())
+    asked = parse_limits(tolerance or ())
+    limits = dataclasses.replace(limits, asked=asked, allow_tf32=allow_tf32 or limits.allow_tf32)
+    check_targets([each for each in (junit, markdown) if each is not None], force=force)
+    questions = () if quick else trials.ALWAYS
+    if counts:
+        questions = (*questions, trials.threads(counts))
     out = Output("verify", as_json=json, quiet=quiet)
+    results: list[Verification] = []
     with out.progress() as progress:
         progress("reading the bundles")
         opened = [open_with_golden(path) for path in artifacts]
-        results = []
+        reference = None
+        if against is not None:
+            reference = Reference(against, image_files(images, max_images) if images is not None else ())
         for artifact, golden in opened:
+            expected, precision = golden, artifact.precision
+            if reference is not None:
+                progress(f"computing what {against} answers")
+                expected, precision = reference.golden(artifact, golden)
             progress(f"running {artifact.model_path}")
-            results.append(run(artifact, runtime=runtime, golden=golden))
+            results.append(
+                run(
+                    artifact,
+                    runtime=runtime,
+                    provider=provider,
+                    golden=expected,
+                    limits=limits,
+                    precision=precision,
+                    questions=questions,
+                )
+            )
     for result in results:
-        for reason in result.parity.failures:
+        for reason in result.failures:
             out.note(f"{result.artifact.model_path}: {reason}")
-    rows = [
-        (
-            str(result.artifact.model_path),
-            f"{result.runtime} ({result.provider})",
-            *report.judged(result.parity),
-            report.shown("cosine", result.parity.cosine),
-            report.shown("top1_agreement", result.parity.top1_agreement),
-            result.parity.verdict if result.parity.ok else result.parity.verdict.upper(),
-        )
-        for result in results
-    ]
+    records = [report.verification(result) for result in results]
+    _write_reports(records, junit, markdown, github=github, force=force)
     return out.finish(
-        [report.verification(result) for result in results],
-        ok=all(result.parity.ok for result in results),
+        records,
+        ok=all(result.ok for result in results),
         columns=(
             "model",
             "runtime",
             report.judged_column([each.parity for each in results]),
             "tolerance",
-            "cosine",
-            "top-1",
-            "verdict",
+            *MORE_COLUMNS,
         ),
-        rows=rows,
+        rows=[_row(result) for result in results],
     )
+
+
+MORE_COLUMNS = ("cosine", "top-1", "checks", "verdict")
+
+
+def _row(result: Verification) -> tuple[str, ...]:
+    from vit_deploy import report
+
+    passed = sum(check.ok for check in result.checks)
+    return (
+        str(result.artifact.model_path),
+        f"{result.runtime} ({result.provider})",
+        *report.judged(result.parity),
+        report.shown("cosine", result.parity.cosine),
+        report.shown("top1_agreement", result.parity.top1_agreement),
+        f"{passed} of {len(result.checks)}",
+        result.verdict if result.ok else result.verdict.upper(),
+    )
+
+
+def _write_reports(
+    records: Sequence[Record], junit: Path | None, markdown: Path | None, *, github: bool, force: bool
+) -> None:
+    from vit_deploy.annotations import annotated
+    from vit_deploy.junit import junit as as_junit
+    from vit_deploy.markdown import markdown as as_markdown
+    from vit_deploy.staging import staged_file
+
+    for path, render in ((junit, as_junit), (markdown, as_markdown)):
+        if path is not None:
+            with staged_file(path, force=force) as staged:
+                staged.write_text(render(records), encoding="utf-8")
+    if github:
+        for line in annotated(records):
+            print(line, file=sys.stderr)
+        if summary := os.environ.get(JOB_SUMMARY):
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(as_markdown(records))
