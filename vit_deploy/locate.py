@@ -22,6 +22,7 @@ from vit_deploy.tolerances import DEFAULTS, NOISE_FACTOR, SIGMAS, tolerated_rms
 
 Array = NDArray[Any]
 
+READ_ALONE = (2, 1)  # how many tokens may be left in the last block: those with class and distillation, or class
 FOLDED = ("tflite",)  # formats in which scale and bias of a norm are part of the product that follows
 
 
@@ -127,20 +128,21 @@ class _Search:
         config = self.artifact.config
         places = find_taps(self.opened.flow, config, folded_norms=self.artifact.format in FOLDED)
         values = self._values(name for place in places.found.values() for name in place.values)
-        taps, alone = [], False
+        taps, tokens = [], config.sequence_length
         for name in tap_names(config):
             reference, place = self.taps.stream[name], places.found.get(name)
             error, note = None, places.missing.get(name, "")
             if place is not None:
-                activations = self._activations(place, values, *_sizes(config, name, alone))
+                activations = self._activations(place, values, *_sizes(config, name, tokens))
                 if activations is None:
                     note = "what the graph computes there has another size"
                 elif name == "norm" and self._final_norm_is_folded():
                     reference = self.taps.details["norm.unit"]
                     error = reference.error(detail_sketch(activations))
                 else:
-                    alone = activations.shape[1] == 1
-                    error = reference.error(sketch(activations[:, 0] if alone else activations))
+                    tokens = activations.shape[1]
+                    some = name != "patch_embed" and tokens < config.sequence_length
+                    error = reference.error(sketch(activations[:, 0] if some else activations))
             taps.append(TapError(name, error, reference.noise_floor, self._tolerance(reference), note))
         notes = [f"{each.name} cannot be compared: {each.note}" for each in taps if each.note]
         wrong = next((each.name for each in taps if not each.ok), None)
@@ -207,14 +209,14 @@ class _Search:
         """The sketch of what is between two taps; None if it has a size that it cannot have there."""
         config, images = self.artifact.config, len(self.images)
         tokens, heads = config.sequence_length, config.num_heads
-        for count in (tokens, 1):
+        for count in (tokens, *READ_ALONE):
             if detail.features is None and value.size == images * heads * count * tokens:
                 found = by_token(value.reshape(images, heads, count, tokens))
             elif detail.features is not None and value.size == images * count * detail.features:
                 found = value.reshape(images, count, detail.features)
             else:
                 continue
-            return detail_sketch(found) if count > 1 else detail_sketch(found)[:, :1]
+            return detail_sketch(found) if count == tokens else detail_sketch(found)[:, :1]
         return None
 
     def _values(self, names: Iterable[str]) -> dict[str, Array]:
@@ -230,16 +232,16 @@ class _Search:
         return {name: np.concatenate([group[name] for group in groups]) for name in wanted}
 
 
-def _sizes(config: ViTConfig, name: str, alone: bool) -> tuple[tuple[int, ...], int]:
-    """How many tokens of how many features a tap may have; `alone` if only the class token is still computed."""
+def _sizes(config: ViTConfig, name: str, tokens: int) -> tuple[tuple[int, ...], int]:
+    """How many tokens of how many features a tap may have, where the tap before it has `tokens`."""
     match name:
         case "patch_embed":
             return (config.num_patches,), config.embed_dim
         case "norm" if config.norm_after_pooling:
             return (1,), config.pooled_dim
         case "norm":
-            return (1 if alone else config.sequence_length,), config.embed_dim
+            return (tokens,), config.embed_dim
         case "head":
             return (math.prod(config.output_shape[:-1]),), config.output_shape[-1]
         case _:
-            return (config.sequence_length, 1), config.embed_dim
+            return (config.sequence_length, *READ_ALONE), config.embed_dim

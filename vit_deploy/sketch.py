@@ -43,8 +43,10 @@ class Sketch:
 
     def error(self, found: Array) -> float:
         """Largest difference of a sketch that holds all rows or only the first; infinite if it is not finite."""
-        difference = np.abs(found - self.values[:, : found.shape[1]])
-        return float(difference.max()) if np.isfinite(found).all() else float("inf")
+        if not np.isfinite(found).all():
+            return float("inf")
+        rows = min(found.shape[1], self.values.shape[1])
+        return float(np.abs(found[:, :rows] - self.values[:, :rows]).max())
 
     def shifted(self, by: Array) -> Sketch:
         """The sketch of the activation plus one whose sketch is `by`."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vit_deploy.config import FFNType, NormalizationPosition, Pooling, ViTConfig
+from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.taps.flow import Flow, Node, Section
 
 ADDS = frozenset({"ADD", "ADDV2", "BIASADD"})
@@ -247,15 +247,19 @@ class _Reader:
         factors = (1.0, 1 / math.sqrt(self.config.head_dim))
         yield from self._normed(entering, tap)
         options = tuple(Option(node, self._finished(node, section)) for node in entering)
-        yield Detail(f"{tap}.query", options, dim, factors)
-        yield Detail(f"{tap}.key", options, dim)
+        # Of folded norms of queries and keys, factors go into their products, and the keys' bias goes nowhere: it adds
+        # the same to all scores of a query, which softmax does not see.
+        folded = self.folded_norms and self.config.qk_norm
+        if not (folded and self.config.normalization_type is NormalizationType.DYNAMIC_TANH):
+            yield Detail(f"{tap}.query", options, dim, factors)
+            yield Detail(f"{tap}.key", options, dim)
         yield Detail(f"{tap}.value", options, dim)
-        (given,) = self.flow.moving_inputs(softmax)[:1]
-        if not (self.folded_norms and self.config.qk_norm):  # the bias of normalized keys is left out: softmax drops it
+        if not folded:
+            given = self.flow.moving_inputs(softmax)[0]
             yield Detail(f"{tap}.scores", (Option(scores[0], self._carried(given)),), None)
         yield Detail(f"{tap}.softmax", (Option(softmax, softmax.outputs[:1]),), None)
         yield self._read_by(leaving[0], f"{tap}.mix", dim, mixes[0])
-        yield from self._last(leaving[0], section, tap, "out")
+        yield self._last(leaving[0], section, tap, "out")
 
     def ffn(self, section: Section, tap: str) -> Iterator[Detail]:
         """What is between a block's attention tap and its feed-forward tap."""
@@ -268,20 +272,17 @@ class _Reader:
         for role in roles:
             yield Detail(f"{tap}.{role}", options, self.config.mlp_dim)
         yield self._read_by(down, f"{tap}.hidden", self.config.mlp_dim)
-        yield from self._last(down, section, tap, "down")
+        yield self._last(down, section, tap, "down")
 
     def _normed(self, entering: Sequence[Node], tap: str) -> Iterator[Detail]:
         if self.config.normalization_position is NormalizationPosition.PRE:
             name = "unit" if self.folded_norms else "norm"
             yield self._read_by(entering[0], f"{tap}.{name}", self.config.embed_dim)
 
-    def _last(self, node: Node, section: Section, tap: str, name: str) -> Iterator[Detail]:
-        """A half's last product, and what a layer scale makes of it, which is part of the product where norms are."""
-        values, dim = self._finished(node, section), self.config.embed_dim
-        if not (self.folded_norms and self.config.layer_scale):
-            yield Detail(f"{tap}.{name}", (Option(node, values),), dim)
-        if self.config.layer_scale:
-            yield Detail(f"{tap}.scaled", (Option(self.flow.producers[values[-1]], values),), dim)
+    def _last(self, node: Node, section: Section, tap: str, name: str) -> Detail:
+        # Exporters make the layer scale a part of the product in front of it.
+        name = "scaled" if self.config.layer_scale else name
+        return Detail(f"{tap}.{name}", (Option(node, self._finished(node, section)),), self.config.embed_dim)
 
     def _read_by(self, node: Node, name: str, features: int, computed_by: Node | None = None) -> Detail:
         value = self.flow.moving_inputs(node)[0]
