@@ -57,6 +57,8 @@ RMS = {"LayerNormalization": 0, "Pow": 5, "ReduceMean": 5, "Add": 10, "Sqrt": 5,
 TANH = {"LayerNormalization": 0, "Mul": 12, "Tanh": 5, "Add": 10}
 BAND = RMS | {"Mul": 17, "Add": 15, "Sigmoid": 5}
 POST = {"Reshape": 11, "Gather": 1}
+NO_PREFIX = {"Shape": 0, "Concat": 0, "Expand": 0}
+PROBE = {"Transpose": 13, "Reshape": 14, "MatMul": 6, "Softmax": 3, "Gather": 0}
 
 COUNTS: dict[str, dict[str, int]] = {
     "layer_norm-post": POST,
@@ -86,8 +88,35 @@ COUNTS: dict[str, dict[str, int]] = {
     "no head, max": SEQUENCE | {"Slice": 1, "ReduceMax": 1, "Gemm": 12},
     "no head, sequence": SEQUENCE | {"Gemm": 12},
     "no qkv bias": {"Gemm": 7, "MatMul": 10},
+    # What there is no operator for is computed from weights alone, once, when the file is loaded: the tokens of the
+    # prefix one after the other, the probe's query, the factor of a band.
+    "DINOv2 with registers": {
+        **{"Gemm": 15, "Gelu": 0, "Sigmoid": 2, "Mul": 6, "Concat": 4},
+        **{"Gather": 0, "Slice": 2, "Squeeze": 1, "ReduceMean": 1},
+    },
+    "CLIP": {"Gemm": 12, "LayerNormalization": 6, "Gelu": 0, "Sigmoid": 2, "Mul": 6},
+    "SigLIP": NO_PREFIX | PROBE | {"Gemm": 18, "LayerNormalization": 6, "Gelu": 3, "Add": 6, "Mul": 3},
+    "DeiT": {"Concat": 3, "Reshape": 15},
+    "AugReg with pre-logits": {"Gemm": 14, "Tanh": 1},
+    "averaged patches, norm after": NO_PREFIX | SEQUENCE | {"LayerNormalization": 9, "Slice": 1, "ReduceMean": 1},
+    "prefix of five, class token": {"Concat": 3, "LayerNormalization": 9, "Gemm": 7, "MatMul": 10},
+    "sequence behind registers": SEQUENCE | {"LayerNormalization": 6, "Gemm": 12},
+    "post-norm, RMS, probe": {
+        **PROBE,
+        **{"LayerNormalization": 0, "Pow": 10, "ReduceMean": 10, "Add": 16, "Sqrt": 10, "Div": 10, "Mul": 17},
+        **{"Gemm": 22, "Gelu": 1, "Sigmoid": 2, "Tanh": 1},
+    },
+    "band RMS, both tokens": {
+        **{"LayerNormalization": 0, "Pow": 10, "ReduceMean": 10, "Add": 25, "Sqrt": 10, "Div": 10, "Mul": 32},
+        **{"Sigmoid": 10, "Gemm": 14, "Tanh": 1, "Concat": 3, "Reshape": 15},
+    },
+    "dynamic tanh, greatest patch": {
+        **SEQUENCE,
+        **{"LayerNormalization": 0, "Mul": 20, "Tanh": 9, "Add": 14, "Slice": 1, "ReduceMax": 1},
+    },
 }
 
+PARTS = ("kernel", "bias")
 IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
 
 
@@ -120,7 +149,7 @@ def test_every_variant_computes_the_reference_with_the_operators_it_needs(name, 
 
 
 @pytest.mark.parametrize(
-    "name", [*(name for name in VARIANTS if "norm" in name or "pool" in name), "gelu_tanh", "geglu"]
+    "name", [*(name for name in VARIANTS if "norm" in name or "pool" in name), "gelu_tanh", "geglu", "SigLIP"]
 )
 def test_opset_17_computes_the_same(name, tmp_path):
     checkpoint, path, model = write(tmp_path, options=ExportOptions(opset=17), **VARIANTS[name])
@@ -142,17 +171,20 @@ def test_each_opset_has_the_lowest_ir_version_that_allows_it(opset, tmp_path):
     assert operators(model)["Gelu" if opset >= 20 else "Erf"] == 2
 
 
-def test_a_block_adds_at_most_31_nodes_and_the_rest_is_at_most_20(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "norms"), [({}, 2), ({"layer_scale": True, "qk_norm": True, "register_tokens": 2}, 4)]
+)
+def test_a_block_adds_at_most_29_nodes_and_its_norms_and_the_rest_is_at_most_20(changes, norms, tmp_path):
     sizes = []
     for depth in (2, 3):
-        _, _, model = write(tmp_path, num_layers=depth)
+        _, _, model = write(tmp_path, num_layers=depth, **changes)
         counts = operators(model)
         sizes.append(len(model.graph.node))
-        assert (counts["LayerNormalization"], counts["Gelu"], counts["Cast"]) == (2 * depth + 1, depth, 0)
+        assert (counts["LayerNormalization"], counts["Gelu"], counts["Cast"]) == (norms * depth + 1, depth, 0)
         assert counts["Shape"] == 1
 
     a_block = sizes[1] - sizes[0]
-    assert a_block <= 31
+    assert a_block <= 29 + norms
     assert sizes[0] - 2 * a_block <= 20
 
 
@@ -163,18 +195,44 @@ def test_tanh_gelu_is_one_operator_that_says_so(tmp_path):
     assert [onnx.helper.get_node_attr_value(node, "approximate") for node in gelus] == [b"tanh"] * 2
 
 
-def test_only_the_key_and_the_value_of_the_last_block_see_all_tokens(tmp_path):
-    _, path, _ = write(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "read", "tokens"),
+    [("gelu_tanh", 1, 25), ("prefix of five, class token", 1, 29), ("DeiT", 2, 26), ("band RMS, both tokens", 2, 27)],
+)
+def test_only_the_key_and_the_value_of_the_last_block_see_all_tokens(name, read, tokens, tmp_path):
+    _, path, _ = write(tmp_path, **VARIANTS[name])
 
     inferred = onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=True, data_prop=True)
     shapes = {
         each.name: [side.dim_value for side in each.type.tensor_type.shape.dim] for each in inferred.graph.value_info
     }
-    assert shapes["block_0.attention.Softmax"][1:] == [3, 25, 25]
-    assert shapes["block_1.attention.Softmax"][1:] == [3, 1, 25]
+    assert shapes["block_0.attention.Softmax"][1:] == [3, tokens, tokens]
+    assert shapes["block_1.attention.Softmax"][1:] == [3, read, tokens]
 
 
-@pytest.mark.parametrize("changes", [{}, {"pooling": "mean", "channels": 1}, {"include_top": False}])
+def test_layer_scales_are_in_the_projections_before_them_and_the_file_says_what_it_was_made_from(tmp_path):
+    checkpoint = trained(layer_scale=True)
+    artifact = exported(OnnxExporter(), checkpoint, tmp_path, ExportOptions())
+
+    model = onnx.load(str(artifact.model_path))
+    stored = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    scaled = {f"block_{i}.{each}.{part}" for i in (0, 1) for each in ("attention.out", "ffn.down") for part in PARTS}
+    for name, weight in checkpoint.weights.items():
+        if name in scaled:
+            gamma = checkpoint.weights[f"{name[:8]}scale{1 if 'attention' in name else 2}.gamma"]
+            np.testing.assert_allclose(stored[name], weight.astype(np.float64) * gamma, rtol=1e-7)
+        elif "gamma" in name:
+            assert name not in stored
+        else:
+            np.testing.assert_array_equal(stored[name], weight, strict=True)
+    recorded = {each.key: each.value for each in model.metadata_props}
+    assert json.loads(recorded["vit_deploy.config"])["layer_scale"] is True
+    assert json.loads(recorded["vit_deploy.weights_digest"]) == checkpoint.digest()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"pooling": "mean", "channels": 1}, {"include_top": False}, VARIANTS["SigLIP"]]
+)
 def test_images_with_channels_first_need_no_transpose(changes, tmp_path):
     options = ExportOptions(layout="nchw")
     checkpoint, path, model = write(tmp_path, options=options, **changes)
@@ -209,6 +267,15 @@ def test_the_input_is_images_and_the_output_logits_of_an_open_batch(tmp_path):
 
     assert [(each.name, sides(each)) for each in model.graph.input] == [("images", ["batch", 24, 32, 3])]
     assert [(each.name, sides(each)) for each in model.graph.output] == [("logits", ["batch", 5])]
+
+
+@pytest.mark.parametrize("name", ["DeiT", "SigLIP", "band RMS, both tokens"])
+def test_every_prefix_is_of_a_fixed_batch_as_well(name, tmp_path):
+    checkpoint, path, model = write(tmp_path, options=ExportOptions(batch=2, opset=18), **VARIANTS[name])
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 2))
+
+    assert_same_function(run(path, images), checkpoint, images)
+    assert operators(model)["Shape"] == 0
 
 
 def test_a_fixed_batch_leaves_no_shape_to_compute(tmp_path):

@@ -9,12 +9,13 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
+from tests.features import FAMILIES
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters import tflite as exporter_module
-from vit_deploy.exporters.folding import fold_norms, fold_preprocessing
+from vit_deploy.exporters.folding import fold_layer_scales, fold_norms, fold_preprocessing
 from vit_deploy.exporters.tflite import TFLiteExporter
 from vit_deploy.reference import forward
 from vit_deploy.tflite_file import read_metadata, read_operators
@@ -103,6 +104,16 @@ def test_projections_are_fully_connected_and_the_activation_is_one_operator(tmp_
     assert not any(name == CUSTOM or not name.isdigit() for name in operators), "all operators are builtin"
 
 
+def test_layer_scales_cost_no_operator(tmp_path):
+    counts = []
+    for name, layer_scale in (("plain", False), ("scaled", True)):
+        (tmp_path / name).mkdir()
+        artifact = exported(TFLiteExporter(), trained(layer_scale=layer_scale), tmp_path / name, ExportOptions(batch=1))
+        counts.append(read_operators(artifact.model_path))
+
+    assert counts[0] == counts[1]
+
+
 def test_a_model_of_random_weights_has_the_function_of_its_checkpoint(checkpoint: Checkpoint, tmp_path):
     images = checkpoint.preprocess.normalize(pixels(checkpoint, 1))
 
@@ -188,6 +199,32 @@ def test_folding_the_norms_keeps_the_function(kind, position):
     assert_same_function(forward(folded, images), checkpoint, images)
     if position == "pre":
         assert all((folded.weights[f"block_{each}.norm{half}.scale"] == 1).all() for each in (0, 1) for half in (1, 2))
+
+
+@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+def test_what_is_folded_keeps_the_function_of_every_family(changes):
+    checkpoint = trained(**changes)
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 2))
+
+    folded = fold_norms(fold_layer_scales(checkpoint))
+
+    assert_same_function(forward(folded, images), checkpoint, images)
+    assert not folded.config.layer_scale
+
+
+def test_nothing_is_copied_where_there_are_no_layer_scales():
+    checkpoint = trained()
+
+    assert fold_layer_scales(checkpoint) is checkpoint
+
+
+def test_normalized_keys_need_neither_scale_nor_bias():
+    folded = fold_norms(trained(qk_norm=True))
+
+    for index in (0, 1):
+        norm = f"block_{index}.attention.key_norm"
+        assert (folded.weights[f"{norm}.scale"] == 1).all()
+        assert not folded.weights[f"{norm}.bias"].any()
 
 
 def test_folding_the_preprocessing_takes_pixels_as_they_are():

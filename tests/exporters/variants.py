@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.features import FAMILIES
 from vit_deploy.artifact import Artifact, describe
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, ViTConfig
@@ -51,6 +52,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one head": {"num_heads": 1},
     "one class": {"num_classes": 1},
     "equal widths": {"mlp_dim": 12, "num_classes": 12},
+    **FAMILIES,
 }
 
 

@@ -1,22 +1,41 @@
 """Which weights of a ViT can be multiplied into others, so that fewer operators are left to run?
 
-Each norm ends in a scale and a bias that a product follows: (n * s + b) @ W + c = n @ (s[:, None] * W) + (b @ W + c).
+A norm ends in a scale and a bias that a product follows: (n * s + b) @ W + c = n @ (s[:, None] * W) + (b @ W + c).
 In a post-norm block the norm's output also goes into the next residual sum, so there only the bias moves: into the
-products and, for the sum, into the bias of the half's last projection. Computed in float64, rounded once.
+products and, for the sum, into the bias of the half's last projection. A layer scale follows a product:
+(x @ W + c) * g = x @ (W * g) + c * g. Of attention's normalized keys n * s + b the scale is as good on the queries, and
+the bias adds one number to all scores of a query, which softmax does not see; what dynamic tanh multiplies queries and
+keys by is as good in their projections. Computed in float64, rounded once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, ViTConfig
+from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.reference import BAND_WIDTH, sigmoid
-from vit_deploy.weights import Float32
+from vit_deploy.weights import Float32, weight_specs
+
+ROLES = ("query", "key", "value")
+
+
+def fold_layer_scales(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint of the same function without layer scales; the one given where it has none."""
+    if not checkpoint.config.layer_scale:
+        return checkpoint
+    weights = dict(checkpoint.weights)
+    for index in range(checkpoint.config.num_layers):
+        for number, projection in ((1, "attention.out"), (2, "ffn.down")):
+            gamma = weights.pop(f"block_{index}.scale{number}.gamma").astype(np.float64)
+            for part in ("kernel", "bias"):
+                name = f"block_{index}.{projection}.{part}"
+                weights[name] = (weights[name] * gamma).astype(np.float32)
+    return dataclasses.replace(checkpoint, config=checkpoint.config.replace(layer_scale=False), weights=weights)
 
 
 def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
@@ -26,22 +45,16 @@ def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
     """
     config, weights = _with_scales(checkpoint.config.replace(qkv_bias=True), dict(checkpoint.weights))
     for index in range(config.num_layers):
-        for role in ("query", "key", "value"):
+        for role in ROLES:
             weights.setdefault(f"block_{index}.attention.{role}.bias", np.zeros(config.embed_dim, np.float32))
-    up = ("up",) if config.ffn_type is FFNType.MLP else ("gate", "up")
-    attention_in = tuple(f"attention.{role}" for role in ("query", "key", "value"))
-    ffn_in = tuple(f"ffn.{role}" for role in up)
     for index in range(config.num_layers):
-        block, following = f"block_{index}", f"block_{index + 1}"
-        if config.normalization_position is NormalizationPosition.PRE:
-            _fold(weights, f"{block}.norm1", [f"{block}.{each}" for each in attention_in])
-            _fold(weights, f"{block}.norm2", [f"{block}.{each}" for each in ffn_in])
-        else:
-            _fold_bias(weights, f"{block}.norm1", [f"{block}.{each}" for each in ffn_in], f"{block}.ffn.down")
-            if index + 1 < config.num_layers:
-                into = [f"{following}.{each}" for each in attention_in]
-                _fold_bias(weights, f"{block}.norm2", into, f"{following}.attention.out")
-    return Checkpoint(config, weights, checkpoint.preprocess, checkpoint.labels, checkpoint.provenance)
+        if config.qk_norm:
+            _fold_keys(weights, f"block_{index}.attention")
+            _fold_alphas(weights, f"block_{index}.attention")
+        _fold_block(weights, config, index)
+    for norm, into in _after_blocks(config):
+        _fold(weights, norm, into)
+    return dataclasses.replace(checkpoint, config=config, weights=weights)
 
 
 def fold_preprocessing(checkpoint: Checkpoint) -> Checkpoint:
@@ -56,16 +69,63 @@ def fold_preprocessing(checkpoint: Checkpoint) -> Checkpoint:
     }
     channels = checkpoint.preprocess.channels
     as_they_are = dataclasses.replace(checkpoint.preprocess, mean=(0.0,) * channels, std=(1 / 255,) * channels)
-    return Checkpoint(checkpoint.config, weights, as_they_are, checkpoint.labels, checkpoint.provenance)
+    return dataclasses.replace(checkpoint, weights=weights, preprocess=as_they_are)
 
 
 def _with_scales(config: ViTConfig, weights: dict[str, Float32]) -> tuple[ViTConfig, dict[str, Float32]]:
     if config.normalization_type is not NormalizationType.BAND_RMS:
         return config, weights
+    config = config.replace(normalization_type=NormalizationType.RMS_NORM)
+    specs = weight_specs(config)
     for name in [name for name in weights if name.endswith(".band")]:
         scale = 1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights.pop(name).astype(np.float64))
-        weights[name.removesuffix("band") + "scale"] = np.full(config.embed_dim, scale, np.float32)
-    return config.replace(normalization_type=NormalizationType.RMS_NORM), weights
+        renamed = name.removesuffix("band") + "scale"
+        weights[renamed] = np.full(specs[renamed].shape, scale, np.float32)
+    return config, weights
+
+
+def _fold_block(weights: dict[str, Float32], config: ViTConfig, index: int) -> None:
+    block, following = f"block_{index}", f"block_{index + 1}"
+    up = ("up",) if config.ffn_type is FFNType.MLP else ("gate", "up")
+    ffn_in = [f"{block}.ffn.{role}" for role in up]
+    if config.normalization_position is NormalizationPosition.PRE:
+        _fold(weights, f"{block}.norm1", [f"{block}.attention.{role}" for role in ROLES])
+        _fold(weights, f"{block}.norm2", ffn_in)
+    else:
+        _fold_bias(weights, f"{block}.norm1", ffn_in, f"{block}.ffn.down")
+        if index + 1 < config.num_layers:
+            into = [f"{following}.attention.{role}" for role in ROLES]
+            _fold_bias(weights, f"{block}.norm2", into, f"{following}.attention.out")
+
+
+def _after_blocks(config: ViTConfig) -> Iterator[tuple[str, list[str]]]:
+    """The norms behind the blocks that nothing but projections read."""
+    if config.effective_pooling is Pooling.MAP:
+        yield "map_pool.norm", ["map_pool.ffn.up"]
+        if not config.norm_after_pooling:
+            yield "norm", ["map_pool.attention.key", "map_pool.attention.value"]
+    if config.norm_after_pooling and (config.pre_logits_dim or config.include_top):
+        yield "norm", ["pre_logits" if config.pre_logits_dim else "head"]
+
+
+def _fold_keys(weights: dict[str, Float32], attention: str) -> None:
+    scale = weights[f"{attention}.key_norm.scale"]
+    for part in ("scale", "bias"):
+        name = f"{attention}.query_norm.{part}"
+        if name in weights:
+            weights[name] = (weights[name].astype(np.float64) * scale).astype(np.float32)
+    weights[f"{attention}.key_norm.scale"] = np.ones_like(scale)
+    if f"{attention}.key_norm.bias" in weights:
+        weights[f"{attention}.key_norm.bias"] = np.zeros_like(scale)
+
+
+def _fold_alphas(weights: dict[str, Float32], attention: str) -> None:
+    for role in ("query", "key"):
+        alpha = weights.get(f"{attention}.{role}_norm.alpha")
+        if alpha is not None:
+            for name in (f"{attention}.{role}.kernel", f"{attention}.{role}.bias"):
+                weights[name] = (weights[name] * alpha.astype(np.float64)).astype(np.float32)
+            weights[f"{attention}.{role}_norm.alpha"] = np.ones_like(alpha)
 
 
 def _fold(weights: dict[str, Float32], norm: str, into: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.folding import fold_layer_scales
 from vit_deploy.exporters.onnx_class_token import class_token_alone
 from vit_deploy.exporters.onnx_fold import drop_identities, fold_constants
 from vit_deploy.exporters.onnx_rows import products_with_bias, tokens_as_rows
@@ -39,11 +40,14 @@ class OnnxExporter:
     def write(self, checkpoint: Checkpoint, artifact: Artifact, options: ExportOptions) -> None:
         """Write the file with the weights by their canonical names and the artifact's essentials as metadata.
 
+        Layer scales are multiplied into the projections before them.
+
         Raises:
             ExportError: tf2onnx cannot express the model, or the result is not valid.
             EngineError: TensorFlow or tf2onnx failed.
             OSError: the disk is full.
         """
+        checkpoint = fold_layer_scales(checkpoint)
         model = traced_structure(checkpoint, options.input_spec(checkpoint.config))
         rewrite_structure(model, checkpoint.config, options)
         model.producer_name, model.producer_version = PRODUCER, vit_deploy.__version__

@@ -50,7 +50,7 @@ def tokens_as_rows(graph: ir.Graph, config: ViTConfig) -> set[ir.Value]:
             node.replace_input_with(1, shape_constant(graph, (-1, config.embed_dim)))
             rows.update(node.outputs)
         elif any(value in rows for value in node.inputs):
-            if _is_tokenwise(node) and all(value in rows or value in fixed for value in node.inputs):
+            if is_tokenwise(node) and all(value in rows or value in fixed for value in node.inputs):
                 rows.update(node.outputs)
             elif node.op_type in SEQUENCE_READERS:
                 _take_sequence(graph, node, rows, config)
@@ -78,7 +78,8 @@ def products_with_bias(graph: ir.Graph) -> None:
         graph.remove([following, node], safe=True)
 
 
-def _is_tokenwise(node: ir.Node) -> bool:
+def is_tokenwise(node: ir.Node) -> bool:
+    """Whether an operator works on each token alone, given constants or weights for its other inputs."""
     if node.op_type == "ReduceMean":
         axes = constant(node.inputs[1])
         return axes is not None and axes.tolist() == [-1]

@@ -10,6 +10,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors
+from vit_deploy.exporters.folding import fold_layer_scales
 from vit_deploy.exporters.function_names import renumber_functions
 from vit_deploy.exporters.tracing import TracedViT
 from vit_deploy.quiet import quiet_stderr
@@ -26,10 +27,13 @@ class SavedModelExporter:
     def write(self, checkpoint: Checkpoint, artifact: Artifact, options: ExportOptions) -> None:
         """Write the folder, with the artifact's essentials as one JSON object in `assets/vit_deploy.json`.
 
+        Layer scales are multiplied into the projections before them.
+
         Raises:
             EngineError: TensorFlow refused to trace or to save.
             OSError: the disk is full.
         """
+        checkpoint = fold_layer_scales(checkpoint)
         with explained_tensorflow_errors("writing the SavedModel"), quiet_stderr():
             traced = TracedViT(checkpoint, options.input_spec(checkpoint.config))
             module = tf.Module(name="vit")

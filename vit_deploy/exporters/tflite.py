@@ -24,7 +24,7 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors, raise_full_disk
-from vit_deploy.exporters.folding import fold_norms, fold_preprocessing
+from vit_deploy.exporters.folding import fold_layer_scales, fold_norms, fold_preprocessing
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, Content, write_model
 from vit_deploy.exporters.tflite_metadata import packed_labels, standard_metadata
 from vit_deploy.exporters.tflite_pixels import dequantized_pixels
@@ -34,6 +34,7 @@ from vit_deploy.tflite_file import CUSTOM, OWN_ENTRY, STANDARD_ENTRY, Table, buf
 
 STEP = 2.0**-12  # between the values of two stand-ins, which lie from 1 to 2
 CONV_2D, FULLY_CONNECTED = 3, 9  # of BuiltinOperator
+PROBE_KERNEL = "map_pool.attention.query.kernel"  # of a product that does not depend on the images: it is folded away
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class TFLiteExporter:
         """
         if options.batch is None:
             options = dataclasses.replace(options, batch=1)
-        checkpoint = fold_norms(checkpoint)
+        checkpoint = fold_norms(fold_layer_scales(checkpoint))
         if options.include_preprocessing:
             checkpoint = fold_preprocessing(checkpoint)
         stand_ins = _stand_ins(checkpoint)
@@ -89,7 +90,7 @@ class TFLiteExporter:
 
 def _stand_ins(checkpoint: Checkpoint) -> dict[np.float32, StandIn]:
     """A value for each kernel; the query's may have attention's scale folded into it."""
-    kernels = [name for name in checkpoint.weights if name.endswith(".kernel")]
+    kernels = [name for name in checkpoint.weights if name.endswith(".kernel") and name != PROBE_KERNEL]
     scale = np.float32(1 / math.sqrt(checkpoint.config.head_dim))
     found: dict[np.float32, StandIn] = {}
     for index, name in enumerate(kernels):

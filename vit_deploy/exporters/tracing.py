@@ -39,8 +39,9 @@ class TracedViT:
         keras.config.disable_flash_attention()
         with keras.name_scope(""):
             self._model = ViT.from_structure(checkpoint.config, dtype="float32")
-        for projection in _projections(self._model):
-            projection.by_rows = by_rows
+        for layer in self._model._flatten_layers():
+            if isinstance(layer, Projection):
+                layer.by_rows = by_rows
         self._preprocess = checkpoint.preprocess
         self.config = checkpoint.config
         self.spec = spec
@@ -73,11 +74,6 @@ class TracedViT:
             training=False,
         )
         return outputs
-
-
-def _projections(model: ViT) -> list[Projection]:
-    halves = [half for block in model.transformer_layers for half in (block.attention, block.ffn)]
-    return [layer for half in halves for layer in vars(half).values() if isinstance(layer, Projection)]
 
 
 def _canonical(variables: Mapping[str, Any], wanted: Any) -> str:
