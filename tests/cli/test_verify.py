@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 from test_export import damage
 
 import vit_deploy
 from vit_deploy.artifact import read_artifact, write_manifest
+from vit_deploy.golden import natural_pixels
 from vit_deploy.plugins import Plugin
 from vit_deploy.runtimes import RUNTIMES
 
@@ -86,3 +89,73 @@ def test_a_model_saved_in_mixed_precision_is_proven_in_float32(run, tmp_path):
     model.save(tmp_path / "mixed.keras")
     result = run("verify", tmp_path / "mixed.keras")
     assert result.code == 0, result.err
+
+
+def test_reports_are_written_and_not_overwritten_without_force(run, bundles, tmp_path):
+    files = ("--junit", tmp_path / "verify.xml", "--markdown", tmp_path / "verify.md")
+    assert run("verify", bundles["onnx"], "--quick", *files).code == 0
+    root = ElementTree.parse(tmp_path / "verify.xml").getroot()
+    assert root.tag == "testsuites" and root.get("failures") == "0"
+    assert (tmp_path / "verify.md").read_text(encoding="utf-8").startswith("### vit-deploy verify: 1 of 1")
+    refused = run("verify", bundles["onnx"], "--quick", *files)
+    assert refused.code == 2 and "already there" in refused.err and "verify.xml" in refused.err
+    assert run("verify", bundles["onnx"], "--quick", *files, "--force").code == 0
+
+
+def test_github_gets_annotations_on_stderr_and_the_summary_of_the_job(run, bundles, tmp_path, monkeypatch):
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n", encoding="utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    result = run("verify", bundles["onnx"], "--quick", "--github", "--json")
+    assert result.document["ok"] and "::notice title=" in result.err
+    assert summary.read_text(encoding="utf-8").startswith("before\n### vit-deploy verify: 1 of 1")
+
+
+def test_a_stricter_tolerance_fails_and_is_shown_beside_its_figure(run, bundles):
+    result = run("verify", bundles["onnx"], "--tolerance", "max_abs=1e-12", "--tolerance", "kl=0.5", "--json")
+    [record] = result.document["results"]
+    assert result.code == 1 and record["tolerance"] == {"max_abs": 1e-12, "kl": 0.5}
+    shown = run("verify", bundles["onnx"], "--tolerance", "max_abs=1e-12")
+    assert shown.code == 1 and "1.0e-12" in shown.out and "DIFFERENT" in shown.out
+
+
+def test_a_table_in_pyproject_counts_where_it_is(run, bundles, tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text("[tool.vit-deploy.verify]\nmax_abs = 1e-12\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert run("verify", bundles["onnx"], "--quick").code == 1
+    assert run("verify", bundles["onnx"], "--quick", "--tolerance", "max_abs=1e-3").code == 0
+    (tmp_path / "pyproject.toml").write_text("[tool.vit-deploy.verify]\nmaxabs = 1e-12\n", encoding="utf-8")
+    refused = run("verify", bundles["onnx"], "--quick")
+    assert refused.code == 2 and "no such metric: maxabs" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--images", "."], "--images needs --against"),
+        (["--tolerance", "1e-4"], "--tolerance is '1e-4'"),
+        (["--tolerance", "max_abs=none"], "no metric of fp32 is held"),
+        (["--threads", "0"], "--threads is '0'"),
+        (["--against", "no-such.keras"], "no-such.keras"),
+        (["--provider", "cuda"], "no CUDAExecutionProvider"),
+    ],
+)
+def test_options_that_cannot_be_are_exit_2(run, bundles, arguments, said):
+    result = run("verify", bundles["onnx"], *arguments)
+    assert result.code == 2 and said in result.err and "Traceback" not in result.err
+
+
+def test_image_files_are_compared_with_the_checkpoint(run, bundles, keras_file, tmp_path):
+    for index, pixels in enumerate(natural_pixels(3, 30, 50, 3, seed=2)):
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    result = run("verify", bundles["onnx"], bundles["tflite"], "--against", keras_file, "--images", tmp_path, "--json")
+    assert result.code == 0, result.err
+    for record in result.document["results"]:
+        assert record["ok"] and {"repeated run", "preprocessing"} < {check["name"] for check in record["checks"]}
+
+
+def test_all_checks_are_in_the_document_unless_the_golden_images_are_enough(run, bundles):
+    [record] = run("verify", bundles["onnx"], "--threads", "1,2", "--json").document["results"]
+    names = [check["name"] for check in record["checks"]]
+    assert names[0] == "repeated run" and names[-2:] == ["1 thread", "2 threads"] and len(names) == 12
+    assert run("verify", bundles["onnx"], "--quick", "--json").document["results"][0]["checks"] == []
