@@ -12,11 +12,12 @@ _LAZY = {
     "create_vision_transformer": "vit_deploy.model.vit",
     "export": "vit_deploy.api",
     "load": "vit_deploy.model.vit",
+    "quantize": "vit_deploy.api",
     "session": "vit_deploy.api",
     "verify": "vit_deploy.api",
 }
 
-__all__ = ["ViT", "__version__", "create_vision_transformer", "export", "load", "session", "verify"]
+__all__ = ["ViT", "__version__", "create_vision_transformer", "export", "load", "quantize", "session", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,13 +6,17 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vit_deploy.artifact import Artifact, read_artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.parity import Verification
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
+
+if TYPE_CHECKING:
+    from vit_deploy.quantizers import QuantizeOptions
+    from vit_deploy.quantizers.stage import Made
 
 FORMATS = ("savedmodel", "onnx", "tflite")
 
@@ -37,6 +41,7 @@ def export(
     opset: int | None = None,
     layout: str = "nhwc",
     include_preprocessing: bool = False,
+    calibrate: str | Path | None = None,
     force: bool = False,
 ) -> list[Artifact]:
     """Write a model as `directory/<format>-<precision>/`, each proven before it is published.
@@ -50,6 +55,7 @@ def export(
         opset: of ONNX; None is the default.
         layout: of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is uint8 pixels, normalised inside.
+        calibrate: images to measure the ranges of activations on, a folder or an `.npz`; None for the samples.
         force: replace bundles that are there.
 
     Returns:
@@ -58,21 +64,62 @@ def export(
     Raises:
         ExportError: an artifact failed its proof and is not published; its siblings are.
         CheckpointError: a model that is not a ViT, or not one under a new head.
-        ConfigError, MissingEngineError, EngineError, OutputError: as `exporters.stage.plan` and `.export`.
+        ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.export`.
     """
-    from vit_deploy.exporters import stage
+    from vit_deploy.exporters.stage import plan
+    from vit_deploy.quantizers import stage
 
-    jobs, _ = stage.plan(
+    jobs, _ = plan(
         formats, precisions, batch=batch, opset=opset, layout=layout, include_preprocessing=include_preprocessing
     )
-    results = stage.export(as_checkpoint(model), Path(directory), jobs, force=force)
-    if failed := [each for each in results if not each.parity.ok]:
+    made = stage.export(as_checkpoint(model), Path(directory), jobs, _options(calibrate), force=force)
+    return _published(made)
+
+
+def quantize(
+    bundle: str | Path | Artifact,
+    directory: str | Path,
+    *,
+    precisions: Sequence[str],
+    calibrate: str | Path | None = None,
+    force: bool = False,
+) -> list[Artifact]:
+    """Make `directory/<format>-<precision>/` from an fp32 bundle, each proven before it is published.
+
+    Args:
+        bundle: its folder, or what `export` returned.
+        directory: where the bundles go.
+        precisions: of those that its format has.
+        calibrate: images to measure the ranges of activations on, a folder or an `.npz`; None for the samples.
+        force: replace bundles that are there.
+
+    Returns:
+        The published bundles.
+
+    Raises:
+        ExportError: an artifact failed its proof and is not published; its siblings are.
+        ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.quantize`.
+    """
+    from vit_deploy.quantizers import stage
+
+    source = bundle if isinstance(bundle, Artifact) else read_artifact(Path(bundle))
+    return _published(stage.quantize(source, Path(directory), precisions, _options(calibrate), force=force))
+
+
+def _options(calibrate: str | Path | None) -> QuantizeOptions:
+    from vit_deploy.quantizers import QuantizeOptions
+
+    return QuantizeOptions(calibrate=None if calibrate is None else Path(calibrate), measure_speed=False)
+
+
+def _published(made: Made) -> list[Artifact]:
+    if failed := [each for each in made.results if not each.parity.ok]:
         reasons = "; ".join(f"{each.artifact.name}: {', '.join(each.parity.failures)}" for each in failed)
         raise ExportError(
             f"not published, for it failed its proof: {reasons}",
             fix="look at it with vit-deploy export --keep-failed",
         )
-    return [each.artifact for each in results]
+    return [each.artifact for each in made.results]
 
 
 def as_checkpoint(model: Model) -> Checkpoint:

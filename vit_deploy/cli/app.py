@@ -13,6 +13,8 @@ from vit_deploy.cli.convert import convert
 from vit_deploy.cli.doctor import doctor
 from vit_deploy.cli.export import export
 from vit_deploy.cli.inspect import inspect
+from vit_deploy.cli.predict import predict
+from vit_deploy.cli.quantize import quantize
 from vit_deploy.cli.resize import resize
 from vit_deploy.cli.verify import verify
 
@@ -24,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (build, convert, resize, export, verify, bench, inspect, doctor):
+for command in (build, convert, resize, export, quantize, verify, bench, predict, inspect, doctor):
     app.command()(command)
 
 

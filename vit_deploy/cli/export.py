@@ -7,7 +7,36 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Force, ImageSize, Json, Like, NumClasses, PatchSize, Quiet, Seed, Verbose, parse_size
+from vit_deploy.cli.options import (
+    ActivationName,
+    ConfigFile,
+    Epsilon,
+    Force,
+    ImageSize,
+    Json,
+    Like,
+    NumClasses,
+    NumHeads,
+    PatchSize,
+    Quiet,
+    Seed,
+    Verbose,
+    parse_size,
+    stated_fields,
+)
+from vit_deploy.cli.quantizing import (
+    BiasCorrection,
+    Calibrate,
+    Clip,
+    Data,
+    KeepFloat,
+    MaxDrop,
+    MinCosine,
+    Percentile,
+    ShowSensitivity,
+    Smoothing,
+    Speed,
+)
 
 FORMATS = ("savedmodel", "onnx", "tflite")
 
@@ -23,10 +52,21 @@ def export(
     ] = None,
     format: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", help="onnx, tflite or savedmodel; repeat for more.", show_default="all three"),
+        typer.Option(
+            "--format",
+            "-f",
+            help="onnx, tflite or savedmodel; repeat for more.",
+            show_default="all that have the precisions",
+        ),
     ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option("--precision", "-p", help="fp32; repeat for more.", show_default="fp32")
+        list[str] | None,
+        typer.Option(
+            "--precision",
+            "-p",
+            help="fp32, fp16, int8, int8-static, int4; TFLite also int8-full, int16x8. Repeat for more.",
+            show_default="fp32",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -37,6 +77,10 @@ def export(
     like: Like = None,
     num_classes: NumClasses = None,
     seed: Seed = None,
+    config: ConfigFile = None,
+    num_heads: NumHeads = None,
+    epsilon: Epsilon = None,
+    activation: ActivationName = None,
     batch: Annotated[
         str | None,
         typer.Option(metavar="N|dynamic", help="Images a call.", show_default="dynamic; TFLite 1"),
@@ -46,6 +90,17 @@ def export(
     include_preprocessing: Annotated[
         bool, typer.Option("--include-preprocessing", help="The input becomes uint8 pixels, normalised inside.")
     ] = False,
+    calibrate: Calibrate = None,
+    clipping: Clip = None,
+    percentile: Percentile = None,
+    smoothing: Smoothing = None,
+    bias_correction: BiasCorrection = None,
+    keep_float: KeepFloat = None,
+    max_drop: MaxDrop = None,
+    min_cosine: MinCosine = None,
+    data: Data = None,
+    sensitivity: ShowSensitivity = False,
+    speed: Speed = True,
     force: Force = False,
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")
@@ -55,24 +110,41 @@ def export(
     quiet: Quiet = False,
 ) -> int:
     """Write a model as SavedModel, ONNX and TFLite, and prove each before it is published."""
-    from vit_deploy import report
     from vit_deploy.cli.output import Output
-    from vit_deploy.exporters.stage import DYNAMIC, plan, targets, to_json
-    from vit_deploy.exporters.stage import export as run
-    from vit_deploy.report import megabytes
+    from vit_deploy.cli.quantizing import finish, quantize_options
+    from vit_deploy.exporters.stage import DYNAMIC, PRECISIONS, plan, targets
+    from vit_deploy.quantizers.stage import check
+    from vit_deploy.quantizers.stage import export as run
     from vit_deploy.staging import check_targets
     from vit_deploy.targets import load_source
 
     if batch is not None and batch != DYNAMIC and not (batch.isascii() and batch.isdigit()):
         raise typer.BadParameter(f"--batch is {batch!r}; expected a number or dynamic")
+    precisions = precision or ["fp32"]
+    able = [name for name in FORMATS if set(precisions) & set(PRECISIONS[name])]
     jobs, skipped = plan(
-        format or FORMATS,
-        precision or ("fp32",),
+        format or able or FORMATS,
+        precisions,
         batch=batch,
         opset=opset,
         layout=layout,
         include_preprocessing=include_preprocessing,
     )
+    options = quantize_options(
+        calibrate=calibrate,
+        seed=seed,
+        clipping=clipping,
+        percentile=percentile,
+        smoothing=smoothing,
+        bias_correction=bias_correction,
+        keep_float=keep_float,
+        max_drop=max_drop,
+        min_cosine=min_cosine,
+        data=data,
+        sensitivity=sensitivity,
+        speed=speed,
+    )
+    check([job.format for job in jobs], [job.precision for job in jobs])
     overrides: dict[str, object] = {}
     if image_size is not None:
         overrides["image_size"] = parse_size(image_size, "--image-size")
@@ -85,32 +157,11 @@ def export(
     out = Output("export", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress("loading the model")
-        loaded = load_source(source, overrides, seed, like)
+        stated = stated_fields(config, num_heads, epsilon, activation)
+        loaded = load_source(source, overrides, seed, like, stated)
         height, width = loaded.checkpoint.config.image_size
         directory = output or Path("artifacts") / f"{loaded.name}-{height}x{width}"
-        results = run(loaded.checkpoint, directory, jobs, force=force, keep_failed=keep_failed, progress=progress)
+        made = run(loaded.checkpoint, directory, jobs, options, force=force, keep_failed=keep_failed, progress=progress)
     if loaded.note:
         out.note(loaded.note)
-    for result in results:
-        for reason in result.parity.failures:
-            where = f"published as {result.artifact.directory}" if result.published else "not published"
-            out.note(f"{result.artifact.name} failed its proof and is {where}: {reason}")
-    rows = [
-        (
-            str(result.artifact.directory),
-            megabytes(result.bytes),
-            f"{result.seconds:.1f}",
-            f"{result.verify_seconds:.1f}",
-            *report.judged(result.parity),
-            result.parity.verdict if result.parity.ok else result.parity.verdict.upper(),
-        )
-        for result in results
-    ]
-    figure = report.judged_column([result.parity for result in results])
-    return out.finish(
-        [to_json(result) for result in results],
-        ok=all(result.parity.ok for result in results),
-        skipped=skipped,
-        columns=("artifact", "size", "made in s", "proven in s", figure, "tolerance", "verdict"),
-        rows=rows,
-    )
+    return finish(out, made, skipped)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy import cost
 from vit_deploy.artifact import Artifact
 from vit_deploy.bench import Case, Plan, bench
 from vit_deploy.calibration import Calibration
+from vit_deploy.config import ViTConfig
 from vit_deploy.exporters.stage import Progress
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.answers import answers, cosines
@@ -20,6 +22,8 @@ from vit_deploy.quantizers.labelled import read_labelled
 from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
 
 PLAN = Plan(seconds=1.0, rounds=5)
+WORK_FLOP = 1.5e11  # that comparing the answers of one artifact may take: a second or two
+FEWEST = 8  # images that are compared all the same
 SLOWER = 1.03  # times fp32's latency, from which a precision is called slower: below, it is noise
 
 
@@ -86,7 +90,7 @@ def compare_with_fp32(
         DataError: labelled images that cannot be used.
     """
     compared = [source, *artifacts]
-    pixels, labels = images.images, None
+    pixels, labels = images.images[: _affordable(source.config)], None
     if options.data is not None:
         pixels, labels = read_labelled(options.data, source)
     latencies = [None] * len(compared) if not options.measure_speed else _latencies(compared, progress)
@@ -124,6 +128,10 @@ def verdicts(facts: dict[str, Facts]) -> list[str]:
                 f"{each.fp32_latency_ms:.2f} ms; the fastest here is {fastest}"
             )
     return said
+
+
+def _affordable(config: ViTConfig) -> int:
+    return max(FEWEST, int(WORK_FLOP / (2 * cost.macs(config))))
 
 
 def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> list[float | None]:

@@ -134,7 +134,8 @@ def _fp32(
     plain = dataclasses.replace(job, precision=FP32)
     with staged_folder(directory / plain.name, force=True) as stage:
         stage.divert(None)
-        (made,) = exporting.export(checkpoint, stage.folder, [plain], keep_failed=True, progress=progress)
+        below = stage.folder / FP32  # the folder itself is locked as long as it is worked in
+        (made,) = exporting.export(checkpoint, below, [plain], keep_failed=True, progress=progress)
         yield made
 
 

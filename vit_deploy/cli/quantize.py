@@ -1,0 +1,88 @@
+"""`vit-deploy quantize`: from a proven fp32 bundle to smaller and faster ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vit_deploy.cli.options import Force, Json, Quiet, Verbose
+from vit_deploy.cli.quantizing import (
+    BiasCorrection,
+    Calibrate,
+    Clip,
+    Data,
+    KeepFloat,
+    MaxDrop,
+    MinCosine,
+    Percentile,
+    ShowSensitivity,
+    Smoothing,
+    Speed,
+)
+
+
+def quantize(
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="An fp32 bundle made by export.", show_default=False)
+    ],
+    precision: Annotated[
+        list[str],
+        typer.Option(
+            "--precision",
+            "-p",
+            help="fp16, int8, int8-static, int4; TFLite also int8-full, int16x8. Repeat for more.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundles go.", show_default=False)
+    ],
+    calibrate: Calibrate = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="By which images are chosen.", show_default="0")
+    ] = None,
+    clipping: Clip = None,
+    percentile: Percentile = None,
+    smoothing: Smoothing = None,
+    bias_correction: BiasCorrection = None,
+    keep_float: KeepFloat = None,
+    max_drop: MaxDrop = None,
+    min_cosine: MinCosine = None,
+    data: Data = None,
+    sensitivity: ShowSensitivity = False,
+    speed: Speed = True,
+    force: Force = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Quantize an fp32 bundle, prove what comes out, and compare size, speed and accuracy with fp32."""
+    from vit_deploy.artifact import read_artifact
+    from vit_deploy.cli.output import Output
+    from vit_deploy.cli.quantizing import finish, quantize_options
+    from vit_deploy.quantizers.stage import quantize as run
+
+    options = quantize_options(
+        calibrate=calibrate,
+        seed=seed,
+        clipping=clipping,
+        percentile=percentile,
+        smoothing=smoothing,
+        bias_correction=bias_correction,
+        keep_float=keep_float,
+        max_drop=max_drop,
+        min_cosine=min_cosine,
+        data=data,
+        sensitivity=sensitivity,
+        speed=speed,
+    )
+    out = Output("quantize", as_json=json, quiet=quiet)
+    with out.progress() as progress:
+        source = read_artifact(artifact)
+        made = run(source, output, precision, options, force=force, keep_failed=keep_failed, progress=progress)
+    return finish(out, made, [])

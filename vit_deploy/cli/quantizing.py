@@ -1,0 +1,236 @@
+"""Which options say how a model is quantized, and how are its size, speed and accuracy shown beside fp32?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
+    from collections.abc import Sequence
+
+    from vit_deploy.cli.output import Output
+    from vit_deploy.exporters.stage import Exported
+    from vit_deploy.quantizers import QuantizeOptions
+    from vit_deploy.quantizers.facts import Facts
+    from vit_deploy.quantizers.stage import Made
+
+SHOWN = 10  # layers of a sensitivity table on a terminal
+
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibrate",
+        metavar="DIR|FILE.npz",
+        help="Images to measure the ranges of activations on.",
+        show_default="bundled sample images",
+    ),
+]
+Clip = Annotated[
+    str | None,
+    typer.Option(
+        "--clipping",
+        metavar="min-max|percentile|mse",
+        help="How a calibrated range follows from what was seen.",
+        show_default="the recipe's",
+    ),
+]
+Percentile = Annotated[
+    float | None, typer.Option("--percentile", help="Of values inside the range, with --clipping percentile.")
+]
+Smoothing = Annotated[
+    float | None,
+    typer.Option(
+        "--smoothing",
+        metavar="ALPHA",
+        help="Migrate outliers from activations into weights, 0 (not) to 1.",
+        show_default="the recipe's",
+    ),
+]
+BiasCorrection = Annotated[
+    bool | None,
+    typer.Option(
+        "--bias-correction/--no-bias-correction",
+        help="Let biases make up for the mean error of their layers.",
+        show_default="the recipe's",
+    ),
+]
+KeepFloat = Annotated[
+    list[str] | None,
+    typer.Option("--keep-float", metavar="LAYER", help="A layer that stays in float, as block_3.ffn.down; repeat."),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop", metavar="POINTS", help="Keep the fewest layers in float that lose no more of top-1 on --data."
+    ),
+]
+MinCosine = Annotated[
+    float | None,
+    typer.Option("--min-cosine", help="Keep the fewest layers in float that bring every cosine with fp32 to this."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR|FILE.npz", help="Labelled images: a folder a class, or images and labels."),
+]
+ShowSensitivity = Annotated[
+    bool, typer.Option("--sensitivity", help="Measure and show what quantizing each layer alone costs.")
+]
+Speed = Annotated[bool, typer.Option("--speed/--no-speed", help="Time what is made in turns with fp32.")]
+
+
+def quantize_options(
+    *,
+    calibrate: Path | None,
+    seed: int | None,
+    clipping: str | None,
+    percentile: float | None,
+    smoothing: float | None,
+    bias_correction: bool | None,
+    keep_float: Sequence[str] | None,
+    max_drop: float | None,
+    min_cosine: float | None,
+    data: Path | None,
+    sensitivity: bool,
+    speed: bool,
+) -> QuantizeOptions:
+    """What the options above say together.
+
+    Raises:
+        ConfigError: values that cannot be.
+        typer.BadParameter: no such way of clipping.
+    """
+    from vit_deploy.quantizers import QuantizeOptions
+    from vit_deploy.quantizers.recipes import Clipping
+
+    if clipping is not None and clipping not in list(Clipping):
+        raise typer.BadParameter(f"--clipping is {clipping!r}; expected one of {', '.join(Clipping)}")
+    return QuantizeOptions(
+        calibrate=calibrate,
+        seed=seed or 0,
+        clipping=None if clipping is None else Clipping(clipping),
+        percentile=percentile,
+        smoothing=smoothing,
+        bias_correction=bias_correction,
+        keep_float=tuple(keep_float or ()),
+        max_drop=max_drop,
+        min_cosine=min_cosine,
+        data=data,
+        sensitivity=sensitivity,
+        measure_speed=speed,
+    )
+
+
+def finish(out: Output, made: Made, skipped: Sequence[str]) -> int:
+    """Print what became of each artifact, and the facts to choose by; gives the exit code."""
+    from vit_deploy import report
+    from vit_deploy.quantizers.facts import verdicts
+
+    for note in made.notes:
+        out.note(note)
+    for result in made.results:
+        for reason in result.parity.failures:
+            where = f"published as {result.artifact.directory}" if result.published else "not published"
+            out.note(f"{result.artifact.name} failed its proof and is {where}: {reason}")
+    if not out.as_json:
+        _show_sensitivities(out, made)
+    figure = report.judged_column([result.parity for result in made.results])
+    rows = [_row(result) for result in made.results]
+    columns: tuple[str, ...] = ("artifact", "size", "made in s", "proven in s", figure, "tolerance", "verdict")
+    if made.facts and not out.as_json:
+        out.table("", columns, rows)
+        columns, rows = _facts_table(made.facts)
+    code = out.finish(
+        [_to_json(result, made) for result in made.results],
+        ok=all(result.parity.ok for result in made.results),
+        skipped=[*skipped, *made.skipped],
+        columns=columns,
+        rows=rows,
+    )
+    for verdict in verdicts(made.facts):
+        out.note(verdict)
+    return code
+
+
+def _row(result: Exported) -> tuple[str, ...]:
+    from vit_deploy import report
+
+    return (
+        str(result.artifact.directory),
+        report.megabytes(result.bytes),
+        f"{result.seconds:.1f}",
+        f"{result.verify_seconds:.1f}",
+        *report.judged(result.parity),
+        result.parity.verdict if result.parity.ok else result.parity.verdict.upper(),
+    )
+
+
+def _to_json(result: Exported, made: Made) -> dict[str, Any]:
+    import dataclasses
+
+    from vit_deploy.exporters.stage import to_json
+    from vit_deploy.quantizers.facts import verdicts
+
+    record, name = to_json(result), result.artifact.name
+    if (facts := made.facts.get(name)) is not None:
+        record["facts"] = facts.to_dict()
+        record["notes"] = [each for each in verdicts(made.facts) if each.startswith(f"{name} ")]
+    if (table := made.sensitivities.get(name)) is not None:
+        record["sensitivity"] = [dataclasses.asdict(each) for each in table]
+        record["keep_float"] = list(result.artifact.options["recipe"].get("keep_float", []))
+    return record
+
+
+def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Size, speed and accuracy, each against fp32."""
+    labelled = any(each.top1 is not None for each in facts.values())
+    images = max(each.images for each in facts.values())
+    columns = (
+        "precision",
+        "size",
+        "of fp32",
+        "ms a call",
+        "of fp32",
+        "cosine",
+        f"top-1 as fp32 ({images} images)",
+        *(("top-1", "points lost") if labelled else ()),
+    )
+    rows = []
+    for name, each in facts.items():
+        cells = [
+            name,
+            _megabytes(each.bytes),
+            f"{each.size_ratio:.2f}",
+            "-" if each.latency_ms is None else f"{each.latency_ms:.2f}",
+            "-" if each.latency_ratio is None else f"{each.latency_ratio:.2f}",
+            f"{each.cosine:.5f}",
+            "-" if each.agreement is None else f"{each.agreement:.1%}",
+        ]
+        if labelled and each.top1 is not None and each.fp32_top1 is not None:
+            cells += [f"{each.top1:.1%}", f"{100 * (each.fp32_top1 - each.top1):.2f}"]
+        rows.append(tuple(cells))
+    return columns, rows
+
+
+def _megabytes(count: int) -> str:
+    from vit_deploy.report import megabytes
+
+    return megabytes(count)
+
+
+def _show_sensitivities(out: Output, made: Made) -> None:
+    for name, table in made.sensitivities.items():
+        kept = next(each for each in made.results if each.artifact.name == name).artifact.options["recipe"]
+        in_float = set(kept.get("keep_float", []))
+        rows = [
+            (
+                each.layer,
+                f"{each.cosine:.6f}",
+                "-" if each.agreement is None else f"{each.agreement:.1%}",
+                "float" if each.layer in in_float else "quantized",
+            )
+            for each in table[: max(SHOWN, len(in_float))]
+        ]
+        title = f"{name}: what quantizing a layer alone costs, the {len(rows)} most sensitive of {len(table)}"
+        out.table(title, ("layer", "smallest cosine", "top-1 as fp32", "is now"), rows)
