@@ -21,6 +21,7 @@ from vit_deploy.bench import Case, Latency, Plan, bench, to_json
 from vit_deploy.bench_process import CaseProcess
 from vit_deploy.bench_worker import peak_rss_mb
 from vit_deploy.config import ViTConfig
+from vit_deploy.energy import EnergyMeter
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError
 from vit_deploy.golden import Golden, write_golden
 from vit_deploy.host import read_host
@@ -72,7 +73,7 @@ def latency(samples_ns, **changes):
     facts = {
         "case": Case(Path("a"), "onnxruntime", batch=4, threads=2),
         "plan": Plan(),
-        "host": read_host(),
+        "host": dataclasses.replace(read_host(), competing=None),
         "provider": "cpu",
         "samples_ns": tuple(samples_ns),
         "load_ms": 12.5,
@@ -346,7 +347,57 @@ def test_a_figure_that_cannot_be_told_is_null_with_an_entry():
 
 def test_what_has_to_be_known_is_noted():
     assert latency([1000] * 5).notes == ()
+    assert latency([1000] * 5, file_batch=1).unsteady == ()
+    drifting = latency([1000] * 5 + [1200] * 5, round_calls=(5, 5))
+    assert "the slowest round took 20% longer than the fastest" in drifting.unsteady
+    busy = dataclasses.replace(read_host(), competing=1.5)
+    assert latency([1000] * 5, host=busy).unsteady == ("other processes kept 1.5 cores busy when it began",)
     assert "batch of 4 runs as 4 calls of 1" in latency([1000] * 5, file_batch=1).notes[0]
     assert "9 warm-up calls" in latency([1000] * 5, flat=False).notes[0]
     assert "kept working" in latency([1000] * 5, idle=False).notes[0]
     assert "may be busy" in latency([1000, 2000] * 5).notes[0]
+
+
+def test_calls_of_several_streams_overlap(make_bundle):
+    bundle = make_bundle()
+    cases = [Case(bundle, "onnxruntime", threads=1), Case(bundle, "onnxruntime", threads=1, streams=2)]
+    one, two = bench(cases, QUICK)
+    assert (len(one.samples_ns), len(two.samples_ns)) == (7, 7)
+    assert two.round_calls == (3, 2, 2)
+    assert two.throughput_per_s == pytest.approx(7 / (sum(two.round_ns) / 1e9))
+    assert "2 streams" in str(two.case)
+    assert one.bytes == (bundle / "model.onnx").stat().st_size
+    assert one.preprocess_ms > 0
+    assert 0 < one.growth_mb < 500
+
+
+def test_cores_are_shared_among_the_streams(make_bundle, monkeypatch):
+    four = dataclasses.replace(read_host(), cores=4.0)
+    monkeypatch.setattr(bench_module, "read_host", lambda: four)
+    (result,) = bench([Case(make_bundle(), "onnxruntime", streams=2)], QUICK)
+    assert result.case.threads == 2
+
+
+def test_a_ratio_is_that_of_the_medians():
+    base, slower = latency([1000, 1010] * 5, round_calls=(5, 5)), latency([1500, 1515] * 5, round_calls=(5, 5))
+    ratio, interval = slower.ratio_to(base)
+    assert ratio == pytest.approx(1.5)
+    assert interval.low <= 1.5 <= interval.high and interval.excludes(1.3)
+    assert to_json(slower, base)["ratio"] == ratio
+
+
+def test_energy_is_what_the_counters_of_the_packages_grew_by(tmp_path):
+    def put(name, **files):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for key, value in files.items():
+            (tmp_path / name / key).write_text(f"{value}\n")
+
+    put("intel-rapl:0", energy_uj=9_000_000, max_energy_range_uj=10_000_000)
+    put("intel-rapl:0:0", energy_uj=1, max_energy_range_uj=10_000_000)
+    meter = EnergyMeter(tmp_path)
+    put("intel-rapl:0", energy_uj=1_500_000)  # it went past its range and began anew
+    put("intel-rapl:0:0", energy_uj=900_000)
+    assert meter.joules() == pytest.approx(2.5)
+    assert EnergyMeter(tmp_path / "nothing").joules() is None
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("secret")
+    assert meter.joules() is None

@@ -1,8 +1,8 @@
 """What does the process do that times one case? It takes one JSON request a line, and answers each with one.
 
-    {"artifact", "runtime", "provider", "threads", "batch"}  ->  {"provider", "load_ms", "first_ms", "file_batch"}
-    {"warmup": calls or null}                                ->  {"samples_ns", "flat"}
-    {"calls", "seconds"}                                     ->  {"samples_ns", "idle", "peak_rss_mb"}
+    {"artifact", "runtime", "provider", "threads", "batch", "streams"}  ->  {"provider", "load_ms", "first_ms", …}
+    {"warmup": calls or null}                                           ->  {"samples_ns", "flat"}
+    {"calls", "seconds"}                             ->  {"samples_ns", "round_ns", "idle", "peak_rss_mb", "energy_j"}
 
 An error that the user can fix is answered with {"error": {"message", "fix"}} and ends the process; any other ends it
 with a traceback on stderr. Between two requests it sleeps, so that it does not disturb the other cases.
@@ -11,11 +11,14 @@ with a traceback on stderr. Between two requests it sleeps, so that it does not 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact, read_artifact
-from vit_deploy.errors import VitDeployError
-from vit_deploy.golden import golden_pixels, read_golden
+from vit_deploy.energy import EnergyMeter
+from vit_deploy.errors import DataError, VitDeployError
+from vit_deploy.golden import golden_pixels, natural_pixels, read_golden
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
 from vit_deploy.targets import open_artifact
 from vit_deploy.timing import measure, warm_up
@@ -33,6 +37,8 @@ from vit_deploy.timing import measure, warm_up
 IDLE_STEP_S = 0.02
 IDLE_LIMIT_S = 1.0
 IDLE_SHARE = 0.1  # of a core
+PHOTO = (480, 640)  # (height, width) of the file that preprocessing is timed on
+PHOTOS = 5
 
 Answer = Callable[[Mapping[str, Any]], None]
 Opened = tuple[Session, NDArray[Any], dict[str, Any]]
@@ -78,19 +84,25 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
     line = requests.readline()
     if not line:
         return
-    with open_case(json.loads(line)) as (session, images, facts):
-
-        def call() -> object:
-            return session.infer(images)
-
-        first = measure(call, calls=1, seconds=None)
-        answer(facts | {"provider": session.provider, "first_ms": first[0] / 1e6})
+    case = json.loads(line)
+    with contextlib.ExitStack() as stack:
+        # A model of its own for each stream: an interpreter takes one call at a time.
+        opened = [stack.enter_context(open_case(case)) for _ in range(case.get("streams", 1))]
+        calls = [_call(session, images) for session, images, _ in opened]
+        session, _, facts = opened[0]
+        first = measure(calls[0], calls=1, seconds=None)
+        usual: dict[str, Any] = {"bytes": None, "resting_rss_mb": None, "preprocess_ns": []}
+        answer(usual | facts | {"provider": session.provider, "first_ms": first[0] / 1e6})
         for line in requests:
             request = json.loads(line)
             if "warmup" in request:
-                answer(_warmed_up(call, request["warmup"]))
+                answer(_warmed_up(calls, request["warmup"]))
             else:
-                answer(_measured(call, **request))
+                answer(_measured(calls, **request))
+
+
+def _call(session: Session, images: NDArray[Any]) -> Callable[[], object]:
+    return lambda: session.infer(images)
 
 
 @contextlib.contextmanager
@@ -100,10 +112,16 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
     golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     engine = RUNTIMES.load(case["runtime"])()
+    facts = {
+        "file_batch": artifact.input.batch,
+        "bytes": artifact.model_bytes,
+        "resting_rss_mb": rss_mb(),
+        "preprocess_ns": preprocess_samples(artifact),
+    }
     start = time.perf_counter_ns()
     with engine.open(artifact, RuntimeOptions(threads=case["threads"], provider=case["provider"])) as session:
         load_ms = (time.perf_counter_ns() - start) / 1e6
-        yield session, images, {"load_ms": load_ms, "file_batch": artifact.input.batch}
+        yield session, images, facts | {"load_ms": load_ms}
 
 
 def golden_images(artifact: Artifact) -> NDArray[Any]:
@@ -113,16 +131,55 @@ def golden_images(artifact: Artifact) -> NDArray[Any]:
     return read_golden(artifact).images
 
 
-def _warmed_up(call: Callable[[], object], calls: int | None) -> dict[str, Any]:
-    samples, flat = warm_up(call) if calls is None else (measure(call, calls=calls, seconds=None), True)
+def preprocess_samples(artifact: Artifact) -> list[int]:
+    """Nanoseconds of turning a photograph-like JPEG into an input; none without Pillow or for other channels."""
+    if importlib.util.find_spec("PIL") is None or artifact.config.channels not in (1, 3):
+        return []
+    from PIL import Image
+
+    from vit_deploy.images import load_image
+
+    [picture] = natural_pixels(1, *PHOTO, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "photo.jpg"
+        Image.fromarray(picture).save(path)
+        try:
+            return measure(
+                lambda: load_image(path, artifact.preprocess, artifact.config.image_size), calls=PHOTOS, seconds=None
+            )
+        except DataError:  # a recorded resize that leads elsewhere: nothing to time
+            return []
+
+
+def _warmed_up(calls: Sequence[Callable[[], object]], count: int | None) -> dict[str, Any]:
+    samples, flat = [], True
+    for call in calls:
+        warmed = warm_up(call) if count is None else (measure(call, calls=count, seconds=None), True)
+        samples += warmed[0]
+        flat = flat and warmed[1]
     _sleep_until_idle()
     return {"samples_ns": samples, "flat": flat}
 
 
-def _measured(call: Callable[[], object], calls: int | None, seconds: float | None) -> dict[str, Any]:
-    call()  # the caches held another case's weights
-    samples = measure(call, calls=calls, seconds=seconds)
-    return {"samples_ns": samples, "idle": _sleep_until_idle(), "peak_rss_mb": peak_rss_mb()}
+def _measured(each: Sequence[Callable[[], object]], calls: int | None, seconds: float | None) -> dict[str, Any]:
+    for call in each:
+        call()  # the caches held another case's weights
+    meter, start = EnergyMeter(), time.perf_counter_ns()
+    if len(each) == 1:
+        samples = measure(each[0], calls=calls, seconds=seconds)
+    else:
+        shares = [None if calls is None else calls // len(each) + (i < calls % len(each)) for i in range(len(each))]
+        with ThreadPoolExecutor(len(each)) as pool:
+            parts = pool.map(lambda call, share: measure(call, calls=share, seconds=seconds), each, shares)
+            samples = [sample for part in parts for sample in part]
+    round_ns, energy_j = time.perf_counter_ns() - start, meter.joules()
+    return {
+        "samples_ns": samples,
+        "round_ns": round_ns,
+        "idle": _sleep_until_idle(),
+        "peak_rss_mb": peak_rss_mb(),
+        "energy_j": energy_j,
+    }
 
 
 def _sleep_until_idle() -> bool:
@@ -134,6 +191,15 @@ def _sleep_until_idle() -> bool:
         if time.process_time() - used < IDLE_SHARE * (time.perf_counter() - begun):
             return True
     return False
+
+
+def rss_mb(status: Path = Path("/proc/self/status")) -> float | None:
+    """The memory this process holds now, in 10^6 bytes; None where it cannot be told."""
+    with contextlib.suppress(OSError):
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return None
 
 
 def peak_rss_mb(status: Path = Path("/proc/self/status")) -> float | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 ROOT = Path("/")
+COMPETING_S = 0.1
 UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as a number near 2^63
 
 
@@ -26,6 +28,9 @@ class Host:
         python: version.
         load_1m: processes that were running or waiting over the last minute; None where it cannot be told.
         governor: of the CPU frequency; None where it cannot be told.
+        cpu_mhz: the mean over the cores now; None likewise.
+        temperature_c: of the warmest sensor, in degrees Celsius; None likewise.
+        competing: cores that other processes kept busy over the last tenth of a second; None likewise.
     """
 
     cpu: str
@@ -36,6 +41,9 @@ class Host:
     python: str
     load_1m: float | None
     governor: str | None
+    cpu_mhz: float | None = None
+    temperature_c: float | None = None
+    competing: float | None = None
 
     @property
     def threads(self) -> int:
@@ -62,7 +70,48 @@ def read_host(root: Path = ROOT) -> Host:
         python=platform.python_version(),
         load_1m=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        cpu_mhz=_cpu_mhz(root),
+        temperature_c=_temperature_c(root),
+        competing=_competing(root),
     )
+
+
+def _cpu_mhz(root: Path) -> float | None:
+    # The kernel's own figures are in kHz; cpuinfo's are those of the processor itself.
+    paths = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    found = [int(text) / 1e3 for text in map(_text, paths) if text and text.isdigit()]
+    if not found:
+        lines = (line.partition(":") for line in (_text(root / "proc/cpuinfo") or "").splitlines())
+        found = [float(value) for key, _, value in lines if key.strip() == "cpu MHz"]
+    return sum(found) / len(found) if found else None
+
+
+def _temperature_c(root: Path) -> float | None:
+    texts = map(_text, (root / "sys/class/thermal").glob("thermal_zone*/temp"))
+    found = [int(text) / 1e3 for text in texts if text and text.lstrip("-").isdigit()]
+    return max(found) if found else None
+
+
+def _competing(root: Path) -> float | None:
+    """Of the cores this process may use, those that others keep busy while it sleeps."""
+    before = _busy_ticks(root)
+    if before is None:
+        return None
+    time.sleep(COMPETING_S)
+    after = _busy_ticks(root)
+    return None if after is None else max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / COMPETING_S)
+
+
+def _busy_ticks(root: Path) -> int | None:
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    ticks = None
+    for line in (_text(root / "proc/stat") or "").splitlines():
+        name, *fields = line.split()
+        core = name.removeprefix("cpu")
+        if name.startswith("cpu") and core.isdigit() and (allowed is None or int(core) in allowed):
+            user, nice, system, _idle, _waiting, *rest = map(int, fields[:8])
+            ticks = (ticks or 0) + user + nice + system + sum(rest)
+    return ticks
 
 
 def _cpu_model(root: Path) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import Artifacts, Json, Quiet, Verbose, parse_counts
+from vit_deploy.cli.options import Artifacts, Force, Json, Quiet, Verbose, parse_counts, parse_percent
+from vit_deploy.cli.output import save_document
+
+if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.latency import Latency
 
 
 def bench(
@@ -23,19 +28,41 @@ def bench(
     threads: Annotated[
         str | None, typer.Option(metavar="N,…", help="For the work in one call.", show_default="all cores")
     ] = None,
+    streams: Annotated[int, typer.Option(min=1, help="Calls at the same time, each with a model of its own.")] = 1,
     seconds: Annotated[float, typer.Option(help="Of calls for each case.")] = 3.0,
     runs: Annotated[int | None, typer.Option(min=1, help="Calls for each case, instead of seconds.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="p50, p90, p99, throughput, load, memory or size, best first.", show_default="as given"),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write the results with all samples, for --baseline.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Compare with results that were saved; exit 1 if slower.")
+    ] = None,
+    max_regression: Annotated[
+        str, typer.Option(metavar="N%", help="How much slower a median may be, beyond chance.")
+    ] = "5%",
+    any_host: Annotated[bool, typer.Option("--any-host", help="Compare with a baseline of another machine.")] = False,
+    force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
+    from vit_deploy import report
     from vit_deploy.bench import Case, Plan, to_json
     from vit_deploy.bench import bench as run
     from vit_deploy.cli.output import Output
+    from vit_deploy.regression import changes, read_baseline
     from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+    from vit_deploy.staging import check_targets
     from vit_deploy.targets import open_artifact
 
+    if sort is not None and sort not in SORTS:
+        raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
+    allowed = parse_percent(max_regression, "--max-regression")
     out = Output("bench", as_json=json, quiet=quiet)
     for name in runtime or ():
         RUNTIMES.check(name)
@@ -43,10 +70,13 @@ def bench(
     counts: Sequence[int | None] = parse_counts(threads, "--threads") if threads else [None]
     executors: Sequence[str | None] = provider or [None]
     plan = Plan(seconds=None if runs else seconds, runs=runs)
+    if save is not None:
+        check_targets([save], force=force)
+    before = read_baseline(baseline) if baseline is not None else []
     with out.progress() as progress:
         progress("reading the bundles")
         cases = [
-            Case(path, name, executor, images, count)
+            Case(path, name, executor, images, count, streams)
             for path in artifacts
             for name, executor, images, count in itertools.product(
                 runtime or RUNTIMES_OF_FORMAT[open_artifact(path).format], executors, batches, counts
@@ -56,28 +86,61 @@ def bench(
     for result in results:
         for text in result.notes:
             out.note(f"{result.case}: {text}")
-    rows = [
-        (
-            str(result.case.artifact),
-            f"{result.case.runtime} ({result.provider})",
-            result.case.batch,
-            result.case.threads or "-",
-            f"{result.p50_ms:.2f}",
-            f"{result.p90_ms:.2f}",
-            f"{result.p99_ms:.2f}",
-            f"{result.throughput_per_s:.1f}",
-            f"{result.load_ms:.0f}",
-            f"{result.first_ms:.1f}",
-            "-" if result.peak_rss_mb is None else f"{result.peak_rss_mb:.0f}",
-        )
-        for result in results
-    ]
-    return out.finish(
-        [to_json(result) for result in results],
-        ok=True,
-        columns=(
-            *("artifact", "runtime", "batch", "threads", "p50 ms", "p90 ms", "p99 ms", "images/s"),
-            *("load ms", "first ms", "peak MB"),
-        ),
-        rows=rows,
+    compared = changes(results, before, max_regression=allowed, any_host=any_host) if baseline is not None else []
+    for change in compared:
+        out.note(change.words)
+    by_case = {id(change.latency): change.to_dict() for change in compared}
+    base = results[0] if results else None
+    records = [to_json(result, base) | {"baseline": by_case.get(id(result))} for result in results]
+    ok = not any(change.regressed for change in compared)
+    if save is not None:
+        save_document(report.document("bench", records, ok=ok), save, force=force)
+    shown = sorted(results, key=SORTS[sort]) if sort else results
+    return out.finish(records, ok=ok, columns=COLUMNS, rows=_rows(shown, base))
+
+
+COLUMNS = (
+    *("artifact", "runtime", "batch", "threads", "p50 ms", "95 %", "to first", "p90 ms", "p99 ms", "images/s"),
+    *("load ms", "first ms", "image file ms", "peak MB", "size", "steady"),
+)
+
+SORTS: Mapping[str, Callable[[Latency], float]] = {
+    "p50": lambda each: each.p50_ms,
+    "p90": lambda each: each.p90_ms,
+    "p99": lambda each: each.p99_ms,
+    "throughput": lambda each: -each.throughput_per_s,
+    "load": lambda each: each.load_ms,
+    "memory": lambda each: each.peak_rss_mb or float("inf"),
+    "size": lambda each: each.bytes or float("inf"),
+}
+
+
+def _rows(results: Sequence[Latency], base: Latency | None) -> list[tuple[str, ...]]:
+    best = min((each.p50_ms for each in results), default=0.0)
+    return [_row(each, base, is_best=len(results) > 1 and each.p50_ms == best) for each in results]
+
+
+def _row(result: Latency, base: Latency | None, *, is_best: bool) -> tuple[str, ...]:
+    from vit_deploy.report import megabytes
+
+    interval = result.p50_interval_ms
+    ratio = "-" if base is None or base is result else f"{result.ratio_to(base)[0]:.2f}"
+    streams = f" x {result.case.streams} streams" if result.case.streams > 1 else ""
+    return (
+        str(result.case.artifact),
+        f"{result.case.runtime} ({result.provider})",
+        f"{result.case.batch}",
+        f"{result.case.threads or '-'}{streams}",
+        f"{result.p50_ms:.2f}{' *' if is_best else ''}",
+        "-" if interval is None else f"{interval.low:.2f}-{interval.high:.2f}",
+        ratio,
+        f"{result.p90_ms:.2f}",
+        f"{result.p99_ms:.2f}",
+        f"{result.throughput_per_s:.1f}",
+        f"{result.load_ms:.0f}",
+        f"{result.first_ms:.1f}",
+        "-" if result.preprocess_ms is None else f"{result.preprocess_ms:.1f}",
+        "-" if result.peak_rss_mb is None else f"{result.peak_rss_mb:.0f}",
+        "-" if result.bytes is None else megabytes(result.bytes),
+        "NO" if result.unsteady else "yes",
     )

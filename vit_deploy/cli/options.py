@@ -90,3 +90,18 @@ def parse_counts(text: str, option: str) -> list[int]:
     if not all(each.isascii() and each.isdigit() and int(each) for each in counts):
         raise typer.BadParameter(f"{option} is {text!r}; expected positive numbers as 1 or 1,2,8")
     return [*dict.fromkeys(map(int, counts))]
+
+
+def parse_percent(text: str, option: str) -> float:
+    """A fraction from "5%".
+
+    Raises:
+        typer.BadParameter: anything else, or less than nothing.
+    """
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if not (text.endswith("%") and 0 <= value < 100):
+        raise typer.BadParameter(f"{option} is {text!r}; expected a percentage as 5%")
+    return value

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vit_deploy import report
@@ -49,6 +50,18 @@ def print_json(document: dict[str, Any]) -> None:
     stream = _document[0] if _document else sys.stdout
     json.dump(document, stream, indent=2, allow_nan=False)
     stream.write("\n")
+
+
+def save_document(document: dict[str, Any], path: Path, *, force: bool) -> None:
+    """Write a document to a file, whole or not at all.
+
+    Raises:
+        OutputError: it is there and `force` is not set, or the disk refuses.
+    """
+    from vit_deploy.staging import staged_file
+
+    with staged_file(path, force=force) as staged:
+        staged.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def print_error(command: str, error: VitDeployError, *, kind: str, as_json: bool) -> None:

@@ -1,0 +1,122 @@
+"""A model that became slower is told from one that was measured at a bad moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vit_deploy import report
+from vit_deploy.errors import DataError
+from vit_deploy.host import read_host
+from vit_deploy.latency import Case, Latency, Plan, to_json
+from vit_deploy.regression import changes, read_baseline
+
+HOST = dataclasses.replace(read_host(), competing=None)
+
+
+def measured(
+    median_ns: float, *, seed: int, noise: float = 0.01, artifact: str = "x/tiny/onnx-fp32", **case: Any
+) -> Latency:
+    """Five rounds of 20 calls."""
+    rng = np.random.default_rng(seed)
+    samples = tuple(int(each) for each in median_ns * rng.normal(1, noise, 100))
+    return Latency(
+        case=Case(Path(artifact), "onnxruntime", threads=2, **case),
+        plan=Plan(),
+        host=HOST,
+        provider="cpu",
+        samples_ns=samples,
+        load_ms=1.0,
+        first_ms=1.0,
+        peak_rss_mb=None,
+        warmup_calls=8,
+        flat=True,
+        idle=True,
+        file_batch=None,
+        round_calls=(20,) * 5,
+        round_ns=(1,) * 5,
+    )
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Path:
+    path = tmp_path / "baseline.json"
+    document = report.document(
+        "bench", [to_json(measured(1e6, seed=1)), to_json(measured(3e6, seed=2, batch=4))], ok=True
+    )
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_slower_median_beyond_chance_is_a_regression(baseline: Path) -> None:
+    [change] = changes([measured(1.2e6, seed=3)], read_baseline(baseline), max_regression=0.05)
+    assert change.regressed
+    assert change.ratio == pytest.approx(1.2, rel=0.01)
+    assert change.interval is not None and change.interval.low < 1.2 < change.interval.high
+    assert "+20" in change.words and "95 % interval" in change.words and "slower than allowed" in change.words
+
+
+def test_a_slower_median_that_may_be_chance_is_none(baseline: Path) -> None:
+    [change] = changes([measured(1.08e6, seed=4, noise=0.8)], read_baseline(baseline), max_regression=0.05)
+    assert not change.regressed
+    [change] = changes([measured(1.001e6, seed=5)], read_baseline(baseline), max_regression=0.05)
+    assert not change.regressed and "no regression" in change.words
+
+
+def test_a_case_is_found_by_all_that_it_was_measured_with(baseline: Path) -> None:
+    moved = measured(3e6, seed=6, artifact="/elsewhere/tiny/onnx-fp32", batch=4)
+    [change] = changes([moved, measured(1e6, seed=7, artifact="other")], read_baseline(baseline), max_regression=0.05)
+    assert change.latency is moved and change.ratio == pytest.approx(1, rel=0.02)
+    with pytest.raises(DataError, match="none of the 1 cases"):
+        changes([measured(1e6, seed=8, batch=2)], read_baseline(baseline), max_regression=0.05)
+
+
+def test_another_machine_is_not_compared_unless_told_to(baseline: Path) -> None:
+    other = dataclasses.replace(measured(1e6, seed=9), host=dataclasses.replace(HOST, cpu="Other CPU"))
+    with pytest.raises(DataError, match=r"another machine: cpu .*, now Other CPU"):
+        changes([other], read_baseline(baseline), max_regression=0.05)
+    assert len(changes([other], read_baseline(baseline), max_regression=0.05, any_host=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("nonsense", "is not JSON"),
+        ("[]", "no result of vit-deploy bench"),
+        ('{"schema": 1, "command": "export", "results": []}', "no result of vit-deploy bench"),
+        ('{"schema": 1, "command": "bench", "results": [{}]}', "'samples_ns' is missing"),
+        ('{"schema": 1, "command": "bench", "results": [{"samples_ns": []}]}', "no samples"),
+    ],
+)
+def test_a_file_that_is_no_baseline_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "b.json").write_text(text)
+    with pytest.raises(DataError, match=problem):
+        read_baseline(tmp_path / "b.json")
+    with pytest.raises(DataError, match="No such file"):
+        read_baseline(tmp_path / "none.json")
+
+
+def test_the_command_saves_and_compares(run: Any, bundles: dict[str, Path], tmp_path: Path) -> None:
+    saved = tmp_path / "now.json"
+    said = run("bench", bundles["onnx"], "--runs", 10, "--save", saved)
+    assert said.code == 0, said.err
+    assert run("bench", bundles["onnx"], "--runs", 3, "--save", saved).code == 2  # it is there
+    document = json.loads(saved.read_text())
+    slower, faster = tmp_path / "slower.json", tmp_path / "faster.json"
+    for path, factor in ((slower, 50), (faster, 0.02)):
+        changed = json.loads(json.dumps(document))
+        for result in changed["results"]:
+            result["samples_ns"] = [int(each * factor) for each in result["samples_ns"]]
+        path.write_text(json.dumps(changed))
+    said = run("bench", bundles["onnx"], "--runs", 10, "--baseline", slower)
+    assert said.code == 0, said.err
+    said = run("bench", bundles["onnx"], "--runs", 10, "--baseline", faster, "--max-regression", "10%", "--json")
+    assert said.code == 1
+    assert said.document["results"][0]["baseline"]["regressed"] is True
+    assert "slower than allowed" in said.err
+    assert run("bench", bundles["onnx"], "--max-regression", "ten").code == 2

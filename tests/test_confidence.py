@@ -1,0 +1,51 @@
+"""Intervals hold what they promise, and are the same for the same samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vit_deploy.confidence import Interval, median_interval, ratio_interval, unpaired_interval
+
+
+def rounds(seed: int, median_ns: float, *, count: int = 5, calls: int = 20, shared: np.ndarray | None = None):
+    """Calls that scatter by 3 %, in rounds in which the machine is faster or slower by 10 %."""
+    rng = np.random.default_rng(seed)
+    speeds = rng.normal(1, 0.1, count) if shared is None else shared
+    return [[*map(int, median_ns * speed * rng.normal(1, 0.03, calls))] for speed in speeds]
+
+
+def test_the_true_median_lies_within_as_often_as_promised() -> None:
+    hits = sum(not median_interval(rounds(seed, 1e6, count=12)).excludes(1e6) for seed in range(40))
+    assert hits >= 34  # of 38 expected
+
+
+def test_a_ratio_of_cases_that_took_turns_is_surer_than_one_of_two_runs() -> None:
+    shared = np.random.default_rng(9).normal(1, 0.1, 5)
+    slow, fast = rounds(1, 1.2e6, shared=shared), rounds(2, 1e6, shared=shared)
+    paired, unpaired = ratio_interval(slow, fast), unpaired_interval(slow, fast)
+    assert paired.low < 1.2 < paired.high
+    assert paired.excludes(1.0)
+    assert paired.high - paired.low < (unpaired.high - unpaired.low) / 2
+
+
+def test_two_runs_of_the_same_are_not_told_apart() -> None:
+    told_apart = sum(unpaired_interval(rounds(seed, 1e6), rounds(seed + 500, 1e6)).excludes(1) for seed in range(20))
+    assert told_apart <= 5  # few rounds say little, and the interval of five is somewhat too narrow
+
+
+def test_the_same_samples_give_the_same_interval() -> None:
+    assert median_interval(rounds(3, 1e6)) == median_interval(rounds(3, 1e6))
+
+
+def test_a_single_call_says_nothing_about_chance() -> None:
+    assert median_interval([[5]]) is None
+    assert ratio_interval([[5]], [[6, 7]]) is None
+    assert unpaired_interval([[5, 6]], [[7]]) is None
+    assert ratio_interval([[5, 6]], [[7, 8], [9, 9]]) is not None
+
+
+def test_an_interval_excludes_what_lies_outside() -> None:
+    interval = Interval(0.9, 1.1)
+    assert interval.excludes(1.2)
+    assert not interval.excludes(1.0)
+    assert interval.scaled(0.5) == Interval(0.45, 0.55)

@@ -1,0 +1,93 @@
+"""How sure is a median, or the ratio of two, given the calls they were measured from?
+
+The bootstrap (Efron 1979) draws rounds first and then calls within each: calls of one round share what the machine did
+meanwhile, and cases that took turns in the same rounds share it too, so that their ratio is drawn round by round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+DRAWS = 1000
+MOST_CALLS = 500  # of one round in one draw
+SEED = 20221122  # the same samples give the same interval
+
+Rounds = Sequence[Sequence[int]]
+"""Nanoseconds of each call, round by round."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the true value lies with the confidence of `LEVEL`."""
+
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        """Whether `value` is not a matter of chance."""
+        return not self.low <= value <= self.high
+
+    def scaled(self, factor: float) -> Interval:
+        """In another unit."""
+        return Interval(self.low * factor, self.high * factor)
+
+
+def median_interval(rounds: Rounds) -> Interval | None:
+    """Of the median of all calls; None where a single call says nothing about chance."""
+    if sum(map(len, rounds)) < 2:
+        return None
+    return _interval(_medians(rounds, _choices(len(rounds)), np.random.default_rng(SEED)))
+
+
+def ratio_interval(rounds: Rounds, base: Rounds) -> Interval | None:
+    """Of the ratio of the median of `rounds` to that of `base`.
+
+    Cases of one run took turns, and have as many rounds; of two runs the rounds have nothing in common, see
+    `unpaired_interval`.
+    """
+    if len(rounds) != len(base):
+        return unpaired_interval(rounds, base)
+    if sum(map(len, rounds)) < 2 or sum(map(len, base)) < 2:
+        return None
+    chosen = _choices(len(rounds))
+    rng = np.random.default_rng(SEED)
+    return _interval(_medians(rounds, chosen, rng) / _medians(base, chosen, rng))
+
+
+def unpaired_interval(rounds: Rounds, base: Rounds) -> Interval | None:
+    """Of the ratio of the medians of two runs that share no rounds."""
+    if sum(map(len, rounds)) < 2 or sum(map(len, base)) < 2:
+        return None
+    rng = np.random.default_rng(SEED)
+    above = _medians(rounds, _choices(len(rounds)), rng)
+    below = _medians(base, _choices(len(base), seed=SEED + 1), rng)
+    return _interval(above / below)
+
+
+def _choices(count: int, seed: int = SEED) -> NDArray[np.intp]:
+    """Which rounds each draw takes, `(draws, rounds)`."""
+    return np.random.default_rng(seed).integers(count, size=(DRAWS, count))
+
+
+def _medians(rounds: Rounds, chosen: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float64]:
+    # All rounds give as many calls to a draw: those of one length of time are as many but for a few.
+    count = min(max(map(len, rounds)), MOST_CALLS)
+    drawn = np.empty((len(chosen), len(rounds) * count), np.float32)
+    for number, each in enumerate(rounds):
+        calls = np.asarray(each, np.float32)
+        at, column = np.nonzero(chosen == number)
+        picked = calls[rng.integers(len(calls), size=(len(at), count))]
+        drawn.reshape(len(chosen), len(rounds), count)[at, column] = picked
+    medians: NDArray[np.float64] = np.median(drawn, axis=1).astype(np.float64)
+    return medians
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(values, (tail, 100 - tail))
+    return Interval(float(low), float(high))

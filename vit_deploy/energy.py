@@ -1,0 +1,39 @@
+"""How much energy did the processors take meanwhile, where the machine counts it?
+
+Intel's and AMD's processors count it (RAPL), which Linux shows under /sys/class/powercap, to the administrator alone
+since the counters can betray secrets. Counted is the whole machine, whoever used it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+class EnergyMeter:
+    """Joules since it was made, of all processor packages together."""
+
+    def __init__(self, root: Path = POWERCAP) -> None:
+        # intel-rapl:0 is a package; intel-rapl:0:0 a part of it, which would be counted twice.
+        packages = sorted(each for each in root.glob("intel-rapl:*") if each.name.count(":") == 1)
+        self._counters = [(each / "energy_uj", _number(each / "max_energy_range_uj")) for each in packages]
+        self._begun = [_number(counter) for counter, _ in self._counters]
+
+    def joules(self) -> float | None:
+        """None where nothing counts, or this user may not read it."""
+        total = 0
+        for (counter, range_uj), begun in zip(self._counters, self._begun, strict=True):
+            now = _number(counter)
+            if now is None or begun is None:
+                return None
+            # The counter starts anew at its range.
+            total += now - begun if now >= begun else now - begun + (range_uj or 0)
+        return total / 1e6 if self._counters else None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,289 @@
+"""What was to be measured of a case, and what was: raw samples, from which the figures are derived?"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_deploy.confidence import Interval, median_interval, ratio_interval
+from vit_deploy.errors import ConfigError
+from vit_deploy.host import Host
+
+SPREAD = 0.1  # of the samples' standard deviation to their mean, past which it is said
+DRIFT = 0.1  # between the medians of the slowest and the fastest round, as a fraction of the fastest
+BUSY = 0.5  # of a core that others took when the measurement began
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time.
+
+    Args:
+        artifact: the bundle's folder, or a `.keras` file.
+        runtime: that runs it.
+        provider: None takes the runtime's usual one.
+        batch: images a call.
+        threads: of one call; None takes as many as this process has cores, divided among the streams.
+        streams: calls that are made at the same time, each by a copy of the model of its own.
+    """
+
+    artifact: Path
+    runtime: str
+    provider: str | None = None
+    batch: int = 1
+    threads: int | None = None
+    streams: int = 1
+
+    def __str__(self) -> str:
+        engine = f"{self.runtime} on {self.provider}" if self.provider else self.runtime
+        threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.threads else ""
+        streams = f", {self.streams} streams" if self.streams > 1 else ""
+        return f"{self.artifact} in {engine} (batch {self.batch}{threads}{streams})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure each case.
+
+    Args:
+        seconds: for its calls together.
+        runs: how many calls, instead.
+        rounds: in which the cases take turns.
+        warmup: calls before the first round; None for as many as it takes until they show no trend.
+        timeout_s: for each step of a case: loading, warming up, one round.
+
+    Raises:
+        ConfigError: values that cannot be.
+    """
+
+    seconds: float | None = 3.0
+    runs: int | None = None
+    rounds: int = 5
+    warmup: int | None = None
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if (self.seconds is None) == (self.runs is None):
+            problems.append(f"seconds is {self.seconds} and runs is {self.runs}; expected one of them")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            problems.append(f"seconds is {self.seconds}; expected a positive number")
+        if self.runs is not None and self.runs < 1:
+            problems.append(f"runs is {self.runs}; expected a positive number")
+        if self.rounds < 1:
+            problems.append(f"rounds is {self.rounds}; expected a positive number")
+        if self.warmup is not None and self.warmup < 0:
+            problems.append(f"warmup is {self.warmup}; expected a number of calls")
+        if problems:
+            raise ConfigError("; ".join(problems), fix="correct the options named above")
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What to ask of each case, one a round."""
+        if self.runs is None:
+            assert self.seconds is not None
+            return [{"calls": None, "seconds": self.seconds / self.rounds}] * self.rounds
+        shares = [self.runs // self.rounds + (index < self.runs % self.rounds) for index in range(self.rounds)]
+        return [{"calls": share, "seconds": None} for share in shares if share]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was measured of one case. Only facts are stored; the statistics are derived.
+
+    Args:
+        case: with the number of threads that it really had.
+        plan: it was measured by.
+        host: it was measured on.
+        provider: what really executed the graph.
+        samples_ns: of every call, round by round.
+        load_ms: from the model file, already in the page cache, to a loaded model, without the engine's import.
+        first_ms: of the first call.
+        peak_rss_mb: of its process, in 10^6 bytes; None where the system does not tell.
+        warmup_calls: before the samples, besides the first call.
+        flat: whether these came to show no trend.
+        idle: whether the engine's threads went to sleep after each round.
+        file_batch: that the file is made for, None for any.
+        round_calls: how many of the samples are of each round; empty for one round of all.
+        round_ns: how long each round took, which with several streams is less than its calls together.
+        bytes: of the model files.
+        resting_rss_mb: of its process with the engine imported and no model loaded, in 10^6 bytes; None likewise.
+        preprocess_ns: of turning one JPEG of 640x480 pixels into an input, several times; empty where it cannot be.
+        energy_j: of the processors during the rounds, in joules; None where the machine does not count it.
+    """
+
+    case: Case
+    plan: Plan
+    host: Host
+    provider: str
+    samples_ns: tuple[int, ...]
+    load_ms: float
+    first_ms: float
+    peak_rss_mb: float | None
+    warmup_calls: int
+    flat: bool
+    idle: bool
+    file_batch: int | None
+    round_calls: tuple[int, ...] = ()
+    round_ns: tuple[int, ...] = ()
+    bytes: int | None = None
+    resting_rss_mb: float | None = None
+    preprocess_ns: tuple[int, ...] = ()
+    energy_j: float | None = None
+
+    @property
+    def rounds(self) -> list[tuple[int, ...]]:
+        """The samples, round by round."""
+        ends = list(itertools.accumulate(self.round_calls or (len(self.samples_ns),)))
+        return [self.samples_ns[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+    @property
+    def p50_interval_ms(self) -> Interval | None:
+        """Where the true median lies; None for a single call."""
+        interval = median_interval(self.rounds)
+        return None if interval is None else interval.scaled(1e-6)
+
+    def ratio_to(self, base: Latency) -> tuple[float, Interval | None]:
+        """The median in relation to that of another case of the same run, and where the true ratio lies."""
+        return self.p50_ms / base.p50_ms, ratio_interval(self.rounds, base.rounds)
+
+    @property
+    def preprocess_ms(self) -> float | None:
+        """Median of turning one image file into an input."""
+        return float(np.median(self.preprocess_ns)) / 1e6 if self.preprocess_ns else None
+
+    @property
+    def growth_mb(self) -> float | None:
+        """Memory that the model took, weights and activations, beyond that of the engine."""
+        if self.peak_rss_mb is None or self.resting_rss_mb is None:
+            return None
+        return self.peak_rss_mb - self.resting_rss_mb
+
+    @property
+    def energy_mj_per_image(self) -> float | None:
+        """Of all processors together, in thousandths of a joule."""
+        images = self.case.batch * len(self.samples_ns)
+        return None if self.energy_j is None else 1e3 * self.energy_j / images
+
+    @property
+    def mean_ms(self) -> float:
+        """Of a call."""
+        return float(np.mean(self.samples_ns)) / 1e6
+
+    @property
+    def std_ms(self) -> float:
+        """Standard deviation of the calls; not a number for a single one."""
+        return float(np.std(self.samples_ns, ddof=1)) / 1e6 if len(self.samples_ns) > 1 else math.nan
+
+    @property
+    def min_ms(self) -> float:
+        """Of the fastest call."""
+        return min(self.samples_ns) / 1e6
+
+    @property
+    def p50_ms(self) -> float:
+        """The median call."""
+        return self._percentile_ms(50)
+
+    @property
+    def p90_ms(self) -> float:
+        """Nine calls of ten take no longer."""
+        return self._percentile_ms(90)
+
+    @property
+    def p99_ms(self) -> float:
+        """Ninety-nine calls of a hundred take no longer."""
+        return self._percentile_ms(99)
+
+    def _percentile_ms(self, percent: float) -> float:
+        return float(np.percentile(self.samples_ns, percent)) / 1e6
+
+    @property
+    def throughput_per_s(self) -> float:
+        """Images a second, of all streams together."""
+        total_s = sum(self.round_ns if self.case.streams > 1 else self.samples_ns) / 1e9
+        return self.case.batch * len(self.samples_ns) / total_s if total_s else math.inf
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one has to know to read the figures."""
+        notes = []
+        batch, made_for = self.case.batch, self.file_batch
+        if made_for is not None and made_for != batch:
+            calls = -(-batch // made_for)
+            filled = f", the last filled up from {batch % made_for}" if batch % made_for else ""
+            notes.append(
+                f"the file is made for batch {made_for}: a batch of {batch} runs as {calls} "
+                f"call{'s' * (calls > 1)} of {made_for}{filled}"
+            )
+        return (*notes, *self.unsteady)
+
+    @property
+    def unsteady(self) -> tuple[str, ...]:
+        """Why the figures are not to be trusted; empty if they are."""
+        return tuple(self._disturbances())
+
+    def _disturbances(self) -> Iterator[str]:
+        if not self.flat:
+            yield f"still getting slower or faster after {self.warmup_calls} warm-up calls"
+        if not self.idle:
+            yield "its threads kept working between the rounds, which slows the other cases"
+        if self.std_ms > SPREAD * self.mean_ms:
+            yield f"the calls differ by {self.std_ms / self.mean_ms:.0%}: the machine may be busy"
+        medians = [float(np.median(each)) for each in self.rounds if each]
+        if len(medians) > 1 and max(medians) > (1 + DRIFT) * min(medians):
+            yield f"the slowest round took {max(medians) / min(medians) - 1:.0%} longer than the fastest"
+        if self.host.competing is not None and self.host.competing > BUSY:
+            yield f"other processes kept {self.host.competing:.1f} cores busy when it began"
+
+
+FIGURES = (
+    *("p50_ms", "p90_ms", "p99_ms", "mean_ms", "min_ms", "std_ms", "throughput_per_s", "load_ms", "first_ms"),
+    *("peak_rss_mb", "growth_mb", "preprocess_ms", "energy_mj_per_image"),
+)
+RARE = {"std_ms", "growth_mb", "preprocess_ms", "energy_mj_per_image"}  # that many a machine or plan does not give
+
+
+def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
+    """One result of the `bench` command; a figure that does not apply is null and named under `failures`.
+
+    Args:
+        latency: of one case.
+        base: of the case that ratios are taken to, if any.
+    """
+    case = latency.case
+    figures = {name: getattr(latency, name) for name in FIGURES}
+    absent = [name for name, value in figures.items() if value is None or not math.isfinite(value)]
+    ratio, ratio_range = (None, None) if base is None else latency.ratio_to(base)
+    return {
+        "artifact": str(case.artifact),
+        "runtime": case.runtime,
+        "provider": latency.provider,
+        "batch": case.batch,
+        "threads": case.threads,
+        "streams": case.streams,
+        "samples_ns": list(latency.samples_ns),
+        "round_calls": list(latency.round_calls),
+        "round_ns": list(latency.round_ns),
+        **{name: None if name in absent else value for name, value in figures.items()},
+        "p50_interval_ms": _ends(latency.p50_interval_ms),
+        "ratio": ratio,
+        "ratio_interval": _ends(ratio_range),
+        "bytes": latency.bytes,
+        "warmup_calls": latency.warmup_calls,
+        "notes": list(latency.notes),
+        "unsteady": list(latency.unsteady),
+        "failures": [f"{name} cannot be told" for name in absent if name not in RARE],
+        "plan": dataclasses.asdict(latency.plan),
+        "host": latency.host.to_dict(),
+    }
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
