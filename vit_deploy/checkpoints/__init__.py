@@ -54,6 +54,7 @@ SOURCES = Registry(
         "keras": Plugin("vit_deploy.checkpoints.keras:KerasSource"),
         "safetensors": Plugin("vit_deploy.checkpoints.safetensors:SafetensorsSource"),
         "keras-weights": Plugin("vit_deploy.checkpoints.keras:KerasWeightsSource"),
+        "huggingface": Plugin("vit_deploy.checkpoints.huggingface:HuggingFaceSource"),
     },
 )
 

@@ -133,7 +133,7 @@ def imported(
         family: name of the resizing convention of the program it comes from, see `resize.Convention`.
         preprocess: None takes the usual one.
         labels: left out where their number is not that of the classes.
-        **facts: more about its origin, in plain JSON values.
+        **facts: more about its origin, in plain JSON values; `left_out` lists parts of the file that are not used.
     """
     config = settled.config
     fitting = labels if config.include_top and len(labels) == config.num_classes else ()
@@ -142,13 +142,16 @@ def imported(
 
 
 def assumptions(checkpoint: Checkpoint) -> str:
-    """What was taken for granted when a checkpoint was imported, in words; empty if nothing was."""
-    steps = [step.facts.get("assumed") for step in checkpoint.provenance if step.action == "import"]
-    assumed = steps[-1] if steps else None
-    if not isinstance(assumed, Mapping) or not assumed:
-        return ""
-    listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
-    return f"assumed, for the checkpoint does not say it: {listed} (say otherwise with --config)"
+    """What was taken for granted or left out when a checkpoint was imported, in words; empty if nothing was."""
+    steps = [step.facts for step in checkpoint.provenance if step.action == "import"]
+    assumed, left_out = (steps[-1].get(fact) if steps else None for fact in ("assumed", "left_out"))
+    notes = []
+    if isinstance(assumed, Mapping) and assumed:
+        listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
+        notes.append(f"assumed, for the checkpoint does not say it: {listed} (say otherwise with --config)")
+    if isinstance(left_out, list | tuple) and left_out:
+        notes.append(f"left out, for the output does not depend on it: {', '.join(map(str, left_out))}")
+    return "; ".join(notes)
 
 
 def require_heads(facts: Facts, stated: Stated, embed_dim: int) -> None:
