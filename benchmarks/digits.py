@@ -1,7 +1,7 @@
 """How is a small ViT trained on real digits, for measuring what a precision costs it?
 
-python -m benchmarks.digits -o DIR writes `digits-<seed>.keras` for each seed, `digits-train.npz` (to calibrate with) and
-`digits-test.npz` (held out: what accuracy is measured on), both with `images` (uint8, NHWC) and `labels`.
+python -m benchmarks.digits -o DIR writes `digits-<seed>.keras` for each seed, `digits-train.npz` (to calibrate with)
+and `digits-test.npz` (held out: what accuracy is measured on), both with `images` (uint8, NHWC) and `labels`.
 
 The images are scikit-learn's 1797 handwritten digits of 8x8 grey pixels.
 """

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ExportError
 
 KERNEL = ".kernel"
@@ -31,6 +32,7 @@ class Layer:
         input: of the product.
         kernel: name of the initializer, `(inputs, outputs)`.
         bias: name of the initializer, `(outputs,)`; empty where there is none.
+        operator: "Gemm" or "MatMul".
     """
 
     name: str
@@ -38,6 +40,7 @@ class Layer:
     input: str
     kernel: str
     bias: str
+    operator: str
 
 
 def layers_of(graph: onnx.GraphProto) -> list[Layer]:
@@ -50,13 +53,14 @@ def layers_of(graph: onnx.GraphProto) -> list[Layer]:
             node.input[0],
             node.input[1],
             node.input[2] if len(node.input) > 2 else "",
+            node.op_type,
         )
         for node in graph.node
         if node.op_type in ("Gemm", "MatMul") and node.input[1] in weights and node.input[1].endswith(KERNEL)
     ]
 
 
-def patches_as_product(graph: onnx.GraphProto) -> None:
+def patches_as_product(graph: onnx.GraphProto, config: ViTConfig) -> None:
     """Compute the patch embedding as a product of rows of pixels with the kernel, in place of a convolution.
 
     Patches do not overlap, so both do the same sums; a product is what engines have integer kernels for, one scale a
@@ -78,8 +82,7 @@ def patches_as_product(graph: onnx.GraphProto) -> None:
     nhwc = before is not None and before.op_type == "Transpose" and list(_ints(before, "perm")) == [0, 3, 1, 2]
     pixels = before.input[0] if nhwc and before is not None else conv.input[0]
     height, width, channels, outputs = kernel.dims
-    grid = _grid(graph, (height, width))
-    name = PATCH_EMBED
+    grid, name = config.grid, PATCH_EMBED
     if nhwc:
         cut, order = [0, grid[0], height, grid[1], width, channels], [0, 1, 3, 2, 4, 5]
     else:
@@ -89,9 +92,9 @@ def patches_as_product(graph: onnx.GraphProto) -> None:
         helper.make_node("Transpose", [f"{name}.patches"], [f"{name}.order"], name=f"{name}.order", perm=order),
         _reshaped(graph, f"{name}.order", f"{name}.rows", [-1, height * width * channels]),
         helper.make_node(
-            "Gemm", [f"{name}.rows", kernel.name, *conv.input[2:]], [f"{name}.product"], name=f"{name}.Gemm"
+            "Gemm", [f"{name}.rows", kernel.name, *conv.input[2:]], [f"{name}.tokens"], name=f"{name}.Gemm"
         ),
-        _reshaped(graph, f"{name}.product", tokens.output[0], [-1, grid[0] * grid[1], outputs]),
+        _reshaped(graph, f"{name}.tokens", tokens.output[0], [-1, grid[0] * grid[1], outputs]),
     ]
     flat = numpy_helper.to_array(kernel).reshape(-1, outputs)
     kernel.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(flat), kernel.name))
@@ -121,10 +124,13 @@ def bias_apart(graph: onnx.GraphProto, names: Collection[str], operator: str) ->
             nodes.append(node)
             continue
         layer, output = layers[node.name], node.output[0]
+        if layer.operator == "MatMul":  # it has no bias, and its input may have any rank
+            nodes.append(node)
+            continue
         product = f"{layer.name}.product" if layer.bias else output
         nodes.append(helper.make_node(operator, [layer.input, layer.kernel], [product], name=node.name))
         if layer.bias:
-            nodes.append(helper.make_node("Add", [product, layer.bias], [output], name=f"{layer.name}.Add"))
+            nodes.append(helper.make_node("Add", [product, layer.bias], [output], name=f"{layer.name}.plus_bias"))
             bias = _initializer(graph, layer.bias)
             if bias is not None and operator == "Gemm":
                 bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias)[None], bias.name))
@@ -142,7 +148,7 @@ def join_layers(graph: onnx.GraphProto, names: Collection[str]) -> None:
         if layer.name in names:
             readers[layer.input].append(layer)
     for layers in readers.values():
-        if len(layers) > 1 and len({bool(layer.bias) for layer in layers}) == 1:
+        if len(layers) > 1 and len({(layer.operator, bool(layer.bias)) for layer in layers}) == 1:
             _join(graph, sorted(layers, key=lambda layer: layer.name))
 
 
@@ -157,8 +163,8 @@ def _join(graph: onnx.GraphProto, layers: list[Layer]) -> None:
     add_initializers(graph, **arrays, **{f"{name}.sizes": np.array(sizes, np.int64)})
     outputs = [nodes[layer.node].output[0] for layer in layers]
     new = [
-        helper.make_node("Gemm", [layers[0].input, *arrays], [f"{name}.joined"], name=f"{name}.Gemm"),
-        helper.make_node("Split", [f"{name}.joined", f"{name}.sizes"], outputs, name=f"{name}.Split", axis=1),
+        helper.make_node(layers[0].operator, [layers[0].input, *arrays], [f"{name}.joined"], name=f"{name}.product"),
+        helper.make_node("Split", [f"{name}.joined", f"{name}.sizes"], outputs, name=f"{name}.Split", axis=-1),
     ]
     gone = {layer.node for layer in layers}
     at = next(index for index, node in enumerate(graph.node) if node.name in gone)
@@ -198,9 +204,9 @@ def add_initializers(graph: onnx.GraphProto, **arrays: NDArray[np.generic]) -> N
 def drop_initializers(graph: onnx.GraphProto, names: Iterable[str]) -> None:
     """Remove initializers; names that there are not are left alone."""
     gone = set(names)
-    kept = [weight for weight in graph.initializer if weight.name not in gone]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name in gone:
+            del graph.initializer[index]
 
 
 def drop_unused_initializers(graph: onnx.GraphProto) -> None:
@@ -220,19 +226,6 @@ def _only_reader(graph: onnx.GraphProto, value: str, operator: str) -> onnx.Node
 
 def _ints(node: onnx.NodeProto, name: str) -> list[int]:
     return next(list(attribute.ints) for attribute in node.attribute if attribute.name == name)
-
-
-def _grid(graph: onnx.GraphProto, patch: tuple[int, int]) -> tuple[int, int]:
-    """Patches of an image as (rows, columns)."""
-    shape = [side.dim_value for side in graph.input[0].type.tensor_type.shape.dim]
-    conv = next(node for node in graph.node if node.op_type == "Conv")
-    makers = {output: node for node in graph.node for output in node.output}
-    node = makers.get(conv.input[0])
-    # Whatever lies between input and convolution is elementwise or turns NHWC around.
-    while node is not None and node.op_type != "Transpose":
-        node = makers.get(node.input[0])
-    sides = shape[2:4] if node is None else shape[1:3]
-    return (sides[0] // patch[0], sides[1] // patch[1])
 
 
 def _reshaped(graph: onnx.GraphProto, value: str, output: str, shape: list[int]) -> onnx.NodeProto:

@@ -62,6 +62,7 @@ class Recipe:
         percentile: of absolute values inside the range, for `Clipping.PERCENTILE`.
         smoothing: alpha of the migration of outliers from activations into weights (Xiao et al. 2023, SmoothQuant,
             eq. 4); None leaves them where they are.
+        equalized: whether outliers are migrated by the weights alone, where no `smoothing` is asked for; needs no data.
         bias_correction: whether the mean error of a layer's output on the calibration images goes into its bias.
         keep_float: names of layers that stay in float32, such as `block_3.ffn.down`; see `layer_names`.
         reason: why it is as it is, in a sentence or two.
@@ -77,6 +78,7 @@ class Recipe:
     clipping: Clipping = Clipping.MIN_MAX
     percentile: float = 99.99
     smoothing: float | None = None
+    equalized: bool = False
     bias_correction: bool = False
     keep_float: tuple[str, ...] = ()
     reason: str = ""

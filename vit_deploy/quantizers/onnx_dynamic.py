@@ -1,0 +1,43 @@
+"""How do the layers of an ONNX file get 8-bit weights, and activations that are quantized as it runs?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+from onnxruntime.quantization.quant_utils import QuantizationMode
+
+from vit_deploy.quantizers.onnx_layers import bias_apart, drop_unused_initializers, layers_of
+
+
+def with_dynamic_integers(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """The model with `DynamicQuantizeLinear` and `MatMulInteger`, which ONNX Runtime fuses into one operator a layer.
+
+    Args:
+        model: fp32, its patch embedding as a product; changed.
+        names: of the layers to quantize.
+    """
+    bias_apart(model.graph, names, "MatMul")
+    nodes = [layer.node for layer in layers_of(model.graph) if layer.name in names]
+    if not nodes:
+        return model
+    work = ONNXQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=False,
+        mode=QuantizationMode.IntegerOps,
+        static=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,  # the only one that `DynamicQuantizeLinear` gives
+        tensors_range=None,
+        nodes_to_quantize=nodes,
+        nodes_to_exclude=[],
+        op_types_to_quantize=["MatMul"],
+        extra_options={"MatMulConstBOnly": True},
+    )
+    work.quantize_model()
+    result: onnx.ModelProto = work.model.model
+    drop_unused_initializers(result.graph)
+    return result

@@ -1,0 +1,35 @@
+"""How is an ONNX file read and written by the quantizers, whatever its size?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from vit_deploy.exporters.onnx_write import EXTERNAL_LIMIT
+
+SMALLEST_OUTSIDE = 1024  # bytes of a tensor, from which it is written beside the model
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """A model with all its weights."""
+    return onnx.load(str(path))
+
+
+def save(model: onnx.ModelProto, path: Path, *, external_limit: int = EXTERNAL_LIMIT) -> None:
+    """Write a model; weights of `external_limit` bytes or more together go to `<path>.data` beside it.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if sum(len(weight.raw_data) for weight in model.graph.initializer) < external_limit:
+        onnx.save_model(model, str(path))
+        return
+    onnx.save_model(
+        model,
+        str(path),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=f"{path.name}.data",
+        size_threshold=SMALLEST_OUTSIDE,
+    )
