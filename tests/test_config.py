@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -251,6 +252,68 @@ def test_the_output_follows_head_and_pooling(
     assert changed.effective_pooling == effective
     assert changed.output_shape == shape
     assert changed.output_name == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "prefix", "shape"),
+    [
+        ({"register_tokens": 3}, 4, (5,)),
+        ({"distillation_token": True, "pooling": "cls_distillation", "include_top": False}, 2, (24,)),
+        ({"pooling": "cls_mean", "include_top": False}, 1, (24,)),
+        ({"class_token": False, "pooling": "map", "include_top": False}, 0, (12,)),
+        ({"class_token": False, "register_tokens": 2, "include_top": False}, 2, (26, 12)),
+        ({"pre_logits_dim": 7, "pooling": "cls_mean", "include_top": False}, 1, (7,)),
+        ({"pre_logits_dim": 7}, 1, (5,)),
+    ],
+)
+def test_prefix_and_output_follow_the_tokens_and_the_pooling(
+    config: ViTConfig, changes: dict[str, Any], prefix: int, shape: tuple[int, ...]
+) -> None:
+    changed = config.replace(**changes)
+    assert changed.num_prefix_tokens == prefix
+    assert changed.sequence_length == 24 + prefix
+    assert changed.output_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"class_token": False}, "pooling is cls, and class_token is False; expected mean, max, map"),
+        ({"class_token": False, "pooling": "cls_mean"}, "pooling is cls_mean, and class_token is False"),
+        ({"pooling": "cls_distillation"}, "pooling is cls_distillation, and distillation_token is False"),
+        (
+            {"class_token": False, "distillation_token": True, "pooling": "mean"},
+            "distillation_token is True, and class_token is False; the one stands beside the other",
+        ),
+        ({"include_top": False, "norm_after_pooling": True}, "norm_after_pooling is True, and nothing is pooled"),
+        ({"include_top": False, "pre_logits_dim": 4}, "pre_logits_dim is 4, and nothing is pooled"),
+        ({"register_tokens": -1}, "register_tokens is -1; expected a whole number"),
+        ({"register_tokens": True}, "register_tokens is True; expected a whole number"),
+        ({"pre_logits_dim": 1.5}, "pre_logits_dim is 1.5; expected a whole number"),
+        ({"layer_scale": 1e-5}, "layer_scale is 1e-05; expected True or False"),
+        ({"qk_norm": "yes", "pre_norm": None}, "qk_norm is 'yes'; expected True or False; pre_norm is None; expected"),
+    ],
+)
+def test_tokens_and_norms_that_do_not_fit_together_are_refused(
+    config: ViTConfig, changes: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.replace(**changes)
+    assert problem in caught.value.message
+
+
+def test_the_multiply_accumulates_of_the_features_are_those_of_a_hand_count(config: ViTConfig) -> None:
+    def grown(**changes: Any) -> int:
+        return cost.macs(config.replace(**changes)) - cost.macs(config)
+
+    token = 2 * (4 * 12 * 12 + 2 * 12 * 20)  # two blocks: the projections of one token more
+    assert grown(register_tokens=1) == token + 2 * 3 * 4 * 2 * (26 * 26 - 25 * 25)
+    assert grown(class_token=False, pooling="mean") == -token + 2 * 3 * 4 * 2 * (24 * 24 - 25 * 25)
+    assert grown(layer_scale=True, qk_norm=True, pre_norm=True, norm_after_pooling=True) == 0
+    assert grown(pooling="cls_mean") == 12 * 5
+    assert grown(pre_logits_dim=7) == 12 * 7 + 7 * 5 - 12 * 5
+    keys_and_values, products = 2 * 25 * 12 * 12, 2 * 25 * 12
+    assert grown(pooling="map") == keys_and_values + products + 2 * 12 * 12 + 2 * 12 * 20
 
 
 @given(configs())

@@ -14,6 +14,7 @@ import pytest
 import scipy.special
 from numpy.typing import NDArray
 
+from tests.features import FAMILIES
 from tests.peers.timm_models import timm_model
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import Activation, FFNType, NormalizationType, ViTConfig
@@ -21,6 +22,7 @@ from vit_deploy.reference import ACTIVATIONS, erf, forward, gelu, softmax
 
 Array = NDArray[Any]
 
+TOKEN_KINDS = ("class", "distillation", "registers")
 SCALAR_ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
     "gelu": lambda x: x * 0.5 * math.erfc(-x / math.sqrt(2)),
     "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
@@ -36,11 +38,43 @@ SCALAR_ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
 }
 
 
-def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
-    """One image, one token, one head and one number at a time, as the papers write it."""
-    config, w = checkpoint.config, {name: value.astype(np.float64) for name, value in checkpoint.weights.items()}
+def loop_norm(token: Array, name: str, config: ViTConfig, w: Mapping[str, Array]) -> Array:
+    """One token's."""
+    match config.normalization_type:
+        case "layer_norm":
+            mean = sum(token) / len(token)
+            variance = sum((value - mean) ** 2 for value in token) / len(token)
+            unit = (token - mean) / math.sqrt(variance + config.epsilon)
+            return unit * w[f"{name}.scale"] + w[f"{name}.bias"]
+        case "dynamic_tanh":
+            alpha = float(w[f"{name}.alpha"])
+            return np.array([math.tanh(alpha * v) for v in token]) * w[f"{name}.scale"] + w[f"{name}.bias"]
+        case kind:
+            unit = token / math.sqrt(sum(value**2 for value in token) / len(token) + config.epsilon)
+            if kind == "rms_norm":
+                return unit * w[f"{name}.scale"]
+            band = float(w[f"{name}.band"])
+            return unit * (1 - 0.1 + 0.1 / (1 + math.exp(-5 * band)))
+
+
+def loop_pool(tokens: list[Array], prefix: int, pooling: str) -> Array:
+    """One vector of the tokens of one image."""
+    patches = tokens[prefix:]
+    mean = sum(patches) / len(patches)
+    ways = {
+        "cls": lambda: tokens[0],
+        "mean": lambda: mean,
+        "max": lambda: np.array(patches).max(axis=0),
+        "cls_distillation": lambda: np.array([*tokens[0], *tokens[1]]),
+        "cls_mean": lambda: np.array([*tokens[0], *mean]),
+    }
+    return ways[pooling]()
+
+
+def loop_patches(image: Array, config: ViTConfig, w: Mapping[str, Array]) -> list[Array]:
+    """The patch tokens of one image."""
     height, width = config.patch_size
-    tokens = [w["class_token.class"][0]]
+    tokens = []
     for row in range(config.image_size[0] // height):
         for column in range(config.image_size[1] // width):
             patch = image[row * height : (row + 1) * height, column * width : (column + 1) * width]
@@ -48,52 +82,51 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
             for y, x, c in np.ndindex(patch.shape):
                 token += patch[y, x, c] * w["patch_embed.kernel"][y, x, c]
             tokens.append(token)
+    return tokens
+
+
+def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
+    """One image, one token, one head and one number at a time, as the papers write it."""
+    config, w = checkpoint.config, {name: value.astype(np.float64) for name, value in checkpoint.weights.items()}
+    tokens = [token for kind in TOKEN_KINDS for token in w.get(f"class_token.{kind}", ())]
+    prefix = len(tokens)
+    tokens += loop_patches(image, config, w)
     tokens = [token + position for token, position in zip(tokens, w["pos_embed.table"], strict=True)]
 
     def norm(token: Array, name: str) -> Array:
-        match config.normalization_type:
-            case "layer_norm":
-                mean = sum(token) / len(token)
-                variance = sum((value - mean) ** 2 for value in token) / len(token)
-                unit = (token - mean) / math.sqrt(variance + config.epsilon)
-                return unit * w[f"{name}.scale"] + w[f"{name}.bias"]
-            case "dynamic_tanh":
-                alpha = float(w[f"{name}.alpha"])
-                return np.array([math.tanh(alpha * v) for v in token]) * w[f"{name}.scale"] + w[f"{name}.bias"]
-            case kind:
-                unit = token / math.sqrt(sum(value**2 for value in token) / len(token) + config.epsilon)
-                if kind == "rms_norm":
-                    return unit * w[f"{name}.scale"]
-                band = float(w[f"{name}.band"])
-                return unit * (1 - 0.1 + 0.1 / (1 + math.exp(-5 * band)))
+        return loop_norm(token, name, config, w)
 
     def dense(token: Array, name: str) -> Array:
         out = np.array([token @ column for column in w[f"{name}.kernel"].T])
         return out + w[f"{name}.bias"] if f"{name}.bias" in w else out
 
-    def attention(sequence: list[Array], name: str) -> list[Array]:
-        query, key, value = (
-            [dense(token, f"{name}.{role}") for token in sequence] for role in ("query", "key", "value")
-        )
+    def head_of(token: Array, part: slice, name: str) -> Array:
+        return norm(token[part], name) if config.qk_norm and "map_pool" not in name else token[part]
+
+    def attention(asking: list[Array], sequence: list[Array], name: str) -> list[Array]:
+        query = [dense(token, f"{name}.query") for token in asking]
+        key, value = ([dense(token, f"{name}.{role}") for token in sequence] for role in ("key", "value"))
         size = config.embed_dim // config.num_heads
-        mixed = [np.zeros(config.embed_dim) for _ in sequence]
+        mixed = [np.zeros(config.embed_dim) for _ in asking]
         for head in range(config.num_heads):
             part = slice(head * size, (head + 1) * size)
-            for index, q in enumerate(query):
-                scores = [math.exp(q[part] @ k[part] / math.sqrt(size)) for k in key]
+            keys = [head_of(k, part, f"{name}.key_norm") for k in key]
+            for index, q in enumerate(head_of(q, part, f"{name}.query_norm") for q in query):
+                scores = [math.exp(q @ k / math.sqrt(size)) for k in keys]
                 for score, v in zip(scores, value, strict=True):
                     mixed[index][part] += score / sum(scores) * v[part]
         return [dense(token, f"{name}.out") for token in mixed]
 
-    def feed_forward(token: Array, name: str) -> Array:
+    def feed_forward(token: Array, name: str, ffn_type: str = config.ffn_type) -> Array:
         hidden = dense(token, f"{name}.up")
-        if config.ffn_type == "mlp":
+        if ffn_type == "mlp":
             hidden = np.array([SCALAR_ACTIVATIONS[config.activation](value) for value in hidden])
         else:
-            opened = SCALAR_ACTIVATIONS[{"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}[config.ffn_type]]
+            opened = SCALAR_ACTIVATIONS[{"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}[ffn_type]]
             hidden = hidden * np.array([opened(value) for value in dense(token, f"{name}.gate")])
         return dense(hidden, f"{name}.down")
 
+    tokens = [norm(token, "pre_norm") for token in tokens] if config.pre_norm else tokens
     for index in range(config.num_layers):
         block = f"block_{index}"
         for half in ("attention", "ffn"):
@@ -101,17 +134,27 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
             pre = config.normalization_position == "pre"
             inputs = [norm(token, name) for token in tokens] if pre else tokens
             if half == "attention":
-                outputs = attention(inputs, f"{block}.attention")
+                outputs = attention(inputs, inputs, f"{block}.attention")
             else:
                 outputs = [feed_forward(token, f"{block}.ffn") for token in inputs]
+            if config.layer_scale:
+                gamma = w[f"{block}.scale{1 if half == 'attention' else 2}.gamma"]
+                outputs = [output * gamma for output in outputs]
             tokens = [token + output for token, output in zip(tokens, outputs, strict=True)]
             tokens = tokens if pre else [norm(token, name) for token in tokens]
-    tokens = [norm(token, "norm") for token in tokens]
+    tokens = tokens if config.norm_after_pooling else [norm(token, "norm") for token in tokens]
     pooling = config.pooling or ("cls" if config.include_top else None)
     if pooling is None:
         return np.array(tokens)
-    pooled = {"cls": tokens[0], "mean": sum(tokens[1:]) / len(tokens[1:]), "max": np.array(tokens[1:]).max(axis=0)}
-    return dense(pooled[pooling], "head") if config.include_top else pooled[pooling]
+    if pooling == "map":
+        (pooled,) = attention(list(w["map_pool.probe"]), tokens, "map_pool.attention")
+        pooled = pooled + feed_forward(norm(pooled, "map_pool.norm"), "map_pool.ffn", "mlp")
+    else:
+        pooled = loop_pool(tokens, prefix, pooling)
+    pooled = norm(pooled, "norm") if config.norm_after_pooling else pooled
+    if config.pre_logits_dim:
+        pooled = np.array([math.tanh(value) for value in dense(pooled, "pre_logits")])
+    return dense(pooled, "head") if config.include_top else pooled
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -126,6 +169,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"epsilon": 0.01},
     {"epsilon": 0.01, "normalization_type": "band_rms"},
     {"channels": 1, "image_size": (16, 4), "num_layers": 1, "num_heads": 1},
+    *FAMILIES.values(),
 ]
 
 
@@ -232,6 +276,93 @@ def test_patches_permuted_with_their_positions_leave_the_class_logits_unchanged(
     assert np.abs(forward(checkpoint, shuffled) - expected).max() > 1e-3
 
 
+def changed(checkpoint: Checkpoint, weights: Mapping[str, Array]) -> Checkpoint:
+    """With some weights in the place of others."""
+    exact = {name: np.asarray(value, np.float32) for name, value in weights.items()}
+    return dataclasses.replace(checkpoint, weights=dict(checkpoint.weights) | exact)
+
+
+def test_a_layer_scale_of_one_is_none_and_of_zero_leaves_the_tokens_as_they_came(
+    make_checkpoint: Callable[..., Checkpoint], images: Array
+) -> None:
+    scaled, plain = make_checkpoint(layer_scale=True), make_checkpoint()
+    shared = {name: scaled.weights[name] for name in plain.weights}
+    gammas = [name for name in scaled.weights if name.endswith("gamma")]
+    ones = changed(scaled, {name: np.ones(12) for name in gammas})
+    np.testing.assert_array_equal(forward(ones, images), forward(changed(plain, shared), images))
+
+    seen: dict[str, Array] = {}
+    forward(changed(scaled, {name: np.zeros(12) for name in gammas}), images, tap=seen.__setitem__)
+    np.testing.assert_array_equal(seen["block_1.ffn"], seen["pos_embed"])
+
+
+def test_normalized_queries_and_keys_do_not_see_how_long_they_were(
+    make_checkpoint: Callable[..., Checkpoint], images: Array
+) -> None:
+    checkpoint = make_checkpoint(qk_norm=True, normalization_type="rms_norm", qkv_bias=False, epsilon=1e-15)
+    names = [f"block_{index}.attention.{role}.kernel" for index in (0, 1) for role in ("query", "key")]
+    longer = changed(checkpoint, {name: 8 * checkpoint.weights[name] for name in names})
+    np.testing.assert_allclose(forward(longer, images), forward(checkpoint, images), rtol=1e-9, atol=1e-12)
+    plain = dataclasses.replace(
+        checkpoint,
+        config=checkpoint.config.replace(qk_norm=False),
+        weights={name: value for name, value in checkpoint.weights.items() if "_norm." not in name},
+    )
+    longer = changed(plain, {name: 8 * plain.weights[name] for name in names})
+    assert np.abs(forward(longer, images) - forward(plain, images)).max() > 1e-3
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "cls_mean", "map"])
+def test_registers_exchanged_with_their_positions_leave_the_logits_unchanged(
+    make_checkpoint: Callable[..., Checkpoint], images: Array, pooling: str
+) -> None:
+    checkpoint = make_checkpoint(register_tokens=3, distillation_token=True, pooling=pooling)
+    order, table = [2, 0, 1], checkpoint.weights["pos_embed.table"].copy()
+    registers = checkpoint.weights["class_token.registers"][order]
+    alone = changed(checkpoint, {"class_token.registers": registers})
+    table[2:5] = table[2:5][order]
+    moved = changed(alone, {"pos_embed.table": table})
+    expected = forward(checkpoint, images)
+    np.testing.assert_allclose(forward(moved, images), expected, rtol=1e-9, atol=1e-12)
+    assert np.abs(forward(alone, images) - expected).max() > 1e-4
+
+
+def test_a_probe_that_asks_nothing_takes_the_mean_of_all_values(
+    make_checkpoint: Callable[..., Checkpoint], images: Array
+) -> None:
+    checkpoint = make_checkpoint(pooling="map", class_token=False, register_tokens=2, include_top=False)
+    own = {name.removeprefix("map_pool."): value for name, value in checkpoint.weights.items() if "map_pool." in name}
+    silent = {"map_pool.attention.query.kernel": np.zeros((12, 12)), "map_pool.attention.query.bias": np.zeros(12)}
+    unfed = {"map_pool.ffn.down.kernel": np.zeros((20, 12)), "map_pool.ffn.down.bias": np.zeros(12)}
+    seen: dict[str, Array] = {}
+    found = forward(changed(checkpoint, silent | unfed), images, tap=seen.__setitem__)
+    assert seen["norm"].shape == (3, 26, 12)
+    values = seen["norm"] @ own["attention.value.kernel"] + own["attention.value.bias"]
+    expected = values.mean(axis=1) @ own["attention.out.kernel"] + own["attention.out.bias"]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_mean_of_two_heads_is_one_head_of_both_tokens(
+    make_checkpoint: Callable[..., Checkpoint], images: Array
+) -> None:
+    checkpoint = make_checkpoint(distillation_token=True, register_tokens=1, pooling="cls_distillation")
+    kernel, bias = checkpoint.weights["head.kernel"].astype(np.float64), checkpoint.weights["head.bias"]
+    seen: dict[str, Array] = {}
+    found = forward(checkpoint, images, tap=seen.__setitem__)
+    answers = [seen["norm"][:, token] @ (2 * part) + bias for token, part in enumerate((kernel[:12], kernel[12:]))]
+    np.testing.assert_allclose(found, (answers[0] + answers[1]) / 2, rtol=1e-9, atol=1e-12)
+    assert np.abs(answers[0] - answers[1]).max() > 1e-3
+
+
+def test_a_norm_of_the_class_token_is_the_same_before_and_after_pooling_and_of_a_mean_it_is_not(
+    make_checkpoint: Callable[..., Checkpoint], images: Array
+) -> None:
+    before, after = (make_checkpoint(norm_after_pooling=choice) for choice in (False, True))
+    np.testing.assert_allclose(forward(after, images), forward(before, images), rtol=1e-12)
+    before, after = (make_checkpoint(norm_after_pooling=choice, pooling="mean") for choice in (False, True))
+    assert np.abs(forward(after, images) - forward(before, images)).max() > 1e-3
+
+
 def test_heads_exchanged_with_their_weights_leave_the_output_unchanged(
     make_checkpoint: Callable[..., Checkpoint], images: Array
 ) -> None:
@@ -296,6 +427,14 @@ def test_the_taps_are_called_in_the_order_of_the_network(checkpoint: Checkpoint,
         "head": (3, 5),
     }
     assert list(seen)[2] == "block_0.attention"
+
+
+def test_the_tap_of_a_norm_after_pooling_is_a_vector(make_checkpoint: Callable[..., Checkpoint], images: Array) -> None:
+    checkpoint = make_checkpoint(norm_after_pooling=True, pooling="cls_mean", pre_logits_dim=7, pre_norm=True)
+    seen: dict[str, tuple[int, ...]] = {}
+    forward(checkpoint, images, tap=lambda name, values: seen.update({name: values.shape}))
+    assert list(seen)[-3:] == ["block_1.ffn", "norm", "head"]
+    assert (seen["pos_embed"], seen["norm"], seen["head"]) == ((3, 25, 12), (3, 24), (3, 5))
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: "-".join(map(str, changes.values())))
@@ -385,6 +524,37 @@ def test_timms_vision_transformer_computes_the_same(
     import torch
 
     checkpoint = make_checkpoint(pooling=pooling, qkv_bias=qkv_bias)
+    model = timm_model(timm, checkpoint)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images.astype(np.float64)).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(forward(checkpoint, images), expected, rtol=1e-10, atol=1e-12)
+
+
+TIMM: dict[str, dict[str, Any]] = {
+    "AugReg without class token": {"class_token": False, "pooling": "mean", "norm_after_pooling": True},
+    "class token, fc_norm": {"pooling": "cls", "norm_after_pooling": True},
+    "average behind a prefix": {"register_tokens": 2, "pooling": "mean"},
+    "greatest patch": {"class_token": False, "pooling": "max"},
+    "DINOv2": {"register_tokens": 3, "layer_scale": True, "ffn_type": "swiglu", "pooling": "cls"},
+    "CLIP": {"pre_norm": True, "activation": "quick_gelu", "include_top": False, "pooling": "cls"},
+    "SigLIP": {"class_token": False, "pooling": "map", "activation": "gelu_tanh", "include_top": False},
+    "probe that sees registers too": {"register_tokens": 1, "pooling": "map", "qk_norm": True},
+    "DeiT": {"distillation_token": True, "pooling": "cls_distillation"},
+    "normalized queries and keys": {"qk_norm": True, "layer_scale": True, "qkv_bias": False},
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("changes", TIMM.values(), ids=TIMM)
+def test_timm_computes_the_same_for_every_family(
+    make_checkpoint: Callable[..., Checkpoint], images: Array, timm: Any, changes: dict[str, Any]
+) -> None:
+    import torch
+
+    checkpoint = make_checkpoint(**changes)
+    if checkpoint.config.pre_norm:
+        weights = dict(checkpoint.weights) | {"patch_embed.bias": np.zeros(12, np.float32)}
+        checkpoint = dataclasses.replace(checkpoint, weights=weights)
     model = timm_model(timm, checkpoint)
     with torch.no_grad():
         expected = model(torch.from_numpy(images.astype(np.float64)).permute(0, 3, 1, 2)).numpy()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,50 @@ def test_options_remove_the_weights_they_name(config: ViTConfig) -> None:
     assert everything - set(weight_specs(config.replace(include_top=False))) == {"head.kernel", "head.bias"}
     unbiased = everything - set(weight_specs(config.replace(qkv_bias=False)))
     assert unbiased == {f"block_{i}.attention.{role}.bias" for i in (0, 1) for role in ("query", "key", "value")}
+
+
+def test_each_feature_adds_the_weights_it_names_where_the_network_uses_them(config: ViTConfig) -> None:
+    def added(**changes: Any) -> dict[str, tuple[int, ...]]:
+        before = weight_specs(config)
+        return {
+            name: spec.shape for name, spec in weight_specs(config.replace(**changes)).items() if name not in before
+        }
+
+    scales = {f"block_{i}.scale{half}.gamma": (12,) for i in (0, 1) for half in (1, 2)}
+    assert added(layer_scale=True) == scales
+    assert added(distillation_token=True, register_tokens=3) == {
+        "class_token.distillation": (1, 12),
+        "class_token.registers": (3, 12),
+    }
+    assert added(pre_norm=True) == {"pre_norm.scale": (12,), "pre_norm.bias": (12,)}
+    assert set(added(qk_norm=True, normalization_type="rms_norm").items()) == {
+        (f"block_{i}.attention.{role}_norm.scale", (4,)) for i in (0, 1) for role in ("query", "key")
+    }
+    assert added(pre_logits_dim=7) == {"pre_logits.kernel": (12, 7), "pre_logits.bias": (7,)}
+    probe = added(pooling="map", ffn_type="swiglu")
+    assert next(name for name in probe if "map_pool" in name) == "map_pool.probe"
+    assert (probe["map_pool.probe"], probe["map_pool.ffn.up.kernel"]) == ((1, 12), (12, 20))
+    assert "map_pool.ffn.gate.kernel" not in probe
+
+
+def test_tables_and_heads_grow_with_the_tokens_and_the_vector(config: ViTConfig) -> None:
+    def shape(name: str, **changes: Any) -> tuple[int, ...]:
+        return weight_specs(config.replace(**changes))[name].shape
+
+    assert shape("pos_embed.table", distillation_token=True, register_tokens=3) == (29, 12)
+    assert shape("pos_embed.table", class_token=False, pooling="mean") == (24, 12)
+    assert shape("head.kernel", pooling="cls_mean") == (24, 5)
+    assert shape("head.kernel", pooling="cls_mean", pre_logits_dim=7) == (7, 5)
+    assert shape("pre_logits.kernel", pooling="cls_mean", pre_logits_dim=7) == (24, 7)
+    assert shape("norm.scale", pooling="cls_mean") == (12,)
+    assert shape("norm.scale", pooling="cls_mean", norm_after_pooling=True) == (24,)
+    assert "class_token.class" not in weight_specs(config.replace(class_token=False, pooling="mean"))
+
+
+def test_a_layer_scale_starts_at_one_tenth(config: ViTConfig) -> None:
+    weights = dict(draw_weights(config.replace(layer_scale=True, num_layers=1), 0))
+    assert (weights["block_0.scale1.gamma"] == np.float32(0.1)).all()
+    assert weights["block_0.scale2.gamma"].dtype == np.float32
 
 
 def test_the_first_values_are_those_of_the_papers(config: ViTConfig) -> None:
