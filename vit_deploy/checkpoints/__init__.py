@@ -43,6 +43,7 @@ CONTAINERS = Registry(
         "keras": Plugin("vit_deploy.checkpoints.keras_zip:open_keras", extra="cpu", needs=("h5py",)),
         "h5": Plugin("vit_deploy.checkpoints.h5:open_h5", extra="cpu", needs=("h5py",)),
         "safetensors": Plugin("vit_deploy.checkpoints.safetensors_file:open_safetensors"),
+        "npz": Plugin("vit_deploy.checkpoints.npz:open_npz"),
     },
 )
 
@@ -51,6 +52,7 @@ CONTAINERS = Registry(
 SOURCES = Registry(
     "checkpoint source",
     {
+        "google": Plugin("vit_deploy.checkpoints.google:GoogleSource"),
         "keras": Plugin("vit_deploy.checkpoints.keras:KerasSource"),
         "safetensors": Plugin("vit_deploy.checkpoints.safetensors:SafetensorsSource"),
         "keras-weights": Plugin("vit_deploy.checkpoints.keras:KerasWeightsSource"),

@@ -49,7 +49,12 @@ def zeros(*shape: int) -> Origin:
 
 
 def gather(
-    file: TensorFile, origins: Mapping[str, str | Origin], config: ViTConfig, *, ignored: Collection[str] = ()
+    file: TensorFile,
+    origins: Mapping[str, str | Origin],
+    config: ViTConfig,
+    *,
+    ignored: Collection[str] = (),
+    layers_a_tensor: int = 1,
 ) -> dict[str, Float32]:
     """The weights by canonical name.
 
@@ -62,13 +67,16 @@ def gather(
         origins: of each canonical weight; a text is the name of a tensor that is taken as it is.
         config: whose weights they are.
         ignored: names of tensors that the function of the model does not depend on.
+        layers_a_tensor: of how many layers one tensor holds the weights.
 
     Raises:
         CheckpointError: the config asks for far more than the file has, or tensors cannot be taken apart as their
             dialect wants.
     """
     stored = dict.fromkeys(file.names())
-    if config.num_layers > len(stored):  # a config can claim any number of layers, and costs memory for each
+    if (
+        config.num_layers > len(stored) * layers_a_tensor
+    ):  # a config can claim any number of layers, and costs memory for each
         raise CheckpointError(
             f"its config says {config.num_layers} layers, and it holds {len(stored)} weights in all",
             fix="the file is damaged: get it again",

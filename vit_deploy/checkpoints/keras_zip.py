@@ -11,14 +11,14 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, BinaryIO
 
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, parse_json
 from vit_deploy.checkpoints.h5 import GET_AGAIN, H5Tensors, open_stream
+from vit_deploy.checkpoints.zip_members import checked_members, expansions
 from vit_deploy.errors import CheckpointError
 
 CONFIG = "config.json"
@@ -27,7 +27,6 @@ WEIGHTS = "model.weights.h5"
 MAX_EXPANSION = 100  # floats compress by a tenth, the names around them by a few times
 CHUNK_BYTES = 1 << 20
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, then lengths of the name and of the extra field
-ENCRYPTED = 0x1
 
 
 @contextmanager
@@ -50,28 +49,15 @@ def open_keras(path: Path) -> Iterator[H5Tensors]:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    infos = archive.infolist()
-    if any(info.header_offset < 0 for info in infos):  # counted from the directory, which comes last
-        raise zipfile.BadZipFile("bytes are missing in front of its directory")
-    names = Counter(info.filename for info in infos)
-    problems = [f"it has no {name}" for name in (CONFIG, WEIGHTS) if name not in names]
-    problems += [f"{name} is there {count} times" for name, count in names.items() if count > 1]
-    for info in infos:
-        name = PurePosixPath(info.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts:
-            problems.append(f"{info.filename} lies outside")
-        if info.flag_bits & ENCRYPTED:
-            problems.append(f"{info.filename} is encrypted")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            problems.append(f"{info.filename} is compressed by method {info.compress_type}")
-        if info.file_size > max(CHUNK_BYTES, MAX_EXPANSION * info.compress_size):
-            problems.append(f"{info.filename} expands from {info.compress_size} to {info.file_size} bytes")
+    members, unsafe = checked_members(archive)
+    problems = [f"it has no {name}" for name in (CONFIG, WEIGHTS) if name not in members]
+    problems += [*unsafe, *expansions(archive.infolist(), MAX_EXPANSION, CHUNK_BYTES)]
     if problems:
         raise CheckpointError(
             f"it is not a .keras file that Keras 3 has written: {'; '.join(problems)}",
             fix="save the model again with model.save('NAME.keras')",
         )
-    return {info.filename: info for info in infos}
+    return members
 
 
 def _text(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
