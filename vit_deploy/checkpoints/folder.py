@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -21,6 +22,11 @@ WEIGHT_FILES = (
 )
 """Usual names of the weights in a folder, best first."""
 
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
+MAX_SHARDS = 500  # each is an open file
+LISTED = 20  # problems shown in full before the rest is counted
+GET_ALL = "get all files of the checkpoint again"
+
 Opener = Callable[[Path], AbstractContextManager[TensorFile]]
 
 
@@ -28,14 +34,20 @@ def weights_in(folder: Path) -> Path:
     """The file of a folder that holds the weights.
 
     Raises:
-        CheckpointError: there is none, or more than one with no usual name.
+        CheckpointError: there is none, more than one with no usual name, or shards without their index.
     """
     for name in WEIGHT_FILES:
-        if (folder / name).is_file():
+        if _is_file(folder / name):
             return folder / name
-    found = [each for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES and each.is_file()]
-    if len(found) == 1:
+    found = [each for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES and _is_file(each)]
+    found = [each for each in found if not each.name.startswith(".")]  # macOS leaves such beside copied files
+    if len(found) == 1 and not SHARD.fullmatch(found[0].name):
         return found[0]
+    if shard := next((match for each in found if (match := SHARD.fullmatch(each.name))), None):
+        raise CheckpointError(
+            f"{folder} is a folder that holds shards, and no {shard[1]}{shard[2]}{INDEX_SUFFIX} that lists them",
+            fix=GET_ALL,
+        )
     raise CheckpointError(
         f"{folder} is a folder that holds {'several checkpoints' if found else 'no checkpoint'}",
         fix=f"give the file: {', '.join(each.name for each in found)}" if found else "give a checkpoint file",
@@ -51,8 +63,13 @@ def open_beside(path: Path, opener: Opener) -> Iterator[TensorFile]:
         opener: opens one file.
 
     Raises:
-        CheckpointError: an index that is damaged, or names files that are missing or elsewhere.
+        CheckpointError: an index that is damaged, or names files that are missing or elsewhere; or one shard of many.
     """
+    if match := SHARD.fullmatch(path.name):
+        raise CheckpointError(
+            "it is one of the files that the weights are spread over",
+            fix=f"give the folder, or {match[1]}{match[2]}{INDEX_SUFFIX}",
+        )
     with ExitStack() as stack:
         file: TensorFile
         if path.name.endswith(INDEX_SUFFIX):
@@ -69,17 +86,31 @@ def _shards(index: Path) -> dict[str, str]:
     values = parse_json(_text(index), index.name)
     with explained(index.name):
         shards = {str(name): str(file) for name, file in values["weight_map"].items()}
-    problems = []
-    for name in dict.fromkeys(shards.values()):
-        if PurePath(name).name != name or name in ("", ".", ".."):
+    files = list(dict.fromkeys(shards.values()))
+    problems = [] if files else ["it names no weights"]
+    if len(files) > MAX_SHARDS:
+        problems.append(f"it names {len(files)} files; expected {MAX_SHARDS} at most")
+    for name in files[:MAX_SHARDS]:
+        if any(each in name for each in "/\\:\0") or name in ("", ".", ".."):
             problems.append(f"{name!r} lies elsewhere")
-        elif not (index.parent / name).is_file():
+        elif name.endswith(INDEX_SUFFIX) or not _is_file(index.parent / name):
             problems.append(f"{name} is missing")
-    if not shards:
-        problems.append("it names no weights")
     if problems:
-        raise CheckpointError(f"{index.name}: {'; '.join(problems)}", fix="get all files of the checkpoint again")
+        raise CheckpointError(f"{index.name}: {_listed(problems)}", fix=GET_ALL)
     return shards
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there, through links as well: the cache of a hub is made of them."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder that may not be entered
+        return False
+
+
+def _listed(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+    return "; ".join([*problems[:LISTED], *more])
 
 
 def _text(path: Path) -> bytes:
@@ -102,12 +133,12 @@ class Documents(Mapping[str, Any]):
         if name in self._own:
             return self._own[name]
         path = self._folder / name
-        if PurePath(name).name != name or path.suffix != ".json" or not path.is_file():
+        if PurePath(name).name != name or path.suffix != ".json" or not _is_file(path):
             raise KeyError(name)
         return parse_json(_text(path), name)
 
     def __iter__(self) -> Iterator[str]:
-        beside = (each.name for each in sorted(self._folder.glob("*.json")) if each.is_file())
+        beside = (each.name for each in sorted(self._folder.glob("*.json")) if _is_file(each))
         return iter(dict.fromkeys((*self._own, *beside)))
 
     def __len__(self) -> int:
@@ -170,11 +201,14 @@ class Sharded:
             for name in sorted(names)
             if name not in self.shards
         ]
+        problems += [
+            f"{file} has {name}, which the index has in {self.shards[name]}"
+            for file, names in held.items()
+            for name in sorted(names)
+            if self.shards.get(name, file) != file
+        ]
         if problems:
-            raise CheckpointError(
-                f"the shards are not those of {self.path.name}: {'; '.join(problems[:20])}",
-                fix="get all files of the checkpoint again",
-            )
+            raise CheckpointError(f"the shards are not those of {self.path.name}: {_listed(problems)}", fix=GET_ALL)
 
     def names(self) -> Iterable[str]:
         """Of all files' tensors."""

@@ -95,7 +95,7 @@ def family_of(document: Mapping[str, Any], names: Names | None) -> Family:
     if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise CheckpointError(
             f"its config.json says model_type {model_type!r}; expected one of {', '.join(MODEL_TYPES)}",
-            fix="give a plain ViT; other architectures cannot be converted",
+            fix="give a plain ViT; if config.json is that of another model, put the weights into a folder of their own",
         )
     return MODEL_TYPES[model_type]
 

@@ -93,6 +93,8 @@ def _normalization(filled: Mapping[str, Any], channels: int) -> tuple[tuple[floa
     if math.isclose(factor, BYTE, rel_tol=1e-6):
         return mean, std
     whole = 255 * factor  # what a white pixel becomes
+    if not (math.isfinite(whole) and whole > 0):
+        raise CheckpointError(f"{FILE} says rescale_factor {factor}; expected a positive number", fix=f"correct {FILE}")
     return tuple(value / whole for value in mean), tuple(value / whole for value in std)
 
 
@@ -121,7 +123,11 @@ def _sized(plain: Preprocess, filled: Mapping[str, Any], shorter: bool, config: 
     resize = _edges(filled["size"], shorter)
     sized = dataclasses.replace(plain, resize=resize, crop=bool(crops))
     if crops:
-        made = as_pair(_edges(filled["crop_size"], shorter=False), "crop_size")
+        made = _edges(filled["crop_size"], shorter=False)
+        if isinstance(made, int):
+            raise CheckpointError(
+                f"{FILE} says crop_size {filled['crop_size']}; expected height and width", fix=f"correct {FILE}"
+            )
         return sized if made == config.image_size else resized_preprocess(sized, made, config.image_size)
     if isinstance(resize, int):
         return sized
