@@ -191,15 +191,16 @@ def test_int8_static_ranges_hold_what_the_float_file_computes(cases, tmp_path):
     assert float(arrays(model)[scale]) == pytest.approx(np.abs(values).max() / 127.5, rel=0.01)
 
 
-def test_int4_stores_two_weights_a_byte(cases, tmp_path):
+def test_int4_stores_two_weights_of_the_feed_forward_halves_a_byte(cases, tmp_path):
     _, model = made(cases["plain"], ONNX_RECIPES["int4"], tmp_path)
     kernels = [node for node in model.graph.node if node.op_type == "MatMulNBits"]
     assert len(kernels) == len(layer_names(cases["plain"].source.config))
     for node in kernels:
         facts = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-        assert (facts["bits"], facts["block_size"]) == (4, 32)
+        bits = 4 if ".ffn." in node.input[1] else 8
+        assert (facts["bits"], facts["block_size"]) == (bits, 32)
         blocks = -(-facts["K"] // 32)
-        assert arrays(model)[node.input[1]].shape == (facts["N"], blocks, 16)
+        assert arrays(model)[node.input[1]].shape == (facts["N"], blocks, 32 * bits // 8)
 
 
 @pytest.mark.parametrize("precision", ONNX_RECIPES)

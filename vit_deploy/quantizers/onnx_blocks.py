@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from fnmatch import fnmatchcase
 
 import onnx
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
@@ -10,6 +11,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 from vit_deploy.quantizers.onnx_layers import bias_apart, drop_unused_initializers, layers_of
 from vit_deploy.quantizers.recipes import Recipe
 
+EIGHT = 8  # bits
 IN_FLOAT32 = 1  # accuracy level of `MatMulNBits`: what the products are computed in
 
 
@@ -22,15 +24,17 @@ def with_blocks(model: onnx.ModelProto, names: Collection[str], recipe: Recipe) 
         recipe: says how many bits, and how many weights share a scale.
     """
     bias_apart(model.graph, names, "MatMul")
-    every = {layer.node: layer.name in names for layer in layers_of(model.graph)}
-    if not any(every.values()):
-        return model
-    left_alone = [node for node, wanted in every.items() if not wanted]
-    config = DefaultWeightOnlyQuantConfig(
-        block_size=recipe.block_size, is_symmetric=False, accuracy_level=IN_FLOAT32, bits=recipe.weight_bits
-    )
-    work = MatMulNBitsQuantizer(model, nodes_to_exclude=left_alone, algo_config=config)
-    work.process()
-    result: onnx.ModelProto = work.model.model
-    drop_unused_initializers(result.graph)
-    return result
+    layers = layers_of(model.graph)
+    wide = {name for name in names for pattern in recipe.eight_bits if fnmatchcase(name, pattern)}
+    for bits, wanted in ((recipe.weight_bits, set(names) - wide), (EIGHT, wide)):
+        if not wanted:
+            continue
+        config = DefaultWeightOnlyQuantConfig(
+            block_size=recipe.block_size, is_symmetric=False, accuracy_level=IN_FLOAT32, bits=bits
+        )
+        others = [layer.node for layer in layers if layer.name not in wanted]
+        work = MatMulNBitsQuantizer(model, nodes_to_exclude=others, algo_config=config)
+        work.process()
+        model = work.model.model
+    drop_unused_initializers(model.graph)
+    return model

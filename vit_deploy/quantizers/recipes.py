@@ -57,6 +57,7 @@ class Recipe:
         parts: that become integers (or 16-bit floats); all others stay in float32.
         activation_bits: of activations that are integers.
         block_size: weights that share a scale, along the inputs; 0 for one scale a channel.
+        eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
         integer_io: whether input and output of the file are integers too.
         clipping: of calibrated ranges.
         percentile: of absolute values inside the range, for `Clipping.PERCENTILE`.
@@ -74,6 +75,7 @@ class Recipe:
     parts: frozenset[Part]
     activation_bits: int = 8
     block_size: int = 0
+    eight_bits: tuple[str, ...] = ()
     integer_io: bool = False
     clipping: Clipping = Clipping.MIN_MAX
     percentile: float = 99.99
@@ -89,7 +91,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without what it does not use."""
-        values = {**dataclasses.asdict(self), "parts": sorted(self.parts), "keep_float": list(self.keep_float)}
+        lists = {"keep_float": list(self.keep_float), "eight_bits": list(self.eight_bits)}
+        values = {**dataclasses.asdict(self), "parts": sorted(self.parts), **lists}
         return {name: value for name, value in values.items() if value not in (None, [], "", False)}
 
     @property
