@@ -44,6 +44,7 @@ CONTAINERS = Registry(
         "h5": Plugin("vit_deploy.checkpoints.h5:open_h5", extra="cpu", needs=("h5py",)),
         "safetensors": Plugin("vit_deploy.checkpoints.safetensors_file:open_safetensors"),
         "npz": Plugin("vit_deploy.checkpoints.npz:open_npz"),
+        "torch": Plugin("vit_deploy.checkpoints.torch_file:open_torch", extra="torch", needs=("torch",)),
     },
 )
 
@@ -53,6 +54,7 @@ SOURCES = Registry(
     "checkpoint source",
     {
         "google": Plugin("vit_deploy.checkpoints.google:GoogleSource"),
+        "timm": Plugin("vit_deploy.checkpoints.timm:TimmSource"),
         "keras": Plugin("vit_deploy.checkpoints.keras:KerasSource"),
         "safetensors": Plugin("vit_deploy.checkpoints.safetensors:SafetensorsSource"),
         "keras-weights": Plugin("vit_deploy.checkpoints.keras:KerasWeightsSource"),
