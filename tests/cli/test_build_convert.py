@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.features import FAMILIES
 from vit_deploy import checkpoints
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
@@ -46,6 +47,28 @@ def test_every_variant_can_be_built(run, tmp_path):
     assert not config.include_top and config.pooling == "mean" and config.normalization_type == "rms_norm"
     assert config.ffn_type == "swiglu" and config.normalization_position == "post"
     assert (config.channels, config.epsilon, config.activation) == (1, 1e-5, "relu")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_can_be_built(run, tmp_path, name):
+    options = []
+    for option, value in FAMILIES[name].items():
+        flag = option.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            options += [f"--{flag}", str(value)]
+    result = run("build", "tiny", *SHAPE, *WIDTH, *options, "-o", "m.safetensors")
+    assert result.code == 0, result.err
+    expected = ViTConfig((24, 32), (8, 4), 3, 12, 3, 2, 20, 5).replace(**FAMILIES[name])
+    assert checkpoints.load(tmp_path / "m.safetensors").config == expected
+
+
+def test_tokens_that_do_not_fit_the_pooling_are_refused_before_anything_is_written(run, tmp_path):
+    result = run("build", "tiny", *SHAPE, *WIDTH, "--no-class-token", "-o", "m.safetensors")
+    assert result.code == 2
+    assert "class_token is False; expected mean, max, map" in result.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_convert_keeps_every_weight_there_and_back(run, keras_file, tmp_path):

@@ -21,7 +21,7 @@ def build(
     seed: Seed = None,
     channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 3,
     include_top: Annotated[bool, typer.Option("--include-top/--no-include-top", help="With a head.")] = True,
-    pooling: Annotated[str | None, typer.Option(help="cls, mean or max.")] = None,
+    pooling: Annotated[str | None, typer.Option(help="cls, mean, max, cls_distillation, cls_mean or map.")] = None,
     normalization_type: Annotated[
         str, typer.Option(help="layer_norm, rms_norm, dynamic_tanh or band_rms.")
     ] = "layer_norm",
@@ -33,6 +33,17 @@ def build(
     num_heads: Annotated[int | None, typer.Option(help="In place of the scale's.")] = None,
     num_layers: Annotated[int | None, typer.Option(help="In place of the scale's.")] = None,
     mlp_dim: Annotated[int | None, typer.Option(help="In place of the scale's.")] = None,
+    qkv_bias: Annotated[bool, typer.Option("--qkv-bias/--no-qkv-bias", help="Of query, key and value.")] = True,
+    class_token: Annotated[bool, typer.Option("--class-token/--no-class-token", help="Before the patches.")] = True,
+    distillation_token: Annotated[bool, typer.Option("--distillation-token", help="After the class token.")] = False,
+    register_tokens: Annotated[int, typer.Option(min=0, help="Registers after those.")] = 0,
+    layer_scale: Annotated[bool, typer.Option("--layer-scale", help="Of what each half of a block adds.")] = False,
+    qk_norm: Annotated[bool, typer.Option("--qk-norm", help="Of each head's queries and keys.")] = False,
+    pre_norm: Annotated[bool, typer.Option("--pre-norm", help="A norm in front of the first block.")] = False,
+    norm_after_pooling: Annotated[
+        bool, typer.Option("--norm-after-pooling", help="The last norm is that of the pooled vector.")
+    ] = False,
+    pre_logits_dim: Annotated[int, typer.Option(min=0, help="Width of a dense layer with tanh before the head.")] = 0,
     force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -64,6 +75,15 @@ def build(
         ffn_type=ffn_type,
         activation=activation,
         epsilon=epsilon,
+        qkv_bias=qkv_bias,
+        class_token=class_token,
+        distillation_token=distillation_token,
+        register_tokens=register_tokens,
+        layer_scale=layer_scale,
+        qk_norm=qk_norm,
+        pre_norm=pre_norm,
+        norm_after_pooling=norm_after_pooling,
+        pre_logits_dim=pre_logits_dim,
         **overrides,
     )
     checkpoints.check_target(output, force=force)
