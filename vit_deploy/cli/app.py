@@ -11,6 +11,7 @@ from vit_deploy.cli.bench import bench
 from vit_deploy.cli.build import build
 from vit_deploy.cli.convert import convert
 from vit_deploy.cli.doctor import doctor
+from vit_deploy.cli.evaluate import evaluate
 from vit_deploy.cli.export import export
 from vit_deploy.cli.inspect import inspect
 from vit_deploy.cli.predict import predict
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (build, convert, resize, export, quantize, verify, bench, predict, inspect, doctor):
+for command in (build, convert, resize, export, quantize, verify, bench, evaluate, predict, inspect, doctor):
     app.command()(command)
 
 

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+CONTRACT = {"artifact", "top1", "top5", "agreement", "images"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    rng = np.random.default_rng(5)
+    np.savez(path, images=rng.integers(0, 256, (6, 24, 32, 3), np.uint8), labels=rng.integers(0, 5, 6))
+    return path
+
+
+def test_bundles_and_keras_files_are_evaluated_side_by_side(run, bundles, keras_file, data):
+    result = run("evaluate", bundles["onnx"], bundles["tflite"], keras_file, "--data", data, "--json")
+    assert result.code == 0, result.err
+    found = result.document["results"]
+    assert [each["artifact"] for each in found] == [str(bundles["onnx"]), str(bundles["tflite"]), str(keras_file)]
+    for each in found:
+        assert set(each) >= CONTRACT
+        assert each["images"] == 6 and each["agreement"] == 1 and each["top5"] == 1
+        assert 0 <= each["top1"] <= 1 and each["reference"] == str(bundles["onnx"])
+
+
+def test_a_single_artifact_agrees_with_none_and_says_so(run, bundles, data):
+    (each,) = run("evaluate", bundles["onnx"], "--data", data, "--json").document["results"]
+    assert each["agreement"] is None and each["failures"] == ["agreement needs a second artifact to agree with"]
+
+
+def test_people_get_a_table_and_the_worst_confusions(run, bundles, data):
+    result = run("evaluate", bundles["onnx"], "--data", data)
+    assert result.code == 0
+    assert "top-1" in result.out and "onnxruntime (cpu)" in result.out and "%" in result.out
+    assert "taken for" in result.err
+
+
+def test_the_order_of_folders_is_printed_where_it_counts(run, bundles, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(6)
+    for name in ("e", "d", "c", "b", "a"):
+        (tmp_path / name).mkdir()
+        image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(tmp_path / name / "1.png")
+    result = run("evaluate", bundles["onnx"], "--data", tmp_path)
+    assert result.code == 0, result.err
+    assert "in sorted order, since they are not the recorded labels: 0 a, 1 b, 2 c, 3 d, 4 e" in result.err
+    (tmp_path / "f").mkdir()
+    wrong = run("evaluate", bundles["onnx"], "--data", tmp_path, "--json")
+    assert wrong.code == 2 and "has 6 class folders" in wrong.document["error"]["message"]
+
+
+def test_data_that_are_not_there_are_exit_2(run, bundles, tmp_path):
+    result = run("evaluate", bundles["onnx"], "--data", tmp_path / "absent")
+    assert result.code == 2 and "there is nothing at" in result.err and result.out == ""

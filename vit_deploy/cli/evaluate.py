@@ -1,0 +1,65 @@
+"""`vit-deploy evaluate`: how often are artifacts right, and of one mind with the fp32 one?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vit_deploy.cli.options import Artifacts, Json, Quiet, Verbose
+
+
+def evaluate(
+    artifacts: Artifacts,
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR|FILE.npz",
+            help="A folder with a folder of images for each class, or uint8 images and labels.",
+            show_default=False,
+        ),
+    ],
+    batch: Annotated[int, typer.Option(min=1, help="Images a call, where a file takes any number.")] = 32,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused."""
+    from vit_deploy.cli.output import Output
+    from vit_deploy.datasets import read_dataset
+    from vit_deploy.evaluation import evaluate as run
+    from vit_deploy.evaluation import to_json
+    from vit_deploy.targets import open_artifact
+
+    out = Output("evaluate", as_json=json, quiet=quiet)
+    with out.progress() as progress:
+        progress("reading the bundles")
+        opened = [open_artifact(path) for path in artifacts]
+        dataset = read_dataset(data)
+        results = run(opened, dataset, batch=batch, progress=progress)
+    if dataset.names and not all(dataset.is_by_name(artifact) for artifact in opened):
+        listed = ", ".join(f"{index} {name}" for index, name in enumerate(dataset.names))
+        out.note(f"class folders in sorted order, since they are not the recorded labels: {listed}")
+    for result in results:
+        for reason in result.failures:
+            out.note(f"{result.artifact.path}: {reason}")
+        for worst in result.confusions:
+            out.note(f"{result.artifact.path}: {worst.count} of class {worst.actual} taken for {worst.predicted}")
+    rows = [
+        (
+            str(result.artifact.path),
+            f"{result.runtime} ({result.provider})",
+            result.images,
+            f"{result.top1:.2%}",
+            f"{result.top5:.2%}",
+            "-" if result.agreement is None else f"{result.agreement:.2%}",
+        )
+        for result in results
+    ]
+    return out.finish(
+        [to_json(result) for result in results],
+        ok=all(result.finite for result in results),
+        columns=("artifact", "runtime", "images", "top-1", "top-5", "agreement"),
+        rows=rows,
+    )

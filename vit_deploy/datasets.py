@@ -1,0 +1,200 @@
+"""Which labelled images are there, and which class of a model is each of, without holding them all in memory?"""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.errors import DataError
+from vit_deploy.images import load_pixels
+from vit_deploy.preprocess import Preprocess
+
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+NAMED = 5  # of many, in an error
+FIX = "give a folder with a folder of images for each class, or an .npz with uint8 images (n, h, w, c) and labels (n,)"
+
+Pixels = NDArray[np.uint8]
+Classes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images on disk.
+
+    Args:
+        path: of the folder or the `.npz`.
+        names: of the classes' folders, sorted; empty for an `.npz`, whose labels are numbers.
+        files: every image with the index of its folder in `names`; empty for an `.npz`.
+        labels: of an `.npz`.
+        image_shape: (height, width, channels) of an `.npz`.
+    """
+
+    path: Path
+    names: tuple[str, ...] = ()
+    files: tuple[tuple[Path, int], ...] = ()
+    labels: tuple[int, ...] = ()
+    image_shape: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files) or len(self.labels)
+
+    def batches(self, preprocess: Preprocess, image_size: tuple[int, int], size: int) -> Iterator[Pixels]:
+        """All images in order, `(at most size, height, width, channels)` at a time, as pixels of a model's size.
+
+        Raises:
+            DataError: an image that cannot be read.
+        """
+        if self.files:
+            for start in range(0, len(self.files), size):
+                group = self.files[start : start + size]
+                yield np.stack([load_pixels(path, preprocess, image_size) for path, _ in group])
+            return
+        with _explained(self.path), zipfile.ZipFile(self.path) as archive, archive.open("images.npy") as stream:
+            shape, _ = _header(stream, self.path, "images")
+            left = shape[0]
+            while left:
+                count = min(size, left)
+                content = stream.read(count * int(np.prod(shape[1:])))
+                if len(content) < count * int(np.prod(shape[1:])):
+                    raise DataError(f"{self.path} ends in the middle of its images", fix="get it again")
+                yield np.frombuffer(content, np.uint8).reshape(count, *shape[1:])
+                left -= count
+
+    def is_by_name(self, artifact: Artifact) -> bool:
+        """Whether every folder has the name of one class of the model."""
+        labels = artifact.labels
+        return bool(self.names) and all(labels.count(name) == 1 for name in self.names)
+
+    def classes(self, artifact: Artifact) -> Classes:
+        """The model's class of each image `(n,)`: folders by the recorded labels where all have one, else in order.
+
+        Raises:
+            DataError: images or classes that the model cannot have.
+        """
+        count = artifact.config.num_classes
+        if not artifact.config.include_top:
+            raise DataError(
+                f"{artifact.path} has no head, and classes are what is evaluated", fix="give one with a head"
+            )
+        size = (*artifact.config.image_size, artifact.config.channels)
+        if self.image_shape and self.image_shape != size:
+            raise DataError(
+                f"{self.path} has images of {_sides(self.image_shape)}, {artifact.path} takes {_sides(size)}",
+                fix="resize them, or give a folder of image files, which are resized as the model asks for",
+            )
+        if self.labels:
+            return self._checked(np.array(self.labels, np.int64), artifact)
+        if self.is_by_name(artifact):
+            indices = [artifact.labels.index(name) for name in self.names]
+        else:
+            if len(self.names) != count:
+                raise DataError(
+                    f"{self.path} has {len(self.names)} class folders ({_some(self.names)}), "
+                    f"{artifact.path} has {count} classes{self._unknown(artifact)}",
+                    fix="name the folders by the model's labels, or give one folder for each class",
+                )
+            indices = list(range(count))
+        return np.array([indices[folder] for _, folder in self.files], np.int64)
+
+    def _checked(self, labels: Classes, artifact: Artifact) -> Classes:
+        count = artifact.config.num_classes
+        if labels.min() < 0 or labels.max() >= count:
+            raise DataError(
+                f"{self.path} has labels from {labels.min()} to {labels.max()}, {artifact.path} has {count} classes",
+                fix=f"expected labels from 0 to {count - 1}",
+            )
+        return labels
+
+    def _unknown(self, artifact: Artifact) -> str:
+        if not artifact.labels:
+            return " and no recorded labels"
+        unknown = [name for name in self.names if artifact.labels.count(name) != 1]
+        return f", and {_some(unknown)} {'is' if len(unknown) == 1 else 'are'} not among its labels"
+
+
+def read_dataset(path: Path) -> Dataset:
+    """What is in a folder with a folder a class, or in an `.npz` with `images` (uint8, NHWC) and `labels`.
+
+    Raises:
+        DataError: there is nothing, no classes or no images, or arrays of another kind.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}", fix=FIX)
+    return _read_arrays(path)
+
+
+def _read_folder(path: Path) -> Dataset:
+    folders = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+    if not folders:
+        raise DataError(f"{path} has no class folders", fix=FIX)
+    files = [
+        (file, index)
+        for index, folder in enumerate(folders)
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in SUFFIXES and file.is_file()
+    ]
+    if not files:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"the {len(folders)} class folders of {path} hold no images ({kinds})", fix=FIX)
+    return Dataset(path, tuple(folder.name for folder in folders), tuple(files))
+
+
+def _read_arrays(path: Path) -> Dataset:
+    with _explained(path), zipfile.ZipFile(path) as archive:
+        missing = [name for name in ("images", "labels") if f"{name}.npy" not in archive.namelist()]
+        if missing:
+            raise DataError(f"{path} has no array {' and no array '.join(missing)}", fix=FIX)
+        with archive.open("images.npy") as stream:
+            shape, dtype = _header(stream, path, "images")
+        with archive.open("labels.npy") as stream:
+            labels = np.lib.format.read_array(stream, allow_pickle=False)
+    problems = []
+    if dtype != np.uint8 or len(shape) != 4:
+        problems.append(f"images are {dtype} of shape {shape}; expected uint8 of (n, height, width, channels)")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        problems.append(f"labels are {labels.dtype} of shape {labels.shape}; expected whole numbers of (n,)")
+    elif shape and len(labels) != shape[0]:
+        problems.append(f"there are {shape[0]} images and {len(labels)} labels")
+    elif not len(labels):
+        problems.append("there are no images")
+    if problems:
+        raise DataError(f"{path}: {'; '.join(problems)}", fix=FIX)
+    return Dataset(path, labels=tuple(map(int, labels)), image_shape=shape[1:])
+
+
+def _header(stream: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array in the `.npy` format (`numpy.lib.format`); its values come next in the stream."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    if fortran:
+        raise DataError(f"{path}: {name} are stored column by column", fix="save them with np.ascontiguousarray")
+    return tuple(map(int, shape)), dtype
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, OSError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}", fix=FIX) from error
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
