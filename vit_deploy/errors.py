@@ -8,6 +8,7 @@ VitDeployError
 ├── MissingEngineError     a library that is not installed (names the pip extra)
 ├── EngineError            a library that is installed and failed
 ├── ExportError            a graph that came out other than it has to be
+├── RemoteError            a machine that cannot be reached, or does not do its work
 └── OutputError            a target that exists, cannot be written, or a disk that is full
 
 Every one of them says what was wrong, and `fix` what to do about it; the command line prints both and
@@ -60,6 +61,10 @@ class EngineError(VitDeployError):
 
 class ExportError(VitDeployError):
     """A conversion whose result is not what it has to be."""
+
+
+class RemoteError(VitDeployError):
+    """Another machine that cannot be reached, lacks what it takes, or did not end in time."""
 
 
 class OutputError(VitDeployError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,7 @@ FIGURES = (
     *("p50_ms", "p90_ms", "p99_ms", "mean_ms", "min_ms", "std_ms", "throughput_per_s", "load_ms", "first_ms"),
     *("peak_rss_mb", "growth_mb", "preprocess_ms", "energy_mj_per_image"),
 )
+FACTS = ("bytes", "warmup_calls", "flat", "idle", "file_batch", "resting_rss_mb", "energy_j")
 RARE = {"std_ms", "growth_mb", "preprocess_ms", "energy_mj_per_image"}  # that many a machine or plan does not give
 
 
@@ -275,8 +276,8 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
         "p50_interval_ms": _ends(latency.p50_interval_ms),
         "ratio": ratio,
         "ratio_interval": _ends(ratio_range),
-        "bytes": latency.bytes,
-        "warmup_calls": latency.warmup_calls,
+        **{name: getattr(latency, name) for name in FACTS},
+        "preprocess_ns": list(latency.preprocess_ns),
         "notes": list(latency.notes),
         "unsteady": list(latency.unsteady),
         "failures": [f"{name} cannot be told" for name in absent if name not in RARE],
@@ -287,3 +288,32 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
 
 def _ends(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
+
+
+def from_json(values: Mapping[str, Any]) -> Latency:
+    """The inverse of `to_json`; the figures in it are passed over, since they follow from the samples.
+
+    Raises:
+        KeyError, TypeError, ValueError: values that no run has given.
+    """
+    samples = tuple(int(each) for each in values["samples_ns"])
+    round_calls = tuple(int(each) for each in values["round_calls"])
+    if not samples or min(samples) < 0:
+        raise ValueError("a result has no samples")
+    if round_calls and sum(round_calls) != len(samples):
+        raise ValueError(f"{len(samples)} samples in rounds of {round_calls}")
+    named = ("runtime", "batch", "threads", "streams")
+    return Latency(
+        case=Case(Path(values["artifact"]), **{name: values[name] for name in named}),
+        plan=Plan(**values["plan"]),
+        host=Host(**values["host"]),
+        provider=str(values["provider"]),
+        samples_ns=samples,
+        load_ms=values["load_ms"],
+        first_ms=values["first_ms"],
+        peak_rss_mb=values["peak_rss_mb"],
+        round_calls=round_calls,
+        round_ns=tuple(int(each) for each in values["round_ns"]),
+        preprocess_ns=tuple(int(each) for each in values["preprocess_ns"]),
+        **{name: values[name] for name in FACTS},
+    )

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vit_deploy.confidence import Interval, unpaired_interval
 from vit_deploy.errors import DataError
-from vit_deploy.latency import Latency
+from vit_deploy.latency import Latency, from_json
 from vit_deploy.report import SCHEMA
 
 SAME_HOST = ("cpu", "architecture", "cores")
 AGAIN = "make it anew with vit-deploy bench --save"
-
-
-@dataclass(frozen=True)
-class Before:
-    """One result of an earlier run.
-
-    Args:
-        artifact: its path then.
-        key: what else has to be the same: runtime, provider, batch, threads, streams.
-        rounds: nanoseconds of each call, round by round.
-        host: facts of the machine.
-    """
-
-    artifact: str
-    key: tuple[Any, ...]
-    rounds: tuple[tuple[int, ...], ...]
-    host: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,7 +59,7 @@ def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
 
 
-def read_baseline(path: Path) -> list[Before]:
+def read_results(path: Path) -> list[Latency]:
     """The results in a file that `bench --save` wrote.
 
     Raises:
@@ -88,32 +68,20 @@ def read_baseline(path: Path) -> list[Before]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read the baseline {path}: {error.strerror}", fix="check the path") from error
+        raise DataError(f"cannot read {path}: {error.strerror}", fix="check the path") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"the baseline {path} is not JSON: {error}", fix=AGAIN) from error
+        raise DataError(f"{path} is not JSON: {error}", fix=AGAIN) from error
     if not isinstance(document, dict) or document.get("command") != "bench" or document.get("schema") != SCHEMA:
-        raise DataError(f"the baseline {path} is no result of vit-deploy bench", fix=AGAIN)
+        raise DataError(f"{path} is no result of vit-deploy bench", fix=AGAIN)
     try:
-        return [_before(each) for each in document["results"]]
+        return [from_json(each) for each in document["results"]]
     except (KeyError, TypeError, ValueError) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"the baseline {path} is damaged: {detail}", fix=AGAIN) from error
-
-
-def _before(result: Mapping[str, Any]) -> Before:
-    samples = [int(each) for each in result["samples_ns"]]
-    if not samples or min(samples) < 0:
-        raise ValueError("a result has no samples")
-    ends = list(itertools.accumulate(map(int, result["round_calls"] or [len(samples)])))
-    if ends[-1] != len(samples):
-        raise ValueError(f"{len(samples)} samples in rounds of {result['round_calls']}")
-    rounds = tuple(tuple(samples[start:end]) for start, end in itertools.pairwise([0, *ends]))
-    key = tuple(result[name] for name in ("runtime", "provider", "batch", "threads", "streams"))
-    return Before(str(result["artifact"]), key, tuple(filter(None, rounds)), dict(result["host"]))
+        raise DataError(f"{path} is damaged: {detail}", fix=AGAIN) from error
 
 
 def changes(
-    results: Sequence[Latency], baseline: Sequence[Before], *, max_regression: float, any_host: bool = False
+    results: Sequence[Latency], baseline: Sequence[Latency], *, max_regression: float, any_host: bool = False
 ) -> list[Change]:
     """Each result that the baseline has too, compared with it.
 
@@ -122,7 +90,7 @@ def changes(
 
     Args:
         results: of this run.
-        baseline: from `read_baseline`.
+        baseline: from `read_results`.
         max_regression: how much slower it may be, as a fraction.
         any_host: compare with another machine.
 
@@ -140,31 +108,31 @@ def changes(
     return [
         Change(
             latency,
-            latency.p50_ms * 1e6 / float(np.median([call for each in before.rounds for call in each])),
-            unpaired_interval([each for each in latency.rounds if each], before.rounds),
+            latency.p50_ms / before.p50_ms,
+            unpaired_interval(latency.rounds, before.rounds),
             1 + max_regression,
         )
         for latency, before in pairs
     ]
 
 
-def _found(latency: Latency, baseline: Sequence[Before]) -> Before | None:
-    case = latency.case
-    key = (case.runtime, latency.provider, case.batch, case.threads, case.streams)
-    alike = [each for each in baseline if each.key == key]
-    exact = [each for each in alike if each.artifact == str(case.artifact)]
-    named = [each for each in alike if Path(each.artifact).parts[-2:] == case.artifact.parts[-2:]]
+def _found(latency: Latency, baseline: Sequence[Latency]) -> Latency | None:
+    alike = [each for each in baseline if _measured_with(each) == _measured_with(latency)]
+    path = latency.case.artifact
+    exact = [each for each in alike if each.case.artifact == path]
+    named = [each for each in alike if each.case.artifact.parts[-2:] == path.parts[-2:]]
     return next(iter(exact), None) or (named[0] if len(named) == 1 else None)
 
 
-def _check_hosts(pairs: Sequence[tuple[Latency, Before]]) -> None:
+def _measured_with(latency: Latency) -> tuple[object, ...]:
+    case = latency.case
+    return (case.runtime, latency.provider, case.batch, case.threads, case.streams)
+
+
+def _check_hosts(pairs: Sequence[tuple[Latency, Latency]]) -> None:
     for latency, before in pairs:
-        now = latency.host.to_dict()
-        if other := [
-            f"{name} {before.host.get(name)}, now {now[name]}"
-            for name in SAME_HOST
-            if before.host.get(name) != now[name]
-        ]:
+        then, now = before.host.to_dict(), latency.host.to_dict()
+        if other := [f"{name} {then[name]}, now {now[name]}" for name in SAME_HOST if then[name] != now[name]]:
             raise DataError(
                 f"the baseline was measured on another machine: {'; '.join(other)}",
                 fix="measure a baseline on this one, or compare all the same with --any-host",

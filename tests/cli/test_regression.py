@@ -14,7 +14,7 @@ from vit_deploy import report
 from vit_deploy.errors import DataError
 from vit_deploy.host import read_host
 from vit_deploy.latency import Case, Latency, Plan, to_json
-from vit_deploy.regression import changes, read_baseline
+from vit_deploy.regression import changes, read_results
 
 HOST = dataclasses.replace(read_host(), competing=None)
 
@@ -54,7 +54,7 @@ def baseline(tmp_path: Path) -> Path:
 
 
 def test_a_slower_median_beyond_chance_is_a_regression(baseline: Path) -> None:
-    [change] = changes([measured(1.2e6, seed=3)], read_baseline(baseline), max_regression=0.05)
+    [change] = changes([measured(1.2e6, seed=3)], read_results(baseline), max_regression=0.05)
     assert change.regressed
     assert change.ratio == pytest.approx(1.2, rel=0.01)
     assert change.interval is not None and change.interval.low < 1.2 < change.interval.high
@@ -62,25 +62,25 @@ def test_a_slower_median_beyond_chance_is_a_regression(baseline: Path) -> None:
 
 
 def test_a_slower_median_that_may_be_chance_is_none(baseline: Path) -> None:
-    [change] = changes([measured(1.08e6, seed=4, noise=0.8)], read_baseline(baseline), max_regression=0.05)
+    [change] = changes([measured(1.08e6, seed=4, noise=0.8)], read_results(baseline), max_regression=0.05)
     assert not change.regressed
-    [change] = changes([measured(1.001e6, seed=5)], read_baseline(baseline), max_regression=0.05)
+    [change] = changes([measured(1.001e6, seed=5)], read_results(baseline), max_regression=0.05)
     assert not change.regressed and "no regression" in change.words
 
 
 def test_a_case_is_found_by_all_that_it_was_measured_with(baseline: Path) -> None:
     moved = measured(3e6, seed=6, artifact="/elsewhere/tiny/onnx-fp32", batch=4)
-    [change] = changes([moved, measured(1e6, seed=7, artifact="other")], read_baseline(baseline), max_regression=0.05)
+    [change] = changes([moved, measured(1e6, seed=7, artifact="other")], read_results(baseline), max_regression=0.05)
     assert change.latency is moved and change.ratio == pytest.approx(1, rel=0.02)
     with pytest.raises(DataError, match="none of the 1 cases"):
-        changes([measured(1e6, seed=8, batch=2)], read_baseline(baseline), max_regression=0.05)
+        changes([measured(1e6, seed=8, batch=2)], read_results(baseline), max_regression=0.05)
 
 
 def test_another_machine_is_not_compared_unless_told_to(baseline: Path) -> None:
     other = dataclasses.replace(measured(1e6, seed=9), host=dataclasses.replace(HOST, cpu="Other CPU"))
     with pytest.raises(DataError, match=r"another machine: cpu .*, now Other CPU"):
-        changes([other], read_baseline(baseline), max_regression=0.05)
-    assert len(changes([other], read_baseline(baseline), max_regression=0.05, any_host=True)) == 1
+        changes([other], read_results(baseline), max_regression=0.05)
+    assert len(changes([other], read_results(baseline), max_regression=0.05, any_host=True)) == 1
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_another_machine_is_not_compared_unless_told_to(baseline: Path) -> None:
         ("[]", "no result of vit-deploy bench"),
         ('{"schema": 1, "command": "export", "results": []}', "no result of vit-deploy bench"),
         ('{"schema": 1, "command": "bench", "results": [{}]}', "'samples_ns' is missing"),
-        ('{"schema": 1, "command": "bench", "results": [{"samples_ns": []}]}', "no samples"),
+        ('{"schema": 1, "command": "bench", "results": [{"samples_ns": [], "round_calls": []}]}', "no samples"),
     ],
 )
 def test_a_file_that_is_no_baseline_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "b.json").write_text(text)
     with pytest.raises(DataError, match=problem):
-        read_baseline(tmp_path / "b.json")
+        read_results(tmp_path / "b.json")
     with pytest.raises(DataError, match="No such file"):
-        read_baseline(tmp_path / "none.json")
+        read_results(tmp_path / "none.json")
 
 
 def test_the_command_saves_and_compares(run: Any, bundles: dict[str, Path], tmp_path: Path) -> None:

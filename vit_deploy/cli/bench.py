@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts
 from vit_deploy.cli.options import Artifacts, Force, Json, Quiet, Verbose, parse_counts, parse_percent
 from vit_deploy.cli.output import save_document
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.cli.output import Output
     from vit_deploy.latency import Latency
 
 
@@ -45,6 +47,10 @@ def bench(
         str, typer.Option(metavar="N%", help="How much slower a median may be, beyond chance.")
     ] = "5%",
     any_host: Annotated[bool, typer.Option("--any-host", help="Compare with a baseline of another machine.")] = False,
+    on: On = None,
+    remote_python: RemotePython = "python3",
+    ssh_config: SshConfig = None,
+    timeout: Timeout = 600.0,
     force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -55,7 +61,7 @@ def bench(
     from vit_deploy.bench import Case, Plan, to_json
     from vit_deploy.bench import bench as run
     from vit_deploy.cli.output import Output
-    from vit_deploy.regression import changes, read_baseline
+    from vit_deploy.regression import changes, read_results
     from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
     from vit_deploy.staging import check_targets
     from vit_deploy.targets import open_artifact
@@ -72,7 +78,22 @@ def bench(
     plan = Plan(seconds=None if runs else seconds, runs=runs)
     if save is not None:
         check_targets([save], force=force)
-    before = read_baseline(baseline) if baseline is not None else []
+    before = read_results(baseline) if baseline is not None else []
+    if on:
+        arguments = ["bench", "--streams", streams, "--seconds", seconds, "--batch", ",".join(map(str, batches))]
+        arguments += [*_repeated("--runtime", runtime), *_repeated("--provider", provider)]
+        arguments += ["--threads", threads] if threads else []
+        arguments += ["--runs", runs] if runs else []
+        answers = ask_hosts(
+            out,
+            artifacts,
+            [*map(str, arguments)],
+            on=on,
+            python=remote_python,
+            config=ssh_config,
+            timeout_s=timeout,
+        )
+        return _finish_remote(out, answers, save, force=force)
     with out.progress() as progress:
         progress("reading the bundles")
         cases = [
@@ -97,6 +118,31 @@ def bench(
         save_document(report.document("bench", records, ok=ok), save, force=force)
     shown = sorted(results, key=SORTS[sort]) if sort else results
     return out.finish(records, ok=ok, columns=COLUMNS, rows=_rows(shown, base))
+
+
+def _repeated(option: str, values: Sequence[str] | None) -> list[str]:
+    return [word for value in values or () for word in (option, value)]
+
+
+def _finish_remote(out: Output, answers: Sequence[Answer], save: Path | None, *, force: bool) -> int:
+    from vit_deploy import report
+    from vit_deploy.latency import from_json
+
+    records = [record for answer in answers for record in answer.records]
+    ok = all(answer.ok for answer in answers)
+    if save is not None:
+        save_document(report.document("bench", records, ok=ok), save, force=force)
+    measured = [from_json(record) for record in records]
+    for record, each in zip(records, measured, strict=True):
+        for text in each.notes:
+            out.note(f"{record['on']}: {each.case}: {text}")
+    # Ratios are taken within a machine.
+    first = {record["on"]: each for record, each in reversed(list(zip(records, measured, strict=True)))}
+    rows = [
+        (record["on"], *_row(each, first[record["on"]], is_best=False))
+        for record, each in zip(records, measured, strict=True)
+    ]
+    return out.finish(records, ok=ok, columns=("machine", *COLUMNS), rows=rows)
 
 
 COLUMNS = (

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts
 from vit_deploy.cli.options import Artifacts, Force, Json, Quiet, Verbose, parse_counts
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.cli.output import Output
     from vit_deploy.parity import Verification
     from vit_deploy.report import Record
 
@@ -61,6 +63,10 @@ def verify(
     github: Annotated[
         bool, typer.Option("--github", help="Annotate in GitHub Actions, and write the summary of the job.")
     ] = False,
+    on: On = None,
+    remote_python: RemotePython = "python3",
+    ssh_config: SshConfig = None,
+    timeout: Timeout = 600.0,
     force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -91,6 +97,18 @@ def verify(
     if counts:
         questions = (*questions, trials.threads(counts))
     out = Output("verify", as_json=json, quiet=quiet)
+    if on:
+        words = [*(["--runtime", runtime] if runtime else []), *(["--provider", provider] if provider else [])]
+        answers = ask_hosts(
+            out,
+            artifacts,
+            ["verify", *words],
+            on=on,
+            python=remote_python,
+            config=ssh_config,
+            timeout_s=timeout,
+        )
+        return _finish_remote(out, answers, junit, markdown, github=github, force=force)
     results: list[Verification] = []
     with out.progress() as progress:
         progress("reading the bundles")
@@ -132,6 +150,22 @@ def verify(
         ),
         rows=[_row(result) for result in results],
     )
+
+
+def _finish_remote(
+    out: Output, answers: Sequence[Answer], junit: Path | None, markdown: Path | None, *, github: bool, force: bool
+) -> int:
+    records = [record for answer in answers for record in answer.records]
+    for record in records:
+        for reason in () if record["ok"] else record["failures"]:
+            out.note(f"{record['on']}: {record['artifact']}: {reason}")
+    _write_reports(records, junit, markdown, github=github, force=force)
+    rows = [
+        (record["on"], record["artifact"], f"{record['runtime']} ({record['provider']})", record["verdict"])
+        for record in records
+    ]
+    ok = all(answer.ok for answer in answers)
+    return out.finish(records, ok=ok, columns=("machine", "model", "runtime", "verdict"), rows=rows)
 
 
 MORE_COLUMNS = ("cosine", "top-1", "checks", "verdict")

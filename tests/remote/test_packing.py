@@ -1,0 +1,100 @@
+"""A packed file proves and times its models where there is Python, NumPy and an engine, and no vit-deploy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from vit_deploy.errors import ArtifactError, ConfigError, OutputError
+from vit_deploy.packing import ROOT, pack
+
+
+@pytest.fixture(scope="module")
+def unpacked(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("device")
+    pack([bundles["onnx"], bundles["tflite"]], folder / "models.tar.gz")
+    with tarfile.open(folder / "models.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / ROOT
+
+
+def on_device(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # -I: neither the environment's variables nor its own folder lead to the vit_deploy that is tested.
+    code = (
+        "import sys, runpy\n"
+        "class Refused:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('typer', 'rich', 'tensorflow', 'keras', 'onnx', 'h5py'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Refused())\n"
+        f"sys.argv = ['run.py', *{list(arguments)!r}]\n"
+        f"runpy.run_path({str(folder / 'run.py')!r}, run_name='__main__')\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=folder.parent, env=environment
+    )
+
+
+def test_the_same_bundles_give_the_same_bytes(bundles: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("a.tar.gz", "b.tar.gz"):
+        pack([bundles["onnx"]], tmp_path / name)
+    assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
+
+
+def test_nothing_of_the_workstation_is_packed(unpacked: Path) -> None:
+    packages = {each.name for each in (unpacked / "vit_deploy").iterdir() if each.is_dir()}
+    assert packages & {"cli", "model", "exporters", "quantizers", "checkpoints"} == set()
+    assert {"runtimes"} <= packages
+
+
+def test_models_are_proven_on_the_device(unpacked: Path, bundles: dict[str, Path]) -> None:
+    done = on_device(unpacked, "verify", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["command"] == "verify" and document["ok"]
+    assert [each["artifact"] for each in document["results"]] == [str(bundles["onnx"]), str(bundles["tflite"])]
+    assert all(0 <= each["metrics"]["max_abs"] < 1e-4 for each in document["results"])
+
+
+def test_models_are_timed_on_the_device_and_told_plainly(unpacked: Path, tmp_path: Path) -> None:
+    done = on_device(unpacked, "bench", "--runs", "4", "--batch", "2", "--output", str(tmp_path / "result.json"))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "result.json").read_text())["results"]
+    assert [(each["runtime"], each["batch"], len(each["samples_ns"])) for each in results] == [
+        ("onnxruntime", 2, 4),
+        ("litert", 2, 4),
+    ]
+    plain = on_device(unpacked, "bench", "--runs", "2", "--runtime", "onnxruntime")
+    assert plain.returncode == 2  # the other one is a TFLite file
+    assert "onnxruntime does not run" in plain.stderr
+    assert "verify" in on_device(unpacked, "--help").stdout
+
+
+def test_a_changed_model_fails_on_the_device(bundles: dict[str, Path], tmp_path: Path) -> None:
+    pack([bundles["onnx"]], tmp_path / "models.tar.gz")
+    with tarfile.open(tmp_path / "models.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    [golden] = (tmp_path / ROOT / "artifacts").glob("*/golden.npz")
+    golden.write_bytes(b"other")
+    done = on_device(tmp_path / ROOT, "verify", "--json")
+    assert done.returncode == 2
+    assert "golden.npz has" in json.loads(done.stdout)["error"]["message"]
+    assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_packed_is_refused(bundles: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to pack"):
+        pack([], tmp_path / "a.tar.gz")
+    with pytest.raises(ArtifactError, match="is not a bundle"):
+        pack([tmp_path], tmp_path / "a.tar.gz")
+    (tmp_path / "there.tar.gz").touch()
+    with pytest.raises(OutputError, match="already there"):
+        pack([bundles["onnx"]], tmp_path / "there.tar.gz")
+    assert not (tmp_path / "a.tar.gz").exists()

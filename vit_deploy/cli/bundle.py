@@ -1,0 +1,45 @@
+"""`vit-deploy bundle`: artifacts as one file that proves and times them on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vit_deploy.cli.options import Force, Json, Quiet, Verbose
+
+
+def bundle(
+    artifacts: Annotated[
+        list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.tar.gz", help="What to write.", show_default=False)
+    ],
+    force: Force = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine."""
+    from vit_deploy.cli.output import Output
+    from vit_deploy.packing import ROOT, pack
+    from vit_deploy.report import megabytes
+    from vit_deploy.staging import check_targets
+
+    if not output.name.endswith((".tar.gz", ".tgz")):
+        raise typer.BadParameter(f"--output is {output.name!r}; expected a name that ends in .tar.gz")
+    check_targets([output], force=force)
+    out = Output("bundle", as_json=json, quiet=quiet)
+    with out.progress() as progress:
+        progress(f"writing {output}")
+        pack(artifacts, output, force=force)
+    size = output.stat().st_size
+    out.note(f"on the device: tar -xzf {output.name} && python3 {ROOT}/run.py verify && python3 {ROOT}/run.py bench")
+    return out.finish(
+        [{"path": str(output), "bytes": size, "artifacts": [str(path) for path in artifacts]}],
+        ok=True,
+        columns=("file", "size", "artifacts"),
+        rows=[(str(output), megabytes(size), str(len(artifacts)))],
+    )

@@ -1,0 +1,87 @@
+"""How does a command run on other machines, side by side, and in one table?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vit_deploy.cli.output import Output
+    from vit_deploy.errors import VitDeployError
+
+On = Annotated[
+    list[str] | None,
+    typer.Option("--on", metavar="ssh://USER@HOST", help="Another machine to run on; repeat for more."),
+]
+RemotePython = Annotated[str, typer.Option("--remote-python", help="Python there.")]
+SshConfig = Annotated[Path | None, typer.Option("--ssh-config", metavar="FILE", help="Of ssh, instead of the user's.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds for each machine, sending included.")]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one machine said.
+
+    Args:
+        host: its address as it was given.
+        records: results of the command, each with `on`.
+        ok: whether its check passed.
+        error: why there are none; None if there are.
+    """
+
+    host: str
+    records: tuple[dict[str, Any], ...] = ()
+    ok: bool = False
+    error: VitDeployError | None = None
+
+
+def ask_hosts(
+    out: Output,
+    artifacts: Sequence[Path],
+    arguments: Sequence[str],
+    *,
+    on: Sequence[str],
+    python: str,
+    config: Path | None,
+    timeout_s: float,
+) -> list[Answer]:
+    """Pack the artifacts and run them on all machines at once.
+
+    Raises:
+        ConfigError: an address that cannot be.
+        ArtifactError: a bundle that is missing or was changed.
+        RemoteError: no machine answered.
+    """
+    from vit_deploy.errors import RemoteError
+    from vit_deploy.packing import pack
+    from vit_deploy.remote import parse_host, run_on
+
+    hosts = {url: parse_host(url, python=python, config=config, timeout_s=timeout_s) for url in on}
+
+    def ask(url: str) -> Answer:
+        try:
+            document = run_on(hosts[url], package, arguments, progress)
+        except RemoteError as error:
+            return Answer(url, error=error)
+        if said := document.get("error"):
+            return Answer(url, error=RemoteError(f"{url}: {said['message']}", fix=said["fix"]))
+        return Answer(url, tuple({**each, "on": url} for each in document["results"]), bool(document["ok"]))
+
+    with tempfile.TemporaryDirectory() as folder, out.progress() as progress:
+        progress("packing the artifacts")
+        package = Path(folder) / "package.tar.gz"
+        pack(artifacts, package)
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            answers = list(pool.map(ask, hosts))
+    if failed := [each for each in answers if each.error is not None]:
+        if len(failed) == len(answers) and failed[0].error is not None:
+            raise failed[0].error
+        for each in failed:
+            out.note(str(each.error))
+    return answers

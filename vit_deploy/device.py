@@ -1,0 +1,171 @@
+"""What does `run.py` do on a device that has Python, NumPy and an engine, and nothing else?
+
+It takes the options of `vit-deploy verify` and `vit-deploy bench` that make sense there, and prints the same documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vit_deploy import report
+from vit_deploy.artifact import read_artifact
+from vit_deploy.errors import ConfigError, VitDeployError
+
+HOME = Path(__file__).resolve().parent.parent  # where the archive was unpacked
+PLACE = "artifacts"
+LISTING = f"{PLACE}/listing.json"
+
+
+# What a detached run leaves in its folder: that it began, its exit code at the end, its result, what it said.
+STARTED, CODE, RESULT, LOG = "started", "code", "result.json", "log"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code of the command line's contract.
+
+    `detached FOLDER …` runs the rest in a process of its own that outlives the caller, and leaves its results there.
+    """
+    if arguments[:1] == ["detached"]:
+        return _detach(Path(arguments[1]).resolve(), arguments[2:])
+    options = _parser().parse_args(arguments)
+    # The processes that time a case import vit_deploy from here as well.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"))))
+    work = _verify if options.command == "verify" else _bench
+    try:
+        with _stdout_for_the_document():
+            records, ok = work(options)
+        document, code = report.document(options.command, records, ok=ok), 0 if ok else 1
+    except VitDeployError as error:
+        document, code = report.failure(options.command, error), 2
+        print(f"vit-deploy: {error}", file=sys.stderr)
+    text = json.dumps(document, allow_nan=False)
+    if options.output is not None:
+        partial = options.output.with_name(f"{options.output.name}.part")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(options.output)
+    elif options.json:
+        print(text)
+    else:
+        _print_plainly(document["results"])
+    return code
+
+
+def _detach(folder: Path, arguments: Sequence[str]) -> int:
+    try:
+        (folder / STARTED).mkdir()
+    except FileExistsError:  # it was started before
+        return 0
+    if os.fork():
+        return 0
+    os.setsid()
+    (folder / STARTED / "pid").write_text(str(os.getpid()), encoding="ascii")
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    for number, file in ((0, empty), (1, log), (2, log)):
+        os.dup2(file, number)
+    code = 70  # of a crash, whose traceback is in the log
+    try:
+        code = main([*arguments, "--output", str(folder / RESULT)])
+    finally:
+        partial = folder / f"{CODE}.part"
+        partial.write_text(str(code), encoding="ascii")
+        partial.replace(folder / CODE)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.py", description="Prove and time the models that were packed with it.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("verify", "compare with the recorded answers"), ("bench", "time side by side")):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--runtime", action="append", help="engine; the format's own unless given")
+        command.add_argument("--provider", help="what executes the graph")
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+        command.add_argument("--output", type=Path, help="write the document to this file instead")
+        if name == "bench":
+            command.add_argument("--batch", type=_counts, default=[1], help="images a call, as 1 or 1,4")
+            command.add_argument("--threads", type=_counts, default=[None], help="as 1 or 1,2")
+            command.add_argument("--streams", type=int, default=1, help="calls at the same time")
+            command.add_argument("--seconds", type=float, default=3.0, help="of calls for each case")
+            command.add_argument("--runs", type=int, help="calls for each case, instead")
+    return parser
+
+
+def _counts(text: str) -> list[int]:
+    return [int(each) for each in text.split(",")]
+
+
+def listing() -> list[tuple[Path, str]]:
+    """Where each packed bundle is, and where it was."""
+    entries = json.loads((HOME / LISTING).read_text(encoding="utf-8"))
+    return [(HOME / each["place"], str(each["path"])) for each in entries]
+
+
+def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+    from vit_deploy.parity import verify
+    from vit_deploy.trials import ALWAYS
+
+    [runtime] = options.runtime or [None]
+    found = [
+        (verify(read_artifact(folder), runtime=runtime, provider=options.provider, questions=ALWAYS), path)
+        for folder, path in listing()
+    ]
+    records = [{**report.verification(result), "artifact": path} for result, path in found]
+    return records, all(result.ok for result, _ in found)
+
+
+def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+    from vit_deploy.bench import bench
+    from vit_deploy.latency import Case, Plan, to_json
+    from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+
+    if options.streams < 1:
+        raise ConfigError(f"streams is {options.streams}; expected a positive number")
+    names = dict(listing())
+    cases = [
+        Case(folder, runtime, options.provider, batch, threads, options.streams)
+        for folder in names
+        for runtime, batch, threads in itertools.product(
+            options.runtime or RUNTIMES_OF_FORMAT[read_artifact(folder).format][:1], options.batch, options.threads
+        )
+    ]
+    for case in cases:
+        RUNTIMES.check(case.runtime)
+    results = bench(cases, Plan(seconds=None if options.runs else options.seconds, runs=options.runs))
+    records = [{**to_json(each, results[0]), "artifact": names[each.case.artifact]} for each in results]
+    return records, True
+
+
+@contextlib.contextmanager
+def _stdout_for_the_document() -> Any:
+    """What an engine prints meanwhile goes to stderr."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _print_plainly(records: Sequence[report.Record]) -> None:
+    for record in records:
+        engine = f"{record['runtime']} ({record['provider']})"
+        if "samples_ns" in record:
+            said = f"p50 {record['p50_ms']:.2f} ms, p90 {record['p90_ms']:.2f} ms, batch {record['batch']}"
+            said += f", {record['throughput_per_s']:.1f} images/s"
+        else:
+            said = f"{record['verdict']}, largest difference {record['metrics']['max_abs']}"
+        print(f"{record['artifact']}: {engine}: {said}")
+        for note in (*record.get("notes", ()), *record["failures"]):
+            print(f"  {note}")

@@ -1,0 +1,91 @@
+"""How do artifacts travel to a device: as one file with all it takes to prove and time them there?
+
+The file holds the bundles, those modules of vit-deploy that need nothing but NumPy, and `run.py`. What a device adds is
+Python, NumPy and the engine.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import vit_deploy
+from vit_deploy.artifact import read_artifact
+from vit_deploy.device import LISTING, PLACE
+from vit_deploy.errors import ConfigError
+from vit_deploy.staging import staged_file
+
+ROOT = "vit-deploy-device"
+AT_HOME = ("cli", "model", "exporters", "quantizers", "checkpoints")  # packages that only a workstation needs
+RUNNER = """\
+# Proves and times the models beside it: python run.py verify, python run.py bench; --help says more.
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from vit_deploy.device import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False) -> None:
+    """Write a `.tar.gz` that proves and times artifacts where it is unpacked; the same bundles give the same bytes.
+
+    Args:
+        artifacts: folders of bundles.
+        target: the file to write.
+        force: whether a file that is there is replaced.
+
+    Raises:
+        ArtifactError: a folder that is no bundle, or one that was changed.
+        ConfigError: nothing to pack.
+        OutputError: the target exists, or cannot be written.
+    """
+    if not artifacts:
+        raise ConfigError("there is nothing to pack", fix="give folders of bundles")
+    folders = [read_artifact(path).directory for path in artifacts]
+    with (
+        staged_file(target, force=force) as staged,
+        staged.open("wb") as file,
+        # Without the time in its header, which would make each file another.
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=1) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for name, content in _members(folders):
+            _add(archive, f"{ROOT}/{name}", content)
+
+
+def _members(folders: Sequence[Path]) -> Iterator[tuple[str, Path | bytes]]:
+    """Path in the archive, and the file or the bytes that go there."""
+    yield "run.py", RUNNER.encode()
+    listing = []
+    for index, folder in enumerate(folders):
+        place = f"{PLACE}/{index}-{folder.resolve().name}"
+        listing.append({"place": place, "path": str(folder)})
+        files = sorted(each for each in folder.rglob("*") if each.is_file())
+        yield from ((f"{place}/{each.relative_to(folder).as_posix()}", each) for each in files)
+    yield LISTING, json.dumps(listing, indent=1).encode()
+    package = Path(vit_deploy.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package)
+        if inside.parts[0] not in AT_HOME:
+            yield f"vit_deploy/{inside.as_posix()}", path
+
+
+def _add(archive: tarfile.TarFile, name: str, content: Path | bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.mode = 0o644
+    if isinstance(content, bytes):
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    else:
+        info.size = content.stat().st_size
+        with content.open("rb") as file:
+            archive.addfile(info, file)
