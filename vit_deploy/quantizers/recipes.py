@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -88,6 +89,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.activations is not Activations.STATIC and self.integer_io:
             raise ConfigError("a file of integers alone needs calibrated activations")
+
+    def bits_of(self, layer: str) -> int:
+        """Of a layer's kernel."""
+        wide = any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.eight_bits)
+        return max(self.weight_bits, 8) if wide else self.weight_bits
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without what it does not use."""

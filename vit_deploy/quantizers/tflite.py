@@ -47,6 +47,7 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 }
 """What the parts without kernels consist of in a TFLite file; operators that no ViT here has do no harm."""
 
+CHANNELWISE = "CHANNELWISE"
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
 
@@ -119,24 +120,23 @@ def _quantized(source: Artifact, recipe: Recipe, layers: dict[str, Layer], seen:
 
 def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> None:
     """Say what is done with which operators; what comes later counts more."""
-    granularity = BLOCKS.get(recipe.block_size, "CHANNELWISE")
-    if Part.PROJECTIONS in recipe.parts:
-        _add(work, ".*", "FULLY_CONNECTED", recipe, recipe.weight_bits, granularity)
     if Part.PATCH_EMBED in recipe.parts:
         # LiteRT has neither 4-bit nor block-wise convolutions.
-        _add(work, ".*", "CONV_2D", recipe, max(recipe.weight_bits, 8), "CHANNELWISE")
+        _add(work, ".*", "CONV_2D", recipe, max(recipe.weight_bits, 8), CHANNELWISE)
     for part in recipe.parts & OPERATORS.keys():
         for name in OPERATORS[part]:
-            _add(work, ".*", name, recipe, recipe.weight_bits, "CHANNELWISE")
-    kept = set(recipe.keep_float) | ({"head"} if Part.HEAD not in recipe.parts else set())
-    for name in kept & layers.keys():
-        layer = layers[name]
+            _add(work, ".*", name, recipe, recipe.weight_bits, CHANNELWISE)
+    for layer in layers.values():
         # The quantizer looks for the pattern in the names of an operator's outputs, each with a semicolon behind it.
-        work.update_quantization_recipe(
-            f"^{re.escape(layer.output)};$",
-            qtyping.TFLOperationName(layer.kind),
-            algorithm_key=AlgorithmName.NO_QUANTIZE,
-        )
+        scope = f"^{re.escape(layer.output)};$"
+        part = Part.HEAD if layer.name == "head" else Part.PROJECTIONS
+        if layer.name in recipe.keep_float or (layer.kind == "FULLY_CONNECTED" and part not in recipe.parts):
+            kind = qtyping.TFLOperationName(layer.kind)
+            work.update_quantization_recipe(scope, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        elif layer.kind == "FULLY_CONNECTED":
+            bits = recipe.bits_of(layer.name)
+            in_blocks = bits < 8 and recipe.block_size and layer.inputs % recipe.block_size == 0
+            _add(work, scope, layer.kind, recipe, bits, BLOCKS[recipe.block_size] if in_blocks else CHANNELWISE)
 
 
 def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, granularity: str) -> None:

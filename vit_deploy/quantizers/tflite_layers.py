@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from vit_deploy.tflite_graph import OPERATORS
 CODES, GRAPHS = 1, 2  # fields of `Model`
 TENSORS, OPERATORS_FIELD = 0, 3  # of `SubGraph`
 OPCODE, INPUTS, OUTPUTS = 0, 1, 2  # of `Operator`
-TENSOR_BUFFER, TENSOR_NAME = 2, 3  # of `Tensor`
+TENSOR_SHAPE, TENSOR_BUFFER, TENSOR_NAME = 0, 2, 3  # of `Tensor`
 WITH_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
 
 
@@ -45,6 +46,7 @@ class Layer:
         output: name of the tensor that it computes.
         kernel: buffer of its kernel, (outputs, …, inputs).
         bias: buffer of its bias; None where it has none.
+        inputs: features that each output is summed over.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Layer:
     output: str
     kernel: int
     bias: int | None
+    inputs: int
 
 
 def operators(graph: Table, model: Table) -> Iterator[Operator]:
@@ -93,6 +96,7 @@ def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
             output=tensors[operator.outputs[0]].bytes(TENSOR_NAME).decode(),
             kernel=tensors[kernel].number(TENSOR_BUFFER, "I"),
             bias=tensors[bias].number(TENSOR_BUFFER, "I") if bias >= 0 else None,
+            inputs=math.prod(tensors[kernel].numbers(TENSOR_SHAPE, "i")[1:]),
         )
     problems += [f"{name} is not there" for name in patterns if name not in found]
     if problems:

@@ -1,19 +1,73 @@
-"""What is quantized in a TFLite file of each precision, and why?"""
+"""What is quantized in a TFLite file of each precision, and why?
+
+Measured on ViTs trained on photographs (32x32, 10 classes) and digits, agreement of top-1 with fp32; speed on two cores
+with AVX-512 VNNI under LiteRT's XNNPACK.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vit_deploy.quantizers.recipes import LAYERS, Activations, Part, Recipe
+from vit_deploy.quantizers.recipes import LAYERS, Activations, Clipping, Part, Recipe
+
+FP16 = Recipe(
+    "fp16",
+    weight_bits=16,
+    activations=Activations.FLOAT,
+    parts=frozenset(LAYERS),
+    reason="Kernels in half precision, widened when the file is loaded: XNNPACK computes in float32, so nothing can "
+    "overflow and norms and softmax are what they were. Half the size, the same speed.",
+)
+INT8 = Recipe(
+    "int8",
+    weight_bits=8,
+    activations=Activations.DYNAMIC,
+    parts=frozenset(LAYERS),
+    reason="XNNPACK finds the range of every token of an activation as it runs, so outliers of one token do not cost "
+    "the others anything and no data are needed. Products of attention have no kernel: in int8 they cost four times "
+    "the time of the whole model. Norms, softmax and GELU are little work and lose most in 8 bits: they stay in float.",
+)
+INT8_STATIC = Recipe(
+    "int8-static",
+    weight_bits=8,
+    activations=Activations.STATIC,
+    parts=frozenset(LAYERS),
+    clipping=Clipping.MSE,
+    reason="As int8, with inputs and outputs of the layers in ranges that were calibrated. The range that loses least "
+    "is as good as minimum and maximum on models without outliers and better on those with them; bias correction was "
+    "measured and gains nothing, since scales are per channel.",
+)
+INT8_FULL = Recipe(
+    "int8-full",
+    weight_bits=8,
+    activations=Activations.STATIC,
+    parts=frozenset(Part),
+    integer_io=True,
+    clipping=Clipping.MSE,
+    reason="For accelerators that have nothing but integers: every operator in int8, input and output too. On a CPU it "
+    "is slower than fp32, for LiteRT has no fast int8 kernels for the parts of a norm, GELU and products of attention.",
+)
+INT16X8 = Recipe(
+    "int16x8",
+    weight_bits=8,
+    activations=Activations.STATIC,
+    parts=frozenset(LAYERS),
+    activation_bits=16,
+    reason="Activations of the layers in 16 bits, nearly exact, for accelerators that have them (Ethos-U, Hexagon). "
+    "Squared differences have no 16-bit operator, so norms stay in float, and with them what lies between. On a CPU "
+    "the 16-bit kernels are the reference ones, many times slower than fp32.",
+)
+INT4 = Recipe(
+    "int4",
+    weight_bits=4,
+    activations=Activations.DYNAMIC,
+    parts=frozenset(LAYERS),
+    eight_bits=("block_0.*", "*.attention.value", "pre_logits", "head"),
+    block_size=32,
+    reason="Kernels in 4 bits with a scale for every 32 weights. The first block, the values of attention and the head "
+    "have 8 bits: a sixth of the kernels, and it takes the agreement with fp32 from 95.6 % to 98.4 %.",
+)
 
 TFLITE_RECIPES: Mapping[str, Recipe] = {
-    recipe.precision: recipe
-    for recipe in (
-        Recipe("fp16", 16, Activations.FLOAT, frozenset(LAYERS)),
-        Recipe("int8", 8, Activations.DYNAMIC, frozenset(LAYERS)),
-        Recipe("int8-static", 8, Activations.STATIC, frozenset(LAYERS)),
-        Recipe("int8-full", 8, Activations.STATIC, frozenset(Part), integer_io=True),
-        Recipe("int16x8", 8, Activations.STATIC, frozenset(LAYERS), activation_bits=16),
-        Recipe("int4", 4, Activations.DYNAMIC, frozenset(LAYERS), block_size=32),
-    )
+    recipe.precision: recipe for recipe in (FP16, INT8, INT8_STATIC, INT8_FULL, INT16X8, INT4)
 }
