@@ -1,0 +1,60 @@
+"""`vit-deploy compare`: in what do two artifacts or checkpoints differ?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vit_deploy.cli.options import Json, Quiet, Verbose
+
+if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.comparison import Comparison
+
+SHOWN = 10  # weights in the table; all are in the document
+
+Model = Annotated[Path, typer.Argument(help="A bundle or a checkpoint.", show_default=False)]
+
+
+def compare(a: Model, b: Model, json: Json = False, verbose: Verbose = False, quiet: Quiet = False) -> int:
+    """Compare config, preprocessing, operators, weights by name and outputs; exit 1 where anything differs."""
+    from vit_deploy.cli.output import Output
+    from vit_deploy.comparison import compare_models
+
+    out = Output("compare", as_json=json, quiet=quiet)
+    with out.progress() as progress:
+        progress(f"comparing {a} and {b}")
+        found = compare_models(a, b)
+    for note in found.notes:
+        out.note(note)
+    record = {"a": str(a), "b": str(b), **found.to_dict()}
+    return out.finish([record], ok=found.same, columns=("what", "name", str(a), str(b)), rows=_rows(found))
+
+
+def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:
+    from vit_deploy import report
+
+    rows = [(each.aspect, each.name, _shown(each.first), _shown(each.second)) for each in found.differences]
+    for each in found.weights[:SHOWN]:
+        apart = "" if each.max_abs is None else f"{each.max_abs:.1e} apart"
+        rows.append(("weight", each.name, apart, each.words))
+    if len(found.weights) > SHOWN:
+        rows.append(("weight", f"and {len(found.weights) - SHOWN} more", "", ""))
+    if found.outputs is not None:
+        figure, limit = report.judged(found.outputs)
+        rows.append(("outputs", found.outputs.verdict, f"{figure} apart", f"tolerance {limit}"))
+    if found.same:
+        count = "" if found.weights_compared is None else f"{found.weights_compared} weights"
+        rows.append(("verdict", "same", count, ""))
+    # A file can say anything; to a terminal it may not.
+    return [(_printable(what), _printable(name), _printable(one), _printable(other)) for what, name, one, other in rows]
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _shown(value: object) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,213 @@
+"""In what do two artifacts or checkpoints differ: config, preprocessing, operators, weights, outputs?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy import report
+from vit_deploy.artifact import MODEL_FILES, Artifact
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.errors import ArtifactError
+from vit_deploy.golden import golden_pixels, read_golden, record
+from vit_deploy.inspection import BUNDLE, CHECKPOINT, Inspection, inspect
+from vit_deploy.parity import Parity, answers, compare
+from vit_deploy.reference import forward
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.stored_weights import Weights, read_weights
+from vit_deploy.tolerances import looser, tolerance_for
+
+ONLY = "only in one"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same; a value that is not there is None."""
+
+    aspect: str
+    name: str
+    first: Any
+    second: Any
+
+
+@dataclass(frozen=True)
+class WeightDifference:
+    """How far two weights of one name are apart; `max_abs` is None where their shapes differ or one is missing."""
+
+    name: str
+    max_abs: float | None
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two models.
+
+    Args:
+        differences: in what is recorded of them and in their operators.
+        weights: those that differ, the furthest apart first.
+        weights_compared: how many were held against each other; None where names do not match.
+        outputs: the second's against the first's; None where they cannot be compared.
+        notes: what was not compared, and why.
+    """
+
+    differences: tuple[Difference, ...]
+    weights: tuple[WeightDifference, ...]
+    weights_compared: int | None
+    outputs: Parity | None
+    notes: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs in what was compared."""
+        return not self.differences and not self.weights and (self.outputs is None or self.outputs.ok)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "same": self.same,
+            "differences": [vars(each) for each in self.differences],
+            "weights_compared": self.weights_compared,
+            "weights": [
+                {"name": each.name, "max_abs": report.finite(each.max_abs), "message": each.words}
+                for each in self.weights
+            ],
+            "outputs": None if self.outputs is None else report.parity(self.outputs),
+            "notes": list(self.notes),
+        }
+
+
+def compare_models(first: Path, second: Path) -> Comparison:
+    """Compare two bundles, or checkpoints, or one of each.
+
+    Raises:
+        ArtifactError, CheckpointError: one of them is missing or damaged, or a model file without its bundle.
+        MissingEngineError, EngineError: an engine that runs one of them is not installed or refuses it.
+    """
+    one, other = _Model.read(first), _Model.read(second)
+    notes = []
+    differences = [*_recorded(one.artifact, other.artifact), *_fields("labels", *map(_labels, (one, other)))]
+    if one.found.graph and other.found.graph and one.artifact.format == other.artifact.format:
+        differences += _fields("operators", one.found.graph.operators, other.found.graph.operators)
+    else:
+        notes.append("operators are compared between files of one format")
+    weights: list[WeightDifference] = []
+    compared = None
+    if one.naming == other.naming:
+        compared, weights = _weights(one.weights, other.weights)
+    else:
+        notes.append(
+            "the weights of TFLite files have the converter's names, so they are compared by their digest alone"
+        )
+        digests = (one.artifact.weights_digest, other.artifact.weights_digest)
+        differences += _fields("weights_digest", *({"sha256": each} for each in digests))
+    outputs = None
+    if one.artifact.config.image_size == other.artifact.config.image_size:
+        outputs = _outputs(one, other)
+    else:
+        notes.append("outputs are compared between models of one image size")
+    return Comparison(tuple(differences), tuple(weights), compared, outputs, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One side."""
+
+    found: Inspection
+    artifact: Artifact
+
+    @classmethod
+    def read(cls, path: Path) -> _Model:
+        found = inspect(path)
+        if found.kind not in (BUNDLE, CHECKPOINT) or found.artifact is None:
+            raise ArtifactError(
+                f"{path} is a model file without its bundle",
+                fix="give the folder with its artifact.json, or a checkpoint",
+            )
+        return cls(found, found.artifact)
+
+    @property
+    def naming(self) -> str:
+        """Whose names the weights have."""
+        return "converter" if self.artifact.format == "tflite" else "canonical"
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        if self.artifact.format in MODEL_FILES:
+            return None
+        from vit_deploy import checkpoints
+
+        return checkpoints.load(self.found.path)
+
+    @cached_property
+    def weights(self) -> Weights:
+        if self.checkpoint is not None:
+            return dict(self.checkpoint.weights)
+        held = read_weights(self.artifact.model_path, self.artifact.format)
+        return {name: array for name, array in held.items() if not name.startswith("constant_")}
+
+    @cached_property
+    def noise_floor(self) -> float:
+        return (
+            read_golden(self.artifact).noise_floor if self.checkpoint is None else record(self.checkpoint).noise_floor
+        )
+
+    def answers(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """To the same pixels, each through its own normalisation."""
+        inside = self.artifact.input.preprocessing_inside
+        images = pixels if inside else self.artifact.preprocess.normalize(pixels)
+        if self.checkpoint is not None:
+            return forward(self.checkpoint, images)
+        engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[self.artifact.format][0])()
+        with engine.open(self.artifact, RuntimeOptions(allow_tf32=False)) as session:
+            return answers(session, images)
+
+
+def _labels(model: _Model) -> dict[str, str]:
+    return {str(index): label for index, label in enumerate(model.artifact.labels)}
+
+
+def _recorded(one: Artifact, other: Artifact) -> list[Difference]:
+    found = _fields("precision", {"precision": one.precision}, {"precision": other.precision})
+    found += _fields("config", one.config.to_dict(), other.config.to_dict())
+    found += _fields("preprocess", one.preprocess.to_dict(), other.preprocess.to_dict())
+    if one.format == other.format:
+        found += _fields("input", one.input.to_dict(), other.input.to_dict())
+    return found
+
+
+def _fields(aspect: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:
+    names = dict.fromkeys((*one, *other))
+    return [
+        Difference(aspect, name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)
+    ]
+
+
+def _weights(one: Weights, other: Weights) -> tuple[int, list[WeightDifference]]:
+    found = [WeightDifference(name, None, ONLY) for name in sorted(one.keys() ^ other.keys())]
+    both = sorted(one.keys() & other.keys())
+    for name in both:
+        first, second = one[name], other[name]
+        if first.shape != second.shape or first.dtype != second.dtype:
+            words = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
+            found.append(WeightDifference(name, None, words))
+        elif first.tobytes() != second.tobytes():
+            apart = np.abs(first.astype(np.float64) - second.astype(np.float64))
+            where = ", ".join(map(str, np.unravel_index(int(apart.argmax()), apart.shape)))
+            found.append(WeightDifference(name, float(apart.max()), f"furthest at ({where})"))
+    found.sort(key=lambda each: -np.inf if each.max_abs is None else -each.max_abs)
+    return len(both), found
+
+
+def _outputs(one: _Model, other: _Model) -> Parity:
+    pixels = golden_pixels(one.artifact.config)
+    precision = looser(one.artifact.precision, other.artifact.precision)
+    tolerance = tolerance_for(precision, max(one.noise_floor, other.noise_floor))
+    classes = one.artifact.config.include_top and other.artifact.config.include_top
+    return compare(other.answers(pixels), one.answers(pixels), tolerance, classes=classes)
