@@ -74,6 +74,28 @@ def test_a_model_made_by_transformers_gives_its_own_answers(name: str, tmp_path:
         assert deviation(forward(resize(checkpoint, case.resized), images), theirs) < LIMIT
 
 
+@live
+@pytest.mark.peers
+@pytest.mark.parametrize("sharded", [False, True])
+def test_files_of_torch_are_read_as_well(sharded: bool, tmp_path: Path) -> None:
+    import torch
+
+    case = CASES["vit"]
+    model = huggingface_models.build(case)
+    model.config.save_pretrained(tmp_path)
+    state = model.state_dict()
+    parts = [list(state)[::2], list(state)[1::2]] if sharded else [list(state)]
+    files = [f"pytorch_model-{number}.bin" for number in (1, 2)] if sharded else ["pytorch_model.bin"]
+    for names, file in zip(parts, files, strict=True):
+        torch.save({name: state[name] for name in names}, tmp_path / file)
+    if sharded:
+        index = {name: file for names, file in zip(parts, files, strict=True) for name in names}
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    images = huggingface_models.images_for(case, case.image_size)
+    theirs = huggingface_models.answer(model, case, images)
+    assert deviation(forward(load(tmp_path), images), theirs) < LIMIT
+
+
 class Change:
     """Copies a golden folder as one file, with other tensors or documents."""
 
@@ -374,6 +396,20 @@ def test_clips_second_config_of_the_same_counts(change: Change) -> None:
     second = json.loads((TARGET / "clip" / "config.json").read_text())["vision_config"]
     checkpoint = load(change("clip", config={"vision_config": {"hidden_size": 5}, "vision_config_dict": second}))
     assert checkpoint.config.num_heads == 3
+
+
+def test_where_the_preprocessing_is_from_is_recorded() -> None:
+    assert load(TARGET / "vit").provenance[0].facts["preprocessing"] == "recorded beside it"
+    assert load(TARGET / "clip-vision").provenance[0].facts["preprocessing"] == "that of transformers' CLIP models"
+
+
+@pytest.mark.parametrize("field", ["num_attention_heads", "layer_norm_eps"])
+def test_what_shapes_do_not_tell_may_not_be_null(field: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(TARGET / "vit", tmp_path / "vit")
+    document = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**document, field: None}))
+    with pytest.raises(ConfigError, match="is None; expected"):
+        load(folder)
 
 
 def test_a_headless_model_can_be_pooled_as_one_asks() -> None:

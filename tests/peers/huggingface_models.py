@@ -87,6 +87,10 @@ CASES: Mapping[str, Case] = {
         "ViTForMaskedImageModeling", "ViTConfig", {**WIDE, **SQUARE, "encoder_stride": 8}, "vit", (16, 16)
     ),
     "msn": Case("ViTMSNForImageClassification", "ViTMSNConfig", {**WIDE, **OBLONG, **LABELS}),
+    "ijepa": Case("IJepaForImageClassification", "IJepaConfig", {**WIDE, **OBLONG, **LABELS}),
+    "ijepa-model-newer": Case(
+        "IJepaModel", "IJepaConfig", {**WIDE, **SQUARE}, HIDDEN, (16, 16), True, resized=(24, 40)
+    ),
     "deit": Case("DeiTForImageClassification", "DeiTConfig", {**WIDE, **OBLONG, **LABELS}),
     "deit-teacher": Case("DeiTForImageClassificationWithTeacher", "DeiTConfig", {**WIDE, **OBLONG, **LABELS}),
     "deit-teacher-newer": Case(

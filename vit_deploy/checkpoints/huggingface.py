@@ -1,8 +1,9 @@
 """How do ViTs that were saved by Hugging Face transformers become a checkpoint?
 
-ViT, DeiT, DINOv2, the encoder of ViTMAE, and the vision towers of CLIP and SigLIP, with or without a head. A model
-without a classifier gives what transformers calls `last_hidden_state`, or the pooled vector where CLIP and SigLIP have
-one of their own; a config given can ask for another `pooling`, and for a ViT's pooler with `pre_logits_dim`.
+ViT, DeiT, DINOv2, ViTMSN, I-JEPA, the encoder of ViTMAE, and the vision towers of CLIP and SigLIP, with or without a
+head. A model without a classifier gives what transformers calls `last_hidden_state`, or the pooled vector where CLIP
+and SigLIP have one of their own; a config given can ask for another `pooling`, and for a ViT's pooler with
+`pre_logits_dim`.
 """
 
 from __future__ import annotations
@@ -50,15 +51,17 @@ class HuggingFaceSource:
         unused = spare(names, config)
         ignored = frozenset(each for tensors in unused.values() for each in tensors)
         weights = gather(file, origins(names, config), config, ignored=ignored)
+        processor = settings_in(file.documents)
         left_out = [*unused, *parts_unread(vision_config(document), config.patch_size)]
         return imported(
             settled,
             weights,
             family=str(family.convention),
-            preprocess=preprocess_of(settings_in(file.documents), family.processor, config),
+            preprocess=preprocess_of(processor, family.processor, config),
             labels=tuple(labels),
             dialect="huggingface",
             left_out=left_out,
+            preprocessing="recorded beside it" if processor else f"that of transformers' {family.processor} models",
         )
 
 

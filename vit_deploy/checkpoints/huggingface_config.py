@@ -43,6 +43,7 @@ class Family:
 VIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.CLS)
 DEIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "DeiT", Pooling.CLS)
 MSN = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.CLS)
+IJEPA = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.MEAN)
 # transformers resamples as DINOv2's own code does for its models with registers, and without DINOv2's offset for those
 # without: the family is the program that the file is from.
 DINOV2 = Family(1e-6, "gelu", Convention.HUGGINGFACE, "Bit", Pooling.CLS_MEAN)
@@ -52,7 +53,7 @@ CLIP = Family(1e-5, "quick_gelu", Convention.HUGGINGFACE, "CLIP", None, headless
 SIGLIP = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", Pooling.MEAN, headless=Pooling.MAP)
 
 MODEL_TYPES: Mapping[str, Family] = {
-    **{"vit": VIT, "deit": DEIT, "vit_mae": VIT, "vit_msn": MSN},
+    **{"vit": VIT, "deit": DEIT, "vit_mae": VIT, "vit_msn": MSN, "ijepa": IJEPA},
     **{"dinov2": DINOV2, "dinov2_with_registers": REGISTERS},
     **{"clip": CLIP, "clip_vision_model": CLIP, "siglip": SIGLIP, "siglip_vision_model": SIGLIP},
 }
@@ -110,6 +111,8 @@ def _family_by_parts(names: Names) -> Family:
     for mark, family in marks.items():
         if names.has(mark):
             return family
+    if not any(names.has(each) for each in hf.CLASS):
+        return IJEPA
     return DINOV2 if any(name.endswith(tuple(hf.SCALES.values())) for name in names.stored) else VIT
 
 
@@ -142,7 +145,8 @@ def facts_of(
     told |= {**heads, "epsilon": family.epsilon}
     if shapes["ffn_type"] is FFNType.MLP:
         told["activation"] = _activation(vision, family)
-    beside |= {ours: vision[theirs] for theirs, ours in SAME_FIELDS.items() if vision.get(theirs) is not None}
+    said = {ours: vision[theirs] for theirs, ours in SAME_FIELDS.items() if theirs in vision}
+    beside |= {name: value for name, value in said.items() if value is not None or name not in shapes}
     if shapes["include_top"] and labels:
         beside["num_classes"] = len(labels)
     if "patch_size" in vision:

@@ -17,7 +17,7 @@ from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
 from vit_deploy.config import FFNType, Pooling, ViTConfig
 from vit_deploy.weights import Float32, weight_specs
 
-PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "vision_model.")
+PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "ijepa.", "vision_model.")
 """What the encoder's names begin with: nothing in a file of the bare model, its attribute in one with a head."""
 
 PATCHES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding")
