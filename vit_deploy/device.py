@@ -86,8 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("verify", "compare with the recorded answers"), ("bench", "time side by side")):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--runtime", action="append", help="engine; the format's own unless given")
-        command.add_argument("--provider", help="what executes the graph")
+        every: dict[str, Any] = {"action": "append"} if name == "bench" else {}
+        command.add_argument("--runtime", help="engine; the format's own unless given", **every)
+        command.add_argument("--provider", help="what executes the graph", **every)
         command.add_argument("--json", action="store_true", help="print one JSON document")
         command.add_argument("--output", type=Path, help="write the document to this file instead")
         if name == "bench":
@@ -113,9 +114,8 @@ def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     from vit_deploy.parity import verify
     from vit_deploy.trials import ALWAYS
 
-    [runtime] = options.runtime or [None]
     found = [
-        (verify(read_artifact(folder), runtime=runtime, provider=options.provider, questions=ALWAYS), path)
+        (verify(read_artifact(folder), runtime=options.runtime, provider=options.provider, questions=ALWAYS), path)
         for folder, path in listing()
     ]
     records = [{**report.verification(result), "artifact": path} for result, path in found]
@@ -131,10 +131,13 @@ def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
         raise ConfigError(f"streams is {options.streams}; expected a positive number")
     names = dict(listing())
     cases = [
-        Case(folder, runtime, options.provider, batch, threads, options.streams)
+        Case(folder, runtime, provider, batch, threads, options.streams)
         for folder in names
-        for runtime, batch, threads in itertools.product(
-            options.runtime or RUNTIMES_OF_FORMAT[read_artifact(folder).format][:1], options.batch, options.threads
+        for runtime, provider, batch, threads in itertools.product(
+            options.runtime or RUNTIMES_OF_FORMAT[read_artifact(folder).format][:1],
+            options.provider or [None],
+            options.batch,
+            options.threads,
         )
     ]
     for case in cases:

@@ -16,6 +16,7 @@ from vit_deploy.cli.output import save_document
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.cli.output import Output
     from vit_deploy.latency import Latency
+    from vit_deploy.regression import Change
 
 
 def bench(
@@ -70,8 +71,6 @@ def bench(
         raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
     allowed = parse_percent(max_regression, "--max-regression")
     out = Output("bench", as_json=json, quiet=quiet)
-    for name in runtime or ():
-        RUNTIMES.check(name)
     batches = parse_counts(batch, "--batch")
     counts: Sequence[int | None] = parse_counts(threads, "--threads") if threads else [None]
     executors: Sequence[str | None] = provider or [None]
@@ -79,6 +78,12 @@ def bench(
     if save is not None:
         check_targets([save], force=force)
     before = read_results(baseline) if baseline is not None else []
+
+    def compare(measured: Sequence[Latency]) -> list[Change]:
+        if baseline is None:
+            return []
+        return changes(measured, before, max_regression=allowed, any_host=any_host)
+
     if on:
         arguments = ["bench", "--streams", streams, "--seconds", seconds, "--batch", ",".join(map(str, batches))]
         arguments += [*_repeated("--runtime", runtime), *_repeated("--provider", provider)]
@@ -93,7 +98,9 @@ def bench(
             config=ssh_config,
             timeout_s=timeout,
         )
-        return _finish_remote(out, answers, save, force=force)
+        return _finish_remote(out, answers, save, force=force, compare=compare)
+    for name in runtime or ():
+        RUNTIMES.check(name)
     with out.progress() as progress:
         progress("reading the bundles")
         cases = [
@@ -107,7 +114,7 @@ def bench(
     for result in results:
         for text in result.notes:
             out.note(f"{result.case}: {text}")
-    compared = changes(results, before, max_regression=allowed, any_host=any_host) if baseline is not None else []
+    compared = compare(results)
     for change in compared:
         out.note(change.words)
     by_case = {id(change.latency): change.to_dict() for change in compared}
@@ -124,15 +131,25 @@ def _repeated(option: str, values: Sequence[str] | None) -> list[str]:
     return [word for value in values or () for word in (option, value)]
 
 
-def _finish_remote(out: Output, answers: Sequence[Answer], save: Path | None, *, force: bool) -> int:
+def _finish_remote(
+    out: Output,
+    answers: Sequence[Answer],
+    save: Path | None,
+    *,
+    force: bool,
+    compare: Callable[[Sequence[Latency]], list[Change]],
+) -> int:
     from vit_deploy import report
     from vit_deploy.latency import from_json
 
     records = [record for answer in answers for record in answer.records]
-    ok = all(answer.ok for answer in answers)
+    measured = [from_json(record) for record in records]
+    compared = compare(measured)
+    for change in compared:
+        out.note(change.words)
+    ok = all(answer.ok for answer in answers) and not any(change.regressed for change in compared)
     if save is not None:
         save_document(report.document("bench", records, ok=ok), save, force=force)
-    measured = [from_json(record) for record in records]
     for record, each in zip(records, measured, strict=True):
         for text in each.notes:
             out.note(f"{record['on']}: {each.case}: {text}")

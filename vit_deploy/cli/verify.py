@@ -98,6 +98,10 @@ def verify(
         questions = (*questions, trials.threads(counts))
     out = Output("verify", as_json=json, quiet=quiet)
     if on:
+        here: dict[str, object] = {"--against": against, "--images": images, "--tolerance": tolerance}
+        here |= {"--threads": threads, "--allow-tf32": allow_tf32, "--quick": quick}
+        if given := [name for name, value in here.items() if value]:
+            raise typer.BadParameter(f"{', '.join(given)} and --on: another machine has the recorded answers alone")
         words = [*(["--runtime", runtime] if runtime else []), *(["--provider", provider] if provider else [])]
         answers = ask_hosts(
             out,
