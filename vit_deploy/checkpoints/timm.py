@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,7 +42,8 @@ from vit_deploy.checkpoints.timm_names import (
     kind_of,
     renamed,
 )
-from vit_deploy.config import Activation, FFNType, NormalizationType, Pooling, ViTConfig, as_pair
+from vit_deploy.checkpoints.timm_positions import Positions, positions_of
+from vit_deploy.config import Activation, FFNType, NormalizationType, Pooling, ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32
 
@@ -64,9 +63,12 @@ class TimmSource:
         check_supported(view)
         shapes = _shapes(view)
         hub = read_hub(file, shapes["embed_dim"])
-        positions = _positions(view, shapes, [stated.get("image_size"), *hub.sizes])
-        shapes["image_size"] = positions.image_size
-        facts = Facts(shapes, _beside(shapes, hub), _defaults(view, shapes))
+        said = stated.get("image_size")
+        positions = positions_of(view, shapes, [said] if said else hub.sizes)
+        defaults = _defaults(shapes)
+        # As many patches make images of other sizes too.
+        (shapes if said or positions.known else defaults)["image_size"] = positions.image_size
+        facts = Facts(shapes, _beside(shapes, hub), defaults)
         require_heads(facts, stated, shapes["embed_dim"])
         settled = settle(facts, stated)
         config = settled.config
@@ -142,7 +144,7 @@ def _beside(shapes: Mapping[str, Any], hub: Hub) -> dict[str, Any]:
     return fields
 
 
-def _defaults(view: Renamed, shapes: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults(shapes: Mapping[str, Any]) -> dict[str, Any]:
     average = shapes["norm_after_pooling"] or not shapes["class_token"]
     heads = {"num_heads": 16} if shapes["embed_dim"] in SIXTEEN_HEADS else default_heads(shapes["embed_dim"])
     return {
@@ -165,46 +167,6 @@ def _check_supported(config: ViTConfig, hub: Hub) -> None:
         raise unsupported("it", ["attention pooling that leaves its prefix tokens out"])
     if pooling in (Pooling.MEAN, Pooling.MAX) and hub.pools_prefix:
         raise unsupported("it", [f"a {pooling} that takes its prefix tokens in"])
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Of what the position table has rows.
-
-    Args:
-        prefix: how many of the first prefix tokens.
-        image_size: (height, width) in pixels that its other rows are patches of.
-    """
-
-    prefix: int
-    image_size: tuple[int, int]
-
-
-def _positions(view: Renamed, shapes: Mapping[str, Any], sizes: list[Any]) -> Positions:
-    """The prefix tokens have rows of their own, all or none (`no_embed_class`); registers of DINOv2 never have.
-
-    Names do not say it: what makes an image of a known size counts, after that what makes a square one.
-
-    Raises:
-        CheckpointError: neither does.
-    """
-    _, rows, _ = view.common_shape("pos_embed", 3)
-    tokens = shapes["class_token"] + shapes["distillation_token"]
-    choices = dict.fromkeys((tokens + shapes["register_tokens"], tokens, 0))
-    patch = shapes["patch_size"]
-    for size in sizes:
-        for prefix in choices:
-            if size is not None and rows - prefix == _patches(size, patch):
-                return Positions(prefix, as_pair(size, "image_size"))
-    for prefix in choices:
-        if rows > prefix and math.isqrt(rows - prefix) ** 2 == rows - prefix:
-            return Positions(prefix, image_size_of(rows - prefix, patch, ()))
-    return Positions(0, image_size_of(rows, patch, ()))
-
-
-def _patches(size: Any, patch: tuple[int, int]) -> int:
-    height, width = as_pair(size, "image_size")
-    return 0 if height % patch[0] or width % patch[1] else (height // patch[0]) * (width // patch[1])
 
 
 def _origins(view: Renamed, config: ViTConfig, positions: Positions) -> dict[str, Origin]:
