@@ -412,6 +412,27 @@ def test_what_shapes_do_not_tell_may_not_be_null(field: str, tmp_path: Path) -> 
         load(folder)
 
 
+def test_a_config_that_leaves_things_out_means_the_programs_own(change: Change) -> None:
+    left_out = dict.fromkeys(("num_attention_heads", "layer_norm_eps", "hidden_act", "qkv_bias"))
+    siglip = load(change("siglip-vision", config=left_out))
+    assert (siglip.config.num_heads, siglip.config.epsilon) == (12, 1e-6)
+    assert siglip.config.activation is Activation.GELU_TANH
+    assert assumptions(siglip) == ""
+    vit = load(change("vit", config=left_out)).config
+    assert (vit.num_heads, vit.epsilon, vit.activation) == (12, 1e-12, Activation.GELU)
+
+
+def test_buffers_of_older_versions_are_left_out(change: Change) -> None:
+    def with_buffers(tensors: Tensors) -> Tensors:
+        ids = np.arange(5, dtype=np.float32)[None]
+        return {**tensors, "vision_model.embeddings.position_ids": ids, "text_model.embeddings.position_ids": ids}
+
+    checkpoint = load(change("clip", with_buffers))
+    images, answer = expected_of("clip")
+    assert deviation(forward(checkpoint, images), answer) < LIMIT
+    assert "position ids" in assumptions(checkpoint)
+
+
 def test_a_headless_model_can_be_pooled_as_one_asks() -> None:
     images, tokens = expected_of("vit-model")
     pooled = forward(load(TARGET / "vit-model", config={"pooling": "cls"}), images)
