@@ -16,7 +16,6 @@ from vit_deploy.checkpoints.importing import (
     Facts,
     Settled,
     default_heads,
-    image_size_of,
     imported,
     require_heads,
     settle,

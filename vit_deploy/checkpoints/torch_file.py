@@ -69,7 +69,8 @@ class TorchTensors:
         if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             # A view can repeat one number without end.
             raise CheckpointError(f"{name} has the shape {self.shape(name)} and far fewer numbers", fix=GET_AGAIN)
-        values: Float32 = tensor.detach().to(torch.float32).numpy()
+        # A copy, since the file that is mapped can be replaced while the weights are in use.
+        values: Float32 = tensor.detach().to(torch.float32, copy=True).numpy()
         return values.astype(np.float32, copy=False)
 
 

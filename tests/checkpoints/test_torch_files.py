@@ -1,0 +1,264 @@
+"""Files that `torch.save` wrote, and files that only look as if it had."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import state_dicts
+from peers import timm_families
+
+from vit_deploy import checkpoints
+from vit_deploy.errors import CheckpointError, MissingEngineError
+from vit_deploy.reference import forward
+
+GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm" / "plain"
+STATED = {"num_heads": 3, "image_size": [24, 32]}
+
+
+class Attack:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.folder),)
+
+
+def zip_of(path: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
+    """A file in torch's zip format with this pickle in it."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+def test_without_torch_the_extra_that_installs_it_is_named(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "vit_deploy.checkpoints.torch_file", raising=False)
+    attack = pickle.dumps(Attack(tmp_path / "attacked"), protocol=2)
+    for path in (tmp_path / f"legacy{suffix}", zip_of(tmp_path / f"zip{suffix}", attack)):
+        if not path.exists():
+            path.write_bytes(attack)
+        with pytest.raises(
+            MissingEngineError, match=r"needs torch, which is not installed\n  fix: pip install \"vit-deploy\[torch\]\""
+        ):
+            checkpoints.load(path)
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def tensors(torch: Any) -> dict[str, Any]:
+    arrays = state_dicts.read(GOLDEN / "model.safetensors")
+    return {name: torch.from_numpy(each.copy()) for name, each in arrays.items()}
+
+
+def assert_plain(path: Path, tolerance: float = 1e-8) -> None:
+    images = timm_families.drawn_images(24, 32)
+    expected = np.load(GOLDEN / "output.npy")
+    found = forward(checkpoints.load(path, config=STATED), images)
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def wrapped(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {prefix + name: each for name, each in tensors.items()}
+
+
+LAYOUTS: dict[str, Any] = {
+    "itself": lambda t: t,
+    "ordered": collections.OrderedDict,
+    "state_dict": lambda t: {"epoch": 3, "arch": "vit", "state_dict": t, "optimizer": {"state": {}, "lr": 0.1}},
+    "model": lambda t: {"model": t},
+    "averaged": lambda t: {"state_dict": {name: 0 * each for name, each in t.items()}, "state_dict_ema": t},
+    "model_ema": lambda t: {"model": {name: 0 * each for name, each in t.items()}, "model_ema": t},
+    "teacher": lambda t: {"teacher": wrapped(t, "module.backbone."), "epoch": 1},
+    "nested": lambda t: {"state_dict": {"model": wrapped(t, "module._orig_mod.")}},
+    "parallel": lambda t: wrapped(t, "module."),
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_state_dict_is_found_where_training_programs_put_it(
+    layout: str, is_zip: bool, torch: Any, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.save(LAYOUTS[layout](tensors), tmp_path / "a.pth", _use_new_zipfile_serialization=is_zip)
+    assert_plain(tmp_path / "a.pth")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float16", 1e-2), ("bfloat16", 1e-1)])
+def test_other_floats_become_float32(
+    dtype: str, tolerance: float, torch: Any, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.save({name: each.to(getattr(torch, dtype)) for name, each in tensors.items()}, tmp_path / "a.pt")
+    assert_plain(tmp_path / "a.pt", tolerance)
+    for name, weight in checkpoints.load(tmp_path / "a.pt", config=STATED).weights.items():
+        assert weight.dtype == np.float32, name
+
+
+@pytest.mark.peers
+def test_a_hub_folder_with_a_torch_file_is_read_with_its_config(
+    torch: Any, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_bytes((GOLDEN / "config.json").read_bytes())
+    checkpoint = checkpoints.load(tmp_path)
+    assert checkpoint.config == checkpoints.load(GOLDEN).config
+    assert checkpoint.digest() == checkpoints.load(GOLDEN).digest()
+
+
+@pytest.mark.peers
+def test_what_timm_saves_with_torch_is_what_it_saves_with_safetensors(timm: Any, torch: Any, tmp_path: Path) -> None:
+    model = timm_families.make(timm, "distilled")
+    timm.models.save_for_hf(model, tmp_path / "torch", safe_serialization=False)
+    timm.models.save_for_hf(model, tmp_path / "safetensors", safe_serialization=True)
+    assert [path.name for path in sorted((tmp_path / "torch").iterdir())] == ["config.json", "pytorch_model.bin"]
+    first, second = (checkpoints.load(tmp_path / name) for name in ("torch", "safetensors"))
+    assert first.digest() == second.digest()
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_weights_stay_when_the_file_is_replaced(
+    is_zip: bool, torch: Any, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(tensors, path, _use_new_zipfile_serialization=is_zip)
+    checkpoint = checkpoints.load(path, config=STATED)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.write(b"\0" * size)
+    again = checkpoints.Checkpoint(checkpoint.config, dict(checkpoint.weights), checkpoint.preprocess)
+    assert again.digest() == checkpoints.load(GOLDEN).digest()
+
+
+def pickled(torch: Any, value: object, is_zip: bool) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream, _use_new_zipfile_serialization=is_zip)
+    return stream.getvalue()
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_no_code_in_a_pickle_ever_runs(is_zip: bool, torch: Any, tensors: dict[str, Any], tmp_path: Path) -> None:
+    path, attacked = tmp_path / "a.pth", tmp_path / "attacked"
+    for value in (
+        Attack(attacked),
+        tensors | {"extra": Attack(attacked)},
+        {"state_dict": tensors, "x": Attack(attacked)},
+    ):
+        path.write_bytes(pickled(torch, value, is_zip))
+        with pytest.raises(CheckpointError) as caught:
+            checkpoints.load(path, config=STATED)
+        assert f"{path}: it holds other things than tensors, and nothing of it was run" in caught.value.message
+        assert "mkdir" in caught.value.message
+        assert caught.value.fix.startswith("where you trust the file, save its tensors alone")
+        assert not attacked.exists()
+    torch.load(path, weights_only=False)  # it is an attack indeed
+    assert attacked.exists()
+
+
+@pytest.mark.peers
+def test_a_whole_pickled_model_is_refused(timm: Any, torch: Any, tmp_path: Path) -> None:
+    torch.save(timm_families.make(timm, "plain"), tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"it holds other things than tensors.*VisionTransformer"):
+        checkpoints.load(tmp_path / "a.pth")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_truncated_or_changed_file_is_one_clear_error(
+    is_zip: bool, torch: Any, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    data = pickled(torch, tensors, is_zip)
+    path = tmp_path / "a.pth"
+    for length in (2, 20, 300, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match=r"a\.pth"):
+            checkpoints.load(path, config=STATED)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        changed = bytearray(data)
+        for place in rng.integers(0, min(len(data), 4000), 3):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            checkpoints.load(path, config=STATED)  # what was changed may be a number
+        except CheckpointError as error:
+            assert error.fix
+
+
+@pytest.mark.peers
+def test_a_file_that_could_expand_is_refused(torch: Any, tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.pth", b"\0" * 1_000_000, zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match=r"archive/data\.pkl in it is compressed, which torch never does"):
+        checkpoints.load(path)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda t, each: each.expand(10**9, 12), "head.weight has the shape (1000000000, 12) and far fewer numbers"),
+        (lambda t, each: t.ones(5, 12, dtype=t.int64), "head.weight is int64; expected dense floats"),
+        (lambda t, each: t.eye(5, 12).to_sparse(), "head.weight is float32; expected dense floats"),
+        (lambda t, each: t.empty(5, 12, device="meta"), "head.weight is float32; expected dense floats"),
+        (lambda t, each: t.full((5, 12), float("nan")), "head.kernel has 60 values that are NaN or infinite"),
+    ],
+)
+def test_tensors_that_hold_no_plain_numbers_are_refused(
+    change: Any, expected: str, torch: Any, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.save(tensors | {"head.weight": change(torch, torch.ones(1, 12))}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(tmp_path / "a.pth", config=STATED)
+    assert expected in caught.value.message
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"epoch": 3, "lr": 0.1}, "it holds no tensors by name but the keys epoch, lr"),
+        ([1, 2], "it holds no tensors by name but list"),
+        (
+            {"state_dict": {"model": {"model": {"model": {"model": {}}}}}},
+            "it holds no tensors by name but the keys model",
+        ),
+    ],
+)
+def test_a_file_without_tensors_says_what_it_has(value: Any, expected: str, torch: Any, tmp_path: Path) -> None:
+    torch.save(value, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(tmp_path / "a.pth")
+    assert expected in caught.value.message
+
+
+@pytest.mark.peers
+def test_a_plain_pickle_is_no_checkpoint(torch: Any, tmp_path: Path) -> None:
+    attack = Attack(tmp_path / "attacked")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / "a.pth").write_bytes(pickle.dumps(attack, protocol=protocol))
+        with pytest.raises(CheckpointError):
+            checkpoints.load(tmp_path / "a.pth")
+    assert not attack.folder.exists()
