@@ -9,6 +9,7 @@ import typer
 from vit_deploy import __version__
 from vit_deploy.cli.bench import bench
 from vit_deploy.cli.build import build
+from vit_deploy.cli.bundle import bundle
 from vit_deploy.cli.compare import compare
 from vit_deploy.cli.convert import convert
 from vit_deploy.cli.doctor import doctor
@@ -28,7 +29,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (build, convert, resize, export, quantize, verify, compare, bench, evaluate, predict, inspect, doctor):
+for command in (
+    build,
+    convert,
+    resize,
+    export,
+    quantize,
+    verify,
+    compare,
+    bench,
+    evaluate,
+    predict,
+    bundle,
+    inspect,
+    doctor,
+):
     app.command()(command)
 
 
