@@ -17,11 +17,13 @@ from vit_deploy.config import Activation, Pooling, ViTConfig
 from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.preprocess import Interpolation
 from vit_deploy.reference import forward
+from vit_deploy.resize import resize
 
 GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm"
 # Both sides compute in float64 with the same float32 weights; of two heads the average bias is rounded to float32.
 # A wrong epsilon, 1e-5 in place of 1e-6, is off by 1e-6 and more.
 TOLERANCE = 1e-8
+RESIZE_TOLERANCE = 1e-5  # timm resamples positions in float32
 IMAGES = timm_families.drawn_images(24, 32)
 SMALL = {"num_heads": 3, "image_size": [24, 32]}
 
@@ -70,6 +72,14 @@ def test_every_architecture_of_timm_is_told_by_its_name(timm: Any) -> None:
             assert found["activation"] == activations[type(block.mlp.act).__name__], name
         checked += 1
     assert checked > 100
+
+
+@pytest.mark.parametrize("name", timm_families.RESIZED)
+def test_a_model_resized_is_what_timm_makes_of_it_at_that_size(name: str) -> None:
+    resized = resize(checkpoints.load(GOLDEN / name), timm_families.NEW_SIZE)
+    found = forward(resized, timm_families.drawn_images(*timm_families.NEW_SIZE))
+    assert distance(found, np.load(GOLDEN / name / "resized_output.npy")) <= RESIZE_TOLERANCE
+    assert resized.provenance[-1].facts["convention"] == "timm"
 
 
 def test_the_config_is_read_from_tensors_and_from_the_config_beside_them() -> None:

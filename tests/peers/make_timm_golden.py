@@ -27,6 +27,11 @@ def main() -> None:
         timm_families.save(timm, name, model, folder)
         images = timm_families.drawn_images(*timm_families.SMALL["img_size"])
         np.save(folder / "output.npy", timm_families.output(model, images))
+        if name in timm_families.RESIZED:
+            resized = timm_families.make(timm, name)
+            resized.set_input_size(img_size=timm_families.NEW_SIZE)
+            images = timm_families.drawn_images(*timm_families.NEW_SIZE)
+            np.save(folder / "resized_output.npy", timm_families.output(resized, images))
     files = [path for path in TARGET.rglob("*") if path.is_file()]
     print(f"{TARGET}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e3:.1f} kB")
 

@@ -64,6 +64,9 @@ CASES: Mapping[str, Case] = {
     "no_biases": Case("vit_tiny_patch16_224", {"proj_bias": False, "qkv_bias": False}),
 }
 
+RESIZED = ("plain", "distilled", "registers_gap", "clip", "siglip")  # cases that are also run at another size
+NEW_SIZE = (40, 48)
+
 
 def make(timm: Any, name: str, **changes: Any) -> Any:
     """The model of a case in evaluation mode, its weights drawn so that each of them shows in the output."""
