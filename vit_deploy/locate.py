@@ -23,6 +23,7 @@ from vit_deploy.tolerances import DEFAULTS, NOISE_FACTOR, SIGMAS, tolerated_rms
 Array = NDArray[Any]
 
 READ_ALONE = (2, 1)  # how many tokens may be left in the last block: those with class and distillation, or class
+REBALANCED = (".norm", ".unit", ".value", ".mix", ".up", ".hidden", ".pooled")  # see `quantizers.smoothing`
 FOLDED = ("tflite",)  # formats in which scale and bias of a norm are part of the product that follows
 
 
@@ -129,6 +130,9 @@ class _Search:
         places = find_taps(self.opened.flow, config, folded_norms=self.artifact.format in FOLDED)
         values = self._values(name for place in places.found.values() for name in place.values)
         taps, tokens = [], config.sequence_length
+        if self._is_rebalanced():
+            places.missing["norm"] = "quantizing moves factors from the norm into what reads it"
+            places.found.pop("norm", None)
         for name in tap_names(config):
             reference, place = self.taps.stream[name], places.found.get(name)
             error, note = None, places.missing.get(name, "")
@@ -167,7 +171,8 @@ class _Search:
         values = self._values(name for each in place.details for option in each.options for name in option.values)
         right = {each.name: self._right(each, values) for each in place.details if each.name in self.taps.details}
         for detail in place.details:
-            if right.get(detail.name, {detail.name}):
+            unknown = detail.name not in right or (self._is_rebalanced() and detail.name.endswith(REBALANCED))
+            if unknown or right[detail.name]:
                 continue
             # Of nodes that the graph does not tell apart, one that computes none of the others.
             others = {node for each in place.details for node in right.get(each.name, ())}
@@ -187,6 +192,9 @@ class _Search:
             if (found := self._at_detail(detail, values[name])) is not None
             and reference.error(found / factor) <= tolerance
         }
+
+    def _is_rebalanced(self) -> bool:
+        return self.artifact.format == "onnx" and self.artifact.precision.startswith("int")
 
     def _final_norm_is_folded(self) -> bool:
         config = self.artifact.config

@@ -11,6 +11,7 @@ from vit_deploy.errors import VitDeployError
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.checkpoint import Checkpoint
+    from vit_deploy.locate import Located
     from vit_deploy.parity import Parity, Verification
 
 SCHEMA = 1
@@ -89,6 +90,31 @@ def verification(result: Verification) -> dict[str, Any]:
         "failures": [*result.failures, *result.parity.notes],
     }
     return named | proof | own
+
+
+def located(result: Located) -> dict[str, Any]:
+    """Where an artifact leaves the reference, with every tap; an error that is not finite is null, and not ok."""
+    return {
+        "tap": result.tap,
+        "operator": result.operator,
+        "taps": [
+            {
+                "tap": each.name,
+                "ok": each.ok if each.error is not None else None,
+                "error": finite(each.error),
+                "noise_floor": each.noise_floor,
+                "tolerance": each.tolerance,
+                "growth": finite(growth),
+            }
+            for each, growth in zip(result.taps, result.growth(), strict=True)
+        ],
+        "notes": list(result.notes),
+    }
+
+
+def not_located(error: VitDeployError) -> dict[str, Any]:
+    """The same of an artifact that cannot be looked into."""
+    return {"tap": None, "operator": None, "taps": [], "notes": [error.message]}
 
 
 def saved(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

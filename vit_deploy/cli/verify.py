@@ -54,6 +54,9 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Golden images alone: no other batches, inputs and repeated runs.")
     ] = False,
+    locate: Annotated[
+        bool, typer.Option("--locate", help="Name the tap and the operator where a failing artifact goes wrong.")
+    ] = False,
     junit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a JUnit report.", show_default=False)
     ] = None,
@@ -80,6 +83,7 @@ def verify(
 
     from vit_deploy import report, trials
     from vit_deploy.against import Reference, image_files
+    from vit_deploy.cli.locating import locate_failure
     from vit_deploy.cli.output import Output
     from vit_deploy.limits import parse_limits, read_limits
     from vit_deploy.parity import verify as run
@@ -99,7 +103,7 @@ def verify(
     out = Output("verify", as_json=json, quiet=quiet)
     if on:
         here: dict[str, object] = {"--against": against, "--images": images, "--tolerance": tolerance}
-        here |= {"--threads": threads, "--allow-tf32": allow_tf32, "--quick": quick}
+        here |= {"--threads": threads, "--allow-tf32": allow_tf32, "--quick": quick, "--locate": locate}
         if given := [name for name, value in here.items() if value]:
             raise typer.BadParameter(f"{', '.join(given)} and --on: another machine has the recorded answers alone")
         words = [*(["--runtime", runtime] if runtime else []), *(["--provider", provider] if provider else [])]
@@ -114,6 +118,7 @@ def verify(
         )
         return _finish_remote(out, answers, junit, markdown, github=github, force=force)
     results: list[Verification] = []
+    goldens = []
     with out.progress() as progress:
         progress("reading the bundles")
         opened = [open_with_golden(path) for path in artifacts]
@@ -126,6 +131,7 @@ def verify(
                 progress(f"computing what {against} answers")
                 expected, precision = reference.golden(artifact, golden)
             progress(f"running {artifact.model_path}")
+            goldens.append((expected, golden))
             results.append(
                 run(
                     artifact,
@@ -141,6 +147,9 @@ def verify(
         for reason in result.failures:
             out.note(f"{result.artifact.model_path}: {reason}")
     records = [report.verification(result) for result in results]
+    if locate:
+        for record, result, known in zip(records, results, goldens, strict=True):
+            record["located"] = locate_failure(out, result, known)
     _write_reports(records, junit, markdown, github=github, force=force)
     return out.finish(
         records,
