@@ -66,7 +66,7 @@ def test_a_good_model_passes_every_trial(ask):
 
 
 def test_a_second_run_that_differs_is_found(ask):
-    [check] = trials.repeats(ask(lambda outputs, images, runs: outputs + 1e-3))
+    [check] = trials.repeats(ask(lambda outputs, images, runs: outputs + 1e-3 * (runs > 1)))
     assert not check.ok and check.words.startswith("largest difference 0.001 is above")
 
 
