@@ -33,6 +33,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "qkv_bias": False,
     },
     "sequence behind registers": {"class_token": False, "register_tokens": 2, "include_top": False, "pre_norm": True},
+    "post-norm behind a norm, probe": {
+        "normalization_position": "post",
+        "pre_norm": True,
+        "class_token": False,
+        "pooling": "map",
+        "norm_after_pooling": True,
+    },
     "post-norm, RMS, probe": {
         "normalization_position": "post",
         "normalization_type": "rms_norm",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 
+from tests.exporters.test_tflite import left_out, opened
 from tests.exporters.variants import trained
+from tests.features import FAMILIES
+from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling
 from vit_deploy.exporters.stage import export, plan
 
 COMBINATIONS = {
@@ -28,6 +34,15 @@ COMBINATIONS = {
         {"num_layers": 1, "image_size": (8, 4), "ffn_type": "geglu", "qkv_bias": False},
         {"include_preprocessing": True, "opset": 21},
     ),
+    "registers and scales, pixels in, channels first, one image": (
+        FAMILIES["DINOv2 with registers"],
+        {"batch": 1, "layout": "nchw", "include_preprocessing": True, "opset": 17},
+    ),
+    "no class token, a probe, gray pixels in": (
+        FAMILIES["SigLIP"] | {"channels": 1},
+        {"include_preprocessing": True, "opset": 21},
+    ),
+    "two tokens of many, two images": (FAMILIES["band RMS, both tokens"], {"batch": 2, "layout": "nchw", "opset": 18}),
     "maximum of the tokens, other activation and epsilon": (
         {"pooling": "max", "activation": "gelu_tanh", "epsilon": 1e-3, "normalization_position": "post"},
         {"batch": 1, "include_preprocessing": True, "opset": 17},
@@ -42,3 +57,28 @@ def test_a_combination_of_options_is_exported_and_proven_in_every_format(model, 
     assert [(each.artifact.name, each.parity.failures) for each in results] == [
         (name, ()) for name in ("savedmodel-fp32", "onnx-fp32", "tflite-fp32")
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("position", NormalizationPosition)
+@pytest.mark.parametrize("kind", NormalizationType)
+def test_any_combination_of_features_is_exported_and_proven_in_every_format(kind, position, tmp_path):
+    rng = np.random.default_rng([*kind.encode(), *position.encode()])
+    for pooling, ffn in itertools.product([None, *Pooling], [FFNType.MLP, FFNType.SWIGLU]):
+        flags = ("layer_scale", "qk_norm", "pre_norm", "norm_after_pooling", "qkv_bias", "include_top")
+        model = {flag: bool(rng.integers(2)) for flag in flags} | {"pooling": pooling, "ffn_type": ffn}
+        model |= {"normalization_type": kind, "normalization_position": position}
+        model |= {"register_tokens": int(rng.integers(3)), "pre_logits_dim": int(rng.choice([0, 7]))}
+        both = pooling is Pooling.CLS_DISTILLATION or bool(rng.integers(2))
+        by_class = pooling in (Pooling.CLS, Pooling.CLS_MEAN) or (pooling is None and model["include_top"])
+        model |= {"class_token": both or by_class or bool(rng.integers(2)), "distillation_token": both}
+        if pooling is None and not model["include_top"]:
+            model |= {"norm_after_pooling": False, "pre_logits_dim": 0}
+        file = {"batch": int(rng.integers(1, 4)), "layout": str(rng.choice(["nhwc", "nchw"]))}
+        file |= {"opset": int(rng.integers(17, 22)), "include_preprocessing": bool(rng.integers(2))}
+        jobs, _ = plan(["savedmodel", "onnx", "tflite"], ["fp32"], **file)
+
+        results = export(trained(**model), tmp_path / f"{pooling}-{ffn}", jobs)
+
+        assert [each.parity.failures for each in results] == [(), (), ()], (model, file)
+        assert left_out(opened(results[-1].artifact.model_path)) == [], (model, file)

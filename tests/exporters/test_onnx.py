@@ -101,6 +101,11 @@ COUNTS: dict[str, dict[str, int]] = {
     "averaged patches, norm after": NO_PREFIX | SEQUENCE | {"LayerNormalization": 9, "Slice": 1, "ReduceMean": 1},
     "prefix of five, class token": {"Concat": 3, "LayerNormalization": 9, "Gemm": 7, "MatMul": 10},
     "sequence behind registers": SEQUENCE | {"LayerNormalization": 6, "Gemm": 12},
+    "post-norm behind a norm, probe": {
+        **NO_PREFIX,
+        **PROBE,
+        **{"LayerNormalization": 7, "Gemm": 19, "Gelu": 3, "Add": 6, "Mul": 3},
+    },
     "post-norm, RMS, probe": {
         **PROBE,
         **{"LayerNormalization": 0, "Pow": 10, "ReduceMean": 10, "Add": 16, "Sqrt": 10, "Div": 10, "Mul": 17},

@@ -218,15 +218,6 @@ def test_nothing_is_copied_where_there_are_no_layer_scales():
     assert fold_layer_scales(checkpoint) is checkpoint
 
 
-def test_normalized_keys_need_neither_scale_nor_bias():
-    folded = fold_norms(trained(qk_norm=True))
-
-    for index in (0, 1):
-        norm = f"block_{index}.attention.key_norm"
-        assert (folded.weights[f"{norm}.scale"] == 1).all()
-        assert not folded.weights[f"{norm}.bias"].any()
-
-
 def test_folding_the_preprocessing_takes_pixels_as_they_are():
     checkpoint = trained()
     raw = pixels(checkpoint, 2)

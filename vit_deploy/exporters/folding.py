@@ -3,9 +3,8 @@
 A norm ends in a scale and a bias that a product follows: (n * s + b) @ W + c = n @ (s[:, None] * W) + (b @ W + c).
 In a post-norm block the norm's output also goes into the next residual sum, so there only the bias moves: into the
 products and, for the sum, into the bias of the half's last projection. A layer scale follows a product:
-(x @ W + c) * g = x @ (W * g) + c * g. Of attention's normalized keys n * s + b the scale is as good on the queries, and
-the bias adds one number to all scores of a query, which softmax does not see; what dynamic tanh multiplies queries and
-keys by is as good in their projections. Computed in float64, rounded once.
+(x @ W + c) * g = x @ (W * g) + c * g, and so does what dynamic tanh multiplies queries and keys by. Computed in
+float64, rounded once.
 """
 
 from __future__ import annotations
@@ -49,7 +48,6 @@ def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
             weights.setdefault(f"block_{index}.attention.{role}.bias", np.zeros(config.embed_dim, np.float32))
     for index in range(config.num_layers):
         if config.qk_norm:
-            _fold_keys(weights, f"block_{index}.attention")
             _fold_alphas(weights, f"block_{index}.attention")
         _fold_block(weights, config, index)
     for norm, into in _after_blocks(config):
@@ -92,6 +90,9 @@ def _fold_block(weights: dict[str, Float32], config: ViTConfig, index: int) -> N
         _fold(weights, f"{block}.norm1", [f"{block}.attention.{role}" for role in ROLES])
         _fold(weights, f"{block}.norm2", ffn_in)
     else:
+        if index == 0 and config.pre_norm:
+            into = [f"{block}.attention.{role}" for role in ROLES]
+            _fold_bias(weights, "pre_norm", into, f"{block}.attention.out")
         _fold_bias(weights, f"{block}.norm1", ffn_in, f"{block}.ffn.down")
         if index + 1 < config.num_layers:
             into = [f"{following}.attention.{role}" for role in ROLES]
@@ -102,21 +103,13 @@ def _after_blocks(config: ViTConfig) -> Iterator[tuple[str, list[str]]]:
     """The norms behind the blocks that nothing but projections read."""
     if config.effective_pooling is Pooling.MAP:
         yield "map_pool.norm", ["map_pool.ffn.up"]
+        keys_and_values = ["map_pool.attention.key", "map_pool.attention.value"]
         if not config.norm_after_pooling:
-            yield "norm", ["map_pool.attention.key", "map_pool.attention.value"]
+            yield "norm", keys_and_values
+        elif config.normalization_position is NormalizationPosition.POST:
+            yield f"block_{config.num_layers - 1}.norm2", keys_and_values
     if config.norm_after_pooling and (config.pre_logits_dim or config.include_top):
         yield "norm", ["pre_logits" if config.pre_logits_dim else "head"]
-
-
-def _fold_keys(weights: dict[str, Float32], attention: str) -> None:
-    scale = weights[f"{attention}.key_norm.scale"]
-    for part in ("scale", "bias"):
-        name = f"{attention}.query_norm.{part}"
-        if name in weights:
-            weights[name] = (weights[name].astype(np.float64) * scale).astype(np.float32)
-    weights[f"{attention}.key_norm.scale"] = np.ones_like(scale)
-    if f"{attention}.key_norm.bias" in weights:
-        weights[f"{attention}.key_norm.bias"] = np.zeros_like(scale)
 
 
 def _fold_alphas(weights: dict[str, Float32], attention: str) -> None:
