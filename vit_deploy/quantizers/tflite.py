@@ -78,6 +78,7 @@ class TFLiteQuantizer:
                 source.model_path,
                 source.input,
                 calibration,
+                only=_needed(recipe, layers),
                 counted=recipe.clipping is not Clipping.MIN_MAX,
                 means_of={each.input for each in layers.values()} if recipe.bias_correction else (),
             )
@@ -116,6 +117,15 @@ def _quantized(source: Artifact, recipe: Recipe, layers: dict[str, Layer], seen:
         f"ai-edge-quantizer failed on {source.model_path}: {str(failure).strip().splitlines()[0]}",
         fix="export the fp32 file again, or check the installation with vit-deploy doctor",
     ) from failure
+
+
+def _needed(recipe: Recipe, layers: dict[str, Layer]) -> set[str] | None:
+    """Tensors whose ranges count: those around the layers, or all where other parts become integers too."""
+    if recipe.activations is not Activations.STATIC:
+        return set()
+    if recipe.parts & OPERATORS.keys():
+        return None
+    return {name for each in layers.values() for name in (each.input, each.output)}
 
 
 def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import InputSpec
@@ -31,29 +33,36 @@ class Observations:
 
 
 def observe(
-    path: Path, spec: InputSpec, calibration: Calibration, *, counted: bool, means_of: Collection[str] = ()
+    path: Path,
+    spec: InputSpec,
+    calibration: Calibration,
+    *,
+    only: Collection[str] | None = None,
+    counted: bool,
+    means_of: Collection[str] = (),
 ) -> Observations:
-    """Run the images through a file, one batch of its size after the other, and look at every tensor.
+    """Run the images through a file, one batch of its size after the other, and look at its tensors.
 
     Args:
         path: of a float TFLite file.
         spec: its input.
         calibration: images as its session takes them.
+        only: names of tensors to look at; None for all of them.
         counted: whether distributions are needed, or ranges alone.
         means_of: tensors whose channels' means are needed.
     """
-    with quiet_stderr():
-        # A delegate would leave the tensors inside of it unwritten.
-        engine = Interpreter(
-            model_path=str(path),
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            experimental_preserve_all_tensors=True,
-            num_threads=None,
-        )
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls this debugging, which it is
+        # XNNPACK writes the tensors inside of it too when all are asked for, and is four times as fast.
+        engine = Interpreter(model_path=str(path), experimental_preserve_all_tensors=True, num_threads=os.cpu_count())
         engine.allocate_tensors()
     (given,) = engine.get_input_details()
     details = {each["index"]: each for each in engine.get_tensor_details() if each["dtype"] == np.float32}
-    computed = {int(index) for each in engine._get_ops_details() for index in each["outputs"]} | {given["index"]}
+    steps = [each for each in engine._get_ops_details() if each["op_name"] != "DELEGATE"]
+    computed = {int(index) for each in steps for index in each["outputs"]} | {given["index"]}
+    looked_at = [
+        index for index in computed & details.keys() if only is None or details[index]["name"] in {*only, *means_of}
+    ]
     seen: dict[str, Observed] = {}
     sums: dict[str, NDArray[np.float64]] = {}
     batch = spec.batch or 1
@@ -62,7 +71,7 @@ def observe(
     for start in range(0, count, batch):
         engine.set_tensor(given["index"], as_stored(filled[start : start + batch], spec))
         engine.invoke()
-        for index in computed & details.keys():
+        for index in looked_at:
             name, values = details[index]["name"], engine.get_tensor(index)
             seen[name] = seen.get(name, NOTHING).also(values, counted=counted)
             if name in means_of:
