@@ -34,7 +34,7 @@ class LiteRT:
         with explained(f"load {artifact.model_path}"), quiet_stderr():
             engine = Interpreter(model_path=str(artifact.model_path), num_threads=options.threads)
             engine.allocate_tensors()
-        session = LiteRTSession(engine, artifact)
+            session = LiteRTSession(engine, artifact)
         if options.provider not in (None, session.provider):
             raise EngineError(
                 f"{artifact.model_path} runs on {session.provider}, not on {options.provider!r}",

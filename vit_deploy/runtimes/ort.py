@@ -42,6 +42,7 @@ NATIVE_ERRORS = (
     native.NoSuchFile,
     native.NotImplemented,
     native.RuntimeException,
+    UnicodeDecodeError,  # its message quotes a name of a damaged file
 )
 
 

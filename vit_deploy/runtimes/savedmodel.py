@@ -24,6 +24,13 @@ from vit_deploy.runtimes.values import as_stored, checked_images, missing_output
 SIGNATURE = "serving_default"
 
 
+# What TensorFlow and its loader, which is Python, raise of a file that is damaged.
+BROKEN = (
+    *(tf.errors.OpError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError),
+    RuntimeError,
+)
+
+
 class SavedModelRuntime:
     """`tf.saved_model.load` and its `serving_default` signature."""
 
@@ -101,7 +108,7 @@ def explained(doing: str) -> Iterator[None]:
     """Raise what TensorFlow raises as an `EngineError`."""
     try:
         yield
-    except (tf.errors.OpError, OSError) as error:  # the loader says OSError of a file that it cannot parse
+    except BROKEN as error:
         raise EngineError(
             f"TensorFlow {tf.__version__} cannot {doing}: {str(error).strip().splitlines()[0]}",
             fix="export the model again, or check the installation with vit-deploy doctor",
