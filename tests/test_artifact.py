@@ -110,7 +110,8 @@ def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
     }.items():
         assert config[name]["enum"] == list(choices)
     preprocess = schema["$defs"]["preprocess"]
-    assert preprocess["required"] == [field.name for field in dataclasses.fields(Preprocess)]
+    assert list(preprocess["properties"]) == [field.name for field in dataclasses.fields(Preprocess)]
+    assert preprocess["required"] == list(Preprocess().to_dict())
     assert preprocess["properties"]["interpolation"]["enum"] == list(Interpolation)
     assert set(schema["$defs"]["input"]["required"]) == {field.name for field in dataclasses.fields(InputSpec)}
     assert set(schema["required"]) == set(schema["properties"]) == set(bundle.to_dict())

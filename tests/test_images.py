@@ -84,6 +84,11 @@ def test_the_longer_edge_is_cut_to_whole_pixels():
     assert resized_size((500, 333), 256, (1, 1)) == (int(256 * 500 / 333), 256)
 
 
+@pytest.mark.parametrize(("size", "covering"), [((61, 83), (27, 37)), ((100, 40), (90, 36)), ((30, 100), (27, 90))])
+def test_a_kept_aspect_covers_both_sides_of_the_resize_and_no_more(size, covering):
+    assert resized_size(size, (27, 36), (24, 32), keep_aspect=True) == covering
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photograph_is_turned_upright(saved, orientation):
     upright = np.asarray(picture())

@@ -94,3 +94,14 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 def test_unknown_fields_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="unknown preprocessing fields: gamma"):
         Preprocess.from_dict({"gamma": 2.2})
+
+
+def test_an_aspect_is_kept_only_on_the_way_to_a_crop_and_is_recorded_only_then():
+    covering = Preprocess(resize=(26, 35), crop=True, keep_aspect=True)
+    assert Preprocess.from_dict(covering.to_dict()) == covering and covering.to_dict()["keep_aspect"] is True
+    assert "keep_aspect" not in Preprocess(resize=(26, 35), crop=True).to_dict()
+    for wrong in ({"resize": 26, "crop": True}, {"resize": (26, 35)}, {"crop": True}):
+        with pytest.raises(ConfigError, match="keep_aspect is True; expected False, or True with a resize"):
+            Preprocess(keep_aspect=True, **wrong)
+    with pytest.raises(ConfigError, match="keep_aspect is 1"):
+        Preprocess(resize=(26, 35), crop=True, keep_aspect=1)

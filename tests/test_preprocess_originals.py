@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from tests.peers.preprocess_originals import CASES, original
+from vit_deploy.checkpoints import huggingface_preprocess, timm_config
+from vit_deploy.config import ViTConfig
 from vit_deploy.images import load_image
 
 GOLDEN = Path(__file__).parent / "peers" / "preprocess_golden.npz"
@@ -53,7 +55,7 @@ def test_the_fixtures_tell_a_wrong_mean_filter_resize_and_crop(golden, images, c
         dataclasses.replace(case.ours, mean=(0.5, 0.45, 0.4)),
         dataclasses.replace(case.ours, std=(0.24, 0.25, 0.26)),
         dataclasses.replace(case.ours, interpolation=other),
-        dataclasses.replace(case.ours, resize=(40, 41), crop=True),
+        dataclasses.replace(case.ours, resize=(40, 41), crop=True, keep_aspect=False),
     ]
     for each in wrong:
         assert np.abs(load_image(images["landscape"], each, case.size) - expected).max() > 0.01
@@ -69,3 +71,15 @@ def test_the_fixtures_are_what_the_originals_make_today(golden, images, case):
         np.testing.assert_allclose(
             original(case, path), golden[f"{case.family} {case.like} {name}"], rtol=0, atol=FLOAT32
         )
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_the_readers_of_checkpoints_record_these_settings_as_the_same_preprocessing(golden, images, case):
+    if case.family == "timm":
+        recorded = timm_config.preprocess_of(case.settings, case.size, 3)
+    else:
+        config = ViTConfig(case.size, (8, 8), 3, 12, 3, 1, 20, 5)
+        recorded = huggingface_preprocess.preprocess_of(case.settings, "ViT", config)
+    for name in FILES:
+        found = load_image(images[name], recorded, case.size)
+        np.testing.assert_allclose(found, golden[f"{case.family} {case.like} {name}"], rtol=0, atol=FLOAT32)

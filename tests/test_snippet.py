@@ -26,12 +26,13 @@ from vit_deploy.snippet import snippet
 LABELS = ("cat", "dog", "größe", "a, b", "it's [x]")
 CUT = {"resize": 27, "crop": True, "interpolation": "bicubic"}
 
+COVER: dict[str, Any] = {"resize": (30, 44), "crop": True, "keep_aspect": True}
 CASES: dict[str, tuple[str, ExportOptions, dict[str, Any], dict[str, Any]]] = {
     "onnx": ("onnx", ExportOptions(), {}, {}),
     "onnx, channels first, batch of 2, cut": ("onnx", ExportOptions(batch=2, layout="nchw"), {}, CUT),
     "onnx, grayscale pixels": ("onnx", ExportOptions(include_preprocessing=True), {"channels": 1}, {}),
     "onnx, channels first, pixels": ("onnx", ExportOptions(layout="nchw", include_preprocessing=True), {}, {}),
-    "onnx, four bands": ("onnx", ExportOptions(), {"channels": 4}, CUT),
+    "onnx, four bands, aspect kept": ("onnx", ExportOptions(), {"channels": 4}, COVER),
     "tflite": ("tflite", ExportOptions(batch=1), {}, {}),
     "tflite, batch of 3, exact resize": ("tflite", ExportOptions(batch=3), {}, {"resize": (30, 44), "crop": True}),
     "tflite, pixels, cut": ("tflite", ExportOptions(batch=1, include_preprocessing=True), {}, CUT),

@@ -65,12 +65,15 @@ def load_pixels(path: Path, preprocess: Preprocess, image_size: Size) -> NDArray
     return np.concatenate(pixels, axis=-1)
 
 
-def resized_size(size: Size, resize: int | Size | None, image_size: Size) -> Size:
+def resized_size(size: Size, resize: int | Size | None, image_size: Size, *, keep_aspect: bool = False) -> Size:
     """The (height, width) that an image of `size` is resized to, before any crop."""
     if resize is None:
         return image_size
     if isinstance(resize, tuple):
-        return resize
+        if not keep_aspect:
+            return resize
+        ratio = min(side / wanted for side, wanted in zip(size, resize, strict=True))
+        return (round(size[0] / ratio), round(size[1] / ratio))
     shorter = min(size)
     return (resize * size[0] // shorter, resize * size[1] // shorter)
 
@@ -135,7 +138,8 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _resized(image: Image.Image, preprocess: Preprocess, image_size: Size) -> Image.Image:
-    height, width = resized_size((image.height, image.width), preprocess.resize, image_size)
+    found = (image.height, image.width)
+    height, width = resized_size(found, preprocess.resize, image_size, keep_aspect=preprocess.keep_aspect)
     if (image.height, image.width) != (height, width):
         image = image.resize((width, height), _filter(preprocess.interpolation))
     if preprocess.crop:

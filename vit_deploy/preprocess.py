@@ -36,6 +36,8 @@ class Preprocess:
             aspect kept. None resizes straight to the model's input.
         crop: whether the middle of the resized image is then cut out, at the model's input size.
         interpolation: the filter of the resize.
+        keep_aspect: with a `resize` to (height, width) before a crop: scale with the aspect kept, so that the image
+            just covers both; timm's way for inputs that are not square.
 
     Raises:
         ConfigError: lengths that differ, or numbers that cannot be.
@@ -46,6 +48,7 @@ class Preprocess:
     resize: int | tuple[int, int] | None = None
     crop: bool = False
     interpolation: Interpolation = Interpolation.BILINEAR
+    keep_aspect: bool = False
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -67,6 +70,11 @@ class Preprocess:
         crop: object = self.crop
         if not isinstance(crop, bool):
             problems.append(f"crop is {crop!r}; expected True or False")
+        keep_aspect: object = self.keep_aspect
+        if not isinstance(keep_aspect, bool) or (keep_aspect and not (crop is True and isinstance(self.resize, tuple))):
+            problems.append(
+                f"keep_aspect is {keep_aspect!r}; expected False, or True with a resize to two sides and a crop"
+            )
         if self.interpolation in list(Interpolation):
             put(self, "interpolation", Interpolation(self.interpolation))
         else:
@@ -95,8 +103,10 @@ class Preprocess:
         return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, one a field."""
+        """Plain JSON values, one a field; `keep_aspect` only where it is set: earlier versions know no such field."""
         values = dataclasses.asdict(self)
+        if not self.keep_aspect:
+            del values["keep_aspect"]
         resize = list(self.resize) if isinstance(self.resize, tuple) else self.resize
         return values | {
             "mean": list(self.mean),

@@ -58,6 +58,9 @@ def _image(artifact: Artifact) -> Iterator[str]:
     size, change = f"({width}, {height})", f"Image.Resampling.{preprocess.interpolation.name})"
     if isinstance(preprocess.resize, tuple):
         size = f"({preprocess.resize[1]}, {preprocess.resize[0]})"
+        if preprocess.keep_aspect:
+            yield f"ratio = min(side / wanted for side, wanted in zip(image.size, {size}))"
+            size = "[round(side / ratio) for side in image.size]"
     elif preprocess.resize is not None:
         size = f"[{preprocess.resize} * side // min(image.size) for side in image.size]"
     if preprocess.crop and preprocess.resize is not None:

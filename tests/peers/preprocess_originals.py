@@ -73,6 +73,14 @@ CASES = [
         crop_pct=0.875,
         interpolation="bilinear",
     ),
+    _timm(
+        "vit_base_patch16_224.augreg_in1k, wide",
+        (24, 32),
+        Preprocess(HALF, HALF, (26, 35), True, BICUBIC, keep_aspect=True),
+        mean=HALF,
+        std=HALF,
+        crop_pct=0.9,
+    ),
     _transformers(
         "google/vit-base-patch16-224",
         "ViTImageProcessor",

@@ -174,7 +174,7 @@ def preprocess_of(data: Mapping[str, Any], image_size: tuple[int, int], channels
     """The preprocessing of timm's evaluation.
 
     The image is scaled so that a part of it, by default 7/8, fills the model's input: with its aspect kept ("center"),
-    or without ("squash"). For an input that is not square, the shorter edge becomes what its longer side needs.
+    or without ("squash"). For an input that is not square, the scaled image just covers both of its sides.
 
     Args:
         data: timm's `pretrained_cfg`.
@@ -197,4 +197,7 @@ def preprocess_of(data: Mapping[str, Any], image_size: tuple[int, int], channels
         if mode == "squash":
             filled = (height, width) == image_size
             return Preprocess(mean, std, None if filled else (height, width), not filled, Interpolation(interpolation))
-        return Preprocess(mean, std, max(height, width), True, Interpolation(interpolation))
+        filter = Interpolation(interpolation)
+        if height == width:
+            return Preprocess(mean, std, height, True, filter)
+        return Preprocess(mean, std, (height, width), True, filter, keep_aspect=True)

@@ -70,6 +70,7 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
     config, preprocess, spec = artifact.config.to_dict(), artifact.preprocess, artifact.input
     size = "x".join(map(str, artifact.config.image_size))
     resize = size if preprocess.resize is None else preprocess.resize
+    resize = f"to cover {resize}" if preprocess.keep_aspect else resize
     inside = "inside the model" if spec.preprocessing_inside else "to be done before"
     shape = ", ".join("?" if side is None else str(side) for side in spec.shape)
     rows = [
