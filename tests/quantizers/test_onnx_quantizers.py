@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ OPTIONS = {
     "gated, rms_norm, mean": (
         {"ffn_type": "swiglu", "normalization_type": "rms_norm", "pooling": "mean"},
         ExportOptions(batch=2),
+    ),
+    "layer scale, registers, probe": (
+        {"layer_scale": True, "qk_norm": True, "register_tokens": 2, "pooling": "map", "class_token": False},
+        ExportOptions(),
     ),
     "no qkv bias, norms behind": ({"qkv_bias": False, "normalization_position": "post"}, ExportOptions(opset=17)),
 }
@@ -349,3 +354,9 @@ def test_the_same_file_is_written_again(cases, tmp_path):
 
 def test_every_recipe_says_why():
     assert all(len(recipe.reason) > 40 for recipe in ONNX_RECIPES.values())
+
+
+def test_the_tools_do_not_turn_on_everybodys_logging(cases, tmp_path):
+    before = (logging.getLogger().level, list(logging.getLogger().handlers))
+    made(cases["plain"], ONNX_RECIPES["int4"], tmp_path)
+    assert (logging.getLogger().level, list(logging.getLogger().handlers)) == before

@@ -38,7 +38,7 @@ def test_smoothing_leaves_the_function_as_it_is(options):
 
 def test_smoothing_with_measured_activations_follows_smoothquant():
     checkpoint = trained()
-    largest = {name: np.full(12, 1.0) for link in links(checkpoint.config, checkpoint.weights) for name in link.read}
+    largest = {name: np.full(12, 1.0) for link in links(checkpoint.config) for name in link.read}
     largest["block_1.ffn.up"] = np.array([16.0, *[1.0] * 11])
     kernel = checkpoint.weights["block_1.ffn.up.kernel"]
     changed = smoothed(checkpoint.weights, checkpoint.config, largest, alpha=1.0)

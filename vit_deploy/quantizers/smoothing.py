@@ -8,13 +8,14 @@ alone. All factors here are powers of two: the function stays the same to the la
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.weights import weight_specs
 
 Float32 = NDArray[np.float32]
 
@@ -46,14 +47,16 @@ def smoothed(
     """The weights that are different in the same function with smoother activations.
 
     Args:
-        weights: by canonical name.
+        weights: by canonical name; links of which some are not there are left as they are.
         config: the function.
         largest: absolute value of each channel of each layer's input, by the layer's name; None estimates it from the
             weights.
         alpha: share of the difficulty that moves into the weights, from 0 (none) to 1 (all of it).
     """
     changed: dict[str, Float32] = {}
-    for link in links(config, weights):
+    for link in links(config):
+        if not all(name in weights for name in (*link.written, *(f"{name}.kernel" for name in link.read))):
+            continue
         now = {**weights, **changed}
         kernels = [now[f"{name}.kernel"] for name in link.read]
         channels = _estimated(link, now) if largest is None else np.asarray(largest[link.read[0]], np.float64)
@@ -64,8 +67,9 @@ def smoothed(
     return changed
 
 
-def links(config: ViTConfig, weights: Mapping[str, Float32]) -> Iterator[Link]:
+def links(config: ViTConfig) -> Iterator[Link]:
     """Everything in a ViT that can be scaled, in the order of the network."""
+    weights = weight_specs(config)
     before = config.normalization_position is NormalizationPosition.PRE
     scales = config.normalization_type is not NormalizationType.BAND_RMS
     gated = config.ffn_type is not FFNType.MLP
@@ -91,7 +95,7 @@ def links(config: ViTConfig, weights: Mapping[str, Float32]) -> Iterator[Link]:
 QKV = ("query", "key", "value")
 
 
-def _parts(name: str, weights: Mapping[str, Float32]) -> tuple[str, ...]:
+def _parts(name: str, weights: Container[str]) -> tuple[str, ...]:
     return tuple(each for part in ("scale", "kernel", "bias") if (each := f"{name}.{part}") in weights)
 
 
@@ -100,7 +104,7 @@ def _estimated(link: Link, weights: Mapping[str, Float32]) -> NDArray[np.float64
     kernel = next((name for name in link.written if name.endswith(".kernel")), "")
     if not kernel:
         return _combined(link.written, weights)
-    inputs = _combined(_parts(link.inputs, weights), weights) if link.inputs else np.float64(1)
+    inputs = _combined(_parts(link.inputs, weights.keys()), weights) if link.inputs else np.float64(1)
     squares = np.square(np.asarray(weights[kernel], np.float64).T * inputs).sum(axis=1)
     biases = [np.square(weights[name].astype(np.float64)) for name in link.written if name.endswith(".bias")]
     size: NDArray[np.float64] = np.sqrt(squares + sum(biases))
