@@ -278,3 +278,29 @@ def test_a_config_that_differs_from_the_weights_is_refused(tmp_path: Path) -> No
         checkpoints.load(path, config=wrong)
     assert "num_layers is 2 by its weights and 3 by the config given" in caught.value.message
     assert "num_classes is 5 by its weights and 6 by the config given" in caught.value.message
+
+
+def test_large_matrices_are_transposed_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    dim, hidden = 66, 131
+    tensors: Tensors = {
+        "cls_token": rng.standard_normal((1, 1, dim)),
+        "pos_embed": rng.standard_normal((1, 3, dim)),
+        "patch_embed.proj.weight": rng.standard_normal((dim, 1, 1, 2)),
+        "patch_embed.proj.bias": rng.standard_normal(dim),
+        "blocks.0.attn.qkv.weight": rng.standard_normal((3 * dim, dim)),
+        "blocks.0.attn.proj.weight": rng.standard_normal((dim, dim)),
+        "blocks.0.mlp.fc1.weight": rng.standard_normal((hidden, dim)),
+        "blocks.0.mlp.fc2.weight": rng.standard_normal((dim, hidden)),
+        **{f"{norm}.weight": np.ones(dim) for norm in ("blocks.0.norm1", "blocks.0.norm2", "norm")},
+    }
+    path = state_dicts.write(tmp_path / "a.safetensors", tensors)
+    weights = checkpoints.load(path, config={"num_heads": 3, "image_size": [1, 4]}).weights
+    packed = tensors["blocks.0.attn.qkv.weight"].astype(np.float32)
+    for index, role in enumerate(("query", "key", "value")):
+        kernel = weights[f"block_0.attention.{role}.kernel"]
+        np.testing.assert_array_equal(kernel, packed[index * dim : (index + 1) * dim].T)
+        assert kernel.flags.c_contiguous
+    for ours, theirs in {"attention.out": "attn.proj", "ffn.up": "mlp.fc1", "ffn.down": "mlp.fc2"}.items():
+        stored = tensors[f"blocks.0.{theirs}.weight"].astype(np.float32)
+        np.testing.assert_array_equal(weights[f"block_0.{ours}.kernel"], stored.T)

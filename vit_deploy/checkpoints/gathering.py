@@ -15,6 +15,7 @@ from vit_deploy.config import ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32, WeightSpec, weight_specs
 
+STRIP = 64  # columns of a transposed matrix that are copied together
 MAX_AXES = 16
 MAX_NUMBERS = 1 << 48  # in one tensor; NumPy can still describe an array of that many
 
@@ -115,11 +116,21 @@ def _fitting(
         for each in origin.names:
             if each not in held:
                 held[each] = file.read(each)
-        weights[name] = np.ascontiguousarray(origin.make(*(held[each] for each in origin.names)), np.float32)
+        weights[name] = _in_order(origin.make(*(held[each] for each in origin.names)))
         # Zero axes are lost on `ascontiguousarray`.
         weights[name] = weights[name].reshape(specs[name].shape)
         _drop(held, pending, origin.names)
     return weights, problems
+
+
+def _in_order(weight: Float32) -> Float32:
+    """The same numbers as float32 in C order; a transposed matrix strip by strip, so that both sides stay cached."""
+    if weight.ndim != 2 or weight.flags.c_contiguous or weight.strides[0] > weight.strides[1]:
+        return np.ascontiguousarray(weight, np.float32)
+    ordered = np.empty(weight.shape, np.float32)
+    for start in range(0, weight.shape[1], STRIP):
+        ordered[:, start : start + STRIP] = weight[:, start : start + STRIP]
+    return ordered
 
 
 def _drop(held: dict[str, Float32], pending: Counter[str], names: Iterable[str]) -> None:
