@@ -151,10 +151,11 @@ def test_the_preprocessing_is_that_of_timms_evaluation(tmp_path: Path) -> None:
     assert found.mean == (0.485, 0.456, 0.406)
     assert found.std == (0.229, 0.224, 0.225)
     assert found.interpolation is Interpolation.BICUBIC
-    assert (found.resize, found.crop) == (35, True)  # the longer side, 32 pixels, over 0.9
+    # 24 and 32 pixels over 0.9, which the image covers with its aspect kept.
+    assert (found.resize, found.crop, found.keep_aspect) == ((26, 35), True, True)
     squashed = {"crop_mode": "squash", "crop_pct": 0.8, "mean": [0.1, 0.2, 0.3], "interpolation": "bilinear"}
     found = with_config("plain", tmp_path, pretrained_cfg=squashed).preprocess
-    assert (found.resize, found.crop) == ((30, 40), True)
+    assert (found.resize, found.crop, found.keep_aspect) == ((30, 40), True, False)
     assert (found.mean, found.interpolation) == ((0.1, 0.2, 0.3), Interpolation.BILINEAR)
     found = with_config("plain", tmp_path, pretrained_cfg=squashed | {"crop_pct": 1.0}).preprocess
     assert (found.resize, found.crop) == (None, False)
