@@ -109,6 +109,9 @@ def test_github_gets_annotations_on_stderr_and_the_summary_of_the_job(run, bundl
     result = run("verify", bundles["onnx"], "--quick", "--github", "--json")
     assert result.document["ok"] and "::notice title=" in result.err
     assert summary.read_text(encoding="utf-8").startswith("before\n### vit-deploy verify: 1 of 1")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "absent" / "summary.md"))
+    refused = run("verify", bundles["onnx"], "--quick", "--github")
+    assert refused.code == 2 and "cannot append to" in refused.err and "GITHUB_STEP_SUMMARY" in refused.err
 
 
 def test_a_stricter_tolerance_fails_and_is_shown_beside_its_figure(run, bundles):

@@ -203,6 +203,7 @@ def _write_reports(
     records: Sequence[Record], junit: Path | None, markdown: Path | None, *, github: bool, force: bool
 ) -> None:
     from vit_deploy.annotations import annotated
+    from vit_deploy.errors import OutputError
     from vit_deploy.junit import junit as as_junit
     from vit_deploy.markdown import markdown as as_markdown
     from vit_deploy.staging import staged_file
@@ -215,5 +216,9 @@ def _write_reports(
         for line in annotated(records):
             print(line, file=sys.stderr)
         if summary := os.environ.get(JOB_SUMMARY):
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(as_markdown(records))
+            try:
+                with Path(summary).open("a", encoding="utf-8") as file:
+                    file.write(as_markdown(records))
+            except OSError as error:
+                said = f"cannot append to {summary}: {error.strerror}"
+                raise OutputError(said, fix=f"let {JOB_SUMMARY} name a file that can be written") from error
