@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy import cost, onnx_graph, savedmodel_graph, tflite_graph
+from vit_deploy import accelerators, cost, onnx_graph, savedmodel_graph, tflite_graph
 from vit_deploy.artifact import ESSENTIAL, MANIFEST, Artifact, InputSpec, describe, from_essentials, read_artifact
 from vit_deploy.errors import ArtifactError
 from vit_deploy.graph import Graph
@@ -36,6 +36,7 @@ class Inspection:
         artifact: what the manifest, the checkpoint, or the model file itself says; None for a foreign file.
         graph: what the model file holds; None for a checkpoint.
         notes: what is odd, in words.
+        model: the TFLite file, whose fallbacks on accelerators can be told; None of other formats.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Inspection:
     artifact: Artifact | None
     graph: Graph | None
     notes: tuple[str, ...] = ()
+    model: Path | None = None
 
     @property
     def num_parameters(self) -> int | None:
@@ -80,6 +82,7 @@ class Inspection:
             "operators": None if graph is None else dict(graph.operators),
             "facts": None if graph is None else dict(graph.facts),
             "metadata": None if graph is None else dict(graph.metadata),
+            "accelerators": None if self.model is None else accelerators.to_json(self.model),
             "notes": list(self.notes),
         }
 
@@ -97,7 +100,8 @@ def inspect(path: Path) -> Inspection:
     if path.name == MANIFEST or (path / MANIFEST).is_file():
         artifact = read_artifact(path)
         graph = READERS[artifact.format](artifact.model_path)
-        return Inspection(path, BUNDLE, artifact.format, artifact.model_bytes, artifact, graph)
+        model = artifact.model_path if artifact.format == "tflite" else None
+        return Inspection(path, BUNDLE, artifact.format, artifact.model_bytes, artifact, graph, model=model)
     format = _format(path)
     return _checkpoint(path) if format is None else _model_file(path, format)
 
@@ -139,7 +143,8 @@ def _model_file(path: Path, format: str) -> Inspection:
     if artifact is None:
         notes = [*notes, "not made by vit-deploy: config, preprocessing and labels are not recorded in it"]
     size = sum(file.stat().st_size for file in files)
-    return Inspection(path, MODEL, format, size, artifact, graph, tuple(notes))
+    model = path if format == "tflite" else None
+    return Inspection(path, MODEL, format, size, artifact, graph, tuple(notes), model)
 
 
 def _beside(path: Path) -> tuple[list[Path], list[str]]:

@@ -56,6 +56,8 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows += [("MACs an image", _scaled(found.macs or 0)), *_said(found.artifact)]
     if found.graph is not None:
         rows += _held(found.graph)
+    if found.model is not None:
+        rows += _left_to_the_cpu(found.model)
     # A file can say anything; to a terminal it may not.
     return [(name, "".join(each if each.isprintable() else "?" for each in value)) for name, value in rows]
 
@@ -103,3 +105,14 @@ def _held(graph: Graph) -> list[tuple[str, str]]:
         *((name, str(value)) for name, value in graph.facts.items()),
         ("metadata", ", ".join(graph.metadata) or "none"),
     ]
+
+
+def _left_to_the_cpu(model: Path) -> list[tuple[str, str]]:
+    """What integer accelerators would not compute."""
+    from vit_deploy.accelerators import ACCELERATORS, fallbacks
+
+    rows = []
+    for device in ACCELERATORS.values():
+        found = [f"{each.count} {each.operator} ({each.reason})" for each in fallbacks(model, device)]
+        rows.append((f"left to the CPU by {device.name}", "; ".join(found) or "nothing"))
+    return rows

@@ -24,7 +24,7 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.calibration import Calibration
-from vit_deploy.errors import EngineError, ExportError
+from vit_deploy.errors import ConfigError, EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite_metadata import packed_labels, standard_metadata
 from vit_deploy.quantizers.clipping import clipped
@@ -66,10 +66,17 @@ class TFLiteQuantizer:
         """Write the file with the standard metadata, the labels and the essentials; see `quantizers.Quantizer`.
 
         Raises:
+            ConfigError: smoothing is asked for.
             ExportError: the file's layers cannot be told, or the result is not what it has to be.
             EngineError: the quantizer failed.
             OSError: the disk is full.
         """
+        if recipe.smoothing is not None:
+            raise ConfigError(
+                "TFLite files have nothing to smooth: the scales of their norms are part of the products that follow, "
+                "which undoes the outliers that they make",
+                fix="leave --smoothing out",
+            )
         with opened(source.model_path) as model:
             layers = find_layers(model, source.config)
         seen = None
