@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_deploy import checkpoints
+from vit_deploy import checkpoints, trials
 from vit_deploy.against import Reference, image_files
 from vit_deploy.artifact import read_artifact
 from vit_deploy.errors import ConfigError, DataError
+from vit_deploy.exporters.stage import export, plan
 from vit_deploy.golden import natural_pixels, read_golden
 from vit_deploy.images import load_image
 from vit_deploy.parity import verify
@@ -106,3 +107,17 @@ def test_an_artifact_of_another_size_is_refused(bundles):
     other = dataclasses.replace(artifact, config=artifact.config.replace(image_size=(32, 40)))
     with pytest.raises(ConfigError, match=r"take images of 32x40 and 24x32 pixels"):
         Reference(bundles["tflite"]).golden(other, read_golden(artifact))
+
+
+def test_a_model_of_pixels_is_compared_on_files_and_asked_what_pixels_can_say(
+    make_checkpoint, checkpoint_file, folder, tmp_path
+):
+    jobs, _ = plan(["onnx"], ["fp32"], include_preprocessing=True)
+    [made] = export(make_checkpoint(), tmp_path, jobs)
+    artifact = made.artifact
+    for files in ((), image_files(folder, 3)):
+        golden, precision = Reference(checkpoint_file, files).golden(artifact, read_golden(artifact))
+        assert golden.images.dtype == np.uint8
+        found = verify(artifact, golden=golden, precision=precision, questions=trials.ALWAYS)
+        assert found.ok, found.failures
+        assert [each.name for each in found.checks if "input" in each.name] == ["saturated input", "bright pixel input"]
