@@ -123,6 +123,13 @@ def test_dinov2_with_registers_has_a_convention_of_its_own(make_checkpoint):
     assert convention_of(make_checkpoint(), Convention.DINOV2) is Convention.DINOV2
 
 
+def test_the_digests_before_and_after_are_those_of_the_weights(make_checkpoint):
+    before = make_checkpoint()
+    after = resize(before, (48, 32))
+    assert after.digest() == dataclasses.replace(after).digest() != before.digest()
+    assert after.provenance[-1].facts["digest_before"] == before.digest()
+
+
 def test_an_unknown_convention_is_an_error_with_the_one_that_was_meant():
     assert as_convention("dinov2-registers") is Convention.DINOV2_REGISTERS
     with pytest.raises(ConfigError) as error:

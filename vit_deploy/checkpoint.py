@@ -103,12 +103,17 @@ class Checkpoint:
 
     @functools.cached_property
     def _digest(self) -> str:
-        sha = hashlib.sha256()
-        for name in sorted(self.weights):
-            weight = self.weights[name]
-            sha.update(f"{name}\0float32\0{','.join(map(str, weight.shape))}\0".encode())
-            sha.update(np.ascontiguousarray(weight, dtype="<f4").reshape(-1).view(np.uint8).data)
-        return sha.hexdigest()
+        return weights_digest(self.weights)
+
+
+def weights_digest(weights: Mapping[str, Float32]) -> str:
+    """SHA-256 over sorted name, dtype, shape and little-endian bytes of every weight."""
+    sha = hashlib.sha256()
+    for name in sorted(weights):
+        weight = weights[name]
+        sha.update(f"{name}\0float32\0{','.join(map(str, weight.shape))}\0".encode())
+        sha.update(np.ascontiguousarray(weight, dtype="<f4").reshape(-1).view(np.uint8).data)
+    return sha.hexdigest()
 
 
 def misfit(problems: Sequence[str]) -> CheckpointError:

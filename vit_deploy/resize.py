@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
 
-from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.checkpoint import Checkpoint, Step, weights_digest
 from vit_deploy.config import ViTConfig, did_you_mean
 from vit_deploy.errors import ConfigError
 from vit_deploy.preprocess import Preprocess
@@ -97,22 +98,34 @@ def resize(
         return checkpoint
     filters = FILTERS[convention]
     prefix = old.num_prefix_tokens
-    changed = {
-        "pos_embed.table": resized_positions(
-            checkpoint.weights["pos_embed.table"], old.grid, new.grid, filters.positions, prefix
-        ),
-        "patch_embed.kernel": resample_kernel(
-            checkpoint.weights["patch_embed.kernel"], new.patch_size, filters.patches
-        ),
+    # Both digests take longer than everything else here, and each a core: they are taken at the same time.
+    with ThreadPoolExecutor(1) as pool:
+        digest_before = pool.submit(checkpoint.digest)
+        changed = {
+            "pos_embed.table": resized_positions(
+                checkpoint.weights["pos_embed.table"], old.grid, new.grid, filters.positions, prefix
+            ),
+            "patch_embed.kernel": resample_kernel(
+                checkpoint.weights["patch_embed.kernel"], new.patch_size, filters.patches
+            ),
+        }
+        weights = {**checkpoint.weights, **changed}
+        digest_after = weights_digest(weights)
+    facts = {
+        "from": sizes(old),
+        "to": sizes(new),
+        "convention": str(convention),
+        "digest_before": digest_before.result(),
     }
-    facts = {"from": sizes(old), "to": sizes(new), "convention": str(convention), "digest_before": checkpoint.digest()}
-    return dataclasses.replace(
+    resized = dataclasses.replace(
         checkpoint,
         config=new,
-        weights={**checkpoint.weights, **changed},
+        weights=weights,
         preprocess=resized_preprocess(checkpoint.preprocess, old.image_size, new.image_size),
         provenance=(*checkpoint.provenance, Step("resize", facts)),
     )
+    vars(resized)["_digest"] = digest_after  # where its cached property looks first
+    return resized
 
 
 def as_convention(name: str) -> Convention:
