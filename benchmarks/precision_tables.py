@@ -139,8 +139,9 @@ def _made(result: Result | None, name: str) -> Mapping[str, Any]:
 
 
 def values(models: Sequence[Result], variant: str, name: str, figure: str) -> list[float]:
-    """A figure of one artifact in each model that has it."""
-    return [each[figure] for model in models for each in model[variant] if each["artifact"] == name]
+    """A figure of one artifact in each model; none where it failed its proof in one of them."""
+    found = [each[figure] for model in models for each in model[variant] if each["artifact"] == name]
+    return found if len(found) == len(models) else []
 
 
 def drops(models: Sequence[Result], variant: str, name: str) -> list[float]:

@@ -82,6 +82,13 @@ def test_losses_are_in_points_and_means_over_the_seeds():
     assert found["tflite `int8` on digits: points of top-1 lost, mean of the seeds"].met is None
 
 
+def test_an_artifact_that_failed_its_proof_with_one_seed_has_no_mean():
+    other = trained("digits", 0.0, 1.0) | {"planted": [evaluated("onnx-fp32", 0.9)]}
+    models = [ACCURACY["digits-0"], other]
+    assert drops(models, "planted", "onnx-int8") == [] and len(drops(models, "plain", "onnx-int8")) == 2
+    assert "| onnx-int8 | 0.20 | 0.40 | 99.5% | - | - | - |" in render({}, {"a": models[0], "b": models[1]})
+
+
 def test_the_tables_go_between_their_markers(tmp_path):
     for kind, results in (("precisions", SPEED), ("accuracy", ACCURACY)):
         (tmp_path / kind).mkdir()

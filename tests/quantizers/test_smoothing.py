@@ -30,9 +30,10 @@ def test_smoothing_leaves_the_function_as_it_is(options):
     changed = smoothed(checkpoint.weights, checkpoint.config)
     assert any(np.any(values != checkpoint.weights[name]) for name, values in changed.items())
     assert all(values.dtype == np.float32 for values in changed.values())
-    # Factors are powers of two, so that not even the last bit of a sum changes.
-    np.testing.assert_array_equal(
-        forward(with_weights(checkpoint, changed), images, np.float32), forward(checkpoint, images, np.float32)
+    # Each weight is rounded to float32 once more, and to nothing else.
+    expected = forward(checkpoint, images)
+    np.testing.assert_allclose(
+        forward(with_weights(checkpoint, changed), images), expected, rtol=0, atol=2e-6 * np.abs(expected).max()
     )
 
 
@@ -44,9 +45,9 @@ def test_smoothing_with_measured_activations_follows_smoothquant():
     changed = smoothed(checkpoint.weights, checkpoint.config, largest, alpha=1.0)
     factors = changed["block_1.ffn.up.kernel"] / kernel
     ratios = factors[0] / factors[1:]
-    np.testing.assert_array_equal(ratios, 16.0)
-    np.testing.assert_array_equal(
-        changed["block_1.norm2.scale"] * factors[:, 0], checkpoint.weights["block_1.norm2.scale"]
+    np.testing.assert_allclose(ratios, 16.0, rtol=1e-5)
+    np.testing.assert_allclose(
+        changed["block_1.norm2.scale"] * factors[:, 0], checkpoint.weights["block_1.norm2.scale"], rtol=1e-5
     )
 
 
@@ -76,7 +77,7 @@ def test_planted_outliers_are_evened_out():
     weights["block_0.ffn.up.kernel"][:2] /= 32
     plain = smoothed(checkpoint.weights, checkpoint.config)
     again = smoothed(weights, checkpoint.config)
-    largest, smallest = (np.abs(again["block_0.norm2.scale"])[each].mean() for each in (slice(2), slice(2, None)))
-    assert largest < 4 * smallest
-    share = np.abs(again["block_0.norm2.scale"]) / np.abs(plain["block_0.norm2.scale"])
-    assert share.max() / share.min() <= 2  # the same scales up to the rounding to powers of two
+    ratios = again["block_0.norm2.scale"] / plain["block_0.norm2.scale"]
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-5)  # all channels together may be larger, which is no matter
+    ratios = again["block_0.ffn.up.kernel"] / plain["block_0.ffn.up.kernel"]
+    np.testing.assert_allclose(ratios, ratios[0, 0], rtol=1e-5)
