@@ -211,6 +211,13 @@ def test_encoders_of_unknown_prefixes_are_not_chosen_between(tmp_path: Path) -> 
     assert loaded(written(tmp_path / "b.npz", alone)).config.pooling is Pooling.MAP
 
 
+def test_a_block_of_a_very_high_number_is_no_reason_to_make_all_those_before_it(tmp_path: Path) -> None:
+    params = plain.draw(plain.VARIANTS["SigLIP"])
+    params["Transformer/encoderblock_999999/LayerNorm_0/scale"] = np.ones(plain.DIM, np.float32)
+    with pytest.raises(CheckpointError, match="its config says 1000000 layers"):
+        loaded(written(tmp_path / "a.npz", params))
+
+
 def test_stacked_and_single_blocks_in_one_file_are_refused(tmp_path: Path) -> None:
     params = plain.draw(plain.VARIANTS["SigLIP"])
     with pytest.raises(CheckpointError, match="both stacked and single"):

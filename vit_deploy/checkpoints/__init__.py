@@ -56,6 +56,7 @@ SOURCES = Registry(
         "google": Plugin("vit_deploy.checkpoints.google:GoogleSource"),
         "timm": Plugin("vit_deploy.checkpoints.timm:TimmSource"),
         "dl_techniques": Plugin("vit_deploy.checkpoints.dl_techniques:DlTechniquesSource"),
+        "keras-hub": Plugin("vit_deploy.checkpoints.keras_hub:KerasHubSource"),
         "keras": Plugin("vit_deploy.checkpoints.keras:KerasSource"),
         "safetensors": Plugin("vit_deploy.checkpoints.safetensors:SafetensorsSource"),
         "keras-weights": Plugin("vit_deploy.checkpoints.keras:KerasWeightsSource"),

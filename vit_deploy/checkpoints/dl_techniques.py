@@ -7,21 +7,19 @@ their classes. Its blocks normalize after their halves unless told otherwise, an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.documents import explained
-from vit_deploy.checkpoints.gathering import Origin, gather, same
+from vit_deploy.checkpoints.gathering import Origin, gather
 from vit_deploy.checkpoints.importing import Settled, imported
 from vit_deploy.checkpoints.keras import LISTS, STATES
+from vit_deploy.checkpoints.keras_parts import Parts, first
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
 from vit_deploy.config import FFNType, NormalizationType, ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.reference import BAND_WIDTH
-from vit_deploy.weights import Float32
 
 FAMILY = "dl_techniques"
 PACKAGE = "dl_techniques."
@@ -140,85 +138,36 @@ def _by_part(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-class _Table:
-    """Origins by canonical name, of the parts of a file."""
-
-    def __init__(self, names: Mapping[str, str], config: ViTConfig) -> None:
-        self.names, self.config = names, config
-        self.origins: dict[str, Origin] = {}
-
-    def put(self, canonical: str, path: str, make: Callable[[Float32], Float32] | None = None) -> None:
-        """One weight of the variable at `path`; where that is not in the file, the weight will be listed as missing."""
-        name = self.names.get(path, path)
-        self.origins[canonical] = same(name) if make is None else Origin((name,), make)
-
-    def constant(self, canonical: str, value: float, size: int) -> None:
-        """One weight that the model does without."""
-        self.origins[canonical] = Origin((), lambda: np.full(size, value, np.float32))
-
-    def found(self, *paths: str) -> str:
-        """The first of the paths of a Dense that is there, or the last."""
-        return next((path for path in paths if f"{path}.0" in self.names), paths[-1])
-
-    def dense(self, canonical: str, *paths: str) -> None:
-        """Kernel and bias."""
-        path = self.found(*paths)
-        self.put(f"{canonical}.kernel", f"{path}.0")
-        self.put(f"{canonical}.bias", f"{path}.1")
-
-    def split(self, canonical: tuple[str, ...], *paths: str) -> None:
-        """Kernels and biases of several that lie side by side in one."""
-        path = self.found(*paths)
-        for index, each in enumerate(canonical):
-            self.put(f"{each}.kernel", f"{path}.0", _share(index, len(canonical)))
-            self.put(f"{each}.bias", f"{path}.1", _share(index, len(canonical)))
-
-
-def _share(index: int, number: int) -> Callable[[Float32], Float32]:
-    def make(packed: Float32) -> Float32:
-        share: Float32 = np.split(packed, number, axis=-1)[index]
-        return share
-
-    return make
-
-
-def _first(packed: Float32) -> Float32:
-    if len(packed) != 1:
-        raise ValueError("expected a first axis of 1")
-    first: Float32 = packed[0]
-    return first
-
-
 def _origins(names: Mapping[str, str], config: ViTConfig, norms: Mapping[str, Any]) -> dict[str, Origin]:
-    table = _Table(names, config)
+    table = Parts(names)
     table.dense("patch_embed", "patch_embed.proj")
-    table.put("class_token.class", "0", _first)
-    table.put("pos_embed.table", "pos_embed.0", _first)
+    table.put("class_token.class", "0", first)
+    table.put("pos_embed.table", "pos_embed.0", first)
     for index in range(config.num_layers):
         block = f"block_{index}"
-        _norm(table, f"{block}.norm1", f"{block}.attention_norm", norms)
-        _norm(table, f"{block}.norm2", f"{block}.output_norm", norms)
+        _norm(table, config, f"{block}.norm1", f"{block}.attention_norm", norms)
+        _norm(table, config, f"{block}.norm2", f"{block}.output_norm", norms)
         attention, inside = f"{block}.attention", f"{block}.attention.cross_attention"
         roles = tuple(f"{attention}.{role}" for role in PACKED)
         table.split(roles, f"{attention}.qkv", f"{inside}.qkv_dense")
         table.dense(f"{attention}.out", f"{attention}.proj", f"{inside}.proj_dense")
-        _ffn(table, f"{block}.ffn", f"{block}.ffn_layer")
+        _ffn(table, config, f"{block}.ffn", f"{block}.ffn_layer")
         table.put(f"{block}.scale1.gamma", f"{block}.attention_layer_scale.0")
         table.put(f"{block}.scale2.gamma", f"{block}.ffn_layer_scale.0")
-    _norm(table, "norm", "norm", norms)
+    _norm(table, config, "norm", "norm", norms)
     table.dense("head", "head")
     return table.origins
 
 
-def _norm(table: _Table, canonical: str, path: str, norms: Mapping[str, Any]) -> None:
-    for index, role in enumerate(NORM_VARIABLES[table.config.normalization_type]):
+def _norm(table: Parts, config: ViTConfig, canonical: str, path: str, norms: Mapping[str, Any]) -> None:
+    for index, role in enumerate(NORM_VARIABLES[config.normalization_type]):
         if role == "scale" and not norms.get("use_scale", True):
-            table.constant(f"{canonical}.scale", 1, table.config.embed_dim)
+            table.constant(f"{canonical}.scale", 1, config.embed_dim)
         else:
             table.put(f"{canonical}.{role}", f"{path}.{index}")
 
 
-def _ffn(table: _Table, canonical: str, path: str) -> None:
+def _ffn(table: Parts, config: ViTConfig, canonical: str, path: str) -> None:
     gate, up, down = (f"{canonical}.{role}" for role in ("gate", "up", "down"))
     if f"{path}.input_proj.0" in table.names:
         table.split((gate, up), f"{path}.input_proj")
@@ -227,6 +176,6 @@ def _ffn(table: _Table, canonical: str, path: str) -> None:
         table.dense(up, f"{path}.fc1", f"{path}.value_proj", f"{path}.up_proj")
     table.dense(down, f"{path}.fc2", f"{path}.output_proj", f"{path}.down_proj")
     biased = any(f"{path}.{role}_proj.1" in table.names for role in ("gate", "up", "down", "value", "output"))
-    if table.config.ffn_type is FFNType.SWIGLU and not biased:
-        for name, size in ((gate, table.config.mlp_dim), (up, table.config.mlp_dim), (down, table.config.embed_dim)):
+    if config.ffn_type is FFNType.SWIGLU and not biased:
+        for name, size in ((gate, config.mlp_dim), (up, config.mlp_dim), (down, config.embed_dim)):
             table.constant(f"{name}.bias", 0, size)

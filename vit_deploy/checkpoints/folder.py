@@ -22,6 +22,8 @@ WEIGHT_FILES = (
 )
 """Usual names of the weights in a folder, best first."""
 
+BACKBONE_FILE, HEAD_FILES = "model.weights.h5", ("task.weights.h5", "task.json")  # in a preset of keras-hub
+
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 MAX_SHARDS = 500  # each is an open file
 LISTED = 20  # problems shown in full before the rest is counted
@@ -76,6 +78,10 @@ def open_beside(path: Path, opener: Opener) -> Iterator[TensorFile]:
             shards = _shards(path)
             opened = {name: stack.enter_context(opener(path.parent / name)) for name in dict.fromkeys(shards.values())}
             file = Sharded(path, next(iter(opened.values())).container, {}, opened, shards)
+        elif path.name == BACKBONE_FILE and all(_is_file(path.parent / name) for name in HEAD_FILES):
+            opened = {name: stack.enter_context(opener(path.parent / name)) for name in (HEAD_FILES[0], path.name)}
+            shards = {name: part for part, tensors in opened.items() for name in tensors.names()}
+            file = Sharded(path, opened[path.name].container, {}, opened, shards)
         else:
             file = stack.enter_context(opener(path))
         yield Beside(file, Documents(file.documents, path.parent))

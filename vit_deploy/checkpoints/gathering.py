@@ -74,14 +74,8 @@ def gather(
         CheckpointError: the config asks for far more than the file has, or tensors cannot be taken apart as their
             dialect wants.
     """
+    check_layers(file, config, layers_a_tensor)
     stored = dict.fromkeys(file.names())
-    if (
-        config.num_layers > len(stored) * layers_a_tensor
-    ):  # a config can claim any number of layers, and costs memory for each
-        raise CheckpointError(
-            f"its config says {config.num_layers} layers, and it holds {len(stored)} weights in all",
-            fix="the file is damaged: get it again",
-        )
     specs = weight_specs(config)
     table = {name: same(origin) if isinstance(origin, str) else origin for name, origin in origins.items()}
     table = {name: origin for name, origin in table.items() if all(each in stored for each in origin.names)}
@@ -91,6 +85,20 @@ def gather(
     if problems:
         raise misfit([*problems, *weight_problems(config, weights | surplus)])
     return weights | surplus
+
+
+def check_layers(file: TensorFile, config: ViTConfig, layers_a_tensor: int = 1) -> None:
+    """Refuse a config of more layers than a file can hold: it can claim any number, and each costs memory.
+
+    Raises:
+        CheckpointError: it claims more than there are tensors, or than they hold where each holds those of many.
+    """
+    held = len(list(file.names()))
+    if config.num_layers > held * layers_a_tensor:
+        raise CheckpointError(
+            f"its config says {config.num_layers} layers, and it holds {held} weights in all",
+            fix="the file is damaged: get it again",
+        )
 
 
 def _fitting(

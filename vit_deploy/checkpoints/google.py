@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.checkpoints.gathering import Origin, gather, same
+from vit_deploy.checkpoints.gathering import Origin, check_layers, gather, same
 from vit_deploy.checkpoints.importing import HEAD_WIDTH, Facts, Settled, image_size_of, imported, settle
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.config import Activation, Pooling, ViTConfig
@@ -63,9 +63,10 @@ class GoogleSource:
         settled = settle(_facts(layout, stated), stated)
         if sines := layout.may_have_sines and "image_size" in stated:
             settled = Settled(settled.config, {**settled.assumed, "positions": "sincos2d"})
+        layers_a_tensor = layout.depth if layout.stacked else 1
+        check_layers(file, settled.config, layers_a_tensor)
         origins = dict(_origins(layout, settled.config, sines=sines))
         ignored = [name for name in file.names() if layout.is_beside(name)]
-        layers_a_tensor = layout.depth if layout.stacked else 1
         weights = gather(file, origins, settled.config, ignored=ignored, layers_a_tensor=layers_a_tensor)
         return imported(settled, weights, family=FAMILY)
 

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from vit_deploy import checkpoints, reference
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.errors import CheckpointError
+from vit_deploy.preprocess import Preprocess
+
+PEERS = Path(__file__).parents[1] / "peers"
+GOLDEN = PEERS / "golden" / "keras_hub"
+NAMES = ("vit_classifier", "vit_without_biases", "vit_averaged", "deit_classifier", "dinov2", "dinov2_registers")
+HEADS = {"vit_classifier": 5, "vit_averaged": 5, "deit_classifier": 5}
+
+
+def answers_of(checkpoint: Checkpoint) -> Any:
+    images = np.random.default_rng(9).standard_normal((2, *checkpoint.config.image_size, 3)).astype(np.float32)
+    return reference.forward(checkpoint, images)
+
+
+def assert_same(path: Path, expected: Any) -> None:
+    found = answers_of(checkpoints.load(path))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_keras_file_gives_what_keras_hub_gave(name: str) -> None:
+    assert_same(GOLDEN / f"{name}.keras", np.load(GOLDEN / f"{name}_answers.npy"))
+
+
+def test_a_preset_folder_gives_what_keras_hub_gave() -> None:
+    assert_same(GOLDEN / "vit_classifier_preset", np.load(GOLDEN / "vit_classifier_answers.npy"))
+    single = checkpoints.load(GOLDEN / "vit_classifier.keras")
+    assert checkpoints.load(GOLDEN / "vit_classifier_preset").digest() == single.digest()
+
+
+def test_a_preset_of_a_backbone_alone_gives_its_sequence(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "vit_classifier_preset", tmp_path / "a")
+    for name in ("task.json", "task.weights.h5"):
+        (tmp_path / "a" / name).unlink()
+    checkpoint = checkpoints.load(tmp_path / "a")
+    assert checkpoint.config.output_shape == (25, 12)
+    whole = checkpoints.load(GOLDEN / "vit_classifier.keras")
+    table = checkpoint.weights["pos_embed.table"]
+    assert np.array_equal(table, whole.weights["pos_embed.table"])
+
+
+def test_a_preset_whose_head_is_missing_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "vit_classifier_preset", tmp_path / "a")
+    (tmp_path / "a" / "task.weights.h5").unlink()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(tmp_path / "a")
+    for part in ("missing pre_logits.kernel (12, 7)", "missing head.bias (5,)"):
+        assert part in caught.value.message
+
+
+def test_epsilon_and_preprocessing_are_those_of_the_file() -> None:
+    for path in (GOLDEN / "vit_classifier.keras", GOLDEN / "vit_classifier_preset"):
+        checkpoint = checkpoints.load(path)
+        assert checkpoint.config.epsilon == 1e-3
+        pixels = np.random.default_rng(1).integers(0, 256, (1, 24, 32, 3)).astype(np.uint8)
+        expected = pixels.astype(np.float32) / 64 + np.array([-0.5, 0.25, 1.0], np.float32)
+        assert np.abs(checkpoint.preprocess.normalize(pixels) - expected).max() < 1e-5
+    assert checkpoints.load(GOLDEN / "dinov2.keras").config.epsilon == 1e-6
+    assert checkpoints.load(GOLDEN / "dinov2.keras").preprocess == Preprocess()
+    assert checkpoints.assumptions(checkpoints.load(GOLDEN / "vit_classifier.keras")) == ""
+
+
+def changed(
+    folder: Path,
+    name: str,
+    *,
+    backbone: dict[str, Any] | None = None,
+    head: dict[str, Any] | None = None,
+    weights: Callable[[Any], None] | None = None,
+    whole: dict[str, Any] | None = None,
+) -> Path:
+    """A copy of a golden file with some options or weights changed."""
+    with zipfile.ZipFile(GOLDEN / f"{name}.keras") as archive:
+        contents = {each: archive.read(each) for each in archive.namelist()}
+    document = json.loads(contents["config.json"])
+    if name in HEADS:
+        document["config"]["backbone"]["config"] |= backbone or {}
+        document["config"] |= head or {}
+    else:
+        document["config"] |= backbone or {}
+    contents["config.json"] = json.dumps(document | (whole or {})).encode()
+    if weights is not None:
+        stream = io.BytesIO(contents["model.weights.h5"])
+        with h5py.File(stream, "r+") as file:
+            weights(file)
+        contents["model.weights.h5"] = stream.getvalue()
+    path = folder / "changed.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        for each, data in contents.items():
+            archive.writestr(each, data)
+    return path
+
+
+def refused(path: Path) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path)
+    assert caught.value.fix
+    return caught.value
+
+
+LAMBDA = {"module": "keras.layers", "class_name": "Lambda", "config": {}, "registered_name": None}
+EVIL = {"module": "os", "class_name": "system", "config": {}, "registered_name": "keras_hub>Evil"}
+CODE = {"module": "builtins", "class_name": "function", "config": "evil", "registered_name": "function"}
+CONFIGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "several at once": (
+        {"backbone": {"rope": 1}, "head": {"pooling": "max", "activation": "softmax", "temperature": 2}},
+        (
+            "the option rope, which is not known",
+            "a head with temperature, which is not known",
+            "the pooling 'max', not one of token, gap",
+            "a head with the activation 'softmax'",
+        ),
+    ),
+    "a head that is code": ({"head": {"activation": CODE}}, ("a head with the activation {",)),
+    "a backbone of another kind": ({"head": {"backbone": EVIL}}, ("its classifier is on a keras_hub>Evil",)),
+    "a Lambda for a backbone": ({"head": {"backbone": LAMBDA}}, ("its classifier is on a Lambda",)),
+    "a mean of all tokens": ({"head": {"pooling": "gap"}}, ("the pooling 'gap' over class token and patches alike",)),
+    "no such class": ({"backbone": {"use_class_token": False}}, ("the pooling 'token' of the first patch",)),
+    "an unknown model": ({"whole": {"registered_name": "keras_hub>SAM"}}, ("which is not a ViT of vit-deploy",)),
+    "values of another kind": ({"backbone": {"image_shape": 7}}, ("the config of its model is damaged",)),
+    "values no ViT can have": ({"backbone": {"num_heads": 5}}, ("embed_dim 12 is not a multiple of num_heads 5",)),
+    "other classes": ({"head": {"num_classes": 7}}, ("head.kernel has shape (7, 5), expected (7, 7)",)),
+    "other heads": (
+        {"backbone": {"num_heads": 2}},
+        ("block_0.attention.query.kernel cannot be made of", "(12, 3, 4): expected (12, 2, 6)"),
+    ),
+    "a billion layers": ({"backbone": {"num_layers": 10**9}}, ("its config says 1000000000 layers",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_that_cannot_be_imported_is_refused_for_all_its_reasons(tmp_path: Path, name: str) -> None:
+    changes, parts = CONFIGS[name]
+    message = refused(changed(tmp_path, "vit_classifier", **changes)).message
+    for part in parts:
+        assert part in message
+
+
+def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path) -> None:
+    def damaged(file: Any) -> None:
+        del file["layers/dense_1/vars/1"]
+        block = file["layers/vi_t_backbone/layers/vi_t_encoder/encoder_layers/vi_t_encoder_block_1"]
+        block["mlp/dense_1/vars/0"][3, 4] = np.nan
+        del block["mha/output_dense/vars/0"]
+        block["mha/output_dense/vars/0"] = np.ones((4, 3, 12), np.float32)
+        file["layers/lora/vars/0"] = np.ones(3, np.float32)
+
+    message = refused(changed(tmp_path, "vit_classifier", weights=damaged)).message
+    for part in (
+        "missing head.bias (5,)",
+        "block_1.ffn.up.kernel has 1 values that are NaN or infinite",
+        "block_1.attention.out.kernel cannot be made of",
+        "(4, 3, 12): expected (3, 4, 12)",
+        "surplus layers/lora/vars/0 (3,)",
+    ):
+        assert part in message
+
+
+def test_weights_that_the_config_denies_are_surplus(tmp_path: Path) -> None:
+    message = refused(changed(tmp_path, "deit_classifier", backbone={"use_mha_bias": False})).message
+    assert "mha/key_dense/vars/1 (3, 4)" in message
+    assert "mha/output_dense/vars/1 (12,)" in message
+
+
+def test_a_config_stated_otherwise_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"epsilon is 0.001, not 1e-06"):
+        checkpoints.load(GOLDEN / "vit_classifier.keras", config={"epsilon": 1e-6})
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", NAMES)
+def test_what_keras_hub_saves_gives_what_it_computes(tmp_path: Path, name: str) -> None:
+    if importlib.util.find_spec("keras_hub") is None:
+        pytest.skip("needs keras-hub")
+    sys.path.append(str(PEERS))
+    import keras_hub_models
+
+    model = keras_hub_models.made(name)
+    model.save(tmp_path / "a.keras")
+    assert_same(tmp_path / "a.keras", keras_hub_models.answered(model))
+    model.save_to_preset(str(tmp_path / "preset"))
+    assert_same(tmp_path / "preset", keras_hub_models.answered(model))
+
+
+@pytest.mark.peers
+def test_positions_of_another_size_are_those_that_keras_hub_resampled(tmp_path: Path) -> None:
+    if importlib.util.find_spec("keras_hub") is None:
+        pytest.skip("needs keras-hub")
+    sys.path.append(str(PEERS))
+    import keras_hub_models
+
+    keras_hub_models.made("dinov2").save_to_preset(str(tmp_path / "trained"))
+    backbone = keras_hub_models.keras_hub.models.DINOV2Backbone
+    larger = backbone.from_preset(str(tmp_path / "trained"), image_shape=(24, 24, 3))
+    larger.save_to_preset(str(tmp_path / "larger"))
+    assert checkpoints.load(tmp_path / "larger").config.image_size == (24, 24)
+    assert_same(tmp_path / "larger", keras_hub_models.answered(larger))

@@ -1,0 +1,81 @@
+"""keras-hub's own ViTs, small, with weights that hide nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras_hub
+import numpy as np
+
+SIZES: dict[str, Any] = {"num_layers": 2, "num_heads": 3, "hidden_dim": 12}
+WIDE: dict[str, Any] = SIZES | {"image_shape": (24, 32, 3), "patch_size": (8, 4)}
+SQUARE: dict[str, Any] = SIZES | {"image_shape": (16, 16, 3), "patch_size": 4, "intermediate_dim": 20}
+
+
+def vit(**options: Any) -> Any:
+    return keras_hub.models.ViTBackbone(**WIDE | {"mlp_dim": 20} | options)
+
+
+def vit_classifier() -> Any:
+    converter = keras_hub.layers.ViTImageConverter(image_size=(24, 32), scale=1 / 64, offset=[-0.5, 0.25, 1.0])
+    preprocessor = keras_hub.models.ViTImageClassifierPreprocessor(converter)
+    backbone = vit(layer_norm_epsilon=1e-3)
+    return keras_hub.models.ViTImageClassifier(backbone, num_classes=5, preprocessor=preprocessor, intermediate_dim=7)
+
+
+def vit_without_biases() -> Any:
+    return vit(use_mha_bias=False, use_mlp_bias=False, use_patch_bias=False)
+
+
+def vit_averaged() -> Any:
+    return keras_hub.models.ViTImageClassifier(vit(use_class_token=False), num_classes=5, pooling="gap")
+
+
+def deit_classifier() -> Any:
+    backbone = keras_hub.models.DeiTBackbone(**WIDE | {"intermediate_dim": 20})
+    return keras_hub.models.DeiTImageClassifier(backbone, num_classes=5)
+
+
+def dinov2() -> Any:
+    return keras_hub.models.DINOV2Backbone(**SQUARE | {"position_embedding_shape": (16, 16)})
+
+
+def dinov2_registers() -> Any:
+    options = {"num_register_tokens": 2, "use_swiglu_ffn": True, "use_mask_token": False}
+    return keras_hub.models.DINOV2Backbone(**SQUARE | options | {"position_embedding_shape": (24, 24)})
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "vit_classifier": vit_classifier,
+    "vit_without_biases": vit_without_biases,
+    "vit_averaged": vit_averaged,
+    "deit_classifier": deit_classifier,
+    "dinov2": dinov2,
+    "dinov2_registers": dinov2_registers,
+}
+
+
+def made(name: str) -> Any:
+    """The model, every weight drawn anew."""
+    model = MODELS[name]()
+    rng = np.random.default_rng(8)
+    for weight in model.weights:
+        about = 1.0 if weight.name in ("gamma", "lambda1") else 0.0
+        weight.assign(about + 0.25 * rng.standard_normal(weight.shape))
+    return model
+
+
+def draw_images(height: int, width: int) -> Any:
+    """Normalised images."""
+    return np.random.default_rng(9).standard_normal((2, height, width, 3)).astype(np.float32)
+
+
+def answered(model: Any) -> Any:
+    """What the model computes for `draw_images` of its own size."""
+    backbone = getattr(model, "backbone", model)
+    images = draw_images(*backbone.image_shape[:2])
+    return np.asarray(model({"images": images} if isinstance(model.input, dict) else images))
