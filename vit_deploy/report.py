@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import VitDeployError
+from vit_deploy.tolerances import LIMITS
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.checkpoint import Checkpoint
@@ -53,6 +54,17 @@ def judged(result: Parity) -> tuple[str, str]:
     held = result.tolerance.held()
     name = next(iter(held), "max_abs")
     return shown(name, getattr(result, name)), shown(name, held.get(name))
+
+
+def held(result: Parity) -> str:
+    """Every figure that is held to a limit, with the limit beside it, for people."""
+    limits = result.tolerance.held().items()
+    figures = [(name, getattr(result, name), "≤" if LIMITS[name].at_most else "≥", limit) for name, limit in limits]
+    return ", ".join(
+        f"{name} {shown(name, value)} ({sign} {shown(name, limit)})"
+        for name, value, sign, limit in figures
+        if value is not None
+    )
 
 
 def judged_column(results: Sequence[Parity]) -> str:

@@ -118,8 +118,10 @@ def test_a_stricter_tolerance_fails_and_is_shown_beside_its_figure(run, bundles)
     result = run("verify", bundles["onnx"], "--tolerance", "max_abs=1e-12", "--tolerance", "kl=0.5", "--json")
     [record] = result.document["results"]
     assert result.code == 1 and record["tolerance"] == {"max_abs": 1e-12, "kl": 0.5}
-    shown = run("verify", bundles["onnx"], "--tolerance", "max_abs=1e-12")
+    shown = run("verify", bundles["onnx"], "--quick", "--tolerance", "max_abs=1e-12")
     assert shown.code == 1 and "1.0e-12" in shown.out and "DIFFERENT" in shown.out
+    both = run("verify", bundles["onnx"], "--quick", "--tolerance", "top1_agreement=0.5")
+    assert both.code == 0 and "(≤ " in both.err and "top1_agreement 100% (≥ 50%)" in both.err
 
 
 def test_a_table_in_pyproject_counts_where_it_is(run, bundles, tmp_path, monkeypatch):

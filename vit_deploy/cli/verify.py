@@ -144,6 +144,8 @@ def verify(
                 )
             )
     for result in results:
+        if len(result.parity.tolerance.held()) > 1:  # the table has room for one
+            out.note(f"{result.artifact.model_path}: {report.held(result.parity)}")
         for reason in result.failures:
             out.note(f"{result.artifact.model_path}: {reason}")
     records = [report.verification(result) for result in results]
