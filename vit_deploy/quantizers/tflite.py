@@ -22,7 +22,7 @@ from ai_edge_quantizer import qtyping
 from ai_edge_quantizer import quantizer as aeq
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-from vit_deploy.artifact import Artifact
+from vit_deploy.artifact import Artifact, OutputSpec
 from vit_deploy.calibration import Calibration
 from vit_deploy.errors import ConfigError, EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
@@ -193,4 +193,5 @@ def _with_integer_io(target: Artifact, content: Any) -> Artifact:
         )
     scale, zero_point = given["quantization"]
     spec = dataclasses.replace(target.input, dtype="int8", scale=float(scale), zero_point=int(zero_point))
-    return dataclasses.replace(target, input=spec)
+    scale, zero_point = result["quantization"]
+    return dataclasses.replace(target, input=spec, output=OutputSpec("int8", float(scale), int(zero_point)))

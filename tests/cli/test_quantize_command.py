@@ -1,0 +1,80 @@
+"""`vit-deploy quantize` and `export --precision`: documents, tables, exit codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "labelled.npz"
+    np.savez(path, images=rng.integers(0, 256, (12, 24, 32, 3), dtype=np.uint8), labels=np.arange(12) % 5)
+    return path
+
+
+def test_quantize_tells_size_speed_and_accuracy_beside_fp32(run, bundles, labelled, tmp_path):
+    out = tmp_path / "out"
+    result = run("quantize", bundles["tflite"], "-p", "int8", "-p", "fp16", "--data", labelled, "-o", out, "--json")
+    assert result.code == 0 and result.document["command"] == "quantize" and result.document["ok"]
+    int8, fp16 = result.document["results"]
+    assert (int8["precision"], fp16["precision"]) == ("int8", "fp16")
+    assert int8["path"] == str(out / "tflite-int8") and int8["parity"]["ok"]
+    facts = fp16["facts"]
+    assert facts["latency_ratio"] == pytest.approx(facts["latency_ms"] / facts["fp32_latency_ms"])
+    assert facts["size_ratio"] == pytest.approx(fp16["bytes"] / facts["fp32_bytes"])
+    assert facts["agreement"] == 1.0 and facts["images"] == 12 and facts["top1"] == facts["fp32_top1"]
+
+
+def test_the_table_has_the_facts_and_the_sensitivities(run, bundles, tmp_path):
+    out = tmp_path / "out"
+    result = run("quantize", bundles["tflite"], "-p", "int4", "--sensitivity", "--no-speed", "-o", out)
+    assert result.code == 0
+    assert "of fp32" in result.out and "top-1 as fp32" in result.out and "tflite-fp32" in result.out
+    assert "the 10 most sensitive of 14" in result.out and "quantized" in result.out
+
+
+def test_export_with_precisions_lists_gaps_and_takes_the_formats_that_have_them(run, bundles, tmp_path):
+    result = run(
+        "export",
+        "pico",
+        "--image-size",
+        "16x24",
+        "--patch-size",
+        "8",
+        "-p",
+        "int8",
+        "-p",
+        "fp32",
+        "-f",
+        "tflite",
+        "-f",
+        "savedmodel",
+        "--no-speed",
+        "-o",
+        tmp_path / "out",
+        "--json",
+    )
+    assert result.code == 0
+    names = [f"{each['format']}-{each['precision']}" for each in result.document["results"]]
+    assert names == ["tflite-int8", "tflite-fp32", "savedmodel-fp32"]
+    assert result.document["skipped"] == ["savedmodel-int8: does not exist"]
+    assert "facts" in result.document["results"][0] and "facts" not in result.document["results"][2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-p", "int8", "--max-drop", "0.5"], "--max-drop needs labelled images"),
+        (["-p", "int8", "--max-drop", "1", "--min-cosine", "0.9"], "both --max-drop and --min-cosine"),
+        (["-p", "int7"], "tflite cannot be quantized to 'int7'"),
+        (["-p", "int8-static", "--calibrate", "nowhere"], "there is nothing at nowhere"),
+        (["-p", "int8-static", "--clipping", "hard"], "--clipping is 'hard'"),
+        (["-p", "int8-full", "--keep-float", "head"], "int8-full has integers alone"),
+    ],
+)
+def test_bad_input_is_exit_2_and_leaves_nothing_behind(run, bundles, tmp_path, options, message):
+    result = run("quantize", bundles["tflite"], *options, "-o", tmp_path / "out", "--json")
+    assert result.code == 2 and message in result.document["error"]["message"]
+    assert "Traceback" not in result.err and not (tmp_path / "out").exists()

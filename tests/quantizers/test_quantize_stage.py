@@ -1,0 +1,160 @@
+"""What happens around quantizers: the search for layers to keep in float, facts beside fp32, refusals, clean-up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from vit_deploy.artifact import read_artifact
+from vit_deploy.calibration import SAMPLES_WARNING, Calibration
+from vit_deploy.errors import ConfigError, DataError, OutputError
+from vit_deploy.exporters.stage import plan
+from vit_deploy.quantizers import QuantizeOptions, mixed
+from vit_deploy.quantizers.facts import Facts, verdicts
+from vit_deploy.quantizers.mixed import Budget, Sensitivity, Work, keep_fewest, measure_layers
+from vit_deploy.quantizers.recipes import layer_names, recipe_for
+from vit_deploy.quantizers.stage import export, quantize
+
+QUIET = QuantizeOptions(measure_speed=False)
+
+
+@pytest.fixture(scope="module")
+def source(bundles):
+    return read_artifact(bundles["tflite"])
+
+
+def test_the_sensitivity_of_every_layer_is_measured_alone_saved_and_sorted(source, tmp_path):
+    made = quantize(source, tmp_path, ["int4"], dataclasses.replace(QUIET, sensitivity=True))
+    table = made.sensitivities["tflite-int4"]
+    assert sorted(each.layer for each in table) == sorted(layer_names(source.config))
+    assert [each.cosine for each in table] == sorted(each.cosine for each in table)
+    assert table[0].cosine < table[-1].cosine <= 1 + 1e-9
+    saved = json.loads((tmp_path / "tflite-int4" / "sensitivity.json").read_text())
+    assert saved == [dataclasses.asdict(each) for each in table]
+    assert "sensitivity.json" in read_artifact(tmp_path / "tflite-int4").files
+
+
+def test_a_budget_keeps_the_most_sensitive_layers_in_float_and_is_met(source, tmp_path):
+    free = quantize(source, tmp_path / "free", ["int4"], QUIET)
+    wanted = 1 - 0.3 * (1 - free.facts["tflite-int4"].cosine)
+    made = quantize(source, tmp_path / "held", ["int4"], dataclasses.replace(QUIET, min_cosine=wanted))
+    (result,) = made.results
+    kept = result.artifact.options["recipe"]["keep_float"]
+    order = [each.layer for each in made.sensitivities["tflite-int4"]]
+    assert 0 < len(kept) < len(order) and kept == order[: len(kept)]
+    assert made.facts["tflite-int4"].cosine >= wanted > free.facts["tflite-int4"].cosine
+
+
+class Linear:
+    """A quantizer whose answers are worse by what each quantized layer costs."""
+
+    libraries = ()
+
+    def __init__(self, costs):
+        self.costs = costs
+
+    def write(self, source, target, recipe, calibration):
+        return sum(cost for layer, cost in self.costs.items() if layer not in recipe.keep_float)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(20.0, 0), (9.0, 1), (4.0, 2), (3.7, 3), (0.0, 14)])
+def test_the_fewest_layers_are_kept(source, monkeypatch, limit, kept):
+    names = layer_names(source.config)
+    costs = dict(zip(names, [8.0, 5.0, 0.5, *[0.3] * (len(names) - 3)], strict=True))
+    nothing = Calibration(np.zeros(1), (), 0, "")
+    work = Work(Linear(costs), source, recipe_for("tflite", "int8"), nothing, lambda doing: None)
+    monkeypatch.setattr(mixed, "answers", lambda artifact, images: artifact)
+    table = tuple(Sensitivity(name, -cost, None) for name, cost in costs.items())
+
+    class Points(Budget):
+        def figure(self, outputs, exact):
+            return outputs
+
+    found = keep_fewest(work, table, Points(np.zeros(1), np.zeros(1, np.int64), None, limit))
+    assert found.recipe.keep_float == names[:kept]
+
+
+def test_top_1_points_are_counted_on_the_labels():
+    exact, outputs = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 1, 2, 0]]
+    budget = Budget(np.zeros(4), np.arange(4), None, 25.0)
+    assert budget.figure(outputs, exact) == 25.0 and budget.met(25.0) and not budget.met(25.1)
+
+
+def test_a_budget_that_nothing_meets_is_an_error_and_leaves_nothing_behind(source, tmp_path):
+    with pytest.raises(ConfigError, match="expected at most 1"):
+        QuantizeOptions(min_cosine=1.5)
+    with pytest.raises(ConfigError, match="int8-full has integers alone"):
+        quantize(source, tmp_path / "out", ["int8-full"], dataclasses.replace(QUIET, min_cosine=0.99))
+    assert not (tmp_path / "out").exists()
+
+
+def test_export_makes_fp32_for_the_others_and_keeps_it_only_where_it_is_asked_for(make_checkpoint, tmp_path):
+    jobs, _ = plan(["tflite"], ["int8", "fp16"])
+    made = export(make_checkpoint(), tmp_path, jobs, QUIET)
+    assert [each.artifact.name for each in made.results] == ["tflite-int8", "tflite-fp16"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tflite-fp16", "tflite-int8"]
+    assert set(made.facts) == {"tflite-fp32", "tflite-int8", "tflite-fp16"}
+    assert made.facts["tflite-fp32"].size_ratio == 1 and made.facts["tflite-fp32"].cosine == pytest.approx(1)
+    assert made.notes == []
+
+
+def test_the_samples_come_with_a_warning_where_they_calibrate(source, tmp_path):
+    assert quantize(source, tmp_path, ["int8"], QUIET).notes == []
+    assert quantize(source, tmp_path, ["int8-static"], QUIET).notes == [SAMPLES_WARNING]
+
+
+def test_what_cannot_be_is_refused_before_any_work(source, tmp_path, bundles):
+    (int8,) = quantize(source, tmp_path / "made", ["int8"], QUIET).results
+    with pytest.raises(ConfigError, match="is int8 already; quantizing starts from fp32"):
+        quantize(int8.artifact, tmp_path / "out", ["fp16"], QUIET)
+    with pytest.raises(ConfigError, match=r"no such layers: block_7\.ffn\.down"):
+        quantize(source, tmp_path / "out", ["int8"], dataclasses.replace(QUIET, keep_float=("block_7.ffn.down",)))
+    with pytest.raises(ConfigError, match="savedmodel cannot be quantized to 'int8'"):
+        quantize(read_artifact(bundles["savedmodel"]), tmp_path / "out", ["int8"], QUIET)
+    with pytest.raises(OutputError, match="already there"):
+        quantize(source, tmp_path / "made", ["int8"], QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_do_not_fit_are_refused(source, tmp_path):
+    height, width = source.config.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (9, height, width, 3), dtype=np.uint8)
+    for labels, message in ((np.arange(9), "classes from 0 to 8, the model has 5"), (np.zeros(3, int), "for 9 images")):
+        np.savez(tmp_path / "a.npz", images=pixels, labels=labels)
+        options = dataclasses.replace(QUIET, max_drop=1.0, data=tmp_path / "a.npz")
+        with pytest.raises(DataError, match=message):
+            quantize(source, tmp_path / "out", ["int8"], options)
+
+
+def facts(latency_ms):
+    return Facts(25, 100, latency_ms, 10.0, 0.999, 1.0, 8)
+
+
+def test_a_slower_precision_is_named_in_plain_words_with_the_fastest():
+    table = {"tflite-fp32": facts(10.0), "tflite-int8": facts(4.0), "tflite-int8-full": facts(27.0)}
+    assert verdicts(table) == [
+        "tflite-int8-full is slower than fp32 on this machine: 27.00 ms against 10.00 ms; "
+        "the fastest here is tflite-int8"
+    ]
+    assert verdicts({"tflite-fp32": facts(10.0), "tflite-int8": facts(10.1)}) == []
+    assert verdicts({"tflite-int8": facts(None)}) == []
+
+
+def test_measuring_leaves_layers_out_that_stay_in_float_anyway(source):
+    kept = layer_names(source.config)[2:]
+    recipe = dataclasses.replace(recipe_for("tflite", "int8"), keep_float=kept)
+    quantizer = Constant()
+    work = Work(quantizer, source, recipe, Calibration(np.zeros((1, 24, 32, 3), np.float32), (), 0, ""), lambda x: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixed, "answers", lambda artifact, images: np.ones((1, 5), np.float32))
+        assert {each.layer for each in measure_layers(work)} == set(layer_names(source.config)[:2])
+
+
+class Constant:
+    libraries = ()
+
+    def write(self, source, target, recipe, calibration):
+        return target
