@@ -161,6 +161,9 @@ def _find_halves(reader: _Reader, halves: Sequence[int], places: Places) -> None
         if post:
             details.append(Detail(f"{tap}.sum", (Option(flow.producers[value], (value,)),), config.embed_dim))
             last = order + 1 == len(halves)
+            if last and reader.folded_norms and config.norm_after_pooling and config.effective_pooling is Pooling.MAP:
+                places.missing[tap] = "scale and bias of its norm are part of the products that read it"
+                continue
             value = _end_of_last_norm(flow, halves) if last else sections[halves[order + 1]].start
         node = _source(flow, value)
         assert node is not None  # sections end in what a node computes
@@ -197,7 +200,8 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
         opening = [each for each in tail if _has_softmax(each) or each in products]
         inner = tail[: tail.index(opening[0])] if opening else tail
         values = (starts[0],) if config.norm_after_pooling else tuple(section.end for section in inner)
-        values = tuple(value for value in values if value not in places.found[_last_half(config)].values)
+        before = places.found.get(_last_half(config))
+        values = tuple(value for value in values if before is None or value not in before.values)
         node = _source(flow, values[-1]) if values else None
         if node is None:
             places.missing["norm"] = "no operator is between the last block and the pooling"
@@ -259,7 +263,10 @@ class _Reader:
             yield Detail(f"{tap}.scores", (Option(scores[0], self._carried(given)),), None)
         yield Detail(f"{tap}.softmax", (Option(softmax, softmax.outputs[:1]),), None)
         yield self._read_by(leaving[0], f"{tap}.mix", dim, mixes[0])
-        yield self._last(leaving[0], section, tap, "out")
+        # The bias of a norm in front of post-norm blocks, which the first residual sum reads too, is moved in here.
+        takes_bias = self.folded_norms and self.config.pre_norm and tap == "block_0.attention"
+        if not (takes_bias and self.config.normalization_position is NormalizationPosition.POST):
+            yield self._last(leaving[0], section, tap, "out")
 
     def ffn(self, section: Section, tap: str) -> Iterator[Detail]:
         """What is between a block's attention tap and its feed-forward tap."""
@@ -269,9 +276,11 @@ class _Reader:
             return
         yield from self._normed(entering, tap)
         options = tuple(Option(node, self._finished(node, section)) for node in entering)
-        for role in roles:
-            yield Detail(f"{tap}.{role}", options, self.config.mlp_dim)
-        yield self._read_by(down, f"{tap}.hidden", self.config.mlp_dim)
+        hidden = self._read_by(down, f"{tap}.hidden", self.config.mlp_dim)
+        if hidden.options[0].node not in entering:  # else the activation is a part of the product
+            for role in roles:
+                yield Detail(f"{tap}.{role}", options, self.config.mlp_dim)
+        yield hidden
         yield self._last(down, section, tap, "down")
 
     def _normed(self, entering: Sequence[Node], tap: str) -> Iterator[Detail]:

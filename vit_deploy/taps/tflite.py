@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,11 @@ class TFLiteTapper:
     @contextlib.contextmanager
     def open(self, artifact: Artifact) -> Iterator[OpenedTFLite]:
         """Load an artifact; see `taps.Tapper`."""
-        with explained(f"show what {artifact.model_path} computes"), quiet_stderr():
+        with (
+            explained(f"show what {artifact.model_path} computes"),
+            quiet_stderr(),
+            warnings.catch_warnings(action="ignore"),  # that it takes memory, which is what is asked for
+        ):
             engine = Interpreter(
                 model_path=str(artifact.model_path),
                 experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
