@@ -32,30 +32,12 @@ def test_the_table_has_the_facts_and_the_sensitivities(run, bundles, tmp_path):
     result = run("quantize", bundles["tflite"], "-p", "int4", "--sensitivity", "--no-speed", "-o", out)
     assert result.code == 0
     assert "of fp32" in result.out and "top-1 as fp32" in result.out and "tflite-fp32" in result.out
-    assert "the 10 most sensitive of 14" in result.out and "quantized" in result.out
+    assert "10 of 14 layers" in result.out and "quantized" in result.out
 
 
 def test_export_with_precisions_lists_gaps_and_takes_the_formats_that_have_them(run, bundles, tmp_path):
-    result = run(
-        "export",
-        "pico",
-        "--image-size",
-        "16x24",
-        "--patch-size",
-        "8",
-        "-p",
-        "int8",
-        "-p",
-        "fp32",
-        "-f",
-        "tflite",
-        "-f",
-        "savedmodel",
-        "--no-speed",
-        "-o",
-        tmp_path / "out",
-        "--json",
-    )
+    command = ["export", "pico", "--image-size", "16x24", "--patch-size", "8", "-f", "tflite", "-f", "savedmodel"]
+    result = run(*command, "-p", "int8", "-p", "fp32", "--no-speed", "-o", tmp_path / "out", "--json")
     assert result.code == 0
     names = [f"{each['format']}-{each['precision']}" for each in result.document["results"]]
     assert names == ["tflite-int8", "tflite-fp32", "savedmodel-fp32"]

@@ -232,5 +232,5 @@ def _show_sensitivities(out: Output, made: Made) -> None:
             )
             for each in table[: max(SHOWN, len(in_float))]
         ]
-        title = f"{name}: what quantizing a layer alone costs, the {len(rows)} most sensitive of {len(table)}"
+        title = f"{name}: quantizing one alone, {len(rows)} of {len(table)} layers"
         out.table(title, ("layer", "smallest cosine", "top-1 as fp32", "is now"), rows)

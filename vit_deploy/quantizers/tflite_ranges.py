@@ -52,7 +52,7 @@ def observe(
         means_of: tensors whose channels' means are needed.
     """
     with quiet_stderr(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls this debugging, which it is
+        warnings.simplefilter("ignore", UserWarning)  # it calls this debugging, which it is
         # XNNPACK writes the tensors inside of it too when all are asked for, and is four times as fast.
         engine = Interpreter(model_path=str(path), experimental_preserve_all_tensors=True, num_threads=os.cpu_count())
         engine.allocate_tensors()
