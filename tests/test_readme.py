@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import readme_files
 
 from vit_deploy import cost
 from vit_deploy.config import SCALE_CONFIGS, ViTConfig
@@ -25,9 +26,11 @@ def commands() -> list[str]:
     return [part.strip() for line in lines for part in line.split("&&")]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run_in_order_and_succeed(tmp_path: Path) -> None:
+    readme_files.write(tmp_path)
     ours = [command for command in commands() if command.startswith("vit-deploy ")]
-    assert len(ours) >= 9
+    assert len(ours) >= 20
     for command in ours:
         arguments = shlex.split(command)[1:]
         done = subprocess.run(

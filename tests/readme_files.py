@@ -1,0 +1,73 @@
+"""The files that the README takes for granted: a checkpoint of timm, a photograph, photographs of two kinds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.checkpoints.safetensors_file import write_safetensors
+from vit_deploy.config import ViTConfig
+from vit_deploy.golden import natural_pixels
+from vit_deploy.weights import Float32
+
+
+def write(folder: Path) -> None:
+    """Write them all."""
+    _timm_folder(folder / "vit_tiny_timm")
+    pictures = natural_pixels(8, 120, 160, 3)
+    Image.fromarray(pictures[0]).save(folder / "photo.jpg")
+    for index, picture in enumerate(pictures):
+        place = folder / "photos" / ("cat", "dog")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / f"{index}.jpg")
+
+
+def _timm_folder(folder: Path) -> None:
+    """timm's vit_tiny_patch16_224 with one block, as its hub has it."""
+    folder.mkdir()
+    config = ViTConfig.from_scale("tiny", num_layers=1, num_classes=2)
+    write_safetensors(folder / "model.safetensors", _timm_names(Checkpoint.random(config, 0)), {})
+    described = {
+        "architecture": "vit_tiny_patch16_224",
+        "global_pool": "token",
+        "num_classes": 2,
+        "pretrained_cfg": {
+            "input_size": [3, 224, 224],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "crop_pct": 0.9,
+            "interpolation": "bicubic",
+            "label_names": ["cat", "dog"],
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(described))
+
+
+def _timm_names(checkpoint: Checkpoint) -> dict[str, Float32]:
+    ours = checkpoint.weights
+    theirs = {
+        "cls_token": ours["class_token.class"][None],
+        "pos_embed": ours["pos_embed.table"][None],
+        "patch_embed.proj.weight": ours["patch_embed.kernel"].transpose(3, 2, 0, 1),
+        "patch_embed.proj.bias": ours["patch_embed.bias"],
+        "norm.weight": ours["norm.scale"],
+        "norm.bias": ours["norm.bias"],
+        "head.weight": ours["head.kernel"].T,
+        "head.bias": ours["head.bias"],
+    }
+    projections = {"attn.proj": "attention.out", "mlp.fc1": "ffn.up", "mlp.fc2": "ffn.down"}
+    for index in range(checkpoint.config.num_layers):
+        own, block = f"block_{index}", f"blocks.{index}"
+        for kind, name in (("kernel", "weight"), ("bias", "bias")):
+            parts = [ours[f"{own}.attention.{role}.{kind}"] for role in ("query", "key", "value")]
+            theirs[f"{block}.attn.qkv.{name}"] = np.concatenate(parts, axis=-1).T
+            for there, here in projections.items():
+                theirs[f"{block}.{there}.{name}"] = ours[f"{own}.{here}.{kind}"].T
+        for norm in ("norm1", "norm2"):
+            theirs[f"{block}.{norm}.weight"] = ours[f"{own}.{norm}.scale"]
+            theirs[f"{block}.{norm}.bias"] = ours[f"{own}.{norm}.bias"]
+    return {name: np.ascontiguousarray(weight) for name, weight in theirs.items()}
