@@ -204,3 +204,20 @@ def test_smoothing_is_refused_since_there_is_nothing_to_smooth(source, tmp_path)
     with pytest.raises(ConfigError, match="nothing to smooth"):
         quantize(source, tmp_path / "out", ["int8"], dataclasses.replace(QUIET, smoothing=0.5))
     assert not (tmp_path / "out").exists()
+
+
+def test_residual_sums_and_norms_of_an_integer_file_can_have_16_bits(made, source, tmp_path):
+    (result,) = quantize(source, tmp_path, ["int8-full"], dataclasses.replace(QUIET, residual_bits=16)).results
+    engine, found = tensors(result.artifact)
+    used = {}
+    for step in engine._get_ops_details():
+        kinds = {np.dtype(found[index]["dtype"]).name for index in step["outputs"]}
+        used.setdefault(step["op_name"], set()).update(kinds)
+    assert used["ADD"] == used["SUB"] == used["MUL"] == {"int16"} and used["FULLY_CONNECTED"] == {"int8"}
+    assert not {"float32", "float16"} & set().union(*used.values())
+    images = read_calibration(None, source, seed=9, count=12).images
+    narrow, wide = (
+        cosines(answers(each, images), answers(source, images)).mean()
+        for each in (made["int8-full"].artifact, result.artifact)
+    )
+    assert wide > narrow

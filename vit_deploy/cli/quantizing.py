@@ -56,6 +56,12 @@ BiasCorrection = Annotated[
         show_default="the recipe's",
     ),
 ]
+ResidualBits = Annotated[
+    int | None,
+    typer.Option(
+        "--residual-bits", metavar="8|16", help="Of residual sums and norms in int8-full.", show_default="the recipe's"
+    ),
+]
 KeepFloat = Annotated[
     list[str] | None,
     typer.Option("--keep-float", metavar="LAYER", help="A layer that stays in float, as block_3.ffn.down; repeat."),
@@ -88,6 +94,7 @@ def quantize_options(
     percentile: float | None,
     smoothing: float | None,
     bias_correction: bool | None,
+    residual_bits: int | None,
     keep_float: Sequence[str] | None,
     max_drop: float | None,
     min_cosine: float | None,
@@ -113,6 +120,7 @@ def quantize_options(
         percentile=percentile,
         smoothing=smoothing,
         bias_correction=bias_correction,
+        residual_bits=residual_bits,
         keep_float=tuple(keep_float or ()),
         max_drop=max_drop,
         min_cosine=min_cosine,

@@ -47,6 +47,7 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 }
 """What the parts without kernels consist of in a TFLite file; operators that no ViT here has do no harm."""
 
+WIDE = frozenset(("ADD", "SUB", "MEAN", "MUL", "RSQRT"))  # residual sums and norms; SQUARED_DIFFERENCE has 8 bits alone
 CHANNELWISE = "CHANNELWISE"
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
@@ -142,7 +143,9 @@ def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> 
         _add(work, ".*", "CONV_2D", recipe, max(recipe.weight_bits, 8), CHANNELWISE)
     for part in recipe.parts & OPERATORS.keys():
         for name in OPERATORS[part]:
-            _add(work, ".*", name, recipe, recipe.weight_bits, CHANNELWISE)
+            wide = max(recipe.activation_bits, recipe.residual_bits) if name in WIDE else recipe.activation_bits
+            own = dataclasses.replace(recipe, activation_bits=wide)
+            _add(work, ".*", name, own, recipe.weight_bits, CHANNELWISE)
     for layer in layers.values():
         # The quantizer looks for the pattern in the names of an operator's outputs, each with a semicolon behind it.
         scope = f"^{re.escape(layer.output)};$"
