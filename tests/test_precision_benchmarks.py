@@ -119,6 +119,14 @@ def test_planted_outliers_are_large_and_leave_the_function_as_it_is():
         assert sorted(ratios)[-OUTLIERS:] == [FACTOR] * OUTLIERS and (ratios == 1).sum() == 24 - OUTLIERS
 
 
+def test_the_published_tables_are_those_of_the_published_results():
+    results = ROOT / "benchmarks" / "results"
+    published = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    body = published.partition(BEGIN)[2].partition(END)[0].strip()
+    found = [precision_tables.read(results / kind) for kind in ("precisions", "accuracy")]
+    assert all(found) and body == render(*found)
+
+
 @pytest.mark.slow
 def test_a_miniature_of_the_precisions_runs(tmp_path):
     readme = tmp_path / "README.md"
