@@ -22,8 +22,9 @@ def files(bundles, tmp_path_factory):
 
 def test_of_an_integer_file_only_what_the_device_lacks_falls_back(files):
     found = {each.operator: each for each in fallbacks(files["int8-full"], ACCELERATORS["coral"])}
-    assert set(found) == {"BATCH_MATMUL", "GELU"}  # the small model has two blocks
-    assert (found["BATCH_MATMUL"].count, found["GELU"].count) == (4, 2)
+    assert set(found) == {"BATCH_MATMUL", "GELU", "SOFTMAX"}  # the small model has two blocks
+    assert [found[name].count for name in ("BATCH_MATMUL", "GELU", "SOFTMAX")] == [4, 2, 2]
+    assert found["SOFTMAX"].reason == "computes in int16"
     assert found["GELU"].reason == "Coral Edge TPU does not have it"
 
 

@@ -107,8 +107,8 @@ def _reason(kind: str, dtypes: frozenset[str], accelerator: Accelerator) -> str 
         return f"computes in {floats[0]}"
     if kind not in accelerator.operators | BOUNDARY:
         return f"{accelerator.name} does not have it"
-    narrow = {"int16"} & dtypes - accelerator.activations
-    return f"computes in {narrow.pop()}" if narrow else None
+    wide = {"int16"} & dtypes - accelerator.activations
+    return "computes in int16" if wide and kind not in BOUNDARY else None
 
 
 def _steps(model: Table) -> Iterator[tuple[str, frozenset[str]]]:

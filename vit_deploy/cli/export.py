@@ -25,6 +25,7 @@ from vit_deploy.cli.options import (
     stated_fields,
 )
 from vit_deploy.cli.quantizing import (
+    AttentionBits,
     BiasCorrection,
     Calibrate,
     Clip,
@@ -96,6 +97,7 @@ def export(
     percentile: Percentile = None,
     smoothing: Smoothing = None,
     bias_correction: BiasCorrection = None,
+    attention_bits: AttentionBits = None,
     residual_bits: ResidualBits = None,
     keep_float: KeepFloat = None,
     max_drop: MaxDrop = None,
@@ -139,6 +141,7 @@ def export(
         percentile=percentile,
         smoothing=smoothing,
         bias_correction=bias_correction,
+        attention_bits=attention_bits,
         residual_bits=residual_bits,
         keep_float=keep_float,
         max_drop=max_drop,

@@ -9,6 +9,7 @@ import typer
 
 from vit_deploy.cli.options import Force, Json, Quiet, Verbose
 from vit_deploy.cli.quantizing import (
+    AttentionBits,
     BiasCorrection,
     Calibrate,
     Clip,
@@ -48,6 +49,7 @@ def quantize(
     percentile: Percentile = None,
     smoothing: Smoothing = None,
     bias_correction: BiasCorrection = None,
+    attention_bits: AttentionBits = None,
     residual_bits: ResidualBits = None,
     keep_float: KeepFloat = None,
     max_drop: MaxDrop = None,
@@ -76,6 +78,7 @@ def quantize(
         percentile=percentile,
         smoothing=smoothing,
         bias_correction=bias_correction,
+        attention_bits=attention_bits,
         residual_bits=residual_bits,
         keep_float=keep_float,
         max_drop=max_drop,

@@ -56,6 +56,15 @@ BiasCorrection = Annotated[
         show_default="the recipe's",
     ),
 ]
+AttentionBits = Annotated[
+    int | None,
+    typer.Option(
+        "--attention-bits",
+        metavar="8|16",
+        help="Of softmax and the products of attention in int8-full.",
+        show_default="the recipe's",
+    ),
+]
 ResidualBits = Annotated[
     int | None,
     typer.Option(
@@ -94,6 +103,7 @@ def quantize_options(
     percentile: float | None,
     smoothing: float | None,
     bias_correction: bool | None,
+    attention_bits: int | None,
     residual_bits: int | None,
     keep_float: Sequence[str] | None,
     max_drop: float | None,
@@ -120,6 +130,7 @@ def quantize_options(
         percentile=percentile,
         smoothing=smoothing,
         bias_correction=bias_correction,
+        attention_bits=attention_bits,
         residual_bits=residual_bits,
         keep_float=tuple(keep_float or ()),
         max_drop=max_drop,

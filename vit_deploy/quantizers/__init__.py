@@ -34,6 +34,7 @@ class QuantizeOptions:
         percentile: for `Clipping.PERCENTILE`.
         smoothing: alpha of the migration of outliers, 0 to 1; 0 leaves it out.
         bias_correction: whether biases make up for the mean error of their layers.
+        attention_bits: of softmax and the products of attention in a file of integers alone, 8 or 16.
         residual_bits: of residual sums and norms in a file of integers alone, 8 or 16.
         keep_float: names of layers that stay in float32.
         max_drop: keep as few layers in float32 as lose at most this many points of top-1 on `data`.
@@ -52,6 +53,7 @@ class QuantizeOptions:
     percentile: float | None = None
     smoothing: float | None = None
     bias_correction: bool | None = None
+    attention_bits: int | None = None
     residual_bits: int | None = None
     keep_float: tuple[str, ...] = ()
     max_drop: float | None = None
@@ -74,8 +76,9 @@ class QuantizeOptions:
             problems.append("--max-drop needs labelled images; expected --data DIR or FILE.npz")
         if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
             problems.append(f"min cosine is {self.min_cosine}; expected at most 1")
-        if self.residual_bits not in (None, 8, 16):
-            problems.append(f"residual bits are {self.residual_bits}; expected 8 or 16")
+        for name, bits in (("attention", self.attention_bits), ("residual", self.residual_bits)):
+            if bits not in (None, 8, 16):
+                problems.append(f"{name} bits are {bits}; expected 8 or 16")
         if self.seed < 0:
             problems.append(f"seed is {self.seed}; expected a whole number from 0")
         if problems:

@@ -225,6 +225,7 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
         percentile=options.percentile or recipe.percentile,
         smoothing=smoothing or None,
         bias_correction=bias_correction,
+        attention_bits=options.attention_bits or recipe.attention_bits,
         residual_bits=options.residual_bits or recipe.residual_bits,
         keep_float=tuple(dict.fromkeys((*recipe.keep_float, *options.keep_float))),
     )

@@ -47,7 +47,8 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 }
 """What the parts without kernels consist of in a TFLite file; operators that no ViT here has do no harm."""
 
-WIDE = frozenset(("ADD", "SUB", "MEAN", "MUL", "RSQRT"))  # residual sums and norms; SQUARED_DIFFERENCE has 8 bits alone
+RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
+ATTENTION = ("SOFTMAX", "BATCH_MATMUL")
 CHANNELWISE = "CHANNELWISE"
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
@@ -143,8 +144,7 @@ def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> 
         _add(work, ".*", "CONV_2D", recipe, max(recipe.weight_bits, 8), CHANNELWISE)
     for part in recipe.parts & OPERATORS.keys():
         for name in OPERATORS[part]:
-            wide = max(recipe.activation_bits, recipe.residual_bits) if name in WIDE else recipe.activation_bits
-            own = dataclasses.replace(recipe, activation_bits=wide)
+            own = dataclasses.replace(recipe, activation_bits=_activation_bits(recipe, name))
             _add(work, ".*", name, own, recipe.weight_bits, CHANNELWISE)
     for layer in layers.values():
         # The quantizer looks for the pattern in the names of an operator's outputs, each with a semicolon behind it.
@@ -157,6 +157,14 @@ def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> 
             bits = recipe.bits_of(layer.name)
             in_blocks = bits < 8 and recipe.block_size and layer.inputs % recipe.block_size == 0
             _add(work, scope, layer.kind, recipe, bits, BLOCKS[recipe.block_size] if in_blocks else CHANNELWISE)
+
+
+def _activation_bits(recipe: Recipe, kind: str) -> int:
+    own = {
+        **dict.fromkeys(RESIDUALS_AND_NORMS, recipe.residual_bits),
+        **dict.fromkeys(ATTENTION, recipe.attention_bits),
+    }
+    return max(recipe.activation_bits, own.get(kind, 8))
 
 
 def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, granularity: str) -> None:
