@@ -55,7 +55,7 @@ def main(open_case: OpenCase | None = None) -> int:
     Returns:
         The exit status.
     """
-    requests, answers = _private_pipes()
+    requests, answers = private_pipes()
 
     def answer(values: Mapping[str, Any]) -> None:
         answers.write(json.dumps(values) + "\n")
@@ -69,7 +69,7 @@ def main(open_case: OpenCase | None = None) -> int:
     return 0
 
 
-def _private_pipes() -> tuple[TextIO, TextIO]:
+def private_pipes() -> tuple[TextIO, TextIO]:
     """Stdin and stdout for the protocol alone: what an engine prints goes to stderr, and what it reads is empty."""
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--streams", type=int, default=1, help="calls at the same time")
             command.add_argument("--seconds", type=float, default=3.0, help="of calls for each case")
             command.add_argument("--runs", type=int, help="calls for each case, instead")
+            command.add_argument("--profile", action="store_true", help="time each operator too, in a run of its own")
     return parser
 
 
@@ -125,6 +126,7 @@ def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
 def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     from vit_deploy.bench import bench
     from vit_deploy.latency import Case, Plan, to_json
+    from vit_deploy.profiling import profile
     from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 
     if options.streams < 1:
@@ -144,6 +146,8 @@ def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
         RUNTIMES.check(case.runtime)
     results = bench(cases, Plan(seconds=None if options.runs else options.seconds, runs=options.runs))
     records = [{**to_json(each, results[0]), "artifact": names[each.case.artifact]} for each in results]
+    if options.profile:
+        records = [profile(each.case).added_to(record) for each, record in zip(results, records, strict=True)]
     return records, True
 
 

@@ -20,7 +20,8 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.staging import staged_file
 
 ROOT = "vit-deploy-device"
-AT_HOME = ("cli", "model", "exporters", "quantizers", "checkpoints")  # packages that only a workstation needs
+# Packages that only a workstation needs.
+AT_HOME = ("cli", "model", "exporters", "quantizers", "checkpoints", "reports")
 RUNNER = """\
 # Proves and times the models beside it: python run.py verify, python run.py bench; --help says more.
 

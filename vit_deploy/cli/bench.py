@@ -12,10 +12,12 @@ import typer
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts
 from vit_deploy.cli.options import Artifacts, Force, Json, Quiet, Verbose, parse_counts, parse_percent
 from vit_deploy.cli.output import save_document
+from vit_deploy.cli.profiles import show_profiles
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.cli.output import Output
     from vit_deploy.latency import Latency
+    from vit_deploy.profiling import Profile
     from vit_deploy.regression import Change
 
 
@@ -47,6 +49,9 @@ def bench(
     max_regression: Annotated[
         str, typer.Option(metavar="N%", help="How much slower a median may be, beyond chance.")
     ] = "5%",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time each operator too, in a run of its own, where the engine tells.")
+    ] = False,
     any_host: Annotated[bool, typer.Option("--any-host", help="Compare with a baseline of another machine.")] = False,
     on: On = None,
     remote_python: RemotePython = "python3",
@@ -89,6 +94,7 @@ def bench(
         arguments += [*_repeated("--runtime", runtime), *_repeated("--provider", provider)]
         arguments += ["--threads", threads] if threads else []
         arguments += ["--runs", runs] if runs else []
+        arguments += ["--profile"] if profile else []
         answers = ask_hosts(
             out,
             artifacts,
@@ -112,6 +118,7 @@ def bench(
         ]
         results = run(cases, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
     for result in results:
+        profiles = _profiles(results, progress) if profile else []
         for text in result.notes:
             out.note(f"{result.case}: {text}")
     compared = compare(results)
@@ -121,10 +128,24 @@ def bench(
     base = results[0] if results else None
     records = [to_json(result, base) | {"baseline": by_case.get(id(result))} for result in results]
     ok = not any(change.regressed for change in compared)
+    if profiles:
+        records = [found.added_to(record) for found, record in zip(profiles, records, strict=True)]
     if save is not None:
         save_document(report.document("bench", records, ok=ok), save, force=force)
     shown = sorted(results, key=SORTS[sort]) if sort else results
-    return out.finish(records, ok=ok, columns=COLUMNS, rows=_rows(shown, base))
+    code = out.finish(records, ok=ok, columns=COLUMNS, rows=_rows(shown, base))
+    show_profiles(out, records)
+    return code
+
+
+def _profiles(results: Sequence[Latency], progress: Callable[[str], object]) -> list[Profile]:
+    from vit_deploy.profiling import profile
+
+    profiles = []
+    for result in results:
+        progress(f"profiling {result.case}")
+        profiles.append(profile(result.case))
+    return profiles
 
 
 def _repeated(option: str, values: Sequence[str] | None) -> list[str]:
@@ -159,7 +180,9 @@ def _finish_remote(
         (record["on"], *_row(each, first[record["on"]], is_best=False))
         for record, each in zip(records, measured, strict=True)
     ]
-    return out.finish(records, ok=ok, columns=("machine", *COLUMNS), rows=rows)
+    code = out.finish(records, ok=ok, columns=("machine", *COLUMNS), rows=rows)
+    show_profiles(out, records)
+    return code
 
 
 COLUMNS = (
