@@ -25,6 +25,7 @@ from vit_deploy.energy import EnergyMeter
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError
 from vit_deploy.golden import Golden, write_golden
 from vit_deploy.host import read_host
+from vit_deploy.latency import from_json
 from vit_deploy.preprocess import Preprocess
 
 HEIGHT, WIDTH, CHANNELS, CLASSES = 6, 5, 3, 4
@@ -401,3 +402,21 @@ def test_energy_is_what_the_counters_of_the_packages_grew_by(tmp_path):
     assert EnergyMeter(tmp_path / "nothing").joules() is None
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("secret")
     assert meter.joules() is None
+
+
+def test_where_operators_ran_and_what_copies_took_is_kept_and_told():
+    placement = {"cuda": 290, "cpu": 3}
+    whole = latency(
+        [4_000_000] * 4, placement=placement, transfer_ns=(2_000_000, 1_000_000, 9_000_000), gpu_energy_j=8.0
+    )
+    assert whole.transfer_ms == 2.0
+    assert whole.gpu_energy_mj_per_image == 500.0  # 16 images
+    assert whole.notes[0] == "of 293 operators 290 on cuda, 3 on cpu"
+    record = to_json(whole)
+    assert (record["placement"], record["transfer_ms"], record["gpu_energy_j"]) == (placement, 2.0, 8.0)
+    read = from_json(json.loads(json.dumps(record)))
+    assert (read.placement, read.transfer_ns, read.gpu_energy_j) == (placement, whole.transfer_ns, 8.0)
+    plain = latency([4_000_000] * 4, placement={"cpu": 293})
+    assert plain.notes == () and plain.transfer_ms is None and plain.gpu_energy_mj_per_image is None
+    earlier = {name: value for name, value in to_json(plain).items() if name not in ("placement", "transfer_ns")}
+    assert from_json(earlier).placement == {}

@@ -86,3 +86,13 @@ def test_warming_up_is_bounded_in_calls_and_in_time():
     assert not flat
     assert len(samples) == 2  # 4 and 6 s, and then ten seconds are over
     assert np.all(np.diff(samples) > 0)
+
+
+def test_a_warm_up_takes_the_time_that_a_device_needs_however_alike_its_calls_are():
+    now = [0]
+
+    def call():
+        now[0] += 1_000_000
+
+    samples, flat = warm_up(call, least_s=0.5, clock=lambda: now[0])
+    assert flat and len(samples) == 500

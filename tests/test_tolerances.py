@@ -10,7 +10,7 @@ from vit_deploy.reference import forward
 from vit_deploy.tolerances import DEFAULTS, LIMITS, NOISE_FACTOR, Tolerance, precisions, tolerance_for
 
 LOW = tuple(DEFAULTS)
-BITS = {"fp16": 11, "int8": 8, "int8-static": 8, "int8-full": 8, "int16x8": 8, "int4": 4, "tf32": 11}
+BITS = {"fp16": 11, "int8": 8, "int8-static": 8, "int8-full": 8, "int16x8": 8, "int4": 4, "tf32": 11, "bf16": 8}
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,9 @@ def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lam
             resting_rss_mb=loaded[index]["resting_rss_mb"],
             preprocess_ns=tuple(loaded[index]["preprocess_ns"]),
             energy_j=_sum([answers[index]["energy_j"] for answers in rounds]),
+            gpu_energy_j=_sum([answers[index]["gpu_energy_j"] for answers in rounds]),
+            placement=loaded[index]["placement"],
+            transfer_ns=tuple(loaded[index]["transfer_ns"]),
         )
         for index, case in enumerate(cases)
     ]

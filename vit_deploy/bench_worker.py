@@ -2,7 +2,7 @@
 
     {"artifact", "runtime", "provider", "threads", "batch", "streams"}  ->  {"provider", "load_ms", "first_ms", …}
     {"warmup": calls or null}                                           ->  {"samples_ns", "flat"}
-    {"calls", "seconds"}                             ->  {"samples_ns", "round_ns", "idle", "peak_rss_mb", "energy_j"}
+    {"calls", "seconds"}                             ->  {"samples_ns", "round_ns", "idle", "peak_rss_mb", …}
 
 An error that the user can fix is answered with {"error": {"message", "fix"}} and ends the process; any other ends it
 with a traceback on stderr. Between two requests it sleeps, so that it does not disturb the other cases.
@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact, read_artifact
-from vit_deploy.energy import EnergyMeter
+from vit_deploy.energy import EnergyMeter, GpuEnergyMeter
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.golden import golden_pixels, natural_pixels, read_golden
-from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceSession, RuntimeOptions, Session
 from vit_deploy.targets import open_artifact
 from vit_deploy.timing import measure, warm_up
 
@@ -39,6 +39,8 @@ IDLE_LIMIT_S = 1.0
 IDLE_SHARE = 0.1  # of a core
 PHOTO = (480, 640)  # (height, width) of the file that preprocessing is timed on
 PHOTOS = 5
+TRANSFERS = 20
+GPU_WARMUP_S = 1.0  # in which its clock comes up to speed, and libraries choose their kernels
 
 Answer = Callable[[Mapping[str, Any]], None]
 Opened = tuple[Session, NDArray[Any], dict[str, Any]]
@@ -89,20 +91,38 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
         # A model of its own for each stream: an interpreter takes one call at a time.
         opened = [stack.enter_context(open_case(case)) for _ in range(case.get("streams", 1))]
         calls = [_call(session, images) for session, images, _ in opened]
-        session, _, facts = opened[0]
+        session, images, facts = opened[0]
         first = measure(calls[0], calls=1, seconds=None)
-        usual: dict[str, Any] = {"bytes": None, "resting_rss_mb": None, "preprocess_ns": []}
-        answer(usual | facts | {"provider": session.provider, "first_ms": first[0] / 1e6})
+        usual: dict[str, Any] = {"bytes": None, "resting_rss_mb": None, "preprocess_ns": [], "placement": {}}
+        moved = {"transfer_ns": transfer_samples(session, images)}
+        answer(usual | facts | moved | {"provider": session.provider, "first_ms": first[0] / 1e6})
+        on_gpu = session.provider in GPU_PROVIDERS
         for line in requests:
             request = json.loads(line)
             if "warmup" in request:
-                answer(_warmed_up(calls, request["warmup"]))
+                answer(_warmed_up(calls, request["warmup"], GPU_WARMUP_S if on_gpu else 0.0))
             else:
-                answer(_measured(calls, **request))
+                answer(_measured(calls, **request, on_gpu=on_gpu))
 
 
 def _call(session: Session, images: NDArray[Any]) -> Callable[[], object]:
+    if isinstance(session, DeviceSession):  # what it computes and what it copies are timed apart
+        session.upload(images)
+        return session.compute
     return lambda: session.infer(images)
+
+
+def transfer_samples(session: Session, images: NDArray[Any]) -> list[int]:
+    """Nanoseconds of copying images to a device and the outputs back; none where there is no such device."""
+    if not isinstance(session, DeviceSession):
+        return []
+    device, samples = session, []
+    for _ in range(TRANSFERS):
+        [up] = measure(lambda: device.upload(images), calls=1, seconds=None)
+        device.compute()
+        [down] = measure(device.download, calls=1, seconds=None)
+        samples.append(up + down)
+    return samples
 
 
 @contextlib.contextmanager
@@ -121,7 +141,7 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
     start = time.perf_counter_ns()
     with engine.open(artifact, RuntimeOptions(threads=case["threads"], provider=case["provider"])) as session:
         load_ms = (time.perf_counter_ns() - start) / 1e6
-        yield session, images, facts | {"load_ms": load_ms}
+        yield session, images, facts | {"load_ms": load_ms, "placement": dict(session.placement)}
 
 
 def golden_images(artifact: Artifact) -> NDArray[Any]:
@@ -151,19 +171,22 @@ def preprocess_samples(artifact: Artifact) -> list[int]:
             return []
 
 
-def _warmed_up(calls: Sequence[Callable[[], object]], count: int | None) -> dict[str, Any]:
+def _warmed_up(calls: Sequence[Callable[[], object]], count: int | None, least_s: float) -> dict[str, Any]:
     samples, flat = [], True
     for call in calls:
-        warmed = warm_up(call) if count is None else (measure(call, calls=count, seconds=None), True)
+        warmed = warm_up(call, least_s=least_s) if count is None else (measure(call, calls=count, seconds=None), True)
         samples += warmed[0]
         flat = flat and warmed[1]
     _sleep_until_idle()
     return {"samples_ns": samples, "flat": flat}
 
 
-def _measured(each: Sequence[Callable[[], object]], calls: int | None, seconds: float | None) -> dict[str, Any]:
+def _measured(
+    each: Sequence[Callable[[], object]], calls: int | None, seconds: float | None, on_gpu: bool
+) -> dict[str, Any]:
     for call in each:
         call()  # the caches held another case's weights
+    gpu_meter = GpuEnergyMeter() if on_gpu else None
     meter, start = EnergyMeter(), time.perf_counter_ns()
     if len(each) == 1:
         samples = measure(each[0], calls=calls, seconds=seconds)
@@ -173,12 +196,14 @@ def _measured(each: Sequence[Callable[[], object]], calls: int | None, seconds: 
             parts = pool.map(lambda call, share: measure(call, calls=share, seconds=seconds), each, shares)
             samples = [sample for part in parts for sample in part]
     round_ns, energy_j = time.perf_counter_ns() - start, meter.joules()
+    gpu_energy_j = None if gpu_meter is None else gpu_meter.joules()
     return {
         "samples_ns": samples,
         "round_ns": round_ns,
         "idle": _sleep_until_idle(),
         "peak_rss_mb": peak_rss_mb(),
         "energy_j": energy_j,
+        "gpu_energy_j": gpu_energy_j,
     }
 
 

@@ -62,7 +62,7 @@ ENGINES = (
     Engine("tf2onnx", "cpu", ("tf2onnx",)),
     Engine("onnx", "cpu", ("onnx",)),
     Engine("onnxscript", "cpu", ("onnxscript",)),
-    Engine("openvino", "", ("openvino",)),
+    Engine("openvino", "openvino", ("openvino",)),
     Engine("tensorflow-model-optimization", "compress", ("tensorflow-model-optimization",)),
     Engine("pillow", "cpu", ("pillow",)),
     Engine("torch", "peers", ("torch",)),

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,10 @@ class Latency:
         resting_rss_mb: of its process with the engine imported and no model loaded, in 10^6 bytes; None likewise.
         preprocess_ns: of turning one JPEG of 640x480 pixels into an input, several times; empty where it cannot be.
         energy_j: of the processors during the rounds, in joules; None where the machine does not count it.
+        gpu_energy_j: of the GPU that it ran on, likewise.
+        placement: how many operators each provider got; empty where the engine does not tell.
+        transfer_ns: of copying the images of a call to a device and its outputs back, several times; the samples do
+            not count it. Empty where there is no such device, and for engines that copy within the call.
     """
 
     case: Case
@@ -136,6 +140,9 @@ class Latency:
     resting_rss_mb: float | None = None
     preprocess_ns: tuple[int, ...] = ()
     energy_j: float | None = None
+    gpu_energy_j: float | None = None
+    placement: Mapping[str, int] = field(default_factory=dict)
+    transfer_ns: tuple[int, ...] = ()
 
     @property
     def rounds(self) -> list[tuple[int, ...]]:
@@ -159,6 +166,11 @@ class Latency:
         return float(np.median(self.preprocess_ns)) / 1e6 if self.preprocess_ns else None
 
     @property
+    def transfer_ms(self) -> float | None:
+        """Median of copying the images of a call to a device and its outputs back."""
+        return float(np.median(self.transfer_ns)) / 1e6 if self.transfer_ns else None
+
+    @property
     def growth_mb(self) -> float | None:
         """Memory that the model took, weights and activations, beyond that of the engine."""
         if self.peak_rss_mb is None or self.resting_rss_mb is None:
@@ -168,8 +180,15 @@ class Latency:
     @property
     def energy_mj_per_image(self) -> float | None:
         """Of all processors together, in thousandths of a joule."""
-        images = self.case.batch * len(self.samples_ns)
-        return None if self.energy_j is None else 1e3 * self.energy_j / images
+        return self._mj_per_image(self.energy_j)
+
+    @property
+    def gpu_energy_mj_per_image(self) -> float | None:
+        """Of the GPU, in thousandths of a joule."""
+        return self._mj_per_image(self.gpu_energy_j)
+
+    def _mj_per_image(self, energy_j: float | None) -> float | None:
+        return None if energy_j is None else 1e3 * energy_j / (self.case.batch * len(self.samples_ns))
 
     @property
     def mean_ms(self) -> float:
@@ -222,6 +241,10 @@ class Latency:
                 f"the file is made for batch {made_for}: a batch of {batch} runs as {calls} "
                 f"call{'s' * (calls > 1)} of {made_for}{filled}"
             )
+        if len(self.placement) > 1:
+            total = sum(self.placement.values())
+            where = ", ".join(f"{count} on {name}" for name, count in self.placement.items())
+            notes.append(f"of {total} operators {where}")
         return (*notes, *self.unsteady)
 
     @property
@@ -245,10 +268,11 @@ class Latency:
 
 FIGURES = (
     *("p50_ms", "p90_ms", "p99_ms", "mean_ms", "min_ms", "std_ms", "throughput_per_s", "load_ms", "first_ms"),
-    *("peak_rss_mb", "growth_mb", "preprocess_ms", "energy_mj_per_image"),
+    *("peak_rss_mb", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"),
 )
 FACTS = ("bytes", "warmup_calls", "flat", "idle", "file_batch", "resting_rss_mb", "energy_j")
-RARE = {"std_ms", "growth_mb", "preprocess_ms", "energy_mj_per_image"}  # that many a machine or plan does not give
+# That many a machine or plan does not give.
+RARE = {"std_ms", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"}
 
 
 def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
@@ -278,6 +302,9 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
         "ratio_interval": _ends(ratio_range),
         **{name: getattr(latency, name) for name in FACTS},
         "preprocess_ns": list(latency.preprocess_ns),
+        "transfer_ns": list(latency.transfer_ns),
+        "gpu_energy_j": latency.gpu_energy_j,
+        "placement": dict(latency.placement),
         "notes": list(latency.notes),
         "unsteady": list(latency.unsteady),
         "failures": [f"{name} cannot be told" for name in absent if name not in RARE],
@@ -315,5 +342,9 @@ def from_json(values: Mapping[str, Any]) -> Latency:
         round_calls=round_calls,
         round_ns=tuple(int(each) for each in values["round_ns"]),
         preprocess_ns=tuple(int(each) for each in values["preprocess_ns"]),
+        # Results that were saved by earlier versions lack these.
+        transfer_ns=tuple(int(each) for each in values.get("transfer_ns", ())),
+        gpu_energy_j=values.get("gpu_energy_j"),
+        placement={str(name): int(count) for name, count in values.get("placement", {}).items()},
         **{name: values[name] for name in FACTS},
     )

@@ -54,6 +54,17 @@ def external_locations(path: Path) -> set[str]:
         raise EngineError(error.message, fix=error.fix) from error
 
 
+def refuse_outside_data(path: Path) -> None:
+    """Raise `EngineError` if an ONNX file, or a link beside it, has weights read from outside of its folder."""
+    root = path.parent.resolve()
+    if outside := sorted(
+        name for name in external_locations(path) if not (path.parent / name).resolve().is_relative_to(root)
+    ):
+        raise EngineError(
+            f"{path} keeps weights outside its bundle: {', '.join(outside)}", fix="export the model again"
+        )
+
+
 def _locations(message: Message, kind: str) -> Iterator[str]:
     if kind == "entry":
         if message.text(ENTRY_KEY) == "location":

@@ -17,11 +17,12 @@ from vit_deploy.golden import Golden, read_golden
 from vit_deploy.limits import Limits
 from vit_deploy.metrics import Metrics, measure
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
-from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, margin_noise, tolerance_for, tolerated_rms
+from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, looser, margin_noise, tolerance_for, tolerated_rms
 
 NO_LIMITS = Limits()
 GROUP = 8  # images a call
 TF32_PROVIDERS = ("cuda", "tensorrt")
+BF16_PROVIDERS = ("cpu-bf16",)
 CENTRED = ("centred_cosine", "centred_snr_db")
 
 
@@ -166,6 +167,8 @@ def verify(
         held = precision or artifact.precision
         if held == "fp32" and limits.allow_tf32 and session.provider in TF32_PROVIDERS:
             held = "tf32"
+        if session.provider in BF16_PROVIDERS:
+            held = looser(held, "bf16")
         tolerance = limits.apply(tolerance_for(held, golden.noise_floor), held)
         outputs = answers(session, golden.images)
         parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)

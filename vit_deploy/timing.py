@@ -43,17 +43,23 @@ def measure(call: Call, *, calls: int | None, seconds: float | None, clock: Cloc
     return samples
 
 
-def warm_up(call: Call, *, clock: Clock = time.perf_counter_ns) -> tuple[list[int], bool]:
+def warm_up(call: Call, *, least_s: float = 0.0, clock: Clock = time.perf_counter_ns) -> tuple[list[int], bool]:
     """Call until the last `WINDOW` calls show no trend, within bounds of calls and time.
+
+    Args:
+        call: what is going to be timed.
+        least_s: seconds that it takes at any rate, however alike the calls are.
+        clock: in nanoseconds.
 
     Returns:
         Nanoseconds of each call, and whether they became flat.
     """
     samples: list[int] = []
     begun = clock()
-    while len(samples) < WARMUP_CALLS and clock() - begun < WARMUP_SECONDS * 1e9:
+    least_ns = least_s * 1e9
+    while (elapsed := clock() - begun) < least_ns or (len(samples) < WARMUP_CALLS and elapsed < WARMUP_SECONDS * 1e9):
         samples += measure(call, calls=1, seconds=None, clock=clock)
-        if is_flat(samples):
+        if clock() - begun >= least_ns and is_flat(samples):
             return samples, True
     return samples, False
 

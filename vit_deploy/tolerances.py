@@ -80,6 +80,8 @@ DEFAULTS: Mapping[str, Tolerance] = {
     "fp16": Tolerance(snr_db=40, centred_cosine=0.999, token_cosine=0.999, flips=0.0),
     # fp32 numbers multiplied with 11 bits by a GPU, summed with 24.
     "tf32": Tolerance(snr_db=45, centred_cosine=0.9995, token_cosine=0.9995, flips=0.0),
+    # fp32 numbers rounded to 8 bits of mantissa, weights and activations, summed with 24.
+    "bf16": Tolerance(snr_db=25, centred_cosine=0.98, token_cosine=0.99, flips=0.0),
     # 8-bit weights, activations scaled to 8 bits as they come.
     "int8": Tolerance(snr_db=20, centred_cosine=0.95, token_cosine=0.98, flips=0.01),
     # Activations of the matrix products clipped to calibrated ranges.
@@ -91,7 +93,7 @@ DEFAULTS: Mapping[str, Tolerance] = {
     # 15 levels a weight.
     "int4": Tolerance(snr_db=5, centred_cosine=0.6, token_cosine=0.7, flips=0.05),
 }
-"""Of every precision but fp32; `tf32` is fp32 where a GPU was allowed to round."""
+"""Of every precision but fp32; `tf32` is fp32 where a GPU was allowed to round, `bf16` where an engine was asked to."""
 
 
 def precisions() -> tuple[str, ...]:

@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
+from vit_deploy.runtimes import RUNTIMES
+
 CONTRACT = {
     *("artifact", "runtime", "provider", "batch", "threads", "samples_ns", "p50_ms", "p90_ms", "p99_ms", "mean_ms"),
     *("throughput_per_s", "load_ms", "first_ms", "peak_rss_mb"),
@@ -16,11 +18,11 @@ def test_every_artifact_is_timed_in_every_runtime_that_runs_it(run, bundles, ker
     result = run("bench", bundles["onnx"], bundles["tflite"], keras_file, *options)
     assert result.code == 0, result.err
     found = result.document["results"]
-    assert [each["artifact"] for each in found] == [str(bundles["onnx"]), str(bundles["tflite"]), str(keras_file)]
-    assert [(each["runtime"], each["provider"]) for each in found] == [
-        ("onnxruntime", "cpu"),
-        ("litert", "xnnpack"),
-        ("keras", "cpu"),
+    assert [(each["artifact"], each["runtime"], each["provider"]) for each in found] == [
+        (str(bundles["onnx"]), "onnxruntime", "cpu"),
+        *([] if RUNTIMES["openvino"].missing() else [(str(bundles["onnx"]), "openvino", "cpu")]),
+        (str(bundles["tflite"]), "litert", "xnnpack"),
+        (str(keras_file), "keras", "cpu"),
     ]
     for each in found:
         assert set(each) >= CONTRACT
@@ -52,7 +54,19 @@ def test_a_changed_bundle_is_not_timed(run, bundles, tmp_path):
 
 
 def test_batches_and_threads_are_swept(run, bundles):
-    result = run("bench", bundles["onnx"], "--batch", "2,1", "--threads", "1,2", "--runs", "3", "--json")
+    result = run(
+        "bench",
+        bundles["onnx"],
+        "--runtime",
+        "onnxruntime",
+        "--batch",
+        "2,1",
+        "--threads",
+        "1,2",
+        "--runs",
+        "3",
+        "--json",
+    )
     found = [(each["batch"], each["threads"]) for each in result.document["results"]]
     assert found == [(2, 1), (2, 2), (1, 1), (1, 2)]
 

@@ -12,8 +12,17 @@ from vit_deploy.parity import NOISE_FACTOR
 from vit_deploy.reference import forward
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 
-PAIRS = [(format, runtime) for format, runtimes in RUNTIMES_OF_FORMAT.items() for runtime in runtimes]
 BATCHES = {"onnx": (None, 3), "savedmodel": (None, 3), "tflite": (1, 3), "keras": (None,)}
+
+
+def of(format, runtime, *others):
+    """A parameter that is skipped where the runtime is not installed."""
+    missing = RUNTIMES[runtime].missing()
+    return pytest.param(format, runtime, *others, marks=pytest.mark.skipif(bool(missing), reason=f"needs {missing}"))
+
+
+PAIRS = [of(format, runtime) for format, runtimes in RUNTIMES_OF_FORMAT.items() for runtime in runtimes]
+CASES = [of(*pair.values, batch) for pair in PAIRS for batch in BATCHES[pair.values[0]]]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +65,7 @@ def exported(checkpoint, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize(
-    ("format", "runtime", "batch"), [(format, runtime, batch) for format, runtime in PAIRS for batch in BATCHES[format]]
-)
+@pytest.mark.parametrize(("format", "runtime", "batch"), CASES)
 def test_any_number_of_images_gives_the_references_output(checkpoint, exported, seven_images, format, runtime, batch):
     truth = forward(checkpoint, seven_images)
     tolerance = NOISE_FACTOR * np.abs(forward(checkpoint, seven_images, np.float32) - truth).max()

@@ -7,41 +7,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from linear_onnx import expected, write_model
 from onnx import TensorProto, helper, numpy_helper
 
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import external_locations
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.ort import OnnxRuntime
-
-
-def write_model(artifact, weight, *, dtype=TensorProto.FLOAT, output="logits", location=None, before=()):
-    kernel = numpy_helper.from_array(weight, "kernel")
-    if location:
-        (artifact.directory / location).write_bytes(kernel.raw_data)
-        kernel.ClearField("raw_data")
-        kernel.data_location = TensorProto.EXTERNAL
-        kernel.external_data.add(key="location", value=location)
-    shape = ["batch" if side is None else side for side in artifact.input.shape]
-    nodes = [
-        *before,
-        helper.make_node("Flatten", ["nhwc" if before else "images"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "kernel"], [output]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "linear",
-        [helper.make_tensor_value_info("images", dtype, shape)],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [shape[0], weight.shape[1]])],
-        [kernel],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    artifact.model_path.write_bytes(model.SerializeToString())
-    return artifact
-
-
-def expected(images, weight):
-    return images.reshape(len(images), -1).astype(np.float64) @ weight
 
 
 @pytest.mark.parametrize("batch", [None, 1, 3])

@@ -46,9 +46,11 @@ def test_cuda_rounds_to_tf32_only_where_it_is_allowed(opened, allow, given):
 
 def test_tensorrt_is_told_by_the_environment(opened, monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
-    assert opened(RuntimeOptions(provider="tensorrt", allow_tf32=True)) == [("TensorrtExecutionProvider", {})]
+    given = opened(RuntimeOptions(provider="tensorrt", allow_tf32=True))
+    assert given == [("TensorrtExecutionProvider", {}), ("CUDAExecutionProvider", {})]
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "1"
-    opened(RuntimeOptions(provider="tensorrt", allow_tf32=False))
+    _, cuda = opened(RuntimeOptions(provider="tensorrt", allow_tf32=False))
+    assert cuda == ("CUDAExecutionProvider", {"use_tf32": "0"})
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
 
 

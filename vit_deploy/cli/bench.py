@@ -68,7 +68,7 @@ def bench(
     from vit_deploy.bench import bench as run
     from vit_deploy.cli.output import Output
     from vit_deploy.regression import changes, read_results
-    from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+    from vit_deploy.runtimes import RUNTIMES, installed_takers
     from vit_deploy.staging import check_targets
     from vit_deploy.targets import open_artifact
 
@@ -112,13 +112,14 @@ def bench(
         cases = [
             Case(path, name, executor, images, count, streams)
             for path in artifacts
-            for name, executor, images, count in itertools.product(
-                runtime or RUNTIMES_OF_FORMAT[open_artifact(path).format], executors, batches, counts
+            for executor in executors
+            for name, images, count in itertools.product(
+                runtime or installed_takers(open_artifact(path).format, executor), batches, counts
             )
         ]
         results = run(cases, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
-    for result in results:
         profiles = _profiles(results, progress) if profile else []
+    for result in results:
         for text in result.notes:
             out.note(f"{result.case}: {text}")
     compared = compare(results)
@@ -127,9 +128,9 @@ def bench(
     by_case = {id(change.latency): change.to_dict() for change in compared}
     base = results[0] if results else None
     records = [to_json(result, base) | {"baseline": by_case.get(id(result))} for result in results]
-    ok = not any(change.regressed for change in compared)
     if profiles:
         records = [found.added_to(record) for found, record in zip(profiles, records, strict=True)]
+    ok = not any(change.regressed for change in compared)
     if save is not None:
         save_document(report.document("bench", records, ok=ok), save, force=force)
     shown = sorted(results, key=SORTS[sort]) if sort else results

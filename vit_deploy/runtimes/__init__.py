@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ RUNTIMES = Registry(
         "keras": Plugin("vit_deploy.runtimes.keras:KerasRuntime", extra="cpu", needs=("keras", "h5py")),
         "savedmodel": Plugin("vit_deploy.runtimes.savedmodel:SavedModelRuntime", extra="cpu", needs=("tensorflow",)),
         "onnxruntime": Plugin("vit_deploy.runtimes.ort:OnnxRuntime", extra="onnx", needs=("onnxruntime",)),
+        "openvino": Plugin("vit_deploy.runtimes.openvino:OpenVINO", extra="openvino", needs=("openvino",)),
         "litert": Plugin("vit_deploy.runtimes.litert:LiteRT", extra="litert", needs=("ai_edge_litert",)),
     },
 )
@@ -26,9 +28,41 @@ RUNTIMES = Registry(
 RUNTIMES_OF_FORMAT: dict[str, tuple[str, ...]] = {
     "keras": ("keras",),
     "savedmodel": ("savedmodel",),
-    "onnx": ("onnxruntime",),
+    "onnx": ("onnxruntime", "openvino"),
     "tflite": ("litert",),
 }
+
+# What they can be asked to execute it with; LiteRT takes the path of a delegate's library as well.
+PROVIDERS_OF_RUNTIME: dict[str, tuple[str, ...]] = {
+    "keras": ("cpu", "cuda"),
+    "savedmodel": ("cpu", "cuda"),
+    "onnxruntime": ("cpu", "cuda", "tensorrt"),
+    "openvino": ("cpu", "cpu-bf16"),
+    "litert": ("cpu", "xnnpack"),
+}
+GPU_PROVIDERS = ("cuda", "tensorrt")
+
+
+def is_library(provider: str) -> bool:
+    """Whether a provider is the path of a shared library."""
+    return "/" in provider or "\\" in provider or provider.endswith((".so", ".dll", ".dylib"))
+
+
+def installed_takers(format: str, provider: str | None = None) -> tuple[str, ...]:
+    """The installed runtimes that take a format and can be asked for a provider; the format's first if there is none.
+
+    Args:
+        format: of the artifact.
+        provider: None for any.
+    """
+    takers = RUNTIMES_OF_FORMAT[format]
+    return tuple(name for name in takers if not RUNTIMES[name].missing() and _offers(name, provider)) or takers[:1]
+
+
+def _offers(runtime: str, provider: str | None) -> bool:
+    if provider is not None and is_library(provider):
+        return runtime == "litert"
+    return provider is None or provider in PROVIDERS_OF_RUNTIME[runtime]
 
 
 @dataclass(frozen=True)
@@ -51,15 +85,31 @@ class Session(Protocol):
 
     Attributes:
         provider: what really executes the graph: "cpu", "cuda", "xnnpack", …
+        placement: how many operators each provider got; empty where the engine does not tell.
     """
 
     provider: str
+    placement: Mapping[str, int]
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)` of any batch size.
 
         Images are normalised float32, or uint8 pixels where preprocessing is inside the model.
         """
+
+
+@runtime_checkable
+class DeviceSession(Protocol):
+    """A loaded model on a device with memory of its own: what `infer` does there, step by step."""
+
+    def upload(self, images: NDArray[Any]) -> None:
+        """Copy images to the device, in place of those before; returns when they are there."""
+
+    def compute(self) -> None:
+        """Run the model on what was uploaded last; returns when the device has finished."""
+
+    def download(self) -> NDArray[np.float32]:
+        """Copy the outputs of the last `compute` to the host."""
 
 
 class Runtime(Protocol):

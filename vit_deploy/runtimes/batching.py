@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,22 @@ def in_batches(infer: Callable[[Array], Array], images: Array, batch: int | None
 
     With None, or with exactly one group, `images` goes through as it is.
     """
+    parts = groups(images, batch)
+    if len(parts) == 1 and len(parts[0]) == len(images):
+        return infer(parts[0])
+    return joined([infer(part).copy() for part in parts], len(images))
+
+
+def groups(images: Array, batch: int | None) -> list[Array]:
+    """`images` in groups of exactly `batch`, the last one filled up; in one group of them all with None."""
     if batch is None or len(images) == batch:
-        return infer(images)
-    outputs = []
-    for start in range(0, len(images), batch):
-        group = images[start : start + batch]
-        filled = np.concatenate([group, np.repeat(group[-1:], batch - len(group), axis=0)])
-        outputs.append(infer(filled)[: len(group)].copy())
-    return np.concatenate(outputs)
+        return [images]
+    parts = [images[start : start + batch] for start in range(0, len(images), batch)]
+    if missing := batch - len(parts[-1]):
+        parts[-1] = np.concatenate([parts[-1], np.repeat(parts[-1][-1:], missing, axis=0)])
+    return parts
+
+
+def joined(outputs: Sequence[Array], count: int) -> Array:
+    """The outputs of all groups together, without those of the filling."""
+    return outputs[0][:count] if len(outputs) == 1 else np.concatenate(outputs)[:count]

@@ -54,6 +54,7 @@ class KerasSession:
 
     def __init__(self, model: Any, artifact: Artifact, provider: str) -> None:
         self.provider = provider
+        self.placement: dict[str, int] = {}
         self._model = model
         self._artifact = artifact
 

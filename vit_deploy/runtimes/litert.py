@@ -3,43 +3,61 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import ctypes
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes import RuntimeOptions, is_library
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.values import as_stored, checked_images, dequantized, missing_output, refuse_other_input
 
 SIGNATURE = "serving_default"
 DELEGATE = "DELEGATE"
+XNNPACK = "xnnpack"
+DELEGATE_EXPORTS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
 
 
 class LiteRT:
-    """LiteRT's interpreter with its default delegate, XNNPACK."""
+    """LiteRT's interpreter.
+
+    Its providers are `xnnpack`, which is what it takes by itself, `cpu` for its own kernels without any delegate, and
+    the path of a shared library that holds an external delegate; what that one leaves goes to XNNPACK.
+    """
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[LiteRTSession]:
         """Load an artifact.
 
         Raises:
-            EngineError: a file that LiteRT refuses, or a provider that it is not run with.
+            EngineError: a file that LiteRT refuses, or a provider that is not there or takes nothing of the graph.
         """
-        with explained(f"load {artifact.model_path}"), quiet_stderr():
-            engine = Interpreter(model_path=str(artifact.model_path), num_threads=options.threads)
-            engine.allocate_tensors()
-            session = LiteRTSession(engine, artifact)
-        if options.provider not in (None, session.provider):
+        asked = options.provider
+        delegates = [_delegate(asked)] if asked is not None and is_library(asked) else []
+        if asked not in (None, "cpu", XNNPACK) and not delegates:
             raise EngineError(
-                f"{artifact.model_path} runs on {session.provider}, not on {options.provider!r}",
-                fix=f"leave the provider out, or ask for {session.provider}",
+                f"LiteRT has no provider {asked!r}", fix=f"choose {XNNPACK}, cpu, or the path of a delegate's library"
             )
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if asked == "cpu" else OpResolverType.AUTO
+        with explained(f"load {artifact.model_path}"), quiet_stderr():
+            engine = Interpreter(
+                model_path=str(artifact.model_path),
+                num_threads=options.threads,
+                experimental_delegates=delegates,
+                experimental_op_resolver_type=kernels,
+            )
+            taken = {each["index"] for each in engine._get_ops_details() if each["op_name"] == DELEGATE}
+            engine.allocate_tensors()
+        placement = _placement(engine, taken, Path(asked).name if delegates and asked else "")
+        session = LiteRTSession(engine, artifact, _provider(artifact, asked, placement), placement)
         try:
             yield session
         finally:
@@ -49,14 +67,15 @@ class LiteRT:
 class LiteRTSession:
     """One loaded TFLite file."""
 
-    def __init__(self, engine: Interpreter, artifact: Artifact) -> None:
+    def __init__(self, engine: Interpreter, artifact: Artifact, provider: str, placement: Mapping[str, int]) -> None:
         signature = engine.get_signature_list().get(SIGNATURE, {"inputs": [], "outputs": []})
         (given, *_), outputs = engine.get_input_details(), engine.get_output_details()
         name = signature["inputs"][0] if signature["inputs"] else given["name"]
         refuse_other_input(artifact, name, [int(side) for side in given["shape_signature"]])
         if signature["outputs"] != [artifact.config.output_name] or len(outputs) != 1:
             raise missing_output(artifact, signature["outputs"])
-        self.provider = "xnnpack" if _is_delegated(engine) else "cpu"
+        self.provider = provider
+        self.placement = placement
         self._engine = engine
         self._artifact = artifact
         self._input, self._output = given["index"], outputs[0]["index"]
@@ -82,19 +101,63 @@ class LiteRTSession:
         self._engine = None
 
 
-def _is_delegated(engine: Interpreter) -> bool:
-    """Whether one delegate computes everything.
+def _delegate(path: str) -> Any:
+    if not Path(path).is_file():
+        raise EngineError(f"there is no delegate {path}", fix="give the path of its shared library")
+    try:
+        # Looked at first: one that was loaded in part only complains once more when it is freed.
+        library = ctypes.CDLL(str(Path(path).resolve()))
+        if absent := [name for name in DELEGATE_EXPORTS if not hasattr(library, name)]:
+            raise ValueError(f"it does not export {', '.join(absent)}")
+        return load_delegate(str(Path(path).resolve()))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{path} cannot be loaded as a delegate: {str(error).strip().splitlines()[-1]}",
+            fix="give a library that is a TFLite delegate, made for this machine",
+        ) from error
 
-    The listing keeps the operators that a delegate took over, so what counts is that a single delegate reads
-    nothing that another operator computes, and that all outputs are its own.
+
+def _provider(artifact: Artifact, asked: str | None, placement: Mapping[str, int]) -> str:
+    """What to call that which executes the graph; unasked, a delegate counts only if it executes all of it."""
+    if asked is None:
+        return next(iter(placement)) if len(placement) == 1 else "cpu"
+    wanted = Path(asked).name
+    if not placement.get(wanted):
+        where = ", ".join(f"{count} on {name}" for name, count in placement.items())
+        raise EngineError(
+            f"{wanted} takes none of the {sum(placement.values())} operators of {artifact.model_path}: {where}",
+            fix="leave the provider out, or export the model in a precision that it takes",
+        )
+    return wanted
+
+
+def _placement(engine: Interpreter, taken: Collection[int], delegate: str) -> dict[str, int]:
+    """How many operators run where.
+
+    The listing keeps the operators that a delegate took over: those on the way from its inputs to its outputs.
+
+    Args:
+        engine: with its tensors allocated.
+        taken: indices of the entries that stand for what the external delegate took.
+        delegate: name of that one.
     """
-    operators = engine._get_ops_details()  # there is no public way to ask
-    delegates = [each for each in operators if each["op_name"] == DELEGATE]
-    if len(delegates) != 1:
-        return False
-    computed = {int(index) for each in operators if each["op_name"] != DELEGATE for index in each["outputs"]}
-    outputs = {each["index"] for each in engine.get_output_details()}
-    return not computed & {int(index) for index in delegates[0]["inputs"]} and outputs <= set(delegates[0]["outputs"])
+    entries = engine._get_ops_details()  # there is no public way to ask
+    makers = {int(index): each for each in entries if each["op_name"] != DELEGATE for index in each["outputs"]}
+    counts = Counter[str]()
+    found: set[int] = set()
+    for entry in (each for each in entries if each["op_name"] == DELEGATE):
+        outside = {int(index) for index in entry["inputs"]}
+        waiting = [int(index) for index in entry["outputs"]]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in outside or tensor not in makers or makers[tensor]["index"] in found:
+                continue
+            found.add(makers[tensor]["index"])
+            counts[delegate if entry["index"] in taken else XNNPACK] += 1
+            waiting += [int(index) for index in makers[tensor]["inputs"]]
+    if left := sum(each["op_name"] != DELEGATE for each in entries) - len(found):
+        counts["cpu"] = left
+    return dict(counts)
 
 
 @contextlib.contextmanager

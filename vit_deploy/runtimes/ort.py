@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.errors import EngineError
-from vit_deploy.onnx_file import external_locations
+from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.batching import in_batches
+from vit_deploy.runtimes.batching import groups, in_batches, joined
+from vit_deploy.runtimes.ort_placement import told
 from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
 
 PROVIDERS = {
@@ -27,6 +27,11 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+NAMES = {full: name for name, full in PROVIDERS.items()}
+HELPERS = {"tensorrt": ("cuda",)}  # that take what the provider leaves, before the CPU does
+MEMORY = {"cuda": "cuda", "tensorrt": "cuda"}  # where inputs and outputs lie, unless on the host
+DEVICE_ID = 0
+RECORDS = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
 FATAL = 4  # the log level above which ONNX Runtime writes nothing; what it raises says it as well
 
 # They have no base class of their own.
@@ -61,21 +66,27 @@ class OnnxRuntime:
         if not options.allow_tf32:
             _forbid_tf32(provider)
         wanted = _provider(provider)
-        _refuse_outside_data(artifact.model_path)
-        chosen = (wanted, _provider_options(options, provider))
+        refuse_outside_data(artifact.model_path)
+        chosen = [
+            (PROVIDERS[name], _provider_options(options, name)) for name in (provider, *HELPERS.get(provider, ()))
+        ]
         settings = ort.SessionOptions()
         settings.log_severity_level = FATAL
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        with _explained(f"load {artifact.model_path}"), quiet_stderr() as noise:
-            engine = ort.InferenceSession(str(artifact.model_path), settings, providers=[chosen])
-        if wanted not in (used := engine.get_providers()):
-            said = f"\n{noise.tail()}" if noise.text else ""
-            raise EngineError(
-                f"ONNX Runtime fell back from {wanted} to {', '.join(used)} for {artifact.model_path}{said}",
-                fix="check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu",
-            )
-        session = OnnxSession(engine, artifact, provider)
+        with told(settings, records=RECORDS) as placement_of:
+            with _explained(f"load {artifact.model_path}"), quiet_stderr() as noise:
+                engine = ort.InferenceSession(str(artifact.model_path), settings, providers=chosen)
+            if wanted not in (used := engine.get_providers()):
+                said = f"\n{noise.tail()}" if noise.text else ""
+                raise EngineError(
+                    f"ONNX Runtime fell back from {wanted} to {', '.join(used)} for {artifact.model_path}{said}",
+                    fix="check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu",
+                )
+            session = (OnnxDeviceSession if provider in MEMORY else OnnxSession)(engine, artifact, provider)
+            counts = placement_of(engine, lambda: session.infer(_nothing(artifact)))
+        session.placement = {NAMES.get(name, name): count for name, count in counts.items()}
+        _refuse_empty(session, artifact)
         try:
             yield session
         finally:
@@ -92,6 +103,7 @@ class OnnxSession:
         if artifact.config.output_name not in names:
             raise missing_output(artifact, names)
         self.provider = provider
+        self.placement: Mapping[str, int] = {}
         self._engine = engine
         self._artifact = artifact
 
@@ -110,6 +122,51 @@ class OnnxSession:
         self._engine = None
 
 
+class OnnxDeviceSession(OnnxSession):
+    """One loaded ONNX file whose inputs and outputs stay on a device until they are asked for."""
+
+    _bindings: Sequence[Any] = ()
+    _count = 0
+
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
+        self.upload(images)
+        self.compute()
+        return self.download()
+
+    def upload(self, images: NDArray[Any]) -> None:
+        """Copy images to the device; see `runtimes.DeviceSession`."""
+        spec, memory = self._artifact.input, MEMORY[self.provider]
+        parts = groups(checked_images(images, self._artifact), spec.batch)
+        with _explained(f"copy images for {self._artifact.model_path}"):
+            self._bindings, self._count = [self._engine.io_binding() for _ in parts], len(images)
+            for binding, part in zip(self._bindings, parts, strict=True):
+                binding.bind_ortvalue_input(
+                    spec.name, ort.OrtValue.ortvalue_from_numpy(as_stored(part, spec), memory, DEVICE_ID)
+                )
+                binding.bind_output(self._artifact.config.output_name, memory, DEVICE_ID)
+                binding.synchronize_inputs()
+
+    def compute(self) -> None:
+        """Run the model on what was uploaded last, to the end."""
+        with _explained(f"run {self._artifact.model_path}"):
+            for binding in self._bindings:
+                self._engine.run_with_iobinding(binding)
+            for binding in self._bindings:
+                binding.synchronize_outputs()
+
+    def download(self) -> NDArray[np.float32]:
+        """Copy the outputs of the last `compute` to the host."""
+        with _explained(f"copy the outputs of {self._artifact.model_path}"):
+            outputs = [binding.copy_outputs_to_cpu()[0] for binding in self._bindings]
+        return np.asarray(joined(outputs, self._count), np.float32)
+
+    def close(self) -> None:
+        """Free the engine, its weights, and what lies on the device."""
+        self._bindings = ()
+        super().close()
+
+
 def _provider(name: str) -> str:
     if name not in PROVIDERS:
         raise EngineError(f"ONNX Runtime has no provider {name!r}", fix=f"choose one of {', '.join(PROVIDERS)}")
@@ -125,6 +182,20 @@ def _provider(name: str) -> str:
     return PROVIDERS[name]
 
 
+def _refuse_empty(session: OnnxSession, artifact: Artifact) -> None:
+    if session.placement and not session.placement.get(session.provider):
+        where = ", ".join(f"{count} on {name}" for name, count in session.placement.items())
+        raise EngineError(
+            f"{PROVIDERS[session.provider]} takes no operator of {artifact.model_path}; they run {where}",
+            fix=f"run with --provider {next(iter(session.placement))}",
+        )
+
+
+def _nothing(artifact: Artifact) -> NDArray[Any]:
+    dtype = np.uint8 if artifact.input.preprocessing_inside else np.float32
+    return np.zeros((artifact.input.batch or 1, *artifact.config.image_size, artifact.config.channels), dtype)
+
+
 def _provider_options(options: RuntimeOptions, provider: str) -> dict[str, str]:
     return {"use_tf32": "0"} if provider == "cuda" and not options.allow_tf32 else {}
 
@@ -133,16 +204,6 @@ def _forbid_tf32(provider: str) -> None:
     # TensorRT has no option for it; NVIDIA's libraries read this when they are loaded.
     if provider == "tensorrt":
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
-
-
-def _refuse_outside_data(path: Path) -> None:
-    root = path.parent.resolve()
-    if outside := sorted(
-        name for name in external_locations(path) if not (path.parent / name).resolve().is_relative_to(root)
-    ):
-        raise EngineError(
-            f"{path} keeps weights outside its bundle: {', '.join(outside)}", fix="export the model again"
-        )
 
 
 @contextlib.contextmanager

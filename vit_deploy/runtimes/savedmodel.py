@@ -70,6 +70,7 @@ class SavedModelSession:
         if artifact.config.output_name not in signature.structured_outputs:
             raise missing_output(artifact, list(signature.structured_outputs))
         self.provider = provider
+        self.placement: dict[str, int] = {}
         self._engine = engine  # a signature alone does not keep its variables
         self._signature = signature
         self._artifact = artifact

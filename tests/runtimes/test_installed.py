@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from vit_deploy.plugins import Plugin
+from vit_deploy.runtimes import PROVIDERS_OF_RUNTIME, RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
+
+MISSING = Plugin("x:Y", extra="openvino", needs=("no_such_engine",))
+
+
+def test_of_the_engines_for_a_format_those_that_are_not_installed_are_passed_over(monkeypatch):
+    monkeypatch.setitem(RUNTIMES._plugins, "openvino", MISSING)
+    assert installed_takers("onnx") == ("onnxruntime",)
+
+
+def test_where_none_is_installed_the_usual_one_is_named(monkeypatch):
+    for name in RUNTIMES_OF_FORMAT["onnx"]:
+        monkeypatch.setitem(RUNTIMES._plugins, name, MISSING)
+    assert installed_takers("onnx") == ("onnxruntime",)
+
+
+@pytest.mark.parametrize("format", RUNTIMES_OF_FORMAT)
+def test_the_order_is_that_of_the_table(format):
+    takers = RUNTIMES_OF_FORMAT[format]
+    assert installed_takers(format) == tuple(name for name in takers if not RUNTIMES[name].missing())
+
+
+def test_an_engine_that_has_not_the_provider_is_passed_over_unless_it_is_asked_for(monkeypatch):
+    here = Plugin("x:Y", extra="openvino", needs=("numpy",))
+    monkeypatch.setitem(RUNTIMES._plugins, "openvino", here)
+    assert installed_takers("onnx") == installed_takers("onnx", "cpu") == ("onnxruntime", "openvino")
+    assert installed_takers("onnx", "cuda") == ("onnxruntime",)
+    assert installed_takers("onnx", "cpu-bf16") == ("openvino",)
+    assert installed_takers("onnx", "npu") == ("onnxruntime",)  # which then says what it has
+    assert installed_takers("tflite", "/lib/libedge.so") == installed_takers("tflite", "libedge.so") == ("litert",)
+    assert installed_takers("onnx", "/lib/libedge.so") == ("onnxruntime",)
+
+
+def test_the_providers_in_the_table_are_those_that_the_engines_take():
+    from vit_deploy.runtimes import ort, tensorflow_options
+
+    assert PROVIDERS_OF_RUNTIME.keys() == RUNTIMES.keys()
+    assert PROVIDERS_OF_RUNTIME["onnxruntime"] == tuple(ort.PROVIDERS)
+    assert PROVIDERS_OF_RUNTIME["savedmodel"] == tuple(tensorflow_options.DEVICES)
+
+
+def test_the_providers_in_the_table_are_those_that_openvino_takes():
+    openvino = pytest.importorskip("vit_deploy.runtimes.openvino")
+    assert PROVIDERS_OF_RUNTIME["openvino"] == tuple(openvino.PRECISIONS)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from vit_deploy.energy import GpuEnergyMeter
+
+
+class NVMLError(Exception):
+    """What NVIDIA's library raises."""
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    """nvidia-ml-py with two GPUs that count."""
+    state = SimpleNamespace(counters=[5_000, 70_000], opened=0)
+
+    def count(index):
+        if state.counters[index] is None:
+            raise NVMLError("not supported")
+        return state.counters[index]
+
+    def begin():
+        state.opened += 1
+
+    def end():
+        state.opened -= 1
+
+    module = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=begin,
+        nvmlShutdown=end,
+        nvmlDeviceGetCount=lambda: len(state.counters),
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetTotalEnergyConsumption=count,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    state.module = module
+    return state
+
+
+def test_energy_is_what_the_counters_of_all_gpus_grew_by(nvml):
+    meter = GpuEnergyMeter()
+    nvml.counters = [5_250, 71_000]  # thousandths of a joule
+    assert meter.joules() == 1.25
+    assert nvml.opened == 0
+
+
+def test_gpus_that_do_not_count_give_none(nvml):
+    meter = GpuEnergyMeter()
+    nvml.counters = [5_250, None]
+    assert meter.joules() is None
+    assert GpuEnergyMeter().joules() is None
+    nvml.counters = []
+    assert GpuEnergyMeter().joules() is None
+    assert nvml.opened == 0
+
+
+def test_without_a_driver_or_the_package_there_is_none(nvml, monkeypatch):
+    def fail():
+        raise NVMLError("driver not loaded")
+
+    nvml.module.nvmlInit = fail
+    assert GpuEnergyMeter().joules() is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert GpuEnergyMeter().joules() is None

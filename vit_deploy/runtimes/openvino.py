@@ -1,0 +1,143 @@
+"""How does OpenVINO run an ONNX bundle?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.errors import EngineError
+from vit_deploy.onnx_file import refuse_outside_data
+from vit_deploy.quiet import quiet_stderr
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.batching import in_batches
+from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
+
+DEVICE = "CPU"
+BF16 = "cpu-bf16"
+# Said in any case: left alone, OpenVINO computes in bfloat16 wherever the processor can.
+PRECISIONS = {"cpu": "f32", BF16: "bf16"}
+UNINFORMATIVE = ("Exception from ", "Check ")  # lines of its messages that name its own sources
+
+
+class OpenVINO:
+    """OpenVINO on the CPU, in float32 unless the provider `cpu-bf16` is asked for."""
+
+    @contextlib.contextmanager
+    def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[OpenVINOSession]:
+        """Load an artifact.
+
+        Raises:
+            EngineError: a file that OpenVINO refuses or whose weights lie outside the bundle, or a provider that is
+                not there.
+        """
+        provider = options.provider or "cpu"
+        core = openvino.Core()
+        _refuse_provider(core, provider)
+        refuse_outside_data(artifact.model_path)
+        with _explained(f"load {artifact.model_path}"), quiet_stderr():
+            engine = core.compile_model(str(artifact.model_path), DEVICE, _settings(options, provider))
+        session = OpenVINOSession(engine, artifact, provider)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+class OpenVINOSession:
+    """One compiled model, which takes one call at a time."""
+
+    def __init__(self, engine: Any, artifact: Artifact, provider: str) -> None:
+        given = engine.inputs[0]
+        shape = [None if side.is_dynamic else side.get_length() for side in given.partial_shape]
+        name = (
+            artifact.input.name if artifact.input.name in given.names else given.any_name
+        )  # a tensor may have several
+        refuse_other_input(artifact, name, shape)
+        names = [name for output in engine.outputs for name in output.names]
+        if artifact.config.output_name not in names:
+            raise missing_output(artifact, names)
+        self.provider = provider
+        self.placement = _placement(engine)
+        if not self.placement.get(provider):
+            where = ", ".join(f"{count} operators as {name}" for name, count in self.placement.items())
+            raise EngineError(
+                f"OpenVINO {openvino.__version__} runs nothing of {artifact.model_path} as {provider}; it runs {where}",
+                fix=f"run it with --provider {next(iter(self.placement), 'cpu')}",
+            )
+        self._output = engine.output(artifact.config.output_name)
+        self._request = engine.create_infer_request()
+        self._artifact = artifact
+
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
+        return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        spec = self._artifact.input
+        with _explained(f"run {self._artifact.model_path}"):
+            # Its results are views of memory that the next call writes to.
+            results = self._request.infer({spec.name: as_stored(images, spec)}, share_inputs=True)
+            return np.array(results[self._output], np.float32)
+
+    def close(self) -> None:
+        """Free the compiled model and its weights."""
+        self._request = self._output = None
+
+
+def _settings(options: RuntimeOptions, provider: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[provider],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # Sessions side by side would all be pinned to the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return settings if options.threads is None else settings | {"INFERENCE_NUM_THREADS": options.threads}
+
+
+def _refuse_provider(core: Any, provider: str) -> None:
+    if provider not in PRECISIONS:
+        raise EngineError(
+            f"OpenVINO is not run with the provider {provider!r} here", fix=f"choose one of {', '.join(PRECISIONS)}"
+        )
+    capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    if provider == BF16 and "BF16" not in capabilities:
+        raise EngineError(
+            f"this CPU does not compute in bfloat16, says OpenVINO {openvino.__version__}; "
+            f"it offers {', '.join(capabilities)}",
+            fix="run with --provider cpu, or on a processor with AVX512-BF16 or AMX",
+        )
+
+
+def _placement(engine: Any) -> dict[str, int]:
+    """How many operators run as which provider; what is computed from weights alone is done once, and not counted."""
+    constant: set[str] = set()
+    counts = Counter[str]()
+    for operator in engine.get_runtime_model().get_ordered_ops():
+        facts = operator.get_rt_info()
+        kind = facts["layerType"].astype(str)
+        sources = [value.get_node().get_friendly_name() for value in operator.input_values()]
+        if kind == "Const" or (sources and constant.issuperset(sources)):
+            constant.add(operator.get_friendly_name())
+        elif kind not in ("Input", "Output"):
+            counts[BF16 if facts["runtimePrecision"].astype(str) == "bf16" else "cpu"] += 1
+    return dict(counts)
+
+
+@contextlib.contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # it raises nothing more specific
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(UNINFORMATIVE)]
+        raise EngineError(
+            f"OpenVINO {openvino.__version__} cannot {doing}: {(lines or ['it does not say why'])[0]}",
+            fix="export the model again, or check the installation with vit-deploy doctor",
+        ) from error

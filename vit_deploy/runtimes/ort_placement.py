@@ -1,0 +1,51 @@
+"""Which provider of ONNX Runtime got how many operators? (Sessions are passed in: this file imports no engine.)"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+RECORD = "session.record_ep_graph_assignment_info"
+KERNEL = "_kernel_time"  # ends the names of a profile's events that are an operator's work
+
+
+@contextlib.contextmanager
+def told(settings: Any, *, records: bool) -> Iterator[Callable[[Any, Callable[[], object]], dict[str, int]]]:
+    """Have a session tell where its operators go.
+
+    Args:
+        settings: that the session is going to be made with.
+        records: whether this version records what it assigns; earlier ones profile one call instead.
+
+    Yields:
+        Given the session and one call of it, operators by the full name of their provider.
+    """
+    if records:
+        settings.add_session_config_entry(RECORD, "1")
+        yield lambda engine, call: recorded(engine)
+        return
+    with TemporaryDirectory() as folder:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(Path(folder) / "profile")
+        yield profiled
+
+
+def recorded(engine: Any) -> dict[str, int]:
+    """Of the graph as it was divided up, before operators were fused."""
+    counts = Counter[str]()
+    for part in engine.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(counts)
+
+
+def profiled(engine: Any, call: Callable[[], object]) -> dict[str, int]:
+    """Of the operators that one call runs; those that were fused into one count as one."""
+    call()
+    events = json.loads(Path(engine.end_profiling()).read_text(encoding="utf-8"))
+    nodes = [each for each in events if each.get("cat") == "Node" and each["name"].endswith(KERNEL)]
+    return dict(Counter(each["args"]["provider"] for each in nodes))
