@@ -17,6 +17,9 @@ from vit_deploy.errors import CheckpointError
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.weights import Float32, draw_weights, weight_specs
 
+Ranges = Mapping[str, tuple[float, float]]
+"""Least and largest value of the input and the output of layers: `block_0.ffn.up.input` to (low, high)."""
+
 LISTED = 20  # problems shown in full before the rest is counted
 
 
@@ -47,6 +50,7 @@ class Checkpoint:
         preprocess: how an image becomes its input.
         labels: name of each class, or empty.
         provenance: what was done to it, oldest first.
+        ranges: of activations, where training learned them; low is at most zero and high at least.
 
     Raises:
         CheckpointError: weights that are missing, surplus, mis-shaped or not finite, all in one message,
@@ -58,6 +62,7 @@ class Checkpoint:
     preprocess: Preprocess
     labels: tuple[str, ...] = ()
     provenance: tuple[Step, ...] = ()
+    ranges: Ranges = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = weight_problems(self.config, self.weights)
@@ -66,12 +71,15 @@ class Checkpoint:
             problems.append(f"{len(self.labels)} labels for {classes} classes")
         if self.preprocess.channels != self.config.channels:
             problems.append(f"preprocessing of {self.preprocess.channels} channels for {self.config.channels}")
+        problems += range_problems(self.config, self.ranges)
         if problems:
             raise misfit(problems)
         ordered = {name: self.weights[name] for name in weight_specs(self.config)}
         object.__setattr__(self, "weights", MappingProxyType(ordered))
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "provenance", tuple(self.provenance))
+        ranges = {name: (float(low), float(high)) for name, (low, high) in sorted(self.ranges.items())}
+        object.__setattr__(self, "ranges", MappingProxyType(ranges))
 
     @classmethod
     def random(cls, config: ViTConfig, seed: int, *, preprocess: Preprocess | None = None) -> Checkpoint:
@@ -139,6 +147,19 @@ def weight_problems(config: ViTConfig, weights: Mapping[str, Float32]) -> list[s
             problems.append(f"{name} is {weight.dtype}, expected float32")
         elif not np.isfinite(weight).all():
             problems.append(f"{name} has {int((~np.isfinite(weight)).sum())} values that are NaN or infinite")
+    return problems
+
+
+def range_problems(config: ViTConfig, ranges: Ranges) -> list[str]:
+    """Every range that is of no layer's input or output, or that no activation can have, in words."""
+    layers = {name.removesuffix(".kernel") for name in weight_specs(config) if name.endswith(".kernel")}
+    problems = []
+    for name, values in ranges.items():
+        layer, _, side = name.rpartition(".")
+        if layer not in layers or side not in ("input", "output"):
+            problems.append(f"a range of {name}, which is no layer's input or output")
+        elif len(values) != 2 or not np.isfinite(values).all() or not values[0] <= 0 <= values[1]:
+            problems.append(f"the range of {name} is {values}, expected finite numbers on either side of zero")
     return problems
 
 

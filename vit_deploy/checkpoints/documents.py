@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import CheckpointError, ConfigError
+from vit_deploy.preprocess import Preprocess
 
+PREPROCESS = "preprocess"  # in a config given: fields of the preprocessing
 MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors format
 
 
@@ -41,6 +43,21 @@ def as_list(value: object) -> list[Any]:
     return value
 
 
+def as_ranges(value: object) -> dict[str, tuple[float, float]]:
+    """`value`, if it has two numbers for each name.
+
+    Raises:
+        TypeError, ValueError: it has not.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, found {type(value).__name__}")
+    found = {}
+    for name, values in value.items():
+        low, high = as_list(values)
+        found[str(name)] = (float(low), float(high))
+    return found
+
+
 def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
@@ -67,7 +84,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Fields of a config in a JSON file, all or some of those that `ViTConfig.to_dict` writes.
+    """Fields of a config in a JSON file, all or some of those that `ViTConfig.to_dict` writes, and `preprocess`.
 
     Raises:
         CheckpointError: no such file, no JSON, or fields that no config has.
@@ -77,9 +94,21 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read the config {path}: {error.strerror}", fix="check the path") from error
     values = parse_json(text, str(path))
-    if unknown := sorted(set(values) - set(ViTConfig().to_dict())):
+    known = [*ViTConfig().to_dict(), PREPROCESS]
+    if unknown := sorted(set(values) - set(known)):
         raise CheckpointError(
-            f"{path} has fields that no config has: {', '.join(unknown)}",
-            fix=f"known are {', '.join(ViTConfig().to_dict())}",
+            f"{path} has fields that no config has: {', '.join(unknown)}", fix=f"known are {', '.join(known)}"
         )
     return values
+
+
+def stated_preprocess(found: Preprocess, fields: object) -> Preprocess:
+    """A preprocessing with the fields that the user states in place of its own.
+
+    Raises:
+        CheckpointError: fields that no preprocessing has, or values that it cannot have.
+    """
+    with explained(f"the {PREPROCESS} of the config given"):
+        if not isinstance(fields, Mapping):
+            raise TypeError(f"expected an object, found {type(fields).__name__}")
+        return Preprocess.from_dict(found.to_dict() | dict(fields))

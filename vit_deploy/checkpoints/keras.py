@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.checkpoints.documents import as_list, explained
+from vit_deploy.checkpoint import Checkpoint, Ranges, Step
+from vit_deploy.checkpoints.documents import as_list, as_ranges, explained
 from vit_deploy.checkpoints.folding import HOUSES, REGISTERED, fold
 from vit_deploy.checkpoints.gathering import gather
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
@@ -30,7 +30,7 @@ FUNCTION = (
     *("qk_norm", "pre_norm", "norm_after_pooling", "pre_logits_dim"),
 )
 SIZES = ("embed_dim", "num_heads", "num_layers", "mlp_dim")  # None leaves the scale's
-TRAVELLING = ("input_shape", "scale", "attention_args", "preprocess", "labels", "provenance")
+TRAVELLING = ("input_shape", "scale", "attention_args", "preprocess", "labels", "provenance", "ranges")
 
 # Keras names a layer in a file by the attribute that holds it or, in a list, by its class and a number.
 LISTS = {"layers", "_layers", "transformer_layers"}
@@ -116,6 +116,7 @@ class _Described:
     preprocess: Preprocess
     labels: tuple[str, ...]
     provenance: tuple[Step, ...]
+    ranges: Ranges
 
 
 def _described(document: Mapping[str, Any]) -> _Described:
@@ -128,6 +129,7 @@ def _described(document: Mapping[str, Any]) -> _Described:
             Preprocess.from_dict(preprocess) if preprocess else Preprocess.for_channels(config.channels),
             tuple(map(str, as_list(values.get("labels", [])))),
             tuple(map(Step.from_dict, as_list(values.get("provenance", [])))),
+            as_ranges(values.get("ranges", {})),
         )
 
 
@@ -135,7 +137,7 @@ def _alone(file: TensorFile, document: Mapping[str, Any], stated: Stated) -> Che
     vit = _described(document)
     config = settled_config(vit.config, stated)
     weights = gather(file, canonical_names(file.names(), ""), config, ignored=_states(file))
-    return Checkpoint(config, weights, vit.preprocess, vit.labels, vit.provenance)
+    return Checkpoint(config, weights, vit.preprocess, vit.labels, vit.provenance, vit.ranges)
 
 
 def _under_new_head(file: TensorFile, document: Mapping[str, Any], stated: Stated) -> Checkpoint:

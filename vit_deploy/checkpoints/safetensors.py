@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.checkpoints.documents import as_list, explained, parse_json
+from vit_deploy.checkpoints.documents import as_list, as_ranges, explained, parse_json
 from vit_deploy.checkpoints.gathering import gather
 from vit_deploy.checkpoints.safetensors_file import write_safetensors
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
@@ -44,8 +44,9 @@ class SafetensorsSource:
             preprocess = Preprocess.from_dict(parse_json(texts["preprocess"], "its preprocess"))
             labels = tuple(map(str, as_list(json.loads(texts["labels"]))))
             provenance = tuple(map(Step.from_dict, as_list(json.loads(texts["provenance"]))))
+            ranges = as_ranges(json.loads(texts.get("ranges", "{}")))
             recorded = texts["weights_digest"]
-        checkpoint = Checkpoint(settled, _weights(file, settled), preprocess, labels, provenance)
+        checkpoint = Checkpoint(settled, _weights(file, settled), preprocess, labels, provenance, ranges)
         if _as_written(file) and (found := checkpoint.digest()) != recorded:
             raise CheckpointError(
                 f"its weights were changed after they were written: digest {found}, recorded {recorded}",
@@ -74,6 +75,8 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         "provenance": _json([step.to_dict() for step in checkpoint.provenance]),
         "weights_digest": checkpoint.digest(),
     }
+    if checkpoint.ranges:
+        metadata["ranges"] = _json({name: list(values) for name, values in checkpoint.ranges.items()})
     write_safetensors(path, checkpoint.weights, metadata)
 
 

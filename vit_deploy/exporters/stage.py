@@ -203,7 +203,14 @@ def _export_one(
             format=job.format,
             precision=job.precision,
             input=job.options.input_spec(checkpoint.config),
-            options={"opset": job.options.opset} if job.format == "onnx" else {},
+            options={
+                **({"opset": job.options.opset} if job.format == "onnx" else {}),
+                **(
+                    {"ranges": {name: list(each) for name, each in checkpoint.ranges.items()}}
+                    if checkpoint.ranges
+                    else {}
+                ),
+            },
             producer=versions(*exporter.libraries),
         )
         exporter.write(checkpoint, artifact, job.options)

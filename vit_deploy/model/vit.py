@@ -77,6 +77,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
         provenance: what was done to the weights so far; travels with the model.
+        ranges: of activations, where training learned them; travels with the model.
         name: of the model.
         **kwargs: `dtype` and `trainable`, as of any Keras layer.
 
@@ -125,6 +126,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
         provenance: Sequence[Step | Mapping[str, Any]] = (),
+        ranges: Mapping[str, Sequence[float]] | None = None,
         name: str = "vit",
         **kwargs: Any,
     ) -> None:
@@ -182,6 +184,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         drawn = seed is not None and kernel_initializer is None and not provenance
         first = [Step("random", {"seed": seed})] if drawn else []
         self.provenance = (*first, *(step if isinstance(step, Step) else Step.from_dict(step) for step in provenance))
+        self.ranges = {tensor: (float(low), float(high)) for tensor, (low, high) in (ranges or {}).items()}
         self._make_layers()
         self.input_spec = keras.layers.InputSpec(shape=(None, *config.image_size, config.channels))
         self.build((None, *config.image_size, config.channels))
@@ -289,6 +292,8 @@ class ViT(keras.Model):  # type: ignore[misc]
             "preprocess": self.preprocess.to_dict(),
             "labels": list(self.labels),
             "provenance": [step.to_dict() for step in self.provenance],
+            # Versions that know no ranges read the files of models that have none.
+            **({"ranges": {tensor: list(each) for tensor, each in self.ranges.items()}} if self.ranges else {}),
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "trainable": self.trainable,
@@ -316,7 +321,7 @@ class ViT(keras.Model):  # type: ignore[misc]
             name: np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
             for name, variable in self.canonical_variables().items()
         }
-        return Checkpoint(self.config, weights, self.preprocess, self.labels, self.provenance)
+        return Checkpoint(self.config, weights, self.preprocess, self.labels, self.provenance, self.ranges)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> ViT:
@@ -326,6 +331,7 @@ class ViT(keras.Model):  # type: ignore[misc]
             preprocess=checkpoint.preprocess,
             labels=checkpoint.labels,
             provenance=checkpoint.provenance,
+            ranges=checkpoint.ranges,
             **options,
         )
         for name, variable in model.canonical_variables().items():

@@ -17,6 +17,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.calibration import Calibration
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.exporters.onnx_write import EXTERNAL_LIMIT
+from vit_deploy.quantizers.learned import learned_ranges
 from vit_deploy.quantizers.onnx_blocks import with_blocks
 from vit_deploy.quantizers.onnx_dynamic import with_dynamic_integers
 from vit_deploy.quantizers.onnx_file import read, save
@@ -88,7 +89,7 @@ def quantized(
     if calibration is None:
         raise ConfigError(f"{recipe.precision} needs images to calibrate with")
     seen = observe(model, source.input, calibration, counted=recipe.clipping is not Clipping.MIN_MAX)
-    return with_static_integers(model, names, seen, recipe)
+    return with_static_integers(model, names, seen, recipe, learned_ranges(source, calibration))
 
 
 def _smooth(model: onnx.ModelProto, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> None:

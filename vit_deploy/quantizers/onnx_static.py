@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -23,14 +24,19 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from vit_deploy.quantizers.clipping import Observed, clipped
-from vit_deploy.quantizers.onnx_layers import bias_apart, drop_unused_initializers, join_layers, layers_of
+from vit_deploy.quantizers.onnx_layers import JOINED, bias_apart, drop_unused_initializers, join_layers, layers_of
 from vit_deploy.quantizers.recipes import Clipping, Recipe
 
+NONE_LEARNED: Mapping[str, tuple[float, float]] = MappingProxyType({})
 SIGN = 1 << 15  # of a bfloat16, by which `Observed` counts values
 
 
 def with_static_integers(
-    model: onnx.ModelProto, names: Collection[str], seen: Mapping[str, Observed], recipe: Recipe
+    model: onnx.ModelProto,
+    names: Collection[str],
+    seen: Mapping[str, Observed],
+    recipe: Recipe,
+    learned: Mapping[str, tuple[float, float]] = NONE_LEARNED,
 ) -> onnx.ModelProto:
     """The model with `QuantizeLinear` and `DequantizeLinear` around the inputs and the kernels of its layers.
 
@@ -39,6 +45,7 @@ def with_static_integers(
         names: of the layers to quantize.
         seen: the values of every layer's input.
         recipe: how ranges follow from them.
+        learned: ranges that training found, by layer and side; they count more.
     """
     join_layers(model.graph, names)
     wanted = {part for layer in layers_of(model.graph) for part in [layer.name] if set(part.split("+")) <= set(names)}
@@ -46,7 +53,11 @@ def with_static_integers(
     layers = [layer for layer in layers_of(model.graph) if layer.name in wanted]
     if not layers:
         return model
-    ranges = {layer.input: symmetric_range(seen[layer.input], recipe) for layer in layers}
+    ranges = {}
+    for layer in layers:
+        known = learned.get(f"{layer.name.split(JOINED)[0]}.input")
+        largest = None if known is None else np.float32(max(map(abs, known)))
+        ranges[layer.input] = symmetric_range(seen[layer.input], recipe) if largest is None else (-largest, largest)
     operators = ["Gemm", "MatMul"]
     work = QDQQuantizer(
         model,

@@ -28,6 +28,7 @@ from vit_deploy.errors import ConfigError, EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite_metadata import packed_labels, standard_metadata
 from vit_deploy.quantizers.clipping import clipped
+from vit_deploy.quantizers.learned import learned_ranges
 from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
 from vit_deploy.quantizers.tflite_bias import corrected_biases
 from vit_deploy.quantizers.tflite_layers import Layer, find_layers
@@ -91,6 +92,7 @@ class TFLiteQuantizer:
                 counted=recipe.clipping is not Clipping.MIN_MAX,
                 means_of={each.input for each in layers.values()} if recipe.bias_correction else (),
             )
+            seen = seen.with_ranges(_learned(source, calibration, layers))
         content = _quantized(source, recipe, layers, seen)
         target = _with_integer_io(target, content) if recipe.integer_io else target
         model = root(memoryview(content))
@@ -126,6 +128,13 @@ def _quantized(source: Artifact, recipe: Recipe, layers: dict[str, Layer], seen:
         f"ai-edge-quantizer failed on {source.model_path}: {str(failure).strip().splitlines()[0]}",
         fix="export the fp32 file again, or check the installation with vit-deploy doctor",
     ) from failure
+
+
+def _learned(source: Artifact, calibration: Calibration, layers: dict[str, Layer]) -> dict[str, tuple[float, float]]:
+    """Ranges that training learned, by the tensors of the file."""
+    found = learned_ranges(source, calibration)
+    sides = [(f"{name}.{side}", getattr(each, side)) for name, each in layers.items() for side in ("input", "output")]
+    return {tensor: found[name] for name, tensor in sides if name in found}
 
 
 def _needed(recipe: Recipe, layers: dict[str, Layer]) -> set[str] | None:
@@ -182,7 +191,9 @@ def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, 
 def _ranges(seen: Observations, recipe: Recipe) -> dict[str, dict[str, Any]]:
     found = {}
     for name, each in seen.tensors.items():
-        low, high = clipped(each, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile)
+        low, high = seen.learned.get(name) or clipped(
+            each, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile
+        )
         shape = (1,) * each.rank
         found[name] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,16 @@ class Observations:
     Args:
         tensors: name to the values seen; constants are not among them.
         means: name of each tensor asked for to the mean of each of its channels (its last axis).
+        learned: (low, high) of tensors whose range is known from training.
     """
 
     tensors: dict[str, Observed]
     means: dict[str, NDArray[np.float64]]
+    learned: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def with_ranges(self, learned: Mapping[str, tuple[float, float]]) -> Observations:
+        """The same with ranges that training learned."""
+        return dataclasses.replace(self, learned=learned)
 
 
 def observe(

@@ -1,0 +1,97 @@
+"""Which images is a model trained on, and which are held out, without all of a folder in memory?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.datasets import Classes, Dataset, Pixels, read_dataset
+from vit_deploy.errors import DataError
+from vit_deploy.images import load_pixels
+
+FEWEST = 2  # images of either part
+THREADS = 4  # that read image files
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images at a model's size.
+
+    Args:
+        labels: the model's class of each, `(n,)`.
+        read: pixels `(len(indices), height, width, channels)`, uint8, of images by their indices.
+    """
+
+    labels: Classes
+    read: Callable[[Sequence[int]], Pixels]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def some(self, indices: NDArray[np.int64]) -> Images:
+        """Those with these indices."""
+        return Images(self.labels[indices], lambda chosen: self.read([int(indices[each]) for each in chosen]))
+
+
+def open_images(path: Path, artifact: Artifact) -> Images:
+    """The images of a folder of class folders, read when they are asked for, or of an `.npz`, read at once.
+
+    Args:
+        path: as `datasets.read_dataset` takes it.
+        artifact: the model, which says size, preprocessing and classes.
+
+    Raises:
+        DataError: nothing there, or images and classes that the model cannot have.
+    """
+    dataset = read_dataset(path)
+    labels = dataset.classes(artifact)
+    if dataset.files:
+        return Images(labels, _files(dataset, artifact))
+    pixels = np.concatenate(list(dataset.batches(artifact.preprocess, artifact.config.image_size, 4096)))
+    return Images(labels, lambda indices: np.asarray(pixels[list(indices)]))
+
+
+def _files(dataset: Dataset, artifact: Artifact) -> Callable[[Sequence[int]], Pixels]:
+    def one(index: int) -> Pixels:
+        pixels: Pixels = load_pixels(dataset.files[index][0], artifact.preprocess, artifact.config.image_size)
+        return pixels
+
+    def read(indices: Sequence[int]) -> Pixels:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return np.stack(list(pool.map(one, indices)))
+
+    return read
+
+
+def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    """Images to train on and images held out; each class is divided alike where it has enough.
+
+    Raises:
+        DataError: too few images to divide.
+    """
+    rng = np.random.default_rng(seed)
+    out: list[int] = []
+    for label in np.unique(images.labels):
+        of_class = rng.permutation(np.flatnonzero(images.labels == label))
+        out += of_class[: round(len(of_class) * fraction)].tolist()
+    held = np.array(sorted(out), np.int64)
+    trained = np.setdiff1d(np.arange(len(images)), held)
+    if min(len(held), len(trained)) < FEWEST:
+        raise DataError(
+            f"{len(images)} images, of which {len(held)} would be held out, are too few to train with",
+            fix="give more images, or images to hold out of their own with --held-out-data",
+        )
+    return images.some(trained), images.some(held)
+
+
+def order(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Indices of the images of each step of an epoch; every image once, the last step filled up from the first."""
+    indices = np.random.default_rng([seed, epoch]).permutation(count)
+    filled = np.resize(indices, -(-count // batch) * batch)
+    return list(filled.reshape(-1, batch))

@@ -1,0 +1,113 @@
+"""How does a model learn with its layers in int8, and in which ranges?
+
+Weights as they will be quantized: symmetric, one scale an output. Inputs and outputs of the layers: one range a tensor,
+which starts as what the model's own activations take and then follows them. Norms, softmax and what lies between stay
+in float, as in the `int8-static` files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_model_optimization as tfmot
+import tf_keras
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
+
+from vit_deploy.checkpoint import Ranges
+from vit_deploy.compress import CompressOptions
+from vit_deploy.compress.method import Call
+from vit_deploy.compress.twin import Twin, build
+from vit_deploy.weights import Float32
+
+BITS = 8
+quantizers = tfmot.quantization.keras.quantizers
+
+
+class _DenseConfig(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc]
+    """A Dense layer of int8 weights and an int8 output."""
+
+    def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
+        by_output = quantizers.LastValueQuantizer(num_bits=BITS, per_axis=True, symmetric=True, narrow_range=True)
+        return [(layer.kernel, by_output)]
+
+    def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
+        return []
+
+    def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
+        (layer.kernel,) = quantize_weights
+
+    def set_quantize_activations(self, layer: Any, quantize_activations: list[Any]) -> None:
+        return None
+
+    def get_output_quantizers(self, layer: Any) -> list[Any]:
+        return [_by_tensor()]
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+def _by_tensor() -> Any:
+    return quantizers.MovingAverageQuantizer(num_bits=BITS, per_axis=False, symmetric=False, narrow_range=False)
+
+
+class Qat:
+    """Quantization-aware training, by tensorflow-model-optimization; see `method.Method`."""
+
+    def __init__(self, options: CompressOptions, layers: Collection[str], steps: int) -> None:
+        self.layers = frozenset(layers)
+        self.inputs: dict[str, Any] = {}
+        self.wrapped: dict[str, Any] = {}
+
+    def wrap(self, name: str, dense: Any) -> Call:
+        """A layer between two fake quantizations."""
+        if name not in self.layers:
+            return dense  # type: ignore[no-any-return]
+        self.inputs[name] = QuantizeLayer(_by_tensor(), name=f"{name}.input")
+        self.wrapped[name] = QuantizeWrapperV2(dense, _DenseConfig())
+        return lambda x: self.wrapped[name](self.inputs[name](x))
+
+    def begin(self, twin: Twin, batches: Iterable[Any]) -> None:
+        """Let every range begin as that of the activations of the model as it is."""
+        tensors: dict[str, Any] = {}
+
+        def recorded(name: str, dense: Any) -> Call:
+            def call(x: Any) -> Any:
+                tensors[f"{name}.input"], tensors[f"{name}.output"] = x, dense(x)
+                return tensors[f"{name}.output"]
+
+            return call
+
+        look = tf_keras.Model(build(twin.checkpoint, recorded).model.inputs, tensors)
+        low, high = dict.fromkeys(tensors, 0.0), dict.fromkeys(tensors, 0.0)
+        for images in batches:
+            for name, values in look(images, training=False).items():
+                low[name], high[name] = min(low[name], float(np.min(values))), max(high[name], float(np.max(values)))
+        for name, variables in self._range_variables().items():
+            variables["min_var"].assign(low[name])
+            variables["max_var"].assign(high[name])
+
+    def _range_variables(self) -> dict[str, Any]:
+        inputs = {f"{name}.input": layer.quantizer_vars for name, layer in self.inputs.items()}
+        return inputs | {f"{name}.output": layer._output_quantizer_vars for name, layer in self.wrapped.items()}
+
+    def end_epoch(self) -> None:
+        """Ranges are followed step by step."""
+
+    def settled(self, step: int) -> bool:
+        """From the first step."""
+        return True
+
+    def kernels(self) -> Mapping[str, Float32]:
+        """The kernels are left in float, as near to their integers as they came: quantizing does the rest."""
+        return {}
+
+    def ranges(self) -> Ranges:
+        """Of each layer's input and output."""
+        found = {}
+        for name, variables in self._range_variables().items():
+            low, high = float(variables["min_var"].numpy()), float(variables["max_var"].numpy())
+            found[name] = (min(low, 0.0), max(high, 0.0))
+        return found

@@ -1,0 +1,238 @@
+"""How is a wrapped twin trained to answer as the model it was made of does, from images and their classes?
+
+AdamW with a warm-up and a cosine to zero; the loss is a share of the distance from the uncompressed model's softened
+answers (Hinton et al. 2015) and of the distance from the classes. What is kept is the state after the best epoch,
+judged on images that are held out, of those in which the model is as compressed as it was asked to be. Everything
+random follows from the seed and the number of the step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from numpy.typing import NDArray
+
+from vit_deploy.checkpoint import Checkpoint, Ranges
+from vit_deploy.compress import METHODS, CompressOptions
+from vit_deploy.compress.augment import Augment
+from vit_deploy.compress.data import Images, order
+from vit_deploy.compress.method import Method
+from vit_deploy.compress.state import State, load_state, save_state
+from vit_deploy.compress.twin import Twin, build
+from vit_deploy.errors import EngineError
+from vit_deploy.weights import Float32
+
+SAVE_S = 180.0  # between two states that are written within an epoch
+LOOKED_AT = 8  # batches that a method may look at to begin with
+JUDGED = 256  # held-out images a call
+NEUTRAL = {".scale": 1.0, ".bias": 0.0}  # of norms whose scale or bias was moved into the products behind them
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What came of a training.
+
+    Args:
+        weights: by canonical name.
+        ranges: of activations that were learned.
+        history: what each epoch gave: `epoch`, `loss`, `top1` on the held-out images, `held_out_loss`.
+        best_epoch: whose weights these are, from 1.
+        seconds: that this run took.
+    """
+
+    weights: Mapping[str, Float32]
+    ranges: Ranges
+    history: Sequence[Mapping[str, Any]]
+    best_epoch: int
+    seconds: float
+
+
+def train(
+    checkpoint: Checkpoint,
+    options: CompressOptions,
+    images: Images,
+    held_out: Images,
+    *,
+    state: Path,
+    fingerprint: str,
+    progress: Progress = lambda doing: None,
+) -> Trained:
+    """Compress a checkpoint by training; see `vit_deploy.compress`.
+
+    Args:
+        checkpoint: the model, its norms folded.
+        options: what to do.
+        images: to train on.
+        held_out: to judge by.
+        state: folder where the state of the training is kept, and taken up from.
+        fingerprint: of the job.
+        progress: called with what is being done.
+
+    Raises:
+        EngineError: the loss is not a number any more.
+    """
+    start = time.perf_counter()
+    tf_keras.utils.set_random_seed(options.seed)
+    run = _Run(checkpoint, options, images, held_out)
+    found = load_state(state, fingerprint)
+    if found is None:
+        batches = order(len(images), min(options.batch, len(images)), options.seed, 0)[:LOOKED_AT]
+        run.method.begin(run.twin, [checkpoint.preprocess.normalize(images.read(each.tolist())) for each in batches])
+        found = State()
+    else:
+        _assign(run.kept, found.variables)
+    history, best = [dict(each) for each in found.history], list(found.best)
+    saved = time.perf_counter()
+    for step, indices in run.steps(found.step):
+        if step % run.steps_per_epoch == 0 or time.perf_counter() - saved > SAVE_S:
+            if step > found.step:
+                save_state(State(step, _values(run.kept), best, history), state, fingerprint)
+                saved = time.perf_counter()
+            if _is_over(history, options.patience):
+                break
+        epoch = step // run.steps_per_epoch + 1
+        progress(f"epoch {epoch} of {options.epochs}, step {step + 1} of {run.total}{_told(history)}")
+        loss = run.step(indices, step)
+        if not np.isfinite(loss):
+            raise EngineError(
+                f"the loss is {loss} at step {step + 1}", fix=f"train with less than --lr {options.learning_rate}"
+            )
+        if (step + 1) % run.steps_per_epoch == 0:
+            run.method.end_epoch()
+            top1, held_loss = run.judged()
+            record = {"epoch": epoch, "loss": loss, "top1": top1, "held_out_loss": held_loss}
+            record["settled"] = run.method.settled(step + 1)
+            if record["settled"] and _is_best(record, history):
+                best = _values(run.model_variables)
+            history.append(record)
+    if best:
+        _assign(run.model_variables, best)
+    run.method.end_epoch()
+    weights = run.twin.weights(run.method.kernels())
+    best_epoch = int(_best(history)["epoch"]) if best else len(history)
+    return Trained(weights, run.method.ranges(), history, best_epoch, time.perf_counter() - start)
+
+
+class _Run:
+    """The models, the optimizer and the images of one training."""
+
+    def __init__(self, checkpoint: Checkpoint, options: CompressOptions, images: Images, held_out: Images) -> None:
+        self.options, self.images, self.held_out, self.checkpoint = options, images, held_out, checkpoint
+        self.batch = min(options.batch, len(images))
+        self.steps_per_epoch = -(-len(images) // self.batch)
+        self.total = options.epochs * self.steps_per_epoch
+        layers = options.layers(checkpoint.config)
+        self.method: Method = METHODS.load(options.method)(options, layers, self.total)
+        neutral = [
+            name
+            for name, value in checkpoint.weights.items()
+            for part, plain in NEUTRAL.items()
+            if "norm" in name and name.endswith(part) and (value == plain).all()
+        ]
+        self.twin: Twin = build(checkpoint, self.method.wrap, neutral)
+        self.teacher = build(checkpoint).model if options.distill else None
+        self.augment = Augment(options.augment, options.seed)
+        warm = int(options.warmup * self.total)
+        rate = tf_keras.optimizers.schedules.CosineDecay(
+            0.0 if warm else options.learning_rate,
+            max(self.total - warm, 1),
+            warmup_target=options.learning_rate if warm else None,
+            warmup_steps=warm,
+        )
+        self.optimizer = tf_keras.optimizers.AdamW(rate, weight_decay=options.weight_decay, clipnorm=1.0)
+        trainable = {id(each): each for each in self.twin.model.trainable_variables}
+        self.trainable = list(trainable.values())
+        kernels = {id(self.twin.variables[f"{name}.kernel"]) for name in layers}
+        spared = [each for each in self.trainable if id(each) not in kernels]
+        # By the variable and not by its name, of which the optimizer would take any part for a match.
+        self.optimizer._exclude_from_weight_decay = [self.optimizer._var_key(each) for each in spared]
+        self.optimizer.build(self.trainable)
+        everything = [*self.twin.variables.values(), *self.twin.model.variables]
+        self.model_variables = list({id(each): each for each in everything}.values())
+        self.kept = [*self.model_variables, *self.optimizer.variables]
+        self._traced = tf.function(self._step)
+        self._answers = tf.function(lambda each: self.twin.model(each, training=False))
+
+    def steps(self, first: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Every step from the first, with the indices of its images; an epoch's order follows from its number."""
+        epoch, batches = -1, []
+        for step in range(first, self.total):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                batches = order(len(self.images), self.batch, self.options.seed, epoch)
+            yield step, batches[step % self.steps_per_epoch]
+
+    def step(self, indices: NDArray[np.int64], number: int) -> float:
+        """One step; gives the loss before it."""
+        labels = tf.one_hot(self.images.labels[indices], self.checkpoint.config.num_classes)
+        pixels, shares = self.augment(self.images.read(indices.tolist()), labels, number)
+        scale, offset = self.checkpoint.preprocess.scale_and_offset()
+        return float(self._traced(pixels * scale + offset, shares))
+
+    def _step(self, images: Any, shares: Any) -> Any:
+        options = self.options
+        with tf.GradientTape() as tape:
+            logits = self.twin.model(images, training=True)
+            own = tf.nn.softmax_cross_entropy_with_logits(shares, logits)
+            loss = tf.reduce_mean(own) * (1 - options.distill)
+            if self.teacher is not None:
+                taught = tf.nn.softmax(self.teacher(images, training=False) / options.temperature)
+                soft = tf.nn.softmax_cross_entropy_with_logits(taught, logits / options.temperature)
+                loss += tf.reduce_mean(soft) * options.distill * options.temperature**2
+        gradients = tape.gradient(loss, self.trainable)
+        self.optimizer.apply_gradients(
+            [(each, variable) for each, variable in zip(gradients, self.trainable, strict=True) if each is not None]
+        )
+        return loss
+
+    def judged(self) -> tuple[float, float]:
+        """Fraction of the held-out images that are right, and their mean cross entropy."""
+        right, loss, count = 0, 0.0, len(self.held_out)
+        for start in range(0, count, JUDGED):
+            indices = list(range(start, min(start + JUDGED, count)))
+            images = self.checkpoint.preprocess.normalize(self.held_out.read(indices))
+            labels = self.held_out.labels[indices]
+            logits = self._answers(images)
+            right += int((logits.numpy().argmax(axis=-1) == labels).sum())
+            loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
+        return right / count, loss / count
+
+
+def _values(variables: Sequence[Any]) -> list[NDArray[Any]]:
+    return [each.numpy() for each in variables]
+
+
+def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _rank(record: Mapping[str, Any]) -> tuple[float, float]:
+    return (record["top1"], -record["held_out_loss"])
+
+
+def _best(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return max((each for each in history if each["settled"]), key=_rank)
+
+
+def _is_best(record: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
+    earlier = [each for each in history if each["settled"]]
+    return not earlier or _rank(record) > _rank(_best(earlier))
+
+
+def _is_over(history: Sequence[Mapping[str, Any]], patience: int) -> bool:
+    settled = [each for each in history if each["settled"]]
+    return bool(patience and settled) and history[-1]["epoch"] - _best(settled)["epoch"] >= patience
+
+
+def _told(history: Sequence[Mapping[str, Any]]) -> str:
+    return f", {history[-1]['top1']:.2%} of the held-out images right" if history else ""

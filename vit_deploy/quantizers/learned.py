@@ -1,0 +1,27 @@
+"""Which ranges of activations did training learn, and where do they count?
+
+Quantization-aware training leaves them in the checkpoint, and exporting in the options of the fp32 bundle. They count
+for inputs and outputs of layers unless images to calibrate with are given; all else is measured as ever.
+"""
+
+from __future__ import annotations
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.calibration import SAMPLES, Calibration
+
+PIXELS = "patch_embed.input"
+
+
+def learned_ranges(source: Artifact, calibration: Calibration | None) -> dict[str, tuple[float, float]]:
+    """(low, high) by layer and side, such as `block_0.ffn.up.input`; empty where measured ranges count.
+
+    Args:
+        source: the fp32 bundle.
+        calibration: images that ranges would be measured on.
+    """
+    if calibration is None or calibration.source != SAMPLES:
+        return {}
+    found = {name: (float(low), float(high)) for name, (low, high) in source.options.get("ranges", {}).items()}
+    if source.input.preprocessing_inside:  # its patch embedding reads pixels, and normalised images were trained on
+        found.pop(PIXELS, None)
+    return found
