@@ -18,6 +18,7 @@ from vit_deploy.adversarial import record_adversarial
 from vit_deploy.artifact import MANIFEST, Artifact
 from vit_deploy.calibration import SUFFIXES
 from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.golden import EPSILON, TINY, Golden, golden_pixels, record
 from vit_deploy.images import load_pixels
@@ -57,14 +58,16 @@ class Reference:
             own: its golden data, of which the image file is kept.
 
         Raises:
-            ConfigError: two artifacts that take images of different sizes.
+            ConfigError: two artifacts that take images of different sizes, or models of different channels.
             ArtifactError, CheckpointError, DataError: what cannot be read.
         """
         config = artifact.config
-        key = (config.image_size, config.patch_size)
+        key = (config.image_size, config.patch_size, config.channels)
         if key not in self._done:
             of_size = {name: getattr(config, name) for name in SIZES}
-            self._done[key] = self._by_artifact(artifact) if self.is_artifact else self._by_checkpoint(of_size)
+            self._done[key] = (
+                self._by_artifact(artifact) if self.is_artifact else self._by_checkpoint(artifact, of_size)
+            )
         found = self._done[key]
         precision = artifact.precision
         if self.is_artifact:
@@ -79,10 +82,19 @@ class Reference:
             return golden_pixels(artifact.config)
         return np.stack([load_pixels(file, preprocess, artifact.config.image_size) for file in self.files])
 
-    def _by_checkpoint(self, of_size: dict[str, Any]) -> Golden:
+    def _same_channels(self, artifact: Artifact, config: ViTConfig) -> None:
+        if artifact.config.channels != config.channels:
+            counts = artifact.config.channels, config.channels
+            raise ConfigError(
+                f"{artifact.path} takes images of {counts[0]} channels, and {self.path} of {counts[1]}",
+                fix="compare models of the same channels",
+            )
+
+    def _by_checkpoint(self, artifact: Artifact, of_size: dict[str, Any]) -> Golden:
         loaded = load_source(str(self.path), {}, None).checkpoint
         changes = {name: size for name, size in of_size.items() if getattr(loaded.config, name) != size}
         checkpoint = load_source(str(self.path), changes, None).checkpoint if changes else loaded
+        self._same_channels(artifact, checkpoint.config)
         if not self.files:
             return record(checkpoint)
         size = checkpoint.config.image_size
@@ -100,6 +112,7 @@ class Reference:
                 f"{candidate.path} and {self.path} take images of {sizes} pixels (height x width)",
                 fix="compare artifacts of one size, or give the checkpoint",
             )
+        self._same_channels(candidate, artifact.config)
         pixels = self._pixels(artifact.preprocess, artifact)
         images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
         engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[artifact.format][0])()

@@ -108,10 +108,11 @@ def compare_models(first: Path, second: Path) -> Comparison:
         digests = (one.artifact.weights_digest, other.artifact.weights_digest)
         differences += _fields("weights_digest", *({"sha256": each} for each in digests))
     outputs = None
-    if one.artifact.config.image_size == other.artifact.config.image_size:
+    sizes = [(each.artifact.config.image_size, each.artifact.config.channels) for each in (one, other)]
+    if sizes[0] == sizes[1]:
         outputs = _outputs(one, other)
     else:
-        notes.append("outputs are compared between models of one image size")
+        notes.append("outputs are compared between models of one image size and as many channels")
     return Comparison(tuple(differences), tuple(weights), compared, outputs, tuple(notes))
 
 
@@ -201,7 +202,8 @@ def _weights(one: Weights, other: Weights) -> tuple[int, list[WeightDifference]]
             apart = np.abs(first.astype(np.float64) - second.astype(np.float64))
             where = ", ".join(map(str, np.unravel_index(int(apart.argmax()), apart.shape)))
             found.append(WeightDifference(name, float(apart.max()), f"furthest at ({where})"))
-    found.sort(key=lambda each: -np.inf if each.max_abs is None else -each.max_abs)
+    # One that is not finite is the furthest apart, after those that cannot be compared at all.
+    found.sort(key=lambda each: (each.max_abs is not None, -np.nan_to_num(each.max_abs or 0.0, nan=np.inf)))
     return len(both), found
 
 

@@ -129,7 +129,23 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Limit]:
             f"{where}: no limits: {', '.join(wrong)}",
             fix=f"give finite numbers, or {NOT_HELD!r} for one not to be held",
         )
+    ranges = {name: (*_range(name), value) for name, value in values.items() if value != NOT_HELD}
+    if outside := [
+        f"{name} = {value:g}, and it lies between {least:g} and {most:g}"
+        for name, (least, most, value) in ranges.items()
+        if not least <= value <= most
+    ]:
+        raise ConfigError(f"{where}: {'; '.join(outside)}", fix="give a limit that can be met and missed")
     return {name: None if value == NOT_HELD else float(value) for name, value in values.items()}
+
+
+def _range(name: str) -> tuple[float, float]:
+    """What values the metric can have."""
+    if name.endswith("cosine"):
+        return -1.0, 1.0
+    if name.endswith("agreement") or name == "flips":
+        return 0.0, 1.0
+    return (0.0, math.inf) if LIMITS[name].at_most else (-math.inf, math.inf)
 
 
 def _is_limit(value: object) -> bool:

@@ -97,7 +97,7 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
 
     Raises:
         ArtifactError: the golden data are missing or damaged, or hold no activations.
-        ConfigError: files of this format cannot be looked into.
+        ConfigError: files of this format cannot be looked into, or the reference is another kind of model.
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
     """
     if artifact.format not in TAPPERS:
@@ -110,6 +110,14 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
         raise ArtifactError(
             f"{artifact.directory} was written by a version that recorded no activations",
             fix="give the checkpoint it was made from with --against, or export the model again",
+        )
+    if [*golden.taps.stream] != [*tap_names(artifact.config)]:
+        blocks = [
+            sum(name.endswith(".ffn") for name in names) for names in (tap_names(artifact.config), golden.taps.stream)
+        ]
+        raise ConfigError(
+            f"{artifact.model_path} has {blocks[0]} blocks and the reference {blocks[1]}, so taps have no counterparts",
+            fix="give the checkpoint that it was exported from",
         )
     tapper = TAPPERS.load(artifact.format)()
     with tapper.open(artifact) as opened:

@@ -16,12 +16,11 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.limits import Limits
 from vit_deploy.metrics import Metrics, measure
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
 from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, looser, margin_noise, tolerance_for, tolerated_rms
 
 NO_LIMITS = Limits()
 GROUP = 8  # images a call
-TF32_PROVIDERS = ("cuda", "tensorrt")
 BF16_PROVIDERS = ("cpu-bf16",)
 CENTRED = ("centred_cosine", "centred_snr_db")
 
@@ -165,11 +164,17 @@ def verify(
     engine = RUNTIMES.load(name)()
     with engine.open(artifact, options) as session:
         held = precision or artifact.precision
-        if held == "fp32" and limits.allow_tf32 and session.provider in TF32_PROVIDERS:
+        if held == "fp32" and limits.allow_tf32 and session.provider in GPU_PROVIDERS:
             held = "tf32"
         if session.provider in BF16_PROVIDERS:
             held = looser(held, "bf16")
         tolerance = limits.apply(tolerance_for(held, golden.noise_floor), held)
+        if not set(tolerance.held()) - set(foreign(artifact.config.include_top)):
+            raise ConfigError(
+                f"{', '.join(tolerance.held())} cannot be taken of the {artifact.config.output_name} of "
+                f"{artifact.model_path}, so that everything finite would pass",
+                fix="hold another metric as well, such as snr_db",
+            )
         outputs = answers(session, golden.images)
         parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
         asked = Asked(artifact, name, options, session, golden, outputs, tolerance)
@@ -212,7 +217,8 @@ def judge(
     if parity.max_abs is None:
         return parity
     if parity.ok and golden.spread <= floor:
-        return _inconclusive(parity, f"by only {golden.spread:.3g} between images, within the tolerance of {floor:.3g}")
+        why = f"by only {golden.spread:.3g} between images, within the tolerance of {floor:.3g}"
+        return _inconclusive(parity, why, golden)
     ignores_images = golden.spread > floor and float(np.ptp(outputs, axis=0).max()) <= floor
     if parity.ok or held.snr_db is None or ignores_images:
         return parity
@@ -221,13 +227,16 @@ def judge(
     others = dataclasses.replace(held, **dict.fromkeys(CENTRED))
     if spread_rms > allowed or not compare(outputs, golden.outputs, others, classes=classes, noise=noise).ok:
         return parity
-    return _inconclusive(parity, f"by {spread_rms:.3g} (rms) between images, within the allowed noise of {allowed:.3g}")
+    why = f"by {spread_rms:.3g} (rms) between images, within the allowed noise of {allowed:.3g}"
+    return _inconclusive(parity, why, golden)
 
 
-def _inconclusive(parity: Parity, why: str) -> Parity:
+def _inconclusive(parity: Parity, why: str, golden: Golden) -> Parity:
+    alike = bool((golden.images == golden.images[:1]).all())
+    hint = "give images that are not all alike" if alike else "is the head still zero?"
     reason = (
         f"inconclusive: the reference's outputs differ {why}, so they cannot tell a right "
-        "answer from a constant one (is the head still zero?)"
+        f"answer from a constant one ({hint})"
     )
     return dataclasses.replace(parity, failures=(reason,), inconclusive=True)
 
@@ -262,12 +271,16 @@ def compare(
     return Parity(**vars(metrics), tolerance=held, failures=_failures(metrics, held, classes=classes))
 
 
+def foreign(classes: bool) -> tuple[str, ...]:
+    """Metrics that do not apply to outputs which are logits, or are not."""
+    return ("token_cosine",) if classes else ("top1_agreement", "top5_agreement", "kl", "flips")
+
+
 def _failures(metrics: Metrics, tolerance: Tolerance, *, classes: bool) -> tuple[str, ...]:
     failures = []
-    foreign = ("token_cosine",) if classes else ("top1_agreement", "top5_agreement", "kl", "flips")
     for name, limit in tolerance.held().items():
         value, kind = getattr(metrics, name), LIMITS[name]
-        if name in foreign:
+        if name in foreign(classes):
             continue
         if value is None:
             if metrics.max_abs != 0:  # equal outputs have no noise, and a constant may be right

@@ -42,8 +42,11 @@ class Sketch:
     noise_floor: float
 
     def error(self, found: Array) -> float:
-        """Largest difference of a sketch that holds all rows or only the first; infinite if it is not finite."""
-        if not np.isfinite(found).all():
+        """Largest difference of a sketch that holds all rows or only the first.
+
+        Infinite if it is not finite, or not of this many features.
+        """
+        if not np.isfinite(found).all() or found.shape[2] != self.values.shape[2]:
             return float("inf")
         rows = min(found.shape[1], self.values.shape[1])
         return float(np.abs(found[:, :rows] - self.values[:, :rows]).max())

@@ -9,6 +9,7 @@ from test_export import damage
 
 from vit_deploy import checkpoints
 from vit_deploy.artifact import read_artifact, write_manifest
+from vit_deploy.comparison import _weights
 from vit_deploy.stored_weights import read_weights
 
 
@@ -122,3 +123,21 @@ def test_what_is_not_there_is_exit_2(run, bundles, tmp_path, absent):
 def test_a_bare_model_file_is_refused_with_what_to_give(run, bundles):
     result = run("compare", bundles["onnx"] / "model.onnx", bundles["onnx"])
     assert result.code == 2 and "without its bundle" in result.err
+
+
+def test_another_number_of_channels_is_compared_but_for_its_outputs(run, saved, make_checkpoint):
+    grey = make_checkpoint(channels=1)
+    path = saved("grey", config=grey.config, weights=grey.weights, preprocess=grey.preprocess)
+    [record] = run("compare", saved("one"), path, "--json").document["results"]
+    assert record["outputs"] is None and any("as many channels" in note for note in record["notes"])
+
+
+def test_a_weight_that_is_nan_stands_before_all_that_is_nearer(make_checkpoint):
+    one = dict(make_checkpoint().weights)
+    other = dict(one)
+    names = ("block_0.ffn.up.bias", "head.bias", "norm.bias")
+    for name, value in zip(names, (1.0, np.nan, 2.0), strict=True):
+        other[name] = other[name] + np.float32([value] + [0] * (len(other[name]) - 1))
+    compared, found = _weights(one, other)
+    assert compared == len(one)
+    assert [each.name for each in found] == ["head.bias", "norm.bias", "block_0.ffn.up.bias"]

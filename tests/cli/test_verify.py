@@ -8,6 +8,7 @@ from PIL import Image
 from test_export import damage
 
 import vit_deploy
+from vit_deploy import checkpoints
 from vit_deploy.artifact import read_artifact, write_manifest
 from vit_deploy.golden import natural_pixels
 from vit_deploy.plugins import Plugin
@@ -140,7 +141,15 @@ def test_a_table_in_pyproject_counts_where_it_is(run, bundles, tmp_path, monkeyp
         (["--images", "."], "--images needs --against"),
         (["--tolerance", "1e-4"], "--tolerance is '1e-4'"),
         (["--tolerance", "max_abs=none"], "no metric of fp32 is held"),
+        (
+            ["--tolerance", "max_abs=none", "--tolerance", "token_cosine=0.9"],
+            "token_cosine cannot be taken of the logits",
+        ),
+        (["--tolerance", "max_abs=-1"], "max_abs = -1, and it lies between 0 and inf"),
         (["--threads", "0"], "--threads is '0'"),
+        (["--threads", "99999999999"], "expected numbers up to 1024"),
+        (["--threads", "9" * 5000], "expected numbers up to 1024"),
+        (["--junit", "both", "--markdown", "both"], "both name both"),
         (["--against", "no-such.keras"], "no-such.keras"),
         (["--provider", "cuda"], "no CUDAExecutionProvider"),
     ],
@@ -164,3 +173,35 @@ def test_all_checks_are_in_the_document_unless_the_golden_images_are_enough(run,
     names = [check["name"] for check in record["checks"]]
     assert names[0] == "repeated run" and names[-2:] == ["1 thread", "2 threads"] and len(names) == 12
     assert run("verify", bundles["onnx"], "--quick", "--json").document["results"][0]["checks"] == []
+
+
+def test_one_image_is_inconclusive_and_says_to_give_others(run, bundles, keras_file, tmp_path):
+    Image.fromarray(natural_pixels(1, 30, 50, 3, seed=2)[0]).save(tmp_path / "0.png")
+    result = run("verify", bundles["onnx"], "--against", keras_file, "--images", tmp_path, "--quick")
+    assert result.code == 1 and "INCONCLUSIVE" in result.out and "give images that are not all alike" in result.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "tap", "said"),
+    [
+        ({"num_classes": 7}, "head", "leaves the reference at head, by Gemm head"),
+        ({"embed_dim": 24}, "patch_embed", "leaves the reference at patch_embed, by Conv patch_embed"),
+        ({"num_layers": 1}, None, "has 2 blocks and the reference 1"),
+        ({"num_layers": 3}, None, "has 2 blocks and the reference 3"),
+    ],
+)
+def test_another_kind_of_model_is_told_where_that_can_be_said(
+    run, bundles, make_checkpoint, tmp_path, changes, tap, said
+):
+    path = tmp_path / "other.safetensors"
+    checkpoints.save(make_checkpoint(**changes), path)
+    result = run("verify", bundles["onnx"], "--against", path, "--locate", "--quick", "--json")
+    assert result.code == 1 and said in result.err
+    assert result.document["results"][0]["located"]["tap"] == tap
+
+
+def test_models_of_other_channels_are_refused(run, bundles, make_checkpoint, tmp_path):
+    path = tmp_path / "grey.safetensors"
+    checkpoints.save(make_checkpoint(channels=1), path)
+    result = run("verify", bundles["onnx"], "--against", path)
+    assert result.code == 2 and f"takes images of 3 channels, and {path} of 1" in result.err

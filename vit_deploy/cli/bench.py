@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts
-from vit_deploy.cli.options import Artifacts, Force, Json, Quiet, Verbose, parse_counts, parse_percent
+from vit_deploy.cli.options import MOST_THREADS, Artifacts, Force, Json, Quiet, Verbose, parse_counts, parse_percent
 from vit_deploy.cli.output import save_document
 from vit_deploy.cli.profiles import show_profiles
 
@@ -77,7 +77,7 @@ def bench(
     allowed = parse_percent(max_regression, "--max-regression")
     out = Output("bench", as_json=json, quiet=quiet)
     batches = parse_counts(batch, "--batch")
-    counts: Sequence[int | None] = parse_counts(threads, "--threads") if threads else [None]
+    counts: Sequence[int | None] = parse_counts(threads, "--threads", MOST_THREADS) if threads else [None]
     executors: Sequence[str | None] = provider or [None]
     plan = Plan(seconds=None if runs else seconds, runs=runs)
     if save is not None:

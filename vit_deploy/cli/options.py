@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+MOST = 65536
+MOST_THREADS = 1024  # more than any machine has; an engine would start them all
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show what the engines say.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress; only results and errors.")]
@@ -75,20 +78,24 @@ def parse_size(text: str, option: str) -> tuple[int, int]:
         typer.BadParameter: anything else.
     """
     sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+    if len(sides) not in (1, 2) or not all(
+        side.isascii() and side.isdigit() and len(side) < 10 and int(side) for side in sides
+    ):
         raise typer.BadParameter(f"{option} is {text!r}; expected pixels as 224 or 384x512 (height x width)")
     return (int(sides[0]), int(sides[-1]))
 
 
-def parse_counts(text: str, option: str) -> list[int]:
+def parse_counts(text: str, option: str, most: int = MOST) -> list[int]:
     """Positive whole numbers from "1" or "1,2,8", in that order and each once.
 
     Raises:
-        typer.BadParameter: anything else.
+        typer.BadParameter: anything else, or one above `most`.
     """
-    counts = [each.strip() for each in text.split(",")]
-    if not all(each.isascii() and each.isdigit() and int(each) for each in counts):
+    counts = [each.strip().lstrip("0") for each in text.split(",")]
+    if not all(each.isascii() and each.isdigit() for each in counts):
         raise typer.BadParameter(f"{option} is {text!r}; expected positive numbers as 1 or 1,2,8")
+    if any(len(each) > len(str(most)) or int(each) > most for each in counts):  # int() refuses thousands of digits
+        raise typer.BadParameter(f"{option} is {text!r}; expected numbers up to {most}")
     return [*dict.fromkeys(map(int, counts))]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts
-from vit_deploy.cli.options import Artifacts, Force, Json, Quiet, Verbose, parse_counts
+from vit_deploy.cli.options import MOST_THREADS, Artifacts, Force, Json, Quiet, Verbose, parse_counts
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.cli.output import Output
@@ -87,16 +87,15 @@ def verify(
     from vit_deploy.cli.output import Output
     from vit_deploy.limits import parse_limits, read_limits
     from vit_deploy.parity import verify as run
-    from vit_deploy.staging import check_targets
     from vit_deploy.targets import open_with_golden
 
     if images is not None and against is None:
         raise typer.BadParameter("--images needs --against: the recorded answers are to the golden images")
-    counts = parse_counts(threads, "--threads") if threads is not None else []
+    counts = parse_counts(threads, "--threads", MOST_THREADS) if threads is not None else []
     limits = read_limits(Path.cwd())
     asked = parse_limits(tolerance or ())
     limits = dataclasses.replace(limits, asked=asked, allow_tf32=allow_tf32 or limits.allow_tf32)
-    check_targets([each for each in (junit, markdown) if each is not None], force=force)
+    _check_reports(junit, markdown, force=force)
     questions = () if quick else trials.ALWAYS
     if counts:
         questions = (*questions, trials.threads(counts))
@@ -144,10 +143,7 @@ def verify(
                 )
             )
     for result in results:
-        if len(result.parity.tolerance.held()) > 1:  # the table has room for one
-            out.note(f"{result.artifact.model_path}: {report.held(result.parity)}")
-        for reason in result.failures:
-            out.note(f"{result.artifact.model_path}: {reason}")
+        _note(out, result)
     records = [report.verification(result) for result in results]
     if locate:
         for record, result, known in zip(records, results, goldens, strict=True):
@@ -165,6 +161,25 @@ def verify(
         ),
         rows=[_row(result) for result in results],
     )
+
+
+def _check_reports(junit: Path | None, markdown: Path | None, *, force: bool) -> None:
+    from vit_deploy.staging import check_targets
+
+    if junit is not None and markdown is not None and junit.resolve() == markdown.resolve():
+        raise typer.BadParameter(f"--junit and --markdown both name {junit}")
+    check_targets([each for each in (junit, markdown) if each is not None], force=force)
+
+
+def _note(out: Output, result: Verification) -> None:
+    """What the table has no room for: all figures that are held, and what is wrong."""
+    from vit_deploy import report
+
+    held = report.held(result.parity)
+    if held and len(result.parity.tolerance.held()) > 1:
+        out.note(f"{result.artifact.model_path}: {held}")
+    for reason in result.failures:
+        out.note(f"{result.artifact.model_path}: {reason}")
 
 
 def _finish_remote(
