@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from vit_deploy.artifact import write_manifest
 from vit_deploy.errors import EngineError
-from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes import DeviceSession, RuntimeOptions, savedmodel
 from vit_deploy.runtimes.savedmodel import SavedModelRuntime
 
 
@@ -100,3 +100,43 @@ print(json.dumps([outputs.tolist(), tf.config.threading.get_intra_op_parallelism
     assert threads == 1
     assert not has_keras
     assert done.stderr == ""
+
+
+def test_operators_are_counted_where_they_run():
+    kernel = tf.Variable(np.ones((6, 4), np.float32))
+    run = tf.function(lambda images: tf.nn.softmax(images @ kernel), autograph=False)
+    counts = savedmodel.placement(lambda: run(tf.ones((2, 6))))
+    assert counts.keys() == {"cpu"}
+    assert counts["cpu"] >= 3  # the variable is read, multiplied, and softmax
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """A TensorFlow whose first GPU is its CPU; what it counts there is the test's to say."""
+    found = {}
+    monkeypatch.setattr(savedmodel, "apply", lambda engine, options: "cuda")
+    monkeypatch.setattr(savedmodel, "DEVICES", {"cuda": "/CPU:0"})
+    monkeypatch.setattr(savedmodel, "placement", lambda call: call() is None or dict(found))
+    return found
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_on_a_device_a_call_is_made_of_its_steps(make_artifact, weight, seven_images, pretended_gpu, batch):
+    pretended_gpu.update(cuda=3, cpu=1)
+    artifact = write_model(make_artifact("savedmodel", batch), weight)
+    with SavedModelRuntime().open(artifact) as session:
+        assert isinstance(session, DeviceSession)
+        assert session.provider == "cuda" and session.placement == {"cuda": 3, "cpu": 1}
+        truth = seven_images.reshape(7, -1) @ weight
+        np.testing.assert_allclose(session.infer(seven_images), truth, atol=1e-4)
+        session.upload(seven_images[2:7])
+        for _ in range(2):  # what was uploaded stays
+            session.compute()
+        np.testing.assert_allclose(session.download(), truth[2:7], atol=1e-4)
+
+
+def test_a_gpu_that_takes_nothing_is_an_error_that_says_what_ran_where(make_artifact, weight, pretended_gpu):
+    pretended_gpu.update(cpu=4)
+    artifact = write_model(make_artifact("savedmodel"), weight)
+    with pytest.raises(EngineError, match=r"cuda takes none of the 4 operators of .*: 4 on cpu"):
+        SavedModelRuntime().open(artifact).__enter__()

@@ -34,13 +34,13 @@ RUNTIMES_OF_FORMAT: dict[str, tuple[str, ...]] = {
 
 # What they can be asked to execute it with; LiteRT takes the path of a delegate's library as well.
 PROVIDERS_OF_RUNTIME: dict[str, tuple[str, ...]] = {
-    "keras": ("cpu", "cuda"),
+    "keras": ("cpu", "cpu-eager", "cuda", "cuda-eager"),
     "savedmodel": ("cpu", "cuda"),
     "onnxruntime": ("cpu", "cuda", "tensorrt"),
     "openvino": ("cpu", "cpu-bf16"),
     "litert": ("cpu", "xnnpack"),
 }
-GPU_PROVIDERS = ("cuda", "tensorrt")
+GPU_PROVIDERS = ("cuda", "cuda-eager", "tensorrt")
 
 
 def is_library(provider: str) -> bool:

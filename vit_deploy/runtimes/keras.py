@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,21 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.errors import EngineError, VitDeployError
 from vit_deploy.model.vit import ViT
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.tensorflow_options import DEVICES, apply
+from vit_deploy.runtimes import PROVIDERS_OF_RUNTIME, RuntimeOptions
+from vit_deploy.runtimes.tensorflow_options import apply
 from vit_deploy.runtimes.values import checked_images
 
+EAGER = "-eager"
 DEVICE_NAMES = {"cpu": "cpu:0", "cuda": "gpu:0"}
 
 
 class KerasRuntime:
-    """Keras in float32 on the backend of this process, compiled as `Model.predict` compiles it."""
+    """Keras in float32 on the backend of this process.
+
+    The providers `cpu` and `cuda` compile the model as `Model.predict` compiles it: into a graph of TensorFlow's, with
+    XLA for JAX. `cpu-eager` and `cuda-eager` call it, layer by layer, as one does who looks at a model. PyTorch runs
+    both the same.
+    """
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[KerasSession]:
@@ -37,12 +44,13 @@ class KerasRuntime:
             CheckpointError: a file that holds no ViT.
             EngineError: a file that Keras refuses, or options that its backend cannot take.
         """
+        eager = (options.provider or "").endswith(EAGER)
         with quiet_stderr():
-            provider = _provider(options)
-        with _explained(f"load {artifact.model_path}"), quiet_stderr(), keras.device(DEVICE_NAMES[provider]):
+            device = _device(options)
+        with _explained(f"load {artifact.model_path}"), quiet_stderr(), keras.device(DEVICE_NAMES[device]):
             # A model saved under mixed precision would answer in it: here the function in float32 is run.
             model = ViT.from_checkpoint(checkpoints.load(artifact.model_path), dtype="float32")
-        session = KerasSession(model, artifact, provider)
+        session = KerasSession(model, artifact, device, eager=eager)
         try:
             yield session
         finally:
@@ -52,16 +60,19 @@ class KerasRuntime:
 class KerasSession:
     """One loaded Keras model."""
 
-    def __init__(self, model: Any, artifact: Artifact, provider: str) -> None:
-        self.provider = provider
-        self.placement: dict[str, int] = {}
+    def __init__(self, model: Any, artifact: Artifact, device: str, *, eager: bool) -> None:
+        self.provider = device + EAGER if eager else device
+        self._device, self._eager = DEVICE_NAMES[device], eager
+        self.placement: Mapping[str, int] = {}
         self._model = model
         self._artifact = artifact
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         checked_images(images, self._artifact)
-        with _explained(f"run {self._artifact.model_path}"), keras.device(DEVICE_NAMES[self.provider]):
+        with _explained(f"run {self._artifact.model_path}"), keras.device(self._device):
+            if self._eager:
+                return np.asarray(keras.ops.convert_to_numpy(self._model(images, training=False)), np.float32)
             return np.asarray(self._model.predict_on_batch(images), np.float32)
 
     def close(self) -> None:
@@ -69,18 +80,22 @@ class KerasSession:
         self._model = None
 
 
-def _provider(options: RuntimeOptions) -> str:
+def _device(options: RuntimeOptions) -> str:
+    known = PROVIDERS_OF_RUNTIME["keras"]
+    if options.provider is not None and options.provider not in known:
+        raise EngineError(f"Keras has no provider {options.provider!r}", fix=f"choose one of {', '.join(known)}")
+    provider = None if options.provider is None else options.provider.removesuffix(EAGER)
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return apply(tf, options)
-    if options.threads is not None or options.provider not in (None, *DEVICES):
+        return apply(tf, dataclasses.replace(options, provider=provider))
+    if options.threads is not None:
         raise EngineError(
-            f"Keras on {backend} takes neither a number of threads nor the provider {options.provider!r} here",
-            fix="set KERAS_BACKEND=tensorflow, or leave these options out",
+            f"Keras on {backend} takes no number of threads here",
+            fix="set KERAS_BACKEND=tensorflow, or leave --threads out",
         )
-    return options.provider or "cpu"
+    return provider or "cpu"
 
 
 @contextlib.contextmanager

@@ -18,7 +18,14 @@ from vit_deploy.errors import EngineError
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions, is_library
 from vit_deploy.runtimes.batching import in_batches
-from vit_deploy.runtimes.values import as_stored, checked_images, dequantized, missing_output, refuse_other_input
+from vit_deploy.runtimes.values import (
+    as_stored,
+    checked_images,
+    dequantized,
+    missing_output,
+    refuse_other_input,
+    refuse_unplaced,
+)
 
 SIGNATURE = "serving_default"
 DELEGATE = "DELEGATE"
@@ -57,7 +64,8 @@ class LiteRT:
             taken = {each["index"] for each in engine._get_ops_details() if each["op_name"] == DELEGATE}
             engine.allocate_tensors()
         placement = _placement(engine, taken, Path(asked).name if delegates and asked else "")
-        session = LiteRTSession(engine, artifact, _provider(artifact, asked, placement), placement)
+        session = LiteRTSession(engine, artifact, _provider(asked, placement), placement)
+        refuse_unplaced(session, artifact)
         try:
             yield session
         finally:
@@ -117,18 +125,11 @@ def _delegate(path: str) -> Any:
         ) from error
 
 
-def _provider(artifact: Artifact, asked: str | None, placement: Mapping[str, int]) -> str:
+def _provider(asked: str | None, placement: Mapping[str, int]) -> str:
     """What to call that which executes the graph; unasked, a delegate counts only if it executes all of it."""
     if asked is None:
         return next(iter(placement)) if len(placement) == 1 else "cpu"
-    wanted = Path(asked).name
-    if not placement.get(wanted):
-        where = ", ".join(f"{count} on {name}" for name, count in placement.items())
-        raise EngineError(
-            f"{wanted} takes none of the {sum(placement.values())} operators of {artifact.model_path}: {where}",
-            fix="leave the provider out, or export the model in a precision that it takes",
-        )
-    return wanted
+    return Path(asked).name
 
 
 def _placement(engine: Interpreter, taken: Collection[int], delegate: str) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import in_batches
-from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
+from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input, refuse_unplaced
 
 DEVICE = "CPU"
 BF16 = "cpu-bf16"
@@ -64,13 +64,8 @@ class OpenVINOSession:
         if artifact.config.output_name not in names:
             raise missing_output(artifact, names)
         self.provider = provider
-        self.placement = _placement(engine)
-        if not self.placement.get(provider):
-            where = ", ".join(f"{count} operators as {name}" for name, count in self.placement.items())
-            raise EngineError(
-                f"OpenVINO {openvino.__version__} runs nothing of {artifact.model_path} as {provider}; it runs {where}",
-                fix=f"run it with --provider {next(iter(self.placement), 'cpu')}",
-            )
+        self.placement: Mapping[str, int] = _placement(engine)
+        refuse_unplaced(self, artifact)
         self._output = engine.output(artifact.config.output_name)
         self._request = engine.create_infer_request()
         self._artifact = artifact

@@ -20,7 +20,14 @@ from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import groups, in_batches, joined
 from vit_deploy.runtimes.ort_placement import told
-from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
+from vit_deploy.runtimes.values import (
+    as_stored,
+    blank_images,
+    checked_images,
+    missing_output,
+    refuse_other_input,
+    refuse_unplaced,
+)
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -84,9 +91,9 @@ class OnnxRuntime:
                     fix="check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu",
                 )
             session = (OnnxDeviceSession if provider in MEMORY else OnnxSession)(engine, artifact, provider)
-            counts = placement_of(engine, lambda: session.infer(_nothing(artifact)))
+            counts = placement_of(engine, lambda: session.infer(blank_images(artifact)))
         session.placement = {NAMES.get(name, name): count for name, count in counts.items()}
-        _refuse_empty(session, artifact)
+        refuse_unplaced(session, artifact)
         try:
             yield session
         finally:
@@ -180,20 +187,6 @@ def _provider(name: str) -> str:
         with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
             ort.preload_dlls()  # the CUDA libraries that pip installed beside it
     return PROVIDERS[name]
-
-
-def _refuse_empty(session: OnnxSession, artifact: Artifact) -> None:
-    if session.placement and not session.placement.get(session.provider):
-        where = ", ".join(f"{count} on {name}" for name, count in session.placement.items())
-        raise EngineError(
-            f"{PROVIDERS[session.provider]} takes no operator of {artifact.model_path}; they run {where}",
-            fix=f"run with --provider {next(iter(session.placement))}",
-        )
-
-
-def _nothing(artifact: Artifact) -> NDArray[Any]:
-    dtype = np.uint8 if artifact.input.preprocessing_inside else np.float32
-    return np.zeros((artifact.input.batch or 1, *artifact.config.image_size, artifact.config.channels), dtype)
 
 
 def _provider_options(options: RuntimeOptions, provider: str) -> dict[str, str]:

@@ -5,23 +5,45 @@ from __future__ import annotations
 import contextlib
 import glob
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.python.eager import context  # there is no public way to ask where operators run
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.batching import in_batches
+from vit_deploy.runtimes import GPU_PROVIDERS, RuntimeOptions
+from vit_deploy.runtimes.batching import groups, in_batches, joined
 from vit_deploy.runtimes.tensorflow_options import DEVICES, apply
-from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
+from vit_deploy.runtimes.values import (
+    as_stored,
+    blank_images,
+    checked_images,
+    missing_output,
+    refuse_other_input,
+    refuse_unplaced,
+)
 
 SIGNATURE = "serving_default"
+# Nodes that compute nothing.
+NO_WORK = {
+    "_Arg",
+    "_DeviceArg",
+    "_Retval",
+    "_DeviceRetval",
+    "_Send",
+    "_Recv",
+    "_HostSend",
+    "_HostRecv",
+    "Const",
+    "NoOp",
+}
 
 
 # What TensorFlow and its loader, which is Python, raise of a file that is damaged.
@@ -50,7 +72,13 @@ class SavedModelRuntime:
             literal(artifact.model_path) as path,
         ):
             engine = tf.saved_model.load(str(path))
-        session = SavedModelSession(engine, artifact, provider)
+        session = (SavedModelDeviceSession if provider in GPU_PROVIDERS else SavedModelSession)(
+            engine, artifact, provider
+        )
+        if provider in GPU_PROVIDERS:
+            with explained(f"run {artifact.model_path}"), quiet_stderr():
+                session.placement = placement(lambda: session.infer(blank_images(artifact)))
+            refuse_unplaced(session, artifact)
         try:
             yield session
         finally:
@@ -70,7 +98,7 @@ class SavedModelSession:
         if artifact.config.output_name not in signature.structured_outputs:
             raise missing_output(artifact, list(signature.structured_outputs))
         self.provider = provider
-        self.placement: dict[str, int] = {}
+        self.placement: Mapping[str, int] = {}
         self._engine = engine  # a signature alone does not keep its variables
         self._signature = signature
         self._artifact = artifact
@@ -89,6 +117,63 @@ class SavedModelSession:
     def close(self) -> None:
         """Free the model and its weights."""
         self._engine = self._signature = None
+
+
+class SavedModelDeviceSession(SavedModelSession):
+    """One loaded SavedModel whose inputs and outputs stay on a device until they are asked for."""
+
+    _given: Sequence[Any] = ()
+    _results: Sequence[Any] = ()
+    _count = 0
+
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
+        self.upload(images)
+        self.compute()
+        return self.download()
+
+    def upload(self, images: NDArray[Any]) -> None:
+        """Copy images to the device; see `runtimes.DeviceSession`."""
+        spec = self._artifact.input
+        parts = groups(checked_images(images, self._artifact), spec.batch)
+        with explained(f"copy images for {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
+            self._given = [tf.identity(tf.convert_to_tensor(as_stored(part, spec))) for part in parts]
+            self._count = len(images)
+            tf.test.experimental.sync_devices()
+
+    def compute(self) -> None:
+        """Run the model on what was uploaded last, to the end."""
+        name = self._artifact.config.output_name
+        with explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
+            self._results = [self._signature(**{self._artifact.input.name: part})[name] for part in self._given]
+            tf.test.experimental.sync_devices()
+
+    def download(self) -> NDArray[np.float32]:
+        """Copy the outputs of the last `compute` to the host."""
+        with explained(f"copy the outputs of {self._artifact.model_path}"):
+            outputs = [result.numpy() for result in self._results]
+        return np.asarray(joined(outputs, self._count), np.float32)
+
+    def close(self) -> None:
+        """Free the model, its weights, and what lies on the device."""
+        self._given = self._results = ()
+        super().close()
+
+
+def placement(call: Callable[[], object]) -> dict[str, int]:
+    """How many operators of the graphs that a call runs, each for the first time, each provider gets.
+
+    TensorFlow moves an operator that has no kernel for a GPU to the CPU without a word; it is told by the graphs that
+    are really run.
+    """
+    context.enable_run_metadata()
+    try:
+        call()
+        found = context.export_run_metadata()
+    finally:
+        context.disable_run_metadata()
+    nodes = [node for graph in found.partition_graphs for node in graph.node if node.op not in NO_WORK]
+    return dict(Counter("cuda" if "/device:GPU:" in node.device else "cpu" for node in nodes))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact, InputSpec
 from vit_deploy.errors import DataError, EngineError
+from vit_deploy.runtimes import Session
 
 Array = NDArray[Any]
 
@@ -32,6 +33,13 @@ def checked_images(images: Array, artifact: Artifact) -> Array:
             fix="resize and normalise the images as artifact.json says under preprocess",
         )
     return images
+
+
+def blank_images(artifact: Artifact) -> Array:
+    """As many images of zeros as one call of the model takes."""
+    config, spec = artifact.config, artifact.input
+    dtype = np.uint8 if spec.preprocessing_inside else np.float32
+    return np.zeros((spec.batch or 1, *config.image_size, config.channels), dtype)
 
 
 def as_stored(images: Array, spec: InputSpec) -> Array:
@@ -79,3 +87,14 @@ def missing_output(artifact: Artifact, found: Sequence[str]) -> EngineError:
         f"{artifact.model_path} has no output {artifact.config.output_name}; it has {', '.join(found) or 'none'}",
         fix="export the model again; the file is not the one that the bundle was made with",
     )
+
+
+def refuse_unplaced(session: Session, artifact: Artifact) -> None:
+    """Raise `EngineError` if an engine that counts has given none of the operators to the session's provider."""
+    counts = session.placement
+    if counts and not counts.get(session.provider):
+        where = ", ".join(f"{count} on {name}" for name, count in counts.items())
+        raise EngineError(
+            f"{session.provider} takes none of the {sum(counts.values())} operators of {artifact.model_path}: {where}",
+            fix=f"run with --provider {next(iter(counts))}, or export the model in a precision that it takes",
+        )
