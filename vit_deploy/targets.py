@@ -12,6 +12,7 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden, record
+from vit_deploy.preprocess import Preprocess
 
 DEFAULT_SCALE = "tiny"
 RESIZABLE = ("image_size", "patch_size")  # what can be changed in a checkpoint that is there
@@ -59,8 +60,13 @@ def load_source(
             raise ConfigError(
                 f"--like says how a checkpoint is resized, and {scale} is made at its size", fix="leave it out"
             )
-        config = ViTConfig.from_scale(scale, **(dict(stated or {}) | dict(overrides)))
-        checkpoint = Checkpoint.random(config, seed or 0)
+        from vit_deploy.checkpoints import PREPROCESS, stated_preprocess
+
+        fields = dict(stated or {}) | dict(overrides)
+        preprocess = fields.pop(PREPROCESS, {})
+        config = ViTConfig.from_scale(scale, **fields)
+        usual = Preprocess.for_channels(config.channels)
+        checkpoint = Checkpoint.random(config, seed or 0, preprocess=stated_preprocess(usual, preprocess))
         note = f"random weights, seed {seed or 0}: good for sizes and timings, not for answers"
         return Source(checkpoint, scale, f"{scale} with {note}")
     asked = [f"--{name.replace('_', '-')}" for name in overrides if name not in RESIZABLE]

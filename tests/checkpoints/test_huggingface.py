@@ -320,13 +320,45 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(change: Change) ->
         assert each in str(failure.value)
 
 
+def test_a_config_that_says_otherwise_is_listed_with_what_is_wrong_with_the_weights(change: Change) -> None:
+    first = "vit.encoder.layer.0.intermediate.dense.weight"
+
+    def damaged(tensors: Tensors) -> Tensors:
+        del tensors["vit.layernorm.bias"]
+        return {**tensors, first: np.zeros((39, 24), np.float32)}
+
+    with pytest.raises(CheckpointError) as failure:
+        load(change("vit", damaged, config={"hidden_size": 32}))
+    for each in (
+        "embed_dim is 24 by its weights and 32 by the config beside it",
+        "missing norm.bias (24,)",
+        "block_0.ffn.up.kernel has shape (24, 39), expected (24, 40)",
+    ):
+        assert each in str(failure.value)
+
+
+def test_a_block_of_an_enormous_number_is_refused_before_it_takes_memory(change: Change) -> None:
+    def numbered(tensors: Tensors) -> Tensors:
+        last = "vit.encoder.layer.1.layernorm_after.bias"
+        return {**tensors, last.replace(".1.", ".999998."): tensors[last]}
+
+    with pytest.raises(CheckpointError, match="999999 layers, and it holds"):
+        load(change("vit", numbered, config={"num_hidden_layers": 999999}))
+
+
+def test_an_image_size_that_the_positions_are_not_for_is_refused_by_both_numbers(change: Change) -> None:
+    with pytest.raises(CheckpointError) as failure:
+        load(change("vit", config={"image_size": [64, 24]}))
+    assert "its position table is for 8 patches, and its config.json says image_size [64, 24]" in str(failure.value)
+    assert failure.value.fix == "correct config.json, or get the file again"
+
+
 @pytest.mark.parametrize(
     ("name", "tensor", "shape"),
     [
         ("vit", "vit.embeddings.patch_embeddings.projection.weight", (24, 3, 48)),
         ("vit", "vit.embeddings.patch_embeddings.projection.weight", (24, 3, 0, 6)),
         ("vit", "vit.embeddings.position_embeddings", (9, 24)),
-        ("vit", "vit.encoder.layer.0.intermediate.dense.weight", (40,)),
         ("registers", "dinov2_with_registers.embeddings.register_tokens", (3, 24)),
         ("siglip-vision", "embeddings.position_embedding.weight", (1, 4, 24)),
     ],

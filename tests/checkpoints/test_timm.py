@@ -167,8 +167,11 @@ def test_the_labels_are_taken_in_the_order_of_the_classes(labels: Any, tmp_path:
 
 
 def test_a_config_that_is_damaged_or_says_otherwise_than_the_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="num_classes is 5 by its weights and 6 by the config beside it"):
-        with_config("plain", tmp_path, num_classes=6)
+    for name in ("plain", "distilled"):
+        with pytest.raises(CheckpointError, match="num_classes is 5 by its weights and 6 by the config beside it"):
+            with_config(name, tmp_path / name, num_classes=6)
+    with pytest.raises(CheckpointError, match=r"2 labels in config\.json for 5 classes"):
+        with_config("plain", tmp_path, label_names=["a", "b"])
     with pytest.raises(CheckpointError, match=r"config\.json is damaged: .*'img_size'|img_size is 'big'"):
         with_config("plain", tmp_path, model_args={"img_size": "big"})
     with pytest.raises(CheckpointError, match="crop_mode is 'border'; expected center or squash"):

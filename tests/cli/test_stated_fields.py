@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.checkpoints import google_vit
 from vit_deploy import checkpoints
 from vit_deploy.checkpoints.safetensors_file import write_safetensors
 
@@ -43,6 +44,25 @@ def test_a_field_that_no_config_has_is_named(tmp_path: Path, nameless: Path, run
     assert said.code == 2
     assert "has fields that no config has: heads" in said.err
     assert not (tmp_path / "out.keras").exists()
+
+
+def test_the_preprocessing_that_a_file_does_not_say_is_stated_in_the_config(
+    tmp_path: Path, make_checkpoint: Any, run: Any
+) -> None:
+    source = tmp_path / "weights.npz"
+    np.savez(source, **google_vit.draw(google_vit.VARIANTS["vision_transformer"]))
+    stated = {"image_size": google_vit.IMAGE_SIZE, "preprocess": {"mean": [0.1, 0.2, 0.3], "interpolation": "bicubic"}}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    output = tmp_path / "a name with spaces ü.safetensors"
+    said = run("convert", source, "-o", output, "--config", tmp_path / "config.json")
+    assert said.code == 0, said.err
+    assert "std 0.5" in said.err
+    assert "mean 0.5" not in said.err
+    found = checkpoints.load(output).preprocess
+    assert (found.mean, found.std, found.interpolation) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5), "bicubic")
+    (tmp_path / "config.json").write_text(json.dumps(stated | {"preprocess": {"means": 1}}))
+    said = run("convert", source, "-o", output, "--config", tmp_path / "config.json", "--force")
+    assert (said.code, "unknown preprocessing fields: means" in said.err) == (2, True)
 
 
 def test_more_patches_than_any_machine_compares_are_refused(tmp_path: Path, run: Any) -> None:

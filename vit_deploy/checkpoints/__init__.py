@@ -7,6 +7,7 @@ line in `CONTAINERS`.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.checkpoints.documents import read_config
+from vit_deploy.checkpoints.documents import PREPROCESS, read_config, stated_preprocess
 from vit_deploy.checkpoints.folder import open_beside, weights_in
 from vit_deploy.checkpoints.folding import FoldingError
 from vit_deploy.checkpoints.importing import assumptions
@@ -27,6 +28,7 @@ from vit_deploy.staging import check_targets, staged_file
 
 __all__ = [
     "CONTAINERS",
+    "PREPROCESS",
     "SOURCES",
     "WRITERS",
     "FoldingError",
@@ -35,6 +37,7 @@ __all__ = [
     "load",
     "read_config",
     "save",
+    "stated_preprocess",
 ]
 
 CONTAINERS = Registry(
@@ -79,7 +82,8 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
 
     Args:
         path: of a weight file, or of a folder that holds one and the configs beside it.
-        config: the function that the weights belong to, whole or some fields of it, for what the files do not say.
+        config: the function that the weights belong to, whole or some fields of it, for what the files do not say;
+            `preprocess` in it has fields of the preprocessing, in place of those that the files say.
 
     Raises:
         CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config.
@@ -88,12 +92,19 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
     """
     path = checked_path(Path(path))
     stated = config.to_dict() if isinstance(config, ViTConfig) else dict(config or {})
+    preprocess = stated.pop(PREPROCESS, None)
     path = weights_in(path) if path.is_dir() else path
     try:
         with open_beside(path, _opened) as file:
-            return _source(file).read(file, stated)
+            loaded = _source(file).read(file, stated)
+        if preprocess is None:
+            return loaded
+        stated_now = stated_preprocess(loaded.preprocess, preprocess)
+        return dataclasses.replace(loaded, preprocess=stated_now).with_step(PREPROCESS, stated=preprocess)
     except (CheckpointError, ConfigError) as error:
-        raise type(error)(f"{path}: {error.message}", fix=error.fix) from error
+        # What is wrong with the file as a whole names it already.
+        message = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
+        raise type(error)(message, fix=error.fix) from error
 
 
 @contextmanager

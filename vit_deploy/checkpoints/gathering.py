@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,7 @@ def gather(
     *,
     ignored: Collection[str] = (),
     layers_a_tensor: int = 1,
+    found: Sequence[str] = (),
 ) -> dict[str, Float32]:
     """The weights by canonical name.
 
@@ -69,10 +70,11 @@ def gather(
         config: whose weights they are.
         ignored: names of tensors that the function of the model does not depend on.
         layers_a_tensor: of how many layers one tensor holds the weights.
+        found: what is known to be wrong already, and is listed with the rest.
 
     Raises:
-        CheckpointError: the config asks for far more than the file has, or tensors cannot be taken apart as their
-            dialect wants.
+        CheckpointError: the config asks for far more than the file has, tensors cannot be taken apart as their
+            dialect wants, or something was wrong before.
     """
     check_layers(file, config, layers_a_tensor)
     stored = dict.fromkeys(file.names())
@@ -82,8 +84,8 @@ def gather(
     weights, problems = _fitting(file, table, specs)
     used = {each for origin in table.values() for each in origin.names}
     surplus = {name: _stand_in(file, name) for name in stored if name not in used and name not in ignored}
-    if problems:
-        raise misfit([*problems, *weight_problems(config, weights | surplus)])
+    if problems or found:
+        raise misfit([*found, *problems, *weight_problems(config, weights | surplus)])
     return weights | surplus
 
 

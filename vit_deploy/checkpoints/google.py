@@ -6,6 +6,7 @@ tanh approximation and whose norms add 1e-6; the numbers that they give are the 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.gathering import Origin, check_layers, gather, same
-from vit_deploy.checkpoints.importing import HEAD_WIDTH, Facts, Settled, image_size_of, imported, settle
+from vit_deploy.checkpoints.importing import HEAD_WIDTH, Facts, image_size_of, imported, settle
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.config import Activation, Pooling, ViTConfig
 from vit_deploy.errors import CheckpointError
@@ -62,12 +63,17 @@ class GoogleSource:
             stated = {name: value for name, value in stated.items() if name not in OF_PATCHES}
         settled = settle(_facts(layout, stated), stated)
         if sines := layout.may_have_sines and "image_size" in stated:
-            settled = Settled(settled.config, {**settled.assumed, "positions": "sincos2d"})
+            settled = dataclasses.replace(settled, assumed={**settled.assumed, "positions": "sincos2d"})
         layers_a_tensor = layout.depth if layout.stacked else 1
         check_layers(file, settled.config, layers_a_tensor)
         origins = dict(_origins(layout, settled.config, sines=sines))
         ignored = [name for name in file.names() if layout.is_beside(name)]
-        weights = gather(file, origins, settled.config, ignored=ignored, layers_a_tensor=layers_a_tensor)
+        weights = gather(
+            *(file, origins, settled.config),
+            ignored=ignored,
+            layers_a_tensor=layers_a_tensor,
+            found=settled.problems,
+        )
         return imported(settled, weights, family=FAMILY)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.checkpoints.gathering import gather
+from vit_deploy.checkpoints.gathering import check_layers, gather
 from vit_deploy.checkpoints.huggingface_config import facts_of, family_of, parts_unread, vision_config
 from vit_deploy.checkpoints.huggingface_names import named, origins, spare
 from vit_deploy.checkpoints.huggingface_preprocess import preprocess_of, settings_in
@@ -48,9 +48,10 @@ class HuggingFaceSource:
         facts, labels = facts_of(file, names, family, document, stated)
         settled = settle(facts, stated)
         config = settled.config
+        check_layers(file, config)
         unused = spare(names, config)
         ignored = frozenset(each for tensors in unused.values() for each in tensors)
-        weights = gather(file, origins(names, config), config, ignored=ignored)
+        weights = gather(file, origins(names, config), config, ignored=ignored, found=settled.problems)
         processor = settings_in(file.documents)
         left_out = [*unused, *parts_unread(vision_config(document), config.patch_size)]
         return imported(

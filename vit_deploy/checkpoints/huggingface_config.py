@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,14 +165,16 @@ def facts_of(
 def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
     patches = f"{names.part(hf.PATCHES)}.weight"
     embed_dim, channels, *patch_size = _shape(file, patches, 4)
-    swiglu = [names.within(0, ("mlp.gate_proj",)), names.within(0, (hf.PACKED_GATES,))]
-    gated = [f"{each}.weight" for each in swiglu if f"{each}.weight" in names.stored]
-    up = f"{names.within(0, hf.WITHIN['ffn.up'])}.weight"
-    if gated:
-        mlp_dim = _shape(file, gated[0], 2)[0] // (2 if gated[0].startswith(swiglu[1]) else 1)
-    else:
-        mlp_dim = _shape(file, up, 2)[0]
-    registers = names.prefix + hf.REGISTERS
+    gates = _shapes_in_blocks(file, names, ("mlp.gate_proj",))
+    packed = _shapes_in_blocks(file, names, (hf.PACKED_GATES,))
+    gated = gates or packed
+    hidden = [rows // 2 for rows, _ in packed] if packed and not gates else [rows for rows, _ in gated]
+    hidden += [] if gated else [rows for rows, _ in _shapes_in_blocks(file, names, hf.WITHIN["ffn.up"])]
+    hidden += [columns for _, columns in _shapes_in_blocks(file, names, hf.WITHIN["ffn.down"])]
+    if not hidden:
+        raise CheckpointError("no block has a feed-forward", fix="the file is damaged or no ViT: get it again")
+    mlp_dim = Counter(hidden).most_common(1)[0][0]  # what is of another size is then found to be wrong
+    registers, query = names.prefix + hf.REGISTERS, hf.WITHIN["attention.query"]
     return {
         "embed_dim": embed_dim,
         "channels": channels,
@@ -178,13 +182,20 @@ def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
         "num_layers": 1 + max(names.blocks, default=-1),
         "mlp_dim": mlp_dim,
         "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
-        "qkv_bias": f"{names.within(0, hf.WITHIN['attention.query'])}.bias" in names.stored,
+        "qkv_bias": any(f"{names.within(block, query)}.bias" in names.stored for block in names.blocks),
         "class_token": any(names.has(each) for each in hf.CLASS),
         "distillation_token": names.has(hf.DISTILLATION),
         "register_tokens": _shape(file, registers, 3)[1] if registers in names.stored else 0,
         "layer_scale": any(each.endswith(tuple(hf.SCALES.values())) for each in names.stored),
         "pre_norm": names.has(f"{hf.PRE_NORM}.weight"),
     }
+
+
+def _shapes_in_blocks(file: TensorFile, names: Names, part: Iterable[str]) -> list[tuple[int, ...]]:
+    """Of the matrices of a part, as far as blocks have it."""
+    weights = [f"{names.within(block, part)}.weight" for block in names.blocks]
+    shapes = [file.shape(weight) for weight in weights if weight in names.stored]
+    return [shape for shape in shapes if len(shape) == 2 and all(shape)]
 
 
 def _shape(file: TensorFile, name: str, axes: int) -> tuple[int, ...]:
@@ -264,13 +275,14 @@ def _image_size(
     patch = shapes["patch_size"]
     said = vision.get("image_size", IMAGE_SIZE if vision else None)
     whole = None if said is None else without_rest(as_pair(said, "image_size"), patch)
-    size = image_size_of(patches, patch, [whole, stated.get("image_size")])
-    if whole is not None and size != whole:
+    if whole is None:
+        return image_size_of(patches, patch, [stated.get("image_size")])
+    if math.prod(side // of for side, of in zip(whole, patch, strict=True)) != patches:
         raise CheckpointError(
             f"its position table is for {patches} patches, and its config.json says image_size {said}",
             fix="correct config.json, or get the file again",
         )
-    return size
+    return whole
 
 
 def without_rest(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.checkpoints.documents import PREPROCESS
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.config import ViTConfig, as_pair
 from vit_deploy.errors import CheckpointError, ConfigError
@@ -39,21 +40,22 @@ class Settled:
     Args:
         config: complete.
         assumed: defaults that were taken, in plain JSON values.
+        problems: what two that know a field say differently, for `gather` to list with all else that is wrong.
     """
 
     config: ViTConfig
     assumed: Mapping[str, Any]
+    problems: tuple[str, ...] = ()
 
 
 def settle(facts: Facts, stated: Stated) -> Settled:
-    """The config of a foreign checkpoint.
+    """The config of a foreign checkpoint; where two say different things, by the first who knows.
 
     Args:
         facts: what the file and its dialect say.
         stated: what the user says.
 
     Raises:
-        CheckpointError: two that know a field say different things.
         ConfigError: no ViT has these options.
     """
     fields: dict[str, Any] = {}
@@ -65,11 +67,12 @@ def settle(facts: Facts, stated: Stated) -> Settled:
             if name in fields and fields[name][1] != plain:
                 problems.append(f"{name} is {fields[name][1]} by {fields[name][0]} and {plain} by {who}")
             fields.setdefault(name, (who, plain))
-    if problems:
-        raise CheckpointError("; ".join(problems), fix="correct the config, or leave out what is not known")
     assumed = {name: _plain(value) for name, value in facts.defaults.items() if name not in fields}
-    config = ViTConfig.from_dict({name: value for name, (_, value) in fields.items()} | assumed)
-    return Settled(config, assumed)
+    try:
+        config = ViTConfig.from_dict({name: value for name, (_, value) in fields.items()} | assumed)
+    except ConfigError as error:
+        raise ConfigError("; ".join([*problems, error.message]), fix=error.fix) from error
+    return Settled(config, assumed, tuple(problems))
 
 
 def _plain(value: Any) -> Any:
@@ -137,8 +140,10 @@ def imported(
     """
     config = settled.config
     fitting = labels if config.include_top and len(labels) == config.num_classes else ()
-    step = Step("import", {"family": family, **facts, "assumed": dict(settled.assumed)})
-    return Checkpoint(config, weights, preprocess or Preprocess.for_channels(config.channels), fitting, (step,))
+    usual = Preprocess.for_channels(config.channels)
+    taken = {} if preprocess else {"mean": usual.mean[0], "std": usual.std[0]}
+    step = Step("import", {"family": family, **facts, "assumed": {**settled.assumed, **taken}})
+    return Checkpoint(config, weights, preprocess or usual, fitting, (step,))
 
 
 def assumptions(checkpoint: Checkpoint) -> str:
@@ -146,9 +151,13 @@ def assumptions(checkpoint: Checkpoint) -> str:
     steps = [step.facts for step in checkpoint.provenance if step.action == "import"]
     assumed, left_out = (steps[-1].get(fact) if steps else None for fact in ("assumed", "left_out"))
     notes = []
+    stated = [step.facts.get("stated") for step in checkpoint.provenance if step.action == PREPROCESS]
+    if isinstance(assumed, Mapping) and stated:
+        assumed = {name: value for name, value in assumed.items() if not any(name in (each or ()) for each in stated)}
     if isinstance(assumed, Mapping) and assumed:
         listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
-        notes.append(f"assumed, for the checkpoint does not say it: {listed} (say otherwise with --config)")
+        inside = ", mean and std in its preprocess" if "mean" in assumed else ""
+        notes.append(f"assumed, for the checkpoint does not say it: {listed} (say otherwise with --config{inside})")
     if isinstance(left_out, list | tuple) and left_out:
         notes.append(f"left out, for the output does not depend on it: {', '.join(map(str, left_out))}")
     return "; ".join(notes)

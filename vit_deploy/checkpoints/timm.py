@@ -14,7 +14,6 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.gathering import Origin, gather, same, transposed, zeros
 from vit_deploy.checkpoints.importing import (
     Facts,
-    Settled,
     default_heads,
     imported,
     require_heads,
@@ -46,6 +45,7 @@ from vit_deploy.config import Activation, FFNType, NormalizationType, Pooling, V
 from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32
 
+HEADS = {"head.weight", "head_dist.weight"}
 CLIP_EPSILON = 1e-5  # of the models with a norm before the blocks
 
 
@@ -67,16 +67,16 @@ class TimmSource:
         defaults = _defaults(shapes)
         # As many patches make images of other sizes too.
         (shapes if said or positions.known else defaults)["image_size"] = positions.image_size
-        facts = Facts(shapes, _beside(shapes, hub), defaults)
+        facts = Facts(shapes, _beside(view, shapes, hub), defaults)
         require_heads(facts, stated, shapes["embed_dim"])
         settled = settle(facts, stated)
         config = settled.config
         _check_supported(config, hub)
         ignored = {name for name in view.names() if IGNORED.match(name)}
-        weights = gather(view, _origins(view, config, positions), config, ignored=ignored)
+        problems = [*settled.problems, *_label_problems(view, hub)]
+        weights = gather(view, _origins(view, config, positions), config, ignored=ignored, found=problems)
         family = family_of(view)
         if hub.data is None and family == "timm":
-            settled = Settled(config, {**settled.assumed, "mean": 0.5, "std": 0.5})
             return imported(settled, weights, family=family)
         data = hub.data if hub.data is not None else DINOV2_DATA
         preprocess = preprocess_of(data, config.image_size, config.channels)
@@ -133,14 +133,22 @@ def _depth(view: Renamed) -> int:
     return depth
 
 
-def _beside(shapes: Mapping[str, Any], hub: Hub) -> dict[str, Any]:
+def _beside(view: Renamed, shapes: Mapping[str, Any], hub: Hub) -> dict[str, Any]:
     """What config.json adds; of a model without a head the number of classes says nothing."""
     fields = dict(hub.fields)
     if shapes["distillation_token"]:
         fields.pop("pooling", None)
-    if not shapes["include_top"] or shapes["distillation_token"]:
+    if not HEADS & set(view.stored):
         fields.pop("num_classes", None)
     return fields
+
+
+def _label_problems(view: Renamed, hub: Hub) -> list[str]:
+    """Labels of another number of classes than the head has."""
+    if not hub.labels or "head.weight" not in view.kinds:
+        return []
+    classes = view.common_shape("head.weight", 2)[0]
+    return [] if len(hub.labels) == classes else [f"{len(hub.labels)} labels in config.json for {classes} classes"]
 
 
 def _defaults(shapes: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +246,7 @@ def _head(view: Renamed, config: ViTConfig) -> dict[str, Origin]:
     """Of two heads, for the class and the distillation token, the average."""
     if not config.distillation_token:
         return _dense("head", "head")
-    if not {"head.weight", "head_dist.weight"} & set(view.stored):
+    if not HEADS & set(view.stored):
         half = np.eye(config.embed_dim, dtype=np.float32) / 2
         return {"head.kernel": Origin((), lambda: np.concatenate([half, half])), "head.bias": zeros(config.num_classes)}
     return {

@@ -161,7 +161,10 @@ def _fields(
 
 
 def _labels(document: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
-    names = document.get("label_names") or data.get("label_names") or ()
+    names = document.get("label_names")
+    if not names:  # those of the weights that a training began with stay where they were when the head is another
+        names = data.get("label_names") or ()
+        names = names if len(names) == document.get("num_classes") else ()
     if isinstance(names, Mapping):
         by_class = {int(index): str(name) for index, name in names.items()}
         return (

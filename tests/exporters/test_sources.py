@@ -1,0 +1,80 @@
+"""From the files of every program that a checkpoint can come from to all three formats, with that program's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import vit_deploy
+import vit_deploy.config
+from tests.checkpoints import dl_techniques_models, google_vit
+from tests.peers import timm_families
+from vit_deploy import checkpoints
+from vit_deploy.config import SCALE_CONFIGS, Scale
+from vit_deploy.exporters.stage import export, plan
+
+GOLDEN = Path(timm_families.__file__).parent / "golden"
+FORMATS = ("savedmodel", "onnx", "tflite")
+TOLERANCE = 1e-5  # of the largest answer
+QUICK = {"google/imagenet21k", "timm/dinov2_giant", "huggingface/clip-vision"}  # a head each, and none
+
+
+def names() -> Iterator[str]:
+    yield from (f"google/{path.stem}" for path in sorted((GOLDEN / "google").glob("*.npz")))
+    yield from (f"keras_hub/{path.stem}" for path in sorted((GOLDEN / "keras_hub").glob("*.keras")))
+    yield from (f"{family}/{path.name}" for family in ("timm", "huggingface") for path in (GOLDEN / family).iterdir())
+
+
+def recorded(name: str) -> tuple[Path, dict[str, Any], NDArray[Any], NDArray[Any]]:
+    """The checkpoint, what has to be stated of it, images, and what its own program answered."""
+    path = GOLDEN / name
+    if name.startswith("huggingface/"):
+        with np.load(path / "expected.npz") as expected:
+            return path, {}, expected["images"], expected["answer"]
+    if name.startswith("timm/"):
+        images = timm_families.drawn_images(*timm_families.SMALL["img_size"])
+        return path, {}, images, np.load(path / "output.npy")
+    answers = np.load(path.with_name(f"{path.name}_answers.npy"))
+    if name.startswith("google/"):
+        stated = {"image_size": google_vit.IMAGE_SIZE}
+        return path.with_suffix(".npz"), stated, google_vit.draw_images(), answers
+    keras = path.with_suffix(".keras")
+    shape = (2, *checkpoints.load(keras).config.image_size, 3)
+    return keras, {}, np.random.default_rng(9).standard_normal(shape), answers
+
+
+def assert_exported(path: Path, stated: dict[str, Any], images: NDArray[Any], answers: Any, target: Path) -> None:
+    jobs, _ = plan(FORMATS, ["fp32"])
+    results = export(checkpoints.load(path, config=stated), target, jobs)
+    assert [(each.artifact.format, each.parity.failures) for each in results] == [(name, ()) for name in FORMATS]
+    for each in results:
+        with vit_deploy.session(each.artifact) as session:
+            found = session.infer(images.astype(np.float32))
+        assert found.shape == answers.shape
+        assert np.abs(found - answers).max() <= TOLERANCE * np.abs(answers).max(), each.artifact.format
+
+
+@pytest.mark.parametrize(
+    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in sorted(names())]
+)
+def test_a_file_of_another_program_is_exported_to_every_format_and_answers_as_that_did(
+    name: str, tmp_path: Path
+) -> None:
+    assert_exported(*recorded(name), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_vit_of_dl_techniques_is_exported_to_every_format_and_answers_as_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales = SCALE_CONFIGS | {"femto": Scale(12, 3, 2, 4.0)}  # type: ignore[operator]
+    monkeypatch.setattr(vit_deploy.config, "SCALE_CONFIGS", scales)
+    model = dl_techniques_models.vit()
+    model.save(tmp_path / "model.keras")
+    images = np.random.default_rng(3).standard_normal((2, *model.input_shape[1:])).astype(np.float32)
+    assert_exported(tmp_path / "model.keras", {}, images, np.asarray(model(images)), tmp_path / "out")
