@@ -11,6 +11,7 @@ from vit_deploy.cli.bench import bench
 from vit_deploy.cli.build import build
 from vit_deploy.cli.bundle import bundle
 from vit_deploy.cli.compare import compare
+from vit_deploy.cli.compress import compress
 from vit_deploy.cli.convert import convert
 from vit_deploy.cli.doctor import doctor
 from vit_deploy.cli.evaluate import evaluate
@@ -39,6 +40,7 @@ for command in (
     compare,
     bench,
     evaluate,
+    compress,
     predict,
     bundle,
     inspect,

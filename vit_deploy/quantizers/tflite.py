@@ -12,8 +12,12 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import re
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +37,7 @@ from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
 from vit_deploy.quantizers.tflite_bias import corrected_biases
 from vit_deploy.quantizers.tflite_layers import Layer, find_layers
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
+from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.tflite_file import OWN_ENTRY, STANDARD_ENTRY, opened, root
 
@@ -51,6 +56,7 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
 ATTENTION = ("SOFTMAX", "BATCH_MATMUL")
 CHANNELWISE = "CHANNELWISE"
+QUERIES, MAP_POOL = ".attention.query.output", "map_pool."
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
 
@@ -76,10 +82,27 @@ class TFLiteQuantizer:
         """
         if recipe.smoothing is not None:
             raise ConfigError(
-                "TFLite files have nothing to smooth: the scales of their norms are part of the products that follow, "
-                "which undoes the outliers that they make",
-                fix="leave --smoothing out",
+                "TFLite files are smoothed by their weights alone: the scales of their norms are part of the products "
+                "that follow, which undoes the outliers that they make",
+                fix="leave --smoothing out, or give 0 to have nothing smoothed",
             )
+        with self._balanced(source, recipe, calibration) as balanced:
+            return self._write(balanced, target, recipe, calibration)
+
+    @contextlib.contextmanager
+    def _balanced(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Iterator[Artifact]:
+        """The source, or where the recipe asks for it the same function without outliers; learned ranges forbid it."""
+        if not recipe.equalized or learned_ranges(source, calibration):
+            yield source
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            balanced = dataclasses.replace(source, directory=Path(folder))
+            with opened(source.model_path) as model:
+                layers = find_layers(model, source.config)
+                write_smoothed(balanced.model_path, model, layers, source.config, inline_limit=self.inline_limit)
+            yield balanced
+
+    def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         with opened(source.model_path) as model:
             layers = find_layers(model, source.config)
         seen = None
@@ -133,6 +156,12 @@ def _quantized(source: Artifact, recipe: Recipe, layers: dict[str, Layer], seen:
 def _learned(source: Artifact, calibration: Calibration, layers: dict[str, Layer]) -> dict[str, tuple[float, float]]:
     """Ranges that training learned, by the tensors of the file."""
     found = learned_ranges(source, calibration)
+    # The converter puts the division by the root of the head's width into the kernel, unless a norm is in between.
+    root = math.sqrt(source.config.head_dim)
+    for name in [name for name in found if name.endswith(QUERIES)]:
+        if not source.config.qk_norm or name.startswith(MAP_POOL):
+            low, high = found[name]
+            found[name] = (low / root, high / root)
     sides = [(f"{name}.{side}", getattr(each, side)) for name, each in layers.items() for side in ("input", "output")]
     return {tensor: found[name] for name, tensor in sides if name in found}
 

@@ -1,0 +1,170 @@
+"""What did a compression bring: right answers, zeros, distinct values, size on disk and over the wire, speed?
+
+All of it is measured on the exported files, before and after, and said in words where it brought nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.bench import Case, Plan, bench
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.compress import layer_names
+from vit_deploy.compress.data import Images
+from vit_deploy.datasets import read_dataset
+from vit_deploy.evaluation import evaluate
+from vit_deploy.exporters.stage import plan
+from vit_deploy.quantizers import QuantizeOptions
+from vit_deploy.quantizers.stage import export
+from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
+
+PLAN = Plan(seconds=1.0, rounds=5)
+FASTER = 0.9  # times the latency before, below which a method is said to have made the model faster
+SMALLER = 0.9  # likewise of the gzipped size
+FORMATS = ("tflite", "onnx")
+QUANTIZED = ("int8-static", "int8-full")  # what quantization-aware training is for
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exported file.
+
+    Args:
+        state: "before" or "after".
+        name: `<format>-<precision>`.
+        top1: fraction of the held-out images that are right.
+        sparsity: fraction of zeros in the kernels of the checkpoint.
+        distinct: most distinct values that any kernel of the checkpoint has.
+        bytes: of the model file.
+        gzip_bytes: of it gzipped.
+        latency_ms: of the median call; None where it was not timed.
+    """
+
+    state: str
+    name: str
+    top1: float
+    sparsity: float
+    distinct: int
+    bytes: int
+    gzip_bytes: int
+    latency_ms: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dict(vars(self))
+
+
+def measure(
+    before: Checkpoint,
+    after: Checkpoint,
+    images: Images,
+    folder: Path,
+    *,
+    quantized: bool,
+    speed: bool,
+    calibrate: Path | None = None,
+    progress: Progress = lambda doing: None,
+) -> list[Row]:
+    """Export both models and look at the files.
+
+    Args:
+        before: as it was given.
+        after: compressed.
+        images: held out.
+        folder: for the files.
+        quantized: whether to make TFLite's calibrated precisions too.
+        speed: whether to time the files.
+        calibrate: images for the model before, whose ranges nobody has learned.
+        progress: called with what is being done.
+
+    Raises:
+        VitDeployError: a file cannot be made.
+    """
+    np.savez(
+        folder / "held-out.npz", images=images.read(range(len(images))), labels=np.asarray(images.labels, np.int64)
+    )
+    dataset = read_dataset(folder / "held-out.npz")
+    made: list[tuple[str, Checkpoint, Artifact]] = []
+    for state, checkpoint in (("before", before), ("after", after)):
+        jobs, _ = plan(FORMATS, ["fp32"])
+        jobs += plan(["tflite"], QUANTIZED)[0] if quantized else []
+        # Without images to calibrate with, the learned ranges count.
+        options = QuantizeOptions(calibrate=None if checkpoint.ranges else calibrate, measure_speed=False)
+        results = export(checkpoint, folder / state, jobs, options, progress=progress).results
+        made += [(state, checkpoint, each.artifact) for each in results if each.published]
+    artifacts = [artifact for _, _, artifact in made]
+    right = evaluate(artifacts, dataset, progress=progress)
+    latencies = _latencies(artifacts, progress) if speed else [None] * len(artifacts)
+    return [
+        Row(
+            state,
+            artifact.name,
+            found.top1,
+            sparsity(checkpoint),
+            distinct(checkpoint),
+            artifact.model_bytes,
+            len(gzip.compress(artifact.model_path.read_bytes(), 9, mtime=0)),
+            latency,
+        )
+        for (state, checkpoint, artifact), found, latency in zip(made, right, latencies, strict=True)
+    ]
+
+
+def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> list[float | None]:
+    cases = [
+        Case(Path(each.directory), RUNTIMES_OF_FORMAT[each.format][0], batch=each.input.batch or 1)
+        for each in artifacts
+    ]
+    return [each.p50_ms for each in bench(cases, PLAN, lambda what, done: progress(what))]
+
+
+def sparsity(checkpoint: Checkpoint) -> float:
+    """Fraction of zeros in all kernels of a checkpoint together."""
+    kernels = [checkpoint.weights[f"{name}.kernel"] for name in layer_names(checkpoint.config)]
+    return sum(int((each == 0).sum()) for each in kernels) / sum(each.size for each in kernels)
+
+
+def distinct(checkpoint: Checkpoint) -> int:
+    """Most distinct values that any kernel of a checkpoint has."""
+    return max(len(np.unique(checkpoint.weights[f"{name}.kernel"])) for name in layer_names(checkpoint.config))
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """In words: what the method gained and what it did not, with the runtimes that were asked."""
+    pairs: Mapping[str, tuple[Row, Row]] = {
+        each.name: (each, other)
+        for each in rows
+        if each.state == "before"
+        for other in rows
+        if other.state == "after" and other.name == each.name
+    }
+    said = []
+    for name, (before, after) in pairs.items():
+        share = after.gzip_bytes / before.gzip_bytes
+        if share < SMALLER:
+            said.append(f"{name}: gzipped it is {share:.2f} of what it was")
+        elif name.endswith("fp32"):
+            said.append(f"{name}: nothing gained in size, gzipped it is {share:.2f} of what it was")
+        if before.latency_ms is not None and after.latency_ms is not None:
+            ratio = after.latency_ms / before.latency_ms
+            if ratio < FASTER:
+                said.append(f"{name}: {ratio:.2f} of the latency")
+            elif name.endswith("fp32"):
+                why = _why_not_faster(after)
+                said.append(f"{name}: nothing gained in speed, {ratio:.2f} of the latency{why}")
+    return said
+
+
+def _why_not_faster(after: Row) -> str:
+    if after.sparsity > SMALLER / 2:
+        return "; the kernels of this runtime are dense and multiply by zeros as by other numbers"
+    return "; the file holds float32 kernels of the same shapes"
