@@ -36,7 +36,7 @@ def run(binaries: Path, *arguments: object) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("extra", "format"), [("onnx", "onnx"), ("litert", "tflite")])
+@pytest.mark.parametrize(("extra", "format"), [("onnx", "onnx"), ("openvino", "onnx"), ("litert", "tflite")])
 def test_a_copied_bundle_is_proven_and_timed_where_only_its_light_runtime_is_installed(
     extra: str, format: str, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:

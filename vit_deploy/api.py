@@ -12,7 +12,7 @@ from vit_deploy.artifact import Artifact, read_artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.parity import Verification
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session, installed_takers
 
 if TYPE_CHECKING:
     from vit_deploy.quantizers import QuantizeOptions
@@ -182,7 +182,7 @@ def session(
     """
     artifact = bundle if isinstance(bundle, Artifact) else read_artifact(Path(bundle))
     takers = RUNTIMES_OF_FORMAT[artifact.format]
-    name = runtime or takers[0]
+    name = runtime or installed_takers(artifact.format, provider)[0]
     if name not in takers:
         raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
     engine = RUNTIMES.load(name)()

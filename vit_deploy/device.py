@@ -127,7 +127,7 @@ def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     from vit_deploy.bench import bench
     from vit_deploy.latency import Case, Plan, to_json
     from vit_deploy.profiling import profile
-    from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+    from vit_deploy.runtimes import RUNTIMES, installed_takers
 
     if options.streams < 1:
         raise ConfigError(f"streams is {options.streams}; expected a positive number")
@@ -136,7 +136,7 @@ def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
         Case(folder, runtime, provider, batch, threads, options.streams)
         for folder in names
         for runtime, provider, batch, threads in itertools.product(
-            options.runtime or RUNTIMES_OF_FORMAT[read_artifact(folder).format][:1],
+            options.runtime or installed_takers(read_artifact(folder).format)[:1],
             options.provider or [None],
             options.batch,
             options.threads,

@@ -118,6 +118,7 @@ class Diagnosis:
         providers: of ONNX Runtime; None where it is missing or cannot be imported.
         gpus: that TensorFlow sees; None where it was not asked.
         conflicts: what is wrong.
+        openvino: what numbers it computes in on this CPU; None where it is missing or cannot be imported.
     """
 
     host: Host
@@ -126,6 +127,7 @@ class Diagnosis:
     providers: tuple[str, ...] | None
     gpus: tuple[str, ...] | None
     conflicts: tuple[Conflict, ...]
+    openvino: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -137,6 +139,7 @@ class Diagnosis:
                 for engine, versions in self.engines.items()
             ],
             "providers": None if self.providers is None else list(self.providers),
+            "openvino": None if self.openvino is None else list(self.openvino),
             "gpus": None if self.gpus is None else list(self.gpus),
             "conflicts": [conflict.to_dict() for conflict in self.conflicts],
         }
@@ -150,7 +153,7 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
     """
     here = installed()
     problems = list(conflicts(here, os.environ, sys.version_info[:2]))
-    providers = gpus = None
+    providers = gpus = numbers = None
     if set(ONNX_RUNTIMES) & set(here):
         own = [name for name in ONNX_RUNTIMES if name in here]
         providers, failure = _asked("import onnxruntime as o; answer = o.get_available_providers()")
@@ -160,6 +163,13 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
         elif own == ["onnxruntime-gpu"] and "CUDAExecutionProvider" not in (providers or ()):
             problem = "onnxruntime-gpu is installed and has no CUDA: another package wrote over its files"
             problems.append(Conflict(problem, _reinstall(own, own[0])))
+    if "openvino" in here:
+        numbers, failure = _asked(
+            "import openvino as o; answer = o.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')"
+        )
+        if failure:
+            problem = f"openvino is installed and cannot be imported: {failure}"
+            problems.append(Conflict(problem, _reinstall(["openvino"], "openvino")))
     if gpu and set(TENSORFLOWS) & set(here):
         program = "import tensorflow as tf; answer = [d.name for d in tf.config.list_physical_devices('GPU')]"
         gpus, failure = _asked(program)
@@ -168,7 +178,7 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
             problem = f"{own[0]} is installed and cannot be imported: {failure}"
             problems.append(Conflict(problem, _reinstall(own, own[0])))
     found = {engine: engine.found(here) for engine in ENGINES}
-    return Diagnosis(read_host(), cpu_features(), found, providers, gpus, tuple(problems))
+    return Diagnosis(read_host(), cpu_features(), found, providers, gpus, tuple(problems), numbers)
 
 
 def conflicts(here: Installed, environment: Mapping[str, str], python: Sequence[int]) -> Iterator[Conflict]:

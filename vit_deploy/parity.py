@@ -16,7 +16,7 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.limits import Limits
 from vit_deploy.metrics import Metrics, measure
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session, installed_takers
 from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, looser, margin_noise, tolerance_for, tolerated_rms
 
 NO_LIMITS = Limits()
@@ -141,7 +141,7 @@ def verify(
 
     Args:
         artifact: the bundle; its precision says what it is held to.
-        runtime: of those that take its format; None takes the first.
+        runtime: of those that take its format; None takes the first that is installed.
         provider: what executes the graph; None takes the engine's usual one.
         golden: instead of the bundle's own.
         limits: that somebody asked for instead of the precision's own.
@@ -154,7 +154,7 @@ def verify(
         MissingEngineError, EngineError: the runtime is not installed or refuses the file.
     """
     takers = RUNTIMES_OF_FORMAT[artifact.format]
-    name = runtime or takers[0]
+    name = runtime or installed_takers(artifact.format, provider)[0]
     RUNTIMES.check(name)
     if name not in takers:
         raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")

@@ -17,7 +17,7 @@ from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.images import load_image, load_pixels
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, installed_takers
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 BATCH = 8  # images held at a time
@@ -150,7 +150,7 @@ def open_classifier(path: Path, runtime: str | None = None) -> Iterator[Classifi
 def _of_artifact(artifact: Artifact, runtime: str | None) -> Iterator[Classifier]:
     _check_head(artifact.config, artifact.directory)
     takers = RUNTIMES_OF_FORMAT[artifact.format]
-    name = runtime or takers[0]
+    name = runtime or installed_takers(artifact.format)[0]
     RUNTIMES.check(name)
     if name not in takers:
         raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")

@@ -179,6 +179,19 @@ def test_an_engine_that_cannot_be_imported_is_a_conflict(monkeypatch):
     assert conflict.fix == "pip uninstall -y onnxruntime && pip install onnxruntime"
 
 
+def test_what_openvino_computes_in_is_told_and_one_that_cannot_be_imported_is_a_conflict(monkeypatch, capfd):
+    monkeypatch.setattr(diagnosis, "installed", lambda: environment(openvino="2026.4.1"))
+    monkeypatch.setattr(diagnosis, "_asked", lambda program: (("FP32", "BF16"), ""))
+    assert run(["doctor"]) == 0
+    said = capfd.readouterr().out
+    assert "OpenVINO computes in" in said and "FP32, BF16" in said
+    assert diagnosis.diagnose().to_dict()["openvino"] == ["FP32", "BF16"]
+    monkeypatch.setattr(diagnosis, "_asked", lambda program: (None, "no libtbb.so"))
+    found = diagnosis.diagnose()
+    assert found.openvino is None
+    assert [each.problem for each in found.conflicts] == ["openvino is installed and cannot be imported: no libtbb.so"]
+
+
 def test_a_gpu_package_without_cuda_was_written_over(monkeypatch):
     monkeypatch.setattr(diagnosis, "installed", lambda: environment(onnxruntime_gpu="1.31.1"))
     monkeypatch.setattr(diagnosis, "_asked", lambda program: (("CPUExecutionProvider",), ""))

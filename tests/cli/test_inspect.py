@@ -27,6 +27,8 @@ from vit_deploy.errors import ArtifactError, CheckpointError
 from vit_deploy.exporters import EXPORTERS, ExportOptions
 from vit_deploy.exporters.onnx import OnnxExporter
 from vit_deploy.inspection import READERS, inspect
+from vit_deploy.plugins import Plugin
+from vit_deploy.runtimes import RUNTIMES
 from vit_deploy.tflite_graph import DTYPES, OPERATORS
 
 LABELS = ("cat", "dog", "größe", "[/bold] \x1b[31m", "last")
@@ -321,3 +323,10 @@ print(codes, *sorted({name.partition(".")[0] for name in sys.modules}), file=sys
     said = done.stderr.splitlines()[-1]
     assert said.startswith("[0, 0, 0]"), done.stderr
     assert not set(said.split()) & {"tensorflow", "onnx", "onnxruntime", "ai_edge_litert", "keras", "PIL"}
+
+
+def test_people_are_told_which_engines_run_a_bundle(bundles, monkeypatch, capfd):
+    absent = Plugin("x:Y", extra="openvino", needs=("no_such_engine",))
+    monkeypatch.setitem(RUNTIMES._plugins, "openvino", absent)
+    assert run(["inspect", str(bundles["onnx"].directory)]) == 0
+    assert "onnxruntime, openvino (not installed here)" in capfd.readouterr().out

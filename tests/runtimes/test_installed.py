@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from vit_deploy.artifact import read_artifact
+from vit_deploy.parity import verify
 from vit_deploy.plugins import Plugin
 from vit_deploy.runtimes import PROVIDERS_OF_RUNTIME, RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
 
@@ -47,3 +49,10 @@ def test_the_providers_in_the_table_are_those_that_the_engines_take():
 def test_the_providers_in_the_table_are_those_that_openvino_takes():
     openvino = pytest.importorskip("vit_deploy.runtimes.openvino")
     assert PROVIDERS_OF_RUNTIME["openvino"] == tuple(openvino.PRECISIONS)
+
+
+def test_a_device_that_has_openvino_alone_needs_not_be_told_so(bundles, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setitem(RUNTIMES._plugins, "onnxruntime", MISSING)
+    found = verify(read_artifact(bundles["onnx"]))
+    assert found.runtime == "openvino" and found.ok

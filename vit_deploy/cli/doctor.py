@@ -35,6 +35,8 @@ def doctor(
         rows.append((engine.name, there or f"missing -> {engine.install}"))
     if found.providers is not None:
         rows.append(("ONNX Runtime runs on", ", ".join(found.providers)))
+    if found.openvino is not None:
+        rows.append(("OpenVINO computes in", ", ".join(found.openvino)))
     if found.gpus is not None:
         rows.append(("TensorFlow's GPUs", ", ".join(found.gpus) or "none"))
     for index, conflict in enumerate(found.conflicts, 1):

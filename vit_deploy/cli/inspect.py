@@ -53,13 +53,21 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
     if found.artifact is not None:
         rows += [("precision", found.artifact.precision)]
         rows += [("parameters", _scaled(found.num_parameters or 0))]
-        rows += [("MACs an image", _scaled(found.macs or 0)), *_said(found.artifact)]
+        rows += [("MACs an image", _scaled(found.macs or 0)), ("runs in", _runtimes(found.format))]
+        rows += _said(found.artifact)
     if found.graph is not None:
         rows += _held(found.graph)
     if found.model is not None:
         rows += _left_to_the_cpu(found.model)
     # A file can say anything; to a terminal it may not.
     return [(name, "".join(each if each.isprintable() else "?" for each in value)) for name, value in rows]
+
+
+def _runtimes(format: str) -> str:
+    from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+
+    names = RUNTIMES_OF_FORMAT.get(format, ())
+    return ", ".join(f"{name} (not installed here)" if RUNTIMES[name].missing() else name for name in names)
 
 
 def _scaled(count: int) -> str:
