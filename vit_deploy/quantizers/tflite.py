@@ -14,10 +14,7 @@ import io
 import json
 import math
 import re
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +34,6 @@ from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
 from vit_deploy.quantizers.tflite_bias import corrected_biases
 from vit_deploy.quantizers.tflite_layers import Layer, find_layers
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
-from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.tflite_file import OWN_ENTRY, STANDARD_ENTRY, opened, root
 
@@ -82,27 +78,10 @@ class TFLiteQuantizer:
         """
         if recipe.smoothing is not None:
             raise ConfigError(
-                "TFLite files are smoothed by their weights alone: the scales of their norms are part of the products "
-                "that follow, which undoes the outliers that they make",
-                fix="leave --smoothing out, or give 0 to have nothing smoothed",
+                "TFLite files have nothing to smooth: the scales of their norms are part of the products that follow, "
+                "which undoes the outliers that they make",
+                fix="leave --smoothing out",
             )
-        with self._balanced(source, recipe, calibration) as balanced:
-            return self._write(balanced, target, recipe, calibration)
-
-    @contextlib.contextmanager
-    def _balanced(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Iterator[Artifact]:
-        """The source, or where the recipe asks for it the same function without outliers; learned ranges forbid it."""
-        if not recipe.equalized or learned_ranges(source, calibration):
-            yield source
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            balanced = dataclasses.replace(source, directory=Path(folder))
-            with opened(source.model_path) as model:
-                layers = find_layers(model, source.config)
-                write_smoothed(balanced.model_path, model, layers, source.config, inline_limit=self.inline_limit)
-            yield balanced
-
-    def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         with opened(source.model_path) as model:
             layers = find_layers(model, source.config)
         seen = None
