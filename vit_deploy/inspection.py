@@ -11,7 +11,7 @@ from vit_deploy import accelerators, cost, onnx_graph, savedmodel_graph, tflite_
 from vit_deploy.artifact import ESSENTIAL, MANIFEST, Artifact, InputSpec, describe, from_essentials, read_artifact
 from vit_deploy.errors import ArtifactError
 from vit_deploy.graph import Graph
-from vit_deploy.onnx_file import external_locations
+from vit_deploy.onnx_file import external_locations, refuse_outside_data
 from vit_deploy.snippet import snippet
 from vit_deploy.tflite_file import IDENTIFIER
 
@@ -92,6 +92,7 @@ def inspect(path: Path) -> Inspection:
 
     Raises:
         ArtifactError: nothing is there, a damaged model file, or a bundle that was changed.
+        EngineError: an ONNX bundle whose weights lie outside of it.
         CheckpointError: a file that is neither a model file nor a checkpoint, or a damaged one.
         MissingEngineError: a checkpoint whose library is not installed.
     """
@@ -99,6 +100,8 @@ def inspect(path: Path) -> Inspection:
         raise ArtifactError(f"there is nothing at {path}", fix="check the path")
     if path.name == MANIFEST or (path / MANIFEST).is_file():
         artifact = read_artifact(path)
+        if artifact.format == "onnx":
+            refuse_outside_data(artifact.model_path)
         graph = READERS[artifact.format](artifact.model_path)
         model = artifact.model_path if artifact.format == "tflite" else None
         return Inspection(path, BUNDLE, artifact.format, artifact.model_bytes, artifact, graph, model=model)

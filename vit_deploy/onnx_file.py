@@ -55,10 +55,15 @@ def external_locations(path: Path) -> set[str]:
 
 
 def refuse_outside_data(path: Path) -> None:
-    """Raise `EngineError` if an ONNX file, or a link beside it, has weights read from outside of its folder."""
+    """Raise `EngineError` if an ONNX file, or a link beside it, has weights read from outside of its folder.
+
+    An absolute path is refused wherever it leads: it would not once the folder is moved.
+    """
     root = path.parent.resolve()
     if outside := sorted(
-        name for name in external_locations(path) if not (path.parent / name).resolve().is_relative_to(root)
+        name
+        for name in external_locations(path)
+        if Path(name).is_absolute() or not (path.parent / name).resolve().is_relative_to(root)
     ):
         raise EngineError(
             f"{path} keeps weights outside its bundle: {', '.join(outside)}", fix="export the model again"

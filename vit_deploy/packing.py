@@ -17,6 +17,7 @@ import vit_deploy
 from vit_deploy.artifact import read_artifact
 from vit_deploy.device import LISTING, PLACE
 from vit_deploy.errors import ConfigError
+from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.staging import staged_file
 
 ROOT = "vit-deploy-device"
@@ -46,12 +47,17 @@ def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False) -> Non
 
     Raises:
         ArtifactError: a folder that is no bundle, or one that was changed.
+        EngineError: one whose weights lie outside of it.
         ConfigError: nothing to pack.
         OutputError: the target exists, or cannot be written.
     """
     if not artifacts:
         raise ConfigError("there is nothing to pack", fix="give folders of bundles")
-    folders = [read_artifact(path).directory for path in artifacts]
+    read = [read_artifact(path) for path in artifacts]
+    for artifact in read:
+        if artifact.format == "onnx":
+            refuse_outside_data(artifact.model_path)
+    folders = [artifact.directory for artifact in read]
     with (
         staged_file(target, force=force) as staged,
         staged.open("wb") as file,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.errors import ArtifactError, MissingEngineError
-from vit_deploy.onnx_file import external_locations
+from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.tflite_file import buffer_view, opened
 from vit_deploy.tflite_graph import (
     DTYPES,
@@ -37,17 +37,15 @@ def read_weights(path: Path, format: str) -> Weights:
     """Every constant array of a model file.
 
     Raises:
-        ArtifactError: a file that is damaged, or that keeps weights outside its folder.
+        ArtifactError: a file that is damaged.
+        EngineError: an ONNX file that keeps weights outside its folder.
         MissingEngineError: the library that reads it is not installed.
     """
     return READERS[format](path)
 
 
 def _onnx(path: Path) -> Weights:
-    root = path.parent.resolve()
-    for name in external_locations(path):
-        if not (path.parent / name).resolve().is_relative_to(root):
-            raise ArtifactError(f"{path} keeps weights outside its folder: {name}", fix="export the model again")
+    refuse_outside_data(path)
     try:
         import onnx
         from google.protobuf.message import DecodeError

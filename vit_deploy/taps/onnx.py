@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.errors import EngineError
-from vit_deploy.onnx_file import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, external_locations
+from vit_deploy.onnx_file import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, refuse_outside_data
 from vit_deploy.onnx_graph import GRAPH_OUTPUT, NODE_OPERATOR, TENSOR_NAME, VALUE_NAME
 from vit_deploy.protobuf import Message, opened, written
 from vit_deploy.quiet import quiet_stderr
@@ -35,15 +35,7 @@ class OnnxTapper:
     @contextlib.contextmanager
     def open(self, artifact: Artifact) -> Iterator[OpenedOnnx]:
         """Read an artifact's graph; see `taps.Tapper`."""
-        root = artifact.directory.resolve()
-        outside = [
-            each for each in external_locations(artifact.model_path) if not (root / each).resolve().is_relative_to(root)
-        ]
-        if outside:
-            raise EngineError(
-                f"{artifact.model_path} keeps weights outside its bundle: {', '.join(sorted(outside))}",
-                fix="export the model again",
-            )
+        refuse_outside_data(artifact.model_path)
         with opened(artifact.model_path, "an ONNX file") as model:
             flow = _flow(model.message(MODEL_GRAPH), artifact)
         yield OpenedOnnx(artifact, flow)
