@@ -51,13 +51,18 @@ def test_operators_on_the_cpu_are_counted(make_artifact, weight):
         assert not isinstance(session, DeviceSession)
 
 
-def test_versions_that_do_not_record_it_are_profiled(make_artifact, weight, monkeypatch, tmp_path):
+def test_versions_that_do_not_record_it_are_profiled_on_a_device(
+    make_artifact, weight, with_cuda, monkeypatch, tmp_path
+):
     monkeypatch.setattr(ort, "RECORDS", False)
+    monkeypatch.delattr(with_cuda, "get_provider_graph_assignment_info")
     monkeypatch.chdir(tmp_path)
     artifact = write_model(make_artifact("onnx", 3), weight)
     before = sorted(tmp_path.iterdir())
+    with pytest.raises(EngineError, match=r"cuda takes none of the 2 operators of .*: 2 on cpu"):
+        OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")).__enter__()
     with OnnxRuntime().open(artifact) as session:
-        assert session.placement == {"cpu": 2}
+        assert session.placement == {}
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -63,7 +63,11 @@ def test_the_cpu_has_no_such_option(opened):
 )
 def test_tensorflow_is_told_where_it_has_a_gpu(gpus, allow, said):
     calls = []
-    experimental = SimpleNamespace(enable_tensor_float_32_execution=calls.append)
+    growing = []
+    experimental = SimpleNamespace(
+        enable_tensor_float_32_execution=calls.append, set_memory_growth=lambda *given: growing.append(given)
+    )
     config = SimpleNamespace(list_physical_devices=lambda kind: gpus, experimental=experimental)
     apply(SimpleNamespace(config=config, __version__="2.21"), RuntimeOptions(allow_tf32=allow))
     assert calls == said
+    assert growing == [(gpu, True) for gpu in gpus]

@@ -27,7 +27,8 @@ def bench(
         list[str] | None, typer.Option(help="Engine; repeat for more.", show_default="all that can run it")
     ] = None,
     provider: Annotated[
-        list[str] | None, typer.Option(help="cpu, cuda, …; repeat for more.", show_default="the engine's own")
+        list[str] | None,
+        typer.Option(help="cpu, cuda, …, or a TFLite delegate's path; repeat for more.", show_default="the engine's own"),
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N,…", help="Images a call.")] = "1",
     threads: Annotated[

@@ -19,7 +19,7 @@ from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import groups, in_batches, joined
-from vit_deploy.runtimes.ort_placement import told
+from vit_deploy.runtimes.ort_placement import nothing_told, told
 from vit_deploy.runtimes.values import (
     as_stored,
     blank_images,
@@ -81,7 +81,8 @@ class OnnxRuntime:
         settings.log_severity_level = FATAL
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        with told(settings, records=RECORDS) as placement_of:
+        # Profiling takes a call; on the CPU there is nothing that could have fallen back.
+        with told(settings, records=RECORDS) if RECORDS or provider != "cpu" else nothing_told() as placement_of:
             with _explained(f"load {artifact.model_path}"), quiet_stderr() as noise:
                 engine = ort.InferenceSession(str(artifact.model_path), settings, providers=chosen)
             if wanted not in (used := engine.get_providers()):

@@ -14,16 +14,17 @@ RECORD = "session.record_ep_graph_assignment_info"
 KERNEL = "_kernel_time"  # ends the names of a profile's events that are an operator's work
 
 
+Tell = Callable[[Any, Callable[[], object]], dict[str, int]]
+"""Given a session and one call of it, operators by the full name of their provider."""
+
+
 @contextlib.contextmanager
-def told(settings: Any, *, records: bool) -> Iterator[Callable[[Any, Callable[[], object]], dict[str, int]]]:
+def told(settings: Any, *, records: bool) -> Iterator[Tell]:
     """Have a session tell where its operators go.
 
     Args:
         settings: that the session is going to be made with.
         records: whether this version records what it assigns; earlier ones profile one call instead.
-
-    Yields:
-        Given the session and one call of it, operators by the full name of their provider.
     """
     if records:
         settings.add_session_config_entry(RECORD, "1")
@@ -33,6 +34,12 @@ def told(settings: Any, *, records: bool) -> Iterator[Callable[[Any, Callable[[]
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder) / "profile")
         yield profiled
+
+
+@contextlib.contextmanager
+def nothing_told() -> Iterator[Tell]:
+    """Leave a session as it is, so that nothing is known of its operators."""
+    yield lambda engine, call: {}
 
 
 def recorded(engine: Any) -> dict[str, int]:

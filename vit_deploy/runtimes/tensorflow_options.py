@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from vit_deploy.errors import EngineError
@@ -34,5 +35,8 @@ def apply(tf: Any, options: RuntimeOptions) -> str:
             fix='run with --provider cpu, or pip install "vit-deploy[gpu-tf]" where there is an NVIDIA GPU',
         )
     if provider != "cpu":
+        with contextlib.suppress(RuntimeError):  # it runs already, with the memory it has
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)  # or it takes all, and leaves none for other cases
         tf.config.experimental.enable_tensor_float_32_execution(options.allow_tf32)
     return provider
