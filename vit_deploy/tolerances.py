@@ -6,10 +6,10 @@ recorded with them, and an engine may be ten times as far. A deep model is so ju
 The other precisions have numbers, chosen between what healthy models reach and what broken ones do. Measured on ViTs
 with random weights from 2 to 12 layers: 16-bit weights leave a signal to noise ratio of 62 to 65 dB; bfloat16, for
 weights and activations, 38 to 48; 8-bit weights 36 to 47 and with 8-bit activations 33; integer-only files about 10;
-4-bit weights 11 to 15. It hardly depends on the model, so it is the measure of the arithmetic. A model that answers the same for every image can have a good ratio all
-the same, since random and collapsed models nearly do; so the cosine is held as well, after the reference's mean over
-the images is taken from both, where a constant has no more than zero. Largest differences are not held: with fewer
-bits they measure the unluckiest of all values.
+4-bit weights 11 to 15. It hardly depends on the model, so it is the measure of the arithmetic. A model that answers
+the same for every image can have a good ratio all the same, since random and collapsed models nearly do; so the cosine
+is held as well, after the reference's mean over the images is taken from both, where a constant has no more than zero.
+Largest differences are not held: with fewer bits they measure the unluckiest of all values.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ def bench(
     ] = None,
     provider: Annotated[
         list[str] | None,
-        typer.Option(help="cpu, cuda, …, or a TFLite delegate's path; repeat for more.", show_default="the engine's own"),
+        typer.Option(
+            help="cpu, cuda, …, or a TFLite delegate's path; repeat for more.", show_default="the engine's own"
+        ),
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N,…", help="Images a call.")] = "1",
     threads: Annotated[
