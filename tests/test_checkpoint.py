@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.checkpoint import Checkpoint, Step, weights_digests
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.preprocess import Preprocess
@@ -100,3 +100,19 @@ def test_the_digest_depends_on_every_value_and_not_on_the_memory_layout(checkpoi
 def test_a_checkpoint_can_be_compared_without_comparing_arrays(checkpoint: Checkpoint) -> None:
     assert [checkpoint].index(checkpoint) == 0
     assert checkpoint != dataclasses.replace(checkpoint)
+
+
+def test_other_weights_are_checked_and_those_that_stay_are_shared(checkpoint: Checkpoint, config: ViTConfig) -> None:
+    step = Step("changed")
+    bias = np.full_like(checkpoint.weights["norm.bias"], 0.5)
+    changed = checkpoint.with_weights({"norm.bias": bias}, config=config, preprocess=checkpoint.preprocess, step=step)
+    assert changed.weights["norm.scale"] is checkpoint.weights["norm.scale"]
+    assert (changed.provenance, changed.labels) == ((*checkpoint.provenance, step), checkpoint.labels)
+    whole = Checkpoint(config, {**checkpoint.weights, "norm.bias": bias}, checkpoint.preprocess)
+    assert (changed.digest(), checkpoint.digest()) == weights_digests(changed.weights, checkpoint.weights)
+    assert changed.digest() == whole.digest() != checkpoint.digest()
+    wrong = {"norm.bias": bias * np.nan, "norm.scale": bias[1:]}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.with_weights(wrong, config=config, preprocess=checkpoint.preprocess, step=step)
+    assert "norm.bias has 12 values that are NaN" in caught.value.message
+    assert "norm.scale has shape (11,), expected (12,)" in caught.value.message

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
 
-from vit_deploy.checkpoint import Checkpoint, Step, weights_digest
+from vit_deploy.checkpoint import Checkpoint, Step, weights_digests
 from vit_deploy.config import ViTConfig, did_you_mean
 from vit_deploy.errors import ConfigError
 from vit_deploy.preprocess import Preprocess
@@ -98,32 +97,21 @@ def resize(
         return checkpoint
     filters = FILTERS[convention]
     prefix = old.num_prefix_tokens
-    # Both digests take longer than everything else here, and each a core: they are taken at the same time.
-    with ThreadPoolExecutor(1) as pool:
-        digest_before = pool.submit(checkpoint.digest)
-        changed = {
-            "pos_embed.table": resized_positions(
-                checkpoint.weights["pos_embed.table"], old.grid, new.grid, filters.positions, prefix
-            ),
-            "patch_embed.kernel": resample_kernel(
-                checkpoint.weights["patch_embed.kernel"], new.patch_size, filters.patches
-            ),
-        }
-        weights = {**checkpoint.weights, **changed}
-        digest_after = weights_digest(weights)
+    table, kernel = checkpoint.weights["pos_embed.table"], checkpoint.weights["patch_embed.kernel"]
+    changed = {
+        "pos_embed.table": resized_positions(table, old.grid, new.grid, filters.positions, prefix),
+        "patch_embed.kernel": resample_kernel(kernel, new.patch_size, filters.patches),
+    }
+    # A digest takes longer than everything else here, and most of it is the same before and after.
+    digest_before, digest_after = weights_digests(checkpoint.weights, {**checkpoint.weights, **changed})
     facts = {
         "from": sizes(old),
         "to": sizes(new),
         "convention": str(convention),
-        "digest_before": digest_before.result(),
+        "digest_before": digest_before,
     }
-    resized = dataclasses.replace(
-        checkpoint,
-        config=new,
-        weights=weights,
-        preprocess=resized_preprocess(checkpoint.preprocess, old.image_size, new.image_size),
-        provenance=(*checkpoint.provenance, Step("resize", facts)),
-    )
+    preprocess = resized_preprocess(checkpoint.preprocess, old.image_size, new.image_size)
+    resized = checkpoint.with_weights(changed, config=new, preprocess=preprocess, step=Step("resize", facts))
     vars(resized)["_digest"] = digest_after  # where its cached property looks first
     return resized
 

@@ -76,5 +76,7 @@ def test_a_vit_of_dl_techniques_is_exported_to_every_format_and_answers_as_it_do
     monkeypatch.setattr(vit_deploy.config, "SCALE_CONFIGS", scales)
     model = dl_techniques_models.vit()
     model.save(tmp_path / "model.keras")
-    images = np.random.default_rng(3).standard_normal((2, *model.input_shape[1:])).astype(np.float32)
+    images = (
+        np.random.default_rng(3).standard_normal((2, *dl_techniques_models.DEFAULTS["input_shape"])).astype(np.float32)
+    )
     assert_exported(tmp_path / "model.keras", {}, images, np.asarray(model(images)), tmp_path / "out")
