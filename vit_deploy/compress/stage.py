@@ -23,6 +23,7 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.compress import CompressOptions, check
 from vit_deploy.compress.data import Images
 from vit_deploy.compress.job import RESULT, Job
+from vit_deploy.compress.state import load_state
 from vit_deploy.errors import DataError, EngineError
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms
 from vit_deploy.staging import check_targets, explained_os_errors
@@ -104,7 +105,7 @@ def compress(
         if fresh:  # nothing was trained yet: bad input leaves nothing behind
             shutil.rmtree(state, ignore_errors=True)
         raise
-    resumed = (state / "state.npz").exists()
+    resumed = load_state(state, job.fingerprint()) is not None
     _run(state, progress)
     weights, about = _read_result(state / RESULT)
     compressed = dataclasses.replace(
