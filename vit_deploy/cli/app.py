@@ -19,6 +19,7 @@ from vit_deploy.cli.export import export
 from vit_deploy.cli.inspect import inspect
 from vit_deploy.cli.predict import predict
 from vit_deploy.cli.quantize import quantize
+from vit_deploy.cli.report import report
 from vit_deploy.cli.resize import resize
 from vit_deploy.cli.verify import verify
 
@@ -39,6 +40,7 @@ for command in (
     verify,
     compare,
     bench,
+    report,
     evaluate,
     compress,
     predict,

@@ -1,0 +1,74 @@
+"""What is each artifact and each case called, short and without two of one name?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+
+from vit_deploy.reports.documents import Gathered, Timed
+
+Setting = tuple[int, int | None, int]
+"""Images a call, threads of one call, and calls at the same time."""
+
+
+class Names:
+    """Names of everything in a report.
+
+    Args:
+        gathered: what the report tells.
+    """
+
+    def __init__(self, gathered: Gathered) -> None:
+        paths = [str(case.latency.case.artifact) for case in gathered.cases]
+        self._short = short_names([*paths, *(each.artifact for each in gathered.untimed)])
+        self._settings = {setting(case) for case in gathered.cases}
+        self._machines = len(gathered.machines)
+
+    def artifact(self, path: str) -> str:
+        """The last parts of a path that no other artifact shares."""
+        return self._short[path]
+
+    def series(self, case: Timed) -> str:
+        """Artifact and engine, and the machine where there are several."""
+        machine = f" on {case.machine}" if self._machines > 1 else ""
+        return f"{self.artifact(str(case.latency.case.artifact))}, {engine(case)}{machine}"
+
+    def case(self, case: Timed) -> str:
+        """The same with the setting, where there are several."""
+        return f"{self.series(case)}, {in_words(setting(case))}" if len(self._settings) > 1 else self.series(case)
+
+
+def engine(case: Timed) -> str:
+    """Runtime and provider."""
+    return f"{case.latency.case.runtime} ({case.latency.provider})"
+
+
+def setting(case: Timed) -> Setting:
+    """How a case was called."""
+    called = case.latency.case
+    return (called.batch, called.threads, called.streams)
+
+
+def in_words(called: Setting) -> str:
+    """A setting for people."""
+    batch, threads, streams = called
+    words = [f"batch {batch}"]
+    words += [f"{threads} thread{'s' * (threads > 1)}"] if threads is not None else []
+    words += [f"{streams} streams"] if streams > 1 else []
+    return ", ".join(words)
+
+
+def usual_setting(cases: Sequence[Timed]) -> Setting:
+    """The one that most cases have; of several the first."""
+    return Counter(map(setting, cases)).most_common(1)[0][0]
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """For each path as many of its last parts as tell all of them apart."""
+    parts = {path: PurePath(path).parts or (path,) for path in paths}
+    for count in range(1, max(map(len, parts.values()), default=1)):
+        names = {path: "/".join(each[-count:]) for path, each in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {path: path for path in parts}
