@@ -99,8 +99,13 @@ def test_images_that_cannot_be_calibrated_with_are_refused(artifact, pixels, tmp
 
 def test_what_is_no_npz_or_has_no_images_is_refused(artifact, pixels, tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK nothing")
-    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+    with pytest.raises(DataError, match=r"is no \.npz file"):
         read_calibration(tmp_path / "broken.npz", artifact)
+    np.save(tmp_path / "single.npy", pixels)
+    with pytest.raises(DataError, match=r"is no \.npz file"):
+        read_calibration(tmp_path / "single.npy", artifact)
+    with pytest.raises(DataError, match=r"has images of shape \(\)"):
+        read_calibration(saved(tmp_path / "scalar.npz", images=np.float32(3)), artifact)
     with pytest.raises(DataError, match="has no array 'images'"):
         read_calibration(saved(tmp_path / "a.npz", pictures=pixels), artifact)
     with pytest.raises(DataError, match="there is nothing at"):

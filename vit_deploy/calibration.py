@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.datasets import SUFFIXES
 from vit_deploy.errors import DataError
 from vit_deploy.golden import natural_pixels
 from vit_deploy.images import load_pixels
@@ -22,7 +23,6 @@ COUNT = 64  # images that are taken of more
 FEWEST = 8
 LISTED = 5  # problems that are told in full
 SAMPLES = "sample images"
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 SAMPLES_WARNING = (
     "calibrated on the bundled sample images, which are drawn and no photographs: ranges that your own images "
     "need are missed, which costs accuracy (some percent of top-1 with int8-static, more with int8-full); "
@@ -76,6 +76,8 @@ def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, co
         images = [load_pixels(each, artifact.preprocess, artifact.config.image_size) for each in chosen]
         return _calibration(images, artifact, seed, str(path), [str(each) for each in chosen])
     array = read_arrays(path, ("images",))["images"]
+    if array.ndim != 4:
+        raise DataError(f"{path} has images of shape {array.shape}", fix="expected (n, height, width, channels)")
     _check_count(len(array), path)
     indices = _chosen(len(array), count, seed)
     return _calibration(
@@ -93,8 +95,10 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     if not path.exists():
         raise DataError(f"there is nothing at {path}", fix=fix)
     try:
+        if not zipfile.is_zipfile(path):  # np.load would take a single array too
+            raise DataError(f"{path} is no .npz file", fix=fix)
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if not isinstance(file, np.lib.npyio.NpzFile) or name not in file]
+            missing = [name for name in names if name not in file]
             if missing:
                 raise DataError(f"{path} has no array {', '.join(map(repr, missing))}", fix=fix)
             return {name: file[name] for name in names}

@@ -54,9 +54,30 @@ def test_export_with_precisions_lists_gaps_and_takes_the_formats_that_have_them(
         (["-p", "int8-static", "--calibrate", "nowhere"], "there is nothing at nowhere"),
         (["-p", "int8-static", "--clipping", "hard"], "--clipping is 'hard'"),
         (["-p", "int8-full", "--keep-float", "head"], "int8-full has integers alone"),
+        (["-p", "int8", "--smoothing", "0.5"], "smoothed by their weights alone"),
+        (["-p", "int8", "--attention-bits", "8"], "those of int8-full"),
+        (["-p", "int8-static", "--percentile", "99"], "--clipping percentile"),
+        (["-p", "int8", "--data", "nowhere"], "there is nothing at nowhere"),
+        (["-p", "int8", "--min-cosine", "2"], "min cosine is 2.0"),
     ],
 )
 def test_bad_input_is_exit_2_and_leaves_nothing_behind(run, bundles, tmp_path, options, message):
     result = run("quantize", bundles["tflite"], *options, "-o", tmp_path / "out", "--json")
     assert result.code == 2 and message in result.document["error"]["message"]
     assert "Traceback" not in result.err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bias-correction"], "ONNX files have no bias correction"),
+        (["--keep-float", "nonsense"], "no such layers: nonsense"),
+        (["--calibrate", "nowhere"], "there is nothing at nowhere"),
+        (["--data", "nowhere"], "there is nothing at nowhere"),
+    ],
+)
+def test_export_refuses_what_cannot_be_quantized_before_it_makes_fp32(run, tmp_path, options, message):
+    command = ["export", "pico", "--image-size", "16x24", "--patch-size", "8", "-f", "onnx", "-p", "fp32", "-p", "int8"]
+    result = run(*command, *options, "-o", tmp_path / "out", "--json")
+    assert result.code == 2 and message in result.document["error"]["message"]
+    assert not (tmp_path / "out").exists()

@@ -108,8 +108,9 @@ def test_int8_full_has_no_float_anywhere_and_its_scales_are_in_the_manifest(made
     )
 
 
-def test_kernels_are_the_nearest_integers_of_a_scale_for_each_channel(made, source):
-    exact, stored = kernels(source), kernels(made["int8"].artifact, np.int8)
+def test_kernels_are_the_nearest_integers_of_a_scale_for_each_channel(source, tmp_path):
+    (result,) = quantize(source, tmp_path, ["int8"], dataclasses.replace(QUIET, smoothing=0)).results
+    exact, stored = kernels(source), kernels(result.artifact, np.int8)
     assert set(stored) == set(layer_names(source.config))
     for name, values in stored.items():
         weights = exact[name].reshape(len(values), -1)
@@ -206,8 +207,8 @@ def test_bias_correction_brings_the_mean_output_nearer(source, tmp_path):
     assert errors[1] < errors[0]
 
 
-def test_smoothing_is_refused_since_there_is_nothing_to_smooth(source, tmp_path):
-    with pytest.raises(ConfigError, match="nothing to smooth"):
+def test_smoothing_by_activations_is_refused(source, tmp_path):
+    with pytest.raises(ConfigError, match="smoothed by their weights alone"):
         quantize(source, tmp_path / "out", ["int8"], dataclasses.replace(QUIET, smoothing=0.5))
     assert not (tmp_path / "out").exists()
 

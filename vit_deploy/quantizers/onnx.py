@@ -98,7 +98,7 @@ def _smooth(model: onnx.ModelProto, source: Artifact, recipe: Recipe, calibratio
     if recipe.smoothing is not None and calibration is not None:
         largest = largest_by_channel(model, source.input, calibration)
         changed = smoothed(weights, source.config, largest, recipe.smoothing)
-    elif recipe.equalized:
+    elif recipe.equalized and not learned_ranges(source, calibration):  # which hold for the channels as they are
         changed = smoothed(weights, source.config)
     else:
         return

@@ -64,7 +64,7 @@ def smoothed(
         channels = _estimated(link, now) if largest is None else np.asarray(largest[link.read[0]], np.float64)
         strongest = np.max([np.abs(kernel).max(axis=1) for kernel in kernels], axis=0).astype(np.float64)
         factors = _factors(channels, strongest, alpha)
-        changed |= {name: now[name] / factors for name in link.written}
+        changed |= {name: now[name] / factors for name in _with_biases(link.written, weights)}
         changed |= {f"{name}.kernel": now[f"{name}.kernel"] * factors[:, None] for name in link.read}
     return changed
 
@@ -101,14 +101,23 @@ def _parts(name: str, weights: Container[str]) -> tuple[str, ...]:
     return tuple(each for part in ("scale", "kernel", "bias") if (each := f"{name}.{part}") in weights)
 
 
+def _with_biases(written: tuple[str, ...], weights: Container[str]) -> tuple[str, ...]:
+    """Also the biases that a config does not have and a file does, of a norm that became part of the kernel."""
+    biases = (f"{name.removesuffix('.kernel')}.bias" for name in written if name.endswith(".kernel"))
+    return tuple(dict.fromkeys((*written, *(name for name in biases if name in weights))))
+
+
 def _estimated(link: Link, weights: Mapping[str, Float32]) -> NDArray[np.float64]:
     """Size of the channels: a norm's outputs have unit variance before its scale, and add up as independent values."""
     kernel = next((name for name in link.written if name.endswith(".kernel")), "")
     if not kernel:
         return _combined(link.written, weights)
-    inputs = _combined(_parts(link.inputs, weights.keys()), weights) if link.inputs else np.float64(1)
+    # A norm that is part of the kernels that read it leaves independent values of unit variance.
+    norm = _parts(link.inputs, weights.keys()) if link.inputs else ()
+    inputs = _combined(norm, weights) if norm else np.float64(1)
     squares = np.square(np.asarray(weights[kernel], np.float64).T * inputs).sum(axis=1)
-    biases = [np.square(weights[name].astype(np.float64)) for name in link.written if name.endswith(".bias")]
+    written = _with_biases(link.written, weights)
+    biases = [np.square(weights[name].astype(np.float64)) for name in written if name.endswith(".bias")]
     size: NDArray[np.float64] = np.sqrt(squares + sum(biases))
     return size
 

@@ -8,18 +8,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vit_deploy.artifact import MANIFEST, Artifact, sha256, versions
+from vit_deploy.artifact import MANIFEST, Artifact, describe, sha256, versions
 from vit_deploy.calibration import SAMPLES, SAMPLES_WARNING, read_calibration
 from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.datasets import read_dataset
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters import stage as exporting
-from vit_deploy.exporters.stage import FP32, INTEGER_INPUT, Exported, Job, Progress, publish, targets
+from vit_deploy.exporters.stage import FP32, Exported, Job, Progress, publish, targets
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.plugins import Registry
 from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, Quantizer
+from vit_deploy.quantizers.asked import check_asked
 from vit_deploy.quantizers.facts import Facts, compare_with_fp32
 from vit_deploy.quantizers.mixed import Budget, Sensitivities, Work, keep_fewest, measure_layers, write_sensitivities
-from vit_deploy.quantizers.recipes import Recipe, layer_names, recipe_for
+from vit_deploy.quantizers.recipes import Recipe, recipe_for
 from vit_deploy.staging import check_targets, staged_folder
 
 
@@ -92,6 +94,7 @@ def export(
     """
     check([job.format for job in jobs], [job.precision for job in jobs])
     check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
+    _check_before(checkpoint, directory, jobs, options)
     plain = [job for job in jobs if job.precision == FP32]
     made = Made(
         exporting.export(checkpoint, directory, plain, force=force, keep_failed=keep_failed, progress=progress)
@@ -172,11 +175,17 @@ def quantize(
         OutputError: targets exist, or the disk is full.
         ExportError, EngineError, MissingEngineError: the quantizer failed or is not installed.
     """
-    recipes = [_asked(recipe_for(source.format, precision), options) for precision in dict.fromkeys(precisions)]
-    _check_source(source, recipes, options)
+    if source.precision != FP32:
+        raise ConfigError(
+            f"{source.directory} is {source.precision} already; quantizing starts from fp32",
+            fix=f"give {source.format}-fp32, and let vit-deploy export make it",
+        )
+    recipes = _recipes(source, precisions, options)
     QUANTIZERS.check(source.format)
     names = [directory / f"{source.format}-{recipe.precision}" for recipe in recipes]
     check_targets([*names, *map(exporting.failed_name, names)] if keep_failed else names, force=force)
+    if options.data is not None:  # it is read when all is made
+        read_dataset(options.data).classes(source)
     progress("reading the calibration images")
     # Without need for calibration they still are what speed and accuracy are compared on.
     images = read_calibration(options.calibrate, source, seed=options.seed)
@@ -215,8 +224,33 @@ def _one(
     return Made([result], sensitivities={} if table is None else {result.artifact.name: table}, notes=notes)
 
 
+def _recipes(source: Artifact, precisions: Sequence[str], options: QuantizeOptions) -> list[Recipe]:
+    """The recipes with what was asked for in the place of their own.
+
+    Raises:
+        ConfigError: the format has no such precision, or what was asked for does nothing there.
+    """
+    recipes = [_asked(recipe_for(source.format, precision), options) for precision in dict.fromkeys(precisions)]
+    check_asked(source, recipes, options)
+    return recipes
+
+
+def _check_before(checkpoint: Checkpoint, directory: Path, jobs: Sequence[Job], options: QuantizeOptions) -> None:
+    """What `quantize` would refuse is refused before an fp32 file is made."""
+    for format in dict.fromkeys(job.format for job in jobs):
+        wanted = [job for job in jobs if job.format == format and job.precision != FP32]
+        if not wanted:
+            continue
+        spec = wanted[0].options.input_spec(checkpoint.config)
+        source = describe(checkpoint, directory / f"{format}-{FP32}", format=format, precision=FP32, input=spec)
+        _recipes(source, [job.precision for job in wanted], options)
+        if options.calibrate is not None:
+            read_calibration(options.calibrate, source, seed=options.seed)
+        if options.data is not None:
+            read_dataset(options.data).classes(source)
+
+
 def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
-    """The recipe with what was asked for in the place of its own."""
     smoothing = recipe.smoothing if options.smoothing is None else options.smoothing
     bias_correction = recipe.bias_correction if options.bias_correction is None else options.bias_correction
     return dataclasses.replace(
@@ -224,33 +258,12 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
         clipping=options.clipping or recipe.clipping,
         percentile=options.percentile or recipe.percentile,
         smoothing=smoothing or None,
+        equalized=recipe.equalized and options.smoothing != 0,
         bias_correction=bias_correction,
         attention_bits=options.attention_bits or recipe.attention_bits,
         residual_bits=options.residual_bits or recipe.residual_bits,
         keep_float=tuple(dict.fromkeys((*recipe.keep_float, *options.keep_float))),
     )
-
-
-def _check_source(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
-    if source.precision != FP32:
-        raise ConfigError(
-            f"{source.directory} is {source.precision} already; quantizing starts from fp32",
-            fix=f"give {source.format}-fp32, and let vit-deploy export make it",
-        )
-    layers = layer_names(source.config)
-    if unknown := [name for name in options.keep_float if name not in layers]:
-        raise ConfigError(f"no such layers: {', '.join(unknown)}", fix=f"they are called like {', '.join(layers[:4])}")
-    integer = [recipe.precision for recipe in recipes if recipe.precision in INTEGER_INPUT]
-    if integer and source.input.preprocessing_inside:
-        raise ConfigError(
-            f"the input of {', '.join(integer)} is int8, and that of {source.directory} is uint8 pixels",
-            fix="export the fp32 file without --include-preprocessing",
-        )
-    if integer and (options.keep_float or options.max_drop is not None or options.min_cosine is not None):
-        raise ConfigError(
-            f"{', '.join(integer)} has integers alone, so no layer can stay in float",
-            fix="ask for int8-static, or leave --keep-float, --max-drop and --min-cosine out",
-        )
 
 
 def _described(work: Work, folder: Path) -> Artifact:

@@ -14,7 +14,10 @@ import io
 import json
 import math
 import re
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,7 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from vit_deploy.artifact import Artifact, OutputSpec
 from vit_deploy.calibration import Calibration
-from vit_deploy.errors import ConfigError, EngineError, ExportError
+from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite_metadata import packed_labels, standard_metadata
 from vit_deploy.quantizers.clipping import clipped
@@ -34,6 +37,7 @@ from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
 from vit_deploy.quantizers.tflite_bias import corrected_biases
 from vit_deploy.quantizers.tflite_layers import Layer, find_layers
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
+from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.tflite_file import OWN_ENTRY, STANDARD_ENTRY, opened, root
 
@@ -71,17 +75,27 @@ class TFLiteQuantizer:
         """Write the file with the standard metadata, the labels and the essentials; see `quantizers.Quantizer`.
 
         Raises:
-            ConfigError: smoothing is asked for.
             ExportError: the file's layers cannot be told, or the result is not what it has to be.
             EngineError: the quantizer failed.
             OSError: the disk is full.
         """
-        if recipe.smoothing is not None:
-            raise ConfigError(
-                "TFLite files have nothing to smooth: the scales of their norms are part of the products that follow, "
-                "which undoes the outliers that they make",
-                fix="leave --smoothing out",
-            )
+        with self._balanced(source, recipe, calibration) as balanced:
+            return self._write(balanced, target, recipe, calibration)
+
+    @contextlib.contextmanager
+    def _balanced(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Iterator[Artifact]:
+        """The source, or where the recipe asks for it the same function without outliers; learned ranges forbid it."""
+        if not recipe.equalized or learned_ranges(source, calibration):
+            yield source
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            balanced = dataclasses.replace(source, directory=Path(folder))
+            with opened(source.model_path) as model:
+                layers = find_layers(model, source.config)
+                write_smoothed(balanced.model_path, model, layers, source.config, inline_limit=self.inline_limit)
+            yield balanced
+
+    def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         with opened(source.model_path) as model:
             layers = find_layers(model, source.config)
         seen = None
