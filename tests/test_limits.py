@@ -57,6 +57,7 @@ def test_without_a_file_or_a_table_nothing_changes(project, tmp_path):
         ("[tool.vit-deploy.verify]\nallow_tf32 = 1", "allow_tf32 is 1"),
         ("[tool.vit-deploy]\nverify = 3", "is no table"),
         ("tool = 3", "is no table"),
+        ("[tool.vit-deploy.verify]\nkl = 1" + 400 * "0", "no limits: kl = 1"),
         ("[tool.vit-deploy.verify\n", "cannot be read"),
     ],
 )
@@ -68,7 +69,15 @@ def test_what_is_wrong_in_the_table_is_named(project, table, said):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("1e-4", "--tolerance is '1e-4'"), ("max=1", "no such metric: max"), ("kl=x", "kl = 'x'"), ("kl=inf", "kl = inf")],
+    [
+        ("1e-4", "--tolerance is '1e-4'"),
+        ("max=1", "no such metric: max"),
+        ("kl=x", "kl = 'x'"),
+        ("kl=inf", "kl = inf"),
+        ("kl=-1", "kl = -1, and it lies between 0 and inf"),
+        ("cosine=1.1", "cosine = 1.1, and it lies between -1 and 1"),
+        ("flips=2", "flips = 2, and it lies between 0 and 1"),
+    ],
 )
 def test_what_is_wrong_on_the_command_line_is_named(text, said):
     with pytest.raises(ConfigError, match=said):

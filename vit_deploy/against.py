@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from vit_deploy.adversarial import record_adversarial
 from vit_deploy.artifact import MANIFEST, Artifact
-from vit_deploy.calibration import SUFFIXES
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
+from vit_deploy.datasets import SUFFIXES
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.golden import EPSILON, TINY, Golden, golden_pixels, record
 from vit_deploy.images import load_pixels

@@ -181,12 +181,15 @@ def test_a_damaged_model_whose_manifest_was_made_anew_is_one_error_or_fails_its_
     artifact = read_artifact(folder)
     file = folder / TARGETS[kind].file
     data = file.read_bytes()
-    for share in (0.0, 0.3, 0.9):
-        file.write_bytes(data[: int(share * len(data))])
+    commands: list[tuple[str, ...]] = [("verify", "{path}", "--quick")]
+    if kind != "savedmodel":
+        commands.append(("quantize", "{path}", "--precision", "int8", "-o", "{out}"))
+    middle = len(data) // 2  # an ONNX file has names and shapes there, and a TFLite file weights
+    other = data[:middle] + bytes(byte ^ 0x55 for byte in data[middle : middle + 40]) + data[middle + 40 :]
+    for damaged in (*(data[: int(share * len(data))] for share in (0.0, 0.3, 0.9)), other):
+        file.write_bytes(damaged)
         write_manifest(artifact)
-        assert_answered(
-            run, Target(kind, TARGETS[kind].file, (("verify", "{path}", "--quick"),), "."), folder, tmp_path
-        )
+        assert_answered(run, Target(kind, TARGETS[kind].file, tuple(commands), "."), folder, tmp_path)
 
 
 @given(text=st.text() | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(json.dumps))

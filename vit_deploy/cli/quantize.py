@@ -69,6 +69,7 @@ def quantize(
     from vit_deploy.artifact import read_artifact
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.quantizing import finish, quantize_options
+    from vit_deploy.quantizers.runnable import check_runs
     from vit_deploy.quantizers.stage import quantize as run
 
     options = quantize_options(
@@ -90,5 +91,6 @@ def quantize(
     out = Output("quantize", as_json=json, quiet=quiet)
     with out.progress() as progress:
         source = read_artifact(artifact)
+        check_runs(source)
         made = run(source, output, precision, options, force=force, keep_failed=keep_failed, progress=progress)
     return finish(out, made, [])
