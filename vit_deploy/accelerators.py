@@ -1,8 +1,8 @@
 """Which operators of a TFLite file would an integer accelerator leave to the CPU, and why?
 
-What each takes is listed after the makers' documents: Coral's "TensorFlow models on the Edge TPU" (compiler 16), Arm's
-Vela 4 for Ethos-U55 and U65 ("SUPPORTED_OPS.md"), and TensorFlow's Hexagon delegate ("README.md"). They have rules
-about shapes and strides besides, so what is named here falls back for sure and the rest is for their compilers to say.
+The lists are after the makers' documents (Coral's page of supported operations, Vela's for Ethos-U55 and U65, that of
+the Hexagon delegate), but were neither checked against a dated copy of them nor tried on a device. The devices have
+rules about shapes and strides besides: what is named here is likely to fall back, and their compilers have the last word.
 """
 
 from __future__ import annotations
