@@ -2,7 +2,7 @@
 
 The lists are after the makers' documents (Coral's page of supported operations, Vela's for Ethos-U55 and U65, that of
 the Hexagon delegate), but were neither checked against a dated copy of them nor tried on a device. The devices have
-rules about shapes and strides besides: what is named here is likely to fall back, and their compilers have the last word.
+rules about shapes and strides besides: what is named here is likely to fall back, and their compilers decide.
 """
 
 from __future__ import annotations
