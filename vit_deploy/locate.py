@@ -160,8 +160,9 @@ class _Search:
         wrong = next((each.name for each in taps if not each.ok), None)
         if wrong is None:
             notes.append(
-                "nothing leaves the reference in the engine's own kernels on the CPU: "
-                "a fault that shows elsewhere is in the provider, the delegate or what they fuse"
+                f"nothing leaves the reference on the first {len(self.images)} images in the engine's own kernels on "
+                "the CPU: a fault that shows elsewhere is in the provider, the delegate or what they fuse, or in how "
+                "other inputs and batches are answered"
             )
             return Located(self.artifact, tuple(taps), None, None, tuple(notes))
         return Located(self.artifact, tuple(taps), wrong, self._operator(places.found[wrong]), tuple(notes))

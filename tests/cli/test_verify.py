@@ -205,3 +205,10 @@ def test_models_of_other_channels_are_refused(run, bundles, make_checkpoint, tmp
     checkpoints.save(make_checkpoint(channels=1), path)
     result = run("verify", bundles["onnx"], "--against", path)
     assert result.code == 2 and f"takes images of 3 channels, and {path} of 1" in result.err
+
+
+def test_against_an_artifact_the_recorded_activations_are_compared_with_and_that_is_said(run, bundles):
+    arguments = ("--against", bundles["tflite"], "--tolerance", "max_abs=1e-12", "--quick", "--locate")
+    result = run("verify", bundles["onnx"], *arguments)
+    assert result.code == 1 and "so its own are taken" in result.err
+    assert "nothing leaves the reference on the first 2 images" in result.err

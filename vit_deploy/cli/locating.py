@@ -30,6 +30,8 @@ def locate_failure(out: Output, result: Verification, goldens: Sequence[Golden])
     if result.ok:
         return None
     golden = next((each for each in goldens if each.taps is not None), goldens[0])
+    if golden is not goldens[0]:
+        out.note(f"{result.artifact.model_path}: an artifact has no activations to compare with, so its own are taken")
     try:
         found = locate(result.artifact, golden=golden)
     except VitDeployError as error:
