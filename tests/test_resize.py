@@ -145,23 +145,29 @@ def test_an_image_that_no_patches_fill_is_an_error(make_checkpoint):
 @pytest.mark.parametrize(
     ("recorded", "expected"),
     [
-        (Preprocess(resize=None), None),
-        (Preprocess(resize=248, crop=True), 567),  # the larger scale, 512 / 224: the crop lies in the image
-        (Preprocess(resize=224, crop=True), 512),
-        (Preprocess(resize=224), 384),
-        (Preprocess(resize=(248, 256), crop=True), (425, 585)),
+        (Preprocess(resize=None), {}),
+        (Preprocess(resize=248, crop=True), {"resize": (425, 567), "keep_aspect": True}),
+        (Preprocess(resize=224), {"resize": 384}),
+        (Preprocess(resize=(248, 256), crop=True), {"resize": (425, 585)}),
+        (Preprocess(resize=(248, 256), crop=True, keep_aspect=True), {"resize": (425, 585)}),
     ],
 )
 def test_the_recorded_resize_is_scaled_as_the_input_is(recorded, expected):
     resized = resized_preprocess(recorded, (224, 224), (384, 512))
-    assert resized == dataclasses.replace(recorded, resize=expected)
+    assert resized == dataclasses.replace(recorded, **expected)
+
+
+def test_a_shorter_edge_stays_one_where_both_sides_are_scaled_alike():
+    recorded = Preprocess(resize=248, crop=True)
+    assert resized_preprocess(recorded, (224, 224), (448, 448)) == Preprocess(resize=496, crop=True)
 
 
 @given(*[st.integers(8, 600)] * 5)
 def test_a_crop_that_lay_within_every_image_still_does(height, width, new_height, new_width, margin):
     recorded = Preprocess(resize=max(height, width) + margin, crop=True)
     resized = resized_preprocess(recorded, (height, width), (new_height, new_width))
-    assert resized.resize >= max(new_height, new_width)
+    sides = resized.resize if resized.keep_aspect else (resized.resize, resized.resize)
+    assert all(np.array(sides) >= (new_height, new_width))
 
 
 def test_the_preprocessing_goes_with_the_checkpoint(make_checkpoint):

@@ -150,8 +150,9 @@ def resized_positions(table: Float32, old: Size, new: Size, kind: Filter, prefix
 def resized_preprocess(preprocess: Preprocess, old: Size, new: Size) -> Preprocess:
     """The recorded resize, scaled as the input is.
 
-    A shorter edge has only one scale: where the sides' differ, the larger one before a crop, so that what is cut out
-    lies within the image if it did before, and without a crop the scale of the shorter side, which it stands for.
+    A shorter edge has only one scale. Where the sides' differ, an image that is cropped then covers the scaled edge on
+    either side, which shows as much of it as before, and as timm does; without a crop the edge has the scale of the
+    shorter side, which it stands for.
     """
     scales = [after / before for before, after in zip(old, new, strict=True)]
     match preprocess.resize:
@@ -161,7 +162,10 @@ def resized_preprocess(preprocess: Preprocess, old: Size, new: Size) -> Preproce
             sides = (_pixels(height * scales[0]), _pixels(width * scales[1]))
             return dataclasses.replace(preprocess, resize=sides)
         case edge:
-            scale = max(scales) if preprocess.crop else min(new) / min(old)
+            if preprocess.crop and scales[0] != scales[1]:
+                sides = (_pixels(edge * scales[0]), _pixels(edge * scales[1]))
+                return dataclasses.replace(preprocess, resize=sides, keep_aspect=True)
+            scale = scales[0] if preprocess.crop else min(new) / min(old)
             return dataclasses.replace(preprocess, resize=_pixels(edge * scale))
 
 
