@@ -12,17 +12,18 @@ from typing import Any
 
 from vit_deploy.errors import DataError
 from vit_deploy.host import Host
-from vit_deploy.latency import FACTS, Latency, from_json
+from vit_deploy.latency import FACTS, FIGURES, Latency, from_json
 from vit_deploy.profiling import OperatorTime
 from vit_deploy.report import SCHEMA
 
 COMMANDS = ("bench", "evaluate", "verify", "export", "quantize")
+BEYOND_MEASURE = 1e18  # no figure that was measured is as large
 AGAIN = "give what vit-deploy bench --save, and evaluate, verify, export or quantize with --json have written"
 # Lone surrogates and controls have no place in a page, and the marks that turn text around would deceive.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 SAME_MACHINE = ("cpu", "architecture", "cores", "memory_mb", "os", "python")
 MEASURED = ("load_ms", "first_ms")
-MAYBE_MEASURED = ("peak_rss_mb", *(name for name in FACTS if name not in ("flat", "idle")))
+MAYBE_MEASURED = ("peak_rss_mb", "gpu_energy_j", *(name for name in FACTS if name not in ("flat", "idle")))
 HOST_FIGURES = ("memory_mb", "load_1m", "cpu_mhz", "temperature_c", "competing")
 
 
@@ -204,10 +205,7 @@ def _number(path: Path, name: str, value: object) -> float | None:
 
 
 def _is_figure(value: float) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:  # a whole number with hundreds of digits
-        return False
+    return abs(value) <= BEYOND_MEASURE  # which no infinity and no NaN is
 
 
 def _latency(path: Path, record: Mapping[str, Any]) -> Latency:
@@ -225,12 +223,17 @@ def _latency(path: Path, record: Mapping[str, Any]) -> Latency:
         _number(path, name, getattr(latency.host, name))
     if _number(path, "cores", latency.host.cores) is None:
         raise _damaged(path, "cores is missing")
-    for name in ("batch", "threads", "streams"):
-        value = getattr(case, name)
+    counts = {"batch": case.batch, "streams": case.streams, "threads": case.threads or 1}
+    for name, value in (counts | {"file_batch": latency.file_batch or 1}).items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
             raise _damaged(path, f"{name} is {value!r}; expected a positive number")
-    if not latency.p50_ms > 0 or max(latency.samples_ns) >= 1 << 62:
-        raise _damaged(path, "samples that no clock has given")
+    times = (*latency.samples_ns, *latency.round_ns, *latency.preprocess_ns, *latency.transfer_ns)
+    if not latency.p50_ms > 0 or not 0 <= min(times) <= max(times) <= BEYOND_MEASURE:
+        raise _damaged(path, "times that no clock has given")
+    if latency.round_calls and min(latency.round_calls) < 0:
+        raise _damaged(path, f"round_calls is {latency.round_calls}; expected positive numbers")
+    if endless := [name for name in FIGURES if getattr(latency, name) in (math.inf, -math.inf)]:
+        raise _damaged(path, f"{', '.join(endless)} is without end")
     return latency
 
 
