@@ -41,6 +41,18 @@ def test_onnx_runtime_tells_what_its_operators_take(onnx_profile, bundles):
     assert all(each.ms > 0 for each in found.values())
 
 
+def test_openvino_tells_what_its_operators_take(bundles):
+    pytest.importorskip("openvino")
+    found = profile(Case(bundles["onnx"], "openvino", batch=2, threads=1), timeout_s=60)
+    operators = {each.operator: each for each in found.operators}
+    assert sum(each.share for each in operators.values()) == pytest.approx(1)
+    graph = onnx.load(bundles["onnx"] / "model.onnx").graph
+    weights = {each.name for each in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
+    assert operators["FullyConnected"].calls == len(products) > 8
+    assert not {"Const", "Input", "Output"} & set(operators)
+
+
 def test_an_operator_belongs_to_the_run_that_it_began_in():
     pytest.importorskip("onnxruntime")
     from vit_deploy.profilers.ort import operators_of_runs
@@ -65,7 +77,7 @@ def test_an_operator_belongs_to_the_run_that_it_began_in():
 def test_engines_that_do_not_tell_are_named_with_the_reason(bundles):
     for case, words in [
         (Case(bundles["tflite"], "litert"), "LiteRT's Python package gives no access to its profiler"),
-        (Case(bundles["onnx"], "onnxruntime", provider="cuda"), "on the CPU alone, not on cuda"),
+        (Case(bundles["onnx"], "onnxruntime", provider="cuda"), "is profiled on cpu alone, not on cuda"),
         (Case(Path("a"), "another"), "another is not profiled"),
     ]:
         found = profile(case, timeout_s=1)

@@ -21,7 +21,10 @@ from vit_deploy.plugins import Plugin, Registry
 
 PROFILERS = Registry(
     "profiler",
-    {"onnxruntime": Plugin("vit_deploy.profilers.ort:OnnxRuntimeProfiler", extra="onnx", needs=("onnxruntime",))},
+    {
+        "onnxruntime": Plugin("vit_deploy.profilers.ort:OnnxRuntimeProfiler", extra="onnx", needs=("onnxruntime",)),
+        "openvino": Plugin("vit_deploy.profilers.openvino:OpenVINOProfiler", extra="openvino", needs=("openvino",)),
+    },
 )
 ABSENT = {
     "litert": "LiteRT's Python package gives no access to its profiler",
@@ -88,7 +91,7 @@ def no_profile(case: Case) -> str | None:
     if case.runtime in PROFILERS:
         if case.provider in (None, "cpu"):
             return None
-        return f"{case.runtime} times its operators on the CPU alone, not on {case.provider}"
+        return f"{case.runtime} is profiled on cpu alone, not on {case.provider}"
     return ABSENT.get(case.runtime, f"{case.runtime} is not profiled")
 
 

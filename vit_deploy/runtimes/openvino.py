@@ -41,8 +41,8 @@ class OpenVINO:
         core = openvino.Core()
         _refuse_provider(core, provider)
         refuse_outside_data(artifact.model_path)
-        with _explained(f"load {artifact.model_path}"), quiet_stderr():
-            engine = core.compile_model(str(artifact.model_path), DEVICE, _settings(options, provider))
+        with explained(f"load {artifact.model_path}"), quiet_stderr():
+            engine = core.compile_model(str(artifact.model_path), DEVICE, settings(options, provider))
         session = OpenVINOSession(engine, artifact, provider)
         try:
             yield session
@@ -76,7 +76,7 @@ class OpenVINOSession:
 
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         spec = self._artifact.input
-        with _explained(f"run {self._artifact.model_path}"):
+        with explained(f"run {self._artifact.model_path}"):
             # Its results are views of memory that the next call writes to.
             results = self._request.infer({spec.name: as_stored(images, spec)}, share_inputs=True)
             return np.array(results[self._output], np.float32)
@@ -86,15 +86,16 @@ class OpenVINOSession:
         self._request = self._output = None
 
 
-def _settings(options: RuntimeOptions, provider: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {
+def settings(options: RuntimeOptions, provider: str) -> dict[str, Any]:
+    """OpenVINO's properties for a case."""
+    chosen: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": PRECISIONS[provider],
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         # Sessions side by side would all be pinned to the same cores.
         "ENABLE_CPU_PINNING": False,
     }
-    return settings if options.threads is None else settings | {"INFERENCE_NUM_THREADS": options.threads}
+    return chosen if options.threads is None else chosen | {"INFERENCE_NUM_THREADS": options.threads}
 
 
 def _refuse_provider(core: Any, provider: str) -> None:
@@ -127,7 +128,8 @@ def _placement(engine: Any) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _explained(doing: str) -> Iterator[None]:
+def explained(doing: str) -> Iterator[None]:
+    """Raise what OpenVINO raises as an `EngineError`."""
     try:
         yield
     except RuntimeError as error:  # it raises nothing more specific
