@@ -137,6 +137,12 @@ def test_a_target_in_a_linked_folder_lands_behind_the_link(tmp_path):
     assert (tmp_path / "real" / "bundle").is_dir()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that takes no folders")
+def test_a_place_that_takes_no_folders_is_refused():
+    with pytest.raises(OutputError, match="cannot write /proc"), staged_file(Path("/proc/a.bin")):
+        raise AssertionError
+
+
 def test_a_target_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     target = tmp_path / "file" / "deeper" / "bundle"

@@ -174,7 +174,8 @@ def _locked_folder(parent: Path) -> Iterator[Path]:
         try:
             with _lock(parent):
                 _clear_away(parent)
-                folder.mkdir()
+                with _explained_refusal(parent):
+                    folder.mkdir()
                 stack.enter_context(_lock(folder))
             yield folder
         finally:

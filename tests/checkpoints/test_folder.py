@@ -69,6 +69,15 @@ def test_a_missing_shard_is_named(folder: Path, checkpoint: Checkpoint) -> None:
     assert f"{INDEX}: {SECOND} is missing" in failure_of(folder, checkpoint)
 
 
+def test_shards_that_were_not_downloaded_to_their_end_are_named_together(folder: Path, checkpoint: Checkpoint) -> None:
+    os.truncate(folder / FIRST, 2000)
+    os.truncate(folder / SECOND, 0)
+    said = failure_of(folder, checkpoint)
+    assert f"{FIRST}: its header is damaged: its tensors take" in said
+    assert f"{SECOND} is no checkpoint: it begins like none of" in said
+    assert "get all files of the checkpoint again" in said
+
+
 @posix
 def test_a_shard_that_links_to_itself_is_missing(folder: Path, checkpoint: Checkpoint) -> None:
     (folder / SECOND).unlink()

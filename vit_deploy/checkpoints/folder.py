@@ -76,15 +76,30 @@ def open_beside(path: Path, opener: Opener) -> Iterator[TensorFile]:
         file: TensorFile
         if path.name.endswith(INDEX_SUFFIX):
             shards = _shards(path)
-            opened = {name: stack.enter_context(opener(path.parent / name)) for name in dict.fromkeys(shards.values())}
+            opened = _opened(path.parent, dict.fromkeys(shards.values()), opener, stack)
             file = Sharded(path, next(iter(opened.values())).container, {}, opened, shards)
         elif path.name == BACKBONE_FILE and all(_is_file(path.parent / name) for name in HEAD_FILES):
-            opened = {name: stack.enter_context(opener(path.parent / name)) for name in (HEAD_FILES[0], path.name)}
+            opened = _opened(path.parent, (HEAD_FILES[0], path.name), opener, stack)
             shards = {name: part for part, tensors in opened.items() for name in tensors.names()}
             file = Sharded(path, opened[path.name].container, {}, opened, shards)
         else:
             file = stack.enter_context(opener(path))
         yield Beside(file, Documents(file.documents, path.parent))
+
+
+def _opened(folder: Path, names: Iterable[str], opener: Opener, stack: ExitStack) -> dict[str, TensorFile]:
+    """Every file by its name; those that cannot be opened are told together."""
+    opened: dict[str, TensorFile] = {}
+    problems = []
+    for name in names:
+        try:
+            opened[name] = stack.enter_context(opener(folder / name))
+        except CheckpointError as error:
+            message = error.message.replace(str(folder / name), name)
+            problems.append(message if message.startswith(name) else f"{name}: {message}")
+    if problems:
+        raise CheckpointError(_listed(problems), fix=GET_ALL)
+    return opened
 
 
 def _shards(index: Path) -> dict[str, str]:

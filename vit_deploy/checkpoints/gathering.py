@@ -85,7 +85,10 @@ def gather(
     used = {each for origin in table.values() for each in origin.names}
     surplus = {name: _stand_in(file, name) for name in stored if name not in used and name not in ignored}
     if problems or found:
-        raise misfit([*found, *problems, *weight_problems(config, weights | surplus)])
+        problems += weight_problems(config, weights | surplus)
+        if not problems:
+            raise CheckpointError("; ".join(found), fix="correct the config, or leave out what is not known")
+        raise misfit([*found, *problems])
     return weights | surplus
 
 
