@@ -96,7 +96,16 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     names, engines = json.loads(done.stdout)
-    assert names == ["ViT", "__version__", "create_vision_transformer", "export", "load", "quantize", "session", "verify"]
+    assert names == [
+        "ViT",
+        "__version__",
+        "create_vision_transformer",
+        "export",
+        "load",
+        "quantize",
+        "session",
+        "verify",
+    ]
     assert engines == []
 
 
