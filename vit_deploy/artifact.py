@@ -60,7 +60,7 @@ class InputSpec:
         scale, zero_point = self.scale, self.zero_point
         checks = {
             "shape": isinstance(sides, tuple) and len(sides) == 4 and all(map(_is_side, sides)),
-            "dtype": self.dtype in ("float32", "uint8", "int8"),
+            "dtype": self.dtype in ("float32", "float16", "uint8", "int8"),
             "layout": self.layout in ("nhwc", "nchw"),
             "scale": scale is None or (isinstance(scale, int | float) and 0 < scale < math.inf),
             "zero_point": zero_point is None or is_count(zero_point),
@@ -90,7 +90,7 @@ class OutputSpec:
     """What the numbers are that the model file gives; our runtimes hide it behind float32.
 
     Args:
-        dtype: "float32", or "int8" (quantized).
+        dtype: "float32", "float16", or "int8" (quantized).
         scale: of a quantized output: real value = scale * (stored - zero_point).
         zero_point: of a quantized output.
 
@@ -105,7 +105,7 @@ class OutputSpec:
     def __post_init__(self) -> None:
         scale, zero_point = self.scale, self.zero_point
         checks = {
-            "dtype": self.dtype in ("float32", "int8"),
+            "dtype": self.dtype in ("float32", "float16", "int8"),
             "scale": scale is None or (isinstance(scale, int | float) and 0 < scale < math.inf),
             "zero_point": zero_point is None or is_count(zero_point),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -81,3 +83,24 @@ def test_export_refuses_what_cannot_be_quantized_before_it_makes_fp32(run, tmp_p
     result = run(*command, *options, "-o", tmp_path / "out", "--json")
     assert result.code == 2 and message in result.document["error"]["message"]
     assert not (tmp_path / "out").exists()
+
+
+def test_input_and_output_have_16_bits_only_where_it_is_asked_for(run, bundles, tmp_path):
+    import onnx
+
+    for name, options in {"usual": [], "half": ["--half-io"]}.items():
+        result = run("quantize", bundles["onnx"], "-p", "fp16", "--no-speed", *options, "-o", tmp_path / name)
+        assert result.code == 0, result.err
+        bundle = tmp_path / name / "onnx-fp16"
+        graph = onnx.load(bundle / "model.onnx").graph
+        wanted = onnx.TensorProto.FLOAT16 if options else onnx.TensorProto.FLOAT
+        for value in (graph.input[0], graph.output[0]):
+            assert value.type.tensor_type.elem_type == wanted
+        manifest = json.loads((bundle / "artifact.json").read_text())
+        dtype = "float16" if options else "float32"
+        assert manifest["input"]["dtype"] == manifest["output"]["dtype"] == dtype
+        assert run("verify", bundle).code == 0
+    snippet = run("inspect", tmp_path / "half" / "onnx-fp16", "--snippet").out
+    assert "np.float16" in snippet
+    refused = run("quantize", bundles["onnx"], "-p", "int8", "--half-io", "-o", tmp_path / "no")
+    assert refused.code == 2 and "--half-io is for ONNX files in fp16" in refused.err

@@ -71,6 +71,7 @@ ResidualBits = Annotated[
         "--residual-bits", metavar="8|16", help="Of residual sums and norms in int8-full.", show_default="the recipe's"
     ),
 ]
+HalfIO = Annotated[bool, typer.Option("--half-io", help="16-bit floats in and out of ONNX files in fp16 as well.")]
 KeepFloat = Annotated[
     list[str] | None,
     typer.Option("--keep-float", metavar="LAYER", help="A layer that stays in float, as block_3.ffn.down; repeat."),
@@ -105,6 +106,7 @@ def quantize_options(
     bias_correction: bool | None,
     attention_bits: int | None,
     residual_bits: int | None,
+    half_io: bool,
     keep_float: Sequence[str] | None,
     max_drop: float | None,
     min_cosine: float | None,
@@ -132,6 +134,7 @@ def quantize_options(
         bias_correction=bias_correction,
         attention_bits=attention_bits,
         residual_bits=residual_bits,
+        half_io=half_io,
         keep_float=tuple(keep_float or ()),
         max_drop=max_drop,
         min_cosine=min_cosine,

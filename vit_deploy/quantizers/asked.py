@@ -8,7 +8,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.stage import INTEGER_INPUT
 from vit_deploy.quantizers import QuantizeOptions
-from vit_deploy.quantizers.recipes import Clipping, Recipe, layer_names
+from vit_deploy.quantizers.recipes import HALF, Clipping, Recipe, layer_names
 
 
 def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
@@ -56,6 +56,12 @@ def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOpti
             f"--attention-bits and --residual-bits are those of int8-full, and {format} is asked for "
             f"{', '.join(recipe.precision for recipe in recipes)}",
             fix="leave them out, or ask for TFLite's int8-full",
+        )
+    if options.half_io and (format != "onnx" or HALF not in [recipe.precision for recipe in recipes]):
+        raise ConfigError(
+            f"--half-io is for ONNX files in {HALF}, and {format} is asked for "
+            f"{', '.join(recipe.precision for recipe in recipes)}",
+            fix="leave it out, or ask for --format onnx --precision fp16",
         )
     if options.percentile is not None and not any(recipe.clipping is Clipping.PERCENTILE for recipe in recipes):
         raise ConfigError(

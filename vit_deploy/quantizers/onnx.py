@@ -6,6 +6,7 @@ engines take (see `onnx_layers`), to tell them what to quantize, and to give the
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import onnx
@@ -13,7 +14,7 @@ from onnx import helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 import vit_deploy
-from vit_deploy.artifact import Artifact
+from vit_deploy.artifact import Artifact, OutputSpec
 from vit_deploy.calibration import Calibration
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.exporters.onnx_write import EXTERNAL_LIMIT
@@ -54,6 +55,10 @@ class OnnxQuantizer:
             OSError: the disk is full.
         """
         model = read(source.model_path)
+        if recipe.half_io:
+            inside = source.input.preprocessing_inside
+            spec = source.input if inside else dataclasses.replace(source.input, dtype="float16")
+            target = dataclasses.replace(target, input=spec, output=OutputSpec("float16"))
         with quiet_stderr():
             model = quantized(model, source, recipe, calibration)
             ONNXModel(model).topological_sort()  # the tools put new nodes at the end

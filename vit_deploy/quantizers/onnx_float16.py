@@ -21,7 +21,7 @@ RESIDUAL = re.compile(r"^(block_\d+|pos_embed|class_token)\.(Add|Concat|Expand|G
 
 
 def with_float16(model: onnx.ModelProto, recipe: Recipe, keep_float: Collection[str]) -> onnx.ModelProto:
-    """The model with weights and most operators in 16-bit floats; input and output stay as they are.
+    """The model with weights and most operators in 16-bit floats; input and output stay as they are unless asked for.
 
     Args:
         model: fp32; changed.
@@ -34,7 +34,7 @@ def with_float16(model: onnx.ModelProto, recipe: Recipe, keep_float: Collection[
     kept.update(node.name for node in model.graph.node if _stays(node, recipe))
     operators = [each for part, names in OPERATORS.items() if part not in recipe.parts for each in names]
     result: onnx.ModelProto = convert_float_to_float16(
-        model, keep_io_types=True, op_block_list=operators, node_block_list=sorted(kept)
+        model, keep_io_types=not recipe.half_io, op_block_list=operators, node_block_list=sorted(kept)
     )
     _drop_round_trips(result.graph)
     return result

@@ -47,6 +47,9 @@ LAYERS = (Part.PATCH_EMBED, Part.PROJECTIONS, Part.HEAD)
 """The parts that have kernels."""
 
 
+HALF = "fp16"  # the precision of 16-bit floats
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What to quantize and how.
@@ -62,6 +65,7 @@ class Recipe:
         residual_bits: of the activations of residual sums and norms that are integers.
         eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
         integer_io: whether input and output of the file are integers too.
+        half_io: whether input and output of a file of 16-bit floats have 16 bits as well.
         clipping: of calibrated ranges.
         percentile: of absolute values inside the range, for `Clipping.PERCENTILE`.
         smoothing: alpha of the migration of outliers from activations into weights (Xiao et al. 2023, SmoothQuant,
@@ -82,6 +86,7 @@ class Recipe:
     attention_bits: int = 8
     residual_bits: int = 8
     integer_io: bool = False
+    half_io: bool = False
     clipping: Clipping = Clipping.MIN_MAX
     percentile: float = 99.99
     smoothing: float | None = None

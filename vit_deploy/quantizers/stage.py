@@ -21,7 +21,7 @@ from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, Quantizer
 from vit_deploy.quantizers.asked import check_asked
 from vit_deploy.quantizers.facts import Facts, compare_with_fp32
 from vit_deploy.quantizers.mixed import Budget, Sensitivities, Work, keep_fewest, measure_layers, write_sensitivities
-from vit_deploy.quantizers.recipes import Recipe, recipe_for
+from vit_deploy.quantizers.recipes import HALF, Recipe, recipe_for
 from vit_deploy.staging import check_targets, staged_folder
 
 
@@ -262,6 +262,7 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
         bias_correction=bias_correction,
         attention_bits=options.attention_bits or recipe.attention_bits,
         residual_bits=options.residual_bits or recipe.residual_bits,
+        half_io=options.half_io and recipe.precision == HALF,
         keep_float=tuple(dict.fromkeys((*recipe.keep_float, *options.keep_float))),
     )
 

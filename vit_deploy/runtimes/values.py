@@ -46,6 +46,8 @@ def as_stored(images: Array, spec: InputSpec) -> Array:
     """Images `(batch, height, width, channels)` in the layout and the numbers of the file; a copy only where needed."""
     if spec.scale is not None:
         images = quantized(images, spec.scale, spec.zero_point or 0, np.dtype(spec.dtype))
+    elif spec.dtype == "float16":
+        images = images.astype(np.float16)
     if spec.layout == "nchw":
         images = images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images)
