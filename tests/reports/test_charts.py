@@ -8,7 +8,7 @@ from vit_deploy.reports.axes import logarithmic_ticks, quantity
 from vit_deploy.reports.charts import charts
 from vit_deploy.reports.documents import gather
 from vit_deploy.reports.naming import Names
-from vit_deploy.reports.style import COLOURS, series_scales
+from vit_deploy.reports.style import COLOURS, NARROW_PX, WIDE_PX, series_scales
 
 
 def drawn(gathered):
@@ -92,3 +92,12 @@ def test_axes_begin_at_zero_unless_figures_span_much_or_lengths_do_not_tell():
     assert quantity("t", [90, 92], from_zero=False)["scale"]["domain"] == pytest.approx([89.8, 92.2])
     low, high = quantity("t", [90, 90], from_zero=False)["scale"]["domain"]
     assert low < 90 < high
+
+
+def test_names_that_are_too_long_for_a_phone_are_broken_and_stay_one_legend(gathered, write):
+    assert "labelExpr" not in str(drawn(gathered)["size"].spec(WIDE_PX))
+    long = [to_json(latency(f"a-folder-with-a-long-name/model-with-a-long-name-{index}")) for index in range(2)]
+    spec = drawn(gather([write("bench", long)]))["size"].spec(NARROW_PX)
+    points = spec["layer"][1]["encoding"]
+    assert points["fill"]["legend"] == points["shape"]["legend"] == spec["encoding"]["color"]["legend"]
+    assert set(points["fill"]["legend"]) == {"labelExpr"}

@@ -31,7 +31,7 @@ class Chart:
         summary: what it shows, in words, for who does not see it.
         body: the specification without its size.
         legend: names in it.
-        has_rows: whether it has a row for each case, with its name above.
+        rows: names above the rows of a chart that has one for each case.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Chart:
     summary: str
     body: Spec
     legend: tuple[str, ...]
-    has_rows: bool = False
+    rows: tuple[str, ...] = ()
 
     def spec(self, width: int) -> Spec:
         """The specification at a width in pixels."""
-        return at_width(self.body, width, legend=self.legend, has_rows=self.has_rows)
+        return at_width(self.body, width, legend=self.legend, rows=self.rows)
 
 
 def charts(gathered: Gathered, names: Names) -> list[Chart]:
@@ -204,7 +204,7 @@ def _percentiles(gathered: Gathered, names: Names) -> Chart:
             ],
         },
         ("p50", "p90", "p99"),
-        has_rows=True,
+        rows=tuple(order),
     )
 
 
@@ -313,5 +313,5 @@ def _operators(gathered: Gathered, names: Names) -> Chart | None:
             },
         },
         tuple(domain),
-        has_rows=True,
+        rows=tuple(order),
     )

@@ -223,8 +223,9 @@ def _latency(path: Path, record: Mapping[str, Any]) -> Latency:
         _number(path, name, getattr(latency.host, name))
     if _number(path, "cores", latency.host.cores) is None:
         raise _damaged(path, "cores is missing")
-    counts = {"batch": case.batch, "streams": case.streams, "threads": case.threads or 1}
-    for name, value in (counts | {"file_batch": latency.file_batch or 1}).items():
+    maybe = {"threads": case.threads, "file_batch": latency.file_batch}
+    counts = {name: value for name, value in maybe.items() if value is not None}
+    for name, value in {"batch": case.batch, "streams": case.streams, **counts}.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
             raise _damaged(path, f"{name} is {value!r}; expected a positive number")
     times = (*latency.samples_ns, *latency.round_ns, *latency.preprocess_ns, *latency.transfer_ns)
