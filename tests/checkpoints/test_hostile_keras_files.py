@@ -124,7 +124,7 @@ def not_a_number(file: Any) -> None:
 
 
 WEIGHT_CHANGES: dict[str, tuple[Callable[[Any], None], tuple[str, ...]]] = {
-    "missing": (deleted, ("1 problems", "missing block_1.attention.key.kernel (12, 12)")),
+    "missing": (deleted, ("1 problem:", "missing block_1.attention.key.kernel (12, 12)")),
     "surplus": (
         lambda file: file.create_dataset("layers/lora/vars/0", data=np.ones((3, 2), np.float32)),
         ("surplus lora.0 (3, 2)",),

@@ -89,4 +89,4 @@ def test_weights_of_many_links_are_one_error(run, elsewhere, bundles, tmp_path):
     (folder / "weights.bin").hardlink_to(elsewhere["above"].parent / "weights.bin")
     write_manifest(dataclasses.replace(read_artifact(bundles["onnx"]), directory=folder))
     said = run("quantize", folder, "--precision", "int8", "-o", tmp_path / "out")
-    assert said.code == 2 and "hard links" in said.err and not (tmp_path / "out").exists()
+    assert said.code == 2 and said.err.count("vit-deploy: ") == 1 and not (tmp_path / "out").exists()

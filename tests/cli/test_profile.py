@@ -12,7 +12,8 @@ def test_operators_are_shown_and_saved_and_leave_the_samples_alone(run, bundles,
     assert result.code == 0, result.err
     assert "operator" in result.out and "Softmax" in result.out and "share" in result.out
     assert "no profile: LiteRT's Python package gives no access to its profiler" in result.err
-    first, second = json.loads(saved.read_text())["results"]
+    results = {each["runtime"]: each for each in json.loads(saved.read_text())["results"]}
+    first, second = results["onnxruntime"], results["litert"]
     assert first["profile"] and second["profile"] is None
     assert len(first["samples_ns"]) == len(second["samples_ns"]) == 3
     assert any(note.startswith("no profile") for note in second["notes"])

@@ -363,6 +363,7 @@ def test_weights_just_below_the_limit_stay_inside(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_whatever_they_wrote_before(tmp_path):
     files = []
     for name, arguments in (("one", []), ("two", ["and another before"])):

@@ -124,6 +124,7 @@ def test_the_essentials_are_one_json_object_in_the_assets(tmp_path):
     assert json.loads((artifact.model_path / ESSENTIALS).read_text()) == artifact.essentials()
 
 
+@pytest.mark.slow
 def test_two_exports_differ_in_the_fingerprint_alone(tmp_path):
     files = []
     for name in ("one", "two", "three"):

@@ -141,6 +141,7 @@ def test_weights_outside_the_flatbuffer_give_the_same_outputs(tmp_path):
     assert_same_function(outputs["outside"], checkpoint, images)
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(tmp_path):
     files = []
     for seed in ("1", "2"):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow_model_optimization")
+# Not imported to find out: it sets a switch of TensorFlow for all tests of this process.
+if importlib.util.find_spec("tensorflow_model_optimization") is None or importlib.util.find_spec("tf_keras") is None:
+    pytest.skip("needs tensorflow-model-optimization and tf_keras", allow_module_level=True)
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.compress import CompressOptions
