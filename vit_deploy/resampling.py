@@ -106,6 +106,9 @@ def resample_kernel(kernel: NDArray[np.floating], size: tuple[int, int], kind: F
 
 
 def _separable(rows: Matrix, values: NDArray[np.floating], columns: Matrix) -> Float32:
+    # Not `@`: these are small, and the threads that it wakes in BLAS spin for longer than all of it takes.
     height, width, *rest = values.shape
-    tall = (rows @ values.astype(np.float64).reshape(height, -1)).reshape(len(rows), width, -1)
-    return (columns @ tall).astype(np.float32).reshape(len(rows), len(columns), *rest)
+    wide = values.astype(np.float64).reshape(height, width, -1)
+    tall = np.einsum("ij,jkd->ikd", rows, wide)
+    resampled: Float32 = np.einsum("ij,kjd->kid", columns, tall).astype(np.float32)
+    return resampled.reshape(len(rows), len(columns), *rest)

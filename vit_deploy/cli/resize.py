@@ -57,7 +57,6 @@ def resize(
     """Resample the position table and the patch kernel, as the program does that the checkpoint came from."""
     from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
-    from vit_deploy.drift import drift
     from vit_deploy.report import megabytes, saved
     from vit_deploy.resize import as_convention, convention_of, sizes
     from vit_deploy.resize import resize as run
@@ -76,9 +75,12 @@ def resize(
         resized = run(loaded, pixels, patch, asked)
         progress(f"writing {output}")
         checkpoints.save(resized, output, force=force)
+        drifted = None
         if report:
+            from vit_deploy.drift import drift
+
             progress("comparing the features")
-        drifted = drift(loaded, resized) if report else None
+            drifted = drift(loaded, resized)
     convention = convention_of(loaded, asked)
     before, after = sizes(loaded.config), sizes(resized.config)
     record = saved(output, resized) | {
