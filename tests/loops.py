@@ -1,0 +1,149 @@
+"""What is the ViT, one image, one token, one head and one number at a time?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.config import ViTConfig
+
+Array = NDArray[Any]
+
+TOKEN_KINDS = ("class", "distillation", "registers")
+SCALAR_ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
+    "gelu": lambda x: x * 0.5 * math.erfc(-x / math.sqrt(2)),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
+    "relu": lambda x: max(x, 0.0),
+    "relu6": lambda x: min(max(x, 0.0), 6.0),
+    "leaky_relu": lambda x: x if x > 0 else 0.2 * x,
+    "elu": lambda x: x if x > 0 else math.exp(x) - 1,
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "hard_silu": lambda x: x * min(max(x / 6 + 0.5, 0.0), 1.0),
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "tanh": math.tanh,
+}
+
+
+def loop_norm(token: Array, name: str, config: ViTConfig, w: Mapping[str, Array]) -> Array:
+    """One token's."""
+    match config.normalization_type:
+        case "layer_norm":
+            mean = sum(token) / len(token)
+            variance = sum((value - mean) ** 2 for value in token) / len(token)
+            unit = (token - mean) / math.sqrt(variance + config.epsilon)
+            return unit * w[f"{name}.scale"] + w[f"{name}.bias"]
+        case "dynamic_tanh":
+            alpha = float(w[f"{name}.alpha"])
+            return np.array([math.tanh(alpha * v) for v in token]) * w[f"{name}.scale"] + w[f"{name}.bias"]
+        case kind:
+            unit = token / math.sqrt(sum(value**2 for value in token) / len(token) + config.epsilon)
+            if kind == "rms_norm":
+                return unit * w[f"{name}.scale"]
+            band = float(w[f"{name}.band"])
+            return unit * (1 - 0.1 + 0.1 / (1 + math.exp(-5 * band)))
+
+
+def loop_pool(tokens: list[Array], prefix: int, pooling: str) -> Array:
+    """One vector of the tokens of one image."""
+    patches = tokens[prefix:]
+    mean = sum(patches) / len(patches)
+    ways = {
+        "cls": lambda: tokens[0],
+        "mean": lambda: mean,
+        "max": lambda: np.array(patches).max(axis=0),
+        "cls_distillation": lambda: np.array([*tokens[0], *tokens[1]]),
+        "cls_mean": lambda: np.array([*tokens[0], *mean]),
+    }
+    return ways[pooling]()
+
+
+def loop_patches(image: Array, config: ViTConfig, w: Mapping[str, Array]) -> list[Array]:
+    """The patch tokens of one image."""
+    height, width = config.patch_size
+    tokens = []
+    for row in range(config.image_size[0] // height):
+        for column in range(config.image_size[1] // width):
+            patch = image[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            token = w["patch_embed.bias"].copy()
+            for y, x, c in np.ndindex(patch.shape):
+                token += patch[y, x, c] * w["patch_embed.kernel"][y, x, c]
+            tokens.append(token)
+    return tokens
+
+
+def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
+    """One image, one token, one head and one number at a time, as the papers write it."""
+    config, w = checkpoint.config, {name: value.astype(np.float64) for name, value in checkpoint.weights.items()}
+    tokens = [token for kind in TOKEN_KINDS for token in w.get(f"class_token.{kind}", ())]
+    prefix = len(tokens)
+    tokens += loop_patches(image, config, w)
+    tokens = [token + position for token, position in zip(tokens, w["pos_embed.table"], strict=True)]
+
+    def norm(token: Array, name: str) -> Array:
+        return loop_norm(token, name, config, w)
+
+    def dense(token: Array, name: str) -> Array:
+        out = np.array([token @ column for column in w[f"{name}.kernel"].T])
+        return out + w[f"{name}.bias"] if f"{name}.bias" in w else out
+
+    def head_of(token: Array, part: slice, name: str) -> Array:
+        return norm(token[part], name) if config.qk_norm and "map_pool" not in name else token[part]
+
+    def attention(asking: list[Array], sequence: list[Array], name: str) -> list[Array]:
+        query = [dense(token, f"{name}.query") for token in asking]
+        key, value = ([dense(token, f"{name}.{role}") for token in sequence] for role in ("key", "value"))
+        size = config.embed_dim // config.num_heads
+        mixed = [np.zeros(config.embed_dim) for _ in asking]
+        for head in range(config.num_heads):
+            part = slice(head * size, (head + 1) * size)
+            keys = [head_of(k, part, f"{name}.key_norm") for k in key]
+            for index, q in enumerate(head_of(q, part, f"{name}.query_norm") for q in query):
+                scores = [math.exp(q @ k / math.sqrt(size)) for k in keys]
+                for score, v in zip(scores, value, strict=True):
+                    mixed[index][part] += score / sum(scores) * v[part]
+        return [dense(token, f"{name}.out") for token in mixed]
+
+    def feed_forward(token: Array, name: str, ffn_type: str = config.ffn_type) -> Array:
+        hidden = dense(token, f"{name}.up")
+        if ffn_type == "mlp":
+            hidden = np.array([SCALAR_ACTIVATIONS[config.activation](value) for value in hidden])
+        else:
+            opened = SCALAR_ACTIVATIONS[{"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}[ffn_type]]
+            hidden = hidden * np.array([opened(value) for value in dense(token, f"{name}.gate")])
+        return dense(hidden, f"{name}.down")
+
+    tokens = [norm(token, "pre_norm") for token in tokens] if config.pre_norm else tokens
+    for index in range(config.num_layers):
+        block = f"block_{index}"
+        for half in ("attention", "ffn"):
+            name = f"{block}.{'norm1' if half == 'attention' else 'norm2'}"
+            pre = config.normalization_position == "pre"
+            inputs = [norm(token, name) for token in tokens] if pre else tokens
+            if half == "attention":
+                outputs = attention(inputs, inputs, f"{block}.attention")
+            else:
+                outputs = [feed_forward(token, f"{block}.ffn") for token in inputs]
+            if config.layer_scale:
+                gamma = w[f"{block}.scale{1 if half == 'attention' else 2}.gamma"]
+                outputs = [output * gamma for output in outputs]
+            tokens = [token + output for token, output in zip(tokens, outputs, strict=True)]
+            tokens = tokens if pre else [norm(token, name) for token in tokens]
+    tokens = tokens if config.norm_after_pooling else [norm(token, "norm") for token in tokens]
+    pooling = config.pooling or ("cls" if config.include_top else None)
+    if pooling is None:
+        return np.array(tokens)
+    if pooling == "map":
+        (pooled,) = attention(list(w["map_pool.probe"]), tokens, "map_pool.attention")
+        pooled = pooled + feed_forward(norm(pooled, "map_pool.norm"), "map_pool.ffn", "mlp")
+    else:
+        pooled = loop_pool(tokens, prefix, pooling)
+    pooled = norm(pooled, "norm") if config.norm_after_pooling else pooled
+    if config.pre_logits_dim:
+        pooled = np.array([math.tanh(value) for value in dense(pooled, "pre_logits")])
+    return dense(pooled, "head") if config.include_top else pooled

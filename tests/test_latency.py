@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vit_deploy.errors import ConfigError
+from vit_deploy.host import read_host
+from vit_deploy.latency import Case, Latency, Plan, from_json, to_json
+
+
+def latency(samples_ns, **changes):
+    facts = {
+        "case": Case(Path("a"), "onnxruntime", batch=4, threads=2),
+        "plan": Plan(),
+        "host": dataclasses.replace(read_host(), competing=None),
+        "provider": "cpu",
+        "samples_ns": tuple(samples_ns),
+        "load_ms": 12.5,
+        "first_ms": 3.5,
+        "peak_rss_mb": 100.0,
+        "warmup_calls": 9,
+        "flat": True,
+        "idle": True,
+        "file_batch": None,
+    }
+    return Latency(**{**facts, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"seconds": None}, "expected one of them"),
+        ({"runs": 3}, "expected one of them"),
+        ({"seconds": math.nan}, "seconds is nan"),
+        ({"seconds": None, "runs": 0}, "runs is 0"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"warmup": -1}, "warmup is -1"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(changes, problem):
+    with pytest.raises(ConfigError, match=problem):
+        Plan(**changes)
+
+
+def test_runs_are_shared_among_the_rounds():
+    shares = [request["calls"] for request in Plan(seconds=None, runs=7, rounds=3).requests()]
+    assert shares == [3, 2, 2]
+    assert [request["calls"] for request in Plan(seconds=None, runs=2, rounds=5).requests()] == [1, 1]
+
+
+def test_statistics_are_those_of_the_samples():
+    samples = [int(value) for value in np.random.default_rng(0).integers(1_000_000, 9_000_000, 250)]
+    result = latency(samples)
+    ordered = sorted(samples)
+    assert result.p50_ms == pytest.approx((ordered[124] + ordered[125]) / 2e6)
+    assert result.p90_ms == pytest.approx((ordered[224] + 0.1 * (ordered[225] - ordered[224])) / 1e6)
+    assert result.mean_ms == pytest.approx(sum(samples) / 250e6)
+    assert result.std_ms == pytest.approx(
+        math.sqrt(sum((sample / 1e6 - result.mean_ms) ** 2 for sample in samples) / 249)
+    )
+    assert result.min_ms == ordered[0] / 1e6
+    assert result.min_ms <= result.p50_ms <= result.p90_ms <= result.p99_ms <= ordered[-1] / 1e6
+    assert result.throughput_per_s == pytest.approx(4 * 1000 / result.mean_ms)
+
+
+def test_nothing_derived_is_stored():
+    stored = {field.name for field in dataclasses.fields(Latency)}
+    assert not stored & {"mean_ms", "p50_ms", "p90_ms", "p99_ms", "std_ms", "min_ms", "throughput_per_s"}
+
+
+def test_json_has_the_fields_of_the_contract_and_no_nan():
+    values = json.loads(json.dumps(to_json(latency([1_000_000, 2_000_000])), allow_nan=False))
+    assert {
+        *("artifact", "runtime", "provider", "batch", "threads", "samples_ns", "p50_ms", "p90_ms", "p99_ms", "mean_ms"),
+        *("throughput_per_s", "load_ms", "first_ms", "peak_rss_mb", "failures"),
+    } <= set(values)
+    assert values["samples_ns"] == [1_000_000, 2_000_000]
+    assert values["p50_ms"] == 1.5
+    assert values["failures"] == []
+
+
+def test_a_figure_that_cannot_be_told_is_null_with_an_entry():
+    values = json.loads(json.dumps(to_json(latency([0], peak_rss_mb=None)), allow_nan=False))
+    assert values["peak_rss_mb"] is None
+    assert values["throughput_per_s"] is None
+    assert sorted(values["failures"]) == ["peak_rss_mb cannot be told", "throughput_per_s cannot be told"]
+
+
+def test_what_has_to_be_known_is_noted():
+    assert latency([1000] * 5).notes == ()
+    assert latency([1000] * 5, file_batch=1).unsteady == ()
+    drifting = latency([1000] * 5 + [1200] * 5, round_calls=(5, 5))
+    assert "the slowest round took 20% longer than the fastest" in drifting.unsteady
+    busy = dataclasses.replace(read_host(), competing=1.5)
+    assert latency([1000] * 5, host=busy).unsteady == ("other processes kept 1.5 cores busy when it began",)
+    assert "batch of 4 runs as 4 calls of 1" in latency([1000] * 5, file_batch=1).notes[0]
+    assert "9 warm-up calls" in latency([1000] * 5, flat=False).notes[0]
+    assert "kept working" in latency([1000] * 5, idle=False).notes[0]
+    assert "may be busy" in latency([1000, 2000] * 5).notes[0]
+
+
+def test_a_ratio_is_that_of_the_medians():
+    base, slower = latency([1000, 1010] * 5, round_calls=(5, 5)), latency([1500, 1515] * 5, round_calls=(5, 5))
+    ratio, interval = slower.ratio_to(base)
+    assert ratio == pytest.approx(1.5)
+    assert interval.low <= 1.5 <= interval.high and interval.excludes(1.3)
+    assert to_json(slower, base)["ratio"] == ratio
+
+
+def test_where_operators_ran_and_what_copies_took_is_kept_and_told():
+    placement = {"cuda": 290, "cpu": 3}
+    whole = latency(
+        [4_000_000] * 4, placement=placement, transfer_ns=(2_000_000, 1_000_000, 9_000_000), gpu_energy_j=8.0
+    )
+    assert whole.transfer_ms == 2.0
+    assert whole.gpu_energy_mj_per_image == 500.0  # 16 images
+    assert whole.notes[0] == "of 293 operators 290 on cuda, 3 on cpu"
+    record = to_json(whole)
+    assert (record["placement"], record["transfer_ms"], record["gpu_energy_j"]) == (placement, 2.0, 8.0)
+    read = from_json(json.loads(json.dumps(record)))
+    assert (read.placement, read.transfer_ns, read.gpu_energy_j) == (placement, whole.transfer_ns, 8.0)
+    plain = latency([4_000_000] * 4, placement={"cpu": 293})
+    assert plain.notes == () and plain.transfer_ms is None and plain.gpu_energy_mj_per_image is None
+    earlier = {name: value for name, value in to_json(plain).items() if name not in ("placement", "transfer_ns")}
+    assert from_json(earlier).placement == {}
