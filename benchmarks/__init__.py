@@ -1,1 +1,1 @@
-"""How long do exports take, and how fast are their files, side by side with what people use today?"""
+"""What does vit-deploy cost and bring, measured side by side with what people use today?"""

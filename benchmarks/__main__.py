@@ -1,101 +1,83 @@
-"""Measure everything side by side, store it, and rewrite the tables: `python -m benchmarks`."""
+"""Measure everything that the READMEs claim, store it, and rewrite their tables: `python -m benchmarks`."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from benchmarks import tables
-from benchmarks.export_time import measure_exports
-from benchmarks.latency import measure_latencies
-from benchmarks.sizes import SIZES, Size
-from benchmarks.ways import WAYS
-from vit_deploy import cost
-from vit_deploy.artifact import versions
-from vit_deploy.host import read_host
-
-HERE = Path(__file__).parent
-LIBRARIES = (
-    "keras",
-    "tensorflow-cpu",
-    "tensorflow",
-    "tf2onnx",
-    "onnx",
-    "onnxruntime",
-    "ai-edge-litert",
-    "torch",
-    "timm",
-    "onnxscript",
-)
+from benchmarks import pages
+from benchmarks.job import Job
+from benchmarks.parts import PARTS, Part
+from benchmarks.processes import ROOT, environment
+from benchmarks.progress import progress
+from benchmarks.records import RESULTS
+from benchmarks.sizes import SIZES
 
 
-def progress(doing: str) -> None:
-    """Say it on stderr."""
-    print(f"{datetime.now(UTC):%H:%M:%S} {doing}", file=sys.stderr, flush=True)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the options, measure, render; gives 1 where a part failed."""
+    options = _parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
+        # A miniature is worth neither keeping nor publishing.
+        results = options.results or (Path(folder) / "results" if options.quick else RESULTS)
+        job = Job(
+            results.absolute(),
+            (options.trained or Path(folder) / "trained").absolute(),
+            options.data and options.data.absolute(),
+            tuple(options.size or ()),
+            options.quick,
+        )
+        said = {} if options.tables else {part.name: run(part, job) for part in options.only or PARTS.values()}
+        if job.results == RESULTS:
+            pages.rewrite(RESULTS)
+            progress(f"the tables are in {', '.join(str(page) for page in pages.PAGES)}")
+        else:
+            print(pages.everything(job.results))
+    for name, outcome in said.items():
+        progress(f"{name}: {outcome}")
+    return int(any(outcome.startswith("failed") for outcome in said.values()))
 
 
-def measure(size: Size, folder: Path, ways: Sequence[str], export_rounds: int, rounds: int, seconds: float) -> Any:
-    """Everything about one size, in plain JSON values."""
-    host, started = read_host(), datetime.now(UTC)
-    missing = {name: gaps for name in ways if (gaps := WAYS[name].missing())}
-    for name, gaps in missing.items():
-        progress(f"{name} is skipped: {', '.join(gaps)} not installed (extra: peers)")
-    possible = [WAYS[name] for name in ways if name not in missing]
-    exports = measure_exports(possible, size, folder, export_rounds, progress)
-    written = {entry["way"] for entry in exports if not entry["error"]}
-    timed = [way for way in possible if way.name in written]
-    return {
-        "schema": 1,
-        "size": size.name,
-        "parameters": cost.num_parameters(size.config),
-        "started": f"{started:%Y-%m-%d %H:%M} UTC",
-        "host": host.to_dict(),
-        "versions": versions(*LIBRARIES),
-        "exports": exports,
-        "latency": measure_latencies(timed, size, folder, rounds, seconds, progress),
-        "skipped": sorted(missing.items()),
-    }
+def run(part: Part, job: Job) -> str:
+    """Measure one part in a process of its own; says how that went."""
+    if gaps := part.missing():
+        outcome = f"skipped, {', '.join(gaps)} not installed (extra: {part.extra}); what is stored stays"
+        progress(f"{part.name}: {outcome}")
+        return outcome
+    progress(f"{part.name}: {part.asks}?")
+    started = time.monotonic()
+    command = [sys.executable, "-m", "benchmarks.run_part", part.name, job.to_json()]
+    code = subprocess.run(command, cwd=ROOT, env=environment(), check=False).returncode
+    minutes = f"{(time.monotonic() - started) / 60:.1f} minutes"
+    if code:
+        return f"failed after {minutes} (exit {code}); what it had stored by then is kept"
+    return f"done in {minutes}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the options, measure, store, render."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--size", action="append", choices=SIZES, help="repeat for more; default tiny and base")
-    parser.add_argument("--way", action="append", choices=WAYS, help="repeat for more; default all")
-    parser.add_argument("--quick", action="store_true", help="a miniature, to see that everything runs")
-    parser.add_argument("--export-rounds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=12, help="of latency")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of calls for each file in each round")
-    parser.add_argument("--results", type=Path, default=HERE / "results", metavar="DIR")
-    parser.add_argument("--readme", type=Path, default=HERE / "README.md", metavar="FILE")
-    parser.add_argument("--tables", action="store_true", help="only render what is stored")
-    options = parser.parse_args(arguments)
-    if options.quick:
-        options.size, options.export_rounds, options.rounds, options.seconds = ["quick"], 1, 2, 0.1
-        if options.results == HERE / "results":
-            parser.error("--quick measures nothing worth keeping: give it --results and --readme of its own")
-    options.results.mkdir(parents=True, exist_ok=True)
-    for name in [] if options.tables else (options.size or ["tiny", "base"]):
-        with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
-            result = measure(
-                SIZES[name],
-                Path(folder),
-                options.way or list(WAYS),
-                options.export_rounds,
-                options.rounds,
-                options.seconds,
-            )
-        text = json.dumps(result, separators=(",", ":"))
-        (options.results / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    tables.rewrite(options.readme, options.results)
-    progress(f"the tables are in {options.readme}")
+    add = parser.add_argument
+    add("--only", type=_parts, metavar="PART,…", help=f"of {', '.join(PARTS)}; default all")
+    add("--size", action="append", choices=SIZES, help="repeat for more; default what each part takes")
+    add("--quick", action="store_true", help="a miniature, to see that everything runs; prints tables, keeps nothing")
+    add("--tables", action="store_true", help="render what is stored, measure nothing")
+    add("--data", type=Path, metavar="FOLDER|FILE.zip", help="photographs to train on too, a folder a class")
+    add("--trained", type=Path, metavar="DIR", help="of trained models, or where they are to stay")
+    add("--results", type=Path, metavar="DIR", help="keep results there, and print the tables")
+    return parser
+
+
+def _parts(text: str) -> list[Part]:
+    unknown = [name for name in text.split(",") if name not in PARTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    return [PARTS[name] for name in PARTS if name in text.split(",")]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

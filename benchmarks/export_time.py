@@ -14,15 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import ROOT, environment
+from benchmarks.progress import progress
 from benchmarks.sizes import Size
 from benchmarks.ways import Way
-
-ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ class Run:
         return self.wall_s - self.proof_s
 
 
-def measure_exports(
-    ways: Sequence[Way], size: Size, folder: Path, rounds: int, progress: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def measure_exports(ways: Sequence[Way], size: Size, folder: Path, rounds: int) -> list[dict[str, Any]]:
     """Run every way once a round, in turns, and leave the last round's files in `folder`.
 
     Returns:
@@ -102,12 +100,6 @@ def run_process(way: Way, size: Size, folder: Path) -> Run:
 
 def _ending(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
-
-
-def environment() -> dict[str, str]:
-    """Of every process that is measured."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def model_bytes(way: Way, target: Path) -> int:

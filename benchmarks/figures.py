@@ -1,14 +1,12 @@
-"""What follows from the raw samples: medians, ratios, and whether the targets are met?"""
+"""What follows from the raw samples of exports and of latencies: medians and ratios?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-Result = Mapping[str, Any]
-"""What `benchmarks/results/<size>.json` holds."""
+from benchmarks.records import Result
 
 
 def export_s(result: Result, way: str) -> float | None:
@@ -36,72 +34,3 @@ def latency_ratio(result: Result, way: str, other: str) -> float | None:
 
 def _entry(entries: Iterable[Mapping[str, Any]], way: str) -> Mapping[str, Any]:
     return next((each for each in entries if each["way"] == way), {})
-
-
-@dataclass(frozen=True)
-class Target:
-    """Something to reach.
-
-    Args:
-        text: what it says.
-        limit: that the measured ratio may be at most, or at least with `at_least`.
-        ratio: measured; None where something was not.
-        at_least: which way the limit goes.
-    """
-
-    text: str
-    limit: float
-    ratio: float | None
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool | None:
-        """None where it was not measured."""
-        if self.ratio is None:
-            return None
-        return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
-
-
-def targets(results: Mapping[str, Result]) -> list[Target]:
-    """All of them, by the results at hand."""
-    tiny, base = results.get("tiny"), results.get("base")
-    ours = export_s(base, "vit-deploy-onnx") if base else None
-    keras = export_s(base, "keras-onnx") if base else None
-    torch = [export_s(base, way) if base else None for way in ("timm-dynamo", "timm-script")]
-    found = [
-        Target(
-            "ViT-Base to a written and checked ONNX file, times faster than Keras's exporter",
-            6.0,
-            keras / ours if keras and ours else None,
-            at_least=True,
-        ),
-        *(
-            Target(
-                f"the same, its time over that of `torch.onnx.export(dynamo={dynamo})` of timm's ViT-Base",
-                1.0,
-                ours / seconds if ours and seconds else None,
-            )
-            for dynamo, seconds in zip((True, False), torch, strict=True)
-        ),
-    ]
-    optimized = [
-        latency_ratio(tiny, "vit-deploy-onnx", way) if tiny else None
-        for way in ("timm-script-optimized", "timm-dynamo-optimized")
-    ]
-    ratios = [ratio for ratio in optimized if ratio is not None]
-    found.append(
-        Target(
-            "ViT-Tiny fp32 in ONNX Runtime, its latency over that of timm's optimized graph (the faster one)",
-            1.0,
-            max(ratios) if ratios else None,
-        )
-    )
-    for name, result in (("Tiny", tiny), ("Base", base)):
-        found.append(
-            Target(
-                f"ViT-{name} fp32 in LiteRT, its latency over that of Keras's own LiteRT export",
-                1.0,
-                latency_ratio(result, "vit-deploy-tflite", "keras-litert") if result else None,
-            )
-        )
-    return found

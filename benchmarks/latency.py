@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.export_time import environment
+from benchmarks.processes import environment
+from benchmarks.progress import progress
 from benchmarks.sizes import Size
 from benchmarks.ways import Way
 from vit_deploy.bench_process import WORKER, CaseProcess
@@ -21,7 +22,7 @@ TIMEOUT_S = 600.0
 
 
 def measure_latencies(
-    ways: Sequence[Way], size: Size, folder: Path, rounds: int, seconds: float, progress: Callable[[str], None]
+    ways: Sequence[Way], size: Size, folder: Path, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
     """Time one image a call, on all cores, with bundles and foreign files under the same protocol.
 
@@ -31,7 +32,6 @@ def measure_latencies(
         folder: where they are.
         rounds: in which the processes take turns.
         seconds: of calls a round.
-        progress: is told what is being done.
 
     Returns:
         One entry a way: the samples of each round and the load average before it, or why its file does not load.

@@ -1,4 +1,4 @@
-"""What do loading and resizing a base-size checkpoint of timm's layout cost: `python -m benchmarks.loading`.
+"""What do loading and resizing a checkpoint of timm's layout cost?
 
 Loading beside reading the bytes and building the Keras model, `resize` beside `convert`, each a process of its own, in
 turns. The program's own seconds of the processor are told beside those of the clock, which hold what the kernel does
@@ -7,31 +7,28 @@ for it too: on a shared machine, finding pages of memory takes several times as 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.__main__ import HERE, LIBRARIES, progress
-from benchmarks.export_time import ROOT, environment
-from vit_deploy.artifact import versions
+from benchmarks.job import Job
+from benchmarks.processes import ROOT, environment
+from benchmarks.progress import progress
+from benchmarks.records import run_facts
 from vit_deploy.checkpoints.safetensors_file import write_safetensors
 from vit_deploy.config import ViTConfig
-from vit_deploy.host import read_host
 
-RESULTS = HERE / "results" / "loading"
+FULL, MINIATURE = 15, 1  # rounds
 LARGER = "384x512"
 PAIRS: Mapping[str, tuple[str, str]] = {
     "load, the bytes and the Keras model being 1": ("load", "build"),
@@ -62,26 +59,16 @@ class Run:
     system_s: float
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the options, measure, store, print the ratios."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--scale", default="base")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(options.scale, Path(folder), options.rounds)
-    options.results.mkdir(parents=True, exist_ok=True)
-    target = options.results / f"{options.scale}.json"
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for name in PAIRS:
-        wall, user = (ratio(result, name, seconds) for seconds in ("wall_s", "user_s"))
-        print(f"{name}: {wall:.2f} by the clock, {user:.2f} of the processor")
+def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A result a scale."""
+    for size in job.chosen("base"):
+        with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
+            yield size.scale, measure_scale(size.scale, Path(folder), MINIATURE if job.quick else FULL)
 
 
-def measure(scale: str, folder: Path, rounds: int) -> dict[str, Any]:
+def measure_scale(scale: str, folder: Path, rounds: int) -> dict[str, Any]:
     """All runs in plain JSON values; the first of each only warms the file's pages up and is left out."""
-    host, started = read_host(), datetime.now(UTC)
+    facts = run_facts()
     path = write(ViTConfig.from_scale(scale), folder / "model.safetensors")
     runs: dict[str, list[Run]] = {way: [] for pair in PAIRS.values() for way in pair}
     for pair, measured in zip(PAIRS.values(), (in_python, command), strict=True):
@@ -92,21 +79,11 @@ def measure(scale: str, folder: Path, rounds: int) -> dict[str, Any]:
                 run = measured(way, path, scale)
                 runs[way] += [run] if index else []
     return {
-        "schema": 1,
+        **facts,
         "scale": scale,
         "bytes": path.stat().st_size,
-        "started": f"{started:%Y-%m-%d %H:%M} UTC",
-        "host": host.to_dict(),
-        "versions": versions(*LIBRARIES),
         "runs": {way: [asdict(run) for run in each] for way, each in runs.items()},
     }
-
-
-def ratio(result: Mapping[str, Any], name: str, seconds: str) -> float:
-    """The median of one way's runs, that of the other being 1."""
-    way, other = PAIRS[name]
-    ours, theirs = (median(run[seconds] for run in result["runs"][each]) for each in (way, other))
-    return float(ours / theirs)
 
 
 def in_python(way: str, path: Path, scale: str) -> Run:
@@ -148,7 +125,3 @@ def write(config: ViTConfig, path: Path) -> Path:
     }
     write_safetensors(path, tensors, {})
     return path
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.export_time import ROOT, environment
+from benchmarks.processes import ROOT, environment
 
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4")

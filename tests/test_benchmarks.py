@@ -1,135 +1,195 @@
-"""The benchmarks' arithmetic and tables, and one miniature run of all of it."""
+"""The one command of the benchmarks: its parts, its pages, and that what they claim comes from stored results."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
+import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from benchmarks import tables
-from benchmarks.figures import export_s, latency_ratio, p50_ms, targets
-from benchmarks.sizes import SIZES
-from benchmarks.ways import WAYS
+from benchmarks import __main__ as command
+from benchmarks import markers, pages, quickstart, run_part
+from benchmarks.job import Job
+from benchmarks.parts import PARTS
+from benchmarks.records import RESULTS
+from benchmarks.targets import Target, target_table
 
 ROOT = Path(__file__).parent.parent
-
-
-def latency(way, *rounds, error=None):
-    facts = {"load_ms": 12.0, "peak_rss_mb": 100.0, "load_1m": [1.0] * len(rounds), "threads": 2}
-    return {"way": way, "runtime": WAYS[way].runtime, "samples_ns": list(rounds), "error": error, **facts}
-
-
-def export(way, *seconds, proof_s=0.0, error=None):
-    runs = [{"wall_s": each, "proof_s": proof_s, "peak_rss_mb": 500.0} for each in seconds]
-    return {"way": way, "runs": runs, "bytes": None if error else 23_000_000, "error": error}
+ALL = [pytest.param(part, id=name) for name, part in PARTS.items()]
 
 
 @pytest.fixture
-def result():
-    host = {"cpu": "a processor", "cores": 2.0, "python": "3.12"}
-    return {
-        "parameters": 5_700_000,
-        "started": "2030-01-02 03:04 UTC",
-        "host": host,
-        "versions": {"numpy": "2"},
-        "exports": [
-            export("vit-deploy-onnx", 9.0, 7.0, 11.0, proof_s=2.0),
-            export("keras-onnx", 70.0),
-            export("timm-script", 14.0),
-            export("timm-dynamo", error="it broke"),
-        ],
-        "latency": [
-            latency("vit-deploy-onnx", [1_000_000] * 3, [2_000_000] * 3, [40_000_000] * 3),
-            latency("timm-script-optimized", [2_000_000], [4_000_000], [20_000_000]),
-            {"way": "keras-onnx", "runtime": "onnxruntime", "error": "x\nNo Op registered for Erfc"},
-        ],
-        "skipped": [["keras-litert", ["tensorflow"]]],
-    }
+def asked(monkeypatch):
+    """The parts that were run, and with what; nothing is measured."""
+    jobs = {}
+
+    def run(arguments, **_):
+        jobs[arguments[3]] = Job.from_json(arguments[4])
+        return subprocess.CompletedProcess(arguments, returncode=9 if arguments[3] == "loading" else 0)
+
+    monkeypatch.setattr(command.subprocess, "run", run)
+    monkeypatch.setattr(command.Part, "missing", lambda part: [])
+    return jobs
 
 
-def test_the_proof_is_no_part_of_an_export_and_the_median_round_counts(result):
-    assert export_s(result, "vit-deploy-onnx") == 7.0
-    assert export_s(result, "timm-dynamo") is None
-    assert export_s(result, "keras-litert") is None
+@pytest.fixture
+def published(monkeypatch):
+    """How often the pages were rewritten; they are left as they are."""
+    times = []
+    monkeypatch.setattr(pages, "rewrite", times.append)
+    return times
 
 
-def test_latencies_are_compared_round_by_round(result):
-    assert latency_ratio(result, "vit-deploy-onnx", "timm-script-optimized") == 0.5
+def test_the_one_command_runs_every_part_and_rewrites_the_pages(asked, published):
+    command.main(["--trained", "models", "--size", "tiny"])
+    assert list(asked) == list(PARTS)
+    assert {job.sizes for job in asked.values()} == {("tiny",)}
+    assert {job.trained for job in asked.values()} == {Path("models").absolute()}
+    assert published == [RESULTS]
 
 
-def test_the_milliseconds_shown_are_those_of_the_best_round(result):
-    assert p50_ms(result["latency"][1]) == 2.0
-    assert p50_ms(result["latency"][2]) is None
+def test_a_part_that_fails_takes_nothing_from_the_others(asked, published, capsys):
+    assert command.main(["--only", "export,loading,accuracy"]) == 1
+    assert list(asked) == ["export", "loading", "accuracy"] and published == [RESULTS]
+    said = capsys.readouterr().err
+    assert "loading: failed after 0.0 minutes (exit 9)" in said and "accuracy: done in" in said
 
 
-def test_what_does_not_load_has_no_ratio(result):
-    assert latency_ratio(result, "vit-deploy-onnx", "keras-onnx") is None
+def test_what_is_not_installed_is_skipped_with_a_line_that_says_so(asked, published, monkeypatch, capsys):
+    monkeypatch.setattr(command.Part, "missing", lambda part: ["tf_keras"] if part.name == "compression" else [])
+    assert command.main(["--only", "compression,quickstart"]) == 0
+    assert list(asked) == ["quickstart"]
+    assert "compression: skipped, tf_keras not installed (extra: compress)" in capsys.readouterr().err
 
 
-def test_targets_are_met_missed_or_not_measured(result):
-    verdicts = [(each.ratio, each.met) for each in targets({"tiny": result, "base": result})]
-    assert verdicts == [(10.0, True), (None, None), (0.5, True), (0.5, True), (None, None), (None, None)]
-    slow = result | {"exports": [export("vit-deploy-onnx", 15.0), export("timm-script", 14.0)]}
-    assert [each.met for each in targets({"base": slow})][:3] == [None, None, False]
+def test_modules_that_are_not_there_are_found_out():
+    part = dataclasses.replace(PARTS["export"], needs=("json", "no_such_engine"))
+    assert part.missing() == ["no_such_engine"]
 
 
-def test_tables_go_between_the_markers_and_say_what_failed_and_what_was_skipped(result, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
-    (tmp_path / "tiny.json").write_text(json.dumps(result))
-    tables.rewrite(readme, tmp_path)
-    first = readme.read_text()
-    assert first.startswith("before\n") and first.endswith("\nafter\n") and "old" not in first
-    assert "| vit-deploy (.onnx) | 7.0 | 5.0 to 9.0 | 2.0 | 500 | 23.0 |" in first
-    assert '| Keras `model.export(format="onnx")` | ONNX Runtime | does not load | - | - | - |' in first
-    assert "No Op registered for Erfc" in first
-    assert "skipped, tensorflow not installed" in first
-    tables.rewrite(readme, tmp_path)
-    assert readme.read_text() == first
+@pytest.mark.parametrize("option", [["--quick"], ["--results", "elsewhere"]])
+def test_a_miniature_and_results_elsewhere_never_touch_what_is_published(
+    option, asked, published, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    command.main([*option, "--only", "export"])
+    assert published == [] and asked["export"].results != RESULTS
+    assert asked["export"].quick is (option == ["--quick"])
 
 
-def test_the_published_tables_are_those_of_the_stored_results():
-    folder = ROOT / "benchmarks" / "results"
-    published = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    body = published.partition(tables.BEGIN)[2].partition(tables.END)[0].strip()
-    assert body == tables.render(tables.read_results(folder))
-    assert {"tiny", "base"} <= set(tables.read_results(folder))
+def test_tables_measure_nothing(asked, published):
+    assert command.main(["--tables"]) == 0
+    assert asked == {} and published == [RESULTS]
 
 
-def test_every_way_exports_the_same_architecture():
-    for size in SIZES.values():
-        assert size.config.image_size == size.image_size
-        height, width = size.image_size
-        assert size.arguments[:3] == [size.scale, "--image-size", f"{height}x{width}"]
+def test_an_unknown_part_is_named(asked, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--only", "export,speed"])
+    assert stopped.value.code == 2
+    assert "no part speed; there are export, precisions" in capsys.readouterr().err
+
+
+def test_a_job_travels_to_another_process_as_it_is():
+    for job in (Job(Path("a"), Path("b")), Job(Path("a"), Path("b"), Path("c.zip"), ("tiny", "base"), quick=True)):
+        assert Job.from_json(job.to_json()) == job
+    assert [size.name for size in job.chosen("base")] == ["quick"]
+    assert [size.name for size in Job(Path("a"), Path("b")).chosen("base")] == ["base"]
+
+
+def test_each_result_is_stored_before_the_next_one_can_fail(tmp_path, monkeypatch):
+    def measure(job):
+        yield "first", {"value": 1}
+        raise RuntimeError("the second broke")
+
+    monkeypatch.setitem(sys.modules, "fails_later", types.SimpleNamespace(measure=measure))
+    monkeypatch.setitem(PARTS, "export", dataclasses.replace(PARTS["export"], measuring="fails_later"))
+    with pytest.raises(RuntimeError):
+        run_part.main(["export", Job(tmp_path, tmp_path).to_json()])
+    stored = json.loads((tmp_path / "export" / "first.json").read_text())
+    assert stored["value"] == 1 and stored["took_s"] >= 0
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["first.json"]
+
+
+@pytest.mark.parametrize("part", ALL)
+def test_every_part_measures_judges_and_has_published_results(part):
+    assert callable(importlib.import_module(part.measuring).measure)
+    found = part.stored(RESULTS)
+    assert found and part.render(found)
+    targets = part.targets(found)
+    assert targets and any(each.met is not None for each in targets)
+    assert all(each.met is None for each in part.targets({}))
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.parent.name) for path in pages.PAGES])
+def test_the_published_tables_are_those_of_the_stored_results(path):
+    page = path.read_text(encoding="utf-8")
+    expected = pages.blocks(RESULTS)[path]
+    assert sorted(markers.names(page)) == sorted(expected)
+    for name, body in expected.items():
+        assert markers.block(page, name) == body, f"{name} differs: python -m benchmarks --tables"
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.parent.name) for path in pages.PAGES])
+def test_no_measured_figure_is_written_by_hand(path):
+    prose = markers.without_blocks(path.read_text(encoding="utf-8"))
+    prose = re.sub(r"^```.*?^```|`[^`]*`", "", prose, flags=re.MULTILINE | re.DOTALL)
+    for limit in ("past 1 GB", "past 2 GB", "## 60 seconds"):  # of the formats, and a target of the quickstart
+        prose = prose.replace(limit, "")
+    assert re.findall(r"\d[\d.,]*\s*(?:ms|s|seconds|minutes|[kMG]B|%|x|times|points)(?![\w/])", prose) == []
+
+
+def test_the_screens_of_the_front_page_stand_below_their_commands():
+    page = pages.FRONT.read_text(encoding="utf-8")
+    for name, command_line in quickstart.COMMANDS.items():
+        above = f"```bash\n{command_line.format(scale=quickstart.SCALE)}\n```\n\n"
+        assert above + markers.begin(f"quickstart-{name}") in page
+
+
+def test_every_result_says_when_where_and_with_what():
+    for path in RESULTS.rglob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert result["schema"] == 1 and result["started"].endswith("UTC"), path
+        assert result["host"]["cpu"] and result["host"]["load_1m"] >= 0 and result["versions"]["numpy"], path
+        assert path.parent.name in PARTS, path
+
+
+def test_a_text_goes_between_its_markers_and_nowhere_else():
+    one, two = ((markers.begin(name), markers.end(name)) for name in ("one", "two"))
+    page = "\n".join(["above", one[0], "old", one[1], "below", *two, ""])
+    once = markers.replaced(page, "one", "new")
+    assert markers.block(once, "one") == "new" and markers.names(once) == ["one", "two"]
+    assert once.startswith("above\n") and "\nbelow\n" in once and "old" not in once
+    assert markers.replaced(once, "one", "new") == once
+    assert "new" not in markers.without_blocks(once)
+    with pytest.raises(ValueError, match="no block three"):
+        markers.replaced(page, "three", "")
+
+
+def test_targets_are_met_missed_or_not_measured_and_rounding_hides_no_miss():
+    targets = [Target("a", 0.45, 0.4504), Target("b", 2.0, 2.5, at_least=True), Target("c", 1.0, None)]
+    assert [each.met for each in targets] == [False, True, None]
+    lines = target_table(targets).splitlines()[2:]
+    assert lines == [
+        "| a | ≤ 0.45 | 0.4504 | **missed** |",
+        "| b | ≥ 2 | 2.50 | met |",
+        "| c | ≤ 1 | - | not measured |",
+    ]
 
 
 @pytest.mark.slow
-def test_a_miniature_run_measures_and_writes_tables(tmp_path):
-    readme, results = tmp_path / "README.md", tmp_path / "results"
-    readme.write_text(f"{tables.BEGIN}\n{tables.END}\n")
-    ways = ["vit-deploy-onnx", "vit-deploy-tflite", "keras-onnx"]
-    chosen = [part for way in ways for part in ("--way", way)]
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--results", results, "--readme", readme, *chosen]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("part", ALL)
+def test_a_miniature_of_every_part_runs_and_prints_its_tables(part, tmp_path):
+    if gaps := part.missing():
+        pytest.skip(f"{', '.join(gaps)} not installed")
+    arguments = ["--quick", "--only", part.name, "--results", str(tmp_path), "--trained", str(tmp_path / "trained")]
+    done = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    result = json.loads((results / "quick.json").read_text())
-    assert [entry["way"] for entry in result["exports"]] == ways
-    assert all(run["wall_s"] > run["proof_s"] >= 0 for entry in result["exports"] for run in entry["runs"])
-    assert all(run["peak_rss_mb"] > 50 for entry in result["exports"] for run in entry["runs"])
-    # Some exporters keep equal tensors once: the norms of random weights are all ones, the biases all zeros.
-    assert all(entry["bytes"] > 0.99 * 4 * result["parameters"] for entry in result["exports"])
-    onnx, tflite, keras = result["latency"]
-    assert all(len(entry["samples_ns"]) == 2 and min(map(min, entry["samples_ns"])) > 0 for entry in (onnx, tflite))
-    assert "Erfc" in keras["error"]
-    assert "| does not load |" in readme.read_text()
-
-
-def test_a_quick_run_never_replaces_the_published_results():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "--quick measures nothing worth keeping" in done.stderr
+    found = part.stored(tmp_path)
+    assert found and all(each["schema"] == 1 and each["took_s"] > 0 for each in found.values())
+    assert done.stdout.strip() == f"## {part.name}\n\n{part.render(found)}".strip()

@@ -1,23 +1,19 @@
-"""The arithmetic and the tables of the precisions' benchmarks, on results made up here."""
+"""The arithmetic and the tables of the precisions' and the trained models' benchmarks, on results made up here."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import precision_tables
+from benchmarks import accuracy_tables, precision_tables
 from benchmarks.accuracy import FACTOR, OUTLIERS, planted
-from benchmarks.precision_tables import BEGIN, END, accuracy_targets, drops, render, size_ratio, speed_targets
+from benchmarks.accuracy_tables import drops
+from benchmarks.precision_tables import size_ratio
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
 from vit_deploy.reference import forward
 
-ROOT = Path(__file__).parent.parent
-HOST = {"host": {"cpu": "a CPU", "cores": 2}, "versions": {"numpy": "2"}, "started": "today"}
+HOST = {"host": {"cpu": "a CPU", "cores": 2, "python": "3.12"}, "versions": {"numpy": "2"}, "started": "today"}
 
 
 def made(format, precision, count, cosine=1.0):
@@ -59,7 +55,7 @@ ACCURACY = {
 
 
 def test_ratios_are_those_of_the_same_formats_fp32_in_the_same_round():
-    found = {each.text: each for each in speed_targets(SPEED)}
+    found = {each.text: each for each in precision_tables.targets(SPEED)}
     assert size_ratio(SPEED["tiny"], "onnx-int8") == 0.27
     assert size_ratio(SPEED["tiny"], "tflite-int8") is None and size_ratio(None, "onnx-int8") is None
     fast = found["onnx `int8` of tiny: latency over fp32's"]
@@ -74,7 +70,7 @@ def test_losses_are_in_points_and_means_over_the_seeds():
     digits = [ACCURACY["digits-0"], ACCURACY["digits-1"]]
     assert drops(digits, "plain", "onnx-int8") == pytest.approx([0.4, 0.0])
     assert drops(digits, "plain", "onnx-int4") == []
-    found = {each.text: each for each in accuracy_targets(ACCURACY)}
+    found = {each.text: each for each in accuracy_tables.targets(ACCURACY)}
     lost = found["onnx `int8` on digits: points of top-1 lost, mean of the seeds"]
     assert lost.measured == pytest.approx(0.2) and lost.met
     kept = found["onnx `int8` on photographs, outliers planted: first classes as fp32's"]
@@ -86,23 +82,12 @@ def test_an_artifact_that_failed_its_proof_with_one_seed_has_no_mean():
     other = trained("digits", 0.0, 1.0) | {"planted": [evaluated("onnx-fp32", 0.9)]}
     models = [ACCURACY["digits-0"], other]
     assert drops(models, "planted", "onnx-int8") == [] and len(drops(models, "plain", "onnx-int8")) == 2
-    assert "| onnx-int8 | 0.20 | 0.40 | 99.5% | - | - | - |" in render({}, {"a": models[0], "b": models[1]})
+    assert "| onnx-int8 | 0.20 | 0.40 | 99.5% | - | - | - |" in accuracy_tables.render({"a": models[0], "b": models[1]})
 
 
-def test_the_tables_go_between_their_markers(tmp_path):
-    for kind, results in (("precisions", SPEED), ("accuracy", ACCURACY)):
-        (tmp_path / kind).mkdir()
-        for name, result in results.items():
-            (tmp_path / kind / f"{name}.json").write_text(precision_tables.json.dumps(result))
-    readme = tmp_path / "README.md"
-    readme.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
-    for _ in range(2):
-        precision_tables.rewrite(readme, tmp_path / "precisions", tmp_path / "accuracy")
-    text = readme.read_text()
-    assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text
-    assert text.count("### Precisions: targets") == 1
-    assert "| onnx-int8 | 0.20 | 0.40 | 99.5% | 0.20 | 0.40 | 99.5% |" in text
-    assert "| onnx-int8 | 0.0 | 0.270 | 0.00 | 0.55 | 0.99950 |" in render(SPEED, {})
+def test_the_tables_show_ratios_losses_and_agreement():
+    assert "| onnx-int8 | 0.0 | 0.270 | 0.00 | 0.55 | 0.99950 |" in precision_tables.render(SPEED)
+    assert "| onnx-int8 | 0.20 | 0.40 | 99.5% | 0.20 | 0.40 | 99.5% |" in accuracy_tables.render(ACCURACY)
 
 
 def test_planted_outliers_are_large_and_leave_the_function_as_it_is():
@@ -117,21 +102,3 @@ def test_planted_outliers_are_large_and_leave_the_function_as_it_is():
     for name in ("block_0.norm1.scale", "block_1.norm2.scale"):
         ratios = changed.weights[name] / checkpoint.weights[name]
         assert sorted(ratios)[-OUTLIERS:] == [FACTOR] * OUTLIERS and (ratios == 1).sum() == 24 - OUTLIERS
-
-
-def test_the_published_tables_are_those_of_the_published_results():
-    results = ROOT / "benchmarks" / "results"
-    published = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    body = published.partition(BEGIN)[2].partition(END)[0].strip()
-    found = [precision_tables.read(results / kind) for kind in ("precisions", "accuracy")]
-    assert all(found) and body == render(*found)
-
-
-@pytest.mark.slow
-def test_a_miniature_of_the_precisions_runs(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{BEGIN}\n{END}\n")
-    options = ["--size", "quick", "--rounds", "1", "--seconds", "0.1", "--results", tmp_path / "precisions"]
-    command = [sys.executable, "-m", "benchmarks.precisions", *map(str, options), "--readme", str(readme)]
-    subprocess.run(command, cwd=ROOT, check=True)
-    assert "| tflite-int8-full |" in readme.read_text()

@@ -1,0 +1,115 @@
+"""Of which parts do the benchmarks consist, and what does each of them need?"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from benchmarks.job import Job
+from benchmarks.records import Result, read
+from benchmarks.targets import Target, target_table
+
+_EXPORTING = ("tensorflow", "tf2onnx", "onnxruntime", "ai_edge_litert")
+_TRAINED = (*_EXPORTING, "ai_edge_quantizer", "sklearn")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One question and its measurement.
+
+    Args:
+        name: of the option, of the folder of its results, and of its block in `benchmarks/README.md`.
+        asks: the question, for readers.
+        measuring: a module with `measure(job)`, which yields each result with its name as soon as it is there.
+        tables: a module with `targets(results)` and `render(results)`, which need no engine.
+        needs: modules that have to be installed.
+        extra: of vit-deploy, that brings them.
+    """
+
+    name: str
+    asks: str
+    measuring: str
+    tables: str
+    needs: tuple[str, ...]
+    extra: str
+
+    def missing(self) -> list[str]:
+        """Modules it needs that are not installed."""
+        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+
+    def measure(self, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each result with its name, as soon as it is there."""
+        return cast(Iterator[tuple[str, dict[str, Any]]], importlib.import_module(self.measuring).measure(job))
+
+    def stored(self, results: Path) -> dict[str, Result]:
+        """What it left in `results`, by name."""
+        return read(results / self.name)
+
+    def targets(self, found: Mapping[str, Result]) -> list[Target]:
+        """What is to be reached, by the results at hand."""
+        return list(importlib.import_module(self.tables).targets(found))
+
+    def render(self, found: Mapping[str, Result]) -> str:
+        """Markdown: targets, then what was measured."""
+        targets = self.targets(found)
+        text = cast(str, importlib.import_module(self.tables).render(found))
+        return "\n\n".join([*([target_table(targets)] if targets else []), text])
+
+
+PARTS: Mapping[str, Part] = {
+    part.name: part
+    for part in (
+        Part(
+            "export",
+            "how long does an export take, how large and how fast is the file, beside what people use today",
+            "benchmarks.export",
+            "benchmarks.export_tables",
+            needs=_EXPORTING,  # and of the others, each way its own
+            extra="cpu",
+        ),
+        Part(
+            "precisions",
+            "how large, how fast and how near to fp32 is each precision",
+            "benchmarks.precisions",
+            "benchmarks.precision_tables",
+            needs=(*_EXPORTING, "ai_edge_quantizer"),
+            extra="cpu",
+        ),
+        Part(
+            "loading",
+            "what do loading and resizing cost",
+            "benchmarks.loading",
+            "benchmarks.loading_tables",
+            needs=("tensorflow", "keras"),
+            extra="cpu",
+        ),
+        Part(
+            "accuracy",
+            "what does each precision cost a trained model",
+            "benchmarks.accuracy",
+            "benchmarks.accuracy_tables",
+            needs=_TRAINED,
+            extra="test",
+        ),
+        Part(
+            "compression",
+            "what do pruning, clustering and quantization-aware training cost and bring",
+            "benchmarks.compression_part",
+            "benchmarks.compression_part",
+            needs=(*_TRAINED, "tf_keras", "tensorflow_model_optimization"),
+            extra="compress",
+        ),
+        Part(
+            "quickstart",
+            "what do the first commands of the README print",
+            "benchmarks.quickstart",
+            "benchmarks.quickstart",
+            needs=_EXPORTING,
+            extra="cpu",
+        ),
+    )
+}
