@@ -11,7 +11,7 @@ _LAZY = {
     "ViT": "vit_deploy.model.vit",
     "create_vision_transformer": "vit_deploy.model.vit",
     "export": "vit_deploy.api",
-    "load": "vit_deploy.model.vit",
+    "load": "vit_deploy.model.loading",
     "quantize": "vit_deploy.api",
     "session": "vit_deploy.api",
     "verify": "vit_deploy.api",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
@@ -12,7 +11,7 @@ import numpy as np
 
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig, did_you_mean
-from vit_deploy.errors import CheckpointError, ConfigError
+from vit_deploy.errors import ConfigError
 from vit_deploy.model.block import TransformerBlock
 from vit_deploy.model.checks import checked_shape, companion_problems, option_problems
 from vit_deploy.model.layers import (
@@ -371,33 +370,6 @@ def create_vision_transformer(
         hints = dict.fromkeys(did_you_mean(name, sorted(known)) for name in unknown)
         raise ConfigError(f"unknown ViT options: {', '.join(unknown)}", fix="; ".join(hints))
     return ViT(input_shape=input_shape, num_classes=num_classes, scale=scale, patch_size=patch_size, **options)
-
-
-def load(path: str | Path) -> Any:
-    """The Keras model in a checkpoint file: a `ViT`, or the functional model around one in a `.keras` file.
-
-    Raises:
-        CheckpointError: as `vit_deploy.checkpoints.load`, but any layers of Keras may be around the ViT.
-    """
-    from vit_deploy import checkpoints
-
-    try:
-        checkpoint = checkpoints.load(path)  # the clear errors, before Keras sees the file
-    except checkpoints.FoldingError:
-        return _load_keras(path)
-    return _load_keras(path) if Path(path).suffix == ".keras" else ViT.from_checkpoint(checkpoint)
-
-
-def _load_keras(path: str | Path) -> Any:
-    try:
-        return keras.saving.load_model(path)
-    except ConfigError:  # it is a ValueError too
-        raise
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: Keras cannot make its model: {str(error).strip().splitlines()[0]}",
-            fix="only layers of Keras and of vit-deploy are loaded, and no code of the file is run",
-        ) from error
 
 
 def _as_preprocess(given: Preprocess | Mapping[str, Any] | None, config: ViTConfig) -> Preprocess:

@@ -1,0 +1,38 @@
+"""Which Keras model does a checkpoint file hold?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from vit_deploy.errors import CheckpointError, ConfigError
+from vit_deploy.model.vit import ViT
+
+
+def load(path: str | Path) -> Any:
+    """The Keras model in a checkpoint file: a `ViT`, or the functional model around one in a `.keras` file.
+
+    Raises:
+        CheckpointError: as `vit_deploy.checkpoints.load`, but any layers of Keras may be around the ViT.
+    """
+    from vit_deploy import checkpoints
+
+    try:
+        checkpoint = checkpoints.load(path)  # the clear errors, before Keras sees the file
+    except checkpoints.FoldingError:
+        return _load_keras(path)
+    return _load_keras(path) if Path(path).suffix == ".keras" else ViT.from_checkpoint(checkpoint)
+
+
+def _load_keras(path: str | Path) -> Any:
+    try:
+        return keras.saving.load_model(path)
+    except ConfigError:  # it is a ValueError too
+        raise
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: Keras cannot make its model: {str(error).strip().splitlines()[0]}",
+            fix="only layers of Keras and of vit-deploy are loaded, and no code of the file is run",
+        ) from error
