@@ -12,9 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-import vit_deploy.config
 from vit_deploy import checkpoints, reference
-from vit_deploy.config import SCALE_CONFIGS, FFNType, NormalizationPosition, Pooling, Scale
+from vit_deploy.config import FFNType, NormalizationPosition, Pooling
 from vit_deploy.errors import CheckpointError
 
 IMAGES = np.random.default_rng(4).standard_normal((2, 16, 48, 3)).astype(np.float32)
@@ -22,9 +21,7 @@ IMAGES = np.random.default_rng(4).standard_normal((2, 16, 48, 3)).astype(np.floa
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scale that no file has, for models that are made in a second."""
-    scales = SCALE_CONFIGS | {"femto": Scale(12, 3, 2, 4.0)}  # type: ignore[operator]
-    monkeypatch.setattr(vit_deploy.config, "SCALE_CONFIGS", scales)
+    stand_in.know_the_smallest_scale(monkeypatch)
 
 
 def assert_same(path: Path, model: Any) -> None:

@@ -17,7 +17,7 @@ layers = keras.layers
 
 
 @keras.saving.register_keras_serializable("theirs")
-class Dense(keras.layers.Dense):  # type: ignore[misc]
+class Dense(keras.layers.Dense):
     pass
 
 
@@ -193,7 +193,7 @@ def test_everything_in_the_way_is_listed_at_once(tmp_path: Path) -> None:
 
 def test_another_kind_of_model_is_refused_by_its_class(tmp_path: Path) -> None:
     @keras.saving.register_keras_serializable("theirs")
-    class Wrapped(keras.Model):  # type: ignore[misc]
+    class Wrapped(keras.Model):
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**kwargs)
             self.inner = vit()

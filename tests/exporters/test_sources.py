@@ -11,11 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 import vit_deploy
-import vit_deploy.config
 from tests.checkpoints import dl_techniques_models, google_vit
 from tests.peers import timm_families
 from vit_deploy import checkpoints
-from vit_deploy.config import SCALE_CONFIGS, Scale
 from vit_deploy.exporters.stage import export, plan
 
 GOLDEN = Path(timm_families.__file__).parent / "golden"
@@ -72,8 +70,7 @@ def test_a_file_of_another_program_is_exported_to_every_format_and_answers_as_th
 def test_a_vit_of_dl_techniques_is_exported_to_every_format_and_answers_as_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scales = SCALE_CONFIGS | {"femto": Scale(12, 3, 2, 4.0)}  # type: ignore[operator]
-    monkeypatch.setattr(vit_deploy.config, "SCALE_CONFIGS", scales)
+    dl_techniques_models.know_the_smallest_scale(monkeypatch)
     model = dl_techniques_models.vit()
     model.save(tmp_path / "model.keras")
     images = (
