@@ -7,7 +7,9 @@ from pathlib import Path
 import onnx
 import pytest
 
+from vit_deploy.artifact import read_artifact
 from vit_deploy.errors import EngineError
+from vit_deploy.golden import read_golden
 from vit_deploy.latency import Case
 from vit_deploy.profiling import PROFILERS, OperatorTime, Profile, profile, summary
 
@@ -53,6 +55,69 @@ def test_openvino_tells_what_its_operators_take(bundles):
     assert not {"Const", "Input", "Output"} & set(operators)
 
 
+def test_litert_tells_what_its_operators_take(bundles):
+    found = profile(Case(bundles["tflite"], "litert", batch=3, threads=1), timeout_s=60)
+    operators = {each.operator: each for each in found.operators}
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    path = str(bundles["tflite"] / "model.tflite")
+    in_file = Counter(
+        each["op_name"] for each in Interpreter(path, experimental_op_resolver_type=kernels)._get_ops_details()
+    )
+    # The file is made for one image: three of them are three runs.
+    assert operators["Softmax"].calls == 3 * in_file["SOFTMAX"] == 6
+    assert operators["Fully Connected"].calls == 3 * in_file["FULLY_CONNECTED"] > 8
+    assert all(0 <= each.ms < 1000 for each in operators.values())
+
+
+def test_litert_before_it_had_a_profiler_is_told_by_its_version(bundles, monkeypatch):
+    litert = pytest.importorskip("vit_deploy.profilers.litert")
+    monkeypatch.setattr(litert, "version", lambda name: "2.0.3")
+    images = read_golden(read_artifact(bundles["tflite"])).images[:1]
+    with pytest.raises(EngineError, match=r"ai-edge-litert 2\.0\.3 gives no access to LiteRT's profiler") as error:
+        litert.LiteRTProfiler().times(read_artifact(bundles["tflite"]), images, threads=1, warmup=0, calls=1)
+    assert ">=2.3" in error.value.fix
+
+
+def test_events_that_are_no_operators_work_are_left_out():
+    litert = pytest.importorskip("vit_deploy.profilers.litert")
+    events = [
+        (b"Invoke", 1, 0, 1444),
+        (b"Fully Connected (NC, F32) GEMM", litert.DELEGATE_OPERATOR, 0, 1500),
+        (b"ADD", litert.OWN_KERNEL, 0, 7),
+    ]
+
+    def engine(name, profiler, *arguments):
+        if name == "LiteRtGetNumProfilerEvents":
+            arguments[0]._obj.value = len(events)
+        else:
+            (litert._Event * len(events)).from_buffer(arguments[1])[:] = [litert._Event(*each) for each in events]
+
+    assert litert._operators(engine, None) == [("Fully Connected", 1.5), ("ADD", 0.007)]
+
+
+def test_events_of_another_layout_are_found_out_before_they_are_read():
+    litert = pytest.importorskip("vit_deploy.profilers.litert")
+
+    def engine(bytes_of_an_event, count=20):
+        def call(name, profiler, *arguments):
+            if name == "LiteRtGetNumProfilerEvents":
+                arguments[0]._obj.value = count
+            else:
+                memory = arguments[1]
+                memory[: min(count * bytes_of_an_event, len(memory))] = bytes(
+                    min(count * bytes_of_an_event, len(memory))
+                )
+
+        return call
+
+    for size in (96, 112):
+        with pytest.raises(EngineError, match="tells its events in another layout"):
+            litert._operators(engine(size), None)
+    assert litert._operators(engine(104), None) == []
+
+
 def test_an_operator_belongs_to_the_run_that_it_began_in():
     pytest.importorskip("onnxruntime")
     from vit_deploy.profilers.ort import operators_of_runs
@@ -76,7 +141,8 @@ def test_an_operator_belongs_to_the_run_that_it_began_in():
 
 def test_engines_that_do_not_tell_are_named_with_the_reason(bundles):
     for case, words in [
-        (Case(bundles["tflite"], "litert"), "LiteRT's Python package gives no access to its profiler"),
+        (Case(bundles["tflite"], "litert", provider="cpu"), "is profiled on xnnpack alone, not on cpu"),
+        (Case(bundles["tflite"], "savedmodel"), "TensorFlow's operators are not profiled"),
         (Case(bundles["onnx"], "onnxruntime", provider="cuda"), "is profiled on cpu alone, not on cuda"),
         (Case(Path("a"), "another"), "another is not profiled"),
     ]:

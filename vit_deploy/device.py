@@ -126,7 +126,7 @@ def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
 def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     from vit_deploy.bench import bench
     from vit_deploy.latency import Case, Plan, to_json
-    from vit_deploy.profiling import profile
+    from vit_deploy.profiling import profile_or_reason
     from vit_deploy.runtimes import RUNTIMES, installed_takers
 
     if options.streams < 1:
@@ -147,7 +147,7 @@ def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     results = bench(cases, Plan(seconds=None if options.runs else options.seconds, runs=options.runs))
     records = [{**to_json(each, results[0]), "artifact": names[each.case.artifact]} for each in results]
     if options.profile:
-        records = [profile(each.case).added_to(record) for each, record in zip(results, records, strict=True)]
+        records = [profile_or_reason(each.case).added_to(record) for each, record in zip(results, records, strict=True)]
     return records, True
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.bench_process import CaseProcess
+from vit_deploy.errors import EngineError
 from vit_deploy.latency import Case
 from vit_deploy.plugins import Plugin, Registry
 
@@ -24,10 +25,11 @@ PROFILERS = Registry(
     {
         "onnxruntime": Plugin("vit_deploy.profilers.ort:OnnxRuntimeProfiler", extra="onnx", needs=("onnxruntime",)),
         "openvino": Plugin("vit_deploy.profilers.openvino:OpenVINOProfiler", extra="openvino", needs=("openvino",)),
+        "litert": Plugin("vit_deploy.profilers.litert:LiteRTProfiler", extra="litert", needs=("ai_edge_litert",)),
     },
 )
+PROFILED_ON = {"onnxruntime": "cpu", "openvino": "cpu", "litert": "xnnpack"}  # what they take when nothing is asked for
 ABSENT = {
-    "litert": "LiteRT's Python package gives no access to its profiler",
     "keras": "Keras runs its operators inside TensorFlow, which is not profiled",
     "savedmodel": "TensorFlow's operators are not profiled",
 }
@@ -89,9 +91,9 @@ class Profiler(Protocol):
 def no_profile(case: Case) -> str | None:
     """Why a case cannot be profiled; None if it can."""
     if case.runtime in PROFILERS:
-        if case.provider in (None, "cpu"):
+        if case.provider in (None, PROFILED_ON[case.runtime]):
             return None
-        return f"{case.runtime} is profiled on cpu alone, not on {case.provider}"
+        return f"{case.runtime} is profiled on {PROFILED_ON[case.runtime]} alone, not on {case.provider}"
     return ABSENT.get(case.runtime, f"{case.runtime} is not profiled")
 
 
@@ -110,6 +112,14 @@ def profile(case: Case, timeout_s: float = TIMEOUT_S) -> Profile:
     with CaseProcess(f"profiling {case}", timeout_s, WORKER) as worker:
         answer = worker.ask(dataclasses.asdict(case) | {"artifact": str(case.artifact)})
     return Profile(tuple(OperatorTime(**each) for each in answer["profile"]))
+
+
+def profile_or_reason(case: Case) -> Profile:
+    """The same for a case that was timed: what an engine refuses is the reason, so that its samples are not lost."""
+    try:
+        return profile(case)
+    except EngineError as error:
+        return Profile(why_not=error.message)
 
 
 def summary(calls: Sequence[Iterable[tuple[str, float]]]) -> list[OperatorTime]:

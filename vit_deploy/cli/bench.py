@@ -143,12 +143,12 @@ def bench(
 
 
 def _profiles(results: Sequence[Latency], progress: Callable[[str], object]) -> list[Profile]:
-    from vit_deploy.profiling import profile
+    from vit_deploy.profiling import profile_or_reason
 
     profiles = []
     for result in results:
         progress(f"profiling {result.case}")
-        profiles.append(profile(result.case))
+        profiles.append(profile_or_reason(result.case))
     return profiles
 
 
