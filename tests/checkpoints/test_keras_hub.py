@@ -4,7 +4,6 @@ import importlib.util
 import io
 import json
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +18,11 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
 from vit_deploy.preprocess import Preprocess
 
-PEERS = Path(__file__).parents[1] / "peers"
-GOLDEN = PEERS / "golden" / "keras_hub"
+GOLDEN = Path(__file__).parents[1] / "peers" / "golden" / "keras_hub"
 NAMES = ("vit_classifier", "vit_without_biases", "vit_averaged", "deit_classifier", "dinov2", "dinov2_registers")
 HEADS = {"vit_classifier": 5, "vit_averaged": 5, "deit_classifier": 5}
+
+needs_keras_hub = pytest.mark.skipif(importlib.util.find_spec("keras_hub") is None, reason="needs keras-hub")
 
 
 def answers_of(checkpoint: Checkpoint) -> Any:
@@ -187,12 +187,10 @@ def test_a_config_stated_otherwise_is_refused() -> None:
 
 
 @pytest.mark.peers
+@needs_keras_hub
 @pytest.mark.parametrize("name", NAMES)
 def test_what_keras_hub_saves_gives_what_it_computes(tmp_path: Path, name: str) -> None:
-    if importlib.util.find_spec("keras_hub") is None:
-        pytest.skip("needs keras-hub")
-    sys.path.append(str(PEERS))
-    import keras_hub_models
+    from tests.peers import keras_hub_models
 
     model = keras_hub_models.made(name)
     model.save(tmp_path / "a.keras")
@@ -202,11 +200,9 @@ def test_what_keras_hub_saves_gives_what_it_computes(tmp_path: Path, name: str) 
 
 
 @pytest.mark.peers
+@needs_keras_hub
 def test_positions_of_another_size_are_those_that_keras_hub_resampled(tmp_path: Path) -> None:
-    if importlib.util.find_spec("keras_hub") is None:
-        pytest.skip("needs keras-hub")
-    sys.path.append(str(PEERS))
-    import keras_hub_models
+    from tests.peers import keras_hub_models
 
     keras_hub_models.made("dinov2").save_to_preset(str(tmp_path / "trained"))
     backbone = keras_hub_models.keras_hub.models.DINOV2Backbone
