@@ -1,44 +1,56 @@
 """Which operators of a TFLite file would an integer accelerator leave to the CPU, and why?
 
-The lists are after the makers' documents (Coral's page of supported operations, Vela's for Ethos-U55 and U65, that of
-the Hexagon delegate), but were neither checked against a dated copy of them nor tried on a device. The devices have
-rules about shapes and strides besides: what is named here is likely to fall back, and their compilers decide.
+The lists and rules are those of the makers' documents, each named beside its device; nothing was tried on one. What is
+named here is likely to fall back; what is not may still do so, for the devices have rules about memory besides.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from vit_deploy.tflite_file import Table, opened, operator_name
-from vit_deploy.tflite_graph import (
-    DTYPES,
-    GRAPH_OPERATORS,
-    GRAPH_TENSORS,
-    MODEL_CODES,
-    MODEL_GRAPHS,
-    OPERATOR_CODE,
-    OPERATORS,
-    TENSOR_TYPE,
-)
+from vit_deploy import accelerator_rules as rules
+from vit_deploy.accelerator_rules import Rule
+from vit_deploy.tflite_file import opened
+from vit_deploy.tflite_steps import Step, read_steps
 
-OPERATOR_INPUTS, OPERATOR_OUTPUTS = 1, 2
-BOUNDARY = frozenset(("QUANTIZE", "DEQUANTIZE"))  # between float and integers; they are at home on the CPU
+EIGHT_BITS = frozenset(("int8", "uint8"))
+UP_TO_SIXTEEN_BITS = EIGHT_BITS | {"int16", "int32"}
+PARAMETERS = frozenset(("int32", "int64"))  # constants: biases, shapes, axes
 
-_SHARED = (
-    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED LOGISTIC MAXIMUM MAX_POOL_2D MEAN "
-    "MINIMUM MUL PACK PAD QUANTIZE RELU RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX "
-    "SPLIT SQUARED_DIFFERENCE STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV "
+
+# Operators by the names of TFLite's schema; the documents are named with the devices below.
+_CORAL = (
+    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION "
+    "LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 "
+    "RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT "
+    "SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM"
 )
-_CORAL = "EXPAND_DIMS L2_NORMALIZATION PRELU REDUCE_MAX REDUCE_MIN RELU_N1_TO_1 SPACE_TO_DEPTH SQUEEZE SUM"
-_ETHOS = (
-    "ABS ARG_MAX EXP EXPAND_DIMS HARD_SWISH LEAKY_RELU MIRROR_PAD PRELU RELU_0_TO_1 RELU_N1_TO_1 SPLIT_V SQUEEZE "
+_ETHOS_U55 = (
+    "ABS ADD ARG_MAX AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXP EXPAND_DIMS FULLY_CONNECTED "
+    "HARD_SWISH LEAKY_RELU LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL PACK PAD PRELU QUANTIZE RELU "
+    "RELU6 RELU_0_TO_1 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SHAPE SLICE SOFTMAX "
+    "SPLIT SPLIT_V SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV "
     "UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK"
 )
-_HEXAGON = "ARG_MAX ARG_MIN DEPTH_TO_SPACE HARD_SWISH L2_NORMALIZATION L2_POOL_2D MIRROR_PAD NEG SPACE_TO_DEPTH SQRT"
+_ETHOS_U85 = (
+    "BATCH_MATMUL CAST DIV EQUAL GATHER GREATER GREATER_EQUAL LESS_EQUAL LOG LOGICAL_AND LOGICAL_NOT LOGICAL_OR "
+    "NOT_EQUAL PADV2 REDUCE_ALL REDUCE_ANY REDUCE_MAX REDUCE_MIN REVERSE_V2 SCATTER_ND SELECT SELECT_V2 SUM TILE"
+)
+_HEXAGON = (
+    "ABS ADD ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_MATMUL BROADCAST_TO CAST CEIL CONCATENATION CONV_2D CONV_3D COS "
+    "CUMSUM DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP EQUAL EXP "
+    "FLOOR FLOOR_DIV FULLY_CONNECTED GATHER GATHER_ND GELU GREATER GREATER_EQUAL HARD_SWISH L2_NORMALIZATION "
+    "L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC MAXIMUM MAX_POOL_2D "
+    "MEAN MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PADV2 POW PRELU QUANTIZE REDUCE_ALL REDUCE_ANY REDUCE_MAX "
+    "REDUCE_MIN RELU RELU6 RELU_0_TO_1 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 "
+    "ROUND RSQRT SELECT SELECT_V2 SIGN SIN SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQRT SQUARE SQUARED_DIFFERENCE "
+    "STRIDED_SLICE SUB SUM TANH TILE TOPK_V2 TRANSPOSE TRANSPOSE_CONV UNPACK"
+)
 
 
 @dataclass(frozen=True)
@@ -48,21 +60,100 @@ class Accelerator:
     Args:
         name: as people call it.
         operators: by the names of TFLite's schema.
-        activations: dtypes of the tensors that it computes with.
+        activations: types of the tensors that it computes with.
+        kernels: types of constants that it takes besides.
+        always: what it asks of every operator.
+        limits: what it asks of some, by their names.
+        remark: what else there is to know where anything falls back.
     """
 
     name: str
     operators: frozenset[str]
     activations: frozenset[str]
+    kernels: frozenset[str] = PARAMETERS
+    always: tuple[Rule, ...] = (rules.fixed_sizes,)
+    limits: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    remark: str = ""
+
+    def objection(self, step: Step) -> str:
+        """Why it would leave an operator to the CPU; empty where it would not."""
+        computed = {each.dtype for each in (*step.inputs, *step.outputs) if not each.is_constant}
+        constant = {each.dtype for each in step.inputs if each.is_constant}
+        if alien := (computed - self.activations) | (constant - self.activations - self.kernels):
+            return f"computes in {min(alien)}"
+        if step.kind not in self.operators:
+            return "no such operator"
+        checks = (*self.always, *self.limits.get(step.kind, ()))
+        return next((said for said in (rule(step) for rule in checks) if said), "")
 
 
-ACCELERATORS: Mapping[str, Accelerator] = {
-    "coral": Accelerator("Coral Edge TPU", frozenset((_SHARED + _CORAL).split()), frozenset(("int8", "uint8"))),
-    "ethos-u": Accelerator(
-        "Arm Ethos-U55/U65", frozenset((_SHARED + _ETHOS).split()), frozenset(("int8", "uint8", "int16"))
+# coral.ai, "TensorFlow models on the Edge TPU", table of supported operations and their limitations (compiler 16).
+CORAL = Accelerator(
+    "Coral Edge TPU",
+    frozenset(_CORAL.split()),
+    EIGHT_BITS,
+    always=(rules.fixed_sizes, rules.three_inner_dimensions),
+    limits={
+        "CONCATENATION": (rules.joins_no_constant,),
+        "FULLY_CONNECTED": (rules.one_row,),
+        "MEAN": (rules.channels_by_four,),
+        "SOFTMAX": (rules.short_row,),
+        "STRIDED_SLICE": (rules.plain_slice,),
+    },
+    # google-coral/edgetpu, issues 30, 667 and 818.
+    remark="its compiler leaves all that follows the first of them to the CPU too, and refuses a file with GELU",
+)
+
+# Arm's Vela 4.5.0, SUPPORTED_OPS.md, which the compiler itself writes.
+ETHOS_U55 = Accelerator(
+    "Arm Ethos-U55/U65",
+    frozenset(_ETHOS_U55.split()),
+    UP_TO_SIXTEEN_BITS,
+    always=(
+        rules.fixed_sizes,
+        rules.dimensions(4),
+        rules.one_image(
+            *("FULLY_CONNECTED", "RESHAPE", "SHAPE", "SLICE", "SOFTMAX", "SPLIT", "SPLIT_V", "SQUEEZE"),
+            *("STRIDED_SLICE", "UNPACK"),
+        ),
     ),
-    "hexagon": Accelerator("Qualcomm Hexagon", frozenset((_SHARED + _HEXAGON).split()), frozenset(("int8", "uint8"))),
-}
+    limits={
+        "CONV_2D": (rules.eight_bit_kernel, rules.strides_to_three),
+        "FULLY_CONNECTED": (rules.eight_bit_kernel,),
+        "HARD_SWISH": (rules.input_of("int8", "uint8"),),
+        "MEAN": (rules.mean_of_a_plane,),
+        "RSQRT": (rules.input_of("int8"),),
+        "SOFTMAX": (rules.few_rows,),
+        "TRANSPOSE": (rules.swaps_neighbours,),
+    },
+)
+
+# The same document, under "Ethos-U85".
+ETHOS_U85 = Accelerator(
+    "Arm Ethos-U85",
+    (ETHOS_U55.operators - {"SHAPE"}) | frozenset(_ETHOS_U85.split()),
+    UP_TO_SIXTEEN_BITS | {"int64", "bool"},
+    limits={
+        "CONV_2D": (rules.eight_bit_kernel,),
+        "FULLY_CONNECTED": (rules.eight_bit_kernel,),
+        "MEAN": (rules.one_image(), rules.mean_of_a_plane),
+        "RSQRT": (rules.input_of("int8", "int16"),),
+        "SOFTMAX": (rules.few_rows,),
+    },
+)
+
+# google-ai-edge/LiteRT, litert/vendors/qualcomm/compiler/Qualcomm_QNN_Compiler.md (2026). TensorFlow's older
+# delegate for Snapdragon 820 to 855 has neither products of two activations nor GELU, and no strides above 3.
+HEXAGON = Accelerator(
+    "Qualcomm Hexagon",
+    frozenset(_HEXAGON.split()),
+    UP_TO_SIXTEEN_BITS | {"bool"},
+    kernels=PARAMETERS | {"int4"},
+)
+
+ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType(
+    {"coral": CORAL, "ethos-u": ETHOS_U55, "ethos-u85": ETHOS_U85, "hexagon": HEXAGON}
+)
 
 
 @dataclass(frozen=True)
@@ -87,11 +178,7 @@ def fallbacks(path: Path, accelerator: Accelerator) -> tuple[Fallback, ...]:
         ArtifactError: it is no TFLite file, or a damaged one.
     """
     with opened(path) as model:
-        found = Counter(
-            (kind, reason)
-            for kind, dtypes in _steps(model)
-            if (reason := _reason(kind, dtypes, accelerator)) is not None
-        )
+        found = Counter((step.kind, said) for step in read_steps(model) if (said := accelerator.objection(step)))
     ordered = sorted(found.items(), key=lambda each: (-each[1], each[0]))
     return tuple(Fallback(kind, count, reason) for (kind, reason), count in ordered)
 
@@ -99,25 +186,3 @@ def fallbacks(path: Path, accelerator: Accelerator) -> tuple[Fallback, ...]:
 def to_json(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The fallbacks of every accelerator by its key."""
     return {key: [vars(each) for each in fallbacks(path, device)] for key, device in ACCELERATORS.items()}
-
-
-def _reason(kind: str, dtypes: frozenset[str], accelerator: Accelerator) -> str | None:
-    floats = sorted(name for name in dtypes if name.startswith(("float", "bfloat")))
-    if floats and kind not in BOUNDARY:
-        return f"computes in {floats[0]}"
-    if kind not in accelerator.operators | BOUNDARY:
-        return f"{accelerator.name} does not have it"
-    wide = {"int16"} & dtypes - accelerator.activations
-    return "computes in int16" if wide and kind not in BOUNDARY else None
-
-
-def _steps(model: Table) -> Iterator[tuple[str, frozenset[str]]]:
-    """Name of each operator, and the dtypes of its tensors."""
-    names = [operator_name(code) for code in model.tables(MODEL_CODES)]
-    for graph in model.tables(MODEL_GRAPHS):
-        dtypes = [DTYPES[tensor.number(TENSOR_TYPE, "b")] for tensor in graph.tables(GRAPH_TENSORS)]
-        for each in graph.tables(GRAPH_OPERATORS):
-            code = names[each.number(OPERATOR_CODE, "I")]
-            kind = OPERATORS[int(code)] if code.isdecimal() and int(code) < len(OPERATORS) else code
-            used = (*each.numbers(OPERATOR_INPUTS, "i"), *each.numbers(OPERATOR_OUTPUTS, "i"))
-            yield kind, frozenset(dtypes[index] for index in used if index >= 0)

@@ -58,7 +58,7 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
     if found.graph is not None:
         rows += _held(found.graph)
     if found.model is not None:
-        rows += _left_to_the_cpu(found.model)
+        rows += _left_to_the_cpu(found.model, 0 if found.graph is None else sum(found.graph.operators.values()))
     # A file can say anything; to a terminal it may not.
     return [(name, "".join(each if each.isprintable() else "?" for each in value)) for name, value in rows]
 
@@ -115,12 +115,16 @@ def _held(graph: Graph) -> list[tuple[str, str]]:
     ]
 
 
-def _left_to_the_cpu(model: Path) -> list[tuple[str, str]]:
+def _left_to_the_cpu(model: Path, operators: int) -> list[tuple[str, str]]:
     """What integer accelerators would not compute."""
     from vit_deploy.accelerators import ACCELERATORS, fallbacks
 
     rows = []
     for device in ACCELERATORS.values():
-        found = [f"{each.count} {each.operator} ({each.reason})" for each in fallbacks(model, device)]
-        rows.append((f"left to the CPU by {device.name}", "; ".join(found) or "nothing"))
+        found = fallbacks(model, device)
+        said = [f"{each.count} {each.operator} ({each.reason})" for each in found]
+        if sum(each.count for each in found) == operators and len({each.reason for each in found}) == 1:
+            said = [f"everything ({found[0].reason})"]
+        remarks = [device.remark] if found and device.remark else []
+        rows.append((f"left to the CPU by {device.name}", "; ".join([*said, *remarks]) or "nothing"))
     return rows
