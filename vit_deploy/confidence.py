@@ -2,12 +2,15 @@
 
 The bootstrap (Efron 1979) draws rounds first and then calls within each: calls of one round share what the machine did
 meanwhile, and cases that took turns in the same rounds share it too, so that their ratio is drawn round by round.
+Percentiles of draws from a few rounds promise more than they hold (of 95 %, five rounds hold some 87): they are taken
+further out, as Student's t asks for so many rounds (the expanded percentile interval of Hesterberg 2015).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +44,7 @@ def median_interval(rounds: Rounds) -> Interval | None:
     """Of the median of all calls; None where a single call says nothing about chance."""
     if sum(map(len, rounds)) < 2:
         return None
-    return _interval(_medians(rounds, _choices(len(rounds)), np.random.default_rng(SEED)))
+    return _interval(_medians(rounds, _choices(len(rounds)), np.random.default_rng(SEED)), _units(rounds))
 
 
 def ratio_interval(rounds: Rounds, base: Rounds) -> Interval | None:
@@ -56,7 +59,7 @@ def ratio_interval(rounds: Rounds, base: Rounds) -> Interval | None:
         return None
     chosen = _choices(len(rounds))
     rng = np.random.default_rng(SEED)
-    return _interval(_medians(rounds, chosen, rng) / _medians(base, chosen, rng))
+    return _interval(_medians(rounds, chosen, rng) / _medians(base, chosen, rng), min(_units(rounds), _units(base)))
 
 
 def unpaired_interval(rounds: Rounds, base: Rounds) -> Interval | None:
@@ -66,7 +69,7 @@ def unpaired_interval(rounds: Rounds, base: Rounds) -> Interval | None:
     rng = np.random.default_rng(SEED)
     above = _medians(rounds, _choices(len(rounds)), rng)
     below = _medians(base, _choices(len(base), seed=SEED + 1), rng)
-    return _interval(above / below)
+    return _interval(above / below, min(_units(rounds), _units(base)))
 
 
 def _choices(count: int, seed: int = SEED) -> NDArray[np.intp]:
@@ -87,7 +90,26 @@ def _medians(rounds: Rounds, chosen: NDArray[np.intp], rng: np.random.Generator)
     return medians
 
 
-def _interval(values: NDArray[np.float64]) -> Interval:
-    tail = 100 * (1 - LEVEL) / 2
+def _units(rounds: Rounds) -> int:
+    """How many draws there are at the outer level: of rounds, or of calls where all are of one round."""
+    return len(rounds) if len(rounds) > 1 else len(rounds[0])
+
+
+def _interval(values: NDArray[np.float64], units: int) -> Interval:
+    tail = 100 * tail_of(units)
     low, high = np.percentile(values, (tail, 100 - tail))
     return Interval(float(low), float(high))
+
+
+def tail_of(units: int) -> float:
+    """The part of the draws to leave out at either end, so that an interval of so few units holds what it promises."""
+    z, freedom = NormalDist().inv_cdf((1 + LEVEL) / 2), units - 1
+    # Student's quantile from the normal one (Fisher and Cornish 1960), which is good enough from two degrees on; with
+    # one it is so large, and would be larger, that all draws are within.
+    student = (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
+    return NormalDist().cdf(-student * (units / freedom) ** 0.5)
