@@ -65,5 +65,7 @@ def facts_line(result: Result) -> str:
         load = f", load average {min(loads):.1f} to {max(loads):.1f} while timing (the timed process included)"
     else:
         load = "" if host.get("load_1m") is None else f", load average {host['load_1m']:.1f} at the start"
+    took = f", measured in {result['took_s'] / 60:.1f} minutes" if "took_s" in result else ""
     installed = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return f"{result['started']}, {host['cpu']}, {host['cores']:g} cores, Python {host['python']}{load}. {installed}."
+    machine = f"{host['cpu']}, {host['cores']:g} cores, Python {host['python']}"
+    return f"{result['started']}{took}, {machine}{load}. {installed}."

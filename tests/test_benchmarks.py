@@ -183,7 +183,7 @@ def test_targets_are_met_missed_or_not_measured_and_rounding_hides_no_miss():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ALL)
+@pytest.mark.parametrize("part", [each for each in ALL if each.id != "export"])  # whose own test looks closer
 def test_a_miniature_of_every_part_runs_and_prints_its_tables(part, tmp_path):
     if gaps := part.missing():
         pytest.skip(f"{', '.join(gaps)} not installed")
