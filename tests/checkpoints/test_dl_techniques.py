@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dl_techniques_models as stand_in
-import h5py
 import numpy as np
 import pytest
 
+from tests.checkpoints import archives
 from vit_deploy import checkpoints, reference
 from vit_deploy.config import FFNType, NormalizationPosition, Pooling
 from vit_deploy.errors import CheckpointError
@@ -115,20 +112,9 @@ def changed(
     folder: Path, sound: Path, *, config: dict[str, Any] | None = None, weights: Callable[[Any], None] | None = None
 ) -> Path:
     """A copy of the sound file with some options or weights changed."""
-    with zipfile.ZipFile(sound) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    document = json.loads(contents["config.json"])
-    document["config"] |= config or {}
-    contents["config.json"] = json.dumps(document).encode()
-    if weights is not None:
-        stream = io.BytesIO(contents["model.weights.h5"])
-        with h5py.File(stream, "r+") as file:
-            weights(file)
-        contents["model.weights.h5"] = stream.getvalue()
+    data = archives.with_config(sound.read_bytes(), lambda document: document["config"].update(config or {}))
     path = folder / "changed.keras"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in contents.items():
-            archive.writestr(name, data)
+    path.write_bytes(data if weights is None else archives.with_weights(data, weights))
     return path
 
 
@@ -215,11 +201,6 @@ def test_a_config_stated_otherwise_is_refused(sound: Path) -> None:
 
 
 def test_another_model_of_that_package_is_none(tmp_path: Path, sound: Path) -> None:
-    with zipfile.ZipFile(sound) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    contents["config.json"] = contents["config.json"].replace(b'"ViT"', b'"ViTHMLP"')
-    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
-        for name, data in contents.items():
-            archive.writestr(name, data)
+    (tmp_path / "a.keras").write_bytes(archives.with_text(sound.read_bytes(), b'"ViT"', b'"ViTHMLP"'))
     with pytest.raises(CheckpointError, match="which is not a ViT of vit-deploy"):
         checkpoints.load(tmp_path / "a.keras")

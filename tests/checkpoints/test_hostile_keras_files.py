@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_models import vit
 
+from tests.checkpoints import archives
+from tests.checkpoints.archives import WEIGHTS, encrypted, members, with_text, with_weights, zipped
 from vit_deploy import checkpoints
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
 
-WEIGHTS = "model.weights.h5"
 KERNEL = "layers/transformer_block_1/attention/key/vars/kernel"
 
 
@@ -32,28 +33,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def expected() -> Checkpoint:
     return vit().to_checkpoint()
-
-
-def members(data: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(contents: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        for name, data in contents.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
-def with_weights(data: bytes, change: Callable[[Any], None]) -> bytes:
-    """The `.keras` file with its HDF5 file changed."""
-    contents = members(data)
-    stream = io.BytesIO(contents[WEIGHTS])
-    with h5py.File(stream, "r+") as file:
-        change(file)
-    return zipped(contents | {WEIGHTS: stream.getvalue()})
 
 
 def refused(path: Path, data: bytes) -> str:
@@ -182,12 +161,6 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path, so
         assert part in message
 
 
-def config_changed(data: bytes, old: bytes, new: bytes) -> bytes:
-    contents = members(data)
-    assert old in contents["config.json"]
-    return zipped(contents | {"config.json": contents["config.json"].replace(old, new)})
-
-
 CONFIG_CHANGES = {
     "not JSON": (b'{"module"', b'{"module', "config.json is not valid JSON"),
     "values no ViT can have": (b'"num_heads": 3', b'"num_heads": 5', "embed_dim 12 is not a multiple of num_heads 5"),
@@ -211,7 +184,7 @@ CONFIG_CHANGES = {
 @pytest.mark.parametrize("name", CONFIG_CHANGES)
 def test_a_config_that_cannot_be_is_refused(tmp_path: Path, sound: bytes, name: str) -> None:
     old, new, expected = CONFIG_CHANGES[name]
-    assert expected in refused(tmp_path / "a.keras", config_changed(sound, old, new))
+    assert expected in refused(tmp_path / "a.keras", with_text(sound, old, new))
 
 
 def doubled(data: bytes) -> bytes:
@@ -219,11 +192,6 @@ def doubled(data: bytes) -> bytes:
     with zipfile.ZipFile(stream, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("config.json", b"{}")
     return stream.getvalue()
-
-
-def encrypted(data: bytes) -> bytes:
-    at = data.index(b"PK\1\2") + 8  # the flags of the first member in the directory
-    return data[:at] + b"\1" + data[at + 1 :]
 
 
 def lying_size(data: bytes) -> bytes:
@@ -277,8 +245,7 @@ def test_a_keras_file_that_was_cut_is_refused(
     sound: bytes, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "cut.keras"
-    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(sound))] * 2).filter(lambda pair: pair[0] != pair[1])))
-    refused(path, data.draw(st.sampled_from([sound[:start], sound[:start] + sound[end:]])))
+    refused(path, data.draw(archives.cut(sound)))
 
 
 @settings(max_examples=80, deadline=None)
@@ -287,9 +254,7 @@ def test_a_flipped_bit_in_a_keras_file_never_gives_other_weights(
     sound: bytes, expected: Checkpoint, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped.keras"
-    changed = bytearray(sound)
-    changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(changed)
+    path.write_bytes(data.draw(archives.flipped(sound)))
     try:
         found = checkpoints.load(path)
     except CheckpointError:

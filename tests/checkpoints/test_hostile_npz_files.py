@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.checkpoints import archives
+from tests.checkpoints.archives import encrypted, members, zipped
 from vit_deploy import checkpoints
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
@@ -45,19 +47,6 @@ def expected(sound: bytes, tmp_path_factory: pytest.TempPathFactory) -> Checkpoi
     path = tmp_path_factory.mktemp("sound") / "a.npz"
     path.write_bytes(sound)
     return checkpoints.load(path, config=CONFIG)
-
-
-def members(data: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(contents: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        for name, data in contents.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
 
 
 def array(values: Any) -> bytes:
@@ -145,11 +134,6 @@ def doubled(data: bytes) -> bytes:
     return stream.getvalue()
 
 
-def encrypted(data: bytes) -> bytes:
-    at = data.index(b"PK\1\2") + 8  # the flags of the first member in the directory
-    return data[:at] + b"\1" + data[at + 1 :]
-
-
 def flipped(data: bytes) -> bytes:
     at = data.index(members(data)["embedding/kernel.npy"][-400:]) + 7
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -193,8 +177,7 @@ def test_an_npz_file_that_was_cut_is_refused(
     sound: bytes, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "cut.npz"
-    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(sound))] * 2).filter(lambda pair: pair[0] != pair[1])))
-    refused(path, data.draw(st.sampled_from([sound[:start], sound[:start] + sound[end:]])))
+    refused(path, data.draw(archives.cut(sound)))
 
 
 @settings(max_examples=80, deadline=None)
@@ -203,9 +186,7 @@ def test_a_flipped_bit_in_an_npz_file_never_gives_other_weights(
     sound: bytes, expected: Checkpoint, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped.npz"
-    changed = bytearray(sound)
-    changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(changed)
+    path.write_bytes(data.draw(archives.flipped(sound)))
     try:
         found = checkpoints.load(path, config=CONFIG)
     except CheckpointError:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras_models import TINY, trained, vit
 
+from tests.checkpoints.archives import members, with_text, zipped
 from vit_deploy import checkpoints
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
@@ -79,12 +80,8 @@ def test_optimizer_and_metrics_of_a_trained_model_are_left_aside(tmp_path: Path)
 def test_a_zip_that_was_packed_again_with_compression_is_read_as_well(tmp_path: Path) -> None:
     model = vit()
     model.save(tmp_path / "a.keras")
-    with (
-        zipfile.ZipFile(tmp_path / "a.keras") as before,
-        zipfile.ZipFile(tmp_path / "b.keras", "w", zipfile.ZIP_DEFLATED) as after,
-    ):
-        for name in before.namelist():
-            after.writestr(name, before.read(name))
+    packed = zipped(members((tmp_path / "a.keras").read_bytes()), zipfile.ZIP_DEFLATED)
+    (tmp_path / "b.keras").write_bytes(packed)
     assert_same(checkpoints.load(tmp_path / "b.keras"), model.to_checkpoint())
 
 
@@ -168,17 +165,9 @@ def test_an_option_that_this_version_does_not_know_is_named(tmp_path: Path) -> N
     Newer.__name__ = "ViT"
     model = Newer(**TINY)
     model.save(tmp_path / "a.keras")
-    rewritten(tmp_path / "a.keras", b'"registered_name": "ViT"', b'"registered_name": "vit_deploy>ViT"')
+    data = with_text(
+        (tmp_path / "a.keras").read_bytes(), b'"registered_name": "ViT"', b'"registered_name": "vit_deploy>ViT"'
+    )
+    (tmp_path / "a.keras").write_bytes(data)
     with pytest.raises(CheckpointError, match=r"options that this version does not know: rotary\n  fix: update"):
         checkpoints.load(tmp_path / "a.keras")
-
-
-def rewritten(path: Path, old: bytes, new: bytes) -> None:
-    """Replace a text in the `config.json` of a `.keras` file."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    assert old in members["config.json"], members["config.json"]
-    members["config.json"] = members["config.json"].replace(old, new)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)

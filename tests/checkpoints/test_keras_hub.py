@@ -1,18 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
-import io
-import json
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
+from tests.checkpoints import archives
 from vit_deploy import checkpoints, reference
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
@@ -89,24 +86,16 @@ def changed(
     whole: dict[str, Any] | None = None,
 ) -> Path:
     """A copy of a golden file with some options or weights changed."""
-    with zipfile.ZipFile(GOLDEN / f"{name}.keras") as archive:
-        contents = {each: archive.read(each) for each in archive.namelist()}
-    document = json.loads(contents["config.json"])
-    if name in HEADS:
-        document["config"]["backbone"]["config"] |= backbone or {}
+
+    def reconfigured(document: Any) -> None:
+        of_backbone = document["config"]["backbone"]["config"] if name in HEADS else document["config"]
+        of_backbone |= backbone or {}
         document["config"] |= head or {}
-    else:
-        document["config"] |= backbone or {}
-    contents["config.json"] = json.dumps(document | (whole or {})).encode()
-    if weights is not None:
-        stream = io.BytesIO(contents["model.weights.h5"])
-        with h5py.File(stream, "r+") as file:
-            weights(file)
-        contents["model.weights.h5"] = stream.getvalue()
+        document |= whole or {}
+
+    data = archives.with_config((GOLDEN / f"{name}.keras").read_bytes(), reconfigured)
     path = folder / "changed.keras"
-    with zipfile.ZipFile(path, "w") as archive:
-        for each, data in contents.items():
-            archive.writestr(each, data)
+    path.write_bytes(data if weights is None else archives.with_weights(data, weights))
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_json
 from vit_deploy.checkpoints.paths import SUFFIXES
-from vit_deploy.checkpoints.source import TensorFile
+from vit_deploy.checkpoints.source import TensorFile, TensorView
 from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32
 
@@ -170,37 +170,10 @@ class Documents(Mapping[str, Any]):
 
 
 @dataclass(frozen=True)
-class Beside:
+class Beside(TensorView):
     """A `TensorFile` with more documents."""
 
-    file: TensorFile
     documents: Mapping[str, Any]
-
-    @property
-    def path(self) -> Path:
-        """Of the file."""
-        return self.file.path
-
-    @property
-    def container(self) -> str:
-        """Of the file."""
-        return self.file.container
-
-    def names(self) -> Iterable[str]:
-        """Of the file's tensors."""
-        return self.file.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Of one tensor."""
-        return self.file.shape(name)
-
-    def dtype(self, name: str) -> str:
-        """Of one tensor."""
-        return self.file.dtype(name)
-
-    def read(self, name: str) -> Float32:
-        """One tensor as float32."""
-        return self.file.read(name)
 
 
 @dataclass(frozen=True)

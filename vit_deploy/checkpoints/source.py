@@ -8,6 +8,7 @@ the file says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,6 +54,47 @@ class TensorFile(Protocol):
         Raises:
             CheckpointError: it cannot be read, or holds no floats.
         """
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """The base of a `TensorFile` that is another one but for what it overrides; it has no documents of its own.
+
+    Args:
+        file: that is read.
+    """
+
+    file: TensorFile
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.file.path
+
+    @property
+    def container(self) -> str:
+        """Of the file."""
+        return self.file.container
+
+    def names(self) -> Iterable[str]:
+        """Names of all tensors, as they are here."""
+        return self.file.names()
+
+    def stored_name(self, name: str) -> str:
+        """The name in the file of a tensor."""
+        return name
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one tensor."""
+        return self.file.shape(self.stored_name(name))
+
+    def dtype(self, name: str) -> str:
+        """Of one tensor."""
+        return self.file.dtype(self.stored_name(name))
+
+    def read(self, name: str) -> Float32:
+        """One tensor as float32."""
+        return self.file.read(self.stored_name(name))
 
 
 class Source(Protocol):

@@ -7,13 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from vit_deploy.checkpoints.source import TensorFile
+from vit_deploy.checkpoints.source import TensorFile, TensorView
 from vit_deploy.checkpoints.timm_config import unsupported
 from vit_deploy.errors import CheckpointError
-from vit_deploy.weights import Float32
 
 STEM = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.(?:proj|backbone|conv\d*|stem|\d+)\.")
 PATCHES = "patch_embed.proj.weight"
@@ -46,7 +44,7 @@ UNSUPPORTED: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Renamed:
+class Renamed(TensorView):
     """A `TensorFile` under other names.
 
     Args:
@@ -54,18 +52,7 @@ class Renamed:
         stored: name in the file, by the name here.
     """
 
-    file: TensorFile
     stored: Mapping[str, str]
-
-    @property
-    def path(self) -> Path:
-        """Of the file."""
-        return self.file.path
-
-    @property
-    def container(self) -> str:
-        """Of the file."""
-        return self.file.container
 
     @property
     def documents(self) -> Mapping[str, Any]:
@@ -76,17 +63,9 @@ class Renamed:
         """Names here."""
         return self.stored.keys()
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Of one tensor."""
-        return self.file.shape(self.stored[name])
-
-    def dtype(self, name: str) -> str:
-        """Of one tensor."""
-        return self.file.dtype(self.stored[name])
-
-    def read(self, name: str) -> Float32:
-        """One tensor as float32."""
-        return self.file.read(self.stored[name])
+    def stored_name(self, name: str) -> str:
+        """The name in the file of a tensor."""
+        return self.stored[name]
 
     @functools.cached_property
     def kinds(self) -> Mapping[str, list[str]]:
