@@ -16,6 +16,8 @@ OPTIONS = [
     {"normalization_type": "band_rms"},
     {"normalization_position": "post"},
     {"include_top": False},
+    {"activation": "relu"},
+    {"activation": "leaky_relu", "normalization_position": "post"},
 ]
 
 
@@ -81,3 +83,28 @@ def test_planted_outliers_are_evened_out():
     np.testing.assert_allclose(ratios, ratios[0], rtol=1e-5)  # all channels together may be larger, which is no matter
     ratios = again["block_0.ffn.up.kernel"] / plain["block_0.ffn.up.kernel"]
     np.testing.assert_allclose(ratios, ratios[0, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"activation": "relu"}, {"activation": "leaky_relu"}, {"ffn_type": "swiglu"}], ids=str
+)
+def test_outliers_inside_of_the_feed_forward_half_are_evened_out_where_factors_get_through(options):
+    checkpoint = trained(**options)
+    weights = {name: values.copy() for name, values in checkpoint.weights.items()}
+    for name in [f"block_1.ffn.up.{part}" for part in ("kernel", "bias")]:
+        weights[name][..., :2] *= 32
+    weights["block_1.ffn.down.kernel"][:2] /= 32
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 2))
+    np.testing.assert_allclose(
+        forward(with_weights(checkpoint, weights), images), forward(checkpoint, images), rtol=1e-6
+    )
+    plain, again = (smoothed(each, checkpoint.config) for each in (checkpoint.weights, weights))
+    ratios = again["block_1.ffn.down.kernel"] / plain["block_1.ffn.down.kernel"]
+    np.testing.assert_allclose(ratios, ratios[0, 0], rtol=1e-5)
+
+
+def test_behind_a_gelu_nothing_is_scaled():
+    assert "block_0.ffn.down.kernel" not in smoothed(trained().weights, trained().config)
+    assert "block_0.ffn.down.kernel" not in smoothed(
+        trained(activation="relu6").weights, trained(activation="relu6").config
+    )

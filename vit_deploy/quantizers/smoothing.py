@@ -1,11 +1,11 @@
 """How do outliers move from activations into weights, where each channel has a scale of its own, by an exact rewrite?
 
 A channel that is written by a norm or by a linear layer and read by products alone can be divided where it is written
-and multiplied where it is read. Xiao et al. 2023 (SmoothQuant) choose the factors so that activations and weights share
-the difficulty, from activations that were measured; Nagel et al. 2019 (Data-Free Quantization) balance by the weights
-alone. The function stays the same but for the rounding of float32. Powers of two would keep it to the last bit, and
-leave channels up to twice as large as others: on a ViT with planted outliers int8 then kept 98.7 % of the first
-classes, and keeps 99.4 % with exact factors.
+and multiplied where it is read; a ReLU in between lets a factor through, a GELU does not. Xiao et al. 2023
+(SmoothQuant) choose the factors so that activations and weights share the difficulty, from activations that were
+measured; Nagel et al. 2019 (Data-Free Quantization) balance by the weights alone. The function stays the same but for
+the rounding of float32. Powers of two would keep it to the last bit, and leave channels up to twice as large as others:
+on a ViT with planted outliers int8 then kept 98.7 % of the first classes, and keeps 99.4 % with exact factors.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.weights import weight_specs
 
 Float32 = NDArray[np.float32]
 
 DATA_FREE_ALPHA = 0.5  # activations and weights share the difficulty equally
+HOMOGENEOUS = (Activation.RELU, Activation.LEAKY_RELU)  # of a positive multiple they give that multiple
 MOST = 2.0**15  # that a channel is multiplied or divided by
 
 
@@ -75,6 +76,7 @@ def links(config: ViTConfig) -> Iterator[Link]:
     before = config.normalization_position is NormalizationPosition.PRE
     scales = config.normalization_type is not NormalizationType.BAND_RMS
     gated = config.ffn_type is not FFNType.MLP
+    homogeneous = not gated and config.activation in HOMOGENEOUS
     for index in range(config.num_layers):
         block = f"block_{index}"
         norms = [f"{block}.norm{half}" if before and scales else "" for half in (1, 2)]
@@ -87,7 +89,7 @@ def links(config: ViTConfig) -> Iterator[Link]:
         if norms[1]:
             up = ("gate", "up") if gated else ("up",)
             yield Link(_parts(norms[1], weights), tuple(f"{block}.ffn.{role}" for role in up))
-        if gated:  # what the gate is multiplied with is linear
+        if gated or homogeneous:  # what the gate is multiplied with is linear
             yield Link(_parts(f"{block}.ffn.up", weights), (f"{block}.ffn.down",), norms[1])
     pooled = config.norm_after_pooling or config.effective_pooling in (Pooling.CLS, Pooling.MEAN, Pooling.MAX)
     if config.include_top and pooled and scales:
