@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from vit_deploy.cli.options import (
+    QUANTIZED,
     ActivationName,
     ConfigFile,
     Epsilon,
     Force,
     ImageSize,
     Json,
+    KeepFailed,
     Like,
     NumClasses,
     NumHeads,
@@ -67,7 +69,7 @@ def export(
         typer.Option(
             "--precision",
             "-p",
-            help="fp32, fp16, int8, int8-static, int4; TFLite also int8-full, int16x8. Repeat for more.",
+            help=f"fp32, {QUANTIZED}",
             show_default="fp32",
         ),
     ] = None,
@@ -108,9 +110,7 @@ def export(
     sensitivity: ShowSensitivity = False,
     speed: Speed = True,
     force: Force = False,
-    keep_failed: Annotated[
-        bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")
-    ] = False,
+    keep_failed: KeepFailed = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,

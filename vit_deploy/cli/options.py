@@ -14,6 +14,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show what the engines say.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress; only results and errors.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")]
+QUANTIZED = "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8. Repeat for more."  # for help
 Artifacts = Annotated[
     list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export, or .keras files.", show_default=False)
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Force, Json, Quiet, Verbose
+from vit_deploy.cli.options import QUANTIZED, Force, Json, KeepFailed, Quiet, Verbose
 from vit_deploy.cli.quantizing import (
     AttentionBits,
     BiasCorrection,
@@ -35,7 +35,7 @@ def quantize(
         typer.Option(
             "--precision",
             "-p",
-            help="fp16, int8, int8-static, int4; TFLite also int8-full, int16x8. Repeat for more.",
+            help=QUANTIZED,
             show_default=False,
         ),
     ],
@@ -60,9 +60,7 @@ def quantize(
     sensitivity: ShowSensitivity = False,
     speed: Speed = True,
     force: Force = False,
-    keep_failed: Annotated[
-        bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")
-    ] = False,
+    keep_failed: KeepFailed = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
