@@ -286,6 +286,24 @@ class ViTConfig:
         return Pooling.CLS if self.include_top and self.pooling is None else self.pooling
 
     @property
+    def num_tokens_read(self) -> int:
+        """How many of the last block's tokens, from the first on, the output depends on."""
+        match self.effective_pooling:
+            case Pooling.CLS:
+                return 1
+            case Pooling.CLS_DISTILLATION:
+                return 2
+            case _:
+                return self.sequence_length
+
+    @property
+    def projection_after_norm(self) -> str | None:
+        """The projection that reads what the last norm gives, with no more in between than a choice of tokens."""
+        if not (self.norm_after_pooling or self.effective_pooling in (Pooling.CLS, Pooling.CLS_DISTILLATION)):
+            return None
+        return "pre_logits" if self.pre_logits_dim else "head" if self.include_top else None
+
+    @property
     def pooled_dim(self) -> int:
         """Width of what the pooling gives."""
         beside = self.effective_pooling in (Pooling.CLS_DISTILLATION, Pooling.CLS_MEAN)

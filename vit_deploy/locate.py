@@ -150,7 +150,8 @@ class _Search:
                     note = "what the graph computes there has another size"
                 elif name == "norm" and self._final_norm_is_folded():
                     reference = self.taps.details["norm.unit"]
-                    error = reference.error(detail_sketch(activations))
+                    alone = not config.norm_after_pooling and activations.shape[1] < config.sequence_length
+                    error = reference.error(detail_sketch(activations)[:, : 1 if alone else None])
                 else:
                     tokens = activations.shape[1]
                     some = name != "patch_embed" and tokens < config.sequence_length
@@ -207,10 +208,8 @@ class _Search:
 
     def _final_norm_is_folded(self) -> bool:
         config = self.artifact.config
-        ahead_of_products = bool(config.pre_logits_dim) or config.include_top
-        if config.norm_after_pooling:
-            return self.artifact.format in FOLDED and ahead_of_products
-        return self.artifact.format in FOLDED and config.effective_pooling is Pooling.MAP
+        feeds_keys = config.effective_pooling is Pooling.MAP and not config.norm_after_pooling
+        return self.artifact.format in FOLDED and (feeds_keys or config.projection_after_norm is not None)
 
     def _activations(
         self, place: Place, values: Mapping[str, Array], counts: Sequence[int], features: int

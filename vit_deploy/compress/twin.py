@@ -81,7 +81,8 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
     if config.pre_norm:
         x = make.norm("pre_norm", x)
     for index in range(config.num_layers):
-        x = _block(make, f"block_{index}", x)
+        last = index + 1 == config.num_layers
+        x = _block(make, f"block_{index}", x, config.num_tokens_read if last else config.sequence_length)
     if config.norm_after_pooling:
         x = _pooled(make, x)
     x = make.norm("norm", x)
@@ -189,16 +190,21 @@ def _norm(x: Tensor, own: Mapping[str, Any], name: str, config: ViTConfig) -> Te
     return unit(x) * (1 - BAND_WIDTH + BAND_WIDTH * tf.sigmoid(5 * weight("band")))
 
 
-def _block(make: _Maker, name: str, x: Tensor) -> Tensor:
+def _block(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
+    """The first `count` tokens: an exported file computes no others either, and ranges are learned of what is read."""
     config = make.config
     for half, number in ((_attention, 1), (_ffn, 2)):
         pre = config.normalization_position is NormalizationPosition.PRE
-        change = half(make, name, make.norm(f"{name}.norm{number}", x) if pre else x)
+        change = half(make, name, make.norm(f"{name}.norm{number}", x) if pre else x, count)
         if config.layer_scale:
             change = make.owning([f"{name}.scale{number}"], _scaled)(change)
-        x = tf_keras.layers.Add()([x, change])
+        x = tf_keras.layers.Add()([_first(x, count), change])
         x = x if pre else make.norm(f"{name}.norm{number}", x)
     return x
+
+
+def _first(x: Tensor, count: int) -> Tensor:
+    return x if x.shape[1] == count else _op(lambda each: each[:, :count])(x)
 
 
 def _scaled(x: Tensor, own: Mapping[str, Any]) -> Tensor:
@@ -206,9 +212,10 @@ def _scaled(x: Tensor, own: Mapping[str, Any]) -> Tensor:
     return x * gamma
 
 
-def _attention(make: _Maker, name: str, x: Tensor) -> Tensor:
+def _attention(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     config, prefix = make.config, f"{name}.attention"
-    query, key, value = (_heads(make, f"{prefix}.{role}", x) for role in ("query", "key", "value"))
+    roles = (("query", _first(x, count)), ("key", x), ("value", x))
+    query, key, value = (_heads(make, f"{prefix}.{role}", each) for role, each in roles)
     if config.qk_norm:
         query, key = (make.norm(f"{prefix}.{role}_norm", each) for role, each in (("query", query), ("key", key)))
     return make.dense(f"{prefix}.out", _mixed(query, key, value, config))
@@ -232,8 +239,9 @@ def _mixed(query: Tensor, key: Tensor, value: Tensor, config: ViTConfig) -> Tens
     return _op(mix)([query, key, value])
 
 
-def _ffn(make: _Maker, name: str, x: Tensor) -> Tensor:
+def _ffn(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     config, prefix = make.config, f"{name}.ffn"
+    x = _first(x, count)
     if config.ffn_type is FFNType.MLP:
         return _mlp(make, prefix, x)
     gate = ACTIVATIONS[GATES[config.ffn_type]]

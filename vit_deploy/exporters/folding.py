@@ -108,8 +108,8 @@ def _after_blocks(config: ViTConfig) -> Iterator[tuple[str, list[str]]]:
             yield "norm", keys_and_values
         elif config.normalization_position is NormalizationPosition.POST:
             yield f"block_{config.num_layers - 1}.norm2", keys_and_values
-    if config.norm_after_pooling and (config.pre_logits_dim or config.include_top):
-        yield "norm", ["pre_logits" if config.pre_logits_dim else "head"]
+    if config.projection_after_norm is not None:
+        yield "norm", [config.projection_after_norm]
 
 
 def _fold_alphas(weights: dict[str, Float32], attention: str) -> None:
@@ -128,7 +128,7 @@ def _fold(weights: dict[str, Float32], norm: str, into: Sequence[str]) -> None:
         return
     for projection in into:
         kernel = weights[f"{projection}.kernel"]
-        weights[f"{projection}.kernel"] = (scale.astype(np.float64)[:, None] * kernel).astype(np.float32)
+        weights[f"{projection}.kernel"] = (_of_inputs(scale, kernel)[:, None] * kernel).astype(np.float32)
     weights[f"{norm}.scale"] = np.ones_like(scale)
 
 
@@ -144,7 +144,13 @@ def _move_bias(weights: dict[str, Float32], norm: str, into: Sequence[str]) -> N
         return None
     exact = bias.astype(np.float64)
     for projection in into:
-        sums = exact @ weights[f"{projection}.kernel"] + weights[f"{projection}.bias"]
+        kernel = weights[f"{projection}.kernel"]
+        sums = _of_inputs(bias, kernel) @ kernel + weights[f"{projection}.bias"]
         weights[f"{projection}.bias"] = sums.astype(np.float32)
     weights[f"{norm}.bias"] = np.zeros_like(bias)
     return exact
+
+
+def _of_inputs(values: Float32, kernel: Float32) -> NDArray[np.float64]:
+    """What each input of a projection was multiplied by or has added; it may read several tokens side by side."""
+    return np.tile(values.astype(np.float64), len(kernel) // len(values))

@@ -23,7 +23,6 @@ POOLING: Mapping[Pooling | None, tuple[str, ...]] = {
     Pooling.CLS: ("Squeeze", "Slice", "Reshape"),
     Pooling.CLS_DISTILLATION: ("Reshape", "Slice", "Reshape"),
 }
-COUNTS: Mapping[Pooling | None, int] = {Pooling.CLS: 1, Pooling.CLS_DISTILLATION: 2}
 TOKENS = 1  # the axis
 WHOLE = (0, 2**31 - 1)  # how tf2onnx writes a part that is everything
 
@@ -37,7 +36,7 @@ def class_token_alone(graph: ir.Graph, config: ViTConfig, rows: set[ir.Value]) -
     pooling = config.effective_pooling
     if pooling not in POOLING:
         return
-    ending = _pooling(graph, POOLING[pooling], COUNTS[pooling])
+    ending = _pooling(graph, POOLING[pooling], config.num_tokens_read)
     stream = ending[-1].inputs[0]
     if stream is None:
         raise ExportError("the class token is read from nowhere")
@@ -76,7 +75,7 @@ def _are_first_tokens(reader: ir.Node, count: int) -> bool:
 
 
 def _select(graph: ir.Graph, config: ViTConfig, rows: set[ir.Value], stream: ir.Value) -> None:
-    count = COUNTS[config.effective_pooling]
+    count = config.num_tokens_read
     tokenwise = rows | _heads(graph, rows)
     alone = _computed_for_few_rows(graph, tokenwise, stream)
     first: dict[ir.Value, ir.Value] = {}

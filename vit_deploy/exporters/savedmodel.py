@@ -35,7 +35,7 @@ class SavedModelExporter:
         """
         checkpoint = fold_layer_scales(checkpoint)
         with explained_tensorflow_errors("writing the SavedModel"), quiet_stderr():
-            traced = TracedViT(checkpoint, options.input_spec(checkpoint.config))
+            traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), read_alone=True)
             module = tf.Module(name="vit")
             # TensorFlow shares the memory of an aligned array with the variable, so this is no second copy.
             module.weights = {

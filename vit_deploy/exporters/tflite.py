@@ -109,7 +109,7 @@ def _stand_ins(checkpoint: Checkpoint) -> dict[np.float32, StandIn]:
 def _convert(checkpoint: Checkpoint, options: ExportOptions, stand_ins: Mapping[np.float32, StandIn]) -> bytes:
     values = {each.name: value for value, each in stand_ins.items() if each.factor == 1}
     with explained_tensorflow_errors("converting to TFLite"), quiet_stderr() as noise:
-        traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), by_rows=True)
+        traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), by_rows=True, read_alone=True)
 
         def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
             weights = [

@@ -25,12 +25,15 @@ class TracedViT:
         checkpoint: whose config and preprocessing are traced; its weights are not touched.
         spec: the input that the exported file will have.
         by_rows: spell projections as products of plain matrices, see `Projection.by_rows`.
+        read_alone: compute in the last block no more than the tokens that are read, such as the class token.
 
     Raises:
         EngineError: Keras runs on another backend in this process.
     """
 
-    def __init__(self, checkpoint: Checkpoint, spec: InputSpec, *, by_rows: bool = False) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, spec: InputSpec, *, by_rows: bool = False, read_alone: bool = False
+    ) -> None:
         if keras.backend.backend() != "tensorflow":
             raise EngineError(
                 f"exporting traces with TensorFlow, and Keras runs on {keras.backend.backend()} in this process",
@@ -42,6 +45,8 @@ class TracedViT:
         for layer in self._model._flatten_layers():
             if isinstance(layer, Projection):
                 layer.by_rows = by_rows
+        if read_alone and checkpoint.config.num_tokens_read < checkpoint.config.sequence_length:
+            self._model.transformer_layers[-1].attention.num_queries = checkpoint.config.num_tokens_read
         self._preprocess = checkpoint.preprocess
         self.config = checkpoint.config
         self.spec = spec

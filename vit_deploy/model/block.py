@@ -11,7 +11,7 @@ from keras import ops
 
 from vit_deploy.config import Activation, FFNType, NormalizationPosition, ViTConfig
 from vit_deploy.errors import ConfigError
-from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Norm, Projection
+from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Norm, Projection, take_tokens
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.reference import GATES
 
@@ -46,6 +46,9 @@ class Attention(NamedVariables):
         weights: how the projections start, from the block that owns this layer.
         prefix: canonical name of this layer.
     """
+
+    num_queries: int | None = None
+    """How many tokens, from the first on, attend to all; None for every token. Set where the others are not read."""
 
     def __init__(
         self,
@@ -96,16 +99,19 @@ class Attention(NamedVariables):
                 norm.build((None, None, self.num_heads, self.head_dim))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        """`(batch, tokens, dim)` to the same."""
-        split = (-1, x.shape[1], self.num_heads, self.head_dim)
-        query, key, value = (ops.reshape(role(x), split) for role in (self.query, self.key, self.value))
+        """`(batch, tokens, dim)` to the same, or to its first `num_queries` tokens."""
+        asking = x if self.num_queries is None else take_tokens(x, 0, self.num_queries)
+        query, key, value = (
+            ops.reshape(role(given), (-1, given.shape[1], self.num_heads, self.head_dim))
+            for role, given in ((self.query, asking), (self.key, x), (self.value, x))
+        )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.flash_attention is False:
             mixed = self._products(query, key, value, training)
         else:
             mixed = self._fused(query, key, value)
-        return self.out(ops.reshape(mixed, (-1, x.shape[1], self.embed_dim)))
+        return self.out(ops.reshape(mixed, (-1, asking.shape[1], self.embed_dim)))
 
     def _fused(self, query: Any, key: Any, value: Any) -> Any:
         try:
@@ -290,12 +296,13 @@ class TransformerBlock(NamedVariables):
                 layer.build(input_shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        """`(batch, tokens, dim)` to the same."""
+        """`(batch, tokens, dim)` to the same, or to the first tokens alone, see `Attention.num_queries`."""
         pre = self.config.normalization_position is NormalizationPosition.PRE
         halves = ((self.norm1, self.attention, self.scale1), (self.norm2, self.ffn, self.scale2))
         for norm, half, scale in halves:
             change = half(norm(x) if pre else x, training=training)
             change = self.dropout(change if scale is None else scale(change), training=training)
+            x = x if change.shape[1] == x.shape[1] else take_tokens(x, 0, change.shape[1])
             x = x + self.drop_path(change, training=training)
             x = x if pre else norm(x)
         return x

@@ -99,7 +99,8 @@ def find_taps(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
         reason = f"the graph has {count} parts with a softmax, which do not make up {config.num_layers} blocks"
         names = [f"block_{index}.{half}" for index in range(config.num_layers) for half in ("attention", "ffn")]
         places.missing |= dict.fromkeys(("patch_embed", "pos_embed", *names), reason)
-    _find_end(flow, config, sections[halves[-1] + 1 :] if halves else (), places)
+    tail = sections[halves[-1] + 1 :] if halves else ()
+    _find_end(flow, config, tail, places, folded=folded_norms and config.projection_after_norm is not None)
     return places
 
 
@@ -182,7 +183,7 @@ def _end_of_last_norm(flow: Flow, halves: Sequence[int]) -> str:
     return following[count - 1].end if count else sections[halves[-1]].end
 
 
-def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Places) -> None:
+def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Places, *, folded: bool) -> None:
     producer = _source(flow, flow.output)
     if producer is None:
         places.missing |= dict.fromkeys(("norm", "head"), "the output does not depend on the images")
@@ -191,7 +192,9 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
     products = [each for each in tail if any(_is_projection(flow, node) for node in each.nodes)]
     ending = products[len(products) - wanted :] if wanted else []
     starts = [section.start for section in ending] or [flow.output]
-    details = [] if config.norm_after_pooling else [_head_detail(flow, "head.pooled", starts[0], config.pooled_dim)]
+    details = (
+        [] if config.norm_after_pooling or folded else [_head_detail(flow, "head.pooled", starts[0], config.pooled_dim)]
+    )
     if config.pre_logits_dim and config.include_top:
         details.append(_head_detail(flow, "head.pre_logits", starts[1], config.pre_logits_dim))
     if not tail or len(ending) != wanted:
