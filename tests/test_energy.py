@@ -9,17 +9,21 @@ from vit_deploy.energy import EnergyMeter, GpuEnergyMeter
 
 
 def test_energy_is_what_the_counters_of_the_packages_grew_by(tmp_path):
-    def put(name, **files):
-        (tmp_path / name).mkdir(exist_ok=True)
+    def put(folder, **files):
+        (tmp_path / folder).mkdir(exist_ok=True)
         for key, value in files.items():
-            (tmp_path / name / key).write_text(f"{value}\n")
+            (tmp_path / folder / key).write_text(f"{value}\n")
 
-    put("intel-rapl:0", energy_uj=9_000_000, max_energy_range_uj=10_000_000)
+    put("intel-rapl:0", name="package-0", energy_uj=9_000_000, max_energy_range_uj=10_000_000)
+    put("intel-rapl:1", name="package-1", energy_uj=1_000_000, max_energy_range_uj=10_000_000)
+    put("intel-rapl:2", name="psys", energy_uj=0, max_energy_range_uj=10_000_000)
     put("intel-rapl:0:0", energy_uj=1, max_energy_range_uj=10_000_000)
     meter = EnergyMeter(tmp_path)
     put("intel-rapl:0", energy_uj=1_500_000)  # it went past its range and began anew
     put("intel-rapl:0:0", energy_uj=900_000)
-    assert meter.joules() == pytest.approx(2.5)
+    put("intel-rapl:1", energy_uj=2_000_000)
+    put("intel-rapl:2", energy_uj=7_000_000)  # the whole board, which the packages are a part of
+    assert meter.joules() == pytest.approx(3.5)
     assert EnergyMeter(tmp_path / "nothing").joules() is None
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("secret")
     assert meter.joules() is None

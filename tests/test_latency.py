@@ -53,6 +53,29 @@ def test_runs_are_shared_among_the_rounds():
     assert [request["calls"] for request in Plan(seconds=None, runs=2, rounds=5).requests()] == [1, 1]
 
 
+def test_of_few_runs_every_stream_has_one_in_each_round():
+    plan = Plan(seconds=None, runs=7, rounds=5)
+    assert [request["calls"] for request in plan.requests(streams=3)] == [4, 3]
+    assert [request["calls"] for request in plan.requests(streams=7)] == [7]
+    with pytest.raises(ConfigError, match="runs is 7 for 8 streams, whose calls are to overlap"):
+        plan.requests(streams=8)
+
+
+def test_more_threads_than_cores_are_told():
+    two = dataclasses.replace(read_host(), cores=2.0, competing=None)
+    crowded = latency([1_000_000] * 9, case=Case(Path("a"), "litert", threads=2, streams=2), host=two)
+    assert "4 threads share 2 cores" in crowded.notes
+    assert not latency([1_000_000] * 9, case=Case(Path("a"), "litert", threads=1, streams=2), host=two).notes
+
+
+def test_what_a_later_version_tells_beyond_this_one_is_passed_over():
+    record = json.loads(json.dumps(to_json(latency([1_000_000] * 9, round_calls=(9,), round_ns=(9_000_000,)))))
+    record["host"]["hostname"], record["plan"]["cooldown_s"], record["novelty"] = "board", 1.5, {}
+    assert from_json(record).p50_ms == 1
+    with pytest.raises(ValueError, match=r"9 samples in rounds of \(0, 9\)"):
+        from_json({**record, "round_calls": [0, 9]})
+
+
 def test_statistics_are_those_of_the_samples():
     samples = [int(value) for value in np.random.default_rng(0).integers(1_000_000, 9_000_000, 250)]
     result = latency(samples)

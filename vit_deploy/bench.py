@@ -42,9 +42,10 @@ def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lam
         EngineError: an engine that refused, crashed or hung; names the case.
     """
     _check(targets)
+    requests = plan.requests(max((case.streams for case in targets), default=1))
     host = read_host()
     cases = [dataclasses.replace(case, threads=case.threads or _share(host, case.streams)) for case in targets]
-    requests = plan.requests()
+    requests[-1] = {**requests[-1], "last": True}
     steps, done = len(cases) * (2 + len(requests)), 0
 
     with contextlib.ExitStack() as stack:
@@ -85,7 +86,7 @@ def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lam
             round_ns=tuple(answers[index]["round_ns"] for answers in rounds),
             bytes=loaded[index]["bytes"],
             resting_rss_mb=loaded[index]["resting_rss_mb"],
-            preprocess_ns=tuple(loaded[index]["preprocess_ns"]),
+            preprocess_ns=tuple(rounds[-1][index]["preprocess_ns"]),
             energy_j=_sum([answers[index]["energy_j"] for answers in rounds]),
             gpu_energy_j=_sum([answers[index]["gpu_energy_j"] for answers in rounds]),
             placement=loaded[index]["placement"],

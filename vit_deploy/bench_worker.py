@@ -4,6 +4,8 @@
     {"warmup": calls or null}                                           ->  {"samples_ns", "flat"}
     {"calls", "seconds"}                             ->  {"samples_ns", "round_ns", "idle", "peak_rss_mb", …}
 
+The last request of a case has {"last": true} as well and is answered with {"preprocess_ns"} too: what is imported and
+computed for that is not counted as the model's memory.
 An error that the user can fix is answered with {"error": {"message", "fix"}} and ends the process; any other ends it
 with a traceback on stderr. Between two requests it sleeps, so that it does not disturb the other cases.
 """
@@ -44,7 +46,7 @@ GPU_WARMUP_S = 1.0  # in which its clock comes up to speed, and libraries choose
 
 Answer = Callable[[Mapping[str, Any]], None]
 Opened = tuple[Session, NDArray[Any], dict[str, Any]]
-"""A loaded model, the images of a call, and the facts of the first answer."""
+"""A loaded model, images of a call, the facts of the first answer, among them a function `preprocess` for the last."""
 OpenCase = Callable[[Mapping[str, Any]], contextlib.AbstractContextManager[Opened]]
 
 
@@ -92,17 +94,20 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
         opened = [stack.enter_context(open_case(case)) for _ in range(case.get("streams", 1))]
         calls = [_call(session, images) for session, images, _ in opened]
         session, images, facts = opened[0]
+        preprocess = facts.pop("preprocess", list)
         first = measure(calls[0], calls=1, seconds=None)
-        usual: dict[str, Any] = {"bytes": None, "resting_rss_mb": None, "preprocess_ns": [], "placement": {}}
+        usual: dict[str, Any] = {"bytes": None, "resting_rss_mb": None, "placement": {}, "first_ms": first[0] / 1e6}
         moved = {"transfer_ns": transfer_samples(session, images)}
-        answer(usual | facts | moved | {"provider": session.provider, "first_ms": first[0] / 1e6})
+        answer(usual | facts | moved | {"provider": session.provider})
         on_gpu = session.provider in GPU_PROVIDERS
         for line in requests:
             request = json.loads(line)
             if "warmup" in request:
                 answer(_warmed_up(calls, request["warmup"], GPU_WARMUP_S if on_gpu else 0.0))
             else:
-                answer(_measured(calls, **request, on_gpu=on_gpu))
+                last = request.pop("last", False)
+                measured = _measured(calls, **request, on_gpu=on_gpu)
+                answer(measured | ({"preprocess_ns": preprocess()} if last else {}))
 
 
 def _call(session: Session, images: NDArray[Any]) -> Callable[[], object]:
@@ -132,16 +137,22 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
     golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     engine = RUNTIMES.load(case["runtime"])()
-    facts = {
+    facts: dict[str, Any] = {
         "file_batch": artifact.input.batch,
         "bytes": artifact.model_bytes,
         "resting_rss_mb": rss_mb(),
-        "preprocess_ns": preprocess_samples(artifact),
+        "preprocess": lambda: preprocess_samples(artifact),
     }
     start = time.perf_counter_ns()
     with engine.open(artifact, RuntimeOptions(threads=case["threads"], provider=case["provider"])) as session:
-        load_ms = (time.perf_counter_ns() - start) / 1e6
-        yield session, images, facts | {"load_ms": load_ms, "placement": dict(session.placement)}
+        load_ns, trial_ns = time.perf_counter_ns() - start, trial(session)
+        facts |= {"load_ms": (load_ns - trial_ns) / 1e6, "placement": dict(session.placement)}
+        yield session, images, facts | ({"first_ms": trial_ns / 1e6} if trial_ns else {})
+
+
+def trial(session: Session) -> int:
+    """Nanoseconds of the call that a session was opened with; 0 without one."""
+    return session.trial_ns if isinstance(session, DeviceSession) else 0
 
 
 def golden_images(artifact: Artifact) -> NDArray[Any]:

@@ -17,8 +17,10 @@ class EnergyMeter:
     """Joules since it was made, of all processor packages together."""
 
     def __init__(self, root: Path = POWERCAP) -> None:
-        # intel-rapl:0 is a package; intel-rapl:0:0 a part of it, which would be counted twice.
-        packages = sorted(each for each in root.glob("intel-rapl:*") if each.name.count(":") == 1)
+        # intel-rapl:0 is a package; intel-rapl:0:0 a part of it, and "psys" the board around it: both would be counted
+        # twice.
+        zones = sorted(each for each in root.glob("intel-rapl:*") if each.name.count(":") == 1)
+        packages = [each for each in zones if _words(each / "name").startswith("package")]
         self._counters = [(each / "energy_uj", _number(each / "max_energy_range_uj")) for each in packages]
         self._begun = [_number(counter) for counter, _ in self._counters]
 
@@ -63,6 +65,13 @@ def _gpu_millijoules() -> int | None:
         return None
     finally:
         nvml.nvmlShutdown()
+
+
+def _words(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _number(path: Path) -> int | None:

@@ -84,13 +84,26 @@ class Plan:
         if problems:
             raise ConfigError("; ".join(problems), fix="correct the options named above")
 
-    def requests(self) -> list[dict[str, Any]]:
-        """What to ask of each case, one a round."""
+    def requests(self, streams: int = 1) -> list[dict[str, Any]]:
+        """What to ask of each case, one a round; of few calls fewer rounds, so that all streams have one in each.
+
+        Args:
+            streams: the most that a case has.
+
+        Raises:
+            ConfigError: fewer calls than streams.
+        """
         if self.runs is None:
             assert self.seconds is not None
             return [{"calls": None, "seconds": self.seconds / self.rounds}] * self.rounds
-        shares = [self.runs // self.rounds + (index < self.runs % self.rounds) for index in range(self.rounds)]
-        return [{"calls": share, "seconds": None} for share in shares if share]
+        if self.runs < streams:
+            raise ConfigError(
+                f"runs is {self.runs} for {streams} streams, whose calls are to overlap; expected as many at least",
+                fix=f"ask for {streams} runs or more, or for seconds",
+            )
+        rounds = min(self.rounds, self.runs // streams)
+        shares = [self.runs // rounds + (index < self.runs % rounds) for index in range(rounds)]
+        return [{"calls": share, "seconds": None} for share in shares]
 
 
 @dataclass(frozen=True)
@@ -116,10 +129,11 @@ class Latency:
         resting_rss_mb: of its process with the engine imported and no model loaded, in 10^6 bytes; None likewise.
         preprocess_ns: of turning one JPEG of 640x480 pixels into an input, several times; empty where it cannot be.
         energy_j: of the processors during the rounds, in joules; None where the machine does not count it.
-        gpu_energy_j: of the GPU that it ran on, likewise.
+        gpu_energy_j: of all NVIDIA GPUs together where it ran on one, likewise.
         placement: how many operators each provider got; empty where the engine does not tell.
         transfer_ns: of copying the images of a call to a device and its outputs back, several times; the samples do
             not count it. Empty where there is no such device, and for engines that copy within the call.
+        on: the address of the machine that measured it; None for this one.
     """
 
     case: Case
@@ -143,6 +157,7 @@ class Latency:
     gpu_energy_j: float | None = None
     placement: Mapping[str, int] = field(default_factory=dict)
     transfer_ns: tuple[int, ...] = ()
+    on: str | None = None
 
     @property
     def rounds(self) -> list[tuple[int, ...]]:
@@ -184,7 +199,7 @@ class Latency:
 
     @property
     def gpu_energy_mj_per_image(self) -> float | None:
-        """Of the GPU, in thousandths of a joule."""
+        """Of all GPUs together, in thousandths of a joule."""
         return self._mj_per_image(self.gpu_energy_j)
 
     def _mj_per_image(self, energy_j: float | None) -> float | None:
@@ -245,6 +260,8 @@ class Latency:
             total = sum(self.placement.values())
             where = ", ".join(f"{count} on {name}" for name, count in self.placement.items())
             notes.append(f"of {total} operators {where}")
+        if (working := (self.case.threads or 1) * self.case.streams) > self.host.threads:
+            notes.append(f"{working} threads share {self.host.cores:g} core{'s' * (self.host.cores != 1)}")
         return (*notes, *self.unsteady)
 
     @property
@@ -327,13 +344,13 @@ def from_json(values: Mapping[str, Any]) -> Latency:
     round_calls = tuple(int(each) for each in values["round_calls"])
     if not samples or min(samples) < 0:
         raise ValueError("a result has no samples")
-    if round_calls and sum(round_calls) != len(samples):
+    if round_calls and (min(round_calls) < 1 or sum(round_calls) != len(samples)):
         raise ValueError(f"{len(samples)} samples in rounds of {round_calls}")
     named = ("runtime", "batch", "threads", "streams")
     return Latency(
         case=Case(Path(values["artifact"]), **{name: values[name] for name in named}),
-        plan=Plan(**values["plan"]),
-        host=Host(**values["host"]),
+        plan=Plan(**_known(Plan, values["plan"])),
+        host=Host(**_known(Host, values["host"])),
         provider=str(values["provider"]),
         samples_ns=samples,
         load_ms=values["load_ms"],
@@ -346,5 +363,12 @@ def from_json(values: Mapping[str, Any]) -> Latency:
         transfer_ns=tuple(int(each) for each in values.get("transfer_ns", ())),
         gpu_energy_j=values.get("gpu_energy_j"),
         placement={str(name): int(count) for name, count in values.get("placement", {}).items()},
+        on=None if values.get("on") is None else str(values["on"]),
         **{name: values[name] for name in FACTS},
     )
+
+
+def _known(kind: type[Plan | Host], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what later versions tell beyond this one."""
+    names = {each.name for each in dataclasses.fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

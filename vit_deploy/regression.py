@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from vit_deploy.confidence import Interval, unpaired_interval
 from vit_deploy.errors import DataError
-from vit_deploy.latency import Latency, from_json
-from vit_deploy.report import SCHEMA
+from vit_deploy.host import Host
+from vit_deploy.latency import Case, Latency
+from vit_deploy.saved_results import latency_in, read_document
 
 SAME_HOST = ("cpu", "architecture", "cores")
 AGAIN = "make it anew with vit-deploy bench --save"
@@ -23,15 +23,20 @@ class Change:
 
     Args:
         latency: now.
-        ratio: of the medians, now to then.
+        before: the same case in the baseline.
         interval: where the true ratio lies; None where a single call says nothing.
         allowed: the ratio that is still accepted.
     """
 
     latency: Latency
-    ratio: float
+    before: Latency
     interval: Interval | None
     allowed: float
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians, now to then."""
+        return self.latency.p50_ms / self.before.p50_ms
 
     @property
     def regressed(self) -> bool:
@@ -47,7 +52,9 @@ class Change:
         verdict = "slower than allowed" if self.regressed else "no regression"
         if not self.regressed and self.ratio > self.allowed:
             verdict = "slower than allowed, but that may be chance: measure longer"
-        return f"{self.latency.case}: {_percent(self.ratio)} against the baseline ({spread}): {verdict}"
+        figures = f"p50 {_ms(self.latency)}, {_ms(self.before)} in the baseline"
+        allowed = f"{100 * (self.allowed - 1):g} % allowed"
+        return f"{_named(self.latency)}: {figures}: {_percent(self.ratio)} ({spread}; {allowed}): {verdict}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -65,19 +72,31 @@ def read_results(path: Path) -> list[Latency]:
     Raises:
         DataError: no such file, or other content.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", fix="check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}", fix=AGAIN) from error
-    if not isinstance(document, dict) or document.get("command") != "bench" or document.get("schema") != SCHEMA:
-        raise DataError(f"{path} is no result of vit-deploy bench", fix=AGAIN)
-    try:
-        return [from_json(each) for each in document["results"]]
-    except (KeyError, TypeError, ValueError) as error:
-        detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{path} is damaged: {detail}", fix=AGAIN) from error
+    document = read_document(path, ("bench",), fix=AGAIN)
+    return [latency_in(path, each) for each in document["results"]]
+
+
+def refuse_baseline(
+    cases: Sequence[Case], host: Host, baseline: Sequence[Latency], *, any_host: bool = False, on: str | None = None
+) -> None:
+    """Say before anything is measured that nothing of it could be compared.
+
+    Args:
+        cases: that are going to be measured; what really executes them, and with how many threads where it is not
+            said, is not yet known.
+        host: that measures them.
+        baseline: from `read_results`.
+        any_host: whether results of other machines count.
+        on: the address of the machine; None for this one.
+
+    Raises:
+        DataError: the baseline has none of the cases, or has them of another machine alone.
+    """
+    found = [each for case in cases for each in baseline if _is_of(each, case)]
+    if not found:
+        raise _none_of(len(cases))
+    if not any_host and not any(_same_machine(each, host, on) for each in found):
+        raise _of_another_machine(found[0], host)
 
 
 def changes(
@@ -92,48 +111,87 @@ def changes(
         results: of this run.
         baseline: from `read_results`.
         max_regression: how much slower it may be, as a fraction.
-        any_host: compare with another machine.
+        any_host: compare with another machine where the baseline has no result of the same.
 
     Raises:
         DataError: nothing was measured before, or on another machine.
     """
-    pairs = [(latency, before) for latency in results if (before := _found(latency, baseline)) is not None]
+    candidates = [(latency, _alike(latency, results, baseline)) for latency in results]
+    pairs = [
+        (latency, before)
+        for latency, alike in candidates
+        if (before := _chosen(latency, alike, any_host=any_host)) is not None
+    ]
     if not pairs:
-        raise DataError(
-            f"the baseline has none of the {len(results)} cases that were measured",
-            fix="measure the same artifacts, runtimes, batches and threads as then",
-        )
-    if not any_host:
-        _check_hosts(pairs)
+        for latency, alike in candidates:
+            if alike:
+                raise _of_another_machine(alike[0], latency.host)
+        raise _none_of(len(results))
     return [
-        Change(
-            latency,
-            latency.p50_ms / before.p50_ms,
-            unpaired_interval(latency.rounds, before.rounds),
-            1 + max_regression,
-        )
+        Change(latency, before, unpaired_interval(latency.rounds, before.rounds), 1 + max_regression)
         for latency, before in pairs
     ]
 
 
-def _found(latency: Latency, baseline: Sequence[Latency]) -> Latency | None:
-    alike = [each for each in baseline if _measured_with(each) == _measured_with(latency)]
-    path = latency.case.artifact
-    exact = [each for each in alike if each.case.artifact == path]
-    named = [each for each in alike if each.case.artifact.parts[-2:] == path.parts[-2:]]
-    return next(iter(exact), None) or (named[0] if len(named) == 1 else None)
+def not_compared(results: Sequence[Latency], compared: Sequence[Change]) -> list[str]:
+    """In words which results the baseline does not have."""
+    known = {id(change.latency) for change in compared}
+    return [
+        f"{_named(each)} by {each.provider}: not in the baseline of this machine, so it was not compared"
+        for each in results
+        if id(each) not in known
+    ]
 
 
-def _measured_with(latency: Latency) -> tuple[object, ...]:
-    case = latency.case
-    return (case.runtime, latency.provider, case.batch, case.threads, case.streams)
+def _alike(latency: Latency, results: Sequence[Latency], baseline: Sequence[Latency]) -> list[Latency]:
+    """The same case in the baseline, measured on any machine."""
+    same = [each for each in baseline if _is_of(each, latency.case) and each.provider == latency.provider]
+    if exact := [each for each in same if each.case.artifact == latency.case.artifact]:
+        return exact
+    # Of another folder, if it is the only one and not itself among what was measured now.
+    moved = {each.case.artifact for each in same} - {each.case.artifact for each in results}
+    return [each for each in same if each.case.artifact in moved] if len(moved) == 1 else []
 
 
-def _check_hosts(pairs: Sequence[tuple[Latency, Latency]]) -> None:
-    for latency, before in pairs:
-        then, now = before.host.to_dict(), latency.host.to_dict()
-        if other := [f"{name} {then[name]}, now {now[name]}" for name in SAME_HOST if then[name] != now[name]]:
-            raise DataError(
-                f"the baseline was measured on another machine: {'; '.join(other)}",
-                fix="measure a baseline on this one, or compare all the same with --any-host",
-            )
+def _chosen(latency: Latency, alike: Sequence[Latency], *, any_host: bool) -> Latency | None:
+    here = [each for each in alike if _same_machine(each, latency.host, latency.on)]
+    at_the_address = [each for each in here if each.on == latency.on]
+    return next(iter([*at_the_address, *here, *(alike if any_host else ())]), None)
+
+
+def _is_of(before: Latency, case: Case) -> bool:
+    then = before.case
+    if case.threads is not None and case.threads != then.threads:
+        return False
+    measured_with = (case.runtime, case.batch, case.streams) == (then.runtime, then.batch, then.streams)
+    return measured_with and then.artifact.parts[-2:] == case.artifact.parts[-2:]
+
+
+def _same_machine(before: Latency, host: Host, on: str | None) -> bool:
+    if before.on is not None and on is not None and before.on != on:
+        return False
+    return all(getattr(before.host, name) == getattr(host, name) for name in SAME_HOST)
+
+
+def _none_of(count: int) -> DataError:
+    return DataError(
+        f"the baseline has none of the {count} cases that were asked for",
+        fix="measure the same artifacts, runtimes, providers, batches, threads and streams as then",
+    )
+
+
+def _of_another_machine(before: Latency, host: Host) -> DataError:
+    then, now = before.host.to_dict(), host.to_dict()
+    other = [f"{name} {then[name]}, now {now[name]}" for name in SAME_HOST if then[name] != now[name]]
+    return DataError(
+        f"the baseline was measured on another machine: {'; '.join(other) or before.on}",
+        fix="measure a baseline on this one, or compare all the same with --any-host",
+    )
+
+
+def _ms(latency: Latency) -> str:
+    return f"{latency.p50_ms:.2f} ms" if latency.p50_ms >= 10 else f"{latency.p50_ms:.3g} ms"
+
+
+def _named(latency: Latency) -> str:
+    return f"{latency.on}: {latency.case}" if latency.on else str(latency.case)

@@ -14,7 +14,7 @@ from vit_deploy import report
 from vit_deploy.errors import DataError
 from vit_deploy.host import read_host
 from vit_deploy.latency import Case, Latency, Plan, to_json
-from vit_deploy.regression import changes, read_results
+from vit_deploy.regression import changes, not_compared, read_results
 
 HOST = dataclasses.replace(read_host(), competing=None)
 
@@ -59,6 +59,7 @@ def test_a_slower_median_beyond_chance_is_a_regression(baseline: Path) -> None:
     assert change.ratio == pytest.approx(1.2, rel=0.01)
     assert change.interval is not None and change.interval.low < 1.2 < change.interval.high
     assert "+20" in change.words and "95 % interval" in change.words and "slower than allowed" in change.words
+    assert "p50 1.2 ms, 1 ms in the baseline" in change.words and "5 % allowed" in change.words
 
 
 def test_a_slower_median_that_may_be_chance_is_none(baseline: Path) -> None:
@@ -72,6 +73,9 @@ def test_a_case_is_found_by_all_that_it_was_measured_with(baseline: Path) -> Non
     moved = measured(3e6, seed=6, artifact="/elsewhere/tiny/onnx-fp32", batch=4)
     [change] = changes([moved, measured(1e6, seed=7, artifact="other")], read_results(baseline), max_regression=0.05)
     assert change.latency is moved and change.ratio == pytest.approx(1, rel=0.02)
+    assert [*not_compared([moved], [change])] == []
+    [words] = not_compared([measured(1e6, seed=7, artifact="other")], [change])
+    assert words.startswith("other in onnxruntime (batch 1, 2 threads) by cpu: not in the baseline")
     with pytest.raises(DataError, match="none of the 1 cases"):
         changes([measured(1e6, seed=8, batch=2)], read_results(baseline), max_regression=0.05)
 
@@ -83,12 +87,64 @@ def test_another_machine_is_not_compared_unless_told_to(baseline: Path) -> None:
     assert len(changes([other], read_results(baseline), max_regression=0.05, any_host=True)) == 1
 
 
+def test_a_case_that_another_provider_ran_is_told_as_not_compared(baseline: Path) -> None:
+    # LiteRT's "xnnpack" becomes "cpu" where a new operator keeps it from the whole graph: no change, but another case.
+    fell_back = dataclasses.replace(measured(9e6, seed=6), provider="xnnpack")
+    same = measured(3e6, seed=7, batch=4)
+    compared = changes([fell_back, same], read_results(baseline), max_regression=0.05)
+    assert [change.latency for change in compared] == [same]
+    assert "by xnnpack: not in the baseline" in not_compared([fell_back, same], compared)[0]
+
+
+def test_another_model_of_the_same_name_is_not_taken_for_one_that_moved(baseline: Path) -> None:
+    own = measured(1e6, seed=6)
+    other = measured(1e6, seed=6, artifact="y/tiny/onnx-fp32")
+    compared = changes([own, other], read_results(baseline), max_regression=0.05)
+    assert [change.latency for change in compared] == [own]
+
+
+def test_machines_that_are_reached_by_an_address_are_compared_each_with_itself(tmp_path: Path) -> None:
+    board = {**dataclasses.asdict(HOST), "cpu": "Board"}
+    server = {**dataclasses.asdict(HOST), "cpu": "Server"}
+    records = []
+    for address, host, median in (("ssh://a", board, 1e6), ("ssh://b", board, 2e6), ("ssh://c", server, 5e5)):
+        records.append({**to_json(measured(median, seed=1)), "host": host, "on": address})
+    path = tmp_path / "boards.json"
+    path.write_text(json.dumps(report.document("bench", records, ok=True)))
+    before = read_results(path)
+    assert [change.ratio for change in changes(before, before, max_regression=0.05)] == [1, 1, 1]
+    new = dataclasses.replace(before[0], on="ssh://d")  # the same model of a board is another machine all the same
+    with pytest.raises(DataError, match="another machine"):
+        changes([new], before, max_regression=0.05)
+    assert changes([new], before, max_regression=0.05, any_host=True)[0].ratio == 1
+    here = dataclasses.replace(before[2], on=None)  # at the machine itself, without its address
+    assert changes([here], before, max_regression=0.05)[0].before == before[2]
+
+
+def test_what_cannot_be_compared_is_said_before_anything_is_measured(
+    run: Any, bundles: dict[str, Path], baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vit_deploy.bench.CaseProcess", None)
+    said = run("bench", bundles["onnx"], "--runs", 3, "--baseline", baseline)
+    assert said.code == 2 and "none of the" in said.err
+    document = json.loads(baseline.read_text())
+    for result in document["results"]:
+        result |= {"artifact": str(bundles["onnx"]), "host": {**result["host"], "cpu": "Another"}}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(document))
+    said = run("bench", bundles["onnx"], "--runs", 3, "--baseline", other)
+    assert said.code == 2 and "another machine: cpu Another, now" in said.err
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("nonsense", "is not JSON"),
-        ("[]", "no result of vit-deploy bench"),
-        ('{"schema": 1, "command": "export", "results": []}', "no result of vit-deploy bench"),
+        ("[]", "no document of vit-deploy"),
+        ('{"schema": 1, "command": "bench", "results": [{"p50_ms": NaN}]}', "is not JSON: NaN is no number"),
+        ('{"schema": 2, "command": "bench", "results": []}', "another version of vit-deploy: its schema is 2"),
+        ('{"schema": 1, "command": "export", "results": []}', "is of export; expected one of bench"),
+        ('{"schema": 1, "command": "bench", "results": 5}', "results is no list of records"),
         ('{"schema": 1, "command": "bench", "results": [{}]}', "'samples_ns' is missing"),
         ('{"schema": 1, "command": "bench", "results": [{"samples_ns": [], "round_calls": []}]}', "no samples"),
     ],
@@ -99,6 +155,14 @@ def test_a_file_that_is_no_baseline_is_an_error(tmp_path: Path, text: str, probl
         read_results(tmp_path / "b.json")
     with pytest.raises(DataError, match="No such file"):
         read_results(tmp_path / "none.json")
+
+
+def test_a_baseline_of_no_time_is_damaged_and_no_division_by_it(baseline: Path) -> None:
+    document = json.loads(baseline.read_text())
+    document["results"][0]["samples_ns"] = [0] * 100
+    baseline.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="times that no clock has given"):
+        read_results(baseline)
 
 
 def test_the_command_saves_and_compares(run: Any, bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -119,4 +183,6 @@ def test_the_command_saves_and_compares(run: Any, bundles: dict[str, Path], tmp_
     assert said.code == 1
     assert said.document["results"][0]["baseline"]["regressed"] is True
     assert "slower than allowed" in said.err
+    said = run("bench", bundles["onnx"], "--runs", 10, "--baseline", faster, "--quiet")
+    assert said.code == 1 and "slower than allowed" in said.err
     assert run("bench", bundles["onnx"], "--max-regression", "ten").code == 2

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from records import HOST, evaluated, latency, measured, verified
 
@@ -49,6 +50,20 @@ def test_machines_are_told_apart_and_ratios_stay_within_one(write):
     assert [round(case.ratio, 6) for case in gathered.cases] == [1, 1, 3, 1]
 
 
+def test_ratios_have_intervals_which_are_paired_within_one_run_alone(write):
+    calls = np.random.default_rng(3).normal(1, 0.002, (2, 27))
+    drift = np.repeat([1.0, 1.3, 0.8], 9)  # that the cases of one run share
+    slow, fast = (
+        to_json(latency("a", samples_ns=tuple(int(each) for each in ms * 1e6 * drift * noise)))
+        for ms, noise in zip((2.0, 1.0), calls, strict=True)
+    )
+    paired = gather([write("bench", [slow, fast])]).cases
+    assert paired[0].ratio_interval is None
+    assert paired[1].ratio_interval.low < 0.5 < paired[1].ratio_interval.high < 0.55
+    apart = gather([write("bench", [slow], "one.json"), write("bench", [fast], "two.json")]).cases
+    assert apart[1].ratio_interval.high > 0.6  # the one may have had the slow rounds, the other the fast ones
+
+
 def test_text_that_cannot_be_printed_or_deceives_is_replaced(tmp_path):
     record = {**to_json(latency("a")), "artifact": "x\u202ecod.exe\ud800\x07"}
     path = tmp_path / "odd.json"
@@ -68,6 +83,9 @@ DAMAGES = {
     "a record for a number": {"threads": {}},
     "energy that is a list": {"gpu_energy_j": [1]},
     "rounds of less than nothing": {"round_calls": [-1, 28]},
+    "a round without a call": {"round_calls": [0, 27]},
+    "samples past all clocks": {"samples_ns": [10**30] * 27},
+    "operators on no record": {"placement": [1]},
     "rounds of no time": {"round_ns": [0, 0, 0], "streams": 2},
     "a time past all clocks": {"transfer_ns": [10**30]},
     "no host": {"host": None},
@@ -111,7 +129,8 @@ def test_damaged_findings_are_errors_too(write, command, record):
         ("[" * 100_000, "is not JSON"),
         ("\ufeff\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "is not JSON"),
         ("[]", "is no document of vit-deploy"),
-        ('{"schema": 2, "command": "bench", "results": []}', "is no document of vit-deploy"),
+        ('{"command": "bench", "results": []}', "is no document of vit-deploy"),
+        ('{"schema": 2, "command": "bench", "results": []}', "by another version of vit-deploy: its schema is 2"),
         ('{"schema": 1, "command": "doctor", "results": []}', "is of doctor; expected one of bench"),
         ('{"schema": 1, "command": "bench", "results": {}}', "is damaged: results is no list"),
         ('{"schema": 1, "command": "bench", "results": [], "error": {"message": "no GPU"}}', "a failure: no GPU"),

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from vit_deploy import bench_worker
 from vit_deploy.artifact import write_manifest
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import DeviceSession, RuntimeOptions, savedmodel
@@ -133,6 +135,21 @@ def test_on_a_device_a_call_is_made_of_its_steps(make_artifact, weight, seven_im
         for _ in range(2):  # what was uploaded stays
             session.compute()
         np.testing.assert_allclose(session.download(), truth[2:7], atol=1e-4)
+
+
+def test_the_call_that_shows_what_runs_where_is_the_first_and_no_part_of_loading(
+    make_artifact, weight, pretended_gpu, monkeypatch
+):
+    pretended_gpu.update(cuda=3)
+    artifact = write_model(make_artifact("savedmodel"), weight)
+    monkeypatch.setattr(savedmodel, "placement", lambda call: time.sleep(0.5) or call() is None or {"cuda": 3})
+    with SavedModelRuntime().open(artifact) as session:
+        assert 0.5e9 <= bench_worker.trial(session) < 30e9
+    case = {"artifact": str(write_manifest(artifact).directory), "runtime": "savedmodel", "batch": 1}
+    monkeypatch.setattr(bench_worker, "golden_images", lambda artifact: np.zeros((1, 6, 5, 3), np.float32))
+    with bench_worker._opened({**case, "threads": None, "provider": None}) as (_, _, facts):
+        assert facts["first_ms"] >= 500 > facts["load_ms"] + 1
+    pretended_gpu.clear()
 
 
 def test_a_gpu_that_takes_nothing_is_an_error_that_says_what_ran_where(make_artifact, weight, pretended_gpu):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vit_deploy.cli.bench_table import COLUMNS, SORTS, best_of, row
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts
 from vit_deploy.cli.options import MOST_THREADS, Artifacts, Force, Json, Quiet, Verbose, parse_counts, parse_percent
 from vit_deploy.cli.output import save_document
@@ -67,10 +68,11 @@ def bench(
 ) -> int:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
     from vit_deploy import report
-    from vit_deploy.bench import Case, Plan, to_json
+    from vit_deploy.bench import Case, Plan
     from vit_deploy.bench import bench as run
     from vit_deploy.cli.output import Output
-    from vit_deploy.regression import changes, read_results
+    from vit_deploy.host import read_host
+    from vit_deploy.regression import changes, read_results, refuse_baseline
     from vit_deploy.runtimes import RUNTIMES, installed_takers
     from vit_deploy.staging import check_targets
     from vit_deploy.targets import open_artifact
@@ -107,12 +109,10 @@ def bench(
             config=ssh_config,
             timeout_s=timeout,
         )
-        return _finish_remote(out, answers, save, force=force, compare=compare)
-    for name in runtime or ():
-        RUNTIMES.check(name)
-    with out.progress() as progress:
-        progress("reading the bundles")
-        cases = [
+        return _finish_remote(out, answers, save, force=force, sort=sort, compare=compare)
+
+    def cases() -> list[Case]:
+        return [
             Case(path, name, executor, images, count, streams)
             for path in artifacts
             for executor in executors
@@ -120,26 +120,48 @@ def bench(
                 runtime or installed_takers(open_artifact(path).format, executor), batches, counts
             )
         ]
-        results = run(cases, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
+
+    for name in runtime or ():
+        RUNTIMES.check(name)
+    with out.progress() as progress:
+        progress("reading the bundles")
+        targets = cases()
+        if baseline is not None:
+            refuse_baseline(targets, read_host(), before, any_host=any_host)
+        results = run(targets, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
         profiles = _profiles(results, progress) if profile else []
-    for result in results:
-        for text in result.notes:
-            out.note(f"{result.case}: {text}")
     compared = compare(results)
-    for change in compared:
-        out.note(change.words)
-    by_case = {id(change.latency): change.to_dict() for change in compared}
-    base = results[0] if results else None
-    records = [to_json(result, base) | {"baseline": by_case.get(id(result))} for result in results]
-    if profiles:
-        records = [found.added_to(record) for found, record in zip(profiles, records, strict=True)]
+    records = _records(results, compared, profiles)
     ok = not any(change.regressed for change in compared)
     if save is not None:
         save_document(report.document("bench", records, ok=ok), save, force=force)
-    shown = sorted(results, key=SORTS[sort]) if sort else results
-    code = out.finish(records, ok=ok, columns=COLUMNS, rows=_rows(shown, base))
+    for result in results:
+        for text in result.notes:
+            out.note(f"{result.case}: {text}")
+    _tell(out, results, compared)
+    shown, best = sorted(results, key=SORTS[sort]) if sort else results, best_of(results, sort)
+    code = out.finish(records, ok=ok, columns=COLUMNS, rows=[row(each, results[0], best) for each in shown])
     show_profiles(out, records)
     return code
+
+
+def _records(
+    results: Sequence[Latency], compared: Sequence[Change], profiles: Sequence[Profile]
+) -> list[dict[str, Any]]:
+    from vit_deploy.latency import to_json
+
+    by_case = {id(change.latency): change.to_dict() for change in compared}
+    records = [to_json(result, results[0]) | {"baseline": by_case.get(id(result))} for result in results]
+    return [found.added_to(record) for found, record in zip(profiles, records, strict=True)] if profiles else records
+
+
+def _tell(out: Output, results: Sequence[Latency], compared: Sequence[Change]) -> None:
+    from vit_deploy.regression import not_compared
+
+    for change in compared:
+        (out.finding if change.regressed else out.note)(change.words)
+    for text in not_compared(results, compared) if compared else ():
+        out.note(text)
 
 
 def _profiles(results: Sequence[Latency], progress: Callable[[str], object]) -> list[Profile]:
@@ -162,75 +184,31 @@ def _finish_remote(
     save: Path | None,
     *,
     force: bool,
+    sort: str | None,
     compare: Callable[[Sequence[Latency]], list[Change]],
 ) -> int:
     from vit_deploy import report
-    from vit_deploy.latency import from_json
+    from vit_deploy.saved_results import latency_in
 
     records = [record for answer in answers for record in answer.records]
-    measured = [from_json(record) for record in records]
+    measured = [latency_in(record["on"], record) for record in records]
     compared = compare(measured)
-    for change in compared:
-        out.note(change.words)
+    by_case = {id(change.latency): change.to_dict() for change in compared}
+    records = [{**record, "baseline": by_case.get(id(each))} for record, each in zip(records, measured, strict=True)]
+    _tell(out, measured, compared)
     ok = all(answer.ok for answer in answers) and not any(change.regressed for change in compared)
     if save is not None:
         save_document(report.document("bench", records, ok=ok), save, force=force)
     for record, each in zip(records, measured, strict=True):
         for text in each.notes:
             out.note(f"{record['on']}: {each.case}: {text}")
-    # Ratios are taken within a machine.
-    first = {record["on"]: each for record, each in reversed(list(zip(records, measured, strict=True)))}
-    rows = [
-        (record["on"], *_row(each, first[record["on"]], is_best=False))
-        for record, each in zip(records, measured, strict=True)
-    ]
+    # Ratios are taken within a machine, and so are the best.
+    named = list(zip((str(record["on"]) for record in records), measured, strict=True))
+    first = dict(reversed(named))
+    best = {on: best_of([each for name, each in named if name == on], sort) for on in first}
+    if sort is not None:
+        named.sort(key=lambda pair: SORTS[sort](pair[1]))
+    rows = [(on, *row(each, first[on], best[on])) for on, each in named]
     code = out.finish(records, ok=ok, columns=("machine", *COLUMNS), rows=rows)
     show_profiles(out, records)
     return code
-
-
-COLUMNS = (
-    *("artifact", "runtime", "batch", "threads", "p50 ms", "95 %", "to first", "p90 ms", "p99 ms", "images/s"),
-    *("load ms", "first ms", "image file ms", "peak MB", "size", "steady"),
-)
-
-SORTS: Mapping[str, Callable[[Latency], float]] = {
-    "p50": lambda each: each.p50_ms,
-    "p90": lambda each: each.p90_ms,
-    "p99": lambda each: each.p99_ms,
-    "throughput": lambda each: -each.throughput_per_s,
-    "load": lambda each: each.load_ms,
-    "memory": lambda each: each.peak_rss_mb or float("inf"),
-    "size": lambda each: each.bytes or float("inf"),
-}
-
-
-def _rows(results: Sequence[Latency], base: Latency | None) -> list[tuple[str, ...]]:
-    best = min((each.p50_ms for each in results), default=0.0)
-    return [_row(each, base, is_best=len(results) > 1 and each.p50_ms == best) for each in results]
-
-
-def _row(result: Latency, base: Latency | None, *, is_best: bool) -> tuple[str, ...]:
-    from vit_deploy.report import megabytes
-
-    interval = result.p50_interval_ms
-    ratio = "-" if base is None or base is result else f"{result.ratio_to(base)[0]:.2f}"
-    streams = f" x {result.case.streams} streams" if result.case.streams > 1 else ""
-    return (
-        str(result.case.artifact),
-        f"{result.case.runtime} ({result.provider})",
-        f"{result.case.batch}",
-        f"{result.case.threads or '-'}{streams}",
-        f"{result.p50_ms:.2f}{' *' if is_best else ''}",
-        "-" if interval is None else f"{interval.low:.2f}-{interval.high:.2f}",
-        ratio,
-        f"{result.p90_ms:.2f}",
-        f"{result.p99_ms:.2f}",
-        f"{result.throughput_per_s:.1f}",
-        f"{result.load_ms:.0f}",
-        f"{result.first_ms:.1f}",
-        "-" if result.preprocess_ms is None else f"{result.preprocess_ms:.1f}",
-        "-" if result.peak_rss_mb is None else f"{result.peak_rss_mb:.0f}",
-        "-" if result.bytes is None else megabytes(result.bytes),
-        "NO" if result.unsteady else "yes",
-    )

@@ -92,6 +92,10 @@ class Output:
         if not self.quiet:
             print(text, file=sys.stderr)
 
+    def finding(self, text: str) -> None:
+        """What a check said no to, on stderr, however quiet the command is."""
+        print(text, file=sys.stderr)
+
     @contextlib.contextmanager
     def progress(self) -> Iterator[Any]:
         """Gives a function to be told what is being done: a spinner on a terminal, else a line once it takes long."""

@@ -24,19 +24,36 @@ class Names:
         self._short = short_names([*paths, *(each.artifact for each in gathered.untimed)])
         self._settings = {setting(case) for case in gathered.cases}
         self._machines = len(gathered.machines)
+        self._files, self._numbers = _told_apart(gathered.cases)
 
     def artifact(self, path: str) -> str:
         """The last parts of a path that no other artifact shares."""
         return self._short[path]
 
+    def file(self, case: Timed) -> str:
+        """The file that a case is from, where several have one like it; else empty."""
+        return self._files.get(str(case.file), "")
+
     def series(self, case: Timed) -> str:
-        """Artifact and engine, and the machine where there are several."""
-        machine = f" on {case.machine}" if self._machines > 1 else ""
-        return f"{self.artifact(str(case.latency.case.artifact))}, {engine(case)}{machine}"
+        """Artifact and engine, and the machine and the file where that does not tell cases apart."""
+        words = f"{self.artifact(str(case.latency.case.artifact))}, {engine(case)}"
+        words += f" on {case.machine}" if self._machines > 1 else ""
+        words += f" in {self.file(case)}" if self.file(case) else ""
+        number = self._numbers[id(case)]
+        return f"{words}, no. {number}" if number > 1 else words
 
     def case(self, case: Timed) -> str:
         """The same with the setting, where there are several."""
         return f"{self.series(case)}, {in_words(setting(case))}" if len(self._settings) > 1 else self.series(case)
+
+
+def _told_apart(cases: Sequence[Timed]) -> tuple[dict[str, str], dict[int, int]]:
+    """Short names of the files if two have a case alike, and for each case the how many-th of its kind in its file."""
+    kinds = [(str(each.latency.case.artifact), engine(each), each.machine, setting(each)) for each in cases]
+    in_file = list(zip(kinds, (str(each.file) for each in cases), strict=True))
+    alike = len(set(in_file)) > len(set(kinds))
+    numbers = {id(each): in_file[: place + 1].count(in_file[place]) for place, each in enumerate(cases)}
+    return short_names(dict.fromkeys(str(each.file) for each in cases)) if alike else {}, numbers
 
 
 def engine(case: Timed) -> str:

@@ -6,13 +6,15 @@ import csv
 import io
 import math
 
+from vit_deploy.confidence import Interval
 from vit_deploy.latency import FIGURES
 from vit_deploy.reports.documents import Gathered, Timed
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
 NAMED = ("artifact", "machine", "runtime", "provider", "batch", "threads", "streams")
 FOUND = ("precision", "top1", "top5", "agreement", "images", "max_abs", "cosine", "snr_db", "verdict")
-COLUMNS = (*NAMED, "calls", "bytes", *FIGURES, "p50_low_ms", "p50_high_ms", "ratio_to_first", *FOUND, "unsteady")
+RATIO = ("ratio_to_first", "ratio_low", "ratio_high")
+COLUMNS = (*NAMED, "calls", "bytes", *FIGURES, "p50_low_ms", "p50_high_ms", *RATIO, *FOUND, "unsteady", "file")
 
 Value = str | float | None
 
@@ -33,14 +35,18 @@ def spreadsheet(gathered: Gathered, title: str = "") -> str:
 
 def _row(case: Timed) -> list[Value]:
     latency, called = case.latency, case.latency.case
-    interval = latency.p50_interval_ms
-    ends = (None, None) if interval is None else (interval.low, interval.high)
+    ends, ratio_ends = _ends(latency.p50_interval_ms), _ends(case.ratio_interval)
+    words: list[Value] = ["; ".join(latency.unsteady), str(case.file)]
     figures: list[Value] = [getattr(latency, name) for name in FIGURES]
     found: list[Value] = [getattr(case.quality, name) for name in FOUND]
     named: list[Value] = [str(called.artifact), case.machine, called.runtime, latency.provider]
     called_with: list[Value] = [called.batch, called.threads, called.streams]
     sizes: list[Value] = [len(latency.samples_ns), case.bytes]
-    return [*named, *called_with, *sizes, *figures, *ends, case.ratio, *found, "; ".join(latency.unsteady)]
+    return [*named, *called_with, *sizes, *figures, *ends, case.ratio, *ratio_ends, *found, *words]
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval.low, interval.high)
 
 
 def _plain(value: Value) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from vit_deploy.confidence import Interval
 from vit_deploy.latency import Latency
 from vit_deploy.reports.documents import Gathered, Quality, Timed
 from vit_deploy.reports.naming import Names, engine, in_words, setting
@@ -72,6 +73,8 @@ def latencies(gathered: Gathered, names: Names) -> Table:
     ]
     if len(gathered.machines) > 1:
         columns.append(("machine", lambda case: Cell(case.machine)))
+    if any(map(names.file, gathered.cases)):
+        columns.append(("file", lambda case: Cell(names.file(case))))
     columns += [
         ("batch", lambda case: _count(case.latency.case.batch)),
         ("threads", lambda case: _count(case.latency.case.threads)),
@@ -83,8 +86,9 @@ def latencies(gathered: Gathered, names: Names) -> Table:
             "p50 ms",
             lambda case: _ms(case.latency.p50_ms, best="best" if several and case.latency.p50_ms == best else ""),
         ),
-        ("95 % of p50, ms", lambda case: _interval(case.latency)),
+        ("95 % of p50, ms", lambda case: _interval(case.latency.p50_interval_ms, milliseconds)),
         ("to first", lambda case: Cell(f"{case.ratio:.2f}", case.ratio)),
+        ("95 % of to first", lambda case: _interval(case.ratio_interval, "{:.2f}".format)),
         ("p90 ms", lambda case: _ms(case.latency.p90_ms)),
         ("p99 ms", lambda case: _ms(case.latency.p99_ms)),
         ("images/s", lambda case: _figure(case.latency.throughput_per_s, "{:.1f}")),
@@ -94,8 +98,8 @@ def latencies(gathered: Gathered, names: Names) -> Table:
     return _table(
         "latency",
         "Latency",
-        "p50, p90 and p99 are percentiles of single calls. The true p50 lies in the interval with 95 % confidence "
-        "(bootstrap). “To first” is the p50 in relation to that of the first case on the same machine.",
+        "p50, p90 and p99 are percentiles of single calls. “To first” is the p50 in relation to that of the first case "
+        "on the same machine. What is true lies in the intervals with 95 % confidence (bootstrap).",
         columns,
         gathered.cases,
     )
@@ -245,11 +249,10 @@ def _megabytes(count: float | None) -> Cell:
     return _figure(None if count is None else count / 1e6, "{:.2f}")
 
 
-def _interval(latency: Latency) -> Cell:
-    interval = latency.p50_interval_ms
+def _interval(interval: Interval | None, form: Callable[[float], str]) -> Cell:
     if interval is None:
         return Cell(ABSENT)
-    return Cell(f"{milliseconds(interval.low)} to {milliseconds(interval.high)}", interval.low)
+    return Cell(f"{form(interval.low)} to {form(interval.high)}", interval.low)
 
 
 def milliseconds(value: float) -> str:
