@@ -12,8 +12,11 @@ from vit_deploy.artifact import read_artifact
 from vit_deploy.calibration import SAMPLES_WARNING, Calibration
 from vit_deploy.errors import ConfigError, DataError, OutputError
 from vit_deploy.exporters.stage import plan
+from vit_deploy.golden import natural_pixels
 from vit_deploy.quantizers import QuantizeOptions, mixed
+from vit_deploy.quantizers.answers import answers
 from vit_deploy.quantizers.facts import Facts, verdicts
+from vit_deploy.quantizers.labelled import read_labelled
 from vit_deploy.quantizers.mixed import Budget, Sensitivity, Work, keep_fewest, measure_layers
 from vit_deploy.quantizers.recipes import layer_names, recipe_for
 from vit_deploy.quantizers.stage import export, quantize
@@ -161,3 +164,38 @@ class Constant:
 
     def write(self, source, target, recipe, calibration):
         return target
+
+
+def test_labelled_images_are_read_batch_by_batch_each_time(source, tmp_path, monkeypatch):
+    height, width = source.config.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (70, height, width, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(70) % 5)
+    labelled = read_labelled(tmp_path / "a.npz", source)
+    for _ in range(2):
+        sizes = [len(each) for each in labelled]
+        assert max(sizes) <= 32 and sum(sizes) == len(labelled) == 70
+    whole = answers(source, source.preprocess.normalize(pixels))
+    monkeypatch.setattr(np, "load", lambda *args, **kwargs: pytest.fail("the whole array was loaded"))
+    np.testing.assert_allclose(answers(source, labelled), whole, atol=1e-6)
+
+
+def test_a_budget_of_top_1_is_met_on_the_labelled_images(source, tmp_path):
+    pixels = natural_pixels(160, *source.config.image_size, 3, seed=5)
+    images = source.preprocess.normalize(pixels)
+    free = quantize(source, tmp_path / "free", ["int4"], QUIET).results[0].artifact
+    labels = answers(source, images).argmax(axis=1)
+    changed = answers(free, images).argmax(axis=1) != labels
+    kept = np.flatnonzero(changed | (np.cumsum(~changed) <= 3 * changed.sum()))
+    spoiled = np.flatnonzero(~changed)[0]
+    labels[spoiled] = (labels[spoiled] + 1) % 5  # fp32 is not always right either
+    np.savez(tmp_path / "a.npz", images=pixels[kept], labels=labels[kept])
+    options = dataclasses.replace(QUIET, max_drop=5.0, data=tmp_path / "a.npz")
+    made = quantize(source, tmp_path / "held", ["int4"], options)
+    (result,), facts = made.results, made.facts["tflite-int4"]
+    outputs, before = (
+        (answers(each, images[kept]).argmax(axis=1) == labels[kept]).mean() for each in (result.artifact, free)
+    )
+    assert 0.5 < facts.fp32_top1 == made.facts["tflite-fp32"].top1 < 1 and facts.images == len(kept)
+    assert facts.top1 == pytest.approx(outputs) and 100 * (facts.fp32_top1 - facts.top1) <= 5 + 1e-9
+    assert 100 * (facts.fp32_top1 - before) > 5
+    assert 0 < len(result.artifact.options["recipe"]["keep_float"]) < len(layer_names(source.config))

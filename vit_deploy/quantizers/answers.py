@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,25 @@ from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 CHUNK = 8  # images that go through a model of open batch at once
 
 
-def answers(artifact: Artifact, images: NDArray[Any]) -> NDArray[np.float32]:
-    """Outputs `(n, …)` of the engine that proves the artifact's format."""
+def answers(artifact: Artifact, images: NDArray[Any] | Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+    """Outputs `(n, …)` of the engine that proves the artifact's format.
+
+    Args:
+        artifact: a bundle.
+        images: `(n, height, width, channels)`, or batches of them.
+
+    Raises:
+        DataError: images that cannot be read.
+        EngineError: the engine refuses the file.
+    """
     engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[artifact.format][0])()
+    batches = _chunks(images) if isinstance(images, np.ndarray) else images
     with engine.open(artifact, RuntimeOptions()) as session:
-        return np.concatenate([session.infer(images[at : at + CHUNK]) for at in range(0, len(images), CHUNK)])
+        return np.concatenate([session.infer(each) for each in batches])
+
+
+def _chunks(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (images[at : at + CHUNK] for at in range(0, len(images), CHUNK))
 
 
 def cosines(outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:

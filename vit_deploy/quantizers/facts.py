@@ -90,15 +90,14 @@ def compare_with_fp32(
         DataError: labelled images that cannot be used.
     """
     compared = [source, *artifacts]
-    pixels, labels = images.images[: _affordable(source.config)], None
-    if options.data is not None:
-        pixels, labels = read_labelled(options.data, source)
+    labelled = None if options.data is None else read_labelled(options.data, source)
+    shown = images.images[: _affordable(source.config)] if labelled is None else labelled
     latencies = [None] * len(compared) if not options.measure_speed else _latencies(compared, progress)
-    exact = answers(source, pixels)
+    exact = answers(source, shown)
     found = {}
     for artifact, latency in zip(compared, latencies, strict=True):
         progress(f"comparing the answers of {artifact.name}")
-        outputs = exact if artifact is source else answers(artifact, pixels)
+        outputs = exact if artifact is source else answers(artifact, shown)
         found[artifact.name] = Facts(
             bytes=artifact.model_bytes,
             fp32_bytes=source.model_bytes,
@@ -106,9 +105,9 @@ def compare_with_fp32(
             fp32_latency_ms=latencies[0],
             cosine=float(cosines(outputs, exact).mean()),
             agreement=_share(outputs, exact.argmax(axis=-1)) if source.config.include_top else None,
-            images=len(pixels),
-            top1=None if labels is None else _share(outputs, labels),
-            fp32_top1=None if labels is None else _share(exact, labels),
+            images=len(shown),
+            top1=None if labelled is None else _share(outputs, labelled.classes),
+            fp32_top1=None if labelled is None else _share(exact, labelled.classes),
         )
     return found
 

@@ -1,31 +1,53 @@
-"""Which images with known classes is a quantized model held to?"""
+"""Which images with known classes is a quantized model held to, without holding them all in memory?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.datasets import read_dataset
+from vit_deploy.datasets import Classes, Dataset, read_dataset
 
-CHUNK = 64  # images that are pixels at once
+CHUNK = 32  # images that are pixels at once
 
 
-def read_labelled(path: Path, artifact: Artifact) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Images `(n, height, width, channels)` as a session takes them, and their classes `(n,)`.
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Images that are read anew each time they are gone through.
+
+    Args:
+        dataset: the images.
+        artifact: whose input they become.
+        classes: of the model, of each image `(n,)`.
+    """
+
+    dataset: Dataset
+    artifact: Artifact
+    classes: Classes
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Batches `(at most 32, height, width, channels)` as a session takes them."""
+        preprocess, inside = self.artifact.preprocess, self.artifact.input.preprocessing_inside
+        for pixels in self.dataset.batches(preprocess, self.artifact.config.image_size, CHUNK):
+            yield pixels if inside else preprocess.normalize(pixels)
+
+
+def read_labelled(path: Path, artifact: Artifact) -> Labelled:
+    """The labelled images at a path.
 
     Args:
         path: what `datasets.read_dataset` takes.
         artifact: whose input they become.
 
     Raises:
-        DataError: nothing there, classes that the model does not have, or images that cannot be used.
+        DataError: nothing there, or classes that the model does not have.
     """
     dataset = read_dataset(path)
-    labels = dataset.classes(artifact)
-    batches = dataset.batches(artifact.preprocess, artifact.config.image_size, CHUNK)
-    inside = artifact.input.preprocessing_inside
-    return np.concatenate([each if inside else artifact.preprocess.normalize(each) for each in batches]), labels
+    return Labelled(dataset, artifact, dataset.classes(artifact))

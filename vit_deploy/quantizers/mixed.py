@@ -19,10 +19,12 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.stage import Progress
 from vit_deploy.quantizers import QuantizeOptions, Quantizer
 from vit_deploy.quantizers.answers import answers, cosines
-from vit_deploy.quantizers.labelled import read_labelled
+from vit_deploy.quantizers.labelled import Labelled, read_labelled
 from vit_deploy.quantizers.recipes import Recipe, layer_names
 
 FILE = "sensitivity.json"
+
+Images = NDArray[Any] | Labelled
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ class Budget:
     """What a model with some layers in float has to reach.
 
     Args:
-        images: `(n, height, width, channels)` as a session takes them.
+        images: `(n, height, width, channels)` as a session takes them, or batches of them.
         labels: class of each; None where the cosine with fp32 counts.
         min_cosine: smallest of any image's.
         max_drop: points of top-1.
     """
 
-    images: NDArray[Any]
+    images: Images
     labels: NDArray[np.int64] | None
     min_cosine: float | None
     max_drop: float | None
@@ -68,8 +70,8 @@ class Budget:
             DataError: labelled images that cannot be used.
         """
         if options.max_drop is not None and options.data is not None:
-            labelled, labels = read_labelled(options.data, source)
-            return cls(labelled, labels, None, options.max_drop)
+            labelled = read_labelled(options.data, source)
+            return cls(labelled, labelled.classes, None, options.max_drop)
         if options.min_cosine is not None:
             return cls(images.images, None, options.min_cosine, None)
         return None
@@ -119,7 +121,7 @@ class Work:
         """Have the quantizer write it."""
         return self.quantizer.write(self.source, target, self.recipe, self.calibration)
 
-    def answers(self, images: NDArray[Any]) -> NDArray[np.float32]:
+    def answers(self, images: Images) -> NDArray[np.float32]:
         """Of a file that is made for this and dropped."""
         with tempfile.TemporaryDirectory() as folder:
             target = dataclasses.replace(
