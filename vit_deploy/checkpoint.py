@@ -19,7 +19,8 @@ from vit_deploy.preprocess import Preprocess
 from vit_deploy.weights import Float32, draw_weights, weight_specs
 
 Ranges = Mapping[str, tuple[float, float]]
-"""Least and largest value of the input and the output of layers: `block_0.ffn.up.input` to (low, high)."""
+"""Least and largest value of tensors, by name: of a layer's input and output, `block_0.ffn.up.input` to (low, high),
+and of what operators between layers give, by their module, kind and number there: `block_0.norm1.mean.0`."""
 
 LISTED = 20  # problems shown in full before the rest is counted
 
@@ -208,16 +209,25 @@ def weight_problems(
 
 
 def range_problems(config: ViTConfig, ranges: Ranges) -> list[str]:
-    """Every range that is of no layer's input or output, or that no activation can have, in words."""
+    """Every range that is of no tensor, or that no activation can have, in words."""
     layers = {name.removesuffix(".kernel") for name in weight_specs(config) if name.endswith(".kernel")}
+    modules = module_names(config)
     problems = []
     for name, values in ranges.items():
         layer, _, side = name.rpartition(".")
-        if layer not in layers or side not in ("input", "output"):
-            problems.append(f"a range of {name}, which is no layer's input or output")
+        module, _, operator = layer.rpartition(".")
+        between = module in modules and operator.isidentifier() and side.isdecimal()
+        if not between and (layer not in layers or side not in ("input", "output")):
+            problems.append(f"a range of {name}, which is no layer's input or output and no module's operator")
         elif len(values) != 2 or not np.isfinite(values).all() or not values[0] <= 0 <= values[1]:
             problems.append(f"the range of {name} is {values}, expected finite numbers on either side of zero")
     return problems
+
+
+def module_names(config: ViTConfig) -> frozenset[str]:
+    """Everything that has weights, and all that these are part of: `block_0`, `block_0.norm1`; the whole is `model`."""
+    parts = [name.split(".") for name in weight_specs(config)]
+    return frozenset({"model"} | {".".join(each[:end]) for each in parts for end in range(1, len(each))})
 
 
 def _bulleted(problems: Sequence[str]) -> str:

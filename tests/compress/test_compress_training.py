@@ -36,9 +36,11 @@ def test_pruned_kernels_have_the_zeros_that_were_asked_for(small, striped, tmp_p
         if name.endswith(".kernel"):
             zeros = np.mean(kernel == 0)
             assert zeros == (0 if name == "head.kernel" else pytest.approx(0.6, abs=0.02)), name
-    assert [each["settled"] for each in result.history] == [False, True, True]
+    assert [(each["epoch"], each["settled"]) for each in result.history] == [(1, False), (2, True), (3, True)]
     assert result.best_epoch > 1
-    assert said[0].startswith("epoch 1 of 3, step 1 of 9")
+    assert said[0] == f"epoch 1 of 3, step 1 of 9 [{' ' * 20}]"
+    assert said[5].startswith("epoch 2 of 3, step 6 of 9 [===========         ] ")
+    assert "of the held-out images right" in said[5] and said[5].endswith(" s left")
 
 
 @pytest.mark.slow
@@ -94,8 +96,39 @@ def test_a_training_that_was_killed_goes_on_as_if_it_were_not(small, striped, tm
     said: list[str] = []
     resumed = trained(ready(small), striped, tmp_path / "killed", said.append, **options)
     assert said[0].startswith("epoch 3 of 3, step 7")
+    assert resumed.history == whole.history and resumed.ranges == whole.ranges
     for name, each in whole.weights.items():
-        np.testing.assert_allclose(resumed.weights[name], each, atol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(resumed.weights[name], each, err_msg=name)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_weights_and_another_others(small, striped, tmp_path):
+    options = {"method": "qat", "epochs": 1, "augment": ("crop", "randaugment"), "keep": ("head",)}
+    one, same, other = (
+        trained(ready(small), striped, tmp_path / f"{number}", **options, seed=seed)
+        for number, seed in enumerate((1, 1, 2))
+    )
+    assert one.history == same.history and one.ranges == same.ranges
+    for name, each in one.weights.items():
+        np.testing.assert_array_equal(same.weights[name], each, err_msg=name)
+    assert (one.weights["head.kernel"] != other.weights["head.kernel"]).any()
+
+
+@pytest.mark.slow
+def test_training_that_makes_a_model_worse_leaves_it_as_it_was(small, striped, tmp_path):
+    start = ready(small)
+    result = trained(start, striped, tmp_path / "state", method="qat", learning_rate=0.5, epochs=2)
+    assert result.best_epoch == 0
+    for name, each in start.weights.items():
+        np.testing.assert_array_equal(result.weights[name], each, err_msg=name)
+    assert result.ranges["patch_embed.input"] == pytest.approx((-1, 1), abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_model_is_judged_in_the_ranges_of_its_weights_from_the_start(small, striped, tmp_path):
+    result = trained(ready(small), striped, tmp_path / "state", method="qat", learning_rate=1e-7, epochs=1, distill=1)
+    before, after = (each["held_out_loss"] for each in result.history)
+    assert after == pytest.approx(before, rel=1e-4)
 
 
 @pytest.mark.slow

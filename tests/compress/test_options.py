@@ -97,7 +97,7 @@ def test_learned_ranges_are_kept_in_the_file(small, tmp_path, suffix):
 def test_ranges_of_nothing_are_refused(small):
     with pytest.raises(CheckpointError) as error:
         dataclasses.replace(small, ranges={"tail.input": (-1, 1), "head.input": (1, 2)})
-    assert "tail.input, which is no layer's" in error.value.message
+    assert "tail.input, which is no layer's input or output" in error.value.message
     assert "on either side of zero" in error.value.message
 
 

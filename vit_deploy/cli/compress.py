@@ -71,11 +71,13 @@ def compress(
     quiet: Quiet = False,
 ) -> int:
     """Train a checkpoint to be pruned, clustered or good in int8. A killed run goes on when it is started again."""
+    import shutil
     import tempfile
 
     from vit_deploy import checkpoints, report
     from vit_deploy.cli.output import Output
     from vit_deploy.compress import Augmentation, CompressOptions, check
+    from vit_deploy.compress.history import in_words
     from vit_deploy.compress.stage import compress as run
     from vit_deploy.compress.table import measure, verdicts
 
@@ -95,7 +97,7 @@ def compress(
         patience=patience,
         distill=distill,
         temperature=temperature,
-        augment=() if augment == "none" else tuple(augment.split(",")),  # type: ignore[arg-type]
+        augment=() if augment == "none" else tuple(augment.replace(" ", "").split(",")),  # type: ignore[arg-type]
         seed=seed,
     )
     check(method)
@@ -105,8 +107,22 @@ def compress(
         progress(f"reading {checkpoint}")
         before = checkpoints.load(checkpoint)
         state = output.with_name(f"{output.name}.training")
-        result = run(before, options, data, held_out=held_out_data, state=state, progress=progress)
+        try:
+            result = run(
+                before,
+                options,
+                data,
+                held_out=held_out_data,
+                state=state,
+                progress=progress,
+                told=lambda record: out.note(f"epoch {record['epoch']}: {in_words(record)}"),
+            )
+        except KeyboardInterrupt:
+            if state.exists():
+                out.note(f"what was trained is in {state}; the same command goes on from there")
+            raise
         checkpoints.save(result.checkpoint, output, force=force)
+        shutil.rmtree(state, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="vit-deploy-compress-") as folder:
             rows = measure(
                 before,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from vit_deploy.errors import DataError
 from vit_deploy.images import load_pixels
 
 FEWEST = 2  # images of either part
+READ = 4096  # images of an `.npz` at a time
 THREADS = 4  # that read image files
 
 
@@ -26,17 +29,34 @@ class Images:
     Args:
         labels: the model's class of each, `(n,)`.
         read: pixels `(len(indices), height, width, channels)`, uint8, of images by their indices.
+        files: with the index of their folder, where they are files; empty for an `.npz`.
+        source: that they are from.
     """
 
     labels: Classes
     read: Callable[[Sequence[int]], Pixels]
+    source: Dataset
+    files: tuple[tuple[Path, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def some(self, indices: NDArray[np.int64]) -> Images:
         """Those with these indices."""
-        return Images(self.labels[indices], lambda chosen: self.read([int(indices[each]) for each in chosen]))
+        return Images(
+            self.labels[indices],
+            lambda chosen: self.read([int(indices[each]) for each in chosen]),
+            self.source,
+            tuple(self.files[int(each)] for each in indices) if self.files else (),
+        )
+
+    def dataset(self, folder: Path) -> Dataset:
+        """What `evaluation.evaluate` takes: image files where they lie, those of an `.npz` in a new one in `folder`."""
+        if self.files:
+            return dataclasses.replace(self.source, files=self.files)
+        path = folder / "images.npz"
+        np.savez(path, images=self.read(range(len(self))), labels=self.labels)
+        return read_dataset(path)
 
 
 def open_images(path: Path, artifact: Artifact) -> Images:
@@ -52,9 +72,27 @@ def open_images(path: Path, artifact: Artifact) -> Images:
     dataset = read_dataset(path)
     labels = dataset.classes(artifact)
     if dataset.files:
-        return Images(labels, _files(dataset, artifact))
-    pixels = np.concatenate(list(dataset.batches(artifact.preprocess, artifact.config.image_size, 4096)))
-    return Images(labels, lambda indices: np.asarray(pixels[list(indices)]))
+        return Images(labels, _files(dataset, artifact), dataset, dataset.files)
+    pixels = np.empty((len(dataset), *dataset.image_shape), np.uint8)
+    start = 0
+    for batch in dataset.batches(artifact.preprocess, artifact.config.image_size, READ):
+        pixels[start : start + len(batch)] = batch
+        start += len(batch)
+    return Images(labels, lambda indices: np.asarray(pixels[list(indices)]), dataset)
+
+
+def data_digest(path: Path) -> str:
+    """The same as long as images and labels are the same: of names, sizes and times of files, of an `.npz`'s bytes.
+
+    Raises:
+        DataError: as `datasets.read_dataset`.
+    """
+    dataset = read_dataset(path)
+    if not dataset.files:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    told = [(str(file), index, file.stat().st_size, file.stat().st_mtime_ns) for file, index in dataset.files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _files(dataset: Dataset, artifact: Artifact) -> Callable[[Sequence[int]], Pixels]:

@@ -13,7 +13,7 @@ from vit_deploy.artifact import Artifact, InputSpec, describe
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints import load, save
 from vit_deploy.compress import CompressOptions
-from vit_deploy.compress.data import Images, open_images, split
+from vit_deploy.compress.data import Images, data_digest, open_images, split
 
 JOB, START, RESULT = "job.json", "start.safetensors", "result.npz"
 
@@ -26,6 +26,7 @@ class Job:
         options: of the compression.
         data: folder or `.npz` to train on.
         held_out: folder or `.npz` to judge by; empty for a part of `data`.
+        seen: digests of the images of both.
         digest: of the weights to begin with.
         folder: of the job, where the model to begin with is.
     """
@@ -33,6 +34,7 @@ class Job:
     options: CompressOptions
     data: str
     held_out: str
+    seen: tuple[str, ...]
     digest: str
     folder: str
 
@@ -40,9 +42,19 @@ class Job:
     def write(
         cls, checkpoint: Checkpoint, options: CompressOptions, data: Path, held_out: Path | None, folder: Path
     ) -> Job:
-        """Put it into a folder, with the model."""
+        """Put it into a folder, with the model.
+
+        Raises:
+            DataError: there are no images.
+        """
+        given = [each.resolve() for each in (data, held_out) if each is not None]
         job = cls(
-            options, str(data.resolve()), str(held_out.resolve()) if held_out else "", checkpoint.digest(), str(folder)
+            options,
+            data=str(given[0]),
+            held_out=str(given[1]) if held_out else "",
+            seen=tuple(map(data_digest, given)),
+            digest=checkpoint.digest(),
+            folder=str(folder),
         )
         save(checkpoint, folder / START, force=True)
         values = {**dataclasses.asdict(job), "options": options.to_dict()}
@@ -53,7 +65,8 @@ class Job:
     def read(cls, path: Path) -> Job:
         """What `write` wrote."""
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**values, "options": CompressOptions.from_dict(values["options"])})
+        options = CompressOptions.from_dict(values["options"])
+        return cls(**{**values, "options": options, "seen": tuple(values["seen"])})
 
     def fingerprint(self) -> str:
         """The same for the same training, wherever its folder is."""

@@ -88,13 +88,23 @@ class Qat:
         for name, variables in self._range_variables().items():
             variables["min_var"].assign(low[name])
             variables["max_var"].assign(high[name])
+        self._fit_weights()
+
+    def _fit_weights(self) -> None:
+        """Ranges of the weights as they are now; a step of training leaves those of the weights before it."""
+        for layer in self.wrapped.values():
+            for weight, _, variables in layer._weight_vars:
+                largest = np.abs(weight.numpy()).max(axis=0)
+                variables["min_var"].assign(-largest)
+                variables["max_var"].assign(largest)
 
     def _range_variables(self) -> dict[str, Any]:
         inputs = {f"{name}.input": layer.quantizer_vars for name, layer in self.inputs.items()}
         return inputs | {f"{name}.output": layer._output_quantizer_vars for name, layer in self.wrapped.items()}
 
     def end_epoch(self) -> None:
-        """Ranges are followed step by step."""
+        """Ranges of activations are followed step by step."""
+        self._fit_weights()
 
     def settled(self, step: int) -> bool:
         """From the first step."""

@@ -21,17 +21,21 @@ import vit_deploy
 from vit_deploy import errors
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.compress import CompressOptions, check
+from vit_deploy.compress.between import measured_between
 from vit_deploy.compress.data import Images
 from vit_deploy.compress.job import RESULT, Job
-from vit_deploy.compress.state import load_state
-from vit_deploy.errors import DataError, EngineError
+from vit_deploy.compress.state import FILE, load_state
+from vit_deploy.errors import DataError, EngineError, OutputError
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms
+from vit_deploy.quantizers import QUANTIZERS
 from vit_deploy.staging import check_targets, explained_os_errors
 
 STOPPING_S = 10  # that a process which is asked to end may take
+BETWEEN = "between"  # folder of the file in which other ranges are measured
 TAIL = 5  # lines of what it said that an error repeats
 
 Progress = Callable[[str], None]
+Told = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +44,8 @@ class Compressed:
 
     Args:
         checkpoint: the compressed model.
-        history: what each epoch gave; see `training.Trained`.
-        best_epoch: whose weights were kept, from 1.
+        history: what each epoch gave; see `compress.history`.
+        best_epoch: whose weights were kept, from 1; 0 where training gained nothing.
         held_out: the images that it was judged by.
         resumed: whether the training went on from where it was killed before.
     """
@@ -69,6 +73,7 @@ def compress(
     held_out: Path | None = None,
     state: Path,
     progress: Progress = lambda doing: None,
+    told: Told = lambda record: None,
 ) -> Compressed:
     """Compress a model by training it on labelled images.
 
@@ -77,9 +82,10 @@ def compress(
         options: what to do.
         data: a folder of class folders, or an `.npz` of `images` and `labels`.
         held_out: images of the same kind to judge by; None takes a part of `data`.
-        state: folder of the training. It is removed at the end; a run that is killed leaves it, and the next one with
-            the same model, options and data goes on from there.
+        state: folder of the training. A run that is killed leaves in it what it trained, and the next one with the same
+            model, options and data goes on from there. It is for the caller to remove once the result is safe.
         progress: called with what is being done.
+        told: called with what each epoch gave; see `compress.history`.
 
     Raises:
         ConfigError: layers that are not there.
@@ -93,32 +99,47 @@ def compress(
     if not checkpoint.config.include_top:
         raise DataError("the model has no head, and classes are what it is trained on", fix="give one with a head")
     folded = dataclasses.replace(ready(checkpoint), ranges={})
-    fresh = not state.exists()
-    check_targets([state], force=True)
-    try:
+    with _left_if_trained(state):
+        progress("reading the images")
         with explained_os_errors(state):
-            state.mkdir(parents=True, exist_ok=True)
-            progress("reading the images")
             job = Job.write(folded, options, data, held_out, state)
-        _, judged_by = job.images()
-    except errors.VitDeployError:
-        if fresh:  # nothing was trained yet: bad input leaves nothing behind
-            shutil.rmtree(state, ignore_errors=True)
-        raise
-    resumed = load_state(state, job.fingerprint()) is not None
-    _run(state, progress)
-    weights, about = _read_result(state / RESULT)
-    compressed = dataclasses.replace(
-        folded, weights=weights, ranges={name: tuple(each) for name, each in about["ranges"].items()}
-    )
+        images, judged_by = job.images()
+        resumed = load_state(state, job.fingerprint()) is not None
+        _run(state, progress, told)
+        weights, about = _read_result(state / RESULT)
+        ranges = {name: tuple(each) for name, each in about["ranges"].items()}
+        compressed = dataclasses.replace(folded, weights=weights, ranges=ranges)
+        if ranges and not QUANTIZERS["tflite"].missing():
+            progress("measuring the ranges between the layers")
+            between = measured_between(compressed, images, state / BETWEEN)
+            compressed = dataclasses.replace(compressed, ranges={**between, **ranges})
     facts = {**options.facts(), "from": checkpoint.digest(), "epochs": about["best_epoch"]}
-    shutil.rmtree(state, ignore_errors=True)
     return Compressed(
         compressed.with_step("compress", **facts), about["history"], about["best_epoch"], judged_by, resumed
     )
 
 
-def _run(folder: Path, progress: Progress) -> None:
+@contextlib.contextmanager
+def _left_if_trained(state: Path) -> Iterator[None]:
+    """A folder that an error takes away again, unless there is something in it to go on from."""
+    check_targets([state], force=True)
+    if state.exists() and not state.is_dir():
+        raise OutputError(f"{state}, where the training is to be kept, is a file", fix="move it, or choose another -o")
+    missing = [each for each in state.absolute().parents if not each.exists()]
+    try:
+        with explained_os_errors(state):
+            state.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        if not (state / FILE).exists():
+            shutil.rmtree(state, ignore_errors=True)
+            for parent in missing:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+        raise
+
+
+def _run(folder: Path, progress: Progress, told: Told) -> None:
     # TensorFlow's switches for Keras 2 and for exact repetition hold for a whole process.
     path = os.pathsep.join(filter(None, [str(Path(vit_deploy.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
     command = [sys.executable, "-m", "vit_deploy.compress.worker", str(folder)]
@@ -135,11 +156,13 @@ def _run(folder: Path, progress: Progress) -> None:
             )
         ) as process,
     ):
-        failure: dict[str, str] = {}
+        failure: dict[str, Any] = {}
         for line in process.stdout or ():
             said = _parsed(line)
             if "doing" in said:
                 progress(said["doing"])
+            elif "epoch" in said:
+                told(said["epoch"])
             elif "error" in said:
                 failure = said
         code = process.wait()
@@ -171,7 +194,7 @@ def _stopped_at_the_end(process: subprocess.Popen[str]) -> Iterator[subprocess.P
             process.stdout.close()
 
 
-def _parsed(line: str) -> dict[str, str]:
+def _parsed(line: str) -> dict[str, Any]:
     try:
         said = json.loads(line)
     except json.JSONDecodeError:  # a library that prints

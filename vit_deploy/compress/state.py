@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.staging import explained_os_errors
+
 FILE = "state.npz"
 Array = NDArray[Any]
 
@@ -44,14 +46,18 @@ def save_state(state: State, folder: Path, fingerprint: str) -> None:
         state: where the training is.
         folder: of the training.
         fingerprint: of the job; only the same job takes the state up.
+
+    Raises:
+        OutputError: the disk is full.
     """
     about = json.dumps({"fingerprint": fingerprint, "step": state.step, "history": list(state.history)})
     arrays = {f"variable_{index}": each for index, each in enumerate(state.variables)}
     arrays |= {f"best_{index}": each for index, each in enumerate(state.best)}
     unfinished = folder / f"{FILE}.unfinished"
-    with unfinished.open("wb") as stream:
-        np.savez(stream, about=np.frombuffer(about.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-    unfinished.replace(folder / FILE)
+    with explained_os_errors(folder / FILE):
+        with unfinished.open("wb") as stream:
+            np.savez(stream, about=np.frombuffer(about.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        unfinished.replace(folder / FILE)
 
 
 def load_state(folder: Path, fingerprint: str) -> State | None:

@@ -18,7 +18,6 @@ from vit_deploy.bench import Case, Plan, bench
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.compress import layer_names
 from vit_deploy.compress.data import Images
-from vit_deploy.datasets import read_dataset
 from vit_deploy.evaluation import evaluate
 from vit_deploy.exporters.stage import plan
 from vit_deploy.quantizers import QuantizeOptions
@@ -89,10 +88,7 @@ def measure(
     Raises:
         VitDeployError: a file cannot be made.
     """
-    np.savez(
-        folder / "held-out.npz", images=images.read(range(len(images))), labels=np.asarray(images.labels, np.int64)
-    )
-    dataset = read_dataset(folder / "held-out.npz")
+    dataset = images.dataset(folder)
     made: list[tuple[str, Checkpoint, Artifact]] = []
     for state, checkpoint in (("before", before), ("after", after)):
         jobs, _ = plan(FORMATS, ["fp32"])

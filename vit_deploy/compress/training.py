@@ -1,9 +1,9 @@
 """How is a wrapped twin trained to answer as the model it was made of does, from images and their classes?
 
 AdamW with a warm-up and a cosine to zero; the loss is a share of the distance from the uncompressed model's softened
-answers (Hinton et al. 2015) and of the distance from the classes. What is kept is the state after the best epoch,
-judged on images that are held out, of those in which the model is as compressed as it was asked to be. Everything
-random follows from the seed and the number of the step.
+answers (Hinton et al. 2015) and of the distance from the classes. What is kept is the state after the epoch with the
+least of that loss on images that are held out, of those in which the model is as compressed as it was asked to be; see
+`compress.history`. Everything random follows from the seed and the number of the step.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from vit_deploy.checkpoint import Checkpoint, Ranges
 from vit_deploy.compress import METHODS, CompressOptions
 from vit_deploy.compress.augment import Augment
 from vit_deploy.compress.data import Images, order
+from vit_deploy.compress.history import bar, best, duration, in_words, is_best, is_over
 from vit_deploy.compress.method import Method
 from vit_deploy.compress.state import State, load_state, save_state
 from vit_deploy.compress.twin import Twin, build
@@ -35,6 +36,7 @@ JUDGED = 256  # held-out images a call
 NEUTRAL = {".scale": 1.0, ".bias": 0.0}  # of norms whose scale or bias was moved into the products behind them
 
 Progress = Callable[[str], None]
+Told = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +46,8 @@ class Trained:
     Args:
         weights: by canonical name.
         ranges: of activations that were learned.
-        history: what each epoch gave: `epoch`, `loss`, `top1` on the held-out images, `held_out_loss`.
-        best_epoch: whose weights these are, from 1.
+        history: what each epoch gave; see `compress.history`.
+        best_epoch: whose weights these are, from 1; 0 where training gained nothing.
         seconds: that this run took.
     """
 
@@ -65,6 +67,7 @@ def train(
     state: Path,
     fingerprint: str,
     progress: Progress = lambda doing: None,
+    told: Told = lambda record: None,
 ) -> Trained:
     """Compress a checkpoint by training; see `vit_deploy.compress`.
 
@@ -76,6 +79,7 @@ def train(
         state: folder where the state of the training is kept, and taken up from.
         fingerprint: of the job.
         progress: called with what is being done.
+        told: called with what each epoch gave, as in `Trained.history`.
 
     Raises:
         EngineError: the loss is not a number any more.
@@ -88,19 +92,24 @@ def train(
         batches = order(len(images), min(options.batch, len(images)), options.seed, 0)[:LOOKED_AT]
         run.method.begin(run.twin, [checkpoint.preprocess.normalize(images.read(each.tolist())) for each in batches])
         found = State()
+        if run.method.settled(0):
+            found = State(best=_values(run.model_variables), history=[run.record(0, None, 0)])
     else:
         _assign(run.kept, found.variables)
-    history, best = [dict(each) for each in found.history], list(found.best)
-    saved = time.perf_counter()
+    history, kept = [dict(each) for each in found.history], list(found.best)
+    saved = began = time.perf_counter()
     for step, indices in run.steps(found.step):
         if step % run.steps_per_epoch == 0 or time.perf_counter() - saved > SAVE_S:
             if step > found.step:
-                save_state(State(step, _values(run.kept), best, history), state, fingerprint)
+                save_state(State(step, _values(run.kept), kept, history), state, fingerprint)
                 saved = time.perf_counter()
-            if _is_over(history, options.patience):
+            if is_over(history, options.patience):
                 break
         epoch = step // run.steps_per_epoch + 1
-        progress(f"epoch {epoch} of {options.epochs}, step {step + 1} of {run.total}{_told(history)}")
+        left_s = (time.perf_counter() - began) / max(step - found.step, 1) * (run.total - step)
+        shown = f"epoch {epoch} of {options.epochs}, step {step + 1} of {run.total} {bar(step, run.total)}"
+        gave = f" {in_words(history[-1])}" if history else ""
+        progress(f"{shown}{gave}{'' if step == found.step else f', {duration(left_s)} left'}")
         loss = run.step(indices, step)
         if not np.isfinite(loss):
             raise EngineError(
@@ -108,17 +117,16 @@ def train(
             )
         if (step + 1) % run.steps_per_epoch == 0:
             run.method.end_epoch()
-            top1, held_loss = run.judged()
-            record = {"epoch": epoch, "loss": loss, "top1": top1, "held_out_loss": held_loss}
-            record["settled"] = run.method.settled(step + 1)
-            if record["settled"] and _is_best(record, history):
-                best = _values(run.model_variables)
+            record = run.record(epoch, loss, step + 1)
+            if is_best(record, history):
+                kept = _values(run.model_variables)
             history.append(record)
-    if best:
-        _assign(run.model_variables, best)
+            told(record)
+    if kept:
+        _assign(run.model_variables, kept)
     run.method.end_epoch()
     weights = run.twin.weights(run.method.kernels())
-    best_epoch = int(_best(history)["epoch"]) if best else len(history)
+    best_epoch = int(best(history)["epoch"]) if kept else len(history)
     return Trained(weights, run.method.ranges(), history, best_epoch, time.perf_counter() - start)
 
 
@@ -160,7 +168,7 @@ class _Run:
         self.model_variables = list({id(each): each for each in everything}.values())
         self.kept = [*self.model_variables, *self.optimizer.variables]
         self._traced = tf.function(self._step)
-        self._answers = tf.function(lambda each: self.twin.model(each, training=False))
+        self._judged = tf.function(self._judge)
 
     def steps(self, first: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Every step from the first, with the indices of its images; an epoch's order follows from its number."""
@@ -179,31 +187,44 @@ class _Run:
         return float(self._traced(pixels * scale + offset, shares))
 
     def _step(self, images: Any, shares: Any) -> Any:
-        options = self.options
         with tf.GradientTape() as tape:
-            logits = self.twin.model(images, training=True)
-            own = tf.nn.softmax_cross_entropy_with_logits(shares, logits)
-            loss = tf.reduce_mean(own) * (1 - options.distill)
-            if self.teacher is not None:
-                taught = tf.nn.softmax(self.teacher(images, training=False) / options.temperature)
-                soft = tf.nn.softmax_cross_entropy_with_logits(taught, logits / options.temperature)
-                loss += tf.reduce_mean(soft) * options.distill * options.temperature**2
+            loss = tf.reduce_mean(self._losses(images, shares, self.twin.model(images, training=True)))
         gradients = tape.gradient(loss, self.trainable)
         self.optimizer.apply_gradients(
             [(each, variable) for each, variable in zip(gradients, self.trainable, strict=True) if each is not None]
         )
         return loss
 
+    def _losses(self, images: Any, shares: Any, logits: Any) -> Any:
+        """Of each image: how far the answer is from the class and from what the uncompressed model answers."""
+        options = self.options
+        losses = tf.nn.softmax_cross_entropy_with_logits(shares, logits) * (1 - options.distill)
+        if self.teacher is None:
+            return losses
+        taught = tf.nn.softmax(self.teacher(images, training=False) / options.temperature)
+        soft = tf.nn.softmax_cross_entropy_with_logits(taught, logits / options.temperature)
+        return losses + soft * options.distill * options.temperature**2
+
+    def _judge(self, images: Any, shares: Any) -> tuple[Any, Any]:
+        logits = self.twin.model(images, training=False)
+        return tf.argmax(logits, axis=-1), tf.reduce_sum(self._losses(images, shares, logits))
+
+    def record(self, epoch: int, loss: float | None, steps: int) -> dict[str, Any]:
+        """What an epoch gave, after so many steps."""
+        top1, held_out_loss = self.judged()
+        settled = self.method.settled(steps)
+        return {"epoch": epoch, "loss": loss, "top1": top1, "held_out_loss": held_out_loss, "settled": settled}
+
     def judged(self) -> tuple[float, float]:
-        """Fraction of the held-out images that are right, and their mean cross entropy."""
+        """Fraction of the held-out images that are right, and their mean loss, as in training."""
         right, loss, count = 0, 0.0, len(self.held_out)
         for start in range(0, count, JUDGED):
             indices = list(range(start, min(start + JUDGED, count)))
             images = self.checkpoint.preprocess.normalize(self.held_out.read(indices))
             labels = self.held_out.labels[indices]
-            logits = self._answers(images)
-            right += int((logits.numpy().argmax(axis=-1) == labels).sum())
-            loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
+            first, losses = self._judged(images, tf.one_hot(labels, self.checkpoint.config.num_classes))
+            right += int((first.numpy() == labels).sum())
+            loss += float(losses)
         return right / count, loss / count
 
 
@@ -214,25 +235,3 @@ def _values(variables: Sequence[Any]) -> list[NDArray[Any]]:
 def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def _rank(record: Mapping[str, Any]) -> tuple[float, float]:
-    return (record["top1"], -record["held_out_loss"])
-
-
-def _best(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return max((each for each in history if each["settled"]), key=_rank)
-
-
-def _is_best(record: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
-    earlier = [each for each in history if each["settled"]]
-    return not earlier or _rank(record) > _rank(_best(earlier))
-
-
-def _is_over(history: Sequence[Mapping[str, Any]], patience: int) -> bool:
-    settled = [each for each in history if each["settled"]]
-    return bool(patience and settled) and history[-1]["epoch"] - _best(settled)["epoch"] >= patience
-
-
-def _told(history: Sequence[Mapping[str, Any]]) -> str:
-    return f", {history[-1]['top1']:.2%} of the held-out images right" if history else ""

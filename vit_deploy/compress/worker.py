@@ -11,6 +11,7 @@ import os
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def main(folder: Path) -> int:
             state=folder,
             fingerprint=job.fingerprint(),
             progress=lambda doing: _say(doing=doing),
+            told=lambda record: _say(epoch=dict(record)),
         )
     except VitDeployError as error:
         _say(error=type(error).__name__, message=error.message, fix=error.fix)
@@ -55,7 +57,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _say(**what: str) -> None:
+def _say(**what: str | dict[str, Any]) -> None:
     print(json.dumps(what), flush=True)
 
 

@@ -12,10 +12,9 @@ import contextlib
 import dataclasses
 import io
 import json
-import math
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from vit_deploy.quantizers.clipping import clipped
 from vit_deploy.quantizers.learned import learned_ranges
 from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
 from vit_deploy.quantizers.tflite_bias import corrected_biases
-from vit_deploy.quantizers.tflite_layers import Layer, find_layers
+from vit_deploy.quantizers.tflite_layers import Layer, find_layers, find_tensors, output_factor
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
 from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
@@ -56,7 +55,6 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
 ATTENTION = ("SOFTMAX", "BATCH_MATMUL")
 CHANNELWISE = "CHANNELWISE"
-QUERIES, MAP_POOL = ".attention.query.output", "map_pool."
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
 
@@ -97,7 +95,7 @@ class TFLiteQuantizer:
 
     def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         with opened(source.model_path) as model:
-            layers = find_layers(model, source.config)
+            layers, between = find_layers(model, source.config), find_tensors(model, source.config)
         seen = None
         if calibration is not None:
             seen = observe(
@@ -108,7 +106,7 @@ class TFLiteQuantizer:
                 counted=recipe.clipping is not Clipping.MIN_MAX,
                 means_of={each.input for each in layers.values()} if recipe.bias_correction else (),
             )
-            seen = seen.with_ranges(_learned(source, calibration, layers))
+            seen = seen.with_ranges(_learned(source, calibration, layers, between))
         content = _quantized(source, recipe, layers, seen)
         target = _with_integer_io(target, content) if recipe.integer_io else target
         model = root(memoryview(content))
@@ -146,17 +144,16 @@ def _quantized(source: Artifact, recipe: Recipe, layers: dict[str, Layer], seen:
     ) from failure
 
 
-def _learned(source: Artifact, calibration: Calibration, layers: dict[str, Layer]) -> dict[str, tuple[float, float]]:
-    """Ranges that training learned, by the tensors of the file."""
+def _learned(
+    source: Artifact, calibration: Calibration, layers: dict[str, Layer], between: Mapping[str, str]
+) -> dict[str, tuple[float, float]]:
+    """Ranges that training learned, by the tensors of the file; those around layers count more than those between."""
     found = learned_ranges(source, calibration)
-    # The converter puts the division by the root of the head's width into the kernel, unless a norm is in between.
-    root = math.sqrt(source.config.head_dim)
-    for name in [name for name in found if name.endswith(QUERIES)]:
-        if not source.config.qk_norm or name.startswith(MAP_POOL):
-            low, high = found[name]
-            found[name] = (low / root, high / root)
+    for name, (low, high) in found.items():
+        factor = output_factor(name, source.config)
+        found[name] = (low * factor, high * factor)
     sides = [(f"{name}.{side}", getattr(each, side)) for name, each in layers.items() for side in ("input", "output")]
-    return {tensor: found[name] for name, tensor in sides if name in found}
+    return {tensor: found[name] for name, tensor in (*between.items(), *sides) if name in found}
 
 
 def _needed(recipe: Recipe, layers: dict[str, Layer]) -> set[str] | None:

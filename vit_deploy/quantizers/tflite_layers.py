@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from vit_deploy.checkpoint import module_names
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ExportError
 from vit_deploy.quantizers.recipes import layer_names
@@ -17,6 +19,7 @@ CODES, GRAPHS = 1, 2  # fields of `Model`
 TENSORS, OPERATORS_FIELD = 0, 3  # of `SubGraph`
 OPCODE, INPUTS, OUTPUTS = 0, 1, 2  # of `Operator`
 TENSOR_SHAPE, TENSOR_BUFFER, TENSOR_NAME = 0, 2, 3  # of `Tensor`
+QUERIES, MAP_POOL = ".attention.query.output", "map_pool."
 WITH_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
 
 
@@ -105,6 +108,46 @@ def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
             fix="export the fp32 file again with this version",
         )
     return found
+
+
+def output_factor(name: str, config: ViTConfig) -> float:
+    """What a range, such as that of `block_0.attention.query.output`, is multiplied by in a TFLite file.
+
+    The converter puts the division by the root of the head's width into the query's kernel, unless a norm is between.
+    """
+    divided = name.endswith(QUERIES) and (not config.qk_norm or name.startswith(MAP_POOL))
+    return 1 / math.sqrt(config.head_dim) if divided else 1.0
+
+
+def find_tensors(model: Table, config: ViTConfig) -> dict[str, str]:
+    """The names of the tensors that a ViT's operators compute, by what `Checkpoint.ranges` calls them.
+
+    Operators with kernels are left out: `find_layers` knows them. The others are counted by module and kind.
+    """
+    (graph,) = model.tables(GRAPHS)
+    tensors, modules = graph.tables(TENSORS), module_names(config)
+    counts: Counter[str] = Counter()
+    found = {}
+    for operator in operators(graph, model):
+        label = tensors[operator.outputs[0]].bytes(TENSOR_NAME).decode()
+        kind = f"{_module(label, modules)}.{operator.kind.lower()}"
+        if operator.kind not in WITH_KERNELS:
+            found[f"{kind}.{counts[kind]}"] = label
+        counts[kind] += 1
+    return found
+
+
+def _module(label: str, modules: Collection[str]) -> str:
+    """The module that a tensor is of by the first of its labels, `block_0_1/norm1_1/Mean_1;…`; else the whole model."""
+    module = ""
+    for part in label.split(";", maxsplit=1)[0].split("/"):
+        # Keras tells layers of one name apart by a number behind it.
+        names = [f"{module}.{name}".lstrip(".") for name in (part, re.sub(r"_\d+$", "", part))]
+        inner = next((name for name in names if name in modules), None)
+        if inner is None:
+            break
+        module = inner
+    return module or "model"
 
 
 def _pattern(name: str) -> re.Pattern[str]:
