@@ -10,22 +10,26 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vit_deploy import report
 from vit_deploy.artifact import read_artifact
-from vit_deploy.errors import ConfigError, VitDeployError
+from vit_deploy.errors import ConfigError, MissingEngineError, VitDeployError
+from vit_deploy.limits import Limits
+from vit_deploy.runtimes import RUNTIMES, installed_takers
 
 HOME = Path(__file__).resolve().parent.parent  # where the archive was unpacked
 PLACE = "artifacts"
 LISTING = f"{PLACE}/listing.json"
-
+OLDEST = (3, 11)  # Python; any NumPy that there is for it will do
 
 # What a detached run leaves in its folder: that it began, its exit code at the end, its result, what it said.
 STARTED, CODE, RESULT, LOG = "started", "code", "result.json", "log"
+PID = f"{STARTED}/pid"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,9 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"vit-deploy: {error}", file=sys.stderr)
     text = json.dumps(document, allow_nan=False)
     if options.output is not None:
-        partial = options.output.with_name(f"{options.output.name}.part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(options.output)
+        _write_whole(options.output, text)
     elif options.json:
         print(text)
     else:
@@ -63,22 +65,36 @@ def _detach(folder: Path, arguments: Sequence[str]) -> int:
         (folder / STARTED).mkdir()
     except FileExistsError:  # it was started before
         return 0
+    ready, done = os.pipe()
     if os.fork():
+        os.close(done)
+        os.read(ready, 1)  # until the other one can be found and ended
         return 0
     os.setsid()
-    (folder / STARTED / "pid").write_text(str(os.getpid()), encoding="ascii")
+    signal.signal(signal.SIGTERM, _terminate)  # so that the processes it started are ended with it
+    _write_whole(folder / PID, str(os.getpid()))
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     empty = os.open(os.devnull, os.O_RDONLY)
     for number, file in ((0, empty), (1, log), (2, log)):
         os.dup2(file, number)
+    os.close(ready)
+    os.close(done)
     code = 70  # of a crash, whose traceback is in the log
     try:
         code = main([*arguments, "--output", str(folder / RESULT)])
     finally:
-        partial = folder / f"{CODE}.part"
-        partial.write_text(str(code), encoding="ascii")
-        partial.replace(folder / CODE)
+        _write_whole(folder / CODE, str(code))
     return code
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +107,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--provider", help="what executes the graph", **every)
         command.add_argument("--json", action="store_true", help="print one JSON document")
         command.add_argument("--output", type=Path, help="write the document to this file instead")
+        if name == "verify":
+            command.add_argument("--quick", action="store_true", help="the recorded images alone")
+            command.add_argument("--threads", type=_counts, default=[], help="run with these numbers too, as 1 or 1,2")
+            command.add_argument("--limits", type=_limits, default=Limits(), help=argparse.SUPPRESS)
         if name == "bench":
             command.add_argument("--batch", type=_counts, default=[1], help="images a call, as 1 or 1,4")
             command.add_argument("--threads", type=_counts, default=[None], help="as 1 or 1,2")
@@ -102,7 +122,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _counts(text: str) -> list[int]:
+    if not all(each.isascii() and each.isdigit() and len(each) < 6 for each in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected numbers as 1 or 1,4")
     return [int(each) for each in text.split(",")]
+
+
+def _limits(text: str) -> Limits:
+    return Limits(**json.loads(text))
 
 
 def listing() -> list[tuple[Path, str]]:
@@ -112,13 +138,16 @@ def listing() -> list[tuple[Path, str]]:
 
 
 def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+    from vit_deploy import trials
     from vit_deploy.parity import verify
-    from vit_deploy.trials import ALWAYS
 
-    found = [
-        (verify(read_artifact(folder), runtime=options.runtime, provider=options.provider, questions=ALWAYS), path)
-        for folder, path in listing()
-    ]
+    packed = [(read_artifact(folder), path) for folder, path in listing()]
+    _require(options.runtime or installed_takers(artifact.format, options.provider)[0] for artifact, _ in packed)
+    questions = () if options.quick else trials.ALWAYS
+    if options.threads:
+        questions = (*questions, trials.threads(options.threads))
+    asked: dict[str, Any] = {"runtime": options.runtime, "provider": options.provider, "limits": options.limits}
+    found = [(verify(artifact, questions=questions, **asked), path) for artifact, path in packed]
     records = [{**report.verification(result), "artifact": path} for result, path in found]
     return records, all(result.ok for result, _ in found)
 
@@ -127,7 +156,6 @@ def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     from vit_deploy.bench import bench
     from vit_deploy.latency import Case, Plan, to_json
     from vit_deploy.profiling import profile_or_reason
-    from vit_deploy.runtimes import RUNTIMES, installed_takers
 
     if options.streams < 1:
         raise ConfigError(f"streams is {options.streams}; expected a positive number")
@@ -135,20 +163,27 @@ def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     cases = [
         Case(folder, runtime, provider, batch, threads, options.streams)
         for folder in names
-        for runtime, provider, batch, threads in itertools.product(
-            options.runtime or installed_takers(read_artifact(folder).format)[:1],
-            options.provider or [None],
-            options.batch,
-            options.threads,
+        for provider in options.provider or [None]
+        for runtime, batch, threads in itertools.product(
+            options.runtime or installed_takers(read_artifact(folder).format, provider), options.batch, options.threads
         )
     ]
-    for case in cases:
-        RUNTIMES.check(case.runtime)
+    _require(case.runtime for case in cases)
     results = bench(cases, Plan(seconds=None if options.runs else options.seconds, runs=options.runs))
     records = [{**to_json(each, results[0]), "artifact": names[each.case.artifact]} for each in results]
     if options.profile:
         records = [profile_or_reason(each.case).added_to(record) for each, record in zip(results, records, strict=True)]
     return records, True
+
+
+def _require(runtimes: Iterable[str]) -> None:
+    """Refuse work for engines that are not installed for this Python; all of them are named."""
+    missing = sorted({name for runtime in runtimes for name in RUNTIMES[runtime].missing()})
+    if missing:
+        packages = " ".join(name.replace("_", "-") for name in missing)
+        raise MissingEngineError(
+            f"{sys.executable} has no {', '.join(missing)}", fix=f"{sys.executable} -m pip install {packages}"
+        )
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ counts most, then the precision's own table, then the common one, then `toleranc
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
 import tomllib
@@ -51,6 +52,11 @@ class Limits:
     asked: Mapping[str, Limit] = field(default_factory=dict)
     allow_tf32: bool = False
     source: Path | None = None
+
+    def to_json(self) -> str:
+        """For another machine, which has not that file: the fields that `Limits` takes there."""
+        asked = {"common": dict(self.common), "own": dict(self.own), "asked": dict(self.asked)}
+        return json.dumps({**asked, "allow_tf32": self.allow_tf32})
 
     def apply(self, tolerance: Tolerance, precision: str) -> Tolerance:
         """The tolerance that an artifact of this precision is held to.

@@ -14,27 +14,41 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import vit_deploy
-from vit_deploy.artifact import read_artifact
-from vit_deploy.device import LISTING, PLACE
+from vit_deploy.artifact import MANIFEST, Artifact, read_artifact
+from vit_deploy.device import LISTING, OLDEST, PLACE
 from vit_deploy.errors import ConfigError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.staging import staged_file
 
 ROOT = "vit-deploy-device"
 # Packages that only a workstation needs.
-AT_HOME = ("cli", "model", "exporters", "quantizers", "checkpoints", "reports")
+AT_HOME = ("cli", "compress", "model", "exporters", "quantizers", "checkpoints", "reports")
+# Its first lines are for any Python, so that one that is too old is told so.
 RUNNER = """\
 # Proves and times the models beside it: python run.py verify, python run.py bench; --help says more.
 
 import sys
+
+if sys.version_info < {oldest}:
+    found = (sys.executable,) + tuple(sys.version_info[:2])
+    sys.stderr.write("vit-deploy: %s is Python %d.%d\\n  fix: run it with Python {words} or later\\n" % found)
+    sys.exit(2)
+try:
+    import numpy
+except ImportError as error:
+    sys.stderr.write("vit-deploy: %s has no NumPy that it can import: %s\\n" % (sys.executable, error))
+    sys.stderr.write("  fix: %s -m pip install numpy\\n" % sys.executable)
+    sys.exit(2)
+
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from vit_deploy.device import main
 
-sys.exit(main(sys.argv[1:]))
-"""
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+""".format(oldest=OLDEST, words=".".join(map(str, OLDEST)))
 
 
 def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False) -> None:
@@ -57,7 +71,6 @@ def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False) -> Non
     for artifact in read:
         if artifact.format == "onnx":
             refuse_outside_data(artifact.model_path)
-    folders = [artifact.directory for artifact in read]
     with (
         staged_file(target, force=force) as staged,
         staged.open("wb") as file,
@@ -65,19 +78,20 @@ def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False) -> Non
         gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=1) as packed,
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
-        for name, content in _members(folders):
+        for name, content in _members(read):
             _add(archive, f"{ROOT}/{name}", content)
 
 
-def _members(folders: Sequence[Path]) -> Iterator[tuple[str, Path | bytes]]:
+def _members(artifacts: Sequence[Artifact]) -> Iterator[tuple[str, Path | bytes]]:
     """Path in the archive, and the file or the bytes that go there."""
     yield "run.py", RUNNER.encode()
     listing = []
-    for index, folder in enumerate(folders):
+    for index, artifact in enumerate(artifacts):
+        folder = artifact.directory
         place = f"{PLACE}/{index}-{folder.resolve().name}"
         listing.append({"place": place, "path": str(folder)})
-        files = sorted(each for each in folder.rglob("*") if each.is_file())
-        yield from ((f"{place}/{each.relative_to(folder).as_posix()}", each) for each in files)
+        # What else lies in the folder, or is linked there, is nobody's business on a device.
+        yield from ((f"{place}/{name}", folder / name) for name in sorted({MANIFEST, *artifact.files}))
     yield LISTING, json.dumps(listing, indent=1).encode()
     package = Path(vit_deploy.__file__).parent
     for path in sorted(package.rglob("*.py")):

@@ -32,13 +32,32 @@ def test_commands_run_on_several_machines_in_one_table(
     assert said.code == 0, said.err
     assert [each["on"] for each in said.document["results"]] == [server.url, other]
     assert all(len(each["samples_ns"]) == 4 for each in said.document["results"])
-    said = run("verify", bundles["onnx"], bundles["tflite"], "--on", server.url, *python)
-    assert said.code == 0, said.err
-    assert said.out.count(server.url) == 2 and "same" in said.out
     away = f"ssh://{getpass.getuser()}@127.0.0.1:{free_port()}"
-    said = run("verify", bundles["onnx"], "--on", server.url, "--on", away, *python, "--json")
-    assert said.code == 1 and len(said.document["results"]) == 1 and "cannot be reached" in said.err
-    assert run("verify", bundles["onnx"], "--on", away, *python).code == 2
+    hosts = ["--on", server.url, "--on", away, *python]
+    said = run("verify", bundles["onnx"], bundles["tflite"], *hosts, "--quick", "--tolerance", "max_abs=1e-9", "-q")
+    assert said.code == 1
+    assert said.out.count(server.url) == 2 and said.out.count("DIFFERENT") == 2 and "1.0e-09" in said.out
+    [line] = [line for line in said.out.splitlines() if away in line]
+    assert "no answer" in line and "cannot be reached" in said.err
+    said = run("verify", bundles["onnx"], *hosts, "--json")
+    assert said.code == 1 and [each["on"] for each in said.document["results"]] == [server.url]
+    [skipped] = said.document["skipped"]
+    assert skipped.startswith(away) and "cannot be reached" in skipped
+    nowhere = "ssh://nobody@localhost:1"
+    said = run("verify", bundles["onnx"], "--on", away, "--on", nowhere, *python)
+    assert said.code == 2
+    assert f"{away.removeprefix('ssh://')} cannot be reached" in said.err
+    assert "nobody@localhost:1 cannot be reached" in said.err
+
+
+def test_what_another_machine_has_not_is_refused_before_any_is_asked(run: Any, bundles: dict[str, Path]) -> None:
+    said = run("verify", bundles["onnx"], "--on", "ssh://nowhere.invalid", "--against", bundles["tflite"])
+    assert said.code == 2 and "--against and --on: another machine has the recorded answers alone" in said.err
+    said = run("verify", bundles["onnx"], "--on", "ssh://nowhere.invalid", "--tolerance", "max_abs=often")
+    assert said.code == 2 and "no limits" in said.err
+    for timeout in ("nan", "inf"):
+        said = run("bench", bundles["onnx"], "--on", "ssh://nowhere.invalid", "--timeout", timeout)
+        assert said.code == 2 and "timeout" in said.err
 
 
 def test_the_command_packs(run: Any, bundles: dict[str, Path], tmp_path: Path) -> None:

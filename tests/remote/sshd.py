@@ -13,19 +13,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vit_deploy.remote import CACHE
+
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where it listens, and the ssh config that leads there."""
+    """Where it listens, the ssh config that leads there, and what is the home folder there."""
 
     port: int
     config: Path
+    home: Path
 
     @property
     def url(self) -> str:
         return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    def left_behind(self) -> set[str]:
+        """Names of what runs there have not taken away."""
+        folder = self.home / CACHE
+        return {each.name for each in folder.iterdir()} if folder.is_dir() else set()
 
 
 def free_port() -> int:
@@ -41,11 +49,13 @@ def serve(folder: Path) -> Iterator[Server]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     shutil.copy(folder / "user.pub", folder / "authorized")
     port = free_port()
+    home = folder / "home"  # of its own, so that servers of other tests do not meet there
+    home.mkdir()
     settings = folder / "sshd_config"
     settings.write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
         f"PidFile {folder}/pid\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n"
-        "StrictModes no\nPermitRootLogin prohibit-password\n"
+        f"StrictModes no\nPermitRootLogin prohibit-password\nSetEnv HOME={home}\n"
     )
     config = folder / "ssh_config"
     config.write_text(
@@ -57,7 +67,7 @@ def serve(folder: Path) -> Iterator[Server]:
     process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(settings)], stderr=(folder / "log").open("wb"))
     try:
         _await(port)
-        yield Server(port, config)
+        yield Server(port, config, home)
     finally:
         process.terminate()
         process.wait(10)

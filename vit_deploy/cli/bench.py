@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vit_deploy.cli.bench_table import COLUMNS, SORTS, best_of, row
-from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts
+from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts, gaps
 from vit_deploy.cli.options import MOST_THREADS, Artifacts, Force, Json, Quiet, Verbose, parse_counts, parse_percent
 from vit_deploy.cli.output import save_document
 from vit_deploy.cli.profiles import show_profiles
@@ -198,7 +198,8 @@ def _finish_remote(
     _tell(out, measured, compared)
     ok = all(answer.ok for answer in answers) and not any(change.regressed for change in compared)
     if save is not None:
-        save_document(report.document("bench", records, ok=ok), save, force=force)
+        missing = [each.gap for each in answers if each.error is not None]
+        save_document(report.document("bench", records, ok=ok, skipped=missing), save, force=force)
     for record, each in zip(records, measured, strict=True):
         for text in each.notes:
             out.note(f"{record['on']}: {each.case}: {text}")
@@ -209,6 +210,7 @@ def _finish_remote(
     if sort is not None:
         named.sort(key=lambda pair: SORTS[sort](pair[1]))
     rows = [(on, *row(each, first[on], best[on])) for on, each in named]
-    code = out.finish(records, ok=ok, columns=("machine", *COLUMNS), rows=rows)
+    rows += [(*each.row, *["-"] * (len(COLUMNS) - 1)) for each in answers if each.error is not None]
+    code = out.finish(records, ok=ok, skipped=gaps(out, answers), columns=("machine", *COLUMNS), rows=rows)
     show_profiles(out, records)
     return code

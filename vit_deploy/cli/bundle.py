@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ def bundle(
 ) -> int:
     """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine."""
     from vit_deploy.cli.output import Output
+    from vit_deploy.device import OLDEST
     from vit_deploy.packing import ROOT, pack
     from vit_deploy.report import megabytes
     from vit_deploy.staging import check_targets
@@ -36,7 +38,8 @@ def bundle(
         progress(f"writing {output}")
         pack(artifacts, output, force=force)
     size = output.stat().st_size
-    out.note(f"on the device: tar -xzf {output.name} && python3 {ROOT}/run.py verify && python3 {ROOT}/run.py bench")
+    there = f"tar -xzf {shlex.quote(output.name)} && python3 {ROOT}/run.py verify && python3 {ROOT}/run.py bench"
+    out.note(f"on the device, with Python {'.'.join(map(str, OLDEST))} or later, NumPy and the engine: {there}")
     return out.finish(
         [{"path": str(output), "bytes": size, "artifacts": [str(path) for path in artifacts]}],
         ok=True,

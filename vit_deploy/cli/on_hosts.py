@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +41,16 @@ class Answer:
     ok: bool = False
     error: VitDeployError | None = None
 
+    @property
+    def row(self) -> tuple[str, str]:
+        """Its first cells in the table, where it has no results."""
+        return (self.host, "no answer")
+
+    @property
+    def gap(self) -> str:
+        """Why there are no results, in one line; empty if there are."""
+        return f"{self.host}: {self.error.message}" if self.error is not None else ""
+
 
 def ask_hosts(
     out: Output,
@@ -53,35 +64,55 @@ def ask_hosts(
 ) -> list[Answer]:
     """Pack the artifacts and run them on all machines at once.
 
+    A command that is interrupted ends what runs there, and takes it away, before it ends itself.
+
     Raises:
         ConfigError: an address that cannot be.
         ArtifactError: a bundle that is missing or was changed.
-        RemoteError: no machine answered.
+        RemoteError: no machine answered; says why each did not.
     """
     from vit_deploy.errors import RemoteError
     from vit_deploy.packing import pack
     from vit_deploy.remote import parse_host, run_on
 
     hosts = {url: parse_host(url, python=python, config=config, timeout_s=timeout_s) for url in on}
+    stop = threading.Event()
 
     def ask(url: str) -> Answer:
         try:
-            document = run_on(hosts[url], package, arguments, progress)
+            document = run_on(hosts[url], package, arguments, tell, warn=out.note, stop=stop)
         except RemoteError as error:
             return Answer(url, error=error)
         if said := document.get("error"):
-            return Answer(url, error=RemoteError(f"{url}: {said['message']}", fix=said["fix"]))
+            return Answer(url, error=RemoteError(f"{hosts[url]}: {said['message']}", fix=said["fix"]))
         return Answer(url, tuple({**each, "on": url} for each in document["results"]), bool(document["ok"]))
 
     with tempfile.TemporaryDirectory() as folder, out.progress() as progress:
-        progress("packing the artifacts")
+        one_at_a_time = threading.Lock()
+
+        def tell(doing: str) -> None:
+            with one_at_a_time:
+                progress(doing)
+
+        tell("packing the artifacts")
         package = Path(folder) / "package.tar.gz"
         pack(artifacts, package)
         with ThreadPoolExecutor(len(hosts)) as pool:
-            answers = list(pool.map(ask, hosts))
-    if failed := [each for each in answers if each.error is not None]:
-        if len(failed) == len(answers) and failed[0].error is not None:
-            raise failed[0].error
-        for each in failed:
-            out.note(str(each.error))
+            try:
+                answers = list(pool.map(ask, hosts))
+            except BaseException:  # an interrupt: what runs there would go on
+                stop.set()
+                raise
+    errors = [each.error for each in answers if each.error is not None]
+    if len(errors) == len(answers):
+        messages = dict.fromkeys(each.message for each in errors)
+        fixes = dict.fromkeys(each.fix for each in errors if each.fix)
+        raise RemoteError("; ".join(messages), fix="; ".join(fixes))
+    for error in errors:
+        out.finding(str(error))
     return answers
+
+
+def gaps(out: Output, answers: Sequence[Answer]) -> list[str]:
+    """What the document lists as skipped: machines that gave no results; a table has a row for each of them."""
+    return [each.gap for each in answers if each.error is not None] if out.as_json else []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts
+from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts, gaps
 from vit_deploy.cli.options import MOST_THREADS, Artifacts, Force, Json, Quiet, Verbose, parse_counts
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
@@ -101,11 +101,12 @@ def verify(
         questions = (*questions, trials.threads(counts))
     out = Output("verify", as_json=json, quiet=quiet)
     if on:
-        here: dict[str, object] = {"--against": against, "--images": images, "--tolerance": tolerance}
-        here |= {"--threads": threads, "--allow-tf32": allow_tf32, "--quick": quick, "--locate": locate}
+        here: dict[str, object] = {"--against": against, "--images": images, "--locate": locate}
         if given := [name for name, value in here.items() if value]:
             raise typer.BadParameter(f"{', '.join(given)} and --on: another machine has the recorded answers alone")
         words = [*(["--runtime", runtime] if runtime else []), *(["--provider", provider] if provider else [])]
+        words += [*(["--quick"] if quick else []), *(["--threads", ",".join(map(str, counts))] if counts else [])]
+        words += ["--limits", limits.to_json()]
         answers = ask_hosts(
             out,
             artifacts,
@@ -190,12 +191,39 @@ def _finish_remote(
         for reason in () if record["ok"] else record["failures"]:
             out.note(f"{record['on']}: {record['artifact']}: {reason}")
     _write_reports(records, junit, markdown, github=github, force=force)
-    rows = [
-        (record["on"], record["artifact"], f"{record['runtime']} ({record['provider']})", record["verdict"])
-        for record in records
-    ]
-    ok = all(answer.ok for answer in answers)
-    return out.finish(records, ok=ok, columns=("machine", "model", "runtime", "verdict"), rows=rows)
+    return out.finish(
+        records,
+        ok=all(answer.ok for answer in answers),
+        skipped=gaps(out, answers),
+        columns=("machine", "model", "runtime", "figure", "tolerance", *MORE_COLUMNS),
+        rows=[row for answer in answers for row in _rows_of(answer)],
+    )
+
+
+def _rows_of(answer: Answer) -> list[tuple[str, ...]]:
+    """What one machine said, in the columns of the table."""
+    from vit_deploy.report import shown
+
+    if answer.error is not None:
+        return [(*answer.row, *["-"] * (1 + 2 + len(MORE_COLUMNS)))]
+    rows: list[tuple[str, ...]] = []
+    for record in answer.records:
+        metrics, tolerance, checks = record["metrics"], record["tolerance"], record["checks"]
+        judged = next(iter(tolerance), "max_abs")
+        rows.append(
+            (
+                answer.host,
+                str(record["artifact"]),
+                f"{record['runtime']} ({record['provider']})",
+                shown(judged, metrics.get(judged)),
+                shown(judged, tolerance.get(judged)),
+                shown("cosine", metrics["cosine"]),
+                shown("top1_agreement", metrics["top1_agreement"]),
+                f"{sum(each['ok'] for each in checks)} of {len(checks)}",
+                record["verdict"] if record["ok"] else record["verdict"].upper(),
+            )
+        )
+    return rows
 
 
 MORE_COLUMNS = ("cosine", "top-1", "checks", "verdict")
