@@ -99,17 +99,40 @@ def test_images_that_cannot_be_calibrated_with_are_refused(artifact, pixels, tmp
 
 def test_what_is_no_npz_or_has_no_images_is_refused(artifact, pixels, tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK nothing")
-    with pytest.raises(DataError, match=r"is no \.npz file"):
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
         read_calibration(tmp_path / "broken.npz", artifact)
     np.save(tmp_path / "single.npy", pixels)
-    with pytest.raises(DataError, match=r"is no \.npz file"):
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
         read_calibration(tmp_path / "single.npy", artifact)
     with pytest.raises(DataError, match=r"has images of shape \(\)"):
         read_calibration(saved(tmp_path / "scalar.npz", images=np.float32(3)), artifact)
-    with pytest.raises(DataError, match="has no array 'images'"):
+    with pytest.raises(DataError, match="has no array images"):
         read_calibration(saved(tmp_path / "a.npz", pictures=pixels), artifact)
     with pytest.raises(DataError, match="there is nothing at"):
         read_calibration(tmp_path / "absent", artifact)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds 0 images"):
         read_calibration(tmp_path / "empty", artifact)
+
+
+def test_of_many_images_only_the_chosen_are_held(artifact, tmp_path, monkeypatch):
+    many = np.random.default_rng(0).integers(0, 256, (3 * COUNT, 24, 32, 3), dtype=np.uint8)
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", images=many, labels=np.zeros(len(many)))
+        monkeypatch.setattr(np, "load", lambda *args, **kwargs: pytest.fail("the whole array was loaded"))
+        found = read_calibration(tmp_path / "a.npz", artifact, seed=4, count=9)
+        monkeypatch.undo()
+        places = {hashlib.sha256(each.tobytes()).hexdigest(): index for index, each in enumerate(many)}
+        chosen = [many[places[digest]] for digest in found.digests]
+        np.testing.assert_array_equal(found.images, artifact.preprocess.normalize(np.stack(chosen)))
+        assert len(chosen) == 9
+
+
+def test_an_npz_that_ends_early_or_holds_objects_is_refused(artifact, pixels, tmp_path):
+    path = saved(tmp_path / "a.npz", images=pixels)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        read_calibration(path, artifact)
+    objects = np.empty((9, 1, 1, 1), object)
+    with pytest.raises(DataError, match=r"cannot be read as \.npz|are object"):
+        read_calibration(saved(tmp_path / "b.npz", images=objects), artifact)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.datasets import SUFFIXES
+from vit_deploy.datasets import SUFFIXES, read_chosen
 from vit_deploy.errors import DataError
 from vit_deploy.golden import natural_pixels
 from vit_deploy.images import load_pixels
@@ -71,39 +69,16 @@ def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, co
         return _calibration(list(pixels), artifact, seed, SAMPLES)
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
-        _check_count(len(files), path)
-        chosen = [files[index] for index in _chosen(len(files), count, seed)]
+        chosen = [files[index] for index in _enough(len(files), path, count, seed)]
         images = [load_pixels(each, artifact.preprocess, artifact.config.image_size) for each in chosen]
         return _calibration(images, artifact, seed, str(path), [str(each) for each in chosen])
-    array = read_arrays(path, ("images",))["images"]
-    if array.ndim != 4:
-        raise DataError(f"{path} has images of shape {array.shape}", fix="expected (n, height, width, channels)")
-    _check_count(len(array), path)
-    indices = _chosen(len(array), count, seed)
-    return _calibration(
-        [array[index] for index in indices], artifact, seed, str(path), [f"{path}[{i}]" for i in indices]
-    )
+    array, indices = read_chosen(path, lambda available: _enough(available, path, count, seed))
+    return _calibration(list(array), artifact, seed, str(path), [f"{path}[{index}]" for index in indices])
 
 
-def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Arrays of an `.npz` file by name.
-
-    Raises:
-        DataError: no such file, no `.npz`, or one without them.
-    """
-    fix = f"give a folder of images, or an .npz with {' and '.join(names)}; images (n, height, width, channels)"
-    if not path.exists():
-        raise DataError(f"there is nothing at {path}", fix=fix)
-    try:
-        if not zipfile.is_zipfile(path):  # np.load would take a single array too
-            raise DataError(f"{path} is no .npz file", fix=fix)
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise DataError(f"{path} has no array {', '.join(map(repr, missing))}", fix=fix)
-            return {name: file[name] for name in names}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}", fix=fix) from error
+def _enough(available: int, path: Path, count: int, seed: int) -> list[int]:
+    _check_count(available, path)
+    return _chosen(available, count, seed)
 
 
 def _chosen(available: int, count: int, seed: int) -> list[int]:

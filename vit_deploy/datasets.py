@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -134,6 +134,37 @@ def read_dataset(path: Path) -> Dataset:
     return _read_arrays(path)
 
 
+def read_chosen(path: Path, choose: Callable[[int], Sequence[int]]) -> tuple[NDArray[Any], Sequence[int]]:
+    """Some images of the array `images` of an `.npz`, of any type, and their indices; only they are held in memory.
+
+    Args:
+        path: of the `.npz`.
+        choose: which of so many images are read, by their indices in rising order.
+
+    Raises:
+        DataError: nothing there, no `.npz`, or no such array; and what `choose` raises.
+    """
+    fix = "give a folder of images, or an .npz with images (n, height, width, channels)"
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}", fix=fix)
+    with _explained(path, fix), zipfile.ZipFile(path) as archive:
+        if "images.npy" not in archive.namelist():
+            raise DataError(f"{path} has no array images", fix=fix)
+        with archive.open("images.npy") as stream:
+            shape, dtype = _header(stream, path, "images")
+            if len(shape) != 4:
+                raise DataError(f"{path} has images of shape {shape}", fix="expected (n, height, width, channels)")
+            start, size = stream.tell(), int(np.prod(shape[1:])) * dtype.itemsize
+            indices = choose(shape[0])
+            content = bytearray()
+            for index in indices:
+                stream.seek(start + index * size)
+                content += stream.read(size)
+        if len(content) < len(indices) * size:
+            raise DataError(f"{path} ends in the middle of its images", fix="get it again")
+        return np.frombuffer(bytes(content), dtype).reshape(len(indices), *shape[1:]), indices
+
+
 def _read_folder(path: Path) -> Dataset:
     folders = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
     if not folders:
@@ -184,11 +215,11 @@ def _header(stream: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], 
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, fix: str = FIX) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, OSError) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}", fix=FIX) from error
+        raise DataError(f"{path} cannot be read as .npz: {error}", fix=fix) from error
 
 
 def _sides(shape: Sequence[int]) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from vit_deploy.artifact import read_artifact
-from vit_deploy.calibration import SAMPLES_WARNING, Calibration
+from vit_deploy.calibration import SAMPLES_WARNING, Calibration, read_calibration
 from vit_deploy.errors import ConfigError, DataError, OutputError
 from vit_deploy.exporters.stage import plan
 from vit_deploy.golden import natural_pixels
-from vit_deploy.quantizers import QuantizeOptions, mixed
-from vit_deploy.quantizers.answers import answers
+from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, mixed
+from vit_deploy.quantizers.answers import answers, cosines
 from vit_deploy.quantizers.facts import Facts, verdicts
 from vit_deploy.quantizers.labelled import read_labelled
 from vit_deploy.quantizers.mixed import Budget, Sensitivity, Work, keep_fewest, measure_layers
@@ -199,3 +199,13 @@ def test_a_budget_of_top_1_is_met_on_the_labelled_images(source, tmp_path):
     assert facts.top1 == pytest.approx(outputs) and 100 * (facts.fp32_top1 - facts.top1) <= 5 + 1e-9
     assert 100 * (facts.fp32_top1 - before) > 5
     assert 0 < len(result.artifact.options["recipe"]["keep_float"]) < len(layer_names(source.config))
+
+
+def test_alone_means_that_nothing_else_is_rounded_in_a_file_of_integers_either(source):
+    recipe = dataclasses.replace(recipe_for("tflite", "int8-full"), keep_float=layer_names(source.config)[1:-2])
+    images = read_calibration(None, source, count=8)
+    work = Work(QUANTIZERS.load("tflite")(), source, recipe, images, lambda doing: None)
+    whole = cosines(work.answers(images.images), answers(source, images.images)).min()
+    table = measure_layers(work)
+    assert len({each.cosine for each in table}) == len(table) == 3
+    assert all(1 - each.cosine < (1 - whole) / 2 for each in table)

@@ -248,7 +248,7 @@ def _show_sensitivities(out: Output, made: Made) -> None:
         rows = [
             (
                 each.layer,
-                f"{each.cosine:.6f}",
+                f"1 - {max(1 - each.cosine, 0):.1e}",
                 "-" if each.agreement is None else f"{each.agreement:.1%}",
                 "float" if each.layer in in_float else "quantized",
             )

@@ -20,7 +20,7 @@ from vit_deploy.exporters.stage import Progress
 from vit_deploy.quantizers import QuantizeOptions, Quantizer
 from vit_deploy.quantizers.answers import answers, cosines
 from vit_deploy.quantizers.labelled import Labelled, read_labelled
-from vit_deploy.quantizers.recipes import Recipe, layer_names
+from vit_deploy.quantizers.recipes import LAYERS, Recipe, layer_names
 
 FILE = "sensitivity.json"
 
@@ -131,8 +131,13 @@ class Work:
 
 
 def measure_layers(work: Work) -> Sensitivities:
-    """Quantize each layer alone, and compare the answers with fp32's; layers that stay in float are left out."""
+    """Quantize each layer alone, and compare the answers with fp32's; layers that stay in float are left out.
+
+    Alone means that what has no kernel stays in float too, in precisions that have it in fewer bits.
+    """
     images = work.images.images
+    layers_alone = dataclasses.replace(work.recipe, parts=work.recipe.parts & set(LAYERS), integer_io=False)
+    work = dataclasses.replace(work, recipe=layers_alone)
     exact = answers(work.source, images)
     everything = layer_names(work.source.config)
     layers = [name for name in everything if name not in work.recipe.keep_float]
