@@ -40,8 +40,8 @@ INT8_STATIC = Recipe(
     reason="As int8, with inputs and outputs of the layers in ranges that were calibrated. The range that loses least "
     "is as good as minimum and maximum on models without outliers and better on those with them; bias correction was "
     "measured and gains nothing, since scales are per channel. On CPUs with AVX-512 VNNI it is slower than int8: "
-    "products of base's sizes alone take XNNPACK 1.1 to 1.35 times as long as with ranges found as they run. Transposes "
-    "in integers gain 2 %, and GELU in integers costs 3 to 12 %, for XNNPACK leaves it to the interpreter.",
+    "products of base's sizes alone take XNNPACK 1.1 to 1.35 times as long as with ranges found as they run. "
+    "Transposes in integers gain 2 %, and GELU in integers costs 3 to 12 %, for XNNPACK leaves it to the interpreter.",
 )
 INT8_FULL = Recipe(
     "int8-full",
