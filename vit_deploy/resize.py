@@ -140,6 +140,14 @@ def convention_of(checkpoint: Checkpoint, like: Convention | None = None) -> Con
     return Convention.DINOV2_REGISTERS if convention is Convention.DINOV2 and has_registers else convention
 
 
+def assumed_convention(checkpoint: Checkpoint, like: Convention | None = None) -> str:
+    """What to tell of a checkpoint from a program whose way of resampling is none of these; empty for others."""
+    families = [str(step.facts["family"]) for step in checkpoint.provenance if step.facts.get("family")]
+    if like is not None or not families or set(families) & set(Convention):
+        return ""
+    return f"assumed: a {families[-1]} checkpoint is resampled as {DEFAULT} does it (say otherwise with --like)"
+
+
 def resized_positions(table: Float32, old: Size, new: Size, kind: Filter, prefix: int) -> Float32:
     """A position table `(tokens, dim)` for another grid; its first `prefix` rows belong to no patch and stay."""
     grid = table[prefix:].reshape(*old, -1)

@@ -77,14 +77,16 @@ def load_source(
             fix=f"leave them out, or give one of {', '.join(SCALE_CONFIGS)}",
         )
     from vit_deploy import checkpoints
-    from vit_deploy.resize import as_convention, resize
+    from vit_deploy.resize import as_convention, assumed_convention, resize
 
     if like is not None and not overrides:
         raise ConfigError("--like says how a checkpoint is resized, and no size is given", fix="add --image-size")
     convention = as_convention(like) if like is not None else None
     loaded = checkpoints.load(Path(scale), config=stated)
     resized = resize(loaded, overrides.get("image_size"), overrides.get("patch_size"), convention)
-    notes = [checkpoints.assumptions(loaded), "" if resized is loaded else _resized_note(resized)]
+    notes = [checkpoints.assumptions(loaded)]
+    if resized is not loaded:
+        notes += [_resized_note(resized), assumed_convention(loaded, convention)]
     return Source(resized, Path(scale).resolve().stem, "; ".join(filter(None, notes)))
 
 

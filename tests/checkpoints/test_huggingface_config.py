@@ -75,6 +75,6 @@ def test_a_config_that_leaves_things_out_means_the_programs_own(tmp_path: Path) 
     siglip = load(changed(tmp_path, "siglip-vision", config=left_out))
     assert (siglip.config.num_heads, siglip.config.epsilon) == (12, 1e-6)
     assert siglip.config.activation is Activation.GELU_TANH
-    assert assumptions(siglip) == ""
+    assert not {"num_heads", "epsilon", "activation"} & set(assumptions(siglip).replace(",", "").split())
     vit = load(changed(tmp_path, "vit", config=left_out)).config
     assert (vit.num_heads, vit.epsilon, vit.activation) == (12, 1e-12, Activation.GELU)

@@ -59,6 +59,7 @@ class HuggingFaceSource:
             weights,
             family=str(family.convention),
             preprocess=preprocess_of(processor, family.processor, config),
+            preprocess_assumed=not processor,
             labels=tuple(labels),
             dialect="huggingface",
             left_out=left_out,

@@ -11,7 +11,7 @@ from typing import Any
 from vit_deploy.checkpoints import huggingface_names as hf
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.huggingface_names import Names
-from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, require_heads
+from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.config import Activation, FFNType, Pooling, as_pair
 from vit_deploy.errors import CheckpointError
@@ -153,12 +153,12 @@ def facts_of(
         beside["num_classes"] = len(labels)
     if "patch_size" in vision:
         beside["patch_size"] = as_pair(vision["patch_size"], "patch_size")
-    told["image_size"] = _image_size(file, names, shapes, vision, stated)
+    facts = Facts(shapes, beside, defaults)
+    with known_heads(facts, stated, shapes["embed_dim"]):
+        told["image_size"] = _image_size(file, names, shapes, vision, stated)
     if not shapes["include_top"] and "pooling" not in stated:
         pooling = _headless_pooling(names, family, document)
         beside["pooling"] = pooling and str(pooling)
-    facts = Facts(shapes, beside, defaults)
-    require_heads(facts, stated, shapes["embed_dim"])
     return facts, [] if all(each.startswith("LABEL_") for each in labels) else labels
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.weights import Float32
 
+PREPROCESSING = tuple(field.name for field in dataclasses.fields(Preprocess))
 HEAD_WIDTH = 64  # of every published ViT from tiny to large
 
 
@@ -125,6 +128,7 @@ def imported(
     *,
     family: str,
     preprocess: Preprocess | None = None,
+    preprocess_assumed: bool = False,
     labels: tuple[str, ...] = (),
     **facts: Any,
 ) -> Checkpoint:
@@ -135,15 +139,25 @@ def imported(
         weights: from `gather`.
         family: name of the resizing convention of the program it comes from, see `resize.Convention`.
         preprocess: None takes the usual one.
+        preprocess_assumed: whether it is the family's own, since the files do not say it.
         labels: left out where their number is not that of the classes.
         **facts: more about its origin, in plain JSON values; `left_out` lists parts of the file that are not used.
     """
     config = settled.config
     fitting = labels if config.include_top and len(labels) == config.num_classes else ()
     usual = Preprocess.for_channels(config.channels)
-    taken = {} if preprocess else {"mean": usual.mean[0], "std": usual.std[0]}
+    taken: Mapping[str, Any] = {"mean": usual.mean[0], "std": usual.std[0]}
+    if preprocess is not None:
+        taken = _told(preprocess) if preprocess_assumed else {}
     step = Step("import", {"family": family, **facts, "assumed": {**settled.assumed, **taken}})
     return Checkpoint(config, weights, preprocess or usual, fitting, (step,))
+
+
+def _told(preprocess: Preprocess) -> dict[str, Any]:
+    """What a preprocessing does, in plain JSON values; one number where all channels have the same."""
+    values = {name: value for name, value in preprocess.to_dict().items() if value not in (None, False)}
+    same = {name: values[name][0] for name in ("mean", "std") if len(set(values[name])) == 1}
+    return values | same
 
 
 def assumptions(checkpoint: Checkpoint) -> str:
@@ -156,21 +170,34 @@ def assumptions(checkpoint: Checkpoint) -> str:
         assumed = {name: value for name, value in assumed.items() if not any(name in (each or ()) for each in stated)}
     if isinstance(assumed, Mapping) and assumed:
         listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
-        inside = ", mean and std in its preprocess" if "mean" in assumed else ""
+        names = [name for name in assumed if name in PREPROCESSING]
+        inside = f", {_joined(names)} in its preprocess" if names else ""
         notes.append(f"assumed, for the checkpoint does not say it: {listed} (say otherwise with --config{inside})")
     if isinstance(left_out, list | tuple) and left_out:
         notes.append(f"left out, for the output does not depend on it: {', '.join(map(str, left_out))}")
     return "; ".join(notes)
 
 
-def require_heads(facts: Facts, stated: Stated, embed_dim: int) -> None:
-    """Refuse a checkpoint whose number of heads nobody knows.
+def _joined(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+@contextmanager
+def known_heads(facts: Facts, stated: Stated, embed_dim: int) -> Iterator[None]:
+    """Refuse a checkpoint whose number of heads nobody knows, together with what else is found to be unknown inside.
 
     Raises:
         ConfigError: neither file nor user say it, and the embed dim is no multiple of the usual width.
+        CheckpointError: as inside.
     """
-    if not any("num_heads" in each for each in (facts.shapes, facts.beside, stated, facts.defaults)):
-        raise ConfigError(
-            f"nothing says how many heads it has, and its embed dim {embed_dim} is no multiple of {HEAD_WIDTH}",
-            fix='give a --config with {"num_heads": …}',
-        )
+    said = any("num_heads" in each for each in (facts.shapes, facts.beside, stated, facts.defaults))
+    unknown = f"nothing says how many heads it has, and its embed dim {embed_dim} is no multiple of {HEAD_WIDTH}"
+    fix = 'give a --config with {"num_heads": …}'
+    try:
+        yield
+    except CheckpointError as error:
+        if said:
+            raise
+        raise CheckpointError(f"{error.message}; {unknown}", fix="; ".join(filter(None, (error.fix, fix)))) from error
+    if not said:
+        raise ConfigError(unknown, fix=fix)

@@ -16,7 +16,7 @@ from vit_deploy.checkpoints.importing import (
     Facts,
     default_heads,
     imported,
-    require_heads,
+    known_heads,
     settle,
 )
 from vit_deploy.checkpoints.source import Stated, TensorFile
@@ -63,12 +63,12 @@ class TimmSource:
         shapes = _shapes(view)
         hub = read_hub(file, shapes["embed_dim"])
         said = stated.get("image_size")
-        positions = positions_of(view, shapes, [said] if said else hub.sizes)
         defaults = _defaults(shapes)
+        facts = Facts(shapes, _beside(view, shapes, hub), defaults)
+        with known_heads(facts, stated, shapes["embed_dim"]):
+            positions = positions_of(view, shapes, [said] if said else hub.sizes)
         # As many patches make images of other sizes too.
         (shapes if said or positions.known else defaults)["image_size"] = positions.image_size
-        facts = Facts(shapes, _beside(view, shapes, hub), defaults)
-        require_heads(facts, stated, shapes["embed_dim"])
         settled = settle(facts, stated)
         config = settled.config
         _check_supported(config, hub)
@@ -80,7 +80,14 @@ class TimmSource:
             return imported(settled, weights, family=family)
         data = hub.data if hub.data is not None else DINOV2_DATA
         preprocess = preprocess_of(data, config.image_size, config.channels)
-        return imported(settled, weights, family=family, preprocess=preprocess, labels=hub.labels)
+        return imported(
+            settled,
+            weights,
+            family=family,
+            preprocess=preprocess,
+            preprocess_assumed=hub.data is None,
+            labels=hub.labels,
+        )
 
 
 def _shapes(view: Renamed) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def resize(
     from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
     from vit_deploy.report import megabytes, saved
-    from vit_deploy.resize import as_convention, convention_of, sizes
+    from vit_deploy.resize import as_convention, assumed_convention, convention_of, sizes
     from vit_deploy.resize import resize as run
 
     if image_size is None and patch_size is None:
@@ -90,6 +90,8 @@ def resize(
         "drift": drifted.to_dict() if drifted else None,
     }
     if note := checkpoints.assumptions(loaded):
+        out.note(note)
+    if resized is not loaded and (note := assumed_convention(loaded, asked)):
         out.note(note)
     if resized is loaded:
         out.note("the checkpoint has these sizes already; nothing was resampled")
