@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 from records import latency, measured
 
@@ -48,6 +49,12 @@ def test_cases_that_differ_need_no_file(write):
 
 def test_the_interval_of_a_ratio_stands_beside_it(gathered):
     table = latencies(gathered, Names(gathered))
-    at = table.columns.index("95 % of to first")
-    first, *others = (row[at].text for row in table.rows)
-    assert first == "\N{EN DASH}" and all(" to " in text for text in others)
+    first, *others = (row[table.columns.index("to first (95 %)")].text for row in table.rows)
+    assert first == "1.00" and all(re.fullmatch(r"\d\.\d\d \(\d\.\d\d to \d\.\d\d\)", text) for text in others)
+
+
+def test_the_best_latency_and_the_best_throughput_are_marked_each(gathered):
+    table = latencies(gathered, Names(gathered))
+    for title, best in (("p50 ms", min), ("images/s", max)):
+        cells = [row[table.columns.index(title)] for row in table.rows]
+        assert [cell.key for cell in cells if cell.mark == "best"] == [best(cell.key for cell in cells)]

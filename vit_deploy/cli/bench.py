@@ -135,9 +135,7 @@ def bench(
     ok = not any(change.regressed for change in compared)
     if save is not None:
         save_document(report.document("bench", records, ok=ok), save, force=force)
-    for result in results:
-        for text in result.notes:
-            out.note(f"{result.case}: {text}")
+    _note(out, [(str(each.case), each) for each in results])
     _tell(out, results, compared)
     shown, best = sorted(results, key=SORTS[sort]) if sort else results, best_of(results, sort)
     code = out.finish(records, ok=ok, columns=COLUMNS, rows=[row(each, results[0], best) for each in shown])
@@ -153,6 +151,17 @@ def _records(
     by_case = {id(change.latency): change.to_dict() for change in compared}
     records = [to_json(result, results[0]) | {"baseline": by_case.get(id(result))} for result in results]
     return [found.added_to(record) for found, record in zip(profiles, records, strict=True)] if profiles else records
+
+
+def _note(out: Output, named: Sequence[tuple[str, Latency]]) -> None:
+    """What has to be known of the cases; what is true of all of them once."""
+    told: dict[str, list[str]] = {}
+    for name, result in named:
+        for text in result.notes:
+            told.setdefault(text, []).append(name)
+    for text, names in told.items():
+        for name in ["all cases"] if len(names) == len(named) > 1 else names:
+            out.note(f"{name}: {text}")
 
 
 def _tell(out: Output, results: Sequence[Latency], compared: Sequence[Change]) -> None:
@@ -200,9 +209,7 @@ def _finish_remote(
     if save is not None:
         missing = [each.gap for each in answers if each.error is not None]
         save_document(report.document("bench", records, ok=ok, skipped=missing), save, force=force)
-    for record, each in zip(records, measured, strict=True):
-        for text in each.notes:
-            out.note(f"{record['on']}: {each.case}: {text}")
+    _note(out, [(f"{each.on}: {each.case}", each) for each in measured])
     # Ratios are taken within a machine, and so are the best.
     named = list(zip((str(record["on"]) for record in records), measured, strict=True))
     first = dict(reversed(named))

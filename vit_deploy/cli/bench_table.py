@@ -31,7 +31,7 @@ def best_of(results: Sequence[Latency], sort: str | None) -> dict[str, float]:
     return {name: min(values) for name, values in found.items() if min(values, default=0) < max(values, default=0)}
 
 
-def row(result: Latency, base: Latency | None, best: Mapping[str, float]) -> tuple[str, ...]:
+def row(result: Latency, base: Latency, best: Mapping[str, float]) -> tuple[str, ...]:
     """The cells of one case.
 
     Args:
@@ -53,7 +53,7 @@ def row(result: Latency, base: Latency | None, best: Mapping[str, float]) -> tup
         f"{result.case.threads or '-'}{streams}",
         marked("p50", f"{result.p50_ms:.2f}"),
         "-" if interval is None else f"{interval.low:.2f}-{interval.high:.2f}",
-        "-" if base is None or base is result else _ratio(result, base),
+        _ratio(result, base),
         marked("p90", f"{result.p90_ms:.2f}"),
         marked("p99", f"{result.p99_ms:.2f}"),
         marked("throughput", f"{result.throughput_per_s:.1f}"),
@@ -68,4 +68,8 @@ def row(result: Latency, base: Latency | None, best: Mapping[str, float]) -> tup
 
 def _ratio(result: Latency, base: Latency) -> str:
     ratio, interval = result.ratio_to(base)
-    return f"{ratio:.2f}" if interval is None else f"{ratio:.2f} ({interval.low:.2f}-{interval.high:.2f})"
+    return (
+        f"{ratio:.2f}"
+        if interval is None or result is base
+        else f"{ratio:.2f} ({interval.low:.2f}-{interval.high:.2f})"
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vit_deploy.confidence import Interval
 from vit_deploy.latency import Latency
 from vit_deploy.reports.documents import Gathered, Quality, Timed
 from vit_deploy.reports.naming import Names, engine, in_words, setting
@@ -63,9 +62,15 @@ def tables(gathered: Gathered, names: Names) -> list[Table]:
     return [table for table in found if table.rows]
 
 
+def rate(case: Timed) -> float:
+    """Images a second."""
+    return case.latency.throughput_per_s
+
+
 def latencies(gathered: Gathered, names: Names) -> Table:
     """What each case took."""
     best = min((case.latency.p50_ms for case in gathered.cases), default=0.0)
+    most = max(map(rate, gathered.cases), default=0.0)
     several = len(gathered.cases) > 1
     columns: list[Column] = [
         ("artifact", lambda case: Cell(names.artifact(str(case.latency.case.artifact)))),
@@ -86,12 +91,14 @@ def latencies(gathered: Gathered, names: Names) -> Table:
             "p50 ms",
             lambda case: _ms(case.latency.p50_ms, best="best" if several and case.latency.p50_ms == best else ""),
         ),
-        ("95 % of p50, ms", lambda case: _interval(case.latency.p50_interval_ms, milliseconds)),
-        ("to first", lambda case: Cell(f"{case.ratio:.2f}", case.ratio)),
-        ("95 % of to first", lambda case: _interval(case.ratio_interval, "{:.2f}".format)),
+        ("95 % of p50, ms", lambda case: _interval(case.latency)),
+        ("to first (95 %)", lambda case: Cell(_ratio(case), case.ratio)),
         ("p90 ms", lambda case: _ms(case.latency.p90_ms)),
         ("p99 ms", lambda case: _ms(case.latency.p99_ms)),
-        ("images/s", lambda case: _figure(case.latency.throughput_per_s, "{:.1f}")),
+        (
+            "images/s",
+            lambda case: Cell(f"{rate(case):.1f}", rate(case), "best" if several and rate(case) == most else ""),
+        ),
         ("size MB", lambda case: _megabytes(case.bytes)),
         ("steady", lambda case: Cell("unsteady", mark="unsteady") if case.latency.unsteady else Cell("yes")),
     ]
@@ -249,10 +256,16 @@ def _megabytes(count: float | None) -> Cell:
     return _figure(None if count is None else count / 1e6, "{:.2f}")
 
 
-def _interval(interval: Interval | None, form: Callable[[float], str]) -> Cell:
+def _interval(latency: Latency) -> Cell:
+    interval = latency.p50_interval_ms
     if interval is None:
         return Cell(ABSENT)
-    return Cell(f"{form(interval.low)} to {form(interval.high)}", interval.low)
+    return Cell(f"{milliseconds(interval.low)} to {milliseconds(interval.high)}", interval.low)
+
+
+def _ratio(case: Timed) -> str:
+    interval = case.ratio_interval
+    return f"{case.ratio:.2f}" + ("" if interval is None else f" ({interval.low:.2f} to {interval.high:.2f})")
 
 
 def milliseconds(value: float) -> str:
