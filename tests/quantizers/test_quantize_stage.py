@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from vit_deploy.artifact import read_artifact
+from vit_deploy.artifact import read_artifact, sha256
 from vit_deploy.calibration import SAMPLES_WARNING, Calibration, read_calibration
 from vit_deploy.errors import ConfigError, DataError, OutputError
 from vit_deploy.exporters.stage import plan
@@ -18,7 +18,7 @@ from vit_deploy.quantizers.answers import answers, cosines
 from vit_deploy.quantizers.facts import Facts, verdicts
 from vit_deploy.quantizers.labelled import read_labelled
 from vit_deploy.quantizers.mixed import Budget, Sensitivity, Work, keep_fewest, measure_layers
-from vit_deploy.quantizers.recipes import layer_names, recipe_for
+from vit_deploy.quantizers.recipes import Clipping, layer_names, recipe_for
 from vit_deploy.quantizers.stage import export, quantize
 
 QUIET = QuantizeOptions(measure_speed=False)
@@ -209,3 +209,17 @@ def test_alone_means_that_nothing_else_is_rounded_in_a_file_of_integers_either(s
     table = measure_layers(work)
     assert len({each.cosine for each in table}) == len(table) == 3
     assert all(1 - each.cosine < (1 - whole) / 2 for each in table)
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(format, bundles, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 24, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "many.npz", images=pixels)
+    found = []
+    for name, seed in (("one", 4), ("again", 4), ("other", 5)):
+        options = dataclasses.replace(QUIET, calibrate=tmp_path / "many.npz", seed=seed, clipping=Clipping.MIN_MAX)
+        (result,) = quantize(read_artifact(bundles[format]), tmp_path / name, ["int8-static"], options).results
+        said = result.artifact.options["calibration"]
+        assert (said["seed"], said["images"], len(set(said["digests"]))) == (seed, 64, 64)
+        found.append((sha256(result.artifact.model_path), said["digests"]))
+    assert found[0] == found[1] and found[0][0] != found[2][0] and found[0][1] != found[2][1]
