@@ -48,14 +48,14 @@ def measure_one(model: Path, way: str, *, speed: bool) -> dict[str, Any]:
         result = compress(before, options, data, state=Path(folder) / "training")
         test = open_images(model.with_name(f"{kind}-test.npz"), as_artifact(before, model))
         # What was learned stands against images that the uncompressed model is calibrated on.
-        rows = measure(
+        measured = measure(
             before,
             result.checkpoint,
             test,
             Path(folder),
             quantized=options.method == "qat",
             speed=speed,
-            calibrate=data,
+            calibrate=result.trained_on,
         )
     return {
         "schema": 1,
@@ -68,8 +68,8 @@ def measure_one(model: Path, way: str, *, speed: bool) -> dict[str, Any]:
         "versions": versions("tensorflow-cpu", "tf_keras", "tensorflow-model-optimization", "ai-edge-litert"),
         "best_epoch": result.best_epoch,
         "history": [dict(each) for each in result.history],
-        "files": [each.to_dict() for each in rows],
-        "verdicts": verdicts(rows),
+        "files": [each.to_dict() for each in measured.rows],
+        "verdicts": [*verdicts(measured.rows), *measured.failures],
     }
 
 

@@ -11,7 +11,7 @@ from vit_deploy import checkpoints, compress
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.compress import CompressOptions
 from vit_deploy.compress.data import open_images, order, split
-from vit_deploy.compress.job import as_artifact
+from vit_deploy.compress.job import Job, as_artifact
 from vit_deploy.compress.stage import ready
 from vit_deploy.compress.state import State, load_state, save_state
 from vit_deploy.compress.table import Row, distinct, sparsity, verdicts
@@ -61,6 +61,61 @@ def test_images_are_divided_alike_in_every_class(small, striped, tmp_path):
     everything = {each.tobytes() for each in images.read(range(60))}
     parts = [{each.tobytes() for each in part.read(range(len(part)))} for part in (trained, held)]
     assert parts[0] | parts[1] == everything and not parts[0] & parts[1]
+
+
+def test_what_would_do_nothing_is_refused():
+    with pytest.raises(ConfigError, match="sparsity is of prune, and the method is qat"):
+        CompressOptions("qat", sparsity=0.9)
+    with pytest.raises(ConfigError, match="clusters is of cluster, and the method is prune"):
+        CompressOptions("prune", clusters=8)
+    with pytest.raises(ConfigError, match=r"sparsity is 0.9; with the pattern 2:4 it is 0.5"):
+        CompressOptions("prune", sparsity=0.9, pattern="2:4")
+    assert CompressOptions("prune", sparsity=0.5, pattern="2:4").pattern == "2:4"
+
+
+def test_images_of_one_class_teach_nothing(small, striped, tmp_path):
+    data = np.load(striped)
+    np.savez(tmp_path / "one.npz", images=data["images"], labels=np.full_like(data["labels"], 2))
+    job = Job.write(small, CompressOptions("prune"), tmp_path / "one.npz", None, tmp_path)
+    with pytest.raises(DataError, match=r"all 60 images of .*one\.npz are of one class"):
+        job.images()
+
+
+def test_a_training_is_another_one_when_its_images_are_others(small, striped, tmp_path):
+    data = dict(np.load(striped))
+    options = CompressOptions("prune")
+    np.savez(tmp_path / "data.npz", **data)
+    before = Job.write(small, options, tmp_path / "data.npz", None, tmp_path)
+    assert Job.read(tmp_path / "job.json") == before
+    assert Job.write(small, options, tmp_path / "data.npz", None, tmp_path).fingerprint() == before.fingerprint()
+    np.savez(tmp_path / "data.npz", images=255 - data["images"], labels=data["labels"])
+    assert Job.write(small, options, tmp_path / "data.npz", None, tmp_path).fingerprint() != before.fingerprint()
+
+
+def test_held_out_image_files_are_evaluated_where_they_lie(small, tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        folder = tmp_path / "data" / "abc"[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 12), np.uint8)).save(folder / f"{number}.png")
+    artifact = as_artifact(small, tmp_path / "model")
+    _, held = split(open_images(tmp_path / "data", artifact), 0.25, seed=0)
+    dataset = held.dataset(tmp_path)
+    assert not (tmp_path / "images.npz").exists() and len(dataset) == len(held) == 3
+    (batch,) = dataset.batches(artifact.preprocess, artifact.config.image_size, 8)
+    np.testing.assert_array_equal(batch, held.read(range(3)))
+    np.testing.assert_array_equal(dataset.classes(artifact), held.labels)
+
+
+def test_held_out_images_of_an_npz_are_evaluated_from_a_new_one(small, striped, tmp_path):
+    artifact = as_artifact(small, tmp_path / "model")
+    _, held = split(open_images(striped, artifact), 0.2, seed=0)
+    dataset = held.dataset(tmp_path)
+    (batch,) = dataset.batches(artifact.preprocess, artifact.config.image_size, 64)
+    np.testing.assert_array_equal(batch, held.read(range(12)))
+    np.testing.assert_array_equal(dataset.classes(artifact), held.labels)
 
 
 def test_too_few_images_are_refused(small, striped, tmp_path):
@@ -118,7 +173,18 @@ def test_a_method_that_gained_nothing_is_said_so():
     after = Row("after", "tflite-fp32", 0.9, 0.6, 400, 1000, 450, 2.0)
     said = verdicts([before, after])
     assert "tflite-fp32: gzipped it is 0.50 of what it was" in said
-    assert any("nothing gained in speed" in each and "multiply by zeros" in each for each in said)
+    assert said[1].startswith("tflite-fp32: gained nothing in speed on this runtime (litert), 1.00 of the latency; ")
+    assert "multiply by zeros" in said[1]
+
+
+def test_accuracy_that_training_did_not_gain_is_said_so():
+    rows = [Row(state, "tflite-int8-full", top1, 0.0, 999, 1000, 900, None) for state, top1 in PAIRS]
+    assert verdicts(rows[:2]) == ["tflite-int8-full: gained nothing in accuracy, 90.00% are right and were 91.00%"]
+    assert verdicts(rows[1::-1]) == verdicts(rows[:2])
+    assert verdicts(rows[2:]) == []
+
+
+PAIRS = (("before", 0.91), ("after", 0.90), ("before", 0.90), ("after", 0.92))
 
 
 def test_checkpoints_without_ranges_have_none(small: Checkpoint):

@@ -10,17 +10,20 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from vit_deploy import reference
+from vit_deploy import checkpoints, reference
 from vit_deploy.calibration import read_calibration
+from vit_deploy.checkpoint import range_problems
 from vit_deploy.compress import layer_names
 from vit_deploy.compress.stage import ready
 from vit_deploy.exporters.stage import export, plan
 from vit_deploy.golden import natural_pixels
-from vit_deploy.quantizers import QUANTIZERS, tflite
-from vit_deploy.quantizers.learned import learned_ranges
+from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, tflite
+from vit_deploy.quantizers import stage as quantize_stage
+from vit_deploy.quantizers.learned import LEARNED_NOTE, learned_ranges
 from vit_deploy.quantizers.recipes import recipe_for
-from vit_deploy.quantizers.tflite_layers import find_layers
+from vit_deploy.quantizers.tflite_layers import find_layers, find_tensors
 from vit_deploy.quantizers.tflite_ranges import observe
+from vit_deploy.resize import resize
 from vit_deploy.tflite_file import opened
 
 LEARNED = (-3.0, 5.0)
@@ -57,6 +60,72 @@ def test_a_tflite_file_has_the_learned_scales(sources, tmp_path):
     details = [each for each in engine.get_tensor_details() if each["dtype"] == np.int8]
     scales = [each["quantization"][0] for each in details if len(each["quantization_parameters"]["scales"]) == 1]
     assert sum(scale == pytest.approx(8 / 255, rel=1e-3) for scale in scales) >= len(scales) / 2
+
+
+def test_an_integer_file_has_the_ranges_between_its_layers_too(make_checkpoint, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    wide = {"block_0.norm1.mean.0": (-40.0, 62.0), "block_0.add.0": (-100.0, 2.0)}
+    checkpoint = dataclasses.replace(ready(make_checkpoint(num_layers=1)), ranges=wide)
+    jobs = plan(["tflite"], ["fp32", "int8-full"])[0]
+    made = quantize_stage.export(checkpoint, tmp_path, jobs, QuantizeOptions(measure_speed=False), keep_failed=True)
+    assert made.notes == [LEARNED_NOTE]
+    with opened(made.results[0].artifact.model_path) as model:
+        tensors = find_tensors(model, checkpoint.config)
+    engine = Interpreter(model_path=str(made.results[1].artifact.model_path))
+    scales = {each["name"]: each["quantization"][0] for each in engine.get_tensor_details()}
+    for name in wide:
+        assert scales[tensors[name]] == pytest.approx(102 / 255, rel=1e-3), name
+
+
+VARIANTS = {
+    "plain": {},
+    "map pooling, norms of heads, swiglu": {
+        "class_token": False,
+        "pooling": "map",
+        "qk_norm": True,
+        "ffn_type": "swiglu",
+        "normalization_type": "rms_norm",
+        "pre_norm": True,
+        "layer_scale": True,
+    },
+    "post-norm, all prefix tokens": {
+        "normalization_position": "post",
+        "normalization_type": "dynamic_tanh",
+        "distillation_token": True,
+        "register_tokens": 2,
+        "pooling": "cls_distillation",
+        "pre_logits_dim": 7,
+    },
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_every_tensor_of_a_tflite_file_has_one_name_that_a_checkpoint_takes(make_checkpoint, tmp_path, changes):
+    checkpoint = ready(make_checkpoint(num_layers=1, **changes))
+    (made,) = export(checkpoint, tmp_path, plan(["tflite"], ["fp32"])[0])
+    with opened(made.artifact.model_path) as model:
+        layers, between = find_layers(model, checkpoint.config), find_tensors(model, checkpoint.config)
+    named = set(between.values()) | {each.output for each in layers.values()}
+    calibration = read_calibration(None, made.artifact, count=8)
+    seen = observe(made.artifact.model_path, made.artifact.input, calibration, counted=False).tensors
+    given = layers["patch_embed"].input
+    assert set(seen) - {given} == named and len(set(between.values())) == len(between)
+    assert range_problems(checkpoint.config, dict.fromkeys(between, (-1.0, 1.0))) == []
+    assert not any(name.startswith("model.") and "slice" not in name and "reshape" not in name for name in between)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".safetensors"])
+def test_ranges_survive_resizing_and_converting_and_are_exported(make_checkpoint, tmp_path, suffix):
+    checkpoint = ready(make_checkpoint(num_layers=1))
+    ranges = {"head.input": (-2.5, 3.0), "block_0.norm1.mean.0": (-1.0, 0.5), "patch_embed.input": (-1.0, 1.0)}
+    checkpoints.save(dataclasses.replace(checkpoint, ranges=ranges), tmp_path / f"small{suffix}")
+    larger = resize(checkpoints.load(tmp_path / f"small{suffix}"), image_size=(48, 32), patch_size=(12, 8))
+    checkpoints.save(larger, tmp_path / f"larger{suffix}")
+    again = checkpoints.load(tmp_path / f"larger{suffix}")
+    assert dict(again.ranges) == ranges and again.config.patch_size == (12, 8)
+    (made,) = export(again, tmp_path, plan(["onnx"], ["fp32"])[0])
+    assert learned_ranges(made.artifact, read_calibration(None, made.artifact)) == ranges
 
 
 def test_images_to_calibrate_with_count_more(sources, tmp_path):

@@ -124,17 +124,19 @@ def compress(
         checkpoints.save(result.checkpoint, output, force=force)
         shutil.rmtree(state, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="vit-deploy-compress-") as folder:
-            rows = measure(
+            table = measure(
                 before,
                 result.checkpoint,
                 result.held_out,
                 Path(folder),
                 quantized=method == "qat",
                 speed=speed,
-                calibrate=data,
+                calibrate=result.trained_on,
                 progress=progress,
             )
-    said = verdicts(rows)
+    said = [*verdicts(table.rows), *table.failures]
+    if result.best_epoch == 0:
+        said.insert(0, "training gained nothing on the held-out images: kept is the model before the first step")
     if result.resumed:
         out.note(f"went on from {state}")
     if Augmentation.FLIP in options.augment:
@@ -145,12 +147,12 @@ def compress(
         "method": method,
         "best_epoch": result.best_epoch,
         "history": [dict(each) for each in result.history],
-        "files": [each.to_dict() for each in rows],
+        "files": [each.to_dict() for each in table.rows],
         "verdicts": said,
     }
     return out.finish(
         [record],
-        ok=True,
+        ok=table.ok,
         columns=("", "file", "top-1", "zeros", "distinct", "size", "gzipped", "latency"),
         rows=[
             (
@@ -163,6 +165,6 @@ def compress(
                 report.megabytes(each.gzip_bytes),
                 "-" if each.latency_ms is None else f"{each.latency_ms:.2f} ms",
             )
-            for each in rows
+            for each in table.rows
         ],
     )

@@ -26,6 +26,15 @@ METHODS = Registry(
 )
 
 
+OWN: Mapping[str, tuple[str, ...]] = {
+    "prune": ("sparsity", "schedule", "pattern"),
+    "cluster": ("clusters", "centroids"),
+}
+"""Options of one method alone."""
+
+HALF = 0.5  # sparsity of two of four
+
+
 class Schedule(StrEnum):
     """How the sparsity grows while a model is pruned: all at once, or by the cubic of Zhu and Gupta 2017."""
 
@@ -108,7 +117,7 @@ class CompressOptions:
     def __post_init__(self) -> None:
         _ = METHODS[self.method]
         object.__setattr__(self, "keep", tuple(self.keep))
-        problems = [*self._settle_choices(), *self._unsound_numbers()]
+        problems = [*self._settle_choices(), *self._unsound_numbers(), *self._of_others()]
         if problems:
             raise ConfigError("; ".join(problems), fix="correct the options named above")
 
@@ -146,6 +155,19 @@ class CompressOptions:
         )
         return [f"{name} is {getattr(self, name)}; expected {expected}" for name, ok, expected in limits if not ok]
 
+    def _of_others(self) -> list[str]:
+        """What was asked for and would do nothing."""
+        usual = {each.name: each.default for each in dataclasses.fields(self)}
+        problems = [
+            f"{name} is of {method}, and the method is {self.method}"
+            for method, names in OWN.items()
+            for name in names
+            if method != self.method and getattr(self, name) != usual[name]
+        ]
+        if self.pattern is Pattern.TWO_OF_FOUR and self.sparsity not in (usual["sparsity"], HALF):
+            problems.append(f"sparsity is {self.sparsity}; with the pattern 2:4 it is {HALF}")
+        return problems
+
     def layers(self, config: ViTConfig) -> tuple[str, ...]:
         """Names of the layers that are compressed.
 
@@ -162,12 +184,8 @@ class CompressOptions:
 
     def facts(self) -> dict[str, Any]:
         """What the provenance says of it: the method and its own options, in plain JSON values."""
-        own: Mapping[str, tuple[str, ...]] = {
-            "prune": ("sparsity", "schedule", "pattern"),
-            "cluster": ("clusters", "centroids"),
-        }
         values = self.to_dict()
-        names = (*own.get(self.method, ()), "keep", "distill", "seed")
+        names = (*OWN.get(self.method, ()), "keep", "distill", "seed")
         return {"method": self.method, **{name: values[name] for name in names if values[name] != []}}
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints import load, save
 from vit_deploy.compress import CompressOptions
 from vit_deploy.compress.data import Images, data_digest, open_images, split
+from vit_deploy.errors import DataError
 
+CLASSES = 2  # at least
 JOB, START, RESULT = "job.json", "start.safetensors", "result.npz"
 
 
@@ -81,10 +83,15 @@ class Job:
         """To train on, and held out.
 
         Raises:
-            DataError: images and classes that the model cannot have, or too few of them.
+            DataError: images and classes that the model cannot have, or too few of either.
         """
         artifact = as_artifact(self.checkpoint(Path(self.folder)), Path(self.folder) / START)
         images = open_images(Path(self.data), artifact)
+        if len(set(images.labels.tolist())) < CLASSES:
+            raise DataError(
+                f"all {len(images)} images of {self.data} are of one class; there is nothing to tell apart",
+                fix="give images of several classes to train on",
+            )
         if self.held_out:
             return images, open_images(Path(self.held_out), artifact)
         return split(images, self.options.held_out, self.options.seed)

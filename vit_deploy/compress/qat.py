@@ -1,8 +1,8 @@
 """How does a model learn with its layers in int8, and in which ranges?
 
 Weights as they will be quantized: symmetric, one scale an output. Inputs and outputs of the layers: one range a tensor,
-which starts as what the model's own activations take and then follows them. Norms, softmax and what lies between stay
-in float, as in the `int8-static` files.
+which starts as calibration would choose it from the model's own activations, and then follows them. Norms, softmax and
+what lies between stay in float, as in the `int8-static` files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from vit_deploy.checkpoint import Ranges
 from vit_deploy.compress import CompressOptions
 from vit_deploy.compress.method import Call
 from vit_deploy.compress.twin import Twin, build
+from vit_deploy.quantizers.clipping import NOTHING, clipped
+from vit_deploy.quantizers.recipes import recipe_for
 from vit_deploy.weights import Float32
 
 BITS = 8
@@ -70,7 +72,7 @@ class Qat:
         return lambda x: self.wrapped[name](self.inputs[name](x))
 
     def begin(self, twin: Twin, batches: Iterable[Any]) -> None:
-        """Let every range begin as that of the activations of the model as it is."""
+        """Let every range begin as calibration would choose it for the model as it is."""
         tensors: dict[str, Any] = {}
 
         def recorded(name: str, dense: Any) -> Call:
@@ -81,13 +83,15 @@ class Qat:
             return call
 
         look = tf_keras.Model(build(twin.checkpoint, recorded).model.inputs, tensors)
-        low, high = dict.fromkeys(tensors, 0.0), dict.fromkeys(tensors, 0.0)
+        seen = dict.fromkeys(tensors, NOTHING)
         for images in batches:
             for name, values in look(images, training=False).items():
-                low[name], high[name] = min(low[name], float(np.min(values))), max(high[name], float(np.max(values)))
+                seen[name] = seen[name].also(values.numpy(), counted=True)
+        recipe = recipe_for("tflite", "int8-static")
         for name, variables in self._range_variables().items():
-            variables["min_var"].assign(low[name])
-            variables["max_var"].assign(high[name])
+            low, high = clipped(seen[name], recipe.clipping, bits=BITS, percentile=recipe.percentile)
+            variables["min_var"].assign(low)
+            variables["max_var"].assign(high)
         self._fit_weights()
 
     def _fit_weights(self) -> None:

@@ -30,6 +30,7 @@ from vit_deploy.exporters.folding import fold_layer_scales, fold_norms
 from vit_deploy.quantizers import QUANTIZERS
 from vit_deploy.staging import check_targets, explained_os_errors
 
+WORKER = ("-m", "vit_deploy.compress.worker")
 STOPPING_S = 10  # that a process which is asked to end may take
 BETWEEN = "between"  # folder of the file in which other ranges are measured
 TAIL = 5  # lines of what it said that an error repeats
@@ -46,6 +47,7 @@ class Compressed:
         checkpoint: the compressed model.
         history: what each epoch gave; see `compress.history`.
         best_epoch: whose weights were kept, from 1; 0 where training gained nothing.
+        trained_on: the images that it was trained on.
         held_out: the images that it was judged by.
         resumed: whether the training went on from where it was killed before.
     """
@@ -53,6 +55,7 @@ class Compressed:
     checkpoint: Checkpoint
     history: Sequence[Mapping[str, Any]]
     best_epoch: int
+    trained_on: Images
     held_out: Images
     resumed: bool
 
@@ -115,7 +118,7 @@ def compress(
             compressed = dataclasses.replace(compressed, ranges={**between, **ranges})
     facts = {**options.facts(), "from": checkpoint.digest(), "epochs": about["best_epoch"]}
     return Compressed(
-        compressed.with_step("compress", **facts), about["history"], about["best_epoch"], judged_by, resumed
+        compressed.with_step("compress", **facts), about["history"], about["best_epoch"], images, judged_by, resumed
     )
 
 
@@ -142,7 +145,7 @@ def _left_if_trained(state: Path) -> Iterator[None]:
 def _run(folder: Path, progress: Progress, told: Told) -> None:
     # TensorFlow's switches for Keras 2 and for exact repetition hold for a whole process.
     path = os.pathsep.join(filter(None, [str(Path(vit_deploy.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-m", "vit_deploy.compress.worker", str(folder)]
+    command = [sys.executable, *WORKER, str(folder)]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
         _stopped_at_the_end(

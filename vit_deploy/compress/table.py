@@ -15,11 +15,12 @@ import numpy as np
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.bench import Case, Plan, bench
+from vit_deploy.calibration import COUNT, FEWEST
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.compress import layer_names
 from vit_deploy.compress.data import Images
 from vit_deploy.evaluation import evaluate
-from vit_deploy.exporters.stage import plan
+from vit_deploy.exporters.stage import FP32, plan
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.stage import export
 from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
@@ -31,6 +32,21 @@ FORMATS = ("tflite", "onnx")
 QUANTIZED = ("int8-static", "int8-full")  # what quantization-aware training is for
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was measured.
+
+    Args:
+        rows: one a file that passed its proof.
+        failures: files that did not, in words.
+        ok: whether every compressed file passed.
+    """
+
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...]
+    ok: bool
 
 
 @dataclass(frozen=True)
@@ -70,9 +86,9 @@ def measure(
     *,
     quantized: bool,
     speed: bool,
-    calibrate: Path | None = None,
+    calibrate: Images | None = None,
     progress: Progress = lambda doing: None,
-) -> list[Row]:
+) -> Table:
     """Export both models and look at the files.
 
     Args:
@@ -89,18 +105,25 @@ def measure(
         VitDeployError: a file cannot be made.
     """
     dataset = images.dataset(folder)
+    samples = _calibration(calibrate, folder) if quantized and calibrate is not None else None
     made: list[tuple[str, Checkpoint, Artifact]] = []
+    failures: list[str] = []
     for state, checkpoint in (("before", before), ("after", after)):
         jobs, _ = plan(FORMATS, ["fp32"])
         jobs += plan(["tflite"], QUANTIZED)[0] if quantized else []
         # Without images to calibrate with, the learned ranges count.
-        options = QuantizeOptions(calibrate=None if checkpoint.ranges else calibrate, measure_speed=False)
+        options = QuantizeOptions(calibrate=None if checkpoint.ranges else samples, measure_speed=False)
         results = export(checkpoint, folder / state, jobs, options, progress=progress).results
         made += [(state, checkpoint, each.artifact) for each in results if each.published]
+        failures += [
+            f"{state} compression {each.artifact.name} failed its proof: {', '.join(each.parity.failures)}"
+            for each in results
+            if not each.published
+        ]
     artifacts = [artifact for _, _, artifact in made]
     right = evaluate(artifacts, dataset, progress=progress)
     latencies = _latencies(artifacts, progress) if speed else [None] * len(artifacts)
-    return [
+    rows = [
         Row(
             state,
             artifact.name,
@@ -113,6 +136,20 @@ def measure(
         )
         for (state, checkpoint, artifact), found, latency in zip(made, right, latencies, strict=True)
     ]
+    ok = not any(each.startswith("after") for each in failures)
+    return Table(tuple(rows), tuple(failures), ok)
+
+
+def _calibration(images: Images, folder: Path) -> Path | None:
+    """Some images as a file to calibrate with, without those that are of one colour; None where they are too few."""
+    step = max(len(images) // COUNT, 1)
+    pixels = images.read(range(0, len(images), step)[:COUNT])
+    chosen = np.array([each for each in pixels if each.min() < each.max()], np.uint8)
+    if len(chosen) < FEWEST:
+        return None
+    path = folder / "calibration.npz"
+    np.savez(path, images=chosen)
+    return path
 
 
 def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> list[float | None]:
@@ -148,19 +185,24 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         share = after.gzip_bytes / before.gzip_bytes
         if share < SMALLER:
             said.append(f"{name}: gzipped it is {share:.2f} of what it was")
-        elif name.endswith("fp32"):
-            said.append(f"{name}: nothing gained in size, gzipped it is {share:.2f} of what it was")
+        elif name.endswith(FP32):
+            said.append(f"{name}: gained nothing in size, gzipped it is {share:.2f} of what it was")
+        elif after.top1 <= before.top1:
+            said.append(f"{name}: gained nothing in accuracy, {after.top1:.2%} are right and were {before.top1:.2%}")
         if before.latency_ms is not None and after.latency_ms is not None:
             ratio = after.latency_ms / before.latency_ms
             if ratio < FASTER:
                 said.append(f"{name}: {ratio:.2f} of the latency")
-            elif name.endswith("fp32"):
+            elif name.endswith(FP32):
+                runtime = RUNTIMES_OF_FORMAT[name.partition("-")[0]][0]
                 why = _why_not_faster(after)
-                said.append(f"{name}: nothing gained in speed, {ratio:.2f} of the latency{why}")
+                said.append(
+                    f"{name}: gained nothing in speed on this runtime ({runtime}), {ratio:.2f} of the latency{why}"
+                )
     return said
 
 
 def _why_not_faster(after: Row) -> str:
     if after.sparsity > SMALLER / 2:
-        return "; the kernels of this runtime are dense and multiply by zeros as by other numbers"
+        return "; its kernels are dense and multiply by zeros as by other numbers"
     return "; the file holds float32 kernels of the same shapes"

@@ -7,9 +7,13 @@ for inputs and outputs of layers unless images to calibrate with are given; all 
 from __future__ import annotations
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.calibration import SAMPLES, Calibration
+from vit_deploy.calibration import SAMPLES, SAMPLES_WARNING, Calibration
 
 PIXELS = "patch_embed.input"
+LEARNED_NOTE = (
+    "ranges of activations are those that training left in the checkpoint; "
+    "--calibrate a folder of your own images measures them anew"
+)
 
 
 def learned_ranges(source: Artifact, calibration: Calibration | None) -> dict[str, tuple[float, float]]:
@@ -25,3 +29,15 @@ def learned_ranges(source: Artifact, calibration: Calibration | None) -> dict[st
     if source.input.preprocessing_inside:  # its patch embedding reads pixels, and normalised images were trained on
         found.pop(PIXELS, None)
     return found
+
+
+def notes_on_ranges(source: Artifact, calibration: Calibration | None) -> list[str]:
+    """What whoever gave no images should know of where the ranges are from.
+
+    Args:
+        source: the fp32 bundle.
+        calibration: images that ranges are measured on, where the recipe needs them.
+    """
+    if calibration is None or calibration.source != SAMPLES:
+        return []
+    return [LEARNED_NOTE if learned_ranges(source, calibration) else SAMPLES_WARNING]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vit_deploy.artifact import MANIFEST, Artifact, describe, sha256, versions
-from vit_deploy.calibration import SAMPLES, SAMPLES_WARNING, read_calibration
+from vit_deploy.calibration import read_calibration
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.datasets import read_dataset
 from vit_deploy.errors import ConfigError
@@ -20,6 +20,7 @@ from vit_deploy.plugins import Registry
 from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, Quantizer
 from vit_deploy.quantizers.asked import check_asked
 from vit_deploy.quantizers.facts import Facts, compare_with_fp32
+from vit_deploy.quantizers.learned import notes_on_ranges
 from vit_deploy.quantizers.mixed import Budget, Sensitivities, Work, keep_fewest, measure_layers, write_sensitivities
 from vit_deploy.quantizers.recipes import HALF, Recipe, recipe_for
 from vit_deploy.staging import check_targets, staged_folder
@@ -210,7 +211,7 @@ def _one(
     force: bool,
     keep_failed: bool,
 ) -> Made:
-    notes = [SAMPLES_WARNING] if work.calibration is not None and work.calibration.source == SAMPLES else []
+    notes = notes_on_ranges(work.source, work.calibration)
     table = measure_layers(work) if options.sensitivity or budget is not None else None
     if budget is not None and table is not None:
         work = keep_fewest(work, table, budget)

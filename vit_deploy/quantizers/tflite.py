@@ -14,7 +14,7 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from vit_deploy.quantizers.clipping import clipped
 from vit_deploy.quantizers.learned import learned_ranges
 from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
 from vit_deploy.quantizers.tflite_bias import corrected_biases
-from vit_deploy.quantizers.tflite_layers import Layer, find_layers, find_tensors, output_factor
+from vit_deploy.quantizers.tflite_layers import Layer, constant_products, find_layers, find_tensors, output_factor
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
 from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
@@ -96,6 +96,7 @@ class TFLiteQuantizer:
     def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
+            constant = constant_products(model)
         seen = None
         if calibration is not None:
             seen = observe(
@@ -107,7 +108,7 @@ class TFLiteQuantizer:
                 means_of={each.input for each in layers.values()} if recipe.bias_correction else (),
             )
             seen = seen.with_ranges(_learned(source, calibration, layers, between))
-        content = _quantized(source, recipe, layers, seen)
+        content = _quantized(source, recipe, layers, constant, seen)
         target = _with_integer_io(target, content) if recipe.integer_io else target
         model = root(memoryview(content))
         contents = {}
@@ -128,12 +129,14 @@ class TFLiteQuantizer:
         return target
 
 
-def _quantized(source: Artifact, recipe: Recipe, layers: dict[str, Layer], seen: Observations | None) -> Any:
+def _quantized(
+    source: Artifact, recipe: Recipe, layers: dict[str, Layer], constant: Sequence[str], seen: Observations | None
+) -> Any:
     # Its progress bars cannot be turned off; ours says what is being done.
     with quiet_stderr(), contextlib.redirect_stderr(io.StringIO()):
         try:
             work = aeq.Quantizer(str(source.model_path))
-            _instruct(work, recipe, layers)
+            _instruct(work, recipe, layers, constant)
             ranges = None if seen is None or recipe.activations is not Activations.STATIC else _ranges(seen, recipe)
             return work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
         except (RuntimeError, ValueError) as error:
@@ -165,7 +168,7 @@ def _needed(recipe: Recipe, layers: dict[str, Layer]) -> set[str] | None:
     return {name for each in layers.values() for name in (each.input, each.output)}
 
 
-def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> None:
+def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer], constant: Sequence[str]) -> None:
     """Say what is done with which operators; what comes later counts more."""
     if Part.PATCH_EMBED in recipe.parts:
         # LiteRT has neither 4-bit nor block-wise convolutions.
@@ -174,9 +177,11 @@ def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> 
         for name in OPERATORS[part]:
             own = dataclasses.replace(recipe, activation_bits=_activation_bits(recipe, name))
             _add(work, ".*", name, own, recipe.weight_bits, CHANNELWISE)
+    for name in constant if Part.ATTENTION_PRODUCTS in recipe.parts else ():
+        # A constant gets the bits of a kernel, and LiteRT multiplies only what has as many bits on either side.
+        _add(work, _scope(name), "BATCH_MATMUL", recipe, recipe.weight_bits, "TENSORWISE")
     for layer in layers.values():
-        # The quantizer looks for the pattern in the names of an operator's outputs, each with a semicolon behind it.
-        scope = f"^{re.escape(layer.output)};$"
+        scope = _scope(layer.output)
         part = Part.HEAD if layer.name == "head" else Part.PROJECTIONS
         if layer.name in recipe.keep_float or (layer.kind == "FULLY_CONNECTED" and part not in recipe.parts):
             kind = qtyping.TFLOperationName(layer.kind)
@@ -185,6 +190,11 @@ def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer]) -> 
             bits = recipe.bits_of(layer.name)
             in_blocks = bits < 8 and recipe.block_size and layer.inputs % recipe.block_size == 0
             _add(work, scope, layer.kind, recipe, bits, BLOCKS[recipe.block_size] if in_blocks else CHANNELWISE)
+
+
+def _scope(output: str) -> str:
+    # The quantizer looks for the pattern in the names of an operator's outputs, each with a semicolon behind it.
+    return f"^{re.escape(output)};$"
 
 
 def _activation_bits(recipe: Recipe, kind: str) -> int:

@@ -20,6 +20,7 @@ TENSORS, OPERATORS_FIELD = 0, 3  # of `SubGraph`
 OPCODE, INPUTS, OUTPUTS = 0, 1, 2  # of `Operator`
 TENSOR_SHAPE, TENSOR_BUFFER, TENSOR_NAME = 0, 2, 3  # of `Tensor`
 QUERIES, MAP_POOL = ".attention.query.output", "map_pool."
+PROBED = "map_pool.attention.query"  # its output is the same for all images, and a constant of the file
 WITH_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
 
 
@@ -76,7 +77,7 @@ def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
     The converter names a kernel after the Keras layers around it, each with a number that keeps names apart.
 
     Raises:
-        ExportError: a layer is not there exactly once.
+        ExportError: a layer is not there exactly once, but for the query of a probe, which is not computed.
     """
     (graph,) = model.tables(GRAPHS)
     tensors = graph.tables(TENSORS)
@@ -101,7 +102,7 @@ def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
             bias=tensors[bias].number(TENSOR_BUFFER, "I") if bias >= 0 else None,
             inputs=math.prod(tensors[kernel].numbers(TENSOR_SHAPE, "i")[1:]),
         )
-    problems += [f"{name} is not there" for name in patterns if name not in found]
+    problems += [f"{name} is not there" for name in patterns if name not in found and name != PROBED]
     if problems:
         raise ExportError(
             f"the layers of this TFLite file cannot be told: {'; '.join(problems[:3])}",
@@ -135,6 +136,18 @@ def find_tensors(model: Table, config: ViTConfig) -> dict[str, str]:
             found[f"{kind}.{counts[kind]}"] = label
         counts[kind] += 1
     return found
+
+
+def constant_products(model: Table) -> tuple[str, ...]:
+    """Names of what products of attention give that have a constant for one side, as those of a probe's query have."""
+    (graph,) = model.tables(GRAPHS)
+    tensors = graph.tables(TENSORS)
+    computed = {index for each in operators(graph, model) for index in each.outputs}
+    return tuple(
+        tensors[each.outputs[0]].bytes(TENSOR_NAME).decode()
+        for each in operators(graph, model)
+        if each.kind == "BATCH_MATMUL" and not computed.issuperset(each.inputs)
+    )
 
 
 def _module(label: str, modules: Collection[str]) -> str:
