@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MODES = {1: "L", 3: "RGB"}  # of the model's channels; other numbers of channels take files of as many bands
 WHITE_16 = 0xFFFF
+MOST_PIXELS = 1 << 28  # of an image that is resized before its middle is cut out; 800 MB in colour
 
 Size = tuple[int, int]
 
@@ -53,6 +54,7 @@ def load_pixels(path: Path, preprocess: Preprocess, image_size: Size) -> NDArray
     """
     bands = _bands(_read(path), preprocess.channels, path)
     height, width = image_size
+    _check_shape(bands[0], preprocess, image_size, path)
     resized = [_resized(band, preprocess, image_size) for band in bands]
     found = (resized[0].height, resized[0].width)
     if found != image_size:
@@ -108,7 +110,12 @@ def _upright(image: Image.Image) -> Image.Image:
 def _bands(image: Image.Image, channels: int, path: Path) -> list[Image.Image]:
     """The image in the model's channels: one picture where Pillow has a mode for them, else one for each band."""
     if channels in MODES:
-        return [_eight_bits(image, path).convert(MODES[channels])]
+        try:
+            return [_eight_bits(image, path).convert(MODES[channels])]
+        except ValueError as error:  # colours that Pillow holds and does not convert, such as LAB
+            raise DataError(
+                f"{path} is an image of mode {image.mode}: {error}", fix=f"save it as {MODES[channels]}"
+            ) from error
     if len(image.getbands()) != channels:
         raise DataError(
             f"{path} has {len(image.getbands())} bands ({image.mode}), the model takes {channels} channels",
@@ -135,6 +142,18 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
         )
     high: Image.Image = _pillow().fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
     return high
+
+
+def _check_shape(image: Image.Image, preprocess: Preprocess, image_size: Size, path: Path) -> None:
+    """Refuse an image so long and thin that its shorter edge cannot be resized to what is recorded."""
+    size = (image.height, image.width)
+    height, width = resized_size(size, preprocess.resize, image_size, keep_aspect=preprocess.keep_aspect)
+    if height * width > MOST_PIXELS:
+        raise DataError(
+            f"{path} has {size[0]}x{size[1]} pixels (height x width), and the recorded resize to {preprocess.resize} "
+            f"would make {height}x{width} of them",
+            fix="cut out what is to be seen first",
+        )
 
 
 def _resized(image: Image.Image, preprocess: Preprocess, image_size: Size) -> Image.Image:

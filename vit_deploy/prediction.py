@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.artifact import Artifact, read_artifact
+from vit_deploy.artifact import MANIFEST, MODEL_FILES, Artifact, read_artifact
 from vit_deploy.config import ViTConfig
-from vit_deploy.errors import ConfigError, DataError
+from vit_deploy.errors import ArtifactError, ConfigError, DataError
 from vit_deploy.images import load_image, load_pixels
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
@@ -126,12 +126,14 @@ def open_classifier(path: Path, runtime: str | None = None) -> Iterator[Classifi
         ConfigError: a model without a head, or a runtime that does not take it.
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
     """
-    if (path / "artifact.json").is_file() or path.name == "artifact.json":
+    if (path / MANIFEST).is_file() or path.name == MANIFEST:
         with _of_artifact(read_artifact(path), runtime) as classifier:
             yield classifier
         return
     from vit_deploy import checkpoints
 
+    if (path.parent / MANIFEST).is_file() and path.name in (name for names in MODEL_FILES.values() for name in names):
+        raise ArtifactError(f"{path} is the model alone, of a bundle", fix=f"give the bundle, {path.parent}")
     if runtime not in (None, NUMPY):
         raise ConfigError(f"{runtime} runs artifacts, and {path} is a checkpoint", fix="export it first")
     checkpoint = checkpoints.load(path)
@@ -176,6 +178,7 @@ def image_files(given: Sequence[Path]) -> list[Path]:
             files.append(path)
             continue
         found = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file())
+        found = [each for each in found if not each.name.startswith(".")]  # macOS leaves such beside copied files
         if not found:
             raise DataError(
                 f"{path} holds no images", fix=f"give a folder with files such as {', '.join(IMAGE_SUFFIXES[:3])}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +138,36 @@ def test_a_model_without_a_head_and_a_folder_without_images_are_refused(
     said = run("predict", models["onnx"], photos / "a.png", "--runtime", "litert")
     assert said.code == 2
     assert "litert does not run" in said.err
+
+
+def test_folders_hold_files_of_any_name_and_broken_ones_are_named_however_quiet(
+    models: dict[str, Path], labelled: Checkpoint, photos: Path, tmp_path: Path
+) -> None:
+    odd = dataclasses.replace(labelled, labels=("\x1b[31mred", *LABELS[1:]))
+    checkpoints.save(odd, tmp_path / "odd.safetensors")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in (b"\xff\xfe.png", "ü [red]x[/red].png".replace("/", "").encode()):
+        (folder / os.fsdecode(name)).write_bytes((photos / "a.png").read_bytes())
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "._hidden.jpg").write_bytes(b"of macOS")
+    command = [sys.executable, "-m", "vit_deploy", "predict", tmp_path / "odd.safetensors", folder, "-q"]
+    for encoding in ("utf-8:strict", "ascii:strict"):
+        done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert done.returncode == 1 and "Traceback" not in err
+        assert err.count("skipped: ") == 1 and "bad.jpg is no image" in err
+        assert "\\udcff\\udcfe.png" in out and "[red]x[red].png" in out
+        assert "\x1b" not in out and "\\x1b[31mred" in out
+
+
+def test_what_is_no_model_to_predict_with_says_what_to_give(run: Any, models: dict[str, Path], photos: Path) -> None:
+    for path in (models["onnx"] / "model.onnx", models["savedmodel"] / "saved_model"):
+        said = run("predict", path, photos / "a.png")
+        assert said.code == 2
+        assert f"{path} is the model alone, of a bundle\n  fix: give the bundle, {path.parent}" in said.err
+    said = run("predict", "tiny", photos / "a.png")
+    assert said.code == 2
+    assert (
+        "there is no file tiny, and no scale is taken here\n  fix: make a file of it: vit-deploy build tiny" in said.err
+    )

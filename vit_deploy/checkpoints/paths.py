@@ -28,6 +28,11 @@ def checked_path(path: Path) -> Path:
                 fix="give the checkpoint that it was exported from",
             )
         return path
+    if not path.is_file() and str(path) in SCALE_CONFIGS:
+        raise CheckpointError(
+            f"there is no file {path}, and no scale is taken here",
+            fix=f"make a file of it: vit-deploy build {path} -o {path}.keras",
+        )
     if not path.is_file():
         folder = path.parent
         names = [each.name for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES] if folder.is_dir() else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done and good, 1 a check said no, 2 bad input or a missing engine."""
     args = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding has no character for is escaped, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(args))
 
 

@@ -143,7 +143,7 @@ class Output:
             numeric = all(isinstance(row[index], int | float) or str(row[index])[:1].isdigit() for row in rows)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(str(cell) for cell in row))
+            table.add_row(*(_printable(str(cell)) for cell in row))
         self._console().print(table)
 
     def _console(self, *, stderr: bool = False) -> Console:
@@ -153,6 +153,11 @@ class Output:
         # A file or a pipe has no width; rich would fold paths at 80 columns there. A table is as wide as it has to be.
         width = None if stream.isatty() else 1000
         return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def _printable(text: str) -> str:
+    """What a terminal shows and does not obey: names of files and labels can hold anything."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class PatientLines:

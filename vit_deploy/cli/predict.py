@@ -40,7 +40,7 @@ def predict(
                 progress(f"{len(found)} of {len(files)} images")
     for each in found:
         if each.failure:
-            out.note(f"skipped: {each.failure}")
+            out.finding(f"skipped: {each.failure}")
     return out.finish(
         [each.to_dict() for each in found],
         ok=not any(each.failure for each in found),
