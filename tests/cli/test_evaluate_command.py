@@ -37,6 +37,15 @@ def test_people_get_a_table_and_the_worst_confusions(run, bundles, data):
     assert "taken for" in result.err
 
 
+def test_who_is_agreed_with_is_said(run, bundles, data, tmp_path):
+    assert run("quantize", bundles["onnx"], "-p", "fp16", "-p", "int8", "--no-speed", "-o", tmp_path).code == 0
+    fp16, int8 = tmp_path / "onnx-fp16", tmp_path / "onnx-int8"
+    result = run("evaluate", int8, bundles["onnx"], "--data", data)
+    assert "as onnx-fp32" in result.out and "none of them" not in result.err
+    result = run("evaluate", int8, fp16, "--data", data)
+    assert "as onnx-int8" in result.out and f"none of them is fp32: agreement is with {int8}" in result.err
+
+
 def test_the_order_of_folders_is_printed_where_it_counts(run, bundles, tmp_path):
     image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(6)

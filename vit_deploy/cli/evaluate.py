@@ -28,8 +28,8 @@ def evaluate(
     """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused."""
     from vit_deploy.cli.output import Output
     from vit_deploy.datasets import read_dataset
+    from vit_deploy.evaluation import FP32, to_json
     from vit_deploy.evaluation import evaluate as run
-    from vit_deploy.evaluation import to_json
     from vit_deploy.targets import open_artifact
 
     out = Output("evaluate", as_json=json, quiet=quiet)
@@ -41,6 +41,9 @@ def evaluate(
     if dataset.names and not all(dataset.is_by_name(artifact) for artifact in opened):
         listed = ", ".join(f"{index} {name}" for index, name in enumerate(dataset.names))
         out.note(f"class folders in sorted order, since they are not the recorded labels: {listed}")
+    reference = results[0].reference
+    if len(results) > 1 and reference.precision != FP32:
+        out.note(f"none of them is {FP32}: agreement is with {reference.path}")
     for result in results:
         for reason in result.failures:
             out.note(f"{result.artifact.path}: {reason}")
@@ -60,6 +63,6 @@ def evaluate(
     return out.finish(
         [to_json(result) for result in results],
         ok=all(result.finite for result in results),
-        columns=("artifact", "runtime", "images", "top-1", "top-5", "agreement"),
+        columns=("artifact", "runtime", "images", "top-1", "top-5", f"as {reference.name}"),
         rows=rows,
     )
