@@ -15,7 +15,7 @@ TINY: dict[str, Any] = {
     "num_classes": 5,
     "embed_dim": 12,
     "num_heads": 3,
-    "num_layers": 3,
+    "num_layers": 2,
     "mlp_dim": 20,
 }
 FEATURES = {"include_top": False, "pooling": "cls"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,9 +18,12 @@ from vit_deploy.reference import forward
 IMAGES = np.random.default_rng(3).standard_normal((2, 8, 12, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_keras_file_and_weights_alone_hold_the_model_that_was_saved(tmp_path: Path, name: str) -> None:
-    model = vit(**as_arguments(FAMILIES[name]))
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: Any) -> ViT:
+    return vit(**as_arguments(FAMILIES[request.param]))
+
+
+def test_a_keras_file_and_weights_alone_hold_the_model_that_was_saved(tmp_path: Path, model: ViT) -> None:
     model.save(tmp_path / "a.keras")
     model.save_weights(tmp_path / "a.weights.h5")
 
@@ -30,14 +34,13 @@ def test_a_keras_file_and_weights_alone_hold_the_model_that_was_saved(tmp_path: 
     assert checkpoints.load(tmp_path / "a.weights.h5", config=model.config).digest() == whole.digest()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_file_written_without_a_model_is_one_that_keras_loads(tmp_path: Path, name: str) -> None:
-    checkpoint = vit(**as_arguments(FAMILIES[name])).to_checkpoint()
+def test_a_file_written_without_a_model_is_one_that_keras_loads(tmp_path: Path, model: ViT) -> None:
+    checkpoint = model.to_checkpoint()
     checkpoints.save(checkpoint, tmp_path / "a.keras")
 
-    model = keras.saving.load_model(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
 
-    assert model.to_checkpoint().digest() == checkpoint.digest()
+    assert loaded.to_checkpoint().digest() == checkpoint.digest()
 
 
 @pytest.mark.parametrize("name", ["SigLIP", "DeiT", "band RMS, both tokens"])

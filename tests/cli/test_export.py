@@ -181,15 +181,12 @@ def test_a_model_that_fails_its_proof_is_exit_1_and_its_siblings_are_published(r
     assert "onnx-fp32 failed its proof and is not published: largest difference" in result.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["savedmodel-fp32"]
 
-    result = run(*command, "-o", "kept", "--keep-failed")
+    result = run(*command[:-1], "-o", "kept", "--keep-failed")
     assert result.code == 1
-    assert result.document["results"][0]["path"] == "kept/onnx-fp32.failed"
+    assert "DIFFERENT" in result.out and result.out.count(" same") == 1
     assert "is published as kept/onnx-fp32.failed" in result.err
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["onnx-fp32.failed", "savedmodel-fp32"]
     assert run("verify", "kept/onnx-fp32.failed").code == 1
-
-    table = run(*command[:-1], "-o", "shown")
-    assert table.code == 1 and "DIFFERENT" in table.out and table.out.count(" same") == 1
 
 
 def damage(path, checkpoint):

@@ -37,8 +37,8 @@ def test_the_table_has_the_facts_and_the_sensitivities(run, bundles, tmp_path):
     assert "10 of 14 layers" in result.out and "quantized" in result.out
 
 
-def test_export_with_precisions_lists_gaps_and_takes_the_formats_that_have_them(run, bundles, tmp_path):
-    command = ["export", "pico", "--image-size", "16x24", "--patch-size", "8", "-f", "tflite", "-f", "savedmodel"]
+def test_export_with_precisions_lists_gaps_and_takes_the_formats_that_have_them(run, keras_file, tmp_path):
+    command = ["export", keras_file, "-f", "tflite", "-f", "savedmodel"]
     result = run(*command, "-p", "int8", "-p", "fp32", "--no-speed", "-o", tmp_path / "out", "--json")
     assert result.code == 0
     names = [f"{each['format']}-{each['precision']}" for each in result.document["results"]]
@@ -78,8 +78,8 @@ def test_bad_input_is_exit_2_and_leaves_nothing_behind(run, bundles, tmp_path, o
         (["--data", "nowhere"], "there is nothing at nowhere"),
     ],
 )
-def test_export_refuses_what_cannot_be_quantized_before_it_makes_fp32(run, tmp_path, options, message):
-    command = ["export", "pico", "--image-size", "16x24", "--patch-size", "8", "-f", "onnx", "-p", "fp32", "-p", "int8"]
+def test_export_refuses_what_cannot_be_quantized_before_it_makes_fp32(run, keras_file, tmp_path, options, message):
+    command = ["export", keras_file, "-f", "onnx", "-p", "fp32", "-p", "int8"]
     result = run(*command, *options, "-o", tmp_path / "out", "--json")
     assert result.code == 2 and message in result.document["error"]["message"]
     assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
+from tests.features import FAMILIES
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors
@@ -52,9 +53,24 @@ def run(code: str, *arguments: Path) -> None:
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True)
 
 
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_every_variant_computes_the_reference(changes, tmp_path):
-    checkpoint = trained(**changes)
+# A SavedModel is the traced function, which the quick tests of TFLite files compare for every variant, and its weights.
+QUICK = {
+    *FAMILIES,
+    "layer_norm-pre",
+    "rms_norm-post",
+    "swiglu",
+    "max pooling",
+    "no head, sequence",
+    "grayscale",
+    "relu",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
+def test_every_variant_computes_the_reference(name, tmp_path):
+    checkpoint = trained(**VARIANTS[name])
     images = checkpoint.preprocess.normalize(pixels(checkpoint, 3))
 
     artifact = exported(SavedModelExporter(), checkpoint, tmp_path, ExportOptions())

@@ -14,14 +14,13 @@ from vit_deploy.artifact import read_artifact
 from vit_deploy.errors import ConfigError, EngineError, ExportError, MissingEngineError, OutputError
 from vit_deploy.exporters import EXPORTERS, stage
 from vit_deploy.exporters.onnx import OnnxExporter
-from vit_deploy.exporters.savedmodel import SavedModelExporter
 from vit_deploy.exporters.stage import DYNAMIC, export, plan, to_json
 from vit_deploy.golden import read_golden, record
 from vit_deploy.parity import verify
 from vit_deploy.plugins import Plugin, Registry
 
 
-class OtherWeights(SavedModelExporter):
+class OtherWeights(OnnxExporter):
     """Writes a model whose head is a little off."""
 
     def write(self, checkpoint, artifact, options):
@@ -29,7 +28,7 @@ class OtherWeights(SavedModelExporter):
         super().write(dataclasses.replace(checkpoint, weights=weights), artifact, options)
 
 
-class NotANumber(SavedModelExporter):
+class NotANumber(OnnxExporter):
     """Writes a model that answers NaN: its norms divide by the root of a huge negative number."""
 
     def write(self, checkpoint, artifact, options):
@@ -122,35 +121,35 @@ def test_each_job_becomes_a_proven_bundle_of_its_own(make_checkpoint, tmp_path):
 def test_a_model_that_fails_its_proof_is_not_published_and_its_siblings_are(
     make_checkpoint, tmp_path, exporters, wrong
 ):
-    exporters(savedmodel=wrong)
-    failed, good = export(make_checkpoint(), tmp_path, jobs_of("savedmodel", "onnx"))
+    exporters(onnx=wrong)
+    failed, good = export(make_checkpoint(), tmp_path, jobs_of("onnx", "tflite"))
     assert not failed.parity.ok and not failed.published
     assert good.parity.ok and good.published
-    assert names(tmp_path) == ["onnx-fp32"]
+    assert names(tmp_path) == ["tflite-fp32"]
     said = to_json(failed)
     assert said["path"] is None and said["parity"]["failures"] and not said["parity"]["ok"]
 
 
 def test_a_failed_model_is_kept_beside_if_asked(make_checkpoint, tmp_path, exporters):
-    exporters(savedmodel=OtherWeights)
-    (failed,) = export(make_checkpoint(), tmp_path, jobs_of("savedmodel"), keep_failed=True)
-    assert names(tmp_path) == ["savedmodel-fp32.failed"]
-    assert failed.artifact.directory == tmp_path / "savedmodel-fp32.failed"
+    exporters(onnx=OtherWeights)
+    (failed,) = export(make_checkpoint(), tmp_path, jobs_of("onnx"), keep_failed=True)
+    assert names(tmp_path) == ["onnx-fp32.failed"]
+    assert failed.artifact.directory == tmp_path / "onnx-fp32.failed"
     assert to_json(failed)["path"] == str(failed.artifact.directory)
     assert verify(read_artifact(failed.artifact.directory)).parity.failures == failed.parity.failures
 
 
 def test_a_failed_model_replaces_nothing(make_checkpoint, tmp_path, exporters):
-    good = export(make_checkpoint(), tmp_path, jobs_of("savedmodel"))[0].artifact
-    exporters(savedmodel=OtherWeights)
-    export(make_checkpoint(), tmp_path, jobs_of("savedmodel"), force=True)
+    good = export(make_checkpoint(), tmp_path, jobs_of("onnx"))[0].artifact
+    exporters(onnx=OtherWeights)
+    export(make_checkpoint(), tmp_path, jobs_of("onnx"), force=True)
     assert read_artifact(good.directory).files == good.files
-    (tmp_path / "savedmodel-fp32.failed").mkdir()
-    with pytest.raises(OutputError, match=r"already there: .*savedmodel-fp32, .*savedmodel-fp32\.failed"):
-        export(make_checkpoint(), tmp_path, jobs_of("savedmodel"), keep_failed=True)
-    export(make_checkpoint(), tmp_path, jobs_of("savedmodel"), keep_failed=True, force=True)
+    (tmp_path / "onnx-fp32.failed").mkdir()
+    with pytest.raises(OutputError, match=r"already there: .*onnx-fp32, .*onnx-fp32\.failed"):
+        export(make_checkpoint(), tmp_path, jobs_of("onnx"), keep_failed=True)
+    export(make_checkpoint(), tmp_path, jobs_of("onnx"), keep_failed=True, force=True)
     assert read_artifact(good.directory).files == good.files
-    assert (tmp_path / "savedmodel-fp32.failed" / "artifact.json").is_file()
+    assert (tmp_path / "onnx-fp32.failed" / "artifact.json").is_file()
 
 
 def test_a_converter_that_fails_leaves_its_siblings_and_nothing_half_written(make_checkpoint, tmp_path, exporters):
@@ -313,8 +312,8 @@ def test_a_killed_export_never_has_the_targets_name_and_the_next_one_takes_its_f
     running, beside = started(tmp_path / "out")
     try:
         assert not folder.exists()
-        export(make_checkpoint(), tmp_path / "out", jobs_of("savedmodel"))
-        assert names(tmp_path / "out") == [beside.name, "savedmodel-fp32"]
+        export(make_checkpoint(), tmp_path / "out", jobs_of("tflite"))
+        assert names(tmp_path / "out") == [beside.name, "tflite-fp32"]
         assert (beside / "model.onnx").read_bytes() == b"half" and running.poll() is None
     finally:
         running.kill()
@@ -322,9 +321,9 @@ def test_a_killed_export_never_has_the_targets_name_and_the_next_one_takes_its_f
 
 
 def test_a_failed_proof_says_that_the_earlier_bundle_is_still_there(make_checkpoint, tmp_path, monkeypatch):
-    jobs, _ = plan(["savedmodel"], ["fp32"])
+    jobs, _ = plan(["onnx"], ["fp32"])
     first = export(make_checkpoint(), tmp_path, jobs)[0]
-    monkeypatch.setattr(stage, "EXPORTERS", Registry("format", {"savedmodel": Plugin(f"{__name__}:OtherWeights")}))
+    monkeypatch.setattr(stage, "EXPORTERS", Registry("format", {"onnx": Plugin(f"{__name__}:OtherWeights")}))
     failed = export(make_checkpoint(), tmp_path, jobs, force=True)[0]
     assert not failed.parity.ok and not failed.published
     assert failed.parity.failures[-1] == f"{first.artifact.directory} still holds the earlier bundle"
@@ -332,9 +331,9 @@ def test_a_failed_proof_says_that_the_earlier_bundle_is_still_there(make_checkpo
 
 
 def test_a_converter_that_fails_late_says_what_is_published_already(make_checkpoint, tmp_path, monkeypatch):
-    table = {"savedmodel": EXPORTERS["savedmodel"], "tflite": Plugin(f"{__name__}:Refusing")}
+    table = {"onnx": EXPORTERS["onnx"], "tflite": Plugin(f"{__name__}:Refusing")}
     monkeypatch.setattr(stage, "EXPORTERS", Registry("format", table))
-    jobs, _ = plan(["savedmodel", "tflite"], ["fp32"])
-    with pytest.raises(ExportError, match=r"the graph is upside down; already published: .*savedmodel-fp32"):
+    jobs, _ = plan(["onnx", "tflite"], ["fp32"])
+    with pytest.raises(ExportError, match=r"the graph is upside down; already published: .*onnx-fp32"):
         export(make_checkpoint(), tmp_path, jobs)
-    assert [path.name for path in tmp_path.iterdir()] == ["savedmodel-fp32"]
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx-fp32"]

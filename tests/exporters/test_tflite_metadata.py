@@ -74,10 +74,11 @@ class Node:
         return self.table.GetVectorAsNumpy(number_types.Float32Flags, self._at(field))
 
 
-@pytest.fixture(params=[2_000_000_000, 0], ids=["weights inside", "weights outside"])
-def artifact(request, tmp_path):
+@pytest.fixture(scope="module", params=[2_000_000_000, 0], ids=["weights inside", "weights outside"])
+def artifact(request, tmp_path_factory):
+    """Not to be changed."""
     checkpoint = dataclasses.replace(trained(), labels=LABELS)
-    return exported(TFLiteExporter(request.param), checkpoint, tmp_path, ExportOptions(batch=1))
+    return exported(TFLiteExporter(request.param), checkpoint, tmp_path_factory.mktemp("made"), ExportOptions(batch=1))
 
 
 def test_the_standard_metadata_say_size_normalization_and_labels(artifact):

@@ -106,7 +106,8 @@ def test_flash_attention_without_its_device_is_refused_and_never_replaced(backen
         pytest.skip(f"{backend} is not installed")
     code = (
         "import numpy as np, vit_deploy;"
-        "model = vit_deploy.ViT((24, 32, 3), 5, 'pico', (8, 4), attention_args={'flash_attention': True});"
+        "model = vit_deploy.ViT("
+        "(24, 32, 3), 5, 'pico', (8, 4), num_layers=1, attention_args={'flash_attention': True});"
         "model(np.zeros((1, 24, 32, 3), 'float32'))"
     )
     ran = run(backend, "-c", f"import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''; {code}")

@@ -132,11 +132,6 @@ def answers(model: Any, images: Any) -> list[Any]:
     return [keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in outputs]
 
 
-def models() -> dict[str, Any]:
-    made = {name: ViT(**TINY | options) for name, options in OPTIONS.items()}
-    return made | {name: house(ViT(**TINY, name="inner")) for name, house in HOUSES.items()}
-
-
 def answers_before_and_after(folder: Path, made: Mapping[str, Any]) -> dict[str, tuple[list[Any], list[Any]]]:
     """By name, the outputs of a model before it was saved and in one new process that loaded all files."""
     expected = {}
@@ -160,8 +155,21 @@ POOLINGS = [None, *(each for each in Pooling if each is not Pooling.CLS_DISTILLA
 
 
 @pytest.fixture(scope="module")
-def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Any], list[Any]]]:
-    return answers_before_and_after(tmp_path_factory.mktemp("saved"), models())
+def models() -> dict[str, ViT]:
+    """A model with each of the options; their weights may be changed, and nothing else."""
+    return {name: ViT(**TINY | options) for name, options in OPTIONS.items()}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `reloaded` saves every model."""
+    return tmp_path_factory.mktemp("saved")
+
+
+@pytest.fixture(scope="module")
+def reloaded(saved: Path, models: dict[str, ViT]) -> dict[str, tuple[list[Any], list[Any]]]:
+    houses = {name: house(ViT(**TINY, name="inner")) for name, house in HOUSES.items()}
+    return answers_before_and_after(saved, models | houses)
 
 
 @pytest.mark.slow
@@ -192,11 +200,11 @@ def test_a_new_process_loads_the_file_and_answers_with_the_same_bits(
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.usefixtures("reloaded")
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_constructor_argument_survives_load_and_save(tmp_path: Path, name: str) -> None:
-    model = ViT(**TINY | OPTIONS[name])
-    model.save(tmp_path / "a.keras")
-    again = keras.saving.load_model(tmp_path / "a.keras")
+def test_every_constructor_argument_survives_load_and_save(saved: Path, models: dict[str, ViT], name: str) -> None:
+    model = models[name]
+    again = keras.saving.load_model(saved / f"{name}.keras")
     assert type(again) is ViT
     assert again.get_config() == model.get_config()
     for attribute in ("config", "rates", "preprocess", "labels", "provenance", "name", "trainable"):
@@ -205,15 +213,15 @@ def test_every_constructor_argument_survives_load_and_save(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_config_is_plain_json_and_makes_the_model_again(name: str) -> None:
-    model = ViT(**TINY | OPTIONS[name])
+def test_a_config_is_plain_json_and_makes_the_model_again(models: dict[str, ViT], name: str) -> None:
+    model = models[name]
     stored = json.loads(json.dumps(model.get_config()))
     assert ViT.from_config(stored).get_config() == model.get_config()
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_clone_has_the_same_config_and_weights_of_its_own(name: str) -> None:
-    model = ViT(**TINY | OPTIONS[name])
+def test_a_clone_has_the_same_config_and_weights_of_its_own(models: dict[str, ViT], name: str) -> None:
+    model = models[name]
     clone = keras.models.clone_model(model)
     assert clone.get_config() == model.get_config()
     clone.set_weights([value + 1 for value in clone.get_weights()])
