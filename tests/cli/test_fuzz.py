@@ -6,11 +6,11 @@ given to each command that takes it. A file may still be valid after that; then 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,116 +18,22 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from vit_deploy import checkpoints
+from tests.cli.damage import DAMAGE, TARGETS, Command, Target, write_originals
 from vit_deploy.artifact import write_manifest
 from vit_deploy.bench_worker import peak_rss_mb
 
-GOLDEN = Path(__file__).parents[1] / "peers" / "golden"
-DAMAGES = 5  # of each file
 HANG_S = 30
 MEMORY_MB = 600  # that all of it together may take beyond what the process had
-
-
-@dataclass(frozen=True)
-class Target:
-    """A file to damage, and the commands that read it.
-
-    Args:
-        file: relative to the folder that is copied.
-        commands: arguments; `{path}` is what the command takes, `{out}` a name to write.
-        path: what stands for it on the command line, relative as well.
-    """
-
-    folder: str
-    file: str
-    commands: tuple[tuple[str, ...], ...]
-    path: str
-
-
-CHECKPOINT = (("convert", "{path}", "-o", "{out}.safetensors"), ("inspect", "{path}"))
-CONFIG = (("convert", "{path}", "-o", "{out}.safetensors", "--config", "{file}"),)
-BUNDLE = (("verify", "{path}"), ("inspect", "{path}"), ("bundle", "{path}", "-o", "{out}.tar.gz"))
-TARGETS = {
-    "keras": Target("checkpoints", "small.keras", CHECKPOINT, "small.keras"),
-    "safetensors": Target("checkpoints", "small.safetensors", CHECKPOINT, "small.safetensors"),
-    "config": Target("checkpoints", "config.json", CONFIG, "small.safetensors"),
-    "google": Target("google", "imagenet21k.npz", CHECKPOINT, "imagenet21k.npz"),
-    "timm": Target("timm", "model.safetensors", CHECKPOINT, "."),
-    "timm config": Target("timm", "config.json", CHECKPOINT, "."),
-    "transformers": Target("huggingface", "model-00001-of-00006.safetensors", CHECKPOINT, "."),
-    "transformers index": Target("huggingface", "model.safetensors.index.json", CHECKPOINT, "."),
-    "transformers config": Target("huggingface", "config.json", CHECKPOINT, "."),
-    "onnx": Target("onnx", "model.onnx", BUNDLE, "."),
-    "onnx alone": Target("onnx", "model.onnx", (("inspect", "{path}"),), "model.onnx"),
-    "tflite": Target("tflite", "model.tflite", BUNDLE, "."),
-    "tflite alone": Target("tflite", "model.tflite", (("inspect", "{path}"),), "model.tflite"),
-    "savedmodel": Target("savedmodel", "saved_model/saved_model.pb", BUNDLE, "."),
-    "savedmodel alone": Target("savedmodel", "saved_model/saved_model.pb", (("inspect", "{path}"),), "saved_model"),
-    "manifest": Target("onnx", "artifact.json", BUNDLE, "."),
-    "golden": Target("onnx", "golden.npz", BUNDLE, "."),
-    "image": Target("images", "photo.png", (("predict", "{folder}/small.safetensors", "{path}"),), "photo.png"),
-    "data": Target("images", "data.npz", (("evaluate", "{folder}/onnx", "--data", "{path}"),), "data.npz"),
-    "baseline": Target("images", "bench.json", (("bench", "{folder}/none", "--baseline", "{path}"),), "bench.json"),
-}
+TIMES = 3  # that each command meets each kind of damage where there is time
 
 
 @pytest.fixture(scope="module")
 def originals(
     make_checkpoint: Any, bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """A folder for each kind of files."""
-    root = tmp_path_factory.mktemp("originals")
-    own, images = root / "checkpoints", root / "images"
-    own.mkdir()
-    checkpoint = make_checkpoint()
-    for name in ("small.keras", "small.safetensors"):
-        checkpoints.save(checkpoint, own / name)
-    (own / "config.json").write_text(json.dumps(checkpoint.config.to_dict()))
-    images.mkdir()
-    shutil.copy(own / "small.safetensors", images)
-    shutil.copytree(bundles["onnx"], images / "onnx")
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (4, 24, 32, 3), dtype=np.uint8)
-    Image.fromarray(pixels[0]).save(images / "photo.png")
-    np.savez(images / "data.npz", images=pixels, labels=np.arange(4))
-    (images / "bench.json").write_text(json.dumps({"schema": 1, "command": "bench", "results": []}))
-    peers = {"google": GOLDEN / "google", "timm": GOLDEN / "timm" / "plain", "huggingface": GOLDEN / "huggingface/vit"}
-    return {"checkpoints": own, "images": images, **peers, **bundles}
-
-
-def cut(data: bytes, rng: np.random.Generator) -> bytes:
-    return data[: int(rng.integers(len(data)))]
-
-
-def flipped(data: bytes, rng: np.random.Generator) -> bytes:
-    found = bytearray(data)
-    for place in rng.integers(len(data), size=int(rng.integers(1, 9))):
-        found[place] ^= 1 << int(rng.integers(8))
-    return bytes(found)
-
-
-def overwritten(data: bytes, rng: np.random.Generator) -> bytes:
-    start, count = int(rng.integers(len(data))), int(rng.integers(1, 33))
-    noise = rng.integers(256, size=count, dtype=np.uint8).tobytes() if rng.random() < 0.5 else b"\xff" * count
-    return data[:start] + noise + data[start + count :]
-
-
-def early(data: bytes, rng: np.random.Generator) -> bytes:
-    """Headers are at the beginning, and it is they that a reader trusts."""
-    found = bytearray(data)
-    for place in rng.integers(min(len(data), 256), size=3):
-        found[place] = int(rng.integers(256))
-    return bytes(found)
-
-
-def repeated(data: bytes, rng: np.random.Generator) -> bytes:
-    start, end = sorted(int(each) for each in rng.integers(len(data), size=2))
-    return data[:end] + data[start:]
-
-
-DAMAGE: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (cut, flipped, overwritten, early, repeated)
+    """A folder for each kind of files, not to be changed."""
+    return write_originals(make_checkpoint(), bundles, tmp_path_factory.mktemp("originals"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,10 +43,13 @@ def bounded_memory() -> Iterator[None]:
     assert (peak_rss_mb() or 0) < before + MEMORY_MB
 
 
-def assert_answered(run: Any, target: Target, folder: Path, tmp_path: Path) -> None:
+def assert_answered(
+    run: Any, target: Target, commands: Sequence[Command], folder: Path, originals: dict[str, Path], tmp_path: Path
+) -> None:
     """Each command ends in time with an exit code of the contract, and an error is one, with nothing written."""
     names = {"path": folder / target.path, "file": folder / target.file, "folder": folder, "out": tmp_path / "out"}
-    for command in target.commands:
+    names |= {"images": originals["images"]}
+    for command in commands:
         begun = time.monotonic()
         said = run(*(word.format(**names) for word in command))
         assert time.monotonic() - begun < HANG_S
@@ -153,7 +62,16 @@ def assert_answered(run: Any, target: Target, folder: Path, tmp_path: Path) -> N
             assert "Traceback" not in said.err
             assert not written, command
         for name in written:
-            (tmp_path / name).unlink()
+            path = tmp_path / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def in_turn(target: Target, kind: str) -> list[Command]:
+    """One command for each kind of damage: the first one, then the others, beginning elsewhere for each kind of file."""
+    first, *others = target.commands
+    start = sum(kind.encode())
+    rest = [others[(start + number) % len(others)] if others else first for number in range(len(DAMAGE) - 1)]
+    return [first, *rest]
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -165,9 +83,49 @@ def test_a_damaged_file_is_one_error_or_still_a_file(
     file = folder / target.file
     data = file.read_bytes()
     rng = np.random.default_rng([*kind.encode()])
-    for number in range(DAMAGES):
-        file.write_bytes(DAMAGE[number % len(DAMAGE)](data, rng))
-        assert_answered(run, target, folder, tmp_path)
+    for damage, command in zip(DAMAGE, in_turn(target, kind), strict=True):
+        file.write_bytes(damage(data, rng))
+        assert_answered(run, target, [command], folder, originals, tmp_path)
+
+
+def test_no_command_is_left_out() -> None:
+    asked = {command[0] for kind, target in TARGETS.items() for command in in_turn(target, kind)}
+    assert asked == {command[0] for target in TARGETS.values() for command in target.commands}
+    every = {"convert", "resize", "export", "quantize", "verify", "compare", "bench", "report", "evaluate", "predict"}
+    assert asked == every | {"bundle", "inspect"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TARGETS)
+def test_every_command_that_reads_a_damaged_file_gives_one_error_or_its_work(
+    run: Any, originals: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    target = TARGETS[kind]
+    folder = shutil.copytree(originals[target.folder], tmp_path / "copied")
+    file = folder / target.file
+    data = file.read_bytes()
+    rng = np.random.default_rng([1, *kind.encode()])
+    for _ in range(TIMES):
+        for damage in DAMAGE:
+            file.write_bytes(damage(data, rng))
+            assert_answered(run, target, target.commands, folder, originals, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("tf_keras") is None, reason="needs the extra compress")
+@pytest.mark.parametrize("kind", ["safetensors", "timm config", "data"])
+def test_what_is_damaged_is_not_compressed(run: Any, originals: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    target = TARGETS[kind]
+    folder = shutil.copytree(originals[target.folder], tmp_path / "copied")
+    file = folder / target.file
+    data = file.read_bytes()
+    model, photos = ("{folder}/small.safetensors", "{path}") if kind == "data" else ("{path}", "{images}/data.npz")
+    options = ("--method", "prune", "--epochs", "1", "-o", "{out}.safetensors")
+    rng = np.random.default_rng([2, *kind.encode()])
+    for damage in DAMAGE:
+        file.write_bytes(damage(data, rng))
+        command = ("compress", model, "--data", photos, *options)
+        assert_answered(run, target, [command], folder, originals, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite", "savedmodel"])
@@ -189,12 +147,12 @@ def test_a_damaged_model_whose_manifest_was_made_anew_is_one_error_or_fails_its_
     for damaged in (*(data[: int(share * len(data))] for share in (0.0, 0.3, 0.9)), other):
         file.write_bytes(damaged)
         write_manifest(artifact)
-        assert_answered(run, Target(kind, TARGETS[kind].file, tuple(commands), "."), folder, tmp_path)
+        assert_answered(run, TARGETS[kind], commands, folder, originals, tmp_path)
 
 
 @given(text=st.text() | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(json.dumps))
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.parametrize("kind", ["config", "timm config", "transformers config", "manifest", "baseline"])
+@pytest.mark.parametrize("kind", ["config", "timm config", "transformers config", "manifest", "bench results"])
 def test_any_text_in_place_of_json_is_one_error(
     run: Any, originals: dict[str, Path], tmp_path: Path, kind: str, text: str
 ) -> None:
@@ -203,4 +161,5 @@ def test_any_text_in_place_of_json_is_one_error(
     if not folder.exists():
         shutil.copytree(originals[target.folder], folder)
     (folder / target.file).write_text(text, encoding="utf-8", errors="surrogatepass")
-    assert_answered(run, target, folder, tmp_path)
+    command = target.commands[len(text) % len(target.commands)]
+    assert_answered(run, target, [command], folder, originals, tmp_path)
