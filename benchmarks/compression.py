@@ -7,14 +7,18 @@ and measured on images that no training saw.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.job import Job
+from benchmarks.progress import progress
 from benchmarks.records import RESULTS, store
+from benchmarks.trained import on_digits
 
 _PRUNED: Mapping[str, Any] = {"method": "prune", "epochs": 30, "learning_rate": 2e-3, "patience": 0}
 WAYS: Mapping[str, Mapping[str, Any]] = {
@@ -27,28 +31,34 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 """What is measured: name to options of `compress`."""
 
 
-def measure_one(model: Path, way: str, *, speed: bool) -> dict[str, Any]:
-    """One trained model, compressed in one way, in plain JSON values."""
-    from benchmarks.__main__ import progress
+def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A result a way and model."""
+    for way in WAYS:
+        for model in on_digits(job):
+            yield f"{model.stem}-{way}", measure_one(model, way, speed=True, epochs=1 if job.quick else None)
+
+
+def measure_one(model: Path, way: str, *, speed: bool, epochs: int | None = None) -> dict[str, Any]:
+    """One trained model, compressed in one way, in plain JSON values; `epochs` in place of those of the way."""
     from vit_deploy import checkpoints
     from vit_deploy.artifact import versions
-    from vit_deploy.compress import CompressOptions
+    from vit_deploy.compress import CompressOptions, table
     from vit_deploy.compress.data import open_images
     from vit_deploy.compress.job import as_artifact
     from vit_deploy.compress.stage import compress
-    from vit_deploy.compress.table import measure, verdicts
     from vit_deploy.host import read_host
 
     kind, seed = model.stem.rpartition("-")[0], int(model.stem.rpartition("-")[2])
     data = model.with_name(f"{kind}-train.npz")
     options = CompressOptions(seed=seed, **WAYS[way])
+    options = options if epochs is None else dataclasses.replace(options, epochs=epochs)
     before, started = checkpoints.load(model), datetime.now(UTC)
     progress(f"{model.stem}: {way}")
     with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
         result = compress(before, options, data, state=Path(folder) / "training")
         test = open_images(model.with_name(f"{kind}-test.npz"), as_artifact(before, model))
         # What was learned stands against images that the uncompressed model is calibrated on.
-        measured = measure(
+        measured = table.measure(
             before,
             result.checkpoint,
             test,
@@ -69,7 +79,7 @@ def measure_one(model: Path, way: str, *, speed: bool) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "history": [dict(each) for each in result.history],
         "files": [each.to_dict() for each in measured.rows],
-        "verdicts": [*verdicts(measured.rows), *measured.failures],
+        "verdicts": [*table.verdicts(measured.rows), *measured.failures],
     }
 
 

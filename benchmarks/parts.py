@@ -98,8 +98,8 @@ PARTS: Mapping[str, Part] = {
         Part(
             "compression",
             "what do pruning, clustering and quantization-aware training cost and bring",
-            "benchmarks.compression_part",
-            "benchmarks.compression_part",
+            "benchmarks.compression",
+            "benchmarks.compression_tables",
             needs=(*_TRAINED, "tf_keras", "tensorflow_model_optimization"),
             extra="compress",
         ),

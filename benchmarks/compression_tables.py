@@ -1,4 +1,4 @@
-"""How do the compressions take part in the one command, and how do their results read?"""
+"""How do the stored results of the compressions read: targets, then a line a way and file?"""
 
 from __future__ import annotations
 
@@ -6,25 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, median
 from typing import Any
 
-from benchmarks.compression import WAYS, measure_one
-from benchmarks.job import Job
+from benchmarks.compression import WAYS
 from benchmarks.markdown import number, table
 from benchmarks.records import Result, facts_line
 from benchmarks.targets import Target
-from benchmarks.trained import on_digits
 
 JUDGED = {"prune": "tflite-fp32", "cluster": "tflite-fp32", "qat": "tflite-int8-static"}
 FULL = "tflite-int8-full"
 MAX_DROP = 0.7  # points of top-1 that each may lose
 MAX_GZIP = 0.45  # of the uncompressed TFLite's gzipped size, for the better one of pruned and clustered
 STATES = ("before", "after")
-
-
-def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A result a way and model."""
-    for way in WAYS:
-        for model in on_digits(job):
-            yield f"{model.stem}-{way}", measure_one(model, way, speed=True)
 
 
 def targets(results: Mapping[str, Result]) -> Iterator[Target]:
@@ -101,12 +92,16 @@ def _cells(results: Mapping[str, Result], way: str, name: str) -> Iterator[str]:
     models = _models(results, way)
     before, after = ([_file(each, state, name) for each in models] for state in STATES)
     for files in (before, after):
-        yield number(_of([each and 100 * each["top1"] for each in files], mean), 2)
+        yield number(_of(_each(files, "top1", 100), mean), 2)
     yield number(_of(_lost(results, way, name, name), max), 2)
-    yield number(_of([each and 100 * each["sparsity"] for each in after], mean), 1)
-    yield number(_of([each and each["distinct"] for each in after], max), 0)
+    yield number(_of(_each(after, "sparsity", 100), mean), 1)
+    yield number(_of(_each(after, "distinct"), max), 0)
     for figure, summary in (("bytes", mean), ("gzip_bytes", mean), ("latency_ms", median)):
         yield number(_of([_ratio(each, name, figure) for each in models], summary), 2)
+
+
+def _each(files: Sequence[Mapping[str, Any] | None], figure: str, factor: float = 1) -> list[float | None]:
+    return [None if each is None else factor * each[figure] for each in files]
 
 
 def _top1(result: Result | None, name: str) -> str:
