@@ -91,6 +91,43 @@ def test_the_governor_is_read_where_it_can_be(machine):
     assert host.governor == "powersave"
 
 
+def test_the_frequency_is_the_mean_of_the_kernels_figures_else_of_the_processors_own(machine):
+    folder = "sys/devices/system/cpu"
+    assert machine.files({"proc/cpuinfo": "cpu MHz\t: 2000.0\ncpu MHz\t: 3000.5\n"}).cpu_mhz == 2500.25
+    scaling = {f"{folder}/cpu{core}/cpufreq/scaling_cur_freq": f"{khz}\n" for core, khz in ((0, 1800000), (1, 600000))}
+    assert machine.files(scaling).cpu_mhz == 1200.0
+
+
+def test_the_temperature_is_that_of_the_warmest_sensor(machine):
+    assert machine().temperature_c is None
+    zones = {"thermal_zone0": "41500", "thermal_zone1": "62000", "thermal_zone2": "-5000"}
+    assert machine.files({f"sys/class/thermal/{zone}/temp": text for zone, text in zones.items()}).temperature_c == 62
+
+
+@pytest.mark.parametrize(
+    ("quota", "busy", "competing"),
+    [
+        (None, 3.0, 3.0),  # of the 8 cores this process may use
+        ("200000 100000", 3.0, 0.0),  # it gets 2 of them, and 5 are idle
+        ("200000 100000", 7.5, 1.5),
+    ],
+)
+def test_others_compete_for_the_cores_that_this_process_really_gets(
+    machine, tmp_path, monkeypatch, quota, busy, competing
+):
+    def stat(seconds):
+        ticks = int(seconds * os.sysconf("SC_CLK_TCK"))
+        # user nice system idle iowait irq softirq steal; the ninth core is not of this process.
+        return f"cpu  9 9 9 9 9 9 9 9\ncpu0 {ticks} 0 0 500 70 0 0 0\ncpu8 {99 * ticks} 0 0 0 0 0 0 0\n"
+
+    def sleep(seconds):
+        (tmp_path / "proc/stat").write_text(stat(100 + busy * seconds))
+
+    monkeypatch.setattr("vit_deploy.host.time.sleep", sleep)
+    group = {"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": f"{quota}\n"} if quota else {}
+    assert machine.files({"proc/stat": stat(100), **group}).competing == pytest.approx(competing)
+
+
 def test_this_machine_can_be_written_as_json():
     host = read_host()
     assert json.loads(json.dumps(host.to_dict())) == host.to_dict()

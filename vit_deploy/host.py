@@ -30,7 +30,8 @@ class Host:
         governor: of the CPU frequency; None where it cannot be told.
         cpu_mhz: the mean over the cores now; None likewise.
         temperature_c: of the warmest sensor, in degrees Celsius; None likewise.
-        competing: cores that other processes kept busy over the last tenth of a second; None likewise.
+        competing: cores of those that this process really gets which others kept busy over the last tenth of a second;
+            None likewise.
     """
 
     cpu: str
@@ -61,10 +62,11 @@ def read_host(root: Path = ROOT) -> Host:
     Args:
         root: where `proc` and `sys` are.
     """
+    cores = _cores(root)
     return Host(
         cpu=_cpu_model(root),
         architecture=platform.machine(),
-        cores=_cores(root),
+        cores=cores,
         memory_mb=_memory_mb(root),
         os=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -72,7 +74,7 @@ def read_host(root: Path = ROOT) -> Host:
         governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         cpu_mhz=_cpu_mhz(root),
         temperature_c=_temperature_c(root),
-        competing=_competing(root),
+        competing=_competing(root, cores),
     )
 
 
@@ -92,14 +94,18 @@ def _temperature_c(root: Path) -> float | None:
     return max(found) if found else None
 
 
-def _competing(root: Path) -> float | None:
-    """Of the cores this process may use, those that others keep busy while it sleeps."""
+def _competing(root: Path, cores: float) -> float | None:
+    """Of the cores this process really gets, those that others keep busy while it sleeps."""
     before = _busy_ticks(root)
     if before is None:
         return None
     time.sleep(COMPETING_S)
     after = _busy_ticks(root)
-    return None if after is None else max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / COMPETING_S)
+    if after is None:
+        return None
+    busy = (after - before) / os.sysconf("SC_CLK_TCK") / COMPETING_S
+    # With a quota of 2 of 64 cores, 62 can be busy before there are fewer than 2.
+    return max(0.0, busy - max(0.0, _allowed() - cores))
 
 
 def _busy_ticks(root: Path) -> int | None:
@@ -125,8 +131,11 @@ def _cpu_model(root: Path) -> str:
 
 
 def _cores(root: Path) -> float:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([float(allowed), *_cpu_quotas(root)])
+    return min([float(_allowed()), *_cpu_quotas(root)])
+
+
+def _allowed() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ class Latency:
         ends = list(itertools.accumulate(self.round_calls or (len(self.samples_ns),)))
         return [self.samples_ns[start:end] for start, end in itertools.pairwise([0, *ends])]
 
-    @property
+    @cached_property
     def p50_interval_ms(self) -> Interval | None:
         """Where the true median lies; None for a single call."""
         interval = median_interval(self.rounds)
@@ -342,8 +343,10 @@ def from_json(values: Mapping[str, Any]) -> Latency:
     """
     samples = tuple(int(each) for each in values["samples_ns"])
     round_calls = tuple(int(each) for each in values["round_calls"])
-    if not samples or min(samples) < 0:
+    if not samples:
         raise ValueError("a result has no samples")
+    if min(samples) < 1:
+        raise ValueError("a call took no time")
     if round_calls and (min(round_calls) < 1 or sum(round_calls) != len(samples)):
         raise ValueError(f"{len(samples)} samples in rounds of {round_calls}")
     named = ("runtime", "batch", "threads", "streams")
