@@ -223,3 +223,16 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(format, bund
         assert (said["seed"], said["images"], len(set(said["digests"]))) == (seed, 64, 64)
         found.append((sha256(result.artifact.model_path), said["digests"]))
     assert found[0] == found[1] and found[0][0] != found[2][0] and found[0][1] != found[2][1]
+
+
+def test_an_error_tells_what_was_published_before_it(source, tmp_path, monkeypatch):
+    def keep_fewest(work, table, budget):
+        if work.recipe.precision == "int8":
+            raise ConfigError("int8 does not reach it")
+        return work
+
+    monkeypatch.setattr("vit_deploy.quantizers.stage.keep_fewest", keep_fewest)
+    monkeypatch.setattr("vit_deploy.quantizers.stage.measure_layers", lambda work: ())
+    with pytest.raises(ConfigError, match=rf"does not reach it; already published: {tmp_path / 'tflite-fp16'}$"):
+        quantize(source, tmp_path, ["fp16", "int8"], dataclasses.replace(QUIET, min_cosine=0.5))
+    assert [each.name for each in tmp_path.iterdir()] == ["tflite-fp16"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,15 +164,22 @@ def export(
     reference_seconds = time.perf_counter() - start
     results: list[Exported] = []
     for job in jobs:
-        try:
+        with telling_what_is_there(results):
             results.append(_export_one(checkpoint, directory, job, golden, force, keep_failed, progress))
-        except VitDeployError as error:
-            if done := [str(each.artifact.directory) for each in results if each.published]:
-                error.message += f"; already published: {', '.join(done)}"
-            raise
     # The reference is part of the proof; all share it, and the first one that needs it pays for it.
     paid = [dataclasses.replace(each, verify_seconds=each.verify_seconds + reference_seconds) for each in results[:1]]
     return paid + results[1:]
+
+
+@contextlib.contextmanager
+def telling_what_is_there(results: Sequence[Exported]) -> Iterator[None]:
+    """Add to an error inside which bundles were published before it."""
+    try:
+        yield
+    except VitDeployError as error:
+        if done := [str(each.artifact.directory) for each in results if each.published]:
+            error.message += f"; already published: {', '.join(done)}"
+        raise
 
 
 def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool) -> list[Path]:

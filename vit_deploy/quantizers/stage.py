@@ -196,9 +196,11 @@ def quantize(
     made = Made([])
     for recipe, target in zip(recipes, names, strict=True):
         work = Work(quantizer, source, recipe, images, progress)
-        made = made.also(_one(work, target, budget, golden, options, force=force, keep_failed=keep_failed))
+        with exporting.telling_what_is_there(made.results):
+            made = made.also(_one(work, target, budget, golden, options, force=force, keep_failed=keep_failed))
     published = [each.artifact for each in made.results if each.published]
-    return made.also(Made([], facts=compare_with_fp32(source, published, images, options, progress)))
+    with exporting.telling_what_is_there(made.results):
+        return made.also(Made([], facts=compare_with_fp32(source, published, images, options, progress)))
 
 
 def _one(
