@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -64,6 +66,24 @@ def test_versions_that_do_not_record_it_are_profiled_on_a_device(
     with OnnxRuntime().open(artifact) as session:
         assert session.placement == {}
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_call_that_shows_what_runs_where_is_no_part_of_loading(make_artifact, weight, with_cuda, monkeypatch):
+    with_cuda.operators = {CUDA: 2}
+    artifact = write_model(make_artifact("onnx"), weight)
+    with OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")) as session:
+        assert bench_worker.trial(session) == 0  # it is recorded without a call
+
+    @contextlib.contextmanager
+    def told(settings, records):
+        yield lambda engine, call: time.sleep(0.2) or call() is None or {CUDA: 2}
+
+    monkeypatch.setattr(ort, "RECORDS", False)
+    monkeypatch.setattr(ort, "told", told)
+    with OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")) as session:
+        assert 0.2e9 <= bench_worker.trial(session) < 30e9
+    with OnnxRuntime().open(artifact) as session:
+        assert bench_worker.trial(session) == 0
 
 
 def test_a_provider_that_takes_nothing_is_an_error_that_says_what_ran_where(make_artifact, weight, with_cuda):
