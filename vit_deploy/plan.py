@@ -1,0 +1,95 @@
+"""What is to be measured, and for how long?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time.
+
+    Args:
+        artifact: the bundle's folder, or a `.keras` file.
+        runtime: that runs it.
+        provider: None takes the runtime's usual one.
+        batch: images a call.
+        threads: of one call; None takes as many as this process has cores, divided among the streams.
+        streams: calls that are made at the same time, each by a copy of the model of its own.
+    """
+
+    artifact: Path
+    runtime: str
+    provider: str | None = None
+    batch: int = 1
+    threads: int | None = None
+    streams: int = 1
+
+    def __str__(self) -> str:
+        engine = f"{self.runtime} on {self.provider}" if self.provider else self.runtime
+        threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.threads else ""
+        streams = f", {self.streams} streams" if self.streams > 1 else ""
+        return f"{self.artifact} in {engine} (batch {self.batch}{threads}{streams})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure each case.
+
+    Args:
+        seconds: for its calls together.
+        runs: how many calls, instead.
+        rounds: in which the cases take turns.
+        warmup: calls before the first round; None for as many as it takes until they show no trend.
+        timeout_s: for each step of a case: loading, warming up, one round.
+
+    Raises:
+        ConfigError: values that cannot be.
+    """
+
+    seconds: float | None = 3.0
+    runs: int | None = None
+    rounds: int = 5
+    warmup: int | None = None
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if (self.seconds is None) == (self.runs is None):
+            problems.append(f"seconds is {self.seconds} and runs is {self.runs}; expected one of them")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            problems.append(f"seconds is {self.seconds}; expected a positive number")
+        if self.runs is not None and self.runs < 1:
+            problems.append(f"runs is {self.runs}; expected a positive number")
+        if self.rounds < 1:
+            problems.append(f"rounds is {self.rounds}; expected a positive number")
+        if self.warmup is not None and self.warmup < 0:
+            problems.append(f"warmup is {self.warmup}; expected a number of calls")
+        if problems:
+            raise ConfigError("; ".join(problems), fix="correct the options named above")
+
+    def requests(self, streams: int = 1) -> list[dict[str, Any]]:
+        """What to ask of each case, one a round; of few calls fewer rounds, so that all streams have one in each.
+
+        Args:
+            streams: the most that a case has.
+
+        Raises:
+            ConfigError: fewer calls than streams.
+        """
+        if self.runs is None:
+            assert self.seconds is not None
+            return [{"calls": None, "seconds": self.seconds / self.rounds}] * self.rounds
+        if self.runs < streams:
+            raise ConfigError(
+                f"runs is {self.runs} for {streams} streams, whose calls are to overlap; expected as many at least",
+                fix=f"ask for {streams} runs or more, or for seconds",
+            )
+        rounds = min(self.rounds, self.runs // streams)
+        shares = [self.runs // rounds + (index < self.runs % rounds) for index in range(rounds)]
+        return [{"calls": share, "seconds": None} for share in shares]
