@@ -48,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
             records, ok = work(options)
         document, code = report.document(options.command, records, ok=ok), 0 if ok else 1
     except VitDeployError as error:
+        error.message = _as_it_was_called(error.message)
         document, code = report.failure(options.command, error), 2
         print(f"vit-deploy: {error}", file=sys.stderr)
     text = json.dumps(document, allow_nan=False)
@@ -135,6 +136,13 @@ def listing() -> list[tuple[Path, str]]:
     """Where each packed bundle is, and where it was."""
     entries = json.loads((HOME / LISTING).read_text(encoding="utf-8"))
     return [(HOME / each["place"], str(each["path"])) for each in entries]
+
+
+def _as_it_was_called(text: str) -> str:
+    """A message with the paths that the bundles had where they were packed."""
+    for folder, path in listing():
+        text = text.replace(str(folder), path)
+    return text
 
 
 def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:

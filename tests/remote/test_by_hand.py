@@ -55,12 +55,16 @@ def test_what_a_device_lacks_is_said(package: Path, tmp_path: Path) -> None:
         assert f"{counting} -m pip install ai-edge-litert onnxruntime" in err
 
 
-def test_options_that_cannot_be_are_refused(package: Path, tmp_path: Path, device_python: Path) -> None:
+def test_options_that_cannot_be_are_refused(
+    package: Path, tmp_path: Path, device_python: Path, bundles: dict[str, Path]
+) -> None:
     script = unpacked(package, tmp_path)
     code, _, err = said(device_python, script, "bench", "--batch", "1,x")
     assert code == 2 and "'1,x'; expected numbers as 1 or 1,4" in err
     code, _, err = said(device_python, script, "verify", "--runtime", "onnx")
     assert code == 2 and "unknown runtime 'onnx'" in err
+    code, _, err = said(device_python, script, "verify", "--runtime", "litert")
+    assert code == 2 and f"litert does not run {bundles['onnx']}/model.onnx" in err  # as it was called at home
     code, out, err = said(device_python, script, "verify", "--quick", "--threads", "1")
     assert code == 0, err
     assert out.count("same") == 2
