@@ -217,5 +217,7 @@ def _print_plainly(records: Sequence[report.Record]) -> None:
         else:
             said = f"{record['verdict']}, largest difference {record['metrics']['max_abs']}"
         print(f"{record['artifact']}: {engine}: {said}")
+        for each in record.get("profile") or ():
+            print(f"  {each['operator']}: {each['ms']:.3f} ms ({each['share']:.0%}) in {each['calls']:g} calls")
         for note in (*record.get("notes", ()), *record["failures"]):
             print(f"  {note}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,12 @@ def test_options_that_cannot_be_are_refused(
     code, out, err = said(device_python, script, "verify", "--quick", "--threads", "1")
     assert code == 0, err
     assert out.count("same") == 2
+
+
+def test_what_operators_take_is_told_plainly_too(package: Path, tmp_path: Path, device_python: Path) -> None:
+    code, out, err = said(device_python, unpacked(package, tmp_path), "bench", "--runs", "2", "--profile")
+    assert code == 0, err
+    assert re.search(r"^  MatMul: \d+\.\d{3} ms \(\d+%\) in \d+ calls$", out, re.MULTILINE)
 
 
 def test_only_what_the_manifest_lists_is_packed(bundles: dict[str, Path], tmp_path: Path) -> None:
