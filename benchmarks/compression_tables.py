@@ -75,7 +75,8 @@ def render(results: Mapping[str, Result]) -> str:
     head = ("file", "top-1 before", "after", "worst seed lost", "zeros", "values", "bytes", "gzipped", "latency")
     said = (
         f"Means of {len(models)} seed{'s' * (len(models) != 1)}; latency is the median. Points lost against the same"
-        " file before, uncompressed or post-training; values: the most distinct ones of a kernel; size and latency over those before."
+        " file before, uncompressed or post-training; values: the most distinct ones of a kernel; size and"
+        " latency over those before."
     )
     return "\n\n".join(
         (
