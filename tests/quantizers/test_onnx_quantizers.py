@@ -360,3 +360,24 @@ def test_the_tools_do_not_turn_on_everybodys_logging(cases, tmp_path):
     before = (logging.getLogger().level, list(logging.getLogger().handlers))
     made(cases["plain"], ONNX_RECIPES["int4"], tmp_path)
     assert (logging.getLogger().level, list(logging.getLogger().handlers)) == before
+
+
+def test_openvino_computes_all_products_of_int8_static_in_integers_and_answers_the_same(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    from vit_deploy.runtimes.openvino import OpenVINO
+
+    checkpoint = trained()
+    (tmp_path / "fp32").mkdir()
+    source = exported(OnnxExporter(), checkpoint, tmp_path / "fp32", ExportOptions(batch=4))
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 8))
+    case = Case(source, images, forward(checkpoint, images))
+    target, model = made(case, ONNX_RECIPES["int8-static"], tmp_path / "static")
+    (expected,) = run(target.model_path, source, images)
+    with OpenVINO().open(target) as session:
+        np.testing.assert_allclose(session.infer(images), expected, atol=0.01 * np.abs(expected).max())
+    engine = openvino.Core().compile_model(str(target.model_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    facts = [operator.get_rt_info() for operator in engine.get_runtime_model().get_ordered_ops()]
+    found = Counter(
+        each["runtimePrecision"].astype(str) for each in facts if each["layerType"].astype(str) == "FullyConnected"
+    )
+    assert found.keys() <= {"i8", "u8"} and found.total() == operators(model)["Gemm"] > 0
