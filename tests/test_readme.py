@@ -48,6 +48,7 @@ def test_what_else_the_readme_runs_is_installing_and_testing() -> None:
     assert others == ['pip install -e ".[cpu]"', 'pip install -e ".[dev]"', "pytest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python"))
 def test_the_python_of_the_readme_runs(block: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)

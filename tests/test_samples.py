@@ -33,6 +33,7 @@ def test_every_numbered_sample_has_a_test():
     assert [name for name in numbered if f'run("{name}"' not in tested] == []
 
 
+@pytest.mark.slow
 def test_the_blocks_of_a_vit_are_those_of_the_reference():
     differences = re.findall(r"^block_\d+  \(2, 13, 192\) .* (\S+)$", run("04_intermediate_features.py"), re.M)
     assert len(differences) == 6

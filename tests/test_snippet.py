@@ -60,9 +60,10 @@ def photograph(folder: Path, channels: int) -> Path:
 
 
 def answered(text: str, image: Path, folder: Path) -> str:
-    """What the program prints, in a process that cannot import this package."""
-    (folder / "vit_deploy").mkdir()
-    (folder / "vit_deploy" / "__init__.py").write_text("raise ImportError('the snippet is to be plain')\n")
+    """What the program prints, in a process that can import neither this package nor Keras."""
+    for name in ("vit_deploy", "keras", "tf_keras"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise ImportError('the snippet is to be plain')\n")
     (folder / "snippet.py").write_text(text, encoding="utf-8")
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(

@@ -79,6 +79,7 @@ def test_every_variant_computes_the_reference(name, tmp_path):
     assert_same_function(serve(images=images)[checkpoint.config.output_name].numpy(), checkpoint, images)
 
 
+@pytest.mark.slow  # the snippet of a SavedModel is run without them as well
 def test_it_loads_where_neither_keras_nor_this_package_can_be_imported(tmp_path):
     checkpoint = trained()
     images = checkpoint.preprocess.normalize(pixels(checkpoint, 2))
