@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,20 @@ def test_a_file_in_the_place_of_the_training_is_told(run, tmp_path):
     with pytest.raises(OutputError, match=r"out\.training, where the training is to be kept, is a file"):
         run(DIES, tmp_path / "out.training")
     assert (tmp_path / "out.training").read_text() == "mine"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_a_place_that_cannot_be_written_is_told(run):
+    with pytest.raises(OutputError, match=r"cannot write /proc/nowhere/out\.training: No such file"):
+        run(DIES, Path("/proc/nowhere/out.training"))
+
+
+def test_images_that_do_not_fit_are_told_of_the_model(run, striped, tmp_path):
+    data = np.load(striped)
+    np.savez(tmp_path / "more.npz", images=data["images"], labels=data["labels"] + 3)
+    with pytest.raises(DataError, match=r"more\.npz has labels from 3 to 5, the model has 3 classes"):
+        run(DIES, data=tmp_path / "more.npz")
+    assert [each.name for each in tmp_path.iterdir()] == ["more.npz"]
 
 
 def test_a_model_without_a_head_is_refused(run, small):

@@ -115,18 +115,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(small, striped,
 
 
 @pytest.mark.slow
-def test_training_that_makes_a_model_worse_leaves_it_as_it_was(small, striped, tmp_path):
-    start = ready(small)
-    result = trained(start, striped, tmp_path / "state", method="qat", learning_rate=0.5, epochs=2)
-    assert result.best_epoch == 0
-    for name, each in start.weights.items():
-        np.testing.assert_array_equal(result.weights[name], each, err_msg=name)
-    assert result.ranges["patch_embed.input"] == pytest.approx((-1, 1), abs=0.02)
-
-
-@pytest.mark.slow
 def test_a_model_is_judged_in_the_ranges_of_its_weights_from_the_start(small, striped, tmp_path):
     result = trained(ready(small), striped, tmp_path / "state", method="qat", learning_rate=1e-7, epochs=1, distill=1)
+    assert [each["epoch"] for each in result.history] == [0, 1] and result.best_epoch == 1
     before, after = (each["held_out_loss"] for each in result.history)
     assert after == pytest.approx(before, rel=1e-4)
 

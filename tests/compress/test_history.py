@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vit_deploy.compress.history import bar, best, duration, in_words, is_best, is_over
+from vit_deploy.compress.history import bar, best, duration, in_words, is_best, is_gained, is_over
 
 
 def records(*losses, top1=1.0, settled_from=1):
@@ -23,6 +23,16 @@ def test_an_epoch_that_is_not_compressed_as_asked_is_never_the_best():
     history = records(1.0, 3.0, 2.0, settled_from=2)
     assert best(history)["epoch"] == 3
     assert not is_best(history[0], []) and is_best(history[1], history[:1])
+
+
+def test_the_model_before_the_first_step_is_compared_with_and_never_kept():
+    before = {"epoch": 0, "top1": 1.0, "held_out_loss": 1.0, "settled": True}
+    history = [before, *records(3.0, 2.0)]
+    assert best(history)["epoch"] == 2 and is_best(history[1], [before])
+    assert not is_best(before, [])
+    assert not is_gained(history) and is_gained([before, *records(0.9)])
+    assert is_gained(records(3.0)) and is_gained([before])
+    assert not is_over([before], 1) and is_over([before, *records(2.0, 3.0)], 1)
 
 
 def test_a_loss_as_good_is_no_better():

@@ -50,7 +50,10 @@ def compress(
     ] = None,
     epochs: Annotated[int, typer.Option(help="At most.", rich_help_panel=TRAINING)] = 20,
     batch: Annotated[int, typer.Option(help="Images a step.", rich_help_panel=TRAINING)] = 64,
-    lr: Annotated[float, typer.Option(help="Of AdamW, after the warm-up.", rich_help_panel=TRAINING)] = 5e-4,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=1e-12, help="Of AdamW, after the warm-up; 1e-4 for qat, else 5e-4.", rich_help_panel=TRAINING),
+    ] = None,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.", rich_help_panel=TRAINING)] = 1e-4,
     warmup: Annotated[float, typer.Option(help="Fraction of all steps.", rich_help_panel=TRAINING)] = 0.1,
     patience: Annotated[
@@ -76,8 +79,8 @@ def compress(
 
     from vit_deploy import checkpoints, report
     from vit_deploy.cli.output import Output
-    from vit_deploy.compress import Augmentation, CompressOptions, check
-    from vit_deploy.compress.history import in_words
+    from vit_deploy.compress import USUAL, Augmentation, CompressOptions, check
+    from vit_deploy.compress.history import in_words, is_gained
     from vit_deploy.compress.stage import compress as run
     from vit_deploy.compress.table import measure, verdicts
 
@@ -91,7 +94,7 @@ def compress(
         keep=tuple(keep or ()),
         epochs=epochs,
         batch=batch,
-        learning_rate=lr,
+        learning_rate=USUAL if lr is None else lr,
         weight_decay=weight_decay,
         warmup=warmup,
         patience=patience,
@@ -135,8 +138,8 @@ def compress(
                 progress=progress,
             )
     said = [*verdicts(table.rows), *table.failures]
-    if result.best_epoch == 0:
-        said.insert(0, "training gained nothing on the held-out images: kept is the model before the first step")
+    if not is_gained(result.history):
+        said.insert(0, "training gained nothing on the held-out images: the loss was less before the first step")
     if result.resumed:
         out.note(f"went on from {state}")
     if Augmentation.FLIP in options.augment:

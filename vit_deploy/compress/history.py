@@ -21,19 +21,30 @@ def best(history: Sequence[Record]) -> Record:
 
     Not the one of the most right answers: images that the original was itself trained on are all right after any epoch.
     """
-    return min((each for each in history if each["settled"]), key=lambda each: float(each["held_out_loss"]))
+    return min(_candidates(history), key=lambda each: float(each["held_out_loss"]))
+
+
+def _candidates(history: Sequence[Record]) -> list[Record]:
+    # Of images that the original has seen it knows more than any model that did not see them again.
+    return [each for each in history if each["settled"] and each["epoch"]]
 
 
 def is_best(record: Record, history: Sequence[Record]) -> bool:
     """Whether an epoch is settled and better than those before it."""
-    if not record["settled"]:
+    if not _candidates([record]):
         return False
-    return not any(each["settled"] and each["held_out_loss"] <= record["held_out_loss"] for each in history)
+    return not any(each["held_out_loss"] <= record["held_out_loss"] for each in _candidates(history))
+
+
+def is_gained(history: Sequence[Record]) -> bool:
+    """Whether the best epoch is better than the model before the first step, where that was compressed already."""
+    before = [each["held_out_loss"] for each in history if not each["epoch"]]
+    return not before or not _candidates(history) or bool(best(history)["held_out_loss"] < before[0])
 
 
 def is_over(history: Sequence[Record], patience: int) -> bool:
     """Whether no epoch of the last `patience` was better than those before; never with a patience of 0."""
-    if not patience or not any(each["settled"] for each in history):
+    if not patience or not _candidates(history):
         return False
     return bool(history[-1]["epoch"] - best(history)["epoch"] >= patience)
 

@@ -17,6 +17,7 @@ from vit_deploy.compress.data import Images, data_digest, open_images, split
 from vit_deploy.errors import DataError
 
 CLASSES = 2  # at least
+MODEL = "the model"  # as errors call it
 JOB, START, RESULT = "job.json", "start.safetensors", "result.npz"
 
 
@@ -85,7 +86,7 @@ class Job:
         Raises:
             DataError: images and classes that the model cannot have, or too few of either.
         """
-        artifact = as_artifact(self.checkpoint(Path(self.folder)), Path(self.folder) / START)
+        artifact = as_artifact(self.checkpoint(Path(self.folder)), Path(MODEL))
         images = open_images(Path(self.data), artifact)
         if len(set(images.labels.tolist())) < CLASSES:
             raise DataError(

@@ -46,7 +46,7 @@ class Compressed:
     Args:
         checkpoint: the compressed model.
         history: what each epoch gave; see `compress.history`.
-        best_epoch: whose weights were kept, from 1; 0 where training gained nothing.
+        best_epoch: whose weights were kept, from 1.
         trained_on: the images that it was trained on.
         held_out: the images that it was judged by.
         resumed: whether the training went on from where it was killed before.
@@ -130,8 +130,11 @@ def _left_if_trained(state: Path) -> Iterator[None]:
         raise OutputError(f"{state}, where the training is to be kept, is a file", fix="move it, or choose another -o")
     missing = [each for each in state.absolute().parents if not each.exists()]
     try:
-        with explained_os_errors(state):
-            state.mkdir(parents=True, exist_ok=True)
+        try:
+            with explained_os_errors(state):
+                state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {state}: {error.strerror}", fix="choose another output") from error
         yield
     except BaseException:
         if not (state / FILE).exists():

@@ -47,7 +47,7 @@ class Trained:
         weights: by canonical name.
         ranges: of activations that were learned.
         history: what each epoch gave; see `compress.history`.
-        best_epoch: whose weights these are, from 1; 0 where training gained nothing.
+        best_epoch: whose weights these are, from 1.
         seconds: that this run took.
     """
 
@@ -93,7 +93,7 @@ def train(
         run.method.begin(run.twin, [checkpoint.preprocess.normalize(images.read(each.tolist())) for each in batches])
         found = State()
         if run.method.settled(0):
-            found = State(best=_values(run.model_variables), history=[run.record(0, None, 0)])
+            found = State(history=[run.record(0, None, 0)])
     else:
         _assign(run.kept, found.variables)
     history, kept = [dict(each) for each in found.history], list(found.best)
@@ -126,7 +126,7 @@ def train(
         _assign(run.model_variables, kept)
     run.method.end_epoch()
     weights = run.twin.weights(run.method.kernels())
-    best_epoch = int(best(history)["epoch"]) if kept else len(history)
+    best_epoch = int((best(history) if kept else history[-1])["epoch"])
     return Trained(weights, run.method.ranges(), history, best_epoch, time.perf_counter() - start)
 
 
