@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,11 @@ from vit_deploy.errors import DataError
 from vit_deploy.images import load_pixels
 from vit_deploy.preprocess import Preprocess
 
+# What zipfile and NumPy say of a damaged file; the last six of headers, and of a zip that is said to be encrypted.
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, OSError),
+    *(SyntaxError, tokenize.TokenError, TypeError, OverflowError, MemoryError, RuntimeError),
+)
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 NAMED = 5  # of many, in an error
 FIX = "give a folder with a folder of images for each class, or an .npz with uint8 images (n, h, w, c) and labels (n,)"
@@ -218,7 +224,7 @@ def _header(stream: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], 
 def _explained(path: Path, fix: str = FIX) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, OSError) as error:
+    except BROKEN as error:
         raise DataError(f"{path} cannot be read as .npz: {error}", fix=fix) from error
 
 
