@@ -136,6 +136,22 @@ def test_what_cannot_be_compared_is_said_before_anything_is_measured(
     assert said.code == 2 and "another machine: cpu Another, now" in said.err
 
 
+def test_what_was_measured_is_kept_where_it_turns_out_that_another_provider_ran_it_then(
+    run: Any, bundles: dict[str, Path], baseline: Path, tmp_path: Path
+) -> None:
+    document = json.loads(baseline.read_text())
+    for result in document["results"]:
+        result |= {"artifact": str(bundles["onnx"]), "provider": "cuda", "host": read_host().to_dict()}
+        result |= {"threads": read_host().threads}
+    other, saved = tmp_path / "other.json", tmp_path / "saved.json"
+    other.write_text(json.dumps(document))
+    options = ["--runtime", "onnxruntime", "--runs", 3]
+    said = run("bench", bundles["onnx"], *options, "--baseline", other, "--save", saved)
+    assert said.code == 2 and "the baseline has none of the 1 cases" in said.err
+    [kept] = json.loads(saved.read_text())["results"]
+    assert len(kept["samples_ns"]) == 3 and kept["baseline"] is None
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

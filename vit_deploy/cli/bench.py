@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,7 +131,8 @@ def bench(
             refuse_baseline(targets, read_host(), before, any_host=any_host)
         results = run(targets, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
         profiles = _profiles(results, progress) if profile else []
-    compared = compare(results)
+    with _saved_at_any_rate(save, lambda: _records(results, (), profiles), force=force):
+        compared = compare(results)
     records = _records(results, compared, profiles)
     ok = not any(change.regressed for change in compared)
     if save is not None:
@@ -151,6 +153,22 @@ def _records(
     by_case = {id(change.latency): change.to_dict() for change in compared}
     records = [to_json(result, results[0]) | {"baseline": by_case.get(id(result))} for result in results]
     return [found.added_to(record) for found, record in zip(profiles, records, strict=True)] if profiles else records
+
+
+@contextlib.contextmanager
+def _saved_at_any_rate(
+    save: Path | None, records: Callable[[], list[dict[str, Any]]], *, force: bool
+) -> Iterator[None]:
+    """Keep what was measured, even though there is nothing in the baseline that it can be compared with."""
+    from vit_deploy import report
+    from vit_deploy.errors import DataError
+
+    try:
+        yield
+    except DataError:
+        if save is not None:
+            save_document(report.document("bench", records(), ok=False), save, force=force)
+        raise
 
 
 def _note(out: Output, named: Sequence[tuple[str, Latency]]) -> None:
@@ -201,7 +219,8 @@ def _finish_remote(
 
     records = [record for answer in answers for record in answer.records]
     measured = [latency_in(record["on"], record) for record in records]
-    compared = compare(measured)
+    with _saved_at_any_rate(save, lambda: records, force=force):
+        compared = compare(measured)
     by_case = {id(change.latency): change.to_dict() for change in compared}
     records = [{**record, "baseline": by_case.get(id(each))} for record, each in zip(records, measured, strict=True)]
     _tell(out, measured, compared)
