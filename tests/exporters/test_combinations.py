@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.exporters.test_tflite import left_out, opened
+from tests.exporters.tflite_files import left_out, opened
 from tests.exporters.variants import trained
 from tests.features import FAMILIES
 from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 
+from tests.exporters.tflite_files import left_out, opened
 from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
 from tests.features import FAMILIES
 from vit_deploy.checkpoint import Checkpoint
@@ -32,27 +32,6 @@ from vit_deploy.exporters.tflite import TFLiteExporter
 
 exported(TFLiteExporter(), trained(), Path(sys.argv[1]), ExportOptions(batch=1))
 """
-
-
-def opened(path: Path) -> Interpreter:
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    return interpreter
-
-
-def left_out(interpreter: Interpreter) -> list[str]:
-    """Operators that are not part of the one delegated graph, going from the input to the output."""
-    operators = interpreter._get_ops_details()
-    delegates = [each for each in operators if each["op_name"] == "DELEGATE"]
-    if len(delegates) != 1:
-        return [f"{len(delegates)} delegates"]
-    takes = set(delegates[0]["inputs"].tolist())
-    plain = [each for each in operators if each["op_name"] != "DELEGATE"]
-    feeding = [each["op_name"] for each in plain if takes & set(each["outputs"].tolist())]
-    ends = {each["index"] for each in interpreter.get_output_details()}
-    starts = {each["index"] for each in interpreter.get_input_details()}
-    feeding += [] if ends <= set(delegates[0]["outputs"].tolist()) else ["what makes the output"]
-    return feeding if starts <= takes else [*feeding, "what takes the input"]
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)

@@ -31,5 +31,16 @@ def write_model(artifact, weight, *, dtype=TensorProto.FLOAT, output="logits", l
     return artifact
 
 
+def write_channels_first(make_artifact, weight):
+    turn = helper.make_node("Transpose", ["images"], ["nhwc"], perm=[0, 2, 3, 1])
+    return write_model(make_artifact("onnx", layout="nchw"), weight, before=[turn])
+
+
+def write_for_pixels(make_artifact, weight):
+    cast = helper.make_node("Cast", ["images"], ["nhwc"], to=TensorProto.FLOAT)
+    artifact = make_artifact("onnx", dtype="uint8", preprocessing_inside=True)
+    return write_model(artifact, weight, before=[cast], dtype=TensorProto.UINT8)
+
+
 def expected(images, weight):
     return images.reshape(len(images), -1).astype(np.float64) @ weight

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from linear_onnx import expected, write_model
+from linear_onnx import expected, write_channels_first, write_for_pixels, write_model
 from onnx import TensorProto, helper, numpy_helper
 
 from vit_deploy.errors import EngineError
@@ -28,16 +28,13 @@ def test_any_number_of_images_goes_through_any_batch(make_artifact, weight, seve
 
 
 def test_a_file_with_channels_first_takes_images_with_channels_last(make_artifact, weight, seven_images):
-    turn = helper.make_node("Transpose", ["images"], ["nhwc"], perm=[0, 2, 3, 1])
-    artifact = write_model(make_artifact("onnx", layout="nchw"), weight, before=[turn])
+    artifact = write_channels_first(make_artifact, weight)
     with OnnxRuntime().open(artifact) as session:
         np.testing.assert_allclose(session.infer(seven_images), expected(seven_images, weight), atol=1e-5)
 
 
 def test_a_file_with_preprocessing_inside_takes_pixels(make_artifact, weight):
-    cast = helper.make_node("Cast", ["images"], ["nhwc"], to=TensorProto.FLOAT)
-    artifact = make_artifact("onnx", dtype="uint8", preprocessing_inside=True)
-    write_model(artifact, weight, before=[cast], dtype=TensorProto.UINT8)
+    artifact = write_for_pixels(make_artifact, weight)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3), dtype=np.uint8)
     with OnnxRuntime().open(artifact) as session:
         np.testing.assert_allclose(session.infer(pixels), expected(pixels, weight), rtol=1e-5, atol=1e-3)
