@@ -17,7 +17,7 @@ def latency(samples_ns, **changes):
     facts = {
         "case": Case(Path("a"), "onnxruntime", batch=4, threads=2),
         "plan": Plan(),
-        "host": dataclasses.replace(read_host(), competing=None),
+        "host": dataclasses.replace(read_host(), competing=None, cores=8.0),
         "provider": "cpu",
         "samples_ns": tuple(samples_ns),
         "load_ms": 12.5,
@@ -122,7 +122,8 @@ def test_what_has_to_be_known_is_noted():
     busy = dataclasses.replace(read_host(), competing=1.5)
     assert latency([1000] * 5, host=busy).unsteady == ("other processes kept 1.5 cores busy when it began",)
     assert "batch of 4 runs as 4 calls of 1" in latency([1000] * 5, file_batch=1).notes[0]
-    assert "9 warm-up calls" in latency([1000] * 5, flat=False).notes[0]
+    assert "slower or faster after 9 warm-up calls" in latency([1000] * 5, flat=False).notes[0]
+    assert "2 warm-up calls, too few to" in latency([1000] * 5, flat=False, warmup_calls=2).notes[0]  # of a slow model
     assert "kept working" in latency([1000] * 5, idle=False).notes[0]
     assert "may be busy" in latency([1000, 2000] * 5).notes[0]
 

@@ -16,6 +16,7 @@ import numpy as np
 from vit_deploy.confidence import Interval, median_interval, ratio_interval
 from vit_deploy.host import Host
 from vit_deploy.plan import Case, Plan
+from vit_deploy.timing import WINDOW
 
 __all__ = ["FACTS", "FIGURES", "Case", "Latency", "Plan", "from_json", "to_json"]
 
@@ -188,7 +189,9 @@ class Latency:
         return tuple(self._disturbances())
 
     def _disturbances(self) -> Iterator[str]:
-        if not self.flat:
+        if not self.flat and self.warmup_calls < WINDOW:
+            yield f"{self.warmup_calls} warm-up call{'s' * (self.warmup_calls != 1)}, too few to show a trend"
+        elif not self.flat:
             yield f"still getting slower or faster after {self.warmup_calls} warm-up calls"
         if not self.idle:
             yield "its threads kept working between the rounds, which slows the other cases"
