@@ -113,9 +113,9 @@ def write_originals(checkpoint: Any, bundles: dict[str, Path], root: Path) -> di
     shutil.copy(own / "small.safetensors", images)
     shutil.copytree(bundles["onnx"], images / "onnx")
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (4, 24, 32, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (40, 24, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels[0]).save(images / "photo.png")
-    np.savez(images / "data.npz", images=pixels, labels=np.arange(4))
+    np.savez(images / "data.npz", images=pixels, labels=np.arange(40) % 4)
     measurements = {
         "bench": measured(),
         "evaluate": [evaluated(name) for name in ARTIFACTS],
