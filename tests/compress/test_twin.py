@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ pytest.importorskip("tf_keras")
 
 from vit_deploy import reference
 from vit_deploy.compress.twin import build
+from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.errors import ConfigError
 
 VARIANTS = {
     "plain": {},
@@ -54,6 +58,47 @@ def test_the_twin_has_every_activation(make_checkpoint, images, activation):
     checkpoint = make_checkpoint(activation=activation, num_layers=1)
     exact = reference.forward(checkpoint, images)
     np.testing.assert_allclose(build(checkpoint).model(images), exact, atol=1e-5)
+
+
+OPTIONS = {
+    "normalization_type": list(NormalizationType),
+    "normalization_position": list(NormalizationPosition),
+    "ffn_type": list(FFNType),
+    "activation": list(Activation),
+    "class_token": [True, False],
+    "distillation_token": [False, True],
+    "register_tokens": [0, 3],
+    "pooling": [*Pooling, None],
+    "layer_scale": [False, True],
+    "qk_norm": [False, True],
+    "qkv_bias": [True, False],
+    "pre_norm": [False, True],
+    "norm_after_pooling": [False, True],
+    "pre_logits_dim": [0, 5],
+    "include_top": [True, False],
+    "epsilon": [1e-6, 1e-3],
+}
+
+
+def drawn(seed: int) -> dict[str, Any]:
+    """Any values of all options that go together."""
+    rng = np.random.default_rng(seed)
+    while True:
+        changes = {name: values[rng.integers(len(values))] for name, values in OPTIONS.items()}
+        try:
+            ViTConfig(image_size=(24, 32), patch_size=(8, 4), embed_dim=12, num_heads=3, mlp_dim=20, **changes)
+        except ConfigError:
+            continue
+        return changes
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(each, marks=pytest.mark.slow) for each in range(4, 40))])
+def test_the_twin_has_all_options_in_any_company(make_checkpoint, images, seed):
+    checkpoint = make_checkpoint(**drawn(seed))
+    exact = reference.forward(checkpoint, images)
+    found = build(checkpoint).model(images).numpy()
+    floor = np.abs(reference.forward(checkpoint, images, np.float32) - exact).max()
+    assert np.abs(found - exact).max() <= 10 * max(floor, np.spacing(np.float32(np.abs(exact).max())))
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
