@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from tests.exporters.variants import exported, pixels, trained
 from vit_deploy.artifact import Artifact, from_essentials
 from vit_deploy.calibration import Calibration
-from vit_deploy.errors import ExportError
+from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.onnx import OnnxExporter
 from vit_deploy.quantizers import onnx_layers
@@ -381,3 +381,13 @@ def test_openvino_computes_all_products_of_int8_static_in_integers_and_answers_t
         each["runtimePrecision"].astype(str) for each in facts if each["layerType"].astype(str) == "FullyConnected"
     )
     assert found.keys() <= {"i8", "u8"} and found.total() == operators(model)["Gemm"] > 0
+
+
+def test_what_openvino_refuses_of_an_open_batch_is_to_be_made_with_a_fixed_one(cases, tmp_path):
+    pytest.importorskip("openvino")
+    from vit_deploy.runtimes.openvino import OpenVINO
+
+    target, _ = made(cases["plain"], ONNX_RECIPES["int8-static"], tmp_path)  # 25 tokens of 12 channels
+    with pytest.raises(EngineError, match="cannot load") as error:
+        OpenVINO().open(target).__enter__()
+    assert "with --batch 1" in error.value.fix

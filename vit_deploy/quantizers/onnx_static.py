@@ -7,8 +7,9 @@ so layers that share an input are joined, and whatever else reads that tensor re
 one thread of a CPU with AVX-512 VNNI, over the float file's time: signed with shared quantizers 1.57, joined 0.60,
 unsigned 0.59; with QDQ around `MatMul` and a bias of one axis, which ONNX Runtime does not fuse, 1.9.
 
-OpenVINO 2026 runs all products in int8 and answers the same; an open batch it refuses where a layer has no bias, or one
-of zeros alone, since it moves a channel's scale through the reshape behind it: fix the batch there.
+OpenVINO 2026.4 runs all products in int8 and answers the same. Of an open batch it refuses models with at least as many
+tokens as channels, such as ViT-Tiny at 224 pixels: it moves a channel's scale through a reshape, and counts wrong. With
+a fixed batch it takes them.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ DEVICE = "CPU"
 BF16 = "cpu-bf16"
 # Said in any case: left alone, OpenVINO computes in bfloat16 wherever the processor can.
 PRECISIONS = {"cpu": "f32", BF16: "bf16"}
+FIX = "export the model again, or check the installation with vit-deploy doctor"
 UNINFORMATIVE = ("Exception from ", "Check ")  # lines of its messages that name its own sources
 
 
@@ -41,7 +42,7 @@ class OpenVINO:
         core = openvino.Core()
         _refuse_provider(core, provider)
         refuse_outside_data(artifact.model_path)
-        with explained(f"load {artifact.model_path}"), quiet_stderr():
+        with explained(f"load {artifact.model_path}", _fix(artifact)), quiet_stderr():
             engine = core.compile_model(str(artifact.model_path), DEVICE, settings(options, provider))
         session = OpenVINOSession(engine, artifact, provider)
         try:
@@ -127,8 +128,18 @@ def _placement(engine: Any) -> dict[str, int]:
     return dict(counts)
 
 
+def _fix(artifact: Artifact) -> str:
+    # See `quantizers.onnx_static`.
+    open_batch = artifact.precision == "int8-static" and artifact.input.batch is None
+    return (
+        "export the model again with --batch 1, which OpenVINO may take where it takes no open one"
+        if open_batch
+        else FIX
+    )
+
+
 @contextlib.contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explained(doing: str, fix: str = FIX) -> Iterator[None]:
     """Raise what OpenVINO raises as an `EngineError`."""
     try:
         yield
@@ -136,5 +147,5 @@ def explained(doing: str) -> Iterator[None]:
         lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(UNINFORMATIVE)]
         raise EngineError(
             f"OpenVINO {openvino.__version__} cannot {doing}: {(lines or ['it does not say why'])[0]}",
-            fix="export the model again, or check the installation with vit-deploy doctor",
+            fix=fix,
         ) from error
