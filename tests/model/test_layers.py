@@ -11,15 +11,14 @@ from vit_deploy.config import Activation, ViTConfig
 from vit_deploy.model.block import ACTIVATIONS, Attention, FeedForward, TransformerBlock
 from vit_deploy.model.layers import (
     LayerScale,
-    Norm,
     PatchEmbedding,
     PositionEmbedding,
     PrefixTokens,
     PreLogits,
-    PreNorm,
     Projection,
 )
 from vit_deploy.model.map_pooling import MapPooling
+from vit_deploy.model.norms import Norm, PreNorm
 from vit_deploy.model.options import SeededTruncatedNormal, WeightOptions
 from vit_deploy.model.vit import ViT
 from vit_deploy.reference import ACTIVATIONS as REFERENCE_ACTIVATIONS

@@ -11,7 +11,8 @@ from keras import ops
 
 from vit_deploy.config import Activation, FFNType, NormalizationPosition, ViTConfig
 from vit_deploy.errors import ConfigError
-from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Norm, Projection, take_tokens
+from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Projection, take_tokens
+from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.reference import GATES
 

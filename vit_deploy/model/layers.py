@@ -1,4 +1,4 @@
-"""What are the parts between the blocks: projection, patch embedding, prefix tokens, positions, norms?
+"""What are the parts between the blocks: projection, patch embedding, prefix tokens, positions?
 
 Every variable's path is its canonical name (see `vit_deploy.weights`). The layers compute no dynamic
 shape but the batch of the class token, so that converters get a static graph.
@@ -12,10 +12,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from vit_deploy.config import NormalizationType, ViTConfig
+from vit_deploy.config import ViTConfig
 from vit_deploy.model.options import WeightOptions
-from vit_deploy.reference import BAND_WIDTH
-from vit_deploy.weights import ALPHA, LAYER_SCALE
+from vit_deploy.weights import LAYER_SCALE
 
 HALF_TYPES = ("float16", "bfloat16")
 
@@ -273,69 +272,6 @@ class PositionEmbedding(NamedVariables):
             "initializer": keras.initializers.serialize(self.initializer),
             "dropout_rate": self.dropout_rate,
         }
-
-
-@keras.saving.register_keras_serializable("vit_deploy")
-class Norm(NamedVariables):
-    """The normalization of each token; the formulas are those of `vit_deploy.reference.norm`.
-
-    In half precision it computes in float32: the mean square of float16 overflows at 256.
-    """
-
-    def __init__(self, kind: str, epsilon: float = 1e-6, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.kind = NormalizationType(kind)
-        self.epsilon = epsilon
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights of this kind of norm."""
-        dim = (input_shape[-1],)
-        if self.kind is NormalizationType.BAND_RMS:
-            self.band = self.add_weight(name="band", shape=(), initializer="zeros", autocast=False)
-            return
-        if self.kind is NormalizationType.DYNAMIC_TANH:
-            alpha = keras.initializers.Constant(ALPHA)
-            self.alpha = self.add_weight(name="alpha", shape=(), initializer=alpha, autocast=False)
-        self.scale = self.add_weight(name="scale", shape=dim, initializer="ones", autocast=False)
-        if self.kind is not NormalizationType.RMS_NORM:
-            self.bias = self.add_weight(name="bias", shape=dim, initializer="zeros", autocast=False)
-
-    def call(self, inputs: Any) -> Any:
-        """`(batch, tokens, dim)` to the same."""
-        if keras.backend.standardize_dtype(inputs.dtype) in HALF_TYPES:
-            weights = {weight.name: ops.cast(weight, "float32") for weight in self.weights}
-            return ops.cast(self._normalized(ops.cast(inputs, "float32"), weights), inputs.dtype)
-        return self._normalized(inputs, {weight.name: weight for weight in self.weights})
-
-    def _normalized(self, x: Any, weights: Mapping[str, Any]) -> Any:
-        match self.kind:
-            case NormalizationType.LAYER_NORM:
-                centred = x - ops.mean(x, axis=-1, keepdims=True)
-                variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-                return centred * ops.rsqrt(variance + self.epsilon) * weights["scale"] + weights["bias"]
-            case NormalizationType.RMS_NORM:
-                return self._unit(x) * weights["scale"]
-            case NormalizationType.DYNAMIC_TANH:
-                return ops.tanh(x * weights["alpha"]) * weights["scale"] + weights["bias"]
-            case NormalizationType.BAND_RMS:
-                return self._unit(x) * (1 - BAND_WIDTH + BAND_WIDTH * ops.sigmoid(5.0 * weights["band"]))
-
-    def _unit(self, x: Any) -> Any:
-        return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` takes."""
-        config: dict[str, Any] = super().get_config()
-        return config | {"kind": str(self.kind), "epsilon": self.epsilon}
-
-
-@keras.saving.register_keras_serializable("vit_deploy")
-class PreNorm(Norm):
-    """The norm in front of the first block; by its class Keras tells it from the last one in a file."""
 
 
 @keras.saving.register_keras_serializable("vit_deploy")

@@ -11,7 +11,8 @@ from keras import ops
 
 from vit_deploy.config import ViTConfig
 from vit_deploy.model.block import FeedForward
-from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Norm, Projection
+from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Projection
+from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
 
 

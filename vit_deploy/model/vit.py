@@ -15,16 +15,15 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.model.block import TransformerBlock
 from vit_deploy.model.checks import checked_shape, companion_problems, option_problems
 from vit_deploy.model.layers import (
-    Norm,
     PatchEmbedding,
     PositionEmbedding,
     PrefixTokens,
     PreLogits,
-    PreNorm,
     Projection,
     pool,
 )
 from vit_deploy.model.map_pooling import MapPooling
+from vit_deploy.model.norms import Norm, PreNorm
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.model.summary import summary_lines
 from vit_deploy.preprocess import Preprocess
