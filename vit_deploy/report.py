@@ -104,6 +104,13 @@ def verification(result: Verification) -> dict[str, Any]:
     return named | proof | own
 
 
+def unanswered(machine: str, why: str) -> dict[str, Any]:
+    """What stands in a report of `verify` for a machine that gave no results."""
+    nothing: dict[str, Any] = {"metrics": dict.fromkeys(METRICS), "tolerance": {}, "checks": [], "seconds": 0.0}
+    named = {"artifact": machine, "format": "any", "precision": "any", "runtime": "no answer", "provider": "-"}
+    return named | nothing | {"ok": False, "verdict": "inconclusive", "golden_failures": [why], "failures": [why]}
+
+
 def located(result: Located) -> dict[str, Any]:
     """Where an artifact leaves the reference, with every tap; an error that is not finite is null, and not ok."""
     return {

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -39,7 +40,17 @@ def test_commands_run_on_several_machines_in_one_table(
     assert said.out.count(server.url) == 2 and said.out.count("DIFFERENT") == 2 and "1.0e-09" in said.out
     [line] = [line for line in said.out.splitlines() if away in line]
     assert "no answer" in line and "cannot be reached" in said.err
-    said = run("verify", bundles["onnx"], *hosts, "--json")
+    reports = {name: tmp_path / f"verify.{name}" for name in ("xml", "md")}
+    files = ("--junit", reports["xml"], "--markdown", reports["md"])
+    said = run("verify", bundles["onnx"], *hosts, *files, "--github", "--json")
+    suites = ElementTree.parse(reports["xml"]).getroot()
+    assert (suites.attrib["tests"].isdigit(), suites.attrib["failures"]) == (True, "1")
+    assert [each.attrib["name"] for each in suites] == [
+        f"{bundles['onnx']} on {server.url} in onnxruntime (cpu)",
+        f"{away} in no answer (-)",
+    ]
+    assert "1 of 2 compute the same function" in reports["md"].read_text()
+    assert "::warning title=ssh" in said.err
     assert said.code == 1 and [each["on"] for each in said.document["results"]] == [server.url]
     [skipped] = said.document["skipped"]
     assert skipped.startswith(away) and "cannot be reached" in skipped

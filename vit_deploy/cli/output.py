@@ -140,7 +140,8 @@ class Output:
 
         table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
         for index, name in enumerate(columns):
-            numeric = all(isinstance(row[index], int | float) or str(row[index])[:1].isdigit() for row in rows)
+            known = [str(row[index]) for row in rows if row[index] != "-"]
+            numeric = bool(known) and all(cell[:1].isdigit() for cell in known)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(_printable(str(cell)) for cell in row))

@@ -186,11 +186,16 @@ def _note(out: Output, result: Verification) -> None:
 def _finish_remote(
     out: Output, answers: Sequence[Answer], junit: Path | None, markdown: Path | None, *, github: bool, force: bool
 ) -> int:
+    from vit_deploy import report
+
     records = [record for answer in answers for record in answer.records]
     for record in records:
         for reason in () if record["ok"] else record["failures"]:
             out.note(f"{record['on']}: {record['artifact']}: {reason}")
-    _write_reports(records, junit, markdown, github=github, force=force)
+    # A report has no column for the machine, and one that gave no answer must not be missed in it.
+    told = [{**each, "artifact": f"{each['artifact']} on {each['on']}"} for each in records]
+    told += [report.unanswered(each.host, each.gap) for each in answers if each.error is not None]
+    _write_reports(told, junit, markdown, github=github, force=force)
     return out.finish(
         records,
         ok=all(answer.ok for answer in answers),
