@@ -25,6 +25,7 @@ from vit_deploy.quantizers.stage import quantize
 from vit_deploy.quantizers.tflite import TFLiteQuantizer
 from vit_deploy.quantizers.tflite_layers import find_layers
 from vit_deploy.quantizers.tflite_ranges import observe
+from vit_deploy.quantizers.tflite_recipes import TFLITE_RECIPES
 from vit_deploy.reference import forward
 from vit_deploy.tflite_file import buffer_view, opened
 
@@ -228,3 +229,8 @@ def test_residual_sums_and_norms_of_an_integer_file_can_have_16_bits(made, sourc
         for each in (made["int8-full"].artifact, result.artifact)
     )
     assert wide > narrow
+
+
+def test_every_recipe_says_why_it_is_as_it_is():
+    assert set(TFLITE_RECIPES) == set(COSINES)
+    assert all(len(recipe.reason) > 40 for recipe in TFLITE_RECIPES.values())

@@ -55,7 +55,7 @@ INT8_FULL = Recipe(
     reason="For accelerators that have nothing but integers: every operator an integer one, input and output int8. The "
     "8-bit softmax gives steps of 1/256, and the attention of 197 tokens has shares of 1/197: in base with random "
     "weights it alone takes the cosine with fp32 from 0.998 to 0.983. So softmax and the products around it have 16 "
-    "bits; accelerators leave these products to the CPU anyway. On a CPU the file is slower than fp32, for LiteRT has "
+    "bits, which Ethos-U85 and Hexagon take too. On a CPU the file is slower than fp32, for LiteRT has "
     "no fast kernels for integer products of attention, GELU and the parts of a norm.",
 )
 INT16X8 = Recipe(
