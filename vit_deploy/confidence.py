@@ -8,6 +8,7 @@ further out, as Student's t asks for so many rounds (the expanded percentile int
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -41,21 +42,21 @@ class Interval:
 
 
 def median_interval(rounds: Rounds) -> Interval | None:
-    """Of the median of all calls; None where a single call says nothing about chance."""
-    if sum(map(len, rounds)) < 2:
+    """Of the median of all calls; None of so few that even all between the fastest and the slowest is not as sure."""
+    if 2 * 0.5 ** sum(map(len, rounds)) > 1 - LEVEL:  # that all calls lie on the same side of the true median
         return None
     return _interval(_medians(rounds, _choices(len(rounds)), np.random.default_rng(SEED)), _units(rounds))
 
 
 def ratio_interval(rounds: Rounds, base: Rounds) -> Interval | None:
-    """Of the ratio of the median of `rounds` to that of `base`.
+    """Of the ratio of the median of `rounds` to that of `base`; None of too few calls.
 
     Cases of one run took turns, and have as many rounds; of two runs the rounds have nothing in common, see
     `unpaired_interval`.
     """
     if len(rounds) != len(base):
         return unpaired_interval(rounds, base)
-    if sum(map(len, rounds)) < 2 or sum(map(len, base)) < 2:
+    if _too_few(rounds, base):
         return None
     chosen = _choices(len(rounds))
     rng = np.random.default_rng(SEED)
@@ -63,13 +64,19 @@ def ratio_interval(rounds: Rounds, base: Rounds) -> Interval | None:
 
 
 def unpaired_interval(rounds: Rounds, base: Rounds) -> Interval | None:
-    """Of the ratio of the medians of two runs that share no rounds."""
-    if sum(map(len, rounds)) < 2 or sum(map(len, base)) < 2:
+    """Of the ratio of the medians of two runs that share no rounds; None of too few calls likewise."""
+    if _too_few(rounds, base):
         return None
     rng = np.random.default_rng(SEED)
     above = _medians(rounds, _choices(len(rounds)), rng)
     below = _medians(base, _choices(len(base), seed=SEED + 1), rng)
     return _interval(above / below, min(_units(rounds), _units(base)))
+
+
+def _too_few(rounds: Rounds, base: Rounds) -> bool:
+    """Whether one of two equally fast can be slower in all of its calls than the other in any, by more than chance."""
+    calls, others = sum(map(len, rounds)), sum(map(len, base))
+    return min(calls, others) < 2 or 2 / math.comb(calls + others, calls) > 1 - LEVEL
 
 
 def _choices(count: int, seed: int = SEED) -> NDArray[np.intp]:

@@ -86,7 +86,7 @@ class Latency:
 
     @cached_property
     def p50_interval_ms(self) -> Interval | None:
-        """Where the true median lies; None for a single call."""
+        """Where the true median lies; None of fewer than six calls."""
         interval = median_interval(self.rounds)
         return None if interval is None else interval.scaled(1e-6)
 

@@ -24,7 +24,7 @@ class Change:
     Args:
         latency: now.
         before: the same case in the baseline.
-        interval: where the true ratio lies; None where a single call says nothing.
+        interval: where the true ratio lies; None of too few calls.
         allowed: the ratio that is still accepted.
     """
 
@@ -46,7 +46,7 @@ class Change:
     @property
     def words(self) -> str:
         """The figure, its interval and what follows from it."""
-        spread = "a single call says nothing about chance"
+        spread = "so few calls say nothing about chance"
         if self.interval is not None:
             spread = f"95 % interval {_percent(self.interval.low)} to {_percent(self.interval.high)}"
         verdict = "slower than allowed" if self.regressed else "no regression"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 from collections.abc import Callable, Iterator
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from importlib.metadata import version
@@ -66,7 +67,7 @@ class _Library:
     def __init__(self) -> None:
         found = version("ai-edge-litert")
         files = [each for each in Path(ai_edge_litert.__file__).parent.glob("libLiteRt.*") if each.suffix != ".lib"]
-        if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) < FIRST_VERSION or not files:
+        if tuple(map(int, re.findall(r"\d+", found)[:2])) < FIRST_VERSION or not files:
             raise EngineError(
                 f"ai-edge-litert {found} gives no access to LiteRT's profiler",
                 fix=f'pip install "ai-edge-litert>={".".join(map(str, FIRST_VERSION))}"',

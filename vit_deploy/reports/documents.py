@@ -58,7 +58,7 @@ class Timed:
         latency: as it was measured.
         machine: the name of the one it was measured on.
         ratio: of its median to that of the first case on the same machine.
-        ratio_interval: where the true ratio lies; None for the first itself, and where a single call says nothing.
+        ratio_interval: where the true ratio lies; None for the first itself, and of too few calls.
         profile: time of each operator; empty where none was taken.
         quality: of the artifact.
         file: that it was read from.
