@@ -27,7 +27,7 @@ class Confusion:
     """Images of one class that were taken for another.
 
     Args:
-        actual: name of their class, or its number where there are no labels.
+        actual: name of their class: its label, else that of its folder, else its number.
         predicted: what they were taken for.
         count: how many.
     """
@@ -145,12 +145,15 @@ def evaluate(
                 tally.agreed += int(((first == answered[reference]) & (first >= 0)).sum())
             done += size
         return [
-            _evaluation(tally, name, done, artifacts[reference], compared=len(artifacts) > 1)
+            _evaluation(tally, name, done, artifacts[reference], dataset.names, compared=len(artifacts) > 1)
             for tally, name in zip(tallies, names, strict=True)
         ]
 
 
-def _evaluation(tally: _Tally, runtime: str, images: int, reference: Artifact, *, compared: bool) -> Evaluation:
+def _evaluation(
+    tally: _Tally, runtime: str, images: int, reference: Artifact, folders: Sequence[str], *, compared: bool
+) -> Evaluation:
+    names = tally.artifact.labels or folders  # without labels the folders are the classes in order
     failures = []
     if tally.not_finite:
         failures.append(f"the outputs of {tally.not_finite} of {images} images are NaN or infinite")
@@ -167,16 +170,15 @@ def _evaluation(tally: _Tally, runtime: str, images: int, reference: Artifact, *
         agreement=tally.agreed / images if compared else None,
         reference=reference,
         confusions=tuple(
-            Confusion(_name(actual, tally.artifact), _name(predicted, tally.artifact), count)
-            for (actual, predicted), count in worst
+            Confusion(_name(actual, names), _name(predicted, names), count) for (actual, predicted), count in worst
         ),
         failures=tuple(failures),
         finite=not tally.not_finite,
     )
 
 
-def _name(index: int, artifact: Artifact) -> str:
-    return artifact.labels[index] if artifact.labels else str(index)
+def _name(index: int, names: Sequence[str]) -> str:
+    return names[index] if names else str(index)
 
 
 def to_json(result: Evaluation) -> dict[str, Any]:
