@@ -192,5 +192,8 @@ def _operators(litert: _Library, profiler: c_void_p) -> list[tuple[str, float]]:
 
 
 def operator_type(name: str) -> str:
-    """What an operator does, without the numbers it does it in: XNNPACK says "Fully Connected (NC, F32) GEMM"."""
+    """What an operator does, without the numbers it does it in.
+
+    XNNPACK says "Fully Connected (NC, F32) GEMM"; LiteRT's own kernels have the names of the file, "FULLY_CONNECTED".
+    """
     return name.partition(" (")[0]
