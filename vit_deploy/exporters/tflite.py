@@ -8,7 +8,6 @@ any size converts as fast as its structure does, and every weight is written onc
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,11 +25,11 @@ from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors, raise_full_disk
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms, fold_preprocessing
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, Content, write_model
-from vit_deploy.exporters.tflite_metadata import packed_labels, standard_metadata
+from vit_deploy.exporters.tflite_metadata import metadata_entries, packed_labels
 from vit_deploy.exporters.tflite_pixels import dequantized_pixels
 from vit_deploy.exporters.tracing import TracedViT
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.tflite_file import CUSTOM, OWN_ENTRY, STANDARD_ENTRY, Table, buffer_view, operator_name, root
+from vit_deploy.tflite_file import CUSTOM, Table, buffer_view, operator_name, root
 
 STEP = 2.0**-12  # between the values of two stand-ins, which lie from 1 to 2
 CONV_2D, FULLY_CONNECTED = 3, 9  # of BuiltinOperator
@@ -79,10 +78,7 @@ class TFLiteExporter:
             artifact.model_path,
             model,
             kernels,
-            {
-                STANDARD_ENTRY: standard_metadata(artifact),
-                OWN_ENTRY: json.dumps(artifact.essentials(), sort_keys=True).encode(),
-            },
+            metadata_entries(artifact),
             inline_limit=self.inline_limit,
             trailer=packed_labels(artifact.labels),
         )

@@ -7,13 +7,14 @@ today's Pythons; the numbers below are its field positions.
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 
 import flatbuffers
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.tflite_file import LABELS_FILE
+from vit_deploy.tflite_file import LABELS_FILE, OWN_ENTRY, STANDARD_ENTRY
 
 IDENTIFIER = b"M001"
 MIN_PARSER_VERSION = "1.0.0"  # nothing newer than the first schema is used
@@ -23,6 +24,12 @@ NORMALIZATION_OPTIONS = 1  # in the union ProcessUnitOptions
 COLOR_SPACES = {3: 1, 1: 2}  # channels to ColorSpaceType: RGB, GRAYSCALE, else UNKNOWN
 TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can hold
+
+
+def metadata_entries(artifact: Artifact) -> dict[str, bytes]:
+    """The entries of a model file by their names: the standard's, and the essentials as JSON in one of our own."""
+    own = json.dumps(artifact.essentials(), sort_keys=True).encode()
+    return {STANDARD_ENTRY: standard_metadata(artifact), OWN_ENTRY: own}
 
 
 def standard_metadata(artifact: Artifact) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from vit_deploy.artifact import Artifact, OutputSpec
 from vit_deploy.calibration import Calibration
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
-from vit_deploy.exporters.tflite_metadata import packed_labels, standard_metadata
+from vit_deploy.exporters.tflite_metadata import metadata_entries, packed_labels
 from vit_deploy.quantizers.clipping import clipped
 from vit_deploy.quantizers.learned import learned_ranges
 from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
@@ -38,7 +37,7 @@ from vit_deploy.quantizers.tflite_layers import Layer, constant_products, find_l
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
 from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.tflite_file import OWN_ENTRY, STANDARD_ENTRY, opened, root
+from vit_deploy.tflite_file import opened, root
 
 OPERATORS: dict[Part, tuple[str, ...]] = {
     Part.ATTENTION_PRODUCTS: ("BATCH_MATMUL",),
@@ -119,10 +118,7 @@ class TFLiteQuantizer:
             target.model_path,
             model,
             contents,
-            {
-                STANDARD_ENTRY: standard_metadata(target),
-                OWN_ENTRY: json.dumps(target.essentials(), sort_keys=True).encode(),
-            },
+            metadata_entries(target),
             inline_limit=self.inline_limit,
             trailer=packed_labels(target.labels),
         )
