@@ -10,6 +10,7 @@ from test_export import damage
 from vit_deploy import checkpoints
 from vit_deploy.artifact import read_artifact, write_manifest
 from vit_deploy.comparison import _weights
+from vit_deploy.exporters.folding import fold_norms
 from vit_deploy.stored_weights import read_weights
 
 
@@ -106,9 +107,9 @@ def test_the_weights_of_a_file_are_the_checkpoints(bundles, make_checkpoint, for
         np.testing.assert_array_equal(held[name], value)
 
 
-def test_the_kernels_of_a_tflite_file_are_the_checkpoints_transposed(bundles, make_checkpoint):
+def test_the_kernels_of_a_tflite_file_are_the_checkpoints_with_their_norms_transposed(bundles, make_checkpoint):
     held = list(read_weights(read_artifact(bundles["tflite"]).model_path, "tflite").values())
-    kernel = make_checkpoint().weights["head.kernel"].T
+    kernel = fold_norms(make_checkpoint()).weights["head.kernel"].T
     assert sum(array.shape == kernel.shape and np.array_equal(array, kernel) for array in held) == 1
 
 
