@@ -17,7 +17,8 @@ from vit_deploy.golden import Golden, read_golden
 from vit_deploy.sketch import IMAGES, Sketch, Taps, by_token, detail_sketch, sketch, tap_names
 from vit_deploy.taps import TAPPERS, Opened
 from vit_deploy.taps.flow import Node
-from vit_deploy.taps.structure import Detail, Place, find_taps
+from vit_deploy.taps.halves import Detail
+from vit_deploy.taps.structure import Place, find_taps
 from vit_deploy.tolerances import DEFAULTS, NOISE_FACTOR, SIGMAS, tolerated_rms
 
 Array = NDArray[Any]
