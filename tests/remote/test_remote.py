@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -109,6 +110,38 @@ def test_a_run_that_takes_too_long_is_ended_and_taken_away(host: Any, server: Se
     assert server.left_behind() == set()
 
 
+def own_ssh() -> list[int]:
+    """The ssh processes that this one has started."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            head, _, tail = file.read_text().rpartition(")")
+            number, _, name = head.partition(" (")
+            if name == "ssh" and int(tail.split()[1]) == os.getpid():
+                found.append(int(number))
+    return found
+
+
+@pytest.mark.slow
+def test_a_connection_that_drops_while_it_runs_is_made_again(host: Any, server: Server, package: Path) -> None:
+    dropped: list[int] = []
+
+    def drop() -> None:
+        there = running(server)
+        while not dropped and not has_ended(there):
+            for process in own_ssh():
+                os.kill(process, signal.SIGTERM)  # which ssh tells as it tells a lost connection
+                dropped.append(process)
+            time.sleep(0.05)
+
+    threading.Thread(target=drop).start()
+    document = run_on(host(server), package, ["bench", "--seconds", "1"])
+    assert document["ok"] and len(document["results"]) == 2
+    assert dropped
+    assert server.left_behind() == set()
+
+
+@pytest.mark.slow
 def test_a_run_that_is_killed_there_is_told_at_once(host: Any, server: Server, package: Path) -> None:
     threading.Thread(target=lambda: os.kill(running(server), signal.SIGKILL)).start()
     started = time.monotonic()
