@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vit_deploy.errors import DataError
-from vit_deploy.images import load_pixels
+from vit_deploy.images import images_in, load_pixels
 from vit_deploy.preprocess import Preprocess
 
 SIZE = (24, 32)
@@ -93,3 +93,14 @@ def test_a_damaged_orientation_is_no_traceback(tmp_path: Path, content: bytes) -
         assert load_pixels(path, RGB, SIZE).shape == (*SIZE, 3)
     except DataError as error:
         assert "photo.jpg" in error.message
+
+
+def test_files_that_are_hidden_are_none_of_a_folders_images(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a/c.png", "._b.jpg", "a/._c.png", "notes.txt", "d.png/e.avif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [each.relative_to(tmp_path).as_posix() for each in images_in(tmp_path)] == [
+        "a/c.png",
+        "b.JPG",
+        "d.png/e.avif",
+    ]

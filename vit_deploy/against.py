@@ -18,10 +18,9 @@ from vit_deploy.adversarial import record_adversarial
 from vit_deploy.artifact import MANIFEST, Artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
-from vit_deploy.datasets import SUFFIXES
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.golden import EPSILON, TINY, Golden, golden_pixels, record
-from vit_deploy.images import load_pixels
+from vit_deploy.images import SUFFIXES, images_in, load_pixels
 from vit_deploy.parity import GROUP, answers
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
@@ -129,11 +128,9 @@ def image_files(directory: Path, most: int) -> list[Path]:
     """
     if not directory.is_dir():
         raise DataError(f"{directory} is no folder", fix="give --images a folder with image files")
-    found = sorted(each for each in directory.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+    found = images_in(directory)
     if not found:
-        raise DataError(
-            f"{directory} holds no images", fix=f"files with the endings {', '.join(sorted(SUFFIXES))} count"
-        )
+        raise DataError(f"{directory} holds no images", fix=f"files with the endings {', '.join(SUFFIXES)} count")
     return found[:most]
 
 

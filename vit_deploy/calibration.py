@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.datasets import SUFFIXES, read_chosen
+from vit_deploy.datasets import read_chosen
 from vit_deploy.errors import DataError
 from vit_deploy.golden import natural_pixels
-from vit_deploy.images import load_pixels
+from vit_deploy.images import images_in, load_pixels
 
 COUNT = 64  # images that are taken of more
 FEWEST = 8
@@ -68,7 +68,7 @@ def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, co
         pixels = natural_pixels(count, *config.image_size, config.channels, seed=seed)
         return _calibration(list(pixels), artifact, seed, SAMPLES)
     if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+        files = images_in(path)
         chosen = [files[index] for index in _enough(len(files), path, count, seed)]
         images = [load_pixels(each, artifact.preprocess, artifact.config.image_size) for each in chosen]
         return _calibration(images, artifact, seed, str(path), [str(each) for each in chosen])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.errors import DataError
-from vit_deploy.images import load_pixels
+from vit_deploy.images import SUFFIXES, images_in, load_pixels
 from vit_deploy.preprocess import Preprocess
 
 # What zipfile and NumPy say of a damaged file; the last six of headers, and of a zip that is said to be encrypted.
@@ -24,7 +24,6 @@ BROKEN = (
     *(zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, OSError),
     *(SyntaxError, tokenize.TokenError, TypeError, OverflowError, MemoryError, RuntimeError),
 )
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 NAMED = 5  # of many, in an error
 FIX = "give a folder with a folder of images for each class, or an .npz with uint8 images (n, h, w, c) and labels (n,)"
 
@@ -175,14 +174,9 @@ def _read_folder(path: Path) -> Dataset:
     folders = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
     if not folders:
         raise DataError(f"{path} has no class folders", fix=FIX)
-    files = [
-        (file, index)
-        for index, folder in enumerate(folders)
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in SUFFIXES and file.is_file()
-    ]
+    files = [(file, index) for index, folder in enumerate(folders) for file in images_in(folder)]
     if not files:
-        kinds = ", ".join(sorted(SUFFIXES))
+        kinds = ", ".join(SUFFIXES)
         raise DataError(f"the {len(folders)} class folders of {path} hold no images ({kinds})", fix=FIX)
     return Dataset(path, tuple(folder.name for folder in folders), tuple(files))
 

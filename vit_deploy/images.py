@@ -22,11 +22,21 @@ from vit_deploy.preprocess import Interpolation, Preprocess
 if TYPE_CHECKING:
     from PIL import Image
 
+SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}  # of the model's channels; other numbers of channels take files of as many bands
 WHITE_16 = 0xFFFF
 MOST_PIXELS = 1 << 28  # of an image that is resized before its middle is cut out; 800 MB in colour
 
 Size = tuple[int, int]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files in a folder and its subfolders, in the order of their names; none that is hidden.
+
+    macOS leaves hidden files with the names of images beside those that it copies.
+    """
+    found = (each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES and not each.name.startswith("."))
+    return sorted(each for each in found if each.is_file())
 
 
 def load_image(path: Path, preprocess: Preprocess, image_size: Size) -> NDArray[np.float32]:

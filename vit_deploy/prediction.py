@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from vit_deploy.artifact import MANIFEST, MODEL_FILES, Artifact, read_artifact
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
-from vit_deploy.images import load_image, load_pixels
+from vit_deploy.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, installed_takers
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 BATCH = 8  # images held at a time
 NUMPY = "numpy"  # what runs a checkpoint that is no artifact yet: the reference, in float32
 
@@ -177,12 +176,9 @@ def image_files(given: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        found = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file())
-        found = [each for each in found if not each.name.startswith(".")]  # macOS leaves such beside copied files
+        found = images_in(path)
         if not found:
-            raise DataError(
-                f"{path} holds no images", fix=f"give a folder with files such as {', '.join(IMAGE_SUFFIXES[:3])}"
-            )
+            raise DataError(f"{path} holds no images", fix=f"files with the endings {', '.join(SUFFIXES)} count")
         files += found
     return files
 
