@@ -67,7 +67,7 @@ def assert_answered(
 
 
 def in_turn(target: Target, kind: str) -> list[Command]:
-    """One command for each kind of damage: the first one, then the others, beginning elsewhere for each kind of file."""
+    """One command for each kind of damage: the first one, then others, beginning elsewhere for each kind of file."""
     first, *others = target.commands
     start = sum(kind.encode())
     rest = [others[(start + number) % len(others)] if others else first for number in range(len(DAMAGE) - 1)]
