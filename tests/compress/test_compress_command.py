@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vit_deploy import checkpoints
+from vit_deploy import checkpoints, compress
 from vit_deploy.cli import run
+from vit_deploy.golden import natural_pixels
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs tensorflow-model-optimization"
@@ -60,3 +61,46 @@ def test_what_training_learned_of_ranges_reaches_the_integer_files(small, stripe
     names = {each["name"] for each in document["results"][0]["files"] if each["state"] == "after"}
     assert "tflite-int8-static" in names
     assert checkpoints.load(tmp_path / "ready.keras").ranges
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "class_token": False,
+            "pooling": "map",
+            "qk_norm": True,
+            "layer_scale": True,
+            "ffn_type": "swiglu",
+            "normalization_type": "rms_norm",
+            "pre_norm": True,
+        },
+        {
+            "distillation_token": True,
+            "register_tokens": 2,
+            "pooling": "cls_distillation",
+            "normalization_position": "post",
+            "activation": "quick_gelu",
+        },
+        {"class_token": False, "pooling": "mean", "qkv_bias": False, "normalization_type": "dynamic_tanh"},
+    ],
+    ids=["map pooling", "all prefix tokens", "no class token"],
+)
+def test_models_of_all_kinds_are_trained_for_int8(make_checkpoint, small, tmp_path, capfd, changes):
+    # Images of the kind that files are proven with: ranges learned of stripes alone would cut those off.
+    np.savez(tmp_path / "data.npz", images=natural_pixels(60, 8, 12, 1, seed=5), labels=np.arange(60) % 3)
+    sizes = {name: getattr(small.config, name) for name in ("image_size", "patch_size", "channels", "num_classes")}
+    model = make_checkpoint(**sizes, **changes, num_layers=1)
+    checkpoints.save(model, tmp_path / "model.safetensors")
+    code, document = called(
+        capfd, "compress", tmp_path / "model.safetensors", "--method", "qat", "--epochs", 1,
+        "--data", tmp_path / "data.npz", "-o", tmp_path / "ready.safetensors", "--no-speed",
+    )  # fmt: skip
+    assert code == 0, document
+    after = {each["name"]: each["top1"] for each in document["results"][0]["files"] if each["state"] == "after"}
+    assert set(after) == {"tflite-fp32", "onnx-fp32", "tflite-int8-static", "tflite-int8-full"}
+    ranges = checkpoints.load(tmp_path / "ready.safetensors").ranges
+    layers = compress.layer_names(model.config)
+    assert {f"{layer}.{side}" for layer in layers for side in ("input", "output")} < set(ranges)
+    assert any(name.endswith(".softmax.0") for name in ranges)
