@@ -49,6 +49,7 @@ def test_a_missing_engine_is_told_with_an_installation_that_keeps_one_tensorflow
     with pytest.raises(MissingEngineError) as error:
         compress.check("prune")
     assert "--no-deps" in error.value.fix and "tf_keras==2." in error.value.fix
+    assert "all of the extra vit-deploy[compress]" in error.value.fix
 
 
 def test_images_are_divided_alike_in_every_class(small, striped, tmp_path):

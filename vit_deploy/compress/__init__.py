@@ -229,7 +229,8 @@ def check(method: str) -> None:
         release = ".".join(_tensorflow_version().split(".")[:2])
         fix = (
             f'pip install --no-deps "tf_keras=={release}.*" tensorflow-model-optimization dm-tree "absl-py~=1.2" six '
-            "(without --no-deps, pip adds the package tensorflow, whose files are also those of tensorflow-cpu)"
+            "(all of the extra vit-deploy[compress]; without --no-deps, pip adds the package tensorflow, whose files "
+            "are also those of tensorflow-cpu)"
         )
     raise MissingEngineError(f"the method {method!r} needs {', '.join(missing)}, which is not installed", fix=fix)
 
