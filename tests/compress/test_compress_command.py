@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +16,7 @@ import pytest
 
 from vit_deploy import checkpoints, compress
 from vit_deploy.cli import run
+from vit_deploy.compress.state import FILE
 from vit_deploy.golden import natural_pixels
 
 pytestmark = pytest.mark.skipif(
@@ -61,6 +67,29 @@ def test_what_training_learned_of_ranges_reaches_the_integer_files(small, stripe
     names = {each["name"] for each in document["results"][0]["files"] if each["state"] == "after"}
     assert "tflite-int8-static" in names
     assert checkpoints.load(tmp_path / "ready.keras").ranges
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills a group of processes")
+def test_a_command_that_was_killed_gives_the_same_bits_when_it_is_started_again(small, striped, tmp_path):
+    checkpoints.save(small, tmp_path / "model.safetensors")
+    command = [
+        *(sys.executable, "-m", "vit_deploy", "compress", str(tmp_path / "model.safetensors"), "--method", "prune"),
+        *("--epochs", "8", "--batch", "8", "--augment", "crop,mixup", "--data", str(striped), "--no-speed", "-q", "-o"),
+    ]
+    state = tmp_path / "killed.safetensors.training"
+    killed = subprocess.Popen([*command, tmp_path / "killed.safetensors"], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (state / FILE).exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert (state / FILE).exists() and not (tmp_path / "killed.safetensors").exists()
+    for name in ("killed", "whole"):
+        assert subprocess.run([*command, tmp_path / f"{name}.safetensors"], check=False).returncode in (0, 1)
+    one, other = (checkpoints.load(tmp_path / f"{name}.safetensors") for name in ("killed", "whole"))
+    assert one.digest() == other.digest() and one.provenance == other.provenance
+    assert not state.exists()
 
 
 @pytest.mark.slow
