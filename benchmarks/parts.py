@@ -96,6 +96,14 @@ PARTS: Mapping[str, Part] = {
             extra="test",
         ),
         Part(
+            "ranges",
+            "which way of finding ranges and of moving outliers keeps most of a trained model",
+            "benchmarks.ranges",
+            "benchmarks.ranges_tables",
+            needs=_TRAINED,
+            extra="test",
+        ),
+        Part(
             "compression",
             "what do pruning, clustering and quantization-aware training cost and bring",
             "benchmarks.compression",
