@@ -104,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("verify", "compare with the recorded answers"), ("bench", "time side by side")):
         command = commands.add_parser(name, help=text, description=text)
         every: dict[str, Any] = {"action": "append"} if name == "bench" else {}
-        command.add_argument("--runtime", help="engine; the format's own unless given", **every)
+        usual = "all that are installed" if name == "bench" else "the format's first that is installed"
+        command.add_argument("--runtime", help=f"engine; {usual} unless given", **every)
         command.add_argument("--provider", help="what executes the graph", **every)
         command.add_argument("--json", action="store_true", help="print one JSON document")
         command.add_argument("--output", type=Path, help="write the document to this file instead")

@@ -29,7 +29,8 @@ def test_commands_run_on_several_machines_in_one_table(
 ) -> None:
     python = ["--remote-python", sys.executable, "--ssh-config", server.config, "--timeout", 90]
     other = server.url.replace("127.0.0.1", "localhost")
-    said = run("bench", bundles["onnx"], "--on", server.url, "--on", other, "--runs", 4, *python, "--json")
+    hosts = ["--on", server.url, "--on", other, *python]
+    said = run("bench", bundles["onnx"], *hosts, "--runtime", "onnxruntime", "--runs", 4, "--json")
     assert said.code == 0, said.err
     assert [each["on"] for each in said.document["results"]] == [server.url, other]
     assert all(len(each["samples_ns"]) == 4 for each in said.document["results"])
