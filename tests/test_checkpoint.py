@@ -21,9 +21,9 @@ def test_weights_given_in_any_order_are_held_in_the_canonical_one(checkpoint: Ch
 
 def test_the_weights_cannot_be_exchanged_afterwards(checkpoint: Checkpoint) -> None:
     with pytest.raises(TypeError):
-        checkpoint.weights["norm.scale"] = np.zeros(12, np.float32)  # type: ignore[index]
+        checkpoint.weights["norm.scale"] = np.zeros(12, np.float32)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        checkpoint.labels = ("a",)  # type: ignore[misc]
+        checkpoint.labels = ("a",)
 
 
 def test_everything_that_is_wrong_with_the_weights_is_in_one_message(checkpoint: Checkpoint) -> None:

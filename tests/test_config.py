@@ -107,7 +107,7 @@ def test_a_scale_can_be_read_by_name_and_by_index() -> None:
 
 def test_the_table_of_scales_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
-        SCALE_CONFIGS["mine"] = SCALE_CONFIGS["pico"]  # type: ignore[index]
+        SCALE_CONFIGS["mine"] = SCALE_CONFIGS["pico"]
 
 
 def test_overrides_replace_what_the_scale_says_and_the_hidden_units_follow_the_width() -> None:
@@ -131,12 +131,12 @@ def test_the_grid_and_the_sequence_come_from_rectangles_side_by_side(config: ViT
 
 
 def test_one_number_means_height_and_width() -> None:
-    config = ViTConfig(image_size=32, patch_size=8)  # type: ignore[arg-type]
+    config = ViTConfig(image_size=32, patch_size=8)
     assert (config.image_size, config.patch_size) == ((32, 32), (8, 8))
 
 
 def test_sizes_and_counts_may_be_numpy_numbers_and_become_plain_ones() -> None:
-    config = ViTConfig(image_size=np.int64(32), patch_size=(np.int32(8), 16), embed_dim=np.int64(24), num_heads=3)  # type: ignore[arg-type]
+    config = ViTConfig(image_size=np.int64(32), patch_size=(np.int32(8), 16), embed_dim=np.int64(24), num_heads=3)
     assert config.image_size == (32, 32)
     assert type(config.embed_dim) is int
     assert json.loads(json.dumps(config.to_dict()))["patch_size"] == [8, 16]
@@ -167,16 +167,16 @@ def test_all_problems_are_listed_at_once() -> None:
             embed_dim=10,
             num_heads=3,
             num_layers=-1,
-            mlp_dim=2.5,  # type: ignore[arg-type]
+            mlp_dim=2.5,
             num_classes=True,
-            pooling="avg",  # type: ignore[arg-type]
-            normalization_type="batch_norm",  # type: ignore[arg-type]
-            normalization_position="middle",  # type: ignore[arg-type]
-            ffn_type="moe",  # type: ignore[arg-type]
-            activation="sine",  # type: ignore[arg-type]
+            pooling="avg",
+            normalization_type="batch_norm",
+            normalization_position="middle",
+            ffn_type="moe",
+            activation="sine",
             epsilon=0.0,
-            include_top=1,  # type: ignore[arg-type]
-            qkv_bias="no",  # type: ignore[arg-type]
+            include_top=1,
+            qkv_bias="no",
         )
     message = str(caught.value)
     for problem in (
@@ -204,13 +204,13 @@ def test_a_size_that_is_none_is_refused_by_name(size: object) -> None:
     with pytest.raises(ConfigError, match=r"patch_size is .*; expected a positive whole number or"):
         as_pair(size, "patch_size")
     with pytest.raises(ConfigError, match=r"num_heads is 0.*patch_size is "):
-        ViTConfig(patch_size=size, num_heads=0)  # type: ignore[arg-type]
+        ViTConfig(patch_size=size, num_heads=0)
 
 
 @pytest.mark.parametrize("epsilon", [float("nan"), 1.0, -1e-6, "1e-6", None, float("inf")])
 def test_an_epsilon_that_no_norm_can_have_is_refused(epsilon: object) -> None:
     with pytest.raises(ConfigError, match="epsilon is "):
-        ViTConfig(epsilon=epsilon)  # type: ignore[arg-type]
+        ViTConfig(epsilon=epsilon)
 
 
 def test_a_config_error_is_both_ours_and_a_value_error() -> None:
@@ -222,7 +222,7 @@ def test_a_config_error_is_both_ours_and_a_value_error() -> None:
 
 @pytest.mark.parametrize("alias", ACTIVATION_ALIASES)
 def test_an_activation_is_known_by_its_other_name(alias: str) -> None:
-    assert ViTConfig(activation=alias).activation == ACTIVATION_ALIASES[alias]  # type: ignore[arg-type]
+    assert ViTConfig(activation=alias).activation == ACTIVATION_ALIASES[alias]
 
 
 def test_without_a_head_the_number_of_classes_does_not_matter() -> None:

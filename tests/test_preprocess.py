@@ -88,7 +88,7 @@ def test_impossible_values_are_refused_by_name(wrong: dict[str, Any], said: str)
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(ConfigError, match=r"std is .*resize is .*interpolation is "):
-        Preprocess(std=(0, 1, 1), resize=-3, interpolation="x")  # type: ignore[arg-type]
+        Preprocess(std=(0, 1, 1), resize=-3, interpolation="x")
 
 
 def test_unknown_fields_are_refused_by_name() -> None:

@@ -55,4 +55,4 @@ def install() -> None:
         parent, _, child = name.rpartition(".")
         if parent:
             setattr(sys.modules[parent], child, module)
-    sys.modules["torchvision"].__version__ = "0"  # type: ignore[attr-defined]
+    sys.modules["torchvision"].__version__ = "0"

@@ -276,7 +276,7 @@ def test_an_input_shape_is_three_numbers(shape: Any) -> None:
 
 def test_an_open_size_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"image_size is \(None, None\)"):
-        ViT(input_shape=(None, None, 3))  # type: ignore[arg-type]
+        ViT(input_shape=(None, None, 3))
 
 
 def test_labels_and_preprocessing_have_to_fit() -> None:
