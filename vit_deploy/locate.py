@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.config import Pooling, ViTConfig
+from vit_deploy.config import NormalizationType, Pooling, ViTConfig
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.sketch import IMAGES, Sketch, Taps, by_token, detail_sketch, sketch, tap_names
 from vit_deploy.taps import TAPPERS, Opened
-from vit_deploy.taps.flow import Node
+from vit_deploy.taps.flow import Flow, Node
 from vit_deploy.taps.halves import Detail
 from vit_deploy.taps.structure import Place, find_taps
 from vit_deploy.tolerances import DEFAULTS, NOISE_FACTOR, SIGMAS, tolerated_rms
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 READ_ALONE = (2, 1)  # how many tokens may be left in the last block: those with class and distillation, or class
 REBALANCED = (".norm", ".unit", ".value", ".mix", ".up", ".hidden", ".pooled")  # see `quantizers.smoothing`
-FOLDED = ("tflite",)  # formats in which scale and bias of a norm are part of the product that follows
+FOLDED = ("tflite",)  # formats in which scale and bias of a norm, and its mean, are part of the products around it
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,17 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
         )
     tapper = TAPPERS.load(artifact.format)()
     with tapper.open(artifact) as opened:
-        folded = artifact.format in FOLDED
-        taps = golden.taps.without_biases(artifact.config.sequence_length) if folded else golden.taps
-        return _Search(artifact, opened, golden.images[:IMAGES], taps).run()
+        return _Search(artifact, opened, golden.images[:IMAGES], _comparable(golden.taps, artifact, opened.flow)).run()
+
+
+def _comparable(taps: Taps, artifact: Artifact, flow: Flow) -> Taps:
+    """The reference's taps as a file of this format computes them."""
+    if artifact.format not in FOLDED:
+        return taps
+    taps = taps.without_biases(artifact.config.sequence_length)
+    layer_norms = artifact.config.normalization_type is NormalizationType.LAYER_NORM
+    centring = any(node.kind == "SQUARED_DIFFERENCE" for node in flow.nodes)
+    return taps.without_means() if layer_norms and not centring else taps
 
 
 @dataclass(frozen=True)
@@ -193,15 +201,14 @@ class _Search:
 
     def _right(self, detail: Detail, values: Mapping[str, Array]) -> set[Node]:
         """The nodes that compute a detail as the reference does."""
-        reference = self.taps.details[detail.name]
-        tolerance = self._tolerance(reference)
+        tolerance = self._tolerance(self.taps.details[detail.name])
         return {
             option.node
             for option in detail.options
             for name in option.values
             for factor in detail.factors
             if (found := self._at_detail(detail, values[name])) is not None
-            and reference.error(found / factor) <= tolerance
+            and self.taps.detail_error(detail.name, found / factor) <= tolerance
         }
 
     def _is_rebalanced(self) -> bool:

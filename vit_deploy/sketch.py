@@ -8,6 +8,7 @@ and over features: that is enough to tell right from wrong.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ DETAIL_FEATURES = 8  # random sums over the features
 SEED = 1706  # of the random sums
 EPSILON = float(np.finfo(np.float32).eps)
 TINY = float(np.finfo(np.float32).tiny)
+AFTER_STREAM = ("norm", "head")
+STREAM_DETAILS = (".tokens", ".out", ".down", ".scaled")  # what the residual stream is the sum of
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,22 @@ class Taps:
         stream: by the names of `tap_names`.
         details: by the names of `detail_names`.
         biases: of the norms that end in a tap of a post-norm model, and that other products can take up.
+        centred: whether the residual stream is that of a file whose weights add nothing to its mean over features.
     """
 
     stream: Mapping[str, Sketch]
     details: Mapping[str, Sketch]
     biases: Mapping[str, Array] = field(default_factory=dict)
+    centred: bool = False
+
+    def detail_error(self, name: str, found: Array) -> float:
+        """Largest difference of the sketch of a detail; see `Sketch.error`."""
+        reference = self.details[name]
+        if not (self.centred and name.endswith(STREAM_DETAILS)):
+            return reference.error(found)
+        features = self.stream["pos_embed"].values.shape[-1]
+        centred = Sketch(_without_mean(reference.values, features), reference.noise_floor)
+        return centred.error(_without_mean(found, features))
 
     def without_biases(self, tokens: int) -> Taps:
         """The taps of the same model whose norms have given their biases to the products that read them.
@@ -90,6 +104,14 @@ class Taps:
                 if (detail := f"{following}.{last}") in details:
                     details[detail] = details[detail].shifted(detail_sketch(everywhere))
         return Taps(stream, details)
+
+    def without_means(self) -> Taps:
+        """The taps of the same model with a residual stream of which every token's mean over the features is taken."""
+        stream = {
+            name: each if name in AFTER_STREAM else each.shifted(-each.values.mean(axis=-1, keepdims=True))
+            for name, each in self.stream.items()
+        }
+        return dataclasses.replace(self, stream=stream, centred=True)
 
 
 @dataclass
@@ -166,6 +188,14 @@ def detail_sketch(values: Array) -> Array:
     """The same of what lies between two taps `(images, tokens, features)`, with its features summed up."""
     values = values.astype(np.float64)
     return _with_sums(values @ _random_sums(DETAIL_FEATURES, values.shape[-1]).T, DETAIL_MIXES)
+
+
+def _without_mean(sketched: Array, features: int) -> Array:
+    """A detail's sketch without what a mean over the features, which is the same for each of them, adds to it."""
+    direction = _random_sums(DETAIL_FEATURES, features).sum(axis=1)
+    direction /= np.linalg.norm(direction)
+    along: Array = (sketched @ direction)[..., None] * direction
+    return sketched - along
 
 
 def by_token(values: Array) -> Array:

@@ -15,7 +15,7 @@ from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS, ExportOptions
 from vit_deploy.exporters.stage import PRECISIONS, plan
 from vit_deploy.golden import golden_pixels, read_golden, record, write_golden
-from vit_deploy.locate import _Search, locate
+from vit_deploy.locate import _comparable, _Search, locate
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.stage import export
 from vit_deploy.sketch import tap_names
@@ -47,15 +47,10 @@ def assert_right(artifact):
     last = f"block_{artifact.config.num_layers - 1}.ffn"
     assert [each.name for each in found.taps if each.error is None] == ([last] if hidden else [])
     golden = read_golden(artifact)
-    folded = artifact.format == "tflite"
-    taps = golden.taps.without_biases(artifact.config.sequence_length) if folded else golden.taps
     with TAPPERS.load(artifact.format)().open(artifact) as opened:
-        search = _Search(artifact, opened, golden.images[:2], taps)
-        details = [
-            detail
-            for place in find_taps(opened.flow, artifact.config, folded_norms=folded).found.values()
-            for detail in place.details
-        ]
+        search = _Search(artifact, opened, golden.images[:2], _comparable(golden.taps, artifact, opened.flow))
+        places = find_taps(opened.flow, artifact.config, folded_norms=artifact.format == "tflite")
+        details = [detail for place in places.found.values() for detail in place.details]
         values = search._values(name for each in details for option in each.options for name in option.values)
         wrong = [each.name for each in details if not search._right(each, values)]
     assert wrong == []

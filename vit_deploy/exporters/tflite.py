@@ -22,6 +22,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.centring import centre_stream
 from vit_deploy.exporters.failures import explained_tensorflow_errors, raise_full_disk
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms, fold_preprocessing
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, Content, write_model
@@ -65,7 +66,7 @@ class TFLiteExporter:
         """
         if options.batch is None:
             options = dataclasses.replace(options, batch=1)
-        checkpoint = fold_norms(fold_layer_scales(checkpoint))
+        checkpoint = centre_stream(fold_norms(fold_layer_scales(checkpoint)))
         if options.include_preprocessing:
             checkpoint = fold_preprocessing(checkpoint)
         stand_ins = _stand_ins(checkpoint)

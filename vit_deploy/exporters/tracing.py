@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import tensorflow as tf
 from vit_deploy.artifact import InputSpec
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import EngineError
+from vit_deploy.model.block import Attention
 from vit_deploy.model.layers import Projection
 from vit_deploy.model.vit import ViT
 
@@ -24,7 +26,8 @@ class TracedViT:
     Args:
         checkpoint: whose config and preprocessing are traced; its weights are not touched.
         spec: the input that the exported file will have.
-        by_rows: spell projections as products of plain matrices, see `Projection.by_rows`.
+        by_rows: spell projections as products of plain matrices, see `Projection.by_rows`, and those of attention as
+            products with a matrix that is given by its rows, the only ones that LiteRT has fast integer kernels for.
         read_alone: compute in the last block no more than the tokens that are read, such as the class token.
 
     Raises:
@@ -45,6 +48,8 @@ class TracedViT:
         for layer in self._model._flatten_layers():
             if isinstance(layer, Projection):
                 layer.by_rows = by_rows
+            elif isinstance(layer, Attention) and by_rows:
+                layer.transposed_product = functools.partial(tf.matmul, transpose_b=True)
         if read_alone and checkpoint.config.num_tokens_read < checkpoint.config.sequence_length:
             self._model.transformer_layers[-1].attention.num_queries = checkpoint.config.num_tokens_read
         self._preprocess = checkpoint.preprocess

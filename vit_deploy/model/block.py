@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -50,6 +50,9 @@ class Attention(NamedVariables):
 
     num_queries: int | None = None
     """How many tokens, from the first on, attend to all; None for every token. Set where the others are not read."""
+
+    transposed_product: Callable[[Any, Any], Any] | None = None
+    """From `(…, rows, n)` and `(…, columns, n)` to `(…, rows, columns)`; set where it has to be a single operator."""
 
     def __init__(
         self,
@@ -130,11 +133,18 @@ class Attention(NamedVariables):
         # The scale goes on the query, which is smaller than the scores wherever there are more tokens than
         # features in a head; half precision takes the softmax in float32, as it does the norms.
         query = ops.transpose(query, (0, 2, 1, 3)) * (1 / math.sqrt(self.head_dim))
-        scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))
+        scores = self._times(query, key, (0, 2, 3, 1))
         half = keras.backend.standardize_dtype(scores.dtype) in HALF_TYPES
         weights = ops.softmax(ops.cast(scores, "float32") if half else scores, axis=-1)
         weights = self.dropout(ops.cast(weights, scores.dtype) if half else weights, training=training)
-        return ops.transpose(ops.matmul(weights, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
+        return ops.transpose(self._times(weights, value, (0, 2, 1, 3)), (0, 2, 1, 3))
+
+    def _times(self, left: Any, right: Any, axes: tuple[int, int, int, int]) -> Any:
+        """A product of each head, whose right side has these axes of `right`."""
+        if self.transposed_product is None:
+            return ops.matmul(left, ops.transpose(right, axes))
+        batch, head, inner, column = axes
+        return self.transposed_product(left, ops.transpose(right, (batch, head, column, inner)))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's."""

@@ -60,7 +60,7 @@ class Norm(NamedVariables):
                 return self._unit(x) * (1 - BAND_WIDTH + BAND_WIDTH * ops.sigmoid(5.0 * weights["band"]))
 
     def _unit(self, x: Any) -> Any:
-        return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + self.epsilon)  # `square` has no integer form
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's."""
