@@ -1,9 +1,8 @@
 """How can a layer norm do without the mean?
 
 A layer norm takes the mean of a token's features away before it divides. The mean that one product adds to the residual
-stream can be taken out of that product's weights instead (Ashkboos et al. 2024, SliceGPT). If all that is
-added has none, neither has the stream, and a layer norm of it is an RMS norm, which is two operators shorter. Computed
-in float64, rounded once.
+stream can be taken out of that product's weights instead (Ashkboos et al. 2024, SliceGPT). If all that is added has
+none, neither has the stream, and a layer norm of it is an RMS norm, which is two operators shorter.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def centre_stream(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _without_mean(weight: Float32) -> Float32:
-    exact = weight.astype(np.float64)
-    return np.asarray(exact - exact.mean(axis=-1, keepdims=True), np.float32)
+    centred: Float32 = weight - weight.mean(axis=-1, keepdims=True)
+    return centred
 
 
 def _has_one_stream(config: ViTConfig) -> bool:
