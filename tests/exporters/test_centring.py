@@ -70,9 +70,8 @@ def test_other_streams_are_left_as_they_are(changes):
     assert centre_stream(checkpoint) is checkpoint
 
 
-def changed(checkpoint, change) -> Checkpoint:
+def changed(checkpoint, change, name="block_1.ffn.down.kernel") -> Checkpoint:
     weights = dict(checkpoint.weights)
-    name = "block_1.ffn.down.kernel"
     weights[name] = change(weights[name].copy())
     return dataclasses.replace(checkpoint, weights=weights)
 
@@ -87,9 +86,10 @@ def clustered(kernel):
     return (np.rint(kernel / step) * step + step / 3).astype(np.float32)
 
 
+@pytest.mark.parametrize("name", ["patch_embed.kernel", "block_0.attention.out.kernel", "block_1.ffn.down.kernel"])
 @pytest.mark.parametrize("change", [pruned, clustered])
-def test_zeros_and_clusters_of_kernels_stay(change):
-    checkpoint = changed(folded(), change)
+def test_zeros_and_clusters_of_kernels_stay(change, name):
+    checkpoint = changed(folded(), change, name)
     assert centre_stream(checkpoint) is checkpoint
 
 

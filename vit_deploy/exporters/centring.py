@@ -15,7 +15,7 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.weights import Float32
 
-FIRST = ("patch_embed.", "class_token.", "pos_embed.")  # what the stream begins with
+TOKENS = ("class_token.", "pos_embed.")
 ADDED = ("attention.out", "ffn.down")  # what each block adds to it
 MOST_ZEROS = 0.01  # of a kernel that nobody pruned
 MOST_CLUSTERS = 256
@@ -32,12 +32,12 @@ def centre_stream(checkpoint: Checkpoint) -> Checkpoint:
     """
     config, weights = checkpoint.config, checkpoint.weights
     norms = [name for name in weights if name.endswith((".norm1.bias", ".norm2.bias")) or name == "norm.bias"]
-    written = [f"block_{index}.{name}" for index in range(config.num_layers) for name in ADDED]
+    written = ["patch_embed", *(f"block_{index}.{name}" for index in range(config.num_layers) for name in ADDED)]
     possible = _has_one_stream(config) and not any(weights[name].any() for name in norms)
     if not possible or checkpoint.ranges or any(_is_compressed(weights[f"{name}.kernel"]) for name in written):
         return checkpoint
     centred = {
-        name: _without_mean(each) if name.startswith(FIRST) or name.rpartition(".")[0] in written else each
+        name: _without_mean(each) if name.startswith(TOKENS) or name.rpartition(".")[0] in written else each
         for name, each in weights.items()
         if name not in norms
     }
