@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vit_deploy.quantizers.clipping import NOTHING, clipped
+from vit_deploy.quantizers.clipping import NOTHING, clipped, symmetric
 from vit_deploy.quantizers.recipes import Clipping
 
 RELATIVE = 1 / 128  # of values that are counted as one
@@ -66,3 +66,12 @@ def test_sixteen_bits_need_no_clipping(values):
 def test_values_that_are_all_zero_have_an_empty_range():
     zeros = np.zeros((1, 7), np.float32)
     assert clipped(seen(zeros), Clipping.MSE, bits=8, percentile=99) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("limits", [(-3.0, 5.0), (-0.7, 0.1), (0.0, 1e-3), (-1e6, 0.0)])
+def test_a_symmetric_range_holds_the_range_and_has_the_integer_zero_at_zero(limits):
+    low, high = symmetric(*limits)
+    scale = (high - low) / 255
+    assert low <= limits[0] and high == pytest.approx(max(high, limits[1]), rel=1e-12)
+    assert low / scale == pytest.approx(-128, rel=1e-12) and high / scale == pytest.approx(127, rel=1e-12)
+    assert scale == pytest.approx(max(map(abs, limits)) / 127, rel=1e-12)  # and is no wider than it has to be

@@ -69,6 +69,12 @@ def clipped(seen: Observed, clipping: Clipping, *, bits: int, percentile: float)
     return _least_error(values, counts, low, high, bits)
 
 
+def symmetric(low: float, high: float) -> tuple[float, float]:
+    """The narrowest range that holds this one and in which zero is the integer zero, of -128 to 127."""
+    scale = max(-low, high) / 127
+    return -128 * scale, 127 * scale
+
+
 def _distribution(seen: Observed) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Values in their order, each the middle of what was counted as one, and how often."""
     used = np.flatnonzero(seen.counts).astype(np.uint32)

@@ -36,7 +36,7 @@ class Part(StrEnum):
     PATCH_EMBED = "patch_embed"
     PROJECTIONS = "projections"  # query, key, value, out, and those of the feed-forward halves
     HEAD = "head"
-    ATTENTION_PRODUCTS = "attention_products"
+    ATTENTION_PRODUCTS = "attention_products"  # with what only moves values into them and out of them
     SOFTMAX = "softmax"
     NORMS = "norms"
     ACTIVATION_FUNCTIONS = "activation_functions"

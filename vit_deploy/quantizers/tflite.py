@@ -26,21 +26,22 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from vit_deploy.artifact import Artifact, OutputSpec
 from vit_deploy.calibration import Calibration
+from vit_deploy.config import ViTConfig
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite_metadata import metadata_entries, packed_labels
-from vit_deploy.quantizers.clipping import clipped
+from vit_deploy.quantizers.clipping import clipped, symmetric
 from vit_deploy.quantizers.learned import learned_ranges
-from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe
+from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe, layer_names
 from vit_deploy.quantizers.tflite_bias import corrected_biases
-from vit_deploy.quantizers.tflite_layers import Layer, constant_products, find_layers, find_tensors, output_factor
+from vit_deploy.quantizers.tflite_layers import Layer, find_layers, find_tensors, output_factor
+from vit_deploy.quantizers.tflite_products import PRODUCT, Product, find_products
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
 from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.tflite_file import opened, root
+from vit_deploy.tflite_file import Table, opened, root
 
 OPERATORS: dict[Part, tuple[str, ...]] = {
-    Part.ATTENTION_PRODUCTS: ("BATCH_MATMUL",),
     Part.SOFTMAX: ("SOFTMAX",),
     Part.NORMS: ("MEAN", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT"),
     Part.ACTIVATION_FUNCTIONS: ("GELU", "RELU", "LOGISTIC", "TANH", "HARD_SWISH", "DIV", "SQRT"),
@@ -49,10 +50,10 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
         *("INPUT", "OUTPUT"),
     ),
 }
-"""What the parts without kernels consist of in a TFLite file; operators that no ViT here has do no harm."""
+"""What the parts without kernels consist of in a TFLite file, but for products; those no ViT here has do no harm."""
 
 RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
-ATTENTION = ("SOFTMAX", "BATCH_MATMUL")
+ATTENTION = ("SOFTMAX", PRODUCT)
 CHANNELWISE = "CHANNELWISE"
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
@@ -95,19 +96,19 @@ class TFLiteQuantizer:
     def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
-            constant = constant_products(model)
+            products = _integer_products(model, recipe, source.config, between)
         seen = None
         if calibration is not None:
             seen = observe(
                 source.model_path,
                 source.input,
                 calibration,
-                only=_needed(recipe, layers),
+                only=_needed(recipe, layers, products),
                 counted=recipe.clipping is not Clipping.MIN_MAX,
                 means_of={each.input for each in layers.values()} if recipe.bias_correction else (),
             )
             seen = seen.with_ranges(_learned(source, calibration, layers, between))
-        content = _quantized(source, recipe, layers, constant, seen)
+        content = _quantized(source, recipe, layers, products, seen)
         target = _with_integer_io(target, content) if recipe.integer_io else target
         model = root(memoryview(content))
         contents = {}
@@ -126,14 +127,15 @@ class TFLiteQuantizer:
 
 
 def _quantized(
-    source: Artifact, recipe: Recipe, layers: dict[str, Layer], constant: Sequence[str], seen: Observations | None
+    source: Artifact, recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product], seen: Observations | None
 ) -> Any:
     # Its progress bars cannot be turned off; ours says what is being done.
     with quiet_stderr(), contextlib.redirect_stderr(io.StringIO()):
         try:
             work = aeq.Quantizer(str(source.model_path))
-            _instruct(work, recipe, layers, constant)
-            ranges = None if seen is None or recipe.activations is not Activations.STATIC else _ranges(seen, recipe)
+            _instruct(work, recipe, layers, products)
+            static = recipe.activations is Activations.STATIC
+            ranges = _ranges(seen, recipe, products) if static and seen is not None else None
             return work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
         except (RuntimeError, ValueError) as error:
             failure = error
@@ -155,16 +157,33 @@ def _learned(
     return {tensor: found[name] for name, tensor in (*between.items(), *sides) if name in found}
 
 
-def _needed(recipe: Recipe, layers: dict[str, Layer]) -> set[str] | None:
-    """Tensors whose ranges count: those around the layers, or all where other parts become integers too."""
+def _integer_products(
+    model: Table, recipe: Recipe, config: ViTConfig, between: Mapping[str, str]
+) -> tuple[Product, ...]:
+    """The products that become integers: not those of an attention that has all of its layers in float."""
+    if Part.ATTENTION_PRODUCTS not in recipe.parts:
+        return ()
+    names = {tensor: name for name, tensor in between.items()}
+    kept = set(recipe.keep_float)
+    found = []
+    for each in find_products(model):
+        attention = names[each.output].partition(f"{PRODUCT.lower()}.")[0]
+        if not kept.issuperset(name for name in layer_names(config) if name.startswith(attention)):
+            found.append(each)
+    return tuple(found)
+
+
+def _needed(recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> set[str] | None:
+    """Tensors whose ranges count: around layers and products, or all where other parts become integers too."""
     if recipe.activations is not Activations.STATIC:
         return set()
     if recipe.parts & OPERATORS.keys():
         return None
-    return {name for each in layers.values() for name in (each.input, each.output)}
+    around = {name for each in layers.values() for name in (each.input, each.output)}
+    return around | {name for each in products for side in each.sides for name in side.tensors}
 
 
-def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer], constant: Sequence[str]) -> None:
+def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> None:
     """Say what is done with which operators; what comes later counts more."""
     if Part.PATCH_EMBED in recipe.parts:
         # LiteRT has neither 4-bit nor block-wise convolutions.
@@ -173,9 +192,13 @@ def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer], con
         for name in OPERATORS[part]:
             own = dataclasses.replace(recipe, activation_bits=_activation_bits(recipe, name))
             _add(work, ".*", name, own, recipe.weight_bits, CHANNELWISE)
-    for name in constant if Part.ATTENTION_PRODUCTS in recipe.parts else ():
-        # A constant gets the bits of a kernel, and LiteRT multiplies only what has as many bits on either side.
-        _add(work, _scope(name), "BATCH_MATMUL", recipe, recipe.weight_bits, "TENSORWISE")
+    for product in products:
+        own = dataclasses.replace(recipe, activation_bits=_product_bits(recipe, product))
+        # A constant gets the bits of a kernel, and one scale.
+        granularity = CHANNELWISE if product.left else "TENSORWISE"
+        _add(work, _scope(product.output), PRODUCT, own, recipe.weight_bits, granularity)
+        for name, kind in (move for side in product.sides for move in side.moves.items()):
+            _add(work, _scope(name), kind, recipe, recipe.weight_bits, CHANNELWISE)
     for layer in layers.values():
         scope = _scope(layer.output)
         part = Part.HEAD if layer.name == "head" else Part.PROJECTIONS
@@ -201,6 +224,11 @@ def _activation_bits(recipe: Recipe, kind: str) -> int:
     return max(recipe.activation_bits, own.get(kind, 8))
 
 
+def _product_bits(recipe: Recipe, product: Product) -> int:
+    """Of both sides: those of a kernel where one is a constant, for LiteRT multiplies only what has as many bits."""
+    return _activation_bits(recipe, PRODUCT) if product.left else recipe.activation_bits
+
+
 def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, granularity: str) -> None:
     name, shared = qtyping.TFLOperationName(kind), qtyping.QuantGranularity(granularity)
     match recipe.activations:
@@ -213,15 +241,26 @@ def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, 
             work._recipe_manager.add_weight_only_config(scope, name, bits, shared, algorithm)
 
 
-def _ranges(seen: Observations, recipe: Recipe) -> dict[str, dict[str, Any]]:
-    found = {}
-    for name, each in seen.tensors.items():
-        low, high = seen.learned.get(name) or clipped(
-            each, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile
-        )
-        shape = (1,) * each.rank
-        found[name] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
-    return found
+def _ranges(seen: Observations, recipe: Recipe, products: Sequence[Product]) -> dict[str, dict[str, Any]]:
+    found = {
+        name: seen.learned.get(name)
+        or clipped(each, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile)
+        for name, each in seen.tensors.items()
+    }
+    for product in products:
+        for side in product.sides:
+            # One scale holds for all tensors of the same values, whichever of them training learned the range of.
+            known = [each for each in side.tensors if each in found]
+            chosen = next((each for each in known if each in seen.learned), known[0])
+            narrow = side is product.right and _product_bits(recipe, product) == 8
+            found |= dict.fromkeys(known, symmetric(*found[chosen]) if narrow else found[chosen])
+    return {
+        name: {
+            end: np.full((1,) * seen.tensors[name].rank, value, np.float32)
+            for end, value in zip(("min", "max"), limits, strict=True)
+        }
+        for name, limits in found.items()
+    }
 
 
 def _with_integer_io(target: Artifact, content: Any) -> Artifact:

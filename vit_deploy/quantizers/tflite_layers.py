@@ -138,18 +138,6 @@ def find_tensors(model: Table, config: ViTConfig) -> dict[str, str]:
     return found
 
 
-def constant_products(model: Table) -> tuple[str, ...]:
-    """Names of what products of attention give that have a constant for one side, as those of a probe's query have."""
-    (graph,) = model.tables(GRAPHS)
-    tensors = graph.tables(TENSORS)
-    computed = {index for each in operators(graph, model) for index in each.outputs}
-    return tuple(
-        tensors[each.outputs[0]].bytes(TENSOR_NAME).decode()
-        for each in operators(graph, model)
-        if each.kind == "BATCH_MATMUL" and not computed.issuperset(each.inputs)
-    )
-
-
 def _module(label: str, modules: Collection[str]) -> str:
     """The module that a tensor is of by the first of its labels, `block_0_1/norm1_1/Mean_1;…`; else the whole model."""
     module = ""

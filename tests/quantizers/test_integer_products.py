@@ -1,0 +1,156 @@
+"""Products of attention in calibrated files: integers whose right sides have zero point 0, and XNNPACK takes all."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from tests.exporters.tflite_files import left_out, opened
+from vit_deploy.calibration import read_calibration
+from vit_deploy.exporters.stage import plan
+from vit_deploy.quantizers import QuantizeOptions
+from vit_deploy.quantizers.answers import answers, cosines
+from vit_deploy.quantizers.stage import export, quantize
+from vit_deploy.quantizers.tflite_products import find_products
+from vit_deploy.reference import forward
+from vit_deploy.tflite_file import opened as opened_file
+
+QUIET = QuantizeOptions(measure_speed=False)
+VARIANTS = {
+    "plain": {},
+    "norms of heads, post-norm": {"qk_norm": True, "normalization_position": "post"},
+    "map pooling, swiglu": {"pooling": "map", "class_token": False, "ffn_type": "swiglu"},
+}
+MIN_COSINE = 0.997  # with the reference in float64, of every image
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def made(request, make_checkpoint, tmp_path_factory):
+    """A checkpoint, its fp32 file and its calibrated one."""
+    checkpoint = make_checkpoint(embed_dim=24, mlp_dim=64, num_layers=1, **VARIANTS[request.param])
+    jobs = plan(["tflite"], ["fp32", "int8-static"])[0]
+    results = export(checkpoint, tmp_path_factory.mktemp("made"), jobs, QUIET).results
+    return checkpoint, *(each.artifact for each in results)
+
+
+def steps(artifact):
+    """Kind of each operator and what its inputs and outputs are: type, scale, zero point, size."""
+    engine = Interpreter(
+        model_path=str(artifact.model_path),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    found = {
+        each["index"]: (np.dtype(each["dtype"]).name, *each["quantization"], each["shape"].tolist())
+        for each in engine.get_tensor_details()
+    }
+    return [
+        (step["op_name"], *([found[index] for index in step[end] if index >= 0] for end in ("inputs", "outputs")))
+        for step in engine._get_ops_details()
+    ]
+
+
+def products(artifact):
+    return [(*inputs, *outputs) for kind, inputs, outputs in steps(artifact) if kind == "BATCH_MATMUL"]
+
+
+def test_both_products_are_integers_and_their_right_sides_symmetric(made):
+    _, source, artifact = made
+    found = products(artifact)
+    assert len(found) == len(products(source)) >= 2
+    for left, right, result in found:
+        assert (left[0], right[0], result[0]) == ("int8", "int8", "int8")
+        assert right[2] == 0
+    assert any(left[2] for left, _, _ in found)  # only they are
+
+
+def test_softmax_norms_and_residual_sums_stay_in_float(made):
+    for kind, inputs, outputs in steps(made[2]):
+        if kind not in ("QUANTIZE", "DEQUANTIZE", "BATCH_MATMUL", "FULLY_CONNECTED", "CONV_2D", "RESHAPE", "TRANSPOSE"):
+            assert {each[0] for each in (*inputs, *outputs)} <= {"float32", "int32"}, kind
+
+
+def test_keys_and_values_are_rounded_once_between_their_layer_and_the_product(made):
+    checkpoint, _, artifact = made
+    moved = [(inputs[0], outputs[0]) for kind, inputs, outputs in steps(artifact) if kind == "TRANSPOSE"]
+    assert moved and all(before[:3] == after[:3] and before[0] == "int8" for before, after in moved)
+    rights = [right for _, right, _ in products(artifact)]
+    written = [outputs[0] for kind, _, outputs in steps(artifact) if kind == "FULLY_CONNECTED"]
+    normed = checkpoint.config.num_layers if checkpoint.config.qk_norm else 0  # keys that a norm computes
+    assert sum(any(each[1:3] == right[1:3] for each in written) for right in rights) == len(rights) - normed
+
+
+def test_xnnpack_takes_a_calibrated_file_as_a_whole(made):
+    assert left_out(opened(made[2].model_path)) == []
+
+
+def test_xnnpack_leaves_out_what_is_not_symmetric(made, tmp_path, monkeypatch):
+    """Why the right sides are."""
+    monkeypatch.setattr("vit_deploy.quantizers.tflite.symmetric", lambda low, high: (low, 3 * high))
+    (result,) = quantize(made[1], tmp_path, ["int8-static"], QUIET).results
+    assert any(right[2] for _, right, _ in products(result.artifact))
+    delegates = [
+        each for each in opened(result.artifact.model_path)._get_ops_details() if each["op_name"] == "DELEGATE"
+    ]
+    assert len(delegates) > 1
+
+
+def test_the_calibrated_file_answers_what_the_reference_does(made):
+    checkpoint, source, artifact = made
+    images = read_calibration(None, source, seed=9, count=12).images
+    assert cosines(answers(artifact, images), forward(checkpoint, images)).min() > MIN_COSINE
+
+
+def test_a_product_of_a_layer_in_float_is_of_integers_and_one_of_none_but_such_in_float(made, tmp_path):
+    checkpoint, source, _ = made
+    images = read_calibration(None, source, seed=9, count=12).images
+    attention = "block_0.attention"
+    layers = [f"{attention}.{role}" for role in ("key", "query", "value", "out")]
+    total = len(products(source))
+    for kept, integers in ((layers[:1], total), (layers, total - 2)):
+        options = dataclasses.replace(QUIET, keep_float=tuple(kept))
+        (result,) = quantize(source, tmp_path / str(len(kept)), ["int8-static"], options).results
+        assert result.published
+        found = products(result.artifact)
+        assert sum(right[0] == "int8" and right[2] == 0 for _, right, _ in found) == integers
+        assert cosines(answers(result.artifact, images), forward(checkpoint, images)).min() > MIN_COSINE
+
+
+def test_integer_files_have_symmetric_right_sides_where_products_have_eight_bits(made, tmp_path):
+    _, source, _ = made
+    options = dataclasses.replace(QUIET, attention_bits=8)
+    (result,) = quantize(source, tmp_path, ["int8-full"], options).results
+    assert all((right[0], right[2]) == ("int8", 0) for _, right, _ in products(result.artifact))
+
+
+def test_every_product_is_found_with_what_is_moved_into_it_and_out_of_it(made):
+    checkpoint, source, _ = made
+    with opened_file(source.model_path) as model:
+        found = find_products(model)
+    assert [each.left is None for each in found] == [
+        False,
+        False,
+        *[True, False] * ("map" in str(checkpoint.config.pooling)),
+    ]
+    for each in found:
+        for side in each.sides:
+            assert set(side.moves) <= set(side.tensors) and set(side.moves.values()) <= {"RESHAPE", "TRANSPOSE"}
+        assert each.result.tensors[0] == each.output and len(each.right.tensors) >= 2
+
+
+def test_a_learned_range_that_is_not_symmetric_is_widened_and_holds_along_the_way(make_checkpoint, tmp_path):
+    checkpoint = make_checkpoint(num_layers=1)
+    ranges = {
+        "block_0.attention.key.output": (-3.0, 5.0),
+        "block_0.attention.value.output": (-7.0, 0.5),
+        "block_0.attention.out.input": (-4.0, 6.0),
+    }
+    checkpoint = dataclasses.replace(checkpoint, ranges=ranges)
+    jobs = plan(["tflite"], ["int8-static"])[0]
+    made = export(checkpoint, tmp_path, jobs, QUIET, keep_failed=True).results
+    (_, keys, _), (_, values, mixed) = products(made[-1].artifact)
+    assert keys[1:3] == (pytest.approx(5 / 127), 0)
+    assert values[1:3] == (pytest.approx(7 / 127), 0)
+    assert mixed[1] == pytest.approx(10 / 255) and mixed[2] == round(-128 + 4 / (10 / 255))
