@@ -77,6 +77,8 @@ def test_ranges_of_every_layer_are_learned(small, striped, tmp_path):
     layers = {name.removesuffix(".kernel") for name in start.weights if name.endswith(".kernel")} - {"head"}
     assert set(result.ranges) == {f"{layer}.{side}" for layer in layers for side in ("input", "output")}
     assert all(low <= 0 <= high and low < high < 100 for low, high in result.ranges.values())
+    for name, (low, high) in result.ranges.items():  # as those of keys and values are in the files
+        assert (low == pytest.approx(-high, rel=1e-5)) == name.endswith((".key.output", ".value.output")), name
     checkpoint = Checkpoint(start.config, result.weights, start.preprocess, ranges=result.ranges)
     assert checkpoint.ranges["patch_embed.input"][1] == pytest.approx(1, abs=0.2)  # pixels go from -1 to 1
 

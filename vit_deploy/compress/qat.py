@@ -1,8 +1,8 @@
 """How does a model learn with its layers in int8, and in which ranges?
 
 Weights as they will be quantized: symmetric, one scale an output. Inputs and outputs of the layers: one range a tensor,
-which starts as calibration would choose it from the model's own activations, and then follows them. Norms, softmax and
-what lies between stay in float, as in the `int8-static` files.
+which starts as calibration would choose it from the model's own activations, and then follows them; symmetric where
+keys and values are written, as in the files. Norms, softmax and what lies between stay in float.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from vit_deploy.quantizers.recipes import recipe_for
 from vit_deploy.weights import Float32
 
 BITS = 8
+SYMMETRIC = (".attention.key.output", ".attention.value.output")  # right sides of products, see `tflite_products`
 quantizers = tfmot.quantization.keras.quantizers
 
 
 class _DenseConfig(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc]
     """A Dense layer of int8 weights and an int8 output."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
 
     def get_weights_and_quantizers(self, layer: Any) -> list[Any]:
         by_output = quantizers.LastValueQuantizer(num_bits=BITS, per_axis=True, symmetric=True, narrow_range=True)
@@ -45,14 +49,15 @@ class _DenseConfig(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[mis
         return None
 
     def get_output_quantizers(self, layer: Any) -> list[Any]:
-        return [_by_tensor()]
+        return [_by_tensor(f"{self.name}.output")]
 
     def get_config(self) -> dict[str, Any]:
-        return {}
+        return {"name": self.name}
 
 
-def _by_tensor() -> Any:
-    return quantizers.MovingAverageQuantizer(num_bits=BITS, per_axis=False, symmetric=False, narrow_range=False)
+def _by_tensor(name: str) -> Any:
+    symmetric = name.endswith(SYMMETRIC)
+    return quantizers.MovingAverageQuantizer(num_bits=BITS, per_axis=False, symmetric=symmetric, narrow_range=symmetric)
 
 
 class Qat:
@@ -67,8 +72,8 @@ class Qat:
         """A layer between two fake quantizations."""
         if name not in self.layers:
             return dense  # type: ignore[no-any-return]
-        self.inputs[name] = QuantizeLayer(_by_tensor(), name=f"{name}.input")
-        self.wrapped[name] = QuantizeWrapperV2(dense, _DenseConfig())
+        self.inputs[name] = QuantizeLayer(_by_tensor(f"{name}.input"), name=f"{name}.input")
+        self.wrapped[name] = QuantizeWrapperV2(dense, _DenseConfig(name))
         return lambda x: self.wrapped[name](self.inputs[name](x))
 
     def begin(self, twin: Twin, batches: Iterable[Any]) -> None:
@@ -90,6 +95,8 @@ class Qat:
         recipe = recipe_for("tflite", "int8-static")
         for name, variables in self._range_variables().items():
             low, high = clipped(seen[name], recipe.clipping, bits=BITS, percentile=recipe.percentile)
+            if name.endswith(SYMMETRIC):
+                low, high = -max(-low, high), max(-low, high)
             variables["min_var"].assign(low)
             variables["max_var"].assign(high)
         self._fit_weights()

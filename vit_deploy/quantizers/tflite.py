@@ -249,8 +249,9 @@ def _ranges(seen: Observations, recipe: Recipe, products: Sequence[Product]) -> 
     }
     for product in products:
         for side in product.sides:
-            # One scale holds for all tensors of the same values, whichever of them training learned the range of.
-            known = [each for each in side.tensors if each in found]
+            # One scale holds for all tensors of the same values. What training learned counts, a layer's side first.
+            from_layer = side.tensors[:: -1 if side is product.result else 1]
+            known = [each for each in from_layer if each in found]
             chosen = next((each for each in known if each in seen.learned), known[0])
             narrow = side is product.right and _product_bits(recipe, product) == 8
             found |= dict.fromkeys(known, symmetric(*found[chosen]) if narrow else found[chosen])

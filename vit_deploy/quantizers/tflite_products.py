@@ -1,6 +1,6 @@
 """Which tensors of a TFLite file go into the products of attention, and which come out of them?
 
-A product is a BATCH_MATMUL, its right side are the keys or the values. Between it and the layers around it are operators
+A product is a BATCH_MATMUL, its right side are the keys or the values. Between it and the layers around it lie steps
 that only move values, so that the tensors before and behind them are integers of one scale.
 """
 
