@@ -36,7 +36,7 @@ def test_of_an_integer_file_only_what_the_device_lacks_falls_back(files):  # the
     assert reasons(files["int8-full"], "ethos-u") == {
         "BATCH_MATMUL": (4, "no such operator"),
         "GELU": (2, "no such operator"),
-        "TRANSPOSE": (2, "moves more than rows and columns"),  # of the keys, whose last two axes change places
+        "TRANSPOSE": (2, "moves more than rows and columns"),  # of the values, whose last two axes change places
         "CONV_2D": (1, "has strides above 3"),  # the patches
     }
     assert reasons(files["int8-full"], "ethos-u85") == {"GELU": (2, "no such operator")}
@@ -51,7 +51,7 @@ def test_the_edge_tpu_takes_rows_one_at_a_time_and_eight_bits_alone(files):
             6 + 2,
             "its output has more than one row",
         ),  # the last block needs one row of all but keys and values
-        "BATCH_MATMUL": (4, "computes in int16"),
+        "BATCH_MATMUL": (4, "no such operator"),
         "SOFTMAX": (2, "computes in int16"),
         "GELU": (2, "no such operator"),
         "CONCATENATION": (1, "joins a constant"),  # the class token

@@ -13,6 +13,7 @@ from vit_deploy.calibration import read_calibration
 from vit_deploy.exporters.stage import plan
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.answers import answers, cosines
+from vit_deploy.quantizers.recipes import Clipping
 from vit_deploy.quantizers.stage import export, quantize
 from vit_deploy.quantizers.tflite_products import find_products
 from vit_deploy.reference import forward
@@ -118,11 +119,48 @@ def test_a_product_of_a_layer_in_float_is_of_integers_and_one_of_none_but_such_i
         assert cosines(answers(result.artifact, images), forward(checkpoint, images)).min() > MIN_COSINE
 
 
-def test_integer_files_have_symmetric_right_sides_where_products_have_eight_bits(made, tmp_path):
+@pytest.mark.parametrize("bits", [None, 8])
+def test_integer_files_have_symmetric_right_sides_where_products_have_eight_bits(made, tmp_path, bits):
     _, source, _ = made
-    options = dataclasses.replace(QUIET, attention_bits=8)
+    options = dataclasses.replace(QUIET, attention_bits=bits)
     (result,) = quantize(source, tmp_path, ["int8-full"], options).results
     assert all((right[0], right[2]) == ("int8", 0) for _, right, _ in products(result.artifact))
+
+
+def largest_shares(source, images):
+    """Of each softmax, in LiteRT's own words."""
+    engine = Interpreter(
+        model_path=str(source.model_path),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    engine.allocate_tensors()
+    outputs = [step["outputs"][0] for step in engine._get_ops_details() if step["op_name"] == "SOFTMAX"]
+    found = []
+    for image in images:
+        engine.set_tensor(engine.get_input_details()[0]["index"], image[None])
+        engine.invoke()
+        found.append([engine.get_tensor(index).max() for index in outputs])
+    return np.max(found, axis=0)
+
+
+def test_shares_that_a_softmax_of_sixteen_bits_gives_are_multiplied_in_calibrated_steps(made, tmp_path):
+    _, source, _ = made
+    options = dataclasses.replace(QUIET, clipping=Clipping.MIN_MAX)
+    (result,) = quantize(source, tmp_path, ["int8-full"], options).results
+    assert {outputs[0][0] for kind, _, outputs in steps(result.artifact) if kind == "SOFTMAX"} == {"int16"}
+    shares = [left for left, _, _ in products(result.artifact)[1::2]]
+    expected = largest_shares(source, read_calibration(None, source).images) / 255
+    assert [each[:1] + each[2:3] for each in shares] == [("int8", -128)] * len(expected)
+    np.testing.assert_allclose([each[1] for each in shares], expected, rtol=1e-3)
+
+
+def test_products_can_have_sixteen_bits_where_shares_lose_none(made, tmp_path):
+    checkpoint, source, _ = made
+    options = dataclasses.replace(QUIET, attention_bits=16)
+    (result,) = quantize(source, tmp_path, ["int8-full"], options).results
+    wide = products(result.artifact)[: 2 * checkpoint.config.num_layers]  # a probe's have the bits of its constant
+    assert {side[0] for product in wide for side in product} == {"int16"}
 
 
 def test_every_product_is_found_with_what_is_moved_into_it_and_out_of_it(made):

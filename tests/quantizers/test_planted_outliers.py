@@ -18,6 +18,7 @@ from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.stage import export
 from vit_deploy.reference import forward
 
+SEEDS = (0, 1, 2)  # of 597 held-out images one is 0.17 points: what a precision costs shows over several models
 MOST = {"fp16": 0.3, "int8": 0.3, "int8-static": 0.7, "int8-full": 1.5, "int16x8": 1.5, "int4": 1.5}  # points of top-1
 
 pytestmark = pytest.mark.slow
@@ -27,8 +28,7 @@ pytestmark = pytest.mark.slow
 def home(tmp_path_factory):
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("digits")
-    ((_, right),) = digits.write(folder, seeds=[0])
-    assert right > 0.95
+    assert all(right > 0.95 for _, right in digits.write(folder, SEEDS))
     return folder
 
 
@@ -61,15 +61,15 @@ PLANTED = {
 
 @pytest.fixture(scope="module", params=PLANTED)
 def variants(request, home):
-    """The trained model, the same function with outliers, and where they are."""
+    """The trained models, each with the same function with outliers, and where they are."""
     activation, plant, places = PLANTED[request.param]
-    trained = checkpoints.load(home / "digits-0.keras")
-    plain = dataclasses.replace(trained, config=trained.config.replace(activation=activation))
-    return plain, plant(plain), places
+    trained = [checkpoints.load(home / f"digits-{seed}.keras") for seed in SEEDS]
+    plain = [dataclasses.replace(each, config=each.config.replace(activation=activation)) for each in trained]
+    return [(each, plant(each)) for each in plain], places
 
 
 def test_planting_leaves_the_function_and_makes_channels_larger(home, variants):
-    plain, model, places = variants
+    ((plain, model), *_), places = variants
     test = np.load(home / "digits-test.npz")
     images = plain.preprocess.normalize(test["images"])
     assert (forward(plain, images).argmax(axis=1) == test["labels"]).mean() > 0.95
@@ -85,11 +85,14 @@ def test_planting_leaves_the_function_and_makes_channels_larger(home, variants):
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
 def test_with_outliers_every_precision_stays_within_what_it_may_cost(format, home, variants, tmp_path):
     jobs, _ = plan([format], ["fp32", *MOST])
-    model = variants[1]
     options = QuantizeOptions(calibrate=home / "digits-train.npz", measure_speed=False)
-    made = export(model, tmp_path, jobs, options)
-    assert all(each.published for each in made.results)
-    found = evaluate([each.artifact for each in made.results], read_dataset(home / "digits-test.npz"))
-    exact = found[0].top1
-    for each in found[1:]:
-        assert 100 * (exact - each.top1) <= MOST[each.artifact.precision], each.artifact.name
+    lost: dict[str, list[float]] = {}
+    for seed, (_, model) in enumerate(variants[0]):
+        made = export(model, tmp_path / str(seed), jobs, options)
+        assert all(each.published for each in made.results)
+        exact, *found = evaluate([each.artifact for each in made.results], read_dataset(home / "digits-test.npz"))
+        for each in found:
+            lost.setdefault(each.artifact.precision, []).append(100 * (exact.top1 - each.top1))
+    assert len(lost) == len(jobs) - 1
+    for precision, points in lost.items():
+        assert np.mean(points) <= MOST[precision], (precision, points)

@@ -61,8 +61,8 @@ AttentionBits = Annotated[
     typer.Option(
         "--attention-bits",
         metavar="8|16",
-        help="Of softmax and the products of attention in int8-full.",
-        show_default="the recipe's",
+        help="Of softmax and of the products of attention in int8-full.",
+        show_default="16 and 8",
     ),
 ]
 ResidualBits = Annotated[

@@ -34,7 +34,7 @@ class QuantizeOptions:
         percentile: for `Clipping.PERCENTILE`.
         smoothing: alpha of the migration of outliers, 0 to 1; 0 leaves it out.
         bias_correction: whether biases make up for the mean error of their layers.
-        attention_bits: of softmax and the products of attention in a file of integers alone, 8 or 16.
+        attention_bits: of softmax and of the products of attention in a file of integers alone, 8 or 16.
         residual_bits: of residual sums and norms in a file of integers alone, 8 or 16.
         half_io: whether input and output of an ONNX file of 16-bit floats have 16 bits as well.
         keep_float: names of layers that stay in float32.

@@ -61,7 +61,8 @@ class Recipe:
         parts: that become integers (or 16-bit floats); all others stay in float32.
         activation_bits: of activations that are integers.
         block_size: weights that share a scale, along the inputs; 0 for one scale a channel.
-        attention_bits: of the activations of softmax and the products of attention that are integers.
+        softmax_bits: of the activations of softmax that are integers.
+        attention_bits: of the activations of the products of attention that are integers.
         residual_bits: of the activations of residual sums and norms that are integers.
         eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
         integer_io: whether input and output of the file are integers too.
@@ -83,6 +84,7 @@ class Recipe:
     activation_bits: int = 8
     block_size: int = 0
     eight_bits: tuple[str, ...] = ()
+    softmax_bits: int = 8
     attention_bits: int = 8
     residual_bits: int = 8
     integer_io: bool = False

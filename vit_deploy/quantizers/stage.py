@@ -263,6 +263,7 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
         smoothing=smoothing or None,
         equalized=recipe.equalized and options.smoothing != 0,
         bias_correction=bias_correction,
+        softmax_bits=options.attention_bits or recipe.softmax_bits,
         attention_bits=options.attention_bits or recipe.attention_bits,
         residual_bits=options.residual_bits or recipe.residual_bits,
         half_io=options.half_io and recipe.precision == HALF,

@@ -37,6 +37,7 @@ from vit_deploy.quantizers.tflite_bias import corrected_biases
 from vit_deploy.quantizers.tflite_layers import Layer, find_layers, find_tensors, output_factor
 from vit_deploy.quantizers.tflite_products import PRODUCT, Product, find_products
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
+from vit_deploy.quantizers.tflite_shares import with_calibrated_shares
 from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.tflite_file import Table, opened, root
@@ -53,7 +54,6 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 """What the parts without kernels consist of in a TFLite file, but for products; those no ViT here has do no harm."""
 
 RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
-ATTENTION = ("SOFTMAX", PRODUCT)
 CHANNELWISE = "CHANNELWISE"
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
@@ -136,7 +136,9 @@ def _quantized(
             _instruct(work, recipe, layers, products)
             static = recipe.activations is Activations.STATIC
             ranges = _ranges(seen, recipe, products) if static and seen is not None else None
-            return work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
+            shares = {} if ranges is None else _shares(ranges, products)  # quantizing changes the ranges it is given
+            content = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
+            return with_calibrated_shares(content, shares) if shares else content
         except (RuntimeError, ValueError) as error:
             failure = error
     raise EngineError(
@@ -219,7 +221,8 @@ def _scope(output: str) -> str:
 def _activation_bits(recipe: Recipe, kind: str) -> int:
     own = {
         **dict.fromkeys(RESIDUALS_AND_NORMS, recipe.residual_bits),
-        **dict.fromkeys(ATTENTION, recipe.attention_bits),
+        "SOFTMAX": recipe.softmax_bits,
+        PRODUCT: recipe.attention_bits,
     }
     return max(recipe.activation_bits, own.get(kind, 8))
 
@@ -262,6 +265,12 @@ def _ranges(seen: Observations, recipe: Recipe, products: Sequence[Product]) -> 
         }
         for name, limits in found.items()
     }
+
+
+def _shares(ranges: Mapping[str, Mapping[str, Any]], products: Sequence[Product]) -> dict[str, float]:
+    """The largest value on the left of each product, by what the product gives."""
+    read = {each.output: each.left.tensors[-1] for each in products if each.left is not None}
+    return {output: float(ranges[name]["max"].max()) for output, name in read.items() if name in ranges}
 
 
 def _with_integer_io(target: Artifact, content: Any) -> Artifact:
