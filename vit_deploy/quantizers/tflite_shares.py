@@ -22,7 +22,7 @@ INT8 = 9  # of `TensorType`
 LOWEST, STEPS = -128, 255
 
 
-def with_calibrated_shares(content: Any, highest: Mapping[str, float]) -> bytes:
+def with_calibrated_shares(content: Any, highest: Mapping[str, float]) -> bytearray:
     """The same file with the shares that products of 8 bits read in steps from zero to the largest share.
 
     Args:
@@ -45,7 +45,7 @@ def with_calibrated_shares(content: Any, highest: Mapping[str, float]) -> bytes:
         shares = tensors[step.inputs[0]]
         if writers[rounding.inputs[0]].kind == "SOFTMAX" and shares.number(TENSOR_TYPE, "b") == INT8:
             _rescale(changed, shares, highest[name] / STEPS, LOWEST)
-    return bytes(changed)
+    return changed
 
 
 def _rescale(content: bytearray, tensor: Table, scale: float, zero_point: int) -> None:
