@@ -106,7 +106,7 @@ class Taps:
         return Taps(stream, details)
 
     def without_means(self) -> Taps:
-        """The taps of the same model with a residual stream of which every token's mean over the features is taken."""
+        """The taps of the same model with a residual stream from which each token's mean is taken away."""
         stream = {
             name: each if name in AFTER_STREAM else each.shifted(-each.values.mean(axis=-1, keepdims=True))
             for name, each in self.stream.items()

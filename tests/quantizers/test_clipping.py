@@ -75,3 +75,7 @@ def test_a_symmetric_range_holds_the_range_and_has_the_integer_zero_at_zero(limi
     assert low <= limits[0] and high == pytest.approx(max(high, limits[1]), rel=1e-12)
     assert low / scale == pytest.approx(-128, rel=1e-12) and high / scale == pytest.approx(127, rel=1e-12)
     assert scale == pytest.approx(max(map(abs, limits)) / 127, rel=1e-12)  # and is no wider than it has to be
+
+
+def test_a_symmetric_range_of_nothing_but_zeros_has_steps_too():
+    assert symmetric(0.0, 0.0) == pytest.approx((-128 / 127, 1.0))

@@ -64,7 +64,7 @@ def test_both_products_are_integers_and_their_right_sides_symmetric(made):
     for left, right, result in found:
         assert (left[0], right[0], result[0]) == ("int8", "int8", "int8")
         assert right[2] == 0
-    assert any(left[2] for left, _, _ in found)  # only they are
+    assert any(left[2] for left, _, _ in found)  # only right sides are symmetric
 
 
 def test_softmax_norms_and_residual_sums_stay_in_float(made):

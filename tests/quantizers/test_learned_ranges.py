@@ -172,3 +172,15 @@ def test_a_tflite_file_has_the_tensors_that_are_trained_with(make_checkpoint, tm
     assert len(learned) >= 7  # query, key and value have one input
     for tensor, known in learned.items():
         assert known == pytest.approx((seen[tensor].low, seen[tensor].high), rel=1e-3), tensor
+
+
+def test_ranges_of_norms_that_were_learned_when_these_took_squares_are_measured_anew(make_checkpoint, tmp_path):
+    """Their second product was the first: its range is not that of the squares."""
+    ranges = {"block_0.norm1.square.0": (0.0, 9.0), "block_0.norm1.mul.0": (-3.0, 3.0), "block_0.add.0": (-7.0, 7.0)}
+    checkpoint = ready(make_checkpoint(num_layers=1, normalization_type="rms_norm"))
+    (made,) = export(dataclasses.replace(checkpoint, ranges=ranges), tmp_path, plan(["tflite"], ["fp32"])[0])
+    with opened(made.artifact.model_path) as model:
+        between = find_tensors(model, checkpoint.config)
+    assert "block_0.norm1.mul.1" in between
+    calibration = read_calibration(None, made.artifact)
+    assert tflite._learned(made.artifact, calibration, {}, between) == {between["block_0.add.0"]: (-7.0, 7.0)}

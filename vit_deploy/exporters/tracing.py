@@ -27,7 +27,7 @@ class TracedViT:
         checkpoint: whose config and preprocessing are traced; its weights are not touched.
         spec: the input that the exported file will have.
         by_rows: spell projections as products of plain matrices, see `Projection.by_rows`, and those of attention as
-            products with a matrix that is given by its rows, the only ones that LiteRT has fast integer kernels for.
+            products with a matrix that is given by its rows, which LiteRT's integer kernels take as they are.
         read_alone: compute in the last block no more than the tokens that are read, such as the class token.
 
     Raises:

@@ -71,7 +71,7 @@ def clipped(seen: Observed, clipping: Clipping, *, bits: int, percentile: float)
 
 def symmetric(low: float, high: float) -> tuple[float, float]:
     """The narrowest range that holds this one and in which zero is the integer zero, of -128 to 127."""
-    scale = max(-low, high) / 127
+    scale = (max(-low, high) or 1.0) / 127  # of nothing but zeros, any will do
     return -128 * scale, 127 * scale
 
 

@@ -51,7 +51,7 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
         *("INPUT", "OUTPUT"),
     ),
 }
-"""What the parts without kernels consist of in a TFLite file, but for products; those no ViT here has do no harm."""
+"""Operators of the parts without kernels in a TFLite file, but for attention's products; absent ones do no harm."""
 
 RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
 CHANNELWISE = "CHANNELWISE"
@@ -152,6 +152,10 @@ def _learned(
 ) -> dict[str, tuple[float, float]]:
     """Ranges that training learned, by the tensors of the file; those around layers count more than those between."""
     found = learned_ranges(source, calibration)
+    # Where norms once took squares, files now have products, whose numbers in a norm are others.
+    squared = tuple(name.removesuffix("square.0") for name in found if name.endswith(".square.0"))
+    if squared and not between.keys() & {f"{norm}square.0" for norm in squared}:
+        found = {name: each for name, each in found.items() if not name.startswith(squared)}
     for name, (low, high) in found.items():
         factor = output_factor(name, source.config)
         found[name] = (low * factor, high * factor)
