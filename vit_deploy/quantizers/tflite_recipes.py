@@ -44,8 +44,9 @@ INT8_STATIC = Recipe(
     "Tiny takes 0.9 of int8's time, and base 1.15: with AVX-512 VNNI XNNPACK has assembly for layers whose ranges it "
     "finds as it runs, and for calibrated ones compiled code, in base 1.3 times as slow. GELU in integers costs 3 to "
     "12 %, for XNNPACK leaves it to the interpreter. The range that loses least is as good as minimum and maximum, or "
-    "better. Correcting biases gained 0.8 % of agreement on the plain photographs with images of their own to calibrate "
-    "with, lost 0.4 % with the drawn samples, and did nothing for digits and random weights: it is there to be asked for.",
+    "better. Correcting biases gained 0.8 % of agreement on the plain photographs with images of their own to "
+    "calibrate with, lost 0.4 % with the drawn samples, and did nothing for digits and random weights: it is there to "
+    "be asked for.",
 )
 INT8_FULL = Recipe(
     "int8-full",
@@ -70,8 +71,8 @@ INT16X8 = Recipe(
     activation_bits=16,
     equalized=True,
     reason="Activations of the layers in 16 bits, nearly exact, for accelerators that have them (Ethos-U, Hexagon). "
-    "Squared differences have no 16-bit operator, so norms stay in float, and with them what lies between. On a CPU "
-    "the 16-bit kernels are the reference ones, many times slower than fp32.",
+    "Norms stay in float, since some have squared differences, for which there is no 16-bit operator, and with them "
+    "what lies between. On a CPU the 16-bit kernels are the reference ones, many times slower than fp32.",
 )
 INT4 = Recipe(
     "int4",
