@@ -50,10 +50,7 @@ def test_sixteen_bits_a_channel_are_scaled_with_and_without_transparency(
 def test_every_mode_that_a_file_has_is_read_or_refused_by_name(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "image.tif"
     image = Image.new(mode, (40, 30))
-    try:
-        image.save(path)
-    except OSError:
-        pytest.skip(f"Pillow writes no TIFF of mode {mode}")
+    image.save(path)
     try:
         assert load_pixels(path, RGB, SIZE).shape == (*SIZE, 3)
     except DataError as error:
