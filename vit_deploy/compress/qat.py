@@ -2,7 +2,7 @@
 
 Weights as they will be quantized: symmetric, one scale an output. Inputs and outputs of the layers: one range a tensor,
 which starts as calibration would choose it from the model's own activations, and then follows them; symmetric where
-keys and values are written, as in the files (where a norm follows the keys, these are not, and their range is as good).
+keys and values are written, as in the files (those have no need of it where a norm follows the keys).
 Norms, softmax and what lies between stay in float.
 """
 
