@@ -1,7 +1,8 @@
 """Which way of finding ranges, and of moving outliers, keeps most of what a trained model says?
 
 The models of `benchmarks.accuracy`, plain and with outliers planted, quantized as the recipe says and with one thing
-done otherwise at a time.
+done otherwise at a time. What is calibrated is calibrated several times, on images drawn anew: one draw and another
+differ by more than most ways do.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ CASES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
 }
 """What is done otherwise, by format and precision."""
 
+DRAWS = {"int8": 1, "int8-static": 3, "int8-full": 3}  # of the images to calibrate on, by precision
+
 
 def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
     """A result a trained model."""
@@ -70,17 +73,20 @@ def _measured(title: str, checkpoint: Checkpoint, train: Path, test: Path) -> li
             for (format, precision), ways in CASES.items():
                 if format != source.format:
                     continue
-                for index, (way, changes) in enumerate(ways.items()):
-                    progress(f"{title}: {format} {precision}, {way}")
-                    target = folder / f"{format}-{precision}-{index}"
-                    made.append((precision, way, *_quantized(source, target, precision, train, changes)))
+                for way, changes in ways.items():
+                    for draw in range(DRAWS[precision]):
+                        progress(f"{title}: {format} {precision}, {way}, draw {draw}")
+                        target = folder / str(len(made)) / format
+                        options = QuantizeOptions(calibrate=train, seed=draw, measure_speed=False, **changes)
+                        made.append((precision, way, draw, *_quantized(source, target, precision, options)))
             answers = evaluate([source, *(artifact for *_, artifact, _ in made)], dataset)
-            for (precision, way, _, proven), answer in zip(made, answers[1:], strict=True):
+            for (precision, way, draw, _, proven), answer in zip(made, answers[1:], strict=True):
                 found.append(
                     {
                         "format": source.format,
                         "precision": precision,
                         "way": way,
+                        "draw": draw,
                         "proven": proven,
                         "lost": 100 * (answers[0].top1 - answer.top1),
                         "agreement": answer.agreement,
@@ -89,9 +95,6 @@ def _measured(title: str, checkpoint: Checkpoint, train: Path, test: Path) -> li
     return found
 
 
-def _quantized(
-    source: Artifact, target: Path, precision: str, train: Path, changes: dict[str, Any]
-) -> tuple[Artifact, bool]:
-    options = QuantizeOptions(calibrate=train, measure_speed=False, **changes)
+def _quantized(source: Artifact, target: Path, precision: str, options: QuantizeOptions) -> tuple[Artifact, bool]:
     (result,) = stage.quantize(source, target, [precision], options, keep_failed=True).results
     return result.artifact, result.parity.ok

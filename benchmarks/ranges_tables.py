@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
-from typing import Any
 
 from benchmarks.markdown import number, table
 from benchmarks.records import Result, facts_line
@@ -16,6 +15,7 @@ CASES = (
     *(("onnx", precision) for precision in ("int8", "int8-static")),
     *(("tflite", precision) for precision in ("int8", "int8-static", "int8-full")),
 )
+KEYS = ("format", "precision", "way")
 CHANCE = -0.2  # points of agreement; two images of a thousand
 
 
@@ -29,7 +29,7 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
 
 
 def _ahead(models: Sequence[Result], format: str, precision: str) -> float:
-    """Of the means over models, plain and with outliers planted."""
+    """Of the means over models, plain and with outliers planted, and over draws of images to calibrate on."""
     agreed: dict[str, list[float]] = {}
     for model in models:
         for each in (each for variant in VARIANTS for each in model[variant]):
@@ -55,18 +55,15 @@ def render(results: Mapping[str, Result]) -> str:
 def _table(models: Sequence[Result]) -> str:
     columns = ("file", "ranges and outliers", "lost", "as fp32", "planted outliers: lost", "as fp32")
     rows = []
-    for first in models[0]["plain"]:
+    ways = dict.fromkeys(tuple(each[key] for key in KEYS) for each in models[0]["plain"])
+    for format, precision, way in ways:
         cells = []
         for variant in VARIANTS:
-            same = [_same(first, model[variant]) for model in models]
+            every = (each for model in models for each in model[variant])
+            same = [each for each in every if tuple(each[key] for key in KEYS) == (format, precision, way)]
             failed = sum(not each["proven"] for each in same)
             note = f", {failed} of {len(same)} not proven" if failed else ""
             agreement = f"{mean(each['agreement'] for each in same):.1%}{note}"
             cells += [number(mean(each["lost"] for each in same), 2), agreement]
-        rows.append((f"{first['format']}-{first['precision']}", first["way"], *cells))
+        rows.append((f"{format}-{precision}", way, *cells))
     return table(columns, rows)
-
-
-def _same(wanted: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    keys = ("format", "precision", "way")
-    return next(each for each in entries if all(each[key] == wanted[key] for key in keys))

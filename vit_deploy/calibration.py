@@ -17,7 +17,7 @@ from vit_deploy.errors import DataError
 from vit_deploy.golden import natural_pixels
 from vit_deploy.images import images_in, load_pixels
 
-COUNT = 64  # images that are taken of more
+COUNT = 128  # images that are taken of more
 FEWEST = 8
 LISTED = 5  # problems that are told in full
 SAMPLES = "sample images"
