@@ -51,6 +51,12 @@ def weight_specs(config: ViTConfig) -> dict[str, WeightSpec]:
     return dict(_specs(config))
 
 
+def layer_names(config: ViTConfig) -> tuple[str, ...]:
+    """Names of all layers that have kernels, in the order in which the network uses them: `block_0.attention.query`."""
+    suffix = ".kernel"
+    return tuple(name.removesuffix(suffix) for name in weight_specs(config) if name.endswith(suffix))
+
+
 def _specs(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     dim = config.embed_dim
     yield "patch_embed.kernel", _drawn(*config.patch_size, config.channels, dim)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vit_deploy import checkpoints, compress
+from vit_deploy import checkpoints
 from vit_deploy.cli import run
 from vit_deploy.compress.state import FILE
 from vit_deploy.golden import natural_pixels
+from vit_deploy.weights import layer_names
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs tensorflow-model-optimization"
@@ -130,6 +131,6 @@ def test_models_of_all_kinds_are_trained_for_int8(make_checkpoint, small, tmp_pa
     after = {each["name"]: each["top1"] for each in document["results"][0]["files"] if each["state"] == "after"}
     assert set(after) == {"tflite-fp32", "onnx-fp32", "tflite-int8-static", "tflite-int8-full"}
     ranges = checkpoints.load(tmp_path / "ready.safetensors").ranges
-    layers = compress.layer_names(model.config)
+    layers = layer_names(model.config)
     assert {f"{layer}.{side}" for layer in layers for side in ("input", "output")} < set(ranges)
     assert any(name.endswith(".softmax.0") for name in ranges)

@@ -13,7 +13,6 @@ from onnx import numpy_helper
 from vit_deploy import checkpoints, reference
 from vit_deploy.calibration import read_calibration
 from vit_deploy.checkpoint import range_problems
-from vit_deploy.compress import layer_names
 from vit_deploy.compress.stage import ready
 from vit_deploy.exporters.stage import export, plan
 from vit_deploy.golden import natural_pixels
@@ -25,6 +24,7 @@ from vit_deploy.quantizers.tflite_layers import find_layers, find_tensors
 from vit_deploy.quantizers.tflite_ranges import observe
 from vit_deploy.resize import resize
 from vit_deploy.tflite_file import opened
+from vit_deploy.weights import layer_names
 
 LEARNED = (-3.0, 5.0)
 

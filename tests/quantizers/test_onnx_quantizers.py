@@ -25,9 +25,10 @@ from vit_deploy.exporters.onnx import OnnxExporter
 from vit_deploy.quantizers import onnx_layers
 from vit_deploy.quantizers.onnx import OnnxQuantizer
 from vit_deploy.quantizers.onnx_recipes import ONNX_RECIPES
-from vit_deploy.quantizers.recipes import Clipping, Recipe, layer_names
+from vit_deploy.quantizers.recipes import Clipping, Recipe
 from vit_deploy.reference import forward
 from vit_deploy.tolerances import DEFAULTS
+from vit_deploy.weights import layer_names
 
 OPTIONS = {
     "plain": ({}, ExportOptions()),

@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from vit_deploy.artifact import read_artifact, sha256
-from vit_deploy.calibration import read_calibration
+from vit_deploy.calibration import COUNT, read_calibration
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters import ExportOptions
@@ -20,7 +20,7 @@ from vit_deploy.exporters.tflite import TFLiteExporter
 from vit_deploy.inspection import inspect
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.answers import answers, cosines
-from vit_deploy.quantizers.recipes import layer_names, recipe_for
+from vit_deploy.quantizers.recipes import recipe_for
 from vit_deploy.quantizers.stage import quantize
 from vit_deploy.quantizers.tflite import TFLiteQuantizer
 from vit_deploy.quantizers.tflite_layers import find_layers
@@ -28,6 +28,7 @@ from vit_deploy.quantizers.tflite_ranges import observe
 from vit_deploy.quantizers.tflite_recipes import TFLITE_RECIPES
 from vit_deploy.reference import forward
 from vit_deploy.tflite_file import buffer_view, opened
+from vit_deploy.weights import layer_names
 
 # Smallest cosine of any image with the reference in float64; a broken file is far below.
 COSINES = {"fp16": 0.99999, "int8": 0.999, "int8-static": 0.998, "int8-full": 0.97, "int16x8": 0.999, "int4": 0.96}
@@ -75,7 +76,7 @@ def test_a_file_says_of_itself_what_its_manifest_says(precision, made, source):
     assert artifact.options["recipe"]["precision"] == precision
     calibration = artifact.options["calibration"]
     if precision in ("int8-static", "int8-full", "int16x8"):
-        assert calibration == read_calibration(None, source).to_dict() and calibration["images"] == 64
+        assert calibration == read_calibration(None, source).to_dict() and calibration["images"] == COUNT
     else:
         assert calibration is None
     assert artifact.producer["ai-edge-quantizer"]

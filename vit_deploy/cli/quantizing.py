@@ -74,7 +74,11 @@ ResidualBits = Annotated[
 HalfIO = Annotated[bool, typer.Option("--half-io", help="16-bit floats in and out of ONNX files in fp16 as well.")]
 KeepFloat = Annotated[
     list[str] | None,
-    typer.Option("--keep-float", metavar="LAYER", help="A layer that stays in float, as block_3.ffn.down; repeat."),
+    typer.Option(
+        "--keep-float",
+        metavar="LAYER",
+        help="What stays in float, as block_3.ffn.down or, in int8-static, block_3.attention.products; repeat.",
+    ),
 ]
 MaxDrop = Annotated[
     float | None,

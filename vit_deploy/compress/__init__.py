@@ -13,6 +13,7 @@ from typing import Any
 from vit_deploy.config import ViTConfig, did_you_mean
 from vit_deploy.errors import ConfigError, MissingEngineError
 from vit_deploy.plugins import Plugin, Registry
+from vit_deploy.weights import layer_names
 
 NEEDS = ("tensorflow", "keras", "tf_keras", "tensorflow_model_optimization")
 
@@ -203,14 +204,6 @@ class CompressOptions:
     def from_dict(cls, values: Mapping[str, Any]) -> CompressOptions:
         """The inverse of `to_dict`."""
         return cls(**{**values, "keep": tuple(values["keep"]), "augment": tuple(values["augment"])})
-
-
-def layer_names(config: ViTConfig) -> tuple[str, ...]:
-    """Names of all layers that have kernels, in the order in which the network uses them."""
-    from vit_deploy.weights import weight_specs
-
-    suffix = ".kernel"
-    return tuple(name.removesuffix(suffix) for name in weight_specs(config) if name.endswith(suffix))
 
 
 def check(method: str) -> None:

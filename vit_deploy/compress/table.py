@@ -17,13 +17,13 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.bench import Case, Plan, bench
 from vit_deploy.calibration import COUNT, FEWEST
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.compress import layer_names
 from vit_deploy.compress.data import Images
 from vit_deploy.evaluation import evaluate
 from vit_deploy.exporters.stage import FP32, plan
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.stage import export
 from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
+from vit_deploy.weights import layer_names
 
 PLAN = Plan(seconds=1.0, rounds=5)
 FASTER = 0.9  # times the latency before, below which a method is said to have made the model faster

@@ -37,7 +37,7 @@ class QuantizeOptions:
         attention_bits: of softmax and of the products of attention in a file of integers alone, 8 or 16.
         residual_bits: of residual sums and norms in a file of integers alone, 8 or 16.
         half_io: whether input and output of an ONNX file of 16-bit floats have 16 bits as well.
-        keep_float: names of layers that stay in float32.
+        keep_float: names of layers that stay in float32, and of an attention's products; see `recipes.quantizable`.
         max_drop: keep as few layers in float32 as lose at most this many points of top-1 on `data`.
         min_cosine: keep as few layers in float32 as bring every image's cosine with fp32 to this.
         data: labelled images: a folder of a folder a class, or an `.npz` with `images` and `labels`.

@@ -8,7 +8,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.stage import INTEGER_INPUT
 from vit_deploy.quantizers import QuantizeOptions
-from vit_deploy.quantizers.recipes import HALF, Clipping, Recipe, layer_names
+from vit_deploy.quantizers.recipes import HALF, Clipping, Recipe, quantizable
 
 
 def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
@@ -23,9 +23,9 @@ def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOp
         ConfigError: an option that does nothing here, or a layer that the model does not have.
     """
     _check_methods(source.format, recipes, options)
-    layers = layer_names(source.config)
-    if unknown := [name for name in options.keep_float if name not in layers]:
-        raise ConfigError(f"no such layers: {', '.join(unknown)}", fix=f"they are called like {', '.join(layers[:4])}")
+    names = list(dict.fromkeys(name for recipe in recipes for name in quantizable(recipe, source.config)))
+    if unknown := [name for name in options.keep_float if name not in names]:
+        raise ConfigError(f"no such layers: {', '.join(unknown)}", fix=f"they are called like {', '.join(names[:5])}")
     integer = [recipe.precision for recipe in recipes if recipe.precision in INTEGER_INPUT]
     if integer and source.input.preprocessing_inside:
         raise ConfigError(

@@ -20,7 +20,7 @@ from vit_deploy.exporters.stage import Progress
 from vit_deploy.quantizers import QuantizeOptions, Quantizer
 from vit_deploy.quantizers.answers import answers, cosines
 from vit_deploy.quantizers.labelled import Labelled, read_labelled
-from vit_deploy.quantizers.recipes import LAYERS, Recipe, layer_names
+from vit_deploy.quantizers.recipes import LAYERS, Part, Recipe, quantizable
 
 FILE = "sensitivity.json"
 
@@ -32,7 +32,7 @@ class Sensitivity:
     """What it costs to quantize one layer alone.
 
     Args:
-        layer: its name.
+        layer: its name, of those that `recipes.quantizable` gives.
         cosine: smallest cosine of any image's output with fp32.
         agreement: fraction of images with fp32's first class; None for features.
     """
@@ -133,13 +133,14 @@ class Work:
 def measure_layers(work: Work) -> Sensitivities:
     """Quantize each layer alone, and compare the answers with fp32's; layers that stay in float are left out.
 
-    Alone means that what has no kernel stays in float too, in precisions that have it in fewer bits.
+    Alone means that norms, softmax and all else that is neither a layer nor a product stay in float too, in precisions
+    that have them in fewer bits. The products of an attention count as a layer where they become integers.
     """
     images = work.images.images
-    layers_alone = dataclasses.replace(work.recipe, parts=work.recipe.parts & set(LAYERS), integer_io=False)
-    work = dataclasses.replace(work, recipe=layers_alone)
+    parts = work.recipe.parts & {*LAYERS, Part.ATTENTION_PRODUCTS}
+    work = dataclasses.replace(work, recipe=dataclasses.replace(work.recipe, parts=parts, integer_io=False))
     exact = answers(work.source, images)
-    everything = layer_names(work.source.config)
+    everything = quantizable(work.recipe, work.source.config)
     layers = [name for name in everything if name not in work.recipe.keep_float]
     found = []
     for index, layer in enumerate(layers):

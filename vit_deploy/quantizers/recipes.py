@@ -11,7 +11,7 @@ from typing import Any
 
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ConfigError
-from vit_deploy.weights import weight_specs
+from vit_deploy.weights import layer_names
 
 
 class Clipping(StrEnum):
@@ -73,7 +73,7 @@ class Recipe:
             eq. 4); None leaves them where they are.
         equalized: whether outliers are migrated by the weights alone, where no `smoothing` is asked for; needs no data.
         bias_correction: whether the mean error of a layer's output on the calibration images goes into its bias.
-        keep_float: names of layers that stay in float32, such as `block_3.ffn.down`; see `layer_names`.
+        keep_float: names of what stays in float32, such as `block_3.ffn.down`; see `quantizable`.
         reason: why it is as it is, in a sentence or two.
     """
 
@@ -118,10 +118,25 @@ class Recipe:
         return self.activations is Activations.STATIC or self.smoothing is not None or self.bias_correction
 
 
-def layer_names(config: ViTConfig) -> tuple[str, ...]:
-    """Names of all layers that have kernels, in the order in which the network uses them: `block_0.attention.query`."""
-    suffix = ".kernel"
-    return tuple(name.removesuffix(suffix) for name in weight_specs(config) if name.endswith(suffix))
+def quantizable(recipe: Recipe, config: ViTConfig) -> tuple[str, ...]:
+    """Names of what a recipe quantizes one by one, in the order in which the network uses it.
+
+    These are all layers, and where the products of an attention become integers too, those of each attention as one:
+    `block_0.attention.products`, behind its values.
+    """
+    integer_products = recipe.activations is Activations.STATIC and Part.ATTENTION_PRODUCTS in recipe.parts
+    found = []
+    for name in layer_names(config):
+        found.append(name)
+        attention, _, role = name.rpartition(".")
+        if role == "value" and integer_products:
+            found.append(products_of(attention))
+    return tuple(found)
+
+
+def products_of(attention: str) -> str:
+    """The name by which the products of an attention are kept in float, as `block_0.attention.products`."""
+    return f"{attention}.products"
 
 
 def recipe_for(format: str, precision: str) -> Recipe:

@@ -26,13 +26,12 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from vit_deploy.artifact import Artifact, OutputSpec
 from vit_deploy.calibration import Calibration
-from vit_deploy.config import ViTConfig
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite_metadata import metadata_entries, packed_labels
 from vit_deploy.quantizers.clipping import clipped, symmetric
 from vit_deploy.quantizers.learned import learned_ranges
-from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe, layer_names
+from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe, products_of
 from vit_deploy.quantizers.tflite_bias import corrected_biases
 from vit_deploy.quantizers.tflite_layers import Layer, find_layers, find_tensors, output_factor
 from vit_deploy.quantizers.tflite_products import PRODUCT, Product, find_products
@@ -96,7 +95,7 @@ class TFLiteQuantizer:
     def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
-            products = _integer_products(model, recipe, source.config, between)
+            products = _integer_products(model, recipe, between)
         seen = None
         if calibration is not None:
             seen = observe(
@@ -163,20 +162,13 @@ def _learned(
     return {tensor: found[name] for name, tensor in (*between.items(), *sides) if name in found}
 
 
-def _integer_products(
-    model: Table, recipe: Recipe, config: ViTConfig, between: Mapping[str, str]
-) -> tuple[Product, ...]:
-    """The products that become integers: not those of an attention that has all of its layers in float."""
+def _integer_products(model: Table, recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
+    """The products that become integers."""
     if Part.ATTENTION_PRODUCTS not in recipe.parts:
         return ()
-    names = {tensor: name for name, tensor in between.items()}
-    kept = set(recipe.keep_float)
-    found = []
-    for each in find_products(model):
-        attention = names[each.output].partition(f"{PRODUCT.lower()}.")[0]
-        if not kept.issuperset(name for name in layer_names(config) if name.startswith(attention)):
-            found.append(each)
-    return tuple(found)
+    attentions = {tensor: name.partition(f".{PRODUCT.lower()}.")[0] for name, tensor in between.items()}
+    every = find_products(model)
+    return tuple(each for each in every if products_of(attentions[each.output]) not in recipe.keep_float)
 
 
 def _needed(recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> set[str] | None:

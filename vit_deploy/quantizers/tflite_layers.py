@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from vit_deploy.checkpoint import module_names
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ExportError
-from vit_deploy.quantizers.recipes import layer_names
 from vit_deploy.tflite_file import Table, operator_name
 from vit_deploy.tflite_graph import OPERATORS
+from vit_deploy.weights import layer_names
 
 CODES, GRAPHS = 1, 2  # fields of `Model`
 TENSORS, OPERATORS_FIELD = 0, 3  # of `SubGraph`
