@@ -68,6 +68,26 @@ def test_values_that_are_all_zero_have_an_empty_range():
     assert clipped(seen(zeros), Clipping.MSE, bits=8, percentile=99) == (0.0, 0.0)
 
 
+def test_what_weighs_nothing_is_cut_off_and_what_weighs_most_is_kept(values):
+    weights = np.exp(values / 8).astype(np.float32)
+    observed = NOTHING
+    for each, weight in zip(values, weights, strict=True):
+        observed = observed.also(each, counted=True, weights=weight)
+    assert clipped(observed, Clipping.MIN_MAX, bits=8, percentile=99) == (-40.0, 90.0)
+    percentiles = [clipped(each, Clipping.PERCENTILE, bits=8, percentile=99.9) for each in (observed, seen(values))]
+    assert percentiles[0] == percentiles[1]
+    low, high = clipped(observed, Clipping.MSE, bits=8, percentile=99)
+    assert -40 < low < values[values > -40].min() and high == 90
+
+    def weighed(low, high):
+        step = (high - low) / 255
+        restored = np.rint((np.clip(values, low, high) - low) / step) * step + low
+        return float((np.square(restored - values) * weights).sum())
+
+    plain = clipped(seen(values), Clipping.MSE, bits=8, percentile=99)
+    assert weighed(low, high) < 0.5 * weighed(*plain)
+
+
 @pytest.mark.parametrize("limits", [(-3.0, 5.0), (-0.7, 0.1), (0.0, 1e-3), (-1e6, 0.0)])
 def test_a_symmetric_range_holds_the_range_and_has_the_integer_zero_at_zero(limits):
     low, high = symmetric(*limits)

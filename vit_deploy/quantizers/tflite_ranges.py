@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import InputSpec
 from vit_deploy.calibration import Calibration
-from vit_deploy.quantizers.clipping import NOTHING, Observed
+from vit_deploy.quantizers.clipping import NOTHING, Float32, Observed
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes.values import as_stored
 
@@ -50,6 +50,10 @@ def observe(
 ) -> Observations:
     """Run the images through a file, one batch of its size after the other, and look at its tensors.
 
+    Errors of what a softmax reads weigh as much as the shares that it becomes. Where scores have errors d and shares p,
+    the square of the error of a mean by these shares is to first order at most sum(p d^2) times the variance of what is
+    averaged (Cauchy and Schwarz). So the lowest scores, which become next to nothing, may be cut off.
+
     Args:
         path: of a float TFLite file.
         spec: its input.
@@ -67,6 +71,7 @@ def observe(
     details = {each["index"]: each for each in engine.get_tensor_details() if each["dtype"] == np.float32}
     steps = [each for each in engine._get_ops_details() if each["op_name"] != "DELEGATE"]
     computed = {int(index) for each in steps for index in each["outputs"]} | {given["index"]}
+    scores = {int(each["inputs"][0]) for each in steps if each["op_name"] == "SOFTMAX"}
     looked_at = [
         index for index in computed & details.keys() if only is None or details[index]["name"] in {*only, *means_of}
     ]
@@ -80,9 +85,16 @@ def observe(
         engine.invoke()
         for index in looked_at:
             name, values = details[index]["name"], engine.get_tensor(index)
-            seen[name] = seen.get(name, NOTHING).also(values, counted=counted)
+            weights = _shares(values) if index in scores else None
+            seen[name] = seen.get(name, NOTHING).also(values, counted=counted, weights=weights)
             if name in means_of:
                 total = values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64)
                 sums[name] = sums.get(name, 0.0) + total
     rounds = count // batch
     return Observations(seen, {name: total / rounds for name, total in sums.items()})
+
+
+def _shares(scores: Float32) -> Float32:
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    shares: Float32 = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
