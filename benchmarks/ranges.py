@@ -30,18 +30,20 @@ from vit_deploy.quantizers.recipes import Clipping
 PARTS = ("train", "test")  # what is calibrated on, and what is answered
 CLIPPINGS: dict[str, dict[str, Any]] = {str(each): {"clipping": each} for each in Clipping}
 NOTHING_MOVED: dict[str, dict[str, Any]] = {"nothing moved": {"smoothing": 0.0}}
-SMOOTHED: dict[str, dict[str, Any]] = {"smoothed by 0.5": {"smoothing": 0.5}}
+SMOOTHED: dict[float, dict[str, dict[str, Any]]] = {
+    alpha: {f"smoothed by {alpha}": {"smoothing": alpha}} for alpha in (0.35, 0.5, 0.65)
+}
 CORRECTED: dict[str, dict[str, Any]] = {"biases corrected": {"bias_correction": True}}
 CASES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("onnx", "int8"): {RECIPE: {}, **NOTHING_MOVED, **SMOOTHED},
-    ("onnx", "int8-static"): {RECIPE: {}, **CLIPPINGS, **NOTHING_MOVED, **SMOOTHED},
+    ("onnx", "int8"): {RECIPE: {}, **NOTHING_MOVED, **SMOOTHED[0.5]},
+    ("onnx", "int8-static"): {RECIPE: {}, **CLIPPINGS, **NOTHING_MOVED, **SMOOTHED[0.35], **SMOOTHED[0.65]},
     ("tflite", "int8"): {RECIPE: {}, **NOTHING_MOVED},
     ("tflite", "int8-static"): {RECIPE: {}, **CLIPPINGS, **NOTHING_MOVED, **CORRECTED},
     ("tflite", "int8-full"): {RECIPE: {}, **CLIPPINGS, **NOTHING_MOVED, **CORRECTED},
 }
 """What is done otherwise, by format and precision."""
 
-DRAWS = {"int8": 1, "int8-static": 3, "int8-full": 3}  # of the images to calibrate on, by precision
+DRAWS = 3  # of the images to calibrate on
 
 
 def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -74,7 +76,7 @@ def _measured(title: str, checkpoint: Checkpoint, train: Path, test: Path) -> li
                 if format != source.format:
                     continue
                 for way, changes in ways.items():
-                    for draw in range(DRAWS[precision]):
+                    for draw in range(DRAWS):
                         progress(f"{title}: {format} {precision}, {way}, draw {draw}")
                         target = folder / str(len(made)) / format
                         options = QuantizeOptions(calibrate=train, seed=draw, measure_speed=False, **changes)

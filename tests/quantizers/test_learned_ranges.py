@@ -14,6 +14,7 @@ from vit_deploy import checkpoints, reference
 from vit_deploy.calibration import read_calibration
 from vit_deploy.checkpoint import range_problems
 from vit_deploy.compress.stage import ready
+from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.stage import export, plan
 from vit_deploy.golden import natural_pixels
 from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, tflite
@@ -134,6 +135,13 @@ def test_images_to_calibrate_with_count_more(sources, tmp_path):
     source = sources["onnx"]
     assert learned_ranges(source, read_calibration(None, source))
     assert learned_ranges(source, read_calibration(tmp_path / "images.npz", source)) == {}
+
+
+def test_smoothing_is_refused_where_ranges_were_learned_for_channels_as_they_are(sources, tmp_path):
+    options = QuantizeOptions(smoothing=0.5, measure_speed=False)
+    with pytest.raises(ConfigError, match="ranges that training left") as error:
+        quantize_stage.quantize(sources["onnx"], tmp_path / "out", ["int8"], options)
+    assert "--calibrate" in error.value.fix and not (tmp_path / "out").exists()
 
 
 def test_the_range_of_pixels_is_not_that_of_normalised_images(sources):

@@ -186,7 +186,7 @@ def test_no_quantizer_of_int8_static_has_two_readers(cases, tmp_path):
 
 def test_int8_static_ranges_hold_what_the_float_file_computes(cases, tmp_path):
     case = cases["plain"]
-    recipe = dataclasses.replace(ONNX_RECIPES["int8-static"], clipping=Clipping.MIN_MAX, equalized=False)
+    recipe = dataclasses.replace(ONNX_RECIPES["int8-static"], clipping=Clipping.MIN_MAX, smoothing=None)
     _, model = made(case, recipe, tmp_path)
     seen = "block_0.ffn.Gelu"
     fp32 = onnx.load(str(case.source.model_path))
@@ -213,7 +213,7 @@ def test_int4_stores_two_weights_of_the_feed_forward_halves_a_byte(cases, tmp_pa
 @pytest.mark.parametrize("layer", ["patch_embed", "block_1.attention.key", "head"])
 def test_a_layer_can_stay_in_float32(layer, precision, cases, tmp_path):
     case = cases["plain"]
-    recipe = dataclasses.replace(ONNX_RECIPES[precision], keep_float=(layer,), equalized=False)
+    recipe = dataclasses.replace(ONNX_RECIPES[precision], keep_float=(layer,), equalized=False, smoothing=None)
     target, model = made(case, recipe, tmp_path)
     kept = arrays(onnx.load(str(case.source.model_path)))[f"{layer}.kernel"]
     found = arrays(model)[f"{layer}.kernel"]
@@ -330,17 +330,17 @@ def test_planted_outliers_cost_nothing(precision, cases, tmp_path):
         target, _ = made(case, recipe, tmp_path / name)
         noises.append(noise_db(run(target.model_path, case.source, case.images)[0], case.expected))
     assert noises[1] > noises[0] - 3
-    if recipe.equalized:
-        target, _ = made(planted, dataclasses.replace(recipe, equalized=False), tmp_path / "c")
+    if recipe.equalized or recipe.smoothing:
+        target, _ = made(planted, dataclasses.replace(recipe, equalized=False, smoothing=None), tmp_path / "c")
         (outputs,) = run(target.model_path, plain.source, plain.images)
         assert noise_db(outputs, plain.expected) < noises[1] - 3
 
 
-def test_smoothing_by_measured_activations_copes_with_outliers_too(cases, tmp_path):
+def test_balancing_by_the_weights_alone_copes_with_outliers_too(cases, tmp_path):
     plain = cases["plain"]
     planted = Case(plant(plain.source, tmp_path / "planted", 30), plain.images, plain.expected)
-    recipe = dataclasses.replace(ONNX_RECIPES["int8-static"], equalized=False, smoothing=0.5)
-    target, _ = made(planted, recipe, tmp_path / "smoothed")
+    recipe = dataclasses.replace(ONNX_RECIPES["int8-static"], equalized=True, smoothing=None)
+    target, _ = made(planted, recipe, tmp_path / "balanced")
     (outputs,) = run(target.model_path, plain.source, plain.images)
     assert noise_db(outputs, plain.expected) > LEAST_DB["int8-static"]
 

@@ -26,6 +26,11 @@ def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOp
     names = list(dict.fromkeys(name for recipe in recipes for name in quantizable(recipe, source.config)))
     if unknown := [name for name in options.keep_float if name not in names]:
         raise ConfigError(f"no such layers: {', '.join(unknown)}", fix=f"they are called like {', '.join(names[:5])}")
+    if options.smoothing and options.calibrate is None and source.options.get("ranges"):
+        raise ConfigError(
+            "--smoothing scales channels, and ranges that training left in the checkpoint hold for them as they are",
+            fix="leave --smoothing out, or measure ranges anew with --calibrate DIR",
+        )
     integer = [recipe.precision for recipe in recipes if recipe.precision in INTEGER_INPUT]
     if integer and source.input.preprocessing_inside:
         raise ConfigError(

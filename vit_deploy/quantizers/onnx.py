@@ -100,10 +100,12 @@ def quantized(
 def _smooth(model: onnx.ModelProto, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> None:
     there = {weight.name for weight in model.graph.initializer}  # a layer scale is folded into its kernel
     weights = {name: array(model.graph, name) for name in weight_specs(source.config) if name in there}
+    if learned_ranges(source, calibration):  # which hold for the channels as they are
+        return
     if recipe.smoothing is not None and calibration is not None:
         largest = largest_by_channel(model, source.input, calibration)
         changed = smoothed(weights, source.config, largest, recipe.smoothing)
-    elif recipe.equalized and not learned_ranges(source, calibration):  # which hold for the channels as they are
+    elif recipe.equalized:
         changed = smoothed(weights, source.config)
     else:
         return

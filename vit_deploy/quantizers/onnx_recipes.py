@@ -36,10 +36,12 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
             8,
             Activations.STATIC,
             frozenset(LAYERS),
-            equalized=True,
+            smoothing=0.5,
             reason=(
                 "Only inputs of layers become integers, their outputs stay float, so nothing is rounded twice; signed "
-                "and symmetric, which TensorRT asks for and ONNX Runtime turns around when it loads the file."
+                "and symmetric, which TensorRT asks for and ONNX Runtime turns around when it loads the file. There "
+                "are images to calibrate with, so outliers move by what was measured: the error of the logits is 4 to "
+                "17 % less than balanced by the weights alone, with images of one's own, and as large with the samples."
             ),
         ),
         Recipe(
