@@ -35,6 +35,13 @@ def test_a_recipe_is_measured_against_the_best_of_the_other_ways_over_both_varia
     assert better.measured == pytest.approx(0.1) and better.met
 
 
+def test_a_way_that_needs_images_is_no_choice_for_a_recipe_that_needs_none(onnx_alone):
+    shares = {RECIPE: (0.990, 0.990), "nothing moved": (0.980, 0.980), "smoothed by 0.5": (1.0, 1.0)}
+    (on_digits, _) = targets({"a": result(shares)})
+    assert on_digits.measured == pytest.approx(1.0)
+    assert "smoothed by 0.5" in render({"a": result(shares)})
+
+
 def test_what_failed_its_proof_is_said():
     models = {
         "a": result({RECIPE: (1.0, 1.0), "unproven": (0.5, 0.5)}),
