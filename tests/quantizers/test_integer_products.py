@@ -9,14 +9,13 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tests.exporters.tflite_files import left_out, opened
+from tests.quantizers.likeness import alike
 from vit_deploy.calibration import read_calibration
 from vit_deploy.exporters.stage import plan
 from vit_deploy.quantizers import QuantizeOptions
-from vit_deploy.quantizers.answers import answers, cosines
 from vit_deploy.quantizers.recipes import Clipping
 from vit_deploy.quantizers.stage import export, quantize
 from vit_deploy.quantizers.tflite_products import find_products
-from vit_deploy.reference import forward
 from vit_deploy.tflite_file import opened as opened_file
 from vit_deploy.weights import layer_names
 
@@ -52,12 +51,6 @@ def steps(artifact):
         (step["op_name"], *([found[index] for index in step[end] if index >= 0] for end in ("inputs", "outputs")))
         for step in engine._get_ops_details()
     ]
-
-
-def alike(artifact, checkpoint):
-    """Cosine of the answers to sixty images, taken as one vector, with the reference's."""
-    images = read_calibration(None, artifact, seed=9, count=60).images
-    return cosines(answers(artifact, images).reshape(1, -1), forward(checkpoint, images).reshape(1, -1))[0]
 
 
 def products(artifact):
