@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
 
+from tests.exporters.tflite_files import opened
+from tests.exporters.variants import exported
 from vit_deploy import checkpoints, compress
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.compress import CompressOptions
@@ -16,7 +19,12 @@ from vit_deploy.compress.stage import ready
 from vit_deploy.compress.state import State, load_state, save_state
 from vit_deploy.compress.table import Row, distinct, sparsity, verdicts
 from vit_deploy.errors import CheckpointError, ConfigError, DataError, MissingEngineError
+from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.centring import centre_stream
+from vit_deploy.exporters.folding import fold_norms
+from vit_deploy.exporters.tflite import TFLiteExporter
 from vit_deploy.plugins import Plugin, Registry
+from vit_deploy.reference import forward
 
 
 def test_all_that_is_wrong_is_told_at_once():
@@ -157,16 +165,33 @@ def test_ranges_of_nothing_are_refused(small):
     assert "on either side of zero" in error.value.message
 
 
-def test_a_model_made_ready_keeps_its_few_values_through_the_export(make_checkpoint):
-    from vit_deploy.exporters.folding import fold_norms
-
-    folded = ready(make_checkpoint(layer_scale=True))
+@pytest.fixture
+def few(make_checkpoint):
+    """A model made ready, and one like it with few values, many of them zero, in all kernels."""
+    whole = ready(make_checkpoint(layer_scale=True))
     rounded = {
-        name: np.round(value * 4) / 4 if name.endswith(".kernel") else value for name, value in folded.weights.items()
+        name: np.round(value * 4) / 4 if name.endswith(".kernel") else value for name, value in whole.weights.items()
     }
-    few = dataclasses.replace(folded, weights={name: each.astype(np.float32) for name, each in rounded.items()})
-    assert distinct(fold_norms(few)) == distinct(few) < 20
-    assert sparsity(fold_norms(few)) == sparsity(few) > 0
+    return dataclasses.replace(whole, weights={name: each.astype(np.float32) for name, each in rounded.items()})
+
+
+def test_a_model_made_ready_keeps_its_few_values_through_the_export(few):
+    folded = centre_stream(fold_norms(few))
+    assert distinct(folded) == distinct(few) < 20
+    assert sparsity(folded) == sparsity(few) > 0
+
+
+def test_the_norms_of_what_was_compressed_take_no_mean_away_either(few, tmp_path):
+    made = exported(TFLiteExporter(), few, tmp_path, ExportOptions(batch=1))
+    counts = Counter(each["op_name"] for each in opened(made.model_path)._get_ops_details())
+    assert (counts["SUB"], counts["SQUARED_DIFFERENCE"]) == (0, 0)
+    assert counts["RSQRT"] == 2 * few.config.num_layers + 1
+
+
+def test_a_model_made_ready_is_the_same_function(make_checkpoint):
+    start = make_checkpoint(layer_scale=True)
+    images = np.random.default_rng(1).standard_normal((3, *start.config.image_size, 3)).astype(np.float32)
+    np.testing.assert_allclose(forward(ready(start), images), forward(start, images), rtol=0, atol=1e-5)
 
 
 def test_a_method_that_gained_nothing_is_said_so():

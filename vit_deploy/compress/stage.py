@@ -26,6 +26,7 @@ from vit_deploy.compress.data import Images
 from vit_deploy.compress.job import RESULT, Job
 from vit_deploy.compress.state import FILE, load_state
 from vit_deploy.errors import DataError, EngineError, OutputError
+from vit_deploy.exporters.centring import centre_stream
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms
 from vit_deploy.quantizers import QUANTIZERS
 from vit_deploy.staging import check_targets, explained_os_errors
@@ -61,11 +62,12 @@ class Compressed:
 
 
 def ready(checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint of the same function with nothing left that an exporter would multiply into its kernels.
+    """A checkpoint of the same function with nothing left that an exporter would work into its kernels.
 
-    Otherwise few distinct values of a kernel would become many in the file.
+    Otherwise few distinct values of a kernel would become many in the file, and zeros would be none. So scales of norms
+    and layers are in the kernels already, and where the residual stream can do without its mean, norms are RMS norms.
     """
-    return fold_norms(fold_layer_scales(checkpoint))
+    return centre_stream(fold_norms(fold_layer_scales(checkpoint)))
 
 
 def compress(

@@ -42,7 +42,7 @@ INT8_STATIC = Recipe(
     "integers: XNNPACK takes 0.4 of the time of floats for them where keys and values have zero point 0, and leaves "
     "others to the interpreter, 50 times as slow. They cost the photographs 0.8 % of agreement, mostly for the 255 "
     "steps of the shares; `--keep-float block_0.attention.products` and the budgets have them in float again. Tiny "
-    "takes 0.9 of int8's time, and base 1.15: with AVX-512 VNNI XNNPACK has assembly for layers whose ranges it finds "
+    "takes 0.9 of int8's time, and base 1.17: with AVX-512 VNNI XNNPACK has assembly for layers whose ranges it finds "
     "as it runs, and for calibrated ones compiled code, in base 1.3 times as slow. GELU in integers costs 3 to 12 %, "
     "for XNNPACK leaves it to the interpreter. Of ranges the one that loses least is as good as minimum and maximum, "
     "or better; errors of scores weigh as much as the shares they become, which takes 4 % off the error of the logits. "
