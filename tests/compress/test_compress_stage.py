@@ -59,9 +59,12 @@ def test_what_was_trained_before_an_error_is_kept(run, tmp_path):
     assert (state / "state.npz").exists()
 
 
-def test_the_result_of_the_process_becomes_a_checkpoint_and_stays_until_it_is_saved(run, small, tmp_path):
+@pytest.mark.parametrize(("method", "norms"), [("prune", "layer_norm"), ("qat", "rms_norm")])
+def test_the_result_of_the_process_becomes_a_checkpoint_and_stays_until_it_is_saved(
+    run, small, tmp_path, method, norms
+):
     about = {"history": [{"epoch": 1, "top1": 1.0}], "best_epoch": 1, "seconds": 1.0, "ranges": {}}
-    weights = {name: np.asarray(each) for name, each in stage.ready(small).weights.items()}
+    weights = {name: np.asarray(each) for name, each in stage.ready(small, centred=method == "qat").weights.items()}
     weights["head.kernel"] = weights["head.kernel"] * 2
     np.savez(tmp_path / "weights.npz", **weights)
     told: list[Any] = []
@@ -75,7 +78,9 @@ with zipfile.ZipFile(sys.argv[1] + "/{RESULT}", "a") as archive:
     archive.writestr("about.json", {json.dumps(about)!r})
 """,
         told=told.append,
+        options=CompressOptions(method, epochs=1),
     )
+    assert result.checkpoint.config.normalization_type == norms
     assert told == [{"epoch": 1, "top1": 1.0}]
     np.testing.assert_array_equal(result.checkpoint.weights["head.kernel"], weights["head.kernel"])
     assert result.checkpoint.provenance[-1].action == "compress"

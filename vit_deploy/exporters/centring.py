@@ -25,8 +25,8 @@ SAMPLE = 4096  # weights that show whether a kernel is clustered
 def centre_stream(checkpoint: Checkpoint) -> Checkpoint:
     """A checkpoint of the same function with RMS norms and a stream without a mean; the one given where it cannot be.
 
-    Kernels that were pruned or clustered stay as they are, and so does whatever ranges were learned for: `compress`
-    trains what is centred already.
+    Kernels that were pruned or clustered stay as they are, and so does whatever ranges were learned for, which is
+    centred before it is trained.
 
     Args:
         checkpoint: whose norms have given their biases to what reads them, see `folding.fold_norms`.
