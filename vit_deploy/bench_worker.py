@@ -144,7 +144,14 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
         "preprocess": lambda: preprocess_samples(artifact),
     }
     start = time.perf_counter_ns()
-    with engine.open(artifact, RuntimeOptions(threads=case["threads"], provider=case["provider"])) as session:
+    options = RuntimeOptions(
+        threads=case["threads"],
+        provider=case["provider"],
+        device=case.get("device", 0),
+        cuda_graph=case.get("cuda_graph", False),
+        largest_batch=case["batch"],
+    )
+    with engine.open(artifact, options) as session:
         load_ns, trial_ns = time.perf_counter_ns() - start, trial(session)
         facts |= {"load_ms": (load_ns - trial_ns) / 1e6, "placement": dict(session.placement)}
         yield session, images, facts | ({"first_ms": trial_ns / 1e6} if trial_ns else {})

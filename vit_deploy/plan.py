@@ -21,6 +21,8 @@ class Case:
         batch: images a call.
         threads: of one call; None takes as many as this process has cores, divided among the streams.
         streams: calls that are made at the same time, each by a copy of the model of its own.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
     """
 
     artifact: Path
@@ -29,12 +31,16 @@ class Case:
     batch: int = 1
     threads: int | None = None
     streams: int = 1
+    device: int = 0
+    cuda_graph: bool = False
 
     def __str__(self) -> str:
         engine = f"{self.runtime} on {self.provider}" if self.provider else self.runtime
         threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.threads else ""
         streams = f", {self.streams} streams" if self.streams > 1 else ""
-        return f"{self.artifact} in {engine} (batch {self.batch}{threads}{streams})"
+        device = f", GPU {self.device}" if self.device else ""
+        graph = ", CUDA graph" if self.cuda_graph else ""
+        return f"{self.artifact} in {engine} (batch {self.batch}{threads}{streams}{device}{graph})"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -73,11 +73,17 @@ class RuntimeOptions:
         threads: for the work inside one call; None leaves the engine's own choice.
         provider: what executes the graph ("cpu", "cuda", …); None takes the engine's usual one.
         allow_tf32: whether a GPU may round the factors of fp32 products to 11 bits, as the engines do by themselves.
+        device: which of the GPUs that this process sees, from 0; `CUDA_VISIBLE_DEVICES` says which these are.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        largest_batch: that calls are going to have; engines that are built for a range of batches build for this one.
     """
 
     threads: int | None = None
     provider: str | None = None
     allow_tf32: bool = True
+    device: int = 0
+    cuda_graph: bool = False
+    largest_batch: int | None = None
 
 
 class Session(Protocol):
@@ -86,10 +92,12 @@ class Session(Protocol):
     Attributes:
         provider: what really executes the graph: "cpu", "cuda", "xnnpack", …
         placement: how many operators each provider got; empty where the engine does not tell.
+        notes: what one has to know of how it runs, in words.
     """
 
     provider: str
     placement: Mapping[str, int]
+    notes: Sequence[str]
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)` of any batch size.
@@ -105,15 +113,24 @@ class DeviceSession(Protocol):
     Attributes:
         trial_ns: nanoseconds of the call that opening it made to see what runs where; 0 where the engine tells
             without one. It is the first call, and no part of loading.
+        build_ns: nanoseconds in which opening it built an engine for this GPU; 0 where none was built, and no part of
+            loading either.
     """
 
     trial_ns: int
+    build_ns: int
 
     def upload(self, images: NDArray[Any]) -> None:
         """Copy images to the device, in place of those before; returns when they are there."""
 
     def compute(self) -> None:
         """Run the model on what was uploaded last; returns when the device has finished."""
+
+    def launch(self) -> None:
+        """Ask the device to run the model on what was uploaded last; may return before it has."""
+
+    def wait(self) -> None:
+        """Return when the device has finished all that this session launched."""
 
     def download(self) -> NDArray[np.float32]:
         """Copy the outputs of the last `compute` to the host."""

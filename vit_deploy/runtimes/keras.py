@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,7 @@ class KerasSession:
         self.provider = device + EAGER if eager else device
         self._device, self._eager = DEVICE_NAMES[device], eager
         self.placement: Mapping[str, int] = {}
+        self.notes: Sequence[str] = ()
         self._model = model
         self._artifact = artifact
 

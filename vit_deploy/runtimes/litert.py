@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ class LiteRTSession:
             raise missing_output(artifact, signature["outputs"])
         self.provider = provider
         self.placement = placement
+        self.notes: Sequence[str] = ()
         self._engine = engine
         self._artifact = artifact
         self._input, self._output = given["index"], outputs[0]["index"]

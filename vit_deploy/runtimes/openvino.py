@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ class OpenVINOSession:
             raise missing_output(artifact, names)
         self.provider = provider
         self.placement: Mapping[str, int] = _placement(engine)
+        self.notes: Sequence[str] = ()
         refuse_unplaced(self, artifact)
         self._output = engine.output(artifact.config.output_name)
         self._request = engine.create_infer_request()

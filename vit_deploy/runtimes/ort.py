@@ -116,6 +116,7 @@ class OnnxSession:
             raise missing_output(artifact, names)
         self.provider = provider
         self.placement: Mapping[str, int] = {}
+        self.notes: Sequence[str] = ()
         self._engine = engine
         self._artifact = artifact
 
@@ -138,6 +139,7 @@ class OnnxDeviceSession(OnnxSession):
     """One loaded ONNX file whose inputs and outputs stay on a device until they are asked for."""
 
     trial_ns = 0
+    build_ns = 0
     _bindings: Sequence[Any] = ()
     _count = 0
 
@@ -160,9 +162,18 @@ class OnnxDeviceSession(OnnxSession):
 
     def compute(self) -> None:
         """Run the model on what was uploaded last, to the end."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Run the model on what was uploaded last; see `runtimes.DeviceSession`."""
         with _explained(f"run {self._artifact.model_path}"):
             for binding in self._bindings:
                 self._engine.run_with_iobinding(binding)
+
+    def wait(self) -> None:
+        """Return when the device has finished."""
+        with _explained(f"run {self._artifact.model_path}"):
             for binding in self._bindings:
                 binding.synchronize_outputs()
 

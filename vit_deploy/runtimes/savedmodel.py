@@ -103,6 +103,7 @@ class SavedModelSession:
             raise missing_output(artifact, list(signature.structured_outputs))
         self.provider = provider
         self.placement: Mapping[str, int] = {}
+        self.notes: Sequence[str] = ()
         self._engine = engine  # a signature alone does not keep its variables
         self._signature = signature
         self._artifact = artifact
@@ -127,6 +128,7 @@ class SavedModelDeviceSession(SavedModelSession):
     """One loaded SavedModel whose inputs and outputs stay on a device until they are asked for."""
 
     trial_ns = 0
+    build_ns = 0
     _given: Sequence[Any] = ()
     _results: Sequence[Any] = ()
     _count = 0
@@ -146,9 +148,18 @@ class SavedModelDeviceSession(SavedModelSession):
 
     def compute(self) -> None:
         """Run the model on what was uploaded last, to the end."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Ask the device to run the model on what was uploaded last; see `runtimes.DeviceSession`."""
         name = self._artifact.config.output_name
         with explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
             self._results = [self._signature(**{self._artifact.input.name: part})[name] for part in self._given]
+
+    def wait(self) -> None:
+        """Return when the device has finished."""
+        with explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
             tf.test.experimental.sync_devices()
 
     def download(self) -> NDArray[np.float32]:
