@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from vit_deploy import plugins
 from vit_deploy.checkpoints import CONTAINERS, SOURCES, WRITERS
+from vit_deploy.diagnosis import ONNX_RUNTIMES
+from vit_deploy.distributions import parse_requirement
 from vit_deploy.errors import ConfigError, MissingEngineError
 from vit_deploy.exporters import EXPORTERS
 from vit_deploy.exporters.stage import PRECISIONS
@@ -71,13 +76,59 @@ def test_every_entry_points_to_something_that_is_there(registry, name):
 
 @pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=lambda each: getattr(each, "kind", each))
 def test_every_library_that_an_entry_needs_comes_with_an_extra_that_exists(registry, name):
-    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    extras = tomllib.loads(text)["project"]["optional-dependencies"]
     plugin = registry[name]
     assert bool(plugin.needs) == bool(plugin.extra)
     if plugin.needs:
-        brought = " ".join(extras[plugin.extra]).replace("-", "_")
+        brought = " ".join(requirements(plugin.extra)).replace("-", "_")
         assert all(need in brought for need in plugin.needs)
+
+
+def requirements(extra):
+    """What an extra installs, those that it takes in included."""
+    extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    found = []
+    for text in extras["optional-dependencies"][extra]:
+        inner = re.fullmatch(r"vit-deploy\[(.+)\]", text)
+        found += [each for name in inner[1].split(",") for each in requirements(name)] if inner else [text]
+    return found
+
+
+def test_the_fix_never_puts_a_second_onnxruntime_beside_the_one_for_gpus(monkeypatch):
+    exporters = Registry("exporter", {"absent": Plugin("no_such_module:Thing", extra="cpu", needs=("no_such_module",))})
+    for there, extra in (("onnxruntime-gpu", "export"), ("onnxruntime", "cpu")):
+
+        def distribution(name, there=there):
+            if name != there:
+                raise metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(plugins.metadata, "distribution", distribution)
+        with pytest.raises(MissingEngineError) as caught:
+            exporters.check("absent")
+        assert caught.value.fix == f'pip install "vit-deploy[{extra}]"'
+
+
+def names(extra):
+    return {parse_requirement(text).name for text in requirements(extra)}
+
+
+def test_exporting_and_gpu_timing_fit_into_one_environment():
+    assert not names("export") & set(ONNX_RUNTIMES), "which ONNX Runtime is the user's choice"
+    assert names("cpu") == names("export") | {"onnxruntime"}
+    for extra in ("gpu", "gpu-cuda12", "tensorrt"):
+        assert names(extra) & set(ONNX_RUNTIMES) == {"onnxruntime-gpu"}
+
+
+def test_the_extras_of_gpus_ask_for_wheels_that_can_be_installed():
+    def admitted(extra, version):
+        (found,) = (each for each in map(parse_requirement, requirements(extra)) if each.name == "onnxruntime-gpu")
+        return found.admits(version)
+
+    cuda_13 = {"1.26.0": False, "1.27.0": False, "1.28.0": True, "1.31.1": True}
+    assert {version: admitted("gpu", version) for version in cuda_13} == cuda_13
+    cuda_12 = {"1.21.1": False, "1.22.0": True, "1.26.0": True, "1.27.0": False, "1.31.1": False}
+    assert {version: admitted("gpu-cuda12", version) for version in cuda_12} == cuda_12
+    for extra in ("gpu", "gpu-cuda12", "gpu-tf", "tensorrt", "tensorrt-rtx"):
+        assert "nvidia-ml-py" in names(extra), "energy and GPU facts are read through it"
 
 
 def test_every_format_has_precisions_and_a_runtime_to_prove_it():

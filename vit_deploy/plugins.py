@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from vit_deploy.errors import ConfigError, MissingEngineError
@@ -61,7 +62,7 @@ class Registry(Mapping[str, Plugin]):
         if missing := plugin.missing():
             raise MissingEngineError(
                 f"the {self.kind} {name!r} needs {', '.join(missing)}, which is not installed",
-                fix=f'pip install "vit-deploy[{plugin.extra}]"',
+                fix=f'pip install "vit-deploy[{fitting_extra(plugin.extra)}]"',
             )
 
     def load(self, name: str) -> Any:
@@ -70,3 +71,14 @@ class Registry(Mapping[str, Plugin]):
         module, _, attribute = self[name].target.partition(":")
         with quiet_stderr():  # TensorFlow logs at import
             return getattr(importlib.import_module(module), attribute)
+
+
+def fitting_extra(extra: str) -> str:
+    """The extra that brings the same beside what is installed: onnxruntime would write over onnxruntime-gpu's files."""
+    if extra != "cpu":
+        return extra
+    try:
+        metadata.distribution("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return extra
+    return "export"

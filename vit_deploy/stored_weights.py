@@ -51,7 +51,7 @@ def _onnx(path: Path) -> Weights:
         from google.protobuf.message import DecodeError
         from onnx import numpy_helper
     except ModuleNotFoundError as error:
-        raise MissingEngineError("reading ONNX weights needs onnx", fix='pip install "vit-deploy[cpu]"') from error
+        raise MissingEngineError("reading ONNX weights needs onnx", fix='pip install "vit-deploy[export]"') from error
     try:
         tensors = onnx.load(path).graph.initializer
         return {tensor.name: np.asarray(numpy_helper.to_array(tensor)) for tensor in tensors}
@@ -64,7 +64,7 @@ def _savedmodel(path: Path) -> Weights:
         import tensorflow as tf
     except ModuleNotFoundError as error:
         raise MissingEngineError(
-            "reading a SavedModel needs tensorflow", fix='pip install "vit-deploy[cpu]"'
+            "reading a SavedModel needs tensorflow", fix='pip install "vit-deploy[export]"'
         ) from error
     try:
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))

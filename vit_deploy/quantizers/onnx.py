@@ -44,7 +44,7 @@ class OnnxQuantizer:
     """
 
     external_limit: int = EXTERNAL_LIMIT
-    libraries: tuple[str, ...] = ("onnx", "onnxruntime")
+    libraries: tuple[str, ...] = ("onnx", "onnxruntime", "onnxruntime-gpu")
 
     def write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         """Write the file with the artifact's essentials as metadata; see `quantizers.Quantizer`.
