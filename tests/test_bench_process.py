@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.linear_bundle import write_bundle
-from vit_deploy import bench_worker
+from vit_deploy import bench_worker, environment
 from vit_deploy.bench_process import CaseProcess
 from vit_deploy.bench_worker import peak_rss_mb
 from vit_deploy.errors import EngineError
@@ -61,7 +62,7 @@ def test_what_an_engine_prints_does_not_get_into_the_answers(tmp_path):
     # The worker as it is, with an engine that prints on all ways there are and reads from stdin.
     body = """
 import sys
-from vit_deploy import bench_worker
+from vit_deploy import bench_worker, environment
 from vit_deploy.runtimes import ort
 original = ort.OnnxSession._run
 def noisy(self, images):
@@ -122,3 +123,19 @@ def test_a_thread_that_never_sleeps_is_told(monkeypatch):
     finally:
         stop.set()
         spinning.join()
+
+
+def test_what_a_session_set_for_its_libraries_is_not_handed_to_workers_and_what_the_user_set_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "_before", {})
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    body = """
+sys.stdin.readline()
+print(json.dumps({"seen": [os.environ.get(each) for each in ("NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES")]}))
+"""
+    environment.set_for_libraries("NVIDIA_TF32_OVERRIDE", "0")
+    environment.set_for_libraries("CUDA_VISIBLE_DEVICES", "0")
+    environment.set_for_libraries("CUDA_VISIBLE_DEVICES", "2")
+    assert (os.environ["NVIDIA_TF32_OVERRIDE"], os.environ["CUDA_VISIBLE_DEVICES"]) == ("0", "2")
+    with worker(tmp_path, body) as process:
+        assert process.ask({})["seen"] == [None, "1"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from vit_deploy.environment import of_children
 from vit_deploy.errors import EngineError
 
 WORKER = (sys.executable, "-P", "-m", "vit_deploy.bench_worker")  # -P: no module of the working folder gets in
@@ -41,7 +41,7 @@ class CaseProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env={**of_children(), "TF_CPP_MIN_LOG_LEVEL": "3"},
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is for the parent, which kills its workers in order
         )

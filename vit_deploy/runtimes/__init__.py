@@ -152,3 +152,17 @@ class Runtime(Protocol):
         Raises:
             EngineError: the engine refuses the file or the options.
         """
+
+
+@runtime_checkable
+class DeviceRuntime(Protocol):
+    """An engine that can open a device before it loads anything there."""
+
+    def prepare(self, options: RuntimeOptions = RuntimeOptions()) -> None:
+        """Load the libraries of the device that is asked for and open it, so that neither is part of loading a model.
+
+        Nothing is done where the options ask for no device with memory of its own.
+
+        Raises:
+            EngineError: there is no such device, or it cannot be opened.
+        """
