@@ -33,6 +33,8 @@ ENGINES = {
 # What the leaves among the device's modules may import.
 LEAVES = {
     "vit_deploy.runtimes.ort": {"onnxruntime"},
+    "vit_deploy.runtimes.ort_errors": {"onnxruntime"},
+    "vit_deploy.runtimes.ort_sessions": {"onnxruntime"},
     "vit_deploy.runtimes.litert": {"ai_edge_litert"},
     "vit_deploy.runtimes.openvino": {"openvino"},
 }

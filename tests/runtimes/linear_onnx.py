@@ -6,7 +6,16 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 
-def write_model(artifact, weight, *, dtype=TensorProto.FLOAT, output="logits", location=None, before=()):
+def write_model(
+    artifact,
+    weight,
+    *,
+    dtype=TensorProto.FLOAT,
+    output="logits",
+    location=None,
+    before=(),
+    output_dtype=TensorProto.FLOAT,
+):
     kernel = numpy_helper.from_array(weight, "kernel")
     if location:
         (artifact.directory / location).write_bytes(kernel.raw_data)
@@ -23,7 +32,7 @@ def write_model(artifact, weight, *, dtype=TensorProto.FLOAT, output="logits", l
         nodes,
         "linear",
         [helper.make_tensor_value_info("images", dtype, shape)],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [shape[0], weight.shape[1]])],
+        [helper.make_tensor_value_info(output, output_dtype, [shape[0], weight.shape[1]])],
         [kernel],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

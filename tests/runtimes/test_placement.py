@@ -27,7 +27,7 @@ def with_cuda(monkeypatch):
     class Pretending(onnxruntime.InferenceSession):
         operators: ClassVar = {}
 
-        def __init__(self, path, settings, providers):
+        def __init__(self, path, settings, providers, **others):
             self.asked = providers
             super().__init__(path, settings, providers=[CPU])
 

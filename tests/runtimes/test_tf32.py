@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes import RuntimeOptions, ort
 from vit_deploy.runtimes.ort import OnnxRuntime
 from vit_deploy.runtimes.tensorflow_options import apply
 
@@ -21,12 +21,13 @@ def opened(make_artifact, monkeypatch):
     """What an ONNX Runtime that has GPUs would have been given as providers."""
 
     def open(options):
-        def engine(path, settings, providers):
+        def engine(path, settings, providers, **others):
             raise Opened(providers)
 
         available = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
         monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+        monkeypatch.setattr(ort, "MEMORY", {"cuda": "cpu", "tensorrt": "cpu"})
         monkeypatch.setattr(onnxruntime, "InferenceSession", engine)
         artifact = make_artifact("onnx")
         empty = helper.make_model(helper.make_graph([], "empty", [], []))
@@ -41,16 +42,16 @@ def opened(make_artifact, monkeypatch):
 @pytest.mark.parametrize(("allow", "given"), [(False, {"use_tf32": "0"}), (True, {})])
 def test_cuda_rounds_to_tf32_only_where_it_is_allowed(opened, allow, given):
     options = RuntimeOptions(provider="cuda", allow_tf32=allow)
-    assert opened(options) == [("CUDAExecutionProvider", given)]
+    assert opened(options) == [("CUDAExecutionProvider", {"device_id": "0", **given})]
 
 
 def test_tensorrt_is_told_by_the_environment(opened, monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     given = opened(RuntimeOptions(provider="tensorrt", allow_tf32=True))
-    assert given == [("TensorrtExecutionProvider", {}), ("CUDAExecutionProvider", {})]
+    assert [name for name, _ in given] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "1"
     _, cuda = opened(RuntimeOptions(provider="tensorrt", allow_tf32=False))
-    assert cuda == ("CUDAExecutionProvider", {"use_tf32": "0"})
+    assert cuda == ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
 
 

@@ -1,0 +1,172 @@
+"""Sessions of ONNX Runtime: one whose calls copy what they need, and one whose images and outputs stay on a device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from vit_deploy.artifact import Artifact
+from vit_deploy.runtimes import infer_on_device
+from vit_deploy.runtimes.batching import groups, in_batches, joined
+from vit_deploy.runtimes.ort_errors import explained, setting_of
+from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
+
+Array = NDArray[Any]
+
+DO_NOT_WAIT = "disable_synchronize_execution_providers"  # a run option: it returns once the device has been asked
+
+
+class OnnxSession:
+    """One loaded ONNX file."""
+
+    def __init__(self, engine: Any, artifact: Artifact, provider: str, device: int = 0) -> None:
+        given = engine.get_inputs()[0]
+        refuse_other_input(artifact, given.name, given.shape)
+        names = [output.name for output in engine.get_outputs()]
+        if artifact.config.output_name not in names:
+            raise missing_output(artifact, names)
+        self.provider = provider
+        self.placement: Mapping[str, int] = {}
+        self.notes: Sequence[str] = ()
+        self._engine = engine
+        self._artifact = artifact
+        self._setting = setting_of(provider, device)
+
+    def infer(self, images: Array) -> NDArray[np.float32]:
+        """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
+        return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def _run(self, images: Array) -> NDArray[np.float32]:
+        spec = self._artifact.input
+        with explained(f"run {self._artifact.model_path}", self._setting):
+            (output,) = self._engine.run([self._artifact.config.output_name], {spec.name: as_stored(images, spec)})
+        return np.asarray(output, np.float32)
+
+    def close(self) -> None:
+        """Free the engine and its weights."""
+        self._engine = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the images of a call lie on a device, bound to the model; its outputs are bound as well.
+
+    Args:
+        binding: of ONNX Runtime.
+        images: its input.
+        shape: of the input.
+        options: of a run that ends when the device is done; None for the usual ones.
+        asking: of a run that ends once the device has been asked.
+    """
+
+    binding: Any
+    images: Any
+    shape: tuple[int, ...]
+    options: Any
+    asking: Any
+
+
+class OnnxDeviceSession(OnnxSession):
+    """One loaded ONNX file whose inputs and outputs stay on a device until they are asked for.
+
+    Its steps are for one thread; `infer` is whole, whatever other threads call.
+    """
+
+    trial_ns = 0
+    build_ns = 0
+
+    def __init__(self, engine: Any, artifact: Artifact, provider: str, device: int, memory: str) -> None:
+        super().__init__(engine, artifact, provider, device)
+        self._device, self._memory = device, memory
+        self._places: list[Place] = []
+        self._count = 0
+        self._asked = False  # whether the device may still be at work
+        self._whole = threading.Lock()
+
+    def infer(self, images: Array) -> NDArray[np.float32]:
+        """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
+        with self._whole:
+            return infer_on_device(self, images)
+
+    def upload(self, images: Array) -> None:
+        """Copy images to the device; see `runtimes.DeviceSession`."""
+        spec = self._artifact.input
+        parts = self._groups(checked_images(images, self._artifact))
+        stored = [as_stored(part, spec) for part in parts]
+        self.wait()  # for what still reads the images before these
+        with explained(f"copy images for {self._artifact.model_path}", self._setting):
+            self._put(stored)
+        self._count = len(images)
+
+    def compute(self) -> None:
+        """Run the model on what was uploaded last, to the end."""
+        if len(self._places) == 1:  # a run waits for its own work alone, not for that of other sessions
+            with explained(f"run {self._artifact.model_path}", self._setting):
+                self._call(self._places[0], self._places[0].options)
+        else:
+            self.launch()
+            self.wait()
+
+    def launch(self) -> None:
+        """Ask the device to run the model on what was uploaded last; see `runtimes.DeviceSession`."""
+        with explained(f"run {self._artifact.model_path}", self._setting):
+            self._asked = True
+            for place in self._places:
+                self._call(place, place.asking)
+
+    def wait(self) -> None:
+        """Return when the device has finished; it is waited for once, with all that other sessions asked of it."""
+        if self._asked:
+            with explained(f"run {self._artifact.model_path}", self._setting):
+                self._places[-1].binding.synchronize_outputs()
+            self._asked = False
+
+    def download(self) -> NDArray[np.float32]:
+        """Copy the outputs of the last `compute` to the host."""
+        self.wait()
+        with explained(f"copy the outputs of {self._artifact.model_path}", self._setting):
+            outputs = [place.binding.copy_outputs_to_cpu()[0] for place in self._places]
+        return np.asarray(joined(outputs, self._count), np.float32)
+
+    def close(self) -> None:
+        """Free the engine, its weights, and what lies on the device."""
+        self._places = []
+        super().close()
+
+    def _groups(self, images: Array) -> list[Array]:
+        return groups(images, self._artifact.input.batch)
+
+    def _put(self, stored: Sequence[Array]) -> None:
+        """Fill the places on the device, anew where others are needed."""
+        if [place.shape for place in self._places] == [each.shape for each in stored]:
+            for place, each in zip(self._places, stored, strict=True):
+                place.images.update_inplace(each)
+        else:
+            self._places = []  # their memory is needed
+            self._places = [self._placed(each) for each in stored]
+
+    def _placed(self, stored: Array) -> Place:
+        binding, images = self._engine.io_binding(), self._on_device(stored)
+        binding.bind_ortvalue_input(self._artifact.input.name, images)
+        binding.bind_output(self._artifact.config.output_name, self._memory, self._device)
+        return Place(binding, images, stored.shape, None, run_options(**{DO_NOT_WAIT: "1"}))
+
+    def _on_device(self, stored: Array) -> Any:
+        return ort.OrtValue.ortvalue_from_numpy(stored, self._memory, self._device)
+
+    def _call(self, place: Place, options: Any) -> None:
+        self._engine.run_with_iobinding(place.binding, options)
+
+
+def run_options(**entries: str) -> Any:
+    """Options of one run."""
+    options = ort.RunOptions()
+    for key, value in entries.items():
+        options.add_run_config_entry(key, value)
+    return options
