@@ -34,6 +34,7 @@ ENGINES = {
 LEAVES = {
     "vit_deploy.runtimes.ort": {"onnxruntime"},
     "vit_deploy.runtimes.ort_errors": {"onnxruntime"},
+    "vit_deploy.runtimes.ort_graph": {"onnxruntime"},
     "vit_deploy.runtimes.ort_sessions": {"onnxruntime"},
     "vit_deploy.runtimes.litert": {"ai_edge_litert"},
     "vit_deploy.runtimes.openvino": {"openvino"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -18,7 +20,13 @@ def install(monkeypatch):
     `operators` are what it says that each provider took, `options` what its last session was made with, `events` what
     was done since, in order: ("value", device), ("input", …), ("run", {run options}), ("wait",), ("copy", …).
     """
-    events = []
+
+    class Events(list):
+        def append(self, event):
+            Pretending.disturbed += Pretending.recording is not None
+            super().append(event)
+
+    events = Events()
 
     class Binding:
         def __init__(self, real):
@@ -41,9 +49,12 @@ def install(monkeypatch):
         operators: ClassVar = {CUDA: 2}
         options: ClassVar = {}
         others: ClassVar = {}
+        recording = None  # the session that records a graph at the moment
+        disturbed = 0  # times that another one did something meanwhile
 
         def __init__(self, path, settings, providers, **others):
             self.asked = providers
+            self.graphs = threading.local()
             Pretending.options, Pretending.others = dict(providers), others
             super().__init__(path, settings, providers=[CPU])
 
@@ -65,13 +76,30 @@ def install(monkeypatch):
                 {} if options is None else {key: options.get_run_config_entry(key) for key in keys if has(options, key)}
             )
             events.append(("run", given))
-            super().run_with_iobinding(binding._real, options)
+            super().run_with_iobinding(self._replayed(binding, given)._real, options)
+
+        def _replayed(self, binding, given):
+            """What a graph of this thread was recorded with, whatever is given now; recorded if there is none."""
+            graph = given.get("gpu_graph_id")
+            if graph is None:
+                return binding
+            if graph not in self.graphs.__dict__:
+                Pretending.recording = self
+                time.sleep(0.02)
+                Pretending.recording = None
+                setattr(self.graphs, graph, binding)
+            return getattr(self.graphs, graph)
 
     class Value(onnxruntime.OrtValue):
         @classmethod
         def ortvalue_from_numpy(cls, array, memory, device):
             events.append(("value", device))
             return onnxruntime_value.ortvalue_from_numpy(array.copy(), memory, 0)  # which the CPU would share
+
+        @classmethod
+        def ortvalue_from_shape_and_type(cls, shape, dtype, memory, device):
+            events.append(("value", device))
+            return onnxruntime_value.ortvalue_from_shape_and_type(shape, dtype, memory, 0)
 
     onnxruntime_value = onnxruntime.OrtValue
     Pretending.events = events

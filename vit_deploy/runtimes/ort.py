@@ -16,8 +16,10 @@ from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.ort_errors import NATIVE_ERRORS, failure, opening, setting_of
+from vit_deploy.runtimes.ort_graph import OnnxGraphSession
 from vit_deploy.runtimes.ort_libraries import load_libraries, names_of_devices, register_plugins
 from vit_deploy.runtimes.ort_placement import nothing_told, told
+from vit_deploy.runtimes.ort_recording import RECORDING
 from vit_deploy.runtimes.ort_sessions import OnnxDeviceSession, OnnxSession
 from vit_deploy.runtimes.values import blank_images, refuse_unplaced
 
@@ -31,6 +33,7 @@ PROVIDERS = {
 NAMES = {full: name for name, full in PROVIDERS.items()}
 HELPERS = {"tensorrt": ("cuda",)}  # that take what the provider leaves, before the CPU does
 MEMORY = {"cuda": "cuda", "tensorrt": "cuda"}  # where inputs and outputs lie, unless on the host
+GRAPH_OPTION = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable"}
 RECORDS = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
 DOCTOR = "check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu"
 FATAL = 4  # the log level above which ONNX Runtime writes nothing; what it raises says it as well
@@ -48,6 +51,11 @@ class OnnxRuntime:
         provider = options.provider or "cpu"
         if provider not in PROVIDERS:
             raise EngineError(f"ONNX Runtime has no provider {provider!r}", fix=f"choose one of {', '.join(PROVIDERS)}")
+        if options.cuda_graph and provider not in MEMORY:
+            raise EngineError(
+                f"a CUDA graph is recorded on a GPU, and the provider is {provider}",
+                fix="add --provider cuda, or leave --cuda-graph out",
+            )
         setting = setting_of(provider, options.device)
         missing = ""
         if provider in MEMORY:
@@ -64,7 +72,7 @@ class OnnxRuntime:
         if provider in MEMORY:
             if options.device < 0:
                 raise EngineError(f"there is no GPU {options.device}", fix="count GPUs from 0")
-            with opening(f"use GPU {options.device}", setting, heard=missing):
+            with opening(f"use GPU {options.device}", setting, heard=missing), RECORDING.together():
                 ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), MEMORY[provider], options.device)
 
     @contextlib.contextmanager
@@ -90,7 +98,7 @@ class OnnxRuntime:
         setting, doing = setting_of(provider, options.device), f"load {artifact.model_path}"
         # Profiling takes a call; on the CPU there is nothing that could have fallen back.
         with told(settings, records=RECORDS) if RECORDS or provider != "cpu" else nothing_told() as placement_of:
-            with opening(doing, setting) as noise:
+            with opening(doing, setting) as noise, RECORDING.together():
                 engine = ort.InferenceSession(
                     str(artifact.model_path), settings, providers=chosen, enable_fallback=False
                 )
@@ -99,7 +107,7 @@ class OnnxRuntime:
                 raise failure(doing, setting, fell_back, heard=noise.text, fix=DOCTOR)
             session = _session(engine, artifact, provider, options)
             start = time.perf_counter_ns()
-            counts = placement_of(engine, lambda: session.infer(blank_images(artifact)))
+            counts = placement_of(engine, lambda: session.infer(blank_images(artifact, options.largest_batch)))
             if isinstance(session, OnnxDeviceSession) and not RECORDS:  # it has made that call
                 session.trial_ns = time.perf_counter_ns() - start
         session.placement = {NAMES.get(name, name): count for name, count in counts.items()}
@@ -113,14 +121,16 @@ class OnnxRuntime:
 def _session(engine: Any, artifact: Artifact, provider: str, options: RuntimeOptions) -> OnnxSession:
     if provider not in MEMORY:
         return OnnxSession(engine, artifact, provider)
-    return OnnxDeviceSession(engine, artifact, provider, options.device, MEMORY[provider])
+    kind = OnnxGraphSession if options.cuda_graph else OnnxDeviceSession
+    return kind(engine, artifact, provider, options.device, MEMORY[provider])
 
 
 def _provider_options(options: RuntimeOptions, provider: str) -> dict[str, str]:
     if provider == "cpu":
         return {}
     strict = {"use_tf32": "0"} if provider == "cuda" and not options.allow_tf32 else {}
-    return {"device_id": str(options.device), **strict}
+    graph = {GRAPH_OPTION[provider]: "1"} if options.cuda_graph and provider == options.provider else {}
+    return {"device_id": str(options.device), **strict, **graph}
 
 
 def _forbid_tf32(provider: str) -> None:

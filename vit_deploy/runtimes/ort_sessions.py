@@ -15,6 +15,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.runtimes import infer_on_device
 from vit_deploy.runtimes.batching import groups, in_batches, joined
 from vit_deploy.runtimes.ort_errors import explained, setting_of
+from vit_deploy.runtimes.ort_recording import RECORDING
 from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
 
 Array = NDArray[Any]
@@ -100,7 +101,7 @@ class OnnxDeviceSession(OnnxSession):
         parts = self._groups(checked_images(images, self._artifact))
         stored = [as_stored(part, spec) for part in parts]
         self.wait()  # for what still reads the images before these
-        with explained(f"copy images for {self._artifact.model_path}", self._setting):
+        with explained(f"copy images for {self._artifact.model_path}", self._setting), RECORDING.together():
             self._put(stored)
         self._count = len(images)
 
@@ -123,21 +124,25 @@ class OnnxDeviceSession(OnnxSession):
     def wait(self) -> None:
         """Return when the device has finished; it is waited for once, with all that other sessions asked of it."""
         if self._asked:
-            with explained(f"run {self._artifact.model_path}", self._setting):
+            with explained(f"run {self._artifact.model_path}", self._setting), RECORDING.together():
                 self._places[-1].binding.synchronize_outputs()
             self._asked = False
 
     def download(self) -> NDArray[np.float32]:
         """Copy the outputs of the last `compute` to the host."""
         self.wait()
-        with explained(f"copy the outputs of {self._artifact.model_path}", self._setting):
+        with explained(f"copy the outputs of {self._artifact.model_path}", self._setting), RECORDING.together():
             outputs = [place.binding.copy_outputs_to_cpu()[0] for place in self._places]
         return np.asarray(joined(outputs, self._count), np.float32)
 
     def close(self) -> None:
         """Free the engine, its weights, and what lies on the device."""
+        with RECORDING.together():
+            self._forget()
+            super().close()
+
+    def _forget(self) -> None:
         self._places = []
-        super().close()
 
     def _groups(self, images: Array) -> list[Array]:
         return groups(images, self._artifact.input.batch)
@@ -161,7 +166,8 @@ class OnnxDeviceSession(OnnxSession):
         return ort.OrtValue.ortvalue_from_numpy(stored, self._memory, self._device)
 
     def _call(self, place: Place, options: Any) -> None:
-        self._engine.run_with_iobinding(place.binding, options)
+        with RECORDING.together():
+            self._engine.run_with_iobinding(place.binding, options)
 
 
 def run_options(**entries: str) -> Any:

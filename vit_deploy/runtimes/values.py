@@ -35,11 +35,16 @@ def checked_images(images: Array, artifact: Artifact) -> Array:
     return images
 
 
-def blank_images(artifact: Artifact) -> Array:
-    """As many images of zeros as one call of the model takes."""
+def blank_images(artifact: Artifact, batch: int | None = None) -> Array:
+    """As many images of zeros as one call of the model takes.
+
+    Args:
+        artifact: that takes them.
+        batch: where it takes any number; None for one.
+    """
     config, spec = artifact.config, artifact.input
     dtype = np.uint8 if spec.preprocessing_inside else np.float32
-    return np.zeros((spec.batch or 1, *config.image_size, config.channels), dtype)
+    return np.zeros((spec.batch or batch or 1, *config.image_size, config.channels), dtype)
 
 
 def as_stored(images: Array, spec: InputSpec) -> Array:
