@@ -6,9 +6,11 @@ import re
 from collections.abc import Collection
 
 import onnx
+from onnx import numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from vit_deploy.quantizers.onnx_layers import PATCH_EMBED, layers_of
+from vit_deploy.quantizers.half import fits_half
+from vit_deploy.quantizers.onnx_layers import KERNEL, PATCH_EMBED, layers_of
 from vit_deploy.quantizers.recipes import Part, Recipe
 
 OPERATORS: dict[Part, tuple[str, ...]] = {
@@ -28,13 +30,17 @@ def with_float16(model: onnx.ModelProto, recipe: Recipe, keep_float: Collection[
         recipe: which parts become 16-bit floats; the others compute in float32.
         keep_float: names of layers that stay in float32.
     """
-    kept = {layer.node for layer in layers_of(model.graph) if layer.name in keep_float}
-    if PATCH_EMBED in keep_float:  # its kernel is turned around before it is used
+    unfit = {each.name for each in model.graph.initializer if not fits_half(numpy_helper.to_array(each))}
+    kept = {layer.node for layer in layers_of(model.graph) if layer.name in keep_float or layer.kernel in unfit}
+    if PATCH_EMBED in keep_float or f"{PATCH_EMBED}{KERNEL}" in unfit:  # it is turned around before it is used
         kept.update(node.name for node in model.graph.node if node.name.startswith(f"{PATCH_EMBED}."))
     kept.update(node.name for node in model.graph.node if _stays(node, recipe))
     operators = [each for part, names in OPERATORS.items() if part not in recipe.parts for each in names]
     result: onnx.ModelProto = convert_float_to_float16(
-        model, keep_io_types=not recipe.half_io, op_block_list=operators, node_block_list=sorted(kept)
+        model,
+        keep_io_types=not recipe.half_io,
+        op_block_list=operators,
+        node_block_list=sorted(kept),
     )
     _drop_round_trips(result.graph)
     return result

@@ -13,7 +13,7 @@ import dataclasses
 import io
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import qtyping
 from ai_edge_quantizer import quantizer as aeq
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact, OutputSpec
 from vit_deploy.calibration import Calibration
@@ -30,16 +31,18 @@ from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite_metadata import metadata_entries, packed_labels
 from vit_deploy.quantizers.clipping import clipped, symmetric
+from vit_deploy.quantizers.half import fits_blocks, fits_half
 from vit_deploy.quantizers.learned import learned_ranges
 from vit_deploy.quantizers.recipes import Activations, Clipping, Part, Recipe, products_of
 from vit_deploy.quantizers.tflite_bias import corrected_biases
+from vit_deploy.quantizers.tflite_empty import with_scales_for_empty
 from vit_deploy.quantizers.tflite_layers import Layer, find_layers, find_tensors, output_factor
 from vit_deploy.quantizers.tflite_products import PRODUCT, Product, find_products
 from vit_deploy.quantizers.tflite_ranges import Observations, observe
 from vit_deploy.quantizers.tflite_shares import with_calibrated_shares
 from vit_deploy.quantizers.tflite_smoothing import write_smoothed
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.tflite_file import Table, opened, root
+from vit_deploy.tflite_file import Table, buffer_view, opened, root
 
 OPERATORS: dict[Part, tuple[str, ...]] = {
     Part.SOFTMAX: ("SOFTMAX",),
@@ -53,7 +56,9 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 """Operators of the parts without kernels in a TFLite file, but for attention's products; absent ones do no harm."""
 
 RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
+HALF = 16  # bits
 CHANNELWISE = "CHANNELWISE"
+BUFFERS = 4  # field of `Model`
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
 
@@ -96,6 +101,7 @@ class TFLiteQuantizer:
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
             products = _integer_products(model, recipe, between)
+            recipe = _with_room(model, recipe, layers)
         seen = None
         if calibration is not None:
             seen = observe(
@@ -108,6 +114,9 @@ class TFLiteQuantizer:
             )
             seen = seen.with_ranges(_learned(source, calibration, layers, between))
         content = _quantized(source, recipe, layers, products, seen)
+        if recipe.weight_bits != HALF:
+            with opened(source.model_path) as original:
+                content = with_scales_for_empty(content, original, source.config)
         target = _with_integer_io(target, content) if recipe.integer_io else target
         model = root(memoryview(content))
         contents = {}
@@ -129,7 +138,9 @@ def _quantized(
     source: Artifact, recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product], seen: Observations | None
 ) -> Any:
     # Its progress bars cannot be turned off; ours says what is being done.
-    with quiet_stderr(), contextlib.redirect_stderr(io.StringIO()):
+    # Its warnings are of blocks of zeros, whose scales are found here.
+    silent = np.errstate(divide="ignore", invalid="ignore")
+    with quiet_stderr(), contextlib.redirect_stderr(io.StringIO()), silent:
         try:
             work = aeq.Quantizer(str(source.model_path))
             _instruct(work, recipe, layers, products)
@@ -144,6 +155,22 @@ def _quantized(
         f"ai-edge-quantizer failed on {source.model_path}: {str(failure).strip().splitlines()[0]}",
         fix="export the fp32 file again, or check the installation with vit-deploy doctor",
     ) from failure
+
+
+def _with_room(model: Table, recipe: Recipe, layers: Mapping[str, Layer]) -> Recipe:
+    """The recipe without what 16-bit floats cannot hold: layers in float, or in 8 bits, whose scales have 32 bits."""
+    buffers = model.tables(BUFFERS)
+
+    def failing(fits: Callable[[NDArray[np.float32]], bool], names: Iterable[str]) -> tuple[str, ...]:
+        kernels = ((name, np.frombuffer(buffer_view(buffers[layers[name].kernel]), np.float32)) for name in names)
+        return tuple(name for name, kernel in kernels if not fits(kernel))
+
+    if recipe.weight_bits == HALF:
+        return dataclasses.replace(recipe, keep_float=(*recipe.keep_float, *failing(fits_half, layers)))
+    if recipe.block_size:
+        narrow = [name for name in layers if recipe.bits_of(name) < 8]
+        return dataclasses.replace(recipe, eight_bits=(*recipe.eight_bits, *failing(fits_blocks, narrow)))
+    return recipe
 
 
 def _learned(
@@ -254,6 +281,8 @@ def _ranges(seen: Observations, recipe: Recipe, products: Sequence[Product]) -> 
             chosen = next((each for each in known if each in seen.learned), known[0])
             narrow = side is product.right and _product_bits(recipe, product) == 8
             found |= dict.fromkeys(known, symmetric(*found[chosen]) if narrow else found[chosen])
+    # What is nothing but zeros would get steps too small for engines to compute with; in any others it is exact.
+    found = {name: (low, high) if low < high else (-1.0, 1.0) for name, (low, high) in found.items()}
     return {
         name: {
             end: np.full((1,) * seen.tensors[name].rank, value, np.float32)
