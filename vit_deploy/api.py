@@ -62,7 +62,7 @@ def export(
         The published bundles.
 
     Raises:
-        ExportError: an artifact failed its proof and is not published; its siblings are.
+        ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
         CheckpointError: a model that is not a ViT, or not one under a new head.
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.export`.
     """
@@ -97,7 +97,7 @@ def quantize(
         The published bundles.
 
     Raises:
-        ExportError: an artifact failed its proof and is not published; its siblings are.
+        ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.quantize`.
     """
     from vit_deploy.quantizers import stage
@@ -113,12 +113,17 @@ def _options(calibrate: str | Path | None) -> QuantizeOptions:
 
 
 def _published(made: Made) -> list[Artifact]:
+    from vit_deploy.exporters.stage import telling_what_is_there
+
     if failed := [each for each in made.results if not each.parity.ok]:
         reasons = "; ".join(f"{each.artifact.name}: {', '.join(each.parity.failures)}" for each in failed)
         raise ExportError(
             f"not published, for it failed its proof: {reasons}",
             fix="look at it with vit-deploy export --keep-failed",
         )
+    with telling_what_is_there(made.results):
+        for each in made.failed:
+            raise each.error
     return [each.artifact for each in made.results]
 
 

@@ -12,6 +12,7 @@ from vit_deploy.tolerances import LIMITS
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.checkpoint import Checkpoint
+    from vit_deploy.exporters.stage import Failed
     from vit_deploy.locate import Located
     from vit_deploy.parity import Parity, Verification
 
@@ -27,8 +28,22 @@ def document(command: str, results: Sequence[Record], *, ok: bool, skipped: Sequ
 
 def failure(command: str, error: VitDeployError) -> dict[str, Any]:
     """The document of a command that could not do its work."""
-    said = {"type": type(error).__name__, "message": error.message, "fix": error.fix}
-    return document(command, [], ok=False) | {"error": said}
+    return document(command, [], ok=False) | {"error": _said(error)}
+
+
+def failures(failed: Sequence[Failed]) -> dict[str, Any]:
+    """What a document says beside its results of artifacts that came to nothing; `error` is that of the first."""
+    if not failed:
+        return {}
+    each = [
+        {"artifact": one.name, "format": one.format, "precision": one.precision, "error": _said(one.error)}
+        for one in failed
+    ]
+    return {"failed": each, "error": each[0]["error"]}
+
+
+def _said(error: VitDeployError) -> dict[str, str]:
+    return {"type": type(error).__name__, "message": error.message, "fix": error.fix}
 
 
 METRICS = ("max_abs", "rms", "cosine", "snr_db", "top1_agreement", "top5_agreement", "kl")  # always there

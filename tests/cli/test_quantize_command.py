@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -104,3 +105,46 @@ def test_input_and_output_have_16_bits_only_where_it_is_asked_for(run, bundles, 
     assert "np.float16" in snippet
     refused = run("quantize", bundles["onnx"], "-p", "int8", "--half-io", "-o", tmp_path / "no")
     assert refused.code == 2 and "--half-io is for ONNX files in fp16" in refused.err
+
+
+def test_what_fails_is_told_the_others_are_there_and_the_exit_code_is_2(run, bundles, tmp_path, monkeypatch):
+    from vit_deploy.errors import EngineError
+    from vit_deploy.quantizers.tflite import TFLiteQuantizer
+
+    whole = TFLiteQuantizer.write
+
+    def write(self, source, target, recipe, calibration):
+        if recipe.precision == "int4":
+            raise EngineError("no kernels for this", fix="take another precision")
+        return whole(self, source, target, recipe, calibration)
+
+    monkeypatch.setattr(TFLiteQuantizer, "write", write)
+    command = ["quantize", bundles["tflite"], "-p", "int4", "-p", "int8", "--no-speed", "-o"]
+    result = run(*command, tmp_path / "json", "--json")
+    said = {"type": "EngineError", "message": "no kernels for this", "fix": "take another precision"}
+    assert result.code == 2 and not result.document["ok"] and result.document["error"] == said
+    assert [each["precision"] for each in result.document["results"]] == ["int8"]
+    assert result.document["failed"] == [
+        {"artifact": "tflite-int4", "format": "tflite", "precision": "int4", "error": said}
+    ]
+    quiet = run(*command, tmp_path / "quiet", "-q")
+    assert quiet.code == 2 and "tflite-int8" in quiet.out
+    assert "tflite-int4 could not be made: no kernels for this\n  fix: take another precision" in quiet.err
+
+
+def test_however_quiet_a_failed_proof_says_why_and_names_no_folder_that_is_gone(run, bundles, tmp_path, monkeypatch):
+    from vit_deploy.exporters import stage
+
+    whole = stage.verify
+
+    def verify(artifact, **options):
+        proof = whole(artifact, **options)
+        return dataclasses.replace(proof, parity=proof.parity.failed("it is another function"))
+
+    monkeypatch.setattr(stage, "verify", verify)
+    result = run("quantize", bundles["tflite"], "-p", "int8", "--no-speed", "-o", tmp_path / "out", "-q")
+    assert result.code == 1
+    assert "tflite-int8 failed its proof and is not published: it is another function" in result.err
+    assert ".vit-deploy" not in result.out + result.err and str(tmp_path) not in result.out
+    kept = run("quantize", bundles["tflite"], "-p", "int8", "--no-speed", "-o", tmp_path / "out", "--keep-failed")
+    assert str(tmp_path / "out" / "tflite-int8.failed") in kept.out

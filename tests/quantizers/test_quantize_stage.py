@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 from vit_deploy.artifact import read_artifact, sha256
 from vit_deploy.calibration import COUNT, SAMPLES_WARNING, Calibration, read_calibration
-from vit_deploy.errors import ConfigError, DataError, OutputError
+from vit_deploy.errors import ConfigError, DataError, EngineError, ExportError, OutputError
 from vit_deploy.exporters.stage import plan
 from vit_deploy.golden import natural_pixels
+from vit_deploy.plugins import Plugin, Registry
 from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, mixed
 from vit_deploy.quantizers.answers import answers, cosines
 from vit_deploy.quantizers.facts import Facts, verdicts
@@ -226,7 +228,44 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(format, bund
     assert found[0] == found[1] and found[0][0] != found[2][0] and found[0][1] != found[2][1]
 
 
-def test_an_error_tells_what_was_published_before_it(source, tmp_path, monkeypatch):
+@pytest.fixture
+def failing(monkeypatch):
+    """Has one precision of TFLite fail as its engine would."""
+    from vit_deploy.quantizers.tflite import TFLiteQuantizer
+
+    def plant(*precisions):
+        whole = TFLiteQuantizer.write
+
+        def write(self, source, target, recipe, calibration):
+            if recipe.precision in precisions:
+                raise EngineError(f"no kernels in {target.directory / 'model.tflite'}", fix="take another")
+            return whole(self, source, target, recipe, calibration)
+
+        monkeypatch.setattr(TFLiteQuantizer, "write", write)
+
+    return plant
+
+
+def test_a_precision_that_fails_does_not_stop_the_others_and_is_told_with_its_reason(source, tmp_path, failing):
+    failing("int8")
+    made = quantize(source, tmp_path, ["fp16", "int8", "int4"], QUIET)
+    assert [each.artifact.precision for each in made.results if each.published] == ["fp16", "int4"]
+    assert set(made.facts) == {"tflite-fp32", "tflite-fp16", "tflite-int4"}
+    (failed,) = made.failed
+    assert (failed.name, failed.format, failed.precision) == ("tflite-int8", "tflite", "int8")
+    # The hidden folder in which it was made is gone, so that it is called by the name that it would have had.
+    assert failed.error.message == f"no kernels in {tmp_path / 'tflite-int8' / 'model.tflite'}"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["tflite-fp16", "tflite-int4"]
+
+
+def test_where_every_precision_fails_there_is_one_error_that_tells_of_all(source, tmp_path, failing):
+    failing("int8", "int4")
+    with pytest.raises(EngineError, match=r"no kernels in .*int8.*; tflite-int4: no kernels in .*int4"):
+        quantize(source, tmp_path / "out", ["int8", "int4"], QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_budget_that_one_precision_cannot_meet_does_not_stop_the_others(source, tmp_path, monkeypatch):
     def keep_fewest(work, table, budget):
         if work.recipe.precision == "int8":
             raise ConfigError("int8 does not reach it")
@@ -234,6 +273,65 @@ def test_an_error_tells_what_was_published_before_it(source, tmp_path, monkeypat
 
     monkeypatch.setattr("vit_deploy.quantizers.stage.keep_fewest", keep_fewest)
     monkeypatch.setattr("vit_deploy.quantizers.stage.measure_layers", lambda work: ())
-    with pytest.raises(ConfigError, match=rf"does not reach it; already published: {tmp_path / 'tflite-fp16'}$"):
-        quantize(source, tmp_path, ["fp16", "int8"], dataclasses.replace(QUIET, min_cosine=0.5))
+    made = quantize(source, tmp_path, ["int8", "fp16"], dataclasses.replace(QUIET, min_cosine=0.5))
+    assert [str(each.error) for each in made.failed] == ["int8 does not reach it"]
     assert [each.name for each in tmp_path.iterdir()] == ["tflite-fp16"]
+
+
+class Refusing:
+    libraries = ()
+
+    def write(self, checkpoint, artifact, options):
+        raise ExportError("the graph is upside down")
+
+
+def test_a_format_that_fails_does_not_stop_the_others_and_its_precisions_say_why(
+    make_checkpoint, tmp_path, monkeypatch
+):
+    from vit_deploy.exporters import EXPORTERS, stage
+
+    table = {"onnx": Plugin(f"{__name__}:Refusing"), "tflite": EXPORTERS["tflite"]}
+    monkeypatch.setattr(stage, "EXPORTERS", Registry("format", table))
+    jobs, _ = plan(["onnx", "tflite"], ["fp32", "fp16"])
+    for asked in (jobs, [job for job in jobs if job.precision != "fp32"]):
+        made = export(make_checkpoint(), tmp_path / str(len(asked)), asked, QUIET)
+        assert [each.artifact.name for each in made.results] == [job.name for job in asked if job.format == "tflite"]
+        assert [each.name for each in made.failed] == [job.name for job in asked if job.format == "onnx"]
+        assert made.failed[-1].error.message == (
+            "the fp32 file that it is made of could not be made: the graph is upside down"
+        )
+
+
+def test_a_disk_that_is_full_stops_everything_and_tells_what_is_there(source, tmp_path, monkeypatch):
+    from vit_deploy.quantizers.tflite import TFLiteQuantizer
+
+    whole = TFLiteQuantizer.write
+
+    def write(self, source, target, recipe, calibration):
+        if recipe.precision == "int8":
+            raise OSError(errno.ENOSPC, "no space")
+        return whole(self, source, target, recipe, calibration)
+
+    monkeypatch.setattr(TFLiteQuantizer, "write", write)
+    with pytest.raises(OutputError, match=rf"no space left .*; already published: {tmp_path / 'tflite-fp16'}\n"):
+        quantize(source, tmp_path, ["fp16", "int8", "int4"], QUIET)
+    assert [each.name for each in tmp_path.iterdir()] == ["tflite-fp16"]
+
+
+def test_files_whose_fp32_fails_its_proof_are_not_named_by_a_folder_that_is_gone(
+    make_checkpoint, tmp_path, monkeypatch
+):
+    from vit_deploy.exporters import stage
+
+    whole = stage.verify
+
+    def verify(artifact, **options):
+        proof = whole(artifact, **options)
+        return dataclasses.replace(proof, parity=proof.parity.failed("it is another function"))
+
+    monkeypatch.setattr(stage, "verify", verify)
+    made = export(make_checkpoint(), tmp_path, plan(["tflite"], ["int8"])[0], QUIET)
+    (source,) = made.results
+    assert source.artifact.directory == tmp_path / "tflite-fp32" and not source.published
+    assert made.skipped == ["tflite-int8: the fp32 file that it is made of failed its proof: it is another function"]
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
-BAD_INPUT = 2
+BAD_INPUT = 2  # the exit code, also of engines that fail
 
 
 class Terminated(SystemExit):

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vit_deploy import report
+from vit_deploy.cli import BAD_INPUT
 from vit_deploy.errors import VitDeployError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from vit_deploy.exporters.stage import Failed
 
 Cell = str | int | float
 
@@ -119,18 +122,22 @@ class Output:
         *,
         ok: bool,
         skipped: Sequence[str] = (),
+        failed: Sequence[Failed] = (),
         title: str = "",
         columns: Sequence[str] = (),
         rows: Sequence[Sequence[Cell]] = (),
     ) -> int:
-        """Print the results as a document or as a table, and give the exit code."""
+        """Print the results as a document or as a table, and give the exit code: 2 where something came to nothing."""
         if self.as_json:
-            print_json(report.document(self.command, results, ok=ok, skipped=skipped))
+            document = report.document(self.command, results, ok=ok and not failed, skipped=skipped)
+            print_json(document | report.failures(failed))
         else:
             if rows:
                 self.table(title, columns, rows)
             for gap in skipped:
                 self.note(f"skipped {gap}")
+        if failed:
+            return BAD_INPUT
         return 0 if ok else 1
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

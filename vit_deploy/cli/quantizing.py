@@ -158,7 +158,9 @@ def finish(out: Output, made: Made, skipped: Sequence[str]) -> int:
     for result in made.results:
         for reason in result.parity.failures:
             where = f"published as {result.artifact.directory}" if result.published else "not published"
-            out.note(f"{result.artifact.name} failed its proof and is {where}: {reason}")
+            out.finding(f"{result.artifact.name} failed its proof and is {where}: {reason}")
+    for each in made.failed:
+        out.finding(f"{each.name} could not be made: {each.error}")
     if not out.as_json:
         _show_sensitivities(out, made)
     figure = report.judged_column([result.parity for result in made.results])
@@ -171,6 +173,7 @@ def finish(out: Output, made: Made, skipped: Sequence[str]) -> int:
         [_to_json(result, made) for result in made.results],
         ok=all(result.parity.ok for result in made.results),
         skipped=[*skipped, *made.skipped],
+        failed=made.failed,
         columns=columns,
         rows=rows,
     )
@@ -183,7 +186,7 @@ def _row(result: Exported) -> tuple[str, ...]:
     from vit_deploy import report
 
     return (
-        str(result.artifact.directory),
+        str(result.artifact.directory) if result.published else result.artifact.name,
         report.megabytes(result.bytes),
         f"{result.seconds:.1f}",
         f"{result.verify_seconds:.1f}",

@@ -113,12 +113,16 @@ def measure(
         jobs += plan(["tflite"], QUANTIZED)[0] if quantized else []
         # Without images to calibrate with, the learned ranges count.
         options = QuantizeOptions(calibrate=None if checkpoint.ranges else samples, measure_speed=False)
-        results = export(checkpoint, folder / state, jobs, options, progress=progress).results
+        exported = export(checkpoint, folder / state, jobs, options, progress=progress)
+        results = exported.results
         made += [(state, checkpoint, each.artifact) for each in results if each.published]
         failures += [
             f"{state} compression {each.artifact.name} failed its proof: {', '.join(each.parity.failures)}"
             for each in results
             if not each.published
+        ]
+        failures += [
+            f"{state} compression {each.name} cannot be made: {each.error.message}" for each in exported.failed
         ]
     artifacts = [artifact for _, _, artifact in made]
     right = evaluate(artifacts, dataset, progress=progress)

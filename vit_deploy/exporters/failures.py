@@ -32,7 +32,7 @@ def explained_tensorflow_errors(doing: str) -> Iterator[None]:
         raise_full_disk(error.message)
         raise EngineError(
             f"TensorFlow {tf.__version__} failed {doing}: {error.message.strip().splitlines()[0]}",
-            fix="check the installation with vit-deploy doctor",
+            fix="report this with the model's config and what vit-deploy doctor says",
         ) from error
 
 

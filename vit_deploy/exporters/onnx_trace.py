@@ -58,7 +58,7 @@ def _converted(concrete: Any) -> ir.Model:
     except (ValueError, TypeError, KeyError, RuntimeError, AssertionError, NotImplementedError) as error:
         raise EngineError(
             f"tf2onnx {tf2onnx.__version__} failed on TensorFlow {tf.__version__}'s graph: {error}",
-            fix="check the installation with vit-deploy doctor",
+            fix="report this with the model's config and what vit-deploy doctor says",
         ) from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from vit_deploy import report
 from vit_deploy.artifact import Artifact, describe, versions, write_manifest
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.errors import ConfigError, VitDeployError
+from vit_deploy.errors import ConfigError, EngineError, ExportError, VitDeployError
 from vit_deploy.exporters import EXPORTERS, Exporter, ExportOptions
 from vit_deploy.golden import Golden, golden_pixels, record, write_golden
 from vit_deploy.parity import Parity, verify
@@ -68,6 +68,27 @@ class Exported:
     verify_seconds: float
     parity: Parity
     published: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One job that came to nothing, while the others went on.
+
+    Args:
+        name: of the bundle that it would have been.
+        format: of it.
+        precision: of it.
+        error: why.
+    """
+
+    name: str
+    format: str
+    precision: str
+    error: VitDeployError
+
+
+OF_ONE_FILE = (EngineError, ExportError)
+"""Errors that are about one file and say nothing of the next."""
 
 
 def plan(
@@ -140,6 +161,28 @@ def export(
     keep_failed: bool = False,
     progress: Progress = lambda doing: None,
 ) -> list[Exported]:
+    """As `export_each`; where a converter failed, its error is raised when all others are made.
+
+    Raises:
+        OutputError: targets exist, or the disk is full; nothing is left half-written.
+        ExportError, EngineError: a converter failed.
+    """
+    results, failed = export_each(checkpoint, directory, jobs, force=force, keep_failed=keep_failed, progress=progress)
+    with telling_what_is_there(results):
+        for each in failed:
+            raise each.error
+    return results
+
+
+def export_each(
+    checkpoint: Checkpoint,
+    directory: Path,
+    jobs: Sequence[Job],
+    *,
+    force: bool = False,
+    keep_failed: bool = False,
+    progress: Progress = lambda doing: None,
+) -> tuple[list[Exported], list[Failed]]:
     """Make, prove and publish each fp32 job's artifact as `directory/<format>-fp32/`.
 
     Args:
@@ -151,11 +194,11 @@ def export(
         progress: called with what is being done.
 
     Returns:
-        One result a job, in order; those that failed their proof are not published under their name.
+        One result for every file that was made, in order, of which those that failed their proof are not published
+        under their name; and those whose converter failed.
 
     Raises:
         OutputError: targets exist, or the disk is full; nothing is left half-written.
-        ExportError, EngineError: a converter failed.
     """
     check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
     progress("computing the reference in float64")
@@ -163,19 +206,25 @@ def export(
     golden = record(checkpoint)
     reference_seconds = time.perf_counter() - start
     results: list[Exported] = []
+    failed: list[Failed] = []
     for job in jobs:
-        with telling_what_is_there(results):
-            results.append(_export_one(checkpoint, directory, job, golden, force, keep_failed, progress))
+        try:
+            with telling_what_is_there(results, but=OF_ONE_FILE):
+                results.append(_export_one(checkpoint, directory, job, golden, force, keep_failed, progress))
+        except OF_ONE_FILE as error:
+            failed.append(Failed(job.name, job.format, job.precision, error))
     # The reference is part of the proof; all share it, and the first one that needs it pays for it.
     paid = [dataclasses.replace(each, verify_seconds=each.verify_seconds + reference_seconds) for each in results[:1]]
-    return paid + results[1:]
+    return paid + results[1:], failed
 
 
 @contextlib.contextmanager
-def telling_what_is_there(results: Sequence[Exported]) -> Iterator[None]:
-    """Add to an error inside which bundles were published before it."""
+def telling_what_is_there(results: Sequence[Exported], *, but: tuple[type[VitDeployError], ...] = ()) -> Iterator[None]:
+    """Add to an error inside which bundles were published before it, unless it is one of these kinds."""
     try:
         yield
+    except but:
+        raise
     except VitDeployError as error:
         if done := [str(each.artifact.directory) for each in results if each.published]:
             error.message += f"; already published: {', '.join(done)}"
@@ -251,13 +300,15 @@ def publish(
     with staged_folder(target, force=force) as stage:
         progress(f"writing {target.name}")
         start = time.perf_counter()
-        artifact = write(stage.folder)
+        with _naming(stage.folder, target):
+            artifact = write(stage.folder)
         seconds = time.perf_counter() - start
         progress(f"proving {target.name}")
         start = time.perf_counter()
         write_golden(golden, stage.folder)
         artifact = write_manifest(artifact)
-        parity = verify(artifact, golden=golden).parity
+        with _naming(stage.folder, target):
+            parity = verify(artifact, golden=golden).parity
         verify_seconds = time.perf_counter() - start
         size = artifact.model_bytes
         if not parity.ok:
@@ -266,6 +317,16 @@ def publish(
                 parity = parity.failed(f"{target} still holds the earlier bundle")
     published = Artifact(**{**vars(artifact), "directory": stage.published or target})
     return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None)
+
+
+@contextlib.contextmanager
+def _naming(folder: Path, target: Path) -> Iterator[None]:
+    """Let errors inside speak of the target in place of the hidden folder, which is gone when they are read."""
+    try:
+        yield
+    except VitDeployError as error:
+        error.message = error.message.replace(str(folder), str(target))
+        raise
 
 
 def to_json(result: Exported) -> dict[str, Any]:

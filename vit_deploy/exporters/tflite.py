@@ -132,7 +132,7 @@ def _convert(checkpoint: Checkpoint, options: ExportOptions, stand_ins: Mapping[
     raise_full_disk(noise.text + str(failure))
     raise EngineError(
         f"TensorFlow {tf.__version__} failed converting to TFLite: {str(failure).strip().splitlines()[0]}",
-        fix="check the installation with vit-deploy doctor",
+        fix="report this with the model's config and what vit-deploy doctor says",
     ) from failure
 
 

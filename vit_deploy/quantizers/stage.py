@@ -12,9 +12,9 @@ from vit_deploy.artifact import MANIFEST, Artifact, describe, sha256, versions
 from vit_deploy.calibration import read_calibration
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.datasets import read_dataset
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, VitDeployError
 from vit_deploy.exporters import stage as exporting
-from vit_deploy.exporters.stage import FP32, Exported, Job, Progress, publish, targets
+from vit_deploy.exporters.stage import FP32, OF_ONE_FILE, Exported, Failed, Job, Progress, publish, targets
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.plugins import Registry
 from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, Quantizer
@@ -24,6 +24,9 @@ from vit_deploy.quantizers.learned import notes_on_ranges
 from vit_deploy.quantizers.mixed import Budget, Sensitivities, Work, keep_fewest, measure_layers, write_sensitivities
 from vit_deploy.quantizers.recipes import HALF, Recipe, recipe_for
 from vit_deploy.staging import check_targets, staged_folder
+
+OF_ONE_PRECISION = (*OF_ONE_FILE, ConfigError)
+"""Errors that are about one precision and say nothing of the next; the last of them is a budget that it cannot meet."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Made:
         sensitivities: what each layer costs alone, by the same names, where it was measured.
         skipped: what could not be made, in words.
         notes: what the user should know.
+        failed: what an engine, a converter or a search came to nothing with, while the others went on.
     """
 
     results: list[Exported]
@@ -43,6 +47,7 @@ class Made:
     sensitivities: dict[str, Sensitivities] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
 
     def also(self, other: Made) -> Made:
         """Both together."""
@@ -52,7 +57,20 @@ class Made:
             self.sensitivities | other.sensitivities,
             self.skipped + other.skipped,
             [*dict.fromkeys(self.notes + other.notes)],
+            self.failed + other.failed,
         )
+
+    def unless_all_failed(self) -> Made:
+        """The same.
+
+        Raises:
+            VitDeployError: nothing at all was made; the error of the first, which tells of the others too.
+        """
+        if self.results or not self.failed:
+            return self
+        first, *others = self.failed
+        first.error.message += "".join(f"; {each.name}: {each.error.message}" for each in others)
+        raise first.error
 
 
 def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
@@ -90,33 +108,43 @@ def export(
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
 
+    A file that cannot be made does not stop the others.
+
     Raises:
-        OutputError, ExportError, EngineError, DataError, ConfigError: as `exporters.stage.export` and `quantize`.
+        OutputError, DataError, ConfigError: as `exporters.stage.export` and `quantize`.
+        ExportError, EngineError: not one file could be made.
     """
     check([job.format for job in jobs], [job.precision for job in jobs])
     check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
     _check_before(checkpoint, directory, jobs, options)
     plain = [job for job in jobs if job.precision == FP32]
-    made = Made(
-        exporting.export(checkpoint, directory, plain, force=force, keep_failed=keep_failed, progress=progress)
-        if plain
-        else []
-    )
+    made = Made([])
+    if plain:
+        results, failed = exporting.export_each(
+            checkpoint, directory, plain, force=force, keep_failed=keep_failed, progress=progress
+        )
+        made = Made(results, failed=failed)
     for format in dict.fromkeys(job.format for job in jobs):
         wanted = [job for job in jobs if job.format == format and job.precision != FP32]
         if not wanted:
             continue
         there = next((each for each in made.results if each.artifact.format == format), None)
-        with _fp32(checkpoint, directory, wanted[0], there, progress) as source:
-            if not source.parity.ok:
-                made = made.also(Made([] if source is there else [source], skipped=_orphans(wanted, source)))
+        error = next((each.error for each in made.failed if each.format == format), None)
+        with _fp32(checkpoint, directory, wanted[0], there or error, progress) as source:
+            if not isinstance(source, Exported):
+                made = made.also(Made([], failed=_failed(wanted, source)))
                 continue
-            precisions = [job.precision for job in wanted]
+            if not source.parity.ok:
+                # What is not there has no other name than the one that it would have had.
+                lost = dataclasses.replace(source.artifact, directory=directory / source.artifact.name)
+                gone = dataclasses.replace(source, artifact=lost, published=False)
+                made = made.also(Made([] if source is there else [gone], skipped=_orphans(wanted, source)))
+                continue
             made = made.also(
-                quantize(
+                _quantize(
                     source.artifact,
                     directory,
-                    precisions,
+                    [job.precision for job in wanted],
                     options,
                     force=force,
                     keep_failed=keep_failed,
@@ -125,13 +153,14 @@ def export(
             )
     order = {job.name: index for index, job in enumerate(jobs)}
     made.results.sort(key=lambda each: order.get(each.artifact.name, len(order)))
-    return made
+    return made.unless_all_failed()
 
 
 @contextlib.contextmanager
 def _fp32(
-    checkpoint: Checkpoint, directory: Path, job: Job, there: Exported | None, progress: Progress
-) -> Iterator[Exported]:
+    checkpoint: Checkpoint, directory: Path, job: Job, there: Exported | VitDeployError | None, progress: Progress
+) -> Iterator[Exported | VitDeployError]:
+    """A format's fp32 file, or why there is none."""
     if there is not None:
         yield there
         return
@@ -139,8 +168,16 @@ def _fp32(
     with staged_folder(directory / plain.name, force=True) as stage:
         stage.divert(None)
         below = stage.folder / FP32  # the folder itself is locked as long as it is worked in
-        (made,) = exporting.export(checkpoint, below, [plain], keep_failed=True, progress=progress)
-        yield made
+        made, failed = exporting.export_each(checkpoint, below, [plain], keep_failed=True, progress=progress)
+        for each in failed:
+            each.error.message = each.error.message.replace(str(below), str(directory))
+        yield made[0] if made else failed[0].error
+
+
+def _failed(wanted: Sequence[Job], error: VitDeployError) -> list[Failed]:
+    """What cannot be made without an fp32 file."""
+    message = f"the fp32 file that it is made of could not be made: {error.message}"
+    return [Failed(job.name, job.format, job.precision, type(error)(message, fix=error.fix)) for job in wanted]
 
 
 def _orphans(wanted: Sequence[Job], source: Exported) -> list[str]:
@@ -169,13 +206,30 @@ def quantize(
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
 
+    A precision that cannot be made does not stop the others.
+
     Raises:
         ConfigError: the source is no fp32 bundle, its format has no such precision or the model no such layer, or the
-            budget cannot be met.
+            budget cannot be met by any.
         DataError: images that cannot be calibrated or measured with.
         OutputError: targets exist, or the disk is full.
-        ExportError, EngineError, MissingEngineError: the quantizer failed or is not installed.
+        ExportError, EngineError: the quantizer failed with every precision.
+        MissingEngineError: it is not installed.
     """
+    made = _quantize(source, directory, precisions, options, force=force, keep_failed=keep_failed, progress=progress)
+    return made.unless_all_failed()
+
+
+def _quantize(
+    source: Artifact,
+    directory: Path,
+    precisions: Sequence[str],
+    options: QuantizeOptions,
+    *,
+    force: bool,
+    keep_failed: bool,
+    progress: Progress,
+) -> Made:
     if source.precision != FP32:
         raise ConfigError(
             f"{source.directory} is {source.precision} already; quantizing starts from fp32",
@@ -196,8 +250,11 @@ def quantize(
     made = Made([])
     for recipe, target in zip(recipes, names, strict=True):
         work = Work(quantizer, source, recipe, images, progress)
-        with exporting.telling_what_is_there(made.results):
-            made = made.also(_one(work, target, budget, golden, options, force=force, keep_failed=keep_failed))
+        try:
+            with exporting.telling_what_is_there(made.results, but=OF_ONE_PRECISION):
+                made = made.also(_one(work, target, budget, golden, options, force=force, keep_failed=keep_failed))
+        except OF_ONE_PRECISION as error:
+            made = made.also(Made([], failed=[Failed(target.name, source.format, recipe.precision, error)]))
     published = [each.artifact for each in made.results if each.published]
     with exporting.telling_what_is_there(made.results):
         return made.also(Made([], facts=compare_with_fp32(source, published, images, options, progress)))

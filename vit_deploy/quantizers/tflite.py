@@ -153,7 +153,8 @@ def _quantized(
             failure = error
     raise EngineError(
         f"ai-edge-quantizer failed on {source.model_path}: {str(failure).strip().splitlines()[0]}",
-        fix="export the fp32 file again, or check the installation with vit-deploy doctor",
+        fix="ask for another precision, keep the layer that it names in float with --keep-float, or report this with "
+        "the model's config",
     ) from failure
 
 

@@ -30,6 +30,10 @@ from vit_deploy.runtimes.values import (
 SIGNATURE = "serving_default"
 DELEGATE = "DELEGATE"
 XNNPACK = "xnnpack"
+FIX = (
+    "export the model again with this version, in another precision if it is this one that is refused; "
+    "--provider cpu runs it without XNNPACK"
+)
 DELEGATE_EXPORTS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
 
 
@@ -170,5 +174,5 @@ def explained(doing: str) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:  # it raises nothing more specific
         raise EngineError(
             f"LiteRT cannot {doing}: {str(error).strip().splitlines()[0]}",
-            fix="export the model again, or check the installation with vit-deploy doctor",
+            fix=FIX,
         ) from error

@@ -23,7 +23,7 @@ DEVICE = "CPU"
 BF16 = "cpu-bf16"
 # Said in any case: left alone, OpenVINO computes in bfloat16 wherever the processor can.
 PRECISIONS = {"cpu": "f32", BF16: "bf16"}
-FIX = "export the model again, or check the installation with vit-deploy doctor"
+FIX = "export the model again with this version, or run it with --runtime onnxruntime"
 UNINFORMATIVE = ("Exception from ", "Check ")  # lines of its messages that name its own sources
 
 
