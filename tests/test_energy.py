@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 
-from vit_deploy.energy import EnergyMeter, GpuEnergyMeter
+from tests.fake_gpu import A10, H100, FakeDriver, FakeNvml, NVMLError, install
+from vit_deploy.energy import EnergyMeter, GpuEnergyMeter, gpu_energy
+from vit_deploy.gpu_card import open_card
 
 
 def test_energy_is_what_the_counters_of_the_packages_grew_by(tmp_path):
@@ -29,61 +28,32 @@ def test_energy_is_what_the_counters_of_the_packages_grew_by(tmp_path):
     assert meter.joules() is None
 
 
-class NVMLError(Exception):
-    """What NVIDIA's library raises."""
-
-
 @pytest.fixture
 def nvml(monkeypatch):
-    """nvidia-ml-py with two GPUs that count."""
-    state = SimpleNamespace(counters=[5_000, 70_000], opened=0)
-
-    def count(index):
-        if state.counters[index] is None:
-            raise NVMLError("not supported")
-        return state.counters[index]
-
-    def begin():
-        state.opened += 1
-
-    def end():
-        state.opened -= 1
-
-    module = SimpleNamespace(
-        NVMLError=NVMLError,
-        nvmlInit=begin,
-        nvmlShutdown=end,
-        nvmlDeviceGetCount=lambda: len(state.counters),
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetTotalEnergyConsumption=count,
-    )
-    monkeypatch.setitem(sys.modules, "pynvml", module)
-    state.module = module
-    return state
+    found = FakeNvml()
+    install(monkeypatch, found)
+    return found
 
 
-def test_energy_is_what_the_counters_of_all_gpus_grew_by(nvml):
-    meter = GpuEnergyMeter()
-    nvml.counters = [5_250, 71_000]  # thousandths of a joule
+def test_energy_is_that_of_the_one_card_and_of_no_other(nvml):
+    card = open_card(0, lambda: FakeDriver(A10))  # the second of the machine, and the only one that is visible
+    meter = GpuEnergyMeter(card)
+    nvml.state[H100["bus_id"]]["energy"] += 90_000  # thousandths of a joule, of somebody else
+    nvml.state[A10["bus_id"]]["energy"] += 1_250
     assert meter.joules() == 1.25
-    assert nvml.opened == 0
+    assert (nvml.opened, nvml.closed) == (1, 0)  # and not again for each reading, whose energy would be counted
 
 
-def test_gpus_that_do_not_count_give_none(nvml):
-    meter = GpuEnergyMeter()
-    nvml.counters = [5_250, None]
+def test_a_gpu_that_does_not_count_gives_none(nvml):
+    meter = GpuEnergyMeter(open_card(0, lambda: FakeDriver(H100)))
+    nvml.state[H100["bus_id"]]["energy"] = NVMLError("not supported")
     assert meter.joules() is None
-    assert GpuEnergyMeter().joules() is None
-    nvml.counters = []
-    assert GpuEnergyMeter().joules() is None
-    assert nvml.opened == 0
+    assert GpuEnergyMeter(open_card(0, lambda: FakeDriver(H100))).joules() is None
+    assert GpuEnergyMeter(None).joules() is None
 
 
-def test_without_a_driver_or_the_package_there_is_none(nvml, monkeypatch):
-    def fail():
-        raise NVMLError("driver not loaded")
-
-    nvml.module.nvmlInit = fail
-    assert GpuEnergyMeter().joules() is None
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert GpuEnergyMeter().joules() is None
+def test_rounds_of_less_than_a_second_together_tell_no_energy_of_a_gpu():
+    assert gpu_energy([10.0, 20.0], [500_000_000, 500_000_000]) == 30.0
+    assert gpu_energy([10.0, 20.0], [300_000_000, 300_000_000]) is None
+    assert gpu_energy([10.0, None], [500_000_000, 500_000_000]) is None
+    assert gpu_energy([], []) is None

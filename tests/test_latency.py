@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, DataError
+from vit_deploy.gpu import Gpu, GpuState
 from vit_deploy.host import read_host
 from vit_deploy.latency import Case, Latency, Plan, from_json, to_json
+from vit_deploy.plan import LargestUnder
+from vit_deploy.saved_results import latency_in
 
 
 def latency(samples_ns, **changes):
@@ -40,6 +43,7 @@ def latency(samples_ns, **changes):
         ({"seconds": None, "runs": 0}, "runs is 0"),
         ({"rounds": 0}, "rounds is 0"),
         ({"warmup": -1}, "warmup is -1"),
+        ({"timeout_s": 0}, "timeout_s is 0"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(changes, problem):
@@ -152,3 +156,91 @@ def test_where_operators_ran_and_what_copies_took_is_kept_and_told():
     assert plain.notes == () and plain.transfer_ms is None and plain.gpu_energy_mj_per_image is None
     earlier = {name: value for name, value in to_json(plain).items() if name not in ("placement", "transfer_ns")}
     assert from_json(earlier).placement == {}
+
+
+H100 = Gpu(
+    "H100", "GPU-1", "580.1", "13.0", "9.0", 85e3, False, "default", 700.0, ((GpuState(1980.0), GpuState(1975.0)),)
+)
+
+
+def on_gpu(**changes):
+    facts = {"provider": "cuda", "gpu": H100, "build_ms": 900.0, "peak_gpu_mb": 750.0, "remarks": ("a remark",)}
+    facts |= {"queued_calls": (10, 20), "queued_ns": (5_000_000, 10_000_000), "transfer_ns": (2_000_000,)}
+    facts |= {"case": Case(Path("a"), "onnxruntime", "cuda", batch=4, device=1, cuda_graph=True)}
+    return latency([4_000_000] * 4, **{**facts, **changes})
+
+
+def test_what_was_told_of_a_gpu_is_kept_in_a_file_and_read_back():
+    whole = on_gpu(under=LargestUnder(5.0, 4))
+    record = json.loads(json.dumps(to_json(whole), allow_nan=False))
+    assert (record["device"], record["cuda_graph"], record["build_ms"], record["peak_gpu_mb"]) == (
+        1,
+        True,
+        900.0,
+        750.0,
+    )
+    assert record["gpu"]["rounds"][0][1]["sm_mhz"] == 1975.0 and record["remarks"] == ["a remark"]
+    assert record["queued_throughput_per_s"] == pytest.approx(4 * 30 / 0.015)
+    assert record["largest_under"] == {"limit_ms": 5.0, "batch": 4, "stopped_by": None}
+    read = from_json(record)
+    assert read == dataclasses.replace(whole, case=dataclasses.replace(whole.case, provider=None))
+    assert {"a remark", "the largest batch under 5 ms is 4"} <= set(read.notes)
+    assert any(
+        "copying the images there and the outputs back, 2.00 ms a call, is told apart" in each for each in read.notes
+    )
+
+
+def test_results_of_before_gpus_were_told_still_load_and_processors_have_none_of_it():
+    plain = to_json(latency([4_000_000] * 4))
+    assert plain["gpu"] is None and plain["queued_throughput_per_s"] is None and plain["largest_under"] is None
+    assert plain["failures"] == []
+    new = (
+        "device",
+        "cuda_graph",
+        "gpu",
+        "build_ms",
+        "peak_gpu_mb",
+        "queued_calls",
+        "queued_ns",
+        "remarks",
+        "largest_under",
+    )
+    earlier = {name: value for name, value in plain.items() if name not in new}
+    assert from_json(earlier) == from_json(plain)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"gpu": {"name": 5}},
+        {"gpu": "H100"},
+        {"build_ms": "long"},
+        {"peak_gpu_mb": True},
+        {"queued_ns": [1]},
+        {"queued_calls": [0, 1]},
+        {"device": -1},
+        {"device": "1"},
+        {"largest_under": {"limit_ms": 0, "batch": 1}},
+        {"largest_under": {"limit_ms": 5, "batch": 0.5}},
+    ],
+)
+def test_what_no_run_has_told_of_a_gpu_is_damage(damage):
+    record = {**to_json(on_gpu()), **damage}
+    with pytest.raises(DataError, match="is damaged"):
+        latency_in("bench.json", json.loads(json.dumps(record)))
+
+
+def test_a_gpu_whose_clock_changes_or_is_held_down_is_unsteady():
+    slow = dataclasses.replace(H100, rounds=((GpuState(1980.0), GpuState(1500.0, ("power limit",))),))
+    unsteady = on_gpu(gpu=slow).unsteady
+    assert "the GPU's clock was between 1500 and 1980 MHz" in unsteady
+    assert "the GPU's clock was held down: power limit" in unsteady
+    assert on_gpu().unsteady == ()
+
+
+def test_cases_that_took_no_turns_are_compared_as_such():
+    alone = Plan(one_at_a_time=True)
+    base = latency([1000, 1010] * 5, round_calls=(5, 5), plan=alone)
+    slower = latency([1500, 1515] * 3, round_calls=(6,), plan=alone)  # of another number of rounds
+    ratio, interval = slower.ratio_to(base)
+    assert ratio == pytest.approx(1.5) and interval.low <= 1.5 <= interval.high

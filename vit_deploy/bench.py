@@ -1,4 +1,4 @@
-"""How fast does an artifact run on this machine, and how much memory does it take?
+"""The speed and the memory of artifacts on this machine.
 
 Each case gets a process of its own, since the thread pools of the engines slow each other down in one, and the
 processes take turns in rounds, so that a machine that gets slower or faster meanwhile does so for all of them.
@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.bench_process import CaseProcess
 from vit_deploy.bench_worker import golden_images
-from vit_deploy.errors import ConfigError
+from vit_deploy.energy import gpu_energy
+from vit_deploy.errors import ConfigError, EngineError
+from vit_deploy.gpu import Gpu, gpu_from
 from vit_deploy.host import Host, read_host
 from vit_deploy.latency import Case, Latency, Plan, to_json
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.targets import open_artifact
 
 __all__ = ["Case", "Latency", "Plan", "Progress", "bench", "to_json"]
+
+# How ONNX Runtime, TensorRT and TensorFlow say it; 46 and "busy" are of a card in the mode "exclusive process".
+NO_ROOM = re.compile(
+    r"out of (gpu |device )?memory|failed to allocate memory|cuda failure (2|46)\b|resource_?exhausted|\boom\b"
+    r"|cuda_error_out_of_memory|busy or unavailable",
+    re.IGNORECASE,
+)
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction of the work that is done."""
@@ -43,57 +54,129 @@ def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lam
     """
     _check(targets)
     requests = plan.requests(max((case.streams for case in targets), default=1))
-    host = read_host()
-    cases = [dataclasses.replace(case, threads=case.threads or _share(host, case.streams)) for case in targets]
     requests[-1] = {**requests[-1], "last": True}
-    steps, done = len(cases) * (2 + len(requests)), 0
+    host = read_host()
+    steps, done = len(targets) * (2 + len(requests)), 0
 
+    def told(doing: str) -> None:
+        nonlocal done
+        progress(doing, done / steps)
+        done += 1
+
+    groups = [[case] for case in targets] if plan.one_at_a_time else [list(targets)]
+    found = [latency for cases in groups if cases for latency in _measure(cases, plan, requests, host, told)]
+    if targets:
+        progress("measured", 1.0)
+    return found
+
+
+def _measure(
+    cases: Sequence[Case],
+    plan: Plan,
+    requests: Sequence[dict[str, Any]],
+    host: Host,
+    progress: Callable[[str], object],
+) -> list[Latency]:
+    """Cases that are loaded at the same time and take turns."""
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(CaseProcess(str(case), plan.timeout_s)) for case in cases]
 
         def ask_each(doing: str, asked: Sequence[dict[str, Any]], extra_s: float = 0.0) -> list[dict[str, Any]]:
             # One after the other: whoever is not asked sleeps.
-            nonlocal done
             answers = []
             for case, worker, request in zip(cases, workers, asked, strict=True):
-                progress(f"{doing} {case}", done / steps)
-                answers.append(worker.ask(request, extra_s=extra_s))
-                done += 1
+                progress(f"{doing} {case}")
+                with _fitting_fix(case, len(cases)):
+                    answers.append(worker.ask(request, extra_s=extra_s))
             return answers
 
-        loaded = ask_each("loading", [dataclasses.asdict(case) | {"artifact": str(case.artifact)} for case in cases])
+        loaded = ask_each("loading", [_request(case, host) for case in cases])
         warm = ask_each("warming up", [{"warmup": plan.warmup}] * len(cases))
         rounds = [
             ask_each("measuring", [request] * len(cases), extra_s=request["seconds"] or 0.0) for request in requests
         ]
-    if cases:
-        progress("measured", 1.0)
     return [
-        Latency(
-            case=case,
-            plan=plan,
-            host=host,
-            provider=loaded[index]["provider"],
-            samples_ns=tuple(sample for answers in rounds for sample in answers[index]["samples_ns"]),
-            load_ms=loaded[index]["load_ms"],
-            first_ms=loaded[index]["first_ms"],
-            peak_rss_mb=rounds[-1][index]["peak_rss_mb"],
-            warmup_calls=len(warm[index]["samples_ns"]),
-            flat=warm[index]["flat"],
-            idle=all(answers[index]["idle"] for answers in rounds),
-            file_batch=loaded[index]["file_batch"],
-            round_calls=tuple(len(answers[index]["samples_ns"]) for answers in rounds),
-            round_ns=tuple(answers[index]["round_ns"] for answers in rounds),
-            bytes=loaded[index]["bytes"],
-            resting_rss_mb=loaded[index]["resting_rss_mb"],
-            preprocess_ns=tuple(rounds[-1][index]["preprocess_ns"]),
-            energy_j=_sum([answers[index]["energy_j"] for answers in rounds]),
-            gpu_energy_j=_sum([answers[index]["gpu_energy_j"] for answers in rounds]),
-            placement=loaded[index]["placement"],
-            transfer_ns=tuple(loaded[index]["transfer_ns"]),
-        )
+        _latency(case, plan, host, loaded[index], warm[index], [answers[index] for answers in rounds])
         for index, case in enumerate(cases)
     ]
+
+
+def _request(case: Case, host: Host) -> dict[str, Any]:
+    spare = _share(host, case.streams) if takes_threads(case.runtime, case.provider) else None
+    return dataclasses.asdict(case) | {"artifact": str(case.artifact), "spare_threads": spare}
+
+
+def _latency(
+    case: Case,
+    plan: Plan,
+    host: Host,
+    loaded: Mapping[str, Any],
+    warm: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]],
+) -> Latency:
+    round_ns = tuple(each["round_ns"] for each in rounds)
+    return Latency(
+        case=dataclasses.replace(case, threads=loaded["threads"]),
+        plan=plan,
+        host=host,
+        provider=loaded["provider"],
+        samples_ns=tuple(sample for each in rounds for sample in each["samples_ns"]),
+        load_ms=loaded["load_ms"],
+        first_ms=loaded["first_ms"],
+        peak_rss_mb=rounds[-1]["peak_rss_mb"],
+        warmup_calls=len(warm["samples_ns"]),
+        flat=warm["flat"],
+        idle=all(each["idle"] for each in rounds),
+        file_batch=loaded["file_batch"],
+        round_calls=tuple(len(each["samples_ns"]) for each in rounds),
+        round_ns=round_ns,
+        bytes=loaded["bytes"],
+        resting_rss_mb=loaded["resting_rss_mb"],
+        preprocess_ns=tuple(rounds[-1]["preprocess_ns"]),
+        energy_j=_sum([each["energy_j"] for each in rounds]),
+        gpu_energy_j=gpu_energy([each["gpu_energy_j"] for each in rounds], round_ns),
+        placement=loaded["placement"],
+        transfer_ns=tuple(loaded["transfer_ns"]),
+        build_ms=loaded["build_ms"],
+        gpu=_gpu(loaded["gpu"], rounds),
+        peak_gpu_mb=rounds[-1]["peak_gpu_mb"],
+        queued_calls=tuple(each["queued_calls"] for each in rounds if each["queued_calls"] is not None),
+        queued_ns=tuple(each["queued_ns"] for each in rounds if each["queued_ns"] is not None),
+        remarks=tuple(loaded["notes"]),
+    )
+
+
+def _gpu(facts: Mapping[str, Any] | None, rounds: Sequence[Mapping[str, Any]]) -> Gpu | None:
+    return None if facts is None else gpu_from({**facts, "rounds": [each["gpu_states"] for each in rounds]})
+
+
+@contextlib.contextmanager
+def _fitting_fix(case: Case, together: int) -> Iterator[None]:
+    """Where a GPU has no room for one more of several cases, the way is to load them one at a time."""
+    try:
+        yield
+    except EngineError as error:
+        if together > 1 and case.provider in GPU_PROVIDERS and has_no_room(error):
+            fix = "measure the cases one at a time (--one-at-a-time), or with smaller batches"
+            raise EngineError(error.message, fix=fix) from error
+        raise
+
+
+def has_no_room(error: EngineError) -> bool:
+    """Whether an engine says that a GPU is full, or that it takes one process at a time."""
+    return NO_ROOM.search(error.message) is not None
+
+
+def takes_threads(runtime: str, provider: str | None) -> bool:
+    """Whether a number of threads is given where none was asked for: not to GPUs, whose threads are others.
+
+    Args:
+        runtime: that is going to run.
+        provider: that it is asked for.
+    """
+    if provider in GPU_PROVIDERS:
+        return False
+    return runtime != "keras" or os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
 
 
 def _share(host: Host, streams: int) -> int:
@@ -121,6 +204,10 @@ def _check(cases: Sequence[Case]) -> None:
             problems.append(f"batch is {case.batch}; expected a positive number")
         if case.streams < 1:
             problems.append(f"streams is {case.streams}; expected a positive number")
+        if case.device < 0:
+            problems.append(f"device is {case.device}; expected a number from 0")
+        if case.cuda_graph and case.provider not in GPU_PROVIDERS:
+            problems.append(f"cuda_graph is of GPUs; the provider is {case.provider or 'not given'}")
         if case.threads is not None and case.threads < 1:
             problems.append(f"threads is {case.threads}; expected a positive number")
     if problems:

@@ -1,8 +1,8 @@
-"""What does the process do that times one case? It takes one JSON request a line, and answers each with one.
+"""The process that times one case: it takes one JSON request a line, and answers each with one.
 
-    {"artifact", "runtime", "provider", "threads", "batch", "streams"}  ->  {"provider", "load_ms", "first_ms", …}
-    {"warmup": calls or null}                                           ->  {"samples_ns", "flat"}
-    {"calls", "seconds"}                             ->  {"samples_ns", "round_ns", "idle", "peak_rss_mb", …}
+    {"artifact", "runtime", "provider", "threads", "batch", "streams", …}  ->  {"provider", "load_ms", "first_ms", …}
+    {"warmup": calls or null}                                              ->  {"samples_ns", "flat"}
+    {"calls", "seconds"}                                ->  {"samples_ns", "round_ns", "idle", "peak_rss_mb", …}
 
 The last request of a case has {"last": true} as well and is answered with {"preprocess_ns"} too: what is imported and
 computed for that is not counted as the model's memory.
@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,10 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact, read_artifact
-from vit_deploy.energy import EnergyMeter, GpuEnergyMeter
+from vit_deploy.bench_gpu import GpuWatch, at_once, is_for_gpu, queued, rewarm, watching
+from vit_deploy.energy import EnergyMeter
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.golden import golden_pixels, natural_pixels, read_golden
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceSession, RuntimeOptions, Session
+from vit_deploy.memory import peak_rss_mb, rss_mb
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, Session
 from vit_deploy.targets import open_artifact
 from vit_deploy.timing import measure, warm_up
 
@@ -89,24 +90,42 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
     if not line:
         return
     case = json.loads(line)
+    watch = GpuWatch(case.get("device", 0)) if is_for_gpu(case) else None
     with contextlib.ExitStack() as stack:
-        # A model of its own for each stream: an interpreter takes one call at a time.
-        opened = [stack.enter_context(open_case(case)) for _ in range(case.get("streams", 1))]
-        calls = [_call(session, images) for session, images, _ in opened]
-        session, images, facts = opened[0]
+        with watching(watch):
+            # A model of its own for each stream: an interpreter takes one call at a time.
+            opened = [stack.enter_context(open_case(case)) for _ in range(case.get("streams", 1))]
+            calls = [_call(session, images) for session, images, _ in opened]
+            # Of each stream: the first call chooses kernels, and may build an engine, which is no part of a warm-up.
+            first = [measure(call, calls=1, seconds=None)[0] for call in calls]
+            session, images, facts = opened[0]
+            moved = {"transfer_ns": transfer_samples(session, images)}
+        if session.provider not in GPU_PROVIDERS:  # it might have been
+            watch = None
         preprocess = facts.pop("preprocess", list)
-        first = measure(calls[0], calls=1, seconds=None)
-        usual: dict[str, Any] = {"bytes": None, "resting_rss_mb": None, "placement": {}, "first_ms": first[0] / 1e6}
-        moved = {"transfer_ns": transfer_samples(session, images)}
-        answer(usual | facts | moved | {"provider": session.provider})
+        told = {
+            "provider": session.provider,
+            "notes": [*getattr(session, "notes", ()), *(watch.notes if watch is not None else ())],
+            "gpu": None if watch is None else watch.facts,
+        }
+        usual: dict[str, Any] = {
+            **{"bytes": None, "resting_rss_mb": None, "placement": {}, "first_ms": first[0] / 1e6},
+            **{"threads": case["threads"], "build_ms": None},
+        }
+        answer(usual | facts | moved | told)
         on_gpu = session.provider in GPU_PROVIDERS
+        devices = [each for each, _, _ in opened if on_gpu and isinstance(each, DeviceSession)]
         for line in requests:
             request = json.loads(line)
             if "warmup" in request:
-                answer(_warmed_up(calls, request["warmup"], GPU_WARMUP_S if on_gpu else 0.0))
+                with watching(watch):
+                    warmed = _warmed_up(calls, request["warmup"], GPU_WARMUP_S if on_gpu else 0.0)
+                answer(warmed)
             else:
                 last = request.pop("last", False)
-                measured = _measured(calls, **request, on_gpu=on_gpu)
+                with watching(watch):
+                    measured = _measured(calls, **request, on_gpu=on_gpu, watch=watch, sessions=devices)
+                measured |= {"peak_gpu_mb": None if watch is None else watch.peak_mb}
                 answer(measured | ({"preprocess_ns": preprocess()} if last else {}))
 
 
@@ -137,29 +156,37 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
     golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     engine = RUNTIMES.load(case["runtime"])()
-    facts: dict[str, Any] = {
-        "file_batch": artifact.input.batch,
-        "bytes": artifact.model_bytes,
-        "resting_rss_mb": rss_mb(),
-        "preprocess": lambda: preprocess_samples(artifact),
-    }
-    start = time.perf_counter_ns()
+    threads = case["threads"]
+    if threads is None and not is_for_gpu(case):
+        threads = case.get("spare_threads")
     options = RuntimeOptions(
-        threads=case["threads"],
+        threads=threads,
         provider=case["provider"],
         device=case.get("device", 0),
         cuda_graph=case.get("cuda_graph", False),
         largest_batch=case["batch"],
     )
+    if isinstance(engine, DeviceRuntime):
+        engine.prepare(options)  # or a device's libraries and context would be taken for the model's
+    facts: dict[str, Any] = {
+        "file_batch": artifact.input.batch,
+        "bytes": artifact.model_bytes,
+        "resting_rss_mb": rss_mb(),
+        "threads": threads,
+        "preprocess": lambda: preprocess_samples(artifact),
+    }
+    start = time.perf_counter_ns()
     with engine.open(artifact, options) as session:
-        load_ns, trial_ns = time.perf_counter_ns() - start, trial(session)
-        facts |= {"load_ms": (load_ns - trial_ns) / 1e6, "placement": dict(session.placement)}
+        load_ns = time.perf_counter_ns() - start
+        trial_ns, build_ns = trial(session)
+        facts |= {"load_ms": (load_ns - trial_ns - build_ns) / 1e6, "placement": dict(session.placement)}
+        facts |= {"build_ms": build_ns / 1e6} if build_ns else {}
         yield session, images, facts | ({"first_ms": trial_ns / 1e6} if trial_ns else {})
 
 
-def trial(session: Session) -> int:
-    """Nanoseconds of the call that a session was opened with; 0 without one."""
-    return session.trial_ns if isinstance(session, DeviceSession) else 0
+def trial(session: Session) -> tuple[int, int]:
+    """Nanoseconds of the call that a session was opened with, and of building its engine; 0 without one."""
+    return (session.trial_ns, session.build_ns) if isinstance(session, DeviceSession) else (0, 0)
 
 
 def golden_images(artifact: Artifact) -> NDArray[Any]:
@@ -190,38 +217,47 @@ def preprocess_samples(artifact: Artifact) -> list[int]:
 
 
 def _warmed_up(calls: Sequence[Callable[[], object]], count: int | None, least_s: float) -> dict[str, Any]:
-    samples, flat = [], True
-    for call in calls:
-        warmed = warm_up(call, least_s=least_s) if count is None else (measure(call, calls=count, seconds=None), True)
-        samples += warmed[0]
-        flat = flat and warmed[1]
+    if count is None:
+        samples, flat = warm_up(*calls, least_s=least_s)
+    else:
+        parts = at_once(calls, lambda call: measure(call, calls=count, seconds=None))
+        samples, flat = [sample for part in parts for sample in part], True
     _sleep_until_idle()
     return {"samples_ns": samples, "flat": flat}
 
 
 def _measured(
-    each: Sequence[Callable[[], object]], calls: int | None, seconds: float | None, on_gpu: bool
+    each: Sequence[Callable[[], object]],
+    calls: int | None,
+    seconds: float | None,
+    on_gpu: bool,
+    watch: GpuWatch | None = None,
+    sessions: Sequence[DeviceSession] = (),
 ) -> dict[str, Any]:
-    for call in each:
-        call()  # the caches held another case's weights
-    gpu_meter = GpuEnergyMeter() if on_gpu else None
-    meter, start = EnergyMeter(), time.perf_counter_ns()
-    if len(each) == 1:
-        samples = measure(each[0], calls=calls, seconds=seconds)
+    """One round: figures of the machine are read outside of what they are of."""
+    if on_gpu:
+        rewarm(each)
     else:
-        shares = [None if calls is None else calls // len(each) + (i < calls % len(each)) for i in range(len(each))]
-        with ThreadPoolExecutor(len(each)) as pool:
-            parts = pool.map(lambda call, share: measure(call, calls=share, seconds=seconds), each, shares)
-            samples = [sample for part in parts for sample in part]
+        for call in each:
+            call()  # the caches held another case's weights
+    states = [watch.state()] if watch is not None else []
+    gpu_meter = watch.energy() if watch is not None else None
+    meter, start = EnergyMeter(), time.perf_counter_ns()
+    shares = [None if calls is None else calls // len(each) + (i < calls % len(each)) for i in range(len(each))]
+    parts = at_once(list(zip(each, shares, strict=True)), lambda part: measure(part[0], calls=part[1], seconds=seconds))
     round_ns, energy_j = time.perf_counter_ns() - start, meter.joules()
     gpu_energy_j = None if gpu_meter is None else gpu_meter.joules()
+    states += [watch.state()] if watch is not None else []
+    samples = [sample for part in parts for sample in part]
     return {
         "samples_ns": samples,
         "round_ns": round_ns,
+        **queued(sessions, samples),
         "idle": _sleep_until_idle(),
         "peak_rss_mb": peak_rss_mb(),
         "energy_j": energy_j,
         "gpu_energy_j": gpu_energy_j,
+        "gpu_states": states,
     }
 
 
@@ -234,32 +270,6 @@ def _sleep_until_idle() -> bool:
         if time.process_time() - used < IDLE_SHARE * (time.perf_counter() - begun):
             return True
     return False
-
-
-def rss_mb(status: Path = Path("/proc/self/status")) -> float | None:
-    """The memory this process holds now, in 10^6 bytes; None where it cannot be told."""
-    with contextlib.suppress(OSError):
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    return None
-
-
-def peak_rss_mb(status: Path = Path("/proc/self/status")) -> float | None:
-    """The most memory this process has held, in 10^6 bytes; None where it cannot be told.
-
-    On Linux it is not `ru_maxrss`, which a process inherits from the one that started it.
-    """
-    with contextlib.suppress(OSError):
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 if __name__ == "__main__":

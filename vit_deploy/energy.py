@@ -1,16 +1,19 @@
-"""How much energy did the processors take meanwhile, where the machine counts it?
+"""The energy that the processors took meanwhile, where the machine counts it.
 
 Intel's and AMD's processors count it (RAPL), which Linux shows under /sys/class/powercap, to the administrator alone
 since the counters can betray secrets. NVIDIA's GPUs from Volta on count it as well (NVML), which the optional package
-nvidia-ml-py reads. Counted is the whole machine, whoever used it.
+nvidia-ml-py reads. Counted is what all processors took, and the one GPU, whoever used them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from vit_deploy.gpu_card import Card
 
 POWERCAP = Path("/sys/class/powercap")
+LEAST_S = 0.9  # of all rounds together, which begin within a second of it
 
 
 class EnergyMeter:
@@ -37,34 +40,35 @@ class EnergyMeter:
 
 
 class GpuEnergyMeter:
-    """Joules since it was made, of all NVIDIA GPUs together."""
+    """Joules since it was made, of one NVIDIA GPU.
 
-    def __init__(self) -> None:
-        self._begun = _gpu_millijoules()
+    Args:
+        card: that counts; None for none.
+    """
+
+    def __init__(self, card: Card | None) -> None:
+        self._card = card
+        self._begun = None if card is None else card.energy_j()
 
     def joules(self) -> float | None:
-        """None without nvidia-ml-py, without a GPU, or where one of them does not count."""
-        now = _gpu_millijoules()
-        return None if now is None or self._begun is None else (now - self._begun) / 1e3
+        """None without a card, or where it does not count."""
+        now = None if self._card is None else self._card.energy_j()
+        return None if now is None or self._begun is None else now - self._begun
 
 
-def _gpu_millijoules() -> int | None:
-    try:
-        import pynvml
-    except ImportError:
+def gpu_energy(rounds_j: Sequence[float | None], rounds_ns: Sequence[int]) -> float | None:
+    """Joules of all rounds together; None where one was not counted, or where they are too short to tell.
+
+    A GPU's counter takes a step each 20 to 100 ms, so that a round begins and ends up to a step too late.
+
+    Args:
+        rounds_j: joules of each round.
+        rounds_ns: how long each took.
+    """
+    known = [joules for joules in rounds_j if joules is not None]
+    if len(known) < len(rounds_j) or sum(rounds_ns) < LEAST_S * 1e9:
         return None
-    nvml: Any = pynvml
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:  # no driver
-        return None
-    try:
-        gpus = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        return sum(int(nvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) for gpu in gpus) if gpus else None
-    except nvml.NVMLError:  # an older GPU
-        return None
-    finally:
-        nvml.nvmlShutdown()
+    return sum(known)
 
 
 def _words(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What was measured of a case: raw samples, from which the figures are derived?"""
+"""What was measured of a case: raw samples, from which the figures are derived."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.confidence import Interval, median_interval, ratio_interval
+from vit_deploy.confidence import Interval, median_interval, ratio_interval, unpaired_interval
+from vit_deploy.gpu import Gpu, gpu_from
 from vit_deploy.host import Host
-from vit_deploy.plan import Case, Plan
+from vit_deploy.plan import Case, LargestUnder, Plan, under_from
+from vit_deploy.runtimes import GPU_PROVIDERS
 from vit_deploy.timing import WINDOW
 
 __all__ = ["FACTS", "FIGURES", "Case", "Latency", "Plan", "from_json", "to_json"]
@@ -48,11 +50,19 @@ class Latency:
         resting_rss_mb: of its process with the engine imported and no model loaded, in 10^6 bytes; None likewise.
         preprocess_ns: of turning one JPEG of 640x480 pixels into an input, several times; empty where it cannot be.
         energy_j: of the processors during the rounds, in joules; None where the machine does not count it.
-        gpu_energy_j: of all NVIDIA GPUs together where it ran on one, likewise.
+        gpu_energy_j: of the one NVIDIA GPU that it ran on, likewise; None of less than a second of rounds as well.
         placement: how many operators each provider got; empty where the engine does not tell.
         transfer_ns: of copying the images of a call to a device and its outputs back, several times; the samples do
             not count it. Empty where there is no such device, and for engines that copy within the call.
         on: the address of the machine that measured it; None for this one.
+        build_ms: in which an engine was built for this GPU, no part of `load_ms`; None where none was.
+        gpu: that it ran on, with its state at both ends of each round; None where it cannot be told, and on processors.
+        peak_gpu_mb: the most of the GPU's memory that its process was seen to hold, in 10^6 bytes; None likewise.
+        queued_calls: for each round, how many calls were then made in a row of which only the last was waited for;
+            empty where calls cannot be made so.
+        queued_ns: how long they took.
+        remarks: what the engine and its process say of how it ran.
+        under: what a search for the largest batch under a time found; None without one.
     """
 
     case: Case
@@ -77,6 +87,18 @@ class Latency:
     placement: Mapping[str, int] = field(default_factory=dict)
     transfer_ns: tuple[int, ...] = ()
     on: str | None = None
+    build_ms: float | None = None
+    gpu: Gpu | None = None
+    peak_gpu_mb: float | None = None
+    queued_calls: tuple[int, ...] = ()
+    queued_ns: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
+    under: LargestUnder | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU executed it."""
+        return self.provider in GPU_PROVIDERS
 
     @property
     def rounds(self) -> list[tuple[int, ...]]:
@@ -92,7 +114,9 @@ class Latency:
 
     def ratio_to(self, base: Latency) -> tuple[float, Interval | None]:
         """The median in relation to that of another case of the same run, and where the true ratio lies."""
-        return self.p50_ms / base.p50_ms, ratio_interval(self.rounds, base.rounds)
+        took_turns = self is base or not self.plan.one_at_a_time
+        interval = ratio_interval if took_turns else unpaired_interval
+        return self.p50_ms / base.p50_ms, interval(self.rounds, base.rounds)
 
     @property
     def preprocess_ms(self) -> float | None:
@@ -118,7 +142,7 @@ class Latency:
 
     @property
     def gpu_energy_mj_per_image(self) -> float | None:
-        """Of all GPUs together, in thousandths of a joule."""
+        """Of the one GPU, in thousandths of a joule."""
         return self._mj_per_image(self.gpu_energy_j)
 
     def _mj_per_image(self, energy_j: float | None) -> float | None:
@@ -164,6 +188,12 @@ class Latency:
         return self.case.batch * len(self.samples_ns) / total_s if total_s else math.inf
 
     @property
+    def queued_throughput_per_s(self) -> float | None:
+        """Images a second of calls in a row of which only the last is waited for, without copies."""
+        total_s = sum(self.queued_ns) / 1e9
+        return self.case.batch * sum(self.queued_calls) / total_s if total_s else None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What one has to know to read the figures."""
         notes = []
@@ -179,6 +209,16 @@ class Latency:
             total = sum(self.placement.values())
             where = ", ".join(f"{count} on {name}" for name, count in self.placement.items())
             notes.append(f"of {total} operators {where}")
+        if self.transfer_ms is not None:
+            notes.append(
+                f"calls are of the GPU alone; copying the images there and the outputs back, "
+                f"{self.transfer_ms:.2f} ms a call, is told apart"
+            )
+        if self.plan.one_at_a_time:
+            notes.append("each case was measured on its own: their rounds took no turns")
+        notes += self.remarks
+        if self.under is not None and self.case.batch == (self.under.batch or 1):
+            notes.append(self.under.words)
         if (working := (self.case.threads or 1) * self.case.streams) > self.host.threads:
             notes.append(f"{working} threads share {self.host.cores:g} core{'s' * (self.host.cores != 1)}")
         return (*notes, *self.unsteady)
@@ -200,6 +240,8 @@ class Latency:
         medians = [float(np.median(each)) for each in self.rounds if each]
         if len(medians) > 1 and max(medians) > (1 + DRIFT) * min(medians):
             yield f"the slowest round took {max(medians) / min(medians) - 1:.0%} longer than the fastest"
+        if self.gpu is not None:
+            yield from self.gpu.disturbances
         if self.host.competing is not None and self.host.competing > BUSY:
             yield f"other processes kept {self.host.competing:.1f} cores busy when it began"
 
@@ -207,10 +249,14 @@ class Latency:
 FIGURES = (
     *("p50_ms", "p90_ms", "p99_ms", "mean_ms", "min_ms", "std_ms", "throughput_per_s", "load_ms", "first_ms"),
     *("peak_rss_mb", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"),
+    *("build_ms", "peak_gpu_mb", "queued_throughput_per_s"),
 )
 FACTS = ("bytes", "warmup_calls", "flat", "idle", "file_batch", "resting_rss_mb", "energy_j")
 # That many a machine or plan does not give.
-RARE = {"std_ms", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"}
+RARE = {
+    *("std_ms", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"),
+    *("build_ms", "peak_gpu_mb", "queued_throughput_per_s"),
+}
 
 
 def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
@@ -231,6 +277,8 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
         "batch": case.batch,
         "threads": case.threads,
         "streams": case.streams,
+        "device": case.device,
+        "cuda_graph": case.cuda_graph,
         "samples_ns": list(latency.samples_ns),
         "round_calls": list(latency.round_calls),
         "round_ns": list(latency.round_ns),
@@ -243,6 +291,11 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
         "transfer_ns": list(latency.transfer_ns),
         "gpu_energy_j": latency.gpu_energy_j,
         "placement": dict(latency.placement),
+        "gpu": None if latency.gpu is None else latency.gpu.to_dict(),
+        "queued_calls": list(latency.queued_calls),
+        "queued_ns": list(latency.queued_ns),
+        "largest_under": None if latency.under is None else dataclasses.asdict(latency.under),
+        "remarks": list(latency.remarks),
         "notes": list(latency.notes),
         "unsteady": list(latency.unsteady),
         "failures": [f"{name} cannot be told" for name in absent if name not in RARE],
@@ -271,7 +324,12 @@ def from_json(values: Mapping[str, Any]) -> Latency:
         raise ValueError(f"{len(samples)} samples in rounds of {round_calls}")
     named = ("runtime", "batch", "threads", "streams")
     return Latency(
-        case=Case(Path(values["artifact"]), **{name: values[name] for name in named}),
+        case=Case(
+            Path(values["artifact"]),
+            **{name: values[name] for name in named},
+            device=values.get("device", 0),
+            cuda_graph=bool(values.get("cuda_graph", False)),
+        ),
         plan=Plan(**_known(Plan, values["plan"])),
         host=Host(**_known(Host, values["host"])),
         provider=str(values["provider"]),
@@ -286,6 +344,13 @@ def from_json(values: Mapping[str, Any]) -> Latency:
         transfer_ns=tuple(int(each) for each in values.get("transfer_ns", ())),
         gpu_energy_j=values.get("gpu_energy_j"),
         placement={str(name): int(count) for name, count in values.get("placement", {}).items()},
+        build_ms=values.get("build_ms"),
+        gpu=None if values.get("gpu") is None else gpu_from(values["gpu"]),
+        peak_gpu_mb=values.get("peak_gpu_mb"),
+        queued_calls=tuple(int(each) for each in values.get("queued_calls", ())),
+        queued_ns=tuple(int(each) for each in values.get("queued_ns", ())),
+        remarks=tuple(str(each) for each in values.get("remarks", ())),
+        under=None if values.get("largest_under") is None else under_from(values["largest_under"]),
         on=None if values.get("on") is None else str(values["on"]),
         **{name: values[name] for name in FACTS},
     )

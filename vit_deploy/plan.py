@@ -1,8 +1,9 @@
-"""What is to be measured, and for how long?"""
+"""What is to be measured, and for how long."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class Plan:
         rounds: in which the cases take turns.
         warmup: calls before the first round; None for as many as it takes until they show no trend.
         timeout_s: for each step of a case: loading, warming up, one round.
+        one_at_a_time: whether each case is loaded, measured and freed before the next, which then take no turns.
 
     Raises:
         ConfigError: values that cannot be.
@@ -63,6 +65,7 @@ class Plan:
     rounds: int = 5
     warmup: int | None = None
     timeout_s: float = 600.0
+    one_at_a_time: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -74,6 +77,8 @@ class Plan:
             problems.append(f"runs is {self.runs}; expected a positive number")
         if self.rounds < 1:
             problems.append(f"rounds is {self.rounds}; expected a positive number")
+        if not 0 < self.timeout_s < math.inf:
+            problems.append(f"timeout_s is {self.timeout_s}; expected a positive number")
         if self.warmup is not None and self.warmup < 0:
             problems.append(f"warmup is {self.warmup}; expected a number of calls")
         if problems:
@@ -99,3 +104,40 @@ class Plan:
         rounds = min(self.rounds, self.runs // streams)
         shares = [self.runs // rounds + (index < self.runs % rounds) for index in range(rounds)]
         return [{"calls": share, "seconds": None} for share in shares]
+
+
+@dataclass(frozen=True)
+class LargestUnder:
+    """What a search for the largest batch whose calls stay under a time has found.
+
+    Args:
+        limit_ms: that the median of the calls is held to.
+        batch: the largest that was; None if not even one image is.
+        stopped_by: why it ended before a batch took too long; None if one did.
+    """
+
+    limit_ms: float
+    batch: int | None
+    stopped_by: str | None = None
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if self.batch is None:
+            return f"not even a batch of 1 stays under {self.limit_ms:g} ms"
+        why = f"; {self.stopped_by}" if self.stopped_by else ""
+        return f"the largest batch under {self.limit_ms:g} ms is {self.batch}{why}"
+
+
+def under_from(values: Mapping[str, Any]) -> LargestUnder:
+    """The inverse of `dataclasses.asdict`.
+
+    Raises:
+        KeyError, TypeError, ValueError: values that no search has given.
+    """
+    limit_ms, batch, stopped_by = float(values["limit_ms"]), values.get("batch"), values.get("stopped_by")
+    if not 0 < limit_ms < math.inf:
+        raise ValueError(f"limit_ms is {limit_ms}; expected a positive number")
+    if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
+        raise ValueError(f"batch is {batch!r}; expected a positive number")
+    return LargestUnder(limit_ms, batch, None if stopped_by is None else str(stopped_by))

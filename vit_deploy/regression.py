@@ -1,4 +1,4 @@
-"""Is a model slower than it was, or is that chance?"""
+"""Whether a model is slower than it was, beyond chance."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from vit_deploy.confidence import Interval, unpaired_interval
 from vit_deploy.errors import DataError
+from vit_deploy.gpu import differences
 from vit_deploy.host import Host
 from vit_deploy.latency import Case, Latency
 from vit_deploy.saved_results import latency_in, read_document
@@ -44,6 +45,19 @@ class Change:
         return self.interval is not None and self.interval.low > self.allowed
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What may explain a change, and is no reason against comparing."""
+        then, now = self.before.gpu, self.latency.gpu
+        if not self.latency.on_gpu:
+            return ()
+        if then is None or now is None:
+            whose = "the baseline" if then is None else "this run"
+            return (f"{_named(self.latency)}: {whose} does not tell which GPU it was, so another one is not excluded",)
+        if then.driver is not None and now.driver is not None and then.driver != now.driver:
+            return (f"{_named(self.latency)}: the GPU's driver is {now.driver}, {then.driver} in the baseline",)
+        return ()
+
+    @property
     def words(self) -> str:
         """The figure, its interval and what follows from it."""
         spread = "so few calls say nothing about chance"
@@ -59,7 +73,8 @@ class Change:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         ends = None if self.interval is None else [self.interval.low, self.interval.high]
-        return {"ratio": self.ratio, "interval": ends, "allowed": self.allowed, "regressed": self.regressed}
+        judged = {"ratio": self.ratio, "interval": ends, "allowed": self.allowed, "regressed": self.regressed}
+        return {**judged, "remarks": list(self.remarks)}
 
 
 def _percent(ratio: float) -> str:
@@ -96,7 +111,7 @@ def refuse_baseline(
     if not found:
         raise _none_of(len(cases))
     if not any_host and not any(_same_machine(each, host, on) for each in found):
-        raise _of_another_machine(found[0], host)
+        raise _of_another_machine(found[0], host, ())
 
 
 def changes(
@@ -105,13 +120,14 @@ def changes(
     """Each result that the baseline has too, compared with it.
 
     A case is found again by its artifact's path, else by the last two names of it, and by runtime, provider, batch,
-    threads and streams.
+    threads, streams and whether CUDA graphs were used. One that ran on a GPU is compared with one on a GPU of the same
+    name, divided (MIG) or not as that, and with the same power limit; another card of the kind will do.
 
     Args:
         results: of this run.
         baseline: from `read_results`.
         max_regression: how much slower it may be, as a fraction.
-        any_host: compare with another machine where the baseline has no result of the same.
+        any_host: compare with another machine or GPU where the baseline has no result of the same.
 
     Raises:
         DataError: nothing was measured before, or on another machine.
@@ -125,7 +141,9 @@ def changes(
     if not pairs:
         for latency, alike in candidates:
             if alike:
-                raise _of_another_machine(alike[0], latency.host)
+                here = [each for each in alike if _same_machine(each, latency.host, latency.on)]
+                before = next(iter([*here, *alike]))
+                raise _of_another_machine(before, latency.host, differences(before.gpu, latency.gpu))
         raise _none_of(len(results))
     return [
         Change(latency, before, unpaired_interval(latency.rounds, before.rounds), 1 + max_regression)
@@ -137,7 +155,8 @@ def not_compared(results: Sequence[Latency], compared: Sequence[Change]) -> list
     """In words which results the baseline does not have."""
     known = {id(change.latency) for change in compared}
     return [
-        f"{_named(each)} by {each.provider}: not in the baseline of this machine, so it was not compared"
+        f"{_named(each)} by {each.provider}: not in the baseline of this machine"
+        f"{' and GPU' if each.on_gpu else ''}, so it was not compared"
         for each in results
         if id(each) not in known
     ]
@@ -154,7 +173,11 @@ def _alike(latency: Latency, results: Sequence[Latency], baseline: Sequence[Late
 
 
 def _chosen(latency: Latency, alike: Sequence[Latency], *, any_host: bool) -> Latency | None:
-    here = [each for each in alike if _same_machine(each, latency.host, latency.on)]
+    here = [
+        each
+        for each in alike
+        if _same_machine(each, latency.host, latency.on) and not differences(each.gpu, latency.gpu)
+    ]
     at_the_address = [each for each in here if each.on == latency.on]
     return next(iter([*at_the_address, *here, *(alike if any_host else ())]), None)
 
@@ -163,8 +186,8 @@ def _is_of(before: Latency, case: Case) -> bool:
     then = before.case
     if case.threads is not None and case.threads != then.threads:
         return False
-    measured_with = (case.runtime, case.batch, case.streams) == (then.runtime, then.batch, then.streams)
-    return measured_with and then.artifact.parts[-2:] == case.artifact.parts[-2:]
+    asked, had = ((each.runtime, each.batch, each.streams, each.cuda_graph) for each in (case, then))
+    return asked == had and then.artifact.parts[-2:] == case.artifact.parts[-2:]
 
 
 def _same_machine(before: Latency, host: Host, on: str | None) -> bool:
@@ -180,11 +203,12 @@ def _none_of(count: int) -> DataError:
     )
 
 
-def _of_another_machine(before: Latency, host: Host) -> DataError:
+def _of_another_machine(before: Latency, host: Host, gpu: Sequence[str]) -> DataError:
     then, now = before.host.to_dict(), host.to_dict()
     other = [f"{name} {then[name]}, now {now[name]}" for name in SAME_HOST if then[name] != now[name]]
+    what = "GPU" if gpu and not other else "machine"
     return DataError(
-        f"the baseline was measured on another machine: {'; '.join(other) or before.on}",
+        f"the baseline was measured on another {what}: {'; '.join([*other, *gpu]) or before.on}",
         fix="measure a baseline on this one, or compare all the same with --any-host",
     )
 

@@ -1,4 +1,4 @@
-"""What is in a document that a command has written, and can a run have given the measurements in it?"""
+"""Documents that a command has written, and whether a run can have given the measurements in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ BEYOND_MEASURE = 1e18  # no figure that was measured is as large
 # Lone surrogates and controls have no place in a page, and the marks that turn text around would deceive.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 MEASURED = ("load_ms", "first_ms")
-MAYBE_MEASURED = ("peak_rss_mb", "gpu_energy_j", *(name for name in FACTS if name not in ("flat", "idle")))
+MAYBE_MEASURED = (
+    "peak_rss_mb",
+    "gpu_energy_j",
+    "build_ms",
+    "peak_gpu_mb",
+    *(name for name in FACTS if name not in ("flat", "idle")),
+)
 HOST_FIGURES = ("memory_mb", "load_1m", "cpu_mhz", "temperature_c", "competing")
 
 
@@ -85,7 +91,11 @@ def latency_in(path: Path | str, record: Mapping[str, Any]) -> Latency:
     for name, value in {"batch": case.batch, "streams": case.streams, **counts}.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
             raise damaged(path, f"{name} is {value!r}; expected a positive number")
-    times = (*latency.samples_ns, *latency.round_ns, *latency.preprocess_ns, *latency.transfer_ns)
+    if not isinstance(case.device, int) or isinstance(case.device, bool) or not 0 <= case.device < 1 << 31:
+        raise damaged(path, f"device is {case.device!r}; expected a number from 0")
+    if len(latency.queued_calls) != len(latency.queued_ns) or min((*latency.queued_calls, *latency.queued_ns, 1)) < 1:
+        raise damaged(path, "calls in a row that no run has made")
+    times = (*latency.samples_ns, *latency.round_ns, *latency.preprocess_ns, *latency.transfer_ns, *latency.queued_ns)
     if not 0 <= min(times) <= max(times) <= BEYOND_MEASURE:
         raise damaged(path, "times that no clock has given")
     if endless := [name for name in FIGURES if getattr(latency, name) in (math.inf, -math.inf)]:

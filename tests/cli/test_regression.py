@@ -12,6 +12,7 @@ import pytest
 
 from vit_deploy import report
 from vit_deploy.errors import DataError
+from vit_deploy.gpu import Gpu
 from vit_deploy.host import read_host
 from vit_deploy.latency import Case, Latency, Plan, to_json
 from vit_deploy.regression import changes, not_compared, read_results
@@ -85,6 +86,51 @@ def test_another_machine_is_not_compared_unless_told_to(baseline: Path) -> None:
     with pytest.raises(DataError, match=r"another machine: cpu .*, now Other CPU"):
         changes([other], read_results(baseline), max_regression=0.05)
     assert len(changes([other], read_results(baseline), max_regression=0.05, any_host=True)) == 1
+
+
+H100 = Gpu("NVIDIA H100", "GPU-1", "580.65", mig=False, power_limit_w=700.0)
+
+
+def on_gpu(median_ns: float, *, seed: int, gpu: Gpu | None = H100, **case: Any) -> Latency:
+    return dataclasses.replace(measured(median_ns, seed=seed, **case), provider="cuda", gpu=gpu)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"name": "NVIDIA A10"}, "another GPU: GPU NVIDIA A10, now NVIDIA H100"),
+        ({"mig": True}, "another GPU: MIG on, now off"),
+        ({"power_limit_w": 350.0}, "another GPU: power limit in W 350, now 700"),
+    ],
+)
+def test_another_gpu_in_the_same_machine_is_not_compared_unless_told_to(other: dict[str, Any], said: str) -> None:
+    then = on_gpu(1e6, seed=1, gpu=dataclasses.replace(H100, **other))
+    with pytest.raises(DataError, match=said):
+        changes([on_gpu(1e6, seed=2)], [then], max_regression=0.05)
+    assert len(changes([on_gpu(1e6, seed=2)], [then], max_regression=0.05, any_host=True)) == 1
+    [change] = changes([on_gpu(1e6, seed=2)], [then, on_gpu(2e6, seed=3)], max_regression=0.05)
+    assert change.before.p50_ms == pytest.approx(2, rel=0.01)
+
+
+def test_another_card_of_the_kind_is_compared_and_another_driver_is_a_remark() -> None:
+    then = on_gpu(1e6, seed=1, gpu=dataclasses.replace(H100, uuid="GPU-2"))
+    assert changes([on_gpu(1e6, seed=2)], [then], max_regression=0.05)[0].remarks == ()
+    then = on_gpu(1e6, seed=1, gpu=dataclasses.replace(H100, driver="570.1"))
+    [change] = changes([on_gpu(1e6, seed=2)], [then], max_regression=0.05)
+    assert "driver is 580.65, 570.1 in the baseline" in change.remarks[0]
+    assert change.to_dict()["remarks"] == list(change.remarks)
+
+
+def test_a_baseline_that_knows_no_gpu_is_compared_and_that_is_said() -> None:
+    [change] = changes([on_gpu(1e6, seed=2)], [on_gpu(1e6, seed=1, gpu=None)], max_regression=0.05)
+    assert "the baseline does not tell which GPU it was" in change.remarks[0]
+    [plain] = changes([measured(1e6, seed=2)], [measured(1e6, seed=1)], max_regression=0.05)
+    assert plain.remarks == ()
+
+
+def test_a_case_with_a_cuda_graph_is_another_case() -> None:
+    with pytest.raises(DataError, match="none of the 1 cases"):
+        changes([on_gpu(1e6, seed=2, cuda_graph=True)], [on_gpu(1e6, seed=1)], max_regression=0.05)
 
 
 def test_a_case_that_another_provider_ran_is_told_as_not_compared(baseline: Path) -> None:

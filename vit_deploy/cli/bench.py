@@ -187,6 +187,8 @@ def _tell(out: Output, results: Sequence[Latency], compared: Sequence[Change]) -
 
     for change in compared:
         (out.finding if change.regressed else out.note)(change.words)
+        for text in change.remarks:
+            out.note(text)
     for text in not_compared(results, compared) if compared else ():
         out.note(text)
 
