@@ -1,22 +1,21 @@
-"""Which engines are here, what can they use, and what gets in each other's way?"""
+"""What the doctor finds: engines, what they can use, and what keeps them from working."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from vit_deploy.asking import ask
+from vit_deploy.cpu_features import cpu_features
 from vit_deploy.distributions import Installed, installed, outside_range
-from vit_deploy.host import ROOT, Host, read_host
+from vit_deploy.host import Host, read_host
+from vit_deploy.nvidia import Nvidia, look
+from vit_deploy.provider_trials import REMOTE, TENSORRT, Trial, try_provider
 
-PATIENCE_S = 120  # for an engine to be imported in a process of its own
 OLDEST_PYTHON = (3, 11)
 OLDEST_KERAS = 3
 
@@ -72,28 +71,6 @@ ENGINES = (
 # Whose requirements have to be met for the engines to work together.
 CHECKED = (*(name for engine in ENGINES for name in engine.distributions), "tf-keras", "h5py", "onnx-ir", "vit-deploy")
 
-# What the kernels of the engines look for, by the kernel's own names for it: any of them will do.
-FEATURES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "x86": {
-        "AVX2": ("avx2",),
-        "FMA": ("fma",),
-        "AVX512": ("avx512f",),
-        "VNNI": ("avx512_vnni", "avx_vnni"),
-        "AVX512-BF16": ("avx512_bf16",),
-        "AVX512-FP16": ("avx512_fp16",),
-        "AMX": ("amx_tile",),
-    },
-    "arm": {
-        "NEON": ("asimd", "neon"),
-        "FP16": ("asimdhp",),
-        "dotprod": ("asimddp",),
-        "I8MM": ("i8mm",),
-        "BF16": ("bf16",),
-        "SVE": ("sve",),
-        "SME": ("sme",),
-    },
-}
-
 
 @dataclass(frozen=True)
 class Conflict:
@@ -115,10 +92,12 @@ class Diagnosis:
         host: the machine.
         features: of its CPU, by name; empty where they cannot be told.
         engines: each with the versions of its distributions, empty where it is missing.
-        providers: of ONNX Runtime; None where it is missing or cannot be imported.
+        providers: that ONNX Runtime was built with; None where it is missing or cannot be imported.
         gpus: that TensorFlow sees; None where it was not asked.
         conflicts: what is wrong.
         openvino: what numbers it computes in on this CPU; None where it is missing or cannot be imported.
+        trials: what came of each of the providers.
+        nvidia: its GPUs and libraries; None where nobody looked.
     """
 
     host: Host
@@ -128,6 +107,8 @@ class Diagnosis:
     gpus: tuple[str, ...] | None
     conflicts: tuple[Conflict, ...]
     openvino: tuple[str, ...] | None = None
+    trials: tuple[Trial, ...] = ()
+    nvidia: Nvidia | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -139,14 +120,16 @@ class Diagnosis:
                 for engine, versions in self.engines.items()
             ],
             "providers": None if self.providers is None else list(self.providers),
+            "provider_trials": [trial.to_dict() for trial in self.trials],
             "openvino": None if self.openvino is None else list(self.openvino),
             "gpus": None if self.gpus is None else list(self.gpus),
+            "nvidia": None if self.nvidia is None else self.nvidia.to_dict(),
             "conflicts": [conflict.to_dict() for conflict in self.conflicts],
         }
 
 
 def diagnose(*, gpu: bool = False) -> Diagnosis:
-    """Look at this environment; engines are imported in processes of their own, if at all.
+    """Look at this environment; engines are imported and tried in processes of their own, if at all.
 
     Args:
         gpu: whether TensorFlow, which takes seconds to import, is asked for its GPUs.
@@ -154,6 +137,7 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
     here = installed()
     problems = list(conflicts(here, os.environ, sys.version_info[:2]))
     providers = gpus = numbers = None
+    nvidia, trials = look(here), tuple[Trial, ...]()
     if set(ONNX_RUNTIMES) & set(here):
         own = [name for name in ONNX_RUNTIMES if name in here]
         providers, failure = _asked("import onnxruntime as o; answer = o.get_available_providers()")
@@ -163,6 +147,8 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
         elif own == ["onnxruntime-gpu"] and "CUDAExecutionProvider" not in (providers or ()):
             problem = "onnxruntime-gpu is installed and has no CUDA: another package wrote over its files"
             problems.append(Conflict(problem, _reinstall(own, own[0])))
+        trials = tuple(try_provider(name) for name in providers or () if name not in REMOTE)
+        problems += unusable(trials, f"{own[0]} {here[own[0]].version}", nvidia)
     if "openvino" in here:
         numbers, failure = _asked(
             "import openvino as o; answer = o.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')"
@@ -178,7 +164,25 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
             problem = f"{own[0]} is installed and cannot be imported: {failure}"
             problems.append(Conflict(problem, _reinstall(own, own[0])))
     found = {engine: engine.found(here) for engine in ENGINES}
-    return Diagnosis(read_host(), cpu_features(), found, providers, gpus, tuple(problems), numbers)
+    return Diagnosis(
+        read_host(), cpu_features(), found, providers, gpus, tuple(problems), numbers, trials=trials, nvidia=nvidia
+    )
+
+
+def unusable(trials: Sequence[Trial], package: str, nvidia: Nvidia) -> Iterator[Conflict]:
+    """Providers that a package brings and that do not work here; TensorRT's only where there is a TensorRT.
+
+    Args:
+        trials: what came of the providers.
+        package: that brings them, with its version.
+        nvidia: what of NVIDIA is here.
+    """
+    for trial in trials:
+        if trial.usable or (trial.provider == TENSORRT and not nvidia.tensorrt.is_there):
+            continue
+        alone = trial.provider == "CPUExecutionProvider" or nvidia.has_driver or "driver" in trial.reason
+        also = "" if alone else "; and there is no NVIDIA driver here"
+        yield Conflict(f"{trial.provider} of {package} is not usable: {trial.reason}{also}", trial.fix)
 
 
 def conflicts(here: Installed, environment: Mapping[str, str], python: Sequence[int]) -> Iterator[Conflict]:
@@ -235,44 +239,35 @@ def _keras_conflicts(here: Installed, environment: Mapping[str, str]) -> Iterato
 
 
 def _cuda_conflicts(here: Installed) -> Iterator[Conflict]:
-    """Two CUDA majors in one environment: only where TensorFlow's CUDA is really installed does it matter."""
-    if "onnxruntime-gpu" not in here or "tensorflow" not in here:
+    """Two CUDA majors in one environment: only where the other one's libraries are really installed does it matter."""
+    if "onnxruntime-gpu" not in here or (ours := cuda_major(here, "onnxruntime-gpu")) is None:
         return
-    theirs, ours = cuda_major(here, "tensorflow"), cuda_major(here, "onnxruntime-gpu")
-    uses_gpu = f"nvidia-cuda-runtime-cu{theirs}" in here
-    if theirs is not None and ours is not None and theirs != ours and uses_gpu:
+    for name in ("tensorflow", "torch"):
+        theirs = cuda_major(here, name) if name in here else None
+        uses_gpu = f"nvidia-cuda-runtime-cu{theirs}" in here or f"nvidia-cudnn-cu{theirs}" in here
+        if theirs is None or theirs == ours or not uses_gpu:
+            continue
+        fixes = {
+            "tensorflow": "an environment for each: vit-deploy[gpu] in one, vit-deploy[gpu-tf] in the other",
+            "torch": f"an environment for each, or a torch for CUDA {ours}",
+        }
         yield Conflict(
-            f"onnxruntime-gpu {here['onnxruntime-gpu'].version} is made for CUDA {ours} and tensorflow "
-            f"{here['tensorflow'].version} for CUDA {theirs}; in one environment one of them falls back to the CPU",
-            "an environment for each: vit-deploy[gpu] in one, vit-deploy[gpu-tf] in the other",
+            f"onnxruntime-gpu {here['onnxruntime-gpu'].version} is made for CUDA {ours} and {name} "
+            f"{here[name].version} for CUDA {theirs}; in one environment one of them falls back to the CPU, for both "
+            "write libcudnn.so.9",
+            fixes[name],
         )
 
 
 def cuda_major(here: Installed, name: str) -> int | None:
     """The CUDA that a distribution's extras bring along; None where they do not say."""
     for each in here[name].requirements:
-        if suffix := re.fullmatch(r"nvidia-cuda-runtime-cu(\d+)", each.name):
+        if suffix := re.fullmatch(r"nvidia-(?:cuda-runtime|cudnn)-cu(\d+)", each.name):
             return int(suffix[1])
-        if each.name == "nvidia-cuda-runtime" and each.clauses:  # since CUDA 13 the version alone says it
+        # Since CUDA 13 the version alone says it.
+        if each.name in ("nvidia-cuda-runtime", "cuda-toolkit") and each.clauses:
             return int(each.clauses[0][1].split(".")[0])
     return None
-
-
-def cpu_features(root: Path = ROOT, machine: str | None = None) -> dict[str, bool]:
-    """What the kernels of the engines can use of this CPU; empty where it cannot be told.
-
-    Args:
-        root: where `proc` is.
-        machine: architecture; None is this machine's.
-    """
-    try:
-        text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    lines = [line.partition(":") for line in text.splitlines()]
-    flags = next((set(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features")), set())
-    family = "x86" if (machine or platform.machine()).lower() in ("x86_64", "amd64", "i686") else "arm"
-    return {name: bool(flags & set(any_of)) for name, any_of in FEATURES[family].items()} if flags else {}
 
 
 def _reinstall(names: Sequence[str], kept: str) -> str:
@@ -282,14 +277,5 @@ def _reinstall(names: Sequence[str], kept: str) -> str:
 
 def _asked(program: str) -> tuple[tuple[str, ...] | None, str]:
     """What a program finds in an environment like this one, or in words why it cannot."""
-    ending = "\nimport json; print('ANSWER' + json.dumps(list(answer)))"
-    command = [sys.executable, "-c", program + ending]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        return None, f"it took more than {PATIENCE_S} s"
-    answer = done.stdout.rpartition("ANSWER")[2]
-    if done.returncode == 0:
-        return tuple(json.loads(answer)), ""
-    lines = done.stderr.strip().splitlines()
-    return None, lines[-1] if lines else f"its process ended with {done.returncode}"
+    answer = ask("-c", program + "\nimport json; print('ANSWER' + json.dumps(list(answer)))")
+    return (None, answer.failure) if answer.failure else (tuple(answer.value), "")

@@ -106,6 +106,11 @@ def written(number: int, content: bytes) -> bytes:
     return _as_varint(number << 3 | BYTES) + _as_varint(len(content)) + content
 
 
+def written_number(number: int, value: int) -> bytes:
+    """A field that is a whole number, not negative."""
+    return _as_varint(number << 3 | VARINT) + _as_varint(value)
+
+
 def _as_varint(value: int) -> bytes:
     pieces = []
     while value > 0x7F:

@@ -17,6 +17,9 @@ from vit_deploy import diagnosis
 from vit_deploy.cli import run
 from vit_deploy.diagnosis import ENGINES, Conflict, conflicts, cpu_features
 from vit_deploy.distributions import Distribution, installed, parse_requirement
+from vit_deploy.gpu import Gpu
+from vit_deploy.nvidia import Nvidia, TensorRT
+from vit_deploy.provider_trials import CUDA, Trial
 
 PYTHON = (3, 11)
 ROOT = Path(vit_deploy.__file__).parent.parent
@@ -197,6 +200,86 @@ def test_a_gpu_package_without_cuda_was_written_over(monkeypatch):
     monkeypatch.setattr(diagnosis, "_asked", lambda program: (("CPUExecutionProvider",), ""))
     (conflict,) = diagnosis.diagnose().conflicts
     assert "has no CUDA" in conflict.problem
+
+
+def test_two_cudas_of_onnx_runtime_and_torch_are_a_conflict():
+    gpu = {"onnxruntime_gpu": ("1.31.1", CUDA_13), "torch": ("2.8.0", ["nvidia-cudnn-cu12==9.10.2.21"])}
+    (conflict,) = found_in(environment(**gpu, nvidia_cudnn_cu12="9.10.2.21"))
+    assert "onnxruntime-gpu 1.31.1 is made for CUDA 13 and torch 2.8.0 for CUDA 12" in conflict.problem
+    assert "torch for CUDA 13" in conflict.fix
+    assert found_in(environment(**gpu)) == [], "its libraries are not here"
+    new = {**gpu, "torch": ("2.11.0", ["cuda-toolkit[cublas,cudart]==13.0.2", "nvidia-cudnn-cu13==9.19"])}
+    assert found_in(environment(**new, nvidia_cudnn_cu13="9.19", cuda_toolkit="13.0.2")) == []
+    assert found_in(environment(**{**gpu, "torch": "2.13.0+cpu"})) == []
+
+
+@pytest.fixture
+def on_gpus(monkeypatch):
+    """An environment with onnxruntime-gpu, whose providers are tried by a function, and what of NVIDIA is there."""
+
+    def pretend(outcome, *, gpus=(), has_driver=True, **more):
+        monkeypatch.setattr(diagnosis, "installed", lambda: environment(onnxruntime_gpu="1.31.1", **more))
+        names = ("TensorrtExecutionProvider", CUDA, "AzureExecutionProvider", "CPUExecutionProvider")
+        monkeypatch.setattr(diagnosis, "_asked", lambda program: (names, ""))
+        monkeypatch.setattr(diagnosis, "try_provider", outcome)
+        tensorrt = TensorRT({}, {name: each for name, each in more.items() if "tensorrt" in name}, 10)
+        found = Nvidia(has_driver, gpus, ((8, 0), (9, 0)), tensorrt, None)
+        monkeypatch.setattr(diagnosis, "look", lambda here: found)
+
+    return pretend
+
+
+def only(*usable):
+    def outcome(name):
+        assert name != "AzureExecutionProvider", "it asks a service"
+        return (
+            Trial(name, usable=True) if name in usable else Trial(name, usable=False, reason="no luck", fix="try again")
+        )
+
+    return outcome
+
+
+def test_a_cuda_that_does_not_work_is_a_conflict_and_a_tensorrt_that_nobody_installed_is_none(on_gpus, capfd):
+    on_gpus(only("CPUExecutionProvider"), has_driver=False)
+    assert run(["doctor", "--json"]) == 1
+    (found,) = json.loads(capfd.readouterr().out)["results"]
+    assert [each["usable"] for each in found["provider_trials"]] == [False, False, True]
+    (conflict,) = found["conflicts"]
+    assert conflict["problem"].startswith("CUDAExecutionProvider of onnxruntime-gpu 1.31.1 is not usable: no luck")
+    assert conflict["problem"].endswith("there is no NVIDIA driver here") and conflict["fix"] == "try again"
+    assert run(["doctor"]) == 1
+    printed = capfd.readouterr().out
+    assert re.search(r"ONNX Runtime runs on +CPUExecutionProvider *\n", printed)
+    assert re.search(r"not on TensorrtExecutionProvider +no luck -> try again", printed)
+    assert re.search(r"NVIDIA GPUs +none: no driver", printed) and "nvidia-ml-py" not in printed
+
+
+def test_a_tensorrt_that_was_installed_has_to_work(on_gpus):
+    on_gpus(only("CPUExecutionProvider", CUDA), tensorrt_cu13="10.16.1")
+    (conflict,) = diagnosis.diagnose().conflicts
+    assert conflict.problem.startswith("TensorrtExecutionProvider of onnxruntime-gpu 1.31.1 is not usable: no luck")
+    on_gpus(only("CPUExecutionProvider", CUDA, "TensorrtExecutionProvider"), tensorrt_cu13="10.16.1")
+    assert diagnosis.diagnose().conflicts == ()
+
+
+def test_gpus_are_shown_with_what_matters_for_them(on_gpus, capfd):
+    h100 = Gpu(
+        "NVIDIA H100",
+        driver="580.65.06",
+        cuda="13.0",
+        compute_capability="9.0",
+        memory_mb=85_000.0,
+        mig=True,
+        compute_mode="exclusive process",
+    )
+    on_gpus(only("CPUExecutionProvider", CUDA), gpus=(h100, Gpu("Tesla V100", compute_capability="7.0")))
+    assert run(["doctor"]) == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    assert "NVIDIA H100, 85000.0 MB, driver 580.65.06 serves CUDA 13.0, compute capability 9.0" in printed
+    assert "(onnxruntime-gpu has machine code for it), divided (MIG), compute mode exclusive process" in printed
+    assert "compute capability 7.0 (onnxruntime-gpu has machine code for 8.0, 9.0 alone)" in printed
+    assert 'TensorRT missing -> pip install "vit-deploy[tensorrt]"; ONNX Runtime asks for version 10' in printed
+    assert "nvidia-ml-py missing" in printed
 
 
 def test_the_doctor_imports_no_engine_itself():

@@ -1,12 +1,18 @@
-"""`vit-deploy doctor`: which engines are here, and do they get along?"""
+"""The command `vit-deploy doctor`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vit_deploy.cli.options import Json, Quiet, Verbose
+
+if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
+    from vit_deploy.diagnosis import Diagnosis
+    from vit_deploy.gpu import Gpu
+    from vit_deploy.nvidia import Nvidia
 
 
 def doctor(
@@ -15,13 +21,16 @@ def doctor(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
-    """Show engines, providers and CPU features, and conflicts with their fixes; exits with 1 if there are any."""
+    """Show engines, what they can use, and conflicts with their fixes; exits with 1 if there are any.
+
+    Each provider of ONNX Runtime opens a model of some bytes in a process of its own.
+    """
     from vit_deploy.cli.output import Output
     from vit_deploy.diagnosis import diagnose
 
     out = Output("doctor", as_json=json, quiet=quiet)
     with out.progress() as progress:
-        progress("asking the engines")
+        progress("trying the engines")
         found = diagnose(gpu=gpu)
     rows = [
         ("machine", f"{found.host.cpu}, {found.host.cores:g} cores, {found.host.architecture}"),
@@ -33,14 +42,63 @@ def doctor(
             version if name == engine.name else f"{version} ({name})" for name, version in versions.items()
         )
         rows.append((engine.name, there or f"missing -> {engine.install}"))
-    if found.providers is not None:
-        rows.append(("ONNX Runtime runs on", ", ".join(found.providers)))
+    rows += _providers(found)
     if found.openvino is not None:
         rows.append(("OpenVINO computes in", ", ".join(found.openvino)))
     if found.gpus is not None:
         rows.append(("TensorFlow's GPUs", ", ".join(found.gpus) or "none"))
+    if found.nvidia is not None:
+        rows += _nvidia(found.nvidia)
     for index, conflict in enumerate(found.conflicts, 1):
-        rows.append((f"conflict {index}", f"{conflict.problem}\nfix: {conflict.fix}"))
+        rows.append((f"conflict {index}", f"{conflict.problem}; fix: {conflict.fix}"))
     ok = not found.conflicts
     rows.append(("verdict", "no conflict" if ok else f"{len(found.conflicts)} to be resolved"))
     return out.finish([found.to_dict()], ok=ok, columns=("what", "found"), rows=rows)
+
+
+def _providers(found: Diagnosis) -> Iterator[tuple[str, str]]:
+    if found.providers is None:
+        return
+    yield "ONNX Runtime runs on", ", ".join(each.provider for each in found.trials if each.usable) or "nothing"
+    for each in found.trials:
+        if not each.usable:
+            yield f"not on {each.provider}", f"{each.reason} -> {each.fix}"
+
+
+def _nvidia(found: Nvidia) -> Iterator[tuple[str, str]]:
+    if not found.gpus:
+        yield "NVIDIA GPUs", "none that CUDA's driver shows this process" if found.has_driver else "none: no driver"
+    for index, gpu in enumerate(found.gpus):
+        yield f"GPU {index}", ", ".join(_facts(found, gpu))
+    tensorrt = found.tensorrt
+    there = [f"libnvinfer {version} ({place})" for version, place in tensorrt.libraries.items()]
+    there += [f"{name} {version}" for name, version in tensorrt.packages.items()]
+    wanted = f"; ONNX Runtime asks for version {tensorrt.wanted}" if tensorrt.wanted is not None else ""
+    if there:
+        yield "TensorRT", ", ".join(there) + wanted
+    elif found.gpus:
+        yield "TensorRT", f'missing -> pip install "vit-deploy[tensorrt]"{wanted}'
+    if found.gpus:
+        missing = "missing, so that driver, MIG, clocks and energy are not told -> pip install nvidia-ml-py"
+        yield "nvidia-ml-py", found.nvidia_ml_py or missing
+
+
+def _facts(found: Nvidia, gpu: Gpu) -> Iterator[str]:
+    from vit_deploy.report import megabytes
+
+    yield gpu.name
+    if gpu.memory_mb is not None:
+        yield megabytes(int(gpu.memory_mb * 1e6))
+    yield f"driver {gpu.driver or 'unknown'} serves CUDA {gpu.cuda or 'unknown'}"
+    runs = found.runs_on(gpu)
+    code = ", ".join(f"{major}.{minor}" for major, minor in found.machine_code or ())
+    said = {
+        True: "onnxruntime-gpu has machine code for it",
+        False: f"onnxruntime-gpu has machine code for {code} alone",
+        None: "whether onnxruntime-gpu has machine code for it is unknown",
+    }
+    yield f"compute capability {gpu.compute_capability or 'unknown'} ({said[runs]})"
+    if gpu.mig:
+        yield "divided (MIG)"
+    if gpu.compute_mode not in (None, "default"):
+        yield f"compute mode {gpu.compute_mode}"
