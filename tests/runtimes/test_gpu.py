@@ -1,65 +1,124 @@
-"""On an NVIDIA GPU: the engines really run there, and say so. Run with `pytest -m gpu` on such a machine."""
+"""On an NVIDIA GPU: the engines really run there, are right, and say so. Run with `pytest -m gpu` on such a machine.
+
+`VIT_DEPLOY_GPU_BUNDLES` names a folder of exported bundles, so that neither TensorFlow nor an exporter is needed;
+without it small ones are exported here.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
-import shutil
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vit_deploy.artifact import read_artifact
+from vit_deploy.artifact import MANIFEST, read_artifact
+from vit_deploy.errors import EngineError
 from vit_deploy.parity import verify
-from vit_deploy.runtimes import RUNTIMES, DeviceSession, RuntimeOptions
+from vit_deploy.runtimes import RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
+BUNDLES = "VIT_DEPLOY_GPU_BUNDLES"
 CASES = [("onnx", "onnxruntime", "cuda"), ("onnx", "onnxruntime", "tensorrt"), ("savedmodel", "savedmodel", "cuda")]
+BATCHES = (1, 8, 1, 3, 8)
 
 
-def needs(runtime, provider):
-    """Skip unless the engine that is installed was built for the provider."""
-    if RUNTIMES[runtime].missing():
-        pytest.skip(f"needs {runtime}")
-    if runtime == "onnxruntime":
-        import onnxruntime
-
-        from vit_deploy.runtimes.ort import PROVIDERS
-
-        if PROVIDERS[provider] not in onnxruntime.get_available_providers():
-            pytest.skip(f"this ONNX Runtime has no {provider}")
+@pytest.fixture(scope="module")
+def artifacts(request):
+    """Bundles by format and precision."""
+    if folder := os.environ.get(BUNDLES):
+        found = [read_artifact(path.parent) for path in sorted(Path(folder).rglob(MANIFEST))]
+    elif importlib.util.find_spec("tensorflow") is None:
+        pytest.skip(f"needs {BUNDLES} or TensorFlow")
     else:
-        import tensorflow as tf
+        found = [read_artifact(path) for path in request.getfixturevalue("bundles").values()]
+    return {(each.format, each.precision): each for each in found}
 
-        if not tf.config.list_physical_devices("GPU"):
-            pytest.skip("this TensorFlow has no GPU")
+
+@pytest.fixture
+def bundle(artifacts):
+    """A bundle of a format; the test is skipped where there is none, or where its engine has no such GPU."""
+
+    def get(format, runtime, provider, precision="fp32"):
+        if (format, precision) not in artifacts:
+            pytest.skip(f"no bundle of {format} in {precision}")
+        if RUNTIMES[runtime].missing():
+            pytest.skip(f"needs {runtime}")
+        engine = RUNTIMES.load(runtime)()
+        assert isinstance(engine, DeviceRuntime)
+        try:
+            engine.prepare(RuntimeOptions(provider=provider))
+        except EngineError as error:
+            pytest.skip(error.message)
+        if provider == "tensorrt":
+            skip_without_tensorrt(engine, artifacts["onnx", "fp32"])
+        return artifacts[format, precision]
+
+    return get
+
+
+def skip_without_tensorrt(engine, artifact):
+    try:
+        with engine.open(artifact, RuntimeOptions(provider="tensorrt")):
+            pass
+    except EngineError as error:
+        if "TensorRT" in error.message and "missing" in error.message:
+            pytest.skip(error.message)
+        raise
+
+
+@contextlib.contextmanager
+def opened(artifact, runtime="onnxruntime", **options):
+    with RUNTIMES.load(runtime)().open(artifact, RuntimeOptions(**options)) as session:
+        assert isinstance(session, DeviceSession)
+        yield session
+
+
+def images_for(artifact, count, seed=0):
+    config = artifact.config
+    shape = (count, *config.image_size, config.channels)
+    rng = np.random.default_rng(seed)
+    if artifact.input.preprocessing_inside:
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def assert_alike(found, truth):
+    """Equal but for the order in which kernels for another batch add up."""
+    assert np.isfinite(found).all()
+    assert np.abs(found - truth).max() <= 1e-3 * np.abs(truth).max()
 
 
 @pytest.mark.parametrize(("format", "runtime", "provider"), CASES)
-def test_a_bundle_answers_on_the_gpu_within_its_tolerance(bundles, format, runtime, provider):
-    needs(runtime, provider)
-    artifact = read_artifact(bundles[format])
-    found = verify(artifact, runtime=runtime, provider=provider)
+def test_a_bundle_answers_on_the_gpu_within_its_tolerance(bundle, format, runtime, provider):
+    found = verify(bundle(format, runtime, provider), runtime=runtime, provider=provider)
     assert found.provider == provider
     assert found.parity.ok, found.parity.failures
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "int8-static", "int4"])
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_other_precisions_answer_within_theirs(bundle, precision, provider):
+    found = verify(bundle("onnx", "onnxruntime", provider, precision), runtime="onnxruntime", provider=provider)
+    assert found.parity.ok, found.parity.failures
+
+
 @pytest.mark.parametrize(("format", "runtime", "provider"), CASES)
-def test_most_operators_are_on_the_gpu_and_all_are_counted(bundles, format, runtime, provider):
-    needs(runtime, provider)
-    artifact = read_artifact(bundles[format])
-    with RUNTIMES.load(runtime)().open(artifact, RuntimeOptions(provider=provider)) as session:
-        assert isinstance(session, DeviceSession)
+def test_most_operators_are_on_the_gpu_and_all_are_counted(bundle, format, runtime, provider):
+    with opened(bundle(format, runtime, provider), runtime, provider=provider) as session:
         assert session.placement[provider] > 0.8 * sum(session.placement.values())
 
 
 @pytest.mark.parametrize(("format", "runtime", "provider"), CASES)
-def test_the_benchmark_times_copies_apart_and_counts_energy(bundles, format, runtime, provider):
-    needs(runtime, provider)
-    command = [sys.executable, "-m", "vit_deploy", "bench", str(bundles[format]), "--runtime", runtime]
+def test_the_benchmark_times_copies_apart_and_counts_energy(bundle, format, runtime, provider):
+    artifact = bundle(format, runtime, provider)
+    command = [sys.executable, "-m", "vit_deploy", "bench", str(artifact.directory), "--runtime", runtime]
     done = subprocess.run(
         [*command, "--provider", provider, "--seconds", "1", "--json"], capture_output=True, text=True, check=True
     )
@@ -68,9 +127,118 @@ def test_the_benchmark_times_copies_apart_and_counts_energy(bundles, format, run
     assert result["transfer_ms"] > 0 and len(result["transfer_ns"]) > 1
     assert result["placement"][provider] > 0
     assert result["warmup_calls"] > 1
-    try:
-        import pynvml  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("pynvml") is None:
         assert result["gpu_energy_j"] is None
-    else:
-        assert result["gpu_energy_j"] > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_replayed_graph_answers_as_plain_calls_do(bundle, precision):
+    artifact = bundle("onnx", "onnxruntime", "cuda", precision)
+    with opened(artifact, provider="cuda") as plain, opened(artifact, provider="cuda", cuda_graph=True) as graph:
+        for number, count in enumerate(BATCHES):
+            images = images_for(artifact, count, seed=number)
+            assert_alike(graph.infer(images), plain.infer(images))
+        graph.upload(images_for(artifact, 8, seed=20))
+        for _ in range(5):
+            graph.launch()
+        graph.wait()
+        assert_alike(graph.download(), plain.infer(images_for(artifact, 8, seed=20)))
+
+
+def test_a_graph_of_tensorrt_answers_as_plain_calls_do(bundle):
+    artifact = bundle("onnx", "onnxruntime", "tensorrt")
+    options = {"provider": "tensorrt", "largest_batch": 8}
+    with opened(artifact, **options) as plain, opened(artifact, **options, cuda_graph=True) as graph:
+        for seed in range(3):
+            images = images_for(artifact, 8, seed=seed)
+            assert_alike(graph.infer(images), plain.infer(images))
+
+
+def test_calls_that_are_launched_together_answer_as_those_that_wait(bundle):
+    artifact = bundle("onnx", "onnxruntime", "cuda")
+    images = images_for(artifact, 8)
+    with opened(artifact, provider="cuda") as session:
+        truth = session.infer(images)
+        session.upload(images)
+        for _ in range(20):
+            session.launch()
+        session.wait()
+        assert_alike(session.download(), truth)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_threads_get_their_own_answers(bundle, cuda_graph, shared):
+    artifact = bundle("onnx", "onnxruntime", "cuda")
+    given = [images_for(artifact, 1 + number % 3, seed=number) for number in range(6)]
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(opened(artifact, provider="cuda"))
+        truth = [plain.infer(images) for images in given]
+        one = stack.enter_context(opened(artifact, provider="cuda", cuda_graph=cuda_graph))
+        sessions = [
+            one if shared else stack.enter_context(opened(artifact, provider="cuda", cuda_graph=cuda_graph))
+            for _ in given
+        ]
+
+        def ask(number):
+            return [sessions[number].infer(given[number]) for _ in range(50)]
+
+        with ThreadPoolExecutor(len(given)) as pool:
+            answers = list(pool.map(ask, range(len(given))))
+    for found, right in zip(answers, truth, strict=True):
+        for each in found:
+            assert_alike(each, right)
+
+
+@pytest.mark.parametrize(("format", "runtime", "provider"), CASES)
+def test_a_gpu_that_is_not_there_is_an_error(bundle, format, runtime, provider):
+    artifact = bundle(format, runtime, provider)
+    # In a process of its own: an engine keeps the first GPU that it was given.
+    program = """
+import sys
+from pathlib import Path
+from vit_deploy.artifact import read_artifact
+from vit_deploy.errors import EngineError
+from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
+artifact, options = read_artifact(Path(sys.argv[1])), RuntimeOptions(provider=sys.argv[3], device=99)
+try:
+    with RUNTIMES.load(sys.argv[2])().open(artifact, options):
+        pass
+except EngineError as error:
+    print(error.message)
+"""
+    command = [sys.executable, "-c", program, str(artifact.directory), runtime, provider]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "GPU 99" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_more_than_the_gpus_memory_is_an_error_and_the_session_goes_on(bundle, monkeypatch):
+    artifact = bundle("onnx", "onnxruntime", "cuda")
+    images = images_for(artifact, 2)
+    import onnxruntime
+
+    with opened(artifact, provider="cuda") as session:
+        truth = session.infer(images)
+        huge = [2**40]  # numbers, 4 TB of them
+        monkeypatch.setattr(
+            session,
+            "_on_device",
+            lambda stored: onnxruntime.OrtValue.ortvalue_from_shape_and_type(huge, np.float32, "cuda", 0),
+        )
+        with pytest.raises(EngineError, match="out of GPU memory"):
+            session.infer(images_for(artifact, 3))
+        monkeypatch.undo()
+        assert_alike(session.infer(images), truth)
+
+
+def test_tensorrt_builds_an_engine_once(bundle, tmp_path, monkeypatch):
+    artifact = bundle("onnx", "onnxruntime", "tensorrt")
+    monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path))
+    with opened(artifact, provider="tensorrt") as session:
+        assert session.build_ns > 0
+        truth = session.infer(images_for(artifact, 8))
+    with opened(artifact, provider="tensorrt") as session:
+        assert session.build_ns == 0
+        assert_alike(session.infer(images_for(artifact, 8)), truth)
+        assert session.infer(images_for(artifact, 11)).shape[0] == 11  # more than the engine was built for

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tensorflow as tf
 from vit_deploy import bench_worker
 from vit_deploy.artifact import write_manifest
 from vit_deploy.errors import EngineError
-from vit_deploy.runtimes import DeviceSession, RuntimeOptions, savedmodel
+from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions, savedmodel
 from vit_deploy.runtimes.savedmodel import SavedModelRuntime
 
 
@@ -157,3 +158,39 @@ def test_a_gpu_that_takes_nothing_is_an_error_that_says_what_ran_where(make_arti
     artifact = write_model(make_artifact("savedmodel"), weight)
     with pytest.raises(EngineError, match=r"cuda takes none of the 4 operators of .*: 4 on cpu"):
         SavedModelRuntime().open(artifact).__enter__()
+
+
+def test_threads_that_share_a_session_on_a_device_get_their_own_answers(make_artifact, weight, pretended_gpu):
+    pretended_gpu.update(cuda=3)
+    images = [np.full((1 + number % 3, 6, 5, 3), number, np.float32) for number in range(6)]
+    artifact = write_model(make_artifact("savedmodel"), weight)
+    with SavedModelRuntime().open(artifact) as session, ThreadPoolExecutor(6) as pool:
+
+        def ask(number):
+            truth = images[number].reshape(len(images[number]), -1) @ weight
+            return [np.abs(session.infer(images[number]) - truth).max() for _ in range(30)]
+
+        assert max(each for found in pool.map(ask, range(6)) for each in found) < 1e-3
+
+
+def test_streams_of_tensorflow_are_said_to_share_one(make_artifact, weight, pretended_gpu):
+    pretended_gpu.update(cuda=3)
+    with SavedModelRuntime().open(write_model(make_artifact("savedmodel"), weight)) as session:
+        assert any("one stream of the GPU" in note for note in session.notes)
+
+
+def test_preparing_opens_the_device(pretended_gpu):
+    assert isinstance(SavedModelRuntime(), DeviceRuntime)
+    SavedModelRuntime().prepare(RuntimeOptions(provider="cuda"))
+
+
+def test_a_device_whose_memory_is_full_is_told(make_artifact, weight, seven_images, pretended_gpu, monkeypatch):
+    pretended_gpu.update(cuda=3)
+    with SavedModelRuntime().open(write_model(make_artifact("savedmodel"), weight)) as session:
+
+        def fail(*given):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\n[[{{node x}}]]")
+
+        monkeypatch.setattr(tf, "identity", fail)
+        with pytest.raises(EngineError, match=r"out of memory\n  fix: take a smaller batch"):
+            session.infer(seven_images)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
 
 import onnxruntime
 import pytest
@@ -9,7 +8,6 @@ from onnx import helper
 
 from vit_deploy.runtimes import RuntimeOptions, ort
 from vit_deploy.runtimes.ort import OnnxRuntime
-from vit_deploy.runtimes.tensorflow_options import apply
 
 
 class Opened(Exception):
@@ -57,18 +55,3 @@ def test_tensorrt_is_told_by_the_environment(opened, monkeypatch):
 
 def test_the_cpu_has_no_such_option(opened):
     assert opened(RuntimeOptions(allow_tf32=False)) == [("CPUExecutionProvider", {})]
-
-
-@pytest.mark.parametrize(
-    ("gpus", "allow", "said"), [(["GPU:0"], False, [False]), (["GPU:0"], True, [True]), ([], False, [])]
-)
-def test_tensorflow_is_told_where_it_has_a_gpu(gpus, allow, said):
-    calls = []
-    growing = []
-    experimental = SimpleNamespace(
-        enable_tensor_float_32_execution=calls.append, set_memory_growth=lambda *given: growing.append(given)
-    )
-    config = SimpleNamespace(list_physical_devices=lambda kind: gpus, experimental=experimental)
-    apply(SimpleNamespace(config=config, __version__="2.21"), RuntimeOptions(allow_tf32=allow))
-    assert calls == said
-    assert growing == [(gpu, True) for gpu in gpus]

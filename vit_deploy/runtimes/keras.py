@@ -1,9 +1,8 @@
-"""How does Keras run a checkpoint file as it is?"""
+"""Keras as the runtime of checkpoint files, as they are."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,12 +19,12 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.errors import EngineError, VitDeployError
 from vit_deploy.model.vit import ViT
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.runtimes import PROVIDERS_OF_RUNTIME, RuntimeOptions
-from vit_deploy.runtimes.tensorflow_options import apply
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.keras_devices import EAGER, call_rounding, chosen_device, name_of, rounding
+from vit_deploy.runtimes.tensorflow_options import ONE_STREAM
 from vit_deploy.runtimes.values import checked_images
 
-EAGER = "-eager"
-DEVICE_NAMES = {"cpu": "cpu:0", "cuda": "gpu:0"}
+BACKEND = keras.backend.backend()
 
 
 class KerasRuntime:
@@ -36,6 +35,18 @@ class KerasRuntime:
     both the same.
     """
 
+    def prepare(self, options: RuntimeOptions = RuntimeOptions()) -> None:
+        """Open the device; see `runtimes.DeviceRuntime`.
+
+        Raises:
+            EngineError: options that the backend cannot take, or a GPU that it does not see.
+        """
+        with _explained("open the device"), quiet_stderr():
+            provider = chosen_device(BACKEND, options)
+            if provider != "cpu":
+                with keras.device(name_of(BACKEND, provider, options.device)):
+                    keras.ops.convert_to_numpy(keras.ops.zeros(1))
+
     @contextlib.contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[KerasSession]:
         """Load an artifact whose model file is a Keras checkpoint.
@@ -44,34 +55,41 @@ class KerasRuntime:
             CheckpointError: a file that holds no ViT.
             EngineError: a file that Keras refuses, or options that its backend cannot take.
         """
-        eager = (options.provider or "").endswith(EAGER)
         with quiet_stderr():
-            device = _device(options)
-        with _explained(f"load {artifact.model_path}"), quiet_stderr(), keras.device(DEVICE_NAMES[device]):
-            # A model saved under mixed precision would answer in it: here the function in float32 is run.
-            model = ViT.from_checkpoint(checkpoints.load(artifact.model_path), dtype="float32")
-        session = KerasSession(model, artifact, device, eager=eager)
-        try:
-            yield session
-        finally:
-            session.close()
+            provider = chosen_device(BACKEND, options)
+        with rounding(BACKEND, provider, options.allow_tf32):
+            name = name_of(BACKEND, provider, options.device)
+            with _explained(f"load {artifact.model_path}"), quiet_stderr(), keras.device(name):
+                # A model saved under mixed precision would answer in it: here the function in float32 is run.
+                model = ViT.from_checkpoint(checkpoints.load(artifact.model_path), dtype="float32")
+            session = KerasSession(model, artifact, provider, options)
+            try:
+                yield session
+            finally:
+                session.close()
 
 
 class KerasSession:
     """One loaded Keras model."""
 
-    def __init__(self, model: Any, artifact: Artifact, device: str, *, eager: bool) -> None:
-        self.provider = device + EAGER if eager else device
-        self._device, self._eager = DEVICE_NAMES[device], eager
+    def __init__(self, model: Any, artifact: Artifact, provider: str, options: RuntimeOptions) -> None:
+        self._eager = (options.provider or "").endswith(EAGER)
+        self.provider = provider + EAGER if self._eager else provider
+        self._device = name_of(BACKEND, provider, options.device)
+        self._rounding = (BACKEND, provider, options.allow_tf32)
         self.placement: Mapping[str, int] = {}
-        self.notes: Sequence[str] = ()
+        self.notes: Sequence[str] = (ONE_STREAM,) if provider != "cpu" and BACKEND == "tensorflow" else ()
         self._model = model
         self._artifact = artifact
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         checked_images(images, self._artifact)
-        with _explained(f"run {self._artifact.model_path}"), keras.device(self._device):
+        with (
+            _explained(f"run {self._artifact.model_path}"),
+            keras.device(self._device),
+            call_rounding(*self._rounding),
+        ):
             if self._eager:
                 return np.asarray(keras.ops.convert_to_numpy(self._model(images, training=False)), np.float32)
             return np.asarray(self._model.predict_on_batch(images), np.float32)
@@ -79,24 +97,6 @@ class KerasSession:
     def close(self) -> None:
         """Free the model and its weights."""
         self._model = None
-
-
-def _device(options: RuntimeOptions) -> str:
-    known = PROVIDERS_OF_RUNTIME["keras"]
-    if options.provider is not None and options.provider not in known:
-        raise EngineError(f"Keras has no provider {options.provider!r}", fix=f"choose one of {', '.join(known)}")
-    provider = None if options.provider is None else options.provider.removesuffix(EAGER)
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        return apply(tf, dataclasses.replace(options, provider=provider))
-    if options.threads is not None:
-        raise EngineError(
-            f"Keras on {backend} takes no number of threads here",
-            fix="set KERAS_BACKEND=tensorflow, or leave --threads out",
-        )
-    return provider or "cpu"
 
 
 @contextlib.contextmanager

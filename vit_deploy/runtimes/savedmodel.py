@@ -1,10 +1,11 @@
-"""How does plain TensorFlow run a SavedModel bundle?"""
+"""Plain TensorFlow as the runtime of SavedModel bundles."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 from tensorflow.python.eager import context  # there is no public way to ask where operators run
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.errors import EngineError
+from vit_deploy.errors import EngineError, VitDeployError
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import GPU_PROVIDERS, RuntimeOptions, infer_on_device
 from vit_deploy.runtimes.batching import groups, in_batches, joined
-from vit_deploy.runtimes.tensorflow_options import DEVICES, apply
+from vit_deploy.runtimes.tensorflow_options import DEVICES, ONE_STREAM, apply, open_device, tf32
 from vit_deploy.runtimes.values import (
     as_stored,
     blank_images,
@@ -57,6 +58,15 @@ BROKEN = (
 class SavedModelRuntime:
     """`tf.saved_model.load` and its `serving_default` signature."""
 
+    def prepare(self, options: RuntimeOptions = RuntimeOptions()) -> None:
+        """Open the device; see `runtimes.DeviceRuntime`.
+
+        Raises:
+            EngineError: options that TensorFlow cannot take, or a device that it cannot open.
+        """
+        with explained("open the device"), quiet_stderr():
+            open_device(tf, apply(tf, options))
+
     @contextlib.contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[SavedModelSession]:
         """Load an artifact.
@@ -66,6 +76,11 @@ class SavedModelRuntime:
         """
         with quiet_stderr():
             provider = apply(tf, options)
+        with tf32(tf, provider, options.allow_tf32), self._loaded(artifact, provider) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def _loaded(self, artifact: Artifact, provider: str) -> Iterator[SavedModelSession]:
         with (
             explained(f"load {artifact.model_path}"),
             quiet_stderr(),
@@ -125,7 +140,10 @@ class SavedModelSession:
 
 
 class SavedModelDeviceSession(SavedModelSession):
-    """One loaded SavedModel whose inputs and outputs stay on a device until they are asked for."""
+    """One loaded SavedModel whose inputs and outputs stay on a device until they are asked for.
+
+    Its steps are for one thread; `infer` is whole, whatever other threads call.
+    """
 
     trial_ns = 0
     build_ns = 0
@@ -133,9 +151,15 @@ class SavedModelDeviceSession(SavedModelSession):
     _results: Sequence[Any] = ()
     _count = 0
 
+    def __init__(self, engine: Any, artifact: Artifact, provider: str) -> None:
+        super().__init__(engine, artifact, provider)
+        self.notes = (ONE_STREAM,)
+        self._whole = threading.Lock()
+
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
-        return infer_on_device(self, images)
+        with self._whole:
+            return infer_on_device(self, images)
 
     def upload(self, images: NDArray[Any]) -> None:
         """Copy images to the device; see `runtimes.DeviceSession`."""
@@ -208,6 +232,13 @@ def explained(doing: str) -> Iterator[None]:
     """Raise what TensorFlow raises as an `EngineError`."""
     try:
         yield
+    except VitDeployError:  # some of them are ValueErrors too
+        raise
+    except tf.errors.ResourceExhaustedError as error:
+        raise EngineError(
+            f"TensorFlow {tf.__version__} cannot {doing}: out of memory",
+            fix="take a smaller batch, or fewer cases at once",
+        ) from error
     except BROKEN as error:
         raise EngineError(
             f"TensorFlow {tf.__version__} cannot {doing}: {str(error).strip().splitlines()[0]}",
