@@ -19,8 +19,9 @@ from vit_deploy.exporters import EXPORTERS
 from vit_deploy.exporters.stage import PRECISIONS
 from vit_deploy.plugins import Plugin, Registry
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.simulators import SIMULATORS
 
-REGISTRIES = (CONTAINERS, SOURCES, WRITERS, EXPORTERS, RUNTIMES)
+REGISTRIES = (CONTAINERS, SOURCES, WRITERS, EXPORTERS, RUNTIMES, SIMULATORS)
 ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry]
 
 

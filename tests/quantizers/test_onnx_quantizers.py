@@ -24,9 +24,11 @@ from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.onnx import OnnxExporter
 from vit_deploy.quantizers import onnx_layers
 from vit_deploy.quantizers.onnx import OnnxQuantizer
+from vit_deploy.quantizers.onnx_pairs import fitting
 from vit_deploy.quantizers.onnx_recipes import ONNX_RECIPES
 from vit_deploy.quantizers.recipes import Clipping, Recipe
 from vit_deploy.reference import forward
+from vit_deploy.saturation import LARGEST_SUM, saturates, sums_of_pairs
 from vit_deploy.tolerances import DEFAULTS
 from vit_deploy.weights import layer_names
 
@@ -140,8 +142,26 @@ def test_int8_kernels_have_the_nearest_integers_at_one_scale_a_channel(cases, tm
         kernel = weights[f"{name}.kernel"].reshape(-1, weights[f"{name}.kernel"].shape[-1]).astype(np.float64)
         stored, scale = found[f"{name}.kernel_quantized"], found[f"{name}.kernel_scale"]
         assert stored.dtype == np.int8 and not found[f"{name}.kernel_zero_point"].any()
-        np.testing.assert_allclose(scale, np.abs(kernel).max(axis=0) / 127, rtol=1e-5)
+        together = np.abs(sums_of_pairs(kernel)).max(axis=0)
+        np.testing.assert_allclose(scale, np.maximum(np.abs(kernel).max(axis=0), together) / 127, rtol=1e-5)
         assert (np.abs(stored * scale.astype(np.float64) - kernel) <= scale * 0.5001).all()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_no_two_neighbouring_weights_can_saturate_a_sum_of_16_bits(precision, cases, tmp_path):
+    _, model = made(cases["plain"], ONNX_RECIPES[precision], tmp_path)
+    kernels = {name: each for name, each in arrays(model).items() if name.endswith(".kernel_quantized")}
+    assert kernels and not [name for name, each in kernels.items() if saturates(each)]
+    assert max(np.abs(sums_of_pairs(each)).max() for each in kernels.values()) >= LARGEST_SUM - 1  # and all is used
+
+
+def test_channels_of_zeros_of_tiny_values_and_of_one_huge_value_have_scales_that_are_numbers():
+    kernel = np.zeros((5, 4), np.float32)
+    kernel[1, 1], kernel[2, 2], kernel[:, 3] = 1e-44, 3e38, 1.0
+    stored, scales = fitting(kernel)
+    assert np.isfinite(scales).all() and (scales >= np.finfo(np.float32).tiny).all()
+    assert (np.abs(stored * scales.astype(np.float64) - kernel) <= scales * 0.5001)[:, [0, 2, 3]].all()
+    assert not stored[:, :2].any() and scales[0] == scales[1] == 1
 
 
 def test_int8_is_of_standard_operators_that_quantize_as_they_run(cases, tmp_path):

@@ -88,7 +88,7 @@ def quantized(
         patches_as_product(model.graph, source.config)
     names = [layer.name for layer in layers_of(model.graph) if is_quantized(layer.name, recipe)]
     if recipe.activations is Activations.DYNAMIC:
-        return with_dynamic_integers(model, names)
+        return with_dynamic_integers(model, names, recipe)
     if recipe.activations is Activations.FLOAT:
         return with_blocks(model, names, recipe)
     if calibration is None:

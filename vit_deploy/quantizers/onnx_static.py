@@ -25,7 +25,15 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from vit_deploy.quantizers.clipping import Observed, clipped
-from vit_deploy.quantizers.onnx_layers import JOINED, bias_apart, drop_unused_initializers, join_layers, layers_of
+from vit_deploy.quantizers.onnx_layers import (
+    JOINED,
+    array,
+    bias_apart,
+    drop_unused_initializers,
+    join_layers,
+    layers_of,
+)
+from vit_deploy.quantizers.onnx_pairs import with_fitting_pairs
 from vit_deploy.quantizers.recipes import Clipping, Recipe
 
 NONE_LEARNED: Mapping[str, tuple[float, float]] = MappingProxyType({})
@@ -59,6 +67,7 @@ def with_static_integers(
         known = learned.get(f"{layer.name.split(JOINED)[0]}.input")
         largest = None if known is None else np.float32(max(map(abs, known)))
         ranges[layer.input] = symmetric_range(seen[layer.input], recipe) if largest is None else (-largest, largest)
+    kernels = {layer.kernel: array(model.graph, layer.kernel) for layer in layers}
     operators = ["Gemm", "MatMul"]
     work = QDQQuantizer(
         model,
@@ -78,6 +87,8 @@ def with_static_integers(
     )
     work.quantize_model()
     result: onnx.ModelProto = work.model.model
+    if recipe.fitting_pairs:
+        with_fitting_pairs(result.graph, kernels)
     _others_read_floats(result.graph, {layer.node for layer in layers})
     drop_unused_initializers(result.graph)
     return result

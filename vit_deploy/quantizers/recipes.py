@@ -72,6 +72,7 @@ class Recipe:
         smoothing: alpha of the migration of outliers from activations into weights (Xiao et al. 2023, SmoothQuant,
             eq. 4); None leaves them where they are.
         equalized: whether outliers are migrated by the weights alone, where no `smoothing` is asked for; needs no data.
+        fitting_pairs: whether scales keep neighbouring weights from saturating sums of 16 bits; see `saturation`.
         bias_correction: whether the mean error of a layer's output on the calibration images goes into its bias.
         keep_float: names of what stays in float32, such as `block_3.ffn.down`; see `quantizable`.
         reason: why it is as it is, in a sentence or two.
@@ -93,6 +94,7 @@ class Recipe:
     percentile: float = 99.99
     smoothing: float | None = None
     equalized: bool = False
+    fitting_pairs: bool = False
     bias_correction: bool = False
     keep_float: tuple[str, ...] = ()
     reason: str = ""
