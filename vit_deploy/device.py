@@ -112,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "verify":
             command.add_argument("--quick", action="store_true", help="the recorded images alone")
             command.add_argument("--threads", type=_counts, default=[], help="run with these numbers too, as 1 or 1,2")
+            command.add_argument("--device", type=_index, default=0, help="which GPU, of those that are visible")
+            command.add_argument("--cuda-graph", action="store_true", help="record a GPU's kernels and replay them")
             command.add_argument("--limits", type=_limits, default=Limits(), help=argparse.SUPPRESS)
         if name == "bench":
             command.add_argument("--batch", type=_counts, default=[1], help="images a call, as 1 or 1,4")
@@ -127,6 +129,12 @@ def _counts(text: str) -> list[int]:
     if not all(each.isascii() and each.isdigit() and len(each) < 6 for each in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r}; expected numbers as 1 or 1,4")
     return [int(each) for each in text.split(",")]
+
+
+def _index(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number from 0 on")
+    return int(text)
 
 
 def _limits(text: str) -> Limits:
@@ -155,7 +163,8 @@ def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     questions = () if options.quick else trials.ALWAYS
     if options.threads:
         questions = (*questions, trials.threads(options.threads))
-    asked: dict[str, Any] = {"runtime": options.runtime, "provider": options.provider, "limits": options.limits}
+    names = ("runtime", "provider", "limits", "device", "cuda_graph")
+    asked: dict[str, Any] = {name: getattr(options, name) for name in names}
     found = [(verify(artifact, questions=questions, **asked), path) for artifact, path in packed]
     records = [{**report.verification(result), "artifact": path} for result, path in found]
     return records, all(result.ok for result, _ in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.choosing import refuse_idle_options, runtime_for
 from vit_deploy.datasets import Classes, Dataset, Pixels
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session
+from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
 
 BATCH = 32  # images a call, where the file takes any number
 WORST = 5  # confusions that are told
@@ -102,6 +104,8 @@ def evaluate(
     dataset: Dataset,
     *,
     batch: int = BATCH,
+    runtime: str | None = None,
+    options: RuntimeOptions = RuntimeOptions(),
     progress: Progress = lambda doing: None,
 ) -> list[Evaluation]:
     """Run all artifacts over the images in one pass, a batch at a time.
@@ -112,15 +116,17 @@ def evaluate(
         artifacts: bundles, or `.keras` files.
         dataset: the images.
         batch: images a call; files made for a fixed batch take their own.
+        runtime: that runs all of them; None takes the usual one of each.
+        options: how to run.
         progress: called with what is being done.
 
     Raises:
+        ConfigError: a runtime that is unknown or does not take a format, or options of a GPU where none is used.
         DataError: classes or sizes that do not fit an artifact, or an image that cannot be read.
         MissingEngineError, EngineError: an engine that is not installed, or refused.
     """
-    names = [RUNTIMES_OF_FORMAT[artifact.format][0] for artifact in artifacts]
-    for name in names:
-        RUNTIMES.check(name)
+    options = dataclasses.replace(options, largest_batch=options.largest_batch or batch)
+    names = [runtime_for(artifact, runtime, options) for artifact in artifacts]
     classes = [dataset.classes(artifact) for artifact in artifacts]
     reference = next((index for index, each in enumerate(artifacts) if each.precision == FP32), 0)
     with contextlib.ExitStack() as stack:
@@ -128,7 +134,9 @@ def evaluate(
         for artifact, name in zip(artifacts, names, strict=True):
             progress(f"loading {artifact.path}")
             engine = RUNTIMES.load(name)()
-            tallies.append(_Tally(artifact, stack.enter_context(engine.open(artifact, RuntimeOptions()))))
+            session = stack.enter_context(engine.open(artifact, options))
+            refuse_idle_options(artifact, options, session.provider)
+            tallies.append(_Tally(artifact, session))
         # Models of one size and one preprocessing see the same pixels, which are read once.
         inputs = [(each.preprocess, each.config.image_size) for each in artifacts]
         kinds = list(dict.fromkeys(inputs))

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.choosing import refuse_idle_options, runtime_for
 from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.limits import Limits
 from vit_deploy.metrics import Metrics, measure
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session, installed_takers
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RuntimeOptions, Session
 from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, looser, margin_noise, tolerance_for, tolerated_rms
 
 NO_LIMITS = Limits()
@@ -136,6 +137,8 @@ def verify(
     limits: Limits = NO_LIMITS,
     precision: str | None = None,
     questions: Sequence[Question] = (),
+    device: int = 0,
+    cuda_graph: bool = False,
 ) -> Verification:
     """Run an artifact on its golden images and compare with the recorded outputs.
 
@@ -147,22 +150,24 @@ def verify(
         limits: that somebody asked for instead of the precision's own.
         precision: to hold it to instead of its own.
         questions: to ask once its outputs have the right form; see `trials`.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
 
     Raises:
         ArtifactError: the golden data are missing or damaged.
-        ConfigError: the runtime is unknown or does not take the format, or the limits are no limits.
+        ConfigError: the runtime is unknown or does not take the format, the limits are no limits, or options of a GPU
+            where none executes the graph.
         MissingEngineError, EngineError: the runtime is not installed or refuses the file.
     """
-    takers = RUNTIMES_OF_FORMAT[artifact.format]
-    name = runtime or installed_takers(artifact.format, provider)[0]
-    RUNTIMES.check(name)
-    if name not in takers:
-        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
+    options = RuntimeOptions(
+        provider=provider, allow_tf32=limits.allow_tf32, device=device, cuda_graph=cuda_graph, largest_batch=GROUP
+    )
+    name = runtime_for(artifact, runtime, options)
     golden = golden or read_golden(artifact)
-    options = RuntimeOptions(provider=provider, allow_tf32=limits.allow_tf32)
     start = time.perf_counter()
     engine = RUNTIMES.load(name)()
     with engine.open(artifact, options) as session:
+        refuse_idle_options(artifact, options, session.provider)
         held = precision or artifact.precision
         if held == "fp32" and limits.allow_tf32 and session.provider in GPU_PROVIDERS:
             held = "tf32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import MANIFEST, MODEL_FILES, Artifact, read_artifact
+from vit_deploy.choosing import refuse_idle_options, runtime_for
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
 from vit_deploy.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, installed_takers
+from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 
 BATCH = 8  # images held at a time
+USUAL = RuntimeOptions()
 NUMPY = "numpy"  # what runs a checkpoint that is no artifact yet: the reference, in float32
 
 Infer = Callable[[NDArray[Any]], NDArray[Any]]
@@ -117,16 +120,21 @@ class Classifier:
 
 
 @contextmanager
-def open_classifier(path: Path, runtime: str | None = None) -> Iterator[Classifier]:
+def open_classifier(path: Path, runtime: str | None = None, options: RuntimeOptions = USUAL) -> Iterator[Classifier]:
     """The model in a bundle, run by its engine, or in a checkpoint, run by the NumPy reference.
+
+    Args:
+        path: of the bundle or the checkpoint.
+        runtime: that was asked for; None takes the usual one.
+        options: how to run it.
 
     Raises:
         ArtifactError, CheckpointError: nothing that can be run, or damaged.
-        ConfigError: a model without a head, or a runtime that does not take it.
+        ConfigError: a model without a head, a runtime that does not take it, or options that it does not take.
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
     """
     if (path / MANIFEST).is_file() or path.name == MANIFEST:
-        with _of_artifact(read_artifact(path), runtime) as classifier:
+        with _of_artifact(read_artifact(path), runtime, options) as classifier:
             yield classifier
         return
     from vit_deploy import checkpoints
@@ -135,6 +143,10 @@ def open_classifier(path: Path, runtime: str | None = None) -> Iterator[Classifi
         raise ArtifactError(f"{path} is the model alone, of a bundle", fix=f"give the bundle, {path.parent}")
     if runtime not in (None, NUMPY):
         raise ConfigError(f"{runtime} runs artifacts, and {path} is a checkpoint", fix="export it first")
+    if options != USUAL:
+        raise ConfigError(
+            f"{path} is a checkpoint, which NumPy runs: it takes no provider, device or threads", fix="export it first"
+        )
     checkpoint = checkpoints.load(path)
     _check_head(checkpoint.config, path)
     yield Classifier(
@@ -148,15 +160,13 @@ def open_classifier(path: Path, runtime: str | None = None) -> Iterator[Classifi
 
 
 @contextmanager
-def _of_artifact(artifact: Artifact, runtime: str | None) -> Iterator[Classifier]:
+def _of_artifact(artifact: Artifact, runtime: str | None, options: RuntimeOptions) -> Iterator[Classifier]:
     _check_head(artifact.config, artifact.directory)
-    takers = RUNTIMES_OF_FORMAT[artifact.format]
-    name = runtime or installed_takers(artifact.format)[0]
-    RUNTIMES.check(name)
-    if name not in takers:
-        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
+    name = runtime_for(artifact, runtime, options)
     inside = artifact.input.preprocessing_inside
-    with RUNTIMES.load(name)().open(artifact, RuntimeOptions()) as session:
+    options = dataclasses.replace(options, largest_batch=options.largest_batch or BATCH)
+    with RUNTIMES.load(name)().open(artifact, options) as session:
+        refuse_idle_options(artifact, options, session.provider)
         yield Classifier(artifact.config, artifact.preprocess, artifact.labels, inside, session.infer, name)
 
 

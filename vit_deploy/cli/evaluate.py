@@ -1,4 +1,4 @@
-"""`vit-deploy evaluate`: how often are artifacts right, and of one mind with the fp32 one?"""
+"""The command `vit-deploy evaluate`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Artifacts, Json, Quiet, Verbose
+from vit_deploy.cli.options import Artifacts, Device, Json, Provider, Quiet, Runtime, Threads, Verbose
 
 
 def evaluate(
@@ -21,6 +21,10 @@ def evaluate(
         ),
     ],
     batch: Annotated[int, typer.Option(min=1, help="Images a call, where a file takes any number.")] = 32,
+    runtime: Runtime = None,
+    provider: Provider = None,
+    device: Device = 0,
+    threads: Threads = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -30,6 +34,7 @@ def evaluate(
     from vit_deploy.datasets import read_dataset
     from vit_deploy.evaluation import FP32, to_json
     from vit_deploy.evaluation import evaluate as run
+    from vit_deploy.runtimes import RuntimeOptions
     from vit_deploy.targets import open_artifact
 
     out = Output("evaluate", as_json=json, quiet=quiet)
@@ -37,7 +42,8 @@ def evaluate(
         progress("reading the bundles")
         opened = [open_artifact(path) for path in artifacts]
         dataset = read_dataset(data)
-        results = run(opened, dataset, batch=batch, progress=progress)
+        options = RuntimeOptions(threads=threads, provider=provider, device=device)
+        results = run(opened, dataset, batch=batch, runtime=runtime, options=options, progress=progress)
     if dataset.names and not all(dataset.is_by_name(artifact) for artifact in opened):
         listed = ", ".join(f"{index} {name}" for index, name in enumerate(dataset.names))
         out.note(f"class folders in sorted order, since they are not the recorded labels: {listed}")

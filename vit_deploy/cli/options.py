@@ -19,6 +19,17 @@ QUANTIZED = "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8. Repe
 Artifacts = Annotated[
     list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export, or .keras files.", show_default=False)
 ]
+Runtime = Annotated[str | None, typer.Option(help="Engine to run in.", show_default="the format's own")]
+Provider = Annotated[
+    str | None, typer.Option(help="What executes the graph: cpu, cuda, …", show_default="the engine's own")
+]
+Device = Annotated[int, typer.Option(min=0, help="Which GPU, of those that are visible.")]
+CudaGraph = Annotated[
+    bool, typer.Option("--cuda-graph", help="Let a GPU record the kernels of a call once, and replay them.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=MOST_THREADS, help="For the work in one call.", show_default="all cores")
+]
 CheckpointFile = Annotated[Path, typer.Argument(help="A checkpoint file or folder.", show_default=False)]
 OutputFile = Annotated[
     Path,

@@ -1,4 +1,4 @@
-"""`vit-deploy predict`: what does a model see in image files?"""
+"""The command `vit-deploy predict`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import Json, Quiet, Verbose
+from vit_deploy.cli.options import Device, Json, Provider, Quiet, Runtime, Threads, Verbose
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.prediction import Prediction
@@ -19,7 +19,10 @@ def predict(
         list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.", show_default=False)
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
-    runtime: Annotated[str | None, typer.Option(help="Engine to run in.", show_default="the format's own")] = None,
+    runtime: Runtime = None,
+    provider: Provider = None,
+    device: Device = 0,
+    threads: Threads = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -28,13 +31,15 @@ def predict(
     from vit_deploy.cli.output import Output
     from vit_deploy.prediction import image_files, open_classifier
     from vit_deploy.prediction import predict as run
+    from vit_deploy.runtimes import RuntimeOptions
 
     out = Output("predict", as_json=json, quiet=quiet)
     files = image_files(images)
     found = []
     with out.progress() as progress:
         progress(f"loading {model}")
-        with open_classifier(model, runtime) as classifier:
+        options = RuntimeOptions(threads=threads, provider=provider, device=device)
+        with open_classifier(model, runtime, options) as classifier:
             for prediction in run(classifier, files, count=top):
                 found.append(prediction)
                 progress(f"{len(found)} of {len(files)} images")

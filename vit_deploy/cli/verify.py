@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts, gaps
-from vit_deploy.cli.options import MOST_THREADS, Artifacts, Force, Json, Quiet, Verbose, parse_counts
+from vit_deploy.cli.options import (
+    MOST_THREADS,
+    Artifacts,
+    CudaGraph,
+    Device,
+    Force,
+    Json,
+    Provider,
+    Quiet,
+    Runtime,
+    Verbose,
+    parse_counts,
+)
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.cli.output import Output
@@ -33,10 +45,10 @@ def verify(
         typer.Option(metavar="DIR", help="Image files to compare on; needs --against.", show_default="golden images"),
     ] = None,
     max_images: Annotated[int, typer.Option(min=1, help="How many of them, by name.")] = MAX_IMAGES,
-    runtime: Annotated[str | None, typer.Option(help="Engine to run in.", show_default="the format's own")] = None,
-    provider: Annotated[
-        str | None, typer.Option(help="What executes the graph: cpu, cuda, …", show_default="the engine's own")
-    ] = None,
+    runtime: Runtime = None,
+    provider: Provider = None,
+    device: Device = 0,
+    cuda_graph: CudaGraph = False,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,6 +118,7 @@ def verify(
             raise typer.BadParameter(f"{', '.join(given)} and --on: another machine has the recorded answers alone")
         words = [*(["--runtime", runtime] if runtime else []), *(["--provider", provider] if provider else [])]
         words += [*(["--quick"] if quick else []), *(["--threads", ",".join(map(str, counts))] if counts else [])]
+        words += [*(["--device", str(device)] if device else []), *(["--cuda-graph"] if cuda_graph else [])]
         words += ["--limits", limits.to_json()]
         answers = ask_hosts(
             out,
@@ -141,6 +154,8 @@ def verify(
                     limits=limits,
                     precision=precision,
                     questions=questions,
+                    device=device,
+                    cuda_graph=cuda_graph,
                 )
             )
     for result in results:
