@@ -42,6 +42,7 @@ from vit_deploy.cli.quantizing import (
     Smoothing,
     Speed,
 )
+from vit_deploy.cli.triton import Triton, TritonProvider
 
 FORMATS = ("savedmodel", "onnx", "tflite")
 
@@ -109,6 +110,8 @@ def export(
     data: Data = None,
     sensitivity: ShowSensitivity = False,
     speed: Speed = True,
+    triton: Triton = None,
+    triton_provider: TritonProvider = None,
     force: Force = False,
     keep_failed: KeepFailed = False,
     json: Json = False,
@@ -116,6 +119,7 @@ def export(
     quiet: Quiet = False,
 ) -> int:
     """Write a model as SavedModel, ONNX and TFLite, and prove each before it is published."""
+    from vit_deploy.cli import triton as serving
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.quantizing import finish, quantize_options
     from vit_deploy.exporters.stage import DYNAMIC, PRECISIONS, plan, targets
@@ -127,7 +131,7 @@ def export(
     if batch is not None and batch != DYNAMIC and not (batch.isascii() and batch.isdigit()):
         raise typer.BadParameter(f"--batch is {batch!r}; expected a number or dynamic")
     precisions = precision or ["fp32"]
-    able = [name for name in FORMATS if set(precisions) & set(PRECISIONS[name])]
+    able = [name for name in (("onnx",) if triton else FORMATS) if set(precisions) & set(PRECISIONS[name])]
     jobs, skipped = plan(
         format or able or FORMATS,
         precisions,
@@ -136,6 +140,7 @@ def export(
         layout=layout,
         include_preprocessing=include_preprocessing,
     )
+    serving.check_options(triton, triton_provider, jobs)
     options = quantize_options(
         calibrate=calibrate,
         seed=seed,
@@ -170,7 +175,9 @@ def export(
         loaded = load_source(source, overrides, seed, like, stated)
         height, width = loaded.checkpoint.config.image_size
         directory = output or Path("artifacts") / f"{loaded.name}-{height}x{width}"
+        places = serving.places(triton, loaded.name, jobs, force=force)
         made = run(loaded.checkpoint, directory, jobs, options, force=force, keep_failed=keep_failed, progress=progress)
+        served = serving.serve(made.results, places, triton_provider, force=force)
     if loaded.note:
         out.note(loaded.note)
-    return finish(out, made, skipped)
+    return finish(out, made, skipped, served)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +18,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.quantizers.facts import Facts
     from vit_deploy.quantizers.stage import Made
 
+NOWHERE: Mapping[str, Path] = MappingProxyType({})
 SHOWN = 10  # layers of a sensitivity table on a terminal
 
 Calibrate = Annotated[
@@ -148,13 +151,22 @@ def quantize_options(
     )
 
 
-def finish(out: Output, made: Made, skipped: Sequence[str]) -> int:
-    """Print what became of each artifact, and the facts to choose by; gives the exit code."""
+def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str, Path] = NOWHERE) -> int:
+    """Print what became of each artifact, and the facts to choose by; gives the exit code.
+
+    Args:
+        out: where to.
+        made: the artifacts.
+        skipped: what was not made, in words.
+        served: where the model of an artifact lies in a Triton repository, by the artifact's name.
+    """
     from vit_deploy import report
     from vit_deploy.quantizers.facts import verdicts
 
     for note in made.notes:
         out.note(note)
+    for name, place in served.items():
+        out.note(f"{name} is the Triton model {place}")
     for result in made.results:
         for reason in result.parity.failures:
             where = f"published as {result.artifact.directory}" if result.published else "not published"
@@ -170,7 +182,7 @@ def finish(out: Output, made: Made, skipped: Sequence[str]) -> int:
         out.table("", columns, rows)
         columns, rows = _facts_table(made.facts)
     code = out.finish(
-        [_to_json(result, made) for result in made.results],
+        [_to_json(result, made) | _served(result, served) for result in made.results],
         ok=all(result.parity.ok for result in made.results),
         skipped=[*skipped, *made.skipped],
         failed=made.failed,
@@ -180,6 +192,10 @@ def finish(out: Output, made: Made, skipped: Sequence[str]) -> int:
     for verdict in verdicts(made.facts):
         out.note(verdict)
     return code
+
+
+def _served(result: Exported, served: Mapping[str, Path]) -> dict[str, str]:
+    return {"triton": str(served[result.artifact.name])} if result.artifact.name in served else {}
 
 
 def _row(result: Exported) -> tuple[str, ...]:
