@@ -15,13 +15,13 @@ from vit_deploy.checkpoints import CONTAINERS, SOURCES, WRITERS
 from vit_deploy.diagnosis import ONNX_RUNTIMES
 from vit_deploy.distributions import parse_requirement
 from vit_deploy.errors import ConfigError, MissingEngineError
-from vit_deploy.exporters import EXPORTERS
+from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF
 from vit_deploy.exporters.stage import PRECISIONS
 from vit_deploy.plugins import Plugin, Registry
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.simulators import SIMULATORS
 
-REGISTRIES = (CONTAINERS, SOURCES, WRITERS, EXPORTERS, RUNTIMES, SIMULATORS)
+REGISTRIES = (CONTAINERS, SOURCES, WRITERS, EXPORTERS, COMPILERS, RUNTIMES, SIMULATORS)
 ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry]
 
 
@@ -31,6 +31,8 @@ def registry():
         "shelf",
         {
             "there": Plugin("collections:OrderedDict"),
+            "half": Plugin("collections:deque", extra="gpu", either=("no_such_module", "json")),
+            "neither": Plugin("collections:deque", extra="gpu", needs=("json",), either=("no_such_module", "nor_this")),
             "absent": Plugin("no_such_module:Thing", extra="gpu", needs=("json", "no_such_module", "nor_this")),
         },
     )
@@ -43,7 +45,7 @@ def test_it_loads_what_a_name_stands_for(registry):
 
 
 def test_it_reads_like_a_mapping_and_imports_nothing(registry):
-    assert list(registry) == ["there", "absent"] and len(registry) == 2
+    assert list(registry) == ["there", "half", "neither", "absent"] and len(registry) == 4
     assert "absent" in registry and "theer" not in registry and 3 not in registry
     assert registry["absent"].missing() == ("no_such_module", "nor_this")
 
@@ -55,7 +57,7 @@ def test_an_unknown_name_is_told_with_the_one_it_resembles_or_all_there_are(regi
         assert str(caught.value) == "unknown shelf 'theer'\n  fix: did you mean 'there'?"
     with pytest.raises(ConfigError) as caught:
         registry["zzz"]
-    assert caught.value.fix == "choose one of there, absent"
+    assert caught.value.fix == "choose one of there, half, neither, absent"
 
 
 def test_a_missing_library_is_told_with_the_extra_that_brings_it(registry):
@@ -64,6 +66,13 @@ def test_a_missing_library_is_told_with_the_extra_that_brings_it(registry):
             ask("absent")
         assert caught.value.message == "the shelf 'absent' needs no_such_module, nor_this, which is not installed"
         assert caught.value.fix == 'pip install "vit-deploy[gpu]"'
+
+
+def test_of_modules_of_which_one_is_enough_none_is_told_as_missing_where_one_is_there(registry):
+    assert registry["half"].missing() == ()
+    assert registry["neither"].missing() == ("no_such_module or nor_this",)
+    with pytest.raises(MissingEngineError, match="needs no_such_module or nor_this, which is not installed"):
+        registry.check("neither")
 
 
 @pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=lambda each: getattr(each, "kind", each))
@@ -78,10 +87,11 @@ def test_every_entry_points_to_something_that_is_there(registry, name):
 @pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=lambda each: getattr(each, "kind", each))
 def test_every_library_that_an_entry_needs_comes_with_an_extra_that_exists(registry, name):
     plugin = registry[name]
-    assert bool(plugin.needs) == bool(plugin.extra)
-    if plugin.needs:
+    assert bool(plugin.needs or plugin.either) == bool(plugin.extra)
+    if plugin.extra:
         brought = " ".join(requirements(plugin.extra)).replace("-", "_")
         assert all(need in brought for need in plugin.needs)
+        assert not plugin.either or any(need in brought for need in plugin.either)
 
 
 def requirements(extra):
@@ -133,8 +143,9 @@ def test_the_extras_of_gpus_ask_for_wheels_that_can_be_installed():
 
 
 def test_every_format_has_precisions_and_a_runtime_to_prove_it():
-    assert set(PRECISIONS) == set(EXPORTERS)
-    assert set(EXPORTERS) | {"keras"} == set(RUNTIMES_OF_FORMAT)
+    assert set(PRECISIONS) == set(EXPORTERS) | set(COMPILERS)
+    assert set(PRECISIONS) | {"keras"} == set(RUNTIMES_OF_FORMAT)
+    assert set(MADE_OF) == set(COMPILERS) and set(MADE_OF.values()) <= set(EXPORTERS)
     assert {name for names in RUNTIMES_OF_FORMAT.values() for name in names} == set(RUNTIMES)
     assert all(PRECISIONS.values()) and all(RUNTIMES_OF_FORMAT.values())
 

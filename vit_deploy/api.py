@@ -49,7 +49,7 @@ def export(
     Args:
         model: a Keras model, a checkpoint, or the path of a checkpoint file.
         directory: where the bundles go.
-        formats: names of exporters.
+        formats: "savedmodel", "onnx", "tflite", and "tensorrt" where there is a GPU to prove its plans on.
         precisions: of each format, where it has them.
         batch: images a call, or "dynamic"; None is dynamic, and 1 for TFLite.
         opset: of ONNX; None is the default.
@@ -67,12 +67,12 @@ def export(
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.export`.
     """
     from vit_deploy.exporters.stage import plan
-    from vit_deploy.quantizers import stage
+    from vit_deploy.quantizers import compiled
 
     jobs, _ = plan(
         formats, precisions, batch=batch, opset=opset, layout=layout, include_preprocessing=include_preprocessing
     )
-    made = stage.export(as_checkpoint(model), Path(directory), jobs, _options(calibrate), force=force)
+    made = compiled.export(as_checkpoint(model), Path(directory), jobs, _options(calibrate), force=force)
     return _published(made)
 
 

@@ -21,12 +21,14 @@ SCHEMA = 1
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
 ESSENTIAL = "vit_deploy."  # what the keys of essentials begin with
+PLAN_SUFFIXES = (".plan", ".engine", ".trt")  # that people give TensorRT's plans
 
 # What stands for the model in a bundle of each format; it names all model files that there can be.
 MODEL_FILES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("model.onnx", "model.onnx.data"),
     "tflite": ("model.tflite",),
     "savedmodel": ("saved_model",),
+    "tensorrt": ("model.plan",),
 }
 
 
@@ -123,7 +125,7 @@ class Artifact:
 
     Args:
         directory: the bundle's folder.
-        format: "onnx", "tflite", "savedmodel"; "keras" for a checkpoint file that is run as it is.
+        format: "onnx", "tflite", "savedmodel", "tensorrt"; "keras" for a checkpoint file that is run as it is.
         precision: "fp32", "int8", …
         config: the function the model computes.
         preprocess: how an image becomes its input.
@@ -232,6 +234,11 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
     if directory.name == MANIFEST:
         directory = directory.parent
     path = directory / MANIFEST
+    if directory.is_file() and directory.suffix in PLAN_SUFFIXES:
+        raise ArtifactError(
+            f"{directory} is a TensorRT plan, which has no room for what it takes and what it has to answer",
+            fix=f"give the bundle's folder, with {MANIFEST} and {GOLDEN} beside the plan",
+        )
     if not path.is_file():
         raise ArtifactError(
             f"{directory} is not a bundle: it has no {MANIFEST}",

@@ -20,10 +20,11 @@ from vit_deploy.inspection import BUNDLE, CHECKPOINT, Inspection, inspect
 from vit_deploy.parity import Parity, answers, compare
 from vit_deploy.reference import forward
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
-from vit_deploy.stored_weights import Weights, read_weights
+from vit_deploy.stored_weights import READERS, Weights, read_weights
 from vit_deploy.tolerances import looser, tolerance_for
 
 ONLY = "only in one"
+HIDDEN = "hidden"  # weights that a format keeps to itself
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,15 @@ def compare_models(first: Path, second: Path) -> Comparison:
         notes.append("operators are compared between files of one format")
     weights: list[WeightDifference] = []
     compared = None
-    if one.naming == other.naming:
-        compared, weights = _weights(one.weights, other.weights)
-    else:
+    if HIDDEN in (one.naming, other.naming):
+        notes.append("the weights inside a TensorRT plan cannot be read, so they are compared by their digest alone")
+    elif one.naming != other.naming:
         notes.append(
             "the weights of TFLite files have the converter's names, so they are compared by their digest alone"
         )
+    if one.naming == other.naming != HIDDEN:
+        compared, weights = _weights(one.weights, other.weights)
+    else:
         digests = (one.artifact.weights_digest, other.artifact.weights_digest)
         differences += _fields("weights_digest", *({"sha256": each} for each in digests))
     outputs = None
@@ -136,6 +140,8 @@ class _Model:
     @property
     def naming(self) -> str:
         """Whose names the weights have."""
+        if self.artifact.format not in READERS and self.checkpoint is None:
+            return HIDDEN
         return "converter" if self.artifact.format == "tflite" else "canonical"
 
     @cached_property

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy import accelerators, cost, onnx_graph, savedmodel_graph, tflite_graph
-from vit_deploy.artifact import ESSENTIAL, MANIFEST, Artifact, InputSpec, describe, from_essentials, read_artifact
+from vit_deploy import accelerators, cost, onnx_graph, savedmodel_graph, tensorrt_plan, tflite_graph
+from vit_deploy.artifact import (
+    ESSENTIAL,
+    MANIFEST,
+    PLAN_SUFFIXES,
+    Artifact,
+    InputSpec,
+    describe,
+    from_essentials,
+    read_artifact,
+)
 from vit_deploy.errors import ArtifactError
 from vit_deploy.graph import Graph
 from vit_deploy.onnx_file import external_locations, refuse_outside_data
@@ -21,6 +30,7 @@ READERS: Mapping[str, Callable[[Path], Graph]] = {
     "onnx": onnx_graph.read_graph,
     "tflite": tflite_graph.read_graph,
     "savedmodel": savedmodel_graph.read_graph,
+    "tensorrt": tensorrt_plan.read_graph,
 }
 
 
@@ -31,7 +41,7 @@ class Inspection:
     Args:
         path: as it was given.
         kind: "bundle", "checkpoint" or "model file".
-        format: "onnx", "tflite", "savedmodel"; of a checkpoint its suffix, "keras" or "safetensors".
+        format: "onnx", "tflite", "savedmodel", "tensorrt"; of a checkpoint its suffix, "keras" or "safetensors".
         bytes: of the model files.
         artifact: what the manifest, the checkpoint, or the model file itself says; None for a foreign file.
         graph: what the model file holds; None for a checkpoint.
@@ -134,6 +144,8 @@ def _format(path: Path) -> str | None:
         raise ArtifactError(f"cannot read {path}: {error.strerror}", fix="check its permissions") from error
     if start[4:8] == IDENTIFIER or path.suffix == ".tflite":
         return "tflite"
+    if tensorrt_plan.flavour_of(start) is not None or path.suffix in PLAN_SUFFIXES:
+        return "tensorrt"
     return "onnx" if path.suffix == ".onnx" else None
 
 
@@ -143,7 +155,9 @@ def _model_file(path: Path, format: str) -> Inspection:
     artifact = from_essentials(path, graph.metadata) if ours else None
     beside, notes = _beside(path) if format == "onnx" else ([], [])
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path, *beside]
-    if artifact is None:
+    if artifact is None and format == "tensorrt":
+        notes = [*notes, "a plan has no room for config, preprocessing and labels: they are in its bundle's manifest"]
+    elif artifact is None:
         notes = [*notes, "not made by vit-deploy: config, preprocessing and labels are not recorded in it"]
     size = sum(file.stat().st_size for file in files)
     model = path if format == "tflite" else None

@@ -34,11 +34,13 @@ class Parity(Metrics):
         tolerance: that the metrics were held to.
         failures: in words; those in `notes` are no failures.
         inconclusive: whether it failed only because these inputs cannot tell a right answer from a constant one.
+        unproven: whether nothing was compared, because there was nothing here to run it on.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
     failures: tuple[str, ...] = ()
     inconclusive: bool = False
+    unproven: bool = False
 
     @property
     def ok(self) -> bool:
@@ -47,9 +49,11 @@ class Parity(Metrics):
 
     @property
     def verdict(self) -> str:
-        """In one word: same, inconclusive or different."""
+        """In one word: same, inconclusive, unproven or different."""
         if self.ok:
             return "same"
+        if self.unproven:
+            return "unproven"
         return "inconclusive" if self.inconclusive else "different"
 
     def failed(self, reason: str) -> Parity:

@@ -22,15 +22,20 @@ class Plugin:
         target: "module:attribute", imported only when it is asked for.
         extra: the pip extra that installs what the module needs; empty if it needs nothing.
         needs: the top-level modules the leaf imports, checked before the import.
+        either: modules of which one is enough, checked likewise.
     """
 
     target: str
     extra: str = ""
     needs: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
 
     def missing(self) -> tuple[str, ...]:
-        """The modules in `needs` that are not installed."""
-        return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+        """The modules in `needs` that are not installed; and, if none is, those in `either` in one text."""
+        absent = tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+        if not self.either or any(importlib.util.find_spec(name) is not None for name in self.either):
+            return absent
+        return (*absent, " or ".join(self.either))
 
 
 class Registry(Mapping[str, Plugin]):

@@ -32,6 +32,7 @@ PROFILED_ON = {"onnxruntime": "cpu", "openvino": "cpu", "litert": "xnnpack"}  # 
 ABSENT = {
     "keras": "Keras runs its operators inside TensorFlow, which is not profiled",
     "savedmodel": "TensorFlow's operators are not profiled",
+    "tensorrt": "the layers of a plan are fused past the model's operators; NVIDIA's trtexec profiles them",
 }
 WORKER = (sys.executable, "-P", "-m", "vit_deploy.profile_worker")
 CALLS = 10

@@ -1,15 +1,17 @@
 """Which few lines of Python run an artifact in its plain engine, with its recorded preprocessing?
 
-The lines need the engine, NumPy and Pillow, and nothing of this package. They are for images of 8 bits a channel.
+The lines need the engine, NumPy and Pillow, for a TensorRT plan cuda-python too, and nothing of this package. They
+are for images of 8 bits a channel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vit_deploy.artifact import Artifact
+from vit_deploy.artifact import MANIFEST, Artifact
 from vit_deploy.errors import ArtifactError
 from vit_deploy.images import MODES
+from vit_deploy.tensorrt_plan import PlanRecord
 
 SHOWN = 5  # classes
 
@@ -18,6 +20,7 @@ ENGINES: Mapping[str, str] = {
     "onnx": "import onnxruntime",
     "tflite": "from ai_edge_litert.interpreter import Interpreter",
     "savedmodel": "import tensorflow as tf",
+    "tensorrt": "",  # see `_imports`
 }
 
 
@@ -45,7 +48,11 @@ def _imports(artifact: Artifact) -> Iterator[str]:
     yield from (f"import {name}" for name in sorted(standard))
     yield ""
     yield "import numpy as np"
-    yield ENGINES[artifact.format]
+    if artifact.format == "tensorrt":
+        yield f"import {PlanRecord.of(artifact).flavour} as trt"
+        yield "from cuda.bindings import runtime as cuda"
+    else:
+        yield ENGINES[artifact.format]
     yield "from PIL import Image, ImageOps"
 
 
@@ -86,7 +93,8 @@ def _images(artifact: Artifact) -> Iterator[str]:
     if spec.scale is not None:
         least, most = (-128, 127) if dtype == "int8" else (0, 255)
         yield f"image = np.clip(np.rint(image / {spec.scale!r}) + {spec.zero_point or 0}, {least}, {most})"
-    times = "" if spec.batch in (None, 1) else f" * {spec.batch}"
+    batch = spec.batch or (PlanRecord.of(artifact).batches.least if artifact.format == "tensorrt" else 1)
+    times = "" if batch == 1 else f" * {batch}"
     yield f"images = np.array([{image}]{times}, np.{dtype})"
 
 
@@ -102,9 +110,31 @@ def _run(artifact: Artifact) -> Iterator[str]:
         if artifact.input.scale is not None:
             yield 'scale, zero_point = model.get_output_details()[0]["quantization"]'
             yield "output = scale * (output.astype(np.float32) - zero_point)"
+    elif artifact.format == "tensorrt":
+        yield from _run_plan(artifact)
     else:
         yield f"model = tf.saved_model.load({path!r})"
         yield f'output = model.signatures["serving_default"]({name}=tf.constant(images))[{output!r}][0].numpy()'
+
+
+def _run_plan(artifact: Artifact) -> Iterator[str]:
+    """TensorRT takes addresses on the GPU, so that memory there is the caller's work."""
+    name, output = artifact.input.name, artifact.config.output_name
+    yield f"engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine(open({str(artifact.model_path)!r}, 'rb').read())"
+    yield "context = engine.create_execution_context()"
+    yield f"context.set_input_shape({name!r}, images.shape)"
+    yield f"outputs = np.empty(tuple(context.get_tensor_shape({output!r})), np.{artifact.output.dtype})"
+    yield f"arrays = {{{name!r}: images, {output!r}: outputs}}"
+    yield "memory = {name: cuda.cudaMalloc(array.nbytes)[1] for name, array in arrays.items()}"
+    yield "for name, address in memory.items():"
+    yield "    context.set_tensor_address(name, address)"
+    yield "stream = cuda.cudaStreamCreate()[1]"
+    yield "to_gpu, to_host = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost"
+    yield f"cuda.cudaMemcpy(memory[{name!r}], images.ctypes.data, images.nbytes, to_gpu)"
+    yield "context.execute_async_v3(int(stream))"
+    yield "cuda.cudaStreamSynchronize(stream)"
+    yield f"cuda.cudaMemcpy(outputs.ctypes.data, memory[{output!r}], outputs.nbytes, to_host)"
+    yield "output = outputs[0].astype(np.float32)"
 
 
 def _answer(artifact: Artifact) -> Iterator[str]:
@@ -126,4 +156,6 @@ def _labels(artifact: Artifact) -> str:
         return 'json.loads(session.get_modelmeta().custom_metadata_map["vit_deploy.labels"])'
     if artifact.format == "tflite":
         return f'zipfile.ZipFile({path!r}).read("labels.txt").decode().splitlines()'
+    if artifact.format == "tensorrt":
+        return f'json.load(open({str(artifact.directory / MANIFEST)!r}))["labels"]'
     return f'json.loads(json.load(open({path + "/assets/vit_deploy.json"!r}))["vit_deploy.labels"])'

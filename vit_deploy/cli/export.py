@@ -26,6 +26,7 @@ from vit_deploy.cli.options import (
     parse_size,
     stated_fields,
 )
+from vit_deploy.cli.plans import BatchRanges, PlanTF32, TensorRT, Unproven, plan_options
 from vit_deploy.cli.quantizing import (
     AttentionBits,
     BiasCorrection,
@@ -61,8 +62,8 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="onnx, tflite or savedmodel; repeat for more.",
-            show_default="all that have the precisions",
+            help="onnx, tflite, savedmodel or tensorrt; repeat for more.",
+            show_default="all that have the precisions, but tensorrt",
         ),
     ] = None,
     precision: Annotated[
@@ -112,6 +113,10 @@ def export(
     speed: Speed = True,
     triton: Triton = None,
     triton_provider: TritonProvider = None,
+    tensorrt: TensorRT = None,
+    batch_range: BatchRanges = None,
+    allow_tf32: PlanTF32 = False,
+    unproven: Unproven = False,
     force: Force = False,
     keep_failed: KeepFailed = False,
     json: Json = False,
@@ -123,8 +128,9 @@ def export(
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.quantizing import finish, quantize_options
     from vit_deploy.exporters.stage import DYNAMIC, PRECISIONS, plan, targets
+    from vit_deploy.quantizers.compiled import check_compiled
+    from vit_deploy.quantizers.compiled import export as run
     from vit_deploy.quantizers.stage import check
-    from vit_deploy.quantizers.stage import export as run
     from vit_deploy.staging import check_targets
     from vit_deploy.targets import load_source
 
@@ -159,6 +165,8 @@ def export(
         speed=speed,
     )
     check([job.format for job in jobs], [job.precision for job in jobs])
+    plans = plan_options(jobs, tensorrt, batch_range, allow_tf32=allow_tf32, unproven=unproven)
+    check_compiled(jobs, plans)
     overrides: dict[str, object] = {}
     if image_size is not None:
         overrides["image_size"] = parse_size(image_size, "--image-size")
@@ -167,7 +175,7 @@ def export(
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     if output is not None:
-        check_targets(targets(output, jobs, keep_failed=keep_failed), force=force)
+        check_targets(targets(output, jobs, keep_failed=keep_failed, unproven=unproven), force=force)
     out = Output("export", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress("loading the model")
@@ -176,7 +184,16 @@ def export(
         height, width = loaded.checkpoint.config.image_size
         directory = output or Path("artifacts") / f"{loaded.name}-{height}x{width}"
         places = serving.places(triton, loaded.name, jobs, force=force)
-        made = run(loaded.checkpoint, directory, jobs, options, force=force, keep_failed=keep_failed, progress=progress)
+        made = run(
+            loaded.checkpoint,
+            directory,
+            jobs,
+            options,
+            plans=plans,
+            force=force,
+            keep_failed=keep_failed,
+            progress=progress,
+        )
         served = serving.serve(made.results, places, triton_provider, force=force)
     if loaded.note:
         out.note(loaded.note)

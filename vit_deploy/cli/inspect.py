@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(help="A bundle, an ONNX or TFLite file, a SavedModel, a checkpoint.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A bundle, an ONNX or TFLite file, a SavedModel, a TensorRT plan, a checkpoint.", show_default=False
+        ),
     ],
     snippet: Annotated[
         bool, typer.Option("--snippet", help="Print Python that runs it in its plain engine instead.")
@@ -106,10 +109,11 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
 def _held(graph: Graph) -> list[tuple[str, str]]:
     """What the model file itself holds."""
     operators = ", ".join(f"{count} {name}" for name, count in graph.operators.items())
+    counted = [("operators", f"{sum(graph.operators.values())} in all: {operators}")] if operators else []
     return [
         *(("graph input", str(each)) for each in graph.inputs),
         *(("graph output", str(each)) for each in graph.outputs),
-        ("operators", f"{sum(graph.operators.values())} in all: {operators}"),
+        *counted,
         *((name, str(value)) for name, value in graph.facts.items()),
         ("metadata", ", ".join(graph.metadata) or "none"),
     ]

@@ -170,7 +170,8 @@ def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str,
     for result in made.results:
         for reason in result.parity.failures:
             where = f"published as {result.artifact.directory}" if result.published else "not published"
-            out.finding(f"{result.artifact.name} failed its proof and is {where}: {reason}")
+            what = "is not proven" if result.parity.unproven else "failed its proof"
+            out.finding(f"{result.artifact.name} {what} and is {where}: {reason}")
     for each in made.failed:
         out.finding(f"{each.name} could not be made: {each.error}")
     if not out.as_json:
@@ -216,8 +217,11 @@ def _to_json(result: Exported, made: Made) -> dict[str, Any]:
 
     from vit_deploy.exporters.stage import to_json
     from vit_deploy.quantizers.facts import verdicts
+    from vit_deploy.tensorrt_plan import RECORD
 
     record, name = to_json(result), result.artifact.name
+    if (built := result.artifact.options.get(RECORD)) is not None:
+        record["tensorrt"] = dict(built)
     if (facts := made.facts.get(name)) is not None:
         record["facts"] = facts.to_dict()
         record["notes"] = [each for each in verdicts(made.facts) if each.startswith(f"{name} ")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from vit_deploy.artifact import Artifact, InputSpec
@@ -10,6 +11,7 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ConfigError
 from vit_deploy.plugins import Plugin, Registry
+from vit_deploy.tensorrt_plan import FULL, RTX, BatchRange
 
 EXPORTERS = Registry(
     "format",
@@ -25,6 +27,17 @@ EXPORTERS = Registry(
         ),
     },
 )
+
+COMPILERS = Registry(
+    "format",
+    {
+        "tensorrt": Plugin("vit_deploy.exporters.tensorrt:TensorRTCompiler", extra="tensorrt-rtx", either=(FULL, RTX)),
+    },
+)
+"""Formats whose files are compiled for one kind of hardware, of the file of another format in the same precision."""
+
+MADE_OF: Mapping[str, str] = {"tensorrt": "onnx"}
+"""That other format."""
 
 OPSETS = range(17, 22)
 
@@ -83,4 +96,50 @@ class Exporter(Protocol):
         Raises:
             ExportError: the converter's result is not what it has to be.
             EngineError: the converter failed.
+        """
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How TensorRT plans are built.
+
+    Args:
+        flavour: the module that builds them, "tensorrt" or "tensorrt_rtx"; None takes the former where it is installed
+            and a GPU is there.
+        batches: images a call, where the graph leaves that open.
+        allow_tf32: whether factors of fp32 products may be rounded to 11 bits, as TensorRT does by itself.
+        unproven: whether they are published without a proof, under another name.
+    """
+
+    flavour: str | None = None
+    batches: BatchRange = field(default_factory=BatchRange)
+    allow_tf32: bool = False
+    unproven: bool = False
+
+
+class Compiler(Protocol):
+    """Compiles one format. The stage around it does the graph, staging, golden data, manifest and proof."""
+
+    def check(self, options: PlanOptions) -> None:
+        """Refuse, before any work, what could not be compiled or proven on this machine.
+
+        Raises:
+            MissingEngineError: what compiles is not installed.
+            EngineError: there is no hardware to compile for or to prove on.
+        """
+
+    def write(self, source: Artifact, target: Artifact, options: PlanOptions) -> Artifact:
+        """Write the model file into `target.directory`.
+
+        Args:
+            source: the bundle that it is made of, which is only read.
+            target: the bundle to be.
+            options: how.
+
+        Returns:
+            `target` with what there is to record of the file.
+
+        Raises:
+            EngineError: the compiler refuses the graph.
+            OSError: the disk is full.
         """

@@ -14,25 +14,34 @@ from vit_deploy import report
 from vit_deploy.artifact import Artifact, describe, versions, write_manifest
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import ConfigError, EngineError, ExportError, VitDeployError
-from vit_deploy.exporters import EXPORTERS, Exporter, ExportOptions
+from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF, Exporter, ExportOptions
 from vit_deploy.golden import Golden, golden_pixels, record, write_golden
-from vit_deploy.parity import Parity, verify
+from vit_deploy.limits import Limits
+from vit_deploy.parity import NO_LIMITS, Parity, verify
+from vit_deploy.plugins import Registry
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.staging import check_targets, staged_folder
 
 FP32 = "fp32"
+UNREADABLE = ("int8", "int4")  # in ONNX, for TensorRT: ranges found as it runs, and products of blocks
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": (FP32, "fp16", "int8", "int8-static", "int4"),
     "tflite": (FP32, "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4"),
     "savedmodel": (FP32,),
 }
-"""The precisions that can be made of each format; all but fp32 are made of its fp32 file, see `quantizers`."""
+PRECISIONS["tensorrt"] = tuple(each for each in PRECISIONS["onnx"] if each not in UNREADABLE)
+"""The precisions that can be made of each format; all but fp32 are made of its fp32 file, see `quantizers`; plans are
+compiled of the ONNX file of the same precision, see `quantizers.compiled`."""
+
+SHAPED = frozenset(("onnx", "tensorrt"))  # formats that take a layout and an opset
 
 INTEGER_INPUT = frozenset(("int8-full",))
 
 DYNAMIC = "dynamic"
 
 Progress = Callable[[str], None]
+
+UNPROVEN = Parity(unproven=True).failed("vit-deploy verify proves it where there is a GPU that it is for")
 
 
 @dataclass(frozen=True)
@@ -120,14 +129,13 @@ def plan(
     for precision in precisions:
         if precision not in known:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
-    if "onnx" not in formats and (layout != "nhwc" or opset is not None):
+    if not SHAPED & set(formats) and (layout != "nhwc" or opset is not None):
         raise ConfigError(
             f"--layout and --opset shape ONNX files, and the formats are {', '.join(formats)}",
             fix="leave them out, or add --format onnx",
         )
     for format in dict.fromkeys(formats):
-        EXPORTERS.check(format)
-        RUNTIMES.check(RUNTIMES_OF_FORMAT[format][0])
+        check_installed(format)
         possible = [precision for precision in dict.fromkeys(precisions) if precision in PRECISIONS[format]]
         if not possible:
             raise ConfigError(
@@ -143,7 +151,7 @@ def plan(
             raise ConfigError("TFLite files are made for a fixed batch, and --batch is dynamic", fix="give a number")
         skipped += [f"{format}-{each}: does not exist" for each in dict.fromkeys(precisions) if each not in possible]
         count = (1 if format == "tflite" else None) if batch in (None, DYNAMIC) else int(batch or 0)
-        if format == "onnx":
+        if format in SHAPED:
             own = ExportOptions(batch=count, layout=layout, include_preprocessing=include_preprocessing)
             own = own if opset is None else ExportOptions(**{**vars(own), "opset": opset})
         else:
@@ -231,15 +239,37 @@ def telling_what_is_there(results: Sequence[Exported], *, but: tuple[type[VitDep
         raise
 
 
-def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool) -> list[Path]:
-    """Every name that `export` may publish under."""
+def check_installed(format: str) -> None:
+    """Whether what writes a format, and what proves it, is installed.
+
+    Raises:
+        ConfigError: there is no such format.
+        MissingEngineError: it is not.
+    """
+    Registry("format", {**EXPORTERS, **COMPILERS}).check(format)
+    RUNTIMES.check(RUNTIMES_OF_FORMAT[format][0])
+    if format in MADE_OF:
+        check_installed(MADE_OF[format])
+
+
+def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool, unproven: bool = False) -> list[Path]:
+    """Every name that `export` may publish under; with `unproven`, plans have no other."""
     names = [directory / job.name for job in jobs]
+    if unproven:
+        compiled = [each for each, job in zip(names, jobs, strict=True) if job.format in MADE_OF]
+        names = [each for each in names if each not in compiled]
+        return [*names, *(map(failed_name, names) if keep_failed else ()), *map(unproven_name, compiled)]
     return [*names, *map(failed_name, names)] if keep_failed else names
 
 
 def failed_name(target: Path) -> Path:
     """Of a bundle that failed its proof."""
     return target.with_name(f"{target.name}.failed")
+
+
+def unproven_name(target: Path) -> Path:
+    """Of a bundle that nobody has proven yet."""
+    return target.with_name(f"{target.name}.unproven")
 
 
 def _export_one(
@@ -286,6 +316,8 @@ def publish(
     force: bool,
     keep_failed: bool,
     progress: Progress,
+    limits: Limits = NO_LIMITS,
+    prove: bool = True,
 ) -> Exported:
     """Have a bundle written, add golden data and manifest, prove it, and only then give it its name.
 
@@ -296,22 +328,26 @@ def publish(
         force: replace a bundle that is there.
         keep_failed: publish one that fails its proof as `<name>.failed`.
         progress: called with what is being done.
+        limits: that its proof is held to.
+        prove: whether it is; if not, it is published as `<name>.unproven`, and its parity says so.
     """
+    target = target if prove else unproven_name(target)
     with staged_folder(target, force=force) as stage:
         progress(f"writing {target.name}")
         start = time.perf_counter()
         with _naming(stage.folder, target):
             artifact = write(stage.folder)
         seconds = time.perf_counter() - start
-        progress(f"proving {target.name}")
+        if prove:
+            progress(f"proving {target.name}")
         start = time.perf_counter()
         write_golden(golden, stage.folder)
         artifact = write_manifest(artifact)
         with _naming(stage.folder, target):
-            parity = verify(artifact, golden=golden).parity
+            parity = verify(artifact, golden=golden, limits=limits).parity if prove else UNPROVEN
         verify_seconds = time.perf_counter() - start
         size = artifact.model_bytes
-        if not parity.ok:
+        if prove and not parity.ok:
             stage.divert(failed_name(target) if keep_failed else None)
             if target.exists():
                 parity = parity.failed(f"{target} still holds the earlier bundle")

@@ -13,6 +13,7 @@ from vit_deploy.calibration import read_calibration
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.datasets import read_dataset
 from vit_deploy.errors import ConfigError, VitDeployError
+from vit_deploy.exporters import MADE_OF
 from vit_deploy.exporters import stage as exporting
 from vit_deploy.exporters.stage import FP32, OF_ONE_FILE, Exported, Failed, Job, Progress, publish, targets
 from vit_deploy.golden import Golden, read_golden
@@ -80,7 +81,7 @@ def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
         MissingEngineError: it is not.
     """
     registry: Registry = QUANTIZERS
-    for format in formats:
+    for format in (MADE_OF.get(each, each) for each in formats):
         if format in registry and set(precisions) - {FP32}:
             registry.check(format)
 
@@ -116,7 +117,7 @@ def export(
     """
     check([job.format for job in jobs], [job.precision for job in jobs])
     check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
-    _check_before(checkpoint, directory, jobs, options)
+    check_before(checkpoint, directory, jobs, options)
     plain = [job for job in jobs if job.precision == FP32]
     made = Made([])
     if plain:
@@ -230,6 +231,12 @@ def _quantize(
     keep_failed: bool,
     progress: Progress,
 ) -> Made:
+    if source.format in MADE_OF:
+        raise ConfigError(
+            f"{source.directory} holds a {source.format} file, which is compiled and not to be changed any more",
+            fix=f"quantize the {MADE_OF[source.format]} bundle, or vit-deploy export --format {source.format} "
+            "-p PRECISION",
+        )
     if source.precision != FP32:
         raise ConfigError(
             f"{source.directory} is {source.precision} already; quantizing starts from fp32",
@@ -295,8 +302,12 @@ def _recipes(source: Artifact, precisions: Sequence[str], options: QuantizeOptio
     return recipes
 
 
-def _check_before(checkpoint: Checkpoint, directory: Path, jobs: Sequence[Job], options: QuantizeOptions) -> None:
-    """What `quantize` would refuse is refused before an fp32 file is made."""
+def check_before(checkpoint: Checkpoint, directory: Path, jobs: Sequence[Job], options: QuantizeOptions) -> None:
+    """What `quantize` would refuse is refused before an fp32 file is made.
+
+    Raises:
+        ConfigError, DataError: as `quantize`.
+    """
     for format in dict.fromkeys(job.format for job in jobs):
         wanted = [job for job in jobs if job.format == format and job.precision != FP32]
         if not wanted:

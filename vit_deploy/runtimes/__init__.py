@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.plugins import Plugin, Registry
+from vit_deploy.tensorrt_plan import FULL, PROVIDERS, RTX
 
 RUNTIMES = Registry(
     "runtime",
@@ -21,6 +22,7 @@ RUNTIMES = Registry(
         "onnxruntime": Plugin("vit_deploy.runtimes.ort:OnnxRuntime", extra="onnx", needs=("onnxruntime",)),
         "openvino": Plugin("vit_deploy.runtimes.openvino:OpenVINO", extra="openvino", needs=("openvino",)),
         "litert": Plugin("vit_deploy.runtimes.litert:LiteRT", extra="litert", needs=("ai_edge_litert",)),
+        "tensorrt": Plugin("vit_deploy.runtimes.tensorrt:TensorRT", extra="tensorrt-rtx", either=(FULL, RTX)),
     },
 )
 
@@ -30,6 +32,7 @@ RUNTIMES_OF_FORMAT: dict[str, tuple[str, ...]] = {
     "savedmodel": ("savedmodel",),
     "onnx": ("onnxruntime", "openvino"),
     "tflite": ("litert",),
+    "tensorrt": ("tensorrt",),
 }
 
 # What they can be asked to execute it with; LiteRT takes the path of a delegate's library as well.
@@ -39,8 +42,9 @@ PROVIDERS_OF_RUNTIME: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("cpu", "cuda", "tensorrt"),
     "openvino": ("cpu", "cpu-bf16"),
     "litert": ("cpu", "xnnpack"),
+    "tensorrt": tuple(PROVIDERS.values()),
 }
-GPU_PROVIDERS = ("cuda", "cuda-eager", "tensorrt")
+GPU_PROVIDERS = ("cuda", "cuda-eager", *PROVIDERS.values())
 
 
 def is_library(provider: str) -> bool:

@@ -24,10 +24,13 @@ def in_batches(infer: Callable[[Array], Array], images: Array, batch: int | None
 
 def groups(images: Array, batch: int | None) -> list[Array]:
     """`images` in groups of exactly `batch`, the last one filled up; in one group of them all with None."""
-    if batch is None or len(images) == batch:
-        return [images]
-    parts = [images[start : start + batch] for start in range(0, len(images), batch)]
-    if missing := batch - len(parts[-1]):
+    return [images] if batch is None else groups_within(images, batch, batch)
+
+
+def groups_within(images: Array, least: int, most: int) -> list[Array]:
+    """`images` in groups of `most`, the last one of what is left over and filled up to `least`."""
+    parts = [images[start : start + most] for start in range(0, len(images), most)]
+    if (missing := least - len(parts[-1])) > 0:
         parts[-1] = np.concatenate([parts[-1], np.repeat(parts[-1][-1:], missing, axis=0)])
     return parts
 
