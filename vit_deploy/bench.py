@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.bench_gpu import CHOOSE_A_GPU
 from vit_deploy.bench_process import CaseProcess
 from vit_deploy.bench_worker import golden_images
 from vit_deploy.energy import gpu_energy
@@ -22,10 +24,10 @@ from vit_deploy.errors import ConfigError, EngineError
 from vit_deploy.gpu import Gpu, gpu_from
 from vit_deploy.host import Host, read_host
 from vit_deploy.latency import Case, Latency, Plan, to_json
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
 from vit_deploy.targets import open_artifact
 
-__all__ = ["Case", "Latency", "Plan", "Progress", "bench", "to_json"]
+__all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
 
 # How ONNX Runtime, TensorRT and TensorFlow say it; 46 and "busy" are of a card in the mode "exclusive process".
 NO_ROOM = re.compile(
@@ -36,6 +38,58 @@ NO_ROOM = re.compile(
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction of the work that is done."""
+
+
+def cases_of(
+    artifacts: Sequence[tuple[Path, str]],
+    runtimes: Sequence[str] | None,
+    providers: Sequence[str | None],
+    batches: Sequence[int],
+    threads: Sequence[int | None],
+    *,
+    streams: int = 1,
+    device: int = 0,
+    cuda_graph: bool = False,
+) -> list[Case]:
+    """Every combination; what is for GPUs alone is given to the cases that may run on one.
+
+    Args:
+        artifacts: path and format of each.
+        runtimes: None for all that are installed and take the format.
+        providers: None among them for a runtime's usual one.
+        batches: images a call.
+        threads: of one call.
+        streams: calls at the same time.
+        device: which GPU.
+        cuda_graph: whether kernels are recorded once.
+
+    Raises:
+        ConfigError: a GPU or a graph is asked for, and no case may run on a GPU.
+    """
+    cases = [
+        Case(path, runtime, provider, batch, count, streams)
+        for path, format in artifacts
+        for provider in providers
+        for runtime, batch, count in itertools.product(runtimes or installed_takers(format, provider), batches, threads)
+    ]
+    placed = [
+        dataclasses.replace(
+            case,
+            device=device if _may_be_on_gpu(case) else 0,
+            cuda_graph=cuda_graph and case.provider in GPU_PROVIDERS,
+        )
+        for case in cases
+    ]
+    asked = [f"device is {device}"] * (device > 0) + ["CUDA graphs are asked for"] * cuda_graph
+    if asked and cases and placed == cases:
+        raise ConfigError(
+            f"{' and '.join(asked)}, and no case runs on a GPU", fix="name a provider that does: --provider cuda"
+        )
+    return placed
+
+
+def _may_be_on_gpu(case: Case) -> bool:
+    return case.provider in GPU_PROVIDERS or (case.provider is None and case.runtime in CHOOSE_A_GPU)
 
 
 def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lambda what, done: None) -> list[Latency]:

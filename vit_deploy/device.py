@@ -1,4 +1,4 @@
-"""What does `run.py` do on a device that has Python, NumPy and an engine, and nothing else?
+"""What `run.py` does on a device that has Python, NumPy and an engine, and nothing else.
 
 It takes the options of `vit-deploy verify` and `vit-deploy bench` that make sense there, and prints the same documents.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from vit_deploy import report
 from vit_deploy.artifact import read_artifact
 from vit_deploy.errors import ConfigError, MissingEngineError, VitDeployError
 from vit_deploy.limits import Limits
+from vit_deploy.plan import milliseconds_in
 from vit_deploy.runtimes import RUNTIMES, installed_takers
 
 HOME = Path(__file__).resolve().parent.parent  # where the archive was unpacked
@@ -107,13 +107,13 @@ def _parser() -> argparse.ArgumentParser:
         usual = "all that are installed" if name == "bench" else "the format's first that is installed"
         command.add_argument("--runtime", help=f"engine; {usual} unless given", **every)
         command.add_argument("--provider", help="what executes the graph", **every)
+        command.add_argument("--device", type=_index, default=0, help="which GPU, of those that are visible")
+        command.add_argument("--cuda-graph", action="store_true", help="record a GPU's kernels and replay them")
         command.add_argument("--json", action="store_true", help="print one JSON document")
         command.add_argument("--output", type=Path, help="write the document to this file instead")
         if name == "verify":
             command.add_argument("--quick", action="store_true", help="the recorded images alone")
             command.add_argument("--threads", type=_counts, default=[], help="run with these numbers too, as 1 or 1,2")
-            command.add_argument("--device", type=_index, default=0, help="which GPU, of those that are visible")
-            command.add_argument("--cuda-graph", action="store_true", help="record a GPU's kernels and replay them")
             command.add_argument("--limits", type=_limits, default=Limits(), help=argparse.SUPPRESS)
         if name == "bench":
             command.add_argument("--batch", type=_counts, default=[1], help="images a call, as 1 or 1,4")
@@ -121,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--streams", type=int, default=1, help="calls at the same time")
             command.add_argument("--seconds", type=float, default=3.0, help="of calls for each case")
             command.add_argument("--runs", type=int, help="calls for each case, instead")
+            command.add_argument("--under", type=_time, help="find the largest batch that takes no longer, as 5ms")
+            command.add_argument("--one-at-a-time", action="store_true", help="load, measure and free each in turn")
+            command.add_argument("--timeout", type=float, default=600.0, help="seconds for each step of a case")
             command.add_argument("--profile", action="store_true", help="time each operator too, in a run of its own")
     return parser
 
@@ -135,6 +138,13 @@ def _index(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6):
         raise argparse.ArgumentTypeError(f"{text!r}; expected a number from 0 on")
     return int(text)
+
+
+def _time(text: str) -> float:
+    try:
+        return milliseconds_in(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _limits(text: str) -> Limits:
@@ -171,23 +181,32 @@ def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
-    from vit_deploy.bench import bench
-    from vit_deploy.latency import Case, Plan, to_json
+    from vit_deploy.bench import bench, cases_of
+    from vit_deploy.latency import Plan, to_json
     from vit_deploy.profiling import profile_or_reason
+    from vit_deploy.sweep import largest_under_each
 
     if options.streams < 1:
         raise ConfigError(f"streams is {options.streams}; expected a positive number")
     names = dict(listing())
-    cases = [
-        Case(folder, runtime, provider, batch, threads, options.streams)
-        for folder in names
-        for provider in options.provider or [None]
-        for runtime, batch, threads in itertools.product(
-            options.runtime or installed_takers(read_artifact(folder).format, provider), options.batch, options.threads
-        )
-    ]
+    cases = cases_of(
+        [(folder, read_artifact(folder).format) for folder in names],
+        options.runtime,
+        options.provider or [None],
+        options.batch,
+        options.threads,
+        streams=options.streams,
+        device=options.device,
+        cuda_graph=options.cuda_graph,
+    )
     _require(case.runtime for case in cases)
-    results = bench(cases, Plan(seconds=None if options.runs else options.seconds, runs=options.runs))
+    plan = Plan(
+        seconds=None if options.runs else options.seconds,
+        runs=options.runs,
+        timeout_s=options.timeout,
+        one_at_a_time=options.one_at_a_time,
+    )
+    results = bench(cases, plan) if options.under is None else largest_under_each(cases, options.under, plan)
     records = [{**to_json(each, results[0]), "artifact": names[each.case.artifact]} for each in results]
     if options.profile:
         records = [profile_or_reason(each.case).added_to(record) for each, record in zip(results, records, strict=True)]

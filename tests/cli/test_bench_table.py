@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.cli.bench import _note
-from vit_deploy.cli.bench_table import COLUMNS, SORTS, best_of, row
+from vit_deploy.cli.bench_table import COLUMNS, SORTS, best_of, columns_of, row
 from vit_deploy.cli.output import Output
 from vit_deploy.host import read_host
 from vit_deploy.latency import Case, Latency, Plan
+from vit_deploy.plan import LargestUnder
 
 HOST = dataclasses.replace(read_host(), competing=None, cores=2.0)
 
@@ -76,3 +77,40 @@ def test_what_is_true_of_all_cases_is_said_once(capsys):
     ]
     _note(Output("bench", as_json=False, quiet=False), [("one", results[0])])
     assert capsys.readouterr().err.startswith("one: other processes")
+
+
+def on_gpu(ms: float, **changes) -> Latency:
+    told = {"provider": "cuda", "transfer_ns": (250_000,), "gpu_energy_j": 0.5, "peak_gpu_mb": 812.0}
+    told |= {"queued_calls": (10,), "queued_ns": (5_000_000,)}
+    case = Case(Path("batch-1"), "onnxruntime", "cuda", **changes.pop("case", {}))
+    return latency(ms, **{"case": case, **told, **changes})
+
+
+def test_what_gpus_alone_have_stands_in_the_table_when_a_case_ran_on_one_and_copies_beside_the_calls():
+    results = [latency(9.0), on_gpu(1.0)]
+    columns = columns_of(results)
+    assert set(columns) - set(COLUMNS) == {"copies ms", "queued images/s", "GPU mJ/image", "GPU MB"}
+    assert columns.index("copies ms") == columns.index("p99 ms") + 1
+    shown = [dict(zip(columns, row(each, results[0], {}, columns), strict=True)) for each in results]
+    assert [each["copies ms"] for each in shown] == ["-", "0.25"]
+    assert shown[1]["queued images/s"] == "2000.0" and shown[1]["GPU MB"] == "812"
+    assert shown[1]["GPU mJ/image"] == "50.00" and shown[1]["threads"] == "-"
+    built = on_gpu(1.0, build_ms=41_000.0)
+    assert (
+        dict(zip(columns_of([built]), row(built, built, {}, columns_of([built])), strict=True))["build ms"] == "41000"
+    )
+    assert columns_of([latency(9.0)]) == COLUMNS
+
+
+def test_a_graph_and_another_gpu_are_named_with_the_provider():
+    plain, other = on_gpu(1.0), on_gpu(1.0, case={"device": 1, "cuda_graph": True})
+    assert cells(plain, plain, {})["runtime"] == "onnxruntime (cuda)"
+    assert cells(other, plain, {})["runtime"] == "onnxruntime (cuda 1, graph)"
+
+
+def test_the_largest_batch_under_a_time_stands_in_its_row():
+    under = LargestUnder(5.0, 4)
+    two, four = latency(1.0, batch=2, under=under), latency(2.0, batch=4, under=under)
+    assert [cells(each, two, {})["batch"] for each in (two, four)] == ["2", "4 (largest under 5 ms)"]
+    none = latency(9.0, under=LargestUnder(5.0, None))
+    assert cells(none, none, {})["batch"] == "1" and "not even a batch of 1 stays under 5 ms" in none.notes

@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+from pathlib import Path
 
 import pytest
 from records import latency
 
-from vit_deploy.latency import to_json
+from vit_deploy.gpu import Gpu
+from vit_deploy.latency import Case, to_json
 from vit_deploy.reports.documents import gather
 from vit_deploy.reports.markdown_page import markdown_page
 from vit_deploy.reports.naming import short_names
@@ -69,3 +71,18 @@ def test_short_names_are_as_short_as_they_can_be():
     assert short_names(["x/one/onnx", "x/two/onnx"]) == {"x/one/onnx": "one/onnx", "x/two/onnx": "two/onnx"}
     assert short_names(["/x/onnx", "x/onnx"]) == {"/x/onnx": "/x/onnx", "x/onnx": "x/onnx"}
     assert short_names([]) == {}
+
+
+def test_what_was_told_of_a_gpu_is_in_the_page_and_in_the_row_and_processors_have_no_column_of_it(write, gathered):
+    gpu = Gpu("NVIDIA H100", power_limit_w=700.0)
+    facts = {"provider": "cuda", "gpu": gpu, "peak_gpu_mb": 812.0, "build_ms": 41_000.0}
+    facts |= {"queued_calls": (10,), "queued_ns": (5_000_000,)}
+    case = Case(Path("arts/onnx-fp16"), "onnxruntime", "cuda", cuda_graph=True)
+    on_gpu = gather([write("bench", [to_json(latency("a")), to_json(latency("a", case=case, **facts))])])
+    text = markdown_page(on_gpu, "On a GPU")
+    assert "NVIDIA H100, 700 W" in text and "onnxruntime (cuda, graph)" in text
+    assert "peak GPU memory MB" in text and "engine build ms" in text and "2000.0" in text
+    rows = list(csv.DictReader(io.StringIO(spreadsheet(on_gpu))))
+    assert [(row["gpu"], row["cuda_graph"]) for row in rows] == [("", "no"), ("NVIDIA H100", "yes")]
+    assert rows[1]["peak_gpu_mb"] == "812.0" and rows[0]["peak_gpu_mb"] == ""
+    assert "GPU" not in markdown_page(gathered, "On processors")

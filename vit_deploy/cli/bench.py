@@ -1,18 +1,17 @@
-"""`vit-deploy bench`: how fast does an artifact run on this machine?"""
+"""`vit-deploy bench`: the speed of artifacts on this machine and on others."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vit_deploy.cli.bench_table import COLUMNS, SORTS, best_of, row
-from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts, gaps
-from vit_deploy.cli.options import MOST_THREADS, Artifacts, Force, Json, Quiet, Verbose, parse_counts, parse_percent
+from vit_deploy.cli.bench_table import SORTS, best_of, columns_of, row
+from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, ask_hosts, gaps
+from vit_deploy.cli.options import Artifacts, CudaGraph, Device, Force, Json, Quiet, Verbose, parse_percent
 from vit_deploy.cli.output import save_document
 from vit_deploy.cli.profiles import show_profiles
 
@@ -40,6 +39,15 @@ def bench(
     ] = None,
     streams: Annotated[int, typer.Option(min=1, help="Calls at the same time, each with a model of its own.")] = 1,
     seconds: Annotated[float, typer.Option(help="Of calls for each case.")] = 3.0,
+    device: Device = 0,
+    cuda_graph: CudaGraph = False,
+    under: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Find the largest batch whose calls take no longer, as 5ms."),
+    ] = None,
+    one_at_a_time: Annotated[
+        bool, typer.Option("--one-at-a-time", help="Load, measure and free each case before the next, without turns.")
+    ] = False,
     runs: Annotated[int | None, typer.Option(min=1, help="Calls for each case, instead of seconds.")] = None,
     sort: Annotated[
         str | None,
@@ -61,7 +69,12 @@ def bench(
     on: On = None,
     remote_python: RemotePython = "python3",
     ssh_config: SshConfig = None,
-    timeout: Timeout = 600.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=1, help="Seconds for each step of a case, as loading; with --on for each machine too, sending included."
+        ),
+    ] = 600.0,
     force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -69,23 +82,20 @@ def bench(
 ) -> int:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
     from vit_deploy import report
-    from vit_deploy.bench import Case, Plan
-    from vit_deploy.bench import bench as run
+    from vit_deploy.cli.bench_asked import Asked
     from vit_deploy.cli.output import Output
     from vit_deploy.host import read_host
     from vit_deploy.regression import changes, read_results, refuse_baseline
-    from vit_deploy.runtimes import RUNTIMES, installed_takers
+    from vit_deploy.runtimes import RUNTIMES
     from vit_deploy.staging import check_targets
-    from vit_deploy.targets import open_artifact
 
     if sort is not None and sort not in SORTS:
         raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
     allowed = parse_percent(max_regression, "--max-regression")
     out = Output("bench", as_json=json, quiet=quiet)
-    batches = parse_counts(batch, "--batch")
-    counts: Sequence[int | None] = parse_counts(threads, "--threads", MOST_THREADS) if threads else [None]
-    executors: Sequence[str | None] = provider or [None]
-    plan = Plan(seconds=None if runs else seconds, runs=runs)
+    called = (batch, threads, streams, device, cuda_graph)
+    asked = Asked(runtime, provider, *called, under, one_at_a_time, seconds, runs, timeout, profile)
+    plan = asked.plan
     if save is not None:
         check_targets([save], force=force)
     before = read_results(baseline) if baseline is not None else []
@@ -96,40 +106,19 @@ def bench(
         return changes(measured, before, max_regression=allowed, any_host=any_host)
 
     if on:
-        arguments = ["bench", "--streams", streams, "--seconds", seconds, "--batch", ",".join(map(str, batches))]
-        arguments += [*_repeated("--runtime", runtime), *_repeated("--provider", provider)]
-        arguments += ["--threads", threads] if threads else []
-        arguments += ["--runs", runs] if runs else []
-        arguments += ["--profile"] if profile else []
         answers = ask_hosts(
-            out,
-            artifacts,
-            [*map(str, arguments)],
-            on=on,
-            python=remote_python,
-            config=ssh_config,
-            timeout_s=timeout,
+            out, artifacts, asked.arguments, on=on, python=remote_python, config=ssh_config, timeout_s=timeout
         )
         return _finish_remote(out, answers, save, force=force, sort=sort, compare=compare)
-
-    def cases() -> list[Case]:
-        return [
-            Case(path, name, executor, images, count, streams)
-            for path in artifacts
-            for executor in executors
-            for name, images, count in itertools.product(
-                runtime or installed_takers(open_artifact(path).format, executor), batches, counts
-            )
-        ]
 
     for name in runtime or ():
         RUNTIMES.check(name)
     with out.progress() as progress:
         progress("reading the bundles")
-        targets = cases()
+        targets = asked.cases(artifacts)
         if baseline is not None:
             refuse_baseline(targets, read_host(), before, any_host=any_host)
-        results = run(targets, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
+        results = asked.measured(targets, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
         profiles = _profiles(results, progress) if profile else []
     with _saved_at_any_rate(save, lambda: _records(results, (), profiles), force=force):
         compared = compare(results)
@@ -140,7 +129,9 @@ def bench(
     _note(out, [(str(each.case), each) for each in results])
     _tell(out, results, compared)
     shown, best = sorted(results, key=SORTS[sort]) if sort else results, best_of(results, sort)
-    code = out.finish(records, ok=ok, columns=COLUMNS, rows=[row(each, results[0], best) for each in shown])
+    columns = columns_of(results)
+    rows = [row(each, results[0], best, columns) for each in shown]
+    code = out.finish(records, ok=ok, columns=columns, rows=rows)
     show_profiles(out, records)
     return code
 
@@ -203,10 +194,6 @@ def _profiles(results: Sequence[Latency], progress: Callable[[str], object]) -> 
     return profiles
 
 
-def _repeated(option: str, values: Sequence[str] | None) -> list[str]:
-    return [word for value in values or () for word in (option, value)]
-
-
 def _finish_remote(
     out: Output,
     answers: Sequence[Answer],
@@ -237,8 +224,9 @@ def _finish_remote(
     best = {on: best_of([each for name, each in named if name == on], sort) for on in first}
     if sort is not None:
         named.sort(key=lambda pair: SORTS[sort](pair[1]))
-    rows = [(on, *row(each, first[on], best[on])) for on, each in named]
-    rows += [(*each.row, *["-"] * (len(COLUMNS) - 1)) for each in answers if each.error is not None]
-    code = out.finish(records, ok=ok, skipped=gaps(out, answers), columns=("machine", *COLUMNS), rows=rows)
+    columns = columns_of(measured)
+    rows = [(on, *row(each, first[on], best[on], columns)) for on, each in named]
+    rows += [(*each.row, *["-"] * (len(columns) - 1)) for each in answers if each.error is not None]
+    code = out.finish(records, ok=ok, skipped=gaps(out, answers), columns=("machine", *columns), rows=rows)
     show_profiles(out, records)
     return code

@@ -1,4 +1,4 @@
-"""Which figures of a benchmark does the terminal show, in which order, and which of them is the best?"""
+"""The figures of a benchmark that the terminal shows, their order, and the best of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ COLUMNS = (
     *("artifact", "runtime", "batch", "threads", "p50 ms", "95 %", "to first", "p90 ms", "p99 ms", "images/s"),
     *("load ms", "first ms", "image file ms", "peak MB", "size", "steady"),
 )
+
+ABSENT = "-"
+# What GPUs alone have: before which column it stands, and its cell. Copies are no part of the times of calls there.
+OF_GPUS: Mapping[str, tuple[str, Callable[[Latency], str]]] = {
+    "copies ms": ("images/s", lambda each: _figure(each.transfer_ms, ".2f")),
+    "queued images/s": ("load ms", lambda each: _figure(each.queued_throughput_per_s, ".1f")),
+    "build ms": ("load ms", lambda each: _figure(each.build_ms, ".0f")),
+    "GPU mJ/image": ("size", lambda each: _figure(each.gpu_energy_mj_per_image, ".2f")),
+    "GPU MB": ("size", lambda each: _figure(each.peak_gpu_mb, ".0f")),
+}
 
 SORTS: Mapping[str, Callable[[Latency], float]] = {
     "p50": lambda each: each.p50_ms,
@@ -31,39 +41,56 @@ def best_of(results: Sequence[Latency], sort: str | None) -> dict[str, float]:
     return {name: min(values) for name, values in found.items() if min(values, default=0) < max(values, default=0)}
 
 
-def row(result: Latency, base: Latency, best: Mapping[str, float]) -> tuple[str, ...]:
+def columns_of(results: Sequence[Latency]) -> tuple[str, ...]:
+    """Those of all results, and of what GPUs alone have that which any of them has."""
+    columns = list(COLUMNS)
+    for name, (before, cell) in OF_GPUS.items():
+        if any(result.on_gpu and cell(result) != ABSENT for result in results):
+            columns.insert(columns.index(before), name)
+    return tuple(columns)
+
+
+def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequence[str] = COLUMNS) -> tuple[str, ...]:
     """The cells of one case.
 
     Args:
         result: of the case.
         base: that the ratio is taken to.
         best: from `best_of`.
+        columns: from `columns_of`.
     """
     from vit_deploy.report import megabytes
 
     def marked(name: str, text: str) -> str:
         return f"{text} *" if name in best and SORTS[name](result) == best[name] else text
 
-    interval = result.p50_interval_ms
-    streams = f" x {result.case.streams} streams" if result.case.streams > 1 else ""
-    return (
-        str(result.case.artifact),
-        f"{result.case.runtime} ({result.provider})",
-        f"{result.case.batch}",
-        f"{result.case.threads or '-'}{streams}",
-        marked("p50", f"{result.p50_ms:.2f}"),
-        "-" if interval is None else f"{interval.low:.2f}-{interval.high:.2f}",
-        _ratio(result, base),
-        marked("p90", f"{result.p90_ms:.2f}"),
-        marked("p99", f"{result.p99_ms:.2f}"),
-        marked("throughput", f"{result.throughput_per_s:.1f}"),
-        marked("load", f"{result.load_ms:.0f}"),
-        f"{result.first_ms:.1f}",
-        "-" if result.preprocess_ms is None else f"{result.preprocess_ms:.1f}",
-        "-" if result.peak_rss_mb is None else marked("memory", f"{result.peak_rss_mb:.0f}"),
-        "-" if result.bytes is None else marked("size", megabytes(result.bytes)),
-        "NO" if result.unsteady else "yes",
-    )
+    case, interval = result.case, result.p50_interval_ms
+    streams = f" x {case.streams} streams" if case.streams > 1 else ""
+    where = f"{result.provider}{f' {case.device}' if case.device else ''}{', graph' if case.cuda_graph else ''}"
+    largest = f" (largest under {result.under.limit_ms:g} ms)" if result.under and result.under.batch else ""
+    cells = {
+        "artifact": str(case.artifact),
+        "runtime": f"{case.runtime} ({where})",
+        "batch": f"{case.batch}{largest if result.under and result.under.batch == case.batch else ''}",
+        "threads": f"{case.threads or ABSENT}{streams}",
+        "p50 ms": marked("p50", f"{result.p50_ms:.2f}"),
+        "95 %": ABSENT if interval is None else f"{interval.low:.2f}-{interval.high:.2f}",
+        "to first": _ratio(result, base),
+        "p90 ms": marked("p90", f"{result.p90_ms:.2f}"),
+        "p99 ms": marked("p99", f"{result.p99_ms:.2f}"),
+        "images/s": marked("throughput", f"{result.throughput_per_s:.1f}"),
+        "load ms": marked("load", f"{result.load_ms:.0f}"),
+        "first ms": f"{result.first_ms:.1f}",
+        "image file ms": _figure(result.preprocess_ms, ".1f"),
+        "peak MB": ABSENT if result.peak_rss_mb is None else marked("memory", f"{result.peak_rss_mb:.0f}"),
+        "size": ABSENT if result.bytes is None else marked("size", megabytes(result.bytes)),
+        "steady": "NO" if result.unsteady else "yes",
+    }
+    return tuple(cells[name] if name in cells else OF_GPUS[name][1](result) for name in columns)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return ABSENT if value is None else format(value, form)
 
 
 def _ratio(result: Latency, base: Latency) -> str:

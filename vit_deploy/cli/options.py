@@ -125,3 +125,17 @@ def parse_percent(text: str, option: str) -> float:
     if not (text.endswith("%") and 0 <= value < 100):
         raise typer.BadParameter(f"{option} is {text!r}; expected a percentage as 5%")
     return value
+
+
+def parse_time(text: str, option: str) -> float:
+    """Milliseconds from "5ms" or "0.5s".
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    from vit_deploy.plan import milliseconds_in
+
+    try:
+        return milliseconds_in(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} is {error}") from error

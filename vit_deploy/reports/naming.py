@@ -1,4 +1,4 @@
-"""What is each artifact and each case called, short and without two of one name?"""
+"""Names of artifacts and cases, short and no two alike."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ def _told_apart(cases: Sequence[Timed]) -> tuple[dict[str, str], dict[int, int]]
 
 
 def engine(case: Timed) -> str:
-    """Runtime and provider."""
-    return f"{case.latency.case.runtime} ({case.latency.provider})"
+    """Runtime and provider, and whether CUDA graphs were used."""
+    graph = ", graph" if case.latency.case.cuda_graph else ""
+    return f"{case.latency.case.runtime} ({case.latency.provider}{graph})"
 
 
 def setting(case: Timed) -> Setting:

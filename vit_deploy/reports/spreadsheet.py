@@ -1,4 +1,4 @@
-"""How do results become CSV, one row a case, for spreadsheets and data frames?"""
+"""Results as CSV, one row a case, for spreadsheets and data frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vit_deploy.latency import FIGURES
 from vit_deploy.reports.documents import Gathered, Timed
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
-NAMED = ("artifact", "machine", "runtime", "provider", "batch", "threads", "streams")
+NAMED = ("artifact", "machine", "runtime", "provider", "batch", "threads", "streams", "gpu", "cuda_graph")
 FOUND = ("precision", "top1", "top5", "agreement", "images", "max_abs", "cosine", "snr_db", "verdict")
 RATIO = ("ratio_to_first", "ratio_low", "ratio_high")
 COLUMNS = (*NAMED, "calls", "bytes", *FIGURES, "p50_low_ms", "p50_high_ms", *RATIO, *FOUND, "unsteady", "file")
@@ -40,7 +40,8 @@ def _row(case: Timed) -> list[Value]:
     figures: list[Value] = [getattr(latency, name) for name in FIGURES]
     found: list[Value] = [getattr(case.quality, name) for name in FOUND]
     named: list[Value] = [str(called.artifact), case.machine, called.runtime, latency.provider]
-    called_with: list[Value] = [called.batch, called.threads, called.streams]
+    gpu = None if latency.gpu is None else latency.gpu.name
+    called_with: list[Value] = [called.batch, called.threads, called.streams, gpu, "yes" if called.cuda_graph else "no"]
     sizes: list[Value] = [len(latency.samples_ns), case.bytes]
     return [*named, *called_with, *sizes, *figures, *ends, case.ratio, *ratio_ends, *found, *words]
 

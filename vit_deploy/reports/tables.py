@@ -1,4 +1,4 @@
-"""Which figures stand in the tables of a report, and in what words?"""
+"""The figures in the tables of a report, and their words."""
 
 from __future__ import annotations
 
@@ -78,6 +78,8 @@ def latencies(gathered: Gathered, names: Names) -> Table:
     ]
     if len(gathered.machines) > 1:
         columns.append(("machine", lambda case: Cell(case.machine)))
+    if any(case.latency.gpu is not None for case in gathered.cases):
+        columns.append(("GPU", lambda case: Cell(_gpu(case.latency))))
     if any(map(names.file, gathered.cases)):
         columns.append(("file", lambda case: Cell(names.file(case))))
     columns += [
@@ -116,11 +118,14 @@ def costs(gathered: Gathered, names: Names) -> Table:
     """What a case takes beside its calls; figures that none of them has are left out."""
     possible: list[tuple[str, str, Callable[[Latency], float | None]]] = [
         ("load ms", "{:.0f}", lambda each: each.load_ms),
+        ("engine build ms", "{:.0f}", lambda each: each.build_ms),
         ("first call ms", "{:.1f}", lambda each: each.first_ms),
         ("image file to input ms", "{:.1f}", lambda each: each.preprocess_ms),
         ("copy to and from device ms", "{:.2f}", lambda each: each.transfer_ms),
+        ("images/s, calls queued", "{:.1f}", lambda each: each.queued_throughput_per_s),
         ("peak memory MB", "{:.0f}", lambda each: each.peak_rss_mb),
         ("of that for the model MB", "{:.0f}", lambda each: each.growth_mb),
+        ("peak GPU memory MB", "{:.0f}", lambda each: each.peak_gpu_mb),
         ("energy mJ/image", "{:.1f}", lambda each: each.energy_mj_per_image),
         ("GPU energy mJ/image", "{:.1f}", lambda each: each.gpu_energy_mj_per_image),
     ]
@@ -230,6 +235,14 @@ def _without_empty(table: Table) -> Table:
     kept = [index for index in range(len(table.columns)) if any(row[index].text != ABSENT for row in table.rows)]
     rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
     return Table(table.name, table.title, table.note, tuple(table.columns[index] for index in kept), rows)
+
+
+def _gpu(latency: Latency) -> str:
+    """The card, and its power limit where that is known: figures of one say nothing about another."""
+    if latency.gpu is None:
+        return ABSENT
+    limit = latency.gpu.power_limit_w
+    return latency.gpu.name + ("" if limit is None else f", {limit:.0f} W")
 
 
 def _text(value: float | None, form: str) -> str:
