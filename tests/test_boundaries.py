@@ -33,6 +33,7 @@ ENGINES = {
 # What the leaves among the device's modules may import.
 LEAVES = {
     "vit_deploy.runtimes.ort": {"onnxruntime"},
+    "vit_deploy.runtimes.ort_engines": {"onnxruntime"},
     "vit_deploy.runtimes.ort_errors": {"onnxruntime"},
     "vit_deploy.runtimes.ort_graph": {"onnxruntime"},
     "vit_deploy.runtimes.ort_sessions": {"onnxruntime"},

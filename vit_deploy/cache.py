@@ -5,17 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 from pathlib import Path
 
 VARIABLE = "VIT_DEPLOY_CACHE"
+NAME = "vit-deploy"
 
 
 def cache_folder() -> Path:
-    """`$VIT_DEPLOY_CACHE`, else `vit-deploy` in `$XDG_CACHE_HOME`, else `~/.cache/vit-deploy`; it need not be there."""
-    if own := os.environ.get(VARIABLE):
-        return Path(own)
-    usual = os.environ.get("XDG_CACHE_HOME")
-    return (Path(usual) if usual else Path.home() / ".cache") / "vit-deploy"
+    """Where this user's caches lie; nothing is made there yet.
+
+    `VIT_DEPLOY_CACHE` is taken as it is; without it, it is a folder of this program's among the user's other caches.
+    """
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        usual = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        usual = Path.home() / "Library" / "Caches"
+    else:
+        # The specification of these folders has relative paths ignored.
+        given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        usual = given if given.is_absolute() else Path.home() / ".cache"
+    return Path(usual) / NAME
 
 
 def read_cached(path: Path) -> bytes:

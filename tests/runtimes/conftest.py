@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from vit_deploy.preprocess import Preprocess
 HEIGHT, WIDTH, CHANNELS, CLASSES = 6, 5, 3, 4
 
 MakeArtifact = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder for caches that is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIT_DEPLOY_CACHE", str(tmp_path_factory.mktemp("caches")))
+        yield
 
 
 @pytest.fixture(scope="session")

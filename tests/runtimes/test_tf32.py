@@ -15,11 +15,18 @@ class Opened(Exception):
 
 
 @pytest.fixture
-def opened(make_artifact, monkeypatch):
+def overrides():
+    """The variable that NVIDIA's libraries read, as it was when each session was made."""
+    return []
+
+
+@pytest.fixture
+def opened(make_artifact, monkeypatch, overrides):
     """What an ONNX Runtime that has GPUs would have been given as providers."""
 
     def open(options):
         def engine(path, settings, providers, **others):
+            overrides.append(os.environ.get("NVIDIA_TF32_OVERRIDE"))
             raise Opened(providers)
 
         available = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -43,14 +50,15 @@ def test_cuda_rounds_to_tf32_only_where_it_is_allowed(opened, allow, given):
     assert opened(options) == [("CUDAExecutionProvider", {"device_id": "0", **given})]
 
 
-def test_tensorrt_is_told_by_the_environment(opened, monkeypatch):
+def test_tensorrt_is_told_by_the_environment_while_a_session_is_open(opened, overrides, monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     given = opened(RuntimeOptions(provider="tensorrt", allow_tf32=True))
     assert [name for name, _ in given] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "1"
     _, cuda = opened(RuntimeOptions(provider="tensorrt", allow_tf32=False))
     assert cuda == ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})
-    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert overrides == ["1", "0"]
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "1"
 
 
 def test_the_cpu_has_no_such_option(opened):

@@ -1,4 +1,4 @@
-"""How does a model made for a fixed batch take any number of images?"""
+"""Any number of images through models that take a fixed number, or a few, at once."""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -15,11 +15,14 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.ort_engines import opened_with_engine
 from vit_deploy.runtimes.ort_errors import NATIVE_ERRORS, failure, opening, setting_of
 from vit_deploy.runtimes.ort_graph import OnnxGraphSession
 from vit_deploy.runtimes.ort_libraries import load_libraries, names_of_devices, register_plugins
+from vit_deploy.runtimes.ort_notes import notes_on
 from vit_deploy.runtimes.ort_placement import nothing_told, told
 from vit_deploy.runtimes.ort_recording import RECORDING
+from vit_deploy.runtimes.ort_rounding import remember_rounding, rounding, rounding_notes
 from vit_deploy.runtimes.ort_sessions import OnnxDeviceSession, OnnxSession
 from vit_deploy.runtimes.values import blank_images, refuse_unplaced
 
@@ -37,6 +40,8 @@ GRAPH_OPTION = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable"
 RECORDS = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
 DOCTOR = "check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu"
 FATAL = 4  # the log level above which ONNX Runtime writes nothing; what it raises says it as well
+
+AnySession = TypeVar("AnySession", bound=OnnxSession)
 
 
 class OnnxRuntime:
@@ -62,6 +67,7 @@ class OnnxRuntime:
             with opening(f"load the libraries of {PROVIDERS[provider]}", setting):
                 missing = load_libraries(ort, provider)
                 register_plugins(ort, PROVIDERS["cuda"])
+                remember_rounding()
         available = {*ort.get_available_providers(), *names_of_devices(ort)}
         if PROVIDERS[provider] not in available:
             raise EngineError(
@@ -84,45 +90,68 @@ class OnnxRuntime:
                 device that is not there.
         """
         provider = options.provider or "cpu"
-        if not options.allow_tf32:
-            _forbid_tf32(provider)
-        self.prepare(options)
-        refuse_outside_data(artifact.model_path)
-        chosen = [
-            (PROVIDERS[name], _provider_options(options, name)) for name in (provider, *HELPERS.get(provider, ()))
-        ]
-        settings = ort.SessionOptions()
-        settings.log_severity_level = FATAL
-        if options.threads is not None:
-            settings.intra_op_num_threads = options.threads
-        setting, doing = setting_of(provider, options.device), f"load {artifact.model_path}"
-        # Profiling takes a call; on the CPU there is nothing that could have fallen back.
-        with told(settings, records=RECORDS) if RECORDS or provider != "cpu" else nothing_told() as placement_of:
-            with opening(doing, setting) as noise, RECORDING.together():
-                engine = ort.InferenceSession(
-                    str(artifact.model_path), settings, providers=chosen, enable_fallback=False
-                )
-            if PROVIDERS[provider] not in (used := engine.get_providers()):
-                fell_back = f"it fell back from {PROVIDERS[provider]} to {', '.join(used)}"
-                raise failure(doing, setting, fell_back, heard=noise.text, fix=DOCTOR)
-            session = _session(engine, artifact, provider, options)
-            start = time.perf_counter_ns()
-            counts = placement_of(engine, lambda: session.infer(blank_images(artifact, options.largest_batch)))
-            if isinstance(session, OnnxDeviceSession) and not RECORDS:  # it has made that call
-                session.trial_ns = time.perf_counter_ns() - start
-        session.placement = {NAMES.get(name, name): count for name, count in counts.items()}
-        refuse_unplaced(session, artifact)
-        try:
-            yield session
-        finally:
-            session.close()
+        with rounding(provider, options.allow_tf32):
+            self.prepare(options)
+            refuse_outside_data(artifact.model_path)
+            with _opened(artifact, options, provider) as session:
+                session.notes = (*session.notes, *notes_on(provider, artifact.precision), *rounding_notes(provider))
+                yield session
 
 
-def _session(engine: Any, artifact: Artifact, provider: str, options: RuntimeOptions) -> OnnxSession:
+def _opened(artifact: Artifact, options: RuntimeOptions, provider: str) -> AbstractContextManager[OnnxSession]:
     if provider not in MEMORY:
-        return OnnxSession(engine, artifact, provider)
-    kind = OnnxGraphSession if options.cuda_graph else OnnxDeviceSession
-    return kind(engine, artifact, provider, options.device, MEMORY[provider])
+        return _loaded(artifact, options, lambda engine: OnnxSession(engine, artifact, provider), {})
+
+    def on_device(more: Mapping[str, str], most: int | None = None) -> AbstractContextManager[OnnxDeviceSession]:
+        kind = OnnxGraphSession if options.cuda_graph else OnnxDeviceSession
+        memory = MEMORY[provider]
+        return _loaded(
+            artifact, options, lambda engine: kind(engine, artifact, provider, options.device, memory, most), more
+        )
+
+    if provider == "tensorrt":
+        return opened_with_engine(artifact, options, ort.__version__, on_device)
+    return on_device({})
+
+
+@contextlib.contextmanager
+def _loaded(
+    artifact: Artifact, options: RuntimeOptions, session_of: Callable[[Any], AnySession], more: Mapping[str, str]
+) -> Iterator[AnySession]:
+    """A session that has told what runs where.
+
+    Args:
+        artifact: to load.
+        options: as asked for.
+        session_of: makes it of an engine.
+        more: options of the provider.
+    """
+    provider = options.provider or "cpu"
+    setting, doing = setting_of(provider, options.device), f"load {artifact.model_path}"
+    settings = ort.SessionOptions()
+    settings.log_severity_level = FATAL
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    chosen = [(PROVIDERS[name], _provider_options(options, name)) for name in (provider, *HELPERS.get(provider, ()))]
+    chosen[0][1].update(more)
+    # Profiling takes a call; on the CPU there is nothing that could have fallen back.
+    with told(settings, records=RECORDS) if RECORDS or provider != "cpu" else nothing_told() as placement_of:
+        with opening(doing, setting) as noise, RECORDING.together():
+            engine = ort.InferenceSession(str(artifact.model_path), settings, providers=chosen, enable_fallback=False)
+        if PROVIDERS[provider] not in (used := engine.get_providers()):
+            fell_back = f"it fell back from {PROVIDERS[provider]} to {', '.join(used)}"
+            raise failure(doing, setting, fell_back, heard=noise.text, fix=DOCTOR)
+        session = session_of(engine)
+        start = time.perf_counter_ns()
+        counts = placement_of(engine, lambda: session.infer(blank_images(artifact, options.largest_batch)))
+        if isinstance(session, OnnxDeviceSession) and not RECORDS:  # it has made that call
+            session.trial_ns = time.perf_counter_ns() - start
+    session.placement = {NAMES.get(name, name): count for name, count in counts.items()}
+    refuse_unplaced(session, artifact)
+    try:
+        yield session
+    finally:
+        session.close()
 
 
 def _provider_options(options: RuntimeOptions, provider: str) -> dict[str, str]:
@@ -131,9 +160,3 @@ def _provider_options(options: RuntimeOptions, provider: str) -> dict[str, str]:
     strict = {"use_tf32": "0"} if provider == "cuda" and not options.allow_tf32 else {}
     graph = {GRAPH_OPTION[provider]: "1"} if options.cuda_graph and provider == options.provider else {}
     return {"device_id": str(options.device), **strict, **graph}
-
-
-def _forbid_tf32(provider: str) -> None:
-    # TensorRT has no option for it; NVIDIA's libraries read this when they are loaded.
-    if provider == "tensorrt":
-        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"

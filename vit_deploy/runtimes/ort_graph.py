@@ -30,8 +30,10 @@ SINGLE = ("tensorrt",)
 class OnnxGraphSession(OnnxDeviceSession):
     """One loaded ONNX file whose calls replay what the first of their shape recorded."""
 
-    def __init__(self, engine: Any, artifact: Artifact, provider: str, device: int, memory: str) -> None:
-        super().__init__(engine, artifact, provider, device, memory)
+    def __init__(
+        self, engine: Any, artifact: Artifact, provider: str, device: int, memory: str, most: int | None = None
+    ) -> None:
+        super().__init__(engine, artifact, provider, device, memory, most)
         self._kept: dict[tuple[int, tuple[int, ...]], Place] = {}  # by place in the call and shape
         self._recorded = threading.local()  # graphs of this thread
 

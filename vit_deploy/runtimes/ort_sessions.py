@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.runtimes import infer_on_device
-from vit_deploy.runtimes.batching import groups, in_batches, joined
+from vit_deploy.runtimes.batching import groups, groups_within, in_batches, joined
 from vit_deploy.runtimes.ort_errors import explained, setting_of
 from vit_deploy.runtimes.ort_recording import RECORDING
 from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
@@ -77,14 +77,24 @@ class OnnxDeviceSession(OnnxSession):
     """One loaded ONNX file whose inputs and outputs stay on a device until they are asked for.
 
     Its steps are for one thread; `infer` is whole, whatever other threads call.
+
+    Args:
+        engine: of ONNX Runtime.
+        artifact: that it has loaded.
+        provider: that runs it.
+        device: index of the GPU.
+        memory: what ONNX Runtime calls the device's.
+        most: images that one run takes, of a file that takes any number; None for any number.
     """
 
     trial_ns = 0
     build_ns = 0
 
-    def __init__(self, engine: Any, artifact: Artifact, provider: str, device: int, memory: str) -> None:
+    def __init__(
+        self, engine: Any, artifact: Artifact, provider: str, device: int, memory: str, most: int | None = None
+    ) -> None:
         super().__init__(engine, artifact, provider, device)
-        self._device, self._memory = device, memory
+        self._device, self._memory, self._most = device, memory, most
         self._places: list[Place] = []
         self._count = 0
         self._asked = False  # whether the device may still be at work
@@ -98,7 +108,8 @@ class OnnxDeviceSession(OnnxSession):
     def upload(self, images: Array) -> None:
         """Copy images to the device; see `runtimes.DeviceSession`."""
         spec = self._artifact.input
-        parts = self._groups(checked_images(images, self._artifact))
+        checked = checked_images(images, self._artifact)
+        parts = groups(checked, spec.batch) if self._most is None else groups_within(checked, 1, self._most)
         stored = [as_stored(part, spec) for part in parts]
         self.wait()  # for what still reads the images before these
         with explained(f"copy images for {self._artifact.model_path}", self._setting), RECORDING.together():
@@ -143,9 +154,6 @@ class OnnxDeviceSession(OnnxSession):
 
     def _forget(self) -> None:
         self._places = []
-
-    def _groups(self, images: Array) -> list[Array]:
-        return groups(images, self._artifact.input.batch)
 
     def _put(self, stored: Sequence[Array]) -> None:
         """Fill the places on the device, anew where others are needed."""
