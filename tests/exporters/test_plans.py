@@ -318,3 +318,21 @@ def test_the_python_api_makes_plans_too(cuda, make_checkpoint, tmp_path):
     assert bundle.format == "tensorrt"
     with vit_deploy.session(bundle) as session:
         assert session.provider == "tensorrt"
+
+
+def test_triton_serves_a_plan_of_tensorrt_within_its_batches(cuda, unproven, make_checkpoint, tmp_path):
+    from vit_deploy.exporters.triton import write_model
+
+    asked = PlanOptions(batches=BatchRange(1, 2, 4))
+    (made,) = export(make_checkpoint(), tmp_path / "out", jobs_of("int8-static"), QUIETLY, plans=asked).results
+    write_model(made.artifact, tmp_path / "models" / "vit")
+    text = (tmp_path / "models" / "vit" / "config.pbtxt").read_text()
+    assert 'platform: "tensorrt_plan"' in text and "kind: KIND_GPU" in text and "max_batch_size: 4" in text
+    (served,) = (tmp_path / "models" / "vit" / "1").iterdir()
+    assert served.read_bytes() == made.artifact.model_path.read_bytes()
+    with pytest.raises(ConfigError, match=r"Triton loads plans of TensorRT, and .* was built by TensorRT for RTX"):
+        write_model(read_artifact(unproven["fp32"]), tmp_path / "models" / "rtx")
+    several = export_one(make_checkpoint(), tmp_path / "several", batches=BatchRange(2, 3, 4))
+    with pytest.raises(ConfigError, match=r"may have one image, and .*model.plan takes at least 2"):
+        write_model(read_artifact(several), tmp_path / "models" / "several")
+    assert [each.name for each in (tmp_path / "models").iterdir()] == ["vit"]

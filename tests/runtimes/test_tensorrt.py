@@ -147,13 +147,16 @@ def test_threads_that_share_a_session_get_their_own_answers(plans, checkpoint, i
     assert not wrong
 
 
-def test_a_batch_that_was_not_built_for_is_refused_where_calls_are_timed(plans):
-    with pytest.raises(EngineError) as caught, opened(plans["open"], largest_batch=64):
-        pass
-    assert "was built for batches of 2 to 4, best 3, and 64 images a call are asked for" in caught.value.message
-    assert "--batch-range that holds 64" in caught.value.fix
-    with opened(plans["open"], largest_batch=4), opened(plans["fixed"], largest_batch=64):
-        pass  # a fixed batch is told beside the timing, as of every format
+def test_a_batch_that_was_not_built_for_is_refused_where_calls_are_timed_and_split_elsewhere(plans, checkpoint, images):
+    with opened(plans["open"], largest_batch=8) as session:
+        for count in (1, 8):
+            with pytest.raises(EngineError) as caught:
+                session.upload(images[:count])
+            assert f"was built for batches of 2 to 4 images, and {count} a call are asked for" in caught.value.message
+            assert f"--batch-range that holds {count}" in caught.value.fix
+            assert near(checkpoint, images[:count], session.infer(images[:count]))
+    with opened(plans["fixed"]) as session:
+        session.upload(images)  # a fixed batch is told beside the timing, as of every format
 
 
 def changed(folder, tmp_path, **values):

@@ -22,6 +22,7 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.golden import read_golden
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.staging import staged_folder
+from vit_deploy.tensorrt_plan import FULL, PlanRecord
 
 CPU, CUDA, TENSORRT = PROVIDERS = ("cpu", "cuda", "tensorrt")
 LARGEST_BATCH = 32  # that requests are gathered to, where the file takes any
@@ -115,7 +116,9 @@ def write_model(artifact: Artifact, target: Path, provider: str | None = None, *
     Raises:
         OutputError: the target exists and `force` is not set, cannot be written, or the disk is full.
         ArtifactError: golden data that are missing or damaged.
+        ConfigError: a plan that Triton cannot load, or for which its requests are too small.
     """
+    _refuse_plan(artifact)
     backend = BACKENDS[artifact.format]
     images = as_stored(_warming(artifact), artifact.input)
     with staged_folder(target, force=force) as stage:
@@ -138,6 +141,22 @@ def write_model(artifact: Artifact, target: Path, provider: str | None = None, *
         (stage.folder / CONFIG).write_text(config(artifact, target.name, provider), encoding="utf-8")
 
 
+def _refuse_plan(artifact: Artifact) -> None:
+    if artifact.format != "tensorrt":
+        return
+    record = PlanRecord.of(artifact)
+    if record.flavour != FULL:
+        raise ConfigError(
+            f"Triton loads plans of TensorRT, and {artifact.model_path} was built by {record.title}",
+            fix="export it with --tensorrt full",
+        )
+    if artifact.input.batch is None and record.batches.least > 1:
+        raise ConfigError(
+            f"Triton's requests may have one image, and {artifact.model_path} takes at least {record.batches.least}",
+            fix=f"export it with --batch-range 1,{record.batches.best},{record.batches.most}",
+        )
+
+
 def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
     """The text of `config.pbtxt`.
 
@@ -147,7 +166,7 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
         provider: see `write_model`.
     """
     backend, spec = BACKENDS[artifact.format], artifact.input
-    executor = provider or (CPU if artifact.precision in FOR_CPUS else CUDA)
+    executor = provider or (CPU if artifact.precision in FOR_CPUS and CPU in backend.providers else CUDA)
     # With an open batch the first side is Triton's own; else it is a side like any other.
     sides = spec.shape[1:] if spec.batch is None else spec.shape
     answered = artifact.config.output_shape if spec.batch is None else (spec.batch, *artifact.config.output_shape)
@@ -187,7 +206,9 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
 
 def _largest_batch(artifact: Artifact) -> int:
     """Zero is Triton's word for a file whose batch is not Triton's to choose."""
-    return LARGEST_BATCH if artifact.input.batch is None else 0
+    if artifact.input.batch is not None:
+        return 0
+    return PlanRecord.of(artifact).batches.most if artifact.format == "tensorrt" else LARGEST_BATCH
 
 
 def _labelled(artifact: Artifact) -> bool:

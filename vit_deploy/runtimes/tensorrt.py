@@ -18,7 +18,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.cache import cache_folder, read_cached, write_cached
 from vit_deploy.errors import EngineError
 from vit_deploy.quiet import quiet_stderr
-from vit_deploy.runtimes import RuntimeOptions, infer_on_device
+from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import groups_within, joined
 from vit_deploy.runtimes.cuda_memory import Buffer, CudaGraph, Device, Gpu, open_device
 from vit_deploy.runtimes.tensorrt_engine import Complaints, explained, load_engine, make_log
@@ -39,8 +39,8 @@ class TensorRT:
         Raises:
             ArtifactError: a manifest that does not say how the plan was built.
             MissingEngineError: the TensorRT that built it is not installed.
-            EngineError: there is no GPU, the plan is for another one, of another version or damaged, or built for
-                other batches or with other rounding than what is asked for.
+            EngineError: there is no GPU, the plan is for another one, of another version or damaged, or built with
+                other rounding than what is asked for.
         """
         record = PlanRecord.of(artifact)
         _refuse_options(record, options, artifact.model_path)
@@ -122,10 +122,25 @@ class PlanSession:
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         with self._lock:
-            return infer_on_device(self, images)
+            self._upload(images)
+            self.compute()
+            return self.download()
 
     def upload(self, images: NDArray[Any]) -> None:
-        """Copy images to the device; see `runtimes.DeviceSession`."""
+        """Copy images to the device; see `runtimes.DeviceSession`.
+
+        Raises:
+            EngineError: more or fewer than one call takes of a plan with an open batch, so that what is timed is one.
+        """
+        if self._artifact.input.batch is None and not self._least <= len(images) <= self._most:
+            raise EngineError(
+                f"{self._artifact.model_path} was built for batches of {self._least} to {self._most} images, and "
+                f"{len(images)} a call are asked for",
+                fix=f"ask for another batch, or export the plan again with a --batch-range that holds {len(images)}",
+            )
+        self._upload(images)
+
+    def _upload(self, images: NDArray[Any]) -> None:
         parts = groups_within(checked_images(images, self._artifact), self._least, self._most)
         stored = [as_stored(part, self._artifact.input) for part in parts]
         with self._working():
@@ -301,12 +316,6 @@ def _refuse_options(record: PlanRecord, options: RuntimeOptions, path: Path) -> 
         raise EngineError(
             f"{path} was built with TF32 allowed, which rounds factors of fp32 products, and this run allows none",
             fix="add --allow-tf32, or export the plan again without it",
-        )
-    largest, batches = options.largest_batch, record.batches
-    if largest is not None and batches.least != batches.most and not batches.least <= largest <= batches.most:
-        raise EngineError(
-            f"{path} was built for batches of {batches}, and {largest} images a call are asked for",
-            fix=f"ask for no other batch, or export the plan again with a --batch-range that holds {largest}",
         )
 
 
