@@ -225,6 +225,7 @@ def test_threads_are_given_to_processors_alone_and_what_the_user_asks_for_always
         ("onnxruntime", "cuda", "tensorflow", False),
         ("onnxruntime", "tensorrt", "tensorflow", False),
         ("savedmodel", "cuda", "tensorflow", False),
+        ("tensorrt", None, "tensorflow", False),
         ("keras", "cpu", "tensorflow", True),
         ("keras", "cpu", "jax", False),
         ("keras", None, "torch", False),
@@ -244,6 +245,7 @@ def test_tensorflow_may_choose_a_gpu_that_is_there():
     assert is_for_gpu(case, lambda: FakeDriver(H100)) and not is_for_gpu(case, absent)
     assert not is_for_gpu({**case, "provider": "cpu"}, lambda: FakeDriver(H100))
     assert not is_for_gpu({**case, "runtime": "onnxruntime"}, lambda: FakeDriver(H100))
+    assert is_for_gpu({**case, "runtime": "tensorrt"}, absent)  # which knows no other place
 
 
 class Worker:
@@ -328,6 +330,7 @@ def test_cases_are_loaded_together_and_take_turns_unless_they_are_measured_one_a
         "RESOURCE_EXHAUSTED: OOM when allocating tensor",
         "CUDA failure 46: all CUDA-capable devices are busy or unavailable",
         "out of GPU memory: a smaller batch",
+        "the GPU is busy with another process that has it alone, or not available",
     ],
 )
 def test_a_gpu_without_room_for_all_cases_leads_to_loading_one_at_a_time(two, said):

@@ -108,6 +108,8 @@ def test_what_is_for_gpus_is_given_to_cases_that_may_run_on_one(tmp_path):
     assert [(each.provider, each.device, each.cuda_graph) for each in cases] == [("cpu", 0, False), ("cuda", 1, True)]
     [tensorflow] = cases_of([(path, "savedmodel")], ["savedmodel"], [None], **{**asked, "cuda_graph": False})
     assert tensorflow.device == 1  # which it chooses by itself where it is there
+    [plan] = cases_of([(path, "tensorrt")], ["tensorrt"], [None], **asked)
+    assert (plan.device, plan.cuda_graph) == (1, True)
     with pytest.raises(ConfigError) as error:
         cases_of([(path, "onnx")], ["onnxruntime"], ["cpu", None], **asked)
     assert error.value.message == "device is 1 and CUDA graphs are asked for, and no case runs on a GPU"

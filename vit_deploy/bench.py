@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.artifact import Artifact
-from vit_deploy.bench_gpu import CHOOSE_A_GPU
+from vit_deploy.bench_gpu import is_asked_for_gpu, may_choose_gpu
 from vit_deploy.bench_process import CaseProcess
 from vit_deploy.bench_worker import golden_images
 from vit_deploy.energy import gpu_energy
@@ -24,7 +24,7 @@ from vit_deploy.errors import ConfigError, EngineError
 from vit_deploy.gpu import Gpu, gpu_from
 from vit_deploy.host import Host, read_host
 from vit_deploy.latency import Case, Latency, Plan, to_json
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
 from vit_deploy.targets import open_artifact
 
 __all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
@@ -32,7 +32,7 @@ __all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"
 # How ONNX Runtime, TensorRT and TensorFlow say it; 46 and "busy" are of a card in the mode "exclusive process".
 NO_ROOM = re.compile(
     r"out of (gpu |device )?memory|failed to allocate memory|cuda failure (2|46)\b|resource_?exhausted|\boom\b"
-    r"|cuda_error_out_of_memory|busy or unavailable",
+    r"|cuda_error_out_of_memory|busy or unavailable|busy with another process",
     re.IGNORECASE,
 )
 
@@ -76,7 +76,7 @@ def cases_of(
         dataclasses.replace(
             case,
             device=device if _may_be_on_gpu(case) else 0,
-            cuda_graph=cuda_graph and case.provider in GPU_PROVIDERS,
+            cuda_graph=cuda_graph and is_asked_for_gpu(case.runtime, case.provider),
         )
         for case in cases
     ]
@@ -89,7 +89,7 @@ def cases_of(
 
 
 def _may_be_on_gpu(case: Case) -> bool:
-    return case.provider in GPU_PROVIDERS or (case.provider is None and case.runtime in CHOOSE_A_GPU)
+    return is_asked_for_gpu(case.runtime, case.provider) or may_choose_gpu(case.runtime, case.provider)
 
 
 def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lambda what, done: None) -> list[Latency]:
@@ -210,7 +210,7 @@ def _fitting_fix(case: Case, together: int) -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        if together > 1 and case.provider in GPU_PROVIDERS and has_no_room(error):
+        if together > 1 and _may_be_on_gpu(case) and has_no_room(error):
             fix = "measure the cases one at a time (--one-at-a-time), or with smaller batches"
             raise EngineError(error.message, fix=fix) from error
         raise
@@ -228,7 +228,7 @@ def takes_threads(runtime: str, provider: str | None) -> bool:
         runtime: that is going to run.
         provider: that it is asked for.
     """
-    if provider in GPU_PROVIDERS:
+    if is_asked_for_gpu(runtime, provider):
         return False
     return runtime != "keras" or os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
 
@@ -260,7 +260,7 @@ def _check(cases: Sequence[Case]) -> None:
             problems.append(f"streams is {case.streams}; expected a positive number")
         if case.device < 0:
             problems.append(f"device is {case.device}; expected a number from 0")
-        if case.cuda_graph and case.provider not in GPU_PROVIDERS:
+        if case.cuda_graph and not is_asked_for_gpu(case.runtime, case.provider):
             problems.append(f"cuda_graph is of GPUs; the provider is {case.provider or 'not given'}")
         if case.threads is not None and case.threads < 1:
             problems.append(f"threads is {case.threads}; expected a positive number")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from vit_deploy.energy import GpuEnergyMeter
 from vit_deploy.gpu_card import GpuMemory, count_devices, load_driver, open_card
-from vit_deploy.runtimes import GPU_PROVIDERS, DeviceSession
+from vit_deploy.runtimes import GPU_PROVIDERS, PROVIDERS_OF_RUNTIME, DeviceSession
 from vit_deploy.timing import Call, measure
 
 CHOOSE_A_GPU = ("keras", "savedmodel")  # where there is one, unless they are asked for the CPU
@@ -21,6 +21,23 @@ QUEUED_S = 0.1  # of calls in a row that nobody waits for, after each round
 T = TypeVar("T")
 
 
+def is_asked_for_gpu(runtime: str, provider: str | None) -> bool:
+    """Whether a GPU is what executes it, or nothing does.
+
+    Args:
+        runtime: that runs.
+        provider: that it is asked for; None for its usual one.
+    """
+    if provider is None:
+        return all(name in GPU_PROVIDERS for name in PROVIDERS_OF_RUNTIME.get(runtime, (None,)))
+    return provider in GPU_PROVIDERS
+
+
+def may_choose_gpu(runtime: str, provider: str | None) -> bool:
+    """Whether it takes a GPU where there is one, though none is asked for."""
+    return provider is None and runtime in CHOOSE_A_GPU
+
+
 def is_for_gpu(case: Mapping[str, Any], load: Callable[[], Any] = load_driver) -> bool:
     """Whether a case is going to run on a GPU, or may choose one that is there.
 
@@ -28,10 +45,8 @@ def is_for_gpu(case: Mapping[str, Any], load: Callable[[], Any] = load_driver) -
         case: the request that names it.
         load: gives CUDA's driver library, or raises OSError.
     """
-    provider = case.get("provider")
-    if provider is None:
-        return case["runtime"] in CHOOSE_A_GPU and count_devices(load) > 0
-    return provider in GPU_PROVIDERS
+    called = (case["runtime"], case.get("provider"))
+    return is_asked_for_gpu(*called) or (may_choose_gpu(*called) and count_devices(load) > 0)
 
 
 class GpuWatch:
