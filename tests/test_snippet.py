@@ -95,6 +95,20 @@ def test_the_snippet_answers_as_the_reference_does(case, tmp_path):
     assert len([line for line in text.splitlines() if line and "import " not in line]) <= 12
 
 
+@pytest.mark.parametrize("format", ["onnx", "tflite", "savedmodel"])
+def test_the_folder_may_be_called_like_a_pattern(format, tmp_path):
+    checkpoint = dataclasses.replace(trained(), labels=LABELS)
+    folder = tmp_path / "run [1] * what?"
+    folder.mkdir()
+    options = ExportOptions(batch=1 if format == "tflite" else None)
+    artifact = made(format, options, checkpoint, folder)
+    path = photograph(tmp_path, 3)
+    printed = answered(snippet(artifact), path, tmp_path)
+    image = load_image(path, checkpoint.preprocess, checkpoint.config.image_size)
+    (logits,) = forward(checkpoint, image[None])
+    assert [line.split(" ", 1)[1] for line in printed.splitlines()] == [LABELS[each] for each in np.argsort(-logits)]
+
+
 def test_without_a_head_the_features_shape_is_printed(tmp_path):
     checkpoint = trained(include_top=False)
     artifact = made("onnx", ExportOptions(), checkpoint, tmp_path)

@@ -6,6 +6,7 @@ are for images of 8 bits a channel.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping
 
 from vit_deploy.artifact import MANIFEST, Artifact
@@ -45,6 +46,8 @@ def _imports(artifact: Artifact) -> Iterator[str]:
     standard = {"sys"}
     if artifact.labels and artifact.config.include_top:
         standard.add("zipfile" if artifact.format == "tflite" else "json")
+    if _is_pattern(artifact):
+        standard.add("os")
     yield from (f"import {name}" for name in sorted(standard))
     yield ""
     yield "import numpy as np"
@@ -113,7 +116,9 @@ def _run(artifact: Artifact) -> Iterator[str]:
     elif artifact.format == "tensorrt":
         yield from _run_plan(artifact)
     else:
-        yield f"model = tf.saved_model.load({path!r})"
+        if _is_pattern(artifact):
+            yield f"os.chdir({path!r})  # TensorFlow takes such a path for a pattern"
+        yield f"model = tf.saved_model.load({('.' if _is_pattern(artifact) else path)!r})"
         yield f'output = model.signatures["serving_default"]({name}=tf.constant(images))[{output!r}][0].numpy()'
 
 
@@ -158,4 +163,11 @@ def _labels(artifact: Artifact) -> str:
         return f'zipfile.ZipFile({path!r}).read("labels.txt").decode().splitlines()'
     if artifact.format == "tensorrt":
         return f'json.load(open({str(artifact.directory / MANIFEST)!r}))["labels"]'
-    return f'json.loads(json.load(open({path + "/assets/vit_deploy.json"!r}))["vit_deploy.labels"])'
+    folder = "" if _is_pattern(artifact) else f"{path}/"
+    return f'json.loads(json.load(open({folder + "assets/vit_deploy.json"!r}))["vit_deploy.labels"])'
+
+
+def _is_pattern(artifact: Artifact) -> bool:
+    """Whether TensorFlow would look for the variables of a SavedModel by a pattern, and not find them."""
+    path = str(artifact.model_path)
+    return artifact.format == "savedmodel" and glob.escape(path) != path

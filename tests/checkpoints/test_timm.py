@@ -12,7 +12,7 @@ from peers import timm_families
 
 from vit_deploy import checkpoints
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.checkpoints.timm_config import architecture_fields
+from vit_deploy.checkpoints.timm_config import PLAIN, architecture_fields
 from vit_deploy.config import Activation, Pooling, ViTConfig
 from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.preprocess import Interpolation
@@ -72,6 +72,35 @@ def test_every_architecture_of_timm_is_told_by_its_name(timm: Any) -> None:
             assert found["activation"] == activations[type(block.mlp.act).__name__], name
         checked += 1
     assert checked > 100
+
+
+@pytest.mark.peers
+def test_no_architecture_of_timm_but_its_plain_vits_is_taken_for_one(timm: Any) -> None:
+    import torch
+    from timm.models import _registry
+
+    plain = {*timm.list_models(module="vision_transformer"), *timm.list_models(module="deit")}
+    plain |= {
+        name for module in ("vision_transformer", "deit") for name in _registry._module_to_deprecated_models[module]
+    }
+    assert {name for name in timm.list_models() if PLAIN.fullmatch(name)} <= plain
+    assert len([name for name in timm.list_models() if PLAIN.fullmatch(name)]) > 140
+    for name in plain:
+        if PLAIN.fullmatch(name):
+            continue
+        with torch.device("meta"):
+            block = timm.create_model(name, depth=1).blocks[0]
+        usual = type(block).__name__ == "Block" and type(block.attn).__name__ == "Attention"
+        other = name.startswith(("aimv2", "beit3")) or "_radio_" in name  # by the rest of the network
+        assert not usual or other, name
+
+
+@pytest.mark.peers
+def test_a_network_with_rotary_positions_beside_a_table_is_not_taken_for_a_plain_vit(timm: Any, tmp_path: Path) -> None:
+    model = timm.create_model("vit_small_patch16_rope_ape_224", **timm_families.SMALL)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True, model_args=dict(timm_families.SMALL))
+    with pytest.raises(CheckpointError, match=r"vit_small_patch16_rope_ape_224 .*: it has rotary positions"):
+        checkpoints.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", timm_families.RESIZED)
@@ -182,6 +211,9 @@ def test_a_config_that_is_damaged_or_says_otherwise_than_the_weights_is_refused(
     ("changes", "expected"),
     [
         ({"architecture": "vit_base_patch16_rpn_224"}, "norms behind the halves of a block"),
+        ({"architecture": "vit_small_patch16_rope_ape_224"}, "it has rotary positions"),
+        ({"architecture": "vit_relpos_small_patch16_224"}, "it has relative positions"),
+        ({"architecture": "vit_small_patch16_of_mine"}, "an architecture that may compute something else"),
         ({"global_pool": "avgmax", "model_args": {}}, "the pooling avgmax"),
         ({"model_args": {"num_heads": 3, "norm_layer": "batchnorm"}}, "the norm batchnorm"),
         ({"model_args": {"num_heads": 3, "act_layer": "mish"}}, "the activation mish"),

@@ -212,3 +212,9 @@ def test_against_an_artifact_the_recorded_activations_are_compared_with_and_that
     result = run("verify", bundles["onnx"], *arguments)
     assert result.code == 1 and "so its own are taken" in result.err
     assert "nothing leaves the reference on the first 2 images" in result.err
+
+
+def test_however_quiet_a_failure_says_why(run, bundles):
+    result = run("verify", bundles["onnx"], "--quick", "--tolerance", "max_abs=1e-12", "-q")
+    assert result.code == 1
+    assert "largest difference" in result.err and "is above the tolerance of 1e-12" in result.err

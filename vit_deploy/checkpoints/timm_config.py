@@ -45,7 +45,22 @@ POOLINGS: Mapping[str, Pooling | None] = {
     "": None,
 }
 NORMS = ("layernorm", "rmsnorm")
-UNSUPPORTED_NAMES: Mapping[str, str] = {r"_rpn_": "norms behind the halves of a block and before their sums"}
+# The architectures that are a plain ViT: one of these sizes, and nothing in the name but what is known here. Others may
+# have the same weights and compute something else with them, as those with rotary positions do.
+PLAIN = re.compile(
+    r"vit_(tiny|xsmall|small|wee|little|medium|mediumd|betwixt|base|large|huge|giant|giantopt|gigantic|so150m2?|so400m"
+    r"|intern300m)_patch\d+(_36x1)?(_plus)?(_reg\d+)?(_gap|_map|_clip|_clip_quickgelu|_siglip|_siglip_gap|_dinov2|_tipsv2"
+    r"|_sam)?(_\d+)?(_(miil|dino|sam|clip_laion2b|clip_openai))?(_(in21k|in21ft1k))?"
+    r"|deit3?_(tiny|small|medium|base|large|huge)(_distilled)?_patch\d+_\d+(_in21ft1k)?|vit_deit_\w+_patch\d+_\d+"
+    r"|flexivit_(small|base|large)|eva_large_patch14_\d+|test_vit[234]?"
+)
+ROTARY = "rotary positions"
+UNSUPPORTED_NAMES: Mapping[str, str] = {
+    r"_rpn_": "norms behind the halves of a block and before their sums",
+    r"_rope_|_dinov3|^eva02_|_pe_(core|lang|spatial)_|_lingbot|_sapiens2": ROTARY,
+    r"_s?relpos_": "relative positions",
+    r"_r\d*_s\d+_|_resnet\d+d_": "a convolutional network for its stem",
+}
 UNSUPPORTED_ARGS: Mapping[str, str] = {
     "block_fn": "blocks of another kind",
     "attn_layer": "attention of another kind",
@@ -117,6 +132,8 @@ def architecture_fields(architecture: str) -> dict[str, Any]:
 
 def _check_supported(architecture: str, arguments: Mapping[str, Any]) -> None:
     problems = [what for pattern, what in UNSUPPORTED_NAMES.items() if re.search(pattern, architecture)]
+    if not problems and not PLAIN.fullmatch(architecture):
+        problems.append("the name of an architecture that may compute something else")
     problems += [what for name, what in UNSUPPORTED_ARGS.items() if arguments.get(name)]
     if arguments.get("norm_layer") not in (None, *NORMS):
         problems.append(f"the norm {arguments['norm_layer']}")
@@ -132,7 +149,8 @@ def unsupported(what: str, problems: list[str]) -> CheckpointError:
     """The error of a model that is another network."""
     return CheckpointError(
         f"{what} is not a ViT that vit-deploy knows: it has {'; '.join(problems)}",
-        fix="supported are timm's VisionTransformer with plain blocks, and its distilled DeiT",
+        fix="supported are timm's VisionTransformer with plain blocks, and its distilled DeiT; if it is one of them "
+        "under a name of its own, write timm's name into config.json",
     )
 
 

@@ -36,7 +36,7 @@ def locate_failure(out: Output, result: Verification, goldens: Sequence[Golden])
         found = locate(result.artifact, golden=golden)
     except VitDeployError as error:
         # The artifact has failed all the same: that is the answer, and this is a remark on it.
-        out.note(f"{result.artifact.model_path} cannot be looked into: {error}")
+        out.finding(f"{result.artifact.model_path} cannot be looked into: {error}")
         return report.not_located(error)
     _print(out, found)
     return report.located(found)
@@ -45,7 +45,7 @@ def locate_failure(out: Output, result: Verification, goldens: Sequence[Golden])
 def _print(out: Output, found: Located) -> None:
     path = found.artifact.model_path
     if found.tap is not None:
-        out.note(f"{path}: leaves the reference at {found.tap}, by {found.operator}")
+        out.finding(f"{path}: leaves the reference at {found.tap}, by {found.operator}")
     for note in found.notes:
         out.note(f"{path}: {note}")
     if not out.as_json:

@@ -96,7 +96,7 @@ class Output:
             print(text, file=sys.stderr)
 
     def finding(self, text: str) -> None:
-        """What a check said no to, on stderr, however quiet the command is."""
+        """What a check said no to and why, on stderr, however quiet the command is: that is a result."""
         print(text, file=sys.stderr)
 
     @contextlib.contextmanager

@@ -195,7 +195,7 @@ def _note(out: Output, result: Verification) -> None:
     if held and len(result.parity.tolerance.held()) > 1:
         out.note(f"{result.artifact.model_path}: {held}")
     for reason in result.failures:
-        out.note(f"{result.artifact.model_path}: {reason}")
+        out.finding(f"{result.artifact.model_path}: {reason}")
 
 
 def _finish_remote(
@@ -206,7 +206,7 @@ def _finish_remote(
     records = [record for answer in answers for record in answer.records]
     for record in records:
         for reason in () if record["ok"] else record["failures"]:
-            out.note(f"{record['on']}: {record['artifact']}: {reason}")
+            out.finding(f"{record['on']}: {record['artifact']}: {reason}")
     # A report has no column for the machine, and one that gave no answer must not be missed in it.
     told = [{**each, "artifact": f"{each['artifact']} on {each['on']}"} for each in records]
     told += [report.unanswered(each.host, each.gap) for each in answers if each.error is not None]
