@@ -241,3 +241,54 @@ def test_a_model_without_a_head_has_no_classes(bundles, arrays):
     headless = dataclasses.replace(artifact, config=config, input=InputSpec(shape=(None, 24, 32, 3)))
     with pytest.raises(DataError, match="has no head"):
         evaluate([headless], read_dataset(arrays))
+
+
+def tree(path, names, pixels):
+    """A folder a name with one image in it."""
+    image = pytest.importorskip("PIL.Image")
+    for name, each in zip(names, pixels, strict=True):
+        (path / name).mkdir(parents=True)
+        image.fromarray(each).save(path / name / "1.png")
+    return read_dataset(path)
+
+
+def with_classes(bundles, count, labels=()):
+    artifact = opened(bundles, "onnx", labels=tuple(labels))
+    return dataclasses.replace(artifact, config=artifact.config.replace(num_classes=count))
+
+
+@pytest.mark.parametrize("called", ["{}", "{:02}", "class {}", "c{}x"])
+def test_folders_that_are_numbered_are_the_classes_of_their_numbers(bundles, pixels, tmp_path, called):
+    images = np.resize(pixels, (12, *pixels.shape[1:]))
+    dataset = tree(tmp_path / "data", [called.format(index) for index in range(12)], images)
+    artifact = with_classes(bundles, 12)
+    assert dataset.folders(artifact) == {called.format(index): index for index in range(12)}
+    pairs = zip(dataset.files, dataset.classes(artifact), strict=True)
+    assert {file.parent.name: number for (file, _), number in pairs} == dataset.folders(artifact)
+    said = dataset.told(artifact)
+    assert f"1 {called.format(1)}, 2 {called.format(2)}, 3 " in said
+    assert ("numbers by their size" in said) is (called != "{:02}")
+    assert dataset.to_dict(artifact)["folders_by"] == "order"
+
+
+def test_folders_by_name_say_so_and_others_need_as_many_as_there_are_classes(bundles, pixels, tmp_path):
+    names = ("cow", "ant", "bee", "dog", "eel")
+    dataset = tree(tmp_path / "data", names, pixels[:5])
+    named = with_classes(bundles, 5, names)
+    assert dataset.told(named) == "" and dataset.to_dict(named) == {
+        "folders": {name: names.index(name) for name in sorted(names)},
+        "folders_by": "name",
+    }
+    with pytest.raises(DataError, match=r"has 5 class folders .* has 6 classes"):
+        dataset.folders(with_classes(bundles, 6))
+
+
+def test_folders_of_which_some_are_called_by_labels_are_not_taken_in_order(bundles, pixels, tmp_path):
+    dataset = tree(tmp_path / "data", ("ant", "bee", "cow", "dog", "ele"), pixels[:5])
+    in_place = with_classes(bundles, 5, ("ant", "bee", "cow", "dog", "eel"))
+    assert dataset.folders(in_place)["ele"] == 4
+    elsewhere = with_classes(bundles, 5, ("eel", "ant", "bee", "cow", "dog"))
+    with pytest.raises(DataError) as caught:
+        dataset.folders(elsewhere)
+    assert "ant, bee, cow, dog would be other classes in order, and ele is not among its labels" in caught.value.message
+    assert caught.value.fix == "name all folders by the model's labels, or all by their numbers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tokenize
 import zipfile
 import zlib
@@ -37,7 +38,7 @@ class Dataset:
 
     Args:
         path: of the folder or the `.npz`.
-        names: of the classes' folders, sorted; empty for an `.npz`, whose labels are numbers.
+        names: of the classes' folders, sorted with numbers as numbers; empty for an `.npz`, whose labels are numbers.
         files: every image with the index of its folder in `names`; empty for an `.npz`.
         labels: of an `.npz`.
         image_shape: (height, width, channels) of an `.npz`.
@@ -79,13 +80,50 @@ class Dataset:
         labels = artifact.labels
         return bool(self.names) and all(labels.count(name) == 1 for name in self.names)
 
+    def folders(self, artifact: Artifact) -> dict[str, int]:
+        """The model's class of each folder: by the recorded labels where all have one, else in order.
+
+        Raises:
+            DataError: folders of which it cannot be told.
+        """
+        labels, count = artifact.labels, artifact.config.num_classes
+        if self.is_by_name(artifact):
+            return {name: labels.index(name) for name in self.names}
+        if len(self.names) != count:
+            raise DataError(
+                f"{self.path} has {len(self.names)} class folders ({_some(self.names)}), "
+                f"{artifact.path} has {count} classes{self._unknown(artifact)}",
+                fix="name the folders by the model's labels, or give one folder for each class",
+            )
+        in_order = {name: index for index, name in enumerate(self.names)}
+        if misplaced := [name for name, index in in_order.items() if name in labels and labels[index] != name]:
+            raise DataError(
+                f"some class folders of {self.path} have names of classes and some have not: {_some(misplaced)} "
+                f"would be other classes in order{self._unknown(artifact)}",
+                fix="name all folders by the model's labels, or all by their numbers",
+            )
+        return in_order
+
+    def told(self, artifact: Artifact) -> str:
+        """Which folder is which class, in words; empty where their names say it."""
+        if not self.names or self.is_by_name(artifact):
+            return ""
+        listed = ", ".join(f"{index} {name}" for name, index in self.folders(artifact).items())
+        otherwise = "" if sorted(self.names) == list(self.names) else ", numbers by their size"
+        return f"class folders in sorted order{otherwise}, since they are not the recorded labels: {listed}"
+
+    def to_dict(self, artifact: Artifact) -> dict[str, Any]:
+        """The same for JSON: the class of each folder, and whether by its name or in order; nothing of an `.npz`."""
+        if not self.names:
+            return {}
+        return {"folders": self.folders(artifact), "folders_by": "name" if self.is_by_name(artifact) else "order"}
+
     def classes(self, artifact: Artifact) -> Classes:
-        """The model's class of each image `(n,)`: folders by the recorded labels where all have one, else in order.
+        """The model's class of each image `(n,)`; those of folders are as `folders` says.
 
         Raises:
             DataError: images or classes that the model cannot have.
         """
-        count = artifact.config.num_classes
         if not artifact.config.include_top:
             raise DataError(
                 f"{artifact.path} has no head, and classes are what is evaluated", fix="give one with a head"
@@ -98,16 +136,7 @@ class Dataset:
             )
         if self.labels:
             return self._checked(np.array(self.labels, np.int64), artifact)
-        if self.is_by_name(artifact):
-            indices = [artifact.labels.index(name) for name in self.names]
-        else:
-            if len(self.names) != count:
-                raise DataError(
-                    f"{self.path} has {len(self.names)} class folders ({_some(self.names)}), "
-                    f"{artifact.path} has {count} classes{self._unknown(artifact)}",
-                    fix="name the folders by the model's labels, or give one folder for each class",
-                )
-            indices = list(range(count))
+        indices = list(self.folders(artifact).values())
         return np.array([indices[folder] for _, folder in self.files], np.int64)
 
     def _checked(self, labels: Classes, artifact: Artifact) -> Classes:
@@ -171,7 +200,8 @@ def read_chosen(path: Path, choose: Callable[[int], Sequence[int]]) -> tuple[NDA
 
 
 def _read_folder(path: Path) -> Dataset:
-    folders = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+    found = (each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
+    folders = sorted(found, key=lambda each: _natural(each.name))
     if not folders:
         raise DataError(f"{path} has no class folders", fix=FIX)
     files = [(file, index) for index, folder in enumerate(folders) for file in images_in(folder)]
@@ -179,6 +209,12 @@ def _read_folder(path: Path) -> Dataset:
         kinds = ", ".join(SUFFIXES)
         raise DataError(f"the {len(folders)} class folders of {path} hold no images ({kinds})", fix=FIX)
     return Dataset(path, tuple(folder.name for folder in folders), tuple(files))
+
+
+def _natural(name: str) -> tuple[list[Any], str]:
+    """To sort by: 2 before 10, also inside of names, and otherwise as strings are sorted."""
+    parts = re.split(r"([0-9]+)", name)  # texts and numbers in turns
+    return [int(each) if index % 2 else each for index, each in enumerate(parts)], name
 
 
 def _read_arrays(path: Path) -> Dataset:

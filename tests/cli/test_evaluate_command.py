@@ -55,6 +55,10 @@ def test_the_order_of_folders_is_printed_where_it_counts(run, bundles, tmp_path)
     result = run("evaluate", bundles["onnx"], "--data", tmp_path)
     assert result.code == 0, result.err
     assert "in sorted order, since they are not the recorded labels: 0 a, 1 b, 2 c, 3 d, 4 e" in result.err
+    (told,) = run("evaluate", bundles["onnx"], "--data", tmp_path, "--json").document["results"]
+    assert told["folders"] == {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4} and told["folders_by"] == "order"
+    made = run("quantize", bundles["onnx"], "-p", "int8", "--no-speed", "--data", tmp_path, "-o", tmp_path / ".made")
+    assert made.code == 0 and "in sorted order, since they are not the recorded labels: 0 a, 1 b" in made.err
     (tmp_path / "f").mkdir()
     wrong = run("evaluate", bundles["onnx"], "--data", tmp_path, "--json")
     assert wrong.code == 2 and "has 6 class folders" in wrong.document["error"]["message"]

@@ -148,3 +148,13 @@ def test_however_quiet_a_failed_proof_says_why_and_names_no_folder_that_is_gone(
     assert ".vit-deploy" not in result.out + result.err and str(tmp_path) not in result.out
     kept = run("quantize", bundles["tflite"], "-p", "int8", "--no-speed", "-o", tmp_path / "out", "--keep-failed")
     assert str(tmp_path / "out" / "tflite-int8.failed") in kept.out
+
+
+def test_a_budget_is_told_with_what_the_published_file_reaches(run, bundles, labelled, tmp_path):
+    command = ["quantize", bundles["tflite"], "-p", "int8", "--max-drop", "50", "--data", labelled, "--no-speed", "-o"]
+    (record,) = run(*command, tmp_path / "json", "--json").document["results"]
+    budget, facts = record["budget"], record["facts"]
+    assert (budget["max_drop"], budget["min_cosine"], budget["images"]) == (50, None, 12)
+    assert budget["reached"] == pytest.approx(100 * (facts["fp32_top1"] - facts["top1"]))
+    said = run(*command, tmp_path / "said")
+    assert f"tflite-int8 loses {budget['reached']:.2f} points of top-1 on 12 labelled images, of 50 allowed" in said.err

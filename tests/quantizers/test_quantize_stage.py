@@ -335,3 +335,22 @@ def test_files_whose_fp32_fails_its_proof_are_not_named_by_a_folder_that_is_gone
     assert source.artifact.directory == tmp_path / "tflite-fp32" and not source.published
     assert made.skipped == ["tflite-int8: the fp32 file that it is made of failed its proof: it is another function"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_search_found_is_measured_once_more_on_the_file_that_is_published(source, tmp_path):
+    options = dataclasses.replace(QUIET, min_cosine=0.9)
+    made = quantize(source, tmp_path / "good", ["int8"], options)
+    budget = made.budgets["tflite-int8"]
+    images = read_calibration(None, source).images
+    found = float(cosines(answers(made.results[0].artifact, images), answers(source, images)).min())
+    assert budget == {"max_drop": None, "min_cosine": 0.9, "reached": pytest.approx(found), "images": len(images)}
+    (said,) = [note for note in made.notes if note.startswith("tflite-int8 has a smallest cosine of ")]
+    assert said.endswith(f"with fp32 on {len(images)} images, 0.9 asked for; no layer stays in float")
+
+
+def test_a_file_that_is_not_what_the_search_took_it_for_is_not_published(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("vit_deploy.quantizers.stage.keep_fewest", lambda work, table, budget: work)
+    monkeypatch.setattr("vit_deploy.quantizers.stage.measure_layers", lambda work: ())
+    with pytest.raises(ConfigError, match=r"tflite-int4 has a smallest cosine of .*, 1 asked for"):
+        quantize(source, tmp_path, ["int4"], dataclasses.replace(QUIET, min_cosine=1.0))
+    assert list(tmp_path.iterdir()) == []

@@ -140,18 +140,22 @@ def compress(
     said = [*verdicts(table.rows), *table.failures]
     if not is_gained(result.history):
         said.insert(0, "training gained nothing on the held-out images: the loss was less before the first step")
+    for words in dict.fromkeys(each.mapping.words for each in (result.trained_on, result.held_out)):
+        if words:
+            out.note(words)
     if result.resumed:
         out.note(f"went on from {state}")
     if Augmentation.FLIP in options.augment:
         out.note("images were flipped: left and right must not matter to the classes")
     for line in said:
-        out.note(line)
+        (out.finding if line in table.failures else out.note)(line)
     record = report.saved(output, result.checkpoint) | {
         "method": method,
         "best_epoch": result.best_epoch,
         "history": [dict(each) for each in result.history],
         "files": [each.to_dict() for each in table.rows],
         "verdicts": said,
+        **result.held_out.mapping.record,
     }
     return out.finish(
         [record],

@@ -44,15 +44,14 @@ def evaluate(
         dataset = read_dataset(data)
         options = RuntimeOptions(threads=threads, provider=provider, device=device)
         results = run(opened, dataset, batch=batch, runtime=runtime, options=options, progress=progress)
-    if dataset.names and not all(dataset.is_by_name(artifact) for artifact in opened):
-        listed = ", ".join(f"{index} {name}" for index, name in enumerate(dataset.names))
-        out.note(f"class folders in sorted order, since they are not the recorded labels: {listed}")
+    for mapping in dict.fromkeys(filter(None, map(dataset.told, opened))):
+        out.note(mapping)
     reference = results[0].reference
     if len(results) > 1 and reference.precision != FP32:
         out.note(f"none of them is {FP32}: agreement is with {reference.path}")
     for result in results:
         for reason in result.failures:
-            out.note(f"{result.artifact.path}: {reason}")
+            (out.note if result.finite else out.finding)(f"{result.artifact.path}: {reason}")
         for worst in result.confusions:
             out.note(f"{result.artifact.path}: {worst.count} of class {worst.actual} taken for {worst.predicted}")
     rows = [
@@ -67,7 +66,7 @@ def evaluate(
         for result in results
     ]
     return out.finish(
-        [to_json(result) for result in results],
+        [to_json(result) | dataset.to_dict(result.artifact) for result in results],
         ok=all(result.finite for result in results),
         columns=("artifact", "runtime", "images", "top-1", "top-5", f"as {reference.name}"),
         rows=rows,

@@ -172,6 +172,8 @@ def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str,
             where = f"published as {result.artifact.directory}" if result.published else "not published"
             what = "is not proven" if result.parity.unproven else "failed its proof"
             out.finding(f"{result.artifact.name} {what} and is {where}: {reason}")
+    for gap in made.skipped:
+        out.finding(f"skipped {gap}")
     for each in made.failed:
         out.finding(f"{each.name} could not be made: {each.error}")
     if not out.as_json:
@@ -185,7 +187,7 @@ def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str,
     code = out.finish(
         [_to_json(result, made) | _served(result, served) for result in made.results],
         ok=all(result.parity.ok for result in made.results),
-        skipped=[*skipped, *made.skipped],
+        skipped=[*skipped, *made.skipped] if out.as_json else skipped,
         failed=made.failed,
         columns=columns,
         rows=rows,
@@ -225,6 +227,8 @@ def _to_json(result: Exported, made: Made) -> dict[str, Any]:
     if (facts := made.facts.get(name)) is not None:
         record["facts"] = facts.to_dict()
         record["notes"] = [each for each in verdicts(made.facts) if each.startswith(f"{name} ")]
+    if (budget := made.budgets.get(name)) is not None:
+        record["budget"] = budget
     if (table := made.sensitivities.get(name)) is not None:
         record["sensitivity"] = [dataclasses.asdict(each) for each in table]
         record["keep_float"] = list(result.artifact.options["recipe"].get("keep_float", []))

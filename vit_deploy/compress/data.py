@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,19 @@ READ = 4096  # images of an `.npz` at a time
 THREADS = 4  # that read image files
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Which folder is which class.
+
+    Args:
+        words: for people; empty where names say it.
+        record: for JSON; empty without folders.
+    """
+
+    words: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Labelled images at a model's size.
@@ -31,12 +45,14 @@ class Images:
         read: pixels `(len(indices), height, width, channels)`, uint8, of images by their indices.
         files: with the index of their folder, where they are files; empty for an `.npz`.
         source: that they are from.
+        mapping: of its folders to the model's classes.
     """
 
     labels: Classes
     read: Callable[[Sequence[int]], Pixels]
     source: Dataset
     files: tuple[tuple[Path, int], ...] = ()
+    mapping: Folders = field(default_factory=Folders)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,6 +64,7 @@ class Images:
             lambda chosen: self.read([int(indices[each]) for each in chosen]),
             self.source,
             tuple(self.files[int(each)] for each in indices) if self.files else (),
+            self.mapping,
         )
 
     def dataset(self, folder: Path) -> Dataset:
@@ -72,7 +89,8 @@ def open_images(path: Path, artifact: Artifact) -> Images:
     dataset = read_dataset(path)
     labels = dataset.classes(artifact)
     if dataset.files:
-        return Images(labels, _files(dataset, artifact), dataset, dataset.files)
+        mapping = Folders(dataset.told(artifact), dataset.to_dict(artifact))
+        return Images(labels, _files(dataset, artifact), dataset, dataset.files, mapping)
     pixels = np.empty((len(dataset), *dataset.image_shape), np.uint8)
     start = 0
     for batch in dataset.batches(artifact.preprocess, artifact.config.image_size, READ):

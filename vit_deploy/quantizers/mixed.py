@@ -83,6 +83,23 @@ class Budget:
         right, before = (float((each.argmax(axis=-1) == self.labels).mean()) for each in (outputs, exact))
         return 100 * (before - right)
 
+    def in_words(self, figure: float) -> str:
+        """What was reached, of what was asked for."""
+        if self.max_drop is not None:
+            on = f"on {len(self.images)} labelled images"
+            return f"loses {figure:.2f} points of top-1 {on}, of {self.max_drop:g} allowed"
+        on = f"on {len(self.images)} images"
+        return f"has a smallest cosine of {figure:.6f} with fp32 {on}, {self.min_cosine:g} asked for"
+
+    def to_dict(self, figure: float) -> dict[str, float | int | None]:
+        """The same for JSON."""
+        return {
+            "max_drop": self.max_drop,
+            "min_cosine": self.min_cosine,
+            "reached": figure,
+            "images": len(self.images),
+        }
+
     def met(self, figure: float) -> bool:
         """Whether that is good enough."""
         if self.max_drop is not None:

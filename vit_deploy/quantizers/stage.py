@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vit_deploy.artifact import MANIFEST, Artifact, describe, sha256, versions
 from vit_deploy.calibration import read_calibration
@@ -19,6 +20,7 @@ from vit_deploy.exporters.stage import FP32, OF_ONE_FILE, Exported, Failed, Job,
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.plugins import Registry
 from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, Quantizer
+from vit_deploy.quantizers.answers import answers
 from vit_deploy.quantizers.asked import check_asked
 from vit_deploy.quantizers.facts import Facts, compare_with_fp32
 from vit_deploy.quantizers.learned import notes_on_ranges
@@ -40,6 +42,7 @@ class Made:
         sensitivities: what each layer costs alone, by the same names, where it was measured.
         skipped: what could not be made, in words.
         notes: what the user should know.
+        budgets: what was asked for and what the published file was measured to reach, by the same names.
         failed: what an engine, a converter or a search came to nothing with, while the others went on.
     """
 
@@ -49,6 +52,7 @@ class Made:
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
+    budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def also(self, other: Made) -> Made:
         """Both together."""
@@ -59,6 +63,7 @@ class Made:
             self.skipped + other.skipped,
             [*dict.fromkeys(self.notes + other.notes)],
             self.failed + other.failed,
+            self.budgets | other.budgets,
         )
 
     def unless_all_failed(self) -> Made:
@@ -246,15 +251,18 @@ def _quantize(
     QUANTIZERS.check(source.format)
     names = [directory / f"{source.format}-{recipe.precision}" for recipe in recipes]
     check_targets([*names, *map(exporting.failed_name, names)] if keep_failed else names, force=force)
+    mapping = ""
     if options.data is not None:  # it is read when all is made
-        read_dataset(options.data).classes(source)
+        dataset = read_dataset(options.data)
+        dataset.classes(source)
+        mapping = dataset.told(source)
     progress("reading the calibration images")
     # Without need for calibration they still are what speed and accuracy are compared on.
     images = read_calibration(options.calibrate, source, seed=options.seed)
     budget = Budget.of(source, options, images)
     quantizer: Quantizer = QUANTIZERS.load(source.format)()
     golden = read_golden(source)
-    made = Made([])
+    made = Made([], notes=[mapping] if mapping else [])
     for recipe, target in zip(recipes, names, strict=True):
         work = Work(quantizer, source, recipe, images, progress)
         try:
@@ -277,18 +285,33 @@ def _one(
     force: bool,
     keep_failed: bool,
 ) -> Made:
-    notes = notes_on_ranges(work.source, work.calibration)
+    notes = [*notes_on_ranges(work.source, work.calibration)]
     table = measure_layers(work) if options.sensitivity or budget is not None else None
     if budget is not None and table is not None:
         work = keep_fewest(work, table, budget)
 
+    reached = {}
+
     def write(folder: Path) -> Artifact:
         if table is not None:
             write_sensitivities(table, folder)
-        return work.write(_described(work, folder))
+        artifact = work.write(_described(work, folder))
+        if budget is not None:  # measured on the very file, for the search only took it to be so
+            work.progress(f"measuring what {target.name} reaches")
+            figure = budget.figure(answers(artifact, budget.images), answers(work.source, budget.images))
+            if not budget.met(figure):
+                raise ConfigError(f"{target.name} {budget.in_words(figure)}", fix="ask for less, or another precision")
+            notes.append(f"{target.name} {budget.in_words(figure)}; {_kept(work.recipe)}")
+            reached[target.name] = budget.to_dict(figure)
+        return artifact
 
     result = publish(target, write, golden, force=force, keep_failed=keep_failed, progress=work.progress)
-    return Made([result], sensitivities={} if table is None else {result.artifact.name: table}, notes=notes)
+    tables = {} if table is None else {result.artifact.name: table}
+    return Made([result], sensitivities=tables, notes=notes, budgets=reached)
+
+
+def _kept(recipe: Recipe) -> str:
+    return f"{len(recipe.keep_float)} layers stay in float" if recipe.keep_float else "no layer stays in float"
 
 
 def _recipes(source: Artifact, precisions: Sequence[str], options: QuantizeOptions) -> list[Recipe]:
