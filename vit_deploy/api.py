@@ -153,16 +153,17 @@ def as_checkpoint(model: Model) -> Checkpoint:
         return checkpoints.load(path)
 
 
-def verify(bundle: str | Path, *, runtime: str | None = None) -> Verification:
+def verify(bundle: str | Path, *, runtime: str | None = None, simulate: str | None = None) -> Verification:
     """Run a bundle on its golden images and compare with the float64 reference; see `parity.verify`.
 
     Args:
         bundle: its folder.
         runtime: None takes the format's usual one.
+        simulate: a processor that is not here: "no-vnni", on which ONNX Runtime's 8-bit products may saturate.
     """
     from vit_deploy import parity
 
-    return parity.verify(read_artifact(Path(bundle)), runtime=runtime)
+    return parity.verify(read_artifact(Path(bundle)), runtime=runtime, simulate=simulate)
 
 
 def session(

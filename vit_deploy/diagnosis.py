@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vit_deploy import saturation
 from vit_deploy.asking import ask
 from vit_deploy.cpu_features import cpu_features
 from vit_deploy.distributions import Installed, installed, outside_range
@@ -110,6 +111,12 @@ class Diagnosis:
     trials: tuple[Trial, ...] = ()
     nvidia: Nvidia | None = None
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is no conflict, and may make a file answer wrong here."""
+        runs_onnx = any(engine.name == "onnxruntime" and versions for engine, versions in self.engines.items())
+        return (saturation.WARNING,) if runs_onnx and saturation.lacks_vnni(self.features) else ()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
@@ -124,6 +131,7 @@ class Diagnosis:
             "openvino": None if self.openvino is None else list(self.openvino),
             "gpus": None if self.gpus is None else list(self.gpus),
             "nvidia": None if self.nvidia is None else self.nvidia.to_dict(),
+            "warnings": list(self.warnings),
             "conflicts": [conflict.to_dict() for conflict in self.conflicts],
         }
 

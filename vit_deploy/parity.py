@@ -17,12 +17,14 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.limits import Limits
 from vit_deploy.metrics import Metrics, measure
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RuntimeOptions, Session
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, Runtime, RuntimeOptions, Session
+from vit_deploy.simulators import SIMULATORS, refuse_unchanged
 from vit_deploy.tolerances import LIMITS, NOISE_FACTOR, Tolerance, looser, margin_noise, tolerance_for, tolerated_rms
 
 NO_LIMITS = Limits()
 GROUP = 8  # images a call
 BF16_PROVIDERS = ("cpu-bf16",)
+SIMULATED = "simulated"  # in the place of a runtime's name
 CENTRED = ("centred_cosine", "centred_snr_db")
 
 
@@ -143,6 +145,7 @@ def verify(
     questions: Sequence[Question] = (),
     device: int = 0,
     cuda_graph: bool = False,
+    simulate: str | None = None,
 ) -> Verification:
     """Run an artifact on its golden images and compare with the recorded outputs.
 
@@ -156,20 +159,20 @@ def verify(
         questions: to ask once its outputs have the right form; see `trials`.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        simulate: a processor that is not here, in the place of a runtime; see `simulators`.
 
     Raises:
         ArtifactError: the golden data are missing or damaged.
-        ConfigError: the runtime is unknown or does not take the format, the limits are no limits, or options of a GPU
-            where none executes the graph.
+        ConfigError: the runtime is unknown or does not take the format, the limits are no limits, options of a GPU
+            where none executes the graph, or a processor that is unknown or changes nothing for the artifact.
         MissingEngineError, EngineError: the runtime is not installed or refuses the file.
     """
     options = RuntimeOptions(
         provider=provider, allow_tf32=limits.allow_tf32, device=device, cuda_graph=cuda_graph, largest_batch=GROUP
     )
-    name = runtime_for(artifact, runtime, options)
     golden = golden or read_golden(artifact)
     start = time.perf_counter()
-    engine = RUNTIMES.load(name)()
+    name, engine = _engine(artifact, runtime, options, simulate)
     with engine.open(artifact, options) as session:
         refuse_idle_options(artifact, options, session.provider)
         held = precision or artifact.precision
@@ -190,6 +193,17 @@ def verify(
         checks = [check for ask in questions for check in ask(asked)] if parity.max_abs is not None else []
         provider = session.provider
     return Verification(artifact, name, provider, parity, tuple(checks), time.perf_counter() - start)
+
+
+def _engine(
+    artifact: Artifact, runtime: str | None, options: RuntimeOptions, simulate: str | None
+) -> tuple[str, Runtime]:
+    if simulate is None:
+        name = runtime_for(artifact, runtime, options)
+        return name, RUNTIMES.load(name)()
+    SIMULATORS.check(simulate)
+    refuse_unchanged(artifact, simulate)
+    return SIMULATED, SIMULATORS.load(simulate)()
 
 
 def answers(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:

@@ -7,14 +7,26 @@ of one sign pass 16 bits once the weights add up to more than 128.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.artifact import Artifact
+
 LEAST, MOST = -(1 << 15), (1 << 15) - 1  # of a sum of two products
 LARGEST = 255  # of an activation
 LARGEST_SUM = MOST // LARGEST  # of two neighbouring weights that no activations bring to saturation
+
+OF_INTEGERS = ("int8", "int8-static")  # precisions of ONNX files whose layers are products of integers
+EXACT_KERNELS = ("session.x64quantprecision", "1")  # a setting of ONNX Runtime's sessions, for x86 without VNNI
+WARNING = (
+    "this x86 processor has no VNNI: ONNX Runtime adds products of 8 bits in pairs of 16 here, and int8 files whose "
+    "weights reach 127 everywhere answer wrong; those of vit-deploy quantize fit, others need "
+    "session.x64quantprecision=1"
+)
+FIX = "quantize it again, or set ONNX Runtime's session.x64quantprecision to 1, which is slower"
 
 Integers = NDArray[np.int64]
 
@@ -40,6 +52,26 @@ def saturated_product(activations: NDArray[np.uint8], weights: NDArray[np.int8])
         sums = values[:, first, None] * kernel[first, columns] + values[:, first + 1, None] * kernel[first + 1, columns]
         exact[:, columns] += np.clip(sums, LEAST, MOST) - sums
     return exact
+
+
+def has_products(artifact: Artifact) -> bool:
+    """Whether an engine multiplies unsigned activations by signed weights of 8 bits for an artifact.
+
+    ONNX Runtime does in both precisions, OpenVINO in `int8-static`. LiteRT's kernels for AVX2 do not: under QEMU's
+    Haswell its int8, int8-static, int8-full and int4 files of a trained ViT were as near to the reference as here.
+    """
+    return artifact.format == "onnx" and artifact.precision in OF_INTEGERS
+
+
+def may_saturate(artifact: Artifact) -> bool:
+    """Whether its weights were not made to fit; other tools and earlier versions let them reach 127 in every place."""
+    recipe = artifact.options.get("recipe") or {}
+    return has_products(artifact) and not recipe.get("fitting_pairs", False)
+
+
+def lacks_vnni(features: Mapping[str, bool]) -> bool:
+    """Whether a processor of these features (see `cpu_features`) is an x86 one without VNNI; unknown ones are not."""
+    return not features.get("VNNI", True)
 
 
 def saturates(weights: NDArray[Any]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from vit_deploy.artifact import MANIFEST, Artifact
 from vit_deploy.errors import ArtifactError
 from vit_deploy.images import MODES
+from vit_deploy.saturation import EXACT_KERNELS, may_saturate
 from vit_deploy.tensorrt_plan import PlanRecord
 
 SHOWN = 5  # classes
@@ -105,7 +106,12 @@ def _run(artifact: Artifact) -> Iterator[str]:
     """Lines that end with `output`, the first image's."""
     path, name, output = str(artifact.model_path), artifact.input.name, artifact.config.output_name
     if artifact.format == "onnx":
-        yield f"session = onnxruntime.InferenceSession({path!r})"
+        options = ""
+        if may_saturate(artifact):
+            yield "options = onnxruntime.SessionOptions()"
+            yield f"options.add_session_config_entry{EXACT_KERNELS!r}  # for x86 without VNNI"
+            options = ", options"
+        yield f"session = onnxruntime.InferenceSession({path!r}{options})"
         yield f"output = session.run([{output!r}], {{{name!r}: images}})[0][0]"
     elif artifact.format == "tflite":
         yield f"model = Interpreter({path!r})"

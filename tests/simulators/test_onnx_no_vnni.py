@@ -18,7 +18,7 @@ from vit_deploy.exporters.onnx import OnnxExporter
 from vit_deploy.quantizers.onnx import OnnxQuantizer
 from vit_deploy.quantizers.onnx_recipes import ONNX_RECIPES
 from vit_deploy.reference import forward
-from vit_deploy.simulators import FORMATS, SIMULATORS
+from vit_deploy.simulators import SIMULATORS
 
 PRECISIONS = ("int8", "int8-static")
 OPTIONS = {
@@ -102,7 +102,3 @@ def test_a_file_that_is_no_model_is_an_error(tmp_path):
     artifact.model_path.write_bytes(b"\x08\xff\xff")
     with pytest.raises(EngineError, match="not an ONNX file"):
         simulated(artifact, images)
-
-
-def test_every_simulated_processor_says_for_which_formats():
-    assert set(FORMATS) == set(SIMULATORS)

@@ -49,6 +49,7 @@ def doctor(
         rows.append(("TensorFlow's GPUs", ", ".join(found.gpus) or "none"))
     if found.nvidia is not None:
         rows += _nvidia(found.nvidia)
+    rows += [("warning", each) for each in found.warnings]
     for index, conflict in enumerate(found.conflicts, 1):
         rows.append((f"conflict {index}", f"{conflict.problem}; fix: {conflict.fix}"))
     ok = not found.conflicts

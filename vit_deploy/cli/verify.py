@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +66,14 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Golden images alone: no other batches, inputs and repeated runs.")
     ] = False,
+    simulate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="no-vnni",
+            help="Compute int8 ONNX files as a processor that is not here: x86 without VNNI.",
+            show_default=False,
+        ),
+    ] = None,
     locate: Annotated[
         bool, typer.Option("--locate", help="Name the tap and the operator where a failing artifact goes wrong.")
     ] = False,
@@ -103,12 +111,15 @@ def verify(
 
     if images is not None and against is None:
         raise typer.BadParameter("--images needs --against: the recorded answers are to the golden images")
+    elsewhere = {"--runtime": runtime, "--provider": provider, "--device": device, "--cuda-graph": cuda_graph}
+    _check_simulate(simulate, {**elsewhere, "--threads": threads, "--on": on, "--locate": locate})
     counts = parse_counts(threads, "--threads", MOST_THREADS) if threads is not None else []
     limits = read_limits(Path.cwd())
-    asked = parse_limits(tolerance or ())
-    limits = dataclasses.replace(limits, asked=asked, allow_tf32=allow_tf32 or limits.allow_tf32)
+    limits = dataclasses.replace(
+        limits, asked=parse_limits(tolerance or ()), allow_tf32=allow_tf32 or limits.allow_tf32
+    )
     _check_reports(junit, markdown, force=force)
-    questions = () if quick else trials.ALWAYS
+    questions = () if quick or simulate is not None else trials.ALWAYS
     if counts:
         questions = (*questions, trials.threads(counts))
     out = Output("verify", as_json=json, quiet=quiet)
@@ -156,6 +167,7 @@ def verify(
                     questions=questions,
                     device=device,
                     cuda_graph=cuda_graph,
+                    simulate=simulate,
                 )
             )
     for result in results:
@@ -179,6 +191,12 @@ def verify(
     )
 
 
+def _check_simulate(simulate: str | None, others: Mapping[str, object]) -> None:
+    given = [name for name, value in others.items() if value]
+    if simulate is not None and given:
+        raise typer.BadParameter(f"{', '.join(given)} and --simulate: what is simulated runs here, in NumPy")
+
+
 def _check_reports(junit: Path | None, markdown: Path | None, *, force: bool) -> None:
     from vit_deploy.staging import check_targets
 
@@ -189,13 +207,16 @@ def _check_reports(junit: Path | None, markdown: Path | None, *, force: bool) ->
 
 def _note(out: Output, result: Verification) -> None:
     """What the table has no room for: all figures that are held, and what is wrong."""
-    from vit_deploy import report
+    from vit_deploy import report, saturation
+    from vit_deploy.parity import SIMULATED
 
     held = report.held(result.parity)
     if held and len(result.parity.tolerance.held()) > 1:
         out.note(f"{result.artifact.model_path}: {held}")
     for reason in result.failures:
         out.finding(f"{result.artifact.model_path}: {reason}")
+    if result.runtime == SIMULATED and result.failures:
+        out.finding(f"{result.artifact.model_path}: {saturation.FIX}")
 
 
 def _finish_remote(

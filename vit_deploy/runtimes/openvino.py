@@ -12,14 +12,19 @@ import openvino
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.cpu_features import cpu_features
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input, refuse_unplaced
+from vit_deploy.saturation import lacks_vnni, may_saturate
 
 DEVICE = "CPU"
+SATURATES = (
+    "this processor has no VNNI, and OpenVINO's products of 8 bits saturate at the file's weights: quantize it again"
+)
 BF16 = "cpu-bf16"
 # Said in any case: left alone, OpenVINO computes in bfloat16 wherever the processor can.
 PRECISIONS = {"cpu": "f32", BF16: "bf16"}
@@ -66,7 +71,8 @@ class OpenVINOSession:
             raise missing_output(artifact, names)
         self.provider = provider
         self.placement: Mapping[str, int] = _placement(engine)
-        self.notes: Sequence[str] = ()
+        saturates = may_saturate(artifact) and artifact.precision == "int8-static" and lacks_vnni(cpu_features())
+        self.notes: Sequence[str] = (SATURATES,) if saturates else ()
         refuse_unplaced(self, artifact)
         self._output = engine.output(artifact.config.output_name)
         self._request = engine.create_infer_request()

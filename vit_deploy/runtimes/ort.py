@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.cpu_features import cpu_features
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
@@ -25,6 +26,7 @@ from vit_deploy.runtimes.ort_recording import RECORDING
 from vit_deploy.runtimes.ort_rounding import remember_rounding, rounding, rounding_notes
 from vit_deploy.runtimes.ort_sessions import OnnxDeviceSession, OnnxSession
 from vit_deploy.runtimes.values import blank_images, refuse_unplaced
+from vit_deploy.saturation import EXACT_KERNELS, lacks_vnni, may_saturate
 
 __all__ = ["FATAL", "NATIVE_ERRORS", "PROVIDERS", "OnnxDeviceSession", "OnnxRuntime", "OnnxSession"]
 
@@ -39,6 +41,10 @@ MEMORY = {"cuda": "cuda", "tensorrt": "cuda"}  # where inputs and outputs lie, u
 GRAPH_OPTION = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable"}
 RECORDS = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
 DOCTOR = "check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu"
+EXACT_NOTE = (
+    f"this processor has no VNNI, and the file's weights would saturate its fast kernels: it runs with "
+    f"{'='.join(EXACT_KERNELS)}, exact and slower, and elsewhere needs that setting too; quantize it again"
+)
 FATAL = 4  # the log level above which ONNX Runtime writes nothing; what it raises says it as well
 
 AnySession = TypeVar("AnySession", bound=OnnxSession)
@@ -132,6 +138,9 @@ def _loaded(
     settings.log_severity_level = FATAL
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
+    exactly = may_saturate(artifact) and lacks_vnni(cpu_features())
+    if exactly:
+        settings.add_session_config_entry(*EXACT_KERNELS)
     chosen = [(PROVIDERS[name], _provider_options(options, name)) for name in (provider, *HELPERS.get(provider, ()))]
     chosen[0][1].update(more)
     # Profiling takes a call; on the CPU there is nothing that could have fallen back.
@@ -146,6 +155,7 @@ def _loaded(
         counts = placement_of(engine, lambda: session.infer(blank_images(artifact, options.largest_batch)))
         if isinstance(session, OnnxDeviceSession) and not RECORDS:  # it has made that call
             session.trial_ns = time.perf_counter_ns() - start
+    session.notes = (*session.notes, *((EXACT_NOTE,) if exactly else ()))
     session.placement = {NAMES.get(name, name): count for name, count in counts.items()}
     refuse_unplaced(session, artifact)
     try:

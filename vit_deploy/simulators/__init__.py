@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from vit_deploy.artifact import Artifact
+from vit_deploy.errors import ConfigError
 from vit_deploy.plugins import Plugin, Registry
+from vit_deploy.saturation import OF_INTEGERS, has_products
 
 NO_VNNI = "no-vnni"
 
@@ -11,5 +14,17 @@ SIMULATORS = Registry(
     {NO_VNNI: Plugin("vit_deploy.simulators.onnx_no_vnni:OnnxWithoutVnni", extra="cpu", needs=("onnx",))},
 )
 
-FORMATS: dict[str, tuple[str, ...]] = {NO_VNNI: ("onnx",)}
-"""The formats whose engine computes otherwise on such a processor."""
+
+def refuse_unchanged(artifact: Artifact, processor: str) -> None:
+    """Raise `ConfigError` if an artifact answers on a processor as it does elsewhere: nothing is to be simulated.
+
+    Args:
+        artifact: the bundle.
+        processor: of `SIMULATORS`.
+    """
+    if not has_products(artifact):
+        raise ConfigError(
+            f"{artifact.model_path} is {artifact.format} {artifact.precision}, whose kernels do not saturate on any "
+            f"processor, so there is nothing of {processor} to simulate",
+            fix=f"simulate onnx in {' or '.join(OF_INTEGERS)}, and verify the others as they are",
+        )

@@ -1,0 +1,118 @@
+"""`verify --simulate`, and what is said of files that saturate on a processor without VNNI."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import vit_deploy
+from vit_deploy import checkpoints, diagnosis
+from vit_deploy.artifact import Artifact, read_artifact
+from vit_deploy.quantizers import onnx_recipes
+from vit_deploy.runtimes import openvino as openvino_runtime
+from vit_deploy.runtimes import ort
+from vit_deploy.snippet import snippet
+
+OLD_CPU = {"AVX2": True, "VNNI": False}
+
+
+@pytest.fixture(scope="module")
+def made(make_checkpoint, tmp_path_factory) -> dict[str, Artifact]:
+    """`old` and `new` bundles by precision: weights that reach 127 everywhere, and weights whose pairs fit."""
+    folder = tmp_path_factory.mktemp("integers")
+    checkpoints.save(make_checkpoint(), folder / "small.safetensors")
+    [source] = vit_deploy.export(
+        folder / "small.safetensors", folder, formats=["onnx"], batch=1
+    )  # OpenVINO takes no open one
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for age in ("new", "old"):
+            for artifact in vit_deploy.quantize(source, folder / age, precisions=["int8", "int8-static"]):
+                found[f"{age} {artifact.precision}"] = artifact
+            recipes = onnx_recipes.ONNX_RECIPES.items()
+            full = {name: dataclasses.replace(recipe, fitting_pairs=False) for name, recipe in recipes}
+            patch.setattr(onnx_recipes, "ONNX_RECIPES", full)
+    return found
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_a_file_whose_pairs_fit_is_the_same_without_vnni(precision, made, run):
+    said = run("verify", made[f"new {precision}"].directory, "--simulate", "no-vnni", "--json")
+    (found,) = said.document["results"]
+    assert said.code == 0 and found["ok"] and (found["runtime"], found["provider"]) == ("simulated", "no-vnni")
+    here = vit_deploy.verify(made[f"new {precision}"].directory)
+    assert found["metrics"]["snr_db"] == pytest.approx(here.parity.snr_db, abs=3)
+
+
+def test_a_file_that_saturates_is_judged_by_its_own_tolerance_and_told_what_to_do(made, run):
+    old = made["old int8"].directory
+    here, there = vit_deploy.verify(old), vit_deploy.verify(old, simulate="no-vnni")
+    assert here.ok and there.parity.snr_db < here.parity.snr_db - 3
+    limit = f"snr_db={here.parity.snr_db - 2}"
+    said = run("verify", old, "--simulate", "no-vnni", "--tolerance", limit)
+    assert said.code == 1 and "DIFFERENT" in said.out
+    assert "quantize it again, or set ONNX Runtime's session.x64quantprecision to 1" in said.err
+    assert run("verify", old, "--quick", "--tolerance", limit).code == 0
+
+
+def test_what_cannot_be_simulated_is_an_error_before_any_work(made, run):
+    fp32 = made["new int8"].directory.parent.parent / "onnx-fp32"
+    said = run("verify", fp32, "--simulate", "no-vnni")
+    assert said.code == 2 and "fix: simulate onnx in int8 or int8-static" in said.err
+    assert run("verify", fp32, "--simulate", "no-vni").err.count("did you mean 'no-vnni'") == 1
+    said = run("verify", made["new int8"].directory, "--simulate", "no-vnni", "--runtime", "openvino", "--threads", "1")
+    assert said.code == 2 and "--runtime, --threads and --simulate" in said.err
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_on_such_a_processor_onnx_runtime_is_told_to_be_exact_where_weights_do_not_fit(precision, made, monkeypatch):
+    asked = []
+    options = ort.ort.SessionOptions
+
+    class Watched(options):
+        def add_session_config_entry(self, key, value):
+            asked.append((key, value))
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(ort.ort, "SessionOptions", Watched)
+    for features, age, expected in (
+        (OLD_CPU, "old", 1),
+        (OLD_CPU, "new", 0),
+        ({"VNNI": True}, "old", 0),
+        ({}, "old", 0),
+    ):
+        asked.clear()
+        monkeypatch.setattr(ort, "cpu_features", lambda now=features: now)
+        with vit_deploy.session(made[f"{age} {precision}"]) as session:
+            notes = [each for each in session.notes if "has no VNNI" in each]
+        exact = [each for each in asked if each == ("session.x64quantprecision", "1")]
+        assert (len(exact), len(notes)) == (expected, expected)
+
+
+def test_openvino_notes_it_for_calibrated_files_alone(made, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino_runtime, "cpu_features", lambda: OLD_CPU)
+    for name, expected in (("old int8-static", 1), ("new int8-static", 0), ("old int8", 0)):
+        with vit_deploy.session(made[name], runtime="openvino") as session:
+            assert sum("quantize it again" in each for each in session.notes) == expected
+
+
+def test_the_snippet_sets_it_where_weights_do_not_fit(made):
+    setting = "options.add_session_config_entry('session.x64quantprecision', '1')"
+    assert setting in snippet(made["old int8"]) and ", options)" in snippet(made["old int8"])
+    assert setting not in snippet(made["new int8"])
+    compile(snippet(made["old int8"]), "snippet", "exec")
+
+
+def test_the_doctor_warns_on_such_a_processor(monkeypatch, run):
+    monkeypatch.setattr(diagnosis, "cpu_features", lambda: OLD_CPU)
+    said = run("doctor", "--json").document["results"][0]
+    assert [each for each in said["warnings"] if "has no VNNI" in each]
+    monkeypatch.setattr(diagnosis, "cpu_features", lambda: {"NEON": True})
+    assert run("doctor", "--json").document["results"][0]["warnings"] == []
+
+
+def test_the_manifest_says_that_pairs_fit(made):
+    assert read_artifact(made["new int8"].directory).options["recipe"]["fitting_pairs"] is True
+    assert "fitting_pairs" not in read_artifact(made["old int8"].directory).options["recipe"]
