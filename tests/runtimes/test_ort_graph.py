@@ -132,7 +132,7 @@ def test_a_gate_lets_one_pass_alone_or_many_together():
 
     def pass_through(number):
         for _ in range(50):
-            with gate.alone() if number == 0 else gate.together():
+            with gate.alone() if number == 0 else gate:
                 inside.append(number)
                 seen.append(0 in inside and len(inside) > 1)
                 inside.remove(number)

@@ -90,7 +90,7 @@ def test_an_engine_is_built_once_and_its_time_is_no_part_of_loading(make_artifac
 def test_engines_and_timings_are_kept_in_the_users_cache_and_nothing_else_is_left(make_artifact, weight, gpu):
     with OnnxRuntime().open(write_model(make_artifact("onnx"), weight), ON_TENSORRT):
         given = gpu.options[fake_gpu.TENSORRT]
-    root = Path(os.environ["VIT_DEPLOY_CACHE"]) / "tensorrt"
+    root = Path(os.environ["VIT_DEPLOY_CACHE"]) / "ort-tensorrt"
     folder, timing = Path(given["trt_engine_cache_path"]), Path(given["trt_timing_cache_path"])
     assert given["trt_engine_cache_enable"] == given["trt_timing_cache_enable"] == "1"
     assert sorted(root.iterdir()) == sorted([folder, timing])
@@ -146,7 +146,7 @@ def test_another_failure_of_building_is_an_error_and_leaves_nothing_behind(make_
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(EngineError, match="TensorRT EP failed to create engine from network"):
         OnnxRuntime().open(artifact, ON_TENSORRT).__enter__()
-    assert not list(Path(os.environ["VIT_DEPLOY_CACHE"]).glob("tensorrt/.building-*"))
+    assert not list(Path(os.environ["VIT_DEPLOY_CACHE"]).glob("ort-tensorrt/.building-*"))
 
 
 def change_driver(gpu, monkeypatch, artifact):

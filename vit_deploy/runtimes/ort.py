@@ -84,7 +84,7 @@ class OnnxRuntime:
         if provider in MEMORY:
             if options.device < 0:
                 raise EngineError(f"there is no GPU {options.device}", fix="count GPUs from 0")
-            with opening(f"use GPU {options.device}", setting, heard=missing), RECORDING.together():
+            with opening(f"use GPU {options.device}", setting, heard=missing), RECORDING:
                 ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), MEMORY[provider], options.device)
 
     @contextlib.contextmanager
@@ -145,7 +145,7 @@ def _loaded(
     chosen[0][1].update(more)
     # Profiling takes a call; on the CPU there is nothing that could have fallen back.
     with told(settings, records=RECORDS) if RECORDS or provider != "cpu" else nothing_told() as placement_of:
-        with opening(doing, setting) as noise, RECORDING.together():
+        with opening(doing, setting) as noise, RECORDING:
             engine = ort.InferenceSession(str(artifact.model_path), settings, providers=chosen, enable_fallback=False)
         if PROVIDERS[provider] not in (used := engine.get_providers()):
             fell_back = f"it fell back from {PROVIDERS[provider]} to {', '.join(used)}"

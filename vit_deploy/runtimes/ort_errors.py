@@ -44,20 +44,23 @@ def setting_of(provider: str, device: int = 0) -> Setting:
     return Setting(provider, device, str(getattr(ort, "cuda_version", "") or ""))
 
 
-@contextlib.contextmanager
-def explained(doing: str, setting: Setting) -> Iterator[None]:
-    """Raise what ONNX Runtime raises as an `EngineError`.
+class explained:  # noqa: N801 - it is used as a function; a class is entered in a fraction of a generator's time
+    """Raise what ONNX Runtime raises as an `EngineError`; one can be entered again and again, by any thread.
 
     Args:
         doing: completes "ONNX Runtime cannot …".
         setting: on the CPU, other errors than its own are bugs of ours and stay as they are.
     """
-    try:
-        yield
-    except DEVICE_ERRORS as error:
-        if setting.provider == "cpu" and not isinstance(error, NATIVE_ERRORS):
-            raise
-        raise failure(doing, setting, str(error)) from error
+
+    def __init__(self, doing: str, setting: Setting) -> None:
+        self._doing, self._setting = doing, setting
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, NATIVE_ERRORS if self._setting.provider == "cpu" else DEVICE_ERRORS):
+            raise failure(self._doing, self._setting, str(error)) from error
 
 
 @contextlib.contextmanager

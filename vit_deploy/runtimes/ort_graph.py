@@ -27,6 +27,13 @@ TYPES: dict[str, type[np.generic]] = {"float": np.float32, "float16": np.float16
 SINGLE = ("tensorrt",)
 
 
+class Recorded(threading.local):
+    """The places whose graphs the present thread has recorded."""
+
+    def __init__(self) -> None:
+        self.places: set[int] = set()
+
+
 class OnnxGraphSession(OnnxDeviceSession):
     """One loaded ONNX file whose calls replay what the first of their shape recorded."""
 
@@ -35,7 +42,7 @@ class OnnxGraphSession(OnnxDeviceSession):
     ) -> None:
         super().__init__(engine, artifact, provider, device, memory, most)
         self._kept: dict[tuple[int, tuple[int, ...]], Place] = {}  # by place in the call and shape
-        self._recorded = threading.local()  # graphs of this thread
+        self._recorded = Recorded()
 
     def _forget(self) -> None:
         self._kept = {}
@@ -81,11 +88,10 @@ class OnnxGraphSession(OnnxDeviceSession):
         return [batch, *inner], TYPES[dtype[1]]
 
     def _call(self, place: Place, options: Any) -> None:
-        recorded = self._recorded.__dict__.setdefault("places", set())
-        if id(place) in recorded:
+        if id(place) in self._recorded.places:
             super()._call(place, options)
         else:
             # In this one call it runs, to allocate what it needs, then records and replays.
             with RECORDING.alone():
                 self._engine.run_with_iobinding(place.binding, place.options)
-            recorded.add(id(place))
+            self._recorded.places.add(id(place))

@@ -37,7 +37,10 @@ class OnnxSession:
         self.notes: Sequence[str] = ()
         self._engine = engine
         self._artifact = artifact
-        self._setting = setting_of(provider, device)
+        setting, path = setting_of(provider, device), artifact.model_path
+        self._running = explained(f"run {path}", setting)
+        self._copying_images = explained(f"copy images for {path}", setting)
+        self._copying_outputs = explained(f"copy the outputs of {path}", setting)
 
     def infer(self, images: Array) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
@@ -45,7 +48,7 @@ class OnnxSession:
 
     def _run(self, images: Array) -> NDArray[np.float32]:
         spec = self._artifact.input
-        with explained(f"run {self._artifact.model_path}", self._setting):
+        with self._running:
             (output,) = self._engine.run([self._artifact.config.output_name], {spec.name: as_stored(images, spec)})
         return np.asarray(output, np.float32)
 
@@ -112,14 +115,14 @@ class OnnxDeviceSession(OnnxSession):
         parts = groups(checked, spec.batch) if self._most is None else groups_within(checked, 1, self._most)
         stored = [as_stored(part, spec) for part in parts]
         self.wait()  # for what still reads the images before these
-        with explained(f"copy images for {self._artifact.model_path}", self._setting), RECORDING.together():
+        with self._copying_images, RECORDING:
             self._put(stored)
         self._count = len(images)
 
     def compute(self) -> None:
         """Run the model on what was uploaded last, to the end."""
         if len(self._places) == 1:  # a run waits for its own work alone, not for that of other sessions
-            with explained(f"run {self._artifact.model_path}", self._setting):
+            with self._running:
                 self._call(self._places[0], self._places[0].options)
         else:
             self.launch()
@@ -127,7 +130,7 @@ class OnnxDeviceSession(OnnxSession):
 
     def launch(self) -> None:
         """Ask the device to run the model on what was uploaded last; see `runtimes.DeviceSession`."""
-        with explained(f"run {self._artifact.model_path}", self._setting):
+        with self._running:
             self._asked = True
             for place in self._places:
                 self._call(place, place.asking)
@@ -135,20 +138,20 @@ class OnnxDeviceSession(OnnxSession):
     def wait(self) -> None:
         """Return when the device has finished; it is waited for once, with all that other sessions asked of it."""
         if self._asked:
-            with explained(f"run {self._artifact.model_path}", self._setting), RECORDING.together():
+            with self._running, RECORDING:
                 self._places[-1].binding.synchronize_outputs()
             self._asked = False
 
     def download(self) -> NDArray[np.float32]:
         """Copy the outputs of the last `compute` to the host."""
         self.wait()
-        with explained(f"copy the outputs of {self._artifact.model_path}", self._setting), RECORDING.together():
+        with self._copying_outputs, RECORDING:
             outputs = [place.binding.copy_outputs_to_cpu()[0] for place in self._places]
         return np.asarray(joined(outputs, self._count), np.float32)
 
     def close(self) -> None:
         """Free the engine, its weights, and what lies on the device."""
-        with RECORDING.together():
+        with RECORDING:
             self._forget()
             super().close()
 
@@ -174,7 +177,7 @@ class OnnxDeviceSession(OnnxSession):
         return ort.OrtValue.ortvalue_from_numpy(stored, self._memory, self._device)
 
     def _call(self, place: Place, options: Any) -> None:
-        with RECORDING.together():
+        with RECORDING:
             self._engine.run_with_iobinding(place.binding, options)
 
 

@@ -114,7 +114,7 @@ def cache_of(artifact: Artifact, facts: Mapping[str, Any], root: Path | None = N
         facts: all else that they depend on, as JSON values; "gpu" and "tensorrt" are those of timings too.
         root: of all caches; None for the user's.
     """
-    home = (cache_folder() if root is None else root) / "tensorrt"
+    home = (cache_folder() if root is None else root) / "ort-tensorrt"
     timings = {name: facts.get(name) for name in ("gpu", "tensorrt")}
     return EngineCache(home / _digest({**facts, "model": model_digests(artifact)}), home / f"timing-{_digest(timings)}")
 
