@@ -109,6 +109,18 @@ def test_the_folder_may_be_called_like_a_pattern(format, tmp_path):
     assert [line.split(" ", 1)[1] for line in printed.splitlines()] == [LABELS[each] for each in np.argsort(-logits)]
 
 
+def test_where_it_runs_can_be_said(tmp_path):
+    checkpoint = trained()
+    spec = InputSpec((None, 24, 32, 3))
+
+    def lines(format):
+        return snippet(describe(checkpoint, tmp_path, format=format, precision="fp32", input=spec))
+
+    assert 'providers=["CPUExecutionProvider"])' in lines("onnx")
+    assert 'onnxruntime.preload_dlls() first, then ["CUDAExecutionProvider", "CPUExecutionProvider"]' in lines("onnx")
+    assert 'with tf.device("/GPU:0" if tf.config.list_physical_devices("GPU") else "/CPU:0"):' in lines("savedmodel")
+
+
 def test_without_a_head_the_features_shape_is_printed(tmp_path):
     checkpoint = trained(include_top=False)
     artifact = made("onnx", ExportOptions(), checkpoint, tmp_path)

@@ -18,6 +18,7 @@ from vit_deploy.artifact import (
     from_essentials,
     read_artifact,
 )
+from vit_deploy.cuda_operators import OnCuda, on_cuda
 from vit_deploy.errors import ArtifactError
 from vit_deploy.graph import Graph
 from vit_deploy.onnx_file import external_locations, refuse_outside_data
@@ -68,6 +69,11 @@ class Inspection:
         """Multiply-accumulates for one image, of the recorded config."""
         return None if self.artifact is None else cost.macs(self.artifact.config)
 
+    @property
+    def on_cuda(self) -> tuple[OnCuda, ...] | None:
+        """What CUDA does with the quantized operators of an ONNX file; None of other formats."""
+        return on_cuda(self.graph.operators) if self.format == "onnx" and self.graph is not None else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is not recorded is null."""
         said, graph = self.artifact, self.graph
@@ -93,6 +99,7 @@ class Inspection:
             "facts": None if graph is None else dict(graph.facts),
             "metadata": None if graph is None else dict(graph.metadata),
             "accelerators": None if self.model is None else accelerators.to_json(self.model),
+            "cuda": None if self.on_cuda is None else [each.to_dict() for each in self.on_cuda],
             "notes": list(self.notes),
         }
 

@@ -1,4 +1,4 @@
-"""Which few lines of Python run an artifact in its plain engine, with its recorded preprocessing?
+"""A few lines of Python that run an artifact in its plain engine, with its recorded preprocessing.
 
 The lines need the engine, NumPy and Pillow, for a TensorRT plan cuda-python too, and nothing of this package. They
 are for images of 8 bits a channel.
@@ -16,6 +16,7 @@ from vit_deploy.saturation import EXACT_KERNELS, may_saturate
 from vit_deploy.tensorrt_plan import PlanRecord
 
 SHOWN = 5  # classes
+ON_CUDA = '# on NVIDIA: onnxruntime.preload_dlls() first, then ["CUDAExecutionProvider", "CPUExecutionProvider"]'
 
 # How the engine of each format is imported.
 ENGINES: Mapping[str, str] = {
@@ -111,7 +112,9 @@ def _run(artifact: Artifact) -> Iterator[str]:
             yield "options = onnxruntime.SessionOptions()"
             yield f"options.add_session_config_entry{EXACT_KERNELS!r}  # for x86 without VNNI"
             options = ", options"
-        yield f"session = onnxruntime.InferenceSession({path!r}{options})"
+        # It names the CPU, for onnxruntime-gpu would take TensorRT first, and say in many lines where there is none.
+        providers = 'providers=["CPUExecutionProvider"]'
+        yield f"session = onnxruntime.InferenceSession({path!r}{options}, {providers})  {ON_CUDA}"
         yield f"output = session.run([{output!r}], {{{name!r}: images}})[0][0]"
     elif artifact.format == "tflite":
         yield f"model = Interpreter({path!r})"
@@ -125,7 +128,8 @@ def _run(artifact: Artifact) -> Iterator[str]:
         if _is_pattern(artifact):
             yield f"os.chdir({path!r})  # TensorFlow takes such a path for a pattern"
         yield f"model = tf.saved_model.load({('.' if _is_pattern(artifact) else path)!r})"
-        yield f'output = model.signatures["serving_default"]({name}=tf.constant(images))[{output!r}][0].numpy()'
+        yield 'with tf.device("/GPU:0" if tf.config.list_physical_devices("GPU") else "/CPU:0"):'
+        yield f'    output = model.signatures["serving_default"]({name}=tf.constant(images))[{output!r}][0].numpy()'
 
 
 def _run_plan(artifact: Artifact) -> Iterator[str]:

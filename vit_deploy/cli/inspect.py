@@ -62,6 +62,10 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows += _held(found.graph)
     if found.model is not None:
         rows += _left_to_the_cpu(found.model, 0 if found.graph is None else sum(found.graph.operators.values()))
+    fates = {each.fate: None for each in found.on_cuda or ()}
+    for fate in fates:
+        those = [f"{each.count} {each.operator}" for each in found.on_cuda or () if each.fate == fate]
+        rows.append(("ONNX Runtime on CUDA", f"{', '.join(those)}: {fate}"))
     # A file can say anything; to a terminal it may not.
     return [(name, "".join(each if each.isprintable() else "?" for each in value)) for name, value in rows]
 
