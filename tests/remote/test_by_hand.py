@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -75,6 +76,24 @@ def test_what_operators_take_is_told_plainly_too(package: Path, tmp_path: Path, 
     code, out, err = said(device_python, unpacked(package, tmp_path), "bench", "--runs", "2", "--profile")
     assert code == 0, err
     assert re.search(r"^  MatMul: \d+\.\d{3} ms \(\d+%\) in \d+ calls$", out, re.MULTILINE)
+
+
+def test_a_batch_is_searched_and_cases_are_freed_in_turn_there_too(
+    package: Path, tmp_path: Path, device_python: Path
+) -> None:
+    script, result = unpacked(package, tmp_path), tmp_path / "result.json"
+    options = ["--runs", 2, "--timeout", 900, "--output", result]
+    code, _, err = said(device_python, script, "bench", "--under", "1us", *options)
+    assert code == 0, err
+    records = json.loads(result.read_text())["results"]
+    assert [each["largest_under"]["batch"] for each in records] == [None, None]
+    code, _, err = said(device_python, script, "bench", "--one-at-a-time", *options)
+    assert code == 0, err
+    plans = [each["plan"] for each in json.loads(result.read_text())["results"]]
+    assert [(each["one_at_a_time"], each["timeout_s"]) for each in plans] == [(True, 900.0)] * 2
+    code, _, err = said(device_python, script, "bench", "--cuda-graph")
+    assert code == 2 and "no case runs on a GPU" in err
+    assert said(device_python, script, "bench", "--under", "soon")[0] == 2
 
 
 def test_only_what_the_manifest_lists_is_packed(bundles: dict[str, Path], tmp_path: Path) -> None:
