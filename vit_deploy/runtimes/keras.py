@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ class KerasRuntime:
 
 
 class KerasSession:
-    """One loaded Keras model."""
+    """One loaded Keras model, whose calls come one after the other: the first of a shape traces and compiles it."""
 
     def __init__(self, model: Any, artifact: Artifact, provider: str, options: RuntimeOptions) -> None:
         self._eager = (options.provider or "").endswith(EAGER)
@@ -80,12 +81,14 @@ class KerasSession:
         self.placement: Mapping[str, int] = {}
         self.notes: Sequence[str] = (ONE_STREAM,) if provider != "cpu" and BACKEND == "tensorflow" else ()
         self._model = model
+        self._turn = threading.Lock()
         self._artifact = artifact
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         checked_images(images, self._artifact)
         with (
+            self._turn,
             _explained(f"run {self._artifact.model_path}"),
             keras.device(self._device),
             call_rounding(*self._rounding),

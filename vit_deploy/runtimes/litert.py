@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ class LiteRT:
 
 
 class LiteRTSession:
-    """One loaded TFLite file."""
+    """One loaded TFLite file, whose calls come one after the other: an interpreter has one place for their tensors."""
 
     def __init__(self, engine: Interpreter, artifact: Artifact, provider: str, placement: Mapping[str, int]) -> None:
         signature = engine.get_signature_list().get(SIGNATURE, {"inputs": [], "outputs": []})
@@ -90,6 +91,7 @@ class LiteRTSession:
         self.placement = placement
         self.notes: Sequence[str] = ()
         self._engine = engine
+        self._turn = threading.Lock()
         self._artifact = artifact
         self._input, self._output = given["index"], outputs[0]["index"]
         scale, self._zero_point = outputs[0]["quantization"]
@@ -101,8 +103,9 @@ class LiteRTSession:
 
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         # Tensors by index: a signature runner looks every tensor up by name at each call.
-        with explained(f"run {self._artifact.model_path}"):
-            self._engine.set_tensor(self._input, as_stored(images, self._artifact.input))
+        stored = as_stored(images, self._artifact.input)
+        with self._turn, explained(f"run {self._artifact.model_path}"):
+            self._engine.set_tensor(self._input, stored)
             self._engine.invoke()
             output: NDArray[Any] = self._engine.get_tensor(self._output)
         if self._scale is not None:

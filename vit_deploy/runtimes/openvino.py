@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ class OpenVINO:
 
 
 class OpenVINOSession:
-    """One compiled model, which takes one call at a time."""
+    """One compiled model; calls at the same time have a request each, which are kept for the next ones."""
 
     def __init__(self, engine: Any, artifact: Artifact, provider: str) -> None:
         given = engine.inputs[0]
@@ -75,7 +76,9 @@ class OpenVINOSession:
         self.notes: Sequence[str] = (SATURATES,) if saturates else ()
         refuse_unplaced(self, artifact)
         self._output = engine.output(artifact.config.output_name)
-        self._request = engine.create_infer_request()
+        self._engine = engine
+        self._free = [engine.create_infer_request()]
+        self._turn = threading.Lock()  # at the requests that are free
         self._artifact = artifact
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -84,14 +87,26 @@ class OpenVINOSession:
 
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         spec = self._artifact.input
-        with explained(f"run {self._artifact.model_path}"):
+        with explained(f"run {self._artifact.model_path}"), self._request() as request:
             # Its results are views of memory that the next call writes to.
-            results = self._request.infer({spec.name: as_stored(images, spec)}, share_inputs=True)
+            results = request.infer({spec.name: as_stored(images, spec)}, share_inputs=True)
             return np.array(results[self._output], np.float32)
+
+    @contextlib.contextmanager
+    def _request(self) -> Iterator[Any]:
+        """One that no other call has meanwhile."""
+        with self._turn:
+            request = self._free.pop() if self._free else self._engine.create_infer_request()
+        try:
+            yield request
+        finally:
+            with self._turn:
+                self._free.append(request)
 
     def close(self) -> None:
         """Free the compiled model and its weights."""
-        self._request = self._output = None
+        self._free.clear()
+        self._engine = self._output = None
 
 
 def settings(options: RuntimeOptions, provider: str) -> dict[str, Any]:
