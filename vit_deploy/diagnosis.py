@@ -256,7 +256,8 @@ def _cuda_conflicts(here: Installed) -> Iterator[Conflict]:
         if theirs is None or theirs == ours or not uses_gpu:
             continue
         fixes = {
-            "tensorflow": "an environment for each: vit-deploy[gpu] in one, vit-deploy[gpu-tf] in the other",
+            "tensorflow": "an environment for each: vit-deploy[gpu] in one, vit-deploy[gpu-tf] in the other; or, "
+            "both for CUDA 12, vit-deploy[gpu-cuda12,gpu-tf]",
             "torch": f"an environment for each, or a torch for CUDA {ours}",
         }
         yield Conflict(

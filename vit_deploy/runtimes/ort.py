@@ -79,7 +79,8 @@ class OnnxRuntime:
             raise EngineError(
                 f"the installed ONNX Runtime {ort.__version__} has no {PROVIDERS[provider]}; "
                 f"it has {', '.join(ort.get_available_providers())}",
-                fix='pip install "vit-deploy[gpu]" in an environment without the CPU package onnxruntime',
+                fix='pip install "vit-deploy[gpu]", or "vit-deploy[gpu-cuda12]" for drivers older than 580, '
+                "in an environment without the CPU package onnxruntime",
             )
         if provider in MEMORY:
             if options.device < 0:
