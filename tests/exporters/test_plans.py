@@ -182,7 +182,7 @@ def test_on_a_gpu_a_plan_is_proven_like_anything_else(cuda, cache, make_checkpoi
     assert record.batches == BatchRange(1, 8, 32) and not record.tf32
     assert any("built by TensorRT 10.13.2.6" in note and "NVIDIA Test 9000" in note for note in made.notes)
     assert verify(built).parity == made.results[2].parity
-    (kept,) = (cache / "tensorrt").iterdir()
+    (kept,) = (cache / "tensorrt-plans").iterdir()
     assert kept.read_bytes() == b"timed;timed;"  # the second build began with what the first one had timed
 
 

@@ -25,7 +25,7 @@ from vit_deploy.parity import NOISE_FACTOR, verify
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.compiled import export
 from vit_deploy.reference import forward
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceSession, RuntimeOptions, installed_takers
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, installed_takers
 from vit_deploy.tensorrt_plan import BatchRange
 from vit_deploy.trials import ALWAYS
 
@@ -334,3 +334,15 @@ def test_its_snippet_answers_as_the_session_does(plans, cuda, tmp_path, monkeypa
     order = np.argsort(-expected)
     assert [name for _, name in lines] == ["abcde"[index] for index in order]
     assert np.allclose([float(each) for each, _ in lines], expected[order], atol=1e-5)
+
+
+def test_a_gpu_can_be_opened_before_anything_is_loaded_there(plans, cuda, images, checkpoint):
+    engine = RUNTIMES.load("tensorrt")()
+    assert isinstance(engine, DeviceRuntime)
+    engine.prepare(RuntimeOptions(provider="tensorrt"))
+    assert cuda.retained == 1
+    with opened(plans["open"]) as session:
+        assert near(checkpoint, images, session.infer(images))
+    assert cuda.retained == 1  # so that the next one need not open it either
+    with pytest.raises(EngineError, match="there is no GPU 5"):
+        engine.prepare(RuntimeOptions(device=5))

@@ -166,4 +166,4 @@ def _parser_errors(parser: Any) -> str:
 def _timing_cache(engine: Any, gpu: Gpu) -> Path:
     """How fast its kernels were on this GPU, so that a second build need not try them all again."""
     kind = re.sub(r"[^A-Za-z0-9.]+", "-", f"{engine.__version__}-{gpu.name}-{gpu.compute_capability}")
-    return cache_folder() / "tensorrt" / f"timing-{kind}.cache"
+    return cache_folder() / "tensorrt-plans" / f"timing-{kind}.cache"

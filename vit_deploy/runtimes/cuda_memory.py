@@ -180,6 +180,19 @@ def open_device(index: int = 0) -> Iterator[Device]:
             cuda("cuDevicePrimaryCtxRelease_v2", handle)
 
 
+def hold_device(index: int = 0) -> None:
+    """Open a GPU's context and leave it open as long as the process lives, so that nobody has to open it anew.
+
+    Raises:
+        EngineError: there is no driver, or no such GPU.
+    """
+    cuda = _initialized()
+    _gpu(cuda, index)
+    handle, context = c_int(), c_void_p()
+    cuda("cuDeviceGet", byref(handle), index)
+    cuda("cuDevicePrimaryCtxRetain", byref(context), handle)
+
+
 class Device:
     """A GPU, by its primary context.
 

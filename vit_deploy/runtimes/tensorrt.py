@@ -20,8 +20,8 @@ from vit_deploy.errors import EngineError
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import groups_within, joined
-from vit_deploy.runtimes.cuda_memory import Buffer, CudaGraph, Device, Gpu, open_device
-from vit_deploy.runtimes.tensorrt_engine import Complaints, explained, load_engine, make_log
+from vit_deploy.runtimes.cuda_memory import Buffer, CudaGraph, Device, Gpu, hold_device, open_device
+from vit_deploy.runtimes.tensorrt_engine import Complaints, explained, is_installed, load_engine, make_log
 from vit_deploy.runtimes.values import as_stored, checked_images, dequantized, missing_output, refuse_other_input
 from vit_deploy.tensorrt_plan import FULL, PROVIDERS, RTX, TITLES, PlanRecord
 
@@ -31,6 +31,13 @@ RELEASE = 3  # numbers of a version that a plan is tied to; the fourth counts bu
 
 class TensorRT:
     """Plans, in the TensorRT that built them."""
+
+    def prepare(self, options: RuntimeOptions = RuntimeOptions()) -> None:
+        """Open the GPU, and load TensorRT where it is clear of which kind; see `runtimes.DeviceRuntime`."""
+        hold_device(options.device)
+        flavours = [each for each in TITLES if is_installed(each) and options.provider in (None, PROVIDERS[each])]
+        if len(flavours) == 1:
+            load_engine(flavours[0])
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[PlanSession]:
@@ -232,7 +239,7 @@ class PlanSession:
     def _cache_path(self) -> Path:
         digest = self._artifact.files.get(self._artifact.model_path.name, ("unknown", 0))[0]
         kind = hashlib.sha256(f"{digest} {self._record.version} {self._device.gpu}".encode()).hexdigest()
-        return cache_folder() / "tensorrt-rtx" / f"runtime-{kind[:32]}.cache"
+        return cache_folder() / "tensorrt-plans" / f"runtime-{kind[:32]}.cache"
 
     def _new_call(self, images: NDArray[Any]) -> _Call:
         self._set_shape(images.shape)
