@@ -36,10 +36,13 @@ def test_the_commands_of_the_readme_run_in_order_and_succeed(tmp_path: Path) -> 
         arguments = shlex.split(command)[1:]
         if arguments[0] == "compress" and importlib.util.find_spec("tensorflow_model_optimization") is None:
             continue
+        if "tensorrt" in command and importlib.util.find_spec("tensorrt_rtx") is None:
+            continue
         done = subprocess.run(
             [sys.executable, "-m", "vit_deploy", *arguments], cwd=tmp_path, capture_output=True, text=True
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        expected = 1 if "--unproven" in arguments else 0  # published, but nobody has proven it
+        assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
 
 
