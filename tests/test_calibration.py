@@ -97,6 +97,20 @@ def test_images_that_cannot_be_calibrated_with_are_refused(artifact, pixels, tmp
         read_calibration(saved(tmp_path / "a.npz", images=change(pixels, kind)), artifact)
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    {
+        "scaled": (lambda pixels: pixels.astype(np.float32) / 255, "as if only scaled to 0..1"),
+        "floats": (lambda pixels: pixels.astype(np.float32), "pixels 0..255 as floats"),
+        "cut": (lambda pixels: (pixels / 255).astype(np.uint8), "no pixel is above 1"),
+        "channels first": (lambda pixels: pixels.transpose(0, 3, 1, 2), r"\(3, 24, 32\).*, its channels last"),
+    }.values(),
+)
+def test_images_that_no_preprocessing_of_the_model_gives_are_refused(artifact, pixels, tmp_path, images, message):
+    with pytest.raises(DataError, match=message):
+        read_calibration(saved(tmp_path / "a.npz", images=images(pixels)), artifact)
+
+
 def test_what_is_no_npz_or_has_no_images_is_refused(artifact, pixels, tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK nothing")
     with pytest.raises(DataError, match=r"cannot be read as \.npz"):

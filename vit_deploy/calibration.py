@@ -16,6 +16,7 @@ from vit_deploy.datasets import read_chosen
 from vit_deploy.errors import DataError
 from vit_deploy.golden import natural_pixels
 from vit_deploy.images import images_in, load_pixels
+from vit_deploy.value_range import AS_PIXELS, channels_first, problem_of
 
 COUNT = 128  # images that are taken of more
 FEWEST = 8
@@ -118,14 +119,16 @@ def as_session_takes(images: Sequence[NDArray[Any]], names: Sequence[str], artif
         artifact: whose input they become.
 
     Raises:
-        DataError: images of another size or dtype, or with values that are not finite; they are named.
+        DataError: images of another size or dtype, or with values that are not finite, which are named; or such as
+            the model's preprocessing cannot have given.
     """
     expected = (*artifact.config.image_size, artifact.config.channels)
     inside = artifact.input.preprocessing_inside
     problems = []
     for name, image in zip(names, images, strict=True):
         if image.shape != expected:
-            problems.append(f"{name} has shape {image.shape}, expected {expected}")
+            turned = ", its channels last" if channels_first(image.shape, expected) else ""
+            problems.append(f"{name} has shape {image.shape}, expected {expected}{turned}")
         elif image.dtype != np.uint8 and (inside or image.dtype != np.float32):
             kinds = "uint8 pixels" if inside else "uint8 pixels or normalised float32"
             problems.append(f"{name} is {image.dtype}, expected {kinds}")
@@ -135,6 +138,8 @@ def as_session_takes(images: Sequence[NDArray[Any]], names: Sequence[str], artif
         problems.append("some are uint8 pixels and some are normalised float32")
     if problems:
         raise DataError(f"images that cannot be used: {_some(problems)}", fix="leave them out, or correct them")
+    if problem := problem_of(images, artifact.preprocess):
+        raise DataError(f"these are not the images that the model takes: {problem}", fix=AS_PIXELS)
     stacked = np.stack(images)
     return artifact.preprocess.normalize(stacked) if stacked.dtype == np.uint8 and not inside else stacked
 

@@ -19,6 +19,7 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.errors import DataError
 from vit_deploy.images import SUFFIXES, images_in, load_pixels
 from vit_deploy.preprocess import Preprocess
+from vit_deploy.value_range import channels_first
 
 # What zipfile and NumPy say of a damaged file; the last six of headers, and of a zip that is said to be encrypted.
 BROKEN = (
@@ -130,9 +131,12 @@ class Dataset:
             )
         size = (*artifact.config.image_size, artifact.config.channels)
         if self.image_shape and self.image_shape != size:
+            turned = channels_first(self.image_shape, size)
             raise DataError(
                 f"{self.path} has images of {_sides(self.image_shape)}, {artifact.path} takes {_sides(size)}",
-                fix="resize them, or give a folder of image files, which are resized as the model asks for",
+                fix="save them with their channels last: images.transpose(0, 2, 3, 1)"
+                if turned
+                else "resize them, or give a folder of image files, which are resized as the model asks for",
             )
         if self.labels:
             return self._checked(np.array(self.labels, np.int64), artifact)
@@ -228,7 +232,8 @@ def _read_arrays(path: Path) -> Dataset:
             labels = np.lib.format.read_array(stream, allow_pickle=False)
     problems = []
     if dtype != np.uint8 or len(shape) != 4:
-        problems.append(f"images are {dtype} of shape {shape}; expected uint8 of (n, height, width, channels)")
+        kind = "uint8 pixels 0..255, not yet normalised," if np.issubdtype(dtype, np.floating) else "uint8"
+        problems.append(f"images are {dtype} of shape {shape}; expected {kind} of (n, height, width, channels)")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         problems.append(f"labels are {labels.dtype} of shape {labels.shape}; expected whole numbers of (n,)")
     elif shape and len(labels) != shape[0]:

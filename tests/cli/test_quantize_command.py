@@ -158,3 +158,39 @@ def test_a_budget_is_told_with_what_the_published_file_reaches(run, bundles, lab
     assert budget["reached"] == pytest.approx(100 * (facts["fp32_top1"] - facts["top1"]))
     said = run(*command, tmp_path / "said")
     assert f"tflite-int8 loses {budget['reached']:.2f} points of top-1 on 12 labelled images, of 50 allowed" in said.err
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_calibration_images_scaled_otherwise_than_the_model_takes_them_are_refused(run, bundles, tmp_path, format):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 24, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "scaled.npz", images=pixels.astype(np.float32) / 255)
+    command = ["quantize", bundles[format], "-p", "int8-static", "--no-speed", "-o", tmp_path / "out", "--calibrate"]
+    refused = run(*command, tmp_path / "scaled.npz")
+    assert refused.code == 2 and "as if only scaled to 0..1; normalised ones are from -1 to 1" in refused.err
+    assert "fix: give uint8 pixels 0..255" in refused.err and not (tmp_path / "out").exists()
+    np.savez(tmp_path / "pixels.npz", images=pixels)
+    assert run(*command, tmp_path / "pixels.npz").code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    {
+        "floats": (
+            lambda each: each.astype(np.float32) / 255,
+            "expected uint8 pixels 0..255, not yet norm",
+        ),
+        "channels first": (lambda each: each.transpose(0, 3, 1, 2), "fix: save them with their channels last"),
+        "size": (lambda each: each[:, 1:], "has images of 23x32x3"),
+    }.values(),
+)
+@pytest.mark.parametrize("command", ["quantize", "evaluate", "compress"])
+def test_labelled_arrays_of_another_kind_are_refused(run, bundles, keras_file, tmp_path, command, change, message):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 24, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=change(pixels), labels=np.arange(9) % 2)
+    arguments = {
+        "quantize": ["quantize", bundles["tflite"], "-p", "int8", "--max-drop", "1", "-o", tmp_path / "out"],
+        "evaluate": ["evaluate", bundles["onnx"]],
+        "compress": ["compress", keras_file, "--method", "prune", "-o", tmp_path / "out.keras"],
+    }
+    said = run(*arguments[command], "--data", tmp_path / "data.npz")
+    assert said.code == 2 and message in said.err
