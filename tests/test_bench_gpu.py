@@ -14,7 +14,7 @@ import pytest
 
 from tests.fake_gpu import H100, FakeDriver, FakeNvml, install, running
 from vit_deploy import bench as bench_module
-from vit_deploy import bench_gpu, bench_worker
+from vit_deploy import bench_gpu, bench_worker, environment
 from vit_deploy.bench import Case, Plan, bench, has_no_room, takes_threads
 from vit_deploy.bench_gpu import GpuWatch, is_for_gpu, queued
 from vit_deploy.errors import ConfigError, EngineError
@@ -234,6 +234,7 @@ def test_threads_are_given_to_processors_alone_and_what_the_user_asks_for_always
 )
 def test_who_takes_a_number_of_threads(monkeypatch, runtime, provider, backend, takes):
     monkeypatch.setenv("KERAS_BACKEND", backend)
+    monkeypatch.setattr(environment, "_before", {})
     assert takes_threads(runtime, provider) is takes
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from vit_deploy.bench_gpu import is_asked_for_gpu, may_choose_gpu
 from vit_deploy.bench_process import CaseProcess
 from vit_deploy.bench_worker import golden_images
 from vit_deploy.energy import gpu_energy
+from vit_deploy.environment import of_children
 from vit_deploy.errors import ConfigError, EngineError
 from vit_deploy.gpu import Gpu, gpu_from
 from vit_deploy.host import Host, read_host
@@ -230,7 +230,7 @@ def takes_threads(runtime: str, provider: str | None) -> bool:
     """
     if is_asked_for_gpu(runtime, provider):
         return False
-    return runtime != "keras" or os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
+    return runtime != "keras" or of_children().get("KERAS_BACKEND", "tensorflow") == "tensorflow"
 
 
 def _share(host: Host, streams: int) -> int:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
 import pytest
 
+from vit_deploy import cli, environment
+from vit_deploy.bench import takes_threads
 from vit_deploy.runtimes import RUNTIMES
 
 CONTRACT = {
@@ -75,3 +78,12 @@ def test_batches_and_threads_are_swept(run, bundles):
 def test_a_number_of_images_that_cannot_be_is_exit_2(run, bundles, given):
     result = run("bench", bundles["onnx"], f"--batch={given}")
     assert result.code == 2 and "expected positive numbers as 1 or 1,2,8" in result.err
+
+
+def test_keras_is_timed_on_the_users_backend_whatever_the_command_line_traces_with(monkeypatch):
+    monkeypatch.setattr(environment, "_before", {})
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    cli._hush_engines(verbose=True)
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert environment.of_children()["KERAS_BACKEND"] == "jax"
+    assert not takes_threads("keras", "cpu")

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from vit_deploy.environment import set_for_libraries
+
 INTERRUPTED = 130
 BAD_INPUT = 2  # the exit code, also of engines that fail
 
@@ -78,8 +80,9 @@ def _run(args: list[str]) -> int:
 
 
 def _hush_engines(*, verbose: bool) -> None:
-    # Read by the engines when they are imported. The command line always traces with TensorFlow.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    # Read by the engines when they are imported. The command line always traces with TensorFlow; what it times in
+    # processes of their own runs on the user's backend.
+    set_for_libraries("KERAS_BACKEND", "tensorflow")
     if verbose:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
