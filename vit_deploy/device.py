@@ -217,7 +217,7 @@ def _require(runtimes: Iterable[str]) -> None:
     """Refuse work for engines that are not installed for this Python; all of them are named."""
     missing = sorted({name for runtime in runtimes for name in RUNTIMES[runtime].missing()})
     if missing:
-        packages = " ".join(name.replace("_", "-") for name in missing)
+        packages = " ".join(name.split(" or ")[-1].replace("_", "-") for name in missing)  # of several any will do
         raise MissingEngineError(
             f"{sys.executable} has no {', '.join(missing)}", fix=f"{sys.executable} -m pip install {packages}"
         )

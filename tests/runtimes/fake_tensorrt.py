@@ -196,7 +196,7 @@ def _session(model):
     return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
-FAKE = types.SimpleNamespace(cuda=None)
+FAKE = types.SimpleNamespace(cuda=None, capturable=True, runtime_cache=None)
 
 
 def install(monkeypatch, cuda, version="10.13.2.6"):
@@ -220,3 +220,76 @@ def install(monkeypatch, cuda, version="10.13.2.6"):
     monkeypatch.setattr("vit_deploy.runtimes.cuda_memory.open_library", lambda: cuda)
     monkeypatch.setattr(FAKE, "cuda", cuda)
     return module
+
+
+class EngineValidity(enum.Enum):
+    VALID = 0
+    SUBOPTIMAL = 1
+    INVALID = 2
+
+
+class EngineInvalidityDiagnostics(enum.IntEnum):
+    VERSION_MISMATCH = 1
+    UNSUPPORTED_CC = 2
+    MALFORMED_ENGINE = 32
+
+
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    LAZY = "lazy"
+    EAGER = "eager"
+
+
+class RuntimeCache:
+    """What TensorRT for RTX compiled for a GPU."""
+
+    def __init__(self):
+        self.content = b""
+
+    def deserialize(self, content):
+        self.content = bytes(content)
+        return True
+
+    def serialize(self):
+        return self.content + b"compiled;"
+
+
+class RuntimeForRtx(Runtime):
+    def get_engine_validity(self, content):
+        whole = bytes(content[:4]) == b"ftrt"
+        return (EngineValidity.VALID, 0) if whole else (EngineValidity.INVALID, 1 | 32)
+
+    def deserialize_cuda_engine(self, content):
+        head, _, model = bytes(content).partition(b"\n")
+        return EngineForRtx(json.loads(head[4:]), model, self.logger)
+
+
+class EngineForRtx(Engine):
+    def create_runtime_config(self):
+        found = types.SimpleNamespace(dynamic_shapes_kernel_specialization_strategy=None)
+        found.create_runtime_cache = RuntimeCache
+        found.set_runtime_cache = lambda cache: setattr(FAKE, "runtime_cache", cache)
+        return found
+
+    def create_execution_context(self, config):
+        strategy = config.dynamic_shapes_kernel_specialization_strategy
+        assert strategy is DynamicShapesKernelSpecializationStrategy.EAGER
+        return ContextForRtx(self)
+
+
+class ContextForRtx(Context):
+    def is_stream_capturable(self, stream):
+        return FAKE.capturable or self._complain("a kernel is still being compiled")
+
+
+def install_for_rtx(monkeypatch, version="1.7.1.116"):
+    """Let `import tensorrt_rtx` find this one, beside what `install` did."""
+    module = types.ModuleType("tensorrt_rtx")
+    module.__spec__ = ModuleSpec("tensorrt_rtx", None)
+    module.__version__ = version
+    kinds = (EngineValidity, EngineInvalidityDiagnostics, DynamicShapesKernelSpecializationStrategy)
+    for each in (*kinds, ILogger, TensorIOMode, nptype):
+        setattr(module, each.__name__, each)
+    module.Runtime = RuntimeForRtx
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+    monkeypatch.setattr(FAKE, "capturable", True)
+    monkeypatch.setattr(FAKE, "runtime_cache", None)

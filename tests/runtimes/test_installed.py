@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vit_deploy.artifact import read_artifact
+from vit_deploy.errors import MissingEngineError
 from vit_deploy.parity import verify
 from vit_deploy.plugins import Plugin
 from vit_deploy.runtimes import PROVIDERS_OF_RUNTIME, RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
@@ -56,3 +57,13 @@ def test_a_device_that_has_openvino_alone_needs_not_be_told_so(bundles, monkeypa
     monkeypatch.setitem(RUNTIMES._plugins, "onnxruntime", MISSING)
     found = verify(read_artifact(bundles["onnx"]))
     assert found.runtime == "openvino" and found.ok
+
+
+def test_a_device_that_needs_one_of_several_engines_is_told_one_to_install(monkeypatch):
+    from vit_deploy.device import _require
+
+    neither = Plugin("x:Y", extra="tensorrt-rtx", either=("no_such_engine", "nor_this_one"))
+    monkeypatch.setitem(RUNTIMES._plugins, "tensorrt", neither)
+    with pytest.raises(MissingEngineError, match="has no no_such_engine or nor_this_one") as caught:
+        _require(["tensorrt"])
+    assert caught.value.fix.endswith("-m pip install nor-this-one")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.runtimes import fake_tensorrt
 from tests.runtimes.fake_cuda import FakeCuda
-from tests.runtimes.fake_tensorrt import install
+from tests.runtimes.fake_tensorrt import install, install_for_rtx
 from vit_deploy.artifact import MANIFEST, read_artifact
 from vit_deploy.errors import DataError, EngineError
 from vit_deploy.exporters import PlanOptions
@@ -232,7 +232,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_plan_is_an_error_that_names_it_and_says_what_tensorrt_said(plans, tmp_path, damage, cuda):
+def test_a_damaged_plan_is_an_error_that_names_it_and_says_what_tensorrt_said(plans, tmp_path, damage, cuda, caplog):
     content, words = DAMAGES[damage]
     folder = shutil.copytree(plans["open"], tmp_path / "damaged")
     (folder / "model.plan").write_bytes(content)
@@ -240,6 +240,7 @@ def test_a_damaged_plan_is_an_error_that_names_it_and_says_what_tensorrt_said(pl
     with pytest.raises(EngineError) as caught, RUNTIMES.load("tensorrt")().open(artifact):
         pass
     assert str(artifact.model_path) in caught.value.message and words in caught.value.message
+    assert [each.getMessage() for each in caplog.records] == [f"tensorrt: {words}"]  # which only -v lets through
     assert cuda.retained == 0 and not cuda.allocated
 
 
@@ -346,3 +347,54 @@ def test_a_gpu_can_be_opened_before_anything_is_loaded_there(plans, cuda, images
     assert cuda.retained == 1  # so that the next one need not open it either
     with pytest.raises(EngineError, match="there is no GPU 5"):
         engine.prepare(RuntimeOptions(device=5))
+
+
+@pytest.fixture
+def for_rtx(plans, tmp_path, monkeypatch):
+    """A plan of TensorRT for RTX, which compiles its kernels where it runs."""
+    install_for_rtx(monkeypatch)
+    kinds = ["8.9", "9.0"]
+    return changed(plans["open"], tmp_path, flavour="tensorrt_rtx", version="1.7.1.116", compute_capabilities=kinds)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_tensorrt_for_rtx_runs_its_plans_and_compiles_apart_from_loading(for_rtx, checkpoint, images, graph, tmp_path):
+    with opened(for_rtx, cuda_graph=graph) as session:
+        assert session.provider == "tensorrt-rtx" and session.build_ns > 0
+        assert any("compiles kernels for this GPU" in note for note in session.notes)
+        assert near(checkpoint, images, session.infer(images))
+    (kept,) = (tmp_path / "cache" / "tensorrt-plans").iterdir()
+    assert kept.read_bytes() == b"compiled;"
+    with opened(for_rtx, provider="tensorrt-rtx"):
+        assert fake_tensorrt.FAKE.runtime_cache.content == b"compiled;"
+    assert kept.read_bytes() == b"compiled;compiled;"
+
+
+def test_a_graph_that_cannot_be_recorded_is_refused_with_the_reason(for_rtx, images, monkeypatch):
+    monkeypatch.setattr(fake_tensorrt.FAKE, "capturable", False)
+    reason = r"cannot record a CUDA graph of .*: a kernel is still being compiled"
+    with opened(for_rtx, cuda_graph=True) as session, pytest.raises(EngineError, match=reason):
+        session.infer(images)
+
+
+def test_what_tensorrt_for_rtx_has_against_a_plan_is_told(for_rtx, cuda):
+    (for_rtx / "model.plan").write_bytes(b"vtrt of another time")
+    artifact = read_artifact(for_rtx, check_digests=False)
+    with pytest.raises(EngineError, match="cannot be run here: version mismatch, malformed engine"):
+        RUNTIMES.load("tensorrt")().open(artifact).__enter__()
+    assert cuda.retained == 0
+
+
+def test_the_real_tensorrt_for_rtx_says_what_is_damaged_and_that_there_is_no_driver(plans, tmp_path, monkeypatch):
+    real = pytest.importorskip("tensorrt_rtx")
+    if shutil.which("nvidia-smi") is not None:
+        pytest.skip("this is about machines without a GPU")
+    kinds = {"flavour": "tensorrt_rtx", "version": real.__version__, "compute_capabilities": ["9.0"]}
+    folder = changed(plans["open"], tmp_path, **kinds)
+    (folder / "model.plan").write_bytes(b"no plan at all" * 100)
+    artifact = read_artifact(folder, check_digests=False)
+    with pytest.raises(EngineError, match="cannot be run here: malformed engine"):
+        RUNTIMES.load("tensorrt")().open(artifact).__enter__()
+    (folder / "model.plan").write_bytes(b"vtrt" + bytes(100))
+    with pytest.raises(EngineError, match=r"TensorRT for RTX .* cannot load .*model.plan: .*[Dd]river"):
+        RUNTIMES.load("tensorrt")().open(artifact).__enter__()
