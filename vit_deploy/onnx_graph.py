@@ -29,6 +29,7 @@ SHAPE_DIMENSION = 1
 DIMENSION_SIZE, DIMENSION_NAME = 1, 2
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
 # TensorProto.DataType, from 0.
 _DTYPES = (
     "undefined float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 uint64 complex64 "

@@ -23,6 +23,7 @@ from vit_deploy.config import FFNType, NormalizationType, Pooling, ViTConfig
 
 Float32 = NDArray[np.float32]
 
+JOINED = "+"  # between the names of layers that became one in a file
 STDDEV = 0.02  # of the truncated normal that kernels, tokens and positions are drawn from
 ALPHA = 0.5  # first value of dynamic tanh's alpha (Zhu et al. 2025, section 4)
 LAYER_SCALE = 0.1  # first value of a layer scale (Touvron et al. 2021, arXiv 2103.17239, for up to 18 layers)

@@ -94,6 +94,14 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Of ONNX, 17 to 21.", show_default="20")] = None,
     layout: Annotated[str, typer.Option(help="Of ONNX's input: nhwc or nchw.")] = "nhwc",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="cpu|cuda|tensorrt",
+            help="What an ONNX file is made for; cpu: standard operators alone.",
+        ),
+    ] = "cpu",
     include_preprocessing: Annotated[
         bool, typer.Option("--include-preprocessing", help="The input becomes uint8 pixels, normalised inside.")
     ] = False,
@@ -137,14 +145,16 @@ def export(
     if batch is not None and batch != DYNAMIC and not (batch.isascii() and batch.isdigit()):
         raise typer.BadParameter(f"--batch is {batch!r}; expected a number or dynamic")
     precisions = precision or ["fp32"]
-    able = [name for name in (("onnx",) if triton else FORMATS) if set(precisions) & set(PRECISIONS[name])]
+    for_onnx = ("onnx",) if triton or target != "cpu" else FORMATS
+    able = [name for name in for_onnx if set(precisions) & set(PRECISIONS[name])]
     jobs, skipped = plan(
-        format or able or FORMATS,
+        format or able or for_onnx,
         precisions,
         batch=batch,
         opset=opset,
         layout=layout,
         include_preprocessing=include_preprocessing,
+        target=target,
     )
     serving.check_options(triton, triton_provider, jobs)
     options = quantize_options(

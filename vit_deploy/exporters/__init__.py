@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from vit_deploy.artifact import Artifact, InputSpec
@@ -42,6 +43,14 @@ MADE_OF: Mapping[str, str] = {"tensorrt": "onnx"}
 OPSETS = range(17, 22)
 
 
+class Target(StrEnum):
+    """What an ONNX file is made for."""
+
+    CPU = "cpu"  # and everything else: standard operators alone
+    CUDA = "cuda"  # ONNX Runtime on an NVIDIA GPU
+    TENSORRT = "tensorrt"
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """What the file should look like, besides the function it computes.
@@ -51,6 +60,7 @@ class ExportOptions:
         opset: of ONNX, 17 to 21.
         layout: of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is then uint8 pixels; scaling, mean and standard deviation are inside.
+        target: what an ONNX file is made for.
 
     Raises:
         ConfigError: values that cannot be.
@@ -60,6 +70,7 @@ class ExportOptions:
     opset: int = 20
     layout: str = "nhwc"
     include_preprocessing: bool = False
+    target: Target = Target.CPU
 
     def __post_init__(self) -> None:
         problems = []

@@ -12,9 +12,10 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ExportError
-from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters import ExportOptions, Target
 from vit_deploy.exporters.folding import fold_layer_scales
 from vit_deploy.exporters.onnx_class_token import class_token_alone
+from vit_deploy.exporters.onnx_cuda import fuse_for_cuda
 from vit_deploy.exporters.onnx_fold import drop_identities, fold_constants
 from vit_deploy.exporters.onnx_rows import products_with_bias, tokens_as_rows
 from vit_deploy.exporters.onnx_rules import apply_rules
@@ -50,9 +51,12 @@ class OnnxExporter:
         checkpoint = fold_layer_scales(checkpoint)
         model = traced_structure(checkpoint, options.input_spec(checkpoint.config))
         rewrite_structure(model, checkpoint.config, options)
+        weights = checkpoint.weights
+        if options.target is Target.CUDA:
+            weights = fuse_for_cuda(model, checkpoint.config, weights)
         model.producer_name, model.producer_version = PRODUCER, vit_deploy.__version__
         model.metadata_props.update(sorted(artifact.essentials().items()))
-        write_model(artifact.model_path, ir.to_proto(model), checkpoint.weights, external_limit=self.external_limit)
+        write_model(artifact.model_path, ir.to_proto(model), weights, external_limit=self.external_limit)
         try:
             onnx.checker.check_model(str(artifact.model_path), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

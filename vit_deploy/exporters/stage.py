@@ -14,12 +14,12 @@ from vit_deploy import report
 from vit_deploy.artifact import Artifact, describe, versions, write_manifest
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import ConfigError, EngineError, ExportError, VitDeployError
-from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF, Exporter, ExportOptions
+from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF, Exporter, ExportOptions, Target
 from vit_deploy.golden import Golden, golden_pixels, record, write_golden
 from vit_deploy.limits import Limits
 from vit_deploy.parity import NO_LIMITS, Parity, verify
 from vit_deploy.plugins import Registry
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 from vit_deploy.staging import check_targets, staged_folder
 
 FP32 = "fp32"
@@ -34,6 +34,13 @@ PRECISIONS["tensorrt"] = tuple(each for each in PRECISIONS["onnx"] if each not i
 compiled of the ONNX file of the same precision, see `quantizers.compiled`."""
 
 SHAPED = frozenset(("onnx", "tensorrt"))  # formats that take a layout and an opset
+
+PRECISIONS_FOR: dict[Target, tuple[str, ...]] = {
+    Target.CPU: PRECISIONS["onnx"],
+    Target.CUDA: (FP32, "fp16", "bf16"),
+    Target.TENSORRT: (FP32, "fp16", "int8-static"),
+}
+"""The precisions of ONNX files by what they are made for: those that it has kernels for."""
 
 INTEGER_INPUT = frozenset(("int8-full",))
 
@@ -108,6 +115,7 @@ def plan(
     opset: int | None = None,
     layout: str = "nhwc",
     include_preprocessing: bool = False,
+    target: str = Target.CPU,
 ) -> tuple[list[Job], list[str]]:
     """Every combination that exists, and in words those that do not.
 
@@ -118,6 +126,7 @@ def plan(
         opset: of ONNX; None is the default.
         layout: of ONNX's input.
         include_preprocessing: pixels in.
+        target: what ONNX files are made for, of `exporters.Target`.
 
     Raises:
         ConfigError: an unknown name, a format with none of the precisions, or options that fit no format.
@@ -125,23 +134,32 @@ def plan(
     """
     jobs: list[Job] = []
     skipped: list[str] = []
-    known = [*dict.fromkeys(precision for each in PRECISIONS.values() for precision in each)]
+    tables = [*PRECISIONS.values(), *PRECISIONS_FOR.values()]
+    known = [*dict.fromkeys(precision for each in tables for precision in each)]
+    if target not in list(Target):
+        raise ConfigError(f"ONNX files are not made for {target!r} here", fix=f"choose one of {', '.join(Target)}")
     for precision in precisions:
         if precision not in known:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
-    if not SHAPED & set(formats) and (layout != "nhwc" or opset is not None):
+    if (not SHAPED & set(formats) and (layout != "nhwc" or opset is not None)) or (
+        "onnx" not in formats and target != Target.CPU
+    ):
         raise ConfigError(
-            f"--layout and --opset shape ONNX files, and the formats are {', '.join(formats)}",
+            f"--layout, --opset and --for shape ONNX files, and the formats are {', '.join(formats)}",
             fix="leave them out, or add --format onnx",
         )
     for format in dict.fromkeys(formats):
         check_installed(format)
-        possible = [precision for precision in dict.fromkeys(precisions) if precision in PRECISIONS[format]]
+        there = PRECISIONS_FOR[Target(target)] if format == "onnx" else PRECISIONS[format]
+        possible = [precision for precision in dict.fromkeys(precisions) if precision in there]
         if not possible:
+            made_for = f" for {target}" if format == "onnx" else ""
             raise ConfigError(
-                f"{format} has none of the precisions {', '.join(precisions)}",
-                fix=f"{format} can be made in {', '.join(PRECISIONS[format])}",
+                f"{format}{made_for} has none of the precisions {', '.join(precisions)}",
+                fix=f"{format}{made_for} can be made in {', '.join(there)}",
             )
+        if "bf16" in possible:
+            _check_cuda_is_here()
         if include_preprocessing and INTEGER_INPUT & set(possible):
             raise ConfigError(
                 "the input of int8-full is int8, and with --include-preprocessing it would be uint8 pixels",
@@ -152,7 +170,8 @@ def plan(
         skipped += [f"{format}-{each}: does not exist" for each in dict.fromkeys(precisions) if each not in possible]
         count = (1 if format == "tflite" else None) if batch in (None, DYNAMIC) else int(batch or 0)
         if format in SHAPED:
-            own = ExportOptions(batch=count, layout=layout, include_preprocessing=include_preprocessing)
+            own = ExportOptions(count, layout=layout, include_preprocessing=include_preprocessing)
+            own = dataclasses.replace(own, target=Target(target) if format == "onnx" else Target.TENSORRT)
             own = own if opset is None else ExportOptions(**{**vars(own), "opset": opset})
         else:
             own = ExportOptions(batch=count, include_preprocessing=include_preprocessing)
@@ -292,6 +311,7 @@ def _export_one(
             input=job.options.input_spec(checkpoint.config),
             options={
                 **({"opset": job.options.opset} if job.format == "onnx" else {}),
+                **({} if job.options.target is Target.CPU else {"for": str(job.options.target)}),
                 **(
                     {"ranges": {name: list(each) for name, each in checkpoint.ranges.items()}}
                     if checkpoint.ranges
@@ -344,7 +364,8 @@ def publish(
         write_golden(golden, stage.folder)
         artifact = write_manifest(artifact)
         with _naming(stage.folder, target):
-            parity = verify(artifact, golden=golden, limits=limits).parity if prove else UNPROVEN
+            proving = proving_provider(artifact)
+            parity = verify(artifact, provider=proving, golden=golden, limits=limits).parity if prove else UNPROVEN
         verify_seconds = time.perf_counter() - start
         size = artifact.model_bytes
         if prove and not parity.ok:
@@ -353,6 +374,35 @@ def publish(
                 parity = parity.failed(f"{target} still holds the earlier bundle")
     published = Artifact(**{**vars(artifact), "directory": stage.published or target})
     return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None)
+
+
+def proving_provider(artifact: Artifact) -> str | None:
+    """What executes the graph in the proof of an export; None for the engine's usual one.
+
+    A file that is made for GPUs is proven on one where there is one, and where there is none on the CPU, which has all
+    its operators as well, but in bfloat16.
+    """
+    if artifact.options.get("for") != Target.CUDA:
+        return None
+    return "cuda" if artifact.precision == "bf16" or _cuda_failure() is None else "cpu"
+
+
+def _check_cuda_is_here() -> None:
+    if (failure := _cuda_failure()) is not None:
+        raise EngineError(
+            f"bf16 can be proven on an NVIDIA GPU alone, and there is none to be used: {failure.message}",
+            fix="export it on a machine with such a GPU, or in fp16",
+        )
+
+
+def _cuda_failure() -> VitDeployError | None:
+    """Why ONNX Runtime cannot run on an NVIDIA GPU here; None if it can."""
+    engine = RUNTIMES.load("onnxruntime")()
+    try:
+        engine.prepare(RuntimeOptions(provider="cuda"))
+    except VitDeployError as error:
+        return error
+    return None
 
 
 @contextlib.contextmanager

@@ -31,6 +31,10 @@ def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOp
             "--smoothing scales channels, and ranges that training left in the checkpoint hold for them as they are",
             fix="leave --smoothing out, or measure ranges anew with --calibrate DIR",
         )
+    if "bf16" in [recipe.precision for recipe in recipes] and options.keep_float:
+        raise ConfigError(
+            "bf16 has the range of float32, and no layer of it is kept in float", fix="leave --keep-float out"
+        )
     integer = [recipe.precision for recipe in recipes if recipe.precision in INTEGER_INPUT]
     if integer and source.input.preprocessing_inside:
         raise ConfigError(

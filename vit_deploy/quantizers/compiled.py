@@ -10,7 +10,7 @@ from pathlib import Path
 from vit_deploy.artifact import MANIFEST, Artifact, sha256
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.errors import VitDeployError
-from vit_deploy.exporters import COMPILERS, MADE_OF, Compiler, PlanOptions
+from vit_deploy.exporters import COMPILERS, MADE_OF, Compiler, PlanOptions, Target
 from vit_deploy.exporters.stage import (
     OF_ONE_FILE,
     Exported,
@@ -103,7 +103,8 @@ def _sources(
     progress: Progress,
 ) -> Iterator[Made]:
     """The bundles that plans are made of, of which some are there; the others are gone when the block ends."""
-    named = {each.artifact.name: each for each in there}
+    target = jobs[0].options.target
+    named = {each.artifact.name: each for each in there if each.artifact.options.get("for", Target.CPU) == target}
     found = [named[job.name] for job in map(_source_of, jobs) if job.name in named]
     missing = [job for job in map(_source_of, jobs) if job.name not in named]
     if not missing:

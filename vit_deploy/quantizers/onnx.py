@@ -19,6 +19,7 @@ from vit_deploy.calibration import Calibration
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.exporters.onnx_write import EXTERNAL_LIMIT
 from vit_deploy.quantizers.learned import learned_ranges
+from vit_deploy.quantizers.onnx_bfloat16 import with_bfloat16
 from vit_deploy.quantizers.onnx_blocks import with_blocks
 from vit_deploy.quantizers.onnx_dynamic import with_dynamic_integers
 from vit_deploy.quantizers.onnx_file import read, save
@@ -33,6 +34,7 @@ from vit_deploy.weights import weight_specs
 
 PRODUCER = "vit-deploy"
 HALF = 16  # bits
+BFLOAT16 = "bf16"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def quantized(
         ExportError, EngineError: as `OnnxQuantizer.write`.
     """
     if recipe.weight_bits == HALF:
-        return with_float16(model, recipe, recipe.keep_float)
+        return with_bfloat16(model) if recipe.precision == BFLOAT16 else with_float16(model, recipe, recipe.keep_float)
     _smooth(model, source, recipe, calibration)
     if PATCH_EMBED not in recipe.keep_float and Part.PATCH_EMBED in recipe.parts:
         patches_as_product(model.graph, source.config)

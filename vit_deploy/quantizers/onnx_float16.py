@@ -12,6 +12,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from vit_deploy.quantizers.half import fits_half
 from vit_deploy.quantizers.onnx_layers import KERNEL, PATCH_EMBED, layers_of
 from vit_deploy.quantizers.recipes import Part, Recipe
+from vit_deploy.weights import JOINED
 
 OPERATORS: dict[Part, tuple[str, ...]] = {
     Part.SOFTMAX: ("Softmax",),
@@ -31,7 +32,8 @@ def with_float16(model: onnx.ModelProto, recipe: Recipe, keep_float: Collection[
         keep_float: names of layers that stay in float32.
     """
     unfit = {each.name for each in model.graph.initializer if not fits_half(numpy_helper.to_array(each))}
-    kept = {layer.node for layer in layers_of(model.graph) if layer.name in keep_float or layer.kernel in unfit}
+    layers = layers_of(model.graph)
+    kept = {each.node for each in layers if {*each.name.split(JOINED)} & {*keep_float} or each.kernel in unfit}
     if PATCH_EMBED in keep_float or f"{PATCH_EMBED}{KERNEL}" in unfit:  # it is turned around before it is used
         kept.update(node.name for node in model.graph.node if node.name.startswith(f"{PATCH_EMBED}."))
     kept.update(node.name for node in model.graph.node if _stays(node, recipe))

@@ -16,10 +16,11 @@ from onnx import helper, numpy_helper
 
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ExportError
+from vit_deploy.onnx_graph import CONTRIB
+from vit_deploy.weights import JOINED
 
 KERNEL = ".kernel"
 PATCH_EMBED = "patch_embed"
-JOINED = "+"  # between the names of layers that became one
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Layer:
         input: of the product.
         kernel: name of the initializer, `(inputs, outputs)`.
         bias: name of the initializer, `(outputs,)`; empty where there is none.
-        operator: "Gemm" or "MatMul".
+        operator: "Gemm" or "MatMul", or "Attention" where the product is part of it.
     """
 
     name: str
@@ -56,8 +57,12 @@ def layers_of(graph: onnx.GraphProto) -> list[Layer]:
             node.op_type,
         )
         for node in graph.node
-        if node.op_type in ("Gemm", "MatMul") and node.input[1] in weights and node.input[1].endswith(KERNEL)
+        if _has_kernel(node) and node.input[1] in weights and node.input[1].endswith(KERNEL)
     ]
+
+
+def _has_kernel(node: onnx.NodeProto) -> bool:
+    return node.op_type in ("Gemm", "MatMul") or (node.op_type == "Attention" and node.domain == CONTRIB)
 
 
 def patches_as_product(graph: onnx.GraphProto, config: ViTConfig) -> None:

@@ -26,7 +26,6 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from vit_deploy.quantizers.clipping import Observed, clipped
 from vit_deploy.quantizers.onnx_layers import (
-    JOINED,
     array,
     bias_apart,
     drop_unused_initializers,
@@ -35,6 +34,7 @@ from vit_deploy.quantizers.onnx_layers import (
 )
 from vit_deploy.quantizers.onnx_pairs import with_fitting_pairs
 from vit_deploy.quantizers.recipes import Clipping, Recipe
+from vit_deploy.weights import JOINED
 
 NONE_LEARNED: Mapping[str, tuple[float, float]] = MappingProxyType({})
 SIGN = 1 << 15  # of a bfloat16, by which `Observed` counts values

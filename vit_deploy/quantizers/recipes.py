@@ -141,23 +141,33 @@ def products_of(attention: str) -> str:
     return f"{attention}.products"
 
 
-def recipe_for(format: str, precision: str) -> Recipe:
+def recipe_for(format: str, precision: str, target: str = "cpu") -> Recipe:
     """The recipe by which a precision of a format is made.
+
+    Args:
+        format: of the file.
+        precision: its name.
+        target: what the file is made for, of `exporters.Target`.
 
     Raises:
         ConfigError: the format has no such precision.
     """
-    recipes = recipes_of(format)
+    recipes = recipes_of(format, target)
     if precision not in recipes:
+        made_for = "" if target == "cpu" else f" for {target}"
         raise ConfigError(
-            f"{format} cannot be quantized to {precision!r}", fix=f"{format} has {', '.join(recipes) or 'none'}"
+            f"{format}{made_for} cannot be quantized to {precision!r}",
+            fix=f"{format}{made_for} has {', '.join(recipes) or 'none'}",
         )
     return recipes[precision]
 
 
-def recipes_of(format: str) -> Mapping[str, Recipe]:
-    """The recipes of a format by precision; empty where it has none."""
+def recipes_of(format: str, target: str = "cpu") -> Mapping[str, Recipe]:
+    """The recipes of a format, made for a target, by precision; empty where it has none."""
+    from vit_deploy.quantizers.onnx_gpu_recipes import CUDA_RECIPES, TENSORRT_RECIPES
     from vit_deploy.quantizers.onnx_recipes import ONNX_RECIPES
     from vit_deploy.quantizers.tflite_recipes import TFLITE_RECIPES
 
+    if target != "cpu":
+        return {"cuda": CUDA_RECIPES, "tensorrt": TENSORRT_RECIPES}[target] if format == "onnx" else {}
     return {"onnx": ONNX_RECIPES, "tflite": TFLITE_RECIPES}.get(format, {})

@@ -320,7 +320,8 @@ def _recipes(source: Artifact, precisions: Sequence[str], options: QuantizeOptio
     Raises:
         ConfigError: the format has no such precision, or what was asked for does nothing there.
     """
-    recipes = [_asked(recipe_for(source.format, precision), options) for precision in dict.fromkeys(precisions)]
+    target = source.options.get("for", "cpu")
+    recipes = [_asked(recipe_for(source.format, precision, target), options) for precision in dict.fromkeys(precisions)]
     check_asked(source, recipes, options)
     return recipes
 
@@ -336,7 +337,14 @@ def check_before(checkpoint: Checkpoint, directory: Path, jobs: Sequence[Job], o
         if not wanted:
             continue
         spec = wanted[0].options.input_spec(checkpoint.config)
-        source = describe(checkpoint, directory / f"{format}-{FP32}", format=format, precision=FP32, input=spec)
+        source = describe(
+            checkpoint,
+            directory / f"{format}-{FP32}",
+            format=format,
+            precision=FP32,
+            input=spec,
+            options={"for": str(wanted[0].options.target)},
+        )
         _recipes(source, [job.precision for job in wanted], options)
         if options.calibrate is not None:
             read_calibration(options.calibrate, source, seed=options.seed)
