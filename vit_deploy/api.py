@@ -41,6 +41,7 @@ def export(
     opset: int | None = None,
     layout: str = "nhwc",
     include_preprocessing: bool = False,
+    target: str = "cpu",
     calibrate: str | Path | None = None,
     force: bool = False,
 ) -> list[Artifact]:
@@ -55,6 +56,7 @@ def export(
         opset: of ONNX; None is the default.
         layout: of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is uint8 pixels, normalised inside.
+        target: what ONNX files are made for: "cpu" (standard operators alone), "cuda" or "tensorrt".
         calibrate: images to measure the ranges of activations on, a folder or an `.npz`; None for the samples.
         force: replace bundles that are there.
 

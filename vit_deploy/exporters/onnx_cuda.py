@@ -29,6 +29,8 @@ from vit_deploy.weights import JOINED
 
 Weights = dict[str, NDArray[np.float32]]
 PATCH_KERNEL = "patch_embed.kernel"
+HEADS_RANK = 4
+FLOAT = ir.TensorType(ir.DataType.FLOAT)  # said of each new value, since ONNX knows nothing of what `CONTRIB` makes
 
 
 def fuse_for_cuda(model: ir.Model, config: ViTConfig, weights: Mapping[str, NDArray[np.float32]]) -> Weights:
@@ -54,6 +56,7 @@ def fuse_for_cuda(model: ir.Model, config: ViTConfig, weights: Mapping[str, NDAr
         _fuse_bias_and_gelu(graph, gelu)
     for norm in _nodes(graph, "LayerNormalization"):
         _fuse_sum_and_norm(graph, norm)
+    graph.sort()  # sums are made at the norms behind them, and read before these as well
     model.opset_imports[CONTRIB] = 1
     used = {value.name for node in graph for value in node.inputs if value is not None}
     for name in [name for name in graph.initializers if name not in used]:
@@ -93,13 +96,13 @@ class _Projection:
     Args:
         value: the projected tokens: rows `(batch * tokens, dim)` of a Gemm, or heads `(batch, tokens, heads, dim)`.
         tokens: of an image.
-        gemm: that gives the rows, if nothing lies between.
+        product: that gives the rows, a Gemm or a MatMul, if nothing lies between.
         gone: the nodes that only take them apart into heads.
     """
 
     value: ir.Value
     tokens: int
-    gemm: ir.Node | None
+    product: ir.Node | None
     gone: tuple[ir.Node, ...]
 
 
@@ -120,14 +123,14 @@ def _fuse_attention(graph: ir.Graph, softmax: ir.Node, config: ViTConfig, weight
     name = softmax.name.removesuffix(".Softmax")
     add = _Adder(graph, mix)
     options = {"num_heads": config.num_heads, "scale": scale}
-    gemms = [each.gemm for each in projections if each.gemm is not None]
+    products = [each.product for each in projections if each.product is not None]
     gone = [rows, back, mix, softmax, scores, *scaling, *(node for each in projections for node in each.gone)]
     whole = all(each.tokens == config.sequence_length for each in projections)
-    if len(gemms) == len(projections) and len({gemm.inputs[0] for gemm in gemms}) == 1 and whole:
-        kernel, bias = _joined(gemms, config.embed_dim, weights)
-        tokens = _sequence(graph, add, gemms[0].inputs[0], config.sequence_length, config, f"{name}.tokens")
+    if len(products) == len(projections) and len({product.inputs[0] for product in products}) == 1 and whole:
+        kernel, bias = _joined(products, config.embed_dim, weights)
+        tokens = _sequence(graph, add, products[0].inputs[0], config.sequence_length, config, f"{name}.tokens")
         attended = add("Attention", [tokens, kernel, bias], f"{name}.Attention", CONTRIB, **options)
-        gone += gemms
+        gone += products
     else:
         parts = [
             _sequence(graph, add, each.value, each.tokens, config, f"{name}.{role}")
@@ -143,20 +146,30 @@ def _projection(value: ir.Value | None, order: Sequence[int], config: ViTConfig)
     heads = turned.inputs[0]
     if tuple(turned.attributes["perm"].as_ints()) != tuple(order) or heads is None:
         raise ExportError(f"{turned.name} turns the heads of an attention in an unknown way")
-    apart = heads.producer()
-    sides = None if apart is None or apart.op_type != "Reshape" else constant(apart.inputs[1])
-    if apart is None or sides is None or apart.inputs[0] is None:  # a norm of each head, say
-        return _Projection(heads, config.sequence_length, None, (turned,))
+    apart, tokens = _taken_apart(heads)
+    if heads.producer() is not apart or apart.inputs[0] is None:  # a norm of each head, say
+        return _Projection(heads, tokens, None, (turned,))
     rows = apart.inputs[0]
-    gemm = rows.producer()
-    made = gemm if gemm is not None and gemm.op_type == "Gemm" and len(rows.uses()) == 1 else None
-    return _Projection(rows, int(sides[1]), made, (turned, apart))
+    product = rows.producer()
+    alone = product is not None and product.op_type in ("Gemm", "MatMul") and len(rows.uses()) == 1
+    return _Projection(rows, tokens, product if alone else None, (turned, apart))
 
 
-def _joined(gemms: Sequence[ir.Node], width: int, weights: Weights) -> tuple[ir.Value, ir.Value]:
+def _taken_apart(heads: ir.Value) -> tuple[ir.Node, int]:
+    """The reshape that takes rows apart into `(batch, tokens, heads, dim)`, and that many tokens."""
+    value: ir.Value | None = heads
+    while value is not None and (node := value.producer()) is not None:
+        sides = constant(node.inputs[1]) if node.op_type == "Reshape" else None
+        if sides is not None and sides.size == HEADS_RANK:
+            return node, int(sides[1])
+        value = next((each for each in node.inputs if each is not None and each.producer() is not None), None)
+    raise ExportError(f"nothing takes {heads.name} apart into heads")
+
+
+def _joined(products: Sequence[ir.Node], width: int, weights: Weights) -> tuple[ir.Value, ir.Value]:
     """One kernel `(dim, 3 * dim)` and one bias of query, key and value."""
-    kernels = [_name(gemm.inputs[1]) for gemm in gemms]
-    biases = [_name(gemm.inputs[2]) if len(gemm.inputs) > 2 else "" for gemm in gemms]
+    kernels = [_name(product.inputs[1]) for product in products]
+    biases = [_name(product.inputs[2]) if len(product.inputs) > 2 else "" for product in products]
     layers = JOINED.join(kernel.removesuffix(".kernel") for kernel in kernels)
     weights[f"{layers}.kernel"] = np.concatenate([weights[each] for each in kernels], axis=1)
     weights[f"{layers}.bias"] = np.concatenate(
@@ -196,6 +209,7 @@ def _fuse_sum_and_norm(graph: ir.Graph, norm: ir.Node) -> None:
     )
     for output, name in zip(fused.outputs, (f"{norm.name}.out", "", "", f"{add.name}.out"), strict=True):
         output.name = name
+        output.type = FLOAT if name else None
     graph.insert_before(norm, fused)
     _replace(graph, norm.outputs[0], fused.outputs[0], [norm])
     _replace(graph, total, fused.outputs[3], [add, gemm])
@@ -218,8 +232,8 @@ class _Adder:
     def __call__(
         self, operator: str, inputs: Sequence[ir.Value | None], name: str | None, domain: str = "", **attributes: object
     ) -> ir.Value:
-        node = ir.node(operator, inputs, attributes, domain=domain, name=name)  # type: ignore[arg-type]
-        node.outputs[0].name = f"{name}.out"
+        node = ir.node(operator, inputs, attributes, domain=domain, name=name)
+        node.outputs[0].name, node.outputs[0].type = f"{name}.out", FLOAT
         self.graph.insert_before(self.before, node)
         return node.outputs[0]
 
@@ -259,6 +273,7 @@ def _reader(value: ir.Value, operator: str) -> ir.Node:
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value, gone: Sequence[ir.Node]) -> None:
     """Let `new` be read in place of `old`, and remove the nodes that nothing reads any more."""
+    new.type, new.shape = old.type or FLOAT, old.shape
     if old.is_graph_output():
         old.name, new.name = None, old.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)

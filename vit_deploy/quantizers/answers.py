@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.exporters.stage import proving_provider
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 
 CHUNK = 8  # images that go through a model of open batch at once
@@ -27,7 +28,7 @@ def answers(artifact: Artifact, images: NDArray[Any] | Iterable[NDArray[Any]]) -
     """
     engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[artifact.format][0])()
     batches = _chunks(images) if isinstance(images, np.ndarray) else images
-    with engine.open(artifact, RuntimeOptions()) as session:
+    with engine.open(artifact, RuntimeOptions(provider=proving_provider(artifact))) as session:
         return np.concatenate([session.infer(each) for each in batches])
 
 

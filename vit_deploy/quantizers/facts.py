@@ -15,7 +15,8 @@ from vit_deploy.artifact import Artifact
 from vit_deploy.bench import Case, Plan, bench
 from vit_deploy.calibration import Calibration
 from vit_deploy.config import ViTConfig
-from vit_deploy.exporters.stage import Progress
+from vit_deploy.exporters import Target
+from vit_deploy.exporters.stage import Progress, proving_provider
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.answers import answers, cosines
 from vit_deploy.quantizers.labelled import read_labelled
@@ -92,7 +93,7 @@ def compare_with_fp32(
     compared = [source, *artifacts]
     labelled = None if options.data is None else read_labelled(options.data, source)
     shown = images.images[: _affordable(source.config)] if labelled is None else labelled
-    latencies = [None] * len(compared) if not options.measure_speed else _latencies(compared, progress)
+    latencies = _latencies(compared, progress) if options.measure_speed else [None] * len(compared)
     exact = answers(source, shown)
     found = {}
     for artifact, latency in zip(compared, latencies, strict=True):
@@ -134,9 +135,13 @@ def _affordable(config: ViTConfig) -> int:
 
 
 def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> list[float | None]:
+    """Of each artifact's usual runtime; nothing of those made for GPUs where there is none."""
+    providers = [proving_provider(each) for each in artifacts]
+    if any(each.options.get("for") == Target.CUDA for each in artifacts) and "cpu" in providers:
+        return [None] * len(artifacts)
     cases = [
-        Case(Path(each.directory), RUNTIMES_OF_FORMAT[each.format][0], batch=each.input.batch or 1)
-        for each in artifacts
+        Case(Path(each.directory), RUNTIMES_OF_FORMAT[each.format][0], provider, batch=each.input.batch or 1)
+        for each, provider in zip(artifacts, providers, strict=True)
     ]
     return [each.p50_ms for each in bench(cases, PLAN, lambda what, done: progress(what))]
 

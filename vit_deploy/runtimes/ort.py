@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -45,6 +46,7 @@ EXACT_NOTE = (
     f"this processor has no VNNI, and the file's weights would saturate its fast kernels: it runs with "
     f"{'='.join(EXACT_KERNELS)}, exact and slower, and elsewhere needs that setting too; quantize it again"
 )
+ON_GPUS_ALONE = "bf16"  # the precision for which the CPU has no kernels
 FATAL = 4  # the log level above which ONNX Runtime writes nothing; what it raises says it as well
 
 AnySession = TypeVar("AnySession", bound=OnnxSession)
@@ -96,6 +98,8 @@ class OnnxRuntime:
             EngineError: a file that ONNX Runtime refuses or whose weights lie outside the bundle, or a provider or a
                 device that is not there.
         """
+        if options.provider is None and artifact.precision == ON_GPUS_ALONE:
+            options = dataclasses.replace(options, provider="cuda")
         provider = options.provider or "cpu"
         with rounding(provider, options.allow_tf32):
             self.prepare(options)

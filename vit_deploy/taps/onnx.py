@@ -26,6 +26,7 @@ from vit_deploy.taps.flow import Flow, Node
 
 NODE_INPUT, NODE_OUTPUT, NODE_NAME = 1, 2, 3
 TENSOR_DIMENSIONS = 1
+FUSED = ("Attention", "MultiHeadAttention")
 DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -38,6 +39,11 @@ class OnnxTapper:
         refuse_outside_data(artifact.model_path)
         with opened(artifact.model_path, "an ONNX file") as model:
             flow = _flow(model.message(MODEL_GRAPH), artifact)
+        if any(node.operator in FUSED for node in flow.nodes):
+            raise EngineError(
+                f"the attention of {artifact.model_path} is one operator, which shows nothing of its inside",
+                fix="look into the file of the same model that is exported without --for cuda",
+            )
         yield OpenedOnnx(artifact, flow)
 
 
