@@ -72,7 +72,13 @@ def export(
     from vit_deploy.quantizers import compiled
 
     jobs, _ = plan(
-        formats, precisions, batch=batch, opset=opset, layout=layout, include_preprocessing=include_preprocessing
+        formats,
+        precisions,
+        batch=batch,
+        opset=opset,
+        layout=layout,
+        include_preprocessing=include_preprocessing,
+        target=target,
     )
     made = compiled.export(as_checkpoint(model), Path(directory), jobs, _options(calibrate), force=force)
     return _published(made)
