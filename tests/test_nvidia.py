@@ -66,7 +66,7 @@ def test_gpus_are_told_with_what_runs_on_them(tmp_path, monkeypatch):
 def test_without_a_driver_there_are_no_gpus(tmp_path):
     found = nvidia.look({}, root=tmp_path, load=no_driver)
     assert not found.has_driver and found.gpus == () and found.machine_code is None
-    assert not found.tensorrt.is_there and found.nvidia_ml_py is None
+    assert not found.tensorrt.fits_onnx_runtime and found.nvidia_ml_py is None
 
 
 def test_tensorrt_is_found_as_a_library_and_as_packages(tmp_path):
@@ -80,9 +80,18 @@ def test_tensorrt_is_found_as_a_library_and_as_packages(tmp_path):
     found = nvidia.look({**ORT, **packages}, root=tmp_path, load=no_driver).tensorrt
     assert set(found.libraries) == {"10.16.1", "11"}
     assert found.packages == {"tensorrt-cu13": "10.16.1", "tensorrt-rtx": "10.16.1"}
-    assert found.wanted == 10 and found.is_there
+    assert found.wanted == 10 and found.fits_onnx_runtime
 
 
 def test_tensorrt_for_rtx_is_none_that_onnx_runtime_could_use(tmp_path):
     rtx = {"tensorrt-rtx": Distribution("tensorrt-rtx", "1.7.1")}
-    assert not nvidia.look(rtx, root=tmp_path, load=no_driver).tensorrt.is_there
+    assert not nvidia.look(rtx, root=tmp_path, load=no_driver).tensorrt.fits_onnx_runtime
+
+
+@pytest.mark.parametrize(
+    ("version", "runtime", "fits"),
+    [("11.4.0", "1.31.1", False), ("10.13.3", "1.31.1", True), ("11.4.0", "1.99.0", True)],
+)
+def test_a_tensorrt_of_another_major_version_is_none_that_onnx_runtime_could_use(version, runtime, fits, tmp_path):
+    here = {name: Distribution(name, each) for name, each in (("tensorrt", version), ("onnxruntime-gpu", runtime))}
+    assert nvidia.look(here, root=tmp_path, load=no_driver).tensorrt.fits_onnx_runtime is fits

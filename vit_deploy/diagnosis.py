@@ -15,7 +15,7 @@ from vit_deploy.cpu_features import cpu_features
 from vit_deploy.distributions import Installed, installed, outside_range
 from vit_deploy.host import Host, read_host
 from vit_deploy.nvidia import Nvidia, look
-from vit_deploy.provider_trials import REMOTE, TENSORRT, Trial, try_provider
+from vit_deploy.provider_trials import CUDA, REMOTE, TENSORRT, Trial, try_provider
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_KERAS = 3
@@ -53,9 +53,11 @@ ONNX_RUNTIMES = (
     "onnxruntime-qnn",
     "onnxruntime-training",
 )
+# They bring CUDA to an ONNX Runtime that was built without, which does not list it then.
+CUDA_PLUGINS = ("onnxruntime-ep-cuda13", "onnxruntime-ep-cuda12")
 TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tf-nightly", "tf-nightly-cpu")
 ENGINES = (
-    Engine("onnxruntime", "onnx", ONNX_RUNTIMES),
+    Engine("onnxruntime", "onnx", (*ONNX_RUNTIMES, *CUDA_PLUGINS)),
     Engine("ai-edge-litert", "litert", ("ai-edge-litert",)),
     Engine("tensorflow", "export", TENSORFLOWS),
     Engine("keras", "export", ("keras",)),
@@ -155,7 +157,9 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
         elif own == ["onnxruntime-gpu"] and "CUDAExecutionProvider" not in (providers or ()):
             problem = "onnxruntime-gpu is installed and has no CUDA: another package wrote over its files"
             problems.append(Conflict(problem, _reinstall(own, own[0])))
-        trials = tuple(try_provider(name) for name in providers or () if name not in REMOTE)
+        listed = [name for name in providers or () if name not in REMOTE]
+        plugged = [CUDA] if providers and set(CUDA_PLUGINS) & set(here) else []
+        trials = tuple(map(try_provider, dict.fromkeys([*plugged, *listed])))
         problems += unusable(trials, f"{own[0]} {here[own[0]].version}", nvidia)
     if "openvino" in here:
         numbers, failure = _asked(
@@ -178,7 +182,7 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
 
 
 def unusable(trials: Sequence[Trial], package: str, nvidia: Nvidia) -> Iterator[Conflict]:
-    """Providers that a package brings and that do not work here; TensorRT's only where there is a TensorRT.
+    """Providers that a package brings and that do not work here; TensorRT's only where there is one that fits.
 
     Args:
         trials: what came of the providers.
@@ -186,7 +190,7 @@ def unusable(trials: Sequence[Trial], package: str, nvidia: Nvidia) -> Iterator[
         nvidia: what of NVIDIA is here.
     """
     for trial in trials:
-        if trial.usable or (trial.provider == TENSORRT and not nvidia.tensorrt.is_there):
+        if trial.usable or (trial.provider == TENSORRT and not nvidia.tensorrt.fits_onnx_runtime):
             continue
         alone = trial.provider == "CPUExecutionProvider" or nvidia.has_driver or "driver" in trial.reason
         also = "" if alone else "; and there is no NVIDIA driver here"

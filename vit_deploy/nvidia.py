@@ -26,7 +26,8 @@ SYSTEM = (
     "opt/tensorrt/lib",
 )
 TENSORRT_WHEEL = "tensorrt_libs"
-TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx")
+RTX = "tensorrt-rtx"  # which ONNX Runtime's provider has nothing to do with
+TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", RTX)
 TENSORRT_MAJOR: Mapping[str, int] = {"1.31": 10}
 """The TensorRT that the provider of a version of onnxruntime-gpu was linked with, by major and minor version."""
 
@@ -56,9 +57,13 @@ class TensorRT:
     wanted: int | None
 
     @property
-    def is_there(self) -> bool:
-        """Whether somebody has installed it, so that ONNX Runtime is expected to use it."""
-        return bool(self.libraries) or bool(set(self.packages) - {"tensorrt-rtx"})
+    def fits_onnx_runtime(self) -> bool:
+        """Whether there is one that the installed ONNX Runtime asks for, so that its provider is expected to work.
+
+        Others are no mistake: plans are made and run by TensorRT itself, of any version.
+        """
+        versions = [*self.libraries, *(self.packages[name] for name in self.packages if name != RTX)]
+        return any(self.wanted in (None, int(version.split(".")[0])) for version in versions)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

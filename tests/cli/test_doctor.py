@@ -262,6 +262,22 @@ def test_a_tensorrt_that_was_installed_has_to_work(on_gpus):
     assert diagnosis.diagnose().conflicts == ()
 
 
+def test_a_tensorrt_for_plans_alone_is_no_conflict(on_gpus):
+    on_gpus(only("CPUExecutionProvider", CUDA), tensorrt="11.4.0")
+    assert diagnosis.diagnose().conflicts == ()
+
+
+def test_a_cuda_that_comes_as_a_plugin_is_tried_though_it_is_not_listed(monkeypatch):
+    here = environment(onnxruntime="1.32.0", onnxruntime_ep_cuda13="1.32.0")
+    monkeypatch.setattr(diagnosis, "installed", lambda: here)
+    monkeypatch.setattr(diagnosis, "_asked", lambda program: (("CPUExecutionProvider",), ""))
+    monkeypatch.setattr(diagnosis, "try_provider", only("CPUExecutionProvider"))
+    found = diagnosis.diagnose()
+    assert [each.provider for each in found.trials] == [CUDA, "CPUExecutionProvider"]
+    (conflict,) = found.conflicts
+    assert conflict.problem.startswith("CUDAExecutionProvider of onnxruntime 1.32.0 is not usable")
+
+
 def test_gpus_are_shown_with_what_matters_for_them(on_gpus, capfd):
     h100 = Gpu(
         "NVIDIA H100",
