@@ -53,6 +53,8 @@ def test_it_ends_where_no_larger_batch_is_tried_or_the_gpu_has_no_room_and_says_
     under, batches = searched(1e9, lambda batch: batch, most=16)
     assert (under.batch, batches[-1]) == (16, 16)
     assert under.words.endswith("is 16; no batch above 16 was tried")
+    under, batches = searched(1e9, lambda batch: batch, most=6)
+    assert (under.batch, batches) == (6, [1, 2, 4, 6])
     under, batches = searched(1e9, lambda batch: batch, full_from=11)
     assert (under.batch, batches) == (10, [1, 2, 4, 8, 10])
     assert "the GPU has no room for one of 11" in under.words

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from vit_deploy.artifact import read_artifact
 from vit_deploy.bench import Progress, bench, has_no_room
 from vit_deploy.errors import EngineError
 from vit_deploy.latency import Case, Latency, Plan
 from vit_deploy.plan import LargestUnder
+from vit_deploy.tensorrt_plan import FORMAT, PlanRecord
 
 MOST = 4096  # images a call that are tried
 
@@ -28,8 +30,8 @@ def next_batch(fits: Mapping[int, bool], most: int = MOST) -> int | None:
     too_large = min((batch for batch, fit in fits.items() if not fit), default=None)
     below = max((batch for batch, fit in fits.items() if fit and (too_large is None or batch < too_large)), default=0)
     if too_large is None:
-        following = max(1, 2 * below)
-        return following if following <= most else None
+        following = max(1, min(2 * below, most))
+        return following if following > below else None
     return (below + too_large) // 2 if too_large - below > 1 else None
 
 
@@ -85,4 +87,16 @@ def largest_under_each(
 ) -> list[Latency]:
     """`largest_under` of several cases, one after the other; those that differ in the batch alone are one."""
     distinct = dict.fromkeys(dataclasses.replace(case, batch=1) for case in cases)
-    return [latency for case in distinct for latency in largest_under(case, limit_ms, plan, progress)]
+    return [
+        latency for case in distinct for latency in largest_under(case, limit_ms, plan, progress, most=most_of(case))
+    ]
+
+
+def most_of(case: Case) -> int:
+    """Images a call that are tried at most: those that a TensorRT plan was built for, and `MOST` of all else."""
+    if not case.artifact.is_dir():
+        return MOST
+    artifact = read_artifact(case.artifact, check_digests=False)
+    if artifact.format != FORMAT or artifact.input.batch is not None:
+        return MOST
+    return PlanRecord.of(artifact).batches.most

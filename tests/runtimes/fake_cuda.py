@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 from collections import defaultdict
 
 
@@ -29,6 +30,7 @@ class FakeCuda:
         self.captures: dict[int, list] = {}
         self.graphs: dict[int, list] = {}
         self.retained = 0
+        self.thread = threading.local()  # each works on what it chose itself
         self.events: dict[int, float] = {}
         self._numbers = itertools.count(0x10000, 0x1000)
 
@@ -40,8 +42,13 @@ class FakeCuda:
         code = self.failing.get(name, 0)
         return (lambda *arguments: code) if code else (lambda *arguments: found(*arguments) or 0)
 
+    @property
+    def current(self):
+        return getattr(self.thread, "current", 0)
+
     def enqueue(self, stream, work):
         """Do it when the stream is waited for, or record it."""
+        assert self.current
         handle = value(stream)
         self.captures.get(handle, self.queues[handle]).append(work)
 
@@ -81,11 +88,14 @@ class FakeCuda:
         self.retained += 1
 
     def cuDevicePrimaryCtxRelease_v2(self, device):
-        assert not self.allocated
         self.retained -= 1
+        assert self.retained or not self.allocated
+
+    def cuCtxGetCurrent(self, context):
+        context._obj.value = self.current
 
     def cuCtxSetCurrent(self, context):
-        assert value(context) >= 7
+        self.thread.current = value(context)
 
     def cuMemAlloc_v2(self, address, size):
         if size + sum(map(len, self.allocated.values())) > self.memory:

@@ -106,7 +106,7 @@ def test_too_much_memory_is_told_as_that_and_what_was_had_is_given_back(driver):
     assert caught.value.message.startswith("out of GPU memory: cuMemAlloc_v2 failed with CUDA_ERROR_OUT_OF_MEMORY")
     assert caught.value.fix.startswith("take a smaller batch")
     if driver is not None:
-        assert not driver.allocated and driver.retained == 0
+        assert not driver.allocated and driver.retained == driver.current == 0
 
 
 def test_other_errors_are_told_by_their_names(monkeypatch):

@@ -282,6 +282,22 @@ def test_it_is_benchmarked_with_its_copies_apart(plans):
         assert len(transfer_samples(session, read_golden(read_artifact(plans["open"])).images[:4])) > 0
 
 
+def test_no_batch_is_searched_above_what_a_plan_takes(plans):
+    from vit_deploy.latency import Case
+    from vit_deploy.sweep import MOST, most_of
+
+    assert most_of(Case(plans["open"], "tensorrt")) == RANGE.most
+    assert most_of(Case(plans["fixed"], "tensorrt")) == MOST
+
+
+def test_sessions_side_by_side_leave_each_other_alone(plans, checkpoint, images, cuda):
+    with opened(plans["open"]) as first:
+        with opened(plans["open"], cuda_graph=True) as second:
+            assert near(checkpoint, images[:2], second.infer(images[:2]))
+        assert near(checkpoint, images[:5], first.infer(images[:5]))
+    assert cuda.retained == 0 and not cuda.allocated
+
+
 def test_it_is_the_runtime_of_plans_alone():
     assert installed_takers("tensorrt") == ("tensorrt",)
     assert "tensorrt" not in installed_takers("onnx")
@@ -295,6 +311,7 @@ def cuda_python(cuda):
 
     def allocate(size):
         address = ctypes.c_void_p()
+        cuda.cuCtxSetCurrent(7)  # as CUDA's runtime does by itself
         cuda.cuMemAlloc_v2(ctypes.byref(address), size)
         return 0, address.value
 

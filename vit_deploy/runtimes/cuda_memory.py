@@ -36,6 +36,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
     "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
     "cuDevicePrimaryCtxRelease_v2": (c_int,),
+    "cuCtxGetCurrent": (POINTER(c_void_p),),
     "cuCtxSetCurrent": (c_void_p,),
     "cuMemAlloc_v2": (POINTER(c_void_p), c_size_t),
     "cuMemFree_v2": (c_void_p,),
@@ -166,7 +167,8 @@ def open_device(index: int = 0) -> Iterator[Device]:
     """
     cuda = _initialized()
     gpu = _gpu(cuda, index)
-    handle, context = c_int(), c_void_p()
+    handle, context, before = c_int(), c_void_p(), c_void_p()
+    cuda("cuCtxGetCurrent", byref(before))
     cuda("cuDeviceGet", byref(handle), index)
     cuda("cuDevicePrimaryCtxRetain", byref(context), handle)
     device = Device(cuda, gpu, context)
@@ -177,6 +179,7 @@ def open_device(index: int = 0) -> Iterator[Device]:
         try:
             device.close()
         finally:
+            cuda("cuCtxSetCurrent", before)  # what other libraries in this thread go on with
             cuda("cuDevicePrimaryCtxRelease_v2", handle)
 
 

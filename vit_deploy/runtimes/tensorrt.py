@@ -100,7 +100,8 @@ class PlanSession:
         except OSError as error:
             raise EngineError(f"cannot read {path}: {error.strerror}", fix="check its permissions") from error
         with self._explained("load"):
-            self._runtime = engine.Runtime(make_log(engine, self._complaints))
+            self._log = make_log(engine, self._complaints)  # TensorRT does not keep it
+            self._runtime = engine.Runtime(self._log)
             _refuse_invalid(engine, self._runtime, content, path)
             self._plan = self._runtime.deserialize_cuda_engine(content)
         if self._plan is None:
@@ -284,6 +285,7 @@ class PlanSession:
 
     _names: Sequence[str] = ()
     _runtime: Any = None
+    _log: Any = None
 
 
 @dataclass
