@@ -113,6 +113,13 @@ def test_the_doctor_warns_on_such_a_processor(monkeypatch, run):
     assert run("doctor", "--json").document["results"][0]["warnings"] == []
 
 
+def test_inspecting_a_bundle_says_whether_it_is_right_there(made, run):
+    assert "x86 without VNNI" in (said := run("inspect", made["new int8"].directory).out)
+    assert "exact: no pair of products saturates" in said
+    assert "may saturate: quantize it again" in run("inspect", made["old int8-static"].directory).out
+    assert "VNNI" not in run("inspect", made["new int8"].directory.parent.parent / "onnx-fp32").out
+
+
 def test_the_manifest_says_that_pairs_fit(made):
     assert read_artifact(made["new int8"].directory).options["recipe"]["fitting_pairs"] is True
     assert "fitting_pairs" not in read_artifact(made["old int8"].directory).options["recipe"]

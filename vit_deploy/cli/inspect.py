@@ -57,7 +57,7 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows += [("precision", found.artifact.precision)]
         rows += [("parameters", _scaled(found.num_parameters or 0))]
         rows += [("MACs an image", _scaled(found.macs or 0)), ("runs in", _runtimes(found.format))]
-        rows += _said(found.artifact)
+        rows += [*_said(found.artifact), *_without_vnni(found.artifact)]
     if found.graph is not None:
         rows += _held(found.graph)
     if found.model is not None:
@@ -108,6 +108,16 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
     ]
     made = ", ".join(f"{name} {version}" for name, version in artifact.producer.items())
     return [*rows, ("made with", made)] if made else rows
+
+
+def _without_vnni(artifact: Artifact) -> list[tuple[str, str]]:
+    """Whether products of 8 bits are right on every x86 processor, where there are any."""
+    from vit_deploy.saturation import FIX, has_products, may_saturate
+
+    if not has_products(artifact):
+        return []
+    fits = "exact: no pair of products saturates"
+    return [("x86 without VNNI", f"may saturate: {FIX}" if may_saturate(artifact) else fits)]
 
 
 def _held(graph: Graph) -> list[tuple[str, str]]:
