@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 import vit_deploy
 from vit_deploy import checkpoints, diagnosis
 from vit_deploy.artifact import Artifact, read_artifact
-from vit_deploy.quantizers import onnx_recipes
+from vit_deploy.quantizers import QuantizeOptions, stage
 from vit_deploy.runtimes import openvino as openvino_runtime
 from vit_deploy.runtimes import ort
 from vit_deploy.snippet import snippet
@@ -26,13 +24,12 @@ def made(make_checkpoint, tmp_path_factory) -> dict[str, Artifact]:
         folder / "small.safetensors", folder, formats=["onnx"], batch=1
     )  # OpenVINO takes no open one
     found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        for age in ("new", "old"):
-            for artifact in vit_deploy.quantize(source, folder / age, precisions=["int8", "int8-static"]):
-                found[f"{age} {artifact.precision}"] = artifact
-            recipes = onnx_recipes.ONNX_RECIPES.items()
-            full = {name: dataclasses.replace(recipe, fitting_pairs=False) for name, recipe in recipes}
-            patch.setattr(onnx_recipes, "ONNX_RECIPES", full)
+    for age in ("new", "old"):
+        options = QuantizeOptions(full_range=age == "old", measure_speed=False)
+        made = stage.quantize(source, folder / age, ["int8", "int8-static"], options)
+        said = [each for each in made.notes if "on x86 processors without VNNI" in each]
+        assert len(said) == (2 if age == "old" else 0)
+        found |= {f"{age} {each.artifact.precision}": each.artifact for each in made.results}
     return found
 
 
@@ -54,6 +51,19 @@ def test_a_file_that_saturates_is_judged_by_its_own_tolerance_and_told_what_to_d
     assert said.code == 1 and "DIFFERENT" in said.out
     assert "quantize it again, or set ONNX Runtime's session.x64quantprecision to 1" in said.err
     assert run("verify", old, "--quick", "--tolerance", limit).code == 0
+
+
+def test_full_range_says_what_it_costs_there_and_where_it_does_nothing(made, run, tmp_path):
+    fp32 = made["new int8"].directory.parent.parent / "onnx-fp32"
+    command = ["quantize", fp32, "--full-range", "--no-speed", "-o", tmp_path / "out", "-p"]
+    said = run(*command, "int8")
+    here, there = (vit_deploy.verify(tmp_path / "out/onnx-int8", simulate=each) for each in (None, "no-vnni"))
+    assert (
+        said.code == 0 and f"without VNNI: {there.parity.snr_db:.1f} dB, which its tolerance does not allow" in said.err
+    )
+    assert f"where others give {here.parity.snr_db:.1f} dB; leave --full-range out" in said.err
+    refused = run(*command, "int4")
+    assert refused.code == 2 and "fix: leave it out, or ask for --format onnx --precision int8" in refused.err
 
 
 def test_what_cannot_be_simulated_is_an_error_before_any_work(made, run):
@@ -100,7 +110,7 @@ def test_openvino_notes_it_for_calibrated_files_alone(made, monkeypatch):
 
 def test_the_snippet_sets_it_where_weights_do_not_fit(made):
     setting = "options.add_session_config_entry('session.x64quantprecision', '1')"
-    assert setting in snippet(made["old int8"]) and ", options)" in snippet(made["old int8"])
+    assert setting in snippet(made["old int8"]) and ", options, " in snippet(made["old int8"])
     assert setting not in snippet(made["new int8"])
     compile(snippet(made["old int8"]), "snippet", "exec")
 

@@ -75,6 +75,12 @@ ResidualBits = Annotated[
     ),
 ]
 HalfIO = Annotated[bool, typer.Option("--half-io", help="16-bit floats in and out of ONNX files in fp16 as well.")]
+FullRange = Annotated[
+    bool,
+    typer.Option(
+        "--full-range", help="Let 8-bit weights of ONNX files reach 127 everywhere, which x86 without VNNI gets wrong."
+    ),
+]
 KeepFloat = Annotated[
     list[str] | None,
     typer.Option(
@@ -114,6 +120,7 @@ def quantize_options(
     attention_bits: int | None,
     residual_bits: int | None,
     half_io: bool,
+    full_range: bool,
     keep_float: Sequence[str] | None,
     max_drop: float | None,
     min_cosine: float | None,
@@ -142,6 +149,7 @@ def quantize_options(
         attention_bits=attention_bits,
         residual_bits=residual_bits,
         half_io=half_io,
+        full_range=full_range,
         keep_float=tuple(keep_float or ()),
         max_drop=max_drop,
         min_cosine=min_cosine,

@@ -37,6 +37,7 @@ class QuantizeOptions:
         attention_bits: of softmax and of the products of attention in a file of integers alone, 8 or 16.
         residual_bits: of residual sums and norms in a file of integers alone, 8 or 16.
         half_io: whether input and output of an ONNX file of 16-bit floats have 16 bits as well.
+        full_range: whether 8-bit weights of ONNX files reach 127 everywhere, for processors with VNNI or of ARM alone.
         keep_float: names of layers that stay in float32, and of an attention's products; see `recipes.quantizable`.
         max_drop: keep as few layers in float32 as lose at most this many points of top-1 on `data`.
         min_cosine: keep as few layers in float32 as bring every image's cosine with fp32 to this.
@@ -57,6 +58,7 @@ class QuantizeOptions:
     attention_bits: int | None = None
     residual_bits: int | None = None
     half_io: bool = False
+    full_range: bool = False
     keep_float: tuple[str, ...] = ()
     max_drop: float | None = None
     min_cosine: float | None = None

@@ -10,6 +10,8 @@ from vit_deploy.exporters.stage import INTEGER_INPUT
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.recipes import HALF, Clipping, Recipe, quantizable
 
+EIGHT = 8  # bits
+
 
 def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
     """Refuse what could only be left out in silence.
@@ -71,6 +73,12 @@ def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOpti
             f"--half-io is for ONNX files in {HALF}, and {format} is asked for "
             f"{', '.join(recipe.precision for recipe in recipes)}",
             fix="leave it out, or ask for --format onnx --precision fp16",
+        )
+    if options.full_range and not any(recipe.weight_bits == EIGHT for recipe in recipes if format == "onnx"):
+        raise ConfigError(
+            f"--full-range is for 8-bit weights of ONNX files, and {format} is asked for "
+            f"{', '.join(recipe.precision for recipe in recipes)}",
+            fix="leave it out, or ask for --format onnx --precision int8",
         )
     if options.percentile is not None and not any(recipe.clipping is Clipping.PERCENTILE for recipe in recipes):
         raise ConfigError(

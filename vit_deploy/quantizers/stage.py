@@ -23,6 +23,7 @@ from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, Quantizer
 from vit_deploy.quantizers.answers import answers
 from vit_deploy.quantizers.asked import check_asked
 from vit_deploy.quantizers.facts import Facts, compare_with_fp32
+from vit_deploy.quantizers.full_range import notes_on_saturation
 from vit_deploy.quantizers.learned import notes_on_ranges
 from vit_deploy.quantizers.mixed import Budget, Sensitivities, Work, keep_fewest, measure_layers, write_sensitivities
 from vit_deploy.quantizers.recipes import HALF, Recipe, recipe_for
@@ -306,6 +307,7 @@ def _one(
         return artifact
 
     result = publish(target, write, golden, force=force, keep_failed=keep_failed, progress=work.progress)
+    notes += notes_on_saturation(result, golden, work.progress)
     tables = {} if table is None else {result.artifact.name: table}
     return Made([result], sensitivities=tables, notes=notes, budgets=reached)
 
@@ -366,6 +368,7 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
         attention_bits=options.attention_bits or recipe.attention_bits,
         residual_bits=options.residual_bits or recipe.residual_bits,
         half_io=options.half_io and recipe.precision == HALF,
+        fitting_pairs=recipe.fitting_pairs and not options.full_range,
         keep_float=tuple(dict.fromkeys((*recipe.keep_float, *options.keep_float))),
     )
 
