@@ -169,7 +169,8 @@ def test_unproven_is_published_under_another_name_and_exits_with_1(no_gpu, tmp_p
 
 def test_on_a_gpu_a_plan_is_proven_like_anything_else(cuda, cache, make_checkpoint, tmp_path):
     checkpoint = make_checkpoint()
-    made = export(checkpoint, tmp_path / "out", jobs_of("fp32", "fp16", formats=("onnx", "tensorrt")), QUIETLY)
+    jobs = jobs_of("fp32", "fp16", formats=("onnx", "tensorrt"), target="tensorrt")
+    made = export(checkpoint, tmp_path / "out", jobs, QUIETLY)
     assert [each.artifact.name for each in made.results] == [
         *("onnx-fp32", "onnx-fp16", "tensorrt-fp32", "tensorrt-fp16")
     ]
@@ -336,3 +337,14 @@ def test_triton_serves_a_plan_of_tensorrt_within_its_batches(cuda, unproven, mak
     with pytest.raises(ConfigError, match=r"may have one image, and .*model.plan takes at least 2"):
         write_model(read_artifact(several), tmp_path / "models" / "several")
     assert [each.name for each in (tmp_path / "models").iterdir()] == ["vit"]
+
+
+def test_plans_are_built_of_the_graph_for_tensorrt_and_of_no_other(cuda, make_checkpoint, tmp_path):
+    assert {job.options.target for job in jobs_of("fp32", "fp16")} == {"tensorrt"}
+    assert jobs_of("fp32", target="tensorrt") == jobs_of("fp32")
+    with pytest.raises(ConfigError, match="--for shape ONNX files, and the formats are tensorrt"):
+        jobs_of("fp32", target="cuda")
+    # Beside an ONNX file for CPUs, which is another graph, the one that the plan is made of is made and dropped.
+    made = export(make_checkpoint(), tmp_path / "out", jobs_of("fp16", formats=("onnx", "tensorrt")), QUIETLY)
+    assert [each.artifact.options.get("for", "cpu") for each in made.results] == ["cpu", "tensorrt"]
+    assert names(tmp_path / "out") == ["onnx-fp16", "tensorrt-fp16"]

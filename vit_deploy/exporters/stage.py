@@ -23,13 +23,11 @@ from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 from vit_deploy.staging import check_targets, staged_folder
 
 FP32 = "fp32"
-UNREADABLE = ("int8", "int4")  # in ONNX, for TensorRT: ranges found as it runs, and products of blocks
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": (FP32, "fp16", "int8", "int8-static", "int4"),
     "tflite": (FP32, "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4"),
     "savedmodel": (FP32,),
 }
-PRECISIONS["tensorrt"] = tuple(each for each in PRECISIONS["onnx"] if each not in UNREADABLE)
 """The precisions that can be made of each format; all but fp32 are made of its fp32 file, see `quantizers`; plans are
 compiled of the ONNX file of the same precision, see `quantizers.compiled`."""
 
@@ -41,6 +39,8 @@ PRECISIONS_FOR: dict[Target, tuple[str, ...]] = {
     Target.TENSORRT: (FP32, "fp16", "int8-static"),
 }
 """The precisions of ONNX files by what they are made for: those that it has kernels for."""
+
+PRECISIONS["tensorrt"] = PRECISIONS_FOR[Target.TENSORRT]
 
 INTEGER_INPUT = frozenset(("int8-full",))
 
@@ -141,9 +141,9 @@ def plan(
     for precision in precisions:
         if precision not in known:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
-    if (not SHAPED & set(formats) and (layout != "nhwc" or opset is not None)) or (
-        "onnx" not in formats and target != Target.CPU
-    ):
+    makes = {"onnx": set(Target), "tensorrt": {Target.CPU, Target.TENSORRT}}  # plans are of the graph for TensorRT
+    shaped = layout != "nhwc" or opset is not None
+    if (shaped and not SHAPED & set(formats)) or not any(target in makes.get(each, {Target.CPU}) for each in formats):
         raise ConfigError(
             f"--layout, --opset and --for shape ONNX files, and the formats are {', '.join(formats)}",
             fix="leave them out, or add --format onnx",
