@@ -245,11 +245,12 @@ def test_precisions_that_a_format_lacks_are_listed_as_skipped(monkeypatch):
         plan(["onnx", "savedmodel"], ["int8"])
 
 
+SHAPING = "--layout, --opset and --for shape ONNX files"
 BAD_PLANS = {
     "unknown format 'onxx'": {"formats": ["onxx"]},
     "unknown precision 'fp31'": {"precisions": ["fp31"]},
-    "--layout, --opset and --for shape ONNX files, and the formats are tflite": {"formats": ["tflite"], "layout": "nchw"},
-    "--layout, --opset and --for shape ONNX files, and the formats are savedmodel": {"formats": ["savedmodel"], "opset": 18},
+    f"{SHAPING}, and the formats are tflite": {"formats": ["tflite"], "layout": "nchw"},
+    f"{SHAPING}, and the formats are savedmodel": {"formats": ["savedmodel"], "opset": 18},
     "TFLite files are made for a fixed batch, and --batch is dynamic": {"formats": ["tflite"], "batch": DYNAMIC},
     "opset is 16; expected 17 to 21": {"opset": 16},
     "opset is 22; expected 17 to 21": {"opset": 22},
