@@ -71,9 +71,9 @@ def test_a_bundle_that_is_there_is_replaced_only_when_asked(tmp_path, checkpoint
 def test_a_failed_proof_is_an_error_that_names_the_artifact(tmp_path, checkpoint, monkeypatch):
     real = stage.verify
 
-    def wrong(artifact, *, golden):
+    def wrong(artifact, *, golden, **others):
         shifted = replace(golden, outputs=golden.outputs + 1.0)
-        return real(artifact, golden=shifted)
+        return real(artifact, golden=shifted, **others)
 
     monkeypatch.setattr(stage, "verify", wrong)
     with pytest.raises(ExportError, match="onnx-fp32: largest difference 1 is above the tolerance"):
