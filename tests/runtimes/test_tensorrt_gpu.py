@@ -1,7 +1,7 @@
 """On an NVIDIA GPU with TensorRT, or TensorRT for RTX and a GPU of its kinds: plans are built, proven and timed there.
 
-`VIT_DEPLOY_TEST_BUNDLE`, an ONNX bundle in fp32 or fp16, is what the plans are built of where TensorFlow is not
-installed, so that nothing can be exported.
+`VIT_DEPLOY_GPU_BUNDLES` names a folder of exported bundles, of which an ONNX bundle in fp32 is what plans are built of, so
+that neither TensorFlow nor an exporter is needed; plans that lie there are proven as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.artifact import read_artifact
+from vit_deploy.artifact import MANIFEST, read_artifact
 from vit_deploy.bench_worker import transfer_samples
 from vit_deploy.errors import VitDeployError
 from vit_deploy.exporters import PlanOptions
@@ -31,14 +31,20 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="needs an NVIDIA GPU"),
 ]
-BUNDLE = "VIT_DEPLOY_TEST_BUNDLE"
+BUNDLES = "VIT_DEPLOY_GPU_BUNDLES"
+
+
+def given():
+    """The bundles in the folder that is named."""
+    folder = os.environ.get(BUNDLES)
+    return [read_artifact(path.parent) for path in sorted(Path(folder).rglob(MANIFEST))] if folder else []
 
 
 @pytest.fixture(scope="module")
 def source(make_checkpoint, tmp_path_factory):
     """The ONNX bundle that plans are built of."""
-    if given := os.environ.get(BUNDLE):
-        return read_artifact(Path(given))
+    if found := [each for each in given() if each.name == "onnx-fp32" and each.options.get("for") != "cuda"]:
+        return found[0]
     pytest.importorskip("tensorflow")
     (made,) = export(make_checkpoint(), tmp_path_factory.mktemp("source"), plan(["onnx"], ["fp32"])[0])
     return made.artifact
@@ -96,3 +102,12 @@ def test_calls_are_launched_without_waiting_and_copies_are_apart(built, graph):
         session.wait()
         assert np.array_equal(session.download(), alone)
         assert all(each > 0 for each in transfer_samples(session, images))
+
+
+def test_plans_that_were_built_elsewhere_are_proven_here():
+    plans = [each for each in given() if each.format == "tensorrt"]
+    if not plans:
+        pytest.skip(f"{BUNDLES} names no folder with plans")
+    for artifact in plans:
+        found = verify(artifact, questions=ALWAYS)
+        assert found.ok, found.failures
