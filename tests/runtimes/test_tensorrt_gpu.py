@@ -1,7 +1,7 @@
 """On an NVIDIA GPU with TensorRT, or TensorRT for RTX and a GPU of its kinds: plans are built, proven and timed there.
 
-`VIT_DEPLOY_GPU_BUNDLES` names a folder of exported bundles, of which an ONNX bundle in fp32 is what plans are built of, so
-that neither TensorFlow nor an exporter is needed; plans that lie there are proven as well.
+`VIT_DEPLOY_GPU_BUNDLES` names a folder of exported bundles, of which an ONNX bundle in fp32 is what plans are built of,
+so that neither TensorFlow nor an exporter is needed; plans that lie there are proven as well.
 """
 
 from __future__ import annotations
