@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
+from vit_deploy.summation import ORDERS, rounding
 
 ARRAYS = ("adversarial_names", "adversarial_images", "adversarial_outputs", "adversarial_floors")
 LARGE = 1000.0  # hundreds of times what a normalised image holds
@@ -55,10 +56,13 @@ def record_adversarial(checkpoint: Checkpoint) -> Adversarial:
     images = adversarial_images((*config.image_size, config.channels), checkpoint.preprocess)
     stacked = np.stack(list(images.values()))
     outputs = forward(checkpoint, stacked)
-    rounded = forward(checkpoint, stacked, np.float32)
     others = tuple(range(1, outputs.ndim))
     written = EPSILON * np.abs(outputs).max(axis=others)  # an output cannot be nearer than float32 can write it
-    floors = np.maximum(np.maximum(np.abs(rounded - outputs).max(axis=others), written), TINY)
+    rounded = []
+    for order in ORDERS:
+        with order():
+            rounded.append(forward(checkpoint, stacked, np.float32))
+    floors = np.maximum(np.maximum(rounding(outputs, rounded, others), written), TINY)
     return Adversarial(tuple(images), stacked, outputs, floors)
 
 

@@ -25,6 +25,7 @@ from vit_deploy.parity import GROUP, answers
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.summation import ORDERS, rounding
 from vit_deploy.targets import load_source, open_with_golden
 from vit_deploy.tolerances import looser
 
@@ -140,7 +141,10 @@ def _reference(checkpoint: Checkpoint, images: NDArray[np.float32]) -> tuple[NDA
     for start in range(0, len(images), GROUP):
         group = images[start : start + GROUP]
         outputs.append(forward(checkpoint, group))
-        rounded = forward(checkpoint, group, np.float32)
+        rounded = []
+        for order in ORDERS:
+            with order():
+                rounded.append(forward(checkpoint, group, np.float32))
         written = EPSILON * float(np.abs(outputs[-1]).max())
-        floor = max(floor, float(np.abs(rounded - outputs[-1]).max()), written)
+        floor = max(floor, float(rounding(outputs[-1], rounded)), written)
     return np.concatenate(outputs), floor

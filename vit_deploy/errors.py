@@ -17,6 +17,8 @@ exits with 2. Anything else that is raised is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class VitDeployError(Exception):
     """A failure with a remedy.
@@ -69,3 +71,20 @@ class RemoteError(VitDeployError):
 
 class OutputError(VitDeployError):
     """A target that exists already, cannot be written, or does not fit on the disk."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One artifact that came to nothing, while others went on.
+
+    Args:
+        name: of the bundle that it would have been.
+        format: of it.
+        precision: of it.
+        error: why.
+    """
+
+    name: str
+    format: str
+    precision: str
+    error: VitDeployError

@@ -23,6 +23,7 @@ from vit_deploy.errors import ArtifactError
 from vit_deploy.photo import Photo
 from vit_deploy.reference import forward
 from vit_deploy.sketch import Recorder, Taps
+from vit_deploy.summation import ORDERS, rounding
 
 SEED = 20201022  # the day arXiv 2010.11929 appeared
 COUNT = 8
@@ -41,7 +42,7 @@ class Golden:
             preprocessing inside.
         outputs: of the float64 reference, `(n, …)`.
         noise_floor: largest difference between the reference in float32 and in float64: what rounding
-            alone does to this model on these images.
+            alone does to this model on these images, in any of the orders that engines sum in.
         taps: the reference's activations on the first images; None in bundles of versions that recorded none.
         adversarial: inputs that are like no photograph, with the reference's answers; None likewise,
             and for large models.
@@ -81,13 +82,16 @@ def golden_pixels(config: ViTConfig) -> NDArray[np.uint8]:
 
 
 def record(checkpoint: Checkpoint) -> Golden:
-    """Run the reference twice, in float64 and in float32, on the seeded images."""
+    """Run the reference on the seeded images, in float64, and in float32 in every order that engines sum in."""
     images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
-    taps, rounded_taps = Recorder(), Recorder()
+    taps, rounded_taps = Recorder(), [Recorder() for _ in ORDERS]
     outputs = forward(checkpoint, images, tap=taps.tap, detail=taps.detail)
-    rounded = forward(checkpoint, images, np.float32, tap=rounded_taps.tap, detail=rounded_taps.detail)
+    rounded = []
+    for order, each in zip(ORDERS, rounded_taps, strict=True):
+        with order():
+            rounded.append(forward(checkpoint, images, np.float32, tap=each.tap, detail=each.detail))
     # An output cannot be closer to the truth than float32 can write it down.
-    floor = max(float(np.abs(rounded - outputs).max()), EPSILON * float(np.abs(outputs).max()), TINY)
+    floor = max(float(rounding(outputs, rounded)), EPSILON * float(np.abs(outputs).max()), TINY)
     hard = adversarial.record_adversarial(checkpoint) if not _is_large(checkpoint.config) else None
     picture = natural_pixels(1, *photo.SIZE, 3, seed=SEED + 1)[0]
     file = photo.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)

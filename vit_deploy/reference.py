@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.summation import mean, product
 
 Array = NDArray[Any]
 Weights = Mapping[str, Array]
@@ -74,11 +75,11 @@ def forward(
     detail("head.pooled", x)
     if config.pre_logits_dim:
         dense = part("pre_logits")
-        x = np.tanh(x @ dense["kernel"] + dense["bias"])
+        x = np.tanh(product(x, dense["kernel"], dense["bias"]))
         detail("head.pre_logits", x)
     if config.include_top:
         head = part("head")
-        x = x @ head["kernel"] + head["bias"]
+        x = product(x, head["kernel"], head["bias"])
     tap("head", x)
     return x
 
@@ -91,7 +92,7 @@ def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
         raise ValueError(f"images are {images.shape[1:]}, the model takes {expected}")
     cut = images.reshape(len(images), rows, height, columns, width, config.channels)
     patches = cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
-    return patches @ weights["kernel"].reshape(-1, config.embed_dim) + weights["bias"]
+    return product(patches, weights["kernel"].reshape(-1, config.embed_dim), weights["bias"])
 
 
 def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
@@ -148,7 +149,7 @@ def norm(x: Array, weights: Weights, config: ViTConfig) -> Array:
     """
     match config.normalization_type:
         case NormalizationType.LAYER_NORM:
-            x = _unit(x - x.mean(axis=-1, keepdims=True), config.epsilon) * weights["scale"] + weights["bias"]
+            x = _unit(x - mean(x), config.epsilon) * weights["scale"] + weights["bias"]
         case NormalizationType.RMS_NORM:
             x = _unit(x, config.epsilon) * weights["scale"]
         case NormalizationType.DYNAMIC_TANH:
@@ -159,7 +160,7 @@ def norm(x: Array, weights: Weights, config: ViTConfig) -> Array:
 
 
 def _unit(x: Array, epsilon: float) -> Array:
-    root: Array = np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + epsilon)
+    root: Array = np.sqrt(mean(np.square(x)) + epsilon)
     return x / root
 
 
@@ -173,7 +174,7 @@ def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_t
 
 
 def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Tap = _no_tap) -> Array:
-    values = x @ weights[f"{role}.kernel"] + weights.get(f"{role}.bias", 0)
+    values = product(x, weights[f"{role}.kernel"], weights.get(f"{role}.bias"))
     detail(role, values)
     return values.reshape(*x.shape[:2], config.num_heads, config.head_dim).transpose(0, 2, 1, 3)
 
@@ -184,7 +185,7 @@ def _attended(query: Array, key: Array, value: Array, weights: Weights, detail: 
     scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(head_dim, query.dtype))
     shares = softmax(scores)
     mixed = (shares @ value).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head_dim)
-    out: Array = mixed @ weights["out.kernel"] + weights["out.bias"]
+    out = product(mixed, weights["out.kernel"], weights["out.bias"])
     for name, values in (("scores", scores), ("softmax", shares), ("mix", mixed), ("out", out)):
         detail(name, values)
     return out
@@ -194,10 +195,10 @@ def ffn(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) ->
     """The feed-forward half; the gated ones are Shazeer 2020 (arXiv 2002.05202), with biases."""
     if config.ffn_type is FFNType.MLP:
         return mlp(x, weights, config, detail)
-    gate = x @ weights["gate.kernel"] + weights["gate.bias"]
-    up = x @ weights["up.kernel"] + weights["up.bias"]
+    gate = product(x, weights["gate.kernel"], weights["gate.bias"])
+    up = product(x, weights["up.kernel"], weights["up.bias"])
     hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * up
-    out: Array = hidden @ weights["down.kernel"] + weights["down.bias"]
+    out = product(hidden, weights["down.kernel"], weights["down.bias"])
     for name, values in (("gate", gate), ("up", up), ("hidden", hidden), ("down", out)):
         detail(name, values)
     return out
@@ -205,9 +206,9 @@ def ffn(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) ->
 
 def mlp(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
     """Up, the config's activation, down."""
-    up = x @ weights["up.kernel"] + weights["up.bias"]
+    up = product(x, weights["up.kernel"], weights["up.bias"])
     hidden = ACTIVATIONS[config.activation](up)
-    out: Array = hidden @ weights["down.kernel"] + weights["down.bias"]
+    out = product(hidden, weights["down.kernel"], weights["down.bias"])
     for name, values in (("up", up), ("hidden", hidden), ("down", out)):
         detail(name, values)
     return out

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.errors import VitDeployError
+from vit_deploy.errors import Failed, VitDeployError
 from vit_deploy.tolerances import LIMITS
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.checkpoint import Checkpoint
-    from vit_deploy.exporters.stage import Failed
     from vit_deploy.locate import Located
     from vit_deploy.parity import Parity, Verification
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.config import FFNType, NormalizationPosition, ViTConfig
+from vit_deploy.summation import rounding
 
 Array = NDArray[Any]
 
@@ -129,10 +130,10 @@ class Recorder:
         """Keep the sketch of what lies between two taps."""
         self.details[name] = detail_sketch(by_token(values[:IMAGES]))
 
-    def against(self, rounded: Recorder, checkpoint: Checkpoint) -> Taps:
-        """What was recorded in float64, with its distance from a recording of the same model in float32."""
-        pairs = (self.stream, rounded.stream), (self.details, rounded.details)
-        stream, details = ({name: _floored(exact[name], other[name]) for name in exact} for exact, other in pairs)
+    def against(self, rounded: Sequence[Recorder], checkpoint: Checkpoint) -> Taps:
+        """What was recorded in float64, with its largest distance from recordings of the same model in float32."""
+        stream = {name: _floored(each, [one.stream[name] for one in rounded]) for name, each in self.stream.items()}
+        details = {name: _floored(each, [one.details[name] for one in rounded]) for name, each in self.details.items()}
         weights = {
             name: checkpoint.weights.get(f"{norm}.bias") for name, norm in moving_norms(checkpoint.config).items()
         }
@@ -265,8 +266,8 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
     return Taps(stream, inside, dict(zip(moving_norms(config), arrays["tap_biases"], strict=False)))
 
 
-def _floored(exact: Array, rounded: Array) -> Sketch:
-    floor = max(float(np.abs(rounded - exact).max()), EPSILON * float(np.abs(exact).max()), TINY)
+def _floored(exact: Array, rounded: Sequence[Array]) -> Sketch:
+    floor = max(float(rounding(exact, rounded)), EPSILON * float(np.abs(exact).max()), TINY)
     return Sketch(exact, floor)
 
 

@@ -38,7 +38,7 @@ def recorded(checkpoint, images):
     exact, rounded = Recorder(), Recorder()
     forward(checkpoint, images, tap=exact.tap, detail=exact.detail)
     forward(checkpoint, images, np.float32, tap=rounded.tap, detail=rounded.detail)
-    return exact.against(rounded, checkpoint)
+    return exact.against([rounded], checkpoint)
 
 
 def test_one_number_anywhere_shows_in_the_sketch_of_a_tap():

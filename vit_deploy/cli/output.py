@@ -18,7 +18,7 @@ from vit_deploy.errors import VitDeployError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vit_deploy.exporters.stage import Failed
+    from vit_deploy.errors import Failed
 
 Cell = str | int | float
 

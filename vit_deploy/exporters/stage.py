@@ -13,7 +13,7 @@ from typing import Any
 from vit_deploy import report
 from vit_deploy.artifact import Artifact, describe, versions, write_manifest
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.errors import ConfigError, EngineError, ExportError, VitDeployError
+from vit_deploy.errors import ConfigError, EngineError, ExportError, Failed, VitDeployError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF, Exporter, ExportOptions, Target
 from vit_deploy.golden import Golden, golden_pixels, record, write_golden
 from vit_deploy.limits import Limits
@@ -84,23 +84,6 @@ class Exported:
     verify_seconds: float
     parity: Parity
     published: bool
-
-
-@dataclass(frozen=True)
-class Failed:
-    """One job that came to nothing, while the others went on.
-
-    Args:
-        name: of the bundle that it would have been.
-        format: of it.
-        precision: of it.
-        error: why.
-    """
-
-    name: str
-    format: str
-    precision: str
-    error: VitDeployError
 
 
 OF_ONE_FILE = (EngineError, ExportError)

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from vit_deploy.artifact import MANIFEST, Artifact, sha256
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.errors import VitDeployError
+from vit_deploy.errors import Failed, VitDeployError
 from vit_deploy.exporters import COMPILERS, MADE_OF, Compiler, PlanOptions, Target
 from vit_deploy.exporters.stage import (
     OF_ONE_FILE,
     Exported,
-    Failed,
     Job,
     Progress,
     publish,

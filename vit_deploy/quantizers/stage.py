@@ -13,10 +13,10 @@ from vit_deploy.artifact import MANIFEST, Artifact, describe, sha256, versions
 from vit_deploy.calibration import read_calibration
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.datasets import read_dataset
-from vit_deploy.errors import ConfigError, VitDeployError
+from vit_deploy.errors import ConfigError, Failed, VitDeployError
 from vit_deploy.exporters import MADE_OF
 from vit_deploy.exporters import stage as exporting
-from vit_deploy.exporters.stage import FP32, OF_ONE_FILE, Exported, Failed, Job, Progress, publish, targets
+from vit_deploy.exporters.stage import FP32, OF_ONE_FILE, Exported, Job, Progress, publish, targets
 from vit_deploy.golden import Golden, read_golden
 from vit_deploy.plugins import Registry
 from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions, Quantizer

@@ -1,0 +1,75 @@
+"""Orders in which products with biases and means are summed: NumPy's, and that of engines which go one by one.
+
+In exact numbers they are the same. In float32 they are not where one summand is far larger than the others: NumPy adds
+a bias when the products are summed, and sums a mean in pairs; XNNPACK, among others, starts with the bias and rounds
+at its size with every product, and plain loops do so from the first large value on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_ONE_BY_ONE: ContextVar[bool] = ContextVar("one_by_one", default=False)
+
+
+@contextlib.contextmanager
+def one_by_one() -> Iterator[None]:
+    """Sum one by one, biases first, inside of the block."""
+    token = _ONE_BY_ONE.set(True)
+    try:
+        yield
+    finally:
+        _ONE_BY_ONE.reset(token)
+
+
+def product(x: Array, kernel: Array, bias: Array | None) -> Array:
+    """`x @ kernel + bias`.
+
+    Args:
+        x: `(…, inputs)`.
+        kernel: `(inputs, outputs)`.
+        bias: `(outputs,)`; None adds nothing.
+    """
+    if bias is None:
+        return np.asarray(x @ kernel)
+    if not _ONE_BY_ONE.get():
+        return np.asarray(x @ kernel + bias)
+    # Matrix products sum along the inputs from the first to the last.
+    ones = np.ones((*x.shape[:-1], 1), x.dtype)
+    return np.asarray(np.concatenate([ones, x], axis=-1) @ np.concatenate([bias[None], kernel]))
+
+
+def mean(x: Array) -> Array:
+    """Over the last axis, which stays as one of length 1."""
+    if not _ONE_BY_ONE.get():
+        return np.asarray(x.mean(axis=-1, keepdims=True))
+    return np.asarray(np.cumsum(x, axis=-1, dtype=x.dtype)[..., -1:] / x.shape[-1])
+
+
+ORDERS: tuple[Callable[[], AbstractContextManager[None]], ...] = (contextlib.nullcontext, one_by_one)
+"""In which float32 is tried when it is measured what rounding does to a model; the first is NumPy's."""
+
+# By as much the orders differ for models without large values: 1.0 to 2.8 times over kinds and draws of weights. It is
+# part of the distance that `tolerances.NOISE_FACTOR` allows, and only what is more makes a noise floor higher.
+USUAL = 3.0
+
+
+def rounding(exact: Array, rounded: Sequence[Array], axis: int | tuple[int, ...] | None = None) -> NDArray[np.float64]:
+    """What rounding does: the largest distance from the exact values, in any order.
+
+    Args:
+        exact: in float64.
+        rounded: the same in float32, in each of `ORDERS`.
+        axis: over which the largest is taken; None for all of them.
+    """
+    usual, *others = (np.abs(each - exact).max(axis=axis) for each in rounded)
+    return np.asarray(np.maximum.reduce([usual, *(each / USUAL for each in others)]), np.float64)
