@@ -48,8 +48,24 @@ def batches(asked: Asked) -> list[Check]:
     found = [_compared("batch of 1", alone, asked.outputs[: len(images)], held)]
     for size in BATCHES[1:]:
         order = np.arange(size) % len(images)
-        found.append(_compared(f"batch of {size}", asked.session.infer(images[order]), alone[order], held))
+        together = asked.session.infer(images[order])
+        check = _compared(f"batch of {size}", together, alone[order], held)
+        if check.ok and held.max_abs is None:
+            check = dataclasses.replace(check, words=_mates(asked, together, alone[order]))
+        found.append(check)
     return found
+
+
+def _mates(asked: Asked, together: NDArray[Any], alone: NDArray[Any]) -> str:
+    """What an image's answer owes to the others of its batch, in words; nothing where it is rounding alone."""
+    apart = float(np.abs(together - alone).max())
+    if apart <= NOISE_FACTOR * asked.golden.noise_floor:
+        return ""
+    said = f"allowed, but an image's answer depends on the others of its batch, by up to {apart:.2g}"
+    if asked.artifact.config.include_top:
+        changed = int((together.argmax(axis=-1) != alone.argmax(axis=-1)).sum())
+        said += f"; {changed} of {len(alone)} have another first class than alone"
+    return said
 
 
 def adversarial(asked: Asked) -> list[Check]:

@@ -194,3 +194,17 @@ def test_labelled_arrays_of_another_kind_are_refused(run, bundles, keras_file, t
     }
     said = run(*arguments[command], "--data", tmp_path / "data.npz")
     assert said.code == 2 and message in said.err
+
+
+def test_the_check_of_batches_says_what_answers_owe_to_the_batch(run, bundles, tmp_path):
+    assert run("quantize", bundles["onnx"], "-p", "int8", "-p", "fp16", "--no-speed", "-o", tmp_path).code == 0
+    result = run("verify", tmp_path / "onnx-int8", bundles["onnx"], "--json")
+    assert result.code == 0
+    int8, fp32 = (
+        {each["name"]: each["message"] for each in record["checks"] if each["name"].startswith("batch of")}
+        for record in result.document["results"]
+    )
+    assert "an image's answer depends on the others of its batch, by up to" in int8["batch of 7"]
+    assert "of 7 have another first class than alone" in int8["batch of 7"]
+    assert set(fp32.values()) == {""}
+    assert "batch of 7: allowed, but an image's answer depends on" in run("verify", tmp_path / "onnx-int8").err

@@ -354,3 +354,25 @@ def test_a_file_that_is_not_what_the_search_took_it_for_is_not_published(source,
     with pytest.raises(ConfigError, match=r"tflite-int4 has a smallest cosine of .*, 1 asked for"):
         quantize(source, tmp_path, ["int4"], dataclasses.replace(QUIET, min_cosine=1.0))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_finds_ranges_over_the_batch_says_that_answers_depend_on_it(bundles, tmp_path):
+    made = quantize(read_artifact(bundles["onnx"]), tmp_path, ["int8", "int8-static", "fp16"], QUIET)
+    shares = {name: each.changed_by_mates for name, each in made.facts.items()}
+    assert {name for name, share in shares.items() if share is not None} == {"onnx-int8"}
+    artifact, images = made.results[0].artifact, read_calibration(None, read_artifact(bundles["onnx"])).images
+    alone = np.concatenate([answers(artifact, image[None]) for image in images])
+    together = answers(artifact, images)
+    assert shares["onnx-int8"] == pytest.approx((alone.argmax(axis=-1) != together.argmax(axis=-1)).mean())
+    (said,) = verdicts(made.facts)
+    assert said.startswith("onnx-int8 finds the ranges of activations over the whole batch") and "int8-static" in said
+
+
+def test_files_of_tflite_answer_each_image_alone(make_checkpoint, tmp_path):
+    jobs, _ = plan(["tflite"], ["int8"], batch="3")
+    made = export(make_checkpoint(), tmp_path, jobs, QUIET)
+    artifact = made.results[0].artifact
+    images = read_calibration(None, artifact, count=8).images[:6]
+    beside = answers(artifact, images[[0, 1, 2]])[0]
+    assert np.array_equal(answers(artifact, images[[0, 4, 5]])[0], beside)
+    assert made.facts["tflite-int8"].changed_by_mates is None

@@ -213,6 +213,9 @@ def _note(out: Output, result: Verification) -> None:
     held = report.held(result.parity)
     if held and len(result.parity.tolerance.held()) > 1:
         out.note(f"{result.artifact.model_path}: {held}")
+    for check in result.checks:
+        if check.ok and check.words and check.name.startswith("batch "):
+            out.note(f"{result.artifact.model_path}: {check.name}: {check.words}")
     for reason in result.failures:
         out.finding(f"{result.artifact.model_path}: {reason}")
     if result.runtime == SIMULATED and result.failures:

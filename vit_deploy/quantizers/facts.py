@@ -18,8 +18,9 @@ from vit_deploy.config import ViTConfig
 from vit_deploy.exporters import Target
 from vit_deploy.exporters.stage import Progress, proving_provider
 from vit_deploy.quantizers import QuantizeOptions
-from vit_deploy.quantizers.answers import answers, cosines
+from vit_deploy.quantizers.answers import CHUNK, answers, cosines
 from vit_deploy.quantizers.labelled import read_labelled
+from vit_deploy.quantizers.recipes import Activations
 from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
 
 PLAN = Plan(seconds=1.0, rounds=5)
@@ -42,6 +43,8 @@ class Facts:
         images: that both were measured on.
         top1: fraction of labelled images that are right; None without labels.
         fp32_top1: likewise.
+        changed_by_mates: fraction of images with another first class among `CHUNK` in a batch than alone, of a file
+            that scales activations by the whole batch; None for other files and for features.
     """
 
     bytes: int
@@ -53,6 +56,7 @@ class Facts:
     images: int
     top1: float | None = None
     fp32_top1: float | None = None
+    changed_by_mates: float | None = None
 
     @property
     def size_ratio(self) -> float:
@@ -109,15 +113,22 @@ def compare_with_fp32(
             images=len(shown),
             top1=None if labelled is None else _share(outputs, labelled.classes),
             fp32_top1=None if labelled is None else _share(exact, labelled.classes),
+            changed_by_mates=_changed_by_mates(artifact, images.images[: _affordable(source.config)]),
         )
     return found
 
 
 def verdicts(facts: dict[str, Facts]) -> list[str]:
-    """In plain words: which precisions are slower than fp32 here, and which is the fastest."""
+    """In plain words: whose answers depend on the batch, which are slower than fp32 here, and which is the fastest."""
+    said = [
+        f"{name} finds the ranges of activations over the whole batch, so that an image's answer depends on the "
+        f"others: {each.changed_by_mates:.1%} have another first class in batches of {CHUNK} than alone; with "
+        "--batch 1, and in int8-static, it does not"
+        for name, each in facts.items()
+        if each.changed_by_mates is not None
+    ]
     timed = {name: each for name, each in facts.items() if each.latency_ms is not None}
     slower = [name for name, each in timed.items() if (each.latency_ratio or 0) > SLOWER]
-    said = []
     for format in dict.fromkeys(name.split("-", 1)[0] for name in slower):
         own = {name: each for name, each in timed.items() if name.startswith(f"{format}-")}
         fastest = min(own, key=lambda name: own[name].latency_ms or np.inf)
@@ -128,6 +139,16 @@ def verdicts(facts: dict[str, Facts]) -> list[str]:
                 f"{each.fp32_latency_ms:.2f} ms; the fastest here is {fastest}"
             )
     return said
+
+
+def _changed_by_mates(artifact: Artifact, images: NDArray[Any]) -> float | None:
+    recipe = artifact.options.get("recipe", {})
+    if recipe.get("activations") != Activations.DYNAMIC or artifact.input.batch is not None:
+        return None
+    if not artifact.config.include_top:
+        return None
+    alone = answers(artifact, (image[None] for image in images))
+    return 1 - _share(answers(artifact, images), alone.argmax(axis=-1))
 
 
 def _affordable(config: ViTConfig) -> int:
