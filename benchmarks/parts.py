@@ -104,6 +104,14 @@ PARTS: Mapping[str, Part] = {
             extra="test",
         ),
         Part(
+            "processors",
+            "what do integer files answer on an x86 processor without VNNI",
+            "benchmarks.processors",
+            "benchmarks.processors_tables",
+            needs=(*_TRAINED, "onnx"),
+            extra="test",
+        ),
+        Part(
             "compression",
             "what do pruning, clustering and quantization-aware training cost and bring",
             "benchmarks.compression",

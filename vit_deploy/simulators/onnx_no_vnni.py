@@ -2,8 +2,8 @@
 
 Its kernels there multiply unsigned activations by signed weights with saturating pairs; see `saturation`. Other
 combinations of signs have kernels that are exact. Compared with ONNX Runtime under QEMU's Haswell, single products
-agree bit by bit, and whole models to a hundredth of a decibel. Those for AVX-512 before VNNI pack inputs in the same
-fours, by its sources; QEMU does not execute them.
+agree bit by bit, and whole models to a third of a decibel of noise. Those for AVX-512 before VNNI pack inputs in
+the same fours, by its sources; QEMU does not execute them.
 """
 
 from __future__ import annotations

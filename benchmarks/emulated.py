@@ -1,0 +1,60 @@
+"""A bundle in its engine on a processor without VNNI, which QEMU's user mode executes: `OUT.npy` of its golden images.
+
+ONNX Runtime is run plainly, as by somebody who knows nothing of `session.x64quantprecision`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.processes import ROOT, environment
+from vit_deploy.artifact import Artifact, read_artifact
+from vit_deploy.golden import read_golden
+from vit_deploy.runtimes import RUNTIMES
+from vit_deploy.runtimes.values import as_stored
+
+CPU = "Haswell"
+QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
+
+
+def answers(artifact: Artifact, runtime: str) -> NDArray[np.float32] | None:
+    """Outputs to the golden images; None where there is no QEMU for this machine's programs."""
+    if QEMU is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.npy"
+        program = [sys.executable, "-m", "benchmarks.emulated", str(artifact.directory), runtime, str(out)]
+        subprocess.run(
+            [QEMU, "-cpu", CPU, *program], cwd=ROOT, env=environment(), check=True, stderr=subprocess.DEVNULL
+        )
+        found: NDArray[np.float32] = np.load(out)
+        return found
+
+
+def main(bundle: str, runtime: str, out: str) -> None:
+    """Answer, and write the outputs."""
+    artifact = read_artifact(Path(bundle))
+    images: NDArray[Any] = read_golden(artifact).images
+    if runtime != "onnxruntime":
+        with RUNTIMES.load(runtime)().open(artifact) as session:
+            outputs = session.infer(images)
+    else:
+        import onnxruntime
+
+        engine = onnxruntime.InferenceSession(str(artifact.model_path), providers=["CPUExecutionProvider"])
+        given, size = as_stored(images, artifact.input), artifact.input.batch or len(images)
+        rounds = [engine.run(None, {"images": given[at : at + size]})[0] for at in range(0, len(given), size)]
+        outputs = np.concatenate(rounds)
+    np.save(out, outputs)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
