@@ -120,6 +120,14 @@ PARTS: Mapping[str, Part] = {
             extra="compress",
         ),
         Part(
+            "gpu",
+            "how fast, how right and how steady is it on an NVIDIA GPU, beside PyTorch",
+            "benchmarks.gpu",
+            "benchmarks.gpu_tables",
+            needs=("onnxruntime", "onnx", "torch", "pynvml"),
+            extra="gpu",
+        ),
+        Part(
             "quickstart",
             "what do the first commands of the README print",
             "benchmarks.quickstart",

@@ -23,6 +23,7 @@ LIBRARIES = (
     "tf2onnx",
     "onnx",
     "onnxruntime",
+    "onnxruntime-gpu",
     "ai-edge-litert",
     "torch",
     "timm",
