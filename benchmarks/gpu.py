@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from benchmarks.job import Job
 from benchmarks.processes import ROOT, environment
@@ -38,6 +39,7 @@ BATCHES = (1, 32)
 SHORT_RUNS, SHORT_S = 6, 0.5
 ENERGY_S, POLL_S = 6.0, 0.02
 ENERGY_BATCH = 32
+GPU_TESTS = ("tests/runtimes", "tests/test_bench_on_gpu.py")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,30 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
                     "energy": _energy(folder / f"{size.name}-cuda" / "onnx-fp16"),
                 },
             )
+        facts = run_facts()
+        yield "acceptance", {**facts, "gpu": card.facts.to_dict(), "checks": _checks(folder)}
+
+
+def _checks(folder: Path) -> list[dict[str, str]]:
+    """What the tests that need a GPU found: of each its name, its outcome, and why it did not pass."""
+    progress("the tests that need a GPU")
+    with tempfile.TemporaryDirectory() as made:
+        report = Path(made) / "tests.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", "0", f"--junitxml={report}", *GPU_TESTS]
+        subprocess.run(command, cwd=ROOT, env=environment() | {BUNDLES: str(folder)}, stdout=subprocess.DEVNULL)
+        cases = ElementTree.parse(report).getroot().iter("testcase")
+        return [
+            {"check": case.get("name", ""), "outcome": outcome, "detail": detail}
+            for case in cases
+            for outcome, detail in [_outcome(case)]
+        ]
+
+
+def _outcome(case: ElementTree.Element) -> tuple[str, str]:
+    for tag, word in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
+        if (found := case.find(tag)) is not None:
+            return word, (found.get("message") or "").replace(str(Path.home()), "~")
+    return "passed", ""
 
 
 def _make(size: Size, folder: Path) -> None:

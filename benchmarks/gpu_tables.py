@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,26 +49,18 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
 
 
 def render(results: Mapping[str, Result]) -> str:
-    """A section a size."""
-    return "\n\n".join(_section(name, result) for name, result in results.items())
+    """A section a size, and what the tests found."""
+    sections = [_acceptance(each) if "checks" in each else _section(name, each) for name, each in results.items()]
+    return "\n\n".join(sections)
+
+
+def summary(result: Result) -> str:
+    """Latency alone, with the card."""
+    return f"ViT-Base on {_card(result)}:\n\n{_latency(result)}"
 
 
 def _section(name: str, result: Result) -> str:
-    gpu = result["gpu"]
-    where = f"{gpu['name']}, driver {gpu['driver']}, {gpu['power_limit_w']:.0f} W."
-    batches = list(dict.fromkeys(each["batch"] for each in result["latency"]))
-    ways = dict.fromkeys((each["precision"], each["way"]) for each in result["latency"])
-    rows = []
-    for precision, way in ways:
-        cells = []
-        for batch in batches:
-            entry = _entry(result, precision, batch, way)
-            ratio = _ratio(result, precision, batch, way, TORCH)
-            cells += ["does not run" if entry["error"] else number(_p50_ms(entry), 3), number(ratio, 2)]
-        rows.append((f"`{precision}`" + (" with TF32" if precision == "fp32" else ""), way, *cells))
-    head = [f"batch {batch}: {each}" for batch in batches for each in ("p50 ms", "over PyTorch's graph")]
-    latency = table(("precision", "way", *head), rows)
-    proof_rows = [
+    rows = [
         (
             f"`{each['precision']}`{' with TF32' if each['tf32'] else ''}",
             "made for CUDA" if each["bundle"] else "standard file",
@@ -77,10 +70,37 @@ def _section(name: str, result: Result) -> str:
         )
         for each in result["proofs"]
     ]
-    proofs = table(("precision", "file", "max abs", "SNR in dB", "verdict"), proof_rows)
+    proofs = table(("precision", "file", "max abs", "SNR in dB", "verdict"), rows)
     energy = result["energy"]
     told = "" if energy is None else f"\n\nEnergy of batch 32 in fp16: {energy['mj_per_image']:.0f} mJ an image."
-    return f"### On a GPU: {name}\n\n{facts_line(result)} {where}\n\n{latency}\n\n{proofs}{told}"
+    return f"### On a GPU: {name}\n\n{facts_line(result)} {_card(result)}.\n\n{_latency(result)}\n\n{proofs}{told}"
+
+
+def _acceptance(result: Result) -> str:
+    counts = Counter(each["outcome"] for each in result["checks"])
+    said = ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "skipped") if counts[name])
+    why = dict.fromkeys(each["detail"] for each in result["checks"] if each["outcome"] != "passed")
+    listed = "".join(f"\n- {each}" for each in why)
+    return f"### Acceptance\n\n{facts_line(result)} {_card(result)}: {said}.{chr(10) * bool(listed)}{listed}"
+
+
+def _card(result: Result) -> str:
+    gpu = result["gpu"]
+    return f"{gpu['name']}, driver {gpu['driver']}, {gpu['power_limit_w']:.0f} W"
+
+
+def _latency(result: Result) -> str:
+    batches = list(dict.fromkeys(each["batch"] for each in result["latency"]))
+    rows = []
+    for precision, way in dict.fromkeys((each["precision"], each["way"]) for each in result["latency"]):
+        cells = []
+        for batch in batches:
+            entry = _entry(result, precision, batch, way)
+            ratio = _ratio(result, precision, batch, way, TORCH)
+            cells += ["does not run" if entry["error"] else number(_p50_ms(entry), 3), number(ratio, 2)]
+        rows.append((f"`{precision}`" + (" with TF32" if precision == "fp32" else ""), way, *cells))
+    head = [f"batch {batch}: {each}" for batch in batches for each in ("p50 ms", "over PyTorch's graph")]
+    return table(("precision", "way", *head), rows)
 
 
 def _entry(result: Result, precision: str, batch: int, way: str) -> Mapping[str, Any]:

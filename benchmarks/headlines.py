@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks import accuracy_tables, precision_tables, quickstart
+from benchmarks import accuracy_tables, gpu_tables, precision_tables, quickstart
 from benchmarks.figures import latency_ratio
 from benchmarks.markdown import number, table
 from benchmarks.parts import PARTS
@@ -19,7 +19,13 @@ def blocks(results: Results) -> dict[str, str]:
     """Each block of the README by its name."""
     shown = results["quickstart"].get(quickstart.SCALE)
     screens = {f"quickstart-{name}": quickstart.screen(shown, name) if shown else "" for name in quickstart.COMMANDS}
-    return {**screens, "precisions": _precisions(results), "peers": _peers(results), "targets": _targets(results)}
+    return {
+        **screens,
+        "precisions": _precisions(results),
+        "peers": _peers(results),
+        "targets": _targets(results),
+        "gpu": _gpu(results),
+    }
 
 
 def _precisions(results: Results) -> str:
@@ -46,6 +52,12 @@ def _precisions(results: Results) -> str:
         f" digits lost on held-out images, the mean of {seeds} seed{'s' * (seeds != 1)} (less than nothing: it gained)."
     )
     return "\n\n".join((table(head, rows), where))
+
+
+def _gpu(results: Results) -> str:
+    """ViT-Base on a GPU."""
+    shown = results["gpu"].get(gpu_tables.SHOWN)
+    return gpu_tables.summary(shown) if shown else "Not measured."
 
 
 FIGURES = ("size", "latency", "points lost")
