@@ -183,6 +183,8 @@ def session(
 ) -> AbstractContextManager[Session]:
     """Load a bundle in an engine: `with session(path) as model: logits = model.infer(images)`.
 
+    Threads may share it: each call is whole, and its answer a copy that is the caller's own.
+
     Args:
         bundle: its folder, or what `export` returned.
         runtime: None takes the format's usual one.

@@ -44,7 +44,9 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
             fitting_pairs=True,
             reason=(
                 "One scale an output channel, one an activation tensor, found as it runs. Attention products stay in "
-                "float: they are a tenth of the work and have no weights. Balancing channels by the weights alone "
+                "float: they are a tenth of the work and have no weights. A scale for each row would keep the images "
+                "of a batch apart; in standard operators, which nothing fuses, it takes 1.25 times as long for 197 "
+                "rows of 768 and 3072 outputs. Balancing channels by the weights alone "
                 "changes nothing where there are no outliers, and keeps the answers where there are. No pair of "
                 "products saturates on x86 processors without VNNI, for a decibel or two."
             ),
