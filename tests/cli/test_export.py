@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -227,3 +228,35 @@ def test_a_damaged_checkpoint_is_exit_2(run, keras_file, tmp_path):
     result = run("export", "cut.keras", "-o", "out")
     assert result.code == 2 and "cut.keras" in result.err and "Traceback" not in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["cut.keras"]
+
+
+def test_a_file_for_cuda_is_made_proven_and_told(run, small_scales):
+    result = run("export", "tiny", "--for", "cuda", "-p", "fp16", "-p", "int8", "--no-speed", "--json", "-o", "made")
+    assert result.code == 0, result.err
+    assert [each["path"] for each in result.document["results"]] == ["made/onnx-fp16"]
+    assert result.document["skipped"] == ["onnx-int8: has no kernels in files for cuda"]
+    shown = run("inspect", "made/onnx-fp16")
+    assert "made for" in shown.out and "com.microsoft.Attention" in shown.out
+
+
+def test_it_takes_halves_in_and_out_as_well(run, small_scales):
+    result = run("export", "tiny", "--for", "cuda", "-p", "fp16", "--half-io", "--no-speed", "-o", "made")
+    assert result.code == 0, result.err
+    artifact = read_artifact(Path("made/onnx-fp16"))
+    assert (artifact.input.dtype, artifact.output.dtype) == ("float16", "float16")
+    assert "Cast" not in [node.op_type for node in onnx.load(str(artifact.model_path)).graph.node]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--for", "gpu"), "ONNX files are not made for 'gpu' here"),
+        (("--for", "cuda", "-f", "tflite"), "--for shape ONNX files"),
+        (("--for", "cuda", "-p", "int4"), "onnx for cuda has none of the precisions int4"),
+        (("-p", "bf16"), "bf16 is for ONNX files for cuda"),
+    ],
+)
+def test_what_is_made_for_nothing_is_refused_before_any_work(run, small_scales, words, said):
+    result = run("export", "tiny", *words, "-o", "made")
+    assert result.code == 2 and said in result.err
+    assert not Path("made").exists()

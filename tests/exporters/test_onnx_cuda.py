@@ -154,7 +154,7 @@ def test_a_precision_that_only_gpus_have_needs_one_before_any_work(monkeypatch):
     monkeypatch.setattr(stage, "_cuda_failure", lambda: EngineError("no CUDA-capable device is detected", fix="-"))
     with pytest.raises(EngineError, match=r"bf16 can be proven on an NVIDIA GPU alone.*no CUDA-capable device"):
         plan(["onnx"], ["bf16"], target="cuda")
-    with pytest.raises(ConfigError, match="onnx for cpu has none of the precisions bf16"):
+    with pytest.raises(ConfigError, match="bf16 is for ONNX files for cuda"):
         plan(["onnx"], ["bf16"])
     with pytest.raises(ConfigError, match="not made for 'gpu' here"):
         plan(["onnx"], ["fp32"], target="gpu")

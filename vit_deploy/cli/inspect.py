@@ -55,6 +55,7 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
     rows = [("kind", f"{found.format} {found.kind}"), ("size", megabytes(found.bytes))]
     if found.artifact is not None:
         rows += [("precision", found.artifact.precision)]
+        rows += [("made for", str(found.artifact.options["for"]))] if "for" in found.artifact.options else []
         rows += [("parameters", _scaled(found.num_parameters or 0))]
         rows += [("MACs an image", _scaled(found.macs or 0)), ("runs in", _runtimes(found.format))]
         rows += [*_said(found.artifact), *_without_vnni(found.artifact)]

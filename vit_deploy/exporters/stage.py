@@ -124,6 +124,9 @@ def plan(
     for precision in precisions:
         if precision not in known:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
+        others = [each for each, table in PRECISIONS_FOR.items() if precision in table]
+        if not any(precision in table for table in PRECISIONS.values()) and target not in others:
+            raise ConfigError(f"{precision} is for ONNX files for {', '.join(others)}", fix=f"add --for {others[0]}")
     makes = {"onnx": set(Target), "tensorrt": {Target.CPU, Target.TENSORRT}}  # plans are of the graph for TensorRT
     shaped = layout != "nhwc" or opset is not None
     if (shaped and not SHAPED & set(formats)) or not any(target in makes.get(each, {Target.CPU}) for each in formats):
@@ -150,7 +153,8 @@ def plan(
             )
         if format == "tflite" and batch == DYNAMIC:
             raise ConfigError("TFLite files are made for a fixed batch, and --batch is dynamic", fix="give a number")
-        skipped += [f"{format}-{each}: does not exist" for each in dict.fromkeys(precisions) if each not in possible]
+        why = f"has no kernels in files for {target}" if format == "onnx" and target != Target.CPU else "does not exist"
+        skipped += [f"{format}-{each}: {why}" for each in dict.fromkeys(precisions) if each not in possible]
         count = (1 if format == "tflite" else None) if batch in (None, DYNAMIC) else int(batch or 0)
         if format in SHAPED:
             own = ExportOptions(count, layout=layout, include_preprocessing=include_preprocessing)
