@@ -17,6 +17,7 @@ from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import RESULTS
 from benchmarks.sizes import SIZES
+from vit_deploy.children import python
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,7 @@ def run(part: Part, job: Job) -> str:
         return outcome
     progress(f"{part.name}: {part.asks}?")
     started = time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.run_part", part.name, job.to_json()]
+    command = python("-m", "benchmarks.run_part", part.name, job.to_json())
     code = subprocess.run(command, cwd=ROOT, env=environment(), check=False).returncode
     minutes = f"{(time.monotonic() - started) / 60:.1f} minutes"
     if code:

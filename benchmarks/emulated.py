@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.processes import ROOT, environment
 from vit_deploy.artifact import Artifact, read_artifact
+from vit_deploy.children import python
 from vit_deploy.golden import read_golden
 from vit_deploy.runtimes import RUNTIMES
 from vit_deploy.runtimes.values import as_stored
@@ -31,7 +32,7 @@ def answers(artifact: Artifact, runtime: str) -> NDArray[np.float32] | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.npy"
-        program = [sys.executable, "-m", "benchmarks.emulated", str(artifact.directory), runtime, str(out)]
+        program = python("-m", "benchmarks.emulated", str(artifact.directory), runtime, str(out))
         subprocess.run(
             [QEMU, "-cpu", CPU, *program], cwd=ROOT, env=environment(), check=True, stderr=subprocess.DEVNULL
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from benchmarks.progress import progress
 from benchmarks.sizes import Size
 from benchmarks.ways import Way
 from vit_deploy.bench_process import WORKER, CaseProcess
+from vit_deploy.children import python
 from vit_deploy.errors import EngineError
 from vit_deploy.host import read_host
 
-FOREIGN_WORKER = (sys.executable, "-m", "benchmarks.foreign_worker")
+FOREIGN_WORKER = python("-m", "benchmarks.foreign_worker")
 TIMEOUT_S = 600.0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from vit_deploy.checkpoints.safetensors_file import write_safetensors
+from vit_deploy.children import python
 from vit_deploy.config import ViTConfig
 
 FULL, MINIATURE = 15, 1  # rounds
@@ -88,7 +88,7 @@ def measure_scale(scale: str, folder: Path, rounds: int) -> dict[str, Any]:
 
 def in_python(way: str, path: Path, scale: str) -> Run:
     """One part of a process that has its engine loaded already."""
-    run = [sys.executable, "-c", IN_PYTHON, way, str(path), scale]
+    run = python("-c", IN_PYTHON, way, str(path), scale)
     answer = subprocess.check_output(run, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
     return Run(**json.loads(answer))
 
@@ -97,7 +97,7 @@ def command(way: str, path: Path, scale: str) -> Run:
     """One whole process of the command line."""
     size = ["--image-size", LARGER] if way == "resize" else []
     target = path.with_name("written.safetensors")
-    run = [sys.executable, "-m", "vit_deploy", way, str(path), *size, "-o", str(target), "--force", "--quiet"]
+    run = python("-m", "vit_deploy", way, str(path), *size, "-o", str(target), "--force", "--quiet")
     started, before = time.perf_counter(), os.times()
     subprocess.run(run, cwd=ROOT, env=environment(), check=True, stdout=subprocess.DEVNULL)
     wall_s, after = time.perf_counter() - started, os.times()

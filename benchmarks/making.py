@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ROOT, environment
+from vit_deploy.children import python
 
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4")
@@ -31,7 +31,7 @@ def make_all(model: Sequence[str], folder: Path, calibrate: Path | None = None) 
     """
     asked = [*(f"--format={each}" for each in FORMATS), *(f"--precision={each}" for each in PRECISIONS)]
     images = [] if calibrate is None else ["--calibrate", str(calibrate)]
-    command = [sys.executable, "-m", "vit_deploy", "export", *model, *asked, *images, "-o", str(folder)]
+    command = python("-m", "vit_deploy", "export", *model, *asked, *images, "-o", str(folder))
     said = subprocess.run(
         [*command, "--force", "--json", "--quiet", "--no-speed"],
         cwd=ROOT,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from benchmarks.processes import environment
 from benchmarks.progress import progress
 from benchmarks.records import Result, facts_line, run_facts
 from benchmarks.targets import Target
+from vit_deploy.children import python
 
 SCALE = "tiny"
 COMMANDS: Mapping[str, str] = {
@@ -35,7 +35,7 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
 def _printed(name: str, scale: str, folder: str) -> dict[str, Any]:
     command = COMMANDS[name].format(scale=scale)
     progress(command)
-    run = [sys.executable, "-m", *shlex.split(command.replace("vit-deploy", "vit_deploy", 1))]
+    run = python("-m", *shlex.split(command.replace("vit-deploy", "vit_deploy", 1)))
     started = time.monotonic()
     said = subprocess.run(
         run, cwd=folder, env={**environment(), "COLUMNS": COLUMNS}, check=True, stdout=subprocess.PIPE, text=True

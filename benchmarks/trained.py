@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks.job import Job
 from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
+from vit_deploy.children import python
 
 
 def on_digits(job: Job) -> list[Path]:
@@ -28,6 +28,6 @@ def _models(job: Job, kind: str, options: list[str], fewer: list[str]) -> list[P
     if not list(job.trained.glob(f"{kind}-*.keras")):
         progress(f"training on {kind}")
         less = [*fewer, "--epochs", "1"] if job.quick else []
-        command = [sys.executable, "-m", f"benchmarks.{kind}", "-o", str(job.trained), *options, *less]
+        command = python("-m", f"benchmarks.{kind}", "-o", str(job.trained), *options, *less)
         subprocess.run(command, cwd=ROOT, env=environment(), check=True)
     return sorted(job.trained.glob(f"{kind}-*.keras"))

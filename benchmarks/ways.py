@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.sizes import Size
+from vit_deploy.children import python
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Way:
         if self.ours:
             format = "onnx" if self.runtime == "onnxruntime" else "tflite"
             options = ["--format", format, "-o", str(folder / self.name), "--force", "--json", "--quiet"]
-            return [sys.executable, "-m", "vit_deploy", "export", *size.arguments, *options]
-        command = [sys.executable, "-m", "benchmarks.peers", self.name, size.name, str(self.target(folder))]
+            return python("-m", "vit_deploy", "export", *size.arguments, *options)
+        command = python("-m", "benchmarks.peers", self.name, size.name, str(self.target(folder)))
         return command if self.after is None else [*command, str(WAYS[self.after].target(folder))]
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vit_deploy.children import python
+
 PATIENCE_S = 120  # for an engine to be imported, and to open a device
 MARK = "ANSWER"
-# Without it a file of the working directory that is called as an engine would be imported in its place.
-ISOLATED = ("-P",) if sys.version_info >= (3, 11) else ()
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,8 @@ def ask(*program: str) -> Answer:
     Args:
         program: arguments of Python: `-c` and a text, or a file and its arguments.
     """
-    command: Sequence[str] = [sys.executable, *ISOLATED, *program]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE_S)
+        done = subprocess.run(python(*program), capture_output=True, text=True, errors="replace", timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         return Answer(None, f"it took more than {PATIENCE_S} s")
     _, mark, behind = done.stdout.rpartition(MARK)

@@ -6,17 +6,17 @@ import contextlib
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from vit_deploy.children import python
 from vit_deploy.environment import of_children
 from vit_deploy.errors import EngineError
 
-WORKER = (sys.executable, "-P", "-m", "vit_deploy.bench_worker")  # -P: no module of the working folder gets in
+WORKER = python("-m", "vit_deploy.bench_worker")
 STDERR_LINES = 5
 
 

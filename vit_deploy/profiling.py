@@ -6,7 +6,6 @@ The engine's own profiler says it, in a run of its own: it slows the calls down,
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.bench_process import CaseProcess
+from vit_deploy.children import python
 from vit_deploy.errors import EngineError
 from vit_deploy.latency import Case
 from vit_deploy.plugins import Plugin, Registry
@@ -34,7 +34,7 @@ ABSENT = {
     "savedmodel": "TensorFlow's operators are not profiled",
     "tensorrt": "the layers of a plan are fused past the model's operators; NVIDIA's trtexec profiles them",
 }
-WORKER = (sys.executable, "-P", "-m", "vit_deploy.profile_worker")
+WORKER = python("-m", "vit_deploy.profile_worker")
 CALLS = 10
 TIMEOUT_S = 600.0
 WARMUP = 3

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vit_deploy.children import ISOLATION
 from vit_deploy.device import CODE, LOG, OLDEST, PID, RESULT, STARTED
 from vit_deploy.errors import RemoteError
 from vit_deploy.packing import ROOT
@@ -70,7 +71,7 @@ def run_on(
 
 def _check_python(link: Link) -> None:
     python = link.host.python
-    code = 'import sys; print("python %d.%d" % sys.version_info[:2]); sys.stdout.flush()'
+    code = ISOLATION + '; print("python %d.%d" % sys.version_info[:2]); sys.stdout.flush()'
     code += '; import numpy; print("numpy " + numpy.__version__)'
     try:
         said = link.run(f"{python} -c {shlex.quote(code)} 2>&1 || true", retry=False).strip()
@@ -96,7 +97,7 @@ def _send(link: Link, package: Path, work: str, progress: Progress) -> None:
     place = shlex.quote(work)
     part = f"{place}/{PACKAGE}.part"
     # In pieces: the file may be larger than the memory there.
-    sum_code = "import hashlib,sys; print(hashlib.file_digest(open(sys.argv[1],'rb'),'sha256').hexdigest())"
+    sum_code = f"{ISOLATION}; import hashlib; print(hashlib.file_digest(open(sys.argv[1],'rb'),'sha256').hexdigest())"
     stale = f"find {CACHE} -mindepth 1 -maxdepth 1 -mtime +{STALE_DAYS} -exec rm -rf {{}} + 2> /dev/null"
     link.run(f"mkdir -p {place} && {{ {stale} || true; }}")
     while True:

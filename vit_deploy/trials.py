@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vit_deploy import photo
 from vit_deploy.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
 from vit_deploy.artifact import Artifact
+from vit_deploy.children import isolated_spawning
 from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.parity import GROUP, Asked, Check, Question, compare
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
@@ -132,7 +133,7 @@ def threads(counts: Sequence[int]) -> Question:
 def _answer_with(artifact: Artifact, runtime: str, options: RuntimeOptions, images: NDArray[Any]) -> NDArray[Any]:
     if runtime not in ONE_PROCESS_ONE_CHOICE:
         return _answer(artifact, runtime, options, images)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+    with isolated_spawning(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
         try:
             return apart.submit(_answer, artifact, runtime, options, images).result()
         except BrokenProcessPool as error:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 import vit_deploy
 from vit_deploy import errors
 from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.children import python
 from vit_deploy.compress import CompressOptions, check
 from vit_deploy.compress.between import measured_between
 from vit_deploy.compress.data import Images
@@ -156,7 +156,7 @@ def _left_if_trained(state: Path) -> Iterator[None]:
 def _run(folder: Path, progress: Progress, told: Told) -> None:
     # TensorFlow's switches for Keras 2 and for exact repetition hold for a whole process.
     path = os.pathsep.join(filter(None, [str(Path(vit_deploy.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, *WORKER, str(folder)]
+    command = python(*WORKER, str(folder))
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
         _stopped_at_the_end(

@@ -1,0 +1,37 @@
+"""Processes of this Python, none of which imports from the working directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+# Without it a file of the working directory that is called as a library would be imported in its place.
+ISOLATED = "-P"
+ISOLATING = "PYTHONSAFEPATH"  # the same for processes whose command others write
+# For programs that an older Python on another machine is to run: the same, as their first statement.
+ISOLATION = "import sys; sys.path[:] = filter(None, sys.path)"
+
+
+def python(*program: str) -> list[str]:
+    """The command that runs a program.
+
+    Args:
+        program: arguments of Python: `-m` and a module, `-c` and a text, or a file, and what it is given.
+    """
+    return [sys.executable, ISOLATED, *program]
+
+
+@contextlib.contextmanager
+def isolated_spawning() -> Iterator[None]:
+    """What `multiprocessing` spawns within is kept from the working directory too."""
+    before = os.environ.get(ISOLATING)
+    os.environ[ISOLATING] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ISOLATING]
+        else:
+            os.environ[ISOLATING] = before
