@@ -206,11 +206,31 @@ def test_an_input_of_another_size_than_the_config_is_refused(bundle):
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
-    for path in (tmp_path, tmp_path / "nowhere"):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    for name in "gfedcba":
+        (tmp_path / "full" / name).touch()
+    said = {
+        "nowhere": "does not exist",
+        "empty": "is not a bundle: it has no artifact.json; it is empty",
+        "full": "is not a bundle: it has no artifact.json; it holds a, b, c, d, e and 2 more",
+    }
+    for name, words in said.items():
         with pytest.raises(ArtifactError) as caught:
-            read_artifact(path)
-        assert caught.value.message == f"{path} is not a bundle: it has no artifact.json"
+            read_artifact(tmp_path / name)
+        assert caught.value.message == f"{tmp_path / name} {words}"
         assert "vit-deploy export" in caught.value.fix
+
+
+def test_a_folder_of_bundles_and_a_part_of_one_say_which_bundle_to_give(bundle):
+    above, model = bundle.directory.parent, bundle.directory / "model.onnx"
+    with pytest.raises(ArtifactError) as caught:
+        read_artifact(above)
+    assert caught.value.message == f"{above} is not a bundle, but a folder of bundles: {bundle.directory.name}"
+    assert caught.value.fix == f"give one of them, as {bundle.directory}"
+    with pytest.raises(ArtifactError, match=r"model\.onnx is not a bundle, but a part of one") as caught:
+        read_artifact(model)
+    assert caught.value.fix == f"give the bundle, {bundle.directory}, as a whole"
 
 
 def test_every_changed_file_is_named(bundle):

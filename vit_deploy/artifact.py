@@ -12,13 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vit_deploy import bundle_folders
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.config import ViTConfig, is_count
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.preprocess import Preprocess
 
 SCHEMA = 1
-MANIFEST = "artifact.json"
+MANIFEST = bundle_folders.MANIFEST
 GOLDEN = "golden.npz"
 ESSENTIAL = "vit_deploy."  # what the keys of essentials begin with
 PLAN_SUFFIXES = (".plan", ".engine", ".trt")  # that people give TensorRT's plans
@@ -240,10 +241,7 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
             fix=f"give the bundle's folder, with {MANIFEST} and {GOLDEN} beside the plan",
         )
     if not path.is_file():
-        raise ArtifactError(
-            f"{directory} is not a bundle: it has no {MANIFEST}",
-            fix="give a folder such as artifacts/tiny-224x224/onnx-fp32, written by vit-deploy export",
-        )
+        raise bundle_folders.not_a_bundle(directory)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):

@@ -47,8 +47,8 @@ USAGE_ERRORS = {
     "layout is 'chwn'": ["export", "pico", "--layout", "chwn"],
     "--layout, --opset and --for shape onnx files": ["export", "pico", "--layout", "nchw", "--format", "tflite"],
     "tflite files are made for a fixed batch": ["export", "pico", "--batch", "dynamic", "--format", "tflite"],
-    "nowhere is not a bundle": ["verify", "nowhere"],
-    "elsewhere is not a bundle": ["bench", "elsewhere"],
+    "nowhere does not exist": ["verify", "nowhere"],
+    "elsewhere does not exist": ["bench", "elsewhere"],
     "unknown runtime 'tensorflow'": ["bench", "nowhere", "--runtime", "tensorflow"],
     "--batch is '0'": ["bench", "nowhere", "--batch", "0"],
     "invalid value for '--runs'": ["bench", "nowhere", "--runs", "0"],
@@ -137,7 +137,7 @@ def test_the_module_runs_like_the_command():
     done = subprocess.run([sys.executable, "-m", "vit_deploy", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"vit-deploy {vit_deploy.__version__}\n")
     done = subprocess.run([sys.executable, "-m", "vit_deploy", "verify", "nowhere"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("vit-deploy: nowhere is not a bundle")
+    assert done.returncode == 2 and done.stderr.startswith("vit-deploy: nowhere does not exist")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -222,7 +222,7 @@ def test_a_bug_keeps_its_traceback(run, monkeypatch, bundles):
 
 def test_quiet_leaves_only_results_and_errors(run, bundles):
     assert run("verify", bundles["onnx"], "-q").err == ""
-    assert run("verify", "nowhere", "-q").err.startswith("vit-deploy: nowhere is not a bundle")
+    assert run("verify", "nowhere", "-q").err.startswith("vit-deploy: nowhere does not exist")
 
 
 def test_long_steps_are_told_in_logs_and_short_ones_are_not(run, bundles, monkeypatch):

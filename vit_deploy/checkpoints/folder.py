@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from vit_deploy.bundle_folders import bundles_in, not_a_bundle
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_json
 from vit_deploy.checkpoints.paths import SUFFIXES
 from vit_deploy.checkpoints.source import TensorFile, TensorView
@@ -50,6 +51,9 @@ def weights_in(folder: Path) -> Path:
             f"{folder} is a folder that holds shards, and no {shard[1]}{shard[2]}{INDEX_SUFFIX} that lists them",
             fix=GET_ALL,
         )
+    if not found and bundles_in(folder):
+        said = not_a_bundle(folder)
+        raise CheckpointError(f"{said.message}, and holds no checkpoint", fix=said.fix)
     raise CheckpointError(
         f"{folder} is a folder that holds {'several checkpoints' if found else 'no checkpoint'}",
         fix=f"give the file: {', '.join(each.name for each in found)}" if found else "give a checkpoint file",

@@ -82,6 +82,7 @@ def bench(
 ) -> int:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
     from vit_deploy import report
+    from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.bench_asked import Asked
     from vit_deploy.cli.output import Output
     from vit_deploy.host import read_host
@@ -93,6 +94,7 @@ def bench(
         raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
     allowed = parse_percent(max_regression, "--max-regression")
     out = Output("bench", as_json=json, quiet=quiet)
+    artifacts = each_bundle(artifacts)
     called = (batch, threads, streams, device, cuda_graph)
     asked = Asked(runtime, provider, *called, under, one_at_a_time, seconds, runs, timeout, profile)
     plan = asked.plan

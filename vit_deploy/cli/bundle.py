@@ -24,6 +24,7 @@ def bundle(
     quiet: Quiet = False,
 ) -> int:
     """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine."""
+    from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.output import Output
     from vit_deploy.device import OLDEST
     from vit_deploy.packing import ROOT, pack
@@ -34,6 +35,7 @@ def bundle(
         raise typer.BadParameter(f"--output is {output.name!r}; expected a name that ends in .tar.gz")
     check_targets([output], force=force)
     out = Output("bundle", as_json=json, quiet=quiet)
+    artifacts = each_bundle(artifacts)
     with out.progress() as progress:
         progress(f"writing {output}")
         pack(artifacts, output, force=force)

@@ -30,6 +30,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> int:
     """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused."""
+    from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.output import Output
     from vit_deploy.datasets import read_dataset
     from vit_deploy.evaluation import FP32, to_json
@@ -40,7 +41,7 @@ def evaluate(
     out = Output("evaluate", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress("reading the bundles")
-        opened = [open_artifact(path) for path in artifacts]
+        opened = [open_artifact(path) for path in each_bundle(artifacts)]
         dataset = read_dataset(data)
         options = RuntimeOptions(threads=threads, provider=provider, device=device)
         results = run(opened, dataset, batch=batch, runtime=runtime, options=options, progress=progress)

@@ -17,7 +17,10 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")]
 QUANTIZED = "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8. Repeat for more."  # for help
 Artifacts = Annotated[
-    list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export, or .keras files.", show_default=False)
+    list[Path],
+    typer.Argument(
+        metavar="ARTIFACT…", help="Bundles made by export, folders of them, or .keras files.", show_default=False
+    ),
 ]
 Runtime = Annotated[str | None, typer.Option(help="Engine to run in.", show_default="the format's own")]
 Provider = Annotated[

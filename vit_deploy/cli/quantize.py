@@ -29,7 +29,10 @@ from vit_deploy.cli.quantizing import (
 
 def quantize(
     artifact: Annotated[
-        Path, typer.Argument(metavar="ARTIFACT", help="An fp32 bundle made by export.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="ARTIFACT", help="An fp32 bundle made by export, or a folder of bundles.", show_default=False
+        ),
     ],
     precision: Annotated[
         list[str],
@@ -68,11 +71,10 @@ def quantize(
     quiet: Quiet = False,
 ) -> int:
     """Quantize an fp32 bundle, prove what comes out, and compare size, speed and accuracy with fp32."""
-    from vit_deploy.artifact import read_artifact
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.quantizing import finish, quantize_options
     from vit_deploy.quantizers.runnable import check_runs
-    from vit_deploy.quantizers.stage import quantize as run
+    from vit_deploy.quantizers.sources import plain_bundles, quantize_each
 
     options = quantize_options(
         calibrate=calibrate,
@@ -94,7 +96,8 @@ def quantize(
     )
     out = Output("quantize", as_json=json, quiet=quiet)
     with out.progress() as progress:
-        source = read_artifact(artifact)
-        check_runs(source)
-        made = run(source, output, precision, options, force=force, keep_failed=keep_failed, progress=progress)
-    return finish(out, made, [])
+        works, skipped = plain_bundles(artifact, precision)
+        for source, _ in works:
+            check_runs(source)
+        made = quantize_each(works, output, options, force=force, keep_failed=keep_failed, progress=progress)
+    return finish(out, made, skipped)

@@ -103,6 +103,7 @@ def verify(
 
     from vit_deploy import report, trials
     from vit_deploy.against import Reference, image_files
+    from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.locating import locate_failure
     from vit_deploy.cli.output import Output
     from vit_deploy.limits import parse_limits, read_limits
@@ -119,10 +120,9 @@ def verify(
         limits, asked=parse_limits(tolerance or ()), allow_tf32=allow_tf32 or limits.allow_tf32
     )
     _check_reports(junit, markdown, force=force)
-    questions = () if quick or simulate is not None else trials.ALWAYS
-    if counts:
-        questions = (*questions, trials.threads(counts))
-    out = Output("verify", as_json=json, quiet=quiet)
+    usual = () if quick or simulate is not None else trials.ALWAYS
+    questions = (*usual, trials.threads(counts)) if counts else usual
+    out, artifacts = Output("verify", as_json=json, quiet=quiet), each_bundle(artifacts)
     if on:
         here: dict[str, object] = {"--against": against, "--images": images, "--locate": locate}
         if given := [name for name, value in here.items() if value]:

@@ -1,0 +1,71 @@
+"""The folder that `export -o` was given, as an argument of the other commands."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from vit_deploy.golden import natural_pixels
+
+
+@pytest.fixture(scope="module")
+def folder(bundles, tmp_path_factory):
+    """All bundles in one folder, beside what is none."""
+    folder = tmp_path_factory.mktemp("exported")
+    for path in bundles.values():
+        shutil.copytree(path, folder / path.name)
+    shutil.copytree(bundles["onnx"], folder / "onnx-int8.failed")
+    shutil.copytree(bundles["onnx"], folder / ".staged")
+    (folder / "notes").mkdir()
+    return folder
+
+
+NAMES = ["onnx-fp32", "savedmodel-fp32", "tflite-fp32"]
+
+
+def test_verify_proves_all_that_is_inside_by_name(run, folder):
+    document = run("verify", folder, "--quick", "--json").document
+    assert [each["artifact"] for each in document["results"]] == [str(folder / name) for name in NAMES]
+    assert document["ok"]
+
+
+def test_bench_times_all_that_is_inside_once(run, folder):
+    done = run("bench", folder, folder / "onnx-fp32", "--runs", "2", "--runtime", "onnxruntime")
+    assert done.code == 2 and "onnxruntime does not run" in done.err and str(folder / "tflite-fp32") in done.err
+    document = run("bench", folder, folder / "onnx-fp32", "--runs", "2", "--json").document
+    assert {each["artifact"] for each in document["results"]} == {str(folder / name) for name in NAMES}
+
+
+def test_evaluate_runs_all_that_is_inside(run, folder, tmp_path):
+    np.savez(tmp_path / "data.npz", images=natural_pixels(4, 24, 32, 3), labels=np.arange(4))
+    document = run("evaluate", folder, "--data", tmp_path / "data.npz", "--json").document
+    assert [each["artifact"] for each in document["results"]] == [str(folder / name) for name in NAMES]
+
+
+def test_bundle_packs_all_that_is_inside(run, folder, tmp_path):
+    document = run("bundle", folder, "-o", tmp_path / "all.tar.gz", "--json").document
+    assert document["results"][0]["artifacts"] == [str(folder / name) for name in NAMES]
+
+
+def test_quantize_takes_the_fp32_files_of_every_format_that_has_the_precision(run, folder, tmp_path):
+    done = run("quantize", folder, "-p", "int8", "-p", "int16x8", "--no-speed", "-o", tmp_path, "--json")
+    made = [each["path"].rpartition("/")[2] for each in done.document["results"]]
+    assert made == ["onnx-int8", "tflite-int8", "tflite-int16x8"]
+    assert "onnx-int16x8: does not exist" in done.document["skipped"]
+    again = run("quantize", folder, "-p", "int8", "--no-speed", "-o", tmp_path)
+    assert again.code == 2 and "onnx-int8" in again.err and "tflite-int8" in again.err
+
+
+def test_quantize_says_what_a_folder_without_fp32_files_holds(run, bundles, tmp_path):
+    shutil.copytree(bundles["savedmodel"], tmp_path / "savedmodel-fp32")
+    done = run("quantize", tmp_path, "-p", "int8", "-o", tmp_path / "out")
+    assert done.code == 2 and f"{tmp_path} holds nothing to quantize: savedmodel-fp32" in done.err
+
+
+@pytest.mark.parametrize("command", ["compare", "predict", "inspect"])
+def test_a_command_for_one_bundle_names_those_inside(run, folder, bundles, command):
+    done = run(command, folder, *[bundles["onnx"] / "nothing.png"] * (command != "inspect"))
+    assert done.code == 2 and f"not a bundle, but a folder of bundles: {', '.join(NAMES)}" in done.err
+    assert f"fix: give one of them, as {folder / 'onnx-fp32'}" in done.err
