@@ -78,3 +78,35 @@ def test_an_interval_excludes_what_lies_outside() -> None:
     assert interval.excludes(1.2)
     assert not interval.excludes(1.0)
     assert interval.scaled(0.5) == Interval(0.45, 0.55)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_round_that_stalled_after_one_call_weighs_as_one_call(count: int) -> None:
+    calm = rounds(4, 7.5e6, count=count, calls=30, shared=np.ones(count))
+    stalled = [*calm[:-1], [8_678_000_000]]
+    assert median_interval(stalled).high < 1.1 * 7.5e6
+    assert ratio_interval(stalled, calm).high < 1.1
+    assert unpaired_interval(stalled, calm).high < 1.1
+
+
+def test_no_interval_leaves_the_range_of_the_samples() -> None:
+    # Numbers that a float of 32 bits would round up.
+    calls = [[8_677_999_617 + step for step in (0, 1, 2)], [8_677_999_617]] * 2
+    interval = median_interval(calls)
+    assert 8_677_999_617 <= interval.low <= interval.high <= 8_677_999_619
+
+
+def test_rounds_of_very_different_lengths_hold_what_they_promise() -> None:
+    def of_many_lengths(seed: int) -> list[list[int]]:
+        lengths = np.random.default_rng(seed).integers(5, 40, 12)
+        return [each[:length] for each, length in zip(rounds(seed, 1e6, count=12, calls=40), lengths, strict=True)]
+
+    trials = 60
+    hits = sum(not median_interval(of_many_lengths(seed)).excludes(1e6) for seed in range(trials))
+    assert hits >= 0.88 * trials
+
+
+def test_a_round_of_more_calls_than_a_draw_takes_is_drawn_from_evenly() -> None:
+    long = [*map(int, np.random.default_rng(6).normal(1e6, 3e4, 4000))]
+    interval = median_interval([long, long[:2000]])
+    assert interval.low < np.median(long) < interval.high < 1.02e6

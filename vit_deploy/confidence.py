@@ -1,7 +1,9 @@
 """How sure is a median, or the ratio of two, given the calls they were measured from?
 
 The bootstrap (Efron 1979) draws rounds first and then calls within each: calls of one round share what the machine did
-meanwhile, and cases that took turns in the same rounds share it too, so that their ratio is drawn round by round.
+meanwhile, and cases that took turns in the same rounds share it too, so that their ratio is drawn round by round. A
+round gives a draw as many calls as it had, and rounds are drawn until there are as many calls as were measured: one
+that stalled after a single call weighs no more in a draw than it does in the median.
 Percentiles of draws from a few rounds promise more than they hold (of 95 %, five rounds hold some 87): they are taken
 further out, as Student's t asks for so many rounds (the expanded percentile interval of Hesterberg 2015).
 """
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 DRAWS = 1000
 MOST_CALLS = 500  # of one round in one draw
+SPARE = 32  # rounds that a draw has beyond the usual number, for where it gets short ones
 SEED = 20221122  # the same samples give the same interval
 
 Rounds = Sequence[Sequence[int]]
@@ -80,20 +83,27 @@ def _too_few(rounds: Rounds, base: Rounds) -> bool:
 
 
 def _choices(count: int, seed: int = SEED) -> NDArray[np.intp]:
-    """Which rounds each draw takes, `(draws, rounds)`."""
-    return np.random.default_rng(seed).integers(count, size=(DRAWS, count))
+    """Which rounds each draw takes one after the other, `(draws, rounds)`, with some to spare."""
+    return np.random.default_rng(seed).integers(count, size=(DRAWS, count + SPARE))
 
 
 def _medians(rounds: Rounds, chosen: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float64]:
-    # All rounds give as many calls to a draw: those of one length of time are as many but for a few.
-    count = min(max(map(len, rounds)), MOST_CALLS)
-    drawn = np.empty((len(chosen), len(rounds) * count), np.float32)
+    shrunk = max(1.0, max(map(len, rounds)) / MOST_CALLS)
+    sizes = np.array([max(1, round(len(each) / shrunk)) for each in rounds])
+    whole = int(sizes.sum())
+    ends = np.minimum(np.cumsum(sizes[chosen], axis=1), whole)  # where in a draw the calls of each round end
+    starts = np.concatenate([np.zeros((len(chosen), 1), ends.dtype), ends[:, :-1]], axis=1)
+    drawn = np.full((len(chosen), whole), np.inf)  # infinite where even the spare rounds were too short
     for number, each in enumerate(rounds):
-        calls = np.asarray(each, np.float32)
-        at, column = np.nonzero(chosen == number)
-        picked = calls[rng.integers(len(calls), size=(len(at), count))]
-        drawn.reshape(len(chosen), len(rounds), count)[at, column] = picked
-    medians: NDArray[np.float64] = np.median(drawn, axis=1).astype(np.float64)
+        calls = np.asarray(each, np.float64)
+        at, column = np.nonzero((chosen == number) & (ends > starts))
+        places = starts[at, column][:, None] + np.arange(sizes[number])
+        picked = calls[rng.integers(len(calls), size=places.shape)]
+        kept = places < ends[at, column][:, None]
+        drawn[np.broadcast_to(at[:, None], places.shape)[kept], places[kept]] = picked[kept]
+    drawn.sort(axis=1)
+    count, row = ends[:, -1], np.arange(len(chosen))
+    medians: NDArray[np.float64] = (drawn[row, (count - 1) // 2] + drawn[row, count // 2]) / 2
     return medians
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from records import HOST, latency
 
+from vit_deploy.confidence import Interval
 from vit_deploy.latency import to_json
 from vit_deploy.reports.axes import logarithmic_ticks, quantity
 from vit_deploy.reports.charts import charts
@@ -101,3 +104,46 @@ def test_names_that_are_too_long_for_a_phone_are_broken_and_stay_one_legend(gath
     points = spec["layer"][1]["encoding"]
     assert points["fill"]["legend"] == points["shape"]["legend"] == spec["encoding"]["color"]["legend"]
     assert set(points["fill"]["legend"]) == {"labelExpr"}
+
+
+def stalled(artifact):
+    """A case of which one call and the end of the median's interval are a thousand times its median."""
+    found = latency(artifact)
+    samples = (*found.samples_ns[:-1], 8_678_000_000)
+    case = latency(artifact, samples_ns=samples)
+    case.__dict__["p50_interval_ms"] = Interval(0.99, 8678.0)  # as a file of an earlier version may lead to
+    return case
+
+
+def test_what_goes_on_beyond_a_chart_is_clipped_with_a_mark_and_said(gathered):
+    cases = [dataclasses.replace(gathered.cases[0], latency=stalled("arts/onnx-fp32")), *gathered.cases[1:]]
+    charts = drawn(dataclasses.replace(gathered, cases=cases))
+    for name, along in (("size", "y"), ("percentiles", "x")):
+        *layers, arrows = charts[name].body["layer"]
+        assert "An arrow marks" in charts[name].note
+        (arrow,) = arrows["data"]["values"]
+        assert arrows["mark"]["shape"].startswith("triangle-") and "8678" in arrow["text"]
+        domain = arrows["encoding"][along]["scale"].get("domain", [0, 20])
+        assert domain[-1] <= 50  # of medians of up to 7 ms, and not of 8,678
+        for layer in layers:
+            rows = layer.get("data", charts[name].body.get("data"))["values"]
+            ends = [row[end] for row in rows for end in ("low", "high", "min", "p99", "ms", "y") if end in row]
+            assert max(ends) <= arrow[arrows["encoding"][along]["field"]] <= domain[-1]
+
+
+def test_charts_of_calm_cases_have_no_marks_of_clipping(gathered):
+    assert not any(
+        "An arrow" in chart.note or "triangle" in str(chart.body["layer"][-1].get("mark"))
+        for chart in drawn(gathered).values()
+        if "layer" in chart.body
+    )
+
+
+def test_no_box_leaves_the_plot(write):
+    """The true median may lie beyond p99 of few calls: the axis goes on to the end of its interval."""
+    few = latency("a", samples_ns=(1_000_000,) * 9 + (8_000_000,) * 9, round_calls=(9, 9))
+    few.__dict__["p50_interval_ms"] = Interval(1.0, 20.0)
+    found = gather([write("bench", [to_json(few)])])
+    cases = [dataclasses.replace(each, latency=few) for each in found.cases]
+    box = drawn(dataclasses.replace(found, cases=cases))["percentiles"].body["layer"][1]
+    assert box["encoding"]["x"]["scale"]["domain"][1] >= 20.0

@@ -9,6 +9,7 @@ from typing import Any
 WIDE_RANGE = 8.0  # between the largest and the smallest value, past which an axis is logarithmic
 MOST_TICKS = 8  # of a logarithmic axis
 FACTORS = (1, 2, 5)
+MOST_BEYOND = 5.0  # times the largest median that an axis of latencies shows; what is beyond is clipped
 
 
 def quantity(title: str, values: Sequence[float], *, from_zero: bool = True) -> dict[str, Any]:
@@ -30,6 +31,11 @@ def quantity(title: str, values: Sequence[float], *, from_zero: bool = True) -> 
     scale = {"type": "log", "domain": [ticks[0], ticks[-1]], "nice": False}
     form = "~g" if ticks[0] >= 1e-3 else ".0e"
     return {**encoding, "scale": scale, "axis": {"values": ticks, "format": form}}
+
+
+def end_of_latencies(medians: Sequence[float]) -> float:
+    """Where an axis of latencies ends at the latest, so that one call that stalled does not flatten all others."""
+    return MOST_BEYOND * max(medians)
 
 
 def logarithmic_ticks(low: float, high: float) -> list[float]:

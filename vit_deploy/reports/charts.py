@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vit_deploy.reports.axes import quantity
+from vit_deploy.reports.axes import end_of_latencies, quantity
 from vit_deploy.reports.documents import Gathered, Timed
 from vit_deploy.reports.naming import Names, in_words, setting, usual_setting
 from vit_deploy.reports.style import at_width, series_scales
@@ -18,6 +18,8 @@ Spec = dict[str, Any]
 MOST_ROWS = 8  # of a chart with a row for each case, before it shows the usual setting alone
 MOST_OPERATORS = 7  # that have a colour of their own
 LATENCY = "median latency in ms"
+ARROW_PX = 80  # its area
+CLIPPED = " An arrow marks what goes on beyond the chart."
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def _against(
     if len(known) < 2:
         return None
     rows: list[dict[str, Any]] = []
+    end = end_of_latencies([case.latency.p50_ms for case, _ in known])
     for case, value in known:
         latency = case.latency
         interval = latency.p50_interval_ms
@@ -93,9 +96,9 @@ def _against(
         text = f"{names.series(case)}: {milliseconds(latency.p50_ms)} ms"
         text += f" ({milliseconds(low)} to {milliseconds(high)}), {axis} {value:.4g}"
         rows.append({
-            "series": names.series(case), "x": value, "y": latency.p50_ms, "low": low, "high": high,
+            "series": names.series(case), "x": value, "y": latency.p50_ms, "low": low, "high": min(high, end),
             "text": text + (", unsteady" if latency.unsteady else ""),
-                "unsteady": bool(latency.unsteady),
+            "unsteady": bool(latency.unsteady), "clipped": high > end,
         })  # fmt: skip
     scales = series_scales([row["series"] for row in rows])
     x = {"field": "x", **quantity(axis, [row["x"] for row in rows], from_zero=name != "accuracy")}
@@ -105,7 +108,8 @@ def _against(
         name,
         title,
         f"At {in_words(usual)}. The bars show where the true median lies (95 %). {_corner(name)} is {better}."
-        + (" Hollow points are unsteady." if any(row["unsteady"] for row in rows) else ""),
+        + (" Hollow points are unsteady." if any(row["unsteady"] for row in rows) else "")
+        + (CLIPPED if any(row["clipped"] for row in rows) else ""),
         f"{len(rows)} points. Fastest: {fastest['text']}. Slowest: {slowest['text']}.",
         {
             "data": {"values": rows},
@@ -128,10 +132,22 @@ def _against(
                         "description": {"field": "text", "type": "nominal"},
                     },
                 },
+                *_arrows(rows, "up", {"y": {"field": "high", **y}}),
             ],
         },
         tuple(row["series"] for row in rows),
     )
+
+
+def _arrows(rows: Sequence[Mapping[str, Any]], points: str, at: Spec) -> list[Spec]:
+    """A layer with a mark at the end of each figure that goes on beyond the chart; none where none does."""
+    clipped = [row for row in rows if row["clipped"]]
+    if not clipped:
+        return []
+    mark = {"type": "point", "shape": f"triangle-{points}", "size": ARROW_PX, "filled": True, "opacity": 1}
+    colour = {"color": {"value": "var(--text)"}}
+    told = {"description": {"field": "text", "type": "nominal"}}
+    return [{"data": {"values": clipped}, "mark": mark, "encoding": {**colour, **told, **at}}]
 
 
 def _corner(name: str) -> str:
@@ -154,16 +170,22 @@ def _percentiles(gathered: Gathered, names: Names) -> Chart:
     cases, name_of, called = _shown(gathered, names, gathered.cases)
     whole: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
+    end = end_of_latencies([case.latency.p50_ms for case in cases])
     for case in cases:
         latency, name = case.latency, name_of(case)
         interval = latency.p50_interval_ms
         low, high = (latency.p50_ms, latency.p50_ms) if interval is None else (interval.low, interval.high)
-        whole.append({"case": name, "min": latency.min_ms, "p99": latency.p99_ms, "low": low, "high": high})
+        last = max(latency.p99_ms, high)
+        whole.append({
+            "case": name, "min": latency.min_ms, "p99": min(latency.p99_ms, end), "low": low, "high": min(high, end),
+            "end": min(last, end), "clipped": last > end, "text": f"{name}: up to {milliseconds(last)} ms",
+        })  # fmt: skip
         for percentile, value in (("p50", latency.p50_ms), ("p90", latency.p90_ms), ("p99", latency.p99_ms)):
             text = f"{name}: {percentile} {milliseconds(value)} ms"
-            points.append({"case": name, "percentile": percentile, "ms": value, "text": text})
+            if value <= end:
+                points.append({"case": name, "percentile": percentile, "ms": value, "text": text})
     order = [row["case"] for row in whole]
-    values = [value for row in whole for value in (row["min"], row["p99"])]
+    values = [value for row in whole for value in (row["min"], row["end"])]
     x = quantity("latency of a call in ms", values)
     y = {"field": "case", "type": "nominal", "title": None, "sort": order}
     scales = series_scales(["p50", "p90", "p99"], field="percentile")
@@ -171,7 +193,8 @@ def _percentiles(gathered: Gathered, names: Names) -> Chart:
     return Chart(
         "percentiles",
         "Percentiles",
-        f"{called}The line begins at the fastest call and ends at p99; the true p50 lies in the box (95 %).",
+        f"{called}The line begins at the fastest call and ends at p99; the true p50 lies in the box (95 %)."
+        + (CLIPPED if any(row["clipped"] for row in whole) else ""),
         f"{len(order)} rows. Fastest p50: {name_of(fastest)} with {milliseconds(fastest.latency.p50_ms)} ms.",
         {
             "encoding": {"y": y},
@@ -201,6 +224,7 @@ def _percentiles(gathered: Gathered, names: Names) -> Chart:
                         "description": {"field": "text", "type": "nominal"},
                     },
                 },
+                *_arrows(whole, "right", {"x": {"field": "end", **x}}),
             ],
         },
         ("p50", "p90", "p99"),
