@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.processes import ROOT, environment
+from benchmarks.progress import progress
 from vit_deploy.artifact import Artifact, read_artifact
 from vit_deploy.children import python
 from vit_deploy.golden import read_golden
@@ -27,15 +28,17 @@ QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
 
 
 def answers(artifact: Artifact, runtime: str) -> NDArray[np.float32] | None:
-    """Outputs to the golden images; None where there is no QEMU for this machine's programs."""
+    """Outputs to the golden images; None where there is no QEMU, or where it fails."""
     if QEMU is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.npy"
         program = python("-m", "benchmarks.emulated", str(artifact.directory), runtime, str(out))
-        subprocess.run(
-            [QEMU, "-cpu", CPU, *program], cwd=ROOT, env=environment(), check=True, stderr=subprocess.DEVNULL
-        )
+        command = [QEMU, "-cpu", CPU, *program]
+        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, errors="replace")
+        if done.returncode != 0:  # the emulator does not run every program of many threads to its end
+            progress(f"{artifact.name} in {runtime} under QEMU ended with {done.returncode}: {done.stderr[-500:]}")
+            return None
         found: NDArray[np.float32] = np.load(out)
         return found
 
