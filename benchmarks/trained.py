@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 from benchmarks.job import Job
@@ -29,5 +30,5 @@ def _models(job: Job, kind: str, options: list[str], fewer: list[str]) -> list[P
         progress(f"training on {kind}")
         less = [*fewer, "--epochs", "1"] if job.quick else []
         command = python("-m", f"benchmarks.{kind}", "-o", str(job.trained), *options, *less)
-        subprocess.run(command, cwd=ROOT, env=environment(), check=True)
+        subprocess.run(command, cwd=ROOT, env=environment(), check=True, stdout=sys.stderr)
     return sorted(job.trained.glob(f"{kind}-*.keras"))
