@@ -160,7 +160,7 @@ def compress(
     return out.finish(
         [record],
         ok=table.ok,
-        columns=("", "file", "top-1", "zeros", "distinct", "size", "gzipped", "latency"),
+        columns=("", "file", "top-1", "zeros", "distinct", "size", "gzipped", "latency", "steady"),
         rows=[
             (
                 each.state,
@@ -170,7 +170,8 @@ def compress(
                 each.distinct,
                 report.megabytes(each.bytes),
                 report.megabytes(each.gzip_bytes),
-                "-" if each.latency_ms is None else f"{each.latency_ms:.2f} ms",
+                "-" if each.latency_ms is None else f"{report.milliseconds(each.latency_ms)} ms",
+                "-" if each.latency_ms is None else "NO" if each.unsteady else "yes",
             )
             for each in table.rows
         ],

@@ -245,7 +245,10 @@ def _to_json(result: Exported, made: Made) -> dict[str, Any]:
 
 def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Size, speed and accuracy, each against fp32."""
+    from vit_deploy.report import milliseconds
+
     labelled = any(each.top1 is not None for each in facts.values())
+    timed = any(each.latency_ms is not None for each in facts.values())
     images = max(each.images for each in facts.values())
     columns = (
         "precision",
@@ -254,6 +257,7 @@ def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[s
         "ms a call",
         "of fp32",
         "cosine",
+        *(("steady",) if timed else ()),
         f"top-1 as fp32 ({images} images)",
         *(("top-1", "points lost") if labelled else ()),
     )
@@ -263,9 +267,10 @@ def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[s
             name,
             _megabytes(each.bytes),
             f"{each.size_ratio:.2f}",
-            "-" if each.latency_ms is None else f"{each.latency_ms:.2f}",
+            "-" if each.latency_ms is None else milliseconds(each.latency_ms),
             "-" if each.latency_ratio is None else f"{each.latency_ratio:.2f}",
             f"{each.cosine:.5f}",
+            *((("NO" if each.unsteady else "yes") if each.latency_ms is not None else "-",) if timed else ()),
             "-" if each.agreement is None else f"{each.agreement:.1%}",
         ]
         if labelled and each.top1 is not None and each.fp32_top1 is not None:

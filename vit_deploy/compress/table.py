@@ -20,6 +20,7 @@ from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.compress.data import Images
 from vit_deploy.evaluation import evaluate
 from vit_deploy.exporters.stage import FP32, plan
+from vit_deploy.latency import Latency
 from vit_deploy.quantizers import QuantizeOptions
 from vit_deploy.quantizers.stage import export
 from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
@@ -62,6 +63,7 @@ class Row:
         bytes: of the model file.
         gzip_bytes: of it gzipped.
         latency_ms: of the median call; None where it was not timed.
+        unsteady: why the latency is not to be trusted; empty where it is.
     """
 
     state: str
@@ -72,10 +74,11 @@ class Row:
     bytes: int
     gzip_bytes: int
     latency_ms: float | None
+    unsteady: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return dict(vars(self))
+        return {**vars(self), "unsteady": list(self.unsteady)}
 
 
 def measure(
@@ -136,7 +139,8 @@ def measure(
             distinct(checkpoint),
             artifact.model_bytes,
             len(gzip.compress(artifact.model_path.read_bytes(), 9, mtime=0)),
-            latency,
+            None if latency is None else latency.p50_ms,
+            () if latency is None else latency.unsteady,
         )
         for (state, checkpoint, artifact), found, latency in zip(made, right, latencies, strict=True)
     ]
@@ -156,12 +160,12 @@ def _calibration(images: Images, folder: Path) -> Path | None:
     return path
 
 
-def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> list[float | None]:
+def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[Latency | None]:
     cases = [
         Case(Path(each.directory), RUNTIMES_OF_FORMAT[each.format][0], batch=each.input.batch or 1)
         for each in artifacts
     ]
-    return [each.p50_ms for each in bench(cases, PLAN, lambda what, done: progress(what))]
+    return bench(cases, PLAN, lambda what, done: progress(what))
 
 
 def sparsity(checkpoint: Checkpoint) -> float:
@@ -203,6 +207,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
                 said.append(
                     f"{name}: gained nothing in speed on this runtime ({runtime}), {ratio:.2f} of the latency{why}"
                 )
+    said += [f"{each.name} {each.state}: unsteady, {'; '.join(each.unsteady)}" for each in rows if each.unsteady]
     return said
 
 
