@@ -142,6 +142,18 @@ def test_clocks_that_change_and_what_holds_them_down_are_disturbances():
     assert on((GpuState(), GpuState())) == []
 
 
+def test_a_power_limit_is_a_note_and_disturbs_only_where_the_clock_changes():
+    def at(*clocks):
+        ends = tuple(GpuState(clock, ("power limit",)) for clock in clocks)
+        return Gpu("H100", power_limit_w=700.0, rounds=(ends,))
+
+    noted = ("the GPU ran at its power limit of 700 W, which sets its clock then",)
+    assert list(at(1500.0, 1510.0).disturbances) == [] and at(1500.0, 1510.0).notes == noted
+    assert list(at(1500.0, 1980.0).disturbances) == ["the GPU's clock was between 1500 and 1980 MHz"]
+    assert at(1500.0, 1980.0).notes == noted
+    assert Gpu("H100", rounds=((GpuState(1980.0, ("idle",)),) * 2,)).notes == ()
+
+
 def test_facts_survive_a_file_and_damaged_ones_are_refused():
     facts = Gpu(
         "H100", "GPU-1", "580.1", "13.0", "9.0", 85e3, False, "default", 700.0, ((GpuState(1980.0), GpuState()),)

@@ -231,11 +231,18 @@ def test_what_no_run_has_told_of_a_gpu_is_damage(damage):
 
 
 def test_a_gpu_whose_clock_changes_or_is_held_down_is_unsteady():
-    slow = dataclasses.replace(H100, rounds=((GpuState(1980.0), GpuState(1500.0, ("power limit",))),))
+    slow = dataclasses.replace(H100, rounds=((GpuState(1980.0), GpuState(1500.0, ("power brake",))),))
     unsteady = on_gpu(gpu=slow).unsteady
     assert "the GPU's clock was between 1500 and 1980 MHz" in unsteady
-    assert "the GPU's clock was held down: power limit" in unsteady
+    assert "the GPU's clock was held down: power brake" in unsteady
     assert on_gpu().unsteady == ()
+
+
+def test_a_gpu_at_its_power_limit_is_steady_and_says_so():
+    full = dataclasses.replace(H100, rounds=((GpuState(1500.0, ("power limit",)),) * 2,), power_limit_w=700.0)
+    told = on_gpu(gpu=full)
+    assert told.unsteady == ()
+    assert "the GPU ran at its power limit of 700 W, which sets its clock then" in told.notes
 
 
 def test_cases_that_took_no_turns_are_compared_as_such():

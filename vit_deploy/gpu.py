@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+POWER_LIMIT = "power limit"  # where a card under full load runs; what it does to figures shows in the clock
 # NVML's names of what holds a clock down, by bit (`nvmlClocksEventReasons`).
 REASONS = {
     0x1: "idle",
     0x2: "application clocks",
-    0x4: "power limit",
+    0x4: POWER_LIMIT,
     0x8: "hardware slowdown",
     0x10: "sync boost",
     0x20: "thermal slowdown by software",
@@ -85,9 +86,22 @@ class Gpu:
         clocks = [state.sm_mhz for state in states if state.sm_mhz is not None]
         if clocks and max(clocks) - min(clocks) > CLOCK_DRIFT * max(clocks):
             yield f"the GPU's clock was between {min(clocks):.0f} and {max(clocks):.0f} MHz"
-        held = dict.fromkeys(reason for state in states for reason in state.reasons if reason not in HARMLESS)
+        held = [reason for reason in self._reasons if reason not in (*HARMLESS, POWER_LIMIT)]
         if held:
             yield f"the GPU's clock was held down: {', '.join(held)}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one has to know to read figures that were measured on it, steady or not."""
+        if POWER_LIMIT not in self._reasons:
+            return ()
+        of = "" if self.power_limit_w is None else f" of {self.power_limit_w:g} W"
+        return (f"the GPU ran at its power limit{of}, which sets its clock then",)
+
+    @property
+    def _reasons(self) -> tuple[str, ...]:
+        """What held its clock down at any time, each once."""
+        return tuple(dict.fromkeys(reason for ends in self.rounds for state in ends for reason in state.reasons))
 
 
 def reasons_in(bits: int) -> tuple[str, ...]:

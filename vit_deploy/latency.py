@@ -217,6 +217,7 @@ class Latency:
         if self.plan.one_at_a_time:
             notes.append("each case was measured on its own: their rounds took no turns")
         notes += self.remarks
+        notes += () if self.gpu is None else self.gpu.notes
         if self.under is not None and self.case.batch == (self.under.batch or 1):
             notes.append(self.under.words)
         if (working := (self.case.threads or 1) * self.case.streams) > self.host.threads:
