@@ -29,6 +29,18 @@ def test_an_export_is_a_bundle_and_a_model_of_the_repository(export, tmp_path):
     assert "kind: KIND_CPU" in (model / "config.pbtxt").read_text()
 
 
+def test_what_a_file_is_made_for_executes_it(export, tmp_path):
+    said = export("--for", "cuda", "--triton-provider", "tensorrt")
+    assert said.code == 2 and "made for CUDA" in said.document["error"]["message"]
+    assert not (tmp_path / "out").exists() and not (tmp_path / "repository").exists()
+    said = export("--for", "tensorrt")
+    assert said.code == 0, said.err
+    assert (
+        'gpu_execution_accelerator {\n      name: "tensorrt"'
+        in (tmp_path / "repository/small/config.pbtxt").read_text()
+    )
+
+
 def test_a_model_that_is_there_is_refused_before_any_work(export, tmp_path):
     (tmp_path / "repository/small").mkdir(parents=True)
     said = export()

@@ -171,6 +171,31 @@ def test_what_executes_a_model_follows_its_precision_unless_it_is_said(onnx, pre
         assert accelerator == {"name": ["tensorrt"], "parameters": [{"key": ["precision_mode"], "value": [mode]}]}
 
 
+@pytest.mark.parametrize(
+    ("made_for", "precision", "kind", "mode"),
+    [
+        ("tensorrt", "int8-static", "KIND_GPU", "INT8"),
+        ("tensorrt", "fp16", "KIND_GPU", "FP16"),
+        ("cuda", "fp16", "KIND_GPU", None),
+        ("cuda", "bf16", "KIND_GPU", None),
+    ],
+)
+def test_a_file_is_executed_by_what_it_is_made_for(onnx, made_for, precision, kind, mode):
+    file = dataclasses.replace(onnx, precision=precision, options={**onnx.options, "for": made_for})
+    found = parsed(triton.config(file, "small"))
+    assert only(found, "instance_group", "kind") == kind
+    assert ("optimization" in found) == (mode is not None)
+    if mode is not None:
+        accelerator = only(found, "optimization", "execution_accelerators", "gpu_execution_accelerator")
+        assert only(accelerator, "parameters", "value") == mode
+    assert "optimization" not in parsed(triton.config(file, "small", "cuda")), "what is said goes before"
+
+
+def test_a_plan_is_executed_by_cuda_whatever_its_graph_was_made_for(onnx):
+    plan = dataclasses.replace(onnx, format="tensorrt", options={"for": "tensorrt"})
+    assert triton.usual_provider(plan) == "cuda"
+
+
 def test_types_are_those_of_the_file(onnx):
     halves = dataclasses.replace(
         onnx, input=InputSpec((None, 24, 32, 3), dtype="float16"), output=OutputSpec(dtype="float16")
@@ -193,6 +218,8 @@ def test_what_triton_cannot_serve_is_refused_with_what_it_can(onnx):
         triton.check([("savedmodel", "fp32")], "tensorrt")
     with pytest.raises(ConfigError, match="TensorRT does not read onnx files in int4"):
         triton.check([("onnx", "int4")], "tensorrt")
+    with pytest.raises(ConfigError, match="does not know the operators of ONNX files that are made for CUDA"):
+        triton.check([("onnx", "fp16")], "tensorrt", "cuda")
     with pytest.raises(ConfigError, match="no provider 'rocm'"):
         triton.check([("onnx", "fp32")], "rocm")
 

@@ -26,7 +26,7 @@ TritonProvider = Annotated[
         "--triton-provider",
         metavar="cpu|cuda|tensorrt",
         help="What executes them there.",
-        show_default="cuda; cpu for int8",
+        show_default="as --for; else cuda, cpu for int8",
     ),
 ]
 
@@ -38,10 +38,12 @@ def check_options(triton: Path | None, provider: str | None, jobs: Sequence[Job]
         typer.BadParameter: a provider without a repository.
         ConfigError: as `exporters.triton.check`.
     """
+    from vit_deploy.exporters import Target
     from vit_deploy.exporters.triton import check
 
     if triton is not None:
-        check([(job.format, job.precision) for job in jobs], provider)
+        made_for = next((job.options.target for job in jobs if job.format == "onnx"), Target.CPU)
+        check([(job.format, job.precision) for job in jobs], provider, made_for)
     elif provider is not None:
         raise typer.BadParameter("--triton-provider says what executes models in a repository: add --triton")
 

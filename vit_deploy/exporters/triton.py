@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import MODEL_FILES, Artifact
 from vit_deploy.errors import ConfigError
+from vit_deploy.exporters import Target
 from vit_deploy.golden import read_golden
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.staging import staged_folder
@@ -67,12 +68,13 @@ Message = Mapping[str, Any]
 """Fields of a protobuf message: numbers, symbols, texts, messages, or lists of them where a field repeats."""
 
 
-def check(kinds: Iterable[tuple[str, str]], provider: str | None) -> None:
+def check(kinds: Iterable[tuple[str, str]], provider: str | None, target: str = Target.CPU) -> None:
     """Refuse, before any work, what Triton cannot serve.
 
     Args:
         kinds: format and precision of each artifact to be.
-        provider: that is going to execute them; None chooses by the precision.
+        provider: that is going to execute them; None chooses by what the file is made for and its precision.
+        target: what ONNX files are made for.
 
     Raises:
         ConfigError: a format that Triton has no backend for, or a provider that does not execute it.
@@ -96,6 +98,11 @@ def check(kinds: Iterable[tuple[str, str]], provider: str | None) -> None:
                 f"TensorRT does not read {format} files in {precision}",
                 fix=f"choose one of {', '.join(TENSORRT_MODES)}, or another provider",
             )
+        if provider == TENSORRT and target == Target.CUDA:
+            raise ConfigError(
+                "TensorRT does not know the operators of ONNX files that are made for CUDA",
+                fix="export --for tensorrt, or leave --triton-provider out",
+            )
 
 
 def model_names(name: str, kinds: Sequence[tuple[str, str]]) -> list[str]:
@@ -110,7 +117,7 @@ def write_model(artifact: Artifact, target: Path, provider: str | None = None, *
     Args:
         artifact: a bundle that `check` has nothing against; its files are copied.
         target: `REPOSITORY/<model>`.
-        provider: that is going to execute it: "cpu", "cuda" or "tensorrt"; None chooses by the precision.
+        provider: that is going to execute it: "cpu", "cuda" or "tensorrt"; None chooses as `usual_provider`.
         force: replace a model that is there.
 
     Raises:
@@ -166,7 +173,7 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
         provider: see `write_model`.
     """
     backend, spec = BACKENDS[artifact.format], artifact.input
-    executor = provider or (CPU if artifact.precision in FOR_CPUS and CPU in backend.providers else CUDA)
+    executor = provider or usual_provider(artifact)
     # With an open batch the first side is Triton's own; else it is a side like any other.
     sides = spec.shape[1:] if spec.batch is None else spec.shape
     answered = artifact.config.output_shape if spec.batch is None else (spec.batch, *artifact.config.output_shape)
@@ -202,6 +209,15 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
         for batch in batches
     ]
     return "\n".join(_written(fields)) + "\n"
+
+
+def usual_provider(artifact: Artifact) -> str:
+    """What an ONNX file is made for, else what has kernels for its precision."""
+    providers = BACKENDS[artifact.format].providers
+    made_for = artifact.options.get("for")
+    if made_for in (CUDA, TENSORRT) and made_for in providers:
+        return str(made_for)
+    return CPU if artifact.precision in FOR_CPUS and CPU in providers else CUDA
 
 
 def _largest_batch(artifact: Artifact) -> int:
