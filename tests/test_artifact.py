@@ -15,7 +15,8 @@ import pytest
 from vit_deploy.artifact import MODEL_FILES, InputSpec, describe, read_artifact, sha256, versions, write_manifest
 from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.errors import ArtifactError, ConfigError
-from vit_deploy.exporters import EXPORTERS
+from vit_deploy.exporters import EXPORTERS, Target
+from vit_deploy.exporters.stage import PRECISIONS, PRECISIONS_FOR
 from vit_deploy.parity import verify
 from vit_deploy.preprocess import Interpolation, Preprocess
 
@@ -118,6 +119,10 @@ def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
     assert set(schema["$defs"]["input"]["required"]) == {field.name for field in dataclasses.fields(InputSpec)}
     assert set(schema["required"]) == set(schema["properties"]) == set(bundle.to_dict())
     assert schema["properties"]["format"]["enum"] == FORMATS
+    had = {each for table in (PRECISIONS, PRECISIONS_FOR) for precisions in table.values() for each in precisions}
+    assert set(schema["properties"]["precision"]["enum"]) == had
+    made_for = schema["properties"]["options"]["properties"]["for"]["enum"]
+    assert {*made_for, Target.CPU} == set(Target), "of the usual ones the manifest says nothing"
 
 
 WRONG_FIELDS = {

@@ -82,6 +82,7 @@ class Inspection:
             "kind": self.kind,
             "format": self.format,
             "precision": None if said is None else said.precision,
+            "made_for": None if said is None else said.options.get("for"),
             "bytes": self.bytes,
             "parameters": self.num_parameters,
             "macs": self.macs,

@@ -74,6 +74,16 @@ def assert_says(found: dict[str, Any], model: Checkpoint) -> None:
     assert found["provenance"] == [step.to_dict() for step in model.provenance]
 
 
+def test_what_a_file_is_made_for_is_told(bundles, tmp_path, capfd):
+    usual = bundles["onnx"]
+    assert record(usual.directory, capfd)["made_for"] is None
+    shutil.copytree(usual.directory, tmp_path / "made")
+    write_manifest(dataclasses.replace(usual, directory=tmp_path / "made", options={**usual.options, "for": "cuda"}))
+    assert record(tmp_path / "made", capfd)["made_for"] == "cuda"
+    assert run(["inspect", str(tmp_path / "made")]) == 0
+    assert "made for cuda" in " ".join(capfd.readouterr().out.split())
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_bundle_and_its_bare_model_file_say_the_same(format, bundles, model, tmp_path, capfd):
     artifact = bundles[format]
