@@ -15,7 +15,8 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show what the en
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress; only results and errors.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")]
-QUANTIZED = "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8. Repeat for more."  # for help
+# For help.
+QUANTIZED = "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8; ONNX for CUDA also bf16. Repeat for more."
 Artifacts = Annotated[
     list[Path],
     typer.Argument(
