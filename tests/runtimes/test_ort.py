@@ -94,6 +94,8 @@ def test_a_provider_that_is_not_installed_is_an_error(make_artifact, weight, mon
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(EngineError, match=r"has no CUDAExecutionProvider; it has CPU.*(?s:.*)vit-deploy\[gpu\]"):
         OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")).__enter__()
+    with pytest.raises(EngineError, match=r"has no TensorrtExecutionProvider(?s:.*)vit-deploy\[tensorrt\]"):
+        OnnxRuntime().open(artifact, RuntimeOptions(provider="tensorrt")).__enter__()
     with pytest.raises(EngineError, match=r"no provider 'npu'(?s:.*)choose one of cpu, cuda, tensorrt"):
         OnnxRuntime().open(artifact, RuntimeOptions(provider="npu")).__enter__()
 

@@ -41,6 +41,10 @@ HELPERS = {"tensorrt": ("cuda",)}  # that take what the provider leaves, before 
 MEMORY = {"cuda": "cuda", "tensorrt": "cuda"}  # where inputs and outputs lie, unless on the host
 GRAPH_OPTION = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable"}
 RECORDS = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+INSTALL = {
+    "cuda": 'pip install "vit-deploy[gpu]", or "vit-deploy[gpu-cuda12]" for drivers older than 580',
+    "tensorrt": 'pip install "vit-deploy[tensorrt]"',
+}
 DOCTOR = "check the driver and the CUDA libraries with vit-deploy doctor, or run with --provider cpu"
 EXACT_NOTE = (
     f"this processor has no VNNI, and the file's weights would saturate its fast kernels: it runs with "
@@ -81,8 +85,7 @@ class OnnxRuntime:
             raise EngineError(
                 f"the installed ONNX Runtime {ort.__version__} has no {PROVIDERS[provider]}; "
                 f"it has {', '.join(ort.get_available_providers())}",
-                fix='pip install "vit-deploy[gpu]", or "vit-deploy[gpu-cuda12]" for drivers older than 580, '
-                "in an environment without the CPU package onnxruntime",
+                fix=f"{INSTALL.get(provider, INSTALL['cuda'])}, in an environment without the CPU package onnxruntime",
             )
         if provider in MEMORY:
             if options.device < 0:
