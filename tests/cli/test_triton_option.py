@@ -53,6 +53,9 @@ def test_tflite_and_a_provider_without_a_repository_are_refused(export, run, ker
     said = export("--format", "tflite")
     assert said.code == 2 and "Triton has no backend for tflite files" in said.document["error"]["message"]
     assert not (tmp_path / "out").exists() and not (tmp_path / "repository").exists()
+    said = export("--format", "tensorrt", "--tensorrt", "rtx", "--unproven")
+    assert said.code == 2 and "Triton loads plans of TensorRT alone" in said.document["error"]["message"]
+    assert not (tmp_path / "out").exists() and not (tmp_path / "repository").exists()
     said = run("export", keras_file, "-o", tmp_path / "out", "--triton-provider", "cuda")
     assert said.code == 2 and "add --triton" in said.err
 

@@ -158,7 +158,7 @@ def export(
         include_preprocessing=include_preprocessing,
         target=target,
     )
-    serving.check_options(triton, triton_provider, jobs)
+    serving.check_options(triton, triton_provider, jobs, plans=tensorrt)
     options = quantize_options(
         calibrate=calibrate,
         seed=seed,

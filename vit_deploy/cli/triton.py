@@ -31,8 +31,14 @@ TritonProvider = Annotated[
 ]
 
 
-def check_options(triton: Path | None, provider: str | None, jobs: Sequence[Job]) -> None:
+def check_options(triton: Path | None, provider: str | None, jobs: Sequence[Job], *, plans: str | None = None) -> None:
     """Refuse, before any work, what Triton cannot serve.
+
+    Args:
+        triton: the repository; None without one.
+        provider: that is going to execute what is in it.
+        jobs: artifacts to be.
+        plans: what builds the plans among them, "full" or "rtx"; None where that is not said.
 
     Raises:
         typer.BadParameter: a provider without a repository.
@@ -42,6 +48,8 @@ def check_options(triton: Path | None, provider: str | None, jobs: Sequence[Job]
     from vit_deploy.exporters.triton import check
 
     if triton is not None:
+        if plans == "rtx":
+            raise typer.BadParameter("--tensorrt rtx and --triton: Triton loads plans of TensorRT alone; take full")
         made_for = next((job.options.target for job in jobs if job.format == "onnx"), Target.CPU)
         check([(job.format, job.precision) for job in jobs], provider, made_for)
     elif provider is not None:
