@@ -7,6 +7,7 @@ import pytest
 
 from vit_deploy import nvidia
 from vit_deploy.distributions import Distribution
+from vit_deploy.exporters.tensorrt import compute_capabilities
 from vit_deploy.gpu import Gpu
 
 ORT = {"onnxruntime-gpu": Distribution("onnxruntime-gpu", "1.31.1")}
@@ -60,6 +61,7 @@ def test_gpus_are_told_with_what_runs_on_them(tmp_path, monkeypatch):
     said = found.to_dict()
     assert said["gpus"][0]["driver"] == "580.65.06" and said["gpus"][0]["cuda"] == "13.0"
     assert said["gpus"][0]["machine_code"] is True and said["gpus"][1]["machine_code"] is False
+    assert said["gpus"][0]["tensorrt_rtx"] is None, "there is none"
     assert said["machine_code"] == ["7.5", "8.0", "8.6", "8.9", "9.0", "12.0"]
 
 
@@ -95,3 +97,24 @@ def test_tensorrt_for_rtx_is_none_that_onnx_runtime_could_use(tmp_path):
 def test_a_tensorrt_of_another_major_version_is_none_that_onnx_runtime_could_use(version, runtime, fits, tmp_path):
     here = {name: Distribution(name, each) for name, each in (("tensorrt", version), ("onnxruntime-gpu", runtime))}
     assert nvidia.look(here, root=tmp_path, load=no_driver).tensorrt.fits_onnx_runtime is fits
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "known"),
+    [
+        ("9.0", "1.7.1", False),
+        ("8.6", "1.7.1", True),
+        ("9.0", "1.99.0", None),
+        ("9.0", None, None),
+        (None, "1.7", None),
+    ],
+)
+def test_tensorrt_for_rtx_knows_some_gpus(capability, version, known, tmp_path):
+    here = {} if version is None else {"tensorrt-rtx": Distribution("tensorrt-rtx", version)}
+    found = nvidia.look(here, root=tmp_path, load=no_driver).tensorrt
+    assert found.rtx_runs_on(Gpu("?", compute_capability=capability)) is known
+
+
+def test_the_gpus_of_the_installed_tensorrt_for_rtx_are_those_of_the_table():
+    rtx = pytest.importorskip("tensorrt_rtx")
+    assert nvidia.RTX_GPUS[".".join(rtx.__version__.split(".")[:2])] == compute_capabilities(rtx)

@@ -41,6 +41,9 @@ MACHINE_CODE: Mapping[tuple[str, str], tuple[tuple[int, int], ...]] = {
 Read out of the wheels on PyPI. There is no PTX in them, which a driver could translate for others.
 """
 
+RTX_GPUS: Mapping[str, tuple[str, ...]] = {"1.7": ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")}
+"""Compute capabilities that a TensorRT for RTX builds and runs plans for, by major and minor version."""
+
 
 @dataclass(frozen=True)
 class TensorRT:
@@ -64,6 +67,11 @@ class TensorRT:
         """
         versions = [*self.libraries, *(self.packages[name] for name in self.packages if name != RTX)]
         return any(self.wanted in (None, int(version.split(".")[0])) for version in versions)
+
+    def rtx_runs_on(self, gpu: Gpu) -> bool | None:
+        """Whether the installed TensorRT for RTX knows a GPU; None where there is none, or it cannot be told."""
+        known = RTX_GPUS.get(_series_of(self.packages.get(RTX, "")))
+        return None if known is None or gpu.compute_capability is None else gpu.compute_capability in known
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -100,7 +108,12 @@ class Nvidia:
         return {
             "driver": self.has_driver,
             "gpus": [
-                {**{name: getattr(gpu, name) for name in facts}, "machine_code": self.runs_on(gpu)} for gpu in self.gpus
+                {
+                    **{name: getattr(gpu, name) for name in facts},
+                    "machine_code": self.runs_on(gpu),
+                    "tensorrt_rtx": self.tensorrt.rtx_runs_on(gpu),
+                }
+                for gpu in self.gpus
             ],
             "machine_code": None if self.machine_code is None else [f"{a}.{b}" for a, b in self.machine_code],
             "tensorrt": self.tensorrt.to_dict(),
@@ -172,4 +185,8 @@ def libraries_of_tensorrt(root: Path = Path("/")) -> dict[str, str]:
 def _series(here: Installed) -> str:
     """Major and minor version of onnxruntime-gpu, empty where it is missing."""
     package = here.get(ONNX_RUNTIME)
-    return ".".join(package.version.split(".")[:2]) if package is not None else ""
+    return _series_of(package.version) if package is not None else ""
+
+
+def _series_of(version: str) -> str:
+    return ".".join(version.split(".")[:2])

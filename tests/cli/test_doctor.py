@@ -222,7 +222,7 @@ def on_gpus(monkeypatch):
         names = ("TensorrtExecutionProvider", CUDA, "AzureExecutionProvider", "CPUExecutionProvider")
         monkeypatch.setattr(diagnosis, "_asked", lambda program: (names, ""))
         monkeypatch.setattr(diagnosis, "try_provider", outcome)
-        tensorrt = TensorRT({}, {name: each for name, each in more.items() if "tensorrt" in name}, 10)
+        tensorrt = TensorRT({}, {name.replace("_", "-"): each for name, each in more.items() if "tensorrt" in name}, 10)
         found = Nvidia(has_driver, gpus, ((8, 0), (9, 0)), tensorrt, None)
         monkeypatch.setattr(diagnosis, "look", lambda here: found)
 
@@ -296,6 +296,16 @@ def test_gpus_are_shown_with_what_matters_for_them(on_gpus, capfd):
     assert "compute capability 7.0 (onnxruntime-gpu has machine code for 8.0, 9.0 alone)" in printed
     assert 'TensorRT missing -> pip install "vit-deploy[tensorrt]"; ONNX Runtime asks for version 10' in printed
     assert "nvidia-ml-py missing" in printed
+    assert "TensorRT for RTX" not in printed
+
+
+def test_a_gpu_that_tensorrt_for_rtx_does_not_know_is_told(on_gpus, capfd):
+    gpus = (Gpu("NVIDIA H100", compute_capability="9.0"), Gpu("NVIDIA L4", compute_capability="8.9"))
+    on_gpus(only("CPUExecutionProvider", CUDA), gpus=gpus, tensorrt_rtx="1.7.1.116")
+    assert run(["doctor"]) == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    assert "which TensorRT for RTX does not know: its plans are for others" in printed.partition("GPU 1")[0]
+    assert "which TensorRT for RTX" not in printed.partition("GPU 1")[2]
 
 
 def test_the_doctor_imports_no_engine_itself():

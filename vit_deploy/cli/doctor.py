@@ -99,6 +99,8 @@ def _facts(found: Nvidia, gpu: Gpu) -> Iterator[str]:
         None: "whether onnxruntime-gpu has machine code for it is unknown",
     }
     yield f"compute capability {gpu.compute_capability or 'unknown'} ({said[runs]})"
+    if found.tensorrt.rtx_runs_on(gpu) is False:
+        yield "which TensorRT for RTX does not know: its plans are for others"
     if gpu.mig:
         yield "divided (MIG)"
     if gpu.compute_mode not in (None, "default"):
