@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vit_deploy.artifact import Artifact, read_artifact
 from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.choosing import refuse_idle_options, runtime_for
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.parity import Verification
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, Session, installed_takers
+from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
 
 if TYPE_CHECKING:
     from vit_deploy.quantizers import QuantizeOptions
@@ -161,17 +162,35 @@ def as_checkpoint(model: Model) -> Checkpoint:
         return checkpoints.load(path)
 
 
-def verify(bundle: str | Path, *, runtime: str | None = None, simulate: str | None = None) -> Verification:
+def verify(
+    bundle: str | Path,
+    *,
+    runtime: str | None = None,
+    provider: str | None = None,
+    device: int = 0,
+    cuda_graph: bool = False,
+    simulate: str | None = None,
+) -> Verification:
     """Run a bundle on its golden images and compare with the float64 reference; see `parity.verify`.
 
     Args:
         bundle: its folder.
         runtime: None takes the format's usual one.
+        provider: what executes the graph; None takes the engine's usual one.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
         simulate: a processor that is not here: "no-vnni", on which ONNX Runtime's 8-bit products may saturate.
     """
     from vit_deploy import parity
 
-    return parity.verify(read_artifact(Path(bundle)), runtime=runtime, simulate=simulate)
+    return parity.verify(
+        read_artifact(Path(bundle)),
+        runtime=runtime,
+        provider=provider,
+        device=device,
+        cuda_graph=cuda_graph,
+        simulate=simulate,
+    )
 
 
 def session(
@@ -180,6 +199,8 @@ def session(
     runtime: str | None = None,
     threads: int | None = None,
     provider: str | None = None,
+    device: int = 0,
+    cuda_graph: bool = False,
 ) -> AbstractContextManager[Session]:
     """Load a bundle in an engine: `with session(path) as model: logits = model.infer(images)`.
 
@@ -190,17 +211,21 @@ def session(
         runtime: None takes the format's usual one.
         threads: for the work inside one call; None leaves the engine's own choice.
         provider: what executes the graph; None takes the engine's usual one.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
 
     Raises:
         ArtifactError: no bundle, or one that was changed.
-        ConfigError: a runtime that does not run this format.
+        ConfigError: a runtime that does not run this format, or options of a GPU where none executes the graph.
         MissingEngineError, EngineError: the engine is not installed, or refuses the file.
     """
     artifact = bundle if isinstance(bundle, Artifact) else read_artifact(Path(bundle))
-    takers = RUNTIMES_OF_FORMAT[artifact.format]
-    name = runtime or installed_takers(artifact.format, provider)[0]
-    if name not in takers:
-        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
-    engine = RUNTIMES.load(name)()
-    opened: AbstractContextManager[Session] = engine.open(artifact, RuntimeOptions(threads, provider))
-    return opened
+    options = RuntimeOptions(threads, provider, device=device, cuda_graph=cuda_graph)
+    return _opened(artifact, runtime_for(artifact, runtime, options), options)
+
+
+@contextmanager
+def _opened(artifact: Artifact, runtime: str, options: RuntimeOptions) -> Iterator[Session]:
+    with RUNTIMES.load(runtime)().open(artifact, options) as opened:
+        refuse_idle_options(artifact, options, opened.provider)
+        yield opened

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vit_deploy
 from vit_deploy import device
 from vit_deploy.cli import verify as verify_command
+from vit_deploy.errors import ConfigError
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.ort import OnnxRuntime
 
@@ -69,6 +71,17 @@ def test_verify_runs_where_it_is_told(run, bundles, opened):
     assert said.code == 0, said.err
     (options,) = opened
     assert (options.provider, options.device, options.cuda_graph) == ("cuda", 1, True)
+
+
+def test_programs_say_where_a_bundle_runs(bundles, opened):
+    where = {"runtime": "onnxruntime", "provider": "cuda", "device": 1, "cuda_graph": True}
+    assert vit_deploy.verify(bundles["onnx"], **where).provider == "cuda"
+    with vit_deploy.session(bundles["onnx"], threads=2, **where) as session:
+        assert session.provider == "cuda"
+    asked = [(each.provider, each.device, each.cuda_graph, each.threads) for each in opened]
+    assert asked == [("cuda", 1, True, None), ("cuda", 1, True, 2)]
+    with pytest.raises(ConfigError, match=r"--device 1 is for GPUs, and .* runs on cpu"):
+        vit_deploy.session(bundles["onnx"], device=1).__enter__()
 
 
 def test_another_machine_is_told_the_same(run, bundles, opened, monkeypatch):
