@@ -218,11 +218,16 @@ def test_without_a_gpu_it_says_so(plans, monkeypatch):
 
 
 def test_another_provider_is_refused(plans):
-    with pytest.raises(EngineError) as caught, opened(plans["open"], provider="cuda"):
+    with pytest.raises(EngineError) as caught, opened(plans["open"], provider="tensorrt-rtx"):
         pass
-    assert "was built by TensorRT, and is not run with the provider 'cuda'" in caught.value.message
+    assert "was built by TensorRT, and is not run with the provider 'tensorrt-rtx'" in caught.value.message
     with opened(plans["open"], provider="tensorrt"):
         pass
+
+
+def test_who_asks_for_the_gpu_gets_it(plans):
+    with opened(plans["open"], provider="cuda") as session:
+        assert session.provider == "tensorrt"
 
 
 DAMAGES = {

@@ -42,7 +42,7 @@ PROVIDERS_OF_RUNTIME: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("cpu", "cuda", "tensorrt"),
     "openvino": ("cpu", "cpu-bf16"),
     "litert": ("cpu", "xnnpack"),
-    "tensorrt": tuple(PROVIDERS.values()),
+    "tensorrt": (*PROVIDERS.values(), "cuda"),
 }
 GPU_PROVIDERS = ("cuda", "cuda-eager", *PROVIDERS.values())
 

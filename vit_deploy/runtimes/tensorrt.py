@@ -26,6 +26,7 @@ from vit_deploy.runtimes.values import as_stored, checked_images, dequantized, m
 from vit_deploy.tensorrt_plan import FULL, PROVIDERS, RTX, TITLES, PlanRecord
 
 AGAIN = "export the model again with --format tensorrt on the machine that runs it"
+GPU = "cuda"  # the provider that one asks for who means the GPU, whatever uses it
 RELEASE = 3  # numbers of a version that a plan is tied to; the fourth counts builds
 
 
@@ -35,7 +36,7 @@ class TensorRT:
     def prepare(self, options: RuntimeOptions = RuntimeOptions()) -> None:
         """Open the GPU, and load TensorRT where it is clear of which kind; see `runtimes.DeviceRuntime`."""
         hold_device(options.device)
-        flavours = [each for each in TITLES if is_installed(each) and options.provider in (None, PROVIDERS[each])]
+        flavours = [each for each in TITLES if is_installed(each) and options.provider in (None, GPU, PROVIDERS[each])]
         if len(flavours) == 1:
             load_engine(flavours[0])
 
@@ -316,7 +317,7 @@ def _notes(record: PlanRecord, gpu: Gpu) -> Iterator[str]:
 
 def _refuse_options(record: PlanRecord, options: RuntimeOptions, path: Path) -> None:
     provider = PROVIDERS[record.flavour]
-    if options.provider not in (None, provider):
+    if options.provider not in (None, GPU, provider):
         raise EngineError(
             f"{path} was built by {TITLES[record.flavour]}, and is not run with the provider {options.provider!r}",
             fix=f"leave --provider out, or give {provider}",
