@@ -10,7 +10,6 @@ import contextlib
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -27,13 +26,14 @@ from benchmarks.sizes import Size
 from vit_deploy.artifact import read_artifact
 from vit_deploy.bench import Case, Plan, bench
 from vit_deploy.bench_process import WORKER, CaseProcess
+from vit_deploy.children import python
 from vit_deploy.errors import EngineError
 from vit_deploy.gpu_card import open_card
 from vit_deploy.limits import Limits
 from vit_deploy.parity import verify
 
 BUNDLES = "VIT_DEPLOY_GPU_BUNDLES"
-TORCH_WORKER = (sys.executable, "-m", "benchmarks.torch_worker")
+TORCH_WORKER = python("-m", "benchmarks.torch_worker")
 TIMEOUT_S = 300.0
 BATCHES = (1, 32)
 SHORT_RUNS, SHORT_S = 6, 0.5
@@ -113,7 +113,7 @@ def _checks(folder: Path) -> list[dict[str, str]]:
     progress("the tests that need a GPU")
     with tempfile.TemporaryDirectory() as made:
         report = Path(made) / "tests.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", "0", f"--junitxml={report}", *GPU_TESTS]
+        command = python("-m", "pytest", "-q", "-m", "gpu", "-n", "0", f"--junitxml={report}", *GPU_TESTS)
         subprocess.run(command, cwd=ROOT, env=environment() | {BUNDLES: str(folder)}, stdout=subprocess.DEVNULL)
         cases = ElementTree.parse(report).getroot().iter("testcase")
         return [
@@ -143,7 +143,7 @@ def _make(size: Size, folder: Path) -> None:
         if missing:
             progress(f"{size.name}{kind}: making {', '.join(missing)}")
             words += [word for each in missing for word in ("--precision", each)]
-            command = [sys.executable, "-m", "vit_deploy", *words, "--no-speed", "-o", str(target), "--quiet"]
+            command = python("-m", "vit_deploy", *words, "--no-speed", "-o", str(target), "--quiet")
             subprocess.run(command, cwd=ROOT, env=environment(), check=True, stdout=subprocess.DEVNULL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -16,8 +17,8 @@ from tests.linear_bundle import write_bundle
 from vit_deploy import trials
 from vit_deploy.artifact import read_artifact
 from vit_deploy.bench import Case, Plan, bench
-from vit_deploy.bench_process import WORKER
-from vit_deploy.children import isolated_spawning, python
+from vit_deploy.bench_process import WORKER, CaseProcess
+from vit_deploy.children import ending, isolated_spawning, python, was_killed
 from vit_deploy.cli import run
 from vit_deploy.compress.stage import _run
 from vit_deploy.errors import EngineError
@@ -101,3 +102,20 @@ def test_one_module_makes_the_commands_of_all_processes():
     spawning = [path.name for path in root.rglob("*.py") if "ProcessPoolExecutor(" in path.read_text(encoding="utf-8")]
     assert spawning == ["trials.py"]
     assert python("-m", "this")[1] == "-P"
+
+
+def test_how_a_process_ended_is_told_on_systems_with_other_signals(monkeypatch):
+    assert ending(3) == "exit 3" and ending(-9) == "killed by SIGKILL" and was_killed(-9) and not was_killed(3)
+    assert ending(-40) == "killed by signal 40"  # of real time, which has no name
+    assert ending(0xC0000005) == "exit 0xC0000005"
+    monkeypatch.delattr(signal, "SIGKILL")  # as on Windows
+    assert not was_killed(1) and not was_killed(-9)
+
+
+def test_a_worker_that_dies_on_a_system_without_sigkill_is_an_error(monkeypatch, tmp_path):
+    with CaseProcess("the case", 60, python("-c", "import sys; sys.exit(3)")) as process:
+        process._process.wait()
+        process._process.kill = lambda: None
+        monkeypatch.delattr(signal, "SIGKILL")
+        with pytest.raises(EngineError, match=r"the case: .*exit 3"):
+            process.ask({})

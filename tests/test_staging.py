@@ -343,3 +343,46 @@ def test_many_runs_at_once_all_arrive(tmp_path):
     runs = [subprocess.Popen([sys.executable, "-c", program, tmp_path / "out" / str(i)]) for i in range(6)]
     assert [run.wait(30) for run in runs] == [0] * 6
     assert names(tmp_path / "out") == list("012345")
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A disk that refuses every lock, as many network shares do."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    monkeypatch.setattr(staging, "_told", [])
+
+
+def test_a_disk_without_locks_is_written_to_all_the_same_and_that_is_said_once(no_locks, tmp_path, capsys):
+    with staged_folder(tmp_path / "a") as stage:
+        (stage.folder / "file").write_text("whole")
+    with staged_file(tmp_path / "b.txt") as path:
+        path.write_text("whole")
+    with staged_folder(tmp_path / "a", force=True) as stage:
+        (stage.folder / "file").write_text("replaced")
+    assert names(tmp_path) == ["a", "b.txt"] and (tmp_path / "a" / "file").read_text() == "replaced"
+    assert capsys.readouterr().err.count("without locks") == 1
+
+
+def test_without_locks_what_another_run_works_on_is_left_alone(no_locks, tmp_path):
+    other, aside = tmp_path / ".vit-deploy-1-abc", tmp_path / ".vit-deploy-replaced-a"
+    other.mkdir()
+    aside.mkdir()
+    with staged_file(tmp_path / "b.txt") as path:
+        path.write_text("whole")
+    assert other.is_dir() and aside.is_dir()
+
+
+def test_what_a_lock_fails_with_besides_is_no_reason_to_go_on(monkeypatch, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+
+    def broken(descriptor, how):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OSError, match="Bad file"), staged_file(tmp_path / "b.txt"):
+        pass

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from vit_deploy.children import python
+from vit_deploy.children import ending, python
 
 PATIENCE_S = 120  # for an engine to be imported, and to open a device
 MARK = "ANSWER"
@@ -44,9 +44,5 @@ def ask(*program: str) -> Answer:
         return Answer(value, said=said)
     lines = done.stderr.strip().splitlines()
     if done.returncode <= 0 or not lines:
-        lines.append(f"its process ended with {_ending(done.returncode)}")
+        lines.append(f"its process ended, {ending(done.returncode)}")
     return Answer(value, lines[-1], said)
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import tempfile
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from vit_deploy.children import python
+from vit_deploy.children import ending, python, was_killed
 from vit_deploy.environment import of_children
 from vit_deploy.errors import EngineError
 
@@ -104,9 +103,8 @@ class CaseProcess:
         code = self._process.wait()
         self._stderr.seek(0)
         said = [line for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
         fix = "a system out of memory kills with SIGKILL: try fewer cases at once or a smaller batch"
         return EngineError(
-            "\n  ".join([f"{self._name}: the process that runs it ended ({how})", *said[-STDERR_LINES:]]),
-            fix=fix if code == -signal.SIGKILL else "try another runtime, or report the lines above",
+            "\n  ".join([f"{self._name}: the process that runs it ended ({ending(code)})", *said[-STDERR_LINES:]]),
+            fix=fix if was_killed(code) else "try another runtime, or report the lines above",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -21,6 +22,19 @@ def python(*program: str) -> list[str]:
         program: arguments of Python: `-m` and a module, `-c` and a text, or a file, and what it is given.
     """
     return [sys.executable, ISOLATED, *program]
+
+
+def ending(code: int) -> str:
+    """How a process ended, by its exit code; of one that a signal killed, Python gives the signal's number below 0."""
+    if code < 0:
+        names = {int(each): each.name for each in signal.Signals}  # not the same ones on all systems
+        return f"killed by {names.get(-code, f'signal {-code}')}"
+    return f"exit {code}" if code < 0x80000000 else f"exit 0x{code:X}"  # as Windows tells of a crash
+
+
+def was_killed(code: int) -> bool:
+    """Whether the system killed it, as one that is out of memory does."""
+    return -code == getattr(signal, "SIGKILL", None)
 
 
 @contextlib.contextmanager

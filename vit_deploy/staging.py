@@ -14,16 +14,20 @@ import importlib.util
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vit_deploy.errors import OutputError
 
+# Of network shares, mostly.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP), errno.EINVAL}
 HAS_LOCKS = importlib.util.find_spec("fcntl") is not None  # not on Windows, where stale folders then stay
 PREFIX = ".vit-deploy-"
 ASIDE = ".vit-deploy-replaced-"  # and the target's own name
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_told: list[Path] = []  # where there are no locks, which is said once
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -172,8 +176,9 @@ def _locked_folder(parent: Path) -> Iterator[Path]:
     folder = _hidden(parent)
     with contextlib.ExitStack() as stack:
         try:
-            with _lock(parent):
-                _clear_away(parent)
+            with _lock(parent) as held:
+                if held:
+                    _clear_away(parent)
                 with _explained_refusal(parent):
                     folder.mkdir()
                 stack.enter_context(_lock(folder))
@@ -183,24 +188,36 @@ def _locked_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[bool]:
+    """Whether the lock is held: there are systems and disks that have none, and work goes on without it."""
     if not HAS_LOCKS:
-        yield
+        yield False
         return
-    import fcntl
-
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield _is_locked(descriptor, folder)
     finally:
         os.close(descriptor)
 
 
+def _is_locked(descriptor: int, folder: Path) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        if not _told:
+            _told.append(folder)
+            said = f"{folder} is on a disk without locks: let no two commands write there at the same time"
+            print(said, file=sys.stderr)
+        return False
+    return True
+
+
 def _clear_away(parent: Path) -> None:
     """Take away what killed runs left in `parent`, whose lock is held."""
-    if not HAS_LOCKS:
-        return
     import fcntl
 
     for path in parent.glob(f"{PREFIX}*"):
@@ -222,8 +239,9 @@ def _clear_away(parent: Path) -> None:
 
 
 def _publish(folder: Path, target: Path, *, force: bool) -> None:
-    with _lock(target.parent):
-        _clear_away(target.parent)
+    with _lock(target.parent) as held:
+        if held:
+            _clear_away(target.parent)
         if not _is_there(target):
             folder.rename(target)
             return

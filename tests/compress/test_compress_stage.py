@@ -53,7 +53,7 @@ def test_what_was_trained_before_an_error_is_kept(run, tmp_path):
     state = tmp_path / "out.training"
     state.mkdir()
     save_state(State(3), state, "another job")
-    with pytest.raises(EngineError, match=r"exit code 9: out of memory") as error:
+    with pytest.raises(EngineError, match=r"exit 9\): out of memory") as error:
         run(DIES, state)
     assert "run the same command again" in error.value.fix
     assert (state / "state.npz").exists()

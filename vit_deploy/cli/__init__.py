@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from vit_deploy.environment import set_for_libraries
 
 INTERRUPTED = 130
+NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # what stdout and stderr fail with
 BAD_INPUT = 2  # the exit code, also of engines that fail
 
 
@@ -23,6 +25,10 @@ class Terminated(SystemExit):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done and good, 1 a check said no, 2 bad input or a missing engine."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:  # the caller closed it
+            nowhere = os.open(os.devnull, flags)
+            setattr(sys, name, os.fdopen(nowhere, "w" if flags else "r", encoding="utf-8"))
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding has no character for is escaped, as on stderr
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -31,17 +37,44 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(args: list[str]) -> int:
     """Run one command and give its exit code; in `--json` mode nothing but the document goes to stdout."""
-    from vit_deploy.cli.output import protected_stdout
-
     try:
+        from vit_deploy.cli.output import protected_stdout
+
         with protected_stdout("--json" in args):
             code = _run(args)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
+        _silence(sys.stdout)
         return INTERRUPTED
+    except KeyboardInterrupt:  # while modules were imported
+        return _interrupted()
+    except OSError as error:
+        if error.errno not in NO_OUTPUT or error.filename is not None:
+            raise
+        return _bad_output(error)
     return code
+
+
+def _interrupted() -> int:
+    print("interrupted; nothing half-written was left behind", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _bad_output(error: OSError) -> int:
+    _silence(sys.stdout)
+    try:
+        print(f"vit-deploy: cannot write the output: {error.strerror}", file=sys.stderr)
+        print("  fix: free some space, or send the output elsewhere", file=sys.stderr, flush=True)
+    except OSError:  # it was stderr itself
+        _silence(sys.stderr)
+    return BAD_INPUT
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is left in a stream go nowhere: Python would complain once more when it flushes at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _run(args: list[str]) -> int:
@@ -74,9 +107,7 @@ def _run(args: list[str]) -> int:
         return int(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    if code == INTERRUPTED:  # newer typers return it themselves
-        print("interrupted; nothing half-written was left behind", file=sys.stderr)
-    return code
+    return _interrupted() if code == INTERRUPTED else code  # newer typers return it themselves
 
 
 def _hush_engines(*, verbose: bool) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import vit_deploy
 from vit_deploy import errors
 from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.children import python
+from vit_deploy.children import ending, python
 from vit_deploy.compress import CompressOptions, check
 from vit_deploy.compress.between import measured_between
 from vit_deploy.compress.data import Images
@@ -187,7 +187,7 @@ def _run(folder: Path, progress: Progress, told: Told) -> None:
             log.seek(0)
             tail = "\n".join(log.read().strip().splitlines()[-TAIL:])
             raise EngineError(
-                f"the training ended with exit code {code}: {tail}",
+                f"the training ended ({ending(code)}): {tail}",
                 fix=f"run the same command again to go on from {folder}, or remove that folder to begin anew",
             )
 

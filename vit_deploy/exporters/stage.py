@@ -13,6 +13,7 @@ from typing import Any
 from vit_deploy import report
 from vit_deploy.artifact import Artifact, describe, versions, write_manifest
 from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.engine_paths import refuse_odd_folder
 from vit_deploy.errors import ConfigError, EngineError, ExportError, Failed, VitDeployError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF, Exporter, ExportOptions, Target
 from vit_deploy.golden import Golden, golden_pixels, record, write_golden
@@ -259,7 +260,12 @@ def check_installed(format: str) -> None:
 
 
 def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool, unproven: bool = False) -> list[Path]:
-    """Every name that `export` may publish under; with `unproven`, plans have no other."""
+    """Every name that `export` may publish under; with `unproven`, plans have no other.
+
+    Raises:
+        OutputError: names that no engine could read.
+    """
+    refuse_odd_folder(directory)
     names = [directory / job.name for job in jobs]
     if unproven:
         compiled = [each for each, job in zip(names, jobs, strict=True) if job.format in MADE_OF]

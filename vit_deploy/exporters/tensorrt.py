@@ -11,6 +11,7 @@ from typing import Any
 
 from vit_deploy.artifact import Artifact, versions
 from vit_deploy.cache import cache_folder, read_cached, write_cached
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters import PlanOptions
 from vit_deploy.quiet import quiet_stderr
@@ -70,7 +71,7 @@ class TensorRTCompiler:
             builder = engine.Builder(log)
             network = builder.create_network(1 << int(engine.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
             parser = engine.OnnxParser(network, log)
-            if not parser.parse_from_file(str(source.model_path)):
+            if not parser.parse_from_file(engine_path(source.model_path)):
                 raise EngineError(
                     f"{TITLES[flavour]} {engine.__version__} cannot read the graph of {source.name}: "
                     f"{_parser_errors(parser) or complaints.text}",

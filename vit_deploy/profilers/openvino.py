@@ -8,6 +8,7 @@ import openvino
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import in_batches
@@ -28,7 +29,7 @@ class OpenVINOProfiler:
         images = checked_images(images, artifact)
         chosen = settings(RuntimeOptions(threads=threads), "cpu") | {"PERF_COUNT": True}
         with explained(f"profile {artifact.model_path}"):
-            model = openvino.Core().compile_model(str(artifact.model_path), DEVICE, chosen)
+            model = openvino.Core().compile_model(engine_path(artifact.model_path), DEVICE, chosen)
             request = model.create_infer_request()
             each = [_one_call(request, images, artifact) for _ in range(warmup + calls)]
         # Whatever takes less than a microsecond in a call is not counted as executed in it.

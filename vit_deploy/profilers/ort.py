@@ -14,6 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.runtimes.batching import in_batches
@@ -40,7 +41,7 @@ class OnnxRuntimeProfiler:
             if threads is not None:
                 settings.intra_op_num_threads = threads
             try:
-                session = ort.InferenceSession(str(artifact.model_path), settings, providers=[PROVIDERS["cpu"]])
+                session = ort.InferenceSession(engine_path(artifact.model_path), settings, providers=[PROVIDERS["cpu"]])
                 for _ in range(warmup + calls):
                     in_batches(_runner(session, artifact), images, artifact.input.batch)
             except NATIVE_ERRORS as error:

@@ -13,6 +13,7 @@ from vit_deploy.artifact import MANIFEST, Artifact, describe, sha256, versions
 from vit_deploy.calibration import read_calibration
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.datasets import read_dataset
+from vit_deploy.engine_paths import refuse_odd_folder
 from vit_deploy.errors import ConfigError, Failed, VitDeployError
 from vit_deploy.exporters import MADE_OF
 from vit_deploy.exporters import stage as exporting
@@ -250,6 +251,7 @@ def _quantize(
         )
     recipes = _recipes(source, precisions, options)
     QUANTIZERS.check(source.format)
+    refuse_odd_folder(directory)
     names = [directory / f"{source.format}-{recipe.precision}" for recipe in recipes]
     check_targets([*names, *map(exporting.failed_name, names)] if keep_failed else names, force=force)
     mapping = ""

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact, OutputSpec
 from vit_deploy.calibration import Calibration
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters.tflite_graft import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite_metadata import metadata_entries, packed_labels
@@ -142,7 +143,7 @@ def _quantized(
     silent = np.errstate(divide="ignore", invalid="ignore")
     with quiet_stderr(), contextlib.redirect_stderr(io.StringIO()), silent:
         try:
-            work = aeq.Quantizer(str(source.model_path))
+            work = aeq.Quantizer(engine_path(source.model_path))
             _instruct(work, recipe, layers, products)
             static = recipe.activations is Activations.STATIC
             ranges = _ranges(seen, recipe, products) if static and seen is not None else None

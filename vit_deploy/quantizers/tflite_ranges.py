@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import InputSpec
 from vit_deploy.calibration import Calibration
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.quantizers.clipping import NOTHING, Float32, Observed
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes.values import as_stored
@@ -65,7 +66,9 @@ def observe(
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it calls this debugging, which it is
         # XNNPACK writes the tensors inside of it too when all are asked for, and is four times as fast.
-        engine = Interpreter(model_path=str(path), experimental_preserve_all_tensors=True, num_threads=os.cpu_count())
+        engine = Interpreter(
+            model_path=engine_path(path), experimental_preserve_all_tensors=True, num_threads=os.cpu_count()
+        )
         engine.allocate_tensors()
     (given,) = engine.get_input_details()
     details = {each["index"]: each for each in engine.get_tensor_details() if each["dtype"] == np.float32}

@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegat
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions, is_library
@@ -61,7 +62,7 @@ class LiteRT:
         kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if asked == "cpu" else OpResolverType.AUTO
         with explained(f"load {artifact.model_path}"), quiet_stderr():
             engine = Interpreter(
-                model_path=str(artifact.model_path),
+                model_path=engine_path(artifact.model_path),
                 num_threads=options.threads,
                 experimental_delegates=delegates,
                 experimental_op_resolver_type=kernels,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.cpu_features import cpu_features
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.quiet import quiet_stderr
@@ -49,7 +50,7 @@ class OpenVINO:
         _refuse_provider(core, provider)
         refuse_outside_data(artifact.model_path)
         with explained(f"load {artifact.model_path}", _fix(artifact)), quiet_stderr():
-            engine = core.compile_model(str(artifact.model_path), DEVICE, settings(options, provider))
+            engine = core.compile_model(engine_path(artifact.model_path), DEVICE, settings(options, provider))
         session = OpenVINOSession(engine, artifact, provider)
         try:
             yield session

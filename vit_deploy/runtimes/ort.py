@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from vit_deploy.artifact import Artifact
 from vit_deploy.cpu_features import cpu_features
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
@@ -154,7 +155,9 @@ def _loaded(
     # Profiling takes a call; on the CPU there is nothing that could have fallen back.
     with told(settings, records=RECORDS) if RECORDS or provider != "cpu" else nothing_told() as placement_of:
         with opening(doing, setting) as noise, RECORDING:
-            engine = ort.InferenceSession(str(artifact.model_path), settings, providers=chosen, enable_fallback=False)
+            engine = ort.InferenceSession(
+                engine_path(artifact.model_path), settings, providers=chosen, enable_fallback=False
+            )
         if PROVIDERS[provider] not in (used := engine.get_providers()):
             fell_back = f"it fell back from {PROVIDERS[provider]} to {', '.join(used)}"
             raise failure(doing, setting, fell_back, heard=noise.text, fix=DOCTOR)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tensorflow.python.eager import context  # there is no public way to ask where operators run
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError, VitDeployError
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import GPU_PROVIDERS, RuntimeOptions, infer_on_device
@@ -217,6 +218,7 @@ def placement(call: Callable[[], object]) -> dict[str, int]:
 @contextlib.contextmanager
 def literal(path: Path) -> Iterator[Path]:
     """A path by which TensorFlow finds a SavedModel, whatever its folder is called."""
+    engine_path(path)
     # TensorFlow takes the path of the variables for a pattern, in which a folder "[a]" stands for "a".
     if glob.escape(str(path)) == str(path):
         yield path

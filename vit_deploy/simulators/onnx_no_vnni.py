@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import refuse_outside_data
 from vit_deploy.reference import erf, gelu, gelu_tanh
@@ -46,7 +47,7 @@ class OnnxWithoutVnni:
         """
         refuse_outside_data(artifact.model_path)
         try:
-            model = onnx.load(str(artifact.model_path))
+            model = onnx.load(engine_path(artifact.model_path))
         except (ValueError, TypeError, OSError, onnx.checker.ValidationError) as error:
             raise EngineError(f"onnx cannot read {artifact.model_path}: {error}", fix="export it again") from error
         yield SimulatedSession(model, artifact)

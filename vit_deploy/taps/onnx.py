@@ -15,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, refuse_outside_data
 from vit_deploy.onnx_graph import GRAPH_OUTPUT, NODE_OPERATOR, TENSOR_NAME, VALUE_NAME
@@ -60,7 +61,7 @@ class OpenedOnnx:
         more = [name for name in names if name not in (self.flow.input, self.flow.output)]
         settings = ort.SessionOptions()
         settings.log_severity_level = FATAL
-        settings.add_session_config_entry(DATA_FOLDER, str(path.parent.resolve()))
+        settings.add_session_config_entry(DATA_FOLDER, engine_path(path.parent.resolve()))
         try:
             with quiet_stderr():
                 model = path.read_bytes() + _outputs(more)

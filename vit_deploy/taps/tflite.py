@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import Artifact
+from vit_deploy.engine_paths import engine_path
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes.litert import explained
 from vit_deploy.runtimes.values import as_stored
@@ -31,7 +32,7 @@ class TFLiteTapper:
             warnings.catch_warnings(action="ignore"),  # that it takes memory, which is what is asked for
         ):
             engine = Interpreter(
-                model_path=str(artifact.model_path),
+                model_path=engine_path(artifact.model_path),
                 experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
                 experimental_preserve_all_tensors=True,
             )
