@@ -95,10 +95,15 @@ def cuda_device(index: int, load: Callable[[], Any] = load_driver) -> CudaDevice
     return CudaDevice(
         name=name.value.decode(errors="replace"),
         bus_id=bus_id.value.decode(errors="replace"),
-        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+        cuda=cuda_version(version.value),
         compute_capability=f"{major.value}.{minor.value}",
         memory_mb=memory.value / 1e6,
     )
+
+
+def cuda_version(number: int) -> str:
+    """As people write it, of the number that CUDA has for it: "13.0" of 13000."""
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 class Card:

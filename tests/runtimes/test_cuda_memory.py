@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.runtimes.fake_cuda import FakeCuda
+from vit_deploy import gpu_card
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import cuda_memory
 from vit_deploy.runtimes.cuda_memory import FUNCTIONS, find_gpu, open_device
@@ -126,7 +127,7 @@ def test_no_gpu_and_no_driver_are_told_apart(monkeypatch):
     with pytest.raises(EngineError, match="there is no NVIDIA GPU: cuInit failed with CUDA_ERROR_NO_DEVICE"):
         find_gpu()
     monkeypatch.undo()
-    monkeypatch.setattr(cuda_memory, "LIBRARY", "libcuda-of-nobody.so.1")
+    monkeypatch.setattr(gpu_card, "LIBRARY", "libcuda-of-nobody.so.1")
     with pytest.raises(EngineError, match=r"there is no NVIDIA driver that can be used here: libcuda-of-nobody"):
         find_gpu()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import sys
 from collections.abc import Iterator
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from dataclasses import dataclass
@@ -17,13 +16,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vit_deploy.errors import EngineError
+from vit_deploy.gpu_card import CAPABILITY_MAJOR, CAPABILITY_MINOR, TEXT_BYTES, cuda_version, load_driver
 
-LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_MEMORY, NO_DEVICE = 2, 100  # CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NO_DEVICE
-MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: it does not wait for the default stream
 OF_THIS_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on
-NAME_BYTES = 256
 
 FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
@@ -67,7 +64,7 @@ def open_library() -> Any:
         EngineError: there is no NVIDIA driver, or it is too old.
     """
     try:
-        library = ctypes.CDLL(LIBRARY)
+        library = load_driver()
         for name, types in FUNCTIONS.items():
             function = getattr(library, name)
             function.argtypes, function.restype = list(types), c_int
@@ -123,16 +120,15 @@ def _gpu(cuda: _Cuda, index: int) -> Gpu:
             fix="give another --device; CUDA_VISIBLE_DEVICES says which GPUs are seen",
         )
     cuda("cuDeviceGet", byref(handle), index)
-    name = ctypes.create_string_buffer(NAME_BYTES)
-    cuda("cuDeviceGetName", name, NAME_BYTES, handle)
+    name = ctypes.create_string_buffer(TEXT_BYTES)
+    cuda("cuDeviceGetName", name, TEXT_BYTES, handle)
     cuda("cuDriverGetVersion", byref(version))
     sides = []
-    for attribute in (MAJOR, MINOR):
+    for attribute in (CAPABILITY_MAJOR, CAPABILITY_MINOR):
         side = c_int()
         cuda("cuDeviceGetAttribute", byref(side), attribute, handle)
         sides.append(side.value)
-    newest = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(index, name.value.decode(errors="replace"), ".".join(map(str, sides)), newest)
+    return Gpu(index, name.value.decode(errors="replace"), ".".join(map(str, sides)), cuda_version(version.value))
 
 
 class _Cuda:
