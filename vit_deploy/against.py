@@ -6,7 +6,7 @@ Both models read the files each through its own recorded preprocessing, so that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.adversarial import record_adversarial
 from vit_deploy.artifact import MANIFEST, Artifact
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.golden import EPSILON, TINY, Golden, golden_pixels, record
@@ -39,10 +39,14 @@ class Reference:
     Args:
         path: of a bundle or a checkpoint.
         files: image files, or none for the golden images.
+        stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
+        origin: the provenance of a checkpoint once it has been read, which says what was assumed of it.
     """
 
     path: Path
     files: Sequence[Path] = ()
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    origin: tuple[Step, ...] | None = None
     _done: dict[Any, Golden] = field(default_factory=dict)
 
     @property
@@ -91,9 +95,10 @@ class Reference:
             )
 
     def _by_checkpoint(self, artifact: Artifact, of_size: dict[str, Any]) -> Golden:
-        loaded = load_source(str(self.path), {}, None).checkpoint
+        read = load_source(str(self.path), {}, None, stated=self.stated)
+        loaded, self.origin = read.checkpoint, read.origin
         changes = {name: size for name, size in of_size.items() if getattr(loaded.config, name) != size}
-        checkpoint = load_source(str(self.path), changes, None).checkpoint if changes else loaded
+        checkpoint = load_source(str(self.path), changes, None, stated=self.stated).checkpoint if changes else loaded
         self._same_channels(artifact, checkpoint.config)
         if not self.files:
             return record(checkpoint)

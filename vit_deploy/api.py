@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vit_deploy.artifact import Artifact, read_artifact
 from vit_deploy.checkpoint import Checkpoint
@@ -45,6 +45,7 @@ def export(
     target: str = "cpu",
     calibrate: str | Path | None = None,
     force: bool = False,
+    stated: Mapping[str, Any] | None = None,
 ) -> list[Artifact]:
     """Write a model as `directory/<format>-<precision>/`, each proven before it is published.
 
@@ -60,9 +61,10 @@ def export(
         target: what ONNX files are made for: "cpu" (standard operators alone), "cuda" or "tensorrt".
         calibrate: images to measure the ranges of activations on, a folder or an `.npz`; None for the samples.
         force: replace bundles that are there.
+        stated: what a checkpoint file does not say, as `as_checkpoint` takes it.
 
     Returns:
-        The published bundles.
+        The published bundles; what was assumed of the model is `checkpoints.assumed` of their provenance.
 
     Raises:
         ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
@@ -81,7 +83,7 @@ def export(
         include_preprocessing=include_preprocessing,
         target=target,
     )
-    made = compiled.export(as_checkpoint(model), Path(directory), jobs, _options(calibrate), force=force)
+    made = compiled.export(as_checkpoint(model, stated), Path(directory), jobs, _options(calibrate), force=force)
     return _published(made)
 
 
@@ -136,22 +138,29 @@ def _published(made: Made) -> list[Artifact]:
     return [each.artifact for each in made.results]
 
 
-def as_checkpoint(model: Model) -> Checkpoint:
+def as_checkpoint(model: Model, stated: Mapping[str, Any] | None = None) -> Checkpoint:
     """The config and the weights of a model, wherever it is.
 
     Args:
         model: a Keras model, a checkpoint, or the path of a checkpoint file.
+        stated: what a checkpoint file does not say, as `checkpoints.load` takes it: fields of the config, `preprocess`
+            with `mean`, `std` and others, `labels`, and `head` False for the features.
 
     Raises:
         CheckpointError: it is not a ViT, or not one under a new head.
-        ConfigError: it is no model at all.
+        ConfigError: it is no model at all, or something is stated of one that is no file.
     """
-    if isinstance(model, Checkpoint):
-        return model
     from vit_deploy import checkpoints
 
     if isinstance(model, str | Path):
-        return checkpoints.load(model)
+        return checkpoints.load(model, config=stated)
+    if stated:
+        raise ConfigError(
+            f"{', '.join(stated)} can be stated of a checkpoint file, and this is a {type(model).__name__}",
+            fix="change the model itself",
+        )
+    if isinstance(model, Checkpoint):
+        return model
     if not callable(getattr(model, "save", None)):
         raise ConfigError(
             f"a {type(model).__name__} cannot be exported", fix="give a Keras model, a Checkpoint, or a file's path"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vit_deploy import report
 from vit_deploy.artifact import MODEL_FILES, Artifact
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.errors import ArtifactError
 from vit_deploy.golden import golden_pixels, read_golden, record
 from vit_deploy.inspection import BUNDLE, CHECKPOINT, Inspection, inspect
@@ -56,6 +56,7 @@ class Comparison:
         weights_compared: how many were held against each other; None where names do not match.
         outputs: the second's against the first's; None where they cannot be compared.
         notes: what was not compared, and why.
+        origins: the provenance of each that is a checkpoint, which says what was assumed of it.
     """
 
     differences: tuple[Difference, ...]
@@ -63,6 +64,7 @@ class Comparison:
     weights_compared: int | None
     outputs: Parity | None
     notes: tuple[str, ...]
+    origins: Mapping[Path, tuple[Step, ...]]
 
     @property
     def same(self) -> bool:
@@ -84,14 +86,19 @@ class Comparison:
         }
 
 
-def compare_models(first: Path, second: Path) -> Comparison:
+def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None = None) -> Comparison:
     """Compare two bundles, or checkpoints, or one of each.
+
+    Args:
+        first: path of one.
+        second: path of the other.
+        stated: what the user says of those that are checkpoints, as `checkpoints.load` takes it.
 
     Raises:
         ArtifactError, CheckpointError: one of them is missing or damaged, or a model file without its bundle.
         MissingEngineError, EngineError: an engine that runs one of them is not installed or refuses it.
     """
-    one, other = _Model.read(first), _Model.read(second)
+    one, other = _Model.read(first, stated or {}), _Model.read(second, stated or {})
     notes = []
     differences = [*_recorded(one.artifact, other.artifact), *_fields("labels", *map(_labels, (one, other)))]
     if one.found.graph and other.found.graph and one.artifact.format == other.artifact.format:
@@ -117,7 +124,8 @@ def compare_models(first: Path, second: Path) -> Comparison:
         outputs = _outputs(one, other)
     else:
         notes.append("outputs are compared between models of one image size and as many channels")
-    return Comparison(tuple(differences), tuple(weights), compared, outputs, tuple(notes))
+    origins = {each.found.path: each.artifact.provenance for each in (one, other) if each.found.kind == CHECKPOINT}
+    return Comparison(tuple(differences), tuple(weights), compared, outputs, tuple(notes), origins)
 
 
 @dataclass(frozen=True)
@@ -126,16 +134,17 @@ class _Model:
 
     found: Inspection
     artifact: Artifact
+    stated: Mapping[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> _Model:
-        found = inspect(path)
+    def read(cls, path: Path, stated: Mapping[str, Any]) -> _Model:
+        found = inspect(path, stated)
         if found.kind not in (BUNDLE, CHECKPOINT) or found.artifact is None:
             raise ArtifactError(
                 f"{path} is a model file without its bundle",
                 fix="give the folder with its artifact.json, or a checkpoint",
             )
-        return cls(found, found.artifact)
+        return cls(found, found.artifact, stated)
 
     @property
     def naming(self) -> str:
@@ -150,7 +159,7 @@ class _Model:
             return None
         from vit_deploy import checkpoints
 
-        return checkpoints.load(self.found.path)
+        return checkpoints.load(self.found.path, config=self.stated)
 
     @cached_property
     def weights(self) -> Weights:

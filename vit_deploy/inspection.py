@@ -105,8 +105,12 @@ class Inspection:
         }
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, stated: Mapping[str, Any] | None = None) -> Inspection:
     """Look at a bundle, a model file of any origin, or a checkpoint, without running any of it.
+
+    Args:
+        path: of it.
+        stated: what the user says of a checkpoint, as `checkpoints.load` takes it; ignored for others.
 
     Raises:
         ArtifactError: nothing is there, a damaged model file, or a bundle that was changed.
@@ -124,7 +128,7 @@ def inspect(path: Path) -> Inspection:
         model = artifact.model_path if artifact.format == "tflite" else None
         return Inspection(path, BUNDLE, artifact.format, artifact.model_bytes, artifact, graph, model=model)
     format = _format(path)
-    return _checkpoint(path) if format is None else _model_file(path, format)
+    return _checkpoint(path, stated or {}) if format is None else _model_file(path, format)
 
 
 def snippet_of(found: Inspection) -> str:
@@ -186,10 +190,10 @@ def _beside(path: Path) -> tuple[list[Path], list[str]]:
     return found, notes
 
 
-def _checkpoint(path: Path) -> Inspection:
+def _checkpoint(path: Path, stated: Mapping[str, Any]) -> Inspection:
     from vit_deploy import checkpoints
 
-    checkpoint = checkpoints.load(path)
+    checkpoint = checkpoints.load(path, config=stated)
     config = checkpoint.config
     spec = InputSpec(shape=(None, *config.image_size, config.channels))
     format = path.suffix.removeprefix(".")

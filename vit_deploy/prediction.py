@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.artifact import MANIFEST, MODEL_FILES, Artifact, read_artifact
+from vit_deploy.checkpoint import Step
 from vit_deploy.choosing import refuse_idle_options, runtime_for
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
@@ -80,6 +81,7 @@ class Classifier:
         takes_pixels: whether it normalizes inside.
         infer: outputs `(batch, classes)` for a batch of inputs.
         runtime: what runs it.
+        origin: the provenance of a checkpoint, which says what was assumed of it; None for an artifact.
     """
 
     config: ViTConfig
@@ -88,6 +90,7 @@ class Classifier:
     takes_pixels: bool
     infer: Infer
     runtime: str
+    origin: tuple[Step, ...] | None = None
 
     def read(self, path: Path) -> NDArray[Any]:
         """One file as the model takes it, `(height, width, channels)`.
@@ -120,20 +123,32 @@ class Classifier:
 
 
 @contextmanager
-def open_classifier(path: Path, runtime: str | None = None, options: RuntimeOptions = USUAL) -> Iterator[Classifier]:
+def open_classifier(
+    path: Path,
+    runtime: str | None = None,
+    options: RuntimeOptions = USUAL,
+    stated: Mapping[str, Any] | None = None,
+) -> Iterator[Classifier]:
     """The model in a bundle, run by its engine, or in a checkpoint, run by the NumPy reference.
 
     Args:
         path: of the bundle or the checkpoint.
         runtime: that was asked for; None takes the usual one.
         options: how to run it.
+        stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
 
     Raises:
         ArtifactError, CheckpointError: nothing that can be run, or damaged.
-        ConfigError: a model without a head, a runtime that does not take it, or options that it does not take.
+        ConfigError: a model without a head, a runtime that does not take it, or options that it does not take, such as
+            something stated of an artifact.
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
     """
     if (path / MANIFEST).is_file() or path.name == MANIFEST:
+        if stated:
+            raise ConfigError(
+                f"{', '.join(stated)} can be stated of a checkpoint, and {path} is an artifact, which has its own",
+                fix="export it anew with them",
+            )
         with _of_artifact(read_artifact(path), runtime, options) as classifier:
             yield classifier
         return
@@ -147,7 +162,7 @@ def open_classifier(path: Path, runtime: str | None = None, options: RuntimeOpti
         raise ConfigError(
             f"{path} is a checkpoint, which NumPy runs: it takes no provider, device or threads", fix="export it first"
         )
-    checkpoint = checkpoints.load(path)
+    checkpoint = checkpoints.load(path, config=stated)
     _check_head(checkpoint.config, path)
     yield Classifier(
         checkpoint.config,
@@ -156,6 +171,7 @@ def open_classifier(path: Path, runtime: str | None = None, options: RuntimeOpti
         takes_pixels=False,
         infer=lambda images: forward(checkpoint, images, np.float32),
         runtime=NUMPY,
+        origin=checkpoint.provenance,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.artifact import Artifact, InputSpec, describe, read_artifact
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.errors import ConfigError
 from vit_deploy.golden import Golden, read_golden, record
@@ -25,12 +25,14 @@ class Source:
     Args:
         checkpoint: the model.
         name: for the default output folder.
-        note: what the user should know about where it comes from; empty for a file.
+        note: what the user should know about where it comes from, but for what was assumed; empty for a file.
+        origin: the provenance of the checkpoint as it was read, which says what was assumed; None for a scale.
     """
 
     checkpoint: Checkpoint
     name: str
     note: str = ""
+    origin: tuple[Step, ...] | None = None
 
 
 def load_source(
@@ -60,13 +62,17 @@ def load_source(
             raise ConfigError(
                 f"--like says how a checkpoint is resized, and {scale} is made at its size", fix="leave it out"
             )
-        from vit_deploy.checkpoints import PREPROCESS, stated_preprocess
+        from vit_deploy.checkpoints import HEAD, LABELS, PREPROCESS, stated_preprocess, with_labels
 
         fields = dict(stated or {}) | dict(overrides)
-        preprocess = fields.pop(PREPROCESS, {})
+        preprocess, labels = fields.pop(PREPROCESS, {}), fields.pop(LABELS, None)
+        if fields.pop(HEAD, True) is False:
+            fields["include_top"] = False
         config = ViTConfig.from_scale(scale, **fields)
         usual = Preprocess.for_channels(config.channels)
         checkpoint = Checkpoint.random(config, seed or 0, preprocess=stated_preprocess(usual, preprocess))
+        if labels is not None:
+            checkpoint = with_labels(checkpoint, labels)
         note = f"random weights, seed {seed or 0}: good for sizes and timings, not for answers"
         return Source(checkpoint, scale, f"{scale} with {note}")
     asked = [f"--{name.replace('_', '-')}" for name in overrides if name not in RESIZABLE]
@@ -84,10 +90,10 @@ def load_source(
     convention = as_convention(like) if like is not None else None
     loaded = checkpoints.load(Path(scale), config=stated)
     resized = resize(loaded, overrides.get("image_size"), overrides.get("patch_size"), convention)
-    notes = [checkpoints.assumptions(loaded)]
+    notes = []
     if resized is not loaded:
         notes += [_resized_note(resized), assumed_convention(loaded, convention)]
-    return Source(resized, Path(scale).resolve().stem, "; ".join(filter(None, notes)))
+    return Source(resized, Path(scale).resolve().stem, "; ".join(filter(None, notes)), loaded.provenance)
 
 
 def _resized_note(checkpoint: Checkpoint) -> str:

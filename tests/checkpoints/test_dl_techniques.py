@@ -46,8 +46,7 @@ def test_the_default_one_which_normalizes_after_its_halves_gives_its_own_logits(
     assert config.normalization_position is NormalizationPosition.POST
     assert config.num_heads == 3
     assert checkpoints.assumptions(checkpoints.load(sound)) == (
-        "assumed, for the checkpoint does not say it: mean 0.5, std 0.5 "
-        "(say otherwise with --config, mean and std in its preprocess)"
+        "assumed, for the checkpoint does not say it: mean 0.5, std 0.5 (say otherwise with --mean and --std)"
     )
 
 

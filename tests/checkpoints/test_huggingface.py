@@ -138,7 +138,8 @@ def test_weights_alone_take_defaults_that_are_said(tmp_path: Path) -> None:
         "assumed, for the checkpoint does not say it: epsilon 1e-05, activation quick_gelu, image_size [16, 16], "
         "mean [0.48145466, 0.4578275, 0.40821073], std [0.26862954, 0.26130258, 0.27577711], resize 16, crop True, "
         "interpolation bicubic "
-        "(say otherwise with --config, mean, std, resize, crop and interpolation in its preprocess)"
+        "(say otherwise with --epsilon, --activation, --mean, --std "
+        "and --config with image_size, resize, crop and interpolation)"
     )
 
 

@@ -28,12 +28,12 @@ def test_the_preprocessing_of_a_family_is_told_where_none_is_recorded(tmp_path: 
     checkpoint = load(folder)
     assert assumptions(checkpoint) == (
         "assumed, for the checkpoint does not say it: mean 0.5, std 0.5, interpolation bilinear "
-        "(say otherwise with --config, mean, std and interpolation in its preprocess)"
+        "(say otherwise with --mean, --std and --config with interpolation in its preprocess)"
     )
     stated = load(folder, config={"preprocess": {"mean": [0.1, 0.2, 0.3], "std": [0.2, 0.2, 0.3]}})
     assert assumptions(stated) == (
         "assumed, for the checkpoint does not say it: interpolation bilinear "
-        "(say otherwise with --config, interpolation in its preprocess)"
+        "(say otherwise with --config with interpolation in its preprocess)"
     )
     assert (checkpoint.preprocess.mean, stated.preprocess.mean) == ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
 

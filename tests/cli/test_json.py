@@ -47,6 +47,9 @@ TIMED = record(
 )
 WRITTEN = record(path=TEXT, bytes=COUNT, parameters=COUNT, config={"type": "object"}, weights_digest=TEXT)
 
+ASSUMED = record(field=TEXT, value={}, why=TEXT, checkpoint=TEXT)
+READ_A_CHECKPOINT = ("export", "convert")
+
 COMMANDS = {
     "export": (["export", "{keras}", "-f", "onnx", "-o", "out"], EXPORTED),
     "verify": (["verify", "{onnx}", "{tflite}"], VERIFIED),
@@ -70,8 +73,11 @@ def test_a_document_keeps_its_form(run, bundles, keras_file, tmp_path, monkeypat
             "ok": {"const": True},
             "results": {**listed(result), "minItems": 1},
             "skipped": listed(TEXT),
+            "assumed": listed(ASSUMED),
         },
     }
+    if command in READ_A_CHECKPOINT:
+        document["required"].append("assumed")
     filled = [each.format(keras=keras_file, **bundles) for each in arguments]
     said = run(*filled, "--json")
     assert said.code == 0, said.err

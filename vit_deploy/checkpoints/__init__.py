@@ -14,11 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.checkpoints.documents import PREPROCESS, read_config, stated_preprocess
+from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.checkpoints.assumed import WEIGHTS, Assumed, assumed, assumptions, in_words
+from vit_deploy.checkpoints.documents import HEAD, LABELS, PREPROCESS, read_config, stated_preprocess
 from vit_deploy.checkpoints.folder import open_beside, weights_in
 from vit_deploy.checkpoints.folding import FoldingError
-from vit_deploy.checkpoints.importing import assumptions
+from vit_deploy.checkpoints.heads import (
+    WITHOUT_HEAD,
+    WITHOUT_LABELS,
+    Restated,
+    read_labels,
+    with_labels,
+    without_head,
+)
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.source import Source, TensorFile
 from vit_deploy.config import ViTConfig
@@ -28,16 +36,23 @@ from vit_deploy.staging import check_targets, staged_file
 
 __all__ = [
     "CONTAINERS",
+    "HEAD",
+    "LABELS",
     "PREPROCESS",
     "SOURCES",
     "WRITERS",
+    "Assumed",
     "FoldingError",
+    "assumed",
     "assumptions",
     "check_target",
+    "in_words",
     "load",
     "read_config",
+    "read_labels",
     "save",
     "stated_preprocess",
+    "with_labels",
 ]
 
 CONTAINERS = Registry(
@@ -83,20 +98,30 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
     Args:
         path: of a weight file, or of a folder that holds one and the configs beside it.
         config: the function that the weights belong to, whole or some fields of it, for what the files do not say;
-            `preprocess` in it has fields of the preprocessing, in place of those that the files say.
+            `preprocess` in it has fields of the preprocessing and `labels` names of the classes, in place of those
+            that the files say; with `head` False the model is read without its head, and gives features.
 
     Raises:
-        CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config.
+        CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config, such as
+            weights without the head that it promises, or labels of another number than the classes.
         FoldingError: a Keras model around a ViT that is not just a new head on it.
         MissingEngineError: a container whose library is not installed.
     """
     path = checked_path(Path(path))
     stated = config.to_dict() if isinstance(config, ViTConfig) else dict(config or {})
-    preprocess = stated.pop(PREPROCESS, None)
+    preprocess, labels = stated.pop(PREPROCESS, None), stated.pop(LABELS, None)
+    headless = stated.pop(HEAD, True) is False
     path = weights_in(path) if path.is_dir() else path
     try:
         with open_beside(path, _opened) as file:
-            loaded = _source(file).read(file, stated)
+            source = _source(file)
+            said = WITHOUT_HEAD if headless else WITHOUT_LABELS if labels is not None else {}
+            shown = Restated(file, said, source.heads if headless else None) if said else file
+            loaded = _with_origin(source.read(shown, stated), file.documents.get(WEIGHTS))
+        if headless and source.heads is None:
+            loaded = without_head(loaded)
+        if labels is not None:
+            loaded = with_labels(loaded, labels)
         if preprocess is None:
             return loaded
         stated_now = stated_preprocess(loaded.preprocess, preprocess)
@@ -105,6 +130,15 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
         # What is wrong with the file as a whole names it already.
         message = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
         raise type(error)(message, fix=error.fix) from error
+
+
+def _with_origin(checkpoint: Checkpoint, chosen: object) -> Checkpoint:
+    """With the import saying which of a file's weights were taken, where it holds several."""
+    *before, last = checkpoint.provenance or (Step("import"),)
+    if not chosen:
+        return checkpoint
+    step = Step(last.action, {**last.facts, WEIGHTS: chosen})
+    return dataclasses.replace(checkpoint, provenance=(*before, step))
 
 
 @contextmanager

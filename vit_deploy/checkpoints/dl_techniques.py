@@ -56,6 +56,8 @@ NORM_VARIABLES = {  # in the order in which they are numbered in the file
 class DlTechniquesSource:
     """The ViT of dl_techniques, alone in a `.keras` file."""
 
+    heads = None
+
     def detects(self, file: TensorFile) -> bool:
         """By the module that its class is from."""
         document = file.documents.get("config.json", {}) if file.container == "keras" else {}

@@ -13,6 +13,8 @@ from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.preprocess import Preprocess
 
 PREPROCESS = "preprocess"  # in a config given: fields of the preprocessing
+LABELS = "labels"  # likewise: names of the classes, in the order of the outputs
+HEAD = "head"  # likewise, by option or call alone: False leaves the head out
 MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors format
 
 
@@ -84,7 +86,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Fields of a config in a JSON file, all or some of those that `ViTConfig.to_dict` writes, and `preprocess`.
+    """Fields of a config in a JSON file, some of those that `ViTConfig.to_dict` writes, `preprocess` and `labels`.
 
     Raises:
         CheckpointError: no such file, no JSON, or fields that no config has.
@@ -94,7 +96,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read the config {path}: {error.strerror}", fix="check the path") from error
     values = parse_json(text, str(path))
-    known = [*ViTConfig().to_dict(), PREPROCESS]
+    known = [*ViTConfig().to_dict(), PREPROCESS, LABELS]
     if unknown := sorted(set(values) - set(known)):
         raise CheckpointError(
             f"{path} has fields that no config has: {', '.join(unknown)}", fix=f"known are {', '.join(known)}"
@@ -105,10 +107,20 @@ def read_config(path: Path) -> dict[str, Any]:
 def stated_preprocess(found: Preprocess, fields: object) -> Preprocess:
     """A preprocessing with the fields that the user states in place of its own.
 
+    One number as mean or std counts for all channels.
+
     Raises:
         CheckpointError: fields that no preprocessing has, or values that it cannot have.
     """
     with explained(f"the {PREPROCESS} of the config given"):
         if not isinstance(fields, Mapping):
             raise TypeError(f"expected an object, found {type(fields).__name__}")
-        return Preprocess.from_dict(found.to_dict() | dict(fields))
+        said = {name: _of_all_channels(name, value, found.channels) for name, value in fields.items()}
+        return Preprocess.from_dict(found.to_dict() | said)
+
+
+def _of_all_channels(name: str, value: object, channels: int) -> object:
+    if name not in ("mean", "std"):
+        return value
+    values = value if isinstance(value, list | tuple) else [value]
+    return [*values] * channels if len(values) == 1 else value

@@ -49,6 +49,8 @@ MAX_PERIOD = 10_000.0  # of the slowest of the sines in a fixed position table
 class GoogleSource:
     """A ViT of Google's programs, from any container."""
 
+    heads = re.compile(r"(^|/)head/(kernel|bias)$")
+
     def detects(self, file: TensorFile) -> bool:
         """By the blocks of the encoder."""
         return any(ENCODER.match(name) for name in file.names())

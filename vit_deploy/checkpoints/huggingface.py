@@ -13,8 +13,9 @@ from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.gathering import check_layers, gather
-from vit_deploy.checkpoints.huggingface_config import facts_of, family_of, parts_unread, vision_config
-from vit_deploy.checkpoints.huggingface_names import named, origins, spare
+from vit_deploy.checkpoints.heads import label_problems
+from vit_deploy.checkpoints.huggingface_config import are_nameless, facts_of, family_of, parts_unread, vision_config
+from vit_deploy.checkpoints.huggingface_names import HEAD_TENSORS, named, origins, spare
 from vit_deploy.checkpoints.huggingface_preprocess import preprocess_of, settings_in
 from vit_deploy.checkpoints.importing import imported, settle
 from vit_deploy.checkpoints.safetensors import CANONICAL, FORMAT
@@ -26,6 +27,8 @@ CONTAINERS = ("safetensors", "torch")
 
 class HuggingFaceSource:
     """A folder of transformers, or its weights alone."""
+
+    heads = HEAD_TENSORS
 
     def detects(self, file: TensorFile) -> bool:
         """By the names of the patch embedding; or by a config.json of transformers, be it of what cannot be read."""
@@ -51,16 +54,19 @@ class HuggingFaceSource:
         check_layers(file, config)
         unused = spare(names, config)
         ignored = frozenset(each for tensors in unused.values() for each in tensors)
-        weights = gather(file, origins(names, config), config, ignored=ignored, found=settled.problems)
+        problems = [*settled.problems, *(label_problems(labels, config.num_classes) if config.include_top else ())]
+        weights = gather(file, origins(names, config), config, ignored=ignored, found=problems)
         processor = settings_in(file.documents)
         left_out = [*unused, *parts_unread(vision_config(document), config.patch_size)]
+        if labels and not config.include_top and not are_nameless(labels):
+            left_out.append(f"{len(labels)} labels")
         return imported(
             settled,
             weights,
             family=str(family.convention),
             preprocess=preprocess_of(processor, family.processor, config),
             preprocess_assumed=not processor,
-            labels=tuple(labels),
+            labels=() if are_nameless(labels) else tuple(labels),
             dialect="huggingface",
             left_out=left_out,
             preprocessing="recorded beside it" if processor else f"that of transformers' {family.processor} models",

@@ -10,6 +10,7 @@ from typing import Any
 
 from vit_deploy.checkpoints import huggingface_names as hf
 from vit_deploy.checkpoints.documents import explained
+from vit_deploy.checkpoints.heads import missing_head, ordered_labels
 from vit_deploy.checkpoints.huggingface_names import Names
 from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads
 from vit_deploy.checkpoints.source import Stated, TensorFile
@@ -17,6 +18,7 @@ from vit_deploy.config import Activation, FFNType, Pooling, as_pair
 from vit_deploy.errors import CheckpointError
 from vit_deploy.resize import Convention
 
+WITH_HEADS = ("ForImageClassification", "ForImageClassificationWithTeacher", "ModelWithProjection")  # architectures
 IMAGE_SIZE = 224  # of every model type, unless its config says otherwise
 NUM_HEADS = 12  # likewise
 
@@ -129,7 +131,7 @@ def vision_config(document: Mapping[str, Any]) -> Mapping[str, Any]:
 def facts_of(
     file: TensorFile, names: Names, family: Family, document: Mapping[str, Any], stated: Stated
 ) -> tuple[Facts, list[str]]:
-    """What is known of the config, and labels of the classes where there are any.
+    """What is known of the config, and labels of the classes where there are any, be it those for nameless ones.
 
     Raises:
         CheckpointError: shapes that no ViT has, or a config.json that says what cannot be.
@@ -140,6 +142,8 @@ def facts_of(
     _refuse(names, family, document)
     shapes |= _head(file, names, family)
     labels = _labels(document) if hf.PROJECTION not in _heads(names) else []
+    if not shapes["include_top"] and (promise := _promised_head(document, labels)):
+        raise missing_head(promise)
     beside: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     told = beside if document else defaults  # without a config, what transformers does otherwise is an assumption
@@ -149,8 +153,8 @@ def facts_of(
         told["activation"] = _activation(vision, family)
     said = {ours: vision[theirs] for theirs, ours in SAME_FIELDS.items() if theirs in vision}
     beside |= {name: value for name, value in said.items() if value is not None or name not in shapes}
-    if shapes["include_top"] and labels:
-        beside["num_classes"] = len(labels)
+    if shapes["include_top"] and "num_labels" in document and not labels:
+        beside["num_classes"] = document["num_labels"]
     if "patch_size" in vision:
         beside["patch_size"] = as_pair(vision["patch_size"], "patch_size")
     facts = Facts(shapes, beside, defaults)
@@ -159,7 +163,7 @@ def facts_of(
     if not shapes["include_top"] and "pooling" not in stated:
         pooling = _headless_pooling(names, family, document)
         beside["pooling"] = pooling and str(pooling)
-    return facts, [] if all(each.startswith("LABEL_") for each in labels) else labels
+    return facts, labels
 
 
 def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
@@ -294,7 +298,23 @@ def _labels(document: Mapping[str, Any]) -> list[str]:
     """Names of the classes in order; transformers' own for nameless ones begin with LABEL_."""
     with explained("config.json: id2label"):
         by_number = {int(number): str(label) for number, label in (document.get("id2label") or {}).items()}
-    return [by_number[number] for number in sorted(by_number)] if set(by_number) == set(range(len(by_number))) else []
+    return list(ordered_labels(by_number, "id2label of config.json"))
+
+
+def are_nameless(labels: list[str]) -> bool:
+    """Whether these are what transformers calls classes that nobody has named."""
+    return all(each.startswith("LABEL_") for each in labels)
+
+
+def _promised_head(document: Mapping[str, Any], labels: list[str]) -> str:
+    """The head that config.json says there is, in words; empty if it says there is none, or nothing."""
+    if document.get("id2label") == {} or document.get("num_labels") == 0:
+        return ""
+    architectures = _architectures(document)
+    said = f"its config.json says {', '.join(architectures)}" + (f" with {len(labels)} labels" if labels else "")
+    if any(each.endswith(WITH_HEADS) for each in architectures):
+        return said
+    return "" if architectures or are_nameless(labels) else f"its config.json says {len(labels)} labels"
 
 
 def parts_unread(vision: Mapping[str, Any], patch: tuple[int, int]) -> Iterator[str]:

@@ -53,6 +53,7 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
     "ffn.down": ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
 }
 SCALES: Mapping[str, str] = {"scale1.gamma": "layer_scale1.lambda1", "scale2.gamma": "layer_scale2.lambda1"}
+HEAD_TENSORS = re.compile(rf"(^|\.)({'|'.join((CLASSIFIER, *TWO_HEADS, PROJECTION))})\.(weight|bias)$")
 NORMS = ("norm", "norm1", "norm2", "pre_norm")
 
 BLOCK = re.compile(r"((?:encoder\.layers?|layers)\.(\d{1,6}))\.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.checkpoints.documents import PREPROCESS
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.config import ViTConfig, as_pair
 from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.preprocess import Preprocess
 from vit_deploy.weights import Float32
 
-PREPROCESSING = tuple(field.name for field in dataclasses.fields(Preprocess))
 HEAD_WIDTH = 64  # of every published ViT from tiny to large
 
 
@@ -146,7 +143,7 @@ def imported(
     config = settled.config
     fitting = labels if config.include_top and len(labels) == config.num_classes else ()
     usual = Preprocess.for_channels(config.channels)
-    taken: Mapping[str, Any] = {"mean": usual.mean[0], "std": usual.std[0]}
+    taken: Mapping[str, Any] = _usual(usual)
     if preprocess is not None:
         taken = _told(preprocess) if preprocess_assumed else {}
     step = Step("import", {"family": family, **facts, "assumed": {**settled.assumed, **taken}})
@@ -160,26 +157,15 @@ def _told(preprocess: Preprocess) -> dict[str, Any]:
     return values | same
 
 
-def assumptions(checkpoint: Checkpoint) -> str:
-    """What was taken for granted or left out when a checkpoint was imported, in words; empty if nothing was."""
-    steps = [step.facts for step in checkpoint.provenance if step.action == "import"]
-    assumed, left_out = (steps[-1].get(fact) if steps else None for fact in ("assumed", "left_out"))
-    notes = []
-    stated = [step.facts.get("stated") for step in checkpoint.provenance if step.action == PREPROCESS]
-    if isinstance(assumed, Mapping) and stated:
-        assumed = {name: value for name, value in assumed.items() if not any(name in (each or ()) for each in stated)}
-    if isinstance(assumed, Mapping) and assumed:
-        listed = ", ".join(f"{name} {value}" for name, value in assumed.items())
-        names = [name for name in assumed if name in PREPROCESSING]
-        inside = f", {_joined(names)} in its preprocess" if names else ""
-        notes.append(f"assumed, for the checkpoint does not say it: {listed} (say otherwise with --config{inside})")
-    if isinstance(left_out, list | tuple) and left_out:
-        notes.append(f"left out, for the output does not depend on it: {', '.join(map(str, left_out))}")
-    return "; ".join(notes)
+def alone(config: ViTConfig, weights: Mapping[str, Float32]) -> Checkpoint:
+    """The checkpoint of canonical weights that nothing else came with, with the usual preprocessing."""
+    usual = Preprocess.for_channels(config.channels)
+    step = Step("import", {"assumed": _usual(usual)})
+    return Checkpoint(config, weights, usual, provenance=(step,))
 
 
-def _joined(names: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+def _usual(preprocess: Preprocess) -> dict[str, Any]:
+    return {"mean": preprocess.mean[0], "std": preprocess.std[0]}
 
 
 @contextmanager

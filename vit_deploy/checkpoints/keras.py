@@ -13,6 +13,7 @@ from vit_deploy.checkpoint import Checkpoint, Ranges, Step
 from vit_deploy.checkpoints.documents import as_list, as_ranges, explained
 from vit_deploy.checkpoints.folding import HOUSES, REGISTERED, fold
 from vit_deploy.checkpoints.gathering import gather
+from vit_deploy.checkpoints.importing import alone
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import CheckpointError
@@ -49,6 +50,8 @@ STATES = {"optimizer", "seed_generator"}  # of training; the function does not d
 class KerasSource:
     """Our ViT, alone or in a functional model or a sequence with a new head."""
 
+    heads = None
+
     def detects(self, file: TensorFile) -> bool:
         """Any `.keras` file: `read` says what is in the way if it holds no ViT of ours."""
         return file.container == "keras"
@@ -70,16 +73,18 @@ class KerasSource:
 class KerasWeightsSource:
     """What `save_weights` wrote of our ViT; its config is given."""
 
+    heads = None
+
     def detects(self, file: TensorFile) -> bool:
         """An HDF5 file that has the patches' kernel and the positions where Keras puts them."""
         names = canonical_names(file.names(), "")
         return file.container == "h5" and {"patch_embed.kernel", "pos_embed.table"} <= set(names)
 
     def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
-        """The checkpoint, with the usual preprocessing: the file says nothing about it."""
+        """The checkpoint, with the usual preprocessing, as an assumption: the file says nothing about it."""
         settled = settled_config(None, stated)
         weights = gather(file, canonical_names(file.names(), ""), settled, ignored=_states(file))
-        return Checkpoint(settled, weights, Preprocess.for_channels(settled.channels))
+        return alone(settled, weights)
 
 
 def canonical_names(keys: Iterable[str], prefix: str) -> dict[str, str]:

@@ -60,6 +60,8 @@ class _Model:
 class KerasHubSource:
     """A backbone or a classifier of keras-hub."""
 
+    heads = None
+
     def detects(self, file: TensorFile) -> bool:
         """By the registered name of the model."""
         if file.container not in ("keras", "h5"):

@@ -9,6 +9,7 @@ from typing import Any
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.checkpoints.documents import as_list, as_ranges, explained, parse_json
 from vit_deploy.checkpoints.gathering import gather
+from vit_deploy.checkpoints.importing import alone
 from vit_deploy.checkpoints.safetensors_file import write_safetensors
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
 from vit_deploy.config import ViTConfig
@@ -23,6 +24,8 @@ CANONICAL = {"patch_embed.kernel", "pos_embed.table"}  # names that no other dia
 class SafetensorsSource:
     """Written by `write`; or canonical weights from elsewhere, with a config given."""
 
+    heads = None
+
     def detects(self, file: TensorFile) -> bool:
         """By the metadata, or by the names."""
         ours = file.documents.get("format") == FORMAT or set(file.names()) >= CANONICAL
@@ -33,7 +36,7 @@ class SafetensorsSource:
         texts = file.documents
         if texts.get("format") != FORMAT:
             settled = settled_config(None, stated)
-            return Checkpoint(settled, _weights(file, settled), Preprocess.for_channels(settled.channels))
+            return alone(settled, _weights(file, settled))
         if texts.get("version") != VERSION:
             raise CheckpointError(
                 f"its version is {texts.get('version')}, this version of vit-deploy reads {VERSION}",

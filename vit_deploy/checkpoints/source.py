@@ -7,6 +7,7 @@ the file says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,13 @@ class TensorView:
 
 class Source(Protocol):
     """One dialect."""
+
+    @property
+    def heads(self) -> re.Pattern[str] | None:
+        """Found in the names of a head's tensors, where a file without them is read as one without a head.
+
+        None where the file's own config says whether there is a head.
+        """
 
     def detects(self, file: TensorFile) -> bool:
         """Whether the names and documents are of this dialect."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.gathering import Origin, gather, same, transposed, zeros
+from vit_deploy.checkpoints.heads import label_problems, missing_head
 from vit_deploy.checkpoints.importing import (
     Facts,
     default_heads,
@@ -46,11 +48,14 @@ from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32
 
 HEADS = {"head.weight", "head_dist.weight"}
+HEAD_TENSORS = re.compile(r"(^|\.)head(_dist)?\.(weight|bias)$")
 CLIP_EPSILON = 1e-5  # of the models with a norm before the blocks
 
 
 class TimmSource:
     """`patch_embed.proj`, `blocks.0.attn.qkv`, …, under whatever prefix."""
+
+    heads = HEAD_TENSORS
 
     def detects(self, file: TensorFile) -> bool:
         """By the name of the stem; other networks that share it are refused when they are read."""
@@ -62,9 +67,10 @@ class TimmSource:
         check_supported(view)
         shapes = _shapes(view)
         hub = read_hub(file, shapes["embed_dim"])
+        _check_head(view, hub)
         said = stated.get("image_size")
         defaults = _defaults(shapes)
-        facts = Facts(shapes, _beside(view, shapes, hub), defaults)
+        facts = Facts(shapes, _beside(shapes, hub), defaults)
         with known_heads(facts, stated, shapes["embed_dim"]):
             positions = positions_of(view, shapes, [said] if said else hub.sizes)
         # As many patches make images of other sizes too.
@@ -73,7 +79,9 @@ class TimmSource:
         config = settled.config
         _check_supported(config, hub)
         ignored = {name for name in view.names() if IGNORED.match(name)}
-        problems = [*settled.problems, *_label_problems(view, hub)]
+        problems = list(settled.problems)
+        if "head.weight" in view.kinds:
+            problems += label_problems(hub.labels, shapes["num_classes"])
         weights = gather(view, _origins(view, config, positions), config, ignored=ignored, found=problems)
         family = family_of(view)
         if hub.data is None and family == "timm":
@@ -140,22 +148,18 @@ def _depth(view: Renamed) -> int:
     return depth
 
 
-def _beside(view: Renamed, shapes: Mapping[str, Any], hub: Hub) -> dict[str, Any]:
-    """What config.json adds; of a model without a head the number of classes says nothing."""
+def _beside(shapes: Mapping[str, Any], hub: Hub) -> dict[str, Any]:
+    """What config.json adds."""
     fields = dict(hub.fields)
     if shapes["distillation_token"]:
         fields.pop("pooling", None)
-    if not HEADS & set(view.stored):
-        fields.pop("num_classes", None)
     return fields
 
 
-def _label_problems(view: Renamed, hub: Hub) -> list[str]:
-    """Labels of another number of classes than the head has."""
-    if not hub.labels or "head.weight" not in view.kinds:
-        return []
-    classes = view.common_shape("head.weight", 2)[0]
-    return [] if len(hub.labels) == classes else [f"{len(hub.labels)} labels in config.json for {classes} classes"]
+def _check_head(view: Renamed, hub: Hub) -> None:
+    classes = hub.fields.get("num_classes", 0)
+    if classes and not HEADS & set(view.stored):
+        raise missing_head(f"config.json says num_classes {classes}")
 
 
 def _defaults(shapes: Mapping[str, Any]) -> dict[str, Any]:

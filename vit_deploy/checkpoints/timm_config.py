@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vit_deploy.checkpoints.documents import explained
+from vit_deploy.checkpoints.heads import ordered_labels
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.config import Activation, Pooling, as_pair
 from vit_deploy.errors import CheckpointError
@@ -173,8 +174,8 @@ def _fields(
         if pooling not in POOLINGS:
             raise unsupported(architecture, [f"the pooling {pooling}"])
         fields["pooling"] = POOLINGS[pooling]
-    if document.get("num_classes"):
-        fields["num_classes"] = document["num_classes"]
+    if classes := document.get("num_classes", arguments.get("num_classes")):
+        fields["num_classes"] = classes
     return fields
 
 
@@ -184,10 +185,7 @@ def _labels(document: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, 
         names = data.get("label_names") or ()
         names = names if len(names) == document.get("num_classes") else ()
     if isinstance(names, Mapping):
-        by_class = {int(index): str(name) for index, name in names.items()}
-        return (
-            tuple(by_class[index] for index in range(len(by_class))) if set(by_class) == {*range(len(by_class))} else ()
-        )
+        return ordered_labels({int(index): str(name) for index, name in names.items()}, f"label_names of {CONFIG}")
     return tuple(map(str, names))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vit_deploy.checkpoints.assumed import WEIGHTS
 from vit_deploy.errors import CheckpointError
 from vit_deploy.weights import Float32
 
@@ -23,6 +24,7 @@ NESTED = (
     *("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "teacher", "encoder"),
     *("target_encoder", "student", "module", "net"),
 )
+AVERAGED = NESTED[:3]
 WRAPPERS = ("module.", "_orig_mod.")  # put before all names by DataParallel and by torch.compile
 MAX_DEPTH = 4
 GET_AGAIN = "the file is damaged: get it again"
@@ -36,7 +38,8 @@ def open_torch(path: Path) -> Iterator[TorchTensors]:
     Raises:
         CheckpointError: damaged, or a pickle of more than tensors, of which nothing is run.
     """
-    yield TorchTensors(path, _state_dict(_loaded(path)))
+    tensors, chosen = _state_dict(_loaded(path))
+    yield TorchTensors(path, tensors, {WEIGHTS: chosen} if chosen else {})
 
 
 class TorchTensors:
@@ -44,9 +47,9 @@ class TorchTensors:
 
     container = "torch"
 
-    def __init__(self, path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, path: Path, tensors: Mapping[str, torch.Tensor], documents: Mapping[str, Any]) -> None:
         self.path = path
-        self.documents: Mapping[str, Any] = {}
+        self.documents = documents
         self._tensors = tensors
 
     def names(self) -> Iterable[str]:
@@ -108,15 +111,22 @@ def _first_line(error: BaseException) -> str:
     return (reasons or lines or [type(error).__name__])[0]
 
 
-def _state_dict(value: object) -> dict[str, torch.Tensor]:
-    """The tensors by name, from wherever the usual training programs put them."""
+def _state_dict(value: object) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors by name, from wherever the usual training programs put them, and what was chosen if there were more.
+
+    What was chosen is the `key`, whether it holds `averaged` weights, and the `others` that were passed over.
+    """
+    chosen: dict[str, Any] = {}
     for _ in range(MAX_DEPTH):
         if not isinstance(value, Mapping):
             break
         tensors = {str(name): each for name, each in value.items() if isinstance(each, torch.Tensor)}
         if tensors:
-            return _unwrapped(tensors)
-        value = next((value[key] for key in NESTED if isinstance(value.get(key), Mapping)), value)
+            return _unwrapped(tensors), chosen
+        keys = [key for key in NESTED if isinstance(value.get(key), Mapping) and value[key]]
+        if keys and not chosen and (len(keys) > 1 or keys[0] in AVERAGED):
+            chosen = {"key": keys[0], "averaged": keys[0] in AVERAGED, "others": keys[1:]}
+        value = value[keys[0]] if keys else value
     kind = f"the keys {', '.join(map(str, list(value)[:8]))}" if isinstance(value, Mapping) else type(value).__name__
     raise CheckpointError(
         f"it holds no tensors by name but {kind}",

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import Json, Quiet, Verbose
+from vit_deploy.cli.options import (
+    ActivationName,
+    ConfigFile,
+    Epsilon,
+    Json,
+    LabelsFile,
+    Mean,
+    NoHead,
+    NumHeads,
+    Quiet,
+    Std,
+    Verbose,
+    stated_fields,
+)
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.comparison import Comparison
@@ -17,7 +30,21 @@ SHOWN = 10  # weights in the table; all are in the document
 Model = Annotated[Path, typer.Argument(help="A bundle or a checkpoint.", show_default=False)]
 
 
-def compare(a: Model, b: Model, json: Json = False, verbose: Verbose = False, quiet: Quiet = False) -> int:
+def compare(
+    a: Model,
+    b: Model,
+    config: ConfigFile = None,
+    num_heads: NumHeads = None,
+    epsilon: Epsilon = None,
+    activation: ActivationName = None,
+    mean: Mean = None,
+    std: Std = None,
+    labels: LabelsFile = None,
+    no_head: NoHead = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
     """Compare config, preprocessing, operators, weights by name and outputs; exit 1 where anything differs."""
     from vit_deploy.cli.output import Output
     from vit_deploy.comparison import compare_models
@@ -25,7 +52,9 @@ def compare(a: Model, b: Model, json: Json = False, verbose: Verbose = False, qu
     out = Output("compare", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"comparing {a} and {b}")
-        found = compare_models(a, b)
+        found = compare_models(a, b, stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head))
+    for path, provenance in found.origins.items():
+        out.assumed(path, provenance, named=True)
     for note in found.notes:
         out.note(note)
     record = {"a": str(a), "b": str(b), **found.to_dict()}

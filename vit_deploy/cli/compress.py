@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import CheckpointFile, Force, Json, OutputFile, Quiet, Verbose
+from vit_deploy.cli.options import (
+    ActivationName,
+    CheckpointFile,
+    ConfigFile,
+    Epsilon,
+    Force,
+    Json,
+    LabelsFile,
+    Mean,
+    NoHead,
+    NumHeads,
+    OutputFile,
+    Quiet,
+    Std,
+    Verbose,
+    stated_fields,
+)
 
 Data = Annotated[
     Path,
@@ -68,6 +84,14 @@ def compress(
     ] = "crop",
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.", rich_help_panel=TRAINING)] = 0,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Time the exported files.")] = True,
+    config: ConfigFile = None,
+    num_heads: NumHeads = None,
+    epsilon: Epsilon = None,
+    activation: ActivationName = None,
+    mean: Mean = None,
+    std: Std = None,
+    labels: LabelsFile = None,
+    no_head: NoHead = False,
     force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -108,7 +132,9 @@ def compress(
     out = Output("compress", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")
-        before = checkpoints.load(checkpoint)
+        before = checkpoints.load(
+            checkpoint, config=stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
+        )
         state = output.with_name(f"{output.name}.training")
         try:
             result = run(
@@ -137,6 +163,7 @@ def compress(
                 calibrate=result.trained_on,
                 progress=progress,
             )
+    out.assumed(checkpoint, before.provenance)
     said = [*verdicts(table.rows), *table.failures]
     if not is_gained(result.history):
         said.insert(0, "training gained nothing on the held-out images: the loss was less before the first step")

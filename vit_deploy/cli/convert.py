@@ -9,9 +9,13 @@ from vit_deploy.cli.options import (
     Epsilon,
     Force,
     Json,
+    LabelsFile,
+    Mean,
+    NoHead,
     NumHeads,
     OutputFile,
     Quiet,
+    Std,
     Verbose,
     stated_fields,
 )
@@ -24,6 +28,10 @@ def convert(
     num_heads: NumHeads = None,
     epsilon: Epsilon = None,
     activation: ActivationName = None,
+    mean: Mean = None,
+    std: Std = None,
+    labels: LabelsFile = None,
+    no_head: NoHead = False,
     force: Force = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -37,11 +45,12 @@ def convert(
     out = Output("convert", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")
-        loaded = checkpoints.load(checkpoint, config=stated_fields(config, num_heads, epsilon, activation))
+        loaded = checkpoints.load(
+            checkpoint, config=stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
+        )
         progress(f"writing {output}")
         checkpoints.save(loaded, output, force=force)
-    if note := checkpoints.assumptions(loaded):
-        out.note(note)
+    out.assumed(checkpoint, loaded.provenance)
     record = report.saved(output, loaded)
     rows = [
         (str(output), report.megabytes(record["bytes"]), f"{loaded.num_parameters / 1e6:.2f} M", loaded.digest()[:12])

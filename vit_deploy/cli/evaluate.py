@@ -47,6 +47,9 @@ def evaluate(
         results = run(opened, dataset, batch=batch, runtime=runtime, options=options, progress=progress)
     for mapping in dict.fromkeys(filter(None, map(dataset.told, opened))):
         out.note(mapping)
+    for artifact in opened:
+        if artifact.format == "keras":
+            out.assumed(artifact.path, artifact.provenance, named=True)
     reference = results[0].reference
     if len(results) > 1 and reference.precision != FP32:
         out.note(f"none of them is {FP32}: agreement is with {reference.path}")

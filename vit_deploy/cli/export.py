@@ -16,12 +16,16 @@ from vit_deploy.cli.options import (
     ImageSize,
     Json,
     KeepFailed,
+    LabelsFile,
     Like,
+    Mean,
+    NoHead,
     NumClasses,
     NumHeads,
     PatchSize,
     Quiet,
     Seed,
+    Std,
     Verbose,
     parse_size,
     stated_fields,
@@ -89,6 +93,10 @@ def export(
     num_heads: NumHeads = None,
     epsilon: Epsilon = None,
     activation: ActivationName = None,
+    mean: Mean = None,
+    std: Std = None,
+    labels: LabelsFile = None,
+    no_head: NoHead = False,
     batch: Annotated[
         str | None,
         typer.Option(metavar="N|dynamic", help="Images a call.", show_default="dynamic; TFLite 1"),
@@ -192,7 +200,7 @@ def export(
     out = Output("export", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress("loading the model")
-        stated = stated_fields(config, num_heads, epsilon, activation)
+        stated = stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
         loaded = load_source(source, overrides, seed, like, stated)
         height, width = loaded.checkpoint.config.image_size
         directory = output or Path("artifacts") / f"{loaded.name}-{height}x{width}"
@@ -208,6 +216,8 @@ def export(
             progress=progress,
         )
         served = serving.serve(made.results, places, triton_provider, force=force)
+    if loaded.origin is not None:
+        out.assumed(Path(str(source)), loaded.origin)
     if loaded.note:
         out.note(loaded.note)
     return finish(out, made, skipped, served)

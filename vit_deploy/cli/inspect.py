@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import Json, Quiet, Verbose
+from vit_deploy.cli.options import (
+    ActivationName,
+    ConfigFile,
+    Epsilon,
+    Json,
+    LabelsFile,
+    Mean,
+    NoHead,
+    NumHeads,
+    Quiet,
+    Std,
+    Verbose,
+    stated_fields,
+)
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.artifact import Artifact
@@ -25,20 +38,30 @@ def inspect(
     snippet: Annotated[
         bool, typer.Option("--snippet", help="Print Python that runs it in its plain engine instead.")
     ] = False,
+    config: ConfigFile = None,
+    num_heads: NumHeads = None,
+    epsilon: Epsilon = None,
+    activation: ActivationName = None,
+    mean: Mean = None,
+    std: Std = None,
+    labels: LabelsFile = None,
+    no_head: NoHead = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
     """Show config, size, operators, inputs and outputs, preprocessing and origin; nothing is run."""
     from vit_deploy.cli.output import Output
+    from vit_deploy.inspection import CHECKPOINT, snippet_of
     from vit_deploy.inspection import inspect as run
-    from vit_deploy.inspection import snippet_of
 
     out = Output("inspect", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"reading {path}")
-        found = run(path)
+        found = run(path, stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head))
     record = found.to_dict()
+    if found.kind == CHECKPOINT and found.artifact is not None:
+        out.assumed(path, found.artifact.provenance)
     if snippet:
         record["snippet"] = snippet_of(found)
         if not json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,8 +43,35 @@ OutputFile = Annotated[
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE.json", help="Fields of the config that the checkpoint does not say."),
+    typer.Option(
+        "--config",
+        metavar="FILE.json",
+        help="What the checkpoint does not say, as an object: fields of the config as inspect --json shows them "
+        '(image_size, num_heads, pooling, …), labels, and preprocess {"mean", "std", "resize", …}.',
+    ),
 ]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        metavar="R,G,B",
+        help="Of pixels in 0..1, in place of a checkpoint's own; one for all channels.",
+        show_default="recorded",
+    ),
+]
+Std = Annotated[
+    str | None, typer.Option("--std", metavar="R,G,B", help="Likewise, what is divided by.", show_default="recorded")
+]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Names of a checkpoint's classes, one a line, or as JSON a list or an id2label.",
+        show_default="recorded",
+    ),
+]
+NoHead = Annotated[bool, typer.Option("--no-head", help="Read a checkpoint without its head: it gives features.")]
 NumHeads = Annotated[
     int | None, typer.Option("--num-heads", min=1, help="Attention heads, where the checkpoint does not say it.")
 ]
@@ -74,18 +103,50 @@ Like = Annotated[
 
 
 def stated_fields(
-    config: Path | None, num_heads: int | None, epsilon: float | None, activation: str | None
+    config: Path | None,
+    num_heads: int | None,
+    epsilon: float | None,
+    activation: str | None,
+    mean: str | None,
+    std: str | None,
+    labels: Path | None,
+    no_head: bool,
 ) -> dict[str, Any]:
-    """Fields of the config that the command line states; an option wins over the file.
+    """What the command line states of a checkpoint, as `checkpoints.load` takes it; an option wins over the file.
 
     Raises:
-        CheckpointError: a config file that cannot be read.
+        CheckpointError: a config file or a file of labels that cannot be read.
+        typer.BadParameter: a mean or a standard deviation that is no number.
     """
-    from vit_deploy.checkpoints import read_config
+    from vit_deploy.checkpoints import HEAD, LABELS, PREPROCESS, read_config, read_labels
 
     options = {"num_heads": num_heads, "epsilon": epsilon, "activation": activation}
-    given = {name: value for name, value in options.items() if value is not None}
-    return (read_config(config) if config else {}) | given
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    stated = (read_config(config) if config else {}) | given
+    pixels = {
+        name: parse_numbers(text, f"--{name}") for name, text in (("mean", mean), ("std", std)) if text is not None
+    }
+    if pixels:
+        said = stated.get(PREPROCESS, {})
+        stated[PREPROCESS] = {**said, **pixels} if isinstance(said, Mapping) else said
+    if labels is not None:
+        stated[LABELS] = read_labels(labels)
+    return stated | ({HEAD: False} if no_head else {})
+
+
+def parse_numbers(text: str, option: str) -> list[float]:
+    """Finite numbers from "0.5" or "0.485,0.456,0.406".
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    try:
+        values = [float(each) for each in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(map(math.isfinite, values)):
+        raise typer.BadParameter(f"{option} is {text!r}; expected numbers as 0.5 or 0.485,0.456,0.406")
+    return values
 
 
 def parse_size(text: str, option: str) -> tuple[int, int]:

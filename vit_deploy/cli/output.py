@@ -18,6 +18,7 @@ from vit_deploy.errors import VitDeployError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vit_deploy.checkpoint import Step
     from vit_deploy.errors import Failed
 
 Cell = str | int | float
@@ -89,11 +90,27 @@ class Output:
         self.command = command
         self.as_json = as_json
         self.quiet = quiet
+        self._assumed: list[dict[str, Any]] | None = None  # None until a checkpoint was read
 
     def note(self, text: str) -> None:
         """One line for people, on stderr."""
         if not self.quiet:
             print(text, file=sys.stderr)
+
+    def assumed(self, path: Path, provenance: Sequence[Step], *, named: bool = False) -> None:
+        """What was assumed of a checkpoint when it was read: on stderr, and as `assumed` in the document.
+
+        Args:
+            path: of the checkpoint.
+            provenance: of what was read.
+            named: whether to put the path in front, where a command reads several.
+        """
+        from vit_deploy import checkpoints
+
+        if words := checkpoints.in_words(provenance):
+            self.note(f"{path}: {words}" if named else words)
+        self._assumed = self._assumed or []
+        self._assumed += [each.to_dict() | {"checkpoint": str(path)} for each in checkpoints.assumed(provenance)]
 
     def finding(self, text: str) -> None:
         """What a check said no to and why, on stderr, however quiet the command is: that is a result."""
@@ -130,7 +147,7 @@ class Output:
         """Print the results as a document or as a table, and give the exit code: 2 where something came to nothing."""
         if self.as_json:
             document = report.document(self.command, results, ok=ok and not failed, skipped=skipped)
-            print_json(document | report.failures(failed))
+            print_json(document | self._more() | report.failures(failed))
         else:
             if rows:
                 self.table(title, columns, rows)
@@ -139,6 +156,9 @@ class Output:
         if failed:
             return BAD_INPUT
         return 0 if ok else 1
+
+    def _more(self) -> dict[str, Any]:
+        return {} if self._assumed is None else {"assumed": self._assumed}
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """Print a table on stdout: words to the left, numbers to the right."""

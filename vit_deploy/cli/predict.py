@@ -7,7 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import Device, Json, Provider, Quiet, Runtime, Threads, Verbose
+from vit_deploy.cli.options import (
+    ActivationName,
+    ConfigFile,
+    Device,
+    Epsilon,
+    Json,
+    LabelsFile,
+    Mean,
+    NoHead,
+    NumHeads,
+    Provider,
+    Quiet,
+    Runtime,
+    Std,
+    Threads,
+    Verbose,
+    stated_fields,
+)
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.prediction import Prediction
@@ -23,6 +40,14 @@ def predict(
     provider: Provider = None,
     device: Device = 0,
     threads: Threads = None,
+    config: ConfigFile = None,
+    num_heads: NumHeads = None,
+    epsilon: Epsilon = None,
+    activation: ActivationName = None,
+    mean: Mean = None,
+    std: Std = None,
+    labels: LabelsFile = None,
+    no_head: NoHead = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -38,11 +63,15 @@ def predict(
     found = []
     with out.progress() as progress:
         progress(f"loading {model}")
+        stated = stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
         options = RuntimeOptions(threads=threads, provider=provider, device=device)
-        with open_classifier(model, runtime, options) as classifier:
+        with open_classifier(model, runtime, options, stated) as classifier:
+            origin = classifier.origin
             for prediction in run(classifier, files, count=top):
                 found.append(prediction)
                 progress(f"{len(found)} of {len(files)} images")
+    if origin is not None:
+        out.assumed(model, origin)
     for each in found:
         if each.failure:
             out.finding(f"skipped: {each.failure}")

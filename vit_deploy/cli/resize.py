@@ -13,10 +13,14 @@ from vit_deploy.cli.options import (
     Epsilon,
     Force,
     Json,
+    LabelsFile,
     Like,
+    Mean,
+    NoHead,
     NumHeads,
     OutputFile,
     Quiet,
+    Std,
     Verbose,
     parse_size,
     stated_fields,
@@ -46,6 +50,10 @@ def resize(
     num_heads: NumHeads = None,
     epsilon: Epsilon = None,
     activation: ActivationName = None,
+    mean: Mean = None,
+    std: Std = None,
+    labels: LabelsFile = None,
+    no_head: NoHead = False,
     report: Annotated[
         bool, typer.Option("--report", help="Say how far the features drift on the sample images.")
     ] = False,
@@ -70,7 +78,9 @@ def resize(
     out = Output("resize", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")
-        loaded = checkpoints.load(checkpoint, config=stated_fields(config, num_heads, epsilon, activation))
+        loaded = checkpoints.load(
+            checkpoint, config=stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
+        )
         progress("resizing")
         resized = run(loaded, pixels, patch, asked)
         progress(f"writing {output}")
@@ -89,8 +99,7 @@ def resize(
         "convention": str(convention),
         "drift": drifted.to_dict() if drifted else None,
     }
-    if note := checkpoints.assumptions(loaded):
-        out.note(note)
+    out.assumed(checkpoint, loaded.provenance)
     if resized is not loaded and (note := assumed_convention(loaded, asked)):
         out.note(note)
     if resized is loaded:

@@ -13,19 +13,30 @@ import typer
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts, gaps
 from vit_deploy.cli.options import (
     MOST_THREADS,
+    ActivationName,
     Artifacts,
+    ConfigFile,
     CudaGraph,
     Device,
+    Epsilon,
     Force,
     Json,
+    LabelsFile,
+    Mean,
+    NoHead,
+    NumHeads,
     Provider,
     Quiet,
     Runtime,
+    Std,
     Verbose,
     parse_counts,
+    stated_fields,
 )
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.against import Reference
+    from vit_deploy.artifact import Artifact
     from vit_deploy.cli.output import Output
     from vit_deploy.parity import Verification
     from vit_deploy.report import Record
@@ -86,6 +97,14 @@ def verify(
     github: Annotated[
         bool, typer.Option("--github", help="Annotate in GitHub Actions, and write the summary of the job.")
     ] = False,
+    config: ConfigFile = None,
+    num_heads: NumHeads = None,
+    epsilon: Epsilon = None,
+    activation: ActivationName = None,
+    mean: Mean = None,
+    std: Std = None,
+    labels: LabelsFile = None,
+    no_head: NoHead = False,
     on: On = None,
     remote_python: RemotePython = "python3",
     ssh_config: SshConfig = None,
@@ -114,6 +133,8 @@ def verify(
         raise typer.BadParameter("--images needs --against: the recorded answers are to the golden images")
     elsewhere = {"--runtime": runtime, "--provider": provider, "--device": device, "--cuda-graph": cuda_graph}
     _check_simulate(simulate, {**elsewhere, "--threads": threads, "--on": on, "--locate": locate})
+    stated = stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
+    _check_stated(stated, against)
     counts = parse_counts(threads, "--threads", MOST_THREADS) if threads is not None else []
     limits = read_limits(Path.cwd())
     limits = dataclasses.replace(
@@ -127,10 +148,15 @@ def verify(
         here: dict[str, object] = {"--against": against, "--images": images, "--locate": locate}
         if given := [name for name, value in here.items() if value]:
             raise typer.BadParameter(f"{', '.join(given)} and --on: another machine has the recorded answers alone")
-        words = [*(["--runtime", runtime] if runtime else []), *(["--provider", provider] if provider else [])]
-        words += [*(["--quick"] if quick else []), *(["--threads", ",".join(map(str, counts))] if counts else [])]
-        words += [*(["--device", str(device)] if device else []), *(["--cuda-graph"] if cuda_graph else [])]
-        words += ["--limits", limits.to_json()]
+        words = [
+            *(["--runtime", runtime] if runtime else []),
+            *(["--provider", provider] if provider else []),
+            *(["--quick"] if quick else []),
+            *(["--threads", ",".join(map(str, counts))] if counts else []),
+            *(["--device", str(device)] if device else []),
+            *(["--cuda-graph"] if cuda_graph else []),
+            *("--limits", limits.to_json()),
+        ]
         answers = ask_hosts(
             out,
             artifacts,
@@ -148,7 +174,7 @@ def verify(
         opened = [open_with_golden(path) for path in artifacts]
         reference = None
         if against is not None:
-            reference = Reference(against, image_files(images, max_images) if images is not None else ())
+            reference = Reference(against, image_files(images, max_images) if images is not None else (), stated)
         for artifact, golden in opened:
             expected, precision = golden, artifact.precision
             if reference is not None:
@@ -170,6 +196,7 @@ def verify(
                     simulate=simulate,
                 )
             )
+    _tell_assumed(out, [artifact for artifact, _ in opened], reference)
     for result in results:
         _note(out, result)
     records = [report.verification(result) for result in results]
@@ -189,6 +216,19 @@ def verify(
         ),
         rows=[_row(result) for result in results],
     )
+
+
+def _check_stated(stated: Mapping[str, object], against: Path | None) -> None:
+    if stated and against is None:
+        raise typer.BadParameter(f"{', '.join(stated)} can be stated of a checkpoint alone: add --against")
+
+
+def _tell_assumed(out: Output, artifacts: Sequence[Artifact], reference: Reference | None) -> None:
+    for artifact in artifacts:
+        if artifact.format == "keras":
+            out.assumed(artifact.path, artifact.provenance, named=True)
+    if reference is not None and reference.origin is not None:
+        out.assumed(reference.path, reference.origin, named=True)
 
 
 def _check_simulate(simulate: str | None, others: Mapping[str, object]) -> None:

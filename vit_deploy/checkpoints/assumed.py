@@ -1,0 +1,102 @@
+"""What was taken for granted, chosen or left out when a checkpoint was read, as values and in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.checkpoints.documents import PREPROCESS
+from vit_deploy.preprocess import Preprocess
+
+WEIGHTS = "weights"  # the fact of an import that says which of a file's several weights were taken
+PREPROCESSING = tuple(field.name for field in dataclasses.fields(Preprocess))
+OPTIONS: Mapping[str, str] = {
+    **{"num_heads": "--num-heads", "epsilon": "--epsilon", "activation": "--activation"},
+    **{"mean": "--mean", "std": "--std"},
+}
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """One thing that a checkpoint does not say, or says more than once.
+
+    Args:
+        field: of the config or the preprocessing, or "weights".
+        value: that was taken, in plain JSON values.
+        why: in words, with what changes it.
+    """
+
+    field: str
+    value: Any
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"field": self.field, "value": self.value, "why": self.why}
+
+
+def assumed(provenance: Sequence[Step]) -> tuple[Assumed, ...]:
+    """What was assumed when a model was imported, but for what the user has stated since."""
+    found = [
+        Assumed(name, value, f"the checkpoint does not say it; {_otherwise([name])}")
+        for name, value in _fields(provenance).items()
+    ]
+    return (*found, *(Assumed(WEIGHTS, key, why) for key, why in _chosen(provenance)))
+
+
+def assumptions(checkpoint: Checkpoint) -> str:
+    """What was taken for granted or left out when a checkpoint was imported, in words; empty if nothing was."""
+    return in_words(checkpoint.provenance)
+
+
+def in_words(provenance: Sequence[Step]) -> str:
+    """`assumptions` of what is known of a model's origin."""
+    notes = []
+    if fields := _fields(provenance):
+        listed = ", ".join(f"{name} {value}" for name, value in fields.items())
+        notes.append(f"assumed, for the checkpoint does not say it: {listed} ({_otherwise(list(fields))})")
+    notes += [f"taken: {key}, {why}" for key, why in _chosen(provenance)]
+    left_out = _imported(provenance).get("left_out")
+    if isinstance(left_out, list | tuple) and left_out:
+        notes.append(f"left out, for the output does not depend on it: {', '.join(map(str, left_out))}")
+    return "; ".join(notes)
+
+
+def _imported(provenance: Sequence[Step]) -> Mapping[str, Any]:
+    return next((step.facts for step in reversed(provenance) if step.action == "import"), {})
+
+
+def _fields(provenance: Sequence[Step]) -> Mapping[str, Any]:
+    found = _imported(provenance).get("assumed")
+    if not isinstance(found, Mapping):  # somebody else's file can record anything
+        return {}
+    stated = [step.facts.get("stated") for step in provenance if step.action == PREPROCESS]
+    said = {name for each in stated if isinstance(each, Mapping) for name in each}
+    return {str(name): value for name, value in found.items() if name not in said}
+
+
+def _chosen(provenance: Sequence[Step]) -> Iterator[tuple[str, str]]:
+    facts = _imported(provenance).get(WEIGHTS)
+    if isinstance(facts, Mapping) and "key" in facts:
+        averaged, others = facts.get("averaged"), facts.get("others")
+        kind = "the averaged weights" if averaged else "the weights"
+        held = others if isinstance(others, list | tuple) else ()
+        yield str(facts["key"]), f"{kind} of several in the file, not {', '.join(map(str, held))}" if held else kind
+
+
+def _otherwise(names: list[str]) -> str:
+    """How to say something else."""
+    ways = [OPTIONS[name] for name in names if name in OPTIONS]
+    rest = [name for name in names if name not in OPTIONS]
+    inside = [name for name in rest if name in PREPROCESSING]
+    if rest:
+        place = " in its preprocess" if len(inside) == len(rest) else ""
+        ways.append(f"--config with {_joined(rest)}{place}")
+    return f"say otherwise with {_joined(ways)}"
+
+
+def _joined(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
