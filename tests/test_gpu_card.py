@@ -142,15 +142,19 @@ def test_clocks_that_change_and_what_holds_them_down_are_disturbances():
     assert on((GpuState(), GpuState())) == []
 
 
-def test_a_power_limit_is_a_note_and_disturbs_only_where_the_clock_changes():
-    def at(*clocks):
-        ends = tuple(GpuState(clock, ("power limit",)) for clock in clocks)
-        return Gpu("H100", power_limit_w=700.0, rounds=(ends,))
+def test_a_power_limit_is_a_note_and_disturbs_only_where_the_clock_changes_between_rounds():
+    def at(*rounds):
+        states = tuple(tuple(GpuState(clock, ("power limit",)) for clock in ends) for ends in rounds)
+        return Gpu("H100", power_limit_w=700.0, rounds=states)
 
     noted = ("the GPU ran at its power limit of 700 W, which sets its clock then",)
-    assert list(at(1500.0, 1510.0).disturbances) == [] and at(1500.0, 1510.0).notes == noted
-    assert list(at(1500.0, 1980.0).disturbances) == ["the GPU's clock was between 1500 and 1980 MHz"]
-    assert at(1500.0, 1980.0).notes == noted
+    # An H100 under full load, whose medians of these rounds were within 1.1 %.
+    wavering = at((1470.0, 1485.0), (1425.0, 1455.0), (1485.0, 1455.0), (1560.0, 1455.0), (1440.0, 1455.0))
+    assert list(wavering.disturbances) == [] and wavering.notes == noted
+    falling = at((1395.0, 1405.0), (1310.0, 1290.0))
+    assert list(falling.disturbances) == ["the GPU's clock was between 1300 and 1400 MHz"] and falling.notes == noted
+    reached = Gpu("H100", rounds=((GpuState(1980.0), GpuState(1500.0, ("power limit",))),))
+    assert list(reached.disturbances) == ["the GPU's clock was between 1500 and 1980 MHz"]
     assert Gpu("H100", rounds=((GpuState(1980.0, ("idle",)),) * 2,)).notes == ()
 
 

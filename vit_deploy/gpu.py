@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 POWER_LIMIT = "power limit"  # where a card under full load runs; what it does to figures shows in the clock
@@ -82,8 +83,7 @@ class Gpu:
     @property
     def disturbances(self) -> Iterator[str]:
         """Why figures that were measured on it are not to be trusted."""
-        states = [state for ends in self.rounds for state in ends]
-        clocks = [state.sm_mhz for state in states if state.sm_mhz is not None]
+        clocks = [clock for ends in self.rounds for clock in _clocks(ends)]
         if clocks and max(clocks) - min(clocks) > CLOCK_DRIFT * max(clocks):
             yield f"the GPU's clock was between {min(clocks):.0f} and {max(clocks):.0f} MHz"
         held = [reason for reason in self._reasons if reason not in (*HARMLESS, POWER_LIMIT)]
@@ -102,6 +102,12 @@ class Gpu:
     def _reasons(self) -> tuple[str, ...]:
         """What held its clock down at any time, each once."""
         return tuple(dict.fromkeys(reason for ends in self.rounds for state in ends for reason in state.reasons))
+
+
+def _clocks(ends: tuple[GpuState, GpuState]) -> list[float]:
+    """Of one round; at a power limit the driver moves the clock from moment to moment, so that one is its mean."""
+    clocks = [state.sm_mhz for state in ends if state.sm_mhz is not None]
+    return [fmean(clocks)] if clocks and all(POWER_LIMIT in state.reasons for state in ends) else clocks
 
 
 def reasons_in(bits: int) -> tuple[str, ...]:
