@@ -12,7 +12,8 @@ from tests.runtimes.fake_cuda import FakeCuda
 from vit_deploy import gpu_card
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import cuda_memory
-from vit_deploy.runtimes.cuda_memory import FUNCTIONS, find_gpu, open_device
+from vit_deploy.runtimes.cuda_driver import FUNCTIONS
+from vit_deploy.runtimes.cuda_memory import find_gpu, open_device
 
 needs_gpu = pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="needs an NVIDIA GPU")
 

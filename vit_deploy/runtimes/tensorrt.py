@@ -20,7 +20,8 @@ from vit_deploy.errors import EngineError
 from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import groups_within, joined
-from vit_deploy.runtimes.cuda_memory import Buffer, CudaGraph, Device, Gpu, hold_device, open_device
+from vit_deploy.runtimes.cuda_memory import Device, Gpu, hold_device, open_device
+from vit_deploy.runtimes.cuda_streams import Buffer, CudaGraph
 from vit_deploy.runtimes.tensorrt_engine import Complaints, explained, is_installed, load_engine, make_log
 from vit_deploy.runtimes.values import as_stored, checked_images, dequantized, missing_output, refuse_other_input
 from vit_deploy.tensorrt_plan import FULL, PROVIDERS, RTX, TITLES, PlanRecord
