@@ -1,13 +1,17 @@
-"""The files that the README takes for granted: a checkpoint of timm, a photograph, photographs of two kinds."""
+"""The files that the README takes for granted: a checkpoint of timm, somebody's ONNX file of it, photographs."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper
 from PIL import Image
 
+import vit_deploy
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.safetensors_file import write_safetensors
 from vit_deploy.config import ViTConfig
@@ -18,6 +22,7 @@ from vit_deploy.weights import Float32
 def write(folder: Path) -> None:
     """Write them all."""
     _timm_folder(folder / "vit_tiny_timm")
+    _colleagues_file(folder / "vit_tiny_timm", folder / "colleague.onnx")
     pictures = natural_pixels(8, 120, 160, 3)
     Image.fromarray(pictures[0]).save(folder / "photo.jpg")
     for index, picture in enumerate(pictures):
@@ -45,6 +50,22 @@ def _timm_folder(folder: Path) -> None:
         },
     }
     (folder / "config.json").write_text(json.dumps(described))
+
+
+def _colleagues_file(checkpoint: Path, path: Path) -> None:
+    """The checkpoint as an ONNX file that takes planes, calls things otherwise and says nothing of itself."""
+    with tempfile.TemporaryDirectory() as place:
+        (bundle,) = vit_deploy.export(checkpoint, place, formats=["onnx"], layout="nchw")
+        model = onnx.load(bundle.model_path)
+    del model.metadata_props[:]
+    graph = model.graph
+    for node in graph.node:
+        node.input[:] = ["pixel_values" if each == "images" else each for each in node.input]
+    graph.node.append(helper.make_node("Identity", ["logits"], ["scores"]))
+    graph.input[0].name = "pixel_values"
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", 2)))
+    onnx.save(model, path)
 
 
 def _timm_names(checkpoint: Checkpoint) -> dict[str, Float32]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.adversarial import record_adversarial
 from vit_deploy.artifact import MANIFEST, Artifact
+from vit_deploy.bare import Known
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ConfigError, DataError
@@ -26,7 +27,7 @@ from vit_deploy.preprocess import Preprocess
 from vit_deploy.reference import forward
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 from vit_deploy.summation import ORDERS, rounding
-from vit_deploy.targets import load_source, open_with_golden
+from vit_deploy.targets import load_source, open_artifact, open_with_golden
 from vit_deploy.tolerances import looser
 
 SIZES = ("image_size", "patch_size")
@@ -48,18 +49,36 @@ class Reference:
     stated: Mapping[str, Any] = field(default_factory=dict)
     origin: tuple[Step, ...] | None = None
     _done: dict[Any, Golden] = field(default_factory=dict)
+    _known: list[Known] = field(default_factory=list)
 
     @property
     def is_artifact(self) -> bool:
         """Whether it is a bundle; else it is a checkpoint."""
         return self.path.name == MANIFEST or (self.path / MANIFEST).is_file()
 
-    def golden(self, artifact: Artifact, own: Golden) -> tuple[Golden, str]:
+    @property
+    def known(self) -> Known:
+        """What a bare file is matched to.
+
+        Raises:
+            ArtifactError, CheckpointError: it cannot be read.
+        """
+        if not self._known:
+            said: Artifact | Checkpoint
+            if self.is_artifact:
+                said = open_artifact(self.path)
+            else:
+                read = load_source(str(self.path), {}, None, stated=self.stated)
+                said, self.origin = read.checkpoint, read.origin
+            self._known.append(Known(str(self.path), said.config, said.preprocess, said.labels))
+        return self._known[0]
+
+    def golden(self, artifact: Artifact, own: Golden | None) -> tuple[Golden, str]:
         """Inputs for `artifact` and what this model answers to them, and the precision to hold it to.
 
         Args:
             artifact: the bundle to prove.
-            own: its golden data, of which the image file is kept.
+            own: its golden data, of which the image file is kept; None of a bare file, which has none.
 
         Raises:
             ConfigError: two artifacts that take images of different sizes, or models of different channels.
@@ -79,7 +98,7 @@ class Reference:
         pixels = self._pixels(artifact.preprocess, artifact)
         images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
         golden = found.as_pixels(pixels) if artifact.input.preprocessing_inside else found
-        return dataclasses.replace(golden, images=images, photo=own.photo), precision
+        return dataclasses.replace(golden, images=images, photo=own.photo if own is not None else None), precision
 
     def _pixels(self, preprocess: Preprocess, artifact: Artifact) -> NDArray[np.uint8]:
         if not self.files:

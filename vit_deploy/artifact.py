@@ -140,6 +140,8 @@ class Artifact:
         producer: library to version, of what made it.
         parent: weights digest or manifest digest of what it was derived from, if anything.
         model: the model's path in `directory`; empty takes the format's usual one.
+        output_tensor: the output's name in the file; empty takes the config's.
+        is_bare: whether it is a file by itself, without a manifest and golden data; see `bare`.
     """
 
     directory: Path
@@ -157,6 +159,13 @@ class Artifact:
     parent: str | None = None
     model: str = ""
     output: OutputSpec = OutputSpec()
+    output_tensor: str = ""
+    is_bare: bool = False
+
+    @property
+    def output_name(self) -> str:
+        """What the model file calls its output."""
+        return self.output_tensor or self.config.output_name
 
     @property
     def model_path(self) -> Path:
@@ -165,8 +174,8 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """What stands for it on the command line: its folder, or the checkpoint file that is run as it is."""
-        return self.directory if self.format in MODEL_FILES else self.model_path
+        """What stands for it on the command line: its folder, or the file that is run as it is."""
+        return self.directory if self.format in MODEL_FILES and not self.is_bare else self.model_path
 
     @property
     def name(self) -> str:

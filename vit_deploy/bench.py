@@ -25,7 +25,7 @@ from vit_deploy.gpu import Gpu, gpu_from
 from vit_deploy.host import Host, read_host
 from vit_deploy.latency import Case, Latency, Plan, to_json
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
-from vit_deploy.targets import open_artifact
+from vit_deploy.targets import open_to_time
 
 __all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
 
@@ -246,7 +246,7 @@ def _check(cases: Sequence[Case]) -> None:
     artifacts: dict[Path, Artifact] = {}
     for case in cases:
         if case.artifact not in artifacts:
-            artifacts[case.artifact] = open_artifact(case.artifact)
+            artifacts[case.artifact] = open_to_time(case.artifact)
             golden_images(artifacts[case.artifact])
     problems = []
     for case in cases:

@@ -26,14 +26,14 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.artifact import Artifact, read_artifact
+from vit_deploy.artifact import MANIFEST, Artifact, read_artifact
 from vit_deploy.bench_gpu import GpuWatch, at_once, is_for_gpu, queued, rewarm, watching
 from vit_deploy.energy import EnergyMeter
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.golden import golden_pixels, natural_pixels, read_golden
 from vit_deploy.memory import peak_rss_mb, rss_mb
 from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, Session
-from vit_deploy.targets import open_artifact
+from vit_deploy.targets import open_to_time
 from vit_deploy.timing import measure, warm_up
 
 # ONNX Runtime's threads spin for some 50 ms after a call (seen in 1.32); a kernel may count their time in 4 ms steps.
@@ -152,7 +152,8 @@ def transfer_samples(session: Session, images: NDArray[Any]) -> list[int]:
 @contextlib.contextmanager
 def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
     path = Path(case["artifact"])
-    artifact = read_artifact(path, check_digests=False) if path.is_dir() else open_artifact(path)  # checked before
+    there = (path / MANIFEST).is_file()
+    artifact = read_artifact(path, check_digests=False) if there else open_to_time(path)  # checked before
     golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     engine = RUNTIMES.load(case["runtime"])()
@@ -190,15 +191,16 @@ def trial(session: Session) -> tuple[int, int]:
 
 
 def golden_images(artifact: Artifact) -> NDArray[Any]:
-    """The images that travel in a bundle; for a bare checkpoint file those that would."""
-    if artifact.format == "keras":
-        return artifact.preprocess.normalize(golden_pixels(artifact.config))
+    """The images that travel in a bundle; for a bare checkpoint or model file those that would."""
+    if artifact.format == "keras" or artifact.is_bare:
+        pixels = golden_pixels(artifact.config)
+        return pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
     return read_golden(artifact).images
 
 
 def preprocess_samples(artifact: Artifact) -> list[int]:
-    """Nanoseconds of turning a photograph-like JPEG into an input; none without Pillow or for other channels."""
-    if importlib.util.find_spec("PIL") is None or artifact.config.channels not in (1, 3):
+    """Nanoseconds of turning a photograph-like JPEG into an input; none without Pillow, or where none is known."""
+    if importlib.util.find_spec("PIL") is None or artifact.config.channels not in (1, 3) or artifact.is_bare:
         return []
     from PIL import Image
 

@@ -106,6 +106,12 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
             f"cannot look into {artifact.model_path}: it is run as a whole",
             fix=f"files of {', '.join(TAPPERS)} can be looked into",
         )
+    if artifact.is_bare and artifact.format in FOLDED:
+        raise ConfigError(
+            f"cannot look into {artifact.model_path}: converters move scales, biases and means between the operators "
+            "of a TFLite file, and what another one moved is not known",
+            fix="look into the ONNX file or the SavedModel that it was made of",
+        )
     golden = golden or read_golden(artifact)
     if golden.taps is None:
         raise ArtifactError(

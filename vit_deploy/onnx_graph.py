@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ MODEL_IR_VERSION, MODEL_PRODUCER, MODEL_PRODUCER_VERSION, MODEL_OPSETS, MODEL_ME
 OPSET_DOMAIN, OPSET_VERSION = 1, 2
 GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
 NODE_OPERATOR, NODE_DOMAIN = 4, 7
-TENSOR_NAME = 8
+TENSOR_DIMENSIONS, TENSOR_TYPE, TENSOR_NAME = 1, 2, 8
 VALUE_NAME, VALUE_TYPE = 1, 2
 TYPE_TENSOR = 1
 TENSOR_TYPE_ELEMENT, TENSOR_TYPE_SHAPE = 1, 2
@@ -64,6 +66,23 @@ def read_graph(path: Path) -> Graph:
             metadata={key: str(value) for key, value in model.mapping(MODEL_METADATA).items()},
             facts=facts,
         )
+
+
+def weight_types(path: Path) -> Counter[str]:
+    """How many numbers of its weights an ONNX file has in each type.
+
+    Raises:
+        ArtifactError: it is missing, no ONNX file, or a damaged one.
+    """
+    counts = Counter[str]()
+    with opened(path, "an ONNX file") as model:
+        for tensor in model.message(MODEL_GRAPH).messages(GRAPH_INITIALIZER):
+            code, sides = tensor.number(TENSOR_TYPE) or 0, list[int]()
+            for number, value in tensor.fields():  # the sides are written each by itself or packed into one field
+                if number == TENSOR_DIMENSIONS:
+                    sides += [value] if isinstance(value, int) else value.packed()
+            counts[DTYPES[code] if code < len(DTYPES) else f"type {code}"] += math.prod(sides)
+    return counts
 
 
 def _operators(graph: Message) -> Iterator[str]:

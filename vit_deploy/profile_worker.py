@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.artifact import read_artifact
+from vit_deploy.artifact import MANIFEST, read_artifact
 from vit_deploy.bench_worker import golden_images, private_pipes
 from vit_deploy.errors import VitDeployError
 from vit_deploy.profiling import CALLS, PROFILERS, WARMUP, OperatorTime, Profiler, summary
+from vit_deploy.targets import open_to_time
 
 
 def main() -> int:
@@ -39,7 +40,9 @@ def main() -> int:
 
 
 def _profile(case: Mapping[str, Any]) -> list[OperatorTime]:
-    artifact = read_artifact(Path(case["artifact"]), check_digests=False)  # checked before
+    path = Path(case["artifact"])
+    there = (path / MANIFEST).is_file()
+    artifact = read_artifact(path, check_digests=False) if there else open_to_time(path)  # checked before
     golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     profiler: Profiler = PROFILERS.load(case["runtime"])()

@@ -11,6 +11,7 @@ from vit_deploy.errors import Failed, VitDeployError
 from vit_deploy.tolerances import LIMITS
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.bare import Assumption
     from vit_deploy.checkpoint import Checkpoint
     from vit_deploy.locate import Located
     from vit_deploy.parity import Parity, Verification
@@ -95,6 +96,11 @@ def shown(name: str, value: float | None) -> str:
     if name in ("top1_agreement", "top5_agreement", "flips"):
         return f"{value:.0%}"
     return f"{value:.7f}" if name.endswith("cosine") else f"{value:.1e}"
+
+
+def assumed(each: Sequence[Assumption]) -> list[dict[str, str]]:
+    """What was taken for true of a file that does not say it."""
+    return [{"field": one.field, "value": one.value, "why": one.why} for one in each]
 
 
 def verification(result: Verification) -> dict[str, Any]:

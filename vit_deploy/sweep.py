@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from vit_deploy.artifact import read_artifact
+from vit_deploy.artifact import MANIFEST, read_artifact
 from vit_deploy.bench import Progress, bench, has_no_room
 from vit_deploy.errors import EngineError
 from vit_deploy.latency import Case, Latency, Plan
@@ -94,7 +94,7 @@ def largest_under_each(
 
 def most_of(case: Case) -> int:
     """Images a call that are tried at most: those that a TensorRT plan was built for, and `MOST` of all else."""
-    if not case.artifact.is_dir():
+    if not (case.artifact / MANIFEST).is_file():
         return MOST
     artifact = read_artifact(case.artifact, check_digests=False)
     if artifact.format != FORMAT or artifact.input.batch is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.artifact import Artifact, InputSpec, describe, read_artifact
+from vit_deploy.bare import bare_format, read_to_time
 from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.errors import ConfigError
@@ -119,6 +120,16 @@ def open_artifact(path: Path) -> Artifact:
         CheckpointError: a `.keras` file that is missing, broken, or holds no ViT.
     """
     return _keras_artifact(path)[0] if is_checkpoint(path) else read_artifact(path)
+
+
+def open_to_time(path: Path) -> Artifact:
+    """`open_artifact`, or a bare model file of anybody, of which only the size of its images is known.
+
+    Raises:
+        ArtifactError, CheckpointError: as `open_artifact`, or no image goes into the file.
+        ConfigError: a bare file whose layout can be read in several ways.
+    """
+    return read_to_time(path) if bare_format(path) is not None else open_artifact(path)
 
 
 def open_with_golden(path: Path) -> tuple[Artifact, Golden]:

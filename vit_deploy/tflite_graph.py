@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
+from collections import Counter
 from pathlib import Path
 
 from vit_deploy.errors import ArtifactError
 from vit_deploy.graph import Graph, TensorInfo, counted
-from vit_deploy.tflite_file import OWN_ENTRY, Table, opened, operator_name, read_metadata
+from vit_deploy.tflite_file import OWN_ENTRY, Table, buffer_view, opened, operator_name, read_metadata
 
 # Field positions of schema.fbs, by table.
 MODEL_CODES, MODEL_GRAPHS, MODEL_DESCRIPTION, MODEL_BUFFERS, MODEL_SIGNATURES = 1, 2, 3, 4, 7
 BUFFER_DATA, BUFFER_OFFSET, BUFFER_SIZE = 0, 1, 2
 GRAPH_TENSORS, GRAPH_INPUTS, GRAPH_OUTPUTS, GRAPH_OPERATORS = 0, 1, 2, 3
-TENSOR_SHAPE, TENSOR_TYPE, TENSOR_NAME, TENSOR_SHAPE_SIGNATURE = 0, 1, 3, 7
+TENSOR_SHAPE, TENSOR_TYPE, TENSOR_BUFFER, TENSOR_NAME, TENSOR_QUANTIZATION, TENSOR_SHAPE_SIGNATURE = 0, 1, 2, 3, 4, 7
+QUANTIZATION_SCALE, QUANTIZATION_ZERO_POINT = 2, 3
 SIGNATURE_INPUTS, SIGNATURE_OUTPUTS, SIGNATURE_KEY, SIGNATURE_GRAPH = 0, 1, 2, 4
 MAP_NAME, MAP_TENSOR = 0, 1
 OPERATOR_CODE = 0
@@ -82,6 +85,38 @@ def read_graph(path: Path) -> Graph:
         return Graph(inputs, outputs, counted(used), metadata, facts)
 
 
+def weight_types(path: Path) -> Counter[str]:
+    """How many numbers of its weights a TFLite file has in each type.
+
+    Raises:
+        ArtifactError: it is no TFLite file, or a damaged one.
+    """
+    counts = Counter[str]()
+    with opened(path) as model:
+        buffers = model.tables(MODEL_BUFFERS)
+        for tensor in (each for graph in model.tables(MODEL_GRAPHS) for each in graph.tables(GRAPH_TENSORS)):
+            if len(buffer_view(buffers[tensor.number(TENSOR_BUFFER, "I")])):
+                counts[_dtype(tensor)] += math.prod(tensor.numbers(TENSOR_SHAPE, "i"))
+    return counts
+
+
+def input_quantization(path: Path) -> tuple[float, int] | None:
+    """Scale and zero point of the first input of a TFLite file; None where it has none.
+
+    Raises:
+        ArtifactError: it is no TFLite file, or a damaged one.
+    """
+    with opened(path) as model:
+        graph = model.tables(MODEL_GRAPHS)[0]
+        tensor = graph.tables(GRAPH_TENSORS)[graph.numbers(GRAPH_INPUTS, "i")[0]]
+        found = tensor.table(TENSOR_QUANTIZATION)
+        scales = found.numbers(QUANTIZATION_SCALE, "f") if found is not None else []
+        if found is None or not scales:
+            return None
+        zero_points = found.numbers(QUANTIZATION_ZERO_POINT, "q") or [0]
+        return float(scales[0]), int(zero_points[0])
+
+
 def _metadata(path: Path) -> dict[str, str]:
     """Our own entry taken apart into its keys, and of the others how long they are: they are no texts."""
     try:
@@ -123,7 +158,11 @@ def _plain(graph: Table, side: int) -> tuple[TensorInfo, ...]:
 
 
 def _tensor(tensor: Table, name: str) -> TensorInfo:
-    code = tensor.number(TENSOR_TYPE, "b")
     sides = tensor.numbers(TENSOR_SHAPE_SIGNATURE, "i") or tensor.numbers(TENSOR_SHAPE, "i")
     shape = tuple(side if side >= 0 else None for side in sides)
-    return TensorInfo(name, DTYPES[code] if 0 <= code < len(DTYPES) else f"type {code}", shape)
+    return TensorInfo(name, _dtype(tensor), shape)
+
+
+def _dtype(tensor: Table) -> str:
+    code = tensor.number(TENSOR_TYPE, "b")
+    return DTYPES[code] if 0 <= code < len(DTYPES) else f"type {code}"

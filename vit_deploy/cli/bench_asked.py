@@ -81,13 +81,13 @@ class Asked:
         """What is to be timed on this machine; with `under` each as it begins, with one image.
 
         Raises:
-            ArtifactError, ConfigError: as `targets.open_artifact` and `bench.cases_of`.
+            ArtifactError, ConfigError: as `targets.open_to_time` and `bench.cases_of`.
         """
         from vit_deploy.bench import cases_of
-        from vit_deploy.targets import open_artifact
+        from vit_deploy.targets import open_to_time
 
         return cases_of(
-            [(path, open_artifact(path).format) for path in artifacts],
+            [(path, open_to_time(path).format) for path in artifacts],
             self.runtimes,
             self.providers or [None],
             parse_counts(self.batch, "--batch"),

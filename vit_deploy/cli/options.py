@@ -21,9 +21,7 @@ KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Publish what fa
 QUANTIZED = "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8; ONNX for CUDA also bf16. Repeat for more."
 Artifacts = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="ARTIFACT…", help="Bundles made by export, folders of them, or .keras files.", show_default=False
-    ),
+    typer.Argument(metavar="ARTIFACT…", help="Bundles, folders of bundles, .keras files.", show_default=False),
 ]
 Runtime = Annotated[str | None, typer.Option(help="Engine to run in.", show_default="the format's own")]
 Provider = Annotated[

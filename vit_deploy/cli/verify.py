@@ -56,6 +56,20 @@ def verify(
         typer.Option(metavar="DIR", help="Image files to compare on; needs --against.", show_default="golden images"),
     ] = None,
     max_images: Annotated[int, typer.Option(min=1, help="How many of them, by name.")] = MAX_IMAGES,
+    layout: Annotated[
+        str | None,
+        typer.Option(metavar="nhwc|nchw", help="Of the input of a bare file.", show_default="by its shape"),
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option(
+            metavar="normalized|pixels", help="What the input of a bare file takes.", show_default="by its type"
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which output of a bare file counts.", show_default="its only one"),
+    ] = None,
     runtime: Runtime = None,
     provider: Provider = None,
     device: Device = 0,
@@ -122,15 +136,17 @@ def verify(
 
     from vit_deploy import report, trials
     from vit_deploy.against import Reference, image_files
+    from vit_deploy.bare import Stated
     from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.locating import locate_failure
     from vit_deploy.cli.output import Output
+    from vit_deploy.cli.verifying import open_subjects, prove_each
     from vit_deploy.limits import parse_limits, read_limits
     from vit_deploy.parity import verify as run
-    from vit_deploy.targets import open_with_golden
 
     if images is not None and against is None:
         raise typer.BadParameter("--images needs --against: the recorded answers are to the golden images")
+    reading = Stated(layout, values, output)
     elsewhere = {"--runtime": runtime, "--provider": provider, "--device": device, "--cuda-graph": cuda_graph}
     _check_simulate(simulate, {**elsewhere, "--threads": threads, "--on": on, "--locate": locate})
     stated = stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
@@ -146,6 +162,7 @@ def verify(
     out, artifacts = Output("verify", as_json=json, quiet=quiet), each_bundle(artifacts)
     if on:
         here: dict[str, object] = {"--against": against, "--images": images, "--locate": locate}
+        here |= dict.fromkeys(reading.options, True)
         if given := [name for name, value in here.items() if value]:
             raise typer.BadParameter(f"{', '.join(given)} and --on: another machine has the recorded answers alone")
         words = [
@@ -167,46 +184,48 @@ def verify(
             timeout_s=timeout,
         )
         return _finish_remote(out, answers, junit, markdown, github=github, force=force)
-    results: list[Verification] = []
-    goldens = []
+    reference = None
+    if against is not None:
+        reference = Reference(against, image_files(images, max_images) if images is not None else (), stated)
     with out.progress() as progress:
         progress("reading the bundles")
-        opened = [open_with_golden(path) for path in artifacts]
-        reference = None
-        if against is not None:
-            reference = Reference(against, image_files(images, max_images) if images is not None else (), stated)
-        for artifact, golden in opened:
-            expected, precision = golden, artifact.precision
-            if reference is not None:
-                progress(f"computing what {against} answers")
-                expected, precision = reference.golden(artifact, golden)
-            progress(f"running {artifact.model_path}")
-            goldens.append((expected, golden))
-            results.append(
-                run(
-                    artifact,
-                    runtime=runtime,
-                    provider=provider,
-                    golden=expected,
-                    limits=limits,
-                    precision=precision,
-                    questions=questions,
-                    device=device,
-                    cuda_graph=cuda_graph,
-                    simulate=simulate,
-                )
-            )
-    _tell_assumed(out, [artifact for artifact, _ in opened], reference)
+        subjects = open_subjects(artifacts, reference, reading)
+        for each in subjects:
+            for assumption in each.assumed:
+                out.note(f"{each.artifact.path}: {assumption.field} is {assumption.value}: {assumption.why}")
+        proven, failed = prove_each(
+            subjects,
+            reference,
+            lambda artifact, golden, precision: run(
+                artifact,
+                runtime=runtime,
+                provider=provider,
+                golden=golden,
+                limits=limits,
+                precision=precision,
+                questions=questions,
+                device=device,
+                cuda_graph=cuda_graph,
+                simulate=simulate,
+            ),
+            progress,
+        )
+    _tell_assumed(out, [each.artifact for each in subjects], reference)
+    results = [each.result for each in proven]
     for result in results:
         _note(out, result)
-    records = [report.verification(result) for result in results]
+    for gap in failed:
+        out.finding(f"{gap.name} was not proven: {gap.error}")
+    records = [each.record for each in proven]
     if locate:
-        for record, result, known in zip(records, results, goldens, strict=True):
-            record["located"] = locate_failure(out, result, known)
-    _write_reports(records, junit, markdown, github=github, force=force)
+        for record, done in zip(records, proven, strict=True):
+            record["located"] = locate_failure(out, done.result, done.goldens)
+    told = [*records, *(report.unanswered(gap.name, gap.error.message) for gap in failed)]
+    _write_reports(told, junit, markdown, github=github, force=force)
     return out.finish(
         records,
         ok=all(result.ok for result in results),
+        failed=failed,
         columns=(
             "model",
             "runtime",
@@ -214,7 +233,7 @@ def verify(
             "tolerance",
             *MORE_COLUMNS,
         ),
-        rows=[_row(result) for result in results],
+        rows=[*map(_row, results), *((gap.name, *["-"] * (2 + len(MORE_COLUMNS)), "NOT RUN") for gap in failed)],
     )
 
 

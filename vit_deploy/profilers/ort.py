@@ -63,7 +63,7 @@ class OnnxRuntimeProfiler:
 
 
 def _runner(session: ort.InferenceSession, artifact: Artifact) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    spec, output = artifact.input, artifact.config.output_name
+    spec, output = artifact.input, artifact.output_name
 
     def run(images: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(session.run([output], {spec.name: as_stored(images, spec)})[0])

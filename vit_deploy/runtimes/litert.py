@@ -82,21 +82,26 @@ class LiteRTSession:
     """One loaded TFLite file, whose calls come one after the other: an interpreter has one place for their tensors."""
 
     def __init__(self, engine: Interpreter, artifact: Artifact, provider: str, placement: Mapping[str, int]) -> None:
-        signature = engine.get_signature_list().get(SIGNATURE, {"inputs": [], "outputs": []})
-        (given, *_), outputs = engine.get_input_details(), engine.get_output_details()
+        signatures = engine.get_signature_list()
+        nothing: dict[str, list[str]] = {"inputs": [], "outputs": []}
+        signature = signatures.get(SIGNATURE) or next(iter(signatures.values()), nothing)
+        given = engine.get_input_details()[0]
         name = signature["inputs"][0] if signature["inputs"] else given["name"]
         refuse_other_input(artifact, name, [int(side) for side in given["shape_signature"]])
-        if signature["outputs"] != [artifact.config.output_name] or len(outputs) != 1:
-            raise missing_output(artifact, signature["outputs"])
+        found = _outputs_by_name(engine, signatures, signature["outputs"])
+        if artifact.output_name not in found or (len(found) > 1 and not artifact.is_bare):
+            raise missing_output(artifact, list(found))
+        output = found[artifact.output_name]
         self.provider = provider
         self.placement = placement
         self.notes: Sequence[str] = ()
         self._engine = engine
         self._turn = threading.Lock()
         self._artifact = artifact
-        self._input, self._output = given["index"], outputs[0]["index"]
-        scale, self._zero_point = outputs[0]["quantization"]
-        self._scale = float(scale) if np.issubdtype(outputs[0]["dtype"], np.integer) else None
+        self._input, self._output = given["index"], output["index"]
+        self._shape = tuple(map(int, given["shape"]))
+        scale, self._zero_point = output["quantization"]
+        self._scale = float(scale) if np.issubdtype(output["dtype"], np.integer) else None
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
@@ -106,6 +111,10 @@ class LiteRTSession:
         # Tensors by index: a signature runner looks every tensor up by name at each call.
         stored = as_stored(images, self._artifact.input)
         with self._turn, explained(f"run {self._artifact.model_path}"):
+            if stored.shape != self._shape:  # a file for any number of images is laid out for one number of them
+                self._engine.resize_tensor_input(self._input, stored.shape)
+                self._engine.allocate_tensors()
+                self._shape = stored.shape
             self._engine.set_tensor(self._input, stored)
             self._engine.invoke()
             output: NDArray[Any] = self._engine.get_tensor(self._output)
@@ -116,6 +125,15 @@ class LiteRTSession:
     def close(self) -> None:
         """Free the interpreter and its weights."""
         self._engine = None
+
+
+def _outputs_by_name(engine: Interpreter, signatures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What the engine says of each output, by its name in the signature; by the tensor's in a file without one."""
+    if not names:
+        return {each["name"]: each for each in engine.get_output_details()}
+    key = next(key for key, each in signatures.items() if each["outputs"] == names)
+    details: dict[str, Any] = engine.get_signature_runner(key).get_output_details()
+    return details
 
 
 def _delegate(path: str) -> Any:

@@ -69,14 +69,14 @@ class OpenVINOSession:
         )  # a tensor may have several
         refuse_other_input(artifact, name, shape)
         names = [name for output in engine.outputs for name in output.names]
-        if artifact.config.output_name not in names:
+        if artifact.output_name not in names:
             raise missing_output(artifact, names)
         self.provider = provider
         self.placement: Mapping[str, int] = _placement(engine)
         saturates = may_saturate(artifact) and artifact.precision == "int8-static" and lacks_vnni(cpu_features())
         self.notes: Sequence[str] = (SATURATES,) if saturates else ()
         refuse_unplaced(self, artifact)
-        self._output = engine.output(artifact.config.output_name)
+        self._output = engine.output(artifact.output_name)
         self._engine = engine
         self._free = [engine.create_infer_request()]
         self._turn = threading.Lock()  # at the requests that are free

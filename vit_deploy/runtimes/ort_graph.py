@@ -65,7 +65,7 @@ class OnnxGraphSession(OnnxDeviceSession):
         self._places = [self._kept[key] for key in keys]
 
     def _placed(self, stored: NDArray[Any]) -> Place:
-        name, graph = self._artifact.config.output_name, str(len(self._kept) + 1)
+        name, graph = self._artifact.output_name, str(len(self._kept) + 1)
         binding, images = self._engine.io_binding(), self._on_device(stored)
         binding.bind_ortvalue_input(self._artifact.input.name, images)
         shape, dtype = self._output(len(stored))
@@ -76,7 +76,7 @@ class OnnxGraphSession(OnnxDeviceSession):
 
     def _output(self, batch: int) -> tuple[list[int], type[np.generic]]:
         """Shape and type of the outputs of a batch."""
-        name = self._artifact.config.output_name
+        name = self._artifact.output_name
         [found] = [each for each in self._engine.get_outputs() if each.name == name]
         inner = found.shape[1:]
         dtype = re.fullmatch(r"tensor\((\w+)\)", found.type)

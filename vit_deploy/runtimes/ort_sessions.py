@@ -30,7 +30,7 @@ class OnnxSession:
         given = engine.get_inputs()[0]
         refuse_other_input(artifact, given.name, given.shape)
         names = [output.name for output in engine.get_outputs()]
-        if artifact.config.output_name not in names:
+        if artifact.output_name not in names:
             raise missing_output(artifact, names)
         self.provider = provider
         self.placement: Mapping[str, int] = {}
@@ -49,7 +49,7 @@ class OnnxSession:
     def _run(self, images: Array) -> NDArray[np.float32]:
         spec = self._artifact.input
         with self._running:
-            (output,) = self._engine.run([self._artifact.config.output_name], {spec.name: as_stored(images, spec)})
+            (output,) = self._engine.run([self._artifact.output_name], {spec.name: as_stored(images, spec)})
         return np.asarray(output, np.float32)
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ class OnnxDeviceSession(OnnxSession):
     def _placed(self, stored: Array) -> Place:
         binding, images = self._engine.io_binding(), self._on_device(stored)
         binding.bind_ortvalue_input(self._artifact.input.name, images)
-        binding.bind_output(self._artifact.config.output_name, self._memory, self._device)
+        binding.bind_output(self._artifact.output_name, self._memory, self._device)
         return Place(binding, images, stored.shape, None, run_options(**{DO_NOT_WAIT: "1"}))
 
     def _on_device(self, stored: Array) -> Any:

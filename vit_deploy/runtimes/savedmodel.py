@@ -115,7 +115,7 @@ class SavedModelSession:
         _, inputs = signature.structured_input_signature
         name, given = next(iter(inputs.items()))
         refuse_other_input(artifact, name, given.shape.as_list())
-        if artifact.config.output_name not in signature.structured_outputs:
+        if artifact.output_name not in signature.structured_outputs:
             raise missing_output(artifact, list(signature.structured_outputs))
         self.provider = provider
         self.placement: Mapping[str, int] = {}
@@ -132,7 +132,7 @@ class SavedModelSession:
         spec = self._artifact.input
         with explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
             outputs = self._signature(**{spec.name: tf.convert_to_tensor(as_stored(images, spec))})
-            output = outputs[self._artifact.config.output_name].numpy()
+            output = outputs[self._artifact.output_name].numpy()
         return np.asarray(output, np.float32)
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ class SavedModelDeviceSession(SavedModelSession):
 
     def launch(self) -> None:
         """Ask the device to run the model on what was uploaded last; see `runtimes.DeviceSession`."""
-        name = self._artifact.config.output_name
+        name = self._artifact.output_name
         with explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
             self._results = [self._signature(**{self._artifact.input.name: part})[name] for part in self._given]
 

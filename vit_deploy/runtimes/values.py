@@ -51,8 +51,8 @@ def as_stored(images: Array, spec: InputSpec) -> Array:
     """Images `(batch, height, width, channels)` in the layout and the numbers of the file; a copy only where needed."""
     if spec.scale is not None:
         images = quantized(images, spec.scale, spec.zero_point or 0, np.dtype(spec.dtype))
-    elif spec.dtype == "float16":
-        images = images.astype(np.float16)
+    elif images.dtype != spec.dtype:
+        images = images.astype(spec.dtype)
     if spec.layout == "nchw":
         images = images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images)
@@ -91,7 +91,7 @@ def refuse_other_input(artifact: Artifact, name: str, shape: Sequence[object]) -
 def missing_output(artifact: Artifact, found: Sequence[str]) -> EngineError:
     """What to raise when the file has no output of the recorded name."""
     return EngineError(
-        f"{artifact.model_path} has no output {artifact.config.output_name}; it has {', '.join(found) or 'none'}",
+        f"{artifact.model_path} has no output {artifact.output_name}; it has {', '.join(found) or 'none'}",
         fix="export the model again; the file is not the one that the bundle was made with",
     )
 

@@ -77,7 +77,7 @@ class SimulatedSession:
 
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         spec = self._artifact.input
-        (output,) = self._model.run([self._artifact.config.output_name], {spec.name: as_stored(images, spec)})
+        (output,) = self._model.run([self._artifact.output_name], {spec.name: as_stored(images, spec)})
         return np.asarray(output, np.float32)
 
 

@@ -86,7 +86,7 @@ def _flow(graph: Message, artifact: Artifact) -> Flow:
         )
         for node in graph.messages(GRAPH_NODE)
     ]
-    return Flow(tuple(nodes), artifact.input.name, artifact.config.output_name, stored)
+    return Flow(tuple(nodes), artifact.input.name, artifact.output_name, stored)
 
 
 def _size(tensor: Message) -> int:
