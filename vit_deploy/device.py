@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("verify", "compare with the recorded answers"), ("bench", "time side by side")):
         command = commands.add_parser(name, help=text, description=text)
-        every: dict[str, Any] = {"action": "append"} if name == "bench" else {}
+        every: dict[str, Any] = {"action": "extend", "type": _names} if name == "bench" else {}
         usual = "all that are installed" if name == "bench" else "the format's first that is installed"
         command.add_argument("--runtime", help=f"engine; {usual} unless given", **every)
         command.add_argument("--provider", help="what executes the graph", **every)
@@ -126,6 +126,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--timeout", type=float, default=600.0, help="seconds for each step of a case")
             command.add_argument("--profile", action="store_true", help="time each operator too, in a run of its own")
     return parser
+
+
+def _names(text: str) -> list[str]:
+    return [text] if Path(text).exists() else text.split(",")
 
 
 def _counts(text: str) -> list[int]:

@@ -195,8 +195,10 @@ def image_files(given: Sequence[Path]) -> list[Path]:
     """The files themselves, and of each folder the images in it, in the order of their names.
 
     Raises:
-        DataError: a folder without images.
+        DataError: a folder without images, or nothing but paths that do not exist.
     """
+    if given and not any(path.exists() for path in given):
+        raise DataError(f"there is nothing at {', '.join(map(str, given))}", fix="check the paths of the images")
     files: list[Path] = []
     for path in given:
         if not path.is_dir():

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.parity import Parity, Verification
 
 SCHEMA = 1
+REPORTED = b"vit-deploy verify"  # at the beginning of every report of a check
+MARKED_WITHIN = 200  # bytes
 
 Record = Mapping[str, Any]
 
@@ -184,6 +186,15 @@ def milliseconds_apart(one: float, other: float) -> tuple[str, str]:
     while pair[0] == pair[1] and one != other:
         pair, digits = (f"{one:.{digits}g}", f"{other:.{digits}g}"), digits + 1
     return pair
+
+
+def is_of_a_check(path: Path) -> bool:
+    """Whether a file is a report of `verify` in JUnit's format or Markdown, which another run may replace."""
+    try:
+        with path.open("rb") as file:
+            return REPORTED in file.read(MARKED_WITHIN)
+    except OSError:  # there is none, or it is a folder
+        return False
 
 
 def megabytes(count: int) -> str:

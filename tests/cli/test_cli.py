@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import vit_deploy
 from vit_deploy import cli
 from vit_deploy.cli.app import app, command_names
-from vit_deploy.cli.options import parse_size
+from vit_deploy.cli.options import parse_percent, parse_size, split_at_commas
 from vit_deploy.cli.output import Output
 
 USAGE_ERRORS = {
@@ -342,3 +343,71 @@ def test_names_of_files_that_are_no_utf8_are_bad_input(run, bundles, tmp_path):
     result = run("quantize", bundles["tflite"], "-p", "int8", "-o", tmp_path / os.fsdecode(b"caf\xe9") / "out")
     assert result.code == 2 and "no UTF-8" in result.err
     assert not (tmp_path / os.fsdecode(b"caf\xe9") / "out").exists()
+
+
+def said_in_help(command):
+    """All words that a command's help is made of."""
+    yield command.help
+    for each in command.params:
+        yield getattr(each, "help", None)
+
+
+def test_help_loses_nothing_of_what_it_is_made_of(run):
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        shown = "".join(re.findall(r"[\w.\[\]]+", run(name, "--help").out))
+        sources = {each.__name__: each.__doc__ for each in (one.callback for one in app.registered_commands)}
+        for text in (sources[name], *said_in_help(command)):
+            for word in re.findall(r"\[\w[^\]\s]*\]", text or ""):
+                assert "".join(re.findall(r"[\w.\[\]]+", word)) in shown, f"{name}: {word}"
+    assert "[tool.vit-deploy.verify]" in run("verify", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["a,b"], ["a", "b"]),
+        (["a, b", "c"], ["a", "b", "c"]),
+        (["a,b", "b"], ["a", "b"]),
+        (None, None),
+    ],
+)
+def test_lists_are_repeated_or_joined_by_commas(given, values):
+    assert split_at_commas(given) == values
+
+
+def test_a_path_that_is_there_is_one_value(tmp_path, monkeypatch):
+    (tmp_path / "one,two.so").touch()
+    monkeypatch.chdir(tmp_path)
+    assert split_at_commas(["one,two.so", "cpu,xnnpack"]) == ["one,two.so", "cpu", "xnnpack"]
+
+
+@pytest.mark.parametrize("given", [["a,"], [","], [""], ["a", " "]])
+def test_nothing_beside_a_comma_is_bad_usage(given):
+    with pytest.raises(typer.BadParameter, match="expected values as a or a,b"):
+        split_at_commas(given)
+
+
+def test_every_option_that_repeats_takes_commas_too():
+    group = typer.main.get_command(app)
+    repeated = {
+        f"{name} {each.opts[0]}": each.callback is not None
+        for name, command in group.commands.items()
+        for each in command.params
+        if each.param_type_name == "option" and each.multiple
+    }
+    paths = {"report --output"}  # whose names may have commas
+    assert "export --format" in repeated and "bench --provider" in repeated
+    assert [name for name, split in repeated.items() if not split and name not in paths] == []
+
+
+@pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("5", 0.05), ("0.5", 0.005), ("0%", 0.0), ("150%", 1.5)])
+def test_a_percentage_is_told_with_its_sign_or_without(text, value):
+    assert parse_percent(text, "--max-regression") == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["ten", "-5%", "nan", "", "%", "5%%", "inf"])
+def test_what_is_no_percentage_is_bad_usage(text):
+    with pytest.raises(typer.BadParameter, match="expected a percentage as 5% or 5"):
+        parse_percent(text, "--max-regression")

@@ -171,3 +171,10 @@ def test_what_is_no_model_to_predict_with_says_what_to_give(run: Any, models: di
     assert (
         "there is no file tiny, and no scale is taken here\n  fix: make a file of it: vit-deploy build tiny" in said.err
     )
+
+
+def test_nothing_but_paths_that_do_not_exist_is_bad_input(run: Any, models: dict[str, Path], tmp_path: Path) -> None:
+    absent = [tmp_path / "one.png", tmp_path / "two.png"]
+    result = run("predict", models["onnx"], *absent, "--json")
+    assert result.code == 2 and result.document["results"] == []
+    assert result.document["error"]["type"] == "DataError" and "two.png" in result.document["error"]["message"]

@@ -208,3 +208,16 @@ def test_the_check_of_batches_says_what_answers_owe_to_the_batch(run, bundles, t
     assert "of 7 have another first class than alone" in int8["batch of 7"]
     assert set(fp32.values()) == {""}
     assert "batch of 7: allowed, but an image's answer depends on" in run("verify", tmp_path / "onnx-int8").err
+
+
+def test_precisions_may_be_joined_by_commas(run, bundles, tmp_path):
+    result = run("quantize", bundles["tflite"], "-p", "int8,fp16", "--no-speed", "-o", tmp_path / "out", "--json")
+    assert result.code == 0
+    assert [each["precision"] for each in result.document["results"]] == ["int8", "fp16"]
+
+
+def test_formats_may_be_joined_by_commas(run, keras_file, tmp_path):
+    result = run("export", keras_file, "-f", "onnx,tflite", "-p", "fp32,fp16", "--no-speed", "-o", tmp_path, "--json")
+    assert result.code == 0
+    names = [f"{each['format']}-{each['precision']}" for each in result.document["results"]]
+    assert sorted(names) == ["onnx-fp16", "onnx-fp32", "tflite-fp16", "tflite-fp32"]

@@ -92,14 +92,19 @@ def test_a_model_saved_in_mixed_precision_is_proven_in_float32(run, tmp_path):
     assert result.code == 0, result.err
 
 
-def test_reports_are_written_and_not_overwritten_without_force(run, bundles, tmp_path):
+def test_reports_are_written_and_replace_those_of_an_earlier_run_alone(run, bundles, tmp_path):
     files = ("--junit", tmp_path / "verify.xml", "--markdown", tmp_path / "verify.md")
     assert run("verify", bundles["onnx"], "--quick", *files).code == 0
     root = ElementTree.parse(tmp_path / "verify.xml").getroot()
     assert root.tag == "testsuites" and root.get("failures") == "0"
     assert (tmp_path / "verify.md").read_text(encoding="utf-8").startswith("### vit-deploy verify: 1 of 1")
+    assert run("verify", bundles["onnx"], bundles["tflite"], "--quick", *files).code == 0
+    assert (tmp_path / "verify.md").read_text(encoding="utf-8").startswith("### vit-deploy verify: 2 of 2")
+    assert len(ElementTree.parse(tmp_path / "verify.xml").getroot()) == 2
+    (tmp_path / "verify.md").write_text("# What I wrote myself\n", encoding="utf-8")
     refused = run("verify", bundles["onnx"], "--quick", *files)
-    assert refused.code == 2 and "already there" in refused.err and "verify.xml" in refused.err
+    assert refused.code == 2 and "already there" in refused.err and "verify.md" in refused.err
+    assert "verify.xml" not in refused.err
     assert run("verify", bundles["onnx"], "--quick", *files, "--force").code == 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from inspect import getdoc
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from vit_deploy import __version__
 from vit_deploy.cli.bench import bench
@@ -48,7 +50,8 @@ for command in (
     inspect,
     doctor,
 ):
-    app.command()(command)
+    # Square brackets are markup in a help text, and those that mean nothing are left out.
+    app.command(help=escape(getdoc(command) or ""))(command)
 
 
 def command_names() -> list[str]:

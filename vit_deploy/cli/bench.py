@@ -11,7 +11,17 @@ import typer
 
 from vit_deploy.cli.bench_table import SORTS, best_of, columns_of, row
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, ask_hosts, gaps
-from vit_deploy.cli.options import Artifacts, CudaGraph, Device, Force, Json, Quiet, Verbose, parse_percent
+from vit_deploy.cli.options import (
+    Artifacts,
+    CudaGraph,
+    Device,
+    Force,
+    Json,
+    Quiet,
+    Verbose,
+    parse_percent,
+    split_at_commas,
+)
 from vit_deploy.cli.output import save_document
 from vit_deploy.cli.profiles import show_profiles
 
@@ -25,12 +35,19 @@ if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
 def bench(
     artifacts: Artifacts,
     runtime: Annotated[
-        list[str] | None, typer.Option(help="Engine; repeat for more.", show_default="all that can run it")
+        list[str] | None,
+        typer.Option(
+            help="Engine; repeat for more, or join by commas.",
+            show_default="all that can run it",
+            callback=split_at_commas,
+        ),
     ] = None,
     provider: Annotated[
         list[str] | None,
         typer.Option(
-            help="cpu, cuda, …, or a TFLite delegate's path; repeat for more.", show_default="the engine's own"
+            help="cpu, cuda, …, or a TFLite delegate's path; repeat for more, or join by commas.",
+            show_default="the engine's own",
+            callback=split_at_commas,
         ),
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N,…", help="Images a call.")] = "1",

@@ -22,6 +22,7 @@ from vit_deploy.cli.options import (
     Quiet,
     Std,
     Verbose,
+    split_at_commas,
     stated_fields,
 )
 
@@ -61,7 +62,10 @@ def compress(
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LAYER", help="Leave alone, as head or block_0.*; repeat for more.", rich_help_panel=METHOD
+            metavar="LAYER",
+            help="Leave alone, as head or block_0.*; repeat for more.",
+            rich_help_panel=METHOD,
+            callback=split_at_commas,
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="At most.", rich_help_panel=TRAINING)] = 20,

@@ -28,6 +28,7 @@ from vit_deploy.cli.options import (
     Std,
     Verbose,
     parse_size,
+    split_at_commas,
     stated_fields,
 )
 from vit_deploy.cli.plans import BatchRanges, PlanTF32, TensorRT, Unproven, plan_options
@@ -67,7 +68,8 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="onnx, tflite, savedmodel or tensorrt; repeat for more.",
+            help="onnx, tflite, savedmodel or tensorrt; repeat for more, or join by commas.",
+            callback=split_at_commas,
             show_default="all that have the precisions, but tensorrt",
         ),
     ] = None,
@@ -77,6 +79,7 @@ def export(
             "--precision",
             "-p",
             help=f"fp32, {QUANTIZED}",
+            callback=split_at_commas,
             show_default="fp32",
         ),
     ] = None,

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vit_deploy.cli.options import split_at_commas
+
 if TYPE_CHECKING:
     from vit_deploy.cli.output import Output
     from vit_deploy.errors import VitDeployError
 
 On = Annotated[
     list[str] | None,
-    typer.Option("--on", metavar="ssh://USER@HOST", help="Another machine to run on; repeat for more."),
+    typer.Option(
+        "--on", metavar="ssh://USER@HOST", help="Another machine to run on; repeat for more.", callback=split_at_commas
+    ),
 ]
 RemotePython = Annotated[str, typer.Option("--remote-python", help="Python there.")]
 SshConfig = Annotated[Path | None, typer.Option("--ssh-config", metavar="FILE", help="Of ssh, instead of the user's.")]

@@ -18,7 +18,9 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress; only re
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")]
 # For help.
-QUANTIZED = "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8; ONNX for CUDA also bf16. Repeat for more."
+QUANTIZED = (
+    "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8; ONNX for CUDA also bf16. Repeat, or join by commas."
+)
 Artifacts = Annotated[
     list[Path],
     typer.Argument(metavar="ARTIFACT…", help="Bundles, folders of bundles, .keras files.", show_default=False),
@@ -175,8 +177,24 @@ def parse_counts(text: str, option: str, most: int = MOST) -> list[int]:
     return [*dict.fromkeys(map(int, counts))]
 
 
+def split_at_commas(value: list[str] | None) -> list[str] | None:
+    """The values of an option that may be repeated, or joined by commas, or both; each once.
+
+    A path that is there is one value, whatever it is called.
+
+    Raises:
+        typer.BadParameter: nothing beside a comma.
+    """
+    if value is None:
+        return None
+    parts = [part.strip() for text in value for part in ([text] if Path(text).exists() else text.split(","))]
+    if not all(parts):
+        raise typer.BadParameter(f"{', '.join(map(repr, value))}; expected values as a or a,b")
+    return [*dict.fromkeys(parts)]
+
+
 def parse_percent(text: str, option: str) -> float:
-    """A fraction from "5%".
+    """A fraction from "5%" or "5", which is the same.
 
     Raises:
         typer.BadParameter: anything else, or less than nothing.
@@ -185,8 +203,8 @@ def parse_percent(text: str, option: str) -> float:
         value = float(text.removesuffix("%")) / 100
     except ValueError:
         value = -1.0
-    if not (text.endswith("%") and 0 <= value < 100):
-        raise typer.BadParameter(f"{option} is {text!r}; expected a percentage as 5%")
+    if not 0 <= value < 100:
+        raise typer.BadParameter(f"{option} is {text!r}; expected a percentage as 5% or 5")
     return value
 
 

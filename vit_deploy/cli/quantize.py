@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import QUANTIZED, Force, Json, KeepFailed, Quiet, Verbose
+from vit_deploy.cli.options import QUANTIZED, Force, Json, KeepFailed, Quiet, Verbose, split_at_commas
 from vit_deploy.cli.quantizing import (
     AttentionBits,
     BiasCorrection,
@@ -40,6 +40,7 @@ def quantize(
             "--precision",
             "-p",
             help=QUANTIZED,
+            callback=split_at_commas,
             show_default=False,
         ),
     ],

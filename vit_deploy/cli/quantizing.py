@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vit_deploy.cli.options import split_at_commas
+
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from collections.abc import Sequence
 
@@ -87,6 +89,7 @@ KeepFloat = Annotated[
         "--keep-float",
         metavar="LAYER",
         help="What stays in float, as block_3.ffn.down or, in int8-static, block_3.attention.products; repeat.",
+        callback=split_at_commas,
     ),
 ]
 MaxDrop = Annotated[

@@ -31,6 +31,7 @@ from vit_deploy.cli.options import (
     Std,
     Verbose,
     parse_counts,
+    split_at_commas,
     stated_fields,
 )
 
@@ -78,7 +79,8 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="METRIC=LIMIT",
-            help="Instead of the default, as max_abs=1e-4 or snr_db=25; repeats.",
+            help="Instead of the default, as max_abs=1e-4 or snr_db=25; repeat, or join by commas.",
+            callback=split_at_commas,
             show_default=False,
         ),
     ] = None,
@@ -103,10 +105,12 @@ def verify(
         bool, typer.Option("--locate", help="Name the tap and the operator where a failing artifact goes wrong.")
     ] = False,
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a JUnit report.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a JUnit report; replaces an earlier one.", show_default=False),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a summary for a pull request.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a summary for a pull request, likewise.", show_default=False),
     ] = None,
     github: Annotated[
         bool, typer.Option("--github", help="Annotate in GitHub Actions, and write the summary of the job.")
@@ -257,11 +261,12 @@ def _check_simulate(simulate: str | None, others: Mapping[str, object]) -> None:
 
 
 def _check_reports(junit: Path | None, markdown: Path | None, *, force: bool) -> None:
+    from vit_deploy.report import is_of_a_check
     from vit_deploy.staging import check_targets
 
     if junit is not None and markdown is not None and junit.resolve() == markdown.resolve():
         raise typer.BadParameter(f"--junit and --markdown both name {junit}")
-    check_targets([each for each in (junit, markdown) if each is not None], force=force)
+    check_targets([each for each in (junit, markdown) if each is not None and not is_of_a_check(each)], force=force)
 
 
 def _note(out: Output, result: Verification) -> None:
@@ -354,11 +359,12 @@ def _write_reports(
     from vit_deploy.errors import OutputError
     from vit_deploy.junit import junit as as_junit
     from vit_deploy.markdown import markdown as as_markdown
+    from vit_deploy.report import is_of_a_check
     from vit_deploy.staging import staged_file
 
     for path, render in ((junit, as_junit), (markdown, as_markdown)):
         if path is not None:
-            with staged_file(path, force=force) as staged:
+            with staged_file(path, force=force or is_of_a_check(path)) as staged:
                 staged.write_text(render(records), encoding="utf-8")
     if github:
         for line in annotated(records):
