@@ -175,10 +175,13 @@ def _digest_into(sha: hashlib._Hash, name: str, weight: Float32) -> None:
 
 def misfit(problems: Sequence[str]) -> CheckpointError:
     """The error of weights that are not those of the config, with all that is wrong."""
+    fix = "give the config (scale, patch size, classes, variant) that the weights were saved with"
+    if all(problem.startswith("missing head.") for problem in problems):
+        fix = "get the file again: its head is missing"
     return CheckpointError(
         f"the weights do not fit the config, {len(problems)} {'problem' if len(problems) == 1 else 'problems'}:\n"
         f"{_bulleted(problems)}",
-        fix="give the config (scale, patch size, classes, variant) that the weights were saved with",
+        fix=fix,
     )
 
 

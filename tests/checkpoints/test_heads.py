@@ -67,17 +67,39 @@ def test_every_kind_of_head_of_transformers_is_missed(tmp_path: Path, name: str,
     assert not load(folder, config=NO_HEAD).config.include_top
 
 
+@pytest.mark.parametrize("parts", [("vision_model.head.", "head."), ("vision_model.head.probe", "head.probe")])
+@pytest.mark.parametrize("name", ["siglip", "siglip-vision"])
+def test_an_attention_pooling_that_the_config_promises_is_missed(
+    tmp_path: Path, name: str, parts: tuple[str, ...]
+) -> None:
+    folder = changed(tmp_path, name, tensors=without(*parts))
+    with pytest.raises(CheckpointError, match=r"the head is missing: its config\.json says vision_use_head"):
+        load(folder)
+    assert load(folder, config=NO_HEAD).config.pooling is None
+
+
+def test_our_own_file_without_its_head_is_refused_with_a_fix(tmp_path: Path, make_checkpoint: Any) -> None:
+    whole = make_checkpoint()
+    write(tmp_path / "a.safetensors", without("head.")(dict(whole.weights)))
+    with pytest.raises(CheckpointError, match=r"missing head\.kernel") as caught:
+        load(tmp_path / "a.safetensors", config=whole.config)
+    assert caught.value.fix == "get the file again: its head is missing"
+
+
 def test_a_classifier_of_no_classes_promises_no_head(tmp_path: Path) -> None:
     folder = changed(tmp_path, "vit", tensors=without("classifier."), config={"id2label": {}, "label2id": {}})
     assert load(folder).config.pooling is Pooling.CLS
 
 
 def test_a_bare_model_that_kept_its_labels_gives_features_and_says_what_it_left_out(tmp_path: Path) -> None:
-    config = {"id2label": ANIMALS, "architectures": ["ViTModel"]}
+    config: dict[str, Any] = {"id2label": ANIMALS, "architectures": ["ViTModel"]}
     folder = changed(tmp_path, "vit", tensors=without("classifier."), config=config)
     checkpoint = load(folder)
     assert not checkpoint.config.include_top
     assert "5 labels" in checkpoints.assumptions(checkpoint)
+    config["id2label"] = {"0": "ant", "7": "bee"}  # of classes that are not there it matters not how they are numbered
+    again = load(changed(tmp_path / "again", "vit", tensors=without("classifier."), config=config))
+    assert not again.config.include_top
 
 
 def test_named_classes_of_no_architecture_promise_a_head(tmp_path: Path) -> None:
@@ -107,9 +129,9 @@ def test_labels_that_do_not_fit_are_refused_and_can_be_given(tmp_path: Path, lab
 
 
 def test_labels_given_in_another_number_than_the_classes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="2 labels are given for 5 classes"):
+    with pytest.raises(CheckpointError, match="2 labels given for 5 classes"):
         load(changed(tmp_path, "vit"), config={"labels": ["a", "b"]})
-    with pytest.raises(CheckpointError, match="1 labels are given, and it has no head"):
+    with pytest.raises(CheckpointError, match="1 label given, and it has no head"):
         load(tmp_path / "vit", config={"labels": ["a"], "head": False})
 
 

@@ -89,7 +89,7 @@ def test_labels_are_told_in_a_file(alone: tuple[Path, Path], image: Path, tmp_pa
     assert {each["label"] for each in said.document["results"][0]["top"]} == {"ant", "bee", "cat", "dog", "elk"}
     (tmp_path / "labels.txt").write_text("ant\nbee\n")
     said = run("predict", path, image, "--config", config, "--labels", tmp_path / "labels.txt")
-    assert (said.code, "2 labels are given for 5 classes" in said.err) == (2, True)
+    assert (said.code, "2 labels given for 5 classes" in said.err) == (2, True)
 
 
 def test_a_missing_head_is_an_error_and_its_fix_works_wherever_a_checkpoint_is_read(tmp_path: Path, run: Any) -> None:

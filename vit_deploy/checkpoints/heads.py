@@ -108,7 +108,12 @@ def label_problems(labels: Sequence[str], classes: int) -> list[str]:
     """That there are labels, and of another number than the head's classes, in words."""
     if not labels or len(labels) == classes:
         return []
-    return [f"{len(labels)} labels in {CONFIG} for {classes} classes ({LABELS_FIX})"]
+    return [f"{counted(labels)} in {CONFIG} for {classes} classes ({LABELS_FIX})"]
+
+
+def counted(labels: Sequence[str]) -> str:
+    """How many labels there are, in words."""
+    return f"{len(labels)} label{'' if len(labels) == 1 else 's'}"
 
 
 def without_head(checkpoint: Checkpoint) -> Checkpoint:
@@ -138,11 +143,11 @@ def with_labels(checkpoint: Checkpoint, given: object) -> Checkpoint:
     labels = tuple(map(str, given))
     if not checkpoint.config.include_top:
         raise CheckpointError(
-            f"{len(labels)} labels are given, and it has no head: it gives features", fix="leave --labels out"
+            f"{counted(labels)} given, and it has no head: it gives features", fix="leave --labels out"
         )
     if len(labels) != checkpoint.config.num_classes:
         raise CheckpointError(
-            f"{len(labels)} labels are given for {checkpoint.config.num_classes} classes",
+            f"{counted(labels)} given for {checkpoint.config.num_classes} classes",
             fix="give one name a class, in the order of the outputs",
         )
     return dataclasses.replace(checkpoint, labels=labels).with_step(LABELS, stated=len(labels))

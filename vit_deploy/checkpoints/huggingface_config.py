@@ -141,7 +141,7 @@ def facts_of(
     shapes = _from_shapes(file, names)
     _refuse(names, family, document)
     shapes |= _head(file, names, family)
-    labels = _labels(document) if hf.PROJECTION not in _heads(names) else []
+    labels = [] if hf.PROJECTION in _heads(names) else _labels(document, in_order=shapes["include_top"])
     if not shapes["include_top"] and (promise := _promised_head(document, labels)):
         raise missing_head(promise)
     beside: dict[str, Any] = {}
@@ -230,6 +230,8 @@ def _head(file: TensorFile, names: Names, family: Family) -> dict[str, Any]:
 
 def _headless_pooling(names: Names, family: Family, document: Mapping[str, Any]) -> Pooling | None:
     if family.headless is Pooling.MAP and not names.has(f"{hf.MAP_HEAD}.probe"):
+        if vision_config(document).get("vision_use_head") is True and not _says_no_head(document):
+            raise missing_head("its config.json says vision_use_head")
         return None
     classifier = any(each.endswith("ForImageClassification") for each in _architectures(document))
     return family.head if classifier else family.headless  # a classifier of no classes gives what it pools
@@ -294,11 +296,11 @@ def without_rest(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, in
     return (size[0] - size[0] % patch[0], size[1] - size[1] % patch[1])
 
 
-def _labels(document: Mapping[str, Any]) -> list[str]:
-    """Names of the classes in order; transformers' own for nameless ones begin with LABEL_."""
+def _labels(document: Mapping[str, Any], *, in_order: bool) -> list[str]:
+    """Names of the classes, in order where there is a head; transformers' own for nameless ones begin with LABEL_."""
     with explained("config.json: id2label"):
         by_number = {int(number): str(label) for number, label in (document.get("id2label") or {}).items()}
-    return list(ordered_labels(by_number, "id2label of config.json"))
+    return list(ordered_labels(by_number, "id2label of config.json") if in_order else by_number.values())
 
 
 def are_nameless(labels: list[str]) -> bool:
@@ -306,9 +308,13 @@ def are_nameless(labels: list[str]) -> bool:
     return all(each.startswith("LABEL_") for each in labels)
 
 
+def _says_no_head(document: Mapping[str, Any]) -> bool:
+    return document.get("id2label") == {} or document.get("num_labels") == 0
+
+
 def _promised_head(document: Mapping[str, Any], labels: list[str]) -> str:
     """The head that config.json says there is, in words; empty if it says there is none, or nothing."""
-    if document.get("id2label") == {} or document.get("num_labels") == 0:
+    if _says_no_head(document):
         return ""
     architectures = _architectures(document)
     said = f"its config.json says {', '.join(architectures)}" + (f" with {len(labels)} labels" if labels else "")
