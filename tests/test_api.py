@@ -7,11 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import vit_deploy
 from vit_deploy import checkpoints, reference
-from vit_deploy.errors import ConfigError, ExportError, OutputError
+from vit_deploy.artifact import read_artifact
+from vit_deploy.config import ViTConfig
+from vit_deploy.errors import ConfigError, ExportError, OutputError, VitDeployError
 from vit_deploy.exporters import stage
+from vit_deploy.golden import natural_pixels
+from vit_deploy.images import load_image
 
 
 def test_a_keras_model_is_exported_and_its_bundle_runs(tmp_path, images):
@@ -103,6 +108,7 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
         "export",
         "load",
         "quantize",
+        "read_images",
         "session",
         "verify",
     ]
@@ -111,3 +117,64 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
 
 def test_every_public_name_is_there():
     assert all(getattr(vit_deploy, name) for name in vit_deploy.__all__)
+
+
+def test_what_export_returned_is_verified_and_a_name_alone_is_one_format(tmp_path, checkpoint):
+    bundles = vit_deploy.export(checkpoint, tmp_path, formats="onnx", precisions="fp32")
+    assert [each.name for each in bundles] == ["onnx-fp32"]
+    assert vit_deploy.verify(bundles[0]).parity.ok
+    made = vit_deploy.quantize(bundles[0], tmp_path, precisions="int8")
+    assert [each.name for each in made] == ["onnx-int8"]
+
+
+def test_the_name_of_a_scale_is_exported_with_random_weights(tmp_path):
+    (bundle,) = vit_deploy.export("pico", tmp_path, formats="onnx")
+    assert bundle.config == ViTConfig.from_scale("pico")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda at, one: vit_deploy.export(one, at, formats=5), 'formats is 5; .*\n  fix: write formats=\\["onnx"'),
+        (lambda at, one: vit_deploy.export(one, at, formats=[]), "formats is \\[\\]; expected a name, or several"),
+        (lambda at, one: vit_deploy.export(one, at, precisions=[8]), "precisions is \\[8\\]; expected a name"),
+        (lambda at, one: vit_deploy.export(one, 3), "directory is 3; expected a path"),
+        (lambda at, one: vit_deploy.export(one, at, formats="onnx", calibrate=1), "calibrate is 1; expected a path"),
+        (lambda at, one: vit_deploy.verify(7), "int is no bundle"),
+        (lambda at, one: vit_deploy.session(None), "NoneType is no bundle"),
+        (lambda at, one: vit_deploy.read_images(at / "nowhere", 3), "does not exist"),
+    ],
+)
+def test_a_wrong_type_is_an_error_that_says_what_is_expected(tmp_path, checkpoint, call, said):
+    with pytest.raises(VitDeployError, match=said):
+        call(tmp_path, checkpoint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_of_bundles_is_refused_with_their_number(bundles):
+    artifact = read_artifact(bundles["onnx"])
+    with pytest.raises(ConfigError, match="list is no bundle, but holds 2 of them\n  fix: give one of them"):
+        vit_deploy.verify([artifact, artifact])
+
+
+def test_image_files_become_the_input_of_a_session(bundles, tmp_path):
+    for index, picture in enumerate(natural_pixels(2, 40, 50, 3)):
+        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    inputs = vit_deploy.read_images(bundles["onnx"], tmp_path)
+    assert inputs.shape == (2, 24, 32, 3) and inputs.dtype == np.float32
+    artifact = read_artifact(bundles["onnx"])
+    expected = load_image(tmp_path / "1.png", artifact.preprocess, (24, 32))
+    np.testing.assert_array_equal(vit_deploy.read_images(artifact, str(tmp_path / "1.png"))[0], expected)
+    with vit_deploy.session(artifact) as model:
+        assert model.infer(inputs).shape == (2, 5)
+    with pytest.raises(ConfigError, match="files is 3; expected the path of an image"):
+        vit_deploy.read_images(artifact, 3)
+
+
+def test_image_files_stay_pixels_where_preprocessing_is_in_the_model(tmp_path, checkpoint):
+    (bundle,) = vit_deploy.export(checkpoint, tmp_path / "out", formats="onnx", include_preprocessing=True)
+    Image.fromarray(natural_pixels(1, 40, 50, 3)[0]).save(tmp_path / "a.png")
+    inputs = vit_deploy.read_images(bundle, [tmp_path / "a.png"])
+    assert inputs.dtype == np.uint8
+    with vit_deploy.session(bundle) as model:
+        assert model.infer(inputs).shape == (1, 5)

@@ -13,11 +13,22 @@ _LAZY = {
     "export": "vit_deploy.api",
     "load": "vit_deploy.model.loading",
     "quantize": "vit_deploy.api",
+    "read_images": "vit_deploy.api",
     "session": "vit_deploy.api",
     "verify": "vit_deploy.api",
 }
 
-__all__ = ["ViT", "__version__", "create_vision_transformer", "export", "load", "quantize", "session", "verify"]
+__all__ = [
+    "ViT",
+    "__version__",
+    "create_vision_transformer",
+    "export",
+    "load",
+    "quantize",
+    "read_images",
+    "session",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,12 +8,17 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vit_deploy.artifact import Artifact, read_artifact
 from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.choosing import refuse_idle_options, runtime_for
+from vit_deploy.config import SCALE_CONFIGS
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.parity import Verification
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
+from vit_deploy.targets import load_source
 
 if TYPE_CHECKING:
     from vit_deploy.quantizers import QuantizeOptions
@@ -36,8 +41,8 @@ def export(
     model: Model,
     directory: str | Path,
     *,
-    formats: Sequence[str] = FORMATS,
-    precisions: Sequence[str] = ("fp32",),
+    formats: str | Sequence[str] = FORMATS,
+    precisions: str | Sequence[str] = ("fp32",),
     batch: int | str | None = None,
     opset: int | None = None,
     layout: str = "nhwc",
@@ -50,9 +55,10 @@ def export(
     """Write a model as `directory/<format>-<precision>/`, each proven before it is published.
 
     Args:
-        model: a Keras model, a checkpoint, or the path of a checkpoint file.
+        model: a Keras model, a checkpoint, the path of a checkpoint file, or the name of a scale as "tiny", which has
+            random weights.
         directory: where the bundles go.
-        formats: "savedmodel", "onnx", "tflite", and "tensorrt" where there is a GPU to prove its plans on.
+        formats: one or several of "savedmodel", "onnx", "tflite", and "tensorrt" where a GPU can prove its plans.
         precisions: of each format, where it has them.
         batch: images a call, or "dynamic"; None is dynamic, and 1 for TFLite.
         opset: of ONNX; None is the default.
@@ -75,15 +81,17 @@ def export(
     from vit_deploy.quantizers import compiled
 
     jobs, _ = plan(
-        formats,
-        precisions,
+        _names(formats, "formats"),
+        _names(precisions, "precisions"),
         batch=batch,
         opset=opset,
         layout=layout,
         include_preprocessing=include_preprocessing,
         target=target,
     )
-    made = compiled.export(as_checkpoint(model, stated), Path(directory), jobs, _options(calibrate), force=force)
+    made = compiled.export(
+        as_checkpoint(model, stated), _folder(directory, "directory"), jobs, _options(calibrate), force=force
+    )
     return _published(made)
 
 
@@ -91,14 +99,14 @@ def quantize(
     bundle: str | Path | Artifact,
     directory: str | Path,
     *,
-    precisions: Sequence[str],
+    precisions: str | Sequence[str],
     calibrate: str | Path | None = None,
     force: bool = False,
 ) -> list[Artifact]:
     """Make `directory/<format>-<precision>/` from an fp32 bundle, each proven before it is published.
 
     Args:
-        bundle: its folder, or what `export` returned.
+        bundle: its folder, or one of those that `export` returned.
         directory: where the bundles go.
         precisions: of those that its format has.
         calibrate: images to measure the ranges of activations on, a folder or an `.npz`; None for the samples.
@@ -113,14 +121,18 @@ def quantize(
     """
     from vit_deploy.quantizers import stage
 
-    source = bundle if isinstance(bundle, Artifact) else read_artifact(Path(bundle))
-    return _published(stage.quantize(source, Path(directory), precisions, _options(calibrate), force=force))
+    source, precisions = as_artifact(bundle), _names(precisions, "precisions")
+    return _published(
+        stage.quantize(source, _folder(directory, "directory"), precisions, _options(calibrate), force=force)
+    )
 
 
 def _options(calibrate: str | Path | None) -> QuantizeOptions:
     from vit_deploy.quantizers import QuantizeOptions
 
-    return QuantizeOptions(calibrate=None if calibrate is None else Path(calibrate), measure_speed=False)
+    return QuantizeOptions(
+        calibrate=None if calibrate is None else _folder(calibrate, "calibrate"), measure_speed=False
+    )
 
 
 def _published(made: Made) -> list[Artifact]:
@@ -152,6 +164,8 @@ def as_checkpoint(model: Model, stated: Mapping[str, Any] | None = None) -> Chec
     """
     from vit_deploy import checkpoints
 
+    if isinstance(model, str) and model in SCALE_CONFIGS:
+        return load_source(model, {}, None, stated=stated).checkpoint
     if isinstance(model, str | Path):
         return checkpoints.load(model, config=stated)
     if stated:
@@ -172,7 +186,7 @@ def as_checkpoint(model: Model, stated: Mapping[str, Any] | None = None) -> Chec
 
 
 def verify(
-    bundle: str | Path,
+    bundle: str | Path | Artifact,
     *,
     runtime: str | None = None,
     provider: str | None = None,
@@ -183,7 +197,7 @@ def verify(
     """Run a bundle on its golden images and compare with the float64 reference; see `parity.verify`.
 
     Args:
-        bundle: its folder.
+        bundle: its folder, or one of those that `export` returned.
         runtime: None takes the format's usual one.
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
@@ -193,7 +207,7 @@ def verify(
     from vit_deploy import parity
 
     return parity.verify(
-        read_artifact(Path(bundle)),
+        as_artifact(bundle),
         runtime=runtime,
         provider=provider,
         device=device,
@@ -216,7 +230,7 @@ def session(
     Threads may share it: each call is whole, and its answer a copy that is the caller's own.
 
     Args:
-        bundle: its folder, or what `export` returned.
+        bundle: its folder, or one of those that `export` returned.
         runtime: None takes the format's usual one.
         threads: for the work inside one call; None leaves the engine's own choice.
         provider: what executes the graph; None takes the engine's usual one.
@@ -228,9 +242,72 @@ def session(
         ConfigError: a runtime that does not run this format, or options of a GPU where none executes the graph.
         MissingEngineError, EngineError: the engine is not installed, or refuses the file.
     """
-    artifact = bundle if isinstance(bundle, Artifact) else read_artifact(Path(bundle))
+    artifact = as_artifact(bundle)
     options = RuntimeOptions(threads, provider, device=device, cuda_graph=cuda_graph)
     return _opened(artifact, runtime_for(artifact, runtime, options), options)
+
+
+def read_images(bundle: str | Path | Artifact, files: str | Path | Sequence[str | Path]) -> NDArray[Any]:
+    """Image files as the input of a session: `model.infer(read_images(bundle, ["a.jpg", "b.jpg"]))`.
+
+    Each is resized, cropped and normalised as the bundle has recorded it.
+
+    Args:
+        bundle: its folder, or one of those that `export` returned.
+        files: image files; of a folder the images in it, by name.
+
+    Returns:
+        `(files, height, width, channels)`: normalised float32, or uint8 pixels where preprocessing is in the model.
+
+    Raises:
+        ArtifactError: no bundle, or one that was changed.
+        ConfigError: something that is no path, or no file at all.
+        DataError: a file that is missing or broken, or a folder without images.
+        MissingEngineError: Pillow is not installed.
+    """
+    from vit_deploy.images import load_image, load_pixels
+    from vit_deploy.prediction import image_files
+
+    artifact = as_artifact(bundle)
+    given = [files] if isinstance(files, str | Path) else list(files) if isinstance(files, Sequence) else files
+    if not isinstance(given, list) or not given or not all(isinstance(each, str | Path) for each in given):
+        raise ConfigError(f"files is {files!r}; expected the path of an image or several", fix="give paths of images")
+    load = load_pixels if artifact.input.preprocessing_inside else load_image
+    found = image_files([Path(each) for each in given])
+    return np.stack([load(each, artifact.preprocess, artifact.config.image_size) for each in found])
+
+
+def as_artifact(bundle: str | Path | Artifact) -> Artifact:
+    """The bundle in a folder, or the artifact itself.
+
+    Raises:
+        ArtifactError: no bundle, or one that was changed.
+        ConfigError: it is neither.
+    """
+    if isinstance(bundle, Artifact):
+        return bundle
+    given: object = bundle
+    if isinstance(given, str | Path):
+        return read_artifact(Path(given))
+    said, fix = f"{type(given).__name__} is no bundle", "give a bundle's folder, or an artifact that export returned"
+    if isinstance(given, list | tuple) and all(isinstance(each, Artifact) for each in given):
+        said, fix = f"{said}, but holds {len(given)} of them", "give one of them"
+    raise ConfigError(said, fix=fix)
+
+
+def _names(given: str | Sequence[str], field: str) -> tuple[str, ...]:
+    names: object = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not names or not all(isinstance(each, str) for each in names):
+        example = {"formats": "onnx", "precisions": "int8"}[field]
+        raise ConfigError(f"{field} is {given!r}; expected a name, or several", fix=f'write {field}=["{example}"]')
+    return tuple(names)
+
+
+def _folder(given: str | Path, field: str) -> Path:
+    path: object = given
+    if not isinstance(path, str | Path):
+        raise ConfigError(f"{field} is {given!r}; expected a path", fix="give a text or a pathlib.Path")
+    return Path(path)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from vit_deploy.bench_process import CaseProcess
 from vit_deploy.bench_worker import golden_images
 from vit_deploy.energy import gpu_energy
 from vit_deploy.environment import of_children
-from vit_deploy.errors import ConfigError, EngineError
+from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError
 from vit_deploy.gpu import Gpu, gpu_from
 from vit_deploy.host import Host, read_host
 from vit_deploy.latency import Case, Latency, Plan, to_json
@@ -90,6 +90,28 @@ def cases_of(
 
 def _may_be_on_gpu(case: Case) -> bool:
     return is_asked_for_gpu(case.runtime, case.provider) or may_choose_gpu(case.runtime, case.provider)
+
+
+def runnable(cases: Sequence[Case]) -> tuple[list[Case], list[Failed]]:
+    """The cases whose engine is installed, and each artifact that comes to nothing without another one.
+
+    Raises:
+        MissingEngineError: nothing can be run; the error of the first.
+    """
+    there: list[Case] = []
+    failed: dict[tuple[Path, str], Failed] = {}
+    for case in cases:
+        try:
+            RUNTIMES.check(case.runtime)
+        except MissingEngineError as error:
+            artifact = open_to_time(case.artifact)
+            gap = Failed(str(case.artifact), artifact.format, artifact.precision, error)
+            failed.setdefault((case.artifact, case.runtime), gap)
+        else:
+            there.append(case)
+    if failed and not there:
+        raise next(iter(failed.values())).error
+    return there, [*failed.values()]
 
 
 def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lambda what, done: None) -> list[Latency]:

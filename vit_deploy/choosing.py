@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vit_deploy.artifact import Artifact
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, Failed, MissingEngineError
 from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions, installed_takers
 
 
@@ -25,6 +27,34 @@ def runtime_for(artifact: Artifact, runtime: str | None, options: RuntimeOptions
     if name not in takers:
         raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
     return name
+
+
+def with_engines(
+    artifacts: Sequence[Artifact], runtime: str | None, options: RuntimeOptions
+) -> tuple[list[Artifact], list[Failed]]:
+    """Those whose engine is installed, and those that come to nothing without theirs.
+
+    Args:
+        artifacts: to be run.
+        runtime: that was asked for.
+        options: with the provider.
+
+    Raises:
+        ConfigError: the runtime is unknown or does not take a format.
+        MissingEngineError: nothing can be run; the error of the first.
+    """
+    there: list[Artifact] = []
+    failed: list[Failed] = []
+    for artifact in artifacts:
+        try:
+            runtime_for(artifact, runtime, options)
+        except MissingEngineError as error:
+            failed.append(Failed(str(artifact.path), artifact.format, artifact.precision, error))
+        else:
+            there.append(artifact)
+    if failed and not there:
+        raise failed[0].error
+    return there, failed
 
 
 def refuse_idle_options(artifact: Artifact, options: RuntimeOptions, provider: str) -> None:

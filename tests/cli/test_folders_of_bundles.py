@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from vit_deploy.golden import natural_pixels
+from vit_deploy.plugins import Plugin
+from vit_deploy.runtimes import RUNTIMES
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,27 @@ def test_a_command_for_one_bundle_names_those_inside(run, folder, bundles, comma
     done = run(command, folder, *[bundles["onnx"] / "nothing.png"] * (command != "inspect"))
     assert done.code == 2 and f"not a bundle, but a folder of bundles: {', '.join(NAMES)}" in done.err
     assert f"fix: give one of them, as {folder / 'onnx-fp32'}" in done.err
+
+
+@pytest.fixture
+def no_litert(monkeypatch):
+    """The environment of a device that lacks an engine."""
+    monkeypatch.setitem(RUNTIMES._plugins, "litert", Plugin("x:Y", extra="litert", needs=("no_such_engine",)))
+
+
+def test_bench_times_what_it_has_an_engine_for_and_says_what_it_has_not(run, bundles, no_litert):
+    done = run("bench", bundles["tflite"], bundles["onnx"], "--runs", "2", "--json")
+    assert done.code == 2 and {each["artifact"] for each in done.document["results"]} == {str(bundles["onnx"])}
+    assert [each["artifact"] for each in done.document["failed"]] == [str(bundles["tflite"])]
+    assert f"{bundles['tflite']} was not timed" in done.err and "vit-deploy[litert]" in done.err
+    alone = run("bench", bundles["tflite"], "--runs", "2", "--json")
+    assert alone.code == 2 and alone.document["results"] == [] and "litert" in alone.document["error"]["message"]
+
+
+def test_evaluate_runs_what_it_has_an_engine_for_and_says_what_it_has_not(run, bundles, no_litert, tmp_path):
+    np.savez(tmp_path / "data.npz", images=natural_pixels(4, 24, 32, 3), labels=np.arange(4))
+    done = run("evaluate", bundles["tflite"], bundles["onnx"], "--data", tmp_path / "data.npz", "--json")
+    assert done.code == 2 and [each["artifact"] for each in done.document["results"]] == [str(bundles["onnx"])]
+    assert [each["artifact"] for each in done.document["failed"]] == [str(bundles["tflite"])]
+    alone = run("evaluate", bundles["tflite"], "--data", tmp_path / "data.npz", "--json")
+    assert alone.code == 2 and alone.document["results"] == []

@@ -223,3 +223,22 @@ def test_however_quiet_a_failure_says_why(run, bundles):
     result = run("verify", bundles["onnx"], "--quick", "--tolerance", "max_abs=1e-12", "-q")
     assert result.code == 1
     assert "largest difference" in result.err and "is above the tolerance of 1e-12" in result.err
+
+
+def without(monkeypatch, runtime):
+    """The environment of a device that lacks an engine."""
+    monkeypatch.setitem(RUNTIMES._plugins, runtime, Plugin("x:Y", extra=runtime, needs=("no_such_engine",)))
+
+
+def test_what_an_engine_can_prove_is_proven_though_the_other_one_is_missing(run, bundles, monkeypatch, tmp_path):
+    without(monkeypatch, "litert")
+    report = tmp_path / "junit.xml"
+    done = run("verify", bundles["tflite"], bundles["onnx"], "--quick", "--json", "--junit", report)
+    (result,) = done.document["results"]
+    assert done.code == 2 and result["artifact"] == str(bundles["onnx"]) and result["ok"] and not done.document["ok"]
+    (gap,) = done.document["failed"]
+    assert gap["artifact"] == str(bundles["tflite"]) and gap["error"]["type"] == "MissingEngineError"
+    assert done.document["error"] == gap["error"] and f"{bundles['tflite']} was not proven" in done.err
+    assert len(ElementTree.parse(report).getroot().findall(".//testcase")) == 2
+    shown = run("verify", bundles["onnx"], bundles["tflite"], "--quick")
+    assert shown.code == 2 and " same" in shown.out and "NOT RUN" in shown.out

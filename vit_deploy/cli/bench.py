@@ -99,6 +99,7 @@ def bench(
 ) -> int:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
     from vit_deploy import report
+    from vit_deploy.bench import runnable
     from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.bench_asked import Asked
     from vit_deploy.cli.output import Output
@@ -134,7 +135,7 @@ def bench(
         RUNTIMES.check(name)
     with out.progress() as progress:
         progress("reading the bundles")
-        targets = asked.cases(artifacts)
+        targets, failed = runnable(asked.cases(artifacts))
         if baseline is not None:
             refuse_baseline(targets, read_host(), before, any_host=any_host)
         results = asked.measured(targets, plan, lambda doing, done: progress(f"{done:4.0%} {doing}"))
@@ -144,13 +145,15 @@ def bench(
     records = _records(results, compared, profiles)
     ok = not any(change.regressed for change in compared)
     if save is not None:
-        save_document(report.document("bench", records, ok=ok), save, force=force)
+        save_document(report.document("bench", records, ok=ok and not failed), save, force=force)
     _note(out, [(str(each.case), each) for each in results])
+    for gap in failed:
+        out.finding(f"{gap.name} was not timed: {gap.error}")
     _tell(out, results, compared)
     shown, best = sorted(results, key=SORTS[sort]) if sort else results, best_of(results, sort)
     columns = columns_of(results)
     rows = [row(each, results[0], best, columns) for each in shown]
-    code = out.finish(records, ok=ok, columns=columns, rows=rows)
+    code = out.finish(records, ok=ok, failed=failed, columns=columns, rows=rows)
     show_profiles(out, records)
     return code
 

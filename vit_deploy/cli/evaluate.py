@@ -31,6 +31,7 @@ def evaluate(
 ) -> int:
     """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused."""
     from vit_deploy.bundle_folders import each_bundle
+    from vit_deploy.choosing import with_engines
     from vit_deploy.cli.output import Output
     from vit_deploy.datasets import read_dataset
     from vit_deploy.evaluation import FP32, to_json
@@ -41,15 +42,17 @@ def evaluate(
     out = Output("evaluate", as_json=json, quiet=quiet)
     with out.progress() as progress:
         progress("reading the bundles")
-        opened = [open_artifact(path) for path in each_bundle(artifacts)]
-        dataset = read_dataset(data)
         options = RuntimeOptions(threads=threads, provider=provider, device=device)
+        opened, failed = with_engines(list(map(open_artifact, each_bundle(artifacts))), runtime, options)
+        dataset = read_dataset(data)
         results = run(opened, dataset, batch=batch, runtime=runtime, options=options, progress=progress)
     for mapping in dict.fromkeys(filter(None, map(dataset.told, opened))):
         out.note(mapping)
     for artifact in opened:
         if artifact.format == "keras":
             out.assumed(artifact.path, artifact.provenance, named=True)
+    for gap in failed:
+        out.finding(f"{gap.name} was not run: {gap.error}")
     reference = results[0].reference
     if len(results) > 1 and reference.precision != FP32:
         out.note(f"none of them is {FP32}: agreement is with {reference.path}")
@@ -72,6 +75,7 @@ def evaluate(
     return out.finish(
         [to_json(result) | dataset.to_dict(result.artifact) for result in results],
         ok=all(result.finite for result in results),
+        failed=failed,
         columns=("artifact", "runtime", "images", "top-1", "top-5", f"as {reference.name}"),
         rows=rows,
     )
