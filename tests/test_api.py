@@ -178,3 +178,17 @@ def test_image_files_stay_pixels_where_preprocessing_is_in_the_model(tmp_path, c
     assert inputs.dtype == np.uint8
     with vit_deploy.session(bundle) as model:
         assert model.infer(inputs).shape == (1, 5)
+
+
+def test_what_a_checkpoint_file_does_not_say_is_stated_and_of_a_model_it_is_refused(tmp_path, make_checkpoint):
+    from vit_deploy.api import as_checkpoint
+    from vit_deploy.checkpoints import assumed, save
+
+    whole = make_checkpoint()
+    save(whole, tmp_path / "a.safetensors")
+    stated = {"head": False, "preprocess": {"mean": 0.25}}
+    features = as_checkpoint(tmp_path / "a.safetensors", stated)
+    assert (features.config.include_top, features.preprocess.mean) == (False, (0.25, 0.25, 0.25))
+    assert assumed(features.provenance) == ()
+    with pytest.raises(ConfigError, match="head, preprocess can be stated of a checkpoint file"):
+        as_checkpoint(whole, stated)
