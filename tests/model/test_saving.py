@@ -319,7 +319,14 @@ def test_training_goes_on_after_loading(tmp_path: Path) -> None:
     model.save(tmp_path / "a.keras")
     again = keras.saving.load_model(tmp_path / "a.keras")
     assert int(again.optimizer.iterations) == 1
-    assert again.fit(*data, verbose=0).history["loss"] == model.fit(*data, verbose=0).history["loss"]
+    # All that the next step depends on has the same bits; what the step then sums, threads may sum in any order.
+    for before, after in zip(
+        [*model.variables, *model.optimizer.variables], [*again.variables, *again.optimizer.variables], strict=True
+    ):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(before), keras.ops.convert_to_numpy(after))
+    losses = [each.fit(*data, verbose=0, shuffle=False).history["loss"] for each in (model, again)]
+    np.testing.assert_allclose(*losses, rtol=8 * np.finfo(np.float32).eps)
+    assert int(again.optimizer.iterations) == 2
 
 
 def test_fine_tuned_weights_survive_with_the_provenance(tmp_path: Path) -> None:
