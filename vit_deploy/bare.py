@@ -115,6 +115,8 @@ def read_bare(path: Path, known: Known, stated: Stated = Stated()) -> tuple[Arti
     format, graph = _graph(path)
     if any(key.startswith(ESSENTIAL) for key in graph.metadata):
         # One of ours that has left its bundle says all this itself.
+        if stated.options:
+            raise ConfigError(f"{path} says itself what it takes", fix=f"leave {', '.join(stated.options)} out")
         return dataclasses.replace(from_essentials(path, graph.metadata), is_bare=True), ()
     given = _only_input(path, graph)
     layout, why = _layout(path, given, known, stated)

@@ -184,6 +184,8 @@ def test_without_a_checkpoint_a_bare_file_cannot_be_proven(run, by_hand, bundles
 def test_a_file_of_ours_that_left_its_bundle_says_itself_what_it_takes(run, bundles, keras_file, tmp_path):
     path = shutil.copy(bundles["tflite"] / "model.tflite", tmp_path / "lost.tflite")
     assert run("verify", path, "--against", keras_file).code == 0
+    done = run("verify", path, "--against", keras_file, "--layout", "nhwc")
+    assert done.code == 2 and "says itself what it takes" in done.err
 
 
 def test_bare_files_are_timed_without_a_checkpoint(run, by_hand, from_tensorflow):
