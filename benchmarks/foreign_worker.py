@@ -59,8 +59,29 @@ class LiteRTFile:
         return output
 
 
-ENGINES: Mapping[str, type[OnnxFile] | type[LiteRTFile]] = {"onnxruntime": OnnxFile, "litert": LiteRTFile}
-MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert.interpreter"}
+class OpenVINOFile:
+    """An ONNX file in OpenVINO, in float32."""
+
+    provider = "cpu"
+
+    def __init__(self, path: str, threads: int) -> None:
+        import openvino
+
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        self._request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs `(batch, classes)`."""
+        return np.array(self._request.infer([images], share_inputs=True)[0], np.float32)
+
+
+ENGINES: Mapping[str, type[OnnxFile] | type[LiteRTFile] | type[OpenVINOFile]] = {
+    "onnxruntime": OnnxFile,
+    "litert": LiteRTFile,
+    "openvino": OpenVINOFile,
+}
+MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert.interpreter", "openvino": "openvino"}
 
 
 @contextlib.contextmanager

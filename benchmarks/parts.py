@@ -128,6 +128,14 @@ PARTS: Mapping[str, Part] = {
             extra="gpu",
         ),
         Part(
+            "streams",
+            "what does a session cost that threads may share",
+            "benchmarks.streams",
+            "benchmarks.streams_tables",
+            needs=(*_EXPORTING, "openvino"),
+            extra="openvino",
+        ),
+        Part(
             "quickstart",
             "what do the first commands of the README print",
             "benchmarks.quickstart",
