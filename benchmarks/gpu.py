@@ -90,7 +90,7 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
             card = open_card(0)
             if card is None:
                 raise EngineError("there is no NVIDIA GPU to measure on", fix="run this part where there is one")
-            rounds, seconds = (2, 0.1) if job.quick else (5, 0.4)
+            rounds, seconds = (2, 0.1) if job.quick else (4, 0.4)
             yield (
                 size.name,
                 {
