@@ -39,7 +39,10 @@ BATCHES = (1, 32)
 SHORT_RUNS, SHORT_S = 6, 0.5
 ENERGY_S, POLL_S = 6.0, 0.02
 ENERGY_BATCH = 32
-GPU_TESTS = ("tests/runtimes", "tests/test_bench_on_gpu.py")
+GPU_TESTS = (
+    *(f"tests/runtimes/test_{name}.py" for name in ("gpu", "cuda_memory", "tensorrt_gpu")),
+    "tests/test_bench_on_gpu.py",
+)
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,9 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
 
 def render(results: Mapping[str, Result]) -> str:
     """A section a size, and what the tests found."""
-    sections = [_acceptance(each) if "checks" in each else _section(name, each) for name, each in results.items()]
-    return "\n\n".join(sections)
+    sections = [_section(name, each) for name, each in results.items() if "checks" not in each]
+    accepted = [_acceptance(each) for each in results.values() if "checks" in each]
+    return "\n\n".join([*sections, *(["### Acceptance on a GPU"] if accepted else []), *accepted])
 
 
 def summary(result: Result) -> str:
@@ -79,9 +80,10 @@ def _section(name: str, result: Result) -> str:
 def _acceptance(result: Result) -> str:
     counts = Counter(each["outcome"] for each in result["checks"])
     said = ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "skipped") if counts[name])
-    why = dict.fromkeys(each["detail"] for each in result["checks"] if each["outcome"] != "passed")
-    listed = "".join(f"\n- {each}" for each in why)
-    return f"### Acceptance\n\n{facts_line(result)} {_card(result)}: {said}.{chr(10) * bool(listed)}{listed}"
+    what = "The first run of all, before what it found was mended" if result.get("first") else "Tests"
+    why = Counter(each["detail"] for each in result["checks"] if each["outcome"] == "skipped" and each["detail"])
+    listed = "".join(f"\n- {count} skipped: {reason}" for reason, count in why.items())
+    return f"{what}: {said} ({result['started']}, {_card(result)}).{chr(10) * bool(listed)}{listed}"
 
 
 def _card(result: Result) -> str:
