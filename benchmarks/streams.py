@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
 from vit_deploy.bench_process import WORKER, CaseProcess
+from vit_deploy.children import python
 
 ENGINES = {"litert": "tflite", "onnxruntime": "onnx", "openvino": "onnx"}
 STREAMS = (1, 2)
@@ -31,7 +31,7 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
         facts = run_facts()
         with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as made:
             formats = [f"--format={each}" for each in dict.fromkeys(ENGINES.values())]
-            command = [sys.executable, "-m", "vit_deploy", "export", *size.arguments, *formats, "-o", made, "--quiet"]
+            command = python("-m", "vit_deploy", "export", *size.arguments, *formats, "-o", made, "--quiet")
             subprocess.run([*command, "--force"], cwd=ROOT, env=environment(), check=True, stdout=subprocess.DEVNULL)
             yield size.name, {**facts, "streams": _calls(size, Path(made), rounds, seconds)}
 

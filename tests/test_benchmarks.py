@@ -30,8 +30,9 @@ def asked(monkeypatch):
     jobs = {}
 
     def run(arguments, **_):
-        jobs[arguments[3]] = Job.from_json(arguments[4])
-        return subprocess.CompletedProcess(arguments, returncode=9 if arguments[3] == "loading" else 0)
+        *_, part, job = arguments
+        jobs[part] = Job.from_json(job)
+        return subprocess.CompletedProcess(arguments, returncode=9 if part == "loading" else 0)
 
     monkeypatch.setattr(command.subprocess, "run", run)
     monkeypatch.setattr(command.Part, "missing", lambda part: [])

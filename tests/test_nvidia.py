@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fake_gpu
 import pytest
 
+from tests import fake_gpu
 from vit_deploy import nvidia
 from vit_deploy.distributions import Distribution
 from vit_deploy.exporters.tensorrt import compute_capabilities

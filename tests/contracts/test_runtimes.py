@@ -21,7 +21,7 @@ def of(format, runtime, *others):
     return pytest.param(format, runtime, *others, marks=pytest.mark.skipif(bool(missing), reason=f"needs {missing}"))
 
 
-# What is compiled for one GPU does not run without it; tests/runtimes/test_tensorrt.py has these promises for plans.
+# What is compiled for one GPU does not run without it; tests/runtimes/test_tensorrt_runtime.py holds plans to this.
 PAIRS = [
     of(format, runtime)
     for format, runtimes in RUNTIMES_OF_FORMAT.items()

@@ -6,7 +6,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-import fake_gpu
+import fake_ort
 import numpy as np
 import onnxruntime
 import pytest
@@ -25,7 +25,7 @@ DO_NOT_WAIT = {"disable_synchronize_execution_providers": "1"}
 
 @pytest.fixture
 def gpu(monkeypatch):
-    return fake_gpu.install(monkeypatch)
+    return fake_ort.install(monkeypatch)
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def test_images_of_the_same_shape_go_where_those_before_were(make_artifact, weig
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_everything_is_on_the_gpu_that_is_asked_for(make_artifact, weight, seven_images, gpu, provider):
-    gpu.operators = {fake_gpu.CUDA: 1, fake_gpu.TENSORRT: 1}
+    gpu.operators = {fake_ort.CUDA: 1, fake_ort.TENSORRT: 1}
     artifact = write_model(make_artifact("onnx"), weight)
     with OnnxRuntime().open(artifact, RuntimeOptions(provider=provider, device=3)) as session:
         session.infer(seven_images)
@@ -127,14 +127,14 @@ def test_preparing_opens_the_device_and_nothing_else(gpu):
 def test_libraries_are_loaded_before_onnx_runtime_is_asked_what_it_has(gpu, monkeypatch):
     loaded = []
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda **where: loaded.append(where))
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [fake_gpu.CUDA] if loaded else [fake_gpu.CPU])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [fake_ort.CUDA] if loaded else [fake_ort.CPU])
     OnnxRuntime().prepare(ON_CUDA)
     assert loaded
 
 
 def test_cuda_that_a_package_of_its_own_brings_is_taken(gpu, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [fake_gpu.CPU])
-    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [SimpleNamespace(ep_name=fake_gpu.CUDA)], raising=False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [fake_ort.CPU])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [SimpleNamespace(ep_name=fake_ort.CUDA)], raising=False)
     OnnxRuntime().prepare(ON_CUDA)
 
 
@@ -179,7 +179,7 @@ def test_the_library_that_a_provider_misses_is_named_where_it_falls_back_without
             super().__init__(*given, **others)
 
         def get_providers(self):
-            return [fake_gpu.CPU]
+            return [fake_ort.CPU]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", FallingBack)
     with pytest.raises(EngineError, match=r"libcudnn.so.9 of CUDA is missing\n  fix: pip install") as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import fake_gpu
+import fake_ort
 import numpy as np
 import pytest
 from linear_onnx import expected, write_model
@@ -20,7 +20,7 @@ GRAPH = RuntimeOptions(provider="cuda", cuda_graph=True)
 
 @pytest.fixture
 def gpu(monkeypatch):
-    return fake_gpu.install(monkeypatch)
+    return fake_ort.install(monkeypatch)
 
 
 def graphs(gpu):
@@ -71,19 +71,19 @@ def test_a_graphs_places_are_made_once(make_artifact, weight, seven_images, gpu)
 def test_the_provider_is_told_to_record(make_artifact, weight, gpu):
     artifact = write_model(make_artifact("onnx"), weight)
     with OnnxRuntime().open(artifact, GRAPH):
-        assert gpu.options[fake_gpu.CUDA]["enable_cuda_graph"] == "1"
-    gpu.operators = {fake_gpu.TENSORRT: 2}
+        assert gpu.options[fake_ort.CUDA]["enable_cuda_graph"] == "1"
+    gpu.operators = {fake_ort.TENSORRT: 2}
     with OnnxRuntime().open(artifact, RuntimeOptions(provider="tensorrt", cuda_graph=True)):
-        assert gpu.options[fake_gpu.TENSORRT]["trt_cuda_graph_enable"] == "1"
-        assert "enable_cuda_graph" not in gpu.options[fake_gpu.CUDA]
-    gpu.operators = {fake_gpu.CUDA: 2}
+        assert gpu.options[fake_ort.TENSORRT]["trt_cuda_graph_enable"] == "1"
+        assert "enable_cuda_graph" not in gpu.options[fake_ort.CUDA]
+    gpu.operators = {fake_ort.CUDA: 2}
     with OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")):
-        assert "enable_cuda_graph" not in gpu.options[fake_gpu.CUDA]
+        assert "enable_cuda_graph" not in gpu.options[fake_ort.CUDA]
 
 
 @pytest.mark.parametrize("batch", [None, 2])
 def test_tensorrt_refuses_another_size_than_that_of_its_one_graph(make_artifact, weight, seven_images, gpu, batch):
-    gpu.operators = {fake_gpu.TENSORRT: 2}
+    gpu.operators = {fake_ort.TENSORRT: 2}
     options = RuntimeOptions(provider="tensorrt", cuda_graph=True)
     with OnnxRuntime().open(write_model(make_artifact("onnx", batch), weight), options) as session:
         for images in (seven_images[:2], seven_images[3:5]):

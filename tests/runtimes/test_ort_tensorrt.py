@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import fake_gpu
+import fake_ort
 import numpy as np
 import onnxruntime
 import pytest
@@ -27,13 +27,13 @@ BUILD_S = 0.2
 @pytest.fixture
 def gpu(monkeypatch, tmp_path_factory):
     """A pretended GPU whose sessions build an engine where there is none; `built` tells the options of each."""
-    pretending = fake_gpu.install(monkeypatch)
-    pretending.operators = {fake_gpu.TENSORRT: 2}
+    pretending = fake_ort.install(monkeypatch)
+    pretending.operators = {fake_ort.TENSORRT: 2}
     built = []
 
     class Building(pretending):
         def __init__(self, path, settings, providers, **others):
-            options = dict(providers).get(fake_gpu.TENSORRT, {})
+            options = dict(providers).get(fake_ort.TENSORRT, {})
             if self.in_parts and "trt_profile_min_shapes" in options:
                 raise RuntimeError("User needs to provide all the dynamic shape inputs with associated profiles")
             folder = options.get("trt_engine_cache_path")
@@ -70,7 +70,7 @@ def of_precision(artifact, precision):
 def test_the_types_of_a_bundle_are_allowed_in_its_engine(make_artifact, weight, gpu, precision, flags):
     artifact = of_precision(write_model(make_artifact("onnx"), weight), precision)
     with OnnxRuntime().open(artifact, ON_TENSORRT):
-        given = gpu.options[fake_gpu.TENSORRT]
+        given = gpu.options[fake_ort.TENSORRT]
     names = ("trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_layer_norm_fp32_fallback")
     assert {name: given[name] for name in names if name in given} == flags
 
@@ -89,7 +89,7 @@ def test_an_engine_is_built_once_and_its_time_is_no_part_of_loading(make_artifac
 
 def test_engines_and_timings_are_kept_in_the_users_cache_and_nothing_else_is_left(make_artifact, weight, gpu):
     with OnnxRuntime().open(write_model(make_artifact("onnx"), weight), ON_TENSORRT):
-        given = gpu.options[fake_gpu.TENSORRT]
+        given = gpu.options[fake_ort.TENSORRT]
     root = Path(os.environ["VIT_DEPLOY_CACHE"]) / "ort-tensorrt"
     folder, timing = Path(given["trt_engine_cache_path"]), Path(given["trt_timing_cache_path"])
     assert given["trt_engine_cache_enable"] == given["trt_timing_cache_enable"] == "1"
@@ -108,7 +108,7 @@ def test_engines_and_timings_are_kept_in_the_users_cache_and_nothing_else_is_lef
 def test_an_engine_for_any_batch_is_built_for_a_range(make_artifact, weight, gpu, largest, shapes):
     artifact = write_model(make_artifact("onnx"), weight)
     with OnnxRuntime().open(artifact, RuntimeOptions(provider="tensorrt", largest_batch=largest)):
-        given = gpu.options[fake_gpu.TENSORRT]
+        given = gpu.options[fake_ort.TENSORRT]
     assert tuple(given[f"trt_profile_{name}_shapes"] for name in ("min", "opt", "max")) == tuple(
         f"images:{shape}" for shape in shapes
     )
@@ -116,7 +116,7 @@ def test_an_engine_for_any_batch_is_built_for_a_range(make_artifact, weight, gpu
 
 def test_an_engine_for_one_batch_needs_no_range(make_artifact, weight, gpu):
     with OnnxRuntime().open(write_model(make_artifact("onnx", 3), weight), ON_TENSORRT):
-        assert not [name for name in gpu.options[fake_gpu.TENSORRT] if "profile" in name]
+        assert not [name for name in gpu.options[fake_ort.TENSORRT] if "profile" in name]
 
 
 def test_more_images_than_the_range_has_go_through_in_groups(make_artifact, weight, gpu):
@@ -132,7 +132,7 @@ def test_a_model_that_is_taken_in_parts_gets_engines_without_a_range_and_that_is
     artifact = write_model(make_artifact("onnx"), weight)
     for built in (True, False):
         with OnnxRuntime().open(artifact, ON_TENSORRT) as session:
-            assert not [name for name in gpu.options[fake_gpu.TENSORRT] if "profile" in name]
+            assert not [name for name in gpu.options[fake_ort.TENSORRT] if "profile" in name]
             assert any("takes the model in parts" in note for note in session.notes)
             assert (session.build_ns > 0) is built
 
@@ -206,7 +206,7 @@ def test_where_the_cache_cannot_be_written_the_session_works_and_says_so(
     with OnnxRuntime().open(artifact, ON_TENSORRT) as session:
         assert session.build_ns > 0
         assert any("built at each start" in note for note in session.notes)
-        folder = Path(gpu.options[fake_gpu.TENSORRT]["trt_engine_cache_path"])
+        folder = Path(gpu.options[fake_ort.TENSORRT]["trt_engine_cache_path"])
         np.testing.assert_allclose(session.infer(seven_images), expected(seven_images, weight), atol=1e-5)
     assert not folder.exists()
 
@@ -267,7 +267,7 @@ def test_libraries_that_were_loaded_otherwise_are_told(make_artifact, weight, gp
     ],
 )
 def test_what_a_gpu_does_with_integers_is_said(make_artifact, weight, gpu, provider, precision, words):
-    gpu.operators = {fake_gpu.TENSORRT: 1, fake_gpu.CUDA: 1, fake_gpu.CPU: 1}
+    gpu.operators = {fake_ort.TENSORRT: 1, fake_ort.CUDA: 1, fake_ort.CPU: 1}
     artifact = of_precision(write_model(make_artifact("onnx"), weight), precision)
     with OnnxRuntime().open(artifact, RuntimeOptions(provider=provider)) as session:
         assert [words in note for note in session.notes] == ([] if words is None else [True])
