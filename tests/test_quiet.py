@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -37,6 +38,32 @@ def test_stderr_comes_back_after_an_error(capfd):
     before = sys.stderr
     with pytest.raises(ValueError, match="inside"), quiet_stderr():
         raise ValueError("inside")
+    os.write(2, b"shown\n")
+
+    assert sys.stderr is before
+    assert capfd.readouterr().err == "shown\n"
+
+
+def test_threads_that_are_quiet_at_the_same_time_leave_stderr_as_it_was(capfd):
+    before, first, second, over = sys.stderr, threading.Event(), threading.Event(), threading.Event()
+
+    def begin_and_end_first():
+        with quiet_stderr():
+            first.set()
+            second.wait(0.2)
+        over.set()
+
+    def begin_and_end_last():
+        first.wait()
+        with quiet_stderr():
+            second.set()
+            over.wait()
+
+    threads = [threading.Thread(target=each) for each in (begin_and_end_first, begin_and_end_last)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
     os.write(2, b"shown\n")
 
     assert sys.stderr is before

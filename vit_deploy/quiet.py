@@ -6,9 +6,13 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 STDERR = 2  # the file descriptor, which C++ writes to whatever `sys.stderr` is
+
+# The descriptor is the process's: of two blocks at once, the last to end would put the other's file back for good.
+_TURN = threading.RLock()
 
 
 class Captured:
@@ -26,12 +30,12 @@ class Captured:
 def quiet_stderr() -> Iterator[Captured]:
     """Keep what C++ code writes to stderr, instead of showing it.
 
-    What Python code writes to `sys.stderr` meanwhile, such as a progress bar, is still shown.
+    What Python code writes to `sys.stderr` meanwhile, such as a progress bar, is still shown. Threads take turns.
     """
     captured = Captured()
-    sys.stderr.flush()
-    shown, saved = sys.stderr, os.dup(STDERR)
-    with tempfile.TemporaryFile() as file, contextlib.ExitStack() as stack:
+    with _TURN, tempfile.TemporaryFile() as file, contextlib.ExitStack() as stack:
+        sys.stderr.flush()
+        shown, saved = sys.stderr, os.dup(STDERR)
         if _is_plain(shown):
             sys.stderr = stack.enter_context(os.fdopen(os.dup(saved), "w", buffering=1, encoding=shown.encoding))
         os.dup2(file.fileno(), STDERR)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
 import weakref
 
 import numpy as np
@@ -14,6 +16,7 @@ from vit_deploy.errors import EngineError
 from vit_deploy.onnx_file import external_locations
 from vit_deploy.runtimes import RuntimeOptions, ort
 from vit_deploy.runtimes.ort import OnnxRuntime
+from vit_deploy.runtimes.ort_errors import opening, setting_of
 
 
 @pytest.mark.parametrize("batch", [None, 1, 3])
@@ -158,3 +161,26 @@ def test_the_engine_is_freed_when_the_context_ends(make_artifact, weight, monkey
     gc.collect()
     assert engines[0]() is None
     assert session.provider == "cpu"
+
+
+def test_threads_that_open_sessions_at_the_same_time_leave_stdout_and_stderr_as_they_were():
+    before, first, second, over = (sys.stdout, sys.stderr), threading.Event(), threading.Event(), threading.Event()
+
+    def begin_and_end_first():
+        with opening("load a file", setting_of("cpu")):
+            first.set()
+            second.wait(0.2)
+        over.set()
+
+    def begin_and_end_last():
+        first.wait()
+        with opening("load another file", setting_of("cpu")):
+            second.set()
+            over.wait()
+
+    threads = [threading.Thread(target=each) for each in (begin_and_end_first, begin_and_end_last)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert (sys.stdout, sys.stderr) == before

@@ -74,7 +74,7 @@ def opening(doing: str, setting: Setting, *, heard: str = "") -> Iterator[Captur
     """
     printed, noise = io.StringIO(), Captured()
     try:
-        with contextlib.redirect_stdout(printed), quiet_stderr() as noise:
+        with quiet_stderr() as noise, contextlib.redirect_stdout(printed):  # in this order threads take turns at both
             yield noise
     except DEVICE_ERRORS as error:
         if setting.provider == "cpu" and not isinstance(error, NATIVE_ERRORS):
