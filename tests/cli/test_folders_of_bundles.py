@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
+from vit_deploy.errors import EngineError
 from vit_deploy.golden import natural_pixels
 from vit_deploy.plugins import Plugin
+from vit_deploy.quantizers.onnx import OnnxQuantizer
 from vit_deploy.runtimes import RUNTIMES
 
 
@@ -58,6 +60,19 @@ def test_quantize_takes_the_fp32_files_of_every_format_that_has_the_precision(ru
     assert "onnx-int16x8: does not exist" in done.document["skipped"]
     again = run("quantize", folder, "-p", "int8", "--no-speed", "-o", tmp_path)
     assert again.code == 2 and "onnx-int8" in again.err and "tflite-int8" in again.err
+
+
+def test_quantize_goes_on_to_the_next_format_where_nothing_can_be_made_of_one(run, folder, tmp_path, monkeypatch):
+    def write(self, source, target, recipe, calibration):
+        raise EngineError("no kernels for this", fix="take another precision")
+
+    monkeypatch.setattr(OnnxQuantizer, "write", write)
+    done = run("quantize", folder, "-p", "int8", "--no-speed", "-o", tmp_path, "--json")
+    assert done.code == 2 and not done.document["ok"]
+    assert [each["path"].rpartition("/")[2] for each in done.document["results"]] == ["tflite-int8"]
+    assert [each["artifact"] for each in done.document["failed"]] == ["onnx-int8"]
+    alone = run("quantize", folder / "onnx-fp32", "-p", "int8", "--no-speed", "-o", tmp_path / "alone", "--json")
+    assert alone.code == 2 and alone.document["error"]["message"] == "no kernels for this"
 
 
 def test_quantize_says_what_a_folder_without_fp32_files_holds(run, bundles, tmp_path):

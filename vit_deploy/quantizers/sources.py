@@ -10,7 +10,7 @@ from vit_deploy.bundle_folders import bundles_in
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters.stage import FP32, PRECISIONS, Progress, failed_name, telling_what_is_there
 from vit_deploy.quantizers import QUANTIZERS, QuantizeOptions
-from vit_deploy.quantizers.stage import Made, quantize
+from vit_deploy.quantizers.stage import Made, attempt
 from vit_deploy.staging import check_targets
 
 Work = tuple[Artifact, tuple[str, ...]]
@@ -69,7 +69,8 @@ def quantize_each(
         progress: called with what is being done.
 
     Raises:
-        VitDeployError: as `quantize`, with what was published before it.
+        VitDeployError: as `quantize`, with what was published before it; that a precision or all of a format's fail
+            stops none of the others.
     """
     if len(works) > 1:
         names = [directory / f"{source.format}-{one}" for source, own in works for one in own]
@@ -77,6 +78,6 @@ def quantize_each(
     made = Made([])
     for source, own in works:
         with telling_what_is_there(made.results):
-            more = quantize(source, directory, own, options, force=force, keep_failed=keep_failed, progress=progress)
+            more = attempt(source, directory, own, options, force=force, keep_failed=keep_failed, progress=progress)
         made = made.also(more)
-    return made
+    return made.unless_all_failed()

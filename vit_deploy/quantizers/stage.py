@@ -149,7 +149,7 @@ def export(
                 made = made.also(Made([] if source is there else [gone], skipped=_orphans(wanted, source)))
                 continue
             made = made.also(
-                _quantize(
+                attempt(
                     source.artifact,
                     directory,
                     [job.precision for job in wanted],
@@ -224,11 +224,11 @@ def quantize(
         ExportError, EngineError: the quantizer failed with every precision.
         MissingEngineError: it is not installed.
     """
-    made = _quantize(source, directory, precisions, options, force=force, keep_failed=keep_failed, progress=progress)
+    made = attempt(source, directory, precisions, options, force=force, keep_failed=keep_failed, progress=progress)
     return made.unless_all_failed()
 
 
-def _quantize(
+def attempt(
     source: Artifact,
     directory: Path,
     precisions: Sequence[str],
@@ -238,6 +238,7 @@ def _quantize(
     keep_failed: bool,
     progress: Progress,
 ) -> Made:
+    """`quantize` for callers with more to make: also where every precision failed, that is told and not raised."""
     if source.format in MADE_OF:
         raise ConfigError(
             f"{source.directory} holds a {source.format} file, which is compiled and not to be changed any more",
