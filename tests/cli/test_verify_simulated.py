@@ -130,6 +130,9 @@ def test_inspecting_a_bundle_says_whether_it_is_right_there(made, run):
     assert "VNNI" not in run("inspect", made["new int8"].directory.parent.parent / "onnx-fp32").out
 
 
-def test_the_manifest_says_that_pairs_fit(made):
-    assert read_artifact(made["new int8"].directory).options["recipe"]["fitting_pairs"] is True
-    assert "fitting_pairs" not in read_artifact(made["old int8"].directory).options["recipe"]
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_the_manifest_says_that_pairs_fit_where_they_do(precision, made):
+    new, old = (read_artifact(made[f"{age} {precision}"].directory).options["recipe"] for age in ("new", "old"))
+    assert new["fitting_pairs"] is True and "No pair of products saturates" in new["reason"]
+    assert "fitting_pairs" not in old and "saturat" not in old["reason"]
+    assert new["reason"].startswith(old["reason"])

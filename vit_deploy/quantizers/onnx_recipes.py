@@ -47,8 +47,7 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
                 "float: they are a tenth of the work and have no weights. A scale for each row would keep the images "
                 "of a batch apart; in standard operators, which nothing fuses, it takes 1.25 times as long for 197 "
                 "rows of 768 and 3072 outputs. Balancing channels by the weights alone "
-                "changes nothing where there are no outliers, and keeps the answers where there are. No pair of "
-                "products saturates on x86 processors without VNNI, for a decibel or two."
+                "changes nothing where there are no outliers, and keeps the answers where there are."
             ),
         ),
         Recipe(
@@ -62,8 +61,7 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
                 "Only inputs of layers become integers, their outputs stay float, so nothing is rounded twice; signed "
                 "and symmetric, which TensorRT asks for and ONNX Runtime turns around when it loads the file. There "
                 "are images to calibrate with, so outliers move by what was measured: the error of the logits is 4 to "
-                "17 % less than balanced by the weights alone, with images of one's own, and as large with the "
-                "samples. Pairs of products are kept from saturating as in int8."
+                "17 % less than balanced by the weights alone, with images of one's own, and as large with the samples."
             ),
         ),
         Recipe(

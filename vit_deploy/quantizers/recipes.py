@@ -13,6 +13,9 @@ from vit_deploy.config import ViTConfig
 from vit_deploy.errors import ConfigError
 from vit_deploy.weights import layer_names
 
+# Said of a recipe as long as it is so: it can be asked for otherwise.
+PAIRS_FIT = "No pair of products saturates on x86 processors without VNNI, for a decibel or two."
+
 
 class Clipping(StrEnum):
     """How the range of an activation follows from the values that calibration saw."""
@@ -111,7 +114,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without what it does not use."""
         lists = {"keep_float": list(self.keep_float), "eight_bits": list(self.eight_bits)}
-        values = {**dataclasses.asdict(self), "parts": sorted(self.parts), **lists}
+        reason = f"{self.reason} {PAIRS_FIT}" if self.fitting_pairs else self.reason
+        values = {**dataclasses.asdict(self), "parts": sorted(self.parts), **lists, "reason": reason}
         return {name: value for name, value in values.items() if value not in (None, [], "", False)}
 
     @property
