@@ -96,7 +96,7 @@ def test_an_engine_that_refuses_is_an_error_that_names_the_case(make_bundle):
     with pytest.raises(EngineError, match=r"in onnxruntime on tensorrt \(batch 1, 1 thread\)") as error:
         bench([Case(bundle, "onnxruntime"), case], QUICK)
     assert "TensorrtExecutionProvider" in error.value.message
-    assert "vit-deploy[gpu]" in error.value.fix
+    assert "vit-deploy[tensorrt]" in error.value.fix
 
 
 def test_all_that_cannot_be_is_said_before_any_process_starts(make_bundle, monkeypatch):

@@ -83,7 +83,7 @@ def test_quantize_says_what_a_folder_without_fp32_files_holds(run, bundles, tmp_
 
 @pytest.mark.parametrize("command", ["compare", "predict", "inspect"])
 def test_a_command_for_one_bundle_names_those_inside(run, folder, bundles, command):
-    done = run(command, folder, *[bundles["onnx"] / "nothing.png"] * (command != "inspect"))
+    done = run(command, folder, *[bundles["onnx"] / "artifact.json"] * (command != "inspect"))
     assert done.code == 2 and f"not a bundle, but a folder of bundles: {', '.join(NAMES)}" in done.err
     assert f"fix: give one of them, as {folder / 'onnx-fp32'}" in done.err
 
