@@ -17,7 +17,7 @@ from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import RESULTS
 from benchmarks.sizes import SIZES
-from vit_deploy.children import python
+from vit_deploy.core.child_processes import python
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,10 +38,10 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
 def measure_one(model: Path, way: str, *, epochs: int | None = None) -> dict[str, Any]:
     """One trained model, compressed in one way, in plain JSON values; `epochs` in place of those of the way."""
     from vit_deploy import checkpoints
-    from vit_deploy.compress import CompressOptions, table
-    from vit_deploy.compress.data import open_images
-    from vit_deploy.compress.job import as_artifact
-    from vit_deploy.compress.stage import compress
+    from vit_deploy.compression import CompressOptions, table
+    from vit_deploy.compression.data import open_images
+    from vit_deploy.compression.job import as_artifact
+    from vit_deploy.compression.stage import compress
 
     kind, seed = model.stem.rpartition("-")[0], int(model.stem.rpartition("-")[2])
     data = model.with_name(f"{kind}-train.npz")

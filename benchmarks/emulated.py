@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
-from vit_deploy.artifact import Artifact, read_artifact
-from vit_deploy.children import python
-from vit_deploy.golden import read_golden
+from vit_deploy.core.artifact import Artifact, read_artifact
+from vit_deploy.core.child_processes import python
 from vit_deploy.runtimes import RUNTIMES
 from vit_deploy.runtimes.values import as_stored
+from vit_deploy.verification.golden import read_golden
 
 CPU = "Haswell"
 QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")

@@ -15,7 +15,7 @@ from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
 from benchmarks.ways import WAYS
-from vit_deploy import cost
+from vit_deploy.core import cost
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.bench_worker import Opened, main
+from vit_deploy.performance.worker import Opened, main
 
 
 class OnnxFile:

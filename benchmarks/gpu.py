@@ -23,14 +23,14 @@ from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
-from vit_deploy.artifact import read_artifact
-from vit_deploy.bench import Case, Plan, bench
-from vit_deploy.bench_process import WORKER, CaseProcess
-from vit_deploy.children import python
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.child_processes import python
 from vit_deploy.errors import EngineError
-from vit_deploy.gpu_card import open_card
-from vit_deploy.limits import Limits
-from vit_deploy.parity import verify
+from vit_deploy.performance.bench import Case, Plan, bench
+from vit_deploy.performance.process import WORKER, CaseProcess
+from vit_deploy.runtimes.cuda.card import open_card
+from vit_deploy.verification.parity import verify
+from vit_deploy.verification.user_limits import Limits
 
 BUNDLES = "VIT_DEPLOY_GPU_BUNDLES"
 TORCH_WORKER = python("-m", "benchmarks.torch_worker")
@@ -41,7 +41,7 @@ ENERGY_S, POLL_S = 6.0, 0.02
 ENERGY_BATCH = 32
 GPU_TESTS = (
     *(f"tests/runtimes/test_{name}.py" for name in ("gpu", "cuda_memory", "tensorrt_gpu")),
-    "tests/test_bench_on_gpu.py",
+    "tests/performance/test_bench_on_gpu.py",
 )
 
 

@@ -12,10 +12,10 @@ from benchmarks.processes import environment
 from benchmarks.progress import progress
 from benchmarks.sizes import Size
 from benchmarks.ways import Way
-from vit_deploy.bench_process import WORKER, CaseProcess
-from vit_deploy.children import python
+from vit_deploy.core.child_processes import python
+from vit_deploy.core.host import read_host
 from vit_deploy.errors import EngineError
-from vit_deploy.host import read_host
+from vit_deploy.performance.process import WORKER, CaseProcess
 
 FOREIGN_WORKER = python("-m", "benchmarks.foreign_worker")
 TIMEOUT_S = 600.0

@@ -24,9 +24,9 @@ from benchmarks.job import Job
 from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
-from vit_deploy.checkpoints.safetensors_file import write_safetensors
-from vit_deploy.children import python
-from vit_deploy.config import ViTConfig
+from vit_deploy.checkpoints.containers.safetensors_file import write_safetensors
+from vit_deploy.core.child_processes import python
+from vit_deploy.core.config import ViTConfig
 
 FULL, MINIATURE = 15, 1  # rounds
 LARGER = "384x512"

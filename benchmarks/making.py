@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ROOT, environment
-from vit_deploy.children import python
+from vit_deploy.core.child_processes import python
 
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4")

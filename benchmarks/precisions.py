@@ -15,7 +15,7 @@ from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
 from benchmarks.ways import Way
-from vit_deploy import cost
+from vit_deploy.core import cost
 
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
 FULL, MINIATURE = (12, 1.0), (2, 0.1)  # rounds of latency, and seconds of calls a file in each

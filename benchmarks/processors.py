@@ -23,12 +23,12 @@ from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.trained import on_digits
 from vit_deploy import checkpoints
-from vit_deploy.artifact import Artifact
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.golden import read_golden
-from vit_deploy.quantizers import QuantizeOptions, stage
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.saturation import has_products
+from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
 from vit_deploy.runtimes import RUNTIMES
-from vit_deploy.saturation import has_products
+from vit_deploy.verification.golden import read_golden
 
 ENGINES = {"onnx": ("onnxruntime", "openvino"), "tflite": ("litert",)}
 
@@ -58,7 +58,7 @@ def _measured(title: str, checkpoint: Checkpoint, train: Path) -> Iterator[dict[
             for weights in (FITTING, FULL) if source.format == "onnx" else (FITTING,):
                 options = QuantizeOptions(calibrate=train, full_range=weights == FULL, measure_speed=False)
                 target = folder / weights
-                for made in stage.quantize(
+                for made in pipeline.quantize(
                     source, target, PRECISIONS[source.format], options, keep_failed=True
                 ).results:
                     artifact = made.artifact

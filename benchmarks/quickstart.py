@@ -14,7 +14,7 @@ from benchmarks.processes import environment
 from benchmarks.progress import progress
 from benchmarks.records import Result, facts_line, run_facts
 from benchmarks.targets import Target
-from vit_deploy.children import python
+from vit_deploy.core.child_processes import python
 
 SCALE = "tiny"
 COMMANDS: Mapping[str, str] = {

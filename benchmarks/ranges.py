@@ -20,12 +20,12 @@ from benchmarks.ranges_tables import RECIPE
 from benchmarks.records import run_facts
 from benchmarks.trained import on_digits, on_photographs
 from vit_deploy import checkpoints
-from vit_deploy.artifact import Artifact
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.datasets import read_dataset
-from vit_deploy.evaluation import evaluate
-from vit_deploy.quantizers import QuantizeOptions, stage
-from vit_deploy.quantizers.recipes import Clipping
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.datasets import read_dataset
+from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
+from vit_deploy.exporters.quantization.recipes import Clipping
+from vit_deploy.verification.accuracy import evaluate
 
 PARTS = ("train", "test")  # what is calibrated on, and what is answered
 CLIPPINGS: dict[str, dict[str, Any]] = {str(each): {"clipping": each} for each in Clipping}
@@ -98,5 +98,5 @@ def _measured(title: str, checkpoint: Checkpoint, train: Path, test: Path) -> li
 
 
 def _quantized(source: Artifact, target: Path, precision: str, options: QuantizeOptions) -> tuple[Artifact, bool]:
-    (result,) = stage.quantize(source, target, [precision], options, keep_failed=True).results
+    (result,) = pipeline.quantize(source, target, [precision], options, keep_failed=True).results
     return result.artifact, result.parity.ok

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.artifact import versions
-from vit_deploy.host import read_host
+from vit_deploy.core.artifact import versions
+from vit_deploy.core.host import read_host
 
 Result = Mapping[str, Any]
 """What one file under `results` holds, in plain JSON values."""

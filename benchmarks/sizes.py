@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.config import ViTConfig
 
 
 @dataclass(frozen=True)

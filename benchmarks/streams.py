@@ -16,8 +16,8 @@ from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
-from vit_deploy.bench_process import WORKER, CaseProcess
-from vit_deploy.children import python
+from vit_deploy.core.child_processes import python
+from vit_deploy.performance.process import WORKER, CaseProcess
 
 ENGINES = {"litert": "tflite", "onnxruntime": "onnx", "openvino": "onnx"}
 STREAMS = (1, 2)

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from vit_deploy.artifact import read_artifact
-from vit_deploy.bench_worker import Opened, main
-from vit_deploy.config import ViTConfig
-from vit_deploy.golden import read_golden
-from vit_deploy.stored_weights import read_weights
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.formats.stored_weights import read_weights
+from vit_deploy.performance.worker import Opened, main
+from vit_deploy.verification.golden import read_golden
 
 Weights = Mapping[str, torch.Tensor]
 WARM_CALLS = 3  # on a stream of their own before a graph is recorded, as PyTorch's documents ask

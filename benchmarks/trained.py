@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.job import Job
 from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
-from vit_deploy.children import python
+from vit_deploy.core.child_processes import python
 
 
 def on_digits(job: Job) -> list[Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.sizes import Size
-from vit_deploy.children import python
+from vit_deploy.core.child_processes import python
 
 
 @dataclass(frozen=True)

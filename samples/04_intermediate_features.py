@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 import vit_deploy
-from vit_deploy.reference import forward
+from vit_deploy.core.reference import forward
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import ViTConfig
-from vit_deploy.preprocess import Preprocess
-from vit_deploy.weights import draw_weights
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.weights import draw_weights
 
 
 @pytest.fixture

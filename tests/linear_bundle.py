@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.runtimes.linear_onnx import expected, write_model
-from vit_deploy.artifact import Artifact, InputSpec, write_manifest
-from vit_deploy.config import ViTConfig
-from vit_deploy.golden import Golden, write_golden
-from vit_deploy.preprocess import Preprocess
+from vit_deploy.core.artifact import Artifact, InputSpec, write_manifest
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.verification.golden import Golden, write_golden
 
 HEIGHT, WIDTH, CHANNELS, CLASSES = 6, 5, 3, 4
 

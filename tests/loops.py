@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
 
 Array = NDArray[Any]
 

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import vit_deploy
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.checkpoints.safetensors_file import write_safetensors
-from vit_deploy.config import ViTConfig
-from vit_deploy.golden import natural_pixels
-from vit_deploy.weights import Float32
+from vit_deploy.checkpoints.containers.safetensors_file import write_safetensors
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.weights import Float32
+from vit_deploy.verification.golden import natural_pixels
 
 
 def write(folder: Path) -> None:

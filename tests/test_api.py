@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 import vit_deploy
-from vit_deploy import checkpoints, reference
-from vit_deploy.artifact import read_artifact
-from vit_deploy.config import ViTConfig
+from vit_deploy import checkpoints
+from vit_deploy.core import reference
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.images import load_image
 from vit_deploy.errors import ConfigError, ExportError, OutputError, VitDeployError
 from vit_deploy.exporters import stage
-from vit_deploy.golden import natural_pixels
-from vit_deploy.images import load_image
+from vit_deploy.verification.golden import natural_pixels
 
 
 def test_a_keras_model_is_exported_and_its_bundle_runs(tmp_path, images):

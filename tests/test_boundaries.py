@@ -32,15 +32,15 @@ ENGINES = {
 }
 # What the leaves among the device's modules may import.
 LEAVES = {
-    "vit_deploy.runtimes.ort": {"onnxruntime"},
-    "vit_deploy.runtimes.ort_engines": {"onnxruntime"},
-    "vit_deploy.runtimes.ort_errors": {"onnxruntime"},
-    "vit_deploy.runtimes.ort_graph": {"onnxruntime"},
-    "vit_deploy.runtimes.ort_sessions": {"onnxruntime"},
+    "vit_deploy.runtimes.ort.runtime": {"onnxruntime"},
+    "vit_deploy.runtimes.ort.engines": {"onnxruntime"},
+    "vit_deploy.runtimes.ort.errors": {"onnxruntime"},
+    "vit_deploy.runtimes.ort.graph": {"onnxruntime"},
+    "vit_deploy.runtimes.ort.sessions": {"onnxruntime"},
     "vit_deploy.runtimes.litert": {"ai_edge_litert"},
     "vit_deploy.runtimes.openvino": {"openvino"},
 }
-WORKSTATION_LEAVES = {"vit_deploy.runtimes.keras", "vit_deploy.runtimes.savedmodel"}
+WORKSTATION_LEAVES = {"vit_deploy.runtimes.keras.runtime", "vit_deploy.runtimes.tensorflow.runtime"}
 
 
 def modules(folder):
@@ -75,7 +75,12 @@ print(json.dumps(found))
 
 def test_only_leaves_import_an_engine():
     names = light_modules()
-    assert {"vit_deploy.artifact", "vit_deploy.bench", "vit_deploy.parity", "vit_deploy.runtimes"} <= set(names)
+    assert {
+        "vit_deploy.core.artifact",
+        "vit_deploy.performance.bench",
+        "vit_deploy.verification.parity",
+        "vit_deploy.runtimes",
+    } <= set(names)
     offenders = {name: found & ENGINES for name, found in imported_by(names).items() if found & ENGINES}
     assert not offenders
 

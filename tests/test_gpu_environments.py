@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vit_deploy.distributions import normalized
-from vit_deploy.gpu_card import count_devices
+from vit_deploy.core.distributions import normalized
+from vit_deploy.runtimes.cuda.card import count_devices
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.reference import forward
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.reference import forward
 
 Array = NDArray[Any]
 

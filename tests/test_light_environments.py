@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.exporters.stage import export, plan
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import readme_files
 
-from vit_deploy import cost
-from vit_deploy.config import SCALE_CONFIGS, ViTConfig
+from vit_deploy.core import cost
+from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.artifact import Artifact, read_artifact
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.choosing import refuse_idle_options, runtime_for
-from vit_deploy.config import SCALE_CONFIGS
+from vit_deploy.core.artifact import Artifact, read_artifact
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import SCALE_CONFIGS
 from vit_deploy.errors import ConfigError, ExportError
-from vit_deploy.parity import Verification
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
-from vit_deploy.targets import load_source
+from vit_deploy.runtimes.choosing import refuse_idle_options, runtime_for
+from vit_deploy.verification.parity import Verification
+from vit_deploy.verification.targets import load_source
 
 if TYPE_CHECKING:
-    from vit_deploy.quantizers import QuantizeOptions
-    from vit_deploy.quantizers.stage import Made
+    from vit_deploy.exporters.quantization import QuantizeOptions
+    from vit_deploy.exporters.quantization.pipeline import Made
 
 FORMATS = ("savedmodel", "onnx", "tflite")
 
@@ -77,8 +77,8 @@ def export(
         CheckpointError: a model that is not a ViT, or not one under a new head.
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.export`.
     """
+    from vit_deploy.exporters.quantization import compiled
     from vit_deploy.exporters.stage import plan
-    from vit_deploy.quantizers import compiled
 
     jobs, _ = plan(
         _names(formats, "formats"),
@@ -119,16 +119,16 @@ def quantize(
         ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.quantize`.
     """
-    from vit_deploy.quantizers import stage
+    from vit_deploy.exporters.quantization import pipeline
 
     source, precisions = as_artifact(bundle), _names(precisions, "precisions")
     return _published(
-        stage.quantize(source, _folder(directory, "directory"), precisions, _options(calibrate), force=force)
+        pipeline.quantize(source, _folder(directory, "directory"), precisions, _options(calibrate), force=force)
     )
 
 
 def _options(calibrate: str | Path | None) -> QuantizeOptions:
-    from vit_deploy.quantizers import QuantizeOptions
+    from vit_deploy.exporters.quantization import QuantizeOptions
 
     return QuantizeOptions(
         calibrate=None if calibrate is None else _folder(calibrate, "calibrate"), measure_speed=False
@@ -204,7 +204,7 @@ def verify(
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         simulate: a processor that is not here: "no-vnni", on which ONNX Runtime's 8-bit products may saturate.
     """
-    from vit_deploy import parity
+    from vit_deploy.verification import parity
 
     return parity.verify(
         as_artifact(bundle),
@@ -265,8 +265,8 @@ def read_images(bundle: str | Path | Artifact, files: str | Path | Sequence[str 
         DataError: a file that is missing or broken, or a folder without images.
         MissingEngineError: Pillow is not installed.
     """
-    from vit_deploy.images import load_image, load_pixels
-    from vit_deploy.prediction import image_files
+    from vit_deploy.core.images import load_image, load_pixels
+    from vit_deploy.runtimes.classify import image_files
 
     artifact = as_artifact(bundle)
     given = [files] if isinstance(files, str | Path) else list(files) if isinstance(files, Sequence) else files

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-import vit_deploy.config
-from vit_deploy.config import SCALE_CONFIGS, Scale
+import vit_deploy.core.config
+from vit_deploy.core.config import SCALE_CONFIGS, Scale
 
 SCALES = {"pico": (192, 3, 6), "femto": (12, 3, 2)}
 EPSILON = 1e-6  # which its factory of norms hands to each of them
@@ -28,7 +28,7 @@ EPSILON = 1e-6  # which its factory of norms hands to each of them
 def know_the_smallest_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the scale that no file has to those of vit-deploy, for models that are made in a second."""
     scales = {**SCALE_CONFIGS, "femto": Scale(*SCALES["femto"], 4.0)}
-    monkeypatch.setattr(vit_deploy.config, "SCALE_CONFIGS", scales)
+    monkeypatch.setattr(vit_deploy.core.config, "SCALE_CONFIGS", scales)
 
 
 class PatchEmbedding2D(keras.layers.Layer):

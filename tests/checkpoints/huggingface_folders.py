@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.peers.make_huggingface_golden import EXPECTED, TARGET
-from vit_deploy.checkpoints.safetensors_file import open_safetensors, write_safetensors
+from vit_deploy.checkpoints.containers.safetensors_file import open_safetensors, write_safetensors
 
 Tensors = dict[str, NDArray[np.float32]]
 LIMIT = 1e-5  # of the largest answer

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.checkpoints.safetensors_file import open_safetensors, write_safetensors
+from vit_deploy.checkpoints.containers.safetensors_file import open_safetensors, write_safetensors
 
 Tensors = dict[str, NDArray[Any]]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints import load, save
-from vit_deploy.checkpoints.safetensors_file import open_safetensors, write_safetensors
+from vit_deploy.checkpoints.containers.safetensors_file import open_safetensors, write_safetensors
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"

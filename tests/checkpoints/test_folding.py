@@ -10,8 +10,8 @@ import pytest
 from keras_models import FEATURES, sequence, trained, under, vit
 
 from vit_deploy import checkpoints
+from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError
-from vit_deploy.reference import forward
 
 layers = keras.layers
 

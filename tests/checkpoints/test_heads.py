@@ -17,9 +17,9 @@ from tests.checkpoints.huggingface_folders import changed, expected_of
 from tests.checkpoints.state_dicts import read, write
 from vit_deploy import checkpoints
 from vit_deploy.checkpoints import load, read_labels
-from vit_deploy.config import Pooling
+from vit_deploy.core.config import Pooling
+from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError
-from vit_deploy.reference import forward
 
 TIMM = Path(__file__).parents[1] / "peers" / "golden" / "timm"
 NO_HEAD = {"head": False}

@@ -17,7 +17,7 @@ from keras_models import vit
 from tests.checkpoints import archives
 from tests.checkpoints.archives import WEIGHTS, encrypted, members, with_text, with_weights, zipped
 from vit_deploy import checkpoints
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
 
 KERNEL = "layers/transformer_block_1/attention/key/vars/kernel"

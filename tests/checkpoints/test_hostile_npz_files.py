@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.checkpoints import archives
 from tests.checkpoints.archives import encrypted, members, zipped
 from vit_deploy import checkpoints
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
 
 CONFIG = {"image_size": list(plain.IMAGE_SIZE)}

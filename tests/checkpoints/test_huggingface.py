@@ -14,10 +14,10 @@ from tests.checkpoints.huggingface_folders import LIMIT, Tensors, changed, devia
 from tests.peers import huggingface_models
 from tests.peers.huggingface_models import CASES, Case
 from tests.peers.make_huggingface_golden import EXPECTED, GOLDEN, TARGET
-from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints import assumptions, load
-from vit_deploy.reference import forward
-from vit_deploy.resize import convention_of, resize
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.reference import forward
+from vit_deploy.core.resize import convention_of, resize
 
 live = pytest.mark.skipif(not huggingface_models.installed(), reason="needs torch and transformers")
 

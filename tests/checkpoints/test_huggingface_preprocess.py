@@ -13,12 +13,12 @@ import pytest
 
 from tests.peers.make_huggingface_golden import EXPECTED, PROCESSORS, TARGET
 from vit_deploy.checkpoints import load
-from vit_deploy.checkpoints.huggingface_preprocess import PROCESSORS as DEFAULTS
-from vit_deploy.checkpoints.huggingface_preprocess import preprocess_of, settings_in
-from vit_deploy.config import ViTConfig
+from vit_deploy.checkpoints.huggingface.preprocess import PROCESSORS as DEFAULTS
+from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.images import load_image
+from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.errors import VitDeployError
-from vit_deploy.images import load_image
-from vit_deploy.preprocess import Interpolation, Preprocess
 
 OBLONG = ViTConfig(image_size=(32, 48), patch_size=(16, 16))
 SQUARE = ViTConfig(image_size=(224, 224))

@@ -13,11 +13,11 @@ from keras_models import TINY, trained, vit
 
 from tests.checkpoints.archives import members, with_text, zipped
 from vit_deploy import checkpoints
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import CheckpointError
 from vit_deploy.model.vit import ViT
-from vit_deploy.preprocess import Preprocess
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},

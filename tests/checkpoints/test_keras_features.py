@@ -12,8 +12,8 @@ from keras_models import TINY, under, vit
 
 from tests.features import FAMILIES, as_arguments
 from vit_deploy import checkpoints
+from vit_deploy.core.reference import forward
 from vit_deploy.model.vit import ViT
-from vit_deploy.reference import forward
 
 IMAGES = np.random.default_rng(3).standard_normal((2, 8, 12, 3)).astype(np.float32)
 

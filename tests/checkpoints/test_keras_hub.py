@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import archives
-from vit_deploy import checkpoints, reference
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy import checkpoints
+from vit_deploy.core import reference
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import CheckpointError
-from vit_deploy.preprocess import Preprocess
 
 GOLDEN = Path(__file__).parents[1] / "peers" / "golden" / "keras_hub"
 NAMES = ("vit_classifier", "vit_without_biases", "vit_averaged", "deit_classifier", "dinov2", "dinov2_registers")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import state_dicts
 
-from vit_deploy.config import ViTConfig
-from vit_deploy.weights import weight_specs
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.weights import weight_specs
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ PROCESS = """
 import json, sys, time
 from pathlib import Path
 import vit_deploy
-from vit_deploy.bench_worker import peak_rss_mb
+from vit_deploy.performance.worker import peak_rss_mb
 
 def build(path):
     return Path(path).read_bytes(), vit_deploy.create_vision_transformer("base")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vit_deploy import checkpoints
-from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.errors import CheckpointError
-from vit_deploy.preprocess import Interpolation, Preprocess
 
 
 def packed(header: dict[str, Any] | bytes, data: bytes, length: int | None = None) -> bytes:

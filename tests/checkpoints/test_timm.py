@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from peers import timm_families
 
 from vit_deploy import checkpoints
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.checkpoints.timm_config import PLAIN, architecture_fields
-from vit_deploy.config import Activation, Pooling, ViTConfig
+from vit_deploy.checkpoints.timm.config import PLAIN, architecture_fields
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Activation, Pooling, ViTConfig
+from vit_deploy.core.preprocess import Interpolation
+from vit_deploy.core.reference import forward
+from vit_deploy.core.resize import resize
 from vit_deploy.errors import CheckpointError, ConfigError
-from vit_deploy.preprocess import Interpolation
-from vit_deploy.reference import forward
-from vit_deploy.resize import resize
 
 GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm"
 # Both sides compute in float64 with the same float32 weights; of two heads the average bias is rounded to float32.

@@ -14,10 +14,10 @@ from peers import timm_families
 from state_dicts import Tensors
 
 from vit_deploy import checkpoints
-from vit_deploy.config import FFNType, ViTConfig
+from vit_deploy.core.config import FFNType, ViTConfig
+from vit_deploy.core.reference import forward
+from vit_deploy.core.resize import convention_of
 from vit_deploy.errors import CheckpointError
-from vit_deploy.reference import forward
-from vit_deploy.resize import convention_of
 
 GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm"
 TOLERANCE = 1e-5  # of the largest value: sums of two weights are rounded to float32

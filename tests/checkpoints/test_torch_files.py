@@ -17,8 +17,8 @@ import state_dicts
 from peers import timm_families
 
 from vit_deploy import checkpoints
+from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError, MissingEngineError
-from vit_deploy.reference import forward
 
 GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm" / "plain"
 STATED = {"num_heads": 3, "image_size": [24, 32]}
@@ -48,7 +48,7 @@ def test_without_torch_the_extra_that_installs_it_is_named(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "vit_deploy.checkpoints.torch_file", raising=False)
+    monkeypatch.delitem(sys.modules, "vit_deploy.checkpoints.containers.torch_file", raising=False)
     attack = pickle.dumps(Attack(tmp_path / "attacked"), protocol=2)
     for path in (tmp_path / f"legacy{suffix}", zip_of(tmp_path / f"zip{suffix}", attack)):
         if not path.exists():

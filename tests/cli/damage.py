@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.reports.records import ARTIFACTS, evaluated, measured, verified
+from tests.performance.report.records import ARTIFACTS, evaluated, measured, verified
 from vit_deploy import checkpoints
-from vit_deploy.report import document
+from vit_deploy.verification.records import document
 
 GOLDEN = Path(__file__).parents[1] / "peers" / "golden"
 

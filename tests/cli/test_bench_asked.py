@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import typer
 
-from vit_deploy import bench as bench_module
-from vit_deploy.bench_process import CaseProcess
 from vit_deploy.cli.bench_asked import Asked
-from vit_deploy.device import _parser
+from vit_deploy.performance import bench as bench_module
+from vit_deploy.performance.process import CaseProcess
+from vit_deploy.remote.device import _parser
 
 PLAIN = Asked(None, None, "1", None, 1, 0, False, None, False, 3.0, None, 600.0, False)
 ODD = Asked(["onnxruntime"], ["cuda", "cpu"], "2,3", "1,4", 2, 1, True, None, True, 1.5, 9, 900.0, True)

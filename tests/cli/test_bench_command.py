@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from vit_deploy import cli, environment
-from vit_deploy.bench import takes_threads
+from vit_deploy import cli
+from vit_deploy.core import environment
+from vit_deploy.performance.bench import takes_threads
 from vit_deploy.runtimes import RUNTIMES
 
 CONTRACT = {

@@ -10,9 +10,9 @@ import pytest
 from vit_deploy.cli.bench import _note
 from vit_deploy.cli.bench_table import COLUMNS, SORTS, best_of, columns_of, row
 from vit_deploy.cli.output import Output
-from vit_deploy.host import read_host
-from vit_deploy.latency import Case, Latency, Plan
-from vit_deploy.plan import LargestUnder
+from vit_deploy.core.host import read_host
+from vit_deploy.performance.latency import Case, Latency, Plan
+from vit_deploy.performance.plan import LargestUnder
 
 HOST = dataclasses.replace(read_host(), competing=None, cores=2.0)
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.features import FAMILIES
 from vit_deploy import checkpoints
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
 
 SHAPE = ["--image-size", "24x32", "--patch-size", "8x4", "--num-classes", "5"]
 WIDTH = ["--embed-dim", "12", "--num-heads", "3", "--num-layers", "2", "--mlp-dim", "20"]

@@ -13,8 +13,8 @@ import pytest
 from test_export import damage
 
 from vit_deploy import checkpoints
-from vit_deploy.artifact import read_artifact, write_manifest
-from vit_deploy.limits import read_limits
+from vit_deploy.core.artifact import read_artifact, write_manifest
+from vit_deploy.verification.user_limits import read_limits
 
 CI = Path(__file__).parents[2] / "samples" / "ci"
 

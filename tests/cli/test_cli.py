@@ -183,7 +183,7 @@ def test_a_reader_that_has_gone_is_no_traceback(arguments):
 
 
 def test_what_engines_print_goes_to_stderr_when_json_is_asked_for(run, monkeypatch, bundles):
-    from vit_deploy.runtimes.ort import OnnxSession
+    from vit_deploy.runtimes.ort.runtime import OnnxSession
 
     infer = OnnxSession.infer
 
@@ -200,7 +200,7 @@ def test_what_engines_print_goes_to_stderr_when_json_is_asked_for(run, monkeypat
 
 
 def test_an_interrupt_is_one_line_and_exit_130(run, monkeypatch, bundles):
-    from vit_deploy.runtimes.ort import OnnxSession
+    from vit_deploy.runtimes.ort.runtime import OnnxSession
 
     def interrupted(self, images):
         raise KeyboardInterrupt
@@ -212,7 +212,7 @@ def test_an_interrupt_is_one_line_and_exit_130(run, monkeypatch, bundles):
 
 
 def test_a_bug_keeps_its_traceback(run, monkeypatch, bundles):
-    from vit_deploy.runtimes.ort import OnnxSession
+    from vit_deploy.runtimes.ort.runtime import OnnxSession
 
     def broken(self, images):
         raise ZeroDivisionError("a bug")
@@ -314,7 +314,7 @@ def test_streams_that_the_caller_closed_take_nothing_away():
     assert done.returncode == 2 and b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("module", ["vit_deploy.cli.output", "typer", "vit_deploy.cli.app", "vit_deploy.staging"])
+@pytest.mark.parametrize("module", ["vit_deploy.cli.output", "typer", "vit_deploy.cli.app", "vit_deploy.core.staging"])
 def test_an_interrupt_while_modules_are_imported_is_one_line_and_exit_130(module, tmp_path):
     program = f"""
 import sys

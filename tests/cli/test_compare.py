@@ -8,10 +8,10 @@ import pytest
 from test_export import damage
 
 from vit_deploy import checkpoints
-from vit_deploy.artifact import read_artifact, write_manifest
-from vit_deploy.comparison import _weights
+from vit_deploy.core.artifact import read_artifact, write_manifest
 from vit_deploy.exporters.folding import fold_norms
-from vit_deploy.stored_weights import read_weights
+from vit_deploy.formats.stored_weights import read_weights
+from vit_deploy.verification.compare import _weights
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 import vit_deploy
-from vit_deploy import diagnosis
 from vit_deploy.cli import run
-from vit_deploy.diagnosis import ENGINES, Conflict, conflicts, cpu_features
-from vit_deploy.distributions import Distribution, installed, parse_requirement
-from vit_deploy.gpu import Gpu
-from vit_deploy.nvidia import Nvidia, TensorRT
-from vit_deploy.provider_trials import CUDA, Trial
+from vit_deploy.core.distributions import Distribution, installed, parse_requirement
+from vit_deploy.core.gpu import Gpu
+from vit_deploy.runtimes import diagnosis
+from vit_deploy.runtimes.diagnosis import ENGINES, Conflict, conflicts, cpu_features
+from vit_deploy.runtimes.nvidia import Nvidia, TensorRT
+from vit_deploy.runtimes.ort.provider_trials import CUDA, Trial
 
 PYTHON = (3, 11)
 ROOT = Path(vit_deploy.__file__).parent.parent

@@ -13,16 +13,18 @@ import onnx
 import onnxruntime
 import pytest
 
-from vit_deploy import checkpoints, config, targets
-from vit_deploy.artifact import read_artifact
-from vit_deploy.config import Scale
+from vit_deploy import checkpoints
+from vit_deploy.core import config
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.config import Scale
+from vit_deploy.core.reference import forward
+from vit_deploy.core.registry import Plugin
 from vit_deploy.exporters import stage
 from vit_deploy.exporters.folding import fold_norms
-from vit_deploy.exporters.onnx import OnnxExporter
-from vit_deploy.golden import golden_pixels
-from vit_deploy.parity import NOISE_FACTOR
-from vit_deploy.plugins import Plugin
-from vit_deploy.reference import forward
+from vit_deploy.exporters.onnx.export import OnnxExporter
+from vit_deploy.verification import targets
+from vit_deploy.verification.golden import golden_pixels
+from vit_deploy.verification.parity import NOISE_FACTOR
 
 FORMATS = ("savedmodel", "onnx", "tflite")
 SMALL = MappingProxyType(

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import vit_deploy
-from vit_deploy import device
 from vit_deploy.cli import verify as verify_command
 from vit_deploy.errors import ConfigError
+from vit_deploy.remote import device
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.ort import OnnxRuntime
+from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
 
 @pytest.fixture

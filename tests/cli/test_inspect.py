@@ -19,17 +19,18 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
 from tests.exporters.variants import trained
-from vit_deploy import checkpoints, cost
-from vit_deploy.artifact import Artifact, describe, write_manifest
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy import checkpoints
 from vit_deploy.cli import run
+from vit_deploy.core import cost
+from vit_deploy.core.artifact import Artifact, describe, write_manifest
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import ArtifactError, CheckpointError
 from vit_deploy.exporters import EXPORTERS, ExportOptions
-from vit_deploy.exporters.onnx import OnnxExporter
-from vit_deploy.inspection import READERS, inspect
-from vit_deploy.plugins import Plugin
+from vit_deploy.exporters.onnx.export import OnnxExporter
+from vit_deploy.formats.inspect import READERS, inspect
+from vit_deploy.formats.tflite_graph import DTYPES, OPERATORS
 from vit_deploy.runtimes import RUNTIMES
-from vit_deploy.tflite_graph import DTYPES, OPERATORS
 
 FORMATS = tuple(format for format in READERS if format in EXPORTERS)  # plans are compiled of files in one of these
 LABELS = ("cat", "dog", "größe", "[/bold] \x1b[31m", "last")

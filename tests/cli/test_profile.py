@@ -18,8 +18,8 @@ def test_operators_are_shown_and_saved_and_leave_the_samples_alone(run, bundles,
 
 
 def test_where_there_is_no_profile_the_reason_is_told_and_the_samples_are_kept(run, bundles, monkeypatch):
-    from vit_deploy import profiling
     from vit_deploy.errors import EngineError
+    from vit_deploy.performance import profilers
 
     options = ["--runs", "3", "--threads", "1", "--profile", "--json"]
     result = run("bench", bundles["tflite"], "--provider", "cpu", *options)
@@ -29,7 +29,7 @@ def test_where_there_is_no_profile_the_reason_is_told_and_the_samples_are_kept(r
     def crashed(case):
         raise EngineError("profiling ended (killed by SIGSEGV)", fix="leave it out")
 
-    monkeypatch.setattr(profiling, "profile", crashed)
+    monkeypatch.setattr(profilers, "profile", crashed)
     [found] = run("bench", bundles["tflite"], *options).document["results"]
     assert found["profile"] is None and len(found["samples_ns"]) == 3
     assert found["notes"][-1] == "no profile: profiling ended (killed by SIGSEGV)"

@@ -109,7 +109,7 @@ def test_input_and_output_have_16_bits_only_where_it_is_asked_for(run, bundles, 
 
 def test_what_fails_is_told_the_others_are_there_and_the_exit_code_is_2(run, bundles, tmp_path, monkeypatch):
     from vit_deploy.errors import EngineError
-    from vit_deploy.quantizers.tflite import TFLiteQuantizer
+    from vit_deploy.exporters.tflite.quantize import TFLiteQuantizer
 
     whole = TFLiteQuantizer.write
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vit_deploy import report
+from vit_deploy.core.gpu import Gpu
+from vit_deploy.core.host import read_host
 from vit_deploy.errors import DataError
-from vit_deploy.gpu import Gpu
-from vit_deploy.host import read_host
-from vit_deploy.latency import Case, Latency, Plan, to_json
-from vit_deploy.regression import changes, not_compared, read_results
+from vit_deploy.performance.latency import Case, Latency, Plan, to_json
+from vit_deploy.performance.regression import changes, not_compared, read_results
+from vit_deploy.verification import records as report
 
 HOST = dataclasses.replace(read_host(), competing=None)
 
@@ -170,7 +170,7 @@ def test_machines_that_are_reached_by_an_address_are_compared_each_with_itself(t
 def test_what_cannot_be_compared_is_said_before_anything_is_measured(
     run: Any, bundles: dict[str, Path], baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vit_deploy.bench.CaseProcess", None)
+    monkeypatch.setattr("vit_deploy.performance.bench.CaseProcess", None)
     said = run("bench", bundles["onnx"], "--runs", 3, "--baseline", baseline)
     assert said.code == 2 and "none of the" in said.err
     document = json.loads(baseline.read_text())

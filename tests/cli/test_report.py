@@ -8,10 +8,10 @@ import pytest
 @pytest.fixture(scope="module")
 def saved(bundles, tmp_path_factory):
     """What `bench --save` wrote, and `verify --json` printed, of the tiny model."""
-    from vit_deploy import report
-    from vit_deploy.bench import Case, Plan, bench, to_json
-    from vit_deploy.parity import verify
-    from vit_deploy.targets import open_artifact
+    from vit_deploy.performance.bench import Case, Plan, bench, to_json
+    from vit_deploy.verification import records as report
+    from vit_deploy.verification.parity import verify
+    from vit_deploy.verification.targets import open_artifact
 
     folder = tmp_path_factory.mktemp("saved")
     cases = [Case(bundles["onnx"], "onnxruntime", threads=1), Case(bundles["tflite"], "litert", threads=1)]

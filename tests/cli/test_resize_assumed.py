@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vit_deploy.resize import Convention
-from vit_deploy.targets import load_source
+from vit_deploy.core.resize import Convention
+from vit_deploy.verification.targets import load_source
 
 GOLDEN = Path(__file__).parents[1] / "peers" / "golden"
 KERAS_HUB = GOLDEN / "keras_hub" / "vit_classifier.keras"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from vit_deploy import checkpoints
-from vit_deploy.artifact import read_artifact
-from vit_deploy.drift import drift
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.resize import Convention, resize
 from vit_deploy.errors import ConfigError
-from vit_deploy.resize import Convention, resize
-from vit_deploy.targets import load_source
+from vit_deploy.verification.drift import drift
+from vit_deploy.verification.targets import load_source
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.checkpoints import google_vit
 from vit_deploy import checkpoints
-from vit_deploy.checkpoints.safetensors_file import write_safetensors
+from vit_deploy.checkpoints.containers.safetensors_file import write_safetensors
 
 
 @pytest.fixture

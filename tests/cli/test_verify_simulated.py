@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 import vit_deploy
-from vit_deploy import checkpoints, diagnosis
-from vit_deploy.artifact import Artifact, read_artifact
-from vit_deploy.quantizers import QuantizeOptions, stage
+from vit_deploy import checkpoints
+from vit_deploy.core.artifact import Artifact, read_artifact
+from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
+from vit_deploy.formats.snippet import snippet
+from vit_deploy.runtimes import diagnosis
 from vit_deploy.runtimes import openvino as openvino_runtime
-from vit_deploy.runtimes import ort
-from vit_deploy.snippet import snippet
+from vit_deploy.runtimes.ort import runtime as ort
 
 OLD_CPU = {"AVX2": True, "VNNI": False}
 
@@ -26,7 +27,7 @@ def made(make_checkpoint, tmp_path_factory) -> dict[str, Artifact]:
     found = {}
     for age in ("new", "old"):
         options = QuantizeOptions(full_range=age == "old", measure_speed=False)
-        made = stage.quantize(source, folder / age, ["int8", "int8-static"], options)
+        made = pipeline.quantize(source, folder / age, ["int8", "int8-static"], options)
         said = [each for each in made.notes if "on x86 processors without VNNI" in each]
         assert len(said) == (2 if age == "old" else 0)
         found |= {f"{age} {each.artifact.precision}": each.artifact for each in made.results}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vit_deploy.artifact import InputSpec, describe
+from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.reference import forward
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, ExportOptions
-from vit_deploy.parity import NOISE_FACTOR
-from vit_deploy.reference import forward
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.verification.parity import NOISE_FACTOR
 
 BATCHES = {"onnx": (None, 3), "savedmodel": (None, 3), "tflite": (1, 3), "keras": (None,)}
 

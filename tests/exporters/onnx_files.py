@@ -11,7 +11,7 @@ import onnxruntime
 
 from tests.exporters.variants import exported, trained
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.onnx import OnnxExporter
+from vit_deploy.exporters.onnx.export import OnnxExporter
 
 
 def run(path: Path, images: Any) -> Any:

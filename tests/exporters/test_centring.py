@@ -8,12 +8,12 @@ import pytest
 
 from tests.exporters.tflite_files import opened
 from tests.exporters.variants import exported, trained
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.reference import forward
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.centring import centre_stream
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms
-from vit_deploy.exporters.tflite import TFLiteExporter
-from vit_deploy.reference import forward
+from vit_deploy.exporters.mean_centering import centre_stream
+from vit_deploy.exporters.tflite.export import TFLiteExporter
 
 CENTRED = {
     "class token": {},

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from vit_deploy import cost
-from vit_deploy.config import ViTConfig
+from vit_deploy.core import cost
+from vit_deploy.core.config import ViTConfig
 
 pytestmark = pytest.mark.slow
 

@@ -15,14 +15,14 @@ from onnx import TensorProto
 from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
 from vit_deploy.errors import ConfigError, EngineError
 from vit_deploy.exporters import ExportOptions, Target, stage
-from vit_deploy.exporters.onnx import OnnxExporter
+from vit_deploy.exporters.onnx.bfloat16 import with_bfloat16
+from vit_deploy.exporters.onnx.export import OnnxExporter
+from vit_deploy.exporters.onnx.quantize import OnnxQuantizer
+from vit_deploy.exporters.quantization import QuantizeOptions
+from vit_deploy.exporters.quantization import pipeline as quantizing
+from vit_deploy.exporters.quantization.recipes import recipe_for, recipes_of
 from vit_deploy.exporters.stage import PRECISIONS_FOR, plan
-from vit_deploy.locate import locate
-from vit_deploy.quantizers import QuantizeOptions
-from vit_deploy.quantizers import stage as quantizing
-from vit_deploy.quantizers.onnx import OnnxQuantizer
-from vit_deploy.quantizers.onnx_bfloat16 import with_bfloat16
-from vit_deploy.quantizers.recipes import recipe_for, recipes_of
+from vit_deploy.verification.locate.divergence import locate
 
 CUDA = ExportOptions(target=Target.CUDA)
 

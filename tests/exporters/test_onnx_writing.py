@@ -15,7 +15,7 @@ import pytest
 from tests.exporters.onnx_files import run, write
 from tests.exporters.variants import exported, pixels, trained
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.onnx import OnnxExporter
+from vit_deploy.exporters.onnx.export import OnnxExporter
 
 EXPORT = """
 import sys
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.exporters.variants import exported, trained
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.onnx import OnnxExporter
+from vit_deploy.exporters.onnx.export import OnnxExporter
 
 if len(sys.argv) > 2:
     exported(OnnxExporter(), trained(pooling="mean"), Path(sys.argv[1]), ExportOptions())
@@ -35,11 +35,11 @@ import resource
 import sys
 from pathlib import Path
 
-from vit_deploy.artifact import describe
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.artifact import describe
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.onnx import OnnxExporter
+from vit_deploy.exporters.onnx.export import OnnxExporter
 
 checkpoint = Checkpoint.random(ViTConfig.from_scale("huge", patch_size=14), 0)
 options = ExportOptions()

@@ -13,17 +13,17 @@ import pytest
 import vit_deploy
 from tests.runtimes.fake_cuda import FakeCuda
 from tests.runtimes.fake_tensorrt import install
-from vit_deploy.artifact import MANIFEST, read_artifact, sha256
 from vit_deploy.cli import run
+from vit_deploy.core.artifact import MANIFEST, read_artifact, sha256
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError, MissingEngineError
 from vit_deploy.exporters import PlanOptions
+from vit_deploy.exporters.quantization import QuantizeOptions
+from vit_deploy.exporters.quantization.compiled import export
 from vit_deploy.exporters.stage import PRECISIONS, plan
-from vit_deploy.golden import read_golden
-from vit_deploy.inspection import inspect
-from vit_deploy.parity import verify
-from vit_deploy.quantizers import QuantizeOptions
-from vit_deploy.quantizers.compiled import export
-from vit_deploy.tensorrt_plan import BatchRange, PlanRecord
+from vit_deploy.formats.inspect import inspect
+from vit_deploy.formats.tensorrt_plan import BatchRange, PlanRecord
+from vit_deploy.verification.golden import read_golden
+from vit_deploy.verification.parity import verify
 
 QUIETLY = QuantizeOptions(measure_speed=False)
 
@@ -37,7 +37,7 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture
 def no_gpu(monkeypatch):
     """A driver that sees none, on whatever machine this runs."""
-    monkeypatch.setattr("vit_deploy.runtimes.cuda_memory.open_library", lambda: FakeCuda(gpus=()))
+    monkeypatch.setattr("vit_deploy.runtimes.cuda.memory.open_library", lambda: FakeCuda(gpus=()))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def unproven(make_checkpoint, tmp_path_factory):
     pytest.importorskip("tensorrt_rtx")
     folder = tmp_path_factory.mktemp("unproven")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("vit_deploy.runtimes.cuda_memory.open_library", lambda: FakeCuda(gpus=()))
+        patched.setattr("vit_deploy.runtimes.cuda.memory.open_library", lambda: FakeCuda(gpus=()))
         asked = PlanOptions(unproven=True, batches=BatchRange(1, 2, 4))
         made = export(make_checkpoint(), folder, jobs_of(*PRECISIONS["tensorrt"]), QUIETLY, plans=asked)
     assert [each.parity.verdict for each in made.results] == ["unproven"] * len(PRECISIONS["tensorrt"])
@@ -112,7 +112,9 @@ def test_a_fixed_batch_needs_no_range(no_gpu, make_checkpoint, tmp_path):
 
 
 def test_without_a_gpu_it_is_refused_before_any_work(no_gpu, make_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("vit_deploy.quantizers.stage.export", lambda *given, **more: pytest.fail("the work began"))
+    monkeypatch.setattr(
+        "vit_deploy.exporters.quantization.pipeline.export", lambda *given, **more: pytest.fail("the work began")
+    )
     with pytest.raises(EngineError) as caught:
         export(make_checkpoint(), tmp_path / "out", jobs_of("fp32", formats=("onnx", "tensorrt")), QUIETLY)
     assert caught.value.message.startswith("there is no GPU to prove the plan on: there is no NVIDIA GPU")
@@ -249,7 +251,7 @@ def test_a_graph_that_tensorrt_refuses_is_told_with_its_words(cuda, make_checkpo
 
 
 def test_a_missing_tensorrt_is_told_with_its_extra(cuda, monkeypatch, make_checkpoint, tmp_path):
-    monkeypatch.setattr("vit_deploy.runtimes.tensorrt_engine.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("vit_deploy.runtimes.tensorrt.engine.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingEngineError) as caught:
         export_one(make_checkpoint(), tmp_path, flavour="tensorrt_rtx")
     assert caught.value.fix == 'pip install "vit-deploy[tensorrt-rtx]"'
@@ -283,7 +285,7 @@ def test_a_bare_plan_is_refused_with_what_it_lacks(unproven, tmp_path, capsys):
 
 
 def test_a_plan_is_not_quantized_nor_looked_into(unproven, tmp_path, capsys):
-    from vit_deploy.locate import locate
+    from vit_deploy.verification.locate.divergence import locate
 
     assert run(["quantize", str(unproven["fp32"]), "-p", "fp16", "-o", str(tmp_path / "out")]) == 2
     assert "holds a tensorrt file, which is compiled" in capsys.readouterr().err
@@ -306,7 +308,7 @@ def test_a_manifest_that_does_not_say_how_a_plan_was_built_is_damaged(unproven, 
 
 
 def test_compare_leaves_the_weights_of_a_plan_out_and_says_so(cuda, make_checkpoint, tmp_path):
-    from vit_deploy.comparison import compare_models
+    from vit_deploy.verification.compare import compare_models
 
     export(make_checkpoint(), tmp_path / "out", jobs_of("fp32", formats=("onnx", "tensorrt")), QUIETLY)
     found = compare_models(tmp_path / "out" / "onnx-fp32", tmp_path / "out" / "tensorrt-fp32")
@@ -322,7 +324,7 @@ def test_the_python_api_makes_plans_too(cuda, make_checkpoint, tmp_path):
 
 
 def test_triton_serves_a_plan_of_tensorrt_within_its_batches(cuda, unproven, make_checkpoint, tmp_path):
-    from vit_deploy.exporters.triton import write_model
+    from vit_deploy.exporters.tensorrt.triton import write_model
 
     asked = PlanOptions(batches=BatchRange(1, 2, 4))
     (made,) = export(make_checkpoint(), tmp_path / "out", jobs_of("int8-static"), QUIETLY, plans=asked).results

@@ -6,8 +6,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from tests.exporters.variants import assert_same_function, exported, pixels, trained
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.savedmodel import SavedModelExporter
-from vit_deploy.exporters.tflite import TFLiteExporter
+from vit_deploy.exporters.savedmodel.export import SavedModelExporter
+from vit_deploy.exporters.tflite.export import TFLiteExporter
 from vit_deploy.model.vit import ViT
 
 TOKENS_READ = {

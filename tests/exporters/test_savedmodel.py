@@ -12,7 +12,7 @@ from tests.features import FAMILIES
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors
-from vit_deploy.exporters.savedmodel import ESSENTIALS, SavedModelExporter
+from vit_deploy.exporters.savedmodel.export import ESSENTIALS, SavedModelExporter
 
 ALONE = """
 import sys
@@ -42,7 +42,7 @@ from pathlib import Path
 
 from tests.exporters.variants import exported, trained
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.savedmodel import SavedModelExporter
+from vit_deploy.exporters.savedmodel.export import SavedModelExporter
 
 exported(SavedModelExporter(), trained(), Path(sys.argv[1]), ExportOptions())
 """

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.artifact import read_artifact
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import ConfigError, EngineError, ExportError, MissingEngineError, OutputError
 from vit_deploy.exporters import EXPORTERS, stage
-from vit_deploy.exporters.onnx import OnnxExporter
+from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.stage import DYNAMIC, export, plan, to_json
-from vit_deploy.golden import read_golden, record
-from vit_deploy.parity import verify
-from vit_deploy.plugins import Plugin, Registry
+from vit_deploy.verification.golden import read_golden, record
+from vit_deploy.verification.parity import verify
 
 
 class OtherWeights(OnnxExporter):
@@ -63,7 +63,7 @@ DRIVER = """
 import sys, time
 HANG = 3600
 from vit_deploy import cli, exporters
-from vit_deploy.plugins import Plugin
+from vit_deploy.core.registry import Plugin
 
 class Slow:
     libraries = ()
@@ -269,7 +269,7 @@ def test_a_plan_that_cannot_be_is_refused(said):
 
 
 def test_missing_engines_are_told_before_any_work(monkeypatch):
-    missing = Plugin("vit_deploy.runtimes.ort:OnnxRuntime", extra="onnx", needs=("no_such_runtime",))
+    missing = Plugin("vit_deploy.runtimes.ort.runtime:OnnxRuntime", extra="onnx", needs=("no_such_runtime",))
     monkeypatch.setattr(stage, "RUNTIMES", Registry("runtime", {"onnxruntime": missing}))
     with pytest.raises(MissingEngineError) as caught:
         plan(["onnx"], ["fp32"])

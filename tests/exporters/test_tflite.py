@@ -10,15 +10,15 @@ import pytest
 from tests.exporters.tflite_files import left_out, opened
 from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
 from tests.features import FAMILIES
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.reference import forward
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters import tflite as exporter_module
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms, fold_preprocessing
-from vit_deploy.exporters.tflite import TFLiteExporter
-from vit_deploy.reference import forward
-from vit_deploy.tflite_file import read_metadata, read_operators
+from vit_deploy.exporters.tflite import export as exporter_module
+from vit_deploy.exporters.tflite.export import TFLiteExporter
+from vit_deploy.formats.tflite_file import read_metadata, read_operators
 
 CUSTOM, BATCH_MATMUL, FULLY_CONNECTED, GELU = "32", "126", "9", "150"
 
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tests.exporters.variants import exported, trained
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.tflite import TFLiteExporter
+from vit_deploy.exporters.tflite.export import TFLiteExporter
 
 exported(TFLiteExporter(), trained(), Path(sys.argv[1]), ExportOptions(batch=1))
 """

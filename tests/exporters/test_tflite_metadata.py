@@ -13,9 +13,9 @@ from flatbuffers.table import Table
 from tests.exporters.variants import exported, pixels, trained
 from vit_deploy.errors import ArtifactError
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.tflite import TFLiteExporter
-from vit_deploy.exporters.tflite_graft import write_model
-from vit_deploy.tflite_file import opened, read_labels, read_metadata
+from vit_deploy.exporters.tflite.export import TFLiteExporter
+from vit_deploy.exporters.tflite.repack import write_model
+from vit_deploy.formats.tflite_file import opened, read_labels, read_metadata
 
 LABELS = ("cat", "dog", "größe", "a, b", "last")
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vit_deploy.artifact import Artifact, InputSpec, OutputSpec, read_artifact
+from vit_deploy.core.artifact import Artifact, InputSpec, OutputSpec, read_artifact
 from vit_deploy.errors import ConfigError, OutputError
-from vit_deploy.exporters import triton
 from vit_deploy.exporters.stage import export, plan
-from vit_deploy.golden import read_golden
+from vit_deploy.exporters.tensorrt import triton
+from vit_deploy.verification.golden import read_golden
 
 LABELS = ("cat", 'a "big"\ndog', "größe", "a, b", "it's")
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}:\[\],]|[^\s{}:\[\],"]+')

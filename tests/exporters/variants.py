@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.features import FAMILIES
-from vit_deploy.artifact import Artifact, describe
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import Activation, FFNType, NormalizationPosition, NormalizationType, ViTConfig
+from vit_deploy.core.artifact import Artifact, describe
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, ViTConfig
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.reference import forward
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.golden import EPSILON
-from vit_deploy.parity import NOISE_FACTOR
-from vit_deploy.preprocess import Preprocess
-from vit_deploy.reference import forward
+from vit_deploy.verification.golden import EPSILON
+from vit_deploy.verification.parity import NOISE_FACTOR
 
 SMALL: dict[str, Any] = {
     "image_size": (24, 32),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vit_deploy.config import Activation, ViTConfig
+from vit_deploy.core.config import Activation, ViTConfig
+from vit_deploy.core.reference import ACTIVATIONS as REFERENCE_ACTIVATIONS
 from vit_deploy.model.block import ACTIVATIONS, Attention, FeedForward, TransformerBlock
 from vit_deploy.model.layers import (
     LayerScale,
@@ -21,7 +22,6 @@ from vit_deploy.model.map_pooling import MapPooling
 from vit_deploy.model.norms import Norm, PreNorm
 from vit_deploy.model.options import SeededTruncatedNormal, WeightOptions
 from vit_deploy.model.vit import ViT
-from vit_deploy.reference import ACTIVATIONS as REFERENCE_ACTIVATIONS
 
 CONFIG = ViTConfig(
     image_size=(24, 32),

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.features import FAMILIES, as_arguments
-from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.model.vit import ViT
-from vit_deploy.preprocess import Preprocess
 
 TINY: dict[str, Any] = {
     "input_shape": (8, 12, 3),

@@ -10,14 +10,14 @@ import pytest
 
 import vit_deploy
 from tests.features import FAMILIES, as_arguments
-from vit_deploy import cost
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import SCALE_CONFIGS, Activation, Pooling, ViTConfig
+from vit_deploy.core import cost
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import SCALE_CONFIGS, Activation, Pooling, ViTConfig
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.reference import forward
+from vit_deploy.core.weights import draw_weights, weight_specs
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.vit import ViT, create_vision_transformer
-from vit_deploy.preprocess import Preprocess
-from vit_deploy.reference import forward
-from vit_deploy.weights import draw_weights, weight_specs
 
 TINY: dict[str, Any] = {
     "input_shape": (24, 32, 3),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.preprocess import Interpolation, Preprocess
+from vit_deploy.core.preprocess import Interpolation, Preprocess
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

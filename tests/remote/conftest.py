@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.remote.sshd import SSHD, Server, serve
-from vit_deploy.packing import pack
+from vit_deploy.remote.packing import pack
 
 ON_A_DEVICE = ("numpy", "onnxruntime", "ai-edge-litert", "flatbuffers", "typing_extensions")
 

@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 
 from tests.remote.conftest import environment
-from vit_deploy.device import OLDEST
-from vit_deploy.packing import ROOT, RUNNER, pack
+from vit_deploy.remote.device import OLDEST
+from vit_deploy.remote.packing import ROOT, RUNNER, pack
 
 
 def unpacked(package: Path, folder: Path) -> Path:

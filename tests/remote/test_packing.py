@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.errors import ArtifactError, ConfigError, OutputError
-from vit_deploy.packing import ROOT, pack
+from vit_deploy.remote.packing import ROOT, pack
 from vit_deploy.runtimes import installed_takers
 
 

@@ -20,8 +20,8 @@ import pytest
 from tests.remote.conftest import environment
 from tests.remote.sshd import Server, cut_line, free_port
 from vit_deploy.errors import RemoteError
-from vit_deploy.packing import pack
-from vit_deploy.remote import CACHE, Host, parse_host, run_on
+from vit_deploy.remote.packing import pack
+from vit_deploy.remote.run import CACHE, Host, parse_host, run_on
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.errors import ConfigError
-from vit_deploy.ssh import Host, parse_host
+from vit_deploy.remote.ssh import Host, parse_host
 
 
 @pytest.mark.parametrize(

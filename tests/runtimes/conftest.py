@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vit_deploy.artifact import Artifact, InputSpec
-from vit_deploy.config import ViTConfig
-from vit_deploy.preprocess import Preprocess
+from vit_deploy.core.artifact import Artifact, InputSpec
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.preprocess import Preprocess
 
 HEIGHT, WIDTH, CHANNELS, CLASSES = 6, 5, 3, 4
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import onnxruntime
 
-from vit_deploy.runtimes import ort
+from vit_deploy.runtimes.ort import runtime as ort
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 

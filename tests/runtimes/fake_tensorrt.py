@@ -217,7 +217,7 @@ def install(monkeypatch, cuda, version="10.13.2.6"):
         setattr(module, each.__name__, each)
     module.Logger = ILogger
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr("vit_deploy.runtimes.cuda_memory.open_library", lambda: cuda)
+    monkeypatch.setattr("vit_deploy.runtimes.cuda.memory.open_library", lambda: cuda)
     monkeypatch.setattr(FAKE, "cuda", cuda)
     return module
 

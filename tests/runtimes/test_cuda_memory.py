@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from tests.runtimes.fake_cuda import FakeCuda
-from vit_deploy import gpu_card
 from vit_deploy.errors import EngineError
-from vit_deploy.runtimes import cuda_memory
-from vit_deploy.runtimes.cuda_driver import FUNCTIONS
-from vit_deploy.runtimes.cuda_memory import find_gpu, open_device
+from vit_deploy.runtimes.cuda import card, memory
+from vit_deploy.runtimes.cuda.driver import FUNCTIONS
+from vit_deploy.runtimes.cuda.memory import find_gpu, open_device
 
 needs_gpu = pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="needs an NVIDIA GPU")
 
@@ -24,7 +23,7 @@ def driver(request, monkeypatch):
     if request.param == "real":
         return None
     fake = FakeCuda()
-    monkeypatch.setattr(cuda_memory, "open_library", lambda: fake)
+    monkeypatch.setattr(memory, "open_library", lambda: fake)
     return fake
 
 
@@ -113,7 +112,7 @@ def test_too_much_memory_is_told_as_that_and_what_was_had_is_given_back(driver):
 
 def test_other_errors_are_told_by_their_names(monkeypatch):
     fake = FakeCuda()
-    monkeypatch.setattr(cuda_memory, "open_library", lambda: fake)
+    monkeypatch.setattr(memory, "open_library", lambda: fake)
     fake.failing["cuStreamCreate"] = 304
     with (
         pytest.raises(EngineError, match="cuStreamCreate failed with CUDA_ERROR_OTHER: as asked"),
@@ -124,17 +123,17 @@ def test_other_errors_are_told_by_their_names(monkeypatch):
 
 
 def test_no_gpu_and_no_driver_are_told_apart(monkeypatch):
-    monkeypatch.setattr(cuda_memory, "open_library", lambda: FakeCuda(gpus=()))
+    monkeypatch.setattr(memory, "open_library", lambda: FakeCuda(gpus=()))
     with pytest.raises(EngineError, match="there is no NVIDIA GPU: cuInit failed with CUDA_ERROR_NO_DEVICE"):
         find_gpu()
     monkeypatch.undo()
-    monkeypatch.setattr(gpu_card, "LIBRARY", "libcuda-of-nobody.so.1")
+    monkeypatch.setattr(card, "LIBRARY", "libcuda-of-nobody.so.1")
     with pytest.raises(EngineError, match=r"there is no NVIDIA driver that can be used here: libcuda-of-nobody"):
         find_gpu()
 
 
 def test_a_library_that_lacks_a_function_is_told_as_too_old(monkeypatch):
-    monkeypatch.setattr(cuda_memory.ctypes, "CDLL", lambda name: ctypes.pythonapi)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: ctypes.pythonapi)
     with pytest.raises(EngineError, match="cuInit"):
         find_gpu()
 

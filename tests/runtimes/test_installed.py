@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from vit_deploy.artifact import read_artifact
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import MissingEngineError
-from vit_deploy.parity import verify
-from vit_deploy.plugins import Plugin
 from vit_deploy.runtimes import PROVIDERS_OF_RUNTIME, RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
+from vit_deploy.verification.parity import verify
 
 MISSING = Plugin("x:Y", extra="openvino", needs=("no_such_engine",))
 
@@ -40,11 +40,12 @@ def test_an_engine_that_has_not_the_provider_is_passed_over_unless_it_is_asked_f
 
 
 def test_the_providers_in_the_table_are_those_that_the_engines_take():
-    from vit_deploy.runtimes import ort, tensorflow_options
+    from vit_deploy.runtimes.ort import runtime as ort
+    from vit_deploy.runtimes.tensorflow import options
 
     assert PROVIDERS_OF_RUNTIME.keys() == RUNTIMES.keys()
     assert PROVIDERS_OF_RUNTIME["onnxruntime"] == tuple(ort.PROVIDERS)
-    assert PROVIDERS_OF_RUNTIME["savedmodel"] == tuple(tensorflow_options.DEVICES)
+    assert PROVIDERS_OF_RUNTIME["savedmodel"] == tuple(options.DEVICES)
 
 
 def test_the_providers_in_the_table_are_those_that_openvino_takes():
@@ -60,7 +61,7 @@ def test_a_device_that_has_openvino_alone_needs_not_be_told_so(bundles, monkeypa
 
 
 def test_a_device_that_needs_one_of_several_engines_is_told_one_to_install(monkeypatch):
-    from vit_deploy.device import _require
+    from vit_deploy.remote.device import _require
 
     neither = Plugin("x:Y", extra="tensorrt-rtx", either=("no_such_engine", "nor_this_one"))
     monkeypatch.setitem(RUNTIMES._plugins, "tensorrt", neither)

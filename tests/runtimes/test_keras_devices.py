@@ -9,7 +9,7 @@ import pytest
 
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.keras_devices import call_rounding, chosen_device, name_of, rounding
+from vit_deploy.runtimes.keras.devices import call_rounding, chosen_device, name_of, rounding
 
 ON_CUDA = RuntimeOptions(provider="cuda")
 

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from vit_deploy.artifact import InputSpec, describe
+from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.reference import forward
 from vit_deploy.errors import EngineError
 from vit_deploy.model.vit import ViT
-from vit_deploy.reference import forward
 from vit_deploy.runtimes import GPU_PROVIDERS, PROVIDERS_OF_RUNTIME, RuntimeOptions
-from vit_deploy.runtimes.keras import KerasRuntime
+from vit_deploy.runtimes.keras.runtime import KerasRuntime
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 from linear_onnx import expected, write_channels_first, write_for_pixels, write_model
 
 from vit_deploy import cli
-from vit_deploy.artifact import read_artifact
+from vit_deploy.core.artifact import read_artifact
 from vit_deploy.errors import EngineError
-from vit_deploy.parity import verify
 from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.verification.parity import verify
 
 openvino = pytest.importorskip("openvino")
 OpenVINO = pytest.importorskip("vit_deploy.runtimes.openvino").OpenVINO

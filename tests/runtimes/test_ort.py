@@ -13,10 +13,11 @@ from linear_onnx import expected, write_channels_first, write_for_pixels, write_
 from onnx import TensorProto, helper, numpy_helper
 
 from vit_deploy.errors import EngineError
-from vit_deploy.onnx_file import external_locations
-from vit_deploy.runtimes import RuntimeOptions, ort
-from vit_deploy.runtimes.ort import OnnxRuntime
-from vit_deploy.runtimes.ort_errors import opening, setting_of
+from vit_deploy.formats.onnx_file import external_locations
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.ort import runtime as ort
+from vit_deploy.runtimes.ort.errors import opening, setting_of
+from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
 
 @pytest.mark.parametrize("batch", [None, 1, 3])

@@ -15,9 +15,10 @@ from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from vit_deploy.errors import EngineError
-from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions, ort
-from vit_deploy.runtimes.ort import OnnxRuntime
-from vit_deploy.runtimes.ort_errors import NATIVE_ERRORS
+from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions
+from vit_deploy.runtimes.ort import runtime as ort
+from vit_deploy.runtimes.ort.errors import NATIVE_ERRORS
+from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
 ON_CUDA = RuntimeOptions(provider="cuda")
 DO_NOT_WAIT = {"disable_synchronize_execution_providers": "1"}

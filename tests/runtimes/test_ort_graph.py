@@ -12,8 +12,8 @@ from linear_onnx import expected, write_model
 
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import DeviceSession, RuntimeOptions
-from vit_deploy.runtimes.ort import OnnxRuntime
-from vit_deploy.runtimes.ort_recording import Gate
+from vit_deploy.runtimes.ort.recording import Gate
+from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
 GRAPH = RuntimeOptions(provider="cuda", cuda_graph=True)
 

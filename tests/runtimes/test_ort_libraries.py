@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from vit_deploy.runtimes import ort_libraries
-from vit_deploy.runtimes.ort_libraries import load_libraries, names_of_devices, nvidia_folders, register_plugins
+from vit_deploy.runtimes.ort import libraries
+from vit_deploy.runtimes.ort.libraries import load_libraries, names_of_devices, nvidia_folders, register_plugins
 
 CUDA = "CUDAExecutionProvider"
 
@@ -100,6 +100,6 @@ def test_a_package_that_brings_cuda_is_registered_once(paths, monkeypatch):
 
 
 def test_an_onnx_runtime_that_knows_no_packages_of_providers_is_left_alone(monkeypatch):
-    monkeypatch.setattr(ort_libraries, "PLUGINS", ("json",))
+    monkeypatch.setattr(libraries, "PLUGINS", ("json",))
     register_plugins(SimpleNamespace(), CUDA)
     assert names_of_devices(SimpleNamespace()) == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vit_deploy.runtimes.ort_reasons import Setting, cleaned, known_reason
+from vit_deploy.runtimes.ort.reasons import Setting, cleaned, known_reason
 
 CUDA13, CUDA12 = Setting("cuda", 0, "13.0"), Setting("cuda", 0, "12.8")
 TENSORRT13, TENSORRT12 = Setting("tensorrt", 0, "13.0"), Setting("tensorrt", 0, "12.8")

@@ -13,12 +13,13 @@ import onnxruntime
 import pytest
 from linear_onnx import expected, write_model
 
-from vit_deploy.artifact import read_artifact, write_manifest
+from vit_deploy.core.artifact import read_artifact, write_manifest
+from vit_deploy.core.gpu import Gpu
 from vit_deploy.errors import EngineError
-from vit_deploy.gpu import Gpu
-from vit_deploy.runtimes import RuntimeOptions, ort_rounding, ort_tensorrt
-from vit_deploy.runtimes.ort import OnnxRuntime
-from vit_deploy.runtimes.ort_tensorrt import model_digests, tensorrt_version
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.ort import rounding, tensorrt
+from vit_deploy.runtimes.ort.runtime import OnnxRuntime
+from vit_deploy.runtimes.ort.tensorrt import model_digests, tensorrt_version
 
 ON_TENSORRT = RuntimeOptions(provider="tensorrt")
 BUILD_S = 0.2
@@ -46,9 +47,9 @@ def gpu(monkeypatch, tmp_path_factory):
     Building.in_parts, Building.built, Building.events = False, built, pretending.events
     monkeypatch.setattr(onnxruntime, "InferenceSession", Building)
     monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path_factory.mktemp("caches")))
-    monkeypatch.setattr(ort_rounding, "_loaded_rounding", [])
+    monkeypatch.setattr(rounding, "_loaded_rounding", [])
     card = SimpleNamespace(facts=Gpu("NVIDIA H100", driver="580.1", cuda="13.0", compute_capability="9.0"))
-    monkeypatch.setattr(ort_tensorrt, "open_card", lambda device: card)
+    monkeypatch.setattr(tensorrt, "open_card", lambda device: card)
     Building.card = card
     return Building
 
@@ -162,7 +163,7 @@ def change_onnx_runtime(gpu, monkeypatch, artifact):
 
 
 def change_tensorrt(gpu, monkeypatch, artifact):
-    monkeypatch.setattr(ort_tensorrt, "tensorrt_version", lambda: 101600)
+    monkeypatch.setattr(tensorrt, "tensorrt_version", lambda: 101600)
 
 
 def change_model(gpu, monkeypatch, artifact):

@@ -12,10 +12,11 @@ import onnxruntime
 import pytest
 from linear_onnx import expected, write_model
 
-from vit_deploy import bench_worker
 from vit_deploy.errors import EngineError
-from vit_deploy.runtimes import DeviceSession, RuntimeOptions, ort
-from vit_deploy.runtimes.ort import OnnxRuntime
+from vit_deploy.performance import worker
+from vit_deploy.runtimes import DeviceSession, RuntimeOptions
+from vit_deploy.runtimes.ort import runtime as ort
+from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -72,7 +73,7 @@ def test_the_call_that_shows_what_runs_where_is_no_part_of_loading(make_artifact
     with_cuda.operators = {CUDA: 2}
     artifact = write_model(make_artifact("onnx"), weight)
     with OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")) as session:
-        assert bench_worker.trial(session) == (0, 0)  # it is recorded without a call
+        assert worker.trial(session) == (0, 0)  # it is recorded without a call
 
     @contextlib.contextmanager
     def told(settings, records):
@@ -81,9 +82,9 @@ def test_the_call_that_shows_what_runs_where_is_no_part_of_loading(make_artifact
     monkeypatch.setattr(ort, "RECORDS", False)
     monkeypatch.setattr(ort, "told", told)
     with OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")) as session:
-        assert 0.2e9 <= bench_worker.trial(session)[0] < 30e9
+        assert 0.2e9 <= worker.trial(session)[0] < 30e9
     with OnnxRuntime().open(artifact) as session:
-        assert bench_worker.trial(session) == (0, 0)
+        assert worker.trial(session) == (0, 0)
 
 
 def test_a_provider_that_takes_nothing_is_an_error_that_says_what_ran_where(make_artifact, weight, with_cuda):
@@ -123,11 +124,11 @@ def test_the_benchmark_times_copies_apart_from_what_the_device_computes(make_art
     with_cuda.operators = {CUDA: 2}
     artifact = write_model(make_artifact("onnx"), weight)
     with OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")) as session:
-        copied = bench_worker.transfer_samples(session, seven_images)
-        assert len(copied) == bench_worker.TRANSFERS and min(copied) > 0
-        call = bench_worker._call(session, seven_images)
+        copied = worker.transfer_samples(session, seven_images)
+        assert len(copied) == worker.TRANSFERS and min(copied) > 0
+        call = worker._call(session, seven_images)
         session.infer = session.upload = session.download = None  # what is timed from here on computes alone
         call()
     with_cuda.operators = {CPU: 2}
     with OnnxRuntime().open(artifact) as session:
-        assert bench_worker.transfer_samples(session, seven_images) == []
+        assert worker.transfer_samples(session, seven_images) == []

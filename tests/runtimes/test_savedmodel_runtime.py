@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_deploy import bench_worker
-from vit_deploy.artifact import write_manifest
+from vit_deploy.core.artifact import write_manifest
 from vit_deploy.errors import EngineError
-from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions, savedmodel
-from vit_deploy.runtimes.savedmodel import SavedModelRuntime
+from vit_deploy.performance import worker
+from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions
+from vit_deploy.runtimes.tensorflow import runtime as savedmodel
+from vit_deploy.runtimes.tensorflow.runtime import SavedModelRuntime
 
 
 def write_model(artifact, weight, *, output="logits", signature="serving_default"):
@@ -88,7 +89,7 @@ class PathWithoutKeras:
 
 sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = PathWithoutKeras
 import numpy as np
-from vit_deploy.artifact import read_artifact
+from vit_deploy.core.artifact import read_artifact
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 with RUNTIMES.load("savedmodel")().open(read_artifact(Path(sys.argv[1])), RuntimeOptions(threads=1)) as session:
     outputs = session.infer(np.ones((2, 6, 5, 3), np.float32))
@@ -145,10 +146,10 @@ def test_the_call_that_shows_what_runs_where_is_the_first_and_no_part_of_loading
     artifact = write_model(make_artifact("savedmodel"), weight)
     monkeypatch.setattr(savedmodel, "placement", lambda call: time.sleep(0.5) or call() is None or {"cuda": 3})
     with SavedModelRuntime().open(artifact) as session:
-        assert 0.5e9 <= bench_worker.trial(session)[0] < 30e9
+        assert 0.5e9 <= worker.trial(session)[0] < 30e9
     case = {"artifact": str(write_manifest(artifact).directory), "runtime": "savedmodel", "batch": 1}
-    monkeypatch.setattr(bench_worker, "golden_images", lambda artifact: np.zeros((1, 6, 5, 3), np.float32))
-    with bench_worker._opened({**case, "threads": None, "provider": None}) as (_, _, facts):
+    monkeypatch.setattr(worker, "golden_images", lambda artifact: np.zeros((1, 6, 5, 3), np.float32))
+    with worker._opened({**case, "threads": None, "provider": None}) as (_, _, facts):
         assert facts["first_ms"] >= 500 > facts["load_ms"] + 1
     pretended_gpu.clear()
 

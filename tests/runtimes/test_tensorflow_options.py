@@ -8,7 +8,7 @@ import pytest
 
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.tensorflow_options import apply, tf32
+from vit_deploy.runtimes.tensorflow.options import apply, tf32
 
 
 class Tensorflow:

@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.artifact import MANIFEST, read_artifact
-from vit_deploy.bench_worker import transfer_samples
+from vit_deploy.core.artifact import MANIFEST, read_artifact
 from vit_deploy.errors import VitDeployError
 from vit_deploy.exporters import PlanOptions
 from vit_deploy.exporters.stage import export, plan, publish
-from vit_deploy.exporters.tensorrt import TensorRTCompiler
-from vit_deploy.golden import read_golden
-from vit_deploy.limits import Limits
-from vit_deploy.parity import verify
+from vit_deploy.exporters.tensorrt.export import TensorRTCompiler
+from vit_deploy.formats.tensorrt_plan import BatchRange, PlanRecord
+from vit_deploy.performance.worker import transfer_samples
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
-from vit_deploy.tensorrt_plan import BatchRange, PlanRecord
-from vit_deploy.trials import ALWAYS
+from vit_deploy.verification.checks import ALWAYS
+from vit_deploy.verification.golden import read_golden
+from vit_deploy.verification.parity import verify
+from vit_deploy.verification.user_limits import Limits
 
 pytestmark = [
     pytest.mark.gpu,

@@ -16,18 +16,18 @@ import pytest
 from tests.runtimes import fake_tensorrt
 from tests.runtimes.fake_cuda import FakeCuda
 from tests.runtimes.fake_tensorrt import install, install_for_rtx
-from vit_deploy.artifact import MANIFEST, read_artifact
+from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.core.reference import forward
 from vit_deploy.errors import DataError, EngineError
 from vit_deploy.exporters import PlanOptions
+from vit_deploy.exporters.quantization import QuantizeOptions
+from vit_deploy.exporters.quantization.compiled import export
 from vit_deploy.exporters.stage import plan
-from vit_deploy.golden import read_golden
-from vit_deploy.parity import NOISE_FACTOR, verify
-from vit_deploy.quantizers import QuantizeOptions
-from vit_deploy.quantizers.compiled import export
-from vit_deploy.reference import forward
+from vit_deploy.formats.tensorrt_plan import BatchRange
 from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, installed_takers
-from vit_deploy.tensorrt_plan import BatchRange
-from vit_deploy.trials import ALWAYS
+from vit_deploy.verification.checks import ALWAYS
+from vit_deploy.verification.golden import read_golden
+from vit_deploy.verification.parity import NOISE_FACTOR, verify
 
 RANGE = BatchRange(2, 3, 4)
 
@@ -212,7 +212,7 @@ def test_the_gpu_that_was_asked_for_is_the_one_that_counts(plans):
 
 
 def test_without_a_gpu_it_says_so(plans, monkeypatch):
-    monkeypatch.setattr("vit_deploy.runtimes.cuda_memory.open_library", lambda: FakeCuda(gpus=()))
+    monkeypatch.setattr("vit_deploy.runtimes.cuda.memory.open_library", lambda: FakeCuda(gpus=()))
     with pytest.raises(EngineError, match=r"cannot run .*model.plan: there is no NVIDIA GPU"):
         verify(read_artifact(plans["open"]))
 
@@ -281,15 +281,15 @@ def test_a_call_that_tensorrt_refuses_is_told_with_its_words(plans, images, monk
 
 
 def test_it_is_benchmarked_with_its_copies_apart(plans):
-    from vit_deploy.bench_worker import transfer_samples
+    from vit_deploy.performance.worker import transfer_samples
 
     with opened(plans["open"], largest_batch=4) as session:
         assert len(transfer_samples(session, read_golden(read_artifact(plans["open"])).images[:4])) > 0
 
 
 def test_no_batch_is_searched_above_what_a_plan_takes(plans):
-    from vit_deploy.latency import Case
-    from vit_deploy.sweep import MOST, most_of
+    from vit_deploy.performance.latency import Case
+    from vit_deploy.performance.sweep import MOST, most_of
 
     assert most_of(Case(plans["open"], "tensorrt")) == RANGE.most
     assert most_of(Case(plans["fixed"], "tensorrt")) == MOST
@@ -332,8 +332,8 @@ def cuda_python(cuda):
 def test_its_snippet_answers_as_the_session_does(plans, cuda, tmp_path, monkeypatch, capsys):
     from PIL import Image
 
-    from vit_deploy.images import load_image
-    from vit_deploy.snippet import snippet
+    from vit_deploy.core.images import load_image
+    from vit_deploy.formats.snippet import snippet
 
     artifact = read_artifact(plans["open"])
     folder = changed(plans["open"], tmp_path)

@@ -6,8 +6,9 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from vit_deploy.runtimes import RuntimeOptions, ort
-from vit_deploy.runtimes.ort import OnnxRuntime
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.ort import runtime as ort
+from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
 
 class Opened(Exception):

@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.checkpoints.assumed import WEIGHTS, Assumed, assumed, assumptions, in_words
 from vit_deploy.checkpoints.documents import HEAD, LABELS, PREPROCESS, read_config, stated_preprocess
 from vit_deploy.checkpoints.folder import open_beside, weights_in
-from vit_deploy.checkpoints.folding import FoldingError
 from vit_deploy.checkpoints.heads import (
     WITHOUT_HEAD,
     WITHOUT_LABELS,
@@ -27,12 +25,14 @@ from vit_deploy.checkpoints.heads import (
     with_labels,
     without_head,
 )
+from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.source import Source, TensorFile
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import CheckpointError, ConfigError, OutputError
-from vit_deploy.plugins import Plugin, Registry
-from vit_deploy.staging import check_targets, staged_file
 
 __all__ = [
     "CONTAINERS",
@@ -58,11 +58,11 @@ __all__ = [
 CONTAINERS = Registry(
     "container",
     {
-        "keras": Plugin("vit_deploy.checkpoints.keras_zip:open_keras", extra="cpu", needs=("h5py",)),
-        "h5": Plugin("vit_deploy.checkpoints.h5:open_h5", extra="cpu", needs=("h5py",)),
-        "safetensors": Plugin("vit_deploy.checkpoints.safetensors_file:open_safetensors"),
-        "npz": Plugin("vit_deploy.checkpoints.npz:open_npz"),
-        "torch": Plugin("vit_deploy.checkpoints.torch_file:open_torch", extra="torch", needs=("torch",)),
+        "keras": Plugin("vit_deploy.checkpoints.containers.keras_zip:open_keras", extra="cpu", needs=("h5py",)),
+        "h5": Plugin("vit_deploy.checkpoints.containers.h5:open_h5", extra="cpu", needs=("h5py",)),
+        "safetensors": Plugin("vit_deploy.checkpoints.containers.safetensors_file:open_safetensors"),
+        "npz": Plugin("vit_deploy.checkpoints.containers.npz:open_npz"),
+        "torch": Plugin("vit_deploy.checkpoints.containers.torch_file:open_torch", extra="torch", needs=("torch",)),
     },
 )
 
@@ -72,13 +72,13 @@ SOURCES = Registry(
     "checkpoint source",
     {
         "google": Plugin("vit_deploy.checkpoints.google:GoogleSource"),
-        "timm": Plugin("vit_deploy.checkpoints.timm:TimmSource"),
-        "dl_techniques": Plugin("vit_deploy.checkpoints.dl_techniques:DlTechniquesSource"),
-        "keras-hub": Plugin("vit_deploy.checkpoints.keras_hub:KerasHubSource"),
-        "keras": Plugin("vit_deploy.checkpoints.keras:KerasSource"),
+        "timm": Plugin("vit_deploy.checkpoints.timm.source:TimmSource"),
+        "dl_techniques": Plugin("vit_deploy.checkpoints.keras.dl_techniques:DlTechniquesSource"),
+        "keras-hub": Plugin("vit_deploy.checkpoints.keras.keras_hub:KerasHubSource"),
+        "keras": Plugin("vit_deploy.checkpoints.keras.source:KerasSource"),
         "safetensors": Plugin("vit_deploy.checkpoints.safetensors:SafetensorsSource"),
-        "keras-weights": Plugin("vit_deploy.checkpoints.keras:KerasWeightsSource"),
-        "huggingface": Plugin("vit_deploy.checkpoints.huggingface:HuggingFaceSource"),
+        "keras-weights": Plugin("vit_deploy.checkpoints.keras.source:KerasWeightsSource"),
+        "huggingface": Plugin("vit_deploy.checkpoints.huggingface.source:HuggingFaceSource"),
     },
 )
 
@@ -86,7 +86,7 @@ SOURCES = Registry(
 WRITERS = Registry(
     "checkpoint suffix",
     {
-        ".keras": Plugin("vit_deploy.checkpoints.keras_file:write", extra="cpu", needs=("keras", "h5py")),
+        ".keras": Plugin("vit_deploy.checkpoints.keras.writer:write", extra="cpu", needs=("keras", "h5py")),
         ".safetensors": Plugin("vit_deploy.checkpoints.safetensors:write"),
     },
 )

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.checkpoints.documents import PREPROCESS
-from vit_deploy.preprocess import Preprocess
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.preprocess import Preprocess
 
 WEIGHTS = "weights"  # the fact of an import that says which of a file's several weights were taken
 PREPROCESSING = tuple(field.name for field in dataclasses.fields(Preprocess))

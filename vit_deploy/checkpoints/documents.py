@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import CheckpointError, ConfigError
-from vit_deploy.preprocess import Preprocess
 
 PREPROCESS = "preprocess"  # in a config given: fields of the preprocessing
 LABELS = "labels"  # likewise: names of the classes, in the order of the outputs

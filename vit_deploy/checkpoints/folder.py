@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from vit_deploy.bundle_folders import bundles_in, not_a_bundle
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_json
 from vit_deploy.checkpoints.paths import SUFFIXES
 from vit_deploy.checkpoints.source import TensorFile, TensorView
+from vit_deploy.core.artifact_folders import bundles_in, not_a_bundle
+from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
-from vit_deploy.weights import Float32
 
 INDEX_SUFFIX = ".index.json"  # of the file that says which weights are in which shard
 WEIGHT_FILES = (

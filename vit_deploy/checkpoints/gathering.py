@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vit_deploy.checkpoint import misfit, weight_problems
 from vit_deploy.checkpoints.source import TensorFile
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.checkpoint import misfit, weight_problems
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.weights import Float32, WeightSpec, weight_specs
 from vit_deploy.errors import CheckpointError
-from vit_deploy.weights import Float32, WeightSpec, weight_specs
 
 STRIP = 64  # columns of a transposed matrix that are copied together
 MAX_AXES = 16

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.gathering import Origin, check_layers, gather, same
 from vit_deploy.checkpoints.importing import HEAD_WIDTH, Facts, image_size_of, imported, settle
 from vit_deploy.checkpoints.source import Stated, TensorFile
-from vit_deploy.config import Activation, Pooling, ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Activation, Pooling, ViTConfig
+from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
-from vit_deploy.weights import Float32
 
 FAMILY = "google"
 DEFAULTS = {"activation": str(Activation.GELU_TANH), "epsilon": 1e-6}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.checkpoint import Checkpoint
 from vit_deploy.checkpoints.documents import LABELS, MAX_JSON_BYTES, explained, parse_json
 from vit_deploy.checkpoints.source import TensorView
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
 
 CONFIG = "config.json"

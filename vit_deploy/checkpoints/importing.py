@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from vit_deploy.checkpoint import Checkpoint, Step
 from vit_deploy.checkpoints.source import Stated
-from vit_deploy.config import ViTConfig, as_pair
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError, ConfigError
-from vit_deploy.preprocess import Preprocess
-from vit_deploy.weights import Float32
 
 HEAD_WIDTH = 64  # of every published ViT from tiny to large
 

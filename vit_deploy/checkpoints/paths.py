@@ -6,8 +6,8 @@ import difflib
 import zipfile
 from pathlib import Path
 
-from vit_deploy.artifact import MANIFEST
-from vit_deploy.config import SCALE_CONFIGS
+from vit_deploy.core.artifact import MANIFEST
+from vit_deploy.core.config import SCALE_CONFIGS
 from vit_deploy.errors import CheckpointError
 
 SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin")  # what a checkpoint's name can end in

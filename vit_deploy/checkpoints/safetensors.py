@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.checkpoint import Checkpoint, Step
+from vit_deploy.checkpoints.containers.safetensors_file import write_safetensors
 from vit_deploy.checkpoints.documents import as_list, as_ranges, explained, parse_json
 from vit_deploy.checkpoints.gathering import gather
 from vit_deploy.checkpoints.importing import alone
-from vit_deploy.checkpoints.safetensors_file import write_safetensors
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import CheckpointError
-from vit_deploy.preprocess import Preprocess
 
 FORMAT = "vit-deploy"
 VERSION = "1"

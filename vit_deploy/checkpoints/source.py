@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
-from vit_deploy.weights import Float32
 
 Stated = Mapping[str, Any]
 """Fields of the config that the user states: all of them, some, or none."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from vit_deploy.environment import set_for_libraries
+from vit_deploy.core.environment import set_for_libraries
 
 INTERRUPTED = 130
 NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # what stdout and stderr fail with

@@ -27,9 +27,9 @@ from vit_deploy.cli.profiles import show_profiles
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.cli.output import Output
-    from vit_deploy.latency import Latency
-    from vit_deploy.profiling import Profile
-    from vit_deploy.regression import Change
+    from vit_deploy.performance.latency import Latency
+    from vit_deploy.performance.profilers import Profile
+    from vit_deploy.performance.regression import Change
 
 
 def bench(
@@ -98,15 +98,15 @@ def bench(
     quiet: Quiet = False,
 ) -> int:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
-    from vit_deploy import report
-    from vit_deploy.bench import runnable
-    from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.bench_asked import Asked
     from vit_deploy.cli.output import Output
-    from vit_deploy.host import read_host
-    from vit_deploy.regression import changes, read_results, refuse_baseline
+    from vit_deploy.core.artifact_folders import each_bundle
+    from vit_deploy.core.host import read_host
+    from vit_deploy.core.staging import check_targets
+    from vit_deploy.performance.bench import runnable
+    from vit_deploy.performance.regression import changes, read_results, refuse_baseline
     from vit_deploy.runtimes import RUNTIMES
-    from vit_deploy.staging import check_targets
+    from vit_deploy.verification import records as report
 
     if sort is not None and sort not in SORTS:
         raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
@@ -161,7 +161,7 @@ def bench(
 def _records(
     results: Sequence[Latency], compared: Sequence[Change], profiles: Sequence[Profile]
 ) -> list[dict[str, Any]]:
-    from vit_deploy.latency import to_json
+    from vit_deploy.performance.latency import to_json
 
     by_case = {id(change.latency): change.to_dict() for change in compared}
     records = [to_json(result, results[0]) | {"baseline": by_case.get(id(result))} for result in results]
@@ -173,8 +173,8 @@ def _saved_at_any_rate(
     save: Path | None, records: Callable[[], list[dict[str, Any]]], *, force: bool
 ) -> Iterator[None]:
     """Keep what was measured, even though there is nothing in the baseline that it can be compared with."""
-    from vit_deploy import report
     from vit_deploy.errors import DataError
+    from vit_deploy.verification import records as report
 
     try:
         yield
@@ -196,7 +196,7 @@ def _note(out: Output, named: Sequence[tuple[str, Latency]]) -> None:
 
 
 def _tell(out: Output, results: Sequence[Latency], compared: Sequence[Change]) -> None:
-    from vit_deploy.regression import not_compared
+    from vit_deploy.performance.regression import not_compared
 
     for change in compared:
         (out.finding if change.regressed else out.note)(change.words)
@@ -207,7 +207,7 @@ def _tell(out: Output, results: Sequence[Latency], compared: Sequence[Change]) -
 
 
 def _profiles(results: Sequence[Latency], progress: Callable[[str], object]) -> list[Profile]:
-    from vit_deploy.profiling import profile_or_reason
+    from vit_deploy.performance.profilers import profile_or_reason
 
     profiles = []
     for result in results:
@@ -225,8 +225,8 @@ def _finish_remote(
     sort: str | None,
     compare: Callable[[Sequence[Latency]], list[Change]],
 ) -> int:
-    from vit_deploy import report
-    from vit_deploy.saved_results import latency_in
+    from vit_deploy.performance.saved_results import latency_in
+    from vit_deploy.verification import records as report
 
     records = [record for answer in answers for record in answer.records]
     measured = [latency_in(record["on"], record) for record in records]

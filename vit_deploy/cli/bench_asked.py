@@ -12,7 +12,7 @@ import typer
 from vit_deploy.cli.options import MOST_THREADS, parse_counts, parse_time
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
-    from vit_deploy.latency import Case, Latency, Plan
+    from vit_deploy.performance.latency import Case, Latency, Plan
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Asked:
         Raises:
             ConfigError: values that cannot be.
         """
-        from vit_deploy.latency import Plan
+        from vit_deploy.performance.latency import Plan
 
         return Plan(
             seconds=None if self.runs else self.seconds,
@@ -83,8 +83,8 @@ class Asked:
         Raises:
             ArtifactError, ConfigError: as `targets.open_to_time` and `bench.cases_of`.
         """
-        from vit_deploy.bench import cases_of
-        from vit_deploy.targets import open_to_time
+        from vit_deploy.performance.bench import cases_of
+        from vit_deploy.verification.targets import open_to_time
 
         return cases_of(
             [(path, open_to_time(path).format) for path in artifacts],
@@ -103,8 +103,8 @@ class Asked:
         Raises:
             ArtifactError, ConfigError, MissingEngineError, EngineError: as `bench.bench`.
         """
-        from vit_deploy import bench
-        from vit_deploy.sweep import largest_under_each
+        from vit_deploy.performance import bench
+        from vit_deploy.performance.sweep import largest_under_each
 
         if self.under is None:
             return bench.bench(cases, plan, progress)

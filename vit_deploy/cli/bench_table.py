@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
-    from vit_deploy.latency import Latency
+    from vit_deploy.performance.latency import Latency
 
 COLUMNS = (
     *("artifact", "runtime", "batch", "threads", "p50 ms", "95 %", "to first", "p90 ms", "p99 ms", "images/s"),
@@ -59,7 +59,7 @@ def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequ
         best: from `best_of`.
         columns: from `columns_of`.
     """
-    from vit_deploy.report import megabytes
+    from vit_deploy.verification.records import megabytes
 
     def marked(name: str, text: str) -> str:
         return f"{text} *" if name in best and SORTS[name](result) == best[name] else text

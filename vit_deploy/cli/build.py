@@ -50,10 +50,11 @@ def build(
     quiet: Quiet = False,
 ) -> int:
     """Write a ViT with seeded random weights, the same on every machine."""
-    from vit_deploy import checkpoints, report
-    from vit_deploy.checkpoint import Checkpoint
+    from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
-    from vit_deploy.config import ViTConfig
+    from vit_deploy.core.checkpoint import Checkpoint
+    from vit_deploy.core.config import ViTConfig
+    from vit_deploy.verification import records
 
     optional = {
         "num_classes": num_classes,
@@ -93,8 +94,8 @@ def build(
         checkpoint = Checkpoint.random(config, seed or 0)
         progress(f"writing {output}")
         checkpoints.save(checkpoint, output, force=force)
-    record = report.saved(output, checkpoint)
+    record = records.saved(output, checkpoint)
     rows = [
-        (str(output), report.megabytes(record["bytes"]), f"{checkpoint.num_parameters / 1e6:.2f} M", f"{seed or 0}")
+        (str(output), records.megabytes(record["bytes"]), f"{checkpoint.num_parameters / 1e6:.2f} M", f"{seed or 0}")
     ]
     return out.finish([record], ok=True, columns=("checkpoint", "size", "parameters", "seed"), rows=rows)

@@ -24,12 +24,12 @@ def bundle(
     quiet: Quiet = False,
 ) -> int:
     """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine."""
-    from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.output import Output
-    from vit_deploy.device import OLDEST
-    from vit_deploy.packing import ROOT, pack
-    from vit_deploy.report import megabytes
-    from vit_deploy.staging import check_targets
+    from vit_deploy.core.artifact_folders import each_bundle
+    from vit_deploy.core.staging import check_targets
+    from vit_deploy.remote.device import OLDEST
+    from vit_deploy.remote.packing import ROOT, pack
+    from vit_deploy.verification.records import megabytes
 
     if not output.name.endswith((".tar.gz", ".tgz")):
         raise typer.BadParameter(f"--output is {output.name!r}; expected a name that ends in .tar.gz")

@@ -23,7 +23,7 @@ from vit_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
-    from vit_deploy.comparison import Comparison
+    from vit_deploy.verification.compare import Comparison
 
 SHOWN = 10  # weights in the table; all are in the document
 
@@ -47,7 +47,7 @@ def compare(
 ) -> int:
     """Compare config, preprocessing, operators, weights by name and outputs; exit 1 where anything differs."""
     from vit_deploy.cli.output import Output
-    from vit_deploy.comparison import compare_models
+    from vit_deploy.verification.compare import compare_models
 
     out = Output("compare", as_json=json, quiet=quiet)
     with out.progress() as progress:
@@ -62,7 +62,7 @@ def compare(
 
 
 def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:
-    from vit_deploy import report
+    from vit_deploy.verification import records
 
     rows = [(each.aspect, each.name, _shown(each.first), _shown(each.second)) for each in found.differences]
     for each in found.weights[:SHOWN]:
@@ -71,7 +71,7 @@ def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:
     if len(found.weights) > SHOWN:
         rows.append(("weight", f"and {len(found.weights) - SHOWN} more", "", ""))
     if found.outputs is not None:
-        figure, limit = report.judged(found.outputs)
+        figure, limit = records.judged(found.outputs)
         rows.append(("outputs", found.outputs.verdict, f"{figure} apart", f"tolerance {limit}"))
     if found.same:
         count = "" if found.weights_compared is None else f"{found.weights_compared} weights"

@@ -105,12 +105,13 @@ def compress(
     import shutil
     import tempfile
 
-    from vit_deploy import checkpoints, report
+    from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
-    from vit_deploy.compress import USUAL, Augmentation, CompressOptions, check
-    from vit_deploy.compress.history import in_words, is_gained
-    from vit_deploy.compress.stage import compress as run
-    from vit_deploy.compress.table import measure, verdicts
+    from vit_deploy.compression import USUAL, Augmentation, CompressOptions, check
+    from vit_deploy.compression.history import in_words, is_gained
+    from vit_deploy.compression.stage import compress as run
+    from vit_deploy.compression.table import measure, verdicts
+    from vit_deploy.verification import records
 
     options = CompressOptions(
         method=method,
@@ -180,7 +181,7 @@ def compress(
         out.note("images were flipped: left and right must not matter to the classes")
     for line in said:
         (out.finding if line in table.failures else out.note)(line)
-    record = report.saved(output, result.checkpoint) | {
+    record = records.saved(output, result.checkpoint) | {
         "method": method,
         "best_epoch": result.best_epoch,
         "history": [dict(each) for each in result.history],
@@ -199,9 +200,9 @@ def compress(
                 f"{each.top1:.2%}",
                 f"{each.sparsity:.1%}",
                 each.distinct,
-                report.megabytes(each.bytes),
-                report.megabytes(each.gzip_bytes),
-                "-" if each.latency_ms is None else f"{report.milliseconds(each.latency_ms)} ms",
+                records.megabytes(each.bytes),
+                records.megabytes(each.gzip_bytes),
+                "-" if each.latency_ms is None else f"{records.milliseconds(each.latency_ms)} ms",
                 "-" if each.latency_ms is None else "NO" if each.unsteady else "yes",
             )
             for each in table.rows

@@ -38,8 +38,9 @@ def convert(
     quiet: Quiet = False,
 ) -> int:
     """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in."""
-    from vit_deploy import checkpoints, report
+    from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
+    from vit_deploy.verification import records
 
     checkpoints.check_target(output, force=force)
     out = Output("convert", as_json=json, quiet=quiet)
@@ -51,8 +52,8 @@ def convert(
         progress(f"writing {output}")
         checkpoints.save(loaded, output, force=force)
     out.assumed(checkpoint, loaded.provenance)
-    record = report.saved(output, loaded)
+    record = records.saved(output, loaded)
     rows = [
-        (str(output), report.megabytes(record["bytes"]), f"{loaded.num_parameters / 1e6:.2f} M", loaded.digest()[:12])
+        (str(output), records.megabytes(record["bytes"]), f"{loaded.num_parameters / 1e6:.2f} M", loaded.digest()[:12])
     ]
     return out.finish([record], ok=True, columns=("checkpoint", "size", "parameters", "digest"), rows=rows)

@@ -10,9 +10,9 @@ import typer
 from vit_deploy.cli.options import Json, Quiet, Verbose
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
-    from vit_deploy.diagnosis import Diagnosis
-    from vit_deploy.gpu import Gpu
-    from vit_deploy.nvidia import Nvidia
+    from vit_deploy.core.gpu import Gpu
+    from vit_deploy.runtimes.diagnosis import Diagnosis
+    from vit_deploy.runtimes.nvidia import Nvidia
 
 
 def doctor(
@@ -26,7 +26,7 @@ def doctor(
     Each provider of ONNX Runtime opens a model of some bytes in a process of its own.
     """
     from vit_deploy.cli.output import Output
-    from vit_deploy.diagnosis import diagnose
+    from vit_deploy.runtimes.diagnosis import diagnose
 
     out = Output("doctor", as_json=json, quiet=quiet)
     with out.progress() as progress:
@@ -85,7 +85,7 @@ def _nvidia(found: Nvidia) -> Iterator[tuple[str, str]]:
 
 
 def _facts(found: Nvidia, gpu: Gpu) -> Iterator[str]:
-    from vit_deploy.report import megabytes
+    from vit_deploy.verification.records import megabytes
 
     yield gpu.name
     if gpu.memory_mb is not None:

@@ -30,14 +30,14 @@ def evaluate(
     quiet: Quiet = False,
 ) -> int:
     """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused."""
-    from vit_deploy.bundle_folders import each_bundle
-    from vit_deploy.choosing import with_engines
     from vit_deploy.cli.output import Output
-    from vit_deploy.datasets import read_dataset
-    from vit_deploy.evaluation import FP32, to_json
-    from vit_deploy.evaluation import evaluate as run
+    from vit_deploy.core.artifact_folders import each_bundle
+    from vit_deploy.core.datasets import read_dataset
     from vit_deploy.runtimes import RuntimeOptions
-    from vit_deploy.targets import open_artifact
+    from vit_deploy.runtimes.choosing import with_engines
+    from vit_deploy.verification.accuracy import FP32, to_json
+    from vit_deploy.verification.accuracy import evaluate as run
+    from vit_deploy.verification.targets import open_artifact
 
     out = Output("evaluate", as_json=json, quiet=quiet)
     with out.progress() as progress:

@@ -148,12 +148,12 @@ def export(
     from vit_deploy.cli import triton as serving
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.quantizing import finish, quantize_options
+    from vit_deploy.core.staging import check_targets
+    from vit_deploy.exporters.quantization.compiled import check_compiled
+    from vit_deploy.exporters.quantization.compiled import export as run
+    from vit_deploy.exporters.quantization.pipeline import check
     from vit_deploy.exporters.stage import DYNAMIC, PRECISIONS, plan, targets
-    from vit_deploy.quantizers.compiled import check_compiled
-    from vit_deploy.quantizers.compiled import export as run
-    from vit_deploy.quantizers.stage import check
-    from vit_deploy.staging import check_targets
-    from vit_deploy.targets import load_source
+    from vit_deploy.verification.targets import load_source
 
     if batch is not None and batch != DYNAMIC and not (batch.isascii() and batch.isdigit()):
         raise typer.BadParameter(f"--batch is {batch!r}; expected a number or dynamic")

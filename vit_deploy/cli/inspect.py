@@ -23,9 +23,9 @@ from vit_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
-    from vit_deploy.artifact import Artifact
-    from vit_deploy.graph import Graph
-    from vit_deploy.inspection import Inspection
+    from vit_deploy.core.artifact import Artifact
+    from vit_deploy.formats.graph import Graph
+    from vit_deploy.formats.inspect import Inspection
 
 
 def inspect(
@@ -52,8 +52,8 @@ def inspect(
 ) -> int:
     """Show config, size, operators, inputs and outputs, preprocessing and origin; nothing is run."""
     from vit_deploy.cli.output import Output
-    from vit_deploy.inspection import CHECKPOINT, snippet_of
-    from vit_deploy.inspection import inspect as run
+    from vit_deploy.formats.inspect import CHECKPOINT, snippet_of
+    from vit_deploy.formats.inspect import inspect as run
 
     out = Output("inspect", as_json=json, quiet=quiet)
     with out.progress() as progress:
@@ -73,7 +73,7 @@ def inspect(
 
 
 def _rows(found: Inspection) -> list[tuple[str, str]]:
-    from vit_deploy.report import megabytes
+    from vit_deploy.verification.records import megabytes
 
     rows = [("kind", f"{found.format} {found.kind}"), ("size", megabytes(found.bytes))]
     if found.artifact is not None:
@@ -136,7 +136,7 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
 
 def _without_vnni(artifact: Artifact) -> list[tuple[str, str]]:
     """Whether products of 8 bits are right on every x86 processor, where there are any."""
-    from vit_deploy.saturation import FIX, has_products, may_saturate
+    from vit_deploy.core.saturation import FIX, has_products, may_saturate
 
     if not has_products(artifact):
         return []
@@ -159,7 +159,7 @@ def _held(graph: Graph) -> list[tuple[str, str]]:
 
 def _left_to_the_cpu(model: Path, operators: int) -> list[tuple[str, str]]:
     """What integer accelerators would not compute."""
-    from vit_deploy.accelerators import ACCELERATORS, fallbacks
+    from vit_deploy.formats.accelerators import ACCELERATORS, fallbacks
 
     rows = []
     for device in ACCELERATORS.values():

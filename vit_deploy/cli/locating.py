@@ -9,9 +9,9 @@ from vit_deploy.errors import VitDeployError
 
 if TYPE_CHECKING:
     from vit_deploy.cli.output import Cell, Output
-    from vit_deploy.golden import Golden
-    from vit_deploy.locate import Located
-    from vit_deploy.parity import Verification
+    from vit_deploy.verification.golden import Golden
+    from vit_deploy.verification.locate.divergence import Located
+    from vit_deploy.verification.parity import Verification
 
 COLUMNS = ("tap", "error", "noise floor", "tolerance", "error/floor", "growth", "")
 
@@ -24,8 +24,8 @@ def locate_failure(out: Output, result: Verification, goldens: Sequence[Golden])
         result: of verifying it.
         goldens: the first one with activations is compared with.
     """
-    from vit_deploy import report
-    from vit_deploy.locate import locate
+    from vit_deploy.verification import records
+    from vit_deploy.verification.locate.divergence import locate
 
     if result.ok:
         return None
@@ -37,9 +37,9 @@ def locate_failure(out: Output, result: Verification, goldens: Sequence[Golden])
     except VitDeployError as error:
         # The artifact has failed all the same: that is the answer, and this is a remark on it.
         out.finding(f"{result.artifact.model_path} cannot be looked into: {error}")
-        return report.not_located(error)
+        return records.not_located(error)
     _print(out, found)
-    return report.located(found)
+    return records.located(found)
 
 
 def _print(out: Output, found: Located) -> None:

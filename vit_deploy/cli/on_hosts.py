@@ -76,8 +76,8 @@ def ask_hosts(
         RemoteError: no machine answered; says why each did not.
     """
     from vit_deploy.errors import RemoteError
-    from vit_deploy.packing import pack
-    from vit_deploy.remote import parse_host, run_on
+    from vit_deploy.remote.packing import pack
+    from vit_deploy.remote.run import parse_host, run_on
 
     hosts = {url: parse_host(url, python=python, config=config, timeout_s=timeout_s) for url in on}
     stop = threading.Event()

@@ -214,7 +214,7 @@ def parse_time(text: str, option: str) -> float:
     Raises:
         typer.BadParameter: anything else.
     """
-    from vit_deploy.plan import milliseconds_in
+    from vit_deploy.performance.plan import milliseconds_in
 
     try:
         return milliseconds_in(text)

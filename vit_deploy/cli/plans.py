@@ -51,7 +51,7 @@ def plan_options(
     from vit_deploy.cli.options import parse_counts
     from vit_deploy.errors import ConfigError
     from vit_deploy.exporters import MADE_OF, PlanOptions
-    from vit_deploy.tensorrt_plan import BatchRange
+    from vit_deploy.formats.tensorrt_plan import BatchRange
 
     asked = {"--tensorrt": flavour, "--batch-range": batch_range, "--allow-tf32": allow_tf32, "--unproven": unproven}
     given = [name for name, value in asked.items() if value]

@@ -27,7 +27,7 @@ from vit_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
-    from vit_deploy.prediction import Prediction
+    from vit_deploy.runtimes.classify import Prediction
 
 
 def predict(
@@ -54,9 +54,9 @@ def predict(
 ) -> int:
     """Classify image files through the recorded preprocessing; every format gives the same answer."""
     from vit_deploy.cli.output import Output
-    from vit_deploy.prediction import image_files, open_classifier
-    from vit_deploy.prediction import predict as run
     from vit_deploy.runtimes import RuntimeOptions
+    from vit_deploy.runtimes.classify import image_files, open_classifier
+    from vit_deploy.runtimes.classify import predict as run
 
     out = Output("predict", as_json=json, quiet=quiet)
     files = image_files(images)

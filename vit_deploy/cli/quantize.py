@@ -74,8 +74,8 @@ def quantize(
     """Quantize an fp32 bundle, prove what comes out, and compare size, speed and accuracy with fp32."""
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.quantizing import finish, quantize_options
-    from vit_deploy.quantizers.runnable import check_runs
-    from vit_deploy.quantizers.sources import plain_bundles, quantize_each
+    from vit_deploy.exporters.quantization.runnable import check_runs
+    from vit_deploy.exporters.quantization.sources import plain_bundles, quantize_each
 
     options = quantize_options(
         calibrate=calibrate,

@@ -15,10 +15,10 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from collections.abc import Sequence
 
     from vit_deploy.cli.output import Output
+    from vit_deploy.exporters.quantization import QuantizeOptions
+    from vit_deploy.exporters.quantization.pipeline import Made
+    from vit_deploy.exporters.quantization.tradeoffs import Facts
     from vit_deploy.exporters.stage import Exported
-    from vit_deploy.quantizers import QuantizeOptions
-    from vit_deploy.quantizers.facts import Facts
-    from vit_deploy.quantizers.stage import Made
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 SHOWN = 10  # layers of a sensitivity table on a terminal
@@ -137,8 +137,8 @@ def quantize_options(
         ConfigError: values that cannot be.
         typer.BadParameter: no such way of clipping.
     """
-    from vit_deploy.quantizers import QuantizeOptions
-    from vit_deploy.quantizers.recipes import Clipping
+    from vit_deploy.exporters.quantization import QuantizeOptions
+    from vit_deploy.exporters.quantization.recipes import Clipping
 
     if clipping is not None and clipping not in list(Clipping):
         raise typer.BadParameter(f"--clipping is {clipping!r}; expected one of {', '.join(Clipping)}")
@@ -171,8 +171,8 @@ def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str,
         skipped: what was not made, in words.
         served: where the model of an artifact lies in a Triton repository, by the artifact's name.
     """
-    from vit_deploy import report
-    from vit_deploy.quantizers.facts import verdicts
+    from vit_deploy.exporters.quantization.tradeoffs import verdicts
+    from vit_deploy.verification import records
 
     for note in made.notes:
         out.note(note)
@@ -189,7 +189,7 @@ def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str,
         out.finding(f"{each.name} could not be made: {each.error}")
     if not out.as_json:
         _show_sensitivities(out, made)
-    figure = report.judged_column([result.parity for result in made.results])
+    figure = records.judged_column([result.parity for result in made.results])
     rows = [_row(result) for result in made.results]
     columns: tuple[str, ...] = ("artifact", "size", "made in s", "proven in s", figure, "tolerance", "verdict")
     if made.facts and not out.as_json:
@@ -213,14 +213,14 @@ def _served(result: Exported, served: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _row(result: Exported) -> tuple[str, ...]:
-    from vit_deploy import report
+    from vit_deploy.verification import records
 
     return (
         str(result.artifact.directory) if result.published else result.artifact.name,
-        report.megabytes(result.bytes),
+        records.megabytes(result.bytes),
         f"{result.seconds:.1f}",
         f"{result.verify_seconds:.1f}",
-        *report.judged(result.parity),
+        *records.judged(result.parity),
         result.parity.verdict if result.parity.ok else result.parity.verdict.upper(),
     )
 
@@ -228,9 +228,9 @@ def _row(result: Exported) -> tuple[str, ...]:
 def _to_json(result: Exported, made: Made) -> dict[str, Any]:
     import dataclasses
 
+    from vit_deploy.exporters.quantization.tradeoffs import verdicts
     from vit_deploy.exporters.stage import to_json
-    from vit_deploy.quantizers.facts import verdicts
-    from vit_deploy.tensorrt_plan import RECORD
+    from vit_deploy.formats.tensorrt_plan import RECORD
 
     record, name = to_json(result), result.artifact.name
     if (built := result.artifact.options.get(RECORD)) is not None:
@@ -248,7 +248,7 @@ def _to_json(result: Exported, made: Made) -> dict[str, Any]:
 
 def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Size, speed and accuracy, each against fp32."""
-    from vit_deploy.report import milliseconds
+    from vit_deploy.verification.records import milliseconds
 
     labelled = any(each.top1 is not None for each in facts.values())
     timed = any(each.latency_ms is not None for each in facts.values())
@@ -283,7 +283,7 @@ def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[s
 
 
 def _megabytes(count: int) -> str:
-    from vit_deploy.report import megabytes
+    from vit_deploy.verification.records import megabytes
 
     return megabytes(count)
 

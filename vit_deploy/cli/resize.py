@@ -65,9 +65,9 @@ def resize(
     """Resample the position table and the patch kernel, as the program does that the checkpoint came from."""
     from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
-    from vit_deploy.report import megabytes, saved
-    from vit_deploy.resize import as_convention, assumed_convention, convention_of, sizes
-    from vit_deploy.resize import resize as run
+    from vit_deploy.core.resize import as_convention, assumed_convention, convention_of, sizes
+    from vit_deploy.core.resize import resize as run
+    from vit_deploy.verification.records import megabytes, saved
 
     if image_size is None and patch_size is None:
         raise typer.BadParameter("nothing to resize to; give --image-size, --patch-size or both")
@@ -87,7 +87,7 @@ def resize(
         checkpoints.save(resized, output, force=force)
         drifted = None
         if report:
-            from vit_deploy.drift import drift
+            from vit_deploy.verification.drift import drift
 
             progress("comparing the features")
             drifted = drift(loaded, resized)

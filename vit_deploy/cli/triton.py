@@ -45,7 +45,7 @@ def check_options(triton: Path | None, provider: str | None, jobs: Sequence[Job]
         ConfigError: as `exporters.triton.check`.
     """
     from vit_deploy.exporters import Target
-    from vit_deploy.exporters.triton import check
+    from vit_deploy.exporters.tensorrt.triton import check
 
     if triton is not None:
         if plans == "rtx":
@@ -62,8 +62,8 @@ def places(triton: Path | None, name: str, jobs: Sequence[Job], *, force: bool) 
     Raises:
         OutputError: something is there, and `force` is not set.
     """
-    from vit_deploy.exporters.triton import model_names
-    from vit_deploy.staging import check_targets
+    from vit_deploy.core.staging import check_targets
+    from vit_deploy.exporters.tensorrt.triton import model_names
 
     if triton is None:
         return {}
@@ -78,7 +78,7 @@ def serve(
 ) -> dict[str, Path]:
     """Write what passed its proof into the repository; gives where each artifact's model is, by its name."""
     from vit_deploy.exporters.stage import telling_what_is_there
-    from vit_deploy.exporters.triton import write_model
+    from vit_deploy.exporters.tensorrt.triton import write_model
 
     proven = [each.artifact for each in results if each.artifact.name in targets and each.published and each.parity.ok]
     with telling_what_is_there(results):

@@ -36,11 +36,11 @@ from vit_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
-    from vit_deploy.against import Reference
-    from vit_deploy.artifact import Artifact
     from vit_deploy.cli.output import Output
-    from vit_deploy.parity import Verification
-    from vit_deploy.report import Record
+    from vit_deploy.core.artifact import Artifact
+    from vit_deploy.verification.expected import Reference
+    from vit_deploy.verification.parity import Verification
+    from vit_deploy.verification.records import Record
 
 MAX_IMAGES = 64
 JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub Actions shows with the job
@@ -138,15 +138,16 @@ def verify(
     """
     import dataclasses
 
-    from vit_deploy import report, trials
-    from vit_deploy.against import Reference, image_files
-    from vit_deploy.bare import Stated
-    from vit_deploy.bundle_folders import each_bundle
     from vit_deploy.cli.locating import locate_failure
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.verifying import open_subjects, prove_each
-    from vit_deploy.limits import parse_limits, read_limits
-    from vit_deploy.parity import verify as run
+    from vit_deploy.core.artifact_folders import each_bundle
+    from vit_deploy.formats.bare import Stated
+    from vit_deploy.verification import checks as trials
+    from vit_deploy.verification import records as report
+    from vit_deploy.verification.expected import Reference, image_files
+    from vit_deploy.verification.parity import verify as run
+    from vit_deploy.verification.user_limits import parse_limits, read_limits
 
     if images is not None and against is None:
         raise typer.BadParameter("--images needs --against: the recorded answers are to the golden images")
@@ -261,8 +262,8 @@ def _check_simulate(simulate: str | None, others: Mapping[str, object]) -> None:
 
 
 def _check_reports(junit: Path | None, markdown: Path | None, *, force: bool) -> None:
-    from vit_deploy.report import is_of_a_check
-    from vit_deploy.staging import check_targets
+    from vit_deploy.core.staging import check_targets
+    from vit_deploy.verification.records import is_of_a_check
 
     if junit is not None and markdown is not None and junit.resolve() == markdown.resolve():
         raise typer.BadParameter(f"--junit and --markdown both name {junit}")
@@ -271,8 +272,9 @@ def _check_reports(junit: Path | None, markdown: Path | None, *, force: bool) ->
 
 def _note(out: Output, result: Verification) -> None:
     """What the table has no room for: all figures that are held, and what is wrong."""
-    from vit_deploy import report, saturation
-    from vit_deploy.parity import SIMULATED
+    from vit_deploy.core import saturation
+    from vit_deploy.verification import records as report
+    from vit_deploy.verification.parity import SIMULATED
 
     held = report.held(result.parity)
     if held and len(result.parity.tolerance.held()) > 1:
@@ -289,7 +291,7 @@ def _note(out: Output, result: Verification) -> None:
 def _finish_remote(
     out: Output, answers: Sequence[Answer], junit: Path | None, markdown: Path | None, *, github: bool, force: bool
 ) -> int:
-    from vit_deploy import report
+    from vit_deploy.verification import records as report
 
     records = [record for answer in answers for record in answer.records]
     for record in records:
@@ -310,7 +312,7 @@ def _finish_remote(
 
 def _rows_of(answer: Answer) -> list[tuple[str, ...]]:
     """What one machine said, in the columns of the table."""
-    from vit_deploy.report import shown
+    from vit_deploy.verification.records import shown
 
     if answer.error is not None:
         return [(*answer.row, *["-"] * (1 + 2 + len(MORE_COLUMNS)))]
@@ -338,7 +340,7 @@ MORE_COLUMNS = ("cosine", "top-1", "checks", "verdict")
 
 
 def _row(result: Verification) -> tuple[str, ...]:
-    from vit_deploy import report
+    from vit_deploy.verification import records as report
 
     passed = sum(check.ok for check in result.checks)
     return (
@@ -355,12 +357,12 @@ def _row(result: Verification) -> tuple[str, ...]:
 def _write_reports(
     records: Sequence[Record], junit: Path | None, markdown: Path | None, *, github: bool, force: bool
 ) -> None:
-    from vit_deploy.annotations import annotated
+    from vit_deploy.core.staging import staged_file
     from vit_deploy.errors import OutputError
-    from vit_deploy.junit import junit as as_junit
-    from vit_deploy.markdown import markdown as as_markdown
-    from vit_deploy.report import is_of_a_check
-    from vit_deploy.staging import staged_file
+    from vit_deploy.verification.records import is_of_a_check
+    from vit_deploy.verification.reports.github import annotated
+    from vit_deploy.verification.reports.junit import junit as as_junit
+    from vit_deploy.verification.reports.pull_request import markdown as as_markdown
 
     for path, render in ((junit, as_junit), (markdown, as_markdown)):
         if path is not None:

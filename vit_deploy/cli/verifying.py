@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_deploy import report
-from vit_deploy.against import Reference
-from vit_deploy.artifact import Artifact
-from vit_deploy.bare import Assumption, Stated, bare_format, read_bare
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError, Failed, MissingEngineError
-from vit_deploy.golden import Golden
-from vit_deploy.parity import Verification
-from vit_deploy.targets import open_with_golden
+from vit_deploy.formats.bare import Assumption, Stated, bare_format, read_bare
+from vit_deploy.verification import records
+from vit_deploy.verification.expected import Reference
+from vit_deploy.verification.golden import Golden
+from vit_deploy.verification.parity import Verification
+from vit_deploy.verification.targets import open_with_golden
 
 OF_ONE_ENGINE = (MissingEngineError, EngineError)
 """Errors that are about one engine and one file, and say nothing of the next."""
@@ -51,8 +51,8 @@ class Proven:
     @property
     def record(self) -> dict[str, object]:
         """Of the result, with what was assumed."""
-        found = report.verification(self.result)
-        return found | ({"assumed": report.assumed(self.subject.assumed)} if self.subject.golden is None else {})
+        found = records.verification(self.result)
+        return found | ({"assumed": records.assumed(self.subject.assumed)} if self.subject.golden is None else {})
 
 
 def open_subjects(paths: Sequence[Path], reference: Reference | None, stated: Stated) -> list[Subject]:

@@ -7,24 +7,26 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from vit_deploy.artifact import Artifact, InputSpec
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.artifact import Artifact, InputSpec
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import ConfigError
-from vit_deploy.plugins import Plugin, Registry
-from vit_deploy.tensorrt_plan import FULL, RTX, BatchRange
+from vit_deploy.formats.tensorrt_plan import FULL, RTX, BatchRange
 
 EXPORTERS = Registry(
     "format",
     {
         "onnx": Plugin(
-            "vit_deploy.exporters.onnx:OnnxExporter",
+            "vit_deploy.exporters.onnx.export:OnnxExporter",
             extra="cpu",
             needs=("tensorflow", "keras", "tf2onnx", "onnx", "onnxscript"),
         ),
-        "tflite": Plugin("vit_deploy.exporters.tflite:TFLiteExporter", extra="cpu", needs=("tensorflow", "keras")),
+        "tflite": Plugin(
+            "vit_deploy.exporters.tflite.export:TFLiteExporter", extra="cpu", needs=("tensorflow", "keras")
+        ),
         "savedmodel": Plugin(
-            "vit_deploy.exporters.savedmodel:SavedModelExporter", extra="cpu", needs=("tensorflow", "keras")
+            "vit_deploy.exporters.savedmodel.export:SavedModelExporter", extra="cpu", needs=("tensorflow", "keras")
         ),
     },
 )
@@ -32,7 +34,9 @@ EXPORTERS = Registry(
 COMPILERS = Registry(
     "format",
     {
-        "tensorrt": Plugin("vit_deploy.exporters.tensorrt:TensorRTCompiler", extra="tensorrt-rtx", either=(FULL, RTX)),
+        "tensorrt": Plugin(
+            "vit_deploy.exporters.tensorrt.export:TensorRTCompiler", extra="tensorrt-rtx", either=(FULL, RTX)
+        ),
     },
 )
 """Formats whose files are compiled for one kind of hardware, of the file of another format in the same precision."""

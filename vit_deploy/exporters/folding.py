@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.config import FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
-from vit_deploy.reference import BAND_WIDTH, sigmoid
-from vit_deploy.weights import Float32, weight_specs
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.reference import BAND_WIDTH, sigmoid
+from vit_deploy.core.weights import Float32, weight_specs
 
 ROLES = ("query", "key", "value")
 

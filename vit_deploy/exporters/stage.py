@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy import report
-from vit_deploy.artifact import Artifact, describe, versions, write_manifest
-from vit_deploy.checkpoint import Checkpoint
-from vit_deploy.engine_paths import refuse_odd_folder
+from vit_deploy.core.artifact import Artifact, describe, versions, write_manifest
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.engine_paths import refuse_odd_folder
+from vit_deploy.core.registry import Registry
+from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import ConfigError, EngineError, ExportError, Failed, VitDeployError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF, Exporter, ExportOptions, Target
-from vit_deploy.golden import Golden, golden_pixels, record, write_golden
-from vit_deploy.limits import Limits
-from vit_deploy.parity import NO_LIMITS, Parity, verify
-from vit_deploy.plugins import Registry
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
-from vit_deploy.staging import check_targets, staged_folder
+from vit_deploy.verification import records
+from vit_deploy.verification.golden import Golden, golden_pixels, record, write_golden
+from vit_deploy.verification.parity import NO_LIMITS, Parity, verify
+from vit_deploy.verification.user_limits import Limits
 
 FP32 = "fp32"
 PRECISIONS: dict[str, tuple[str, ...]] = {
@@ -417,5 +417,5 @@ def to_json(result: Exported) -> dict[str, Any]:
         "bytes": result.bytes,
         "seconds": round(result.seconds, 3),
         "verify_seconds": round(result.verify_seconds, 3),
-        "parity": report.parity(result.parity),
+        "parity": records.parity(result.parity),
     }

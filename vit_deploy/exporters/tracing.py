@@ -12,8 +12,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import tensorflow as tf
 
-from vit_deploy.artifact import InputSpec
-from vit_deploy.checkpoint import Checkpoint
+from vit_deploy.core.artifact import InputSpec
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.errors import EngineError
 from vit_deploy.model.block import Attention
 from vit_deploy.model.layers import Projection

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from vit_deploy.config import Activation, FFNType, NormalizationPosition, ViTConfig
+from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, ViTConfig
+from vit_deploy.core.reference import GATES
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Projection, take_tokens
 from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
-from vit_deploy.reference import GATES
 
 ACTIVATIONS: Mapping[Activation, Any] = {
     Activation.GELU: lambda x: ops.gelu(x, approximate=False),

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from vit_deploy.config import ViTConfig, is_count
+from vit_deploy.core.config import ViTConfig, is_count
+from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ConfigError
-from vit_deploy.preprocess import Preprocess
 
 ATTENTION_ARGS = ("flash_attention", "qkv_bias")
 

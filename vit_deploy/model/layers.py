@@ -1,6 +1,6 @@
 """What are the parts between the blocks: projection, patch embedding, prefix tokens, positions?
 
-Every variable's path is its canonical name (see `vit_deploy.weights`). The layers compute no dynamic
+Every variable's path is its canonical name (see `vit_deploy.core.weights`). The layers compute no dynamic
 shape but the batch of the class token, so that converters get a static graph.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.weights import LAYER_SCALE
 from vit_deploy.model.options import WeightOptions
-from vit_deploy.weights import LAYER_SCALE
 
 HALF_TYPES = ("float16", "bfloat16")
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from vit_deploy.config import ViTConfig
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.model.block import FeedForward
 from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Projection
 from vit_deploy.model.norms import Norm

@@ -8,15 +8,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from vit_deploy.config import NormalizationType
+from vit_deploy.core.config import NormalizationType
+from vit_deploy.core.reference import BAND_WIDTH
+from vit_deploy.core.weights import ALPHA
 from vit_deploy.model.layers import HALF_TYPES, NamedVariables
-from vit_deploy.reference import BAND_WIDTH
-from vit_deploy.weights import ALPHA
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
 class Norm(NamedVariables):
-    """The normalization of each token; the formulas are those of `vit_deploy.reference.norm`.
+    """The normalization of each token; the formulas are those of `vit_deploy.core.reference.norm`.
 
     In half precision it computes in float32: the mean square of float16 overflows at 256.
     """

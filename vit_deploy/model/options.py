@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from vit_deploy.weights import STDDEV, truncated_normal
+from vit_deploy.core.weights import STDDEV, truncated_normal
 
 
 @keras.saving.register_keras_serializable("vit_deploy")

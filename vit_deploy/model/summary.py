@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vit_deploy import cost
-from vit_deploy.config import SCALE_CONFIGS, ViTConfig
-from vit_deploy.weights import weight_specs
+from vit_deploy.core import cost
+from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
+from vit_deploy.core.weights import weight_specs
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from vit_deploy.checkpoint import Checkpoint, Step
-from vit_deploy.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig, did_you_mean
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig, did_you_mean
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.weights import weight_specs
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.block import TransformerBlock
 from vit_deploy.model.checks import checked_shape, companion_problems, option_problems
@@ -26,8 +28,6 @@ from vit_deploy.model.map_pooling import MapPooling
 from vit_deploy.model.norms import Norm, PreNorm
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.model.summary import summary_lines
-from vit_deploy.preprocess import Preprocess
-from vit_deploy.weights import weight_specs
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
@@ -43,7 +43,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         scale: key of `SCALE_CONFIGS`.
         patch_size: pixels, or (height, width).
         include_top: whether the model ends in a head that gives logits.
-        pooling: None or one of `vit_deploy.config.Pooling`; mean and max leave the prefix tokens out. None means
+        pooling: None or one of `vit_deploy.core.config.Pooling`; mean and max leave the prefix tokens out. None means
             the class token with a head and the whole sequence without.
         dropout_rate: after each half of a block and inside its feed-forward.
         attention_dropout_rate: of the attention weights.
@@ -52,7 +52,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
         normalization_position: "pre", as published, or "post".
         ffn_type: "mlp", "swiglu", "geglu" or "glu".
-        activation: of the mlp; "gelu" is exact, see `vit_deploy.config.Activation`.
+        activation: of the mlp; "gelu" is exact, see `vit_deploy.core.config.Activation`.
         epsilon: of the norms.
         kernel_initializer: of every kernel; None draws truncated normals from `seed` with NumPy.
         bias_initializer: of every bias; None is zeros.

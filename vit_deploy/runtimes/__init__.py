@@ -10,19 +10,21 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.artifact import Artifact
-from vit_deploy.plugins import Plugin, Registry
-from vit_deploy.tensorrt_plan import FULL, PROVIDERS, RTX
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.formats.tensorrt_plan import FULL, PROVIDERS, RTX
 
 RUNTIMES = Registry(
     "runtime",
     {
-        "keras": Plugin("vit_deploy.runtimes.keras:KerasRuntime", extra="cpu", needs=("keras", "h5py")),
-        "savedmodel": Plugin("vit_deploy.runtimes.savedmodel:SavedModelRuntime", extra="cpu", needs=("tensorflow",)),
-        "onnxruntime": Plugin("vit_deploy.runtimes.ort:OnnxRuntime", extra="onnx", needs=("onnxruntime",)),
+        "keras": Plugin("vit_deploy.runtimes.keras.runtime:KerasRuntime", extra="cpu", needs=("keras", "h5py")),
+        "savedmodel": Plugin(
+            "vit_deploy.runtimes.tensorflow.runtime:SavedModelRuntime", extra="cpu", needs=("tensorflow",)
+        ),
+        "onnxruntime": Plugin("vit_deploy.runtimes.ort.runtime:OnnxRuntime", extra="onnx", needs=("onnxruntime",)),
         "openvino": Plugin("vit_deploy.runtimes.openvino:OpenVINO", extra="openvino", needs=("openvino",)),
         "litert": Plugin("vit_deploy.runtimes.litert:LiteRT", extra="litert", needs=("ai_edge_litert",)),
-        "tensorrt": Plugin("vit_deploy.runtimes.tensorrt:TensorRT", extra="tensorrt-rtx", either=(FULL, RTX)),
+        "tensorrt": Plugin("vit_deploy.runtimes.tensorrt.runtime:TensorRT", extra="tensorrt-rtx", either=(FULL, RTX)),
     },
 )
 

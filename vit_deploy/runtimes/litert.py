@@ -14,10 +14,10 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 from numpy.typing import NDArray
 
-from vit_deploy.artifact import Artifact
-from vit_deploy.engine_paths import engine_path
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
-from vit_deploy.quiet import quiet_stderr
 from vit_deploy.runtimes import RuntimeOptions, is_library
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.values import (

@@ -12,16 +12,16 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from vit_deploy.artifact import Artifact
-from vit_deploy.cpu_features import cpu_features
-from vit_deploy.engine_paths import engine_path
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.cpu_features import cpu_features
+from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.saturation import lacks_vnni, may_saturate
+from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
-from vit_deploy.onnx_file import refuse_outside_data
-from vit_deploy.quiet import quiet_stderr
+from vit_deploy.formats.onnx_file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input, refuse_unplaced
-from vit_deploy.saturation import lacks_vnni, may_saturate
 
 DEVICE = "CPU"
 SATURATES = (

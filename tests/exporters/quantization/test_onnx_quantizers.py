@@ -1,0 +1,414 @@
+"""ONNX files in fewer bits, compared with the fp32 file in ONNX Runtime and with what their tensors have to be."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from tests.exporters.variants import exported, pixels, trained
+from vit_deploy.core.artifact import Artifact, from_essentials
+from vit_deploy.core.reference import forward
+from vit_deploy.core.saturation import LARGEST_SUM, saturates, sums_of_pairs
+from vit_deploy.core.weights import layer_names
+from vit_deploy.errors import EngineError, ExportError
+from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.onnx import layers as onnx_layers
+from vit_deploy.exporters.onnx.export import OnnxExporter
+from vit_deploy.exporters.onnx.int8_pairs import fitting
+from vit_deploy.exporters.onnx.quantize import OnnxQuantizer
+from vit_deploy.exporters.onnx.recipes import ONNX_RECIPES
+from vit_deploy.exporters.quantization.calibration import Calibration
+from vit_deploy.exporters.quantization.recipes import Clipping, Recipe
+from vit_deploy.verification.tolerances import DEFAULTS
+
+OPTIONS = {
+    "plain": ({}, ExportOptions()),
+    "pixels in, NCHW": ({}, ExportOptions(layout="nchw", include_preprocessing=True)),
+    "gated, rms_norm, mean": (
+        {"ffn_type": "swiglu", "normalization_type": "rms_norm", "pooling": "mean"},
+        ExportOptions(batch=2),
+    ),
+    "layer scale, registers, probe": (
+        {"layer_scale": True, "qk_norm": True, "register_tokens": 2, "pooling": "map", "class_token": False},
+        ExportOptions(),
+    ),
+    "no qkv bias, norms behind": ({"qkv_bias": False, "normalization_position": "post"}, ExportOptions(opset=17)),
+}
+LEAST_DB = {precision: DEFAULTS[precision].snr_db for precision in ONNX_RECIPES}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An fp32 file, images as it takes them, and what the definition answers."""
+
+    source: Artifact
+    images: NDArray[Any]
+    expected: NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    found = {}
+    for name, (changes, options) in OPTIONS.items():
+        checkpoint = trained(**changes)
+        taken = pixels(checkpoint, 16)
+        folder = tmp_path_factory.mktemp("fp32")
+        source = exported(OnnxExporter(), checkpoint, folder, options)
+        images = taken if options.include_preprocessing else checkpoint.preprocess.normalize(taken)
+        found[name] = Case(source, images, forward(checkpoint, checkpoint.preprocess.normalize(taken)))
+    return found
+
+
+def run(path: Path, source: Artifact, images: NDArray[Any], outputs: list[str] | None = None) -> list[NDArray[Any]]:
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    engine = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    given = images.transpose(0, 3, 1, 2) if source.input.layout == "nchw" else images
+    size = source.input.batch or len(given)
+    rounds = [engine.run(outputs, {"images": given[i : i + size]}) for i in range(0, len(given), size)]
+    return [np.concatenate(each) for each in zip(*rounds, strict=True)]
+
+
+def made(case: Case, recipe: Recipe, folder: Path, **changes: Any) -> tuple[Artifact, onnx.ModelProto]:
+    folder.mkdir(exist_ok=True)
+    target = dataclasses.replace(case.source, directory=folder, precision=recipe.precision)
+    images = Calibration(case.images, (), 0, "tests") if recipe.needs_calibration else None
+    quantizer = OnnxQuantizer(**changes)
+    return quantizer.write(case.source, target, recipe, images), onnx.load(str(target.model_path))
+
+
+def noise_db(outputs: NDArray[Any], expected: NDArray[np.float64]) -> float:
+    assert outputs.shape == expected.shape and np.isfinite(outputs).all()
+    return float(10 * np.log10(np.square(expected).mean() / np.square(outputs - expected).mean()))
+
+
+def arrays(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+    return {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize("precision", ONNX_RECIPES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_precision_is_near_the_definition(options, precision, cases, tmp_path):
+    case = cases[options]
+    target, _ = made(case, ONNX_RECIPES[precision], tmp_path)
+    (outputs,) = run(target.model_path, case.source, case.images)
+    assert outputs.dtype == np.float32
+    assert noise_db(outputs, case.expected) > LEAST_DB[precision]
+
+
+@pytest.mark.parametrize("precision", ONNX_RECIPES)
+def test_the_essentials_are_in_the_file_and_input_and_output_stay_as_they_were(precision, cases, tmp_path):
+    case = cases["plain"]
+    target, model = made(case, ONNX_RECIPES[precision], tmp_path)
+    kept = {each.key: each.value for each in model.metadata_props}
+    assert kept == target.essentials()
+    assert json.loads(kept["vit_deploy.precision"]) == precision
+    assert from_essentials(target.model_path, kept).weights_digest == case.source.weights_digest
+    before = onnx.load(str(case.source.model_path)).graph
+    assert list(model.graph.input) == list(before.input)
+    assert list(model.graph.output) == list(before.output)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-static", "int4"])
+def test_every_kernel_becomes_integers_that_of_the_patches_included(precision, cases, tmp_path):
+    case = cases["plain"]
+    _, model = made(case, ONNX_RECIPES[precision], tmp_path)
+    floats = {name for name, values in arrays(model).items() if values.dtype == np.float32 and values.size > 100}
+    assert floats == {"pos_embed.table"}
+    assert operators(model)["Conv"] == 0
+
+
+def test_int8_kernels_have_the_nearest_integers_at_one_scale_a_channel(cases, tmp_path):
+    case = cases["plain"]
+    recipe = dataclasses.replace(ONNX_RECIPES["int8"], equalized=False)
+    _, model = made(case, recipe, tmp_path)
+    found, weights = arrays(model), arrays(onnx.load(str(case.source.model_path)))
+    for name in layer_names(case.source.config):
+        kernel = weights[f"{name}.kernel"].reshape(-1, weights[f"{name}.kernel"].shape[-1]).astype(np.float64)
+        stored, scale = found[f"{name}.kernel_quantized"], found[f"{name}.kernel_scale"]
+        assert stored.dtype == np.int8 and not found[f"{name}.kernel_zero_point"].any()
+        together = np.abs(sums_of_pairs(kernel)).max(axis=0)
+        np.testing.assert_allclose(scale, np.maximum(np.abs(kernel).max(axis=0), together) / 127, rtol=1e-5)
+        assert (np.abs(stored * scale.astype(np.float64) - kernel) <= scale * 0.5001).all()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_no_two_neighbouring_weights_can_saturate_a_sum_of_16_bits(precision, cases, tmp_path):
+    _, model = made(cases["plain"], ONNX_RECIPES[precision], tmp_path)
+    kernels = {name: each for name, each in arrays(model).items() if name.endswith(".kernel_quantized")}
+    assert kernels and not [name for name, each in kernels.items() if saturates(each)]
+    assert max(np.abs(sums_of_pairs(each)).max() for each in kernels.values()) >= LARGEST_SUM - 1  # and all is used
+
+
+def test_channels_of_zeros_of_tiny_values_and_of_one_huge_value_have_scales_that_are_numbers():
+    kernel = np.zeros((5, 4), np.float32)
+    kernel[1, 1], kernel[2, 2], kernel[:, 3] = 1e-44, 3e38, 1.0
+    stored, scales = fitting(kernel)
+    assert np.isfinite(scales).all() and (scales >= np.finfo(np.float32).tiny).all()
+    assert (np.abs(stored * scales.astype(np.float64) - kernel) <= scales * 0.5001)[:, [0, 2, 3]].all()
+    assert not stored[:, :2].any() and scales[0] == scales[1] == 1
+
+
+def test_int8_is_of_standard_operators_that_quantize_as_they_run(cases, tmp_path):
+    _, model = made(cases["plain"], ONNX_RECIPES["int8"], tmp_path)
+    counts = operators(model)
+    layers = len(layer_names(cases["plain"].source.config))
+    assert counts["MatMulInteger"] == layers
+    assert 0 < counts["DynamicQuantizeLinear"] < layers  # query, key and value share one
+    assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_int8_static_is_what_tensorrt_reads(cases, tmp_path):
+    _, model = made(cases["plain"], ONNX_RECIPES["int8-static"], tmp_path)
+    found = arrays(model)
+    quantizers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    zeros = [found[node.input[2]] for node in quantizers]
+    assert zeros and all(each.dtype == np.int8 and not each.any() for each in zeros)
+    assert not [name for name, values in found.items() if values.dtype == np.int32]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert all((found[node.input[1]] > 0).all() for node in quantizers)
+
+
+def test_int8_static_quantizes_the_inputs_of_products_and_nothing_else(cases, tmp_path):
+    _, model = made(cases["plain"], ONNX_RECIPES["int8-static"], tmp_path)
+    restored = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    readers = Counter(node.op_type for node in model.graph.node if restored & set(node.input))
+    assert set(readers) == {"Gemm"}
+    fine = [node for node in model.graph.node if node.op_type in ("LayerNormalization", "Softmax", "Gelu", "MatMul")]
+    assert fine and not any(restored & set(node.input) for node in fine)
+
+
+def test_no_quantizer_of_int8_static_has_two_readers(cases, tmp_path):
+    # ONNX Runtime would multiply its signed integers without the instructions that are made for it.
+    _, model = made(cases["plain"], ONNX_RECIPES["int8-static"], tmp_path)
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert readers[node.output[0]] == 1
+        if node.op_type == "DequantizeLinear":
+            assert readers[node.output[0]] == 1
+
+
+def test_int8_static_ranges_hold_what_the_float_file_computes(cases, tmp_path):
+    case = cases["plain"]
+    recipe = dataclasses.replace(ONNX_RECIPES["int8-static"], clipping=Clipping.MIN_MAX, smoothing=None)
+    _, model = made(case, recipe, tmp_path)
+    seen = "block_0.ffn.Gelu"
+    fp32 = onnx.load(str(case.source.model_path))
+    fp32.graph.output.append(onnx.helper.make_tensor_value_info(seen, onnx.TensorProto.FLOAT, None))
+    onnx.save(fp32, str(tmp_path / "seen.onnx"))
+    (values,) = run(tmp_path / "seen.onnx", case.source, case.images, [seen])
+    scale = next(node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear" and seen in node.input)
+    assert float(arrays(model)[scale]) == pytest.approx(np.abs(values).max() / 127.5, rel=0.01)
+
+
+def test_int4_stores_two_weights_of_the_feed_forward_halves_a_byte(cases, tmp_path):
+    _, model = made(cases["plain"], ONNX_RECIPES["int4"], tmp_path)
+    kernels = [node for node in model.graph.node if node.op_type == "MatMulNBits"]
+    assert len(kernels) == len(layer_names(cases["plain"].source.config))
+    for node in kernels:
+        facts = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        bits = 4 if ".ffn." in node.input[1] else 8
+        assert (facts["bits"], facts["block_size"]) == (bits, 32)
+        blocks = -(-facts["K"] // 32)
+        assert arrays(model)[node.input[1]].shape == (facts["N"], blocks, 32 * bits // 8)
+
+
+@pytest.mark.parametrize("precision", ONNX_RECIPES)
+@pytest.mark.parametrize("layer", ["patch_embed", "block_1.attention.key", "head"])
+def test_a_layer_can_stay_in_float32(layer, precision, cases, tmp_path):
+    case = cases["plain"]
+    recipe = dataclasses.replace(ONNX_RECIPES[precision], keep_float=(layer,), equalized=False, smoothing=None)
+    target, model = made(case, recipe, tmp_path)
+    kept = arrays(onnx.load(str(case.source.model_path)))[f"{layer}.kernel"]
+    found = arrays(model)[f"{layer}.kernel"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, kept)
+    (outputs,) = run(target.model_path, case.source, case.images)
+    assert noise_db(outputs, case.expected) > LEAST_DB[precision]
+
+
+def test_all_layers_can_stay_in_float32(cases, tmp_path):
+    case = cases["plain"]
+    for precision in ("int8", "int8-static", "int4"):
+        recipe = dataclasses.replace(ONNX_RECIPES[precision], keep_float=layer_names(case.source.config))
+        target, _ = made(case, recipe, tmp_path / precision)
+        (outputs,) = run(target.model_path, case.source, case.images)
+        assert noise_db(outputs, case.expected) > 100
+
+
+def test_fp16_computes_norms_softmax_and_residual_sums_in_float32(cases, tmp_path):
+    _, model = made(cases["plain"], ONNX_RECIPES["fp16"], tmp_path)
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {each.name: each.type.tensor_type.elem_type for each in (*inferred.value_info, *inferred.output)}
+    careful = [node for node in model.graph.node if node.op_type in ("LayerNormalization", "Softmax")]
+    careful += [node for node in model.graph.node if node.op_type == "Add" and node.name.startswith("block_")]
+    assert len(careful) == 5 + 2 + 4
+    assert {types[node.output[0]] for node in careful} == {onnx.TensorProto.FLOAT}
+    products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul", "Conv", "Gelu")]
+    outputs = {types[node.output[0]] for node in products}
+    assert outputs == {onnx.TensorProto.FLOAT16}
+
+
+def test_fp16_does_not_overflow_where_activations_have_outliers(tmp_path):
+    checkpoint = trained()
+    weights = {name: values.copy() for name, values in checkpoint.weights.items()}
+    weights["pos_embed.table"][:, 2] += 2e5  # more than 16 bits can hold, in the residual stream
+    checkpoint = dataclasses.replace(checkpoint, weights=weights)
+    (tmp_path / "fp32").mkdir()
+    source = exported(OnnxExporter(), checkpoint, tmp_path / "fp32", ExportOptions())
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 4))
+    case = Case(source, images, forward(checkpoint, images))
+    target, _ = made(case, ONNX_RECIPES["fp16"], tmp_path / "fp16")
+    (outputs,) = run(target.model_path, source, images)
+    assert noise_db(outputs, case.expected) > LEAST_DB["fp16"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_large_weights_lie_beside_the_model(precision, cases, tmp_path):
+    case = cases["plain"]
+    inside, _ = made(case, ONNX_RECIPES[precision], tmp_path / "inside")
+    beside, _ = made(case, ONNX_RECIPES[precision], tmp_path / "beside", external_limit=1)
+    assert not (inside.directory / "model.onnx.data").exists()
+    assert (beside.directory / "model.onnx.data").stat().st_size > 1000
+    found = [run(each.model_path, case.source, case.images)[0] for each in (inside, beside)]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_forms_that_are_quantized_compute_what_the_file_computes(options, cases, tmp_path):
+    case = cases[options]
+    (expected,) = run(case.source.model_path, case.source, case.images)
+    names = layer_names(case.source.config)
+    for operator in ("MatMul", "Gemm"):
+        model = onnx.load(str(case.source.model_path))
+        onnx_layers.patches_as_product(model.graph, case.source.config)
+        assert {layer.name for layer in onnx_layers.layers_of(model.graph)} == set(names)
+        if operator == "Gemm":
+            onnx_layers.join_layers(model.graph, names)
+        onnx_layers.bias_apart(model.graph, [layer.name for layer in onnx_layers.layers_of(model.graph)], operator)
+        onnx.checker.check_model(model, full_check=True)
+        path = tmp_path / f"{operator}.onnx"
+        onnx.save(model, str(path))
+        (outputs,) = run(path, case.source, case.images)
+        assert noise_db(outputs, expected.astype(np.float64)) > 100
+
+
+def test_a_graph_without_a_patch_embedding_is_refused(cases):
+    model = onnx.load(str(cases["plain"].source.model_path))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    conv.op_type = "ConvTranspose"
+    with pytest.raises(ExportError, match="no patch embedding that can be quantized"):
+        onnx_layers.patches_as_product(model.graph, cases["plain"].source.config)
+
+
+def plant(source: Artifact, folder: Path, factor: float) -> Artifact:
+    """A copy of a file in which ten channels before each product of a block are `factor` times as large."""
+    folder.mkdir()
+    model = onnx.load(str(source.model_path))
+    weights = {name: values.copy() for name, values in arrays(model).items()}
+    rng = np.random.default_rng(4)
+    for index in range(source.config.num_layers):
+        block = f"block_{index}"
+        readers = {"norm1": ("attention.query", "attention.key", "attention.value"), "norm2": ("ffn.up",)}
+        for norm, layers in readers.items():
+            channels = rng.choice(source.config.embed_dim, 2, replace=False)
+            weights[f"{block}.{norm}.scale"][channels] *= factor
+            weights[f"{block}.{norm}.bias"][channels] *= factor
+            for layer in layers:
+                weights[f"{block}.{layer}.kernel"][channels] /= factor
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    onnx.save(model, str(folder / "model.onnx"))
+    return dataclasses.replace(source, directory=folder)
+
+
+@pytest.mark.parametrize("precision", ONNX_RECIPES)
+def test_planted_outliers_cost_nothing(precision, cases, tmp_path):
+    plain = cases["plain"]
+    planted = Case(plant(plain.source, tmp_path / "planted", 30), plain.images, plain.expected)
+    (same,) = run(planted.source.model_path, plain.source, plain.images)
+    assert noise_db(same, plain.expected) > 100
+    recipe = ONNX_RECIPES[precision]
+    noises = []
+    for case, name in ((plain, "a"), (planted, "b")):
+        target, _ = made(case, recipe, tmp_path / name)
+        noises.append(noise_db(run(target.model_path, case.source, case.images)[0], case.expected))
+    assert noises[1] > noises[0] - 3
+    if recipe.equalized or recipe.smoothing:
+        target, _ = made(planted, dataclasses.replace(recipe, equalized=False, smoothing=None), tmp_path / "c")
+        (outputs,) = run(target.model_path, plain.source, plain.images)
+        assert noise_db(outputs, plain.expected) < noises[1] - 3
+
+
+def test_balancing_by_the_weights_alone_copes_with_outliers_too(cases, tmp_path):
+    plain = cases["plain"]
+    planted = Case(plant(plain.source, tmp_path / "planted", 30), plain.images, plain.expected)
+    recipe = dataclasses.replace(ONNX_RECIPES["int8-static"], equalized=True, smoothing=None)
+    target, _ = made(planted, recipe, tmp_path / "balanced")
+    (outputs,) = run(target.model_path, plain.source, plain.images)
+    assert noise_db(outputs, plain.expected) > LEAST_DB["int8-static"]
+
+
+def test_the_same_file_is_written_again(cases, tmp_path):
+    for precision in ("int8", "int8-static", "int4"):
+        one, other = (
+            made(cases["plain"], ONNX_RECIPES[precision], tmp_path / f"{precision}-{index}")[0] for index in range(2)
+        )
+        assert one.model_path.read_bytes() == other.model_path.read_bytes()
+
+
+def test_every_recipe_says_why():
+    assert all(len(recipe.reason) > 40 for recipe in ONNX_RECIPES.values())
+
+
+def test_the_tools_do_not_turn_on_everybodys_logging(cases, tmp_path):
+    before = (logging.getLogger().level, list(logging.getLogger().handlers))
+    made(cases["plain"], ONNX_RECIPES["int4"], tmp_path)
+    assert (logging.getLogger().level, list(logging.getLogger().handlers)) == before
+
+
+def test_openvino_computes_all_products_of_int8_static_in_integers_and_answers_the_same(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    from vit_deploy.runtimes.openvino import OpenVINO
+
+    checkpoint = trained()
+    (tmp_path / "fp32").mkdir()
+    source = exported(OnnxExporter(), checkpoint, tmp_path / "fp32", ExportOptions(batch=4))
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 8))
+    case = Case(source, images, forward(checkpoint, images))
+    target, model = made(case, ONNX_RECIPES["int8-static"], tmp_path / "static")
+    (expected,) = run(target.model_path, source, images)
+    with OpenVINO().open(target) as session:
+        np.testing.assert_allclose(session.infer(images), expected, atol=0.01 * np.abs(expected).max())
+    engine = openvino.Core().compile_model(str(target.model_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    facts = [operator.get_rt_info() for operator in engine.get_runtime_model().get_ordered_ops()]
+    found = Counter(
+        each["runtimePrecision"].astype(str) for each in facts if each["layerType"].astype(str) == "FullyConnected"
+    )
+    assert found.keys() <= {"i8", "u8"} and found.total() == operators(model)["Gemm"] > 0
+
+
+def test_what_openvino_refuses_of_an_open_batch_is_to_be_made_with_a_fixed_one(cases, tmp_path):
+    pytest.importorskip("openvino")
+    from vit_deploy.runtimes.openvino import OpenVINO
+
+    target, _ = made(cases["plain"], ONNX_RECIPES["int8-static"], tmp_path)  # 25 tokens of 12 channels
+    with pytest.raises(EngineError, match="cannot load") as error:
+        OpenVINO().open(target).__enter__()
+    assert "with --batch 1" in error.value.fix

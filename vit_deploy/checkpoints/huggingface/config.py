@@ -1,0 +1,331 @@
+"""What do the shapes and the config.json of a transformers checkpoint say about its ViT?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vit_deploy.checkpoints.documents import explained
+from vit_deploy.checkpoints.heads import missing_head, ordered_labels
+from vit_deploy.checkpoints.huggingface import names as hf
+from vit_deploy.checkpoints.huggingface.names import Names
+from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads
+from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.core.config import Activation, FFNType, Pooling, as_pair
+from vit_deploy.core.resize import Convention
+from vit_deploy.errors import CheckpointError
+
+WITH_HEADS = ("ForImageClassification", "ForImageClassificationWithTeacher", "ModelWithProjection")  # architectures
+IMAGE_SIZE = 224  # of every model type, unless its config says otherwise
+NUM_HEADS = 12  # likewise
+
+
+@dataclass(frozen=True)
+class Family:
+    """What transformers does for a model type unless its config says otherwise.
+
+    Args:
+        epsilon: of its norms.
+        activation: of its feed-forward, by its name there.
+        convention: of resampling positions.
+        processor: that makes images its input; key of `huggingface_preprocess.PROCESSORS`.
+        head: the pooling of a model with a classifier.
+        headless: the pooling of one without: None for the program's `last_hidden_state`.
+    """
+
+    epsilon: float
+    activation: str
+    convention: Convention
+    processor: str
+    head: Pooling | None
+    headless: Pooling | None = None
+
+
+VIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.CLS)
+DEIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "DeiT", Pooling.CLS)
+MSN = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.CLS)
+IJEPA = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.MEAN)
+# transformers resamples as DINOv2's own code does for its models with registers, and without DINOv2's offset for those
+# without: the family is the program that the file is from.
+DINOV2 = Family(1e-6, "gelu", Convention.HUGGINGFACE, "Bit", Pooling.CLS_MEAN)
+REGISTERS = Family(1e-6, "gelu", Convention.DINOV2_REGISTERS, "Bit", Pooling.CLS_MEAN)
+# CLIP's own classifier takes the mean of tokens that were not normalized, which no ViT here computes.
+CLIP = Family(1e-5, "quick_gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
+SIGLIP = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", Pooling.MEAN, headless=Pooling.MAP)
+
+MODEL_TYPES: Mapping[str, Family] = {
+    **{"vit": VIT, "deit": DEIT, "vit_mae": VIT, "vit_msn": MSN, "ijepa": IJEPA},
+    **{"dinov2": DINOV2, "dinov2_with_registers": REGISTERS},
+    **{"clip": CLIP, "clip_vision_model": CLIP, "siglip": SIGLIP, "siglip_vision_model": SIGLIP},
+}
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    **dict.fromkeys(("gelu", "gelu_python"), Activation.GELU),
+    **dict.fromkeys(
+        ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), Activation.GELU_TANH
+    ),
+    **dict.fromkeys(("silu", "swish"), Activation.SILU),
+    "quick_gelu": Activation.QUICK_GELU,
+    "relu": Activation.RELU,
+    "relu6": Activation.RELU6,
+    "hardswish": Activation.HARD_SILU,
+    "sigmoid": Activation.SIGMOID,
+    "tanh": Activation.TANH,
+}
+
+SAME_FIELDS: Mapping[str, str] = {
+    "hidden_size": "embed_dim",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "mlp_dim",
+    "num_channels": "channels",
+    "layer_norm_eps": "epsilon",
+    "qkv_bias": "qkv_bias",
+    "num_register_tokens": "register_tokens",
+}
+
+
+def family_of(document: Mapping[str, Any], names: Names | None) -> Family:
+    """By the model type in config.json, else by the parts there are.
+
+    Raises:
+        CheckpointError: a model type that is no ViT of these.
+    """
+    if not document and names:
+        return _family_by_parts(names)
+    model_type = document.get("model_type")
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
+        raise CheckpointError(
+            f"its config.json says model_type {model_type!r}; expected one of {', '.join(MODEL_TYPES)}",
+            fix="give a plain ViT; if config.json is that of another model, put the weights into a folder of their own",
+        )
+    return MODEL_TYPES[model_type]
+
+
+def _family_by_parts(names: Names) -> Family:
+    marks = {
+        f"{hf.PRE_NORM}.weight": CLIP,
+        "embeddings.position_embedding.weight": SIGLIP,
+        hf.REGISTERS: REGISTERS,
+        hf.DISTILLATION: DEIT,
+    }
+    for mark, family in marks.items():
+        if names.has(mark):
+            return family
+    if not any(names.has(each) for each in hf.CLASS):
+        return IJEPA
+    return DINOV2 if any(name.endswith(tuple(hf.SCALES.values())) for name in names.stored) else VIT
+
+
+def vision_config(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that is about images; all of it where there is no other part."""
+    with explained("config.json"):
+        # Files of early CLIPs have the same thing twice, and the second counts.
+        inner = document.get("vision_config_dict") or document.get("vision_config")
+        return dict(inner) if inner else document
+
+
+def facts_of(
+    file: TensorFile, names: Names, family: Family, document: Mapping[str, Any], stated: Stated
+) -> tuple[Facts, list[str]]:
+    """What is known of the config, and labels of the classes where there are any, be it those for nameless ones.
+
+    Raises:
+        CheckpointError: shapes that no ViT has, or a config.json that says what cannot be.
+        ConfigError: nobody says how many heads there are.
+    """
+    vision = vision_config(document)
+    shapes = _from_shapes(file, names)
+    _refuse(names, family, document)
+    shapes |= _head(file, names, family)
+    labels = [] if hf.PROJECTION in _heads(names) else _labels(document, in_order=shapes["include_top"])
+    if not shapes["include_top"] and (promise := _promised_head(document, labels)):
+        raise missing_head(promise)
+    beside: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    told = beside if document else defaults  # without a config, what transformers does otherwise is an assumption
+    heads = {"num_heads": NUM_HEADS} if document else default_heads(shapes["embed_dim"])
+    told |= {**heads, "epsilon": family.epsilon}
+    if shapes["ffn_type"] is FFNType.MLP:
+        told["activation"] = _activation(vision, family)
+    said = {ours: vision[theirs] for theirs, ours in SAME_FIELDS.items() if theirs in vision}
+    beside |= {name: value for name, value in said.items() if value is not None or name not in shapes}
+    if shapes["include_top"] and "num_labels" in document and not labels:
+        beside["num_classes"] = document["num_labels"]
+    if "patch_size" in vision:
+        beside["patch_size"] = as_pair(vision["patch_size"], "patch_size")
+    facts = Facts(shapes, beside, defaults)
+    with known_heads(facts, stated, shapes["embed_dim"]):
+        told["image_size"] = _image_size(file, names, shapes, vision, stated)
+    if not shapes["include_top"] and "pooling" not in stated:
+        pooling = _headless_pooling(names, family, document)
+        beside["pooling"] = pooling and str(pooling)
+    return facts, labels
+
+
+def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
+    patches = f"{names.part(hf.PATCHES)}.weight"
+    embed_dim, channels, *patch_size = _shape(file, patches, 4)
+    gates = _shapes_in_blocks(file, names, ("mlp.gate_proj",))
+    packed = _shapes_in_blocks(file, names, (hf.PACKED_GATES,))
+    gated = gates or packed
+    hidden = [rows // 2 for rows, _ in packed] if packed and not gates else [rows for rows, _ in gated]
+    hidden += [] if gated else [rows for rows, _ in _shapes_in_blocks(file, names, hf.WITHIN["ffn.up"])]
+    hidden += [columns for _, columns in _shapes_in_blocks(file, names, hf.WITHIN["ffn.down"])]
+    if not hidden:
+        raise CheckpointError("no block has a feed-forward", fix="the file is damaged or no ViT: get it again")
+    mlp_dim = Counter(hidden).most_common(1)[0][0]  # what is of another size is then found to be wrong
+    registers, query = names.prefix + hf.REGISTERS, hf.WITHIN["attention.query"]
+    return {
+        "embed_dim": embed_dim,
+        "channels": channels,
+        "patch_size": tuple(patch_size),
+        "num_layers": 1 + max(names.blocks, default=-1),
+        "mlp_dim": mlp_dim,
+        "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
+        "qkv_bias": any(f"{names.within(block, query)}.bias" in names.stored for block in names.blocks),
+        "class_token": any(names.has(each) for each in hf.CLASS),
+        "distillation_token": names.has(hf.DISTILLATION),
+        "register_tokens": _shape(file, registers, 3)[1] if registers in names.stored else 0,
+        "layer_scale": any(each.endswith(tuple(hf.SCALES.values())) for each in names.stored),
+        "pre_norm": names.has(f"{hf.PRE_NORM}.weight"),
+    }
+
+
+def _shapes_in_blocks(file: TensorFile, names: Names, part: Iterable[str]) -> list[tuple[int, ...]]:
+    """Of the matrices of a part, as far as blocks have it."""
+    weights = [f"{names.within(block, part)}.weight" for block in names.blocks]
+    shapes = [file.shape(weight) for weight in weights if weight in names.stored]
+    return [shape for shape in shapes if len(shape) == 2 and all(shape)]
+
+
+def _shape(file: TensorFile, name: str, axes: int) -> tuple[int, ...]:
+    if name not in file.names():
+        raise CheckpointError(f"it has no {name}", fix="the file is damaged or no ViT: get it again")
+    shape = file.shape(name)
+    if len(shape) != axes or not all(shape):
+        raise CheckpointError(f"{name} has the shape {shape}; expected {axes} axes, none empty", fix="get it again")
+    return shape
+
+
+def _heads(names: Names) -> list[str]:
+    return [head for head in (hf.CLASSIFIER, *hf.TWO_HEADS, hf.PROJECTION) if f"{head}.weight" in names.stored]
+
+
+def _head(file: TensorFile, names: Names, family: Family) -> dict[str, Any]:
+    heads = _heads(names)
+    if not heads:
+        return {"include_top": False}
+    classes = _shape(file, f"{heads[0]}.weight", 2)[0]
+    pooling = family.head
+    if heads[0] == hf.PROJECTION:
+        pooling = Pooling.CLS
+    elif heads[0] in hf.TWO_HEADS:
+        pooling = Pooling.CLS_DISTILLATION
+    return {"include_top": True, "num_classes": classes, "pooling": pooling}
+
+
+def _headless_pooling(names: Names, family: Family, document: Mapping[str, Any]) -> Pooling | None:
+    if family.headless is Pooling.MAP and not names.has(f"{hf.MAP_HEAD}.probe"):
+        if vision_config(document).get("vision_use_head") is True and not _says_no_head(document):
+            raise missing_head("its config.json says vision_use_head")
+        return None
+    classifier = any(each.endswith("ForImageClassification") for each in _architectures(document))
+    return family.head if classifier else family.headless  # a classifier of no classes gives what it pools
+
+
+def _refuse(names: Names, family: Family, document: Mapping[str, Any]) -> None:
+    """What is computed otherwise than by any ViT here, though its weights look the same."""
+    if family is CLIP and hf.CLASSIFIER in _heads(names):
+        raise CheckpointError(
+            "CLIPForImageClassification pools tokens before the last norm; expected a CLIP model or its projection",
+            fix="convert the CLIP model that the classifier was put on",
+        )
+    backbone = any(each.endswith("Backbone") for each in _architectures(document))
+    if backbone and document.get("apply_layernorm") is False:
+        raise CheckpointError(
+            "its config.json says apply_layernorm false, and every ViT here ends with its norm",
+            fix="convert the model that the backbone was made of",
+        )
+
+
+def _architectures(document: Mapping[str, Any]) -> list[str]:
+    found = document.get("architectures")
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def _activation(vision: Mapping[str, Any], family: Family) -> str:
+    name = vision.get("hidden_act", family.activation)
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise CheckpointError(
+            f"its config.json says hidden_act {name!r}; expected one of {', '.join(ACTIVATIONS)}",
+            fix="models with other activations cannot be converted",
+        )
+    return str(ACTIVATIONS[name])
+
+
+def _image_size(
+    file: TensorFile, names: Names, shapes: Mapping[str, Any], vision: Mapping[str, Any], stated: Stated
+) -> tuple[int, int]:
+    """The size that the position table is for.
+
+    transformers lets a size be no multiple of the patch and leaves the rest of the pixels unread (SigLIP's 384 with
+    patches of 14): the size without the rest stands for it.
+    """
+    table = names.tensor(hf.POSITIONS)
+    tokens = _shape(file, table, 2 if table.endswith(".weight") else 3)[-2]
+    patches = tokens - shapes["class_token"] - shapes["distillation_token"]
+    patch = shapes["patch_size"]
+    said = vision.get("image_size", IMAGE_SIZE if vision else None)
+    whole = None if said is None else without_rest(as_pair(said, "image_size"), patch)
+    if whole is None:
+        return image_size_of(patches, patch, [stated.get("image_size")])
+    if math.prod(side // of for side, of in zip(whole, patch, strict=True)) != patches:
+        raise CheckpointError(
+            f"its position table is for {patches} patches, and its config.json says image_size {said}",
+            fix="correct config.json, or get the file again",
+        )
+    return whole
+
+
+def without_rest(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels without what is left of whole patches."""
+    return (size[0] - size[0] % patch[0], size[1] - size[1] % patch[1])
+
+
+def _labels(document: Mapping[str, Any], *, in_order: bool) -> list[str]:
+    """Names of the classes, in order where there is a head; transformers' own for nameless ones begin with LABEL_."""
+    with explained("config.json: id2label"):
+        by_number = {int(number): str(label) for number, label in (document.get("id2label") or {}).items()}
+    return list(ordered_labels(by_number, "id2label of config.json") if in_order else by_number.values())
+
+
+def are_nameless(labels: list[str]) -> bool:
+    """Whether these are what transformers calls classes that nobody has named."""
+    return all(each.startswith("LABEL_") for each in labels)
+
+
+def _says_no_head(document: Mapping[str, Any]) -> bool:
+    return document.get("id2label") == {} or document.get("num_labels") == 0
+
+
+def _promised_head(document: Mapping[str, Any], labels: list[str]) -> str:
+    """The head that config.json says there is, in words; empty if it says there is none, or nothing."""
+    if _says_no_head(document):
+        return ""
+    architectures = _architectures(document)
+    said = f"its config.json says {', '.join(architectures)}" + (f" with {len(labels)} labels" if labels else "")
+    if any(each.endswith(WITH_HEADS) for each in architectures):
+        return said
+    return "" if architectures or are_nameless(labels) else f"its config.json says {len(labels)} labels"
+
+
+def parts_unread(vision: Mapping[str, Any], patch: tuple[int, int]) -> Iterator[str]:
+    """What of the images is left unread, in words."""
+    if "image_size" in vision:
+        size = as_pair(vision["image_size"], "image_size")
+        if size != (read := without_rest(size, patch)):
+            yield f"all but {read[0]}x{read[1]} of {size[0]}x{size[1]} pixels"

@@ -1,0 +1,242 @@
+"""Under which names does transformers keep the parts of a ViT, in any of its layouts?
+
+The classic layout (`encoder.layer.0.attention.attention.query`), the newer one (`layers.0.attention.q_proj`) and that
+of CLIP and SigLIP (`encoder.layers.0.self_attn.q_proj`) differ in words only: whichever of them is there is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
+from vit_deploy.core.config import FFNType, Pooling, ViTConfig
+from vit_deploy.core.weights import Float32, weight_specs
+
+PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "ijepa.", "vision_model.")
+"""What the encoder's names begin with: nothing in a file of the bare model, its attribute in one with a head."""
+
+PATCHES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding")
+POSITIONS = ("embeddings.position_embeddings", "embeddings.position_embedding.weight")
+CLASS = ("embeddings.cls_token", "embeddings.class_embedding")
+DISTILLATION, REGISTERS = "embeddings.distillation_token", "embeddings.register_tokens"
+PRE_NORM = "pre_layrnorm"  # as it is spelled there
+POOLER = "pooler.dense"
+MAP_HEAD = "head"
+PACKED_GATES = "mlp.weights_in"  # of the SwiGLU feed-forward: the gate's rows before those of the other
+
+CLASSIFIER, PROJECTION = "classifier", "visual_projection"
+TWO_HEADS = ("cls_classifier", "distillation_classifier")
+
+# Every part with a weight and a bias, by canonical name.
+AROUND: Mapping[str, tuple[str, ...]] = {
+    "pre_norm": (PRE_NORM,),
+    "norm": ("layernorm", "post_layernorm"),
+    "map_pool.attention.out": (f"{MAP_HEAD}.attention.out_proj",),
+    "map_pool.norm": (f"{MAP_HEAD}.layernorm",),
+    "map_pool.ffn.up": (f"{MAP_HEAD}.mlp.fc1",),
+    "map_pool.ffn.down": (f"{MAP_HEAD}.mlp.fc2",),
+}
+WITHIN: Mapping[str, tuple[str, ...]] = {
+    "norm1": ("layernorm_before", "norm1", "layer_norm1"),
+    "attention.query": ("attention.attention.query", "attention.q_proj", "self_attn.q_proj"),
+    "attention.key": ("attention.attention.key", "attention.k_proj", "self_attn.k_proj"),
+    "attention.value": ("attention.attention.value", "attention.v_proj", "self_attn.v_proj"),
+    "attention.out": ("attention.output.dense", "attention.o_proj", "self_attn.out_proj"),
+    "norm2": ("layernorm_after", "norm2", "layer_norm2"),
+    "ffn.gate": ("mlp.gate_proj",),
+    "ffn.up": ("intermediate.dense", "mlp.fc1", "mlp.up_proj"),
+    "ffn.down": ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
+}
+SCALES: Mapping[str, str] = {"scale1.gamma": "layer_scale1.lambda1", "scale2.gamma": "layer_scale2.lambda1"}
+HEAD_TENSORS = re.compile(rf"(^|\.)({'|'.join((CLASSIFIER, *TWO_HEADS, PROJECTION))})\.(weight|bias)$")
+NORMS = ("norm", "norm1", "norm2", "pre_norm")
+
+BLOCK = re.compile(r"((?:encoder\.layers?|layers)\.(\d{1,6}))\.")
+
+# What the function does not depend on, by the words it is reported in: in the encoder and beside it.
+SPARE_WITHIN: Mapping[str, tuple[str, ...]] = {
+    "pooler": ("pooler.",),
+    "mask token": ("embeddings.mask_token",),
+    "position ids": ("embeddings.position_ids",),
+    "attention pooling": (f"{MAP_HEAD}.",),
+}
+SPARE_BESIDE: Mapping[str, tuple[str, ...]] = {
+    "decoder": ("decoder.",),
+    "text tower": ("text_model.", "text_projection.", "logit_scale", "logit_bias"),
+}
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a file, with the prefix of its encoder.
+
+    Args:
+        stored: all of them.
+        prefix: one of `PREFIXES`.
+    """
+
+    stored: frozenset[str]
+    prefix: str
+
+    @functools.cached_property
+    def blocks(self) -> Mapping[int, str]:
+        """The path of each block by its number, with the prefix."""
+        # transformers 5 saves ViTMSN's blocks without the prefix that everything else in the encoder has.
+        return self._blocks_after(self.prefix) or self._blocks_after("")
+
+    def _blocks_after(self, prefix: str) -> Mapping[int, str]:
+        paths: dict[int, str] = {}
+        for name in sorted(self.stored):
+            if name.startswith(prefix) and (match := BLOCK.match(name, len(prefix))):
+                paths.setdefault(int(match[2]), f"{prefix}{match[1]}.")
+        return paths
+
+    def has(self, name: str) -> bool:
+        """Whether the encoder has a tensor of this name."""
+        return self.prefix + name in self.stored
+
+    def tensor(self, choices: Iterable[str]) -> str:
+        """The first of these tensors that the encoder has, else the first of all; with the prefix."""
+        return self._first(self.prefix, choices, "")
+
+    def part(self, choices: Iterable[str]) -> str:
+        """The first of these parts whose weight the encoder has, else the first of all; with the prefix."""
+        return self._first(self.prefix, choices, ".weight")
+
+    def within(self, block: int, choices: Iterable[str]) -> str:
+        """The first of these parts whose weight the block has, else the first of all; with the block's path."""
+        return self._first(self.blocks.get(block, f"{self.prefix}encoder.layer.{block}."), choices, ".weight")
+
+    def _first(self, path: str, choices: Iterable[str], ending: str) -> str:
+        names = [path + choice for choice in choices]
+        return next((name for name in names if name + ending in self.stored), names[0])
+
+
+def named(stored: Iterable[str]) -> Names | None:
+    """The names of a file of transformers; None if they are of something else."""
+    names = frozenset(stored)
+    for prefix in PREFIXES:
+        if any(f"{prefix}{patches}.weight" in names for patches in PATCHES):
+            return Names(names, prefix)
+    return None
+
+
+def origins(names: Names, config: ViTConfig) -> dict[str, Origin]:
+    """Where each canonical weight comes from."""
+    table = {**_embeddings(names, config), **_blocks(names, config)}
+    for part, choices in AROUND.items():
+        table |= _part(part, names.part(choices))
+    if config.effective_pooling is Pooling.MAP:
+        table |= _map_head(f"{names.prefix}{MAP_HEAD}")
+    if config.pre_logits_dim:
+        table |= _part("pre_logits", f"{names.prefix}{POOLER}")
+    if config.include_top:
+        table |= _head(names, config)
+    return {name: table[name] for name in weight_specs(config) if name in table}
+
+
+def _embeddings(names: Names, config: ViTConfig) -> dict[str, Origin]:
+    patches = names.part(PATCHES)
+    biased = f"{patches}.bias" in names.stored or not names.has(f"{PRE_NORM}.weight")  # CLIP's patches have none
+    return {
+        "patch_embed.kernel": Origin((f"{patches}.weight",), lambda kernel: kernel.transpose(2, 3, 1, 0)),
+        "patch_embed.bias": same(f"{patches}.bias") if biased else zeros(config.embed_dim),
+        "pos_embed.table": Origin((names.tensor(POSITIONS),), lambda table: _positions(table, config)),
+        "class_token.class": _tokens(names.tensor(CLASS)),
+        "class_token.distillation": _tokens(names.prefix + DISTILLATION),
+        "class_token.registers": _tokens(names.prefix + REGISTERS),
+    }
+
+
+def _tokens(name: str) -> Origin:
+    """Tokens `(1, tokens, dim)`, or CLIP's one `(dim)`, as `(tokens, dim)`."""
+    return Origin((name,), lambda tokens: tokens[None] if tokens.ndim == 1 else _only(tokens))
+
+
+def _positions(table: Float32, config: ViTConfig) -> Float32:
+    """With a row of zeros for each register, which come between the class token and the patches and get no position."""
+    table = table if table.ndim == 2 else _only(table)
+    registers = np.zeros((config.register_tokens, table.shape[1]), np.float32)
+    return np.concatenate([table[:1], registers, table[1:]]) if config.register_tokens else table
+
+
+def _only(batch: Float32) -> Float32:
+    if len(batch) != 1:
+        raise ValueError(f"expected one, found {len(batch)}")
+    only: Float32 = batch[0]
+    return only
+
+
+def _blocks(names: Names, config: ViTConfig) -> dict[str, Origin]:
+    table: dict[str, Origin] = {}
+    for index in range(config.num_layers):
+        for part, choices in WITHIN.items():
+            table |= _part(f"block_{index}.{part}", names.within(index, choices))
+        path = names.within(index, ("",))
+        for gamma, stored in SCALES.items():
+            table[f"block_{index}.{gamma}"] = same(path + stored)
+        packed = path + PACKED_GATES
+        if config.ffn_type is not FFNType.MLP and f"{packed}.weight" in names.stored:
+            for number, role in enumerate(("gate", "up")):
+                table[f"block_{index}.ffn.{role}.kernel"] = _share(f"{packed}.weight", number, 2)
+                table[f"block_{index}.ffn.{role}.bias"] = _share(f"{packed}.bias", number, 2)
+    return table
+
+
+def _part(canonical: str, stored: str) -> dict[str, Origin]:
+    """A norm, whose vector we call a scale, or a dense layer."""
+    if canonical.rpartition(".")[2] in NORMS:
+        return {f"{canonical}.scale": same(f"{stored}.weight"), f"{canonical}.bias": same(f"{stored}.bias")}
+    return {f"{canonical}.kernel": transposed(f"{stored}.weight"), f"{canonical}.bias": same(f"{stored}.bias")}
+
+
+def _share(name: str, number: int, of: int) -> Origin:
+    """One of several equal shares of the rows, as a kernel or a bias."""
+    return Origin((name,), lambda packed: np.split(packed, of)[number].T)
+
+
+def _map_head(path: str) -> dict[str, Origin]:
+    """The probe and the packed query, key and value of torch's own attention layer."""
+    table = {"map_pool.probe": _tokens(f"{path}.probe")}
+    for number, role in enumerate(("query", "key", "value")):
+        table[f"map_pool.attention.{role}.kernel"] = _share(f"{path}.attention.in_proj_weight", number, 3)
+        table[f"map_pool.attention.{role}.bias"] = _share(f"{path}.attention.in_proj_bias", number, 3)
+    return table
+
+
+def _head(names: Names, config: ViTConfig) -> dict[str, Origin]:
+    if config.effective_pooling is Pooling.CLS_DISTILLATION:  # the answer is the mean of the two heads'
+        return {
+            "head.kernel": Origin(tuple(f"{head}.weight" for head in TWO_HEADS), _halved_beside),
+            "head.bias": Origin(
+                tuple(f"{head}.bias" for head in TWO_HEADS), lambda *biases: np.stack(biases).mean(axis=0)
+            ),
+        }
+    if f"{PROJECTION}.weight" in names.stored:
+        return {"head.kernel": transposed(f"{PROJECTION}.weight"), "head.bias": zeros(config.num_classes)}
+    return _part("head", CLASSIFIER)
+
+
+def _halved_beside(*heads: Float32) -> Float32:
+    beside: Float32 = np.concatenate(heads, axis=1).T * np.float32(0.5)
+    return beside
+
+
+def spare(names: Names, config: ViTConfig) -> dict[str, list[str]]:
+    """Tensors that the function does not depend on, by what they are."""
+    used = {"pooler": bool(config.pre_logits_dim), "attention pooling": config.effective_pooling is Pooling.MAP}
+    beginnings = {
+        **{what: tuple(names.prefix + each for each in parts) for what, parts in SPARE_WITHIN.items()},
+        **SPARE_BESIDE,
+    }
+    found = {
+        what: sorted(name for name in names.stored if name.startswith(parts))
+        for what, parts in beginnings.items()
+        if not used.get(what)
+    }
+    return {what: tensors for what, tensors in found.items() if tensors}

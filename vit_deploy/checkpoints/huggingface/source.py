@@ -1,0 +1,78 @@
+"""How do ViTs that were saved by Hugging Face transformers become a checkpoint?
+
+ViT, DeiT, DINOv2, ViTMSN, I-JEPA, the encoder of ViTMAE, and the vision towers of CLIP and SigLIP, with or without a
+head. A model without a classifier gives what transformers calls `last_hidden_state`, or the pooled vector where CLIP
+and SigLIP have one of their own; a config given can ask for another `pooling`, and for a ViT's pooler with
+`pre_logits_dim`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vit_deploy.checkpoints.gathering import check_layers, gather
+from vit_deploy.checkpoints.heads import label_problems
+from vit_deploy.checkpoints.huggingface.config import are_nameless, facts_of, family_of, parts_unread, vision_config
+from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, named, origins, spare
+from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in
+from vit_deploy.checkpoints.importing import imported, settle
+from vit_deploy.checkpoints.safetensors import CANONICAL, FORMAT
+from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.errors import CheckpointError
+
+CONTAINERS = ("safetensors", "torch")
+
+
+class HuggingFaceSource:
+    """A folder of transformers, or its weights alone."""
+
+    heads = HEAD_TENSORS
+
+    def detects(self, file: TensorFile) -> bool:
+        """By the names of the patch embedding; or by a config.json of transformers, be it of what cannot be read."""
+        if file.container not in CONTAINERS:
+            return False
+        ours = file.documents.get("format") == FORMAT or set(file.names()) >= CANONICAL
+        return named(file.names()) is not None or (not ours and "model_type" in _config_of(file))
+
+    def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
+        """The checkpoint; without a config.json the epsilon, the activation and the heads are assumed.
+
+        Raises:
+            CheckpointError: a model type that is no such ViT, a config or weights that do not fit.
+            ConfigError: nobody says how many heads there are.
+        """
+        document, names = _config_of(file), named(file.names())
+        family = family_of(document, names)
+        if names is None:
+            raise CheckpointError("its config.json is a ViT's, and it holds no patch embedding", fix="get it again")
+        facts, labels = facts_of(file, names, family, document, stated)
+        settled = settle(facts, stated)
+        config = settled.config
+        check_layers(file, config)
+        unused = spare(names, config)
+        ignored = frozenset(each for tensors in unused.values() for each in tensors)
+        problems = [*settled.problems, *(label_problems(labels, config.num_classes) if config.include_top else ())]
+        weights = gather(file, origins(names, config), config, ignored=ignored, found=problems)
+        processor = settings_in(file.documents)
+        left_out = [*unused, *parts_unread(vision_config(document), config.patch_size)]
+        if labels and not config.include_top and not are_nameless(labels):
+            left_out.append(f"{len(labels)} labels")
+        return imported(
+            settled,
+            weights,
+            family=str(family.convention),
+            preprocess=preprocess_of(processor, family.processor, config),
+            preprocess_assumed=not processor,
+            labels=() if are_nameless(labels) else tuple(labels),
+            dialect="huggingface",
+            left_out=left_out,
+            preprocessing="recorded beside it" if processor else f"that of transformers' {family.processor} models",
+        )
+
+
+def _config_of(file: TensorFile) -> Mapping[str, Any]:
+    found = file.documents.get("config.json")
+    return found if isinstance(found, Mapping) and "model_type" in found else {}

@@ -1,0 +1,1 @@
+"""The dialect of timm and of models that share its names."""

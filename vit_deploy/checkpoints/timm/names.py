@@ -1,0 +1,148 @@
+"""Which tensors does a state dict of timm's kind hold, by the names of today, and is it of this network at all?"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vit_deploy.checkpoints.source import TensorFile, TensorView
+from vit_deploy.checkpoints.timm.config import unsupported
+from vit_deploy.errors import CheckpointError
+
+STEM = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.(?:proj|backbone|conv\d*|stem|\d+)\.")
+PATCHES = "patch_embed.proj.weight"
+BLOCK = re.compile(r"^blocks\.(\d{1,6})\.")
+# Older names of the same tensors: DINOv2's blocks in chunks, DeiT III's layer scale, DINOv2's SwiGLU and registers.
+RENAMES = (
+    (re.compile(r"^blocks\.\d+\.(\d+\.)"), r"blocks.\1"),
+    (re.compile(r"\.gamma_([12])$"), r".ls\1.gamma"),
+    (re.compile(r"\.mlp\.w12\."), ".mlp.fc1."),
+    (re.compile(r"\.mlp\.w3\."), ".mlp.fc2."),
+    (re.compile(r"^register_tokens$"), "reg_token"),
+    (re.compile(r"^pre_logits\.fc\."), "pre_logits."),
+)
+# What MAE, iBOT and DINOv2 train with, and the other tower of open_clip's models.
+IGNORED = re.compile(r"^(mask_token$|decoder_|text\.|logit_(scale|bias)$)")
+# What tells another network, by the names of its tensors.
+UNSUPPORTED: Mapping[str, str] = {
+    r"^(layers|stages)\.\d+\.": "stages of several resolutions, as Swin has",
+    r"^patch_embed\.(backbone|conv\d*|stem|\d+)\.": "a convolutional stem",
+    r"^patch_embed\.norm\.": "a norm of the patches",
+    r"relative_position|rel_pos|\.attn\.[qv]_bias$": "relative positions, as BEiT has",
+    r"(^|\.)rope\b|\.freqs|\.periods$": "rotary positions",
+    r"^blocks\.\d+\.((attns|ffns)\.|(in_proj|in_norm|mlp_out_proj|attn_out_proj)\b)": "parallel halves of a block",
+    r"\.lambda_[qk]\d$": "differential attention",
+    r"\.attn\.gate\.": "gated attention",
+    r"\.attn\.(norm|inner_attn_ln)\.|\.mlp\.(norm|ffn_ln)\.": "norms inside the halves of a block",
+    r"\.attn\.[qkv]_proj\.": "query, key and value that are not packed, as EVA has",
+    r"^(blocks_token_only|cls_attn_layers|norm_embed)\b": "class attention",
+}
+
+
+@dataclass(frozen=True)
+class Renamed(TensorView):
+    """A `TensorFile` under other names.
+
+    Args:
+        file: that is read.
+        stored: name in the file, by the name here.
+    """
+
+    stored: Mapping[str, str]
+
+    @property
+    def documents(self) -> Mapping[str, Any]:
+        """Of the file."""
+        return self.file.documents
+
+    def names(self) -> Iterable[str]:
+        """Names here."""
+        return self.stored.keys()
+
+    def stored_name(self, name: str) -> str:
+        """The name in the file of a tensor."""
+        return self.stored[name]
+
+    @functools.cached_property
+    def kinds(self) -> Mapping[str, list[str]]:
+        """Names by what they are in every block, `blocks.*.norm1.bias`."""
+        kinds: dict[str, list[str]] = {}
+        for name in self.stored:
+            kinds.setdefault(kind_of(name), []).append(name)
+        return kinds
+
+    def common_shape(self, kind: str, axes: int) -> tuple[int, ...]:
+        """The shape that most tensors of a kind have; one that has another is then found to be wrong.
+
+        Raises:
+            CheckpointError: there is none with as many axes.
+        """
+        found = [self.shape(name) for name in self.kinds.get(kind, ())]
+        fitting = Counter(shape for shape in found if len(shape) == axes and 0 not in shape)
+        if not fitting:
+            raise CheckpointError(
+                f"{kind} {found[0]} has not {axes} axes" if found else f"it has no {kind}",
+                fix="the file is damaged or of another network: get it again",
+            )
+        return fitting.most_common(1)[0][0]
+
+
+def kind_of(name: str) -> str:
+    """A tensor's name without the number of its block."""
+    return BLOCK.sub("blocks.*.", name)
+
+
+def is_timm(names: Iterable[str]) -> bool:
+    """Whether a file with tensors of these names has timm's stem."""
+    return any(map(STEM.match, names))
+
+
+def renamed(file: TensorFile) -> Renamed:
+    """The file under today's names and without the prefix that a model around it has put there.
+
+    A tensor whose new name is taken keeps its own, and is then surplus.
+    """
+    names = list(file.names())
+    prefix = min((found["prefix"] for name in names if (found := STEM.match(name))), key=len)
+    stored: dict[str, str] = {}
+    for name in names:
+        today = name.removeprefix(prefix)
+        for pattern, replacement in RENAMES:
+            today = pattern.sub(replacement, today)
+        stored[name if today in stored else today] = name
+    return Renamed(file, stored)
+
+
+def family_of(view: Renamed) -> str:
+    """Whose program wrote the file: `dinov2` by tensors that only its own files have, else timm."""
+    origin = set(view.stored.values())
+    # MAE has a `mask_token` as well, of three axes.
+    masks = "mask_token" in view.stored and len(view.shape("mask_token")) == 2
+    of_dinov2 = masks or any(name.endswith("register_tokens") or ".mlp.w12." in name for name in origin)
+    return "dinov2" if of_dinov2 else "timm"
+
+
+def check_supported(view: Renamed) -> None:
+    """Refuse a network that shares names with this ViT and computes something else.
+
+    Raises:
+        CheckpointError: says what it has that no ViT of this kind has.
+    """
+    problems = []
+    for pattern, what in UNSUPPORTED.items():
+        if found := next((name for name in view.stored if re.search(pattern, name)), None):
+            problems.append(f"{what} ({found})")
+    if PATCHES in view.stored and len(view.shape(PATCHES)) != 4:
+        problems.append(f"patches of another kind ({PATCHES} {view.shape(PATCHES)})")
+    if "pos_embed" not in view.stored:
+        problems.append("no position table (pos_embed)")
+    if not any(name in view.stored for name in ("norm.weight", "fc_norm.weight")):
+        problems.append("no last norm (norm.weight or fc_norm.weight)")
+    if not any(map(BLOCK.match, view.stored)):
+        problems.append("no blocks (blocks.0)")
+    if problems:
+        raise unsupported("it", problems)

@@ -1,0 +1,59 @@
+"""For which image, and for which of the prefix tokens, is the position table of a timm model made?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vit_deploy.checkpoints.importing import image_size_of
+from vit_deploy.checkpoints.timm.names import Renamed
+from vit_deploy.core.config import as_pair
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Of what the position table has rows.
+
+    Args:
+        prefix: how many of the first prefix tokens.
+        image_size: (height, width) in pixels that its other rows are the patches of.
+        known: whether it is one of the sizes that somebody says, and not just square.
+    """
+
+    prefix: int
+    image_size: tuple[int, int]
+    known: bool = False
+
+
+def positions_of(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any]) -> Positions:
+    """The positions of a model.
+
+    The prefix tokens have rows of their own, all or none (`no_embed_class`), and in DINOv2's files all but the
+    registers. Names do not tell: what makes an image of a size that is said counts, after that what makes a square.
+
+    Args:
+        view: the file.
+        shapes: fields of the config that its shapes say.
+        sizes: (height, width) in pixels that somebody says, best first.
+
+    Raises:
+        CheckpointError: neither makes one.
+    """
+    _, rows, _ = view.common_shape("pos_embed", 3)
+    tokens = shapes["class_token"] + shapes["distillation_token"]
+    choices = tuple(dict.fromkeys((tokens + shapes["register_tokens"], tokens, 0)))
+    patch = shapes["patch_size"]
+    for size in sizes:
+        for prefix in choices:
+            if rows - prefix == _patches(size, patch):
+                return Positions(prefix, as_pair(size, "image_size"), known=True)
+    square = [each for each in choices if rows > each and math.isqrt(rows - each) ** 2 == rows - each]
+    prefix = (*square, *choices)[0]
+    return Positions(prefix, image_size_of(rows - prefix, patch, ()))
+
+
+def _patches(size: Any, patch: tuple[int, int]) -> int:
+    height, width = as_pair(size, "image_size")
+    return 0 if height % patch[0] or width % patch[1] else (height // patch[0]) * (width // patch[1])

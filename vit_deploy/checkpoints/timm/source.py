@@ -1,0 +1,293 @@
+"""What is a checkpoint of timm's Vision Transformer, or of the facebookresearch models that share its names?
+
+`qkv`, the pooling's `kv` and a gated `fc1` are packed along their outputs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_deploy.checkpoints.gathering import Origin, gather, same, transposed, zeros
+from vit_deploy.checkpoints.heads import label_problems, missing_head
+from vit_deploy.checkpoints.importing import (
+    Facts,
+    default_heads,
+    imported,
+    known_heads,
+    settle,
+)
+from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.checkpoints.timm.config import (
+    DINOV2_DATA,
+    EPSILON,
+    SIXTEEN_HEADS,
+    Hub,
+    preprocess_of,
+    read_hub,
+    unsupported,
+)
+from vit_deploy.checkpoints.timm.names import (
+    BLOCK,
+    IGNORED,
+    PATCHES,
+    Renamed,
+    check_supported,
+    family_of,
+    is_timm,
+    kind_of,
+    renamed,
+)
+from vit_deploy.checkpoints.timm.positions import Positions, positions_of
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Activation, FFNType, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.weights import Float32
+from vit_deploy.errors import CheckpointError
+
+HEADS = {"head.weight", "head_dist.weight"}
+HEAD_TENSORS = re.compile(r"(^|\.)head(_dist)?\.(weight|bias)$")
+CLIP_EPSILON = 1e-5  # of the models with a norm before the blocks
+
+
+class TimmSource:
+    """`patch_embed.proj`, `blocks.0.attn.qkv`, …, under whatever prefix."""
+
+    heads = HEAD_TENSORS
+
+    def detects(self, file: TensorFile) -> bool:
+        """By the name of the stem; other networks that share it are refused when they are read."""
+        return file.container in ("safetensors", "torch") and is_timm(file.names())
+
+    def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
+        """The checkpoint, with the preprocessing and the labels of the config.json beside it."""
+        view = renamed(file)
+        check_supported(view)
+        shapes = _shapes(view)
+        hub = read_hub(file, shapes["embed_dim"])
+        _check_head(view, hub)
+        said = stated.get("image_size")
+        defaults = _defaults(shapes)
+        facts = Facts(shapes, _beside(shapes, hub), defaults)
+        with known_heads(facts, stated, shapes["embed_dim"]):
+            positions = positions_of(view, shapes, [said] if said else hub.sizes)
+        # As many patches make images of other sizes too.
+        (shapes if said or positions.known else defaults)["image_size"] = positions.image_size
+        settled = settle(facts, stated)
+        config = settled.config
+        _check_supported(config, hub)
+        ignored = {name for name in view.names() if IGNORED.match(name)}
+        problems = list(settled.problems)
+        if "head.weight" in view.kinds:
+            problems += label_problems(hub.labels, shapes["num_classes"])
+        weights = gather(view, _origins(view, config, positions), config, ignored=ignored, found=problems)
+        family = family_of(view)
+        if hub.data is None and family == "timm":
+            return imported(settled, weights, family=family)
+        data = hub.data if hub.data is not None else DINOV2_DATA
+        preprocess = preprocess_of(data, config.image_size, config.channels)
+        return imported(
+            settled,
+            weights,
+            family=family,
+            preprocess=preprocess,
+            preprocess_assumed=hub.data is None,
+            labels=hub.labels,
+        )
+
+
+def _shapes(view: Renamed) -> dict[str, Any]:
+    """What the names and shapes say, all but the image size."""
+    kinds = view.kinds
+    embed_dim, channels, *patch_size = view.common_shape(PATCHES, 4)
+    gate = "blocks.*.mlp.fc1_g.weight"
+    hidden, _ = view.common_shape(gate if gate in kinds else "blocks.*.mlp.fc1.weight", 2)
+    _, taken = view.common_shape("blocks.*.mlp.fc2.weight", 2)
+    gated = gate in kinds or hidden == 2 * taken
+    layer_norm = "blocks.*.norm1.bias" in kinds
+    shapes: dict[str, Any] = {
+        "patch_size": tuple(patch_size),
+        "channels": channels,
+        "embed_dim": embed_dim,
+        "num_layers": _depth(view),
+        "mlp_dim": taken,
+        "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
+        "normalization_type": NormalizationType.LAYER_NORM if layer_norm else NormalizationType.RMS_NORM,
+        "qkv_bias": "blocks.*.attn.qkv.bias" in kinds,
+        "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
+        "layer_scale": "blocks.*.ls1.gamma" in kinds,
+        "class_token": "cls_token" in kinds,
+        "distillation_token": "dist_token" in kinds,
+        "register_tokens": view.common_shape("reg_token", 3)[1] if "reg_token" in kinds else 0,
+        "pre_norm": "norm_pre.weight" in kinds,
+        "norm_after_pooling": "fc_norm.weight" in kinds,
+        "pre_logits_dim": view.common_shape("pre_logits.weight", 2)[0] if "pre_logits.weight" in kinds else 0,
+        "include_top": "head.weight" in kinds,
+        "num_classes": view.common_shape("head.weight", 2)[0] if "head.weight" in kinds else 0,
+    }
+    if shapes["qk_norm"]:
+        shapes["num_heads"] = embed_dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
+    if "attn_pool.latent" in kinds:
+        shapes["pooling"] = Pooling.MAP
+    if shapes["distillation_token"]:
+        shapes["pooling"] = Pooling.CLS_DISTILLATION
+        if not shapes["include_top"]:  # timm's features are the average of the two tokens, which a head can compute
+            shapes |= {"include_top": True, "num_classes": embed_dim}
+    return shapes
+
+
+def _depth(view: Renamed) -> int:
+    depth = 1 + max(int(found[1]) for name in view.names() if (found := BLOCK.match(name)))
+    if depth > len(view.stored):
+        raise CheckpointError(
+            f"it names {depth} blocks, and holds {len(view.stored)} tensors in all",
+            fix="the file is damaged: get it again",
+        )
+    return depth
+
+
+def _beside(shapes: Mapping[str, Any], hub: Hub) -> dict[str, Any]:
+    """What config.json adds."""
+    fields = dict(hub.fields)
+    if shapes["distillation_token"]:
+        fields.pop("pooling", None)
+    return fields
+
+
+def _check_head(view: Renamed, hub: Hub) -> None:
+    classes = hub.fields.get("num_classes", 0)
+    if classes and not HEADS & set(view.stored):
+        raise missing_head(f"config.json says num_classes {classes}")
+
+
+def _defaults(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    average = shapes["norm_after_pooling"] or not shapes["class_token"]
+    heads = {"num_heads": 16} if shapes["embed_dim"] in SIXTEEN_HEADS else default_heads(shapes["embed_dim"])
+    return {
+        **heads,
+        "epsilon": CLIP_EPSILON if shapes["pre_norm"] else EPSILON,
+        "activation": Activation.GELU,
+        "pooling": Pooling.MEAN if average else Pooling.CLS,
+    }
+
+
+def _check_supported(config: ViTConfig, hub: Hub) -> None:
+    if config.ffn_type is FFNType.SWIGLU and hub.act_layer not in (None, Activation.SILU):
+        raise unsupported("it", [f"a gate of {hub.act_layer}"])
+    pooling, prefix = config.effective_pooling, config.num_prefix_tokens
+    if config.include_top and "pooling" in hub.fields and hub.fields["pooling"] is None:
+        raise unsupported("it", ["a head for every token"])
+    if not prefix:
+        return
+    if pooling is Pooling.MAP and not hub.pools_prefix:
+        raise unsupported("it", ["attention pooling that leaves its prefix tokens out"])
+    if pooling in (Pooling.MEAN, Pooling.MAX) and hub.pools_prefix:
+        raise unsupported("it", [f"a {pooling} that takes its prefix tokens in"])
+
+
+def _origins(view: Renamed, config: ViTConfig, positions: Positions) -> dict[str, Origin]:
+    dim, missing = config.embed_dim, config.num_prefix_tokens - positions.prefix
+
+    def table(stored: Float32) -> Float32:
+        rows = stored[0]
+        return np.concatenate(
+            [rows[: positions.prefix], np.zeros((missing, dim), np.float32), rows[positions.prefix :]]
+        )
+
+    origins = {
+        "patch_embed.kernel": Origin((PATCHES,), lambda kernel: kernel.transpose(2, 3, 1, 0)),
+        # timm leaves it out where a norm follows.
+        "patch_embed.bias": _bias("patch_embed.proj", view, dim) if config.pre_norm else same("patch_embed.proj.bias"),
+        "class_token.class": _first("cls_token"),
+        "class_token.distillation": _first("dist_token"),
+        "class_token.registers": _first("reg_token"),
+        "pos_embed.table": Origin(("pos_embed",), table),
+        **_norm("pre_norm", "norm_pre"),
+        **_norm("norm", "fc_norm" if config.norm_after_pooling else "norm"),
+        **_dense("pre_logits", "pre_logits"),
+        **_head(view, config),
+    }
+    for index in range(config.num_layers):
+        origins |= _block(f"block_{index}", f"blocks.{index}", view, config)
+    return origins | (_map_pool() if config.effective_pooling is Pooling.MAP else {})
+
+
+def _block(ours: str, theirs: str, view: Renamed, config: ViTConfig) -> dict[str, Origin]:
+    dim, hidden = config.embed_dim, config.mlp_dim
+    origins = {
+        **_norm(f"{ours}.norm1", f"{theirs}.norm1"),
+        **_norm(f"{ours}.norm2", f"{theirs}.norm2"),
+        **_norm(f"{ours}.attention.query_norm", f"{theirs}.attn.q_norm"),
+        **_norm(f"{ours}.attention.key_norm", f"{theirs}.attn.k_norm"),
+        f"{ours}.attention.out.kernel": transposed(f"{theirs}.attn.proj.weight"),
+        f"{ours}.attention.out.bias": _bias(f"{theirs}.attn.proj", view, dim),
+        f"{ours}.ffn.down.kernel": transposed(f"{theirs}.mlp.fc2.weight"),
+        f"{ours}.ffn.down.bias": _bias(f"{theirs}.mlp.fc2", view, dim),
+        f"{ours}.scale1.gamma": same(f"{theirs}.ls1.gamma"),
+        f"{ours}.scale2.gamma": same(f"{theirs}.ls2.gamma"),
+        **_packed(f"{ours}.attention", ("query", "key", "value"), f"{theirs}.attn.qkv"),
+    }
+    if config.ffn_type is FFNType.SWIGLU and "blocks.*.mlp.fc1_g.weight" not in view.kinds:
+        origins |= _packed(f"{ours}.ffn", ("gate", "up"), f"{theirs}.mlp.fc1")
+        if "blocks.*.mlp.fc1.bias" not in view.kinds:
+            origins |= {f"{ours}.ffn.gate.bias": zeros(hidden), f"{ours}.ffn.up.bias": zeros(hidden)}
+        return origins
+    apart = {"gate": "fc1_g", "up": "fc1_x"} if config.ffn_type is FFNType.SWIGLU else {"up": "fc1"}
+    for role, name in apart.items():
+        origins[f"{ours}.ffn.{role}.kernel"] = transposed(f"{theirs}.mlp.{name}.weight")
+        origins[f"{ours}.ffn.{role}.bias"] = _bias(f"{theirs}.mlp.{name}", view, hidden)
+    return origins
+
+
+def _map_pool() -> dict[str, Origin]:
+    return {
+        "map_pool.probe": _first("attn_pool.latent"),
+        **_dense("map_pool.attention.query", "attn_pool.q"),
+        **_packed("map_pool.attention", ("key", "value"), "attn_pool.kv"),
+        **_dense("map_pool.attention.out", "attn_pool.proj"),
+        **_norm("map_pool.norm", "attn_pool.norm"),
+        **_dense("map_pool.ffn.up", "attn_pool.mlp.fc1"),
+        **_dense("map_pool.ffn.down", "attn_pool.mlp.fc2"),
+    }
+
+
+def _head(view: Renamed, config: ViTConfig) -> dict[str, Origin]:
+    """Of two heads, for the class and the distillation token, the average."""
+    if not config.distillation_token:
+        return _dense("head", "head")
+    if not HEADS & set(view.stored):
+        half = np.eye(config.embed_dim, dtype=np.float32) / 2
+        return {"head.kernel": Origin((), lambda: np.concatenate([half, half])), "head.bias": zeros(config.num_classes)}
+    return {
+        "head.kernel": Origin(("head.weight", "head_dist.weight"), lambda a, b: np.concatenate([a.T / 2, b.T / 2])),
+        "head.bias": Origin(("head.bias", "head_dist.bias"), lambda a, b: (a + b) / 2),
+    }
+
+
+def _first(name: str) -> Origin:
+    return Origin((name,), lambda tensor: tensor[0])
+
+
+def _packed(ours: str, roles: tuple[str, ...], theirs: str) -> dict[str, Origin]:
+    """Dense layers that are packed along their outputs."""
+
+    def part(name: str, index: int) -> Origin:
+        return Origin((name,), lambda tensor: np.split(tensor, len(roles))[index].T)
+
+    kernels = {f"{ours}.{role}.kernel": part(f"{theirs}.weight", index) for index, role in enumerate(roles)}
+    return kernels | {f"{ours}.{role}.bias": part(f"{theirs}.bias", index) for index, role in enumerate(roles)}
+
+
+def _norm(ours: str, theirs: str) -> dict[str, Origin]:
+    return {f"{ours}.scale": same(f"{theirs}.weight"), f"{ours}.bias": same(f"{theirs}.bias")}
+
+
+def _dense(ours: str, theirs: str) -> dict[str, Origin]:
+    return {f"{ours}.kernel": transposed(f"{theirs}.weight"), f"{ours}.bias": same(f"{theirs}.bias")}
+
+
+def _bias(theirs: str, view: Renamed, outputs: int) -> Origin:
+    """The bias, or zeros where no block has it."""
+    return same(f"{theirs}.bias") if kind_of(f"{theirs}.bias") in view.kinds else zeros(outputs)

@@ -1,0 +1,287 @@
+"""What is the Keras 2 model, with a Dense layer for every projection, that computes what a checkpoint computes?
+
+tensorflow-model-optimization wraps layers of `tf_keras`. The twin is a functional model that is built around the
+weights of a checkpoint; each Dense layer can be wrapped as it is made, so that nothing has to be cloned. All options of
+a config have a twin. After `vit_deploy.core.reference`, which it is compared with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.reference import BAND_WIDTH, GATES
+from vit_deploy.core.weights import Float32, weight_specs
+
+Tensor = Any
+Wrap = Callable[[str, Any], Callable[[Tensor], Tensor]]
+"""From the name of a layer and a Dense layer that has its weights, to what is called in its place."""
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    Activation.GELU: lambda x: tf.nn.gelu(x, approximate=False),
+    Activation.GELU_TANH: lambda x: tf.nn.gelu(x, approximate=True),
+    Activation.QUICK_GELU: lambda x: x * tf.sigmoid(1.702 * x),
+    Activation.RELU: tf.nn.relu,
+    Activation.RELU6: tf.nn.relu6,
+    Activation.LEAKY_RELU: lambda x: tf.nn.leaky_relu(x, alpha=0.2),
+    Activation.ELU: tf.nn.elu,
+    Activation.SILU: lambda x: x * tf.sigmoid(x),
+    Activation.HARD_SILU: lambda x: x * tf.clip_by_value(x + 3, 0, 6) / 6,
+    Activation.SIGMOID: tf.sigmoid,
+    Activation.TANH: tf.tanh,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Twin:
+    """A model and the weights in it.
+
+    Args:
+        model: from normalised images `(batch, height, width, channels)` to the output.
+        checkpoint: that it was made of.
+        variables: canonical name to variable; kernels of Dense layers are `(inputs, outputs)`.
+    """
+
+    model: Any
+    checkpoint: Checkpoint
+    variables: Mapping[str, Any]
+
+    def weights(self, changed: Mapping[str, Float32] | None = None) -> dict[str, Float32]:
+        """What the variables hold now, in canonical shapes.
+
+        Args:
+            changed: values that stand for some of them.
+        """
+        specs = weight_specs(self.checkpoint.config)
+        values = {name: variable.numpy() for name, variable in self.variables.items()} | dict(changed or {})
+        return {name: np.asarray(values[name], np.float32).reshape(spec.shape) for name, spec in specs.items()}
+
+
+def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen: Collection[str] = ()) -> Twin:
+    """The twin of a checkpoint.
+
+    Args:
+        checkpoint: config and weights.
+        wrap: what is to be called in place of each Dense layer.
+        frozen: canonical names of weights that training leaves alone; none of a Dense layer.
+    """
+    config = checkpoint.config
+    make = _Maker(checkpoint, wrap, frozenset(frozen))
+    images = tf_keras.Input((*config.image_size, config.channels), name="images")
+    x = make.dense("patch_embed", _op(lambda each: _patches(each, config))(images))
+    x = make.owning(["class_token", "pos_embed"], _with_tokens)(x)
+    if config.pre_norm:
+        x = make.norm("pre_norm", x)
+    for index in range(config.num_layers):
+        last = index + 1 == config.num_layers
+        x = _block(make, f"block_{index}", x, config.num_tokens_read if last else config.sequence_length)
+    if config.norm_after_pooling:
+        x = _pooled(make, x)
+    x = make.norm("norm", x)
+    if not config.norm_after_pooling:
+        x = _pooled(make, x)
+    if config.pre_logits_dim:
+        x = _op(tf.tanh)(make.dense("pre_logits", x))
+    if config.include_top:
+        x = make.dense("head", x)
+    return Twin(tf_keras.Model(images, x), checkpoint, make.variables)
+
+
+class _Owning(tf_keras.layers.Layer):  # type: ignore[misc]
+    """A function of its input and of weights that are not a Dense layer's."""
+
+    def __init__(self, name: str, values: Mapping[str, Float32], frozen: Collection[str], function: Any) -> None:
+        super().__init__(name=name)
+        self.function = function
+        self.own = {
+            part: self.add_weight(
+                part.replace(".", "_"),
+                value.shape,
+                initializer=tf_keras.initializers.Constant(value),
+                trainable=part not in frozen,
+            )
+            for part, value in values.items()
+        }
+
+    def call(self, x: Tensor) -> Tensor:
+        return self.function(x, self.own)
+
+
+@dataclass
+class _Maker:
+    """Makes layers from the weights of a checkpoint, and keeps their variables."""
+
+    checkpoint: Checkpoint
+    wrap: Wrap
+    frozen: frozenset[str]
+
+    def __post_init__(self) -> None:
+        self.variables: dict[str, Any] = {}
+
+    @property
+    def config(self) -> ViTConfig:
+        return self.checkpoint.config
+
+    def dense(self, name: str, x: Tensor) -> Tensor:
+        """A projection of the last axis."""
+        kernel, bias = self.checkpoint.weights[f"{name}.kernel"], self.checkpoint.weights.get(f"{name}.bias")
+        flat = kernel.reshape(-1, kernel.shape[-1])
+        layer = tf_keras.layers.Dense(flat.shape[1], use_bias=bias is not None, name=name)
+        layer.build((None, flat.shape[0]))
+        layer.set_weights([flat] if bias is None else [flat, bias])
+        self.variables[f"{name}.kernel"] = layer.kernel
+        if bias is not None:
+            self.variables[f"{name}.bias"] = layer.bias
+        return self.wrap(name, layer)(x)
+
+    def owning(self, prefixes: list[str], function: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Any:
+        """A layer with the weights that have these prefixes, by their canonical names."""
+        starts = tuple(f"{prefix}." for prefix in prefixes)
+        values = {name: each for name, each in self.checkpoint.weights.items() if f"{name}.".startswith(starts)}
+        layer = _Owning(prefixes[0], values, self.frozen, function)
+        self.variables |= dict(layer.own)
+        return layer
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """A normalization of the last axis."""
+        config = self.config
+        return self.owning([name], lambda each, own: _norm(each, own, name, config))(x)
+
+
+def _op(function: Callable[[Tensor], Tensor]) -> Any:
+    return tf_keras.layers.Lambda(function)
+
+
+def _patches(images: Tensor, config: ViTConfig) -> Tensor:
+    (rows, columns), (height, width) = config.grid, config.patch_size
+    cut = tf.reshape(images, [-1, rows, height, columns, width, config.channels])
+    return tf.reshape(tf.transpose(cut, [0, 1, 3, 2, 4, 5]), [-1, rows * columns, height * width * config.channels])
+
+
+def _with_tokens(x: Tensor, own: Mapping[str, Any]) -> Tensor:
+    tokens = [each for name, each in own.items() if name.startswith("class_token.")]
+    repeated = [tf.repeat(each[None], tf.shape(x)[0], axis=0) for each in tokens]
+    return tf.concat([*repeated, x], axis=1) + own["pos_embed.table"]
+
+
+def _norm(x: Tensor, own: Mapping[str, Any], name: str, config: ViTConfig) -> Tensor:
+    def unit(each: Tensor) -> Tensor:
+        return each * tf.math.rsqrt(tf.reduce_mean(tf.square(each), axis=-1, keepdims=True) + config.epsilon)
+
+    def weight(part: str) -> Tensor:
+        return own[f"{name}.{part}"]
+
+    kind = config.normalization_type
+    if kind is NormalizationType.LAYER_NORM:
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        return unit(centred) * weight("scale") + weight("bias")
+    if kind is NormalizationType.RMS_NORM:
+        return unit(x) * weight("scale")
+    if kind is NormalizationType.DYNAMIC_TANH:
+        return tf.tanh(weight("alpha") * x) * weight("scale") + weight("bias")
+    return unit(x) * (1 - BAND_WIDTH + BAND_WIDTH * tf.sigmoid(5 * weight("band")))
+
+
+def _block(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
+    """The first `count` tokens: an exported file computes no others either, and ranges are learned of what is read."""
+    config = make.config
+    for half, number in ((_attention, 1), (_ffn, 2)):
+        pre = config.normalization_position is NormalizationPosition.PRE
+        change = half(make, name, make.norm(f"{name}.norm{number}", x) if pre else x, count)
+        if config.layer_scale:
+            change = make.owning([f"{name}.scale{number}"], _scaled)(change)
+        x = tf_keras.layers.Add()([_first(x, count), change])
+        x = x if pre else make.norm(f"{name}.norm{number}", x)
+    return x
+
+
+def _first(x: Tensor, count: int) -> Tensor:
+    return x if x.shape[1] == count else _op(lambda each: each[:, :count])(x)
+
+
+def _scaled(x: Tensor, own: Mapping[str, Any]) -> Tensor:
+    (gamma,) = own.values()
+    return x * gamma
+
+
+def _attention(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
+    config, prefix = make.config, f"{name}.attention"
+    roles = (("query", _first(x, count)), ("key", x), ("value", x))
+    query, key, value = (_heads(make, f"{prefix}.{role}", each) for role, each in roles)
+    if config.qk_norm:
+        query, key = (make.norm(f"{prefix}.{role}_norm", each) for role, each in (("query", query), ("key", key)))
+    return make.dense(f"{prefix}.out", _mixed(query, key, value, config))
+
+
+def _heads(make: _Maker, name: str, x: Tensor) -> Tensor:
+    config = make.config
+
+    def split(each: Tensor) -> Tensor:
+        return tf.transpose(tf.reshape(each, [-1, each.shape[1], config.num_heads, config.head_dim]), [0, 2, 1, 3])
+
+    return _op(split)(make.dense(name, x))
+
+
+def _mixed(query: Tensor, key: Tensor, value: Tensor, config: ViTConfig) -> Tensor:
+    def mix(parts: list[Tensor]) -> Tensor:
+        one, two, three = parts
+        shares = tf.nn.softmax(tf.matmul(one, two, transpose_b=True) / math.sqrt(config.head_dim))
+        return tf.reshape(tf.transpose(tf.matmul(shares, three), [0, 2, 1, 3]), [-1, query.shape[2], config.embed_dim])
+
+    return _op(mix)([query, key, value])
+
+
+def _ffn(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
+    config, prefix = make.config, f"{name}.ffn"
+    x = _first(x, count)
+    if config.ffn_type is FFNType.MLP:
+        return _mlp(make, prefix, x)
+    gate = ACTIVATIONS[GATES[config.ffn_type]]
+    hidden = _op(lambda both: gate(both[0]) * both[1])([make.dense(f"{prefix}.gate", x), make.dense(f"{prefix}.up", x)])
+    return make.dense(f"{prefix}.down", hidden)
+
+
+def _mlp(make: _Maker, prefix: str, x: Tensor) -> Tensor:
+    hidden = _op(ACTIVATIONS[make.config.activation])(make.dense(f"{prefix}.up", x))
+    return make.dense(f"{prefix}.down", hidden)
+
+
+def _pooled(make: _Maker, x: Tensor) -> Tensor:
+    first = make.config.num_prefix_tokens
+    match make.config.effective_pooling:
+        case None:
+            return x
+        case Pooling.CLS:
+            return _op(lambda each: each[:, 0])(x)
+        case Pooling.MEAN:
+            return _op(lambda each: tf.reduce_mean(each[:, first:], axis=1))(x)
+        case Pooling.MAX:
+            return _op(lambda each: tf.reduce_max(each[:, first:], axis=1))(x)
+        case Pooling.CLS_DISTILLATION:
+            return _op(lambda each: tf.concat([each[:, 0], each[:, 1]], axis=-1))(x)
+        case Pooling.CLS_MEAN:
+            return _op(lambda each: tf.concat([each[:, 0], tf.reduce_mean(each[:, first:], axis=1)], axis=-1))(x)
+        case Pooling.MAP:
+            return _map_pooled(make, x)
+
+
+def _map_pooled(make: _Maker, x: Tensor) -> Tensor:
+    name, config = "map_pool", make.config
+
+    def repeated(each: Tensor, own: Mapping[str, Any]) -> Tensor:
+        return tf.repeat(own[f"{name}.probe"][None], tf.shape(each)[0], axis=0)
+
+    probe = make.owning([f"{name}.probe"], repeated)(x)
+    roles = (("query", probe), ("key", x), ("value", x))
+    query, key, value = (_heads(make, f"{name}.attention.{role}", each) for role, each in roles)
+    mixed = make.dense(f"{name}.attention.out", _mixed(query, key, value, config))
+    pooled = _op(lambda each: each[:, 0])(mixed)
+    return tf_keras.layers.Add()([pooled, _mlp(make, f"{name}.ffn", make.norm(f"{name}.norm", pooled))])

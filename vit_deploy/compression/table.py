@@ -1,0 +1,217 @@
+"""What did a compression bring: right answers, zeros, distinct values, size on disk and over the wire, speed?
+
+All of it is measured on the exported files, before and after, and said in words where it brought nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_deploy.compression.data import Images
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.weights import layer_names
+from vit_deploy.exporters.quantization import QuantizeOptions
+from vit_deploy.exporters.quantization.calibration import COUNT, FEWEST
+from vit_deploy.exporters.quantization.pipeline import export
+from vit_deploy.exporters.stage import FP32, plan
+from vit_deploy.performance.bench import Case, Plan, bench
+from vit_deploy.performance.latency import Latency
+from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
+from vit_deploy.verification.accuracy import evaluate
+
+PLAN = Plan(seconds=1.0, rounds=5)
+FASTER = 0.9  # times the latency before, below which a method is said to have made the model faster
+SMALLER = 0.9  # likewise of the gzipped size
+FORMATS = ("tflite", "onnx")
+QUANTIZED = ("int8-static", "int8-full")  # what quantization-aware training is for
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was measured.
+
+    Args:
+        rows: one a file that passed its proof.
+        failures: files that did not, in words.
+        ok: whether every compressed file passed.
+    """
+
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...]
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exported file.
+
+    Args:
+        state: "before" or "after".
+        name: `<format>-<precision>`.
+        top1: fraction of the held-out images that are right.
+        sparsity: fraction of zeros in the kernels of the checkpoint.
+        distinct: most distinct values that any kernel of the checkpoint has.
+        bytes: of the model file.
+        gzip_bytes: of it gzipped.
+        latency_ms: of the median call; None where it was not timed.
+        unsteady: why the latency is not to be trusted; empty where it is.
+    """
+
+    state: str
+    name: str
+    top1: float
+    sparsity: float
+    distinct: int
+    bytes: int
+    gzip_bytes: int
+    latency_ms: float | None
+    unsteady: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**vars(self), "unsteady": list(self.unsteady)}
+
+
+def measure(
+    before: Checkpoint,
+    after: Checkpoint,
+    images: Images,
+    folder: Path,
+    *,
+    quantized: bool,
+    speed: bool,
+    calibrate: Images | None = None,
+    progress: Progress = lambda doing: None,
+) -> Table:
+    """Export both models and look at the files.
+
+    Args:
+        before: as it was given.
+        after: compressed.
+        images: held out.
+        folder: for the files.
+        quantized: whether to make TFLite's calibrated precisions too.
+        speed: whether to time the files.
+        calibrate: images for the model before, whose ranges nobody has learned.
+        progress: called with what is being done.
+
+    Raises:
+        VitDeployError: a file cannot be made.
+    """
+    dataset = images.dataset(folder)
+    samples = _calibration(calibrate, folder) if quantized and calibrate is not None else None
+    made: list[tuple[str, Checkpoint, Artifact]] = []
+    failures: list[str] = []
+    for state, checkpoint in (("before", before), ("after", after)):
+        jobs, _ = plan(FORMATS, ["fp32"])
+        jobs += plan(["tflite"], QUANTIZED)[0] if quantized else []
+        # Without images to calibrate with, the learned ranges count.
+        options = QuantizeOptions(calibrate=None if checkpoint.ranges else samples, measure_speed=False)
+        exported = export(checkpoint, folder / state, jobs, options, progress=progress)
+        results = exported.results
+        made += [(state, checkpoint, each.artifact) for each in results if each.published]
+        failures += [
+            f"{state} compression {each.artifact.name} failed its proof: {', '.join(each.parity.failures)}"
+            for each in results
+            if not each.published
+        ]
+        failures += [
+            f"{state} compression {each.name} cannot be made: {each.error.message}" for each in exported.failed
+        ]
+    artifacts = [artifact for _, _, artifact in made]
+    right = evaluate(artifacts, dataset, progress=progress)
+    latencies = _latencies(artifacts, progress) if speed else [None] * len(artifacts)
+    rows = [
+        Row(
+            state,
+            artifact.name,
+            found.top1,
+            sparsity(checkpoint),
+            distinct(checkpoint),
+            artifact.model_bytes,
+            len(gzip.compress(artifact.model_path.read_bytes(), 9, mtime=0)),
+            None if latency is None else latency.p50_ms,
+            () if latency is None else latency.unsteady,
+        )
+        for (state, checkpoint, artifact), found, latency in zip(made, right, latencies, strict=True)
+    ]
+    ok = not any(each.startswith("after") for each in failures)
+    return Table(tuple(rows), tuple(failures), ok)
+
+
+def _calibration(images: Images, folder: Path) -> Path | None:
+    """Some images as a file to calibrate with, without those that are of one colour; None where they are too few."""
+    step = max(len(images) // COUNT, 1)
+    pixels = images.read(range(0, len(images), step)[:COUNT])
+    chosen = np.array([each for each in pixels if each.min() < each.max()], np.uint8)
+    if len(chosen) < FEWEST:
+        return None
+    path = folder / "calibration.npz"
+    np.savez(path, images=chosen)
+    return path
+
+
+def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[Latency | None]:
+    cases = [
+        Case(Path(each.directory), RUNTIMES_OF_FORMAT[each.format][0], batch=each.input.batch or 1)
+        for each in artifacts
+    ]
+    return bench(cases, PLAN, lambda what, done: progress(what))
+
+
+def sparsity(checkpoint: Checkpoint) -> float:
+    """Fraction of zeros in all kernels of a checkpoint together."""
+    kernels = [checkpoint.weights[f"{name}.kernel"] for name in layer_names(checkpoint.config)]
+    return sum(int((each == 0).sum()) for each in kernels) / sum(each.size for each in kernels)
+
+
+def distinct(checkpoint: Checkpoint) -> int:
+    """Most distinct values that any kernel of a checkpoint has."""
+    return max(len(np.unique(checkpoint.weights[f"{name}.kernel"])) for name in layer_names(checkpoint.config))
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """In words: what the method gained and what it did not, with the runtimes that were asked."""
+    pairs: Mapping[str, tuple[Row, Row]] = {
+        each.name: (each, other)
+        for each in rows
+        if each.state == "before"
+        for other in rows
+        if other.state == "after" and other.name == each.name
+    }
+    said = []
+    for name, (before, after) in pairs.items():
+        share = after.gzip_bytes / before.gzip_bytes
+        if share < SMALLER:
+            said.append(f"{name}: gzipped it is {share:.2f} of what it was")
+        elif name.endswith(FP32):
+            said.append(f"{name}: gained nothing in size, gzipped it is {share:.2f} of what it was")
+        elif after.top1 <= before.top1:
+            said.append(f"{name}: gained nothing in accuracy, {after.top1:.2%} are right and were {before.top1:.2%}")
+        if before.latency_ms is not None and after.latency_ms is not None:
+            ratio = after.latency_ms / before.latency_ms
+            if ratio < FASTER:
+                said.append(f"{name}: {ratio:.2f} of the latency")
+            elif name.endswith(FP32):
+                runtime = RUNTIMES_OF_FORMAT[name.partition("-")[0]][0]
+                why = _why_not_faster(after)
+                said.append(
+                    f"{name}: gained nothing in speed on this runtime ({runtime}), {ratio:.2f} of the latency{why}"
+                )
+    said += [f"{each.name} {each.state}: unsteady, {'; '.join(each.unsteady)}" for each in rows if each.unsteady]
+    return said
+
+
+def _why_not_faster(after: Row) -> str:
+    if after.sparsity > SMALLER / 2:
+        return "; its kernels are dense and multiply by zeros as by other numbers"
+    return "; the file holds float32 kernels of the same shapes"

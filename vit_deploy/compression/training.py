@@ -1,0 +1,237 @@
+"""How is a wrapped twin trained to answer as the model it was made of does, from images and their classes?
+
+AdamW with a warm-up and a cosine to zero; the loss is a share of the distance from the uncompressed model's softened
+answers (Hinton et al. 2015) and of the distance from the classes. What is kept is the state after the epoch with the
+least of that loss on images that are held out, of those in which the model is as compressed as it was asked to be; see
+`compress.history`. Everything random follows from the seed and the number of the step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from numpy.typing import NDArray
+
+from vit_deploy.compression import METHODS, CompressOptions
+from vit_deploy.compression.augment import Augment
+from vit_deploy.compression.data import Images, order
+from vit_deploy.compression.history import bar, best, duration, in_words, is_best, is_over
+from vit_deploy.compression.keras2 import Twin, build
+from vit_deploy.compression.method import Method
+from vit_deploy.compression.state import State, load_state, save_state
+from vit_deploy.core.checkpoint import Checkpoint, Ranges
+from vit_deploy.core.weights import Float32
+from vit_deploy.errors import EngineError
+
+SAVE_S = 180.0  # between two states that are written within an epoch
+LOOKED_AT = 8  # batches that a method may look at to begin with
+JUDGED = 256  # held-out images a call
+NEUTRAL = {".scale": 1.0, ".bias": 0.0}  # of norms whose scale or bias was moved into the products behind them
+
+Progress = Callable[[str], None]
+Told = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What came of a training.
+
+    Args:
+        weights: by canonical name.
+        ranges: of activations that were learned.
+        history: what each epoch gave; see `compress.history`.
+        best_epoch: whose weights these are, from 1.
+        seconds: that this run took.
+    """
+
+    weights: Mapping[str, Float32]
+    ranges: Ranges
+    history: Sequence[Mapping[str, Any]]
+    best_epoch: int
+    seconds: float
+
+
+def train(
+    checkpoint: Checkpoint,
+    options: CompressOptions,
+    images: Images,
+    held_out: Images,
+    *,
+    state: Path,
+    fingerprint: str,
+    progress: Progress = lambda doing: None,
+    told: Told = lambda record: None,
+) -> Trained:
+    """Compress a checkpoint by training; see `vit_deploy.compression`.
+
+    Args:
+        checkpoint: the model, its norms folded.
+        options: what to do.
+        images: to train on.
+        held_out: to judge by.
+        state: folder where the state of the training is kept, and taken up from.
+        fingerprint: of the job.
+        progress: called with what is being done.
+        told: called with what each epoch gave, as in `Trained.history`.
+
+    Raises:
+        EngineError: the loss is not a number any more.
+    """
+    start = time.perf_counter()
+    tf_keras.utils.set_random_seed(options.seed)
+    run = _Run(checkpoint, options, images, held_out)
+    found = load_state(state, fingerprint)
+    if found is None:
+        batches = order(len(images), min(options.batch, len(images)), options.seed, 0)[:LOOKED_AT]
+        run.method.begin(run.twin, [checkpoint.preprocess.normalize(images.read(each.tolist())) for each in batches])
+        found = State()
+        if run.method.settled(0):
+            found = State(history=[run.record(0, None, 0)])
+    else:
+        _assign(run.kept, found.variables)
+    history, kept = [dict(each) for each in found.history], list(found.best)
+    saved = began = time.perf_counter()
+    for step, indices in run.steps(found.step):
+        if step % run.steps_per_epoch == 0 or time.perf_counter() - saved > SAVE_S:
+            if step > found.step:
+                save_state(State(step, _values(run.kept), kept, history), state, fingerprint)
+                saved = time.perf_counter()
+            if is_over(history, options.patience):
+                break
+        epoch = step // run.steps_per_epoch + 1
+        left_s = (time.perf_counter() - began) / max(step - found.step, 1) * (run.total - step)
+        shown = f"epoch {epoch} of {options.epochs}, step {step + 1} of {run.total} {bar(step, run.total)}"
+        gave = f" {in_words(history[-1])}" if history else ""
+        progress(f"{shown}{gave}{'' if step == found.step else f', {duration(left_s)} left'}")
+        loss = run.step(indices, step)
+        if not np.isfinite(loss):
+            raise EngineError(
+                f"the loss is {loss} at step {step + 1}", fix=f"train with less than --lr {options.learning_rate}"
+            )
+        if (step + 1) % run.steps_per_epoch == 0:
+            run.method.end_epoch()
+            record = run.record(epoch, loss, step + 1)
+            if is_best(record, history):
+                kept = _values(run.model_variables)
+            history.append(record)
+            told(record)
+    if kept:
+        _assign(run.model_variables, kept)
+    run.method.end_epoch()
+    weights = run.twin.weights(run.method.kernels())
+    best_epoch = int((best(history) if kept else history[-1])["epoch"])
+    return Trained(weights, run.method.ranges(), history, best_epoch, time.perf_counter() - start)
+
+
+class _Run:
+    """The models, the optimizer and the images of one training."""
+
+    def __init__(self, checkpoint: Checkpoint, options: CompressOptions, images: Images, held_out: Images) -> None:
+        self.options, self.images, self.held_out, self.checkpoint = options, images, held_out, checkpoint
+        self.batch = min(options.batch, len(images))
+        self.steps_per_epoch = -(-len(images) // self.batch)
+        self.total = options.epochs * self.steps_per_epoch
+        layers = options.layers(checkpoint.config)
+        self.method: Method = METHODS.load(options.method)(options, layers, self.total)
+        neutral = [
+            name
+            for name, value in checkpoint.weights.items()
+            for part, plain in NEUTRAL.items()
+            if "norm" in name and name.endswith(part) and (value == plain).all()
+        ]
+        self.twin: Twin = build(checkpoint, self.method.wrap, neutral)
+        self.teacher = build(checkpoint).model if options.distill else None
+        self.augment = Augment(options.augment, options.seed)
+        warm = int(options.warmup * self.total)
+        rate = tf_keras.optimizers.schedules.CosineDecay(
+            0.0 if warm else options.learning_rate,
+            max(self.total - warm, 1),
+            warmup_target=options.learning_rate if warm else None,
+            warmup_steps=warm,
+        )
+        self.optimizer = tf_keras.optimizers.AdamW(rate, weight_decay=options.weight_decay, clipnorm=1.0)
+        trainable = {id(each): each for each in self.twin.model.trainable_variables}
+        self.trainable = list(trainable.values())
+        kernels = {id(self.twin.variables[f"{name}.kernel"]) for name in layers}
+        spared = [each for each in self.trainable if id(each) not in kernels]
+        # By the variable and not by its name, of which the optimizer would take any part for a match.
+        self.optimizer._exclude_from_weight_decay = [self.optimizer._var_key(each) for each in spared]
+        self.optimizer.build(self.trainable)
+        everything = [*self.twin.variables.values(), *self.twin.model.variables]
+        self.model_variables = list({id(each): each for each in everything}.values())
+        self.kept = [*self.model_variables, *self.optimizer.variables]
+        self._traced = tf.function(self._step)
+        self._judged = tf.function(self._judge)
+
+    def steps(self, first: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Every step from the first, with the indices of its images; an epoch's order follows from its number."""
+        epoch, batches = -1, []
+        for step in range(first, self.total):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                batches = order(len(self.images), self.batch, self.options.seed, epoch)
+            yield step, batches[step % self.steps_per_epoch]
+
+    def step(self, indices: NDArray[np.int64], number: int) -> float:
+        """One step; gives the loss before it."""
+        labels = tf.one_hot(self.images.labels[indices], self.checkpoint.config.num_classes)
+        pixels, shares = self.augment(self.images.read(indices.tolist()), labels, number)
+        scale, offset = self.checkpoint.preprocess.scale_and_offset()
+        return float(self._traced(pixels * scale + offset, shares))
+
+    def _step(self, images: Any, shares: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self._losses(images, shares, self.twin.model(images, training=True)))
+        gradients = tape.gradient(loss, self.trainable)
+        self.optimizer.apply_gradients(
+            [(each, variable) for each, variable in zip(gradients, self.trainable, strict=True) if each is not None]
+        )
+        return loss
+
+    def _losses(self, images: Any, shares: Any, logits: Any) -> Any:
+        """Of each image: how far the answer is from the class and from what the uncompressed model answers."""
+        options = self.options
+        losses = tf.nn.softmax_cross_entropy_with_logits(shares, logits) * (1 - options.distill)
+        if self.teacher is None:
+            return losses
+        taught = tf.nn.softmax(self.teacher(images, training=False) / options.temperature)
+        soft = tf.nn.softmax_cross_entropy_with_logits(taught, logits / options.temperature)
+        return losses + soft * options.distill * options.temperature**2
+
+    def _judge(self, images: Any, shares: Any) -> tuple[Any, Any]:
+        logits = self.twin.model(images, training=False)
+        return tf.argmax(logits, axis=-1), tf.reduce_sum(self._losses(images, shares, logits))
+
+    def record(self, epoch: int, loss: float | None, steps: int) -> dict[str, Any]:
+        """What an epoch gave, after so many steps."""
+        top1, held_out_loss = self.judged()
+        settled = self.method.settled(steps)
+        return {"epoch": epoch, "loss": loss, "top1": top1, "held_out_loss": held_out_loss, "settled": settled}
+
+    def judged(self) -> tuple[float, float]:
+        """Fraction of the held-out images that are right, and their mean loss, as in training."""
+        right, loss, count = 0, 0.0, len(self.held_out)
+        for start in range(0, count, JUDGED):
+            indices = list(range(start, min(start + JUDGED, count)))
+            images = self.checkpoint.preprocess.normalize(self.held_out.read(indices))
+            labels = self.held_out.labels[indices]
+            first, losses = self._judged(images, tf.one_hot(labels, self.checkpoint.config.num_classes))
+            right += int((first.numpy() == labels).sum())
+            loss += float(losses)
+        return right / count, loss / count
+
+
+def _values(variables: Sequence[Any]) -> list[NDArray[Any]]:
+    return [each.numpy() for each in variables]
+
+
+def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,65 @@
+"""What does the process do that trains, in which TensorFlow is set up for Keras 2 and for exact repetition?
+
+It is started by `compress.stage` with a folder that holds the job, prints one line of JSON for what it is doing, and
+leaves `result.npz` in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_deploy.compression.job import JOB, RESULT, Job
+
+
+def main(folder: Path) -> int:
+    """Do the job in a folder; 2 for what a user can fix, which is printed."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+
+    from vit_deploy.compression.training import train
+    from vit_deploy.errors import VitDeployError
+
+    tf.config.experimental.enable_op_determinism()
+    job = Job.read(folder / JOB)
+    try:
+        images, held_out = job.images()
+        trained = train(
+            job.checkpoint(folder),
+            job.options,
+            images,
+            held_out,
+            state=folder,
+            fingerprint=job.fingerprint(),
+            progress=lambda doing: _say(doing=doing),
+            told=lambda record: _say(epoch=dict(record)),
+        )
+    except VitDeployError as error:
+        _say(error=type(error).__name__, message=error.message, fix=error.fix)
+        return 2
+    about = {
+        "history": list(trained.history),
+        "best_epoch": trained.best_epoch,
+        "seconds": trained.seconds,
+        "ranges": {name: list(each) for name, each in trained.ranges.items()},
+    }
+    with (folder / RESULT).open("wb") as stream:
+        np.savez(stream, **trained.weights)  # type: ignore[arg-type]
+    with zipfile.ZipFile(folder / RESULT, "a") as archive:
+        archive.writestr("about.json", json.dumps(about))
+    return 0
+
+
+def _say(**what: str | dict[str, Any]) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Values and NumPy code that everything else stands on."""

@@ -1,0 +1,413 @@
+"""What is a bundle on disk: a model file, its manifest, and the golden data that prove it?"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.core import artifact_folders
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.config import ViTConfig, is_count
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.errors import ArtifactError, ConfigError
+
+SCHEMA = 1
+MANIFEST = artifact_folders.MANIFEST
+GOLDEN = "golden.npz"
+ESSENTIAL = "vit_deploy."  # what the keys of essentials begin with
+PLAN_SUFFIXES = (".plan", ".engine", ".trt")  # that people give TensorRT's plans
+
+# What stands for the model in a bundle of each format; it names all model files that there can be.
+MODEL_FILES: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("model.onnx", "model.onnx.data"),
+    "tflite": ("model.tflite",),
+    "savedmodel": ("saved_model",),
+    "tensorrt": ("model.plan",),
+}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the model file itself takes; our runtimes hide it behind NHWC float32 (or uint8 pixels).
+
+    Args:
+        shape: of the input in the file's own layout, None where it is dynamic.
+        dtype: "float32", "uint8" (raw pixels, preprocessing inside) or "int8" (quantized).
+        layout: "nhwc" or "nchw".
+        scale: of a quantized input: real value = scale * (stored - zero_point).
+        zero_point: of a quantized input.
+        preprocessing_inside: whether scaling, mean and standard deviation are part of the graph.
+        name: of the input.
+
+    Raises:
+        ConfigError: values that no input has.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    layout: str = "nhwc"
+    scale: float | None = None
+    zero_point: int | None = None
+    preprocessing_inside: bool = False
+    name: str = "images"
+
+    def __post_init__(self) -> None:
+        sides: object = self.shape
+        scale, zero_point = self.scale, self.zero_point
+        checks = {
+            "shape": isinstance(sides, tuple) and len(sides) == 4 and all(map(_is_side, sides)),
+            "dtype": self.dtype in ("float32", "float16", "uint8", "int8"),
+            "layout": self.layout in ("nhwc", "nchw"),
+            "scale": scale is None or (isinstance(scale, int | float) and 0 < scale < math.inf),
+            "zero_point": zero_point is None or is_count(zero_point),
+            "preprocessing_inside": isinstance(self.preprocessing_inside, bool),
+            "name": isinstance(self.name, str),
+        }
+        if wrong := [f"input {name} is {getattr(self, name)!r}" for name, right in checks.items() if not right]:
+            raise ConfigError("; ".join(wrong))
+
+    @property
+    def batch(self) -> int | None:
+        """The batch the file is made for, None where any will do."""
+        return self.shape[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**vars(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "shape": tuple(values["shape"])})
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the numbers are that the model file gives; our runtimes hide it behind float32.
+
+    Args:
+        dtype: "float32", "float16", or "int8" (quantized).
+        scale: of a quantized output: real value = scale * (stored - zero_point).
+        zero_point: of a quantized output.
+
+    Raises:
+        ConfigError: values that no output has.
+    """
+
+    dtype: str = "float32"
+    scale: float | None = None
+    zero_point: int | None = None
+
+    def __post_init__(self) -> None:
+        scale, zero_point = self.scale, self.zero_point
+        checks = {
+            "dtype": self.dtype in ("float32", "float16", "int8"),
+            "scale": scale is None or (isinstance(scale, int | float) and 0 < scale < math.inf),
+            "zero_point": zero_point is None or is_count(zero_point),
+        }
+        if wrong := [f"output {name} is {getattr(self, name)!r}" for name, right in checks.items() if not right]:
+            raise ConfigError("; ".join(wrong))
+
+
+def _is_side(side: object) -> bool:
+    return side is None or (is_count(side) and side > 0)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A bundle that was written and can be run.
+
+    Args:
+        directory: the bundle's folder.
+        format: "onnx", "tflite", "savedmodel", "tensorrt"; "keras" for a checkpoint file that is run as it is.
+        precision: "fp32", "int8", …
+        config: the function the model computes.
+        preprocess: how an image becomes its input.
+        labels: name of each class, or empty.
+        input: what the file takes.
+        output: what it gives.
+        weights_digest: of the fp32 checkpoint the bundle was made from; the same in all formats.
+        provenance: what was done to the weights, oldest first.
+        options: what the exporter was asked for, in plain JSON values.
+        files: relative path to (SHA-256, bytes) of everything but the manifest.
+        producer: library to version, of what made it.
+        parent: weights digest or manifest digest of what it was derived from, if anything.
+        model: the model's path in `directory`; empty takes the format's usual one.
+        output_tensor: the output's name in the file; empty takes the config's.
+        is_bare: whether it is a file by itself, without a manifest and golden data; see `bare`.
+    """
+
+    directory: Path
+    format: str
+    precision: str
+    config: ViTConfig
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    input: InputSpec
+    weights_digest: str
+    provenance: tuple[Step, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    producer: Mapping[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    model: str = ""
+    output: OutputSpec = OutputSpec()
+    output_tensor: str = ""
+    is_bare: bool = False
+
+    @property
+    def output_name(self) -> str:
+        """What the model file calls its output."""
+        return self.output_tensor or self.config.output_name
+
+    @property
+    def model_path(self) -> Path:
+        """The file, or for a SavedModel the folder, that the engine loads."""
+        return self.directory / (self.model or MODEL_FILES[self.format][0])
+
+    @property
+    def path(self) -> Path:
+        """What stands for it on the command line: its folder, or the file that is run as it is."""
+        return self.directory if self.format in MODEL_FILES and not self.is_bare else self.model_path
+
+    @property
+    def name(self) -> str:
+        """`<format>-<precision>`, the folder's usual name."""
+        return f"{self.format}-{self.precision}"
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of the model files alone, without manifest and golden data."""
+        paths = [self.model_path, self.directory / (self.model_path.name + ".data")]
+        files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest, in plain JSON values; `artifact.schema.json` is its published schema."""
+        return {
+            "schema": SCHEMA,
+            "format": self.format,
+            "precision": self.precision,
+            "model": self.model_path.name,
+            "input": self.input.to_dict(),
+            "output": {
+                "name": self.config.output_name,
+                "shape": [self.input.batch, *self.config.output_shape],
+                **vars(self.output),
+            },
+            "config": self.config.to_dict(),
+            "preprocess": self.preprocess.to_dict(),
+            "labels": list(self.labels),
+            "weights_digest": self.weights_digest,
+            "provenance": [step.to_dict() for step in self.provenance],
+            "options": dict(self.options),
+            "producer": dict(self.producer),
+            "parent": self.parent,
+            "files": {name: {"sha256": sha, "bytes": size} for name, (sha, size) in sorted(self.files.items())},
+        }
+
+    def essentials(self) -> dict[str, str]:
+        """What goes into the model file itself: short keys, JSON texts, no file digests."""
+        manifest = self.to_dict()
+        keys = ("format", "precision", "input", "output", "config", "preprocess", "labels", "weights_digest")
+        kept = {key: manifest[key] for key in (*keys, "provenance", "producer")}
+        return {f"{ESSENTIAL}{key}": json.dumps(value, sort_keys=True) for key, value in kept.items()}
+
+
+def write_manifest(artifact: Artifact) -> Artifact:
+    """Digest every file in the bundle and write its manifest; returns the artifact with the digests."""
+    files = {
+        path.relative_to(artifact.directory).as_posix(): (sha256(path), path.stat().st_size)
+        for path in sorted(artifact.directory.rglob("*"))
+        if path.is_file() and path != artifact.directory / MANIFEST
+    }
+    complete = Artifact(**{**vars(artifact), "files": files})
+    text = json.dumps(complete.to_dict(), indent=2, sort_keys=True)
+    (artifact.directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return complete
+
+
+def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
+    """The bundle in a folder, with every file checked against its digest.
+
+    Raises:
+        ArtifactError: no bundle, a manifest of another schema or with impossible values, or files that are
+            missing, changed or lie outside; all of them are named.
+    """
+    if directory.name == MANIFEST:
+        directory = directory.parent
+    path = directory / MANIFEST
+    if directory.is_file() and directory.suffix in PLAN_SUFFIXES:
+        raise ArtifactError(
+            f"{directory} is a TensorRT plan, which has no room for what it takes and what it has to answer",
+            fix=f"give the bundle's folder, with {MANIFEST} and {GOLDEN} beside the plan",
+        )
+    if not path.is_file():
+        raise artifact_folders.not_a_bundle(directory)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__}, expected an object")
+        if not is_count(values.get("schema")) or values["schema"] != SCHEMA:
+            raise ArtifactError(
+                f"{path} has schema {values.get('schema')!r}, this version reads {SCHEMA}",
+                fix="export the model again, or use the version of vit-deploy that wrote it",
+            )
+        artifact = _from_dict(directory, values)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}", fix="check the file's permissions") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        detail = f"missing {error}" if isinstance(error, KeyError) else getattr(error, "message", error)
+        raise ArtifactError(f"{path} is damaged: {detail}", fix="export the model again") from error
+    if check_digests and (problems := _file_problems(artifact)):
+        raise ArtifactError(f"{directory} was changed: {'; '.join(problems)}", fix="copy or export the bundle again")
+    return artifact
+
+
+def from_essentials(model: Path, essentials: Mapping[str, str]) -> Artifact:
+    """The inverse of `Artifact.essentials`: what a model file that has left its bundle says of itself.
+
+    Args:
+        model: the file, or the folder of a SavedModel.
+        essentials: texts from inside it; keys of others are left alone.
+
+    Raises:
+        ArtifactError: they are incomplete or have impossible values.
+    """
+    own = {key: text for key, text in essentials.items() if key.startswith(ESSENTIAL)}
+    try:
+        values = {key.removeprefix(ESSENTIAL): json.loads(text) for key, text in own.items()}
+        usual = MODEL_FILES.get(str(values["format"]), ("",))[0]
+        outside: dict[str, Any] = {"options": {}, "files": {}, "parent": None, "model": usual}
+        return dataclasses.replace(_from_dict(model.parent, values | outside), model=model.name)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        detail = f"missing {error}" if isinstance(error, KeyError) else getattr(error, "message", error)
+        raise ArtifactError(
+            f"what {model} says of itself is damaged: {detail}", fix="export the model again"
+        ) from error
+
+
+KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("format", "precision", "model", "weights_digest"), str),
+    **dict.fromkeys(("config", "preprocess", "input", "output", "options", "producer", "files"), dict),
+    **dict.fromkeys(("labels", "provenance"), list),
+}
+"""What the fields of a manifest hold; `parent` is a text or null."""
+
+
+def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
+    _check_kinds(values)
+    artifact = Artifact(
+        directory=directory,
+        format=values["format"],
+        precision=values["precision"],
+        config=ViTConfig.from_dict(values["config"]),
+        preprocess=Preprocess.from_dict(values["preprocess"]),
+        labels=tuple(values["labels"]),
+        input=InputSpec.from_dict(values["input"]),
+        weights_digest=values["weights_digest"],
+        provenance=tuple(map(Step.from_dict, values["provenance"])),
+        options=values["options"],
+        files={name: (each["sha256"], each["bytes"]) for name, each in values["files"].items()},
+        producer=values["producer"],
+        parent=values["parent"],
+        model=values["model"],
+        output=OutputSpec(
+            **{name: values["output"].get(name, default) for name, default in vars(OutputSpec()).items()}
+        ),
+    )
+    height, width, channels = (*artifact.config.image_size, artifact.config.channels)
+    image = (height, width, channels) if artifact.input.layout == "nhwc" else (channels, height, width)
+    if artifact.input.shape[1:] != image:
+        raise ValueError(f"input shape is {artifact.input.shape}, the config's images are {image}")
+    return artifact
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    problems = [f"{name} is {values[name]!r}" for name, kind in KINDS.items() if not isinstance(values[name], kind)]
+    if problems:
+        raise ValueError("; ".join(problems))
+    if values["format"] not in MODEL_FILES:
+        raise ValueError(f"format is {values['format']!r}, expected one of {', '.join(MODEL_FILES)}")
+    usual = MODEL_FILES[values["format"]][0]
+    texts = (*values["labels"], *values["producer"].values(), values["parent"] or "")
+    if values["model"] != usual:
+        problems.append(f"model is {values['model']!r}, expected {usual!r}")
+    problems += [f"{text!r} is no text" for text in texts if not isinstance(text, str)]
+    problems += [f"provenance has {step!r}" for step in values["provenance"] if not isinstance(step, dict)]
+    problems += [f"{name} is recorded as {each!r}" for name, each in values["files"].items() if not _is_digest(each)]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("sha256"), str) and is_count(value.get("bytes"))
+
+
+def _file_problems(artifact: Artifact) -> list[str]:
+    problems = []
+    root = artifact.directory.resolve()
+    for name, (digest, size) in artifact.files.items():
+        path = artifact.directory / name
+        if not path.resolve().is_relative_to(root):
+            problems.append(f"{name} lies outside the bundle")
+        elif not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != size:
+            problems.append(f"{name} has {path.stat().st_size} bytes, expected {size}")
+        elif sha256(path) != digest:
+            problems.append(f"{name} has other content than when it was written")
+    return problems + [f"{name} is not in the manifest" for name in _unlisted(artifact)]
+
+
+def _unlisted(artifact: Artifact) -> list[str]:
+    """Model files that an engine would read, or need, and that no digest stands for."""
+    needed = artifact.model_path
+    found = {needed / "saved_model.pb" if artifact.format == "savedmodel" else needed}
+    for name in MODEL_FILES[artifact.format]:
+        path = artifact.directory / name
+        found.update(each for each in (path, *path.rglob("*")) if each.is_file())
+    names = {path.relative_to(artifact.directory).as_posix() for path in found}
+    return sorted(names - set(artifact.files))
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Installed versions of vit-deploy and of the distributions named; absent ones are left out."""
+    found = {}
+    for name in ("vit-deploy", "numpy", *libraries):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(
+    checkpoint: Checkpoint, directory: Path, *, format: str, precision: str, input: InputSpec, **others: Any
+) -> Artifact:
+    """The artifact that `checkpoint` becomes in `directory`, before its files are digested."""
+    return Artifact(
+        directory=directory,
+        format=format,
+        precision=precision,
+        config=checkpoint.config,
+        preprocess=checkpoint.preprocess,
+        labels=checkpoint.labels,
+        input=input,
+        weights_digest=checkpoint.digest(),
+        provenance=checkpoint.provenance,
+        **others,
+    )

@@ -1,0 +1,390 @@
+"""Which function does this ViT compute: its shape and its variants, without its weights?"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import numbers
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeGuard
+
+from vit_deploy.errors import ConfigError
+
+
+class NormalizationType(StrEnum):
+    """The normalization of a token; formulas in `vit_deploy.core.reference`."""
+
+    LAYER_NORM = "layer_norm"
+    RMS_NORM = "rms_norm"
+    DYNAMIC_TANH = "dynamic_tanh"
+    BAND_RMS = "band_rms"
+
+
+class NormalizationPosition(StrEnum):
+    """Before each half of a block (as published) or after its residual sum."""
+
+    PRE = "pre"
+    POST = "post"
+
+
+class FFNType(StrEnum):
+    """The feed-forward half of a block; all have `mlp_dim` hidden units."""
+
+    MLP = "mlp"
+    SWIGLU = "swiglu"
+    GEGLU = "geglu"
+    GLU = "glu"
+
+
+class Pooling(StrEnum):
+    """How the sequence becomes one vector; mean and max leave the prefix tokens out.
+
+    Two give a vector of twice the embed dim: `cls_distillation` the class token beside the distillation token
+    (Touvron et al. 2021), `cls_mean` the class token beside the mean (Oquab et al. 2023). `map` is attention of one
+    learned probe to all tokens, followed by a feed-forward (Zhai et al. 2022).
+    """
+
+    CLS = "cls"
+    MEAN = "mean"
+    MAX = "max"
+    CLS_DISTILLATION = "cls_distillation"
+    CLS_MEAN = "cls_mean"
+    MAP = "map"
+
+
+class Activation(StrEnum):
+    """The activation of the `mlp` feed-forward; `gelu` is the exact one, with erf."""
+
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+    QUICK_GELU = "quick_gelu"
+    RELU = "relu"
+    RELU6 = "relu6"
+    LEAKY_RELU = "leaky_relu"
+    ELU = "elu"
+    SILU = "silu"
+    HARD_SILU = "hard_silu"
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+
+
+ACTIVATION_ALIASES: Mapping[str, str] = MappingProxyType(
+    {"swish": "silu", "hard_swish": "hard_silu", "gelu_new": "gelu_tanh"}
+)
+
+
+class Scale(NamedTuple):
+    """A named size: embed dim, heads, layers and hidden units as a multiple of the embed dim."""
+
+    embed_dim: int
+    num_heads: int
+    num_layers: int
+    mlp_ratio: float
+
+
+# small to large: Dosovitskiy et al. 2020, table 1, and Touvron et al. 2021 (DeiT), table 1; huge as in
+# the former; pico is half of tiny.
+SCALE_CONFIGS: Mapping[str, Scale] = MappingProxyType(
+    {
+        "pico": Scale(192, 3, 6, 4.0),
+        "tiny": Scale(192, 3, 12, 4.0),
+        "small": Scale(384, 6, 12, 4.0),
+        "base": Scale(768, 12, 12, 4.0),
+        "large": Scale(1024, 16, 24, 4.0),
+        "huge": Scale(1280, 16, 32, 4.0),
+    }
+)
+
+
+def as_pair(value: object, name: str) -> tuple[int, int]:
+    """`value` as (height, width); one number means both.
+
+    Raises:
+        ConfigError: it is not one or two positive whole numbers.
+    """
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(pair) != 2 or not all(is_count(side) and side > 0 for side in pair):
+        raise ConfigError(
+            f"{name} is {value!r}; expected a positive whole number or (height, width)",
+            fix=f"give {name} as 16 or (8, 16)",
+        )
+    return (int(pair[0]), int(pair[1]))
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether `value` is a whole number, NumPy's included (shapes and sums are made of them), and no bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A fix for the unknown `name`: the one it resembles, or all there are."""
+    choices = list(known)
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(choices)}"
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Everything the function of a ViT depends on besides its weights.
+
+    Args:
+        image_size: (height, width) in pixels; each a multiple of the patch's.
+        patch_size: (height, width) in pixels.
+        channels: of the input images.
+        embed_dim: width of a token; a multiple of `num_heads`.
+        num_heads: attention heads a block.
+        num_layers: encoder blocks.
+        mlp_dim: hidden units of the feed-forward half.
+        num_classes: outputs of the head.
+        include_top: whether there is a head; without it the output is features.
+        pooling: how tokens become one vector; None without a head gives the whole sequence, and with
+            a head means the class token.
+        normalization_type: which norm.
+        normalization_position: before or after the halves of a block.
+        ffn_type: which feed-forward.
+        activation: of the `mlp` feed-forward (gated ones bring their own).
+        epsilon: added to the variance, or to the mean square, before the root.
+        qkv_bias: whether the query, key and value projections have a bias.
+        class_token: whether a class token goes before the patches.
+        distillation_token: whether a distillation token follows it.
+        register_tokens: how many registers (Darcet et al. 2023) follow those.
+        layer_scale: whether each half's output is scaled feature by feature before its residual sum.
+        qk_norm: whether each head's queries and keys are normalized.
+        pre_norm: whether the tokens are normalized before the first block.
+        norm_after_pooling: whether the last norm is that of the pooled vector instead of that of the tokens.
+        pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
+
+    Raises:
+        ConfigError: no ViT has these options; the message lists all that is wrong.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: tuple[int, int] = (16, 16)
+    channels: int = 3
+    embed_dim: int = 768
+    num_heads: int = 12
+    num_layers: int = 12
+    mlp_dim: int = 3072
+    num_classes: int = 1000
+    include_top: bool = True
+    pooling: Pooling | None = None
+    normalization_type: NormalizationType = NormalizationType.LAYER_NORM
+    normalization_position: NormalizationPosition = NormalizationPosition.PRE
+    ffn_type: FFNType = FFNType.MLP
+    activation: Activation = Activation.GELU
+    epsilon: float = 1e-6
+    qkv_bias: bool = True
+    class_token: bool = True
+    distillation_token: bool = False
+    register_tokens: int = 0
+    layer_scale: bool = False
+    qk_norm: bool = False
+    pre_norm: bool = False
+    norm_after_pooling: bool = False
+    pre_logits_dim: int = 0
+
+    def __post_init__(self) -> None:
+        problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes()]
+        if not problems:
+            problems += self._pooling_problems()
+        if problems:
+            raise ConfigError("; ".join(problems), fix="correct the options named above")
+
+    def _settle_choices(self) -> Iterator[str]:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is None and name == "pooling":
+                continue
+            if name == "activation":
+                value = ACTIVATION_ALIASES.get(str(value), value)
+            if value in list(choices):
+                object.__setattr__(self, name, choices(value))
+            else:
+                yield f"{name} is {value!r}; expected one of {', '.join(choices)}"
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                yield f"{name} is {getattr(self, name)!r}; expected True or False"
+
+    def _settle_numbers(self) -> Iterator[str]:
+        unsound = set()
+        for name in (*SIZES, *OPTIONAL_SIZES, "num_classes"):
+            value = getattr(self, name)
+            least = 0 if name in OPTIONAL_SIZES or (name == "num_classes" and not self.include_top) else 1
+            if is_count(value) and value >= least:
+                object.__setattr__(self, name, int(value))
+            else:
+                unsound.add(name)
+                yield f"{name} is {value!r}; expected a {'positive ' if least else ''}whole number"
+        if not unsound & {"embed_dim", "num_heads"} and self.embed_dim % self.num_heads:
+            yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
+        epsilon: object = self.epsilon
+        if isinstance(epsilon, numbers.Real) and 0 < float(epsilon) < 1:
+            object.__setattr__(self, "epsilon", float(epsilon))
+        else:
+            yield f"epsilon is {epsilon!r}; expected a number between 0 and 1"
+
+    def _settle_sizes(self) -> Iterator[str]:
+        problems = []
+        for name in ("image_size", "patch_size"):
+            try:
+                object.__setattr__(self, name, as_pair(getattr(self, name), name))
+            except ConfigError as error:
+                problems.append(error.message)
+        if problems:
+            yield from problems
+            return
+        sides = zip(("height", "width"), self.image_size, self.patch_size, strict=True)
+        if wrong := [f"{name} {image} is not a multiple of {patch}" for name, image, patch in sides if image % patch]:
+            yield f"Image height/width must be divisible by patch size: {', '.join(wrong)}"
+        elif self.num_patches > MAX_PATCHES:
+            yield f"an image of {self.image_size} has {self.num_patches} patches; expected at most {MAX_PATCHES}"
+
+    def _pooling_problems(self) -> Iterator[str]:
+        pooling = self.effective_pooling
+        needs_class = pooling in (Pooling.CLS, Pooling.CLS_MEAN, Pooling.CLS_DISTILLATION)
+        if needs_class and not self.class_token:
+            yield f"pooling is {pooling}, and class_token is False; expected {', '.join(CLASSLESS_POOLINGS)}"
+        if self.distillation_token and not self.class_token:
+            yield "distillation_token is True, and class_token is False; the one stands beside the other"
+        if pooling is Pooling.CLS_DISTILLATION and not self.distillation_token:
+            yield f"pooling is {pooling}, and distillation_token is False"
+        if pooling is None:
+            of_a_vector = [name for name in ("norm_after_pooling", "pre_logits_dim") if getattr(self, name)]
+            yield from (f"{name} is {getattr(self, name)}, and nothing is pooled" for name in of_a_vector)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along (height, width)."""
+        return (self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1])
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens of an image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: class, distillation and registers."""
+        return self.class_token + self.distillation_token + self.register_tokens
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens an encoder block sees."""
+        return self.num_prefix_tokens + self.num_patches
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.embed_dim // self.num_heads
+
+    @property
+    def effective_pooling(self) -> Pooling | None:
+        """`pooling`, with the class token where a head needs a vector and none was asked for."""
+        return Pooling.CLS if self.include_top and self.pooling is None else self.pooling
+
+    @property
+    def num_tokens_read(self) -> int:
+        """How many of the last block's tokens, from the first on, the output depends on."""
+        match self.effective_pooling:
+            case Pooling.CLS:
+                return 1
+            case Pooling.CLS_DISTILLATION:
+                return 2
+            case _:
+                return self.sequence_length
+
+    @property
+    def projection_after_norm(self) -> str | None:
+        """The projection that reads what the last norm gives, with no more in between than a choice of tokens."""
+        if not (self.norm_after_pooling or self.effective_pooling in (Pooling.CLS, Pooling.CLS_DISTILLATION)):
+            return None
+        return "pre_logits" if self.pre_logits_dim else "head" if self.include_top else None
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of what the pooling gives."""
+        beside = self.effective_pooling in (Pooling.CLS_DISTILLATION, Pooling.CLS_MEAN)
+        return 2 * self.embed_dim if beside else self.embed_dim
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one image's output: (classes,), (width of the vector,) or (tokens, embed dim)."""
+        if self.include_top:
+            return (self.num_classes,)
+        if self.pooling is not None:
+            return (self.pre_logits_dim or self.pooled_dim,)
+        return (self.sequence_length, self.embed_dim)
+
+    @property
+    def output_name(self) -> str:
+        """What an exported model calls its output."""
+        return "logits" if self.include_top else "features"
+
+    def replace(self, **changes: Any) -> ViTConfig:
+        """A copy with some fields changed, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, one a field."""
+        plain = dataclasses.asdict(self)
+        for name in ("image_size", "patch_size"):
+            plain[name] = list(plain[name])
+        return {name: str(value) if isinstance(value, StrEnum) else value for name, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: unknown fields, or values no ViT can have.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(
+                f"unknown config fields: {', '.join(unknown)}; known are {', '.join(sorted(known))}",
+                fix="remove them, or update vit-deploy if the file is newer than this version",
+            )
+        return cls(**values)
+
+    @classmethod
+    def from_scale(cls, scale: str, **overrides: Any) -> ViTConfig:
+        """A named scale; any field can be overridden. The hidden units follow an overridden embed dim.
+
+        Raises:
+            ConfigError: there is no such scale, or the overrides do not fit.
+        """
+        if scale not in SCALE_CONFIGS:
+            raise ConfigError(f"unknown scale {scale!r}", fix=did_you_mean(str(scale), SCALE_CONFIGS))
+        size = SCALE_CONFIGS[scale]
+        embed_dim = overrides.get("embed_dim", size.embed_dim)
+        fields: dict[str, Any] = {
+            "embed_dim": size.embed_dim,
+            "num_heads": size.num_heads,
+            "num_layers": size.num_layers,
+            "mlp_dim": int((embed_dim if is_count(embed_dim) else size.embed_dim) * size.mlp_ratio),
+        }
+        return cls(**(fields | overrides))
+
+
+MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the scores of more
+
+SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
+OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim")  # zero for none
+FLAGS = (
+    *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
+    "norm_after_pooling",
+)
+CLASSLESS_POOLINGS = (Pooling.MEAN, Pooling.MAX, Pooling.MAP)
+
+_CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
+    {
+        "pooling": Pooling,
+        "normalization_type": NormalizationType,
+        "normalization_position": NormalizationPosition,
+        "ffn_type": FFNType,
+        "activation": Activation,
+    }
+)

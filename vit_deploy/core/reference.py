@@ -1,0 +1,333 @@
+"""What does a ViT compute? The definition, in NumPy, that every engine is compared with.
+
+After Dosovitskiy et al. 2020 (arXiv 2010.11929), section 3.1. One block's weights are converted at a
+time, so that a model needs its own weights and one block in the precision of the computation.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.summation import mean, product
+
+Array = NDArray[Any]
+Weights = Mapping[str, Array]
+Tap = Callable[[str, Array], None]
+
+BAND_WIDTH = 0.1  # w of band RMS
+
+
+def forward(
+    checkpoint: Checkpoint,
+    images: Array,
+    dtype: DTypeLike = np.float64,
+    *,
+    tap: Tap | None = None,
+    detail: Tap | None = None,
+) -> Array:
+    """The output of a ViT for a batch of images.
+
+    Args:
+        checkpoint: config and weights.
+        images: `(batch, height, width, channels)`, normalised.
+        dtype: float64, the definition, or float32, whose distance from it is the noise floor.
+        tap: called with (name, activations) after `patch_embed`, `pos_embed`, each `block_<i>.attention`
+            and `block_<i>.ffn` (the residual stream), `norm` and `head`.
+        detail: called with (name, activations) for what is computed between two taps, by the later one's name and
+            its own: `block_<i>.attention.query`, `block_<i>.ffn.up`, `head.pooled`, …
+
+    Returns:
+        Logits `(batch, classes)`, features `(batch, embed dim)` or `(batch, tokens, embed dim)`.
+    """
+    config = checkpoint.config
+    tap, detail = tap or _no_tap, detail or _no_tap
+
+    def part(prefix: str) -> Weights:
+        own = weights_of(prefix, checkpoint.weights)
+        return {name: weight.astype(dtype, copy=False) for name, weight in own.items()}
+
+    x = patch_embed(images.astype(dtype), part("patch_embed"), config)
+    tap("patch_embed", x)
+    prefix = [np.broadcast_to(each, (len(x), *each.shape)) for each in part("class_token").values()]
+    x = np.concatenate([*prefix, x], axis=1)
+    detail("pos_embed.tokens", x)
+    x = x + part("pos_embed")["table"]
+    tap("pos_embed", x)
+    if config.pre_norm:
+        x = norm(x, part("pre_norm"), config)
+    for index in range(config.num_layers):
+        x = block(x, part(f"block_{index}"), config, tap, f"block_{index}", detail)
+    if config.norm_after_pooling:
+        x = pool(x, part("map_pool"), config)
+    _detail_unit(detail, "norm.unit", x, part("norm"), config)
+    x = norm(x, part("norm"), config)
+    tap("norm", x)
+    if not config.norm_after_pooling:
+        x = pool(x, part("map_pool"), config)
+    detail("head.pooled", x)
+    if config.pre_logits_dim:
+        dense = part("pre_logits")
+        x = np.tanh(product(x, dense["kernel"], dense["bias"]))
+        detail("head.pre_logits", x)
+    if config.include_top:
+        head = part("head")
+        x = product(x, head["kernel"], head["bias"])
+    tap("head", x)
+    return x
+
+
+def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
+    """Cut into patches, each flattened as (height, width, channel), and project them: `(batch, patches, dim)`."""
+    (rows, columns), (height, width) = config.grid, config.patch_size
+    expected = (*config.image_size, config.channels)
+    if images.shape[1:] != expected:
+        raise ValueError(f"images are {images.shape[1:]}, the model takes {expected}")
+    cut = images.reshape(len(images), rows, height, columns, width, config.channels)
+    patches = cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
+    return product(patches, weights["kernel"].reshape(-1, config.embed_dim), weights["bias"])
+
+
+def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
+    """One encoder block: attention and feed-forward, each with a residual sum and a norm before or after it."""
+    for half, role, number in ((attention, "attention", 1), (ffn, "ffn", 2)):
+        own, part = weights_of(f"norm{number}", weights), weights_of(role, weights)
+        scale = weights[f"scale{number}.gamma"] if config.layer_scale else 1
+        inside = functools.partial(_inside, detail, f"{name}.{role}")
+        if config.normalization_position is NormalizationPosition.PRE:
+            normed = norm(x, own, config)
+            inside("norm", normed)
+            _detail_unit(detail, f"{name}.{role}.unit", x, own, config)
+            x = x + _scaled(half(normed, part, config, inside), scale, config, inside)
+        else:
+            total = x + _scaled(half(x, part, config, inside), scale, config, inside)
+            inside("sum", total)
+            x = norm(total, own, config)
+        tap(f"{name}.{role}", x)
+    return x
+
+
+def _no_tap(name: str, values: Array) -> None:
+    return None
+
+
+def _inside(detail: Tap, part: str, name: str, values: Array) -> None:
+    detail(f"{part}.{name}", values)
+
+
+def _scaled(x: Array, scale: Array | int, config: ViTConfig, detail: Tap) -> Array:
+    x = x * scale
+    if config.layer_scale:
+        detail("scaled", x)
+    return x
+
+
+def _detail_unit(detail: Tap, name: str, x: Array, weights: Weights, config: ViTConfig) -> None:
+    # What a norm gives where its scale and its bias were moved into the products that follow.
+    if detail is not _no_tap:
+        neutral = {name: np.array(value, x.dtype) for name, value in (("scale", 1), ("bias", 0), ("band", np.inf))}
+        detail(name, norm(x, {**weights, **neutral}, config))
+
+
+def weights_of(part: str, weights: Weights) -> Weights:
+    """The weights of one part, by their names within it."""
+    return {name.removeprefix(f"{part}."): each for name, each in weights.items() if name.startswith(f"{part}.")}
+
+
+def norm(x: Array, weights: Weights, config: ViTConfig) -> Array:
+    """The normalization of each token over its features.
+
+    layer_norm is Ba et al. 2016; rms_norm Zhang and Sennrich 2019; dynamic_tanh Zhu et al. 2025;
+    band_rms lets the mean square vary within a band of width w below one.
+    """
+    match config.normalization_type:
+        case NormalizationType.LAYER_NORM:
+            x = _unit(x - mean(x), config.epsilon) * weights["scale"] + weights["bias"]
+        case NormalizationType.RMS_NORM:
+            x = _unit(x, config.epsilon) * weights["scale"]
+        case NormalizationType.DYNAMIC_TANH:
+            x = np.tanh(weights["alpha"] * x) * weights["scale"] + weights["bias"]
+        case NormalizationType.BAND_RMS:
+            x = _unit(x, config.epsilon) * (1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights["band"]))
+    return x
+
+
+def _unit(x: Array, epsilon: float) -> Array:
+    root: Array = np.sqrt(mean(np.square(x)) + epsilon)
+    return x / root
+
+
+def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
+    """Multi-head self-attention of the tokens `(batch, tokens, dim)`; with `qk_norm` as in Dehghani et al. 2023."""
+    query, key, value = (_heads(x, weights, role, config, detail) for role in ("query", "key", "value"))
+    if config.qk_norm:
+        query = norm(query, weights_of("query_norm", weights), config)
+        key = norm(key, weights_of("key_norm", weights), config)
+    return _attended(query, key, value, weights, detail)
+
+
+def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Tap = _no_tap) -> Array:
+    values = product(x, weights[f"{role}.kernel"], weights.get(f"{role}.bias"))
+    detail(role, values)
+    return values.reshape(*x.shape[:2], config.num_heads, config.head_dim).transpose(0, 2, 1, 3)
+
+
+def _attended(query: Array, key: Array, value: Array, weights: Weights, detail: Tap = _no_tap) -> Array:
+    """Vaswani et al. 2017: softmax(q k^T / sqrt(d)) v, heads side by side, projected."""
+    batch, heads, queries, head_dim = query.shape
+    scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(head_dim, query.dtype))
+    shares = softmax(scores)
+    mixed = (shares @ value).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head_dim)
+    out = product(mixed, weights["out.kernel"], weights["out.bias"])
+    for name, values in (("scores", scores), ("softmax", shares), ("mix", mixed), ("out", out)):
+        detail(name, values)
+    return out
+
+
+def ffn(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
+    """The feed-forward half; the gated ones are Shazeer 2020 (arXiv 2002.05202), with biases."""
+    if config.ffn_type is FFNType.MLP:
+        return mlp(x, weights, config, detail)
+    gate = product(x, weights["gate.kernel"], weights["gate.bias"])
+    up = product(x, weights["up.kernel"], weights["up.bias"])
+    hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * up
+    out = product(hidden, weights["down.kernel"], weights["down.bias"])
+    for name, values in (("gate", gate), ("up", up), ("hidden", hidden), ("down", out)):
+        detail(name, values)
+    return out
+
+
+def mlp(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
+    """Up, the config's activation, down."""
+    up = product(x, weights["up.kernel"], weights["up.bias"])
+    hidden = ACTIVATIONS[config.activation](up)
+    out = product(hidden, weights["down.kernel"], weights["down.bias"])
+    for name, values in (("up", up), ("hidden", hidden), ("down", out)):
+        detail(name, values)
+    return out
+
+
+def pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
+    """The sequence `(batch, tokens, dim)` as the pooling asked for; patches are what follows the prefix.
+
+    Args:
+        x: the tokens.
+        weights: of `map_pool`; empty for every other pooling.
+        config: which pooling.
+    """
+    patches = x[:, config.num_prefix_tokens :]
+    match config.effective_pooling:
+        case Pooling.CLS:
+            x = x[:, 0]
+        case Pooling.MEAN:
+            x = patches.mean(axis=1)
+        case Pooling.MAX:
+            x = patches.max(axis=1)
+        case Pooling.CLS_DISTILLATION:
+            x = np.concatenate([x[:, 0], x[:, 1]], axis=-1)
+        case Pooling.CLS_MEAN:
+            x = np.concatenate([x[:, 0], patches.mean(axis=1)], axis=-1)
+        case Pooling.MAP:
+            x = map_pool(x, weights, config)
+    return x
+
+
+def map_pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
+    """Attention of a learned probe to all tokens, then an mlp with a residual sum (Zhai et al. 2022): `(batch, dim)`.
+
+    The mlp is a plain one with the config's activation, whatever the blocks have.
+    """
+    own = weights_of("attention", weights)
+    probe = np.broadcast_to(weights["probe"], (len(x), 1, config.embed_dim))
+    query, key, value = (_heads(each, own, role, config) for role, each in (("query", probe), ("key", x), ("value", x)))
+    pooled = _attended(query, key, value, own)[:, 0]
+    result: Array = pooled + mlp(norm(pooled, weights_of("norm", weights), config), weights_of("ffn", weights), config)
+    return result
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis, shifted so that nothing overflows."""
+    exponentials: Array = np.exp(x - x.max(axis=-1, keepdims=True))
+    shares: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), through tanh so that nothing overflows."""
+    result: Array = 0.5 * (1 + np.tanh(0.5 * x))
+    return result
+
+
+def gelu(x: Array) -> Array:
+    """x times the normal distribution function (Hendrycks and Gimpel 2016), exact."""
+    result: Array = 0.5 * x * (1 + erf(x * x.dtype.type(math.sqrt(0.5))))
+    return result
+
+
+def gelu_tanh(x: Array) -> Array:
+    """The tanh approximation from the same paper."""
+    result: Array = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return result
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
+    Activation.GELU: gelu,
+    Activation.GELU_TANH: gelu_tanh,
+    Activation.QUICK_GELU: lambda x: x * sigmoid(1.702 * x),
+    Activation.RELU: lambda x: np.maximum(x, 0),
+    Activation.RELU6: lambda x: np.clip(x, 0, 6),
+    Activation.LEAKY_RELU: lambda x: np.where(x < 0, 0.2 * x, x),
+    Activation.ELU: lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
+    Activation.SILU: lambda x: x * sigmoid(x),
+    Activation.HARD_SILU: lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    Activation.SIGMOID: sigmoid,
+    Activation.TANH: np.tanh,
+}
+
+GATES: Mapping[FFNType, Activation] = {
+    FFNType.SWIGLU: Activation.SILU,
+    FFNType.GEGLU: Activation.GELU,
+    FFNType.GLU: Activation.SIGMOID,
+}
+
+
+ERF_STEP = 1 / 64  # between the points that erf is expanded around
+ERF_END = 6.0  # erf(6) is 1 in float64
+ERF_BLOCK = 1 << 16  # elements at a time, so that the work stays in the cache
+
+
+@functools.cache
+def _erf_table() -> tuple[NDArray[np.float64], ...]:
+    # Taylor coefficients of erf around each point, from f' = 2/sqrt(pi) exp(-x^2) and the recurrence
+    # f^(n+2) = -2 x f^(n+1) - 2 n f^(n); with |h| <= 1/128 the seventh term is below 1e-17.
+    points = np.arange(0, ERF_END + 2 * ERF_STEP, ERF_STEP)
+    derivatives = [np.array([math.erf(point) for point in points])]
+    derivatives.append(2 / math.sqrt(math.pi) * np.exp(-points * points))
+    for order in range(6):
+        before = derivatives[-2] if order else np.zeros_like(points)
+        derivatives.append(-2 * points * derivatives[-1] - 2 * order * before)
+    return tuple(values / math.factorial(order) for order, values in enumerate(derivatives))
+
+
+def erf(x: Array) -> Array:
+    """The error function to the precision of `x`; NumPy has none."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    result = np.empty_like(flat)
+    table = _erf_table()
+    for start in range(0, flat.size, ERF_BLOCK):
+        block = flat[start : start + ERF_BLOCK].astype(np.float64)
+        size = np.minimum(np.abs(block), ERF_END)
+        nearest = np.nan_to_num(np.rint(size / ERF_STEP)).astype(np.intp)
+        rest = size - nearest * ERF_STEP
+        value = table[-1][nearest]
+        for coefficients in reversed(table[:-1]):
+            value = value * rest + coefficients[nearest]
+        result[start : start + ERF_BLOCK] = np.copysign(value, block)
+    return result.reshape(x.shape)

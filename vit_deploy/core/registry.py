@@ -1,0 +1,89 @@
+"""Which engines can be reached by name, and what has to be installed for them?"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from vit_deploy.core.stderr import quiet_stderr
+from vit_deploy.errors import ConfigError, MissingEngineError
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry of a registry.
+
+    Args:
+        target: "module:attribute", imported only when it is asked for.
+        extra: the pip extra that installs what the module needs; empty if it needs nothing.
+        needs: the top-level modules the leaf imports, checked before the import.
+        either: modules of which one is enough, checked likewise.
+    """
+
+    target: str
+    extra: str = ""
+    needs: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
+
+    def missing(self) -> tuple[str, ...]:
+        """The modules in `needs` that are not installed; and, if none is, those in `either` in one text."""
+        absent = tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+        if not self.either or any(importlib.util.find_spec(name) is not None for name in self.either):
+            return absent
+        return (*absent, " or ".join(self.either))
+
+
+class Registry(Mapping[str, Plugin]):
+    """A table from names to engines; a look-up imports nothing, `load` imports one leaf."""
+
+    def __init__(self, kind: str, plugins: Mapping[str, Plugin]) -> None:
+        self.kind = kind
+        self._plugins = dict(plugins)
+
+    def __getitem__(self, name: str) -> Plugin:
+        if name not in self._plugins:
+            close = difflib.get_close_matches(name, self._plugins, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(self)}"
+            raise ConfigError(f"unknown {self.kind} {name!r}", fix=hint)
+        return self._plugins[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plugins)
+
+    def __len__(self) -> int:
+        return len(self._plugins)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._plugins
+
+    def check(self, name: str) -> None:
+        """Raise `MissingEngineError`, naming the extra, unless everything `name` needs is installed."""
+        plugin = self[name]
+        if missing := plugin.missing():
+            raise MissingEngineError(
+                f"the {self.kind} {name!r} needs {', '.join(missing)}, which is not installed",
+                fix=f'pip install "vit-deploy[{fitting_extra(plugin.extra)}]"',
+            )
+
+    def load(self, name: str) -> Any:
+        """The class or function behind `name`; the only place where an engine is imported."""
+        self.check(name)
+        module, _, attribute = self[name].target.partition(":")
+        with quiet_stderr():  # TensorFlow logs at import
+            return getattr(importlib.import_module(module), attribute)
+
+
+def fitting_extra(extra: str) -> str:
+    """The extra that brings the same beside what is installed: onnxruntime would write over onnxruntime-gpu's files."""
+    if extra != "cpu":
+        return extra
+    try:
+        metadata.distribution("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return extra
+    return "export"

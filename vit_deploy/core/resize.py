@@ -1,0 +1,186 @@
+"""What has to change in a checkpoint so that it takes images, or patches, of another size?
+
+The position table, the patch kernel and the recorded resize of the preprocessing; nothing else depends on the size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+import numpy as np
+
+from vit_deploy.core.checkpoint import Checkpoint, Step, weights_digests
+from vit_deploy.core.config import ViTConfig, did_you_mean
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.resampling import (
+    Filter,
+    Float32,
+    bicubic,
+    bicubic_antialias,
+    bicubic_dinov2,
+    bilinear,
+    bilinear_aligned,
+    resample,
+    resample_kernel,
+)
+from vit_deploy.errors import ConfigError
+
+Size = tuple[int, int]
+
+
+class Convention(StrEnum):
+    """Whose way of resampling; `dinov2` has one of its own for models with register tokens."""
+
+    TIMM = "timm"
+    HUGGINGFACE = "huggingface"
+    GOOGLE = "google"
+    DINOV2 = "dinov2"
+    DINOV2_REGISTERS = "dinov2-registers"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a convention resamples with.
+
+    Args:
+        positions: of the grid of the position table.
+        patches: that images are resized with, which the patch kernel is resized against.
+    """
+
+    positions: Filter
+    patches: Filter
+
+
+# Where the original program resizes no patches, FlexiViT's own bilinear stands in.
+FILTERS: Mapping[Convention, Filters] = MappingProxyType(
+    {
+        Convention.TIMM: Filters(bicubic_antialias, bicubic_antialias),
+        Convention.HUGGINGFACE: Filters(bicubic, bilinear),
+        Convention.GOOGLE: Filters(bilinear_aligned, bilinear),
+        Convention.DINOV2: Filters(bicubic_dinov2, bilinear),
+        Convention.DINOV2_REGISTERS: Filters(bicubic_antialias, bilinear),
+    }
+)
+
+DEFAULT = Convention.TIMM  # of models that come from no other program, our own among them
+
+
+def resize(
+    checkpoint: Checkpoint,
+    image_size: Size | None = None,
+    patch_size: Size | None = None,
+    like: Convention | None = None,
+) -> Checkpoint:
+    """The same model for images and patches of other sizes.
+
+    Args:
+        checkpoint: is not changed; the weights that stay are shared.
+        image_size: (height, width) in pixels; None keeps it.
+        patch_size: (height, width) in pixels; None keeps it.
+        like: the convention; None follows `convention_of`.
+
+    Returns:
+        A checkpoint whose provenance has a step `resize` with sizes, convention and the digest before; the checkpoint
+        itself where both sizes are what they were.
+
+    Raises:
+        ConfigError: an image that is not a multiple of its patch.
+    """
+    convention = convention_of(checkpoint, like)
+    old = checkpoint.config
+    new = old.replace(image_size=image_size or old.image_size, patch_size=patch_size or old.patch_size)
+    if new == old:
+        return checkpoint
+    filters = FILTERS[convention]
+    prefix = old.num_prefix_tokens
+    table, kernel = checkpoint.weights["pos_embed.table"], checkpoint.weights["patch_embed.kernel"]
+    changed = {
+        "pos_embed.table": resized_positions(table, old.grid, new.grid, filters.positions, prefix),
+        "patch_embed.kernel": resample_kernel(kernel, new.patch_size, filters.patches),
+    }
+    # A digest takes longer than everything else here, and most of it is the same before and after.
+    digest_before, digest_after = weights_digests(checkpoint.weights, {**checkpoint.weights, **changed})
+    facts = {
+        "from": sizes(old),
+        "to": sizes(new),
+        "convention": str(convention),
+        "digest_before": digest_before,
+    }
+    preprocess = resized_preprocess(checkpoint.preprocess, old.image_size, new.image_size)
+    resized = checkpoint.with_weights(changed, config=new, preprocess=preprocess, step=Step("resize", facts))
+    vars(resized)["_digest"] = digest_after  # where its cached property looks first
+    return resized
+
+
+def as_convention(name: str) -> Convention:
+    """The convention of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in list(Convention):
+        raise ConfigError(f"unknown convention {name!r}", fix=did_you_mean(name, map(str, Convention)))
+    return Convention(name)
+
+
+def convention_of(checkpoint: Checkpoint, like: Convention | None = None) -> Convention:
+    """The convention that was asked for, else that of the program the checkpoint came from, else timm's.
+
+    The program is the fact `family` of the last step in the provenance that has one. DINOv2 resamples
+    its models with registers in another way.
+    """
+    families = [step.facts.get("family") for step in checkpoint.provenance]
+    known = [family for family in families if family in list(Convention)]
+    convention = like or Convention(known[-1] if known else DEFAULT)
+    has_registers = checkpoint.config.register_tokens > 0
+    return Convention.DINOV2_REGISTERS if convention is Convention.DINOV2 and has_registers else convention
+
+
+def assumed_convention(checkpoint: Checkpoint, like: Convention | None = None) -> str:
+    """What to tell of a checkpoint from a program whose way of resampling is none of these; empty for others."""
+    families = [str(step.facts["family"]) for step in checkpoint.provenance if step.facts.get("family")]
+    if like is not None or not families or set(families) & set(Convention):
+        return ""
+    return f"assumed: a {families[-1]} checkpoint is resampled as {DEFAULT} does it (say otherwise with --like)"
+
+
+def resized_positions(table: Float32, old: Size, new: Size, kind: Filter, prefix: int) -> Float32:
+    """A position table `(tokens, dim)` for another grid; its first `prefix` rows belong to no patch and stay."""
+    grid = table[prefix:].reshape(*old, -1)
+    patches = resample(grid, new, kind).reshape(-1, table.shape[1])
+    return np.concatenate([table[:prefix], patches])
+
+
+def resized_preprocess(preprocess: Preprocess, old: Size, new: Size) -> Preprocess:
+    """The recorded resize, scaled as the input is.
+
+    A shorter edge has only one scale. Where the sides' differ, an image that is cropped then covers the scaled edge on
+    either side, which shows as much of it as before, and as timm does; without a crop the edge has the scale of the
+    shorter side, which it stands for.
+    """
+    scales = [after / before for before, after in zip(old, new, strict=True)]
+    match preprocess.resize:
+        case None:
+            return preprocess
+        case (height, width):
+            sides = (_pixels(height * scales[0]), _pixels(width * scales[1]))
+            return dataclasses.replace(preprocess, resize=sides)
+        case edge:
+            if preprocess.crop and scales[0] != scales[1]:
+                sides = (_pixels(edge * scales[0]), _pixels(edge * scales[1]))
+                return dataclasses.replace(preprocess, resize=sides, keep_aspect=True)
+            scale = scales[0] if preprocess.crop else min(new) / min(old)
+            return dataclasses.replace(preprocess, resize=_pixels(edge * scale))
+
+
+def _pixels(length: float) -> int:
+    return max(1, round(length))
+
+
+def sizes(config: ViTConfig) -> dict[str, list[int]]:
+    """Image and patch size in plain JSON values."""
+    return {"image_size": list(config.image_size), "patch_size": list(config.patch_size)}

@@ -1,0 +1,89 @@
+"""How does a checkpoint become an ONNX file of standard operators that engines run as fast as they can?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+import vit_deploy
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.errors import ExportError
+from vit_deploy.exporters import ExportOptions, Target
+from vit_deploy.exporters.folding import fold_layer_scales
+from vit_deploy.exporters.onnx.class_token import class_token_alone
+from vit_deploy.exporters.onnx.constants import drop_identities, fold_constants
+from vit_deploy.exporters.onnx.cuda import fuse_for_cuda
+from vit_deploy.exporters.onnx.rows import products_with_bias, tokens_as_rows
+from vit_deploy.exporters.onnx.rules import apply_rules
+from vit_deploy.exporters.onnx.tidy import tidy
+from vit_deploy.exporters.onnx.trace import traced_structure
+from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT, write_model
+
+PRODUCER = "vit-deploy"
+BATCH = "batch"  # the name of an open batch
+
+
+@dataclass(frozen=True)
+class OnnxExporter:
+    """Writes `model.onnx`, and `model.onnx.data` for large weights.
+
+    Args:
+        external_limit: bytes from which the weights are written beside the model.
+    """
+
+    external_limit: int = EXTERNAL_LIMIT
+    libraries: tuple[str, ...] = ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "onnxscript", "onnx-ir")
+
+    def write(self, checkpoint: Checkpoint, artifact: Artifact, options: ExportOptions) -> None:
+        """Write the file with the weights by their canonical names and the artifact's essentials as metadata.
+
+        Layer scales are multiplied into the projections before them.
+
+        Raises:
+            ExportError: tf2onnx cannot express the model, or the result is not valid.
+            EngineError: TensorFlow or tf2onnx failed.
+            OSError: the disk is full.
+        """
+        checkpoint = fold_layer_scales(checkpoint)
+        model = traced_structure(checkpoint, options.input_spec(checkpoint.config))
+        rewrite_structure(model, checkpoint.config, options)
+        weights = checkpoint.weights
+        if options.target is Target.CUDA:
+            weights = fuse_for_cuda(model, checkpoint.config, weights)
+        model.producer_name, model.producer_version = PRODUCER, vit_deploy.__version__
+        model.metadata_props.update(sorted(artifact.essentials().items()))
+        write_model(artifact.model_path, ir.to_proto(model), weights, external_limit=self.external_limit)
+        try:
+            onnx.checker.check_model(str(artifact.model_path), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ExportError(f"the ONNX file is not valid: {error}") from error
+
+
+def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions) -> None:
+    """Turn tf2onnx's graph, in place, into the one that is published; its weights become initializers without values.
+
+    Raises:
+        ExportError: the graph is not the one of this ViT.
+    """
+    graph = model.graph
+    drop_identities(graph)
+    fold_constants(graph)
+    apply_rules(model, config, options.opset, options.batch)
+    rows = tokens_as_rows(graph, config)
+    class_token_alone(graph, config, rows)
+    products_with_bias(graph)
+    tidy(model, options.opset)
+    if unused := [value.name for value in graph.inputs if not value.uses()]:
+        raise ExportError(
+            f"the ONNX graph does not depend on {', '.join(map(str, unused))}",
+            fix="export another format, or report the model's options",
+        )
+    batch = BATCH if options.batch is None else options.batch
+    graph.inputs[0].shape = ir.Shape([batch, *options.input_spec(config).shape[1:]])
+    graph.outputs[0].shape = ir.Shape([batch, *config.output_shape])
+    graph.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    del graph.inputs[1:]

@@ -1,0 +1,78 @@
+"""Which values do the layers of an ONNX file get as inputs, on images to calibrate with?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import helper
+
+from vit_deploy.core.artifact import InputSpec
+from vit_deploy.exporters.onnx.file import save
+from vit_deploy.exporters.onnx.layers import layers_of
+from vit_deploy.exporters.quantization.calibration import Calibration
+from vit_deploy.exporters.quantization.clipping import NOTHING, Observed
+from vit_deploy.runtimes.values import as_stored
+
+BATCH = 8  # images a call, where the file leaves it open
+
+
+def observe(model: onnx.ModelProto, spec: InputSpec, calibration: Calibration, *, counted: bool) -> dict[str, Observed]:
+    """The values of every layer's input, by the tensor's name.
+
+    Args:
+        model: fp32.
+        spec: of its input.
+        calibration: the images.
+        counted: whether values are counted, or only their extremes.
+    """
+    seen: dict[str, Observed] = {}
+    for values in layer_inputs(model, spec, calibration):
+        seen = {name: seen.get(name, NOTHING).also(each, counted=counted) for name, each in values.items()}
+    return seen
+
+
+def largest_by_channel(
+    model: onnx.ModelProto, spec: InputSpec, calibration: Calibration
+) -> dict[str, NDArray[np.float32]]:
+    """The largest absolute value of each channel of every layer's input, by the layer's name."""
+    largest: dict[str, NDArray[np.float32]] = {}
+    for values in layer_inputs(model, spec, calibration):
+        for name, each in values.items():
+            now = np.abs(each).max(axis=tuple(range(each.ndim - 1)))
+            largest[name] = np.maximum(largest.get(name, now), now)
+    return {layer.name: largest[layer.input] for layer in layers_of(model.graph)}
+
+
+def layer_inputs(
+    model: onnx.ModelProto, spec: InputSpec, calibration: Calibration
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """The inputs of all layers, batch by batch."""
+    names = list(dict.fromkeys(layer.input for layer in layers_of(model.graph)))
+    outputs = len(model.graph.output)
+    model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "observed.onnx"
+            save(model, path)
+            settings = ort.SessionOptions()
+            settings.log_severity_level = 4
+            engine = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            for images in _batches(calibration.images, spec.batch):
+                yield dict(zip(names, engine.run(names, {spec.name: as_stored(images, spec)}), strict=True))
+    finally:
+        del model.graph.output[outputs:]
+
+
+def _batches(images: NDArray[np.float32], batch: int | None) -> Iterator[NDArray[np.float32]]:
+    size = batch or BATCH
+    for start in range(0, len(images), size):
+        group = images[start : start + size]
+        if batch is not None and len(group) < batch:  # filled up by images that were seen already
+            group = np.concatenate([group, images[: batch - len(group)]])
+        yield group

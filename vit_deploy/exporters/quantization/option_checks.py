@@ -1,0 +1,87 @@
+"""Does what a user asks of a quantization do anything in that format and precision?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.errors import ConfigError
+from vit_deploy.exporters.quantization import QuantizeOptions
+from vit_deploy.exporters.quantization.recipes import HALF, Clipping, Recipe, quantizable
+from vit_deploy.exporters.stage import INTEGER_INPUT
+
+EIGHT = 8  # bits
+
+
+def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
+    """Refuse what could only be left out in silence.
+
+    Args:
+        source: what is quantized; its files need not be there yet.
+        recipes: by which.
+        options: asked for.
+
+    Raises:
+        ConfigError: an option that does nothing here, or a layer that the model does not have.
+    """
+    _check_methods(source.format, recipes, options)
+    names = list(dict.fromkeys(name for recipe in recipes for name in quantizable(recipe, source.config)))
+    if unknown := [name for name in options.keep_float if name not in names]:
+        raise ConfigError(f"no such layers: {', '.join(unknown)}", fix=f"they are called like {', '.join(names[:5])}")
+    if options.smoothing and options.calibrate is None and source.options.get("ranges"):
+        raise ConfigError(
+            "--smoothing scales channels, and ranges that training left in the checkpoint hold for them as they are",
+            fix="leave --smoothing out, or measure ranges anew with --calibrate DIR",
+        )
+    if "bf16" in [recipe.precision for recipe in recipes] and options.keep_float:
+        raise ConfigError(
+            "bf16 has the range of float32, and no layer of it is kept in float", fix="leave --keep-float out"
+        )
+    integer = [recipe.precision for recipe in recipes if recipe.precision in INTEGER_INPUT]
+    if integer and source.input.preprocessing_inside:
+        raise ConfigError(
+            f"the input of {', '.join(integer)} is int8, and that of {source.directory} is uint8 pixels",
+            fix="export the fp32 file without --include-preprocessing",
+        )
+    if integer and (options.keep_float or options.max_drop is not None or options.min_cosine is not None):
+        raise ConfigError(
+            f"{', '.join(integer)} has integers alone, so no layer can stay in float",
+            fix="ask for int8-static, or leave --keep-float, --max-drop and --min-cosine out",
+        )
+
+
+def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
+    if format == "tflite" and options.smoothing:
+        raise ConfigError(
+            "TFLite files are smoothed by their weights alone: the scales of their norms are part of the products "
+            "that follow, which undoes the outliers that they make",
+            fix="leave --smoothing out, or give 0 to have nothing smoothed",
+        )
+    if format == "onnx" and options.bias_correction:
+        raise ConfigError(
+            "ONNX files have no bias correction: with a scale for each channel it gained nothing on TFLite",
+            fix="leave --bias-correction out, or add --format tflite alone",
+        )
+    if (options.attention_bits or options.residual_bits) and not any(recipe.integer_io for recipe in recipes):
+        raise ConfigError(
+            f"--attention-bits and --residual-bits are those of int8-full, and {format} is asked for "
+            f"{', '.join(recipe.precision for recipe in recipes)}",
+            fix="leave them out, or ask for TFLite's int8-full",
+        )
+    if options.half_io and (format != "onnx" or HALF not in [recipe.precision for recipe in recipes]):
+        raise ConfigError(
+            f"--half-io is for ONNX files in {HALF}, and {format} is asked for "
+            f"{', '.join(recipe.precision for recipe in recipes)}",
+            fix="leave it out, or ask for --format onnx --precision fp16",
+        )
+    if options.full_range and not any(recipe.weight_bits == EIGHT for recipe in recipes if format == "onnx"):
+        raise ConfigError(
+            f"--full-range is for 8-bit weights of ONNX files, and {format} is asked for "
+            f"{', '.join(recipe.precision for recipe in recipes)}",
+            fix="leave it out, or ask for --format onnx --precision int8",
+        )
+    if options.percentile is not None and not any(recipe.clipping is Clipping.PERCENTILE for recipe in recipes):
+        raise ConfigError(
+            "--percentile says what --clipping percentile cuts off, and ranges are clipped otherwise",
+            fix="add --clipping percentile",
+        )

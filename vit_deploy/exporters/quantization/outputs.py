@@ -1,0 +1,44 @@
+"""What does an artifact answer to images, and how like is that to what another answers?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.exporters.stage import proving_provider
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+
+CHUNK = 8  # images that go through a model of open batch at once
+
+
+def answers(artifact: Artifact, images: NDArray[Any] | Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+    """Outputs `(n, …)` of the engine that proves the artifact's format.
+
+    Args:
+        artifact: a bundle.
+        images: `(n, height, width, channels)`, or batches of them.
+
+    Raises:
+        DataError: images that cannot be read.
+        EngineError: the engine refuses the file.
+    """
+    engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[artifact.format][0])()
+    batches = _chunks(images) if isinstance(images, np.ndarray) else images
+    with engine.open(artifact, RuntimeOptions(provider=proving_provider(artifact))) as session:
+        return np.concatenate([session.infer(each) for each in batches])
+
+
+def _chunks(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (images[at : at + CHUNK] for at in range(0, len(images), CHUNK))
+
+
+def cosines(outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of each image's outputs with the others; zero where one of them has no direction."""
+    one, other = (each.reshape(len(each), -1).astype(np.float64) for each in (outputs, others))
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    result: NDArray[np.float64] = (one * other).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return result

@@ -1,0 +1,177 @@
+"""What does a precision mean for a ViT: which layers become integers, of how many bits, found how, and why?"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.weights import layer_names
+from vit_deploy.errors import ConfigError
+
+# Said of a recipe as long as it is so: it can be asked for otherwise.
+PAIRS_FIT = "No pair of products saturates on x86 processors without VNNI, for a decibel or two."
+
+
+class Clipping(StrEnum):
+    """How the range of an activation follows from the values that calibration saw."""
+
+    MIN_MAX = "min-max"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+
+
+class Activations(StrEnum):
+    """What the inputs of quantized layers are."""
+
+    FLOAT = "float"
+    DYNAMIC = "dynamic"  # integers, of ranges that are measured as the model runs
+    STATIC = "static"  # integers, of ranges that were calibrated
+
+
+class Part(StrEnum):
+    """A kind of operator of a ViT."""
+
+    PATCH_EMBED = "patch_embed"
+    PROJECTIONS = "projections"  # query, key, value, out, and those of the feed-forward halves
+    HEAD = "head"
+    ATTENTION_PRODUCTS = "attention_products"  # with what only moves values into them and out of them
+    SOFTMAX = "softmax"
+    NORMS = "norms"
+    ACTIVATION_FUNCTIONS = "activation_functions"
+    RESIDUALS = "residuals"
+
+
+LAYERS = (Part.PATCH_EMBED, Part.PROJECTIONS, Part.HEAD)
+"""The parts that have kernels."""
+
+
+HALF = "fp16"  # the precision of 16-bit floats
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to quantize and how.
+
+    Args:
+        precision: its name, as in the contract.
+        weight_bits: of kernels; 32 leaves them as they are.
+        activations: what the inputs of quantized layers are.
+        parts: that become integers (or 16-bit floats); all others stay in float32.
+        activation_bits: of activations that are integers.
+        block_size: weights that share a scale, along the inputs; 0 for one scale a channel.
+        softmax_bits: of the activations of softmax that are integers.
+        attention_bits: of the activations of the products of attention that are integers.
+        residual_bits: of the activations of residual sums and norms that are integers.
+        eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
+        integer_io: whether input and output of the file are integers too.
+        half_io: whether input and output of a file of 16-bit floats have 16 bits as well.
+        clipping: of calibrated ranges.
+        percentile: of absolute values inside the range, for `Clipping.PERCENTILE`.
+        smoothing: alpha of the migration of outliers from activations into weights (Xiao et al. 2023, SmoothQuant,
+            eq. 4); None leaves them where they are.
+        equalized: whether outliers are migrated by the weights alone, where no `smoothing` is asked for; needs no data.
+        fitting_pairs: whether scales keep neighbouring weights from saturating sums of 16 bits; see `saturation`.
+        bias_correction: whether the mean error of a layer's output on the calibration images goes into its bias.
+        keep_float: names of what stays in float32, such as `block_3.ffn.down`; see `quantizable`.
+        reason: why it is as it is, in a sentence or two.
+    """
+
+    precision: str
+    weight_bits: int
+    activations: Activations
+    parts: frozenset[Part]
+    activation_bits: int = 8
+    block_size: int = 0
+    eight_bits: tuple[str, ...] = ()
+    softmax_bits: int = 8
+    attention_bits: int = 8
+    residual_bits: int = 8
+    integer_io: bool = False
+    half_io: bool = False
+    clipping: Clipping = Clipping.MIN_MAX
+    percentile: float = 99.99
+    smoothing: float | None = None
+    equalized: bool = False
+    fitting_pairs: bool = False
+    bias_correction: bool = False
+    keep_float: tuple[str, ...] = ()
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.activations is not Activations.STATIC and self.integer_io:
+            raise ConfigError("a file of integers alone needs calibrated activations")
+
+    def bits_of(self, layer: str) -> int:
+        """Of a layer's kernel."""
+        wide = any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.eight_bits)
+        return max(self.weight_bits, 8) if wide else self.weight_bits
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without what it does not use."""
+        lists = {"keep_float": list(self.keep_float), "eight_bits": list(self.eight_bits)}
+        reason = f"{self.reason} {PAIRS_FIT}" if self.fitting_pairs else self.reason
+        values = {**dataclasses.asdict(self), "parts": sorted(self.parts), **lists, "reason": reason}
+        return {name: value for name, value in values.items() if value not in (None, [], "", False)}
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it cannot be made without images."""
+        return self.activations is Activations.STATIC or self.smoothing is not None or self.bias_correction
+
+
+def quantizable(recipe: Recipe, config: ViTConfig) -> tuple[str, ...]:
+    """Names of what a recipe quantizes one by one, in the order in which the network uses it.
+
+    These are all layers, and where the products of an attention become integers too, those of each attention as one:
+    `block_0.attention.products`, behind its values.
+    """
+    integer_products = recipe.activations is Activations.STATIC and Part.ATTENTION_PRODUCTS in recipe.parts
+    found = []
+    for name in layer_names(config):
+        found.append(name)
+        attention, _, role = name.rpartition(".")
+        if role == "value" and integer_products:
+            found.append(products_of(attention))
+    return tuple(found)
+
+
+def products_of(attention: str) -> str:
+    """The name by which the products of an attention are kept in float, as `block_0.attention.products`."""
+    return f"{attention}.products"
+
+
+def recipe_for(format: str, precision: str, target: str = "cpu") -> Recipe:
+    """The recipe by which a precision of a format is made.
+
+    Args:
+        format: of the file.
+        precision: its name.
+        target: what the file is made for, of `exporters.Target`.
+
+    Raises:
+        ConfigError: the format has no such precision.
+    """
+    recipes = recipes_of(format, target)
+    if precision not in recipes:
+        made_for = "" if target == "cpu" else f" for {target}"
+        raise ConfigError(
+            f"{format}{made_for} cannot be quantized to {precision!r}",
+            fix=f"{format}{made_for} has {', '.join(recipes) or 'none'}",
+        )
+    return recipes[precision]
+
+
+def recipes_of(format: str, target: str = "cpu") -> Mapping[str, Recipe]:
+    """The recipes of a format, made for a target, by precision; empty where it has none."""
+    from vit_deploy.exporters.onnx.gpu_recipes import CUDA_RECIPES, TENSORRT_RECIPES
+    from vit_deploy.exporters.onnx.recipes import ONNX_RECIPES
+    from vit_deploy.exporters.tflite.recipes import TFLITE_RECIPES
+
+    if target != "cpu":
+        return {"cuda": CUDA_RECIPES, "tensorrt": TENSORRT_RECIPES}[target] if format == "onnx" else {}
+    return {"onnx": ONNX_RECIPES, "tflite": TFLITE_RECIPES}.get(format, {})

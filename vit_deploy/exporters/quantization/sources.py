@@ -1,0 +1,83 @@
+"""The fp32 bundles of a folder, each quantized in those of the precisions that its format has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vit_deploy.core.artifact import Artifact, read_artifact
+from vit_deploy.core.artifact_folders import bundles_in
+from vit_deploy.core.staging import check_targets
+from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
+from vit_deploy.exporters.quantization.pipeline import Made, attempt
+from vit_deploy.exporters.stage import FP32, PRECISIONS, Progress, failed_name, telling_what_is_there
+
+Work = tuple[Artifact, tuple[str, ...]]
+"""An fp32 bundle, and the precisions to make of it."""
+
+
+def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], list[str]]:
+    """What a path gives to quantize, and in words which combinations do not exist.
+
+    Args:
+        path: of a bundle, which is taken whatever it is; or of a folder, of whose bundles those in fp32 are taken.
+        precisions: asked for.
+
+    Raises:
+        ArtifactError: no bundle, one that was changed, or a folder without one in fp32 that can be quantized.
+        ConfigError: no format in the folder has any of the precisions.
+    """
+    inside = bundles_in(path)
+    if not inside:
+        return [(read_artifact(path), tuple(precisions))], []
+    found = [read_artifact(each) for each in inside]
+    plain = [each for each in found if each.precision == FP32 and each.format in QUANTIZERS]
+    if not plain:
+        raise ArtifactError(
+            f"{path} holds nothing to quantize: {', '.join(each.name for each in inside)}",
+            fix=f"give a folder with {' or '.join(f'{format}-{FP32}' for format in QUANTIZERS)}",
+        )
+    known = {each for format in QUANTIZERS for each in PRECISIONS[format]}
+    if unknown := [each for each in precisions if each not in known]:
+        raise ConfigError(f"unknown precision {unknown[0]!r}", fix=f"choose one of {', '.join(sorted(known))}")
+    works = [(each, tuple(one for one in precisions if one in PRECISIONS[each.format])) for each in plain]
+    skipped = [f"{each.format}-{one}: does not exist" for each, own in works for one in precisions if one not in own]
+    if not any(own for _, own in works):
+        formats = ", ".join(each.format for each in plain)
+        raise ConfigError(f"{formats} has none of the precisions {', '.join(precisions)}", fix="ask for another one")
+    return [(each, own) for each, own in works if own], skipped
+
+
+def quantize_each(
+    works: Sequence[Work],
+    directory: Path,
+    options: QuantizeOptions,
+    *,
+    force: bool = False,
+    keep_failed: bool = False,
+    progress: Progress = lambda doing: None,
+) -> Made:
+    """`quantizers.stage.quantize` of several bundles; all targets are checked before the first is made.
+
+    Args:
+        works: from `plain_bundles`.
+        directory: where the bundles go.
+        options: of all of them.
+        force: replace bundles that are there.
+        keep_failed: publish those that fail their proof as `<name>.failed`.
+        progress: called with what is being done.
+
+    Raises:
+        VitDeployError: as `quantize`, with what was published before it; that a precision or all of a format's fail
+            stops none of the others.
+    """
+    if len(works) > 1:
+        names = [directory / f"{source.format}-{one}" for source, own in works for one in own]
+        check_targets([*names, *map(failed_name, names)] if keep_failed else names, force=force)
+    made = Made([])
+    for source, own in works:
+        with telling_what_is_there(made.results):
+            more = attempt(source, directory, own, options, force=force, keep_failed=keep_failed, progress=progress)
+        made = made.also(more)
+    return made.unless_all_failed()

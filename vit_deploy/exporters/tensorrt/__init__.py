@@ -1,0 +1,1 @@
+"""ONNX artifacts as TensorRT plans and as models of a Triton server."""

@@ -1,0 +1,1 @@
+"""Checkpoints as TFLite files, and those files quantized."""

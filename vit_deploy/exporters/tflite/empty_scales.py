@@ -1,0 +1,134 @@
+"""Scales for what has no values in a TFLite file: empty blocks, empty channels, empty layers.
+
+ai-edge-quantizer scales weights by their largest value, and by 1e-9 where there is none. In the 16-bit floats of
+block-wise scales that is zero, which LiteRT refuses; in a channel of a calibrated layer it makes the steps of the bias,
+the scales of input and kernel multiplied, so small that 32 bits no longer hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.exporters.quantization.float16_kernels import LEAST
+from vit_deploy.exporters.tflite.layers import GRAPHS, TENSORS, Layer, find_layers
+from vit_deploy.formats.tflite_file import Table, buffer_view, root
+
+BUFFERS = 4  # field of `Model`
+TENSOR_TYPE, TENSOR_BUFFER, TENSOR_NAME, TENSOR_QUANTIZATION = 1, 2, 3, 4  # fields of `Tensor`
+SCALES, DETAILS_TYPE, DETAILS = 2, 4, 5  # of `QuantizationParameters`
+BLOCKWISE = 2  # of `QuantizationDetails`
+BLOCK_SCALES, BLOCK_SIZE = 0, 2  # of `BlockwiseQuantization`
+INTEGERS: Mapping[int, type[Any]] = {2: np.int32, 4: np.int64, 9: np.int8}  # of `TensorType`
+PER_BYTE = 2  # weights of 4 bits
+LARGEST_BIAS = 2.0**30  # in steps; the other half of the 32 bits is for the products
+BIAS_STEPS = 2.0**20  # of the largest bias of a layer that has no other values
+
+
+def with_scales_for_empty(content: Any, original: Table, config: ViTConfig) -> bytearray:
+    """The same file, in which blocks and channels without values have scales that engines can compute with.
+
+    Blocks get scale 1 and channels that of the layer's largest, and zeros for weights, so that they are exactly what
+    they were; and the scale of a channel is large enough for its bias.
+
+    Args:
+        content: a quantized file.
+        original: the float file that it was made of.
+        config: of both.
+    """
+    changed = bytearray(content)
+    model = root(memoryview(changed))
+    (graph,) = model.tables(GRAPHS)
+    tensors, buffers = graph.tables(TENSORS), model.tables(BUFFERS)
+    for tensor in tensors:
+        _mend_blocks(tensor, tensors, buffers)
+    before, floats = find_layers(original, config), original.tables(BUFFERS)
+    for name, layer in find_layers(model, config).items():
+        old = before[name]
+        kernel = np.frombuffer(buffer_view(floats[old.kernel]), np.float32)
+        if old.bias is not None:
+            _mend_channels(layer, tensors, buffers, kernel, np.frombuffer(buffer_view(floats[old.bias]), np.float32))
+    return changed
+
+
+def _mend_blocks(tensor: Table, tensors: list[Table], buffers: list[Table]) -> None:
+    quantization = tensor.table(TENSOR_QUANTIZATION)
+    if quantization is None or quantization.number(DETAILS_TYPE, "B") != BLOCKWISE:
+        return
+    details = quantization.table(DETAILS)
+    assert details is not None
+    scales = np.frombuffer(_content(tensors[details.number(BLOCK_SCALES, "i")], buffers), np.float16)
+    weights = np.frombuffer(_content(tensor, buffers), np.uint8)
+    empty = scales == 0
+    scales[empty] = 1
+    weights.reshape(len(scales), details.number(BLOCK_SIZE, "i") // PER_BYTE)[empty] = 0
+
+
+def _mend_channels(
+    layer: Layer,
+    tensors: list[Table],
+    buffers: list[Table],
+    kernel: NDArray[np.float32],
+    bias: NDArray[np.float32],
+) -> None:
+    """Of a layer with integers for a bias."""
+    (kernel_tensor,) = _owners(tensors, layer.kernel)
+    bias_tensors = list(_owners(tensors, layer.bias))
+    kind = INTEGERS.get(bias_tensors[0].number(TENSOR_TYPE, "b")) if len(bias_tensors) == 1 else None
+    if kind is None:  # a float one, or zeros that several layers share
+        return
+    given = next(each for each in tensors if each.bytes(TENSOR_NAME).decode() == layer.input)
+    step = float(_scales(given)[0])
+    stored, shown = _scales(kernel_tensor), _scales(bias_tensors[0])
+    kernel = kernel.reshape(len(bias), -1)
+    if len(stored) != len(bias):
+        return
+    scales = fitting_scales(stored.astype(np.float64), kernel, bias, step)
+    changed = np.flatnonzero(scales != stored)
+    integers = np.frombuffer(_content(kernel_tensor, buffers), np.int8).reshape(kernel.shape)
+    integers[changed] = np.clip(np.rint(kernel[changed] / scales[changed, None]), -127, 127)
+    sums = np.frombuffer(_content(bias_tensors[0], buffers), kind)
+    sums[changed] = np.rint(bias[changed].astype(np.float64) / (step * scales[changed]))
+    stored[changed], shown[changed] = scales[changed], step * scales[changed]
+
+
+def fitting_scales(
+    scales: NDArray[np.float64], kernel: NDArray[np.float32], bias: NDArray[np.float32], step: float
+) -> NDArray[np.float64]:
+    """The scale of each channel of a kernel, no smaller than its bias needs.
+
+    Args:
+        scales: `(outputs,)`, as they follow from the largest weights.
+        kernel: `(outputs, inputs)`.
+        bias: `(outputs,)`.
+        step: scale of the layer's input.
+    """
+    empty = np.abs(kernel).max(axis=1) <= LEAST
+    found = scales.copy()
+    if not empty.all():
+        found[empty] = scales[~empty].max()
+    else:
+        largest = float(np.abs(bias).max())
+        found[:] = largest / (step * BIAS_STEPS) if largest else 1.0
+    return np.maximum(found, np.abs(bias) / (step * LARGEST_BIAS))
+
+
+def _owners(tensors: list[Table], buffer: int | None) -> Iterator[Table]:
+    return (each for each in tensors if each.number(TENSOR_BUFFER, "I") == buffer)
+
+
+def _content(tensor: Table, buffers: list[Table]) -> Any:
+    return buffer_view(buffers[tensor.number(TENSOR_BUFFER, "I")])
+
+
+def _scales(tensor: Table) -> NDArray[np.float32]:
+    """Of a tensor, in the file itself."""
+    quantization = tensor.table(TENSOR_QUANTIZATION)
+    assert quantization is not None
+    start = quantization.target(SCALES)
+    count = len(quantization.numbers(SCALES, "f"))
+    return np.frombuffer(quantization.data, np.float32, count, start + 4)

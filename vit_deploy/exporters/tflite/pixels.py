@@ -1,0 +1,53 @@
+"""How does a TFLite graph take pixels so that XNNPACK runs all of it?
+
+XNNPACK has no cast from uint8, but it takes a quantized tensor apart. Pixels are a quantized tensor of scale 1 and
+zero point 0, so the cast is the same function as a dequantization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import flatbuffers
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from vit_deploy.errors import ExportError
+from vit_deploy.formats.tflite_file import IDENTIFIER, Table, buffer_view, root
+
+
+def dequantized_pixels(model: Table, replaced: Collection[int]) -> Table:
+    """The same graph with a quantized input in place of a cast.
+
+    Args:
+        model: root of the converter's result; its one cast takes the input.
+        replaced: buffers whose content does not matter, since the kernels will be written there.
+
+    Raises:
+        ExportError: the graph has no cast of its input, or has others.
+    """
+    unpacked = schema.ModelT.InitFromPackedBuf(model.data, 0)
+    (graph,) = unpacked.subgraphs
+    cast, dequantize = schema.BuiltinOperator.CAST, schema.BuiltinOperator.DEQUANTIZE
+    casts = [each for each in graph.operators if unpacked.operatorCodes[each.opcodeIndex].builtinCode == cast]
+    if len(casts) != 1 or list(casts[0].inputs) != list(graph.inputs):
+        raise ExportError(
+            f"the TFLite graph has {len(casts)} casts, expected one, of its input",
+            fix="report this with the model's config",
+        )
+    (code,) = [each for each in unpacked.operatorCodes if each.builtinCode == cast]
+    code.builtinCode = code.deprecatedBuiltinCode = dequantize
+    code.version = 1
+    casts[0].builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+    casts[0].builtinOptions = schema.DequantizeOptionsT()
+    quantization = schema.QuantizationParametersT()
+    quantization.scale = np.ones(1, np.float32)
+    quantization.zeroPoint = np.zeros(1, np.int64)
+    graph.tensors[graph.inputs[0]].quantization = quantization
+    for index, (buffer, old) in enumerate(zip(unpacked.buffers, model.tables(4), strict=True)):
+        buffer.offset = buffer.size = 0
+        content = b"" if index in replaced else buffer_view(old)
+        buffer.data = np.frombuffer(content, np.uint8) if len(content) else None
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(unpacked.Pack(builder), IDENTIFIER)
+    return root(memoryview(bytes(builder.Output())))

@@ -1,0 +1,320 @@
+"""How does an fp32 TFLite file become one of 16-bit floats or of integers?
+
+ai-edge-quantizer does it, told by name which operators to take. Two things are done here that it would do otherwise:
+it takes a moving average of the extremes of each batch for the range of a tensor, which lies well inside the values
+that really come and cost most of the accuracy of calibrated files; here ranges are measured, see `tflite_ranges`. And
+it knows no metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_quantizer import qtyping
+from ai_edge_quantizer import quantizer as aeq
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import Artifact, OutputSpec
+from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.stderr import quiet_stderr
+from vit_deploy.errors import EngineError, ExportError
+from vit_deploy.exporters.quantization.calibration import Calibration
+from vit_deploy.exporters.quantization.clipping import clipped, symmetric
+from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
+from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
+from vit_deploy.exporters.quantization.recipes import Activations, Clipping, Part, Recipe, products_of
+from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_shares
+from vit_deploy.exporters.tflite.bias_correction import corrected_biases
+from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
+from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, output_factor
+from vit_deploy.exporters.tflite.matmuls import PRODUCT, Product, find_products
+from vit_deploy.exporters.tflite.metadata import metadata_entries, packed_labels
+from vit_deploy.exporters.tflite.ranges import Observations, observe
+from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, write_model
+from vit_deploy.exporters.tflite.smoothing import write_smoothed
+from vit_deploy.formats.tflite_file import Table, buffer_view, opened, root
+
+OPERATORS: dict[Part, tuple[str, ...]] = {
+    Part.SOFTMAX: ("SOFTMAX",),
+    Part.NORMS: ("MEAN", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT"),
+    Part.ACTIVATION_FUNCTIONS: ("GELU", "RELU", "LOGISTIC", "TANH", "HARD_SWISH", "DIV", "SQRT"),
+    Part.RESIDUALS: (
+        *("ADD", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SUM", "PACK"),
+        *("INPUT", "OUTPUT"),
+    ),
+}
+"""Operators of the parts without kernels in a TFLite file, but for attention's products; absent ones do no harm."""
+
+RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
+HALF = 16  # bits
+CHANNELWISE = "CHANNELWISE"
+BUFFERS = 4  # field of `Model`
+BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
+
+
+@dataclass(frozen=True)
+class TFLiteQuantizer:
+    """Writes `model.tflite`.
+
+    Args:
+        inline_limit: bytes past which the weights are written outside the flatbuffer.
+    """
+
+    inline_limit: int = INLINE_LIMIT
+    libraries: tuple[str, ...] = ("ai-edge-quantizer", "ai-edge-litert", "flatbuffers")
+
+    def write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
+        """Write the file with the standard metadata, the labels and the essentials; see `quantizers.Quantizer`.
+
+        Raises:
+            ExportError: the file's layers cannot be told, or the result is not what it has to be.
+            EngineError: the quantizer failed.
+            OSError: the disk is full.
+        """
+        with self._balanced(source, recipe, calibration) as balanced:
+            return self._write(balanced, target, recipe, calibration)
+
+    @contextlib.contextmanager
+    def _balanced(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Iterator[Artifact]:
+        """The source, or where the recipe asks for it the same function without outliers; learned ranges forbid it."""
+        if not recipe.equalized or learned_ranges(source, calibration):
+            yield source
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            balanced = dataclasses.replace(source, directory=Path(folder))
+            with opened(source.model_path) as model:
+                layers = find_layers(model, source.config)
+                write_smoothed(balanced.model_path, model, layers, source.config, inline_limit=self.inline_limit)
+            yield balanced
+
+    def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
+        with opened(source.model_path) as model:
+            layers, between = find_layers(model, source.config), find_tensors(model, source.config)
+            products = _integer_products(model, recipe, between)
+            recipe = _with_room(model, recipe, layers)
+        seen = None
+        if calibration is not None:
+            seen = observe(
+                source.model_path,
+                source.input,
+                calibration,
+                only=_needed(recipe, layers, products),
+                counted=recipe.clipping is not Clipping.MIN_MAX,
+                means_of={each.input for each in layers.values()} if recipe.bias_correction else (),
+            )
+            seen = seen.with_ranges(_learned(source, calibration, layers, between))
+        content = _quantized(source, recipe, layers, products, seen)
+        if recipe.weight_bits != HALF:
+            with opened(source.model_path) as original:
+                content = with_scales_for_empty(content, original, source.config)
+        target = _with_integer_io(target, content) if recipe.integer_io else target
+        model = root(memoryview(content))
+        contents = {}
+        if recipe.bias_correction and seen is not None:
+            with opened(source.model_path) as original:
+                contents = corrected_biases(original, model, source.config, seen.means)
+        write_model(
+            target.model_path,
+            model,
+            contents,
+            metadata_entries(target),
+            inline_limit=self.inline_limit,
+            trailer=packed_labels(target.labels),
+        )
+        return target
+
+
+def _quantized(
+    source: Artifact, recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product], seen: Observations | None
+) -> Any:
+    # Its progress bars cannot be turned off; ours says what is being done.
+    # Its warnings are of blocks of zeros, whose scales are found here.
+    silent = np.errstate(divide="ignore", invalid="ignore")
+    with quiet_stderr(), contextlib.redirect_stderr(io.StringIO()), silent:
+        try:
+            work = aeq.Quantizer(engine_path(source.model_path))
+            _instruct(work, recipe, layers, products)
+            static = recipe.activations is Activations.STATIC
+            ranges = _ranges(seen, recipe, products) if static and seen is not None else None
+            shares = {} if ranges is None else _shares(ranges, products)  # quantizing changes the ranges it is given
+            content = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
+            return with_calibrated_shares(content, shares) if shares else content
+        except (RuntimeError, ValueError) as error:
+            failure = error
+    raise EngineError(
+        f"ai-edge-quantizer failed on {source.model_path}: {str(failure).strip().splitlines()[0]}",
+        fix="ask for another precision, keep the layer that it names in float with --keep-float, or report this with "
+        "the model's config",
+    ) from failure
+
+
+def _with_room(model: Table, recipe: Recipe, layers: Mapping[str, Layer]) -> Recipe:
+    """The recipe without what 16-bit floats cannot hold: layers in float, or in 8 bits, whose scales have 32 bits."""
+    buffers = model.tables(BUFFERS)
+
+    def failing(fits: Callable[[NDArray[np.float32]], bool], names: Iterable[str]) -> tuple[str, ...]:
+        kernels = ((name, np.frombuffer(buffer_view(buffers[layers[name].kernel]), np.float32)) for name in names)
+        return tuple(name for name, kernel in kernels if not fits(kernel))
+
+    if recipe.weight_bits == HALF:
+        return dataclasses.replace(recipe, keep_float=(*recipe.keep_float, *failing(fits_half, layers)))
+    if recipe.block_size:
+        narrow = [name for name in layers if recipe.bits_of(name) < 8]
+        return dataclasses.replace(recipe, eight_bits=(*recipe.eight_bits, *failing(fits_blocks, narrow)))
+    return recipe
+
+
+def _learned(
+    source: Artifact, calibration: Calibration, layers: dict[str, Layer], between: Mapping[str, str]
+) -> dict[str, tuple[float, float]]:
+    """Ranges that training learned, by the tensors of the file; those around layers count more than those between."""
+    found = learned_ranges(source, calibration)
+    # Where norms once took squares, files now have products, whose numbers in a norm are others.
+    squared = tuple(name.removesuffix("square.0") for name in found if name.endswith(".square.0"))
+    if squared and not between.keys() & {f"{norm}square.0" for norm in squared}:
+        found = {name: each for name, each in found.items() if not name.startswith(squared)}
+    for name, (low, high) in found.items():
+        factor = output_factor(name, source.config)
+        found[name] = (low * factor, high * factor)
+    sides = [(f"{name}.{side}", getattr(each, side)) for name, each in layers.items() for side in ("input", "output")]
+    return {tensor: found[name] for name, tensor in (*between.items(), *sides) if name in found}
+
+
+def _integer_products(model: Table, recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
+    """The products that become integers."""
+    if Part.ATTENTION_PRODUCTS not in recipe.parts:
+        return ()
+    attentions = {tensor: name.partition(f".{PRODUCT.lower()}.")[0] for name, tensor in between.items()}
+    every = find_products(model)
+    return tuple(each for each in every if products_of(attentions[each.output]) not in recipe.keep_float)
+
+
+def _needed(recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> set[str] | None:
+    """Tensors whose ranges count: around layers and products, or all where other parts become integers too."""
+    if recipe.activations is not Activations.STATIC:
+        return set()
+    if recipe.parts & OPERATORS.keys():
+        return None
+    around = {name for each in layers.values() for name in (each.input, each.output)}
+    return around | {name for each in products for side in each.sides for name in side.tensors}
+
+
+def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> None:
+    """Say what is done with which operators; what comes later counts more."""
+    if Part.PATCH_EMBED in recipe.parts:
+        # LiteRT has neither 4-bit nor block-wise convolutions.
+        _add(work, ".*", "CONV_2D", recipe, max(recipe.weight_bits, 8), CHANNELWISE)
+    for part in recipe.parts & OPERATORS.keys():
+        for name in OPERATORS[part]:
+            own = dataclasses.replace(recipe, activation_bits=_activation_bits(recipe, name))
+            _add(work, ".*", name, own, recipe.weight_bits, CHANNELWISE)
+    for product in products:
+        own = dataclasses.replace(recipe, activation_bits=_product_bits(recipe, product))
+        # A constant gets the bits of a kernel, and one scale.
+        granularity = CHANNELWISE if product.left else "TENSORWISE"
+        _add(work, _scope(product.output), PRODUCT, own, recipe.weight_bits, granularity)
+        for name, kind in (move for side in product.sides for move in side.moves.items()):
+            _add(work, _scope(name), kind, recipe, recipe.weight_bits, CHANNELWISE)
+    for layer in layers.values():
+        scope = _scope(layer.output)
+        part = Part.HEAD if layer.name == "head" else Part.PROJECTIONS
+        if layer.name in recipe.keep_float or (layer.kind == "FULLY_CONNECTED" and part not in recipe.parts):
+            kind = qtyping.TFLOperationName(layer.kind)
+            work.update_quantization_recipe(scope, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        elif layer.kind == "FULLY_CONNECTED":
+            bits = recipe.bits_of(layer.name)
+            in_blocks = bits < 8 and recipe.block_size and layer.inputs % recipe.block_size == 0
+            _add(work, scope, layer.kind, recipe, bits, BLOCKS[recipe.block_size] if in_blocks else CHANNELWISE)
+
+
+def _scope(output: str) -> str:
+    # The quantizer looks for the pattern in the names of an operator's outputs, each with a semicolon behind it.
+    return f"^{re.escape(output)};$"
+
+
+def _activation_bits(recipe: Recipe, kind: str) -> int:
+    own = {
+        **dict.fromkeys(RESIDUALS_AND_NORMS, recipe.residual_bits),
+        "SOFTMAX": recipe.softmax_bits,
+        PRODUCT: recipe.attention_bits,
+    }
+    return max(recipe.activation_bits, own.get(kind, 8))
+
+
+def _product_bits(recipe: Recipe, product: Product) -> int:
+    """Of both sides: those of a kernel where one is a constant, for LiteRT multiplies only what has as many bits."""
+    return _activation_bits(recipe, PRODUCT) if product.left else recipe.activation_bits
+
+
+def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, granularity: str) -> None:
+    name, shared = qtyping.TFLOperationName(kind), qtyping.QuantGranularity(granularity)
+    match recipe.activations:
+        case Activations.STATIC:
+            work.add_static_config(scope, name, recipe.activation_bits, bits, shared)
+        case Activations.DYNAMIC:
+            work.add_dynamic_config(scope, name, bits, shared)
+        case Activations.FLOAT:
+            algorithm = AlgorithmName.FLOAT_CASTING if bits == 16 else AlgorithmName.MIN_MAX_UNIFORM_QUANT
+            work._recipe_manager.add_weight_only_config(scope, name, bits, shared, algorithm)
+
+
+def _ranges(seen: Observations, recipe: Recipe, products: Sequence[Product]) -> dict[str, dict[str, Any]]:
+    found = {
+        name: seen.learned.get(name)
+        or clipped(each, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile)
+        for name, each in seen.tensors.items()
+    }
+    for product in products:
+        for side in product.sides:
+            # One scale holds for all tensors of the same values. What training learned counts, a layer's side first.
+            from_layer = side.tensors[:: -1 if side is product.result else 1]
+            known = [each for each in from_layer if each in found]
+            chosen = next((each for each in known if each in seen.learned), known[0])
+            narrow = side is product.right and _product_bits(recipe, product) == 8
+            found |= dict.fromkeys(known, symmetric(*found[chosen]) if narrow else found[chosen])
+    # What is nothing but zeros would get steps too small for engines to compute with; in any others it is exact.
+    found = {name: (low, high) if low < high else (-1.0, 1.0) for name, (low, high) in found.items()}
+    return {
+        name: {
+            end: np.full((1,) * seen.tensors[name].rank, value, np.float32)
+            for end, value in zip(("min", "max"), limits, strict=True)
+        }
+        for name, limits in found.items()
+    }
+
+
+def _shares(ranges: Mapping[str, Mapping[str, Any]], products: Sequence[Product]) -> dict[str, float]:
+    """The largest value on the left of each product, by what the product gives."""
+    read = {each.output: each.left.tensors[-1] for each in products if each.left is not None}
+    return {output: float(ranges[name]["max"].max()) for output, name in read.items() if name in ranges}
+
+
+def _with_integer_io(target: Artifact, content: Any) -> Artifact:
+    """The target with the scale and the zero point that the file's input has.
+
+    Raises:
+        ExportError: input or output are no integers.
+    """
+    with quiet_stderr():
+        engine = Interpreter(model_content=bytes(content))
+    (given,), (result,) = engine.get_input_details(), engine.get_output_details()
+    if not all(each["dtype"] == np.int8 for each in (given, result)):
+        raise ExportError(
+            f"the integer file takes {given['dtype'].__name__} and gives {result['dtype'].__name__}, expected int8",
+            fix="report this with the model's config",
+        )
+    scale, zero_point = given["quantization"]
+    spec = dataclasses.replace(target.input, dtype="int8", scale=float(scale), zero_point=int(zero_point))
+    scale, zero_point = result["quantization"]
+    return dataclasses.replace(target, input=spec, output=OutputSpec("int8", float(scale), int(zero_point)))

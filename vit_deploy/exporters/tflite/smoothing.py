@@ -1,0 +1,68 @@
+"""How are outliers taken out of a float TFLite file before it is quantized?
+
+The converter makes the scale of a norm part of the kernels that read it, which takes the norms' outliers out already.
+What is left are channels that one kernel writes and another reads: the values of attention, and a gated feed-forward's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.exporters.quantization.smoothing import smoothed
+from vit_deploy.exporters.tflite.layers import Layer
+from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
+from vit_deploy.formats.tflite_file import Table, buffer_view
+
+BUFFERS = 4  # field of `Model`
+
+
+def write_smoothed(
+    path: Path, model: Table, layers: Mapping[str, Layer], config: ViTConfig, *, inline_limit: int = INLINE_LIMIT
+) -> None:
+    """Write the same function with channels balanced by the weights alone; see `smoothing.smoothed`.
+
+    Args:
+        path: of the new file.
+        model: root of the float file.
+        layers: of it, by their canonical names.
+        config: of the function.
+        inline_limit: bytes past which the weights are written outside the flatbuffer.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    contents: dict[int, tuple[int, Content]] = {}
+    for name, values in smoothed(_weights(model, layers), config).items():
+        layer, is_kernel = layers[name.rpartition(".")[0]], name.endswith(".kernel")
+        buffer = layer.kernel if is_kernel else layer.bias
+        if buffer is not None:
+            contents[buffer] = _content(values.T if is_kernel else values)
+    write_model(path, model, contents, {}, inline_limit=inline_limit)
+
+
+def _weights(model: Table, layers: Mapping[str, Layer]) -> dict[str, NDArray[np.float32]]:
+    """Kernels `(inputs, outputs)` and biases `(outputs,)`; of layers whose buffers are theirs alone."""
+    buffers = model.tables(BUFFERS)
+    used = [buffer for each in layers.values() for buffer in (each.kernel, each.bias) if buffer is not None]
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, layer in layers.items():
+        if layer.kind != "FULLY_CONNECTED" or used.count(layer.kernel) > 1:
+            continue
+        kernel = np.frombuffer(buffer_view(buffers[layer.kernel]), np.float32).reshape(-1, layer.inputs)
+        bias = np.zeros(len(kernel), np.float32)  # of a layer without one
+        if layer.bias is not None:
+            bias = np.frombuffer(buffer_view(buffers[layer.bias]), np.float32)
+            if used.count(layer.bias) > 1 and bias.any():  # equal constants are stored once
+                continue
+        found |= {f"{name}.kernel": kernel.T, f"{name}.bias": bias}
+    return found
+
+
+def _content(values: NDArray[np.float32]) -> tuple[int, Content]:
+    content = np.ascontiguousarray(values, np.float32).tobytes()
+    return len(content), lambda: content

@@ -1,0 +1,148 @@
+"""What do accelerators ask of an operator besides having it?
+
+A rule says in words what is against an operator, and nothing where it is met. Those are here that decide about the
+operators of a ViT, after the documents that `accelerators` names; of the rest, the makers' compilers know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from vit_deploy.formats.tflite_operators import Step
+
+Rule = Callable[[Step], str]
+
+STRIDE_WIDTH, STRIDE_HEIGHT = 1, 2  # fields of `Conv2DOptions`
+STRIDED_SLICE_MASKS = (2, 3)  # fields of `StridedSliceOptions`: of ellipses and of new axes
+LONGEST_SOFTMAX = 16_000  # elements, of the Edge TPU
+MOST_ROWS = 65_535  # of a softmax, of Ethos-U
+LONGEST_MEAN = 4096  # elements, of Ethos-U
+
+
+def fixed_sizes(step: Step) -> str:
+    """All sizes are known before."""
+    return "its sizes are open" if any(each.is_open for each in (*step.inputs, *step.outputs)) else ""
+
+
+def dimensions(most: int) -> Rule:
+    """No tensor has more dimensions."""
+
+    def rule(step: Step) -> str:
+        wide = any(len(each.shape) > most for each in (*step.inputs, *step.outputs))
+        return f"has more than {most} dimensions" if wide else ""
+
+    return rule
+
+
+def three_inner_dimensions(step: Step) -> str:
+    """All dimensions before the last three are 1."""
+    wide = any(math.prod(each.shape[:-3]) > 1 for each in (*step.inputs, *step.outputs) if not each.is_constant)
+    return "has more than 3 dimensions" if wide else ""
+
+
+def one_image(*but: str) -> Rule:
+    """The first of four dimensions is 1, but for some operators."""
+
+    def rule(step: Step) -> str:
+        shape = step.inputs[0].shape
+        several = len(shape) == 4 and shape[0] != 1 and step.kind not in but
+        return "has a batch of more than one" if several else ""
+
+    return rule
+
+
+def one_row(step: Step) -> str:
+    """The output has one dimension, others are 1."""
+    return "its output has more than one row" if math.prod(step.outputs[0].shape[:-1]) > 1 else ""
+
+
+def short_row(step: Step) -> str:
+    """A softmax is that of one row, which is not too long."""
+    long = math.prod(step.inputs[0].shape[-1:]) > LONGEST_SOFTMAX
+    return one_row(step) or (f"has more than {LONGEST_SOFTMAX} elements" if long else "")
+
+
+def joins_no_constant(step: Step) -> str:
+    """What is joined is computed, or is one block of zeros beside one that is computed."""
+    constants = [each for each in step.inputs if each.is_constant]
+    if not constants:
+        return ""
+    zeros = all((each.values() == np.array(each.zero_point)).all() for each in constants)
+    return "" if zeros and len(step.inputs) == 2 else "joins a constant"
+
+
+def channels_by_four(step: Step) -> str:
+    """A mean over channels is one of a multiple of four."""
+    odd = _reduces_channels(step) and step.inputs[0].shape[-1] % 4
+    return "is over channels that are no multiple of 4" if odd else ""
+
+
+def plain_slice(step: Step) -> str:
+    """A slice takes every value, and makes no axis."""
+    strides = step.inputs[3].values() if step.inputs[3].is_constant else np.zeros(1)
+    masks = [step.options.number(field, "i") for field in STRIDED_SLICE_MASKS] if step.options else []
+    return "has strides or masks" if any(masks) or (strides != 1).any() else ""
+
+
+def strides_to_three(step: Step) -> str:
+    """A convolution moves by at most three; along a row by more where that can be taken apart."""
+    if step.options is None or len(step.inputs[0].shape) != 4:
+        return ""
+    across, down = (step.options.number(field, "i") for field in (STRIDE_WIDTH, STRIDE_HEIGHT))
+    width, rows = step.inputs[0].shape[2], step.outputs[0].shape[1]
+    apart = any(across % parts == 0 and width % (across // parts) == 0 for parts in (2, 3))
+    return "has strides above 3" if (down > 3 and rows > 1) or (across > 3 and not apart) else ""
+
+
+def mean_of_a_plane(step: Step) -> str:
+    """A mean over channels has one of height, width and channels 1, and is not too long."""
+    shape = step.inputs[0].shape
+    if not _reduces_channels(step):
+        return ""
+    if len(shape) > 2 and min(shape[-3:]) > 1:
+        return "is over the channels of rows and columns"
+    return f"is over more than {LONGEST_MEAN}" if shape[-1] > LONGEST_MEAN else ""
+
+
+def few_rows(step: Step) -> str:
+    """A softmax has not too many rows."""
+    return "has too many rows" if math.prod(step.inputs[0].shape[-3:-1]) > MOST_ROWS else ""
+
+
+def swaps_neighbours(step: Step) -> str:
+    """A transposition is one that the device has: of height and width, or where all but two dimensions are 1."""
+    shape, order = step.inputs[0].shape, step.inputs[1].values().tolist() if step.inputs[1].is_constant else []
+    if len(order) != len(shape):
+        return "its order is open"
+    if len(order) == 4 and order[0] != 0:
+        return "moves the batch"
+    moved = [axis for axis in order if shape[axis] > 1]
+    rows_and_columns = order[-3:] == [len(order) - 2, len(order) - 3, len(order) - 1]
+    met = moved == sorted(moved) or rows_and_columns or len(moved) <= 2
+    return "" if met else "moves more than rows and columns"
+
+
+def eight_bit_kernel(step: Step) -> str:
+    """The kernel is a constant of 8 bits."""
+    kernel = step.inputs[1]
+    met = kernel.is_constant and kernel.dtype in ("int8", "uint8")
+    return "" if met else "its kernel is no constant of 8 bits"
+
+
+def input_of(*dtypes: str) -> Rule:
+    """What is read first is of one of these types."""
+
+    def rule(step: Step) -> str:
+        found = step.inputs[0].dtype
+        return "" if found in dtypes else f"computes in {found}"
+
+    return rule
+
+
+def _reduces_channels(step: Step) -> bool:
+    rank = len(step.inputs[0].shape)
+    axes = step.inputs[1].values().tolist() if step.inputs[1].is_constant else [-1]
+    return rank > 0 and rank - 1 in [axis % rank for axis in axes]

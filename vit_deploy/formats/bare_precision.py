@@ -1,0 +1,53 @@
+"""The precision of a model file that does not say it, by the types of its weights and its operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from vit_deploy.core.artifact import InputSpec
+from vit_deploy.formats import onnx_graph, tflite_graph
+from vit_deploy.formats.graph import Graph
+
+STATIC = ("QLinearMatMul", "QLinearConv", "QuantizeLinear")
+DYNAMIC = ("DynamicQuantizeLinear", "MatMulInteger", "com.microsoft.DynamicQuantizeMatMul")
+BLOCKS = "com.microsoft.MatMulNBits"
+LARGE = 0.25  # of the numbers of a file, from which on their type is what it is called by
+
+
+def precision_of(path: Path, format: str, graph: Graph, spec: InputSpec) -> tuple[str, str]:
+    """The precision to hold a file to, and why.
+
+    Args:
+        path: of the file.
+        format: of it.
+        graph: what it says of itself.
+        spec: its input.
+
+    Raises:
+        ArtifactError: a damaged file.
+    """
+    if format == "savedmodel":
+        return "fp32", "a SavedModel is held to fp32"
+    if spec.scale is not None:
+        return "int8-full", f"its input is quantized to {spec.dtype}"
+    types = onnx_graph.weight_types(path) if format == "onnx" else tflite_graph.weight_types(path)
+    if BLOCKS in graph.operators:
+        return "int4", f"it has {BLOCKS} operators"
+    for names, precision in ((DYNAMIC, "int8"), (STATIC, "int8-static")):
+        if format == "onnx" and (used := [name for name in names if name in graph.operators]):
+            return precision, f"it has {', '.join(used)} operators"
+    return _by_weights(types, spec)
+
+
+def _by_weights(types: Counter[str], spec: InputSpec) -> tuple[str, str]:
+    total = types.total() or 1
+    for dtype, precision in (
+        *(("int4", "int4"), ("uint4", "int4"), ("int8", "int8"), ("uint8", "int8")),
+        *(("float16", "fp16"), ("bfloat16", "bf16")),
+    ):
+        if types[dtype] > LARGE * total:
+            return precision, f"{types[dtype]} of {total} numbers of its weights are {dtype}"
+    if spec.dtype == "float16":
+        return "fp16", "its input is float16"
+    return "fp32", "its weights are float32"

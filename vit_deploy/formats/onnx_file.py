@@ -1,0 +1,81 @@
+"""Where does an ONNX file keep its weights, read without any engine?
+
+An ONNX file is one protobuf message (`onnx.proto` in the ONNX repository); only the fields on the way to the weights
+are looked at, and everything else is skipped where it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vit_deploy.errors import ArtifactError, EngineError
+from vit_deploy.formats.protobuf import Message, opened
+
+# Field numbers of onnx.proto, by message.
+MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
+NODE_ATTRIBUTE, FUNCTION_NODE = 5, 7
+ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
+ATTRIBUTE_SPARSE, ATTRIBUTE_SPARSES = 22, 23
+SPARSE_VALUES, SPARSE_INDICES = 1, 2
+TENSOR_EXTERNAL = 13
+ENTRY_KEY, ENTRY_VALUE = 1, 2
+
+# Which fields of which message lead on, and to what message.
+_WAYS: dict[str, dict[int, str]] = {
+    "model": {MODEL_GRAPH: "graph", MODEL_FUNCTIONS: "function"},
+    "function": {FUNCTION_NODE: "node"},
+    "graph": {GRAPH_NODE: "node", GRAPH_INITIALIZER: "tensor", GRAPH_SPARSE: "sparse"},
+    "node": {NODE_ATTRIBUTE: "attribute"},
+    "attribute": {
+        ATTRIBUTE_TENSOR: "tensor",
+        ATTRIBUTE_TENSORS: "tensor",
+        ATTRIBUTE_GRAPH: "graph",
+        ATTRIBUTE_GRAPHS: "graph",
+        ATTRIBUTE_SPARSE: "sparse",
+        ATTRIBUTE_SPARSES: "sparse",
+    },
+    "sparse": {SPARSE_VALUES: "tensor", SPARSE_INDICES: "tensor"},
+    "tensor": {TENSOR_EXTERNAL: "entry"},
+}
+
+
+def external_locations(path: Path) -> set[str]:
+    """The files, relative to the model's folder, that hold weights of an ONNX file.
+
+    Raises:
+        EngineError: the file is missing, or is no protobuf message.
+    """
+    try:
+        with opened(path, "an ONNX file") as model:
+            return set(_locations(model, "model"))
+    except ArtifactError as error:
+        raise EngineError(error.message, fix=error.fix) from error
+
+
+def refuse_outside_data(path: Path) -> None:
+    """Raise `EngineError` if an ONNX file, or a link beside it, has weights read from outside of its folder.
+
+    An absolute path is refused wherever it leads: it would not once the folder is moved.
+    """
+    root = path.parent.resolve()
+    if outside := sorted(
+        name
+        for name in external_locations(path)
+        if Path(name).is_absolute() or not (path.parent / name).resolve().is_relative_to(root)
+    ):
+        raise EngineError(
+            f"{path} keeps weights outside its bundle: {', '.join(outside)}", fix="export the model again"
+        )
+
+
+def _locations(message: Message, kind: str) -> Iterator[str]:
+    if kind == "entry":
+        if message.text(ENTRY_KEY) == "location":
+            yield message.text(ENTRY_VALUE)
+        return
+    ways = _WAYS[kind]
+    for number, value in message.fields():
+        if number in ways and isinstance(value, Message):
+            yield from _locations(value, ways[number])

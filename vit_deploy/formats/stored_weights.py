@@ -1,0 +1,101 @@
+"""Which weights does a model file hold, by what names?
+
+ONNX files and SavedModels keep the checkpoint's names. TFLite files have the converter's, and their kernels are
+transposed: they can be compared with each other, and not with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.errors import ArtifactError, MissingEngineError
+from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.formats.tflite_file import buffer_view, opened
+from vit_deploy.formats.tflite_graph import (
+    DTYPES,
+    GRAPH_TENSORS,
+    MODEL_BUFFERS,
+    MODEL_GRAPHS,
+    TENSOR_NAME,
+    TENSOR_SHAPE,
+    TENSOR_TYPE,
+)
+
+Weights = dict[str, NDArray[Any]]
+
+TENSOR_BUFFER = 2  # of schema.fbs
+VARIABLE = "/.ATTRIBUTES/VARIABLE_VALUE"
+PREFIX, DOT = "weights/", ".."  # TensorFlow's checkpoints take no single dots in the names of a mapping
+
+
+def read_weights(path: Path, format: str) -> Weights:
+    """Every constant array of a model file.
+
+    Raises:
+        ArtifactError: a file that is damaged.
+        EngineError: an ONNX file that keeps weights outside its folder.
+        MissingEngineError: the library that reads it is not installed.
+    """
+    return READERS[format](path)
+
+
+def _onnx(path: Path) -> Weights:
+    refuse_outside_data(path)
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+        from onnx import numpy_helper
+    except ModuleNotFoundError as error:
+        raise MissingEngineError("reading ONNX weights needs onnx", fix='pip install "vit-deploy[export]"') from error
+    try:
+        tensors = onnx.load(path).graph.initializer
+        return {tensor.name: np.asarray(numpy_helper.to_array(tensor)) for tensor in tensors}
+    except (DecodeError, ValueError, TypeError, OSError, onnx.checker.ValidationError) as error:
+        raise ArtifactError(f"the weights of {path} cannot be read: {error}", fix="export the model again") from error
+
+
+def _savedmodel(path: Path) -> Weights:
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        raise MissingEngineError(
+            "reading a SavedModel needs tensorflow", fix='pip install "vit-deploy[export]"'
+        ) from error
+    try:
+        reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+        names = [name for name in reader.get_variable_to_shape_map() if name.endswith(VARIABLE)]
+        return {_own_name(name): np.asarray(reader.get_tensor(name)) for name in names}
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"the weights of {path} cannot be read: {error}", fix="export the model again") from error
+
+
+def _own_name(name: str) -> str:
+    return name.removesuffix(VARIABLE).removeprefix(PREFIX).replace(DOT, ".")
+
+
+def _tflite(path: Path) -> Weights:
+    found: Weights = {}
+    with opened(path) as model:
+        buffers = model.tables(MODEL_BUFFERS)
+        for graph in model.tables(MODEL_GRAPHS):
+            for tensor in graph.tables(GRAPH_TENSORS):
+                content = bytes(buffer_view(buffers[tensor.number(TENSOR_BUFFER, "I")]))
+                if content:
+                    name = tensor.bytes(TENSOR_NAME).decode()
+                    code = tensor.number(TENSOR_TYPE, "b")
+                    found[name] = _array(content, DTYPES[code], tensor.numbers(TENSOR_SHAPE, "i"))
+    return found
+
+
+def _array(content: bytes, dtype: str, shape: list[int]) -> NDArray[Any]:
+    known = hasattr(np, dtype) and dtype not in ("string", "bool")
+    array = np.frombuffer(content, np.dtype(dtype) if known else np.uint8)  # packed types as their bytes
+    return array.reshape(shape) if array.size == int(np.prod(shape)) else array
+
+
+READERS: Mapping[str, Callable[[Path], Weights]] = {"onnx": _onnx, "savedmodel": _savedmodel, "tflite": _tflite}

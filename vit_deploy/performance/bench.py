@@ -1,0 +1,290 @@
+"""The speed and the memory of artifacts on this machine.
+
+Each case gets a process of its own, since the thread pools of the engines slow each other down in one, and the
+processes take turns in rounds, so that a machine that gets slower or faster meanwhile does so for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.environment import of_children
+from vit_deploy.core.gpu import Gpu, gpu_from
+from vit_deploy.core.host import Host, read_host
+from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError
+from vit_deploy.performance.energy import gpu_energy
+from vit_deploy.performance.gpu_watch import is_asked_for_gpu, may_choose_gpu
+from vit_deploy.performance.latency import Case, Latency, Plan, to_json
+from vit_deploy.performance.process import CaseProcess
+from vit_deploy.performance.worker import golden_images
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
+from vit_deploy.verification.targets import open_to_time
+
+__all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
+
+# How ONNX Runtime, TensorRT and TensorFlow say it; 46 and "busy" are of a card in the mode "exclusive process".
+NO_ROOM = re.compile(
+    r"out of (gpu |device )?memory|failed to allocate memory|cuda failure (2|46)\b|resource_?exhausted|\boom\b"
+    r"|cuda_error_out_of_memory|busy or unavailable|busy with another process",
+    re.IGNORECASE,
+)
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction of the work that is done."""
+
+
+def cases_of(
+    artifacts: Sequence[tuple[Path, str]],
+    runtimes: Sequence[str] | None,
+    providers: Sequence[str | None],
+    batches: Sequence[int],
+    threads: Sequence[int | None],
+    *,
+    streams: int = 1,
+    device: int = 0,
+    cuda_graph: bool = False,
+) -> list[Case]:
+    """Every combination; what is for GPUs alone is given to the cases that may run on one.
+
+    Args:
+        artifacts: path and format of each.
+        runtimes: None for all that are installed and take the format.
+        providers: None among them for a runtime's usual one.
+        batches: images a call.
+        threads: of one call.
+        streams: calls at the same time.
+        device: which GPU.
+        cuda_graph: whether kernels are recorded once.
+
+    Raises:
+        ConfigError: a GPU or a graph is asked for, and no case may run on a GPU.
+    """
+    cases = [
+        Case(path, runtime, provider, batch, count, streams)
+        for path, format in artifacts
+        for provider in providers
+        for runtime, batch, count in itertools.product(runtimes or installed_takers(format, provider), batches, threads)
+    ]
+    placed = [
+        dataclasses.replace(
+            case,
+            device=device if _may_be_on_gpu(case) else 0,
+            cuda_graph=cuda_graph and is_asked_for_gpu(case.runtime, case.provider),
+        )
+        for case in cases
+    ]
+    asked = [f"device is {device}"] * (device > 0) + ["CUDA graphs are asked for"] * cuda_graph
+    if asked and cases and placed == cases:
+        raise ConfigError(
+            f"{' and '.join(asked)}, and no case runs on a GPU", fix="name a provider that does: --provider cuda"
+        )
+    return placed
+
+
+def _may_be_on_gpu(case: Case) -> bool:
+    return is_asked_for_gpu(case.runtime, case.provider) or may_choose_gpu(case.runtime, case.provider)
+
+
+def runnable(cases: Sequence[Case]) -> tuple[list[Case], list[Failed]]:
+    """The cases whose engine is installed, and each artifact that comes to nothing without another one.
+
+    Raises:
+        MissingEngineError: nothing can be run; the error of the first.
+    """
+    there: list[Case] = []
+    failed: dict[tuple[Path, str], Failed] = {}
+    for case in cases:
+        try:
+            RUNTIMES.check(case.runtime)
+        except MissingEngineError as error:
+            artifact = open_to_time(case.artifact)
+            gap = Failed(str(case.artifact), artifact.format, artifact.precision, error)
+            failed.setdefault((case.artifact, case.runtime), gap)
+        else:
+            there.append(case)
+    if failed and not there:
+        raise next(iter(failed.values())).error
+    return there, [*failed.values()]
+
+
+def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lambda what, done: None) -> list[Latency]:
+    """Time all cases side by side.
+
+    Args:
+        targets: in the order of the results.
+        plan: how long.
+        progress: is told what is being done.
+
+    Raises:
+        ArtifactError: a bundle that is missing, changed, or has no golden images.
+        ConfigError: a runtime that does not take the format, or numbers that cannot be; names all of them.
+        MissingEngineError: a runtime that is not installed.
+        EngineError: an engine that refused, crashed or hung; names the case.
+    """
+    _check(targets)
+    requests = plan.requests(max((case.streams for case in targets), default=1))
+    requests[-1] = {**requests[-1], "last": True}
+    host = read_host()
+    steps, done = len(targets) * (2 + len(requests)), 0
+
+    def told(doing: str) -> None:
+        nonlocal done
+        progress(doing, done / steps)
+        done += 1
+
+    groups = [[case] for case in targets] if plan.one_at_a_time else [list(targets)]
+    found = [latency for cases in groups if cases for latency in _measure(cases, plan, requests, host, told)]
+    if targets:
+        progress("measured", 1.0)
+    return found
+
+
+def _measure(
+    cases: Sequence[Case],
+    plan: Plan,
+    requests: Sequence[dict[str, Any]],
+    host: Host,
+    progress: Callable[[str], object],
+) -> list[Latency]:
+    """Cases that are loaded at the same time and take turns."""
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(CaseProcess(str(case), plan.timeout_s)) for case in cases]
+
+        def ask_each(doing: str, asked: Sequence[dict[str, Any]], extra_s: float = 0.0) -> list[dict[str, Any]]:
+            # One after the other: whoever is not asked sleeps.
+            answers = []
+            for case, worker, request in zip(cases, workers, asked, strict=True):
+                progress(f"{doing} {case}")
+                with _fitting_fix(case, len(cases)):
+                    answers.append(worker.ask(request, extra_s=extra_s))
+            return answers
+
+        loaded = ask_each("loading", [_request(case, host) for case in cases])
+        warm = ask_each("warming up", [{"warmup": plan.warmup}] * len(cases))
+        rounds = [
+            ask_each("measuring", [request] * len(cases), extra_s=request["seconds"] or 0.0) for request in requests
+        ]
+    return [
+        _latency(case, plan, host, loaded[index], warm[index], [answers[index] for answers in rounds])
+        for index, case in enumerate(cases)
+    ]
+
+
+def _request(case: Case, host: Host) -> dict[str, Any]:
+    spare = _share(host, case.streams) if takes_threads(case.runtime, case.provider) else None
+    return dataclasses.asdict(case) | {"artifact": str(case.artifact), "spare_threads": spare}
+
+
+def _latency(
+    case: Case,
+    plan: Plan,
+    host: Host,
+    loaded: Mapping[str, Any],
+    warm: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]],
+) -> Latency:
+    round_ns = tuple(each["round_ns"] for each in rounds)
+    return Latency(
+        case=dataclasses.replace(case, threads=loaded["threads"]),
+        plan=plan,
+        host=host,
+        provider=loaded["provider"],
+        samples_ns=tuple(sample for each in rounds for sample in each["samples_ns"]),
+        load_ms=loaded["load_ms"],
+        first_ms=loaded["first_ms"],
+        peak_rss_mb=rounds[-1]["peak_rss_mb"],
+        warmup_calls=len(warm["samples_ns"]),
+        flat=warm["flat"],
+        idle=all(each["idle"] for each in rounds),
+        file_batch=loaded["file_batch"],
+        round_calls=tuple(len(each["samples_ns"]) for each in rounds),
+        round_ns=round_ns,
+        bytes=loaded["bytes"],
+        resting_rss_mb=loaded["resting_rss_mb"],
+        preprocess_ns=tuple(rounds[-1]["preprocess_ns"]),
+        energy_j=_sum([each["energy_j"] for each in rounds]),
+        gpu_energy_j=gpu_energy([each["gpu_energy_j"] for each in rounds], round_ns),
+        placement=loaded["placement"],
+        transfer_ns=tuple(loaded["transfer_ns"]),
+        build_ms=loaded["build_ms"],
+        gpu=_gpu(loaded["gpu"], rounds),
+        peak_gpu_mb=rounds[-1]["peak_gpu_mb"],
+        queued_calls=tuple(each["queued_calls"] for each in rounds if each["queued_calls"] is not None),
+        queued_ns=tuple(each["queued_ns"] for each in rounds if each["queued_ns"] is not None),
+        remarks=tuple(loaded["notes"]),
+    )
+
+
+def _gpu(facts: Mapping[str, Any] | None, rounds: Sequence[Mapping[str, Any]]) -> Gpu | None:
+    return None if facts is None else gpu_from({**facts, "rounds": [each["gpu_states"] for each in rounds]})
+
+
+@contextlib.contextmanager
+def _fitting_fix(case: Case, together: int) -> Iterator[None]:
+    """Where a GPU has no room for one more of several cases, the way is to load them one at a time."""
+    try:
+        yield
+    except EngineError as error:
+        if together > 1 and _may_be_on_gpu(case) and has_no_room(error):
+            fix = "measure the cases one at a time (--one-at-a-time), or with smaller batches"
+            raise EngineError(error.message, fix=fix) from error
+        raise
+
+
+def has_no_room(error: EngineError) -> bool:
+    """Whether an engine says that a GPU is full, or that it takes one process at a time."""
+    return NO_ROOM.search(error.message) is not None
+
+
+def takes_threads(runtime: str, provider: str | None) -> bool:
+    """Whether a number of threads is given where none was asked for: not to GPUs, whose threads are others.
+
+    Args:
+        runtime: that is going to run.
+        provider: that it is asked for.
+    """
+    if is_asked_for_gpu(runtime, provider):
+        return False
+    return runtime != "keras" or of_children().get("KERAS_BACKEND", "tensorflow") == "tensorflow"
+
+
+def _share(host: Host, streams: int) -> int:
+    return max(1, host.threads // streams)
+
+
+def _sum(parts: Sequence[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _check(cases: Sequence[Case]) -> None:
+    artifacts: dict[Path, Artifact] = {}
+    for case in cases:
+        if case.artifact not in artifacts:
+            artifacts[case.artifact] = open_to_time(case.artifact)
+            golden_images(artifacts[case.artifact])
+    problems = []
+    for case in cases:
+        RUNTIMES.check(case.runtime)
+        takers = RUNTIMES_OF_FORMAT.get(artifacts[case.artifact].format, ())
+        if case.runtime not in takers:
+            problems.append(f"{case.runtime} does not run {case.artifact}; {', '.join(takers) or 'nothing'} does")
+        if case.batch < 1:
+            problems.append(f"batch is {case.batch}; expected a positive number")
+        if case.streams < 1:
+            problems.append(f"streams is {case.streams}; expected a positive number")
+        if case.device < 0:
+            problems.append(f"device is {case.device}; expected a number from 0")
+        if case.cuda_graph and not is_asked_for_gpu(case.runtime, case.provider):
+            problems.append(f"cuda_graph is of GPUs; the provider is {case.provider or 'not given'}")
+        if case.threads is not None and case.threads < 1:
+            problems.append(f"threads is {case.threads}; expected a positive number")
+    if problems:
+        raise ConfigError("; ".join(dict.fromkeys(problems)), fix="correct the options named above")

@@ -1,0 +1,53 @@
+"""What does the process do that profiles one case? It answers one JSON request: {"artifact", "runtime", …}.
+
+The answer is {"profile": [{"operator", "calls", "ms", "share"}, …]}, or an error as `bench_worker` gives it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.errors import VitDeployError
+from vit_deploy.performance.profilers import CALLS, PROFILERS, WARMUP, OperatorTime, Profiler, summary
+from vit_deploy.performance.worker import golden_images, private_pipes
+from vit_deploy.verification.targets import open_to_time
+
+
+def main() -> int:
+    """Answer the one request on stdin.
+
+    Returns:
+        The exit status.
+    """
+    requests, answers = private_pipes()
+    code = 0
+    try:
+        found = _profile(json.loads(requests.readline()))
+        answer: dict[str, Any] = {"profile": [dataclasses.asdict(each) for each in found]}
+    except VitDeployError as error:
+        answer, code = {"error": {"message": error.message, "fix": error.fix}}, 1
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+    return code
+
+
+def _profile(case: Mapping[str, Any]) -> list[OperatorTime]:
+    path = Path(case["artifact"])
+    there = (path / MANIFEST).is_file()
+    artifact = read_artifact(path, check_digests=False) if there else open_to_time(path)  # checked before
+    golden = golden_images(artifact)
+    images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
+    profiler: Profiler = PROFILERS.load(case["runtime"])()
+    return summary(profiler.times(artifact, images, threads=case["threads"], warmup=WARMUP, calls=CALLS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

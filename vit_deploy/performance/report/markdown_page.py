@@ -1,0 +1,49 @@
+"""How do results become a Markdown page, with the tables of the HTML one?"""
+
+from __future__ import annotations
+
+import re
+
+from vit_deploy.performance.report.documents import Gathered
+from vit_deploy.performance.report.naming import Names
+from vit_deploy.performance.report.tables import Cell, Table, remarks, tables
+
+
+def markdown_page(gathered: Gathered, title: str) -> str:
+    """A heading, each table, and what has to be known of single cases; GitHub's and GitLab's dialect."""
+    names = Names(gathered)
+    lines = [f"# {_plain(title)}", ""]
+    for table in tables(gathered, names):
+        lines += [
+            f"## {_plain(table.title)}",
+            "",
+            *([_plain(table.note), ""] if table.note else []),
+            *_table(table),
+            "",
+        ]
+    found = remarks(gathered, names)
+    if found:
+        lines += ["## Remarks", ""]
+        for name, texts, unsteady in found:
+            mark = "**unsteady** " if unsteady else ""
+            lines += [f"- {mark}{_plain(name)}: {_plain('; '.join(texts))}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _table(table: Table) -> list[str]:
+    rules = ["---:" if table.is_numeric(index) else "---" for index in range(len(table.columns))]
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    return [f"| {' | '.join(cells)} |" for cells in ([_plain(each) for each in table.columns], rules, *rows)]
+
+
+def _cell(cell: Cell) -> str:
+    text = _plain(cell.text)
+    return f"**{text}** ({_plain(cell.mark)})" if cell.mark else text
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is taken for Markdown, HTML or a link."""
+    escaped = re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", re.sub(r"\s+", " ", text))
+    # A dialect makes links of bare addresses and of names after an @; what cannot be seen keeps it from that.
+    return re.sub(r"(?i)(https?|ftp)://|www\.|@", lambda found: f"{found[0][:1]}\u200b{found[0][1:]}", escaped)

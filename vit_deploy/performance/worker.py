@@ -1,0 +1,278 @@
+"""The process that times one case: it takes one JSON request a line, and answers each with one.
+
+    {"artifact", "runtime", "provider", "threads", "batch", "streams", …}  ->  {"provider", "load_ms", "first_ms", …}
+    {"warmup": calls or null}                                              ->  {"samples_ns", "flat"}
+    {"calls", "seconds"}                                ->  {"samples_ns", "round_ns", "idle", "peak_rss_mb", …}
+
+The last request of a case has {"last": true} as well and is answered with {"preprocess_ns"} too: what is imported and
+computed for that is not counted as the model's memory.
+An error that the user can fix is answered with {"error": {"message", "fix"}} and ends the process; any other ends it
+with a traceback on stderr. Between two requests it sleeps, so that it does not disturb the other cases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
+from vit_deploy.core.memory import peak_rss_mb, rss_mb
+from vit_deploy.errors import DataError, VitDeployError
+from vit_deploy.performance.energy import EnergyMeter
+from vit_deploy.performance.gpu_watch import GpuWatch, at_once, is_for_gpu, queued, rewarm, watching
+from vit_deploy.performance.timing import measure, warm_up
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, Session
+from vit_deploy.verification.golden import golden_pixels, natural_pixels, read_golden
+from vit_deploy.verification.targets import open_to_time
+
+# ONNX Runtime's threads spin for some 50 ms after a call (seen in 1.32); a kernel may count their time in 4 ms steps.
+IDLE_STEP_S = 0.02
+IDLE_LIMIT_S = 1.0
+IDLE_SHARE = 0.1  # of a core
+PHOTO = (480, 640)  # (height, width) of the file that preprocessing is timed on
+PHOTOS = 5
+TRANSFERS = 20
+GPU_WARMUP_S = 1.0  # in which its clock comes up to speed, and libraries choose their kernels
+
+Answer = Callable[[Mapping[str, Any]], None]
+Opened = tuple[Session, NDArray[Any], dict[str, Any]]
+"""A loaded model, images of a call, the facts of the first answer, among them a function `preprocess` for the last."""
+OpenCase = Callable[[Mapping[str, Any]], contextlib.AbstractContextManager[Opened]]
+
+
+def main(open_case: OpenCase | None = None) -> int:
+    """Serve requests from stdin until it ends.
+
+    Args:
+        open_case: loads what the first request names; None opens bundles. Benchmarks time other files with it.
+
+    Returns:
+        The exit status.
+    """
+    requests, answers = private_pipes()
+
+    def answer(values: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    try:
+        _serve(requests, answer, open_case or _opened)
+    except VitDeployError as error:
+        answer({"error": {"message": error.message, "fix": error.fix}})
+        return 1
+    return 0
+
+
+def private_pipes() -> tuple[TextIO, TextIO]:
+    """Stdin and stdout for the protocol alone: what an engine prints goes to stderr, and what it reads is empty."""
+    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
+    line = requests.readline()
+    if not line:
+        return
+    case = json.loads(line)
+    watch = GpuWatch(case.get("device", 0)) if is_for_gpu(case) else None
+    with contextlib.ExitStack() as stack:
+        with watching(watch):
+            # A model of its own for each stream: an interpreter takes one call at a time.
+            opened = [stack.enter_context(open_case(case)) for _ in range(case.get("streams", 1))]
+            calls = [_call(session, images) for session, images, _ in opened]
+            # Of each stream: the first call chooses kernels, and may build an engine, which is no part of a warm-up.
+            first = [measure(call, calls=1, seconds=None)[0] for call in calls]
+            session, images, facts = opened[0]
+            moved = {"transfer_ns": transfer_samples(session, images)}
+        if session.provider not in GPU_PROVIDERS:  # it might have been
+            watch = None
+        preprocess = facts.pop("preprocess", list)
+        told = {
+            "provider": session.provider,
+            "notes": [*getattr(session, "notes", ()), *(watch.notes if watch is not None else ())],
+            "gpu": None if watch is None else watch.facts,
+        }
+        usual: dict[str, Any] = {
+            **{"bytes": None, "resting_rss_mb": None, "placement": {}, "first_ms": first[0] / 1e6},
+            **{"threads": case["threads"], "build_ms": None},
+        }
+        answer(usual | facts | moved | told)
+        on_gpu = session.provider in GPU_PROVIDERS
+        devices = [each for each, _, _ in opened if on_gpu and isinstance(each, DeviceSession)]
+        for line in requests:
+            request = json.loads(line)
+            if "warmup" in request:
+                with watching(watch):
+                    warmed = _warmed_up(calls, request["warmup"], GPU_WARMUP_S if on_gpu else 0.0)
+                answer(warmed)
+            else:
+                last = request.pop("last", False)
+                with watching(watch):
+                    measured = _measured(calls, **request, on_gpu=on_gpu, watch=watch, sessions=devices)
+                measured |= {"peak_gpu_mb": None if watch is None else watch.peak_mb}
+                answer(measured | ({"preprocess_ns": preprocess()} if last else {}))
+
+
+def _call(session: Session, images: NDArray[Any]) -> Callable[[], object]:
+    if isinstance(session, DeviceSession):  # what it computes and what it copies are timed apart
+        session.upload(images)
+        return session.compute
+    return lambda: session.infer(images)
+
+
+def transfer_samples(session: Session, images: NDArray[Any]) -> list[int]:
+    """Nanoseconds of copying images to a device and the outputs back; none where there is no such device."""
+    if not isinstance(session, DeviceSession):
+        return []
+    device, samples = session, []
+    for _ in range(TRANSFERS):
+        [up] = measure(lambda: device.upload(images), calls=1, seconds=None)
+        device.compute()
+        [down] = measure(device.download, calls=1, seconds=None)
+        samples.append(up + down)
+    return samples
+
+
+@contextlib.contextmanager
+def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
+    path = Path(case["artifact"])
+    there = (path / MANIFEST).is_file()
+    artifact = read_artifact(path, check_digests=False) if there else open_to_time(path)  # checked before
+    golden = golden_images(artifact)
+    images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
+    engine = RUNTIMES.load(case["runtime"])()
+    threads = case["threads"]
+    if threads is None and not is_for_gpu(case):
+        threads = case.get("spare_threads")
+    options = RuntimeOptions(
+        threads=threads,
+        provider=case["provider"],
+        device=case.get("device", 0),
+        cuda_graph=case.get("cuda_graph", False),
+        largest_batch=case["batch"],
+    )
+    if isinstance(engine, DeviceRuntime):
+        engine.prepare(options)  # or a device's libraries and context would be taken for the model's
+    facts: dict[str, Any] = {
+        "file_batch": artifact.input.batch,
+        "bytes": artifact.model_bytes,
+        "resting_rss_mb": rss_mb(),
+        "threads": threads,
+        "preprocess": lambda: preprocess_samples(artifact),
+    }
+    start = time.perf_counter_ns()
+    with engine.open(artifact, options) as session:
+        load_ns = time.perf_counter_ns() - start
+        trial_ns, build_ns = trial(session)
+        facts |= {"load_ms": (load_ns - trial_ns - build_ns) / 1e6, "placement": dict(session.placement)}
+        facts |= {"build_ms": build_ns / 1e6} if build_ns else {}
+        yield session, images, facts | ({"first_ms": trial_ns / 1e6} if trial_ns else {})
+
+
+def trial(session: Session) -> tuple[int, int]:
+    """Nanoseconds of the call that a session was opened with, and of building its engine; 0 without one."""
+    return (session.trial_ns, session.build_ns) if isinstance(session, DeviceSession) else (0, 0)
+
+
+def golden_images(artifact: Artifact) -> NDArray[Any]:
+    """The images that travel in a bundle; for a bare checkpoint or model file those that would."""
+    if artifact.format == "keras" or artifact.is_bare:
+        pixels = golden_pixels(artifact.config)
+        return pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
+    return read_golden(artifact).images
+
+
+def preprocess_samples(artifact: Artifact) -> list[int]:
+    """Nanoseconds of turning a photograph-like JPEG into an input; none without Pillow, or where none is known."""
+    if importlib.util.find_spec("PIL") is None or artifact.config.channels not in (1, 3) or artifact.is_bare:
+        return []
+    from PIL import Image
+
+    from vit_deploy.core.images import load_image
+
+    [picture] = natural_pixels(1, *PHOTO, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "photo.jpg"
+        Image.fromarray(picture).save(path)
+        try:
+            return measure(
+                lambda: load_image(path, artifact.preprocess, artifact.config.image_size), calls=PHOTOS, seconds=None
+            )
+        except DataError:  # a recorded resize that leads elsewhere: nothing to time
+            return []
+
+
+def _warmed_up(calls: Sequence[Callable[[], object]], count: int | None, least_s: float) -> dict[str, Any]:
+    if count is None:
+        samples, flat = warm_up(*calls, least_s=least_s)
+    else:
+        parts = at_once(calls, lambda call: measure(call, calls=count, seconds=None))
+        samples, flat = [sample for part in parts for sample in part], True
+    _sleep_until_idle()
+    return {"samples_ns": samples, "flat": flat}
+
+
+def _measured(
+    each: Sequence[Callable[[], object]],
+    calls: int | None,
+    seconds: float | None,
+    on_gpu: bool,
+    watch: GpuWatch | None = None,
+    sessions: Sequence[DeviceSession] = (),
+) -> dict[str, Any]:
+    """One round: figures of the machine are read outside of what they are of."""
+    if on_gpu:
+        rewarm(each)
+    else:
+        for call in each:
+            call()  # the caches held another case's weights
+    states = [watch.state()] if watch is not None else []
+    gpu_meter = watch.energy() if watch is not None else None
+    meter, start = EnergyMeter(), time.perf_counter_ns()
+    shares = [None if calls is None else calls // len(each) + (i < calls % len(each)) for i in range(len(each))]
+    parts = at_once(list(zip(each, shares, strict=True)), lambda part: measure(part[0], calls=part[1], seconds=seconds))
+    round_ns, energy_j = time.perf_counter_ns() - start, meter.joules()
+    gpu_energy_j = None if gpu_meter is None else gpu_meter.joules()
+    states += [watch.state()] if watch is not None else []
+    samples = [sample for part in parts for sample in part]
+    return {
+        "samples_ns": samples,
+        "round_ns": round_ns,
+        **queued(sessions, samples),
+        "idle": _sleep_until_idle(),
+        "peak_rss_mb": peak_rss_mb(),
+        "energy_j": energy_j,
+        "gpu_energy_j": gpu_energy_j,
+        "gpu_states": states,
+    }
+
+
+def _sleep_until_idle() -> bool:
+    """Wait for the engine's threads, which spin for a while after a call; whether they all went to sleep."""
+    end = time.perf_counter() + IDLE_LIMIT_S
+    while time.perf_counter() < end:
+        begun, used = time.perf_counter(), time.process_time()
+        time.sleep(IDLE_STEP_S)
+        if time.process_time() - used < IDLE_SHARE * (time.perf_counter() - begun):
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Artifacts proven and timed on other machines."""

@@ -1,0 +1,238 @@
+"""Which classes does a model see in image files?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import MANIFEST, MODEL_FILES, Artifact, read_artifact
+from vit_deploy.core.checkpoint import Step
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.reference import forward
+from vit_deploy.errors import ArtifactError, ConfigError, DataError
+from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
+from vit_deploy.runtimes.choosing import refuse_idle_options, runtime_for
+
+BATCH = 8  # images held at a time
+USUAL = RuntimeOptions()
+NUMPY = "numpy"  # what runs a checkpoint that is no artifact yet: the reference, in float32
+
+Infer = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One class that a model gives an image.
+
+    Args:
+        index: of the class.
+        label: its recorded name; empty where there is none.
+        probability: its share of the softmax.
+        logit: what the model answered.
+    """
+
+    index: int
+    label: str
+    probability: float
+    logit: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"class": self.index, "label": self.label, "probability": self.probability, "logit": self.logit}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model sees in one file, or why it could not be read.
+
+    Args:
+        image: the file.
+        top: the likeliest classes, best first; empty where it could not be read.
+        failure: in words, empty where it could.
+    """
+
+    image: Path
+    top: tuple[Seen, ...] = ()
+    failure: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        failures = [self.failure] if self.failure else []
+        return {"image": str(self.image), "top": [each.to_dict() for each in self.top], "failures": failures}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model that is ready to classify files.
+
+    Args:
+        config: its function.
+        preprocess: how a file becomes its input.
+        labels: name of each class, or empty.
+        takes_pixels: whether it normalizes inside.
+        infer: outputs `(batch, classes)` for a batch of inputs.
+        runtime: what runs it.
+        origin: the provenance of a checkpoint, which says what was assumed of it; None for an artifact.
+    """
+
+    config: ViTConfig
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    takes_pixels: bool
+    infer: Infer
+    runtime: str
+    origin: tuple[Step, ...] | None = None
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """One file as the model takes it, `(height, width, channels)`.
+
+        Raises:
+            DataError: it is missing, broken, or does not become an input of this model.
+        """
+        load = load_pixels if self.takes_pixels else load_image
+        return load(path, self.preprocess, self.config.image_size)
+
+    def top(self, logits: NDArray[Any], count: int) -> tuple[Seen, ...]:
+        """The likeliest classes of one image.
+
+        Raises:
+            DataError: the model answered NaN or infinity.
+        """
+        values = logits.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"the model answered {int((~np.isfinite(values)).sum())} values that are NaN or infinite",
+                fix="prove the model with vit-deploy verify",
+            )
+        shares = np.exp(values - values.max())
+        shares /= shares.sum()
+        best = np.argsort(-values, kind="stable")[:count]
+        return tuple(
+            Seen(int(each), self.labels[each] if self.labels else "", float(shares[each]), float(values[each]))
+            for each in best
+        )
+
+
+@contextmanager
+def open_classifier(
+    path: Path,
+    runtime: str | None = None,
+    options: RuntimeOptions = USUAL,
+    stated: Mapping[str, Any] | None = None,
+) -> Iterator[Classifier]:
+    """The model in a bundle, run by its engine, or in a checkpoint, run by the NumPy reference.
+
+    Args:
+        path: of the bundle or the checkpoint.
+        runtime: that was asked for; None takes the usual one.
+        options: how to run it.
+        stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
+
+    Raises:
+        ArtifactError, CheckpointError: nothing that can be run, or damaged.
+        ConfigError: a model without a head, a runtime that does not take it, or options that it does not take, such as
+            something stated of an artifact.
+        MissingEngineError, EngineError: the engine is not installed or refuses the file.
+    """
+    if (path / MANIFEST).is_file() or path.name == MANIFEST:
+        if stated:
+            raise ConfigError(
+                f"{', '.join(stated)} can be stated of a checkpoint, and {path} is an artifact, which has its own",
+                fix="export it anew with them",
+            )
+        with _of_artifact(read_artifact(path), runtime, options) as classifier:
+            yield classifier
+        return
+    from vit_deploy import checkpoints
+
+    if (path.parent / MANIFEST).is_file() and path.name in (name for names in MODEL_FILES.values() for name in names):
+        raise ArtifactError(f"{path} is the model alone, of a bundle", fix=f"give the bundle, {path.parent}")
+    if runtime not in (None, NUMPY):
+        raise ConfigError(f"{runtime} runs artifacts, and {path} is a checkpoint", fix="export it first")
+    if options != USUAL:
+        raise ConfigError(
+            f"{path} is a checkpoint, which NumPy runs: it takes no provider, device or threads", fix="export it first"
+        )
+    checkpoint = checkpoints.load(path, config=stated)
+    _check_head(checkpoint.config, path)
+    yield Classifier(
+        checkpoint.config,
+        checkpoint.preprocess,
+        checkpoint.labels,
+        takes_pixels=False,
+        infer=lambda images: forward(checkpoint, images, np.float32),
+        runtime=NUMPY,
+        origin=checkpoint.provenance,
+    )
+
+
+@contextmanager
+def _of_artifact(artifact: Artifact, runtime: str | None, options: RuntimeOptions) -> Iterator[Classifier]:
+    _check_head(artifact.config, artifact.directory)
+    name = runtime_for(artifact, runtime, options)
+    inside = artifact.input.preprocessing_inside
+    options = dataclasses.replace(options, largest_batch=options.largest_batch or BATCH)
+    with RUNTIMES.load(name)().open(artifact, options) as session:
+        refuse_idle_options(artifact, options, session.provider)
+        yield Classifier(artifact.config, artifact.preprocess, artifact.labels, inside, session.infer, name)
+
+
+def _check_head(config: ViTConfig, path: Path) -> None:
+    if not config.include_top:
+        raise ConfigError(f"{path} has no head: it gives features, no classes", fix="give a model with a head")
+
+
+def image_files(given: Sequence[Path]) -> list[Path]:
+    """The files themselves, and of each folder the images in it, in the order of their names.
+
+    Raises:
+        DataError: a folder without images, or nothing but paths that do not exist.
+    """
+    if given and not any(path.exists() for path in given):
+        raise DataError(f"there is nothing at {', '.join(map(str, given))}", fix="check the paths of the images")
+    files: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = images_in(path)
+        if not found:
+            raise DataError(f"{path} holds no images", fix=f"files with the endings {', '.join(SUFFIXES)} count")
+        files += found
+    return files
+
+
+def predict(classifier: Classifier, files: Sequence[Path], *, count: int = 5) -> Iterator[Prediction]:
+    """What the model sees in each file, in their order; broken ones are named and passed over.
+
+    Args:
+        classifier: from `open_classifier`.
+        files: of images.
+        count: how many classes of each.
+    """
+    for start in range(0, len(files), BATCH):
+        inputs: dict[int, NDArray[Any]] = {}
+        failures: dict[int, str] = {}
+        group = files[start : start + BATCH]
+        for place, path in enumerate(group):
+            try:
+                inputs[place] = classifier.read(path)
+            except DataError as error:
+                failures[place] = error.message
+        logits = classifier.infer(np.stack(list(inputs.values()))) if inputs else ()
+        answers = dict(zip(inputs, logits, strict=True))
+        for place, path in enumerate(group):
+            yield (
+                Prediction(path, failure=failures[place])
+                if place in failures
+                else Prediction(path, classifier.top(answers[place], count))
+            )

@@ -1,0 +1,1 @@
+"""Keras as the runtime of checkpoint files."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime as a runtime, with its CUDA and TensorRT providers."""

@@ -1,0 +1,1 @@
+"""Whether an artifact still computes the function of its checkpoint."""

@@ -1,0 +1,205 @@
+"""How often is an artifact right, and how often of one mind with the fp32 one, on images whose classes are known?"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.datasets import Classes, Dataset, Pixels
+from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
+from vit_deploy.runtimes.choosing import refuse_idle_options, runtime_for
+
+BATCH = 32  # images a call, where the file takes any number
+WORST = 5  # confusions that are told
+FP32 = "fp32"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of one class that were taken for another.
+
+    Args:
+        actual: name of their class: its label, else that of its folder, else its number.
+        predicted: what they were taken for.
+        count: how many.
+    """
+
+    actual: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one artifact made of the images.
+
+    Args:
+        artifact: that was run.
+        runtime: that ran it.
+        provider: what really executed the graph.
+        images: how many.
+        top1: fraction whose class was the first one.
+        top5: fraction whose class was among the first five.
+        agreement: fraction with the same first class as `reference`; None where nothing was compared.
+        reference: the artifact agreed with.
+        confusions: the most frequent ones, most frequent first.
+        failures: what is wrong with the outputs, or does not apply, in words.
+        finite: whether every output was a number.
+    """
+
+    artifact: Artifact
+    runtime: str
+    provider: str
+    images: int
+    top1: float
+    top5: float
+    agreement: float | None
+    reference: Artifact
+    confusions: tuple[Confusion, ...]
+    failures: tuple[str, ...] = ()
+    finite: bool = True
+
+
+class _Tally:
+    """What was counted of one artifact so far."""
+
+    def __init__(self, artifact: Artifact, session: Session) -> None:
+        self.artifact = artifact
+        self.session = session
+        self.first = self.among_five = self.agreed = self.not_finite = 0
+        self.confused: Counter[tuple[int, int]] = Counter()
+
+    def answers(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Outputs for pixels of the model's size."""
+        spec, preprocess = self.artifact.input, self.artifact.preprocess
+        return self.session.infer(pixels if spec.preprocessing_inside else preprocess.normalize(pixels))
+
+    def count(self, outputs: NDArray[np.float32], actual: Classes) -> Classes:
+        """Add a batch; gives the first classes, -1 for outputs that are no numbers."""
+        finite = np.isfinite(outputs).all(axis=-1)
+        ranked = np.argsort(-outputs, axis=-1, kind="stable")[:, :5]
+        ranked[~finite] = -1  # never right
+        hits = ranked == actual[:, None]
+        first: Classes = ranked[:, 0].astype(np.int64)
+        self.first += int(hits[:, 0].sum())
+        self.among_five += int(hits.any(axis=-1).sum())
+        self.not_finite += int((~finite).sum())
+        wrong = ~hits[:, 0] & finite
+        self.confused.update(zip(actual[wrong].tolist(), first[wrong].tolist(), strict=True))
+        return first
+
+
+def evaluate(
+    artifacts: Sequence[Artifact],
+    dataset: Dataset,
+    *,
+    batch: int = BATCH,
+    runtime: str | None = None,
+    options: RuntimeOptions = RuntimeOptions(),
+    progress: Progress = lambda doing: None,
+) -> list[Evaluation]:
+    """Run all artifacts over the images in one pass, a batch at a time.
+
+    Agreement is with the first fp32 artifact among them, and with the first one where none is fp32.
+
+    Args:
+        artifacts: bundles, or `.keras` files.
+        dataset: the images.
+        batch: images a call; files made for a fixed batch take their own.
+        runtime: that runs all of them; None takes the usual one of each.
+        options: how to run.
+        progress: called with what is being done.
+
+    Raises:
+        ConfigError: a runtime that is unknown or does not take a format, or options of a GPU where none is used.
+        DataError: classes or sizes that do not fit an artifact, or an image that cannot be read.
+        MissingEngineError, EngineError: an engine that is not installed, or refused.
+    """
+    options = dataclasses.replace(options, largest_batch=options.largest_batch or batch)
+    names = [runtime_for(artifact, runtime, options) for artifact in artifacts]
+    classes = [dataset.classes(artifact) for artifact in artifacts]
+    reference = next((index for index, each in enumerate(artifacts) if each.precision == FP32), 0)
+    with contextlib.ExitStack() as stack:
+        tallies = []
+        for artifact, name in zip(artifacts, names, strict=True):
+            progress(f"loading {artifact.path}")
+            engine = RUNTIMES.load(name)()
+            session = stack.enter_context(engine.open(artifact, options))
+            refuse_idle_options(artifact, options, session.provider)
+            tallies.append(_Tally(artifact, session))
+        # Models of one size and one preprocessing see the same pixels, which are read once.
+        inputs = [(each.preprocess, each.config.image_size) for each in artifacts]
+        kinds = list(dict.fromkeys(inputs))
+        streams = [dataset.batches(*kind, batch) for kind in kinds]
+        done = 0
+        for groups in zip(*streams, strict=True):
+            size = len(groups[0])
+            progress(f"{done} of {len(dataset)} images")
+            answered = [
+                tally.count(tally.answers(groups[kinds.index(kind)]), actual[done : done + size])
+                for tally, kind, actual in zip(tallies, inputs, classes, strict=True)
+            ]
+            for tally, first in zip(tallies, answered, strict=True):
+                tally.agreed += int(((first == answered[reference]) & (first >= 0)).sum())
+            done += size
+        return [
+            _evaluation(tally, name, done, artifacts[reference], dataset.names, compared=len(artifacts) > 1)
+            for tally, name in zip(tallies, names, strict=True)
+        ]
+
+
+def _evaluation(
+    tally: _Tally, runtime: str, images: int, reference: Artifact, folders: Sequence[str], *, compared: bool
+) -> Evaluation:
+    names = tally.artifact.labels or folders  # without labels the folders are the classes in order
+    failures = []
+    if tally.not_finite:
+        failures.append(f"the outputs of {tally.not_finite} of {images} images are NaN or infinite")
+    if not compared:
+        failures.append("agreement needs a second artifact to agree with")
+    worst = sorted(tally.confused.items(), key=lambda item: (-item[1], item[0]))[:WORST]
+    return Evaluation(
+        artifact=tally.artifact,
+        runtime=runtime,
+        provider=tally.session.provider,
+        images=images,
+        top1=tally.first / images,
+        top5=tally.among_five / images,
+        agreement=tally.agreed / images if compared else None,
+        reference=reference,
+        confusions=tuple(
+            Confusion(_name(actual, names), _name(predicted, names), count) for (actual, predicted), count in worst
+        ),
+        failures=tuple(failures),
+        finite=not tally.not_finite,
+    )
+
+
+def _name(index: int, names: Sequence[str]) -> str:
+    return names[index] if names else str(index)
+
+
+def to_json(result: Evaluation) -> dict[str, Any]:
+    """One result of the `evaluate` command; fractions, and null for what does not apply."""
+    return {
+        "artifact": str(result.artifact.path),
+        "runtime": result.runtime,
+        "provider": result.provider,
+        "images": result.images,
+        "top1": result.top1,
+        "top5": result.top5,
+        "agreement": result.agreement,
+        "reference": str(result.reference.path),
+        "confusions": [vars(each) for each in result.confusions],
+        "failures": list(result.failures),
+    }

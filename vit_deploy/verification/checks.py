@@ -1,0 +1,163 @@
+"""Does an artifact answer the same however it is asked, and to inputs that are like no photograph?
+
+Each question takes what `parity.verify` has found so far and gives checks. fp32 artifacts are held to the tolerance of
+their golden images in all of them. Those of other precisions are held to their signal to noise ratio where the engine
+may scale activations by the batch they come in, and to finite answers where the input lies outside of the range that
+they were calibrated for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.child_processes import isolated_spawning
+from vit_deploy.errors import EngineError, MissingEngineError
+from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
+from vit_deploy.verification import preprocessing as photo
+from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
+from vit_deploy.verification.parity import GROUP, Asked, Check, Question, compare
+from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
+
+BATCHES = (1, 2, 7)
+DISTINCT = 3  # images of which they are made, in turn
+ONE_PROCESS_ONE_CHOICE = ("savedmodel", "keras")  # TensorFlow takes its threads once, when it starts
+
+
+def repeats(asked: Asked) -> list[Check]:
+    """Whether a second run gives what the first gave."""
+    first, again = (asked.session.infer(asked.golden.images[:1]) for _ in range(2))
+    alike = Tolerance(max_abs=NOISE_FACTOR * asked.golden.noise_floor)
+    return [_compared("repeated run", again, first, alike)]
+
+
+def batches(asked: Asked) -> list[Check]:
+    """Whether batches of several sizes give what their images give one by one; of files made for any batch."""
+    if asked.artifact.input.batch is not None:
+        return []
+    images = asked.golden.images[:DISTINCT]
+    alone = np.concatenate([asked.session.infer(image[None]) for image in images])
+    held = _alike(asked)
+    found = [_compared("batch of 1", alone, asked.outputs[: len(images)], held)]
+    for size in BATCHES[1:]:
+        order = np.arange(size) % len(images)
+        together = asked.session.infer(images[order])
+        check = _compared(f"batch of {size}", together, alone[order], held)
+        if check.ok and held.max_abs is None:
+            check = dataclasses.replace(check, words=_mates(asked, together, alone[order]))
+        found.append(check)
+    return found
+
+
+def _mates(asked: Asked, together: NDArray[Any], alone: NDArray[Any]) -> str:
+    """What an image's answer owes to the others of its batch, in words; nothing where it is rounding alone."""
+    apart = float(np.abs(together - alone).max())
+    if apart <= NOISE_FACTOR * asked.golden.noise_floor:
+        return ""
+    said = f"allowed, but an image's answer depends on the others of its batch, by up to {apart:.2g}"
+    if asked.artifact.config.include_top:
+        changed = int((together.argmax(axis=-1) != alone.argmax(axis=-1)).sum())
+        said += f"; {changed} of {len(alone)} have another first class than alone"
+    return said
+
+
+def adversarial(asked: Asked) -> list[Check]:
+    """Whether it answers inputs that are like no photograph as the reference does; finitely, where none is recorded."""
+    hard, artifact = asked.golden.adversarial, asked.artifact
+    if hard is None:
+        shape = asked.golden.images.shape[1:]
+        inside = artifact.input.preprocessing_inside
+        images = adversarial_pixels(shape) if inside else adversarial_images(shape, artifact.preprocess)
+        return [_unreferenced(asked, name, image) for name, image in images.items()]
+    exact = asked.tolerance.max_abs
+    if exact is None:
+        return [_unreferenced(asked, name, image) for name, image in zip(hard.names, hard.images, strict=True)]
+    # A tolerance that was asked for is as many times the floor here as it is on the golden images.
+    factor = exact / asked.golden.noise_floor
+    return [
+        _compared(
+            f"{name} input", asked.session.infer(image[None]), truth[None], Tolerance(max_abs=factor * float(floor))
+        )
+        for name, image, truth, floor in zip(hard.names, hard.images, hard.outputs, hard.floors, strict=True)
+    ]
+
+
+def _unreferenced(asked: Asked, name: str, image: NDArray[Any]) -> Check:
+    title = f"{name} input"
+    if asked.tolerance.max_abs is None and name == VERY_LARGE:
+        return Check(title, True, "left out: beyond the range that such a precision holds")
+    outputs = asked.session.infer(image[None])
+    return _compared(title, outputs, np.zeros((1, *asked.golden.outputs.shape[1:])), Tolerance())
+
+
+def preprocessing(asked: Asked) -> list[Check]:
+    """Whether the recorded image file still becomes the pixels that it became at the export."""
+    recorded, artifact = asked.golden.photo, asked.artifact
+    if recorded is None:
+        return []
+    try:
+        wrong = photo.problems(recorded, artifact.preprocess, artifact.config.image_size)
+    except MissingEngineError as error:
+        return [Check("preprocessing", True, f"left out: {error.message}")]
+    return [Check("preprocessing", not wrong, "; ".join(wrong))]
+
+
+ALWAYS: tuple[Question, ...] = (repeats, batches, adversarial, preprocessing)
+"""What every artifact is asked unless only the golden images are asked for."""
+
+
+def threads(counts: Sequence[int]) -> Question:
+    """Whether the engine gives the same with each of these numbers of threads."""
+
+    def ask(asked: Asked) -> list[Check]:
+        images = asked.golden.images[:GROUP]
+        found = []
+        for count in counts:
+            options = dataclasses.replace(asked.options, threads=count)
+            outputs = _answer_with(asked.artifact, asked.runtime, options, images)
+            title = f"{count} thread{'s' if count > 1 else ''}"
+            found.append(_compared(title, outputs, asked.outputs[:GROUP], _alike(asked)))
+        return found
+
+    return ask
+
+
+def _answer_with(artifact: Artifact, runtime: str, options: RuntimeOptions, images: NDArray[Any]) -> NDArray[Any]:
+    if runtime not in ONE_PROCESS_ONE_CHOICE:
+        return _answer(artifact, runtime, options, images)
+    with isolated_spawning(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        try:
+            return apart.submit(_answer, artifact, runtime, options, images).result()
+        except BrokenProcessPool as error:
+            raise EngineError(
+                f"{runtime} died while it ran {artifact.model_path} with {options.threads} threads",
+                fix="give the machine more memory, or leave --threads out",
+            ) from error
+
+
+def _answer(artifact: Artifact, runtime: str, options: RuntimeOptions, images: NDArray[Any]) -> NDArray[Any]:
+    engine = RUNTIMES.load(runtime)()
+    with engine.open(artifact, options) as session:
+        outputs: NDArray[Any] = session.infer(images)
+    return outputs
+
+
+def _alike(asked: Asked) -> Tolerance:
+    """What answers to the same images may differ by."""
+    if asked.tolerance.max_abs is None and asked.tolerance.snr_db is not None:
+        return Tolerance(snr_db=asked.tolerance.snr_db)
+    floor = NOISE_FACTOR * asked.golden.noise_floor
+    return Tolerance(max_abs=floor if asked.tolerance.max_abs is None else asked.tolerance.max_abs)
+
+
+def _compared(title: str, outputs: NDArray[Any], expected: NDArray[Any], held: Tolerance) -> Check:
+    found = compare(outputs, expected, held, classes=False)
+    return Check(title, found.ok, "; ".join(found.failures))

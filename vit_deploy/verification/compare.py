@@ -1,0 +1,230 @@
+"""In what do two artifacts or checkpoints differ: config, preprocessing, operators, weights, outputs?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import MODEL_FILES, Artifact
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.reference import forward
+from vit_deploy.errors import ArtifactError
+from vit_deploy.formats.inspect import BUNDLE, CHECKPOINT, Inspection, inspect
+from vit_deploy.formats.stored_weights import READERS, Weights, read_weights
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.verification import records
+from vit_deploy.verification.golden import golden_pixels, read_golden, record
+from vit_deploy.verification.parity import Parity, answers, compare
+from vit_deploy.verification.tolerances import looser, tolerance_for
+
+ONLY = "only in one"
+HIDDEN = "hidden"  # weights that a format keeps to itself
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same; a value that is not there is None."""
+
+    aspect: str
+    name: str
+    first: Any
+    second: Any
+
+
+@dataclass(frozen=True)
+class WeightDifference:
+    """How far two weights of one name are apart; `max_abs` is None where their shapes differ or one is missing."""
+
+    name: str
+    max_abs: float | None
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two models.
+
+    Args:
+        differences: in what is recorded of them and in their operators.
+        weights: those that differ, the furthest apart first.
+        weights_compared: how many were held against each other; None where names do not match.
+        outputs: the second's against the first's; None where they cannot be compared.
+        notes: what was not compared, and why.
+        origins: the provenance of each that is a checkpoint, which says what was assumed of it.
+    """
+
+    differences: tuple[Difference, ...]
+    weights: tuple[WeightDifference, ...]
+    weights_compared: int | None
+    outputs: Parity | None
+    notes: tuple[str, ...]
+    origins: Mapping[Path, tuple[Step, ...]]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs in what was compared."""
+        return not self.differences and not self.weights and (self.outputs is None or self.outputs.ok)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "same": self.same,
+            "differences": [vars(each) for each in self.differences],
+            "weights_compared": self.weights_compared,
+            "weights": [
+                {"name": each.name, "max_abs": records.finite(each.max_abs), "message": each.words}
+                for each in self.weights
+            ],
+            "outputs": None if self.outputs is None else records.parity(self.outputs),
+            "notes": list(self.notes),
+        }
+
+
+def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None = None) -> Comparison:
+    """Compare two bundles, or checkpoints, or one of each.
+
+    Args:
+        first: path of one.
+        second: path of the other.
+        stated: what the user says of those that are checkpoints, as `checkpoints.load` takes it.
+
+    Raises:
+        ArtifactError, CheckpointError: one of them is missing or damaged, or a model file without its bundle.
+        MissingEngineError, EngineError: an engine that runs one of them is not installed or refuses it.
+    """
+    one, other = _Model.read(first, stated or {}), _Model.read(second, stated or {})
+    notes = []
+    differences = [*_recorded(one.artifact, other.artifact), *_fields("labels", *map(_labels, (one, other)))]
+    if one.found.graph and other.found.graph and one.artifact.format == other.artifact.format:
+        differences += _fields("operators", one.found.graph.operators, other.found.graph.operators)
+    else:
+        notes.append("operators are compared between files of one format")
+    weights: list[WeightDifference] = []
+    compared = None
+    if HIDDEN in (one.naming, other.naming):
+        notes.append("the weights inside a TensorRT plan cannot be read, so they are compared by their digest alone")
+    elif one.naming != other.naming:
+        notes.append(
+            "the weights of TFLite files have the converter's names, so they are compared by their digest alone"
+        )
+    if one.naming == other.naming != HIDDEN:
+        compared, weights = _weights(one.weights, other.weights)
+    else:
+        digests = (one.artifact.weights_digest, other.artifact.weights_digest)
+        differences += _fields("weights_digest", *({"sha256": each} for each in digests))
+    outputs = None
+    sizes = [(each.artifact.config.image_size, each.artifact.config.channels) for each in (one, other)]
+    if sizes[0] == sizes[1]:
+        outputs = _outputs(one, other)
+    else:
+        notes.append("outputs are compared between models of one image size and as many channels")
+    origins = {each.found.path: each.artifact.provenance for each in (one, other) if each.found.kind == CHECKPOINT}
+    return Comparison(tuple(differences), tuple(weights), compared, outputs, tuple(notes), origins)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One side."""
+
+    found: Inspection
+    artifact: Artifact
+    stated: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path, stated: Mapping[str, Any]) -> _Model:
+        found = inspect(path, stated)
+        if found.kind not in (BUNDLE, CHECKPOINT) or found.artifact is None:
+            raise ArtifactError(
+                f"{path} is a model file without its bundle",
+                fix="give the folder with its artifact.json, or a checkpoint",
+            )
+        return cls(found, found.artifact, stated)
+
+    @property
+    def naming(self) -> str:
+        """Whose names the weights have."""
+        if self.artifact.format not in READERS and self.checkpoint is None:
+            return HIDDEN
+        return "converter" if self.artifact.format == "tflite" else "canonical"
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        if self.artifact.format in MODEL_FILES:
+            return None
+        from vit_deploy import checkpoints
+
+        return checkpoints.load(self.found.path, config=self.stated)
+
+    @cached_property
+    def weights(self) -> Weights:
+        if self.checkpoint is not None:
+            return dict(self.checkpoint.weights)
+        held = read_weights(self.artifact.model_path, self.artifact.format)
+        return {name: array for name, array in held.items() if not name.startswith("constant_")}
+
+    @cached_property
+    def noise_floor(self) -> float:
+        return (
+            read_golden(self.artifact).noise_floor if self.checkpoint is None else record(self.checkpoint).noise_floor
+        )
+
+    def answers(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """To the same pixels, each through its own normalisation."""
+        inside = self.artifact.input.preprocessing_inside
+        images = pixels if inside else self.artifact.preprocess.normalize(pixels)
+        if self.checkpoint is not None:
+            return forward(self.checkpoint, images)
+        engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[self.artifact.format][0])()
+        with engine.open(self.artifact, RuntimeOptions(allow_tf32=False)) as session:
+            return answers(session, images)
+
+
+def _labels(model: _Model) -> dict[str, str]:
+    return {str(index): label for index, label in enumerate(model.artifact.labels)}
+
+
+def _recorded(one: Artifact, other: Artifact) -> list[Difference]:
+    found = _fields("precision", {"precision": one.precision}, {"precision": other.precision})
+    found += _fields("config", one.config.to_dict(), other.config.to_dict())
+    found += _fields("preprocess", one.preprocess.to_dict(), other.preprocess.to_dict())
+    if one.format == other.format:
+        found += _fields("input", one.input.to_dict(), other.input.to_dict())
+    return found
+
+
+def _fields(aspect: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:
+    names = dict.fromkeys((*one, *other))
+    return [
+        Difference(aspect, name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)
+    ]
+
+
+def _weights(one: Weights, other: Weights) -> tuple[int, list[WeightDifference]]:
+    found = [WeightDifference(name, None, ONLY) for name in sorted(one.keys() ^ other.keys())]
+    both = sorted(one.keys() & other.keys())
+    for name in both:
+        first, second = one[name], other[name]
+        if first.shape != second.shape or first.dtype != second.dtype:
+            words = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
+            found.append(WeightDifference(name, None, words))
+        elif first.tobytes() != second.tobytes():
+            apart = np.abs(first.astype(np.float64) - second.astype(np.float64))
+            where = ", ".join(map(str, np.unravel_index(int(apart.argmax()), apart.shape)))
+            found.append(WeightDifference(name, float(apart.max()), f"furthest at ({where})"))
+    # One that is not finite is the furthest apart, after those that cannot be compared at all.
+    found.sort(key=lambda each: (each.max_abs is not None, -np.nan_to_num(each.max_abs or 0.0, nan=np.inf)))
+    return len(both), found
+
+
+def _outputs(one: _Model, other: _Model) -> Parity:
+    pixels = golden_pixels(one.artifact.config)
+    precision = looser(one.artifact.precision, other.artifact.precision)
+    tolerance = tolerance_for(precision, max(one.noise_floor, other.noise_floor))
+    classes = one.artifact.config.include_top and other.artifact.config.include_top
+    return compare(other.answers(pixels), one.answers(pixels), tolerance, classes=classes)

@@ -1,0 +1,174 @@
+"""What should an artifact answer, by a checkpoint or another artifact, to its golden images or to image files?
+
+Both models read the files each through its own recorded preprocessing, so that one that differs shows as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import MANIFEST, Artifact
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.images import SUFFIXES, images_in, load_pixels
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.reference import forward
+from vit_deploy.core.summation import ORDERS, rounding
+from vit_deploy.errors import ConfigError, DataError
+from vit_deploy.formats.bare import Known
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.verification.adversarial import record_adversarial
+from vit_deploy.verification.golden import EPSILON, TINY, Golden, golden_pixels, record
+from vit_deploy.verification.parity import GROUP, answers
+from vit_deploy.verification.targets import load_source, open_artifact, open_with_golden
+from vit_deploy.verification.tolerances import looser
+
+SIZES = ("image_size", "patch_size")
+
+
+@dataclass
+class Reference:
+    """A model to compare with; the answers of one size are computed once for all artifacts of it.
+
+    Args:
+        path: of a bundle or a checkpoint.
+        files: image files, or none for the golden images.
+        stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
+        origin: the provenance of a checkpoint once it has been read, which says what was assumed of it.
+    """
+
+    path: Path
+    files: Sequence[Path] = ()
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    origin: tuple[Step, ...] | None = None
+    _done: dict[Any, Golden] = field(default_factory=dict)
+    _known: list[Known] = field(default_factory=list)
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it is a bundle; else it is a checkpoint."""
+        return self.path.name == MANIFEST or (self.path / MANIFEST).is_file()
+
+    @property
+    def known(self) -> Known:
+        """What a bare file is matched to.
+
+        Raises:
+            ArtifactError, CheckpointError: it cannot be read.
+        """
+        if not self._known:
+            said: Artifact | Checkpoint
+            if self.is_artifact:
+                said = open_artifact(self.path)
+            else:
+                read = load_source(str(self.path), {}, None, stated=self.stated)
+                said, self.origin = read.checkpoint, read.origin
+            self._known.append(Known(str(self.path), said.config, said.preprocess, said.labels))
+        return self._known[0]
+
+    def golden(self, artifact: Artifact, own: Golden | None) -> tuple[Golden, str]:
+        """Inputs for `artifact` and what this model answers to them, and the precision to hold it to.
+
+        Args:
+            artifact: the bundle to prove.
+            own: its golden data, of which the image file is kept; None of a bare file, which has none.
+
+        Raises:
+            ConfigError: two artifacts that take images of different sizes, or models of different channels.
+            ArtifactError, CheckpointError, DataError: what cannot be read.
+        """
+        config = artifact.config
+        key = (config.image_size, config.patch_size, config.channels)
+        if key not in self._done:
+            of_size = {name: getattr(config, name) for name in SIZES}
+            self._done[key] = (
+                self._by_artifact(artifact) if self.is_artifact else self._by_checkpoint(artifact, of_size)
+            )
+        found = self._done[key]
+        precision = artifact.precision
+        if self.is_artifact:
+            precision = looser(precision, open_with_golden(self.path)[0].precision)
+        pixels = self._pixels(artifact.preprocess, artifact)
+        images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
+        golden = found.as_pixels(pixels) if artifact.input.preprocessing_inside else found
+        return dataclasses.replace(golden, images=images, photo=own.photo if own is not None else None), precision
+
+    def _pixels(self, preprocess: Preprocess, artifact: Artifact) -> NDArray[np.uint8]:
+        if not self.files:
+            return golden_pixels(artifact.config)
+        return np.stack([load_pixels(file, preprocess, artifact.config.image_size) for file in self.files])
+
+    def _same_channels(self, artifact: Artifact, config: ViTConfig) -> None:
+        if artifact.config.channels != config.channels:
+            counts = artifact.config.channels, config.channels
+            raise ConfigError(
+                f"{artifact.path} takes images of {counts[0]} channels, and {self.path} of {counts[1]}",
+                fix="compare models of the same channels",
+            )
+
+    def _by_checkpoint(self, artifact: Artifact, of_size: dict[str, Any]) -> Golden:
+        read = load_source(str(self.path), {}, None, stated=self.stated)
+        loaded, self.origin = read.checkpoint, read.origin
+        changes = {name: size for name, size in of_size.items() if getattr(loaded.config, name) != size}
+        checkpoint = load_source(str(self.path), changes, None, stated=self.stated).checkpoint if changes else loaded
+        self._same_channels(artifact, checkpoint.config)
+        if not self.files:
+            return record(checkpoint)
+        size = checkpoint.config.image_size
+        images = checkpoint.preprocess.normalize(
+            np.stack([load_pixels(file, checkpoint.preprocess, size) for file in self.files])
+        )
+        outputs, floor = _reference(checkpoint, images)
+        return Golden(images, outputs, floor, adversarial=record_adversarial(checkpoint))
+
+    def _by_artifact(self, candidate: Artifact) -> Golden:
+        artifact, own = open_with_golden(self.path)
+        if artifact.config.image_size != candidate.config.image_size:
+            sizes = " and ".join("x".join(map(str, each.config.image_size)) for each in (candidate, artifact))
+            raise ConfigError(
+                f"{candidate.path} and {self.path} take images of {sizes} pixels (height x width)",
+                fix="compare artifacts of one size, or give the checkpoint",
+            )
+        self._same_channels(candidate, artifact.config)
+        pixels = self._pixels(artifact.preprocess, artifact)
+        images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
+        engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[artifact.format][0])()
+        with engine.open(artifact, RuntimeOptions(allow_tf32=False)) as session:
+            outputs = answers(session, images)
+        return Golden(images, outputs.astype(np.float64), own.noise_floor)
+
+
+def image_files(directory: Path, most: int) -> list[Path]:
+    """Image files in a folder and its subfolders, by name; the first `most` of them.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory} is no folder", fix="give --images a folder with image files")
+    found = images_in(directory)
+    if not found:
+        raise DataError(f"{directory} holds no images", fix=f"files with the endings {', '.join(SUFFIXES)} count")
+    return found[:most]
+
+
+def _reference(checkpoint: Checkpoint, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
+    outputs = []
+    floor = TINY
+    for start in range(0, len(images), GROUP):
+        group = images[start : start + GROUP]
+        outputs.append(forward(checkpoint, group))
+        rounded = []
+        for order in ORDERS:
+            with order():
+                rounded.append(forward(checkpoint, group, np.float32))
+        written = EPSILON * float(np.abs(outputs[-1]).max())
+        floor = max(floor, float(rounding(outputs[-1], rounded)), written)
+    return np.concatenate(outputs), floor

@@ -1,0 +1,212 @@
+"""Which inputs and reference outputs travel in a bundle, so that any device can prove it?"""
+
+from __future__ import annotations
+
+import dataclasses
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core import cost
+from vit_deploy.core.artifact import GOLDEN, Artifact
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.reference import forward
+from vit_deploy.core.summation import ORDERS, rounding
+from vit_deploy.errors import ArtifactError
+from vit_deploy.verification import activations, adversarial
+from vit_deploy.verification import preprocessing as photo
+from vit_deploy.verification.activations import Recorder, Taps
+from vit_deploy.verification.adversarial import Adversarial
+from vit_deploy.verification.preprocessing import Photo
+
+SEED = 20201022  # the day arXiv 2010.11929 appeared
+COUNT = 8
+COUNT_LARGE = 2
+LARGE_FLOP = 10e9  # an image; above it the reference takes seconds for each
+EPSILON = float(np.finfo(np.float32).eps)
+TINY = float(np.finfo(np.float32).tiny)  # the floor of a model that answers zero
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Recorded inputs and what the float64 reference answers.
+
+    Args:
+        images: `(n, height, width, channels)`, normalised float32, or uint8 pixels for a model with
+            preprocessing inside.
+        outputs: of the float64 reference, `(n, …)`.
+        noise_floor: largest difference between the reference in float32 and in float64: what rounding
+            alone does to this model on these images, in any of the orders that engines sum in.
+        taps: the reference's activations on the first images; None in bundles of versions that recorded none.
+        adversarial: inputs that are like no photograph, with the reference's answers; None likewise,
+            and for large models.
+        photo: an image file with what preprocessing makes of it; None likewise, and without Pillow.
+    """
+
+    images: NDArray[Any]
+    outputs: NDArray[np.float64]
+    noise_floor: float
+    taps: Taps | None = None
+    adversarial: Adversarial | None = None
+    photo: Photo | None = None
+
+    @property
+    def spread(self) -> float:
+        """Largest distance of an output from the mean over the images; zero if the model ignores its input."""
+        return float(np.abs(self.outputs - self.outputs.mean(axis=0)).max())
+
+    def as_pixels(self, pixels: NDArray[np.uint8]) -> Golden:
+        """The same outputs for a model that takes the pixels themselves."""
+        hard = self.adversarial.as_pixels() if self.adversarial else None
+        return dataclasses.replace(self, images=pixels, adversarial=hard)
+
+
+def golden_count(config: ViTConfig) -> int:
+    """How many images prove a model of this size."""
+    return COUNT_LARGE if _is_large(config) else COUNT
+
+
+def _is_large(config: ViTConfig) -> bool:
+    return 2 * cost.macs(config) > LARGE_FLOP
+
+
+def golden_pixels(config: ViTConfig) -> NDArray[np.uint8]:
+    """The seeded images of this config as pixels `(n, height, width, channels)`."""
+    return natural_pixels(golden_count(config), *config.image_size, config.channels)
+
+
+def record(checkpoint: Checkpoint) -> Golden:
+    """Run the reference on the seeded images, in float64, and in float32 in every order that engines sum in."""
+    images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
+    taps, rounded_taps = Recorder(), [Recorder() for _ in ORDERS]
+    outputs = forward(checkpoint, images, tap=taps.tap, detail=taps.detail)
+    rounded = []
+    for order, each in zip(ORDERS, rounded_taps, strict=True):
+        with order():
+            rounded.append(forward(checkpoint, images, np.float32, tap=each.tap, detail=each.detail))
+    # An output cannot be closer to the truth than float32 can write it down.
+    floor = max(float(rounding(outputs, rounded)), EPSILON * float(np.abs(outputs).max()), TINY)
+    hard = adversarial.record_adversarial(checkpoint) if not _is_large(checkpoint.config) else None
+    picture = natural_pixels(1, *photo.SIZE, 3, seed=SEED + 1)[0]
+    file = photo.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
+    return Golden(images, outputs, floor, taps.against(rounded_taps, checkpoint), hard, file)
+
+
+def write_golden(golden: Golden, directory: Path) -> None:
+    """Write `golden.npz` into a bundle."""
+    arrays: dict[str, Any] = {
+        "images": golden.images,
+        "outputs": golden.outputs,
+        "noise_floor": np.float64(golden.noise_floor),
+    }
+    if golden.taps is not None:
+        arrays |= activations.to_arrays(golden.taps)
+    if golden.adversarial is not None:
+        arrays |= adversarial.to_arrays(golden.adversarial)
+    if golden.photo is not None:
+        arrays |= photo.to_arrays(golden.photo)
+    np.savez_compressed(directory / GOLDEN, **arrays)
+
+
+def read_golden(artifact: Artifact) -> Golden:
+    """The golden data of a bundle.
+
+    Raises:
+        ArtifactError: they are missing, damaged or of another shape than the model.
+    """
+    path = artifact.directory / GOLDEN
+    again = "export the model again"
+    if not path.is_file():
+        raise ArtifactError(f"{artifact.directory} has no {GOLDEN}", fix=again)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            images, outputs, floor = (_member(archive, name) for name in ("images", "outputs", "noise_floor"))
+            arrays = {part: _members(archive, part.ARRAYS) for part in (activations, adversarial, photo)}
+    except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}", fix=again) from error
+    if problems := _golden_problems(images, outputs, floor, artifact):
+        raise ArtifactError(f"{path} does not fit its model: {'; '.join(problems)}", fix=again)
+    try:
+        taps = activations.from_arrays(arrays[activations], artifact.config) if arrays[activations] else None
+        hard = adversarial.from_arrays(arrays[adversarial], images, outputs) if arrays[adversarial] else None
+        file = photo.from_arrays(arrays[photo], images) if arrays[photo] else None
+    except ValueError as error:
+        raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
+    return Golden(images, outputs, float(floor), taps, hard, file)
+
+
+# The third and fourth: foreign kinds of zip; the last two: the header of an array that is no Python.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError)
+
+
+def _member(file: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    # np.load would take a pickle or a plain array in place of the zip; this is one array and nothing else.
+    with file.open(f"{name}.npy") as stream:
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _members(file: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """All of them, or none where the first is not there."""
+    return {name: _member(file, name) for name in names} if f"{names[0]}.npy" in file.namelist() else {}
+
+
+def _golden_problems(images: NDArray[Any], outputs: NDArray[Any], floor: NDArray[Any], artifact: Artifact) -> list[str]:
+    config = artifact.config
+    kind = "uint8" if artifact.input.preprocessing_inside else "float32"
+    wanted = {
+        "images": (images, kind, (len(images) if images.ndim else 0, *config.image_size, config.channels)),
+        "outputs": (outputs, "float64", (len(images) if images.ndim else 0, *config.output_shape)),
+        "noise_floor": (floor, "float64", ()),
+    }
+    problems = [
+        f"{name} are {array.dtype} {array.shape}, expected {dtype} {shape}"
+        for name, (array, dtype, shape) in wanted.items()
+        if array.dtype != dtype or array.shape != shape
+    ]
+    if problems:
+        return problems
+    if not len(images):
+        return ["it holds no images"]
+    if not np.isfinite(images).all() or not np.isfinite(outputs).all():
+        problems.append("some values are NaN or infinite")
+    if not 0 < floor < np.inf:
+        problems.append(f"the noise floor is {floor}")
+    return problems
+
+
+def natural_pixels(count: int, height: int, width: int, channels: int, seed: int = SEED) -> NDArray[np.uint8]:
+    """Images with the statistics of photographs, each unlike the others.
+
+    Photographs have a power spectrum that falls with the square of the frequency (Field 1987), edges, and
+    channels that mostly agree. So each image is 1/f noise, a shading, two shapes with hard edges, a colour cast
+    and a contrast and brightness of its own.
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
+    falloff = 1 / np.maximum(frequency, 1)
+    result = np.empty((count, height, width, channels), np.uint8)
+    for index in range(count):
+        spectrum = np.fft.rfft2(rng.standard_normal((height, width))) * falloff
+        scene = np.fft.irfft2(spectrum, s=(height, width))
+        scene /= scene.std() + 1e-9
+        angle = rng.uniform(0, 2 * np.pi)
+        scene += rng.uniform(0.5, 2) * (np.cos(angle) * columns + np.sin(angle) * rows)
+        centre, radius = rng.uniform(0.2, 0.8, 2), rng.uniform(0.1, 0.35)
+        scene += rng.choice([-1.5, 1.5]) * (np.hypot(rows - centre[0], columns - centre[1]) < radius)
+        scene += rng.uniform(-1, 1) * (np.cos(angle) * rows - np.sin(angle) * columns > rng.uniform(-0.5, 0.5))
+        tint = rng.uniform(0.6, 1.2, channels)
+        cast = rng.uniform(-0.5, 0.5, channels)
+        colour = (scene - scene.mean())[..., None] * tint + cast
+        brightness, contrast = rng.uniform(70, 185), rng.uniform(25, 70)
+        result[index] = np.clip(np.rint(brightness + contrast * colour), 0, 255).astype(np.uint8)
+    return result

@@ -1,0 +1,197 @@
+"""Where in a model file's graph are the taps of the reference, and what is computed between them?
+
+Attention is known by its softmax, the feed-forward half by being the next products with weights, the positions by the
+size of their table; names and numbers of operators count for nothing, so that a quantized graph is read like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vit_deploy.core.config import NormalizationPosition, Pooling, ViTConfig
+from vit_deploy.verification.locate.flow import Flow, Node, Section
+from vit_deploy.verification.locate.nodes import (
+    CARRIERS,
+    adds_bias,
+    carries,
+    has_softmax,
+    is_product,
+    is_projection,
+    nearest_product,
+    source,
+)
+from vit_deploy.verification.locate.sublayers import Detail, HalfReader, Option
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tap is.
+
+    Args:
+        values: the last of these that has as many numbers as the reference's tap is the tap.
+        node: that computes it.
+        details: what lies in front of it, in the order of the network.
+    """
+
+    values: tuple[str, ...]
+    node: Node
+    details: tuple[Detail, ...] = ()
+
+
+@dataclass
+class Places:
+    """All taps of a graph.
+
+    Args:
+        found: by tap, in the order of the network.
+        missing: by tap, why it was not found.
+    """
+
+    found: dict[str, Place] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def find_taps(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
+    """The taps of a graph, as far as they are there.
+
+    Args:
+        flow: the graph.
+        config: the model's.
+        folded_norms: whether scale and bias of a norm in front of a product are part of the product.
+    """
+    places = Places()
+    sections = flow.sections
+    halves = _halves(flow, config)
+    if halves:
+        _find_start(flow, config, sections[: halves[0]], places)
+        reader = HalfReader(flow, config, folded_norms)
+        _find_halves(reader, halves, places)
+    else:
+        count = sum(map(has_softmax, sections))
+        reason = f"the graph has {count} parts with a softmax, which do not make up {config.num_layers} blocks"
+        names = [f"block_{index}.{half}" for index in range(config.num_layers) for half in ("attention", "ffn")]
+        places.missing |= dict.fromkeys(("patch_embed", "pos_embed", *names), reason)
+    tail = sections[halves[-1] + 1 :] if halves else ()
+    _find_end(flow, config, tail, places, folded=folded_norms and config.projection_after_norm is not None)
+    return places
+
+
+def _halves(flow: Flow, config: ViTConfig) -> list[int]:
+    """The sections that are halves of blocks, attention and feed-forward in turn; none if they do not add up."""
+    found: list[int] = []
+    for index, section in enumerate(flow.sections):
+        wants_attention = len(found) % 2 == 0
+        if len(found) == 2 * config.num_layers:
+            break
+        if has_softmax(section):
+            if not wants_attention:
+                return []
+            found.append(index)
+        elif not wants_attention and any(is_projection(flow, node) for node in section.nodes):
+            found.append(index)
+    left = sum(map(has_softmax, flow.sections[found[-1] + 1 :])) if found else 0
+    complete = len(found) == 2 * config.num_layers and left == (config.effective_pooling is Pooling.MAP)
+    return found if complete else []
+
+
+def _find_start(flow: Flow, config: ViTConfig, sections: Sequence[Section], places: Places) -> None:
+    size = config.sequence_length * config.embed_dim
+    sums = [node for section in sections for node in section.nodes if flow.constant_size(node) == size]
+    sums = [node for node in sums if not is_product(node)]
+    if len(sums) != 1:
+        reason = f"{len(sums)} operators read a table of {size} numbers, expected one that adds the positions"
+        places.missing |= dict.fromkeys(("patch_embed", "pos_embed"), reason)
+        return
+    (positions,) = sums
+    (tokens,) = flow.moving_inputs(positions)
+    patches, joined = tokens, source(flow, tokens)
+    details: tuple[Detail, ...] = ()
+    if config.num_prefix_tokens:
+        if joined is None or not joined.kind.startswith("CONCAT") or len(flow.moving_inputs(joined)) != 1:
+            places.missing["patch_embed"] = "no operator joins the prefix tokens to the patches"
+        else:
+            (patches,) = flow.moving_inputs(joined)
+            details = (Detail("pos_embed.tokens", (Option(joined, (tokens, *joined.outputs)),), config.embed_dim),)
+    if "patch_embed" not in places.missing:
+        node = nearest_product(flow, patches)
+        if node is None:
+            places.missing["patch_embed"] = "no product leads to the patches"
+        else:
+            places.found["patch_embed"] = Place((patches,), node)
+    places.found["pos_embed"] = Place(positions.outputs[:1], positions, details)
+
+
+def _find_halves(reader: HalfReader, halves: Sequence[int], places: Places) -> None:
+    flow, config = reader.flow, reader.config
+    sections = flow.sections
+    post = config.normalization_position is NormalizationPosition.POST
+    for order, position in enumerate(halves):
+        half = "ffn" if order % 2 else "attention"
+        tap = f"block_{order // 2}.{half}"
+        section = sections[position]
+        details = [*(reader.ffn(section, tap) if order % 2 else reader.attention(section, tap))]
+        value = section.end
+        if post:
+            details.append(Detail(f"{tap}.sum", (Option(flow.producers[value], (value,)),), config.embed_dim))
+            last = order + 1 == len(halves)
+            if last and reader.folded_norms and config.norm_after_pooling and config.effective_pooling is Pooling.MAP:
+                places.missing[tap] = "scale and bias of its norm are part of the products that read it"
+                continue
+            value = _end_of_last_norm(flow, halves) if last else sections[halves[order + 1]].start
+        node = source(flow, value)
+        assert node is not None  # sections end in what a node computes
+        places.found[tap] = Place((value,), node, tuple(details))
+
+
+def _end_of_last_norm(flow: Flow, halves: Sequence[int]) -> str:
+    """Of the last block's second norm, which has as many sections as its first and is followed by the model's own."""
+    sections = flow.sections
+    first = [each for each in sections[halves[-2] + 1 : halves[-1]] if not carries(each)]
+    following = [each for each in sections[halves[-1] + 1 :] if not carries(each)]
+    count = len(first)
+    if not any(adds_bias(flow, each) for each in first[-1:]):
+        # The first norm's bias may have been moved into the products that follow; nothing takes up the second's.
+        count += any(adds_bias(flow, each) for each in following[count : count + 1])
+    return following[count - 1].end if count else sections[halves[-1]].end
+
+
+def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Places, *, folded: bool) -> None:
+    producer = source(flow, flow.output)
+    if producer is None:
+        places.missing |= dict.fromkeys(("norm", "head"), "the output does not depend on the images")
+        return
+    wanted = config.include_top + bool(config.pre_logits_dim)
+    products = [each for each in tail if any(is_projection(flow, node) for node in each.nodes)]
+    ending = products[len(products) - wanted :] if wanted else []
+    starts = [section.start for section in ending] or [flow.output]
+    details = (
+        [] if config.norm_after_pooling or folded else [_head_detail(flow, "head.pooled", starts[0], config.pooled_dim)]
+    )
+    if config.pre_logits_dim and config.include_top:
+        details.append(_head_detail(flow, "head.pre_logits", starts[1], config.pre_logits_dim))
+    if not tail or len(ending) != wanted:
+        places.missing["norm"] = "the parts behind the last block are not told apart"
+    else:
+        opening = [each for each in tail if has_softmax(each) or each in products]
+        inner = tail[: tail.index(opening[0])] if opening else tail
+        values = (starts[0],) if config.norm_after_pooling else tuple(section.end for section in inner)
+        before = places.found.get(_last_half(config))
+        values = tuple(value for value in values if before is None or value not in before.values)
+        node = source(flow, values[-1]) if values else None
+        if node is None:
+            places.missing["norm"] = "no operator is between the last block and the pooling"
+        else:
+            places.found["norm"] = Place(values, node)
+    last = nearest_product(flow, flow.output) if config.include_top else producer
+    places.found["head"] = Place((flow.output,), last or producer, tuple(each for each in details if each is not None))
+
+
+def _head_detail(flow: Flow, name: str, value: str, features: int) -> Detail:
+    node = source(flow, value, through=CARRIERS - {"GATHER", "SLICE", "STRIDED_SLICE", "STRIDEDSLICE"})
+    assert node is not None
+    return Detail(name, (Option(node, (value,)),), features)
+
+
+def _last_half(config: ViTConfig) -> str:
+    return f"block_{config.num_layers - 1}.ffn"

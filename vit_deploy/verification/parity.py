@@ -1,0 +1,322 @@
+"""Does an artifact still compute the function of its checkpoint?"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.errors import ConfigError
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, Runtime, RuntimeOptions, Session
+from vit_deploy.runtimes.choosing import refuse_idle_options, runtime_for
+from vit_deploy.runtimes.simulators import SIMULATORS, refuse_unchanged
+from vit_deploy.verification.golden import Golden, read_golden
+from vit_deploy.verification.metrics import Metrics, measure
+from vit_deploy.verification.tolerances import (
+    LIMITS,
+    NOISE_FACTOR,
+    Tolerance,
+    looser,
+    margin_noise,
+    tolerance_for,
+    tolerated_rms,
+)
+from vit_deploy.verification.user_limits import Limits
+
+NO_LIMITS = Limits()
+GROUP = 8  # images a call
+BF16_PROVIDERS = ("cpu-bf16",)
+SIMULATED = "simulated"  # in the place of a runtime's name
+CENTRED = ("centred_cosine", "centred_snr_db")
+
+
+@dataclass(frozen=True)
+class Parity(Metrics):
+    """How far an output is from the reference's, and whether that is near enough.
+
+    Args:
+        tolerance: that the metrics were held to.
+        failures: in words; those in `notes` are no failures.
+        inconclusive: whether it failed only because these inputs cannot tell a right answer from a constant one.
+        unproven: whether nothing was compared, because there was nothing here to run it on.
+    """
+
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    failures: tuple[str, ...] = ()
+    inconclusive: bool = False
+    unproven: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def verdict(self) -> str:
+        """In one word: same, inconclusive, unproven or different."""
+        if self.ok:
+            return "same"
+        if self.unproven:
+            return "unproven"
+        return "inconclusive" if self.inconclusive else "different"
+
+    def failed(self, reason: str) -> Parity:
+        """A copy with one failure more."""
+        return dataclasses.replace(self, failures=(*self.failures, reason), inconclusive=False)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answer to one further question to an artifact; `words` say what is wrong, or what was left out and why."""
+
+    name: str
+    ok: bool
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One artifact, proven or not, in one runtime.
+
+    Args:
+        artifact: the bundle.
+        runtime: that ran it.
+        provider: that executed the graph.
+        parity: with the reference on the golden images.
+        checks: what else it was asked.
+        seconds: that it took, loading included.
+    """
+
+    artifact: Artifact
+    runtime: str
+    provider: str
+    parity: Parity
+    checks: tuple[Check, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """All that is wrong, in words."""
+        return (*self.parity.failures, *(f"{each.name}: {each.words}" for each in self.checks if not each.ok))
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def verdict(self) -> str:
+        """In one word: same, inconclusive or different."""
+        return "different" if self.parity.ok and not self.ok else self.parity.verdict
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A loaded artifact and what it has answered so far, for further questions.
+
+    Args:
+        artifact: the bundle.
+        runtime: name of the engine, and
+        options: that it was opened with.
+        session: the loaded model.
+        golden: images and the reference's answers.
+        outputs: the artifact's own answers to the golden images, in groups of `GROUP`.
+        tolerance: that they are held to.
+    """
+
+    artifact: Artifact
+    runtime: str
+    options: RuntimeOptions
+    session: Session
+    golden: Golden
+    outputs: NDArray[np.float32]
+    tolerance: Tolerance
+
+
+Question = Callable[[Asked], Sequence[Check]]
+
+
+def verify(
+    artifact: Artifact,
+    *,
+    runtime: str | None = None,
+    provider: str | None = None,
+    golden: Golden | None = None,
+    limits: Limits = NO_LIMITS,
+    precision: str | None = None,
+    questions: Sequence[Question] = (),
+    device: int = 0,
+    cuda_graph: bool = False,
+    simulate: str | None = None,
+) -> Verification:
+    """Run an artifact on its golden images and compare with the recorded outputs.
+
+    Args:
+        artifact: the bundle; its precision says what it is held to.
+        runtime: of those that take its format; None takes the first that is installed.
+        provider: what executes the graph; None takes the engine's usual one.
+        golden: instead of the bundle's own.
+        limits: that somebody asked for instead of the precision's own.
+        precision: to hold it to instead of its own.
+        questions: to ask once its outputs have the right form; see `trials`.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        simulate: a processor that is not here, in the place of a runtime; see `simulators`.
+
+    Raises:
+        ArtifactError: the golden data are missing or damaged.
+        ConfigError: the runtime is unknown or does not take the format, the limits are no limits, options of a GPU
+            where none executes the graph, or a processor that is unknown or changes nothing for the artifact.
+        MissingEngineError, EngineError: the runtime is not installed or refuses the file.
+    """
+    options = RuntimeOptions(
+        provider=provider, allow_tf32=limits.allow_tf32, device=device, cuda_graph=cuda_graph, largest_batch=GROUP
+    )
+    golden = golden or read_golden(artifact)
+    start = time.perf_counter()
+    name, engine = _engine(artifact, runtime, options, simulate)
+    with engine.open(artifact, options) as session:
+        refuse_idle_options(artifact, options, session.provider)
+        held = precision or artifact.precision
+        if held == "fp32" and limits.allow_tf32 and session.provider in GPU_PROVIDERS:
+            held = "tf32"
+        if session.provider in BF16_PROVIDERS:
+            held = looser(held, "bf16")
+        tolerance = limits.apply(tolerance_for(held, golden.noise_floor), held)
+        if not set(tolerance.held()) - set(foreign(artifact.config.include_top)):
+            raise ConfigError(
+                f"{', '.join(tolerance.held())} cannot be taken of the {artifact.config.output_name} of "
+                f"{artifact.model_path}, so that everything finite would pass",
+                fix="hold another metric as well, such as snr_db",
+            )
+        outputs = answers(session, golden.images)
+        parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
+        asked = Asked(artifact, name, options, session, golden, outputs, tolerance)
+        checks = [check for ask in questions for check in ask(asked)] if parity.max_abs is not None else []
+        provider = session.provider
+    return Verification(artifact, name, provider, parity, tuple(checks), time.perf_counter() - start)
+
+
+def _engine(
+    artifact: Artifact, runtime: str | None, options: RuntimeOptions, simulate: str | None
+) -> tuple[str, Runtime]:
+    if simulate is None:
+        name = runtime_for(artifact, runtime, options)
+        return name, RUNTIMES.load(name)()
+    SIMULATORS.check(simulate)
+    refuse_unchanged(artifact, simulate)
+    return SIMULATED, SIMULATORS.load(simulate)()
+
+
+def answers(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Outputs for any number of images, a group after the other, so that memory is bounded."""
+    groups = [session.infer(images[start : start + GROUP]) for start in range(0, len(images), GROUP)]
+    return groups[0] if len(groups) == 1 else np.concatenate(groups)
+
+
+def judge(
+    outputs: NDArray[Any],
+    golden: Golden,
+    *,
+    classes: bool,
+    precision: str = "fp32",
+    tolerance: Tolerance | None = None,
+) -> Parity:
+    """Compare outputs with golden ones, held to what their precision allows; see `tolerances`.
+
+    Golden outputs that cannot tell a right answer from a constant one prove nothing, so they never pass: either they
+    are all alike, or they differ by less than the noise that the precision is allowed, and drown in it.
+
+    Args:
+        outputs: what an engine answered to the golden images.
+        golden: images and the reference's outputs.
+        classes: whether the last axis is logits.
+        precision: of the artifact.
+        tolerance: instead of the precision's own.
+    """
+    held = tolerance or tolerance_for(precision, golden.noise_floor)
+    signal_rms = float(np.sqrt(np.mean(np.square(golden.outputs)))) if golden.outputs.size else 0.0
+    noise = margin_noise(held, golden.noise_floor, signal_rms)
+    parity = compare(outputs, golden.outputs, held, classes=classes, noise=noise)
+    floor = held.max_abs if held.max_abs is not None else NOISE_FACTOR * golden.noise_floor
+    if parity.max_abs is None:
+        return parity
+    if parity.ok and golden.spread <= floor:
+        why = f"by only {golden.spread:.3g} between images, within the tolerance of {floor:.3g}"
+        return _inconclusive(parity, why, golden)
+    ignores_images = golden.spread > floor and float(np.ptp(outputs, axis=0).max()) <= floor
+    if parity.ok or held.snr_db is None or ignores_images:
+        return parity
+    spread_rms = float(np.sqrt(np.mean(np.square(golden.outputs - golden.outputs.mean(axis=0)))))
+    allowed = tolerated_rms(held.snr_db, signal_rms)
+    others = dataclasses.replace(held, **dict.fromkeys(CENTRED))
+    if spread_rms > allowed or not compare(outputs, golden.outputs, others, classes=classes, noise=noise).ok:
+        return parity
+    why = f"by {spread_rms:.3g} (rms) between images, within the allowed noise of {allowed:.3g}"
+    return _inconclusive(parity, why, golden)
+
+
+def _inconclusive(parity: Parity, why: str, golden: Golden) -> Parity:
+    alike = bool((golden.images == golden.images[:1]).all())
+    hint = "give images that are not all alike" if alike else "is the head still zero?"
+    reason = (
+        f"inconclusive: the reference's outputs differ {why}, so they cannot tell a right "
+        f"answer from a constant one ({hint})"
+    )
+    return dataclasses.replace(parity, failures=(reason,), inconclusive=True)
+
+
+def compare(
+    outputs: NDArray[Any],
+    reference: NDArray[Any],
+    tolerance: Tolerance | float,
+    *,
+    classes: bool,
+    noise: float = 0.0,
+) -> Parity:
+    """All metrics of `outputs` against `reference`, both `(images, …)`; NaN and wrong shapes never pass.
+
+    Args:
+        outputs: what an engine answered.
+        reference: what it should have answered.
+        tolerance: what the metrics are held to; a number is for the largest absolute difference.
+        classes: whether the last axis is logits, so that classes can be compared.
+        noise: first classes that lead by no more may change without being counted as flips.
+    """
+    held = tolerance if isinstance(tolerance, Tolerance) else Tolerance(max_abs=tolerance)
+    nothing = Parity(tolerance=held)
+    if outputs.shape != reference.shape:
+        return nothing.failed(f"the output has shape {outputs.shape}, expected {reference.shape}")
+    if not np.isfinite(outputs).all():
+        bad = int((~np.isfinite(outputs)).sum())
+        return nothing.failed(f"{bad} of {outputs.size} outputs are NaN or infinite")
+    if not reference.size or not np.isfinite(reference).all():
+        return nothing.failed("the reference holds no outputs, or some that are NaN or infinite")
+    metrics = measure(outputs, reference, classes=classes, noise=noise)
+    return Parity(**vars(metrics), tolerance=held, failures=_failures(metrics, held, classes=classes))
+
+
+def foreign(classes: bool) -> tuple[str, ...]:
+    """Metrics that do not apply to outputs which are logits, or are not."""
+    return ("token_cosine",) if classes else ("top1_agreement", "top5_agreement", "kl", "flips")
+
+
+def _failures(metrics: Metrics, tolerance: Tolerance, *, classes: bool) -> tuple[str, ...]:
+    failures = []
+    for name, limit in tolerance.held().items():
+        value, kind = getattr(metrics, name), LIMITS[name]
+        if name in foreign(classes):
+            continue
+        if value is None:
+            if metrics.max_abs != 0:  # equal outputs have no noise, and a constant may be right
+                failures.append(f"there is no {kind.words}, and it is held to {limit:.3g}{kind.unit}")
+        elif not (value <= limit if kind.at_most else value >= limit):
+            where = "above" if kind.at_most else "below"
+            failures.append(f"{kind.words} {value:.3g}{kind.unit} is {where} the tolerance of {limit:.3g}{kind.unit}")
+    return tuple(failures)

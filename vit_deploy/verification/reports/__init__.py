@@ -1,0 +1,1 @@
+"""Results of `verify` in the forms that CI systems read."""

@@ -1,0 +1,155 @@
+"""What does a path or a name on the command line stand for?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.core.artifact import Artifact, InputSpec, describe, read_artifact
+from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.errors import ConfigError
+from vit_deploy.formats.bare import bare_format, read_to_time
+from vit_deploy.verification.golden import Golden, read_golden, record
+
+DEFAULT_SCALE = "tiny"
+RESIZABLE = ("image_size", "patch_size")  # what can be changed in a checkpoint that is there
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to work on.
+
+    Args:
+        checkpoint: the model.
+        name: for the default output folder.
+        note: what the user should know about where it comes from, but for what was assumed; empty for a file.
+        origin: the provenance of the checkpoint as it was read, which says what was assumed; None for a scale.
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    note: str = ""
+    origin: tuple[Step, ...] | None = None
+
+
+def load_source(
+    given: str | None,
+    overrides: Mapping[str, Any],
+    seed: int | None,
+    like: str | None = None,
+    stated: Mapping[str, Any] | None = None,
+) -> Source:
+    """The model behind a scale's name, a checkpoint file, or nothing.
+
+    Args:
+        given: a scale wins over a file of the same name; None builds `tiny`.
+        overrides: fields of the config that were asked for; a checkpoint takes the sizes of image and patch, to which
+            it is resized.
+        seed: of random weights.
+        like: name of the convention that a checkpoint is resized by; None follows the one it came with.
+        stated: fields of the config that a checkpoint does not say, or of a scale in place of its own.
+
+    Raises:
+        ConfigError: options that a checkpoint file cannot take, or a scale cannot.
+        CheckpointError: a file that is missing, broken or of no known dialect.
+    """
+    scale = DEFAULT_SCALE if given is None else given
+    if scale in SCALE_CONFIGS:
+        if like is not None:
+            raise ConfigError(
+                f"--like says how a checkpoint is resized, and {scale} is made at its size", fix="leave it out"
+            )
+        from vit_deploy.checkpoints import HEAD, LABELS, PREPROCESS, stated_preprocess, with_labels
+
+        fields = dict(stated or {}) | dict(overrides)
+        preprocess, labels = fields.pop(PREPROCESS, {}), fields.pop(LABELS, None)
+        if fields.pop(HEAD, True) is False:
+            fields["include_top"] = False
+        config = ViTConfig.from_scale(scale, **fields)
+        usual = Preprocess.for_channels(config.channels)
+        checkpoint = Checkpoint.random(config, seed or 0, preprocess=stated_preprocess(usual, preprocess))
+        if labels is not None:
+            checkpoint = with_labels(checkpoint, labels)
+        note = f"random weights, seed {seed or 0}: good for sizes and timings, not for answers"
+        return Source(checkpoint, scale, f"{scale} with {note}")
+    asked = [f"--{name.replace('_', '-')}" for name in overrides if name not in RESIZABLE]
+    asked += ["--seed"] if seed is not None else []
+    if asked:
+        raise ConfigError(
+            f"{', '.join(asked)} shape a model that is made from a scale, and {given} is a checkpoint",
+            fix=f"leave them out, or give one of {', '.join(SCALE_CONFIGS)}",
+        )
+    from vit_deploy import checkpoints
+    from vit_deploy.core.resize import as_convention, assumed_convention, resize
+
+    if like is not None and not overrides:
+        raise ConfigError("--like says how a checkpoint is resized, and no size is given", fix="add --image-size")
+    convention = as_convention(like) if like is not None else None
+    loaded = checkpoints.load(Path(scale), config=stated)
+    resized = resize(loaded, overrides.get("image_size"), overrides.get("patch_size"), convention)
+    notes = []
+    if resized is not loaded:
+        notes += [_resized_note(resized), assumed_convention(loaded, convention)]
+    return Source(resized, Path(scale).resolve().stem, "; ".join(filter(None, notes)), loaded.provenance)
+
+
+def _resized_note(checkpoint: Checkpoint) -> str:
+    facts = checkpoint.provenance[-1].facts
+    changes = (
+        f"{name.replace('_', ' ')} {'x'.join(map(str, old))} to {'x'.join(map(str, new))}"
+        for name, old, new in ((name, facts["from"][name], facts["to"][name]) for name in RESIZABLE)
+        if old != new
+    )
+    return f"resized like {facts['convention']}: {', '.join(changes)}"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether the path is a Keras file, which the `keras` runtime runs as it is."""
+    return path.suffix == ".keras"
+
+
+def open_artifact(path: Path) -> Artifact:
+    """The bundle in a folder, or a `.keras` file as if it were one.
+
+    Raises:
+        ArtifactError: no bundle, or one that was changed.
+        CheckpointError: a `.keras` file that is missing, broken, or holds no ViT.
+    """
+    return _keras_artifact(path)[0] if is_checkpoint(path) else read_artifact(path)
+
+
+def open_to_time(path: Path) -> Artifact:
+    """`open_artifact`, or a bare model file of anybody, of which only the size of its images is known.
+
+    Raises:
+        ArtifactError, CheckpointError: as `open_artifact`, or no image goes into the file.
+        ConfigError: a bare file whose layout can be read in several ways.
+    """
+    return read_to_time(path) if bare_format(path) is not None else open_artifact(path)
+
+
+def open_with_golden(path: Path) -> tuple[Artifact, Golden]:
+    """`open_artifact`, with its golden data; those of a `.keras` file are computed.
+
+    Raises:
+        ArtifactError, CheckpointError: as `open_artifact`, or golden data that are missing or damaged.
+    """
+    if is_checkpoint(path):
+        artifact, checkpoint = _keras_artifact(path)
+        return artifact, record(checkpoint)
+    artifact = read_artifact(path)
+    return artifact, read_golden(artifact)
+
+
+def _keras_artifact(path: Path) -> tuple[Artifact, Checkpoint]:
+    from vit_deploy import checkpoints
+
+    checkpoint = checkpoints.load(path)
+    config = checkpoint.config
+    spec = InputSpec(shape=(None, *config.image_size, config.channels))
+    artifact = describe(checkpoint, path.parent, format="keras", precision="fp32", input=spec, model=path.name)
+    return artifact, checkpoint
