@@ -11,7 +11,7 @@ _LAZY = {
     "ViT": "vit_deploy.model.vit",
     "create_vision_transformer": "vit_deploy.model.vit",
     "export": "vit_deploy.api",
-    "load": "vit_deploy.model.loading",
+    "load": "vit_deploy.checkpoints.keras.model",
     "quantize": "vit_deploy.api",
     "read_images": "vit_deploy.api",
     "session": "vit_deploy.api",

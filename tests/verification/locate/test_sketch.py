@@ -104,7 +104,10 @@ def test_golden_data_hold_the_reference_of_the_first_images(golden):
 
 
 def test_two_processes_draw_the_same_sums():
-    program = "import numpy as np; from vit_deploy.verification.activations import sketch; print(sketch(np.eye(5)[None])[0, 1:].tolist())"
+    program = (
+        "import numpy as np; from vit_deploy.verification.activations import sketch\n"
+        "print(sketch(np.eye(5)[None])[0, 1:].tolist())"
+    )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == str(sketch(np.eye(5)[None])[0, 1:].tolist())
 

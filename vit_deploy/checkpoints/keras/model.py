@@ -1,4 +1,4 @@
-"""Which Keras model does a checkpoint file hold?"""
+"""The Keras model that a checkpoint file holds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from vit_deploy import checkpoints
 from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.model.vit import ViT
 
@@ -17,8 +18,6 @@ def load(path: str | Path) -> Any:
     Raises:
         CheckpointError: as `vit_deploy.checkpoints.load`, but any layers of Keras may be around the ViT.
     """
-    from vit_deploy import checkpoints
-
     try:
         checkpoint = checkpoints.load(path)  # the clear errors, before Keras sees the file
     except checkpoints.FoldingError:
