@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -22,6 +23,10 @@ ENGINES = {
     "onnx_ir",
     "onnxruntime",
     "ai_edge_litert",
+    "ai_edge_quantizer",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
     "tensorflow_model_optimization",
     "torch",
     "jax",
@@ -29,32 +34,70 @@ ENGINES = {
     "transformers",
     "h5py",
     "PIL",
+    "flatbuffers",
+    "vl_convert",
 }
-# What the leaves among the device's modules may import.
+ONNX, TENSORFLOW, FLATBUFFERS = {"onnx"}, {"tensorflow", "keras"}, {"flatbuffers"}
+# Every module that imports an engine when it is imported, with the one that it is there for. All others import none.
 LEAVES = {
-    "vit_deploy.runtimes.ort.runtime": {"onnxruntime"},
-    "vit_deploy.runtimes.ort.engines": {"onnxruntime"},
-    "vit_deploy.runtimes.ort.errors": {"onnxruntime"},
-    "vit_deploy.runtimes.ort.graph": {"onnxruntime"},
-    "vit_deploy.runtimes.ort.sessions": {"onnxruntime"},
-    "vit_deploy.runtimes.litert": {"ai_edge_litert"},
-    "vit_deploy.runtimes.openvino": {"openvino"},
+    "checkpoints.containers.h5": {"h5py"},
+    "checkpoints.containers.keras_zip": {"h5py"},
+    "checkpoints.containers.torch_file": {"torch"},
+    "checkpoints.keras.model": {"keras"},
+    "checkpoints.keras.writer": {"keras"},
+    **{f"model.{name}": {"keras"} for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "vit")},
+    "runtimes.keras.runtime": {"keras"},
+    "runtimes.litert": {"ai_edge_litert"},
+    "runtimes.openvino": {"openvino"},
+    **{f"runtimes.ort.{name}": {"onnxruntime"} for name in ("engines", "errors", "graph", "runtime", "sessions")},
+    "runtimes.simulators.onnx_no_vnni": ONNX,
+    "runtimes.tensorflow.runtime": {"tensorflow"},
+    "verification.locate.onnx": {"onnxruntime"},
+    "verification.locate.savedmodel": {"tensorflow"},
+    "verification.locate.tflite": {"ai_edge_litert"},
+    "performance.profilers.litert": {"ai_edge_litert"},
+    "performance.profilers.openvino": {"openvino"},
+    "performance.profilers.ort": {"onnxruntime"},
+    "performance.report.drawn": {"vl_convert"},
+    "exporters.failures": {"tensorflow"},
+    "exporters.tracing": TENSORFLOW,
+    **{f"exporters.onnx.{name}": ONNX | {"onnx_ir"} for name in ("class_token", "constants", "cuda", "rows", "tidy")},
+    "exporters.onnx.rules": ONNX | {"onnx_ir", "onnxscript"},
+    "exporters.onnx.trace": ONNX | {"onnx_ir", "tf2onnx", "tensorflow"},
+    "exporters.onnx.export": ONNX | {"onnx_ir", "onnxscript", "tf2onnx", "tensorflow"},
+    **{f"exporters.onnx.{name}": ONNX for name in ("bfloat16", "file", "int4_blocks", "int8_pairs", "layers", "write")},
+    **{
+        f"exporters.onnx.{name}": ONNX | {"onnxruntime"}
+        for name in ("dynamic", "float16", "layer_inputs", "quantize", "static")
+    },
+    "exporters.savedmodel.export": TENSORFLOW,
+    "exporters.savedmodel.function_names": {"tensorflow"},
+    **{f"exporters.tflite.{name}": FLATBUFFERS for name in ("bias_correction", "metadata", "repack", "smoothing")},
+    "exporters.tflite.export": TENSORFLOW,
+    "exporters.tflite.pixels": TENSORFLOW,
+    "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "ai_edge_quantizer"},
+    "exporters.tflite.ranges": {"ai_edge_litert"},
+    "compression.augment": TENSORFLOW,
+    **{f"compression.{name}": {"tensorflow_model_optimization", "tf_keras"} for name in ("cluster", "prune", "qat")},
+    **{f"compression.{name}": {"tf_keras"} for name in ("keras2", "training")},
 }
-WORKSTATION_LEAVES = {"vit_deploy.runtimes.keras.runtime", "vit_deploy.runtimes.tensorflow.runtime"}
+# Engines that bring others along.
+LOADED_WITH = {
+    "onnx_ir": {"onnx"},
+    "tensorflow": {"keras", "h5py", "PIL", "flatbuffers", "jax"},
+    "keras": {"tensorflow", "h5py", "PIL", "flatbuffers", "jax"},
+    "tf_keras": {"tensorflow", "keras", "h5py", "PIL", "flatbuffers", "jax"},
+}
+DEVICE_LEAVES = sorted(
+    name
+    for name in LEAVES
+    if name.startswith(("runtimes.ort.", "runtimes.litert", "runtimes.openvino")) or name == "verification.locate.onnx"
+)
 
 
-def modules(folder):
-    names = [path.relative_to(ROOT.parent).with_suffix("").parts for path in sorted((ROOT / folder).glob("*.py"))]
+def modules():
+    names = [path.relative_to(ROOT.parent).with_suffix("").parts for path in sorted(ROOT.rglob("*.py"))]
     return [".".join(parts).removesuffix(".__init__") for parts in names]
-
-
-def packages():
-    return [f"vit_deploy.{path.parent.name}" for path in sorted(ROOT.glob("*/__init__.py"))]
-
-
-def light_modules():
-    found = [*modules("."), *packages(), *modules("runtimes"), *modules("cli")]
-    return [name for name in dict.fromkeys(found) if name not in LEAVES and name not in WORKSTATION_LEAVES]
 
 
 def imported_by(names):
@@ -73,25 +116,55 @@ print(json.dumps(found))
     return {name: set(found) for name, found in json.loads(done.stdout).items()}
 
 
+def test_every_leaf_is_there():
+    assert {f"vit_deploy.{name}" for name in LEAVES} <= set(modules())
+
+
 def test_only_leaves_import_an_engine():
-    names = light_modules()
-    assert {
-        "vit_deploy.core.artifact",
-        "vit_deploy.performance.bench",
-        "vit_deploy.verification.parity",
-        "vit_deploy.runtimes",
-    } <= set(names)
+    names = [name for name in modules() if name.removeprefix("vit_deploy.") not in LEAVES]
+    assert len(names) > 200
     offenders = {name: found & ENGINES for name, found in imported_by(names).items() if found & ENGINES}
     assert not offenders
 
 
-@pytest.mark.parametrize("leaf", sorted(name for name in LEAVES if name in modules("runtimes")))
+@pytest.mark.parametrize("leaf", DEVICE_LEAVES)
 def test_a_devices_leaf_imports_its_own_engine_alone(leaf):
     pytest.importorskip(next(iter(LEAVES[leaf])))
-    assert imported_by([leaf])[leaf] & (ENGINES | {"openvino"}) == LEAVES[leaf]
+    name = f"vit_deploy.{leaf}"
+    assert imported_by([name])[name] & ENGINES == LEAVES[leaf]
 
 
-@pytest.mark.skipif("vit_deploy.cli" not in packages(), reason="there is no command line yet")
+def test_every_leaf_imports_the_engine_that_it_is_there_for():
+    """By its text, so that what is not installed here counts too: a leaf that needs none is none."""
+    for leaf, engines in LEAVES.items():
+        reached = {name.partition(".")[0] for name in reached_from(f"vit_deploy.{leaf}")} & ENGINES
+        brought = set().union(*(LOADED_WITH.get(name, set()) for name in engines))
+        assert engines <= reached | brought and reached <= engines | brought, leaf
+
+
+def reached_from(name, seen=None):
+    """Modules that `name` imports at its top, directly and through modules of ours."""
+    seen = set() if seen is None else seen
+    if name in seen or not name.startswith("vit_deploy"):
+        return {name}
+    seen.add(name)
+    path = ROOT.parent.joinpath(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not path.is_file():
+        return set()
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            targets = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            targets = [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+        else:
+            continue
+        for target in targets:
+            found |= reached_from(target, seen)
+    return found
+
+
 def test_asking_for_help_imports_no_engine_nor_numpy():
     program = """
 import sys

@@ -26,7 +26,7 @@ MADE_ANYWHERE = list(EXPORTERS)  # the others need a GPU to be proven on
 
 @pytest.fixture(scope="module")
 def schema():
-    return json.loads(resources.files("vit_deploy").joinpath("artifact.schema.json").read_text(encoding="utf-8"))
+    return json.loads(resources.files("vit_deploy.core").joinpath("artifact.schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture

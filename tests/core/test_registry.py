@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import re
 import subprocess
@@ -10,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_deploy.checkpoints import CONTAINERS, SOURCES, WRITERS
-from vit_deploy.core import registry as plugins
+from vit_deploy.core import registry as registries
 from vit_deploy.core.distributions import parse_requirement
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import ConfigError, MissingEngineError
@@ -19,10 +20,25 @@ from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF
 from vit_deploy.exporters.stage import PRECISIONS
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.runtimes.diagnosis import ONNX_RUNTIMES
-from vit_deploy.runtimes.simulators import SIMULATORS
 
-REGISTRIES = (CONTAINERS, SOURCES, WRITERS, EXPORTERS, COMPILERS, RUNTIMES, SIMULATORS)
-ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry]
+ROOT = Path(__file__).parents[2]
+REGISTRIES = {
+    "vit_deploy.checkpoints": ("CONTAINERS", "SOURCES", "WRITERS"),
+    "vit_deploy.runtimes": ("RUNTIMES",),
+    "vit_deploy.runtimes.simulators": ("SIMULATORS",),
+    "vit_deploy.verification.locate": ("TAPPERS",),
+    "vit_deploy.performance.profilers": ("PROFILERS",),
+    "vit_deploy.performance.report": ("WRITERS",),
+    "vit_deploy.exporters": ("EXPORTERS", "COMPILERS"),
+    "vit_deploy.exporters.quantization": ("QUANTIZERS",),
+    "vit_deploy.compression": ("METHODS",),
+}
+ENTRIES = [
+    pytest.param(getattr(importlib.import_module(module), table), name, id=f"{module}.{table}-{name}")
+    for module, tables in REGISTRIES.items()
+    for table in tables
+    for name in getattr(importlib.import_module(module), table)
+]
 
 
 @pytest.fixture
@@ -75,16 +91,16 @@ def test_of_modules_of_which_one_is_enough_none_is_told_as_missing_where_one_is_
         registry.check("neither")
 
 
-@pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=lambda each: getattr(each, "kind", each))
+@pytest.mark.parametrize(("registry", "name"), ENTRIES)
 def test_every_entry_points_to_something_that_is_there(registry, name):
     module, _, attribute = registry[name].target.partition(":")
-    path = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     assert path.is_file() and attribute
     if not registry[name].missing():
         assert callable(registry.load(name))
 
 
-@pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=lambda each: getattr(each, "kind", each))
+@pytest.mark.parametrize(("registry", "name"), ENTRIES)
 def test_every_library_that_an_entry_needs_comes_with_an_extra_that_exists(registry, name):
     plugin = registry[name]
     assert bool(plugin.needs or plugin.either) == bool(plugin.extra)
@@ -96,7 +112,7 @@ def test_every_library_that_an_entry_needs_comes_with_an_extra_that_exists(regis
 
 def requirements(extra):
     """What an extra installs, those that it takes in included."""
-    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found = []
     for text in extras["optional-dependencies"][extra]:
         inner = re.fullmatch(r"vit-deploy\[(.+)\]", text)
@@ -112,7 +128,7 @@ def test_the_fix_never_puts_a_second_onnxruntime_beside_the_one_for_gpus(monkeyp
             if name != there:
                 raise metadata.PackageNotFoundError(name)
 
-        monkeypatch.setattr(plugins.metadata, "distribution", distribution)
+        monkeypatch.setattr(registries.metadata, "distribution", distribution)
         with pytest.raises(MissingEngineError) as caught:
             exporters.check("absent")
         assert caught.value.fix == f'pip install "vit-deploy[{extra}]"'
@@ -148,6 +164,18 @@ def test_every_format_has_precisions_and_a_runtime_to_prove_it():
     assert set(MADE_OF) == set(COMPILERS) and set(MADE_OF.values()) <= set(EXPORTERS)
     assert {name for names in RUNTIMES_OF_FORMAT.values() for name in names} == set(RUNTIMES)
     assert all(PRECISIONS.values()) and all(RUNTIMES_OF_FORMAT.values())
+
+
+def test_every_registry_of_the_package_is_among_those_that_are_tested():
+    found = {}
+    for path in sorted((ROOT / "vit_deploy").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+                [name] = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if getattr(node.value.func, "id", None) == "Registry":
+                    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+                    found.setdefault(module, []).append(name.id)
+    assert found == {module: list(tables) for module, tables in REGISTRIES.items()}
 
 
 def test_the_registries_are_read_without_any_engine():

@@ -97,7 +97,7 @@ def test_the_manifest_says_what_a_plan_was_built_with_and_for(unproven, schema):
 
 @pytest.fixture(scope="module")
 def schema():
-    return json.loads((Path(vit_deploy.__file__).parent / "artifact.schema.json").read_text())
+    return json.loads((Path(vit_deploy.__file__).parent / "core" / "artifact.schema.json").read_text())
 
 
 def test_a_fixed_batch_needs_no_range(no_gpu, make_checkpoint, tmp_path):

@@ -51,7 +51,7 @@ def test_the_same_bundles_give_the_same_bytes(bundles: dict[str, Path], tmp_path
 
 def test_nothing_of_the_workstation_is_packed(unpacked: Path) -> None:
     packages = {each.name for each in (unpacked / "vit_deploy").iterdir() if each.is_dir()}
-    assert packages & {"cli", "model", "exporters", "quantizers", "checkpoints"} == set()
+    assert packages & {"cli", "model", "exporters", "compression", "checkpoints"} == set()
     assert {"runtimes"} <= packages
 
 

@@ -22,7 +22,7 @@ from vit_deploy.runtimes import RUNTIMES, installed_takers
 from vit_deploy.verification import records as report
 from vit_deploy.verification.user_limits import Limits
 
-HOME = Path(__file__).resolve().parent.parent  # where the archive was unpacked
+HOME = Path(__file__).resolve().parents[2]  # where the archive was unpacked
 PLACE = "artifacts"
 LISTING = f"{PLACE}/listing.json"
 OLDEST = (3, 11)  # Python; any NumPy that there is for it will do

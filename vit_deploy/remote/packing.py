@@ -22,7 +22,7 @@ from vit_deploy.remote.device import LISTING, OLDEST, PLACE
 
 ROOT = "vit-deploy-device"
 # Packages that only a workstation needs.
-AT_HOME = ("cli", "compress", "model", "exporters", "quantizers", "checkpoints", "reports")
+AT_HOME = ("cli", "compression", "model", "exporters", "checkpoints")
 # Its first lines are for any Python, so that one that is too old is told so.
 RUNNER = """\
 # Proves and times the models beside it: python run.py verify, python run.py bench; --help says more.

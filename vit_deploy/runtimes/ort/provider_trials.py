@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy import runtimes
 from vit_deploy.core.probes import Answer, ask
 from vit_deploy.formats.protobuf import written, written_number
 from vit_deploy.runtimes.ort.reasons import Setting, cleaned, known_reason
 
-PROGRAM = Path(runtimes.__file__).with_name("ort_trial.py")
+PROGRAM = Path(__file__).with_name("trial.py")
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {"CPUExecutionProvider": "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
 REMOTE = ("AzureExecutionProvider",)  # which asks a service, and executes nothing

@@ -39,7 +39,7 @@ def _tried(ort: Any, provider: str, model: bytes, given: str, wanted: str) -> st
     import numpy as np
 
     if provider in SHORT:
-        libraries = _neighbour("ort_libraries")
+        libraries = _neighbour("libraries")
         print(libraries.load_libraries(ort, SHORT[provider]))
         libraries.register_plugins(ort, CUDA)
     chosen = [provider, *HELPERS.get(provider, ())]
