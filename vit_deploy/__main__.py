@@ -1,4 +1,4 @@
-"""What does `python -m vit_deploy` do? The same as `vit-deploy`."""
+"""`python -m vit_deploy`, which is `vit-deploy`."""
 
 from vit_deploy.cli import main
 

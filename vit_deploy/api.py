@@ -1,4 +1,4 @@
-"""What does a Python program call to export a model, to prove an artifact, and to run one?"""
+"""The Python API: functions that export a model, prove an artifact, and run one."""
 
 from __future__ import annotations
 

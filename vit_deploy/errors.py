@@ -1,4 +1,4 @@
-"""What can go wrong that a user can fix?
+"""The exceptions for what a user can fix.
 
 VitDeployError
 ├── ConfigError            an option or a config that no ViT can have

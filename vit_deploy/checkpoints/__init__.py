@@ -1,4 +1,4 @@
-"""Which file is a checkpoint, what dialect is it in, and how is one written?
+"""Checkpoints loaded from any container and dialect, and saved.
 
 A container is opened by its first bytes, a dialect is detected from the names inside. Adding a dialect is one
 file with a `Source` and one line in `SOURCES`; adding a container is one file with a `TensorFile` and one

@@ -1,4 +1,4 @@
-"""How is JSON from a file of unknown origin parsed?"""
+"""JSON from files of unknown origin."""
 
 from __future__ import annotations
 

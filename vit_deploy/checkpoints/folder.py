@@ -1,4 +1,4 @@
-"""What is a checkpoint that is a folder: which of its files hold the weights, and what do those beside them say?"""
+"""Checkpoints that are folders: which files hold the weights, and what those beside them say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do the tensors of a file become canonical weights, read once and only where they fit?"""
+"""The tensors of a file as canonical weights, each read once and only where it fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do Google's ViTs (vision_transformer, AugReg, big_vision, SigLIP's image tower) become a checkpoint?
+"""Checkpoints of Google's ViTs: vision_transformer, AugReg, big_vision, SigLIP's image tower.
 
 Their programs are google-research/vision_transformer and google-research/big_vision, written in Flax, whose GELU is the
 tanh approximation and whose norms add 1e-6; the numbers that they give are the ones that count here.

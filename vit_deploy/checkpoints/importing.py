@@ -1,4 +1,4 @@
-"""How is the config of a foreign checkpoint settled: by its shapes, by the file beside it, by the user, by default?"""
+"""The config of a foreign checkpoint, resolved from its shapes, the file beside it, the user, and defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which container does a path lead to, and what if it leads to none?"""
+"""The container that a path leads to, or a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is our own safetensors file: canonical names, and all else a checkpoint has as JSON in the metadata?"""
+"""Our own safetensors files: canonical names, and everything else of a checkpoint as JSON in the metadata."""
 
 from __future__ import annotations
 

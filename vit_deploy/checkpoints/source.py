@@ -1,4 +1,4 @@
-"""What does a container offer, and what does a dialect make of it?
+"""The protocols of containers and dialects: what a file offers, and what is made of it.
 
 A container (zip with HDF5, HDF5, safetensors, …) is opened once and read lazily, as a `TensorFile`. A dialect
 is a `Source`: a table of where the canonical weights come from, and a function that reads the config out of what

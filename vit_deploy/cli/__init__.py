@@ -1,4 +1,4 @@
-"""What does `vit-deploy` do with its arguments, its signals and its exit code?"""
+"""The entry point of `vit-deploy`: arguments, signals and exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which commands are there?"""
+"""The table of commands."""
 
 from __future__ import annotations
 

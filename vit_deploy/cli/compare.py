@@ -1,4 +1,4 @@
-"""`vit-deploy compare`: in what do two artifacts or checkpoints differ?"""
+"""`vit-deploy compare`: differences of two artifacts or checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vit-deploy inspect`: what is in a checkpoint, a model file or a bundle?"""
+"""`vit-deploy inspect`: the contents of a checkpoint, a model file or an artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does `verify --locate` say where the artifacts that fail leave the reference?"""
+"""The words of `verify --locate`."""
 
 from __future__ import annotations
 

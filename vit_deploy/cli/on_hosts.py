@@ -1,4 +1,4 @@
-"""How does a command run on other machines, side by side, and in one table?"""
+"""Commands run on other machines, side by side, with their results in one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which options do several commands share, and what do their values mean?"""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a command show progress, tables, JSON and errors, each where it belongs?"""
+"""A command's progress, tables, JSON and errors, each where it belongs."""
 
 from __future__ import annotations
 

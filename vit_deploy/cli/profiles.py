@@ -1,4 +1,4 @@
-"""How does `vit-deploy bench --profile` show what each operator takes?"""
+"""The tables of `vit-deploy bench --profile`."""
 
 from __future__ import annotations
 

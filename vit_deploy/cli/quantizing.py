@@ -1,4 +1,4 @@
-"""Which options say how a model is quantized, and how are its size, speed and accuracy shown beside fp32?"""
+"""The options of quantization, and the table of size, speed and accuracy beside fp32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vit-deploy verify`: does an artifact still compute the function of its checkpoint?"""
+"""`vit-deploy verify`: parity of artifacts with their checkpoint."""
 
 from __future__ import annotations
 

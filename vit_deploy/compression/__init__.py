@@ -1,4 +1,4 @@
-"""By which methods does a trained ViT become smaller or ready for integers, and what can be asked of them?"""
+"""Methods that make a trained ViT smaller or ready for integers, and their options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done to training images, so that a model sees none twice, and how is that repeated exactly?
+"""Augmentation of training images, repeated exactly by its seed.
 
 Keras layers do it. Their random generators are set before each step from the seed and the step's number, so that a
 training that goes on after a kill sees what it would have seen.

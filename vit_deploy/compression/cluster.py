@@ -1,4 +1,4 @@
-"""How do the weights of each kernel come to share a few values, which are learned?"""
+"""Clustering: the weights of each kernel share a few learned values."""
 
 from __future__ import annotations
 

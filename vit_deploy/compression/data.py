@@ -1,4 +1,4 @@
-"""Which images is a model trained on, and which are held out, without all of a folder in memory?"""
+"""Training and held-out images, without a whole folder in memory."""
 
 from __future__ import annotations
 

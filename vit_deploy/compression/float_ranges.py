@@ -1,4 +1,4 @@
-"""In which ranges are the tensors that quantization-aware training did not learn: norms, residual sums, attention?
+"""Ranges of the tensors that quantization-aware training did not learn: norms, residual sums, attention.
 
 A file of integers alone needs ranges for them too. They are measured on training images in the TFLite file of the
 trained model, and chosen as calibration would choose them, so that whoever exports the model needs no images.

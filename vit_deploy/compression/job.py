@@ -1,4 +1,4 @@
-"""What does the process that trains have to be told?"""
+"""The job description that the training process gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the Keras 2 model, with a Dense layer for every projection, that computes what a checkpoint computes?
+"""A Keras 2 model, with a Dense layer for every projection, that computes what a checkpoint computes.
 
 tensorflow-model-optimization wraps layers of `tf_keras`. The twin is a functional model that is built around the
 weights of a checkpoint; each Dense layer can be wrapped as it is made, so that nothing has to be cloned. All options of

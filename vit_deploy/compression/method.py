@@ -1,4 +1,4 @@
-"""What does a method of compression do to the twin, and when?"""
+"""The protocol of a compression method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are the smallest weights of each kernel made zero while the rest learns to make up for them?"""
+"""Pruning: the smallest weights of each kernel become zero while the rest learns to make up for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a model learn with its layers in int8, and in which ranges?
+"""Quantization-aware training: a model learns with its layers in int8, and learns their ranges.
 
 Weights as they will be quantized: symmetric, one scale an output. Inputs and outputs of the layers: one range a tensor,
 which starts as calibration would choose it from the model's own activations, and then follows them; symmetric where

@@ -1,4 +1,4 @@
-"""What happens around a training: a model made ready, a process of its own that trains, and a checkpoint again?"""
+"""The steps around a training: a model made ready, a process of its own that trains, and a checkpoint again."""
 
 from __future__ import annotations
 

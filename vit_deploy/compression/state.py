@@ -1,4 +1,4 @@
-"""How does a training that was killed go on where it was?
+"""The state of a training, so that one that was killed continues where it was.
 
 After each epoch, and every few minutes, all variables are written to one file, which replaces the one before at once.
 """

@@ -1,4 +1,4 @@
-"""What did a compression bring: right answers, zeros, distinct values, size on disk and over the wire, speed?
+"""What a compression achieved: accuracy, zeros, distinct values, size on disk and compressed, speed.
 
 All of it is measured on the exported files, before and after, and said in words where it brought nothing.
 """

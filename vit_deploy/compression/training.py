@@ -1,4 +1,4 @@
-"""How is a wrapped twin trained to answer as the model it was made of does, from images and their classes?
+"""Training of a wrapped Keras 2 model to answer as the original does, on images and their classes.
 
 AdamW with a warm-up and a cosine to zero; the loss is a share of the distance from the uncompressed model's softened
 answers (Hinton et al. 2015) and of the distance from the classes. What is kept is the state after the epoch with the

@@ -1,4 +1,4 @@
-"""What does the process do that trains, in which TensorFlow is set up for Keras 2 and for exact repetition?
+"""The process that trains, with TensorFlow set up for Keras 2 and for exact repetition.
 
 It is started by `compress.stage` with a folder that holds the job, prints one line of JSON for what it is doing, and
 leaves `result.npz` in the folder.

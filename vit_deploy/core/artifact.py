@@ -1,4 +1,4 @@
-"""What is a bundle on disk: a model file, its manifest, and the golden data that prove it?"""
+"""An artifact on disk: a model file, its manifest, and the golden data that prove it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a model, wherever it came from: a config, canonical weights, and how to feed it?"""
+"""A model from any source: a config, canonical weights, and how to feed it."""
 
 from __future__ import annotations
 

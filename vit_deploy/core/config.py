@@ -1,4 +1,4 @@
-"""Which function does this ViT compute: its shape and its variants, without its weights?"""
+"""The config of a ViT: its shape and its variants, without its weights."""
 
 from __future__ import annotations
 

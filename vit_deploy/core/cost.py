@@ -1,4 +1,4 @@
-"""How large is a ViT, and how much does one image cost?"""
+"""Parameters of a ViT, and multiply-adds of one image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which labelled images are there, and which class of a model is each of, without holding them all in memory?"""
+"""Labelled images and the classes of a model they belong to, without all of them in memory."""
 
 from __future__ import annotations
 

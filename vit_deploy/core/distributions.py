@@ -1,4 +1,4 @@
-"""Which distributions are installed, and do they fit each other? Nothing is imported to tell."""
+"""Installed distributions and whether they fit each other; nothing is imported to find out."""
 
 from __future__ import annotations
 

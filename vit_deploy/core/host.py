@@ -1,4 +1,4 @@
-"""On what machine was something measured, and how much of it may this process use?"""
+"""The machine that something was measured on, and how much of it this process may use."""
 
 from __future__ import annotations
 

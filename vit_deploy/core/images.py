@@ -1,4 +1,4 @@
-"""How does an image file become the normalised input of a model?
+"""Image files as the normalised input of a model.
 
 Files are read with Pillow, which is imported only when one is read. What is done to the pixels is what torchvision,
 timm and Hugging Face do, so that a recorded preprocessing means the same here: transparency is left out rather than

@@ -1,4 +1,4 @@
-"""How does an image become the input of a model: resize, crop, scale, mean and standard deviation?"""
+"""Preprocessing: resize, crop, scale, mean and standard deviation."""
 
 from __future__ import annotations
 

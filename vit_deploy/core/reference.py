@@ -1,4 +1,4 @@
-"""What does a ViT compute? The definition, in NumPy, that every engine is compared with.
+"""The ViT in NumPy: the definition that every engine is compared with.
 
 After Dosovitskiy et al. 2020 (arXiv 2010.11929), section 3.1. One block's weights are converted at a
 time, so that a model needs its own weights and one block in the precision of the computation.

@@ -1,4 +1,4 @@
-"""Which engines can be reached by name, and what has to be installed for them?"""
+"""Registries: engines by name, and what has to be installed for each."""
 
 from __future__ import annotations
 

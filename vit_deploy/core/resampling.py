@@ -1,4 +1,4 @@
-"""How is a grid of vectors resampled to another size, as each of the programs that checkpoints come from does it?
+"""Grids of vectors resampled to another size, as each program that checkpoints come from does it.
 
 Every convention is separable: one matrix `(target, source)` an axis, applied as rows @ grid @ columns^T in float64.
 Below, pixel i of n covers the interval from i to i + 1, so that its centre is at i + 0.5.

@@ -1,4 +1,4 @@
-"""What has to change in a checkpoint so that it takes images, or patches, of another size?
+"""A checkpoint resized for images, or patches, of another size.
 
 The position table, the patch kernel and the recorded resize of the preprocessing; nothing else depends on the size.
 """

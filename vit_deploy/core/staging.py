@@ -1,4 +1,4 @@
-"""How does an output appear whole or not at all?
+"""Outputs that appear whole or not at all.
 
 Work happens in a hidden folder beside the target, which is renamed when it is done. A run that is
 killed leaves only that folder behind, and the next run beside it takes it away: every run holds a lock

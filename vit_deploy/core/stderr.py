@@ -1,4 +1,4 @@
-"""How do engines that write to stderr from C++ keep their noise from the user?"""
+"""stderr without the noise that engines write to it from C++."""
 
 from __future__ import annotations
 

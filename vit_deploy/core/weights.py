@@ -1,4 +1,4 @@
-"""Which weights does a ViT of this config have, what are they called, and how do they start?
+"""The weights of a ViT with a given config: names, shapes and initial values.
 
 The canonical names are the paths of the Keras model's variables with dots: `block_3.attention.query.kernel`.
 Kernels are (inputs, outputs), the patch kernel (height, width, channels, embed dim), the position table

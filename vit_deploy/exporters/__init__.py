@@ -1,4 +1,4 @@
-"""How does a checkpoint become artifacts, each proven before it is published?"""
+"""Exporters and their options: a checkpoint becomes artifacts, each proven before it is published."""
 
 from __future__ import annotations
 

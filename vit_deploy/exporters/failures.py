@@ -1,4 +1,4 @@
-"""What does a failure inside TensorFlow mean for the user?"""
+"""Failures inside TensorFlow, in the user's terms."""
 
 from __future__ import annotations
 

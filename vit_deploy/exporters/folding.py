@@ -1,4 +1,4 @@
-"""Which weights of a ViT can be multiplied into others, so that fewer operators are left to run?
+"""Weights of a ViT multiplied into others, so that fewer operators are left to run.
 
 A norm ends in a scale and a bias that a product follows: (n * s + b) @ W + c = n @ (s[:, None] * W) + (b @ W + c).
 In a post-norm block the norm's output also goes into the next residual sum, so there only the bias moves: into the

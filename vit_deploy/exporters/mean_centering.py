@@ -1,4 +1,4 @@
-"""How can a layer norm do without the mean?
+"""Mean-centering: weights rewritten so that layer norms need no mean.
 
 A layer norm takes the mean of a token's features away before it divides. The mean that one product adds to the residual
 stream can be taken out of that product's weights instead (Ashkboos et al. 2024, SliceGPT). If all that is added has

@@ -1,4 +1,4 @@
-"""What happens around every exporter: staging, golden data, manifest, proof, and only then the name?"""
+"""The steps around every exporter: staging, golden data, manifest, proof, and only then the name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does TensorFlow see of a ViT: its structure, with the weights as inputs?"""
+"""A ViT traced by TensorFlow: its structure, with the weights as inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do accelerators ask of an operator besides having it?
+"""What accelerators require of an operator besides supporting it.
 
 A rule says in words what is against an operator, and nothing where it is met. Those are here that decide about the
 operators of a ViT, after the documents that `accelerators` names; of the rest, the makers' compilers know.

@@ -1,4 +1,4 @@
-"""Which operators of a TFLite file would an integer accelerator leave to the CPU, and why?
+"""The operators of a TFLite file that an integer accelerator would leave to the CPU, and why.
 
 The lists and rules are those of the makers' documents, each named beside its device; nothing was tried on one. What is
 named here is likely to fall back; what is not may still do so, for the devices have rules about memory besides.

@@ -1,4 +1,4 @@
-"""What does any model file say about its graph: inputs, outputs, operators, metadata?"""
+"""A model file's graph in any format: inputs, outputs, operators, metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a checkpoint, a model file or a bundle, wherever it came from?"""
+"""The contents of a checkpoint, a model file or an artifact, wherever it came from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where does an ONNX file keep its weights, read without any engine?
+"""The places of an ONNX file's weights, read without any engine.
 
 An ONNX file is one protobuf message (`onnx.proto` in the ONNX repository); only the fields on the way to the weights
 are looked at, and everything else is skipped where it lies.

@@ -1,4 +1,4 @@
-"""What does an ONNX file say about itself, read without any engine?"""
+"""Facts that an ONNX file states about itself, read without any engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a protobuf message hold, read without any engine and without its schema?
+"""Protobuf messages read without any engine and without their schema.
 
 ONNX files and SavedModels are such messages; https://protobuf.dev/programming-guides/encoding has the encoding. What
 is not asked for is skipped where it lies, so that a file of any size is read in no time.

@@ -1,4 +1,4 @@
-"""What does a SavedModel say about itself, read without TensorFlow?"""
+"""Facts that a SavedModel states about itself, read without TensorFlow."""
 
 from __future__ import annotations
 

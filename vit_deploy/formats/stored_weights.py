@@ -1,4 +1,4 @@
-"""Which weights does a model file hold, by what names?
+"""The weights that a model file holds, by name.
 
 ONNX files and SavedModels keep the checkpoint's names. TFLite files have the converter's, and their kernels are
 transposed: they can be compared with each other, and not with the rest.

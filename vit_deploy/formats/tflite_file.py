@@ -1,4 +1,4 @@
-"""What does a TFLite file say about itself, read without any engine?
+"""Facts that a TFLite file states about itself, read without any engine.
 
 A TFLite file is a flatbuffer (the schema is TensorFlow Lite's `schema.fbs`); weights past 2 GB lie behind it, at
 offsets that count from the start of the file. Labels are packed as a zip archive at the very end, as the metadata

@@ -1,4 +1,4 @@
-"""What does a TFLite file say about its graph, by the names that people know operators and types by?"""
+"""The graph of a TFLite file, with the usual names of operators and types."""
 
 from __future__ import annotations
 

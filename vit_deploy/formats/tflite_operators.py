@@ -1,4 +1,4 @@
-"""What does each operator of a TFLite file compute with: tensors of which kinds and sizes, and by which options?"""
+"""The operators of a TFLite file with the types, shapes and options they compute with."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where is the Keras side? `vit.py` is the model, the other files are the layers it is made of."""
+"""The ViT as a Keras 3 model: `vit.py` is the model, the other files are its layers."""

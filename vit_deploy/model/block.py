@@ -1,4 +1,4 @@
-"""What happens inside an encoder block: attention, feed-forward, and the residual stream around them?"""
+"""The encoder block: attention and feed-forward on a residual stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the Keras model's own options cannot be, besides those that its config checks?"""
+"""Checks of the options that only the Keras model has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What are the parts between the blocks: projection, patch embedding, prefix tokens, positions?
+"""The layers around the blocks: projection, patch embedding, prefix tokens, positions.
 
 Every variable's path is its canonical name (see `vit_deploy.core.weights`). The layers compute no dynamic
 shape but the batch of the class token, so that converters get a static graph.

@@ -1,4 +1,4 @@
-"""How does one learned probe attend to all tokens and become the vector of the image?"""
+"""Attention pooling: a learned probe that attends to all tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a token normalized?"""
+"""Layer norm and RMS norm."""
 
 from __future__ import annotations
 

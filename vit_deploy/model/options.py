@@ -1,4 +1,4 @@
-"""How do the projections of a ViT start, and what regularizes them?"""
+"""Initializers and regularizers of the projections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does each part of a ViT put out, hold and cost?"""
+"""A table of the parts of a ViT with their outputs, parameters and cost."""
 
 from __future__ import annotations
 

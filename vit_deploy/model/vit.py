@@ -1,4 +1,4 @@
-"""What is the Vision Transformer in Keras 3, on whichever backend runs it?"""
+"""The Vision Transformer in Keras 3, on whichever backend runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure is a median, or the ratio of two, given the calls they were measured from?
+"""Confidence intervals of a median, and of the ratio of two.
 
 The bootstrap (Efron 1979) draws rounds first and then calls within each: calls of one round share what the machine did
 meanwhile, and cases that took turns in the same rounds share it too, so that their ratio is drawn round by round. A

@@ -1,4 +1,4 @@
-"""How is a case asked to load, warm up and measure, in a process of its own that may crash or hang?"""
+"""A case loaded, warmed up and measured in a process of its own, which may crash or hang."""
 
 from __future__ import annotations
 

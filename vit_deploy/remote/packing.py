@@ -1,4 +1,4 @@
-"""How do artifacts travel to a device: as one file with all it takes to prove and time them there?
+"""Artifacts packed into one archive with everything that proves and times them on a device.
 
 The file holds the bundles, those modules of vit-deploy that need nothing but NumPy, and `run.py`. What a device adds is
 Python, NumPy and the engine.

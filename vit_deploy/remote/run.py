@@ -1,4 +1,4 @@
-"""How is a packed set of artifacts run on another machine?
+"""An archive of artifacts run on another machine.
 
 A connection that drops while artifacts are sent is taken up where it broke; the run itself is detached from the
 connection, and is asked now and then whether it has ended.

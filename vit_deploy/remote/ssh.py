@@ -1,4 +1,4 @@
-"""How is a script run on another machine, over the user's own OpenSSH?
+"""Scripts run on another machine over the user's own OpenSSH.
 
 Keys, known hosts and everything else are those of the system's ssh, which is told not to ask for passwords. What the
 shell there prints by itself, as a `.bashrc` may, is told from the script's output by a mark in front of the latter.

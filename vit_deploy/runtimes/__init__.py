@@ -1,4 +1,4 @@
-"""Which engines run an artifact, and through what one method?"""
+"""The runtimes, and the one method through which each runs an artifact."""
 
 from __future__ import annotations
 

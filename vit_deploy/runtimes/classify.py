@@ -1,4 +1,4 @@
-"""Which classes does a model see in image files?"""
+"""The classes that a model sees in image files."""
 
 from __future__ import annotations
 

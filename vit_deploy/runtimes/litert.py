@@ -1,4 +1,4 @@
-"""How does LiteRT run a bundle?"""
+"""LiteRT as the runtime of TFLite artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does OpenVINO run an ONNX bundle?"""
+"""OpenVINO as the runtime of ONNX artifacts."""
 
 from __future__ import annotations
 

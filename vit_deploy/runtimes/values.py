@@ -1,4 +1,4 @@
-"""How do NHWC images become what a model file takes, and what it gives become float32?"""
+"""NHWC images as the input that a model file takes, and its outputs as float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of the reference's activations, so small that it travels in a bundle and still finds a changed weight?
+"""A sketch of the reference's activations: small enough to travel in an artifact, fine enough to find a changed weight.
 
 A changed weight of a product shows in one feature of every token, a changed position in one token alone. So of each
 tap the first token is kept as it is, since it may be the only one that an artifact computes in its last block, and a

@@ -1,4 +1,4 @@
-"""Which inputs are like no photograph, and what does the reference answer to them?
+"""Inputs that are like no photograph, and the reference's outputs for them.
 
 A converter's shortcut, an overflow or a clipped range shows on them first: nothing at all, the same everywhere, only
 the two ends of the range, a single bright pixel, and values far beyond any image.

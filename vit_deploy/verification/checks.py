@@ -1,4 +1,4 @@
-"""Does an artifact answer the same however it is asked, and to inputs that are like no photograph?
+"""Checks of an artifact in other ways of running it, and on inputs that are like no photograph.
 
 Each question takes what `parity.verify` has found so far and gives checks. fp32 artifacts are held to the tolerance of
 their golden images in all of them. Those of other precisions are held to their signal to noise ratio where the engine

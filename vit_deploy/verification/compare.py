@@ -1,4 +1,4 @@
-"""In what do two artifacts or checkpoints differ: config, preprocessing, operators, weights, outputs?"""
+"""Differences of two artifacts or checkpoints: config, preprocessing, operators, weights, outputs."""
 
 from __future__ import annotations
 

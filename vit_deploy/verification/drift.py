@@ -1,4 +1,4 @@
-"""How far do a model's features drift when it is resized?"""
+"""How far a model's features drift when it is resized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What should an artifact answer, by a checkpoint or another artifact, to its golden images or to image files?
+"""Expected outputs of an artifact, computed from a checkpoint or by another artifact, on golden images or image files.
 
 Both models read the files each through its own recorded preprocessing, so that one that differs shows as well.
 """

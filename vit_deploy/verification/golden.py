@@ -1,4 +1,4 @@
-"""Which inputs and reference outputs travel in a bundle, so that any device can prove it?"""
+"""Golden data: inputs and reference outputs that travel in an artifact, so that any device can prove it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far are an engine's outputs from the reference's, in every figure that tells something?"""
+"""Metrics of how far outputs are from the reference's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does an artifact still compute the function of its checkpoint?"""
+"""Parity check of an artifact against reference outputs."""
 
 from __future__ import annotations
 

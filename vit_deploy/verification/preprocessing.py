@@ -1,4 +1,4 @@
-"""Does an image file still become the input that it became where the model was exported?
+"""A check that an image file still becomes the input that it became where the model was exported.
 
 A small PNG travels in the bundle with the pixels that the checkpoint's preprocessing makes of it. A device proves with
 it that its manifest, its Pillow and its resize filters are still those of the export: a wrong mean, crop or filter is

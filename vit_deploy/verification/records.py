@@ -1,4 +1,4 @@
-"""How does a result become a JSON record that scripts can rely on?"""
+"""Results as the JSON records that scripts rely on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a path or a name on the command line stand for?"""
+"""What a path or a name on the command line stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near to the reference does an artifact of each precision have to be?
+"""How close to the reference an artifact of each precision has to be.
 
 fp32 has no number of its own: what rounding alone does to this very model on its golden images, the noise floor, is
 recorded with them, and an engine may be ten times as far. A deep model is so judged by its own depth.

@@ -1,4 +1,4 @@
-"""Which tolerances does the user ask for, on the command line and in `pyproject.toml`?
+"""Tolerances that the user sets, on the command line and in `pyproject.toml`.
 
     [tool.vit-deploy.verify]          # for artifacts of every precision
     kl = 0.05

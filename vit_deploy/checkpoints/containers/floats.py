@@ -1,4 +1,4 @@
-"""How does bfloat16, which NumPy does not have, become float32?"""
+"""bfloat16, which NumPy does not have, as float32."""
 
 from __future__ import annotations
 

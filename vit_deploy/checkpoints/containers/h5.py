@@ -1,4 +1,4 @@
-"""How are tensors read from HDF5 without trusting it?
+"""Tensors read from HDF5 files that are not trusted.
 
 HDF5 can refer to other files (external links, external storage, virtual datasets) and can declare
 terabytes that it does not store; neither has a place in a checkpoint, and both are refused.

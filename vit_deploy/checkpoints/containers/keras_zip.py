@@ -1,4 +1,4 @@
-"""How is a `.keras` file read without Keras: a zip with `config.json` and an HDF5 file?
+"""`.keras` files read without Keras: a zip of `config.json` and an HDF5 file.
 
 Keras stores the HDF5 file uncompressed, so that it is read in place, through a window on the zip.
 """

@@ -1,4 +1,4 @@
-"""How is an `.npz` file, a zip of NumPy arrays, read array by array and without pickle?"""
+"""`.npz` files, zips of NumPy arrays, read array by array and without pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a safetensors file read and written with nothing but NumPy?
+"""safetensors files read and written with NumPy alone.
 
 The format: the header's length in eight little-endian bytes, a JSON header with type, shape and offsets of
 each tensor and with texts under `__metadata__`, then the bytes of all tensors without gaps.

@@ -1,4 +1,4 @@
-"""How are the tensors of a `.pth` or `.bin` file read so that nothing in its pickle ever runs?
+"""Tensors read from `.pth` and `.bin` files without running anything in their pickles.
 
 By torch's weights-only loader alone, which knows tensors and plain containers and refuses every other object.
 """

@@ -1,4 +1,4 @@
-"""Can the members of a zip file be read without harm, going by its directory?"""
+"""A check, by its directory, that the members of a zip file can be read without harm."""
 
 from __future__ import annotations
 

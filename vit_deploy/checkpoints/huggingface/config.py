@@ -1,4 +1,4 @@
-"""What do the shapes and the config.json of a transformers checkpoint say about its ViT?"""
+"""The config of a transformers checkpoint, from its shapes and its `config.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under which names does transformers keep the parts of a ViT, in any of its layouts?
+"""The names of a ViT's parts in each of transformers' layouts.
 
 The classic layout (`encoder.layer.0.attention.attention.query`), the newer one (`layers.0.attention.q_proj`) and that
 of CLIP and SigLIP (`encoder.layers.0.self_attn.q_proj`) differ in words only: whichever of them is there is taken.

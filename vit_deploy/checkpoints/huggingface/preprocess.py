@@ -1,4 +1,4 @@
-"""How does a preprocessor_config.json of transformers say that an image becomes the input?"""
+"""Preprocessing as a `preprocessor_config.json` of transformers describes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do ViTs that were saved by Hugging Face transformers become a checkpoint?
+"""Checkpoints of ViTs saved by Hugging Face transformers.
 
 ViT, DeiT, DINOv2, ViTMSN, I-JEPA, the encoder of ViTMAE, and the vision towers of CLIP and SigLIP, with or without a
 head. A model without a classifier gives what transformers calls `last_hidden_state`, or the pooled vector where CLIP

@@ -1,4 +1,4 @@
-"""How does a `.keras` file of the ViT in NikolasMarkou/dl_techniques become a checkpoint, without its code?
+"""`.keras` files of the ViT in NikolasMarkou/dl_techniques, read without its code.
 
 The config of the whole model is in `config.json`; the parts are known by the attributes that hold them, or in a list by
 their classes. Its blocks normalize after their halves unless told otherwise, and so it says in every file.

@@ -1,4 +1,4 @@
-"""Which fine-tuned Keras models are one ViT with a new head, and which layers do they consist of?
+"""Fine-tuned Keras models that are one ViT under a new head, and the layers they consist of.
 
 A functional model or a sequence of exactly: inputs, one ViT without a head that gives one vector an image,
 any number of Dropouts (which do nothing once trained), and one linear Dense. It computes what a ViT with a

@@ -1,4 +1,4 @@
-"""How do keras-hub's ViT, DeiT and DINOv2 become a checkpoint, without keras-hub?
+"""Checkpoints of keras-hub's ViT, DeiT and DINOv2, read without keras-hub.
 
 From a `.keras` file, or from a preset folder, which has the weights of the backbone and of the head in a file each.
 The epsilon is that of the file's own config, and 1e-6 for DINOv2: what keras-hub computes with, even where the

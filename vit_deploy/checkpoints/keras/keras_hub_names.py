@@ -1,4 +1,4 @@
-"""Where do the ViTs of keras-hub keep their weights in an HDF5 file?"""
+"""The places of keras-hub's weights in an HDF5 file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do the variables of Keras layers, known by the paths to them, become canonical weights?"""
+"""The variables of Keras layers, known by their paths, as canonical weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do our own ViT's `.keras` and `.weights.h5` files become a checkpoint, without Keras?"""
+"""Our own ViT's `.keras` and `.weights.h5` files as checkpoints, read without Keras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a checkpoint written as a `.keras` file?"""
+"""Checkpoints written as `.keras` files."""
 
 from __future__ import annotations
 

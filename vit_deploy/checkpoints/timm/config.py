@@ -1,4 +1,4 @@
-"""What does timm know of a model besides its weights: by its architecture's name and by the config.json of its hub?
+"""What timm knows of a model besides its weights: by its architecture's name and from the `config.json` of its hub.
 
 The table is read off `timm/models/vision_transformer.py` and `deit.py` of timm 1.0; tests hold it against the library.
 """

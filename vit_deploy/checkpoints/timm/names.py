@@ -1,4 +1,4 @@
-"""Which tensors does a state dict of timm's kind hold, by the names of today, and is it of this network at all?"""
+"""The tensors of a state dict in timm's layout, by today's names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For which image, and for which of the prefix tokens, is the position table of a timm model made?"""
+"""The image size and the prefix tokens that the position table of a timm model is made for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a checkpoint of timm's Vision Transformer, or of the facebookresearch models that share its names?
+"""Checkpoints of timm's Vision Transformer, and of the facebookresearch models that share its names.
 
 `qkv`, the pooling's `kv` and a gated `fc1` are packed along their outputs.
 """

@@ -1,4 +1,4 @@
-"""Which values of a graph are known before it runs: shapes, axes and their conversions?"""
+"""Folding of values that are known before a graph runs: shapes, axes and their conversions."""
 
 from __future__ import annotations
 

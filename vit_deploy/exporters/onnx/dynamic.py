@@ -1,4 +1,4 @@
-"""How do the layers of an ONNX file get 8-bit weights, and activations that are quantized as it runs?"""
+"""8-bit weights, with activations quantized as the model runs, for the layers of an ONNX file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a checkpoint become an ONNX file of standard operators that engines run as fast as they can?"""
+"""Export of a checkpoint as an ONNX file of standard operators in the forms that engines run fastest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is an ONNX file read and written by the quantizers, whatever its size?"""
+"""ONNX files of any size, read and written by the quantizers."""
 
 from __future__ import annotations
 

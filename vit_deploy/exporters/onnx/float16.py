@@ -1,4 +1,4 @@
-"""How does an ONNX file get 16-bit floats where they are safe?"""
+"""16-bit floats in an ONNX file, where they are safe."""
 
 from __future__ import annotations
 

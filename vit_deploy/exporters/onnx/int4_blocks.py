@@ -1,4 +1,4 @@
-"""How do the layers of an ONNX file get 4-bit weights, some of which share a scale?"""
+"""4-bit weights in blocks that share a scale, for the layers of an ONNX file."""
 
 from __future__ import annotations
 

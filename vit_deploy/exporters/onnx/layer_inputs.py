@@ -1,4 +1,4 @@
-"""Which values do the layers of an ONNX file get as inputs, on images to calibrate with?"""
+"""The inputs of an ONNX file's layers on calibration images."""
 
 from __future__ import annotations
 

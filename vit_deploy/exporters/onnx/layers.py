@@ -1,4 +1,4 @@
-"""Where are the layers of a ViT in its ONNX graph, and in what form can an engine compute them in integers?
+"""The layers of a ViT in its ONNX graph, and the forms in which an engine can compute them in integers.
 
 A layer is a product with a kernel that has its canonical name. All forms below compute what the fp32 graph computes.
 """

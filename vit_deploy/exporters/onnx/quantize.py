@@ -1,4 +1,4 @@
-"""How does an fp32 ONNX file become one of 16-bit floats or of integers?
+"""An fp32 ONNX file in 16-bit floats or integers.
 
 ONNX Runtime's own tools do the quantizing. What is done here is to bring the graph into the form that they and the
 engines take (see `onnx_layers`), to tell them what to quantize, and to give them ranges.

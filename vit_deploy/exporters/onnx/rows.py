@@ -1,4 +1,4 @@
-"""How do tokens become rows of plain matrices, so that each projection is one Gemm?
+"""Tokens as rows of plain matrices, so that each projection is one Gemm.
 
 A sequence `(batch, tokens, dim)` is laid out as its rows `(batch * tokens, dim)`, so what works on each token alone
 can work on the rows: the norms, the activations, the residual sums, and the projections, whose bias a Gemm adds on

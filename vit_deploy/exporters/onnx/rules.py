@@ -1,4 +1,4 @@
-"""How does tf2onnx spell what ONNX has an operator for, and which spelling do the engines recognise?
+"""Rewrite rules from tf2onnx's spelling to the operators that ONNX has and the patterns that engines recognise.
 
 Each rule is a pair: the formula that is looked for, and what stands in its place. Where an opset has no operator of
 its own the formula is the one that ONNX Runtime's fusions know.

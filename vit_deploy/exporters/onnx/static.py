@@ -1,4 +1,4 @@
-"""How do the layers of an ONNX file get 8-bit weights and activations of calibrated ranges, in QDQ form?
+"""8-bit weights and activations with calibrated ranges for the layers of an ONNX file, in QDQ form.
 
 Every engine reads a different part of QDQ. TensorRT takes signed integers with zero points of zero only, and no integer
 biases; so activations are signed and symmetric, and biases are added as floats. ONNX Runtime multiplies signed

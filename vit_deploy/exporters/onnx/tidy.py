@@ -1,4 +1,4 @@
-"""What makes a graph readable and the same every time: names after the model's parts, each constant once?"""
+"""A readable and reproducible graph: names after the model's parts, each constant once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does tf2onnx make of a ViT's structure, its weights being inputs?"""
+"""The graph that tf2onnx makes of a ViT's structure, with the weights as inputs."""
 
 from __future__ import annotations
 

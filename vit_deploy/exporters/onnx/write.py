@@ -1,4 +1,4 @@
-"""How do weights of any size get into an ONNX file, each written once and never copied?
+"""Weights of any size written into an ONNX file, each once and without a copy.
 
 An ONNX file is one protobuf message, in which a repeated field may come in pieces. So the structure is serialized
 without the weights, and each weight follows it as one more initializer, straight from its array.

@@ -1,4 +1,4 @@
-"""How does a proven fp32 artifact become a smaller and faster one, still right?"""
+"""Quantizers and their options: a proven fp32 artifact becomes smaller and faster, and is proven again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are the ranges of activations measured on?"""
+"""The images that ranges of activations are measured on."""
 
 from __future__ import annotations
 

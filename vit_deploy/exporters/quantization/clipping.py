@@ -1,4 +1,4 @@
-"""Which range of values is worth its integers: all that was seen, nearly all, or what loses least?"""
+"""Ranges of values worth their integers: all that was seen, nearly all, or what loses least."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images with known classes is a quantized model held to, without holding them all in memory?"""
+"""Labelled images that a quantized model is held to, without all of them in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ranges of activations did training learn, and where do they count?
+"""Ranges of activations learned in training, and the places where they apply.
 
 Quantization-aware training leaves them in the checkpoint, and exporting in the options of the fp32 bundle. They count
 for inputs and outputs of layers unless images to calibrate with are given; all else is measured as ever.

@@ -1,4 +1,4 @@
-"""Does what a user asks of a quantization do anything in that format and precision?"""
+"""Checks that a requested option has an effect in its format and precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does an artifact answer to images, and how like is that to what another answers?"""
+"""Outputs of an artifact on images, and how close they are to another's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens around every quantizer: calibration, the search for layers to keep, staging, proof, the comparison?"""
+"""The steps around every quantizer: calibration, search for layers to keep, staging, proof, comparison."""
 
 from __future__ import annotations
 

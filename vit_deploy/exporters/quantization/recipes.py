@@ -1,4 +1,4 @@
-"""What does a precision mean for a ViT: which layers become integers, of how many bits, found how, and why?"""
+"""Recipes: which layers of a ViT become integers in a precision, of how many bits, found how, and why."""
 
 from __future__ import annotations
 

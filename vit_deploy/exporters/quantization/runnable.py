@@ -1,4 +1,4 @@
-"""Does the file that is to be quantized run at all?
+"""A check that the file to be quantized runs at all.
 
 The quantizers' libraries end in whatever their code stumbles over; an engine says in one sentence what is damaged.
 """

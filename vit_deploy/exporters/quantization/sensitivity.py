@@ -1,4 +1,4 @@
-"""Which layers cost a quantized model most, and which are the fewest to keep in float for it to be good enough?"""
+"""The cost of quantizing each layer, and the fewest layers to keep in float for a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do outliers move from activations into weights, where each channel has a scale of its own, by an exact rewrite?
+"""Outliers moved from activations into weights, where each channel has its own scale, by an exact rewrite.
 
 A channel that is written by a norm or by a linear layer and read by products alone can be divided where it is written
 and multiplied where it is read; a ReLU in between lets a factor through, a GELU does not. Xiao et al. 2023

@@ -1,4 +1,4 @@
-"""What does a user choose a precision by: how large, how fast and how right is it beside fp32?"""
+"""Figures to choose a precision by: size, speed and accuracy beside fp32."""
 
 from __future__ import annotations
 

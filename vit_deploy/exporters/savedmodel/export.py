@@ -1,4 +1,4 @@
-"""How does a checkpoint become a TensorFlow SavedModel that needs neither Keras nor this package?"""
+"""Export of a checkpoint as a TensorFlow SavedModel that needs neither Keras nor this package."""
 
 from __future__ import annotations
 

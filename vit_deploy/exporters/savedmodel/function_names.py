@@ -1,4 +1,4 @@
-"""How does a SavedModel come out the same, whatever its process traced before?
+"""Function names that make a SavedModel come out the same, whatever its process traced before.
 
 TensorFlow numbers functions and captured tensors through the whole life of a process and writes the numbers into the
 graph's names, by which it also sorts the functions. Here each function gets its rank among the model's own instead.

@@ -1,4 +1,4 @@
-"""In which steps do the shares of attention, found by a softmax of 16 bits, go into a product of 8 bits?
+"""Quantization steps of attention probabilities between a 16-bit softmax and an 8-bit matmul.
 
 TFLite's softmax gives steps that are fixed: 1/256 in 8 bits, 1/32768 in 16. ai-edge-quantizer takes a fixed range for
 whatever reads it too, of -1 to 1: among 197 tokens a share of 1/197 is then rounded to zero or to 1/128. What stands

@@ -1,4 +1,4 @@
-"""What has a bias to become so that a layer's mean output survives the rounding of its kernel?
+"""Biases that make up for the mean error of a rounded kernel.
 
 After Nagel et al. 2019 (arXiv 1906.04721), section 4.2: (Q - W) E[x] is the mean error, with E[x] from calibration.
 """

@@ -1,4 +1,4 @@
-"""How does a checkpoint become a TFLite file that XNNPACK takes as a whole?
+"""Export of a checkpoint as a TFLite file that XNNPACK takes as a whole.
 
 The converter sees stand-ins for the kernels: constants of one value each, which cost it nothing to copy, transpose
 or scale. Each is found again in its result by that value, and the real kernel is written in its place. So a model of

@@ -1,4 +1,4 @@
-"""Which operators of a TFLite file are the layers of its ViT, and what are their tensors called?"""
+"""The operators of a TFLite file that are the layers of its ViT, and the names of their tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors of a TFLite file go into the products of attention, and which come out of them?
+"""The tensors around attention's matmuls in a TFLite file.
 
 A product is a BATCH_MATMUL, its right side are the keys or the values. Between it and the layers around it lie steps
 that only move values, so that the tensors before and behind them are integers of one scale.

@@ -1,4 +1,4 @@
-"""What does the metadata standard of TFLite say about a ViT?
+"""TFLite's standard metadata for a ViT.
 
 The flatbuffer follows the public `metadata_schema.fbs` of tflite-support, whose package has no wheels for
 today's Pythons; the numbers below are its field positions.

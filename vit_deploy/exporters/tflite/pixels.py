@@ -1,4 +1,4 @@
-"""How does a TFLite graph take pixels so that XNNPACK runs all of it?
+"""Pixels as the input of a TFLite graph, in operators that XNNPACK takes.
 
 XNNPACK has no cast from uint8, but it takes a quantized tensor apart. Pixels are a quantized tensor of scale 1 and
 zero point 0, so the cast is the same function as a dequantization.

@@ -1,4 +1,4 @@
-"""How does an fp32 TFLite file become one of 16-bit floats or of integers?
+"""An fp32 TFLite file in 16-bit floats or integers.
 
 ai-edge-quantizer does it, told by name which operators to take. Two things are done here that it would do otherwise:
 it takes a moving average of the extremes of each batch for the range of a tensor, which lies well inside the values

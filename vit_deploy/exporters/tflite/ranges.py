@@ -1,4 +1,4 @@
-"""Which values does every tensor of a TFLite file take on the calibration images?"""
+"""The range of every tensor of a TFLite file on calibration images."""
 
 from __future__ import annotations
 

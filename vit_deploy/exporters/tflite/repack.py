@@ -1,4 +1,4 @@
-"""How do weights and metadata get into a TFLite file without unpacking it?
+"""Weights and metadata put into a TFLite file without unpacking it.
 
 A flatbuffer's references are relative and point forward, so a new `Model` table that is put in front of a
 flatbuffer can refer to everything in it, and to weights behind it:

@@ -1,4 +1,4 @@
-"""How are outliers taken out of a float TFLite file before it is quantized?
+"""Outliers taken out of a float TFLite file before it is quantized.
 
 The converter makes the scale of a norm part of the kernels that read it, which takes the norms' outliers out already.
 What is left are channels that one kernel writes and another reads: the values of attention, and a gated feed-forward's.

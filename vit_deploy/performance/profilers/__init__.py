@@ -1,4 +1,4 @@
-"""Which operators of a model take how much of its time?
+"""How much of a model's time each of its operators takes.
 
 The engine's own profiler says it, in a run of its own: it slows the calls down, so none of them counts as a sample.
 """

@@ -1,4 +1,4 @@
-"""What do LiteRT's operators take with XNNPACK, as its own profiler says?
+"""Times of LiteRT's operators with XNNPACK, by its own profiler.
 
 LiteRT's Python package offers no profiler: neither `Interpreter` nor `CompiledModel` has one, and its command
 `litert-benchmark` times whole calls. But the library that it brings exports LiteRT's C interface, which has one

@@ -1,4 +1,4 @@
-"""What do OpenVINO's operators take on the CPU, as its own counters say?"""
+"""Times of OpenVINO's operators on the CPU, by its own counters."""
 
 from __future__ import annotations
 

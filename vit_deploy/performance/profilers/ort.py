@@ -1,4 +1,4 @@
-"""What do ONNX Runtime's operators take on the CPU, as its own profiler says?"""
+"""Times of ONNX Runtime's operators on the CPU, by its own profiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does the process do that profiles one case? It answers one JSON request: {"artifact", "runtime", …}.
+"""The process that profiles one case; it answers one JSON request: {"artifact", "runtime", …}.
 
 The answer is {"profile": [{"operator", "calls", "ms", "share"}, …]}, or an error as `bench_worker` gives it.
 """

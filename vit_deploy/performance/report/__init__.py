@@ -1,4 +1,4 @@
-"""In which forms can results be shown, and what has to be installed for each?"""
+"""The forms in which results can be shown, and what has to be installed for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does an axis of figures look like: from where to where, with which ticks, in what numbers?"""
+"""Axes of figures: their range, ticks and number format."""
 
 from __future__ import annotations
 

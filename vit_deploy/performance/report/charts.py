@@ -1,4 +1,4 @@
-"""Which charts does a report show, as Vega-Lite specifications that know no colour but the page's own?"""
+"""The charts of a report, as Vega-Lite specifications that use the page's own colours."""
 
 from __future__ import annotations
 

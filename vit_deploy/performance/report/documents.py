@@ -1,4 +1,4 @@
-"""Which measurements are in the documents that a report is made of, and which belong together?"""
+"""The measurements in the documents that a report is made of, and which belong together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does an HTML page get its charts, as drawings that need no script and no network?"""
+"""The charts of an HTML page, drawn so that they need no script and no network."""
 
 from __future__ import annotations
 

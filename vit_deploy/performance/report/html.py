@@ -1,4 +1,4 @@
-"""How does HTML come about in which nothing that was read is taken for markup?"""
+"""HTML in which nothing that was read is taken for markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do results become a Markdown page, with the tables of the HTML one?"""
+"""Results as a Markdown page with the tables of the HTML one."""
 
 from __future__ import annotations
 

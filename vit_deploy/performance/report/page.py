@@ -1,4 +1,4 @@
-"""How do results become one HTML page that fetches nothing, for eyes, keyboards and screen readers?"""
+"""Results as one HTML page that fetches nothing, for eyes, keyboards and screen readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do all charts have in common: colours that follow the page, shapes, sizes and legends?"""
+"""What all charts share: colours that follow the page, shapes, sizes and legends."""
 
 from __future__ import annotations
 

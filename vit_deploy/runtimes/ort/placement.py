@@ -1,4 +1,4 @@
-"""Which provider of ONNX Runtime got how many operators? (Sessions are passed in: this file imports no engine.)"""
+"""How many operators each provider of ONNX Runtime got; sessions are passed in, no engine is imported here."""
 
 from __future__ import annotations
 

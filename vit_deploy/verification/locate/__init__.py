@@ -1,4 +1,4 @@
-"""Which formats can be looked into while they run, and through what one method?"""
+"""Engines that show their intermediate activations, by format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where does an artifact leave the reference: at which tap, and by which operator?"""
+"""The first activation and operator at which an artifact leaves the reference."""
 
 from __future__ import annotations
 

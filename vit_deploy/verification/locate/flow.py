@@ -1,4 +1,4 @@
-"""Through which single values does everything in a model's graph go, from the images to the output?
+"""The single values that everything in a model's graph passes through, from the images to the output.
 
 A residual stream is what all later tokens depend on, and nothing else of what came before: a cut through the graph at
 one value. So the stream is found by the graph's shape, whatever operators a format spells its halves with and whatever

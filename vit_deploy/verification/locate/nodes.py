@@ -1,4 +1,4 @@
-"""What does a node of a model's graph do, whatever its format calls it?"""
+"""The kind of each node of a model's graph, whatever its format calls it."""
 
 from __future__ import annotations
 

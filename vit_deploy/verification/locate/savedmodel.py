@@ -1,4 +1,4 @@
-"""What does TensorFlow compute on the way through a SavedModel?"""
+"""Intermediate activations of a SavedModel in TensorFlow."""
 
 from __future__ import annotations
 

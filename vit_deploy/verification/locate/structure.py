@@ -1,4 +1,4 @@
-"""Where in a model file's graph are the taps of the reference, and what is computed between them?
+"""The places in a model file's graph where the reference's activations are, and what lies between them.
 
 Attention is known by its softmax, the feed-forward half by being the next products with weights, the positions by the
 size of their table; names and numbers of operators count for nothing, so that a quantized graph is read like any other.

@@ -1,4 +1,4 @@
-"""What is computed between the ends of a half of a block: which nodes are its queries, scores, projections?"""
+"""The nodes of one sub-layer of a block: queries, scores, projections."""
 
 from __future__ import annotations
 

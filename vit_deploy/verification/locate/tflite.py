@@ -1,4 +1,4 @@
-"""What do LiteRT's own kernels compute on the way through a TFLite file?"""
+"""Intermediate activations of a TFLite file in LiteRT's own kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do results of `verify` become annotations in GitHub Actions?
+"""Results of `verify` as annotations in GitHub Actions.
 
 Workflow commands as GitHub documents them: `::error title=…::message`, with the characters that end a command escaped.
 The runner reads them from stderr as from stdout.

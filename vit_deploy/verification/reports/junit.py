@@ -1,4 +1,4 @@
-"""How do results of `verify` become a JUnit report, which every CI system shows?
+"""Results of `verify` as a JUnit report, which every CI system shows.
 
 One suite an artifact and runtime; its cases are the golden images and each further check. The elements and attributes
 are those of the schema that Jenkins publishes (junit-10.xsd): what failed has `<failure>`, what was left out

@@ -1,4 +1,4 @@
-"""How do results of `verify` become a summary for a pull request?"""
+"""Results of `verify` as a Markdown summary for a pull request."""
 
 from __future__ import annotations
 
