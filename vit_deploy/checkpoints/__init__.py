@@ -73,6 +73,13 @@ SOURCES = Registry(
     {
         "google": Plugin("vit_deploy.checkpoints.google:GoogleSource"),
         "timm": Plugin("vit_deploy.checkpoints.timm.source:TimmSource"),
+        "open_clip": Plugin("vit_deploy.checkpoints.renamed.open_clip:open_clip"),
+        "torchvision": Plugin("vit_deploy.checkpoints.renamed.torchvision:torchvision"),
+        "mmpretrain": Plugin("vit_deploy.checkpoints.renamed.mmpretrain:mmpretrain"),
+        "monai": Plugin("vit_deploy.checkpoints.renamed.monai:monai"),
+        "vit-pytorch": Plugin("vit_deploy.checkpoints.renamed.vit_pytorch:vit_pytorch"),
+        "jeonsworld": Plugin("vit_deploy.checkpoints.renamed.jeonsworld:jeonsworld"),
+        "pytorch_pretrained_vit": Plugin("vit_deploy.checkpoints.renamed.lukemelas:lukemelas"),
         "dl_techniques": Plugin("vit_deploy.checkpoints.keras.dl_techniques:DlTechniquesSource"),
         "keras-hub": Plugin("vit_deploy.checkpoints.keras.keras_hub:KerasHubSource"),
         "keras": Plugin("vit_deploy.checkpoints.keras.source:KerasSource"),

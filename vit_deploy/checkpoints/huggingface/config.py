@@ -12,6 +12,7 @@ from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.heads import missing_head, ordered_labels
 from vit_deploy.checkpoints.huggingface import names as hf
 from vit_deploy.checkpoints.huggingface.names import Names
+from vit_deploy.checkpoints.huggingface.towers import UNLIKE
 from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.config import Activation, FFNType, Pooling, as_pair
@@ -56,10 +57,26 @@ REGISTERS = Family(1e-6, "gelu", Convention.DINOV2_REGISTERS, "Bit", Pooling.CLS
 CLIP = Family(1e-5, "quick_gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
 SIGLIP = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", Pooling.MEAN, headless=Pooling.MAP)
 
+# These give all their tokens: what they pool is normalized twice, or nothing.
+BLIP = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None)
+BLIP2 = Family(1e-6, "gelu", Convention.HUGGINGFACE, "CLIP", None)
+GIT = Family(1e-5, "quick_gelu", Convention.HUGGINGFACE, "CLIP", None)
+JANUS = Family(1e-6, "gelu", Convention.HUGGINGFACE, "CLIP", None)
+IDEFICS = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", None)
+TOKENS = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)
+PIXIO = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", None)
+
 MODEL_TYPES: Mapping[str, Family] = {
     **{"vit": VIT, "deit": DEIT, "vit_mae": VIT, "vit_msn": MSN, "ijepa": IJEPA},
     **{"dinov2": DINOV2, "dinov2_with_registers": REGISTERS},
     **{"clip": CLIP, "clip_vision_model": CLIP, "siglip": SIGLIP, "siglip_vision_model": SIGLIP},
+    **{"metaclip_2_vision_model": CLIP, "altclip_vision_model": CLIP, "chinese_clip_vision_model": CLIP},
+    **{"clipseg_vision_model": CLIP, "owlvit_vision_model": CLIP, "owlv2_vision_model": CLIP},
+    **{"kosmos_2_vision_model": CLIP, "git_vision_model": GIT, "blip_vision_model": BLIP},
+    **{"blip_2_vision_model": BLIP2, "instructblip_vision_model": BLIP2, "janus_vision_model": JANUS},
+    **{"idefics2_vision": IDEFICS, "idefics3_vision": IDEFICS, "smolvlm_vision": IDEFICS},
+    **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
+    "pixio": PIXIO,
 }
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -98,8 +115,9 @@ def family_of(document: Mapping[str, Any], names: Names | None) -> Family:
         return _family_by_parts(names)
     model_type = document.get("model_type")
     if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
+        what = f", which has {UNLIKE[model_type]}" if isinstance(model_type, str) and model_type in UNLIKE else ""
         raise CheckpointError(
-            f"its config.json says model_type {model_type!r}; expected one of {', '.join(MODEL_TYPES)}",
+            f"its config.json says model_type {model_type!r}{what}; expected one of {', '.join(MODEL_TYPES)}",
             fix="give a plain ViT; if config.json is that of another model, put the weights into a folder of their own",
         )
     return MODEL_TYPES[model_type]
@@ -107,7 +125,7 @@ def family_of(document: Mapping[str, Any], names: Names | None) -> Family:
 
 def _family_by_parts(names: Names) -> Family:
     marks = {
-        f"{hf.PRE_NORM}.weight": CLIP,
+        **{f"{each}.weight": CLIP for each in hf.PRE_NORM},
         "embeddings.position_embedding.weight": SIGLIP,
         hf.REGISTERS: REGISTERS,
         hf.DISTILLATION: DEIT,
@@ -140,7 +158,7 @@ def facts_of(
     vision = vision_config(document)
     shapes = _from_shapes(file, names)
     _refuse(names, family, document)
-    shapes |= _head(file, names, family)
+    shapes |= _head(file, names, family, document)
     labels = [] if hf.PROJECTION in _heads(names) else _labels(document, in_order=shapes["include_top"])
     if not shapes["include_top"] and (promise := _promised_head(document, labels)):
         raise missing_head(promise)
@@ -159,7 +177,8 @@ def facts_of(
         beside["patch_size"] = as_pair(vision["patch_size"], "patch_size")
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):
-        told["image_size"] = _image_size(file, names, shapes, vision, stated)
+        placed = _more_tokens(file, names)[1]
+        told["image_size"] = _image_size(file, names, {**shapes, "placed": placed}, vision, stated)
     if not shapes["include_top"] and "pooling" not in stated:
         pooling = _headless_pooling(names, family, document)
         beside["pooling"] = pooling and str(pooling)
@@ -178,7 +197,7 @@ def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
     if not hidden:
         raise CheckpointError("no block has a feed-forward", fix="the file is damaged or no ViT: get it again")
     mlp_dim = Counter(hidden).most_common(1)[0][0]  # what is of another size is then found to be wrong
-    registers, query = names.prefix + hf.REGISTERS, hf.WITHIN["attention.query"]
+    query = (*hf.WITHIN["attention.query"], hf.PACKED)
     return {
         "embed_dim": embed_dim,
         "channels": channels,
@@ -189,10 +208,21 @@ def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
         "qkv_bias": any(f"{names.within(block, query)}.bias" in names.stored for block in names.blocks),
         "class_token": any(names.has(each) for each in hf.CLASS),
         "distillation_token": names.has(hf.DISTILLATION),
-        "register_tokens": _shape(file, registers, 3)[1] if registers in names.stored else 0,
+        "register_tokens": sum(_more_tokens(file, names)),
         "layer_scale": any(each.endswith(tuple(hf.SCALES.values())) for each in names.stored),
-        "pre_norm": names.has(f"{hf.PRE_NORM}.weight"),
+        "pre_norm": names.pre_norm,
     }
+
+
+def _more_tokens(file: TensorFile, names: Names) -> tuple[int, int]:
+    """How many tokens stand beside the class token: those without a position, and those with one."""
+    registers, detection = names.prefix + hf.REGISTERS, names.prefix + hf.DETECTION
+    unplaced = _shape(file, registers, 3, empty=True)[1] if registers in names.stored else 0
+    placed = _shape(file, detection, 3)[1] if detection in names.stored else 0
+    classes = names.tensor(hf.CLASS)
+    if classes in names.stored and len(shape := file.shape(classes)) == 3:
+        placed += max(shape[1], 1) - 1
+    return unplaced, placed
 
 
 def _shapes_in_blocks(file: TensorFile, names: Names, part: Iterable[str]) -> list[tuple[int, ...]]:
@@ -202,30 +232,37 @@ def _shapes_in_blocks(file: TensorFile, names: Names, part: Iterable[str]) -> li
     return [shape for shape in shapes if len(shape) == 2 and all(shape)]
 
 
-def _shape(file: TensorFile, name: str, axes: int) -> tuple[int, ...]:
+def _shape(file: TensorFile, name: str, axes: int, *, empty: bool = False) -> tuple[int, ...]:
     if name not in file.names():
         raise CheckpointError(f"it has no {name}", fix="the file is damaged or no ViT: get it again")
     shape = file.shape(name)
-    if len(shape) != axes or not all(shape):
+    if len(shape) != axes or not (all(shape) or empty):
         raise CheckpointError(f"{name} has the shape {shape}; expected {axes} axes, none empty", fix="get it again")
     return shape
 
 
 def _heads(names: Names) -> list[str]:
-    return [head for head in (hf.CLASSIFIER, *hf.TWO_HEADS, hf.PROJECTION) if f"{head}.weight" in names.stored]
+    return [
+        head for head in (hf.CLASSIFIER, *hf.TWO_HEADS, hf.PROJECTION) if f"{names.head(head)}.weight" in names.stored
+    ]
 
 
-def _head(file: TensorFile, names: Names, family: Family) -> dict[str, Any]:
+def _head(file: TensorFile, names: Names, family: Family, document: Mapping[str, Any]) -> dict[str, Any]:
     heads = _heads(names)
+    of_any_tower = bool(document.get("projects_pooled"))
+    if heads == [hf.PROJECTION] and family.headless is None and not of_any_tower:
+        heads = []  # what it projects is pooled as no ViT here does
     if not heads:
         return {"include_top": False}
-    classes = _shape(file, f"{heads[0]}.weight", 2)[0]
-    pooling = family.head
+    classes = _shape(file, f"{names.head(heads[0])}.weight", 2)[0]
+    found: dict[str, Any] = {"include_top": True, "num_classes": classes, "pooling": family.head}
     if heads[0] == hf.PROJECTION:
-        pooling = Pooling.CLS
+        found["pooling"] = family.headless or Pooling.CLS
+        if of_any_tower and names.has(f"{hf.POOLER}.weight"):
+            found["pre_logits_dim"] = _shape(file, f"{names.prefix}{hf.POOLER}.weight", 2)[0]
     elif heads[0] in hf.TWO_HEADS:
-        pooling = Pooling.CLS_DISTILLATION
-    return {"include_top": True, "num_classes": classes, "pooling": pooling}
+        found["pooling"] = Pooling.CLS_DISTILLATION
+    return found
 
 
 def _headless_pooling(names: Names, family: Family, document: Mapping[str, Any]) -> Pooling | None:
@@ -277,7 +314,7 @@ def _image_size(
     """
     table = names.tensor(hf.POSITIONS)
     tokens = _shape(file, table, 2 if table.endswith(".weight") else 3)[-2]
-    patches = tokens - shapes["class_token"] - shapes["distillation_token"]
+    patches = tokens - shapes["class_token"] - shapes["distillation_token"] - shapes["placed"]
     patch = shapes["patch_size"]
     said = vision.get("image_size", IMAGE_SIZE if vision else None)
     whole = None if said is None else without_rest(as_pair(said, "image_size"), patch)

@@ -16,17 +16,23 @@ import numpy as np
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
 from vit_deploy.core.config import FFNType, Pooling, ViTConfig
 from vit_deploy.core.weights import Float32, weight_specs
-
-PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "ijepa.", "vision_model.")
-"""What the encoder's names begin with: nothing in a file of the bare model, its attribute in one with a head."""
+from vit_deploy.errors import CheckpointError
 
 PATCHES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding")
-POSITIONS = ("embeddings.position_embeddings", "embeddings.position_embedding.weight")
+STEM = re.compile(rf"(?P<prefix>(?:.*\.)?)(?:{'|'.join(map(re.escape, PATCHES))})\.weight")
+POSITIONS = (
+    "embeddings.position_embeddings",
+    "embeddings.position_embedding.weight",
+    "embeddings.position_embedding",  # a parameter of its own in BLIP
+)
 CLASS = ("embeddings.cls_token", "embeddings.class_embedding")
 DISTILLATION, REGISTERS = "embeddings.distillation_token", "embeddings.register_tokens"
-PRE_NORM = "pre_layrnorm"  # as it is spelled there
+DETECTION = "embeddings.detection_tokens"  # of YOLOS, behind the patches there and registers here
+PRE_NORM = ("pre_layrnorm", "pre_layernorm")  # the first as it is spelled in CLIP
+MID_POSITIONS = "encoder.mid_position_embeddings"
 POOLER = "pooler.dense"
 MAP_HEAD = "head"
+PACKED = "self_attn.qkv"  # of BLIP: query, key and value
 PACKED_GATES = "mlp.weights_in"  # of the SwiGLU feed-forward: the gate's rows before those of the other
 
 CLASSIFIER, PROJECTION = "classifier", "visual_projection"
@@ -34,7 +40,7 @@ TWO_HEADS = ("cls_classifier", "distillation_classifier")
 
 # Every part with a weight and a bias, by canonical name.
 AROUND: Mapping[str, tuple[str, ...]] = {
-    "pre_norm": (PRE_NORM,),
+    "pre_norm": PRE_NORM,
     "norm": ("layernorm", "post_layernorm"),
     "map_pool.attention.out": (f"{MAP_HEAD}.attention.out_proj",),
     "map_pool.norm": (f"{MAP_HEAD}.layernorm",),
@@ -46,7 +52,10 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
     "attention.query": ("attention.attention.query", "attention.q_proj", "self_attn.q_proj"),
     "attention.key": ("attention.attention.key", "attention.k_proj", "self_attn.k_proj"),
     "attention.value": ("attention.attention.value", "attention.v_proj", "self_attn.v_proj"),
-    "attention.out": ("attention.output.dense", "attention.o_proj", "self_attn.out_proj"),
+    "attention.out": (
+        *("attention.output.dense", "attention.o_proj", "self_attn.out_proj"),
+        *("self_attn.projection", "self_attn.projection_layer"),  # BLIP, Janus
+    ),
     "norm2": ("layernorm_after", "norm2", "layer_norm2"),
     "ffn.gate": ("mlp.gate_proj",),
     "ffn.up": ("intermediate.dense", "mlp.fc1", "mlp.up_proj"),
@@ -77,7 +86,7 @@ class Names:
 
     Args:
         stored: all of them.
-        prefix: one of `PREFIXES`.
+        prefix: what those of the encoder begin with: nothing in a file of the bare model, its path in a larger one.
     """
 
     stored: frozenset[str]
@@ -95,6 +104,17 @@ class Names:
             if name.startswith(prefix) and (match := BLOCK.match(name, len(prefix))):
                 paths.setdefault(int(match[2]), f"{prefix}{match[1]}.")
         return paths
+
+    @functools.cached_property
+    def pre_norm(self) -> bool:
+        """Whether there is a norm in front of the blocks."""
+        return any(self.has(f"{each}.weight") for each in PRE_NORM)
+
+    def head(self, name: str) -> str:
+        """A head by its own name, with the path of what it is beside the encoder in."""
+        parts = self.prefix.split(".")
+        paths = [".".join((*parts[:end], name)) for end in range(len(parts))]
+        return next((path for path in paths if f"{path}.weight" in self.stored), name)
 
     def has(self, name: str) -> bool:
         """Whether the encoder has a tensor of this name."""
@@ -117,13 +137,35 @@ class Names:
         return next((name for name in names if name + ending in self.stored), names[0])
 
 
-def named(stored: Iterable[str]) -> Names | None:
-    """The names of a file of transformers; None if they are of something else."""
+def encoders(stored: Iterable[str]) -> list[str]:
+    """What the names of each encoder of images in a file begin with, in their order; empty for something else."""
+    return sorted({found["prefix"] for name in stored if (found := STEM.fullmatch(name))})
+
+
+def named(stored: Iterable[str], tower: str | None = None) -> Names | None:
+    """The names of a file of transformers; None if they are of something else.
+
+    Args:
+        stored: all of them.
+        tower: a part of the path of the encoder that is meant, where there are several.
+
+    Raises:
+        CheckpointError: there are several, and which of them is meant is not clear.
+    """
     names = frozenset(stored)
-    for prefix in PREFIXES:
-        if any(f"{prefix}{patches}.weight" in names for patches in PATCHES):
-            return Names(names, prefix)
-    return None
+    found = encoders(names)
+    meant = [prefix for prefix in found if tower is None or tower in prefix] or found[:1]
+    if len(meant) > 1 and "" in meant:  # what is around the others is then a part of this one
+        meant = [""]
+    if len(meant) > 1 or (tower is not None and found and tower not in meant[0]):
+        paths = ", ".join(prefix.rstrip(".") or "the model itself" for prefix in found)
+        raise CheckpointError(
+            f"it has {len(found)} encoder{'s' if len(found) > 1 else ''} of images: {paths}",
+            fix="say which: --tower with a part of its path",
+        )
+    if not meant:
+        return None
+    return Names(names, meant[0])
 
 
 def origins(names: Names, config: ViTConfig) -> dict[str, Origin]:
@@ -142,14 +184,14 @@ def origins(names: Names, config: ViTConfig) -> dict[str, Origin]:
 
 def _embeddings(names: Names, config: ViTConfig) -> dict[str, Origin]:
     patches = names.part(PATCHES)
-    biased = f"{patches}.bias" in names.stored or not names.has(f"{PRE_NORM}.weight")  # CLIP's patches have none
+    biased = f"{patches}.bias" in names.stored or not names.pre_norm  # CLIP's patches have none
     return {
         "patch_embed.kernel": Origin((f"{patches}.weight",), lambda kernel: kernel.transpose(2, 3, 1, 0)),
         "patch_embed.bias": same(f"{patches}.bias") if biased else zeros(config.embed_dim),
-        "pos_embed.table": Origin((names.tensor(POSITIONS),), lambda table: _positions(table, config)),
-        "class_token.class": _tokens(names.tensor(CLASS)),
+        "pos_embed.table": Origin((names.tensor(POSITIONS),), lambda table: _positions(table, config, names)),
+        "class_token.class": _class(names.tensor(CLASS)),
         "class_token.distillation": _tokens(names.prefix + DISTILLATION),
-        "class_token.registers": _tokens(names.prefix + REGISTERS),
+        "class_token.registers": _registers(names),
     }
 
 
@@ -158,11 +200,30 @@ def _tokens(name: str) -> Origin:
     return Origin((name,), lambda tokens: tokens[None] if tokens.ndim == 1 else _only(tokens))
 
 
-def _positions(table: Float32, config: ViTConfig) -> Float32:
-    """With a row of zeros for each register, which come between the class token and the patches and get no position."""
+def _class(name: str) -> Origin:
+    """The class token, the first of several in PIXIO."""
+    return Origin((name,), lambda tokens: tokens[None] if tokens.ndim == 1 else _only(tokens)[:1])
+
+
+def _registers(names: Names) -> Origin:
+    """Registers; what counts as such here are YOLOS's detection tokens, and PIXIO's class tokens but for the first."""
+    for own in (REGISTERS, DETECTION):
+        if names.has(own):
+            return _tokens(names.prefix + own)
+    return Origin((names.tensor(CLASS),), lambda tokens: tokens[None, 1:] if tokens.ndim == 1 else _only(tokens)[1:])
+
+
+def _positions(table: Float32, config: ViTConfig, names: Names) -> Float32:
+    """In our order, with a row of zeros for each register that gets no position."""
     table = table if table.ndim == 2 else _only(table)
+    if not config.register_tokens:
+        return table
+    if names.has(DETECTION):
+        return np.concatenate([table[:1], table[-config.register_tokens :], table[1 : -config.register_tokens]])
+    if len(table) == config.sequence_length:
+        return table
     registers = np.zeros((config.register_tokens, table.shape[1]), np.float32)
-    return np.concatenate([table[:1], registers, table[1:]]) if config.register_tokens else table
+    return np.concatenate([table[:1], registers, table[1:]])
 
 
 def _only(batch: Float32) -> Float32:
@@ -180,6 +241,10 @@ def _blocks(names: Names, config: ViTConfig) -> dict[str, Origin]:
         path = names.within(index, ("",))
         for gamma, stored in SCALES.items():
             table[f"block_{index}.{gamma}"] = same(path + stored)
+        if f"{path}{PACKED}.weight" in names.stored:
+            for number, role in enumerate(("query", "key", "value")):
+                table[f"block_{index}.attention.{role}.kernel"] = _share(f"{path}{PACKED}.weight", number, 3)
+                table[f"block_{index}.attention.{role}.bias"] = _share(f"{path}{PACKED}.bias", number, 3)
         packed = path + PACKED_GATES
         if config.ffn_type is not FFNType.MLP and f"{packed}.weight" in names.stored:
             for number, role in enumerate(("gate", "up")):
@@ -212,14 +277,15 @@ def _map_head(path: str) -> dict[str, Origin]:
 def _head(names: Names, config: ViTConfig) -> dict[str, Origin]:
     if config.effective_pooling is Pooling.CLS_DISTILLATION:  # the answer is the mean of the two heads'
         return {
-            "head.kernel": Origin(tuple(f"{head}.weight" for head in TWO_HEADS), _halved_beside),
+            "head.kernel": Origin(tuple(f"{names.head(head)}.weight" for head in TWO_HEADS), _halved_beside),
             "head.bias": Origin(
-                tuple(f"{head}.bias" for head in TWO_HEADS), lambda *biases: np.stack(biases).mean(axis=0)
+                tuple(f"{names.head(head)}.bias" for head in TWO_HEADS), lambda *biases: np.stack(biases).mean(axis=0)
             ),
         }
-    if f"{PROJECTION}.weight" in names.stored:
-        return {"head.kernel": transposed(f"{PROJECTION}.weight"), "head.bias": zeros(config.num_classes)}
-    return _part("head", CLASSIFIER)
+    projection = names.head(PROJECTION)
+    if f"{projection}.weight" in names.stored:
+        return {"head.kernel": transposed(f"{projection}.weight"), "head.bias": zeros(config.num_classes)}
+    return _part("head", names.head(CLASSIFIER))
 
 
 def _halved_beside(*heads: Float32) -> Float32:
@@ -227,8 +293,14 @@ def _halved_beside(*heads: Float32) -> Float32:
     return beside
 
 
-def spare(names: Names, config: ViTConfig) -> dict[str, list[str]]:
-    """Tensors that the function does not depend on, by what they are."""
+def spare(names: Names, config: ViTConfig, whole: str = "") -> dict[str, list[str]]:
+    """Tensors that the function does not depend on, by what they are.
+
+    Args:
+        names: of the file.
+        config: of the ViT.
+        whole: model type of the larger model whose tower it is.
+    """
     used = {"pooler": bool(config.pre_logits_dim), "attention pooling": config.effective_pooling is Pooling.MAP}
     beginnings = {
         **{what: tuple(names.prefix + each for each in parts) for what, parts in SPARE_WITHIN.items()},
@@ -239,4 +311,13 @@ def spare(names: Names, config: ViTConfig) -> dict[str, list[str]]:
         for what, parts in beginnings.items()
         if not used.get(what)
     }
+    if whole:
+        head = names.head(PROJECTION) if config.include_top else ""
+        rest = [name for name in names.stored if not name.startswith((names.prefix, f"{head}."))]
+        found = {what: tensors for what, tensors in found.items() if what not in SPARE_BESIDE}
+        found[f"rest of a {whole}"] = sorted(rest)
+    if not config.register_tokens:
+        found["registers"] = [each for each in (f"{names.prefix}{REGISTERS}",) if each in names.stored]
+    # A buffer of YOLOS, empty unless it adds positions after every block.
+    found["mid positions"] = [each for each in (f"{names.prefix}{MID_POSITIONS}",) if each in names.stored]
     return {what: tensors for what, tensors in found.items() if tensors}

@@ -13,9 +13,17 @@ from typing import Any
 
 from vit_deploy.checkpoints.gathering import check_layers, gather
 from vit_deploy.checkpoints.heads import label_problems
-from vit_deploy.checkpoints.huggingface.config import are_nameless, facts_of, family_of, parts_unread, vision_config
+from vit_deploy.checkpoints.huggingface.config import (
+    MODEL_TYPES,
+    are_nameless,
+    facts_of,
+    family_of,
+    parts_unread,
+    vision_config,
+)
 from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, named, origins, spare
 from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in
+from vit_deploy.checkpoints.huggingface.towers import tower_in
 from vit_deploy.checkpoints.importing import imported, settle
 from vit_deploy.checkpoints.safetensors import CANONICAL, FORMAT
 from vit_deploy.checkpoints.source import Stated, TensorFile
@@ -44,7 +52,8 @@ class HuggingFaceSource:
             CheckpointError: a model type that is no such ViT, a config or weights that do not fit.
             ConfigError: nobody says how many heads there are.
         """
-        document, names = _config_of(file), named(file.names())
+        tower = tower_in(_config_of(file), frozenset(MODEL_TYPES))
+        document, names = tower.document, named(file.names())
         family = family_of(document, names)
         if names is None:
             raise CheckpointError("its config.json is a ViT's, and it holds no patch embedding", fix="get it again")
@@ -52,7 +61,7 @@ class HuggingFaceSource:
         settled = settle(facts, stated)
         config = settled.config
         check_layers(file, config)
-        unused = spare(names, config)
+        unused = spare(names, config, tower.whole)
         ignored = frozenset(each for tensors in unused.values() for each in tensors)
         problems = [*settled.problems, *(label_problems(labels, config.num_classes) if config.include_top else ())]
         weights = gather(file, origins(names, config), config, ignored=ignored, found=problems)

@@ -1,0 +1,67 @@
+"""OpenMMLab's `VisionTransformer`: files of mmpretrain and of mmcls, whole classifiers and their backbones."""
+
+from __future__ import annotations
+
+import re
+
+from vit_deploy.checkpoints.gathering import same
+from vit_deploy.checkpoints.renamed.names import Common, Known
+from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
+from vit_deploy.checkpoints.source import Stated
+from vit_deploy.core.config import Pooling
+
+HEAD = (r"(^|.*\.)head\.(?:layers\.head|fc|head)\.(weight|bias)$", r"head.\2")
+PRE_LOGITS = (r"(^|.*\.)head\.layers\.pre_logits\.", "pre_logits.")
+
+
+def _known(view: Common, stated: Stated) -> Known:
+    """The mean of the patches has a norm of its own, behind that of the tokens unless it is told otherwise."""
+    after, before = view.has("mean_norm.weight"), view.has("norm.weight")
+    if after and before:
+        return Known(refused=["a norm of the tokens and another of their mean"], fix="train it with final_norm=False")
+    if not after:
+        return Known()
+    return Known(
+        fixed={"pooling": Pooling.MEAN, "norm_after_pooling": True},
+        origins={"norm.scale": same("mean_norm.weight"), "norm.bias": same("mean_norm.bias")},
+    )
+
+
+DIALECT = Dialect(
+    name="mmpretrain",
+    mark=re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.projection\.weight$"),
+    names=(
+        (r"^patch_embed\.projection\.", "patch_embed."),
+        (r"^layers\.(\d+)\.", r"blocks.\1."),
+        (r"^ln1\.", "norm."),
+        (r"^ln2\.", "mean_norm."),
+        (r"\.ln([12])\.", r".norm\1."),
+        (r"\.attn\.qkv\.", ".attention.packed."),
+        (r"\.attn\.proj\.", ".attention.out."),
+        (r"\.attn\.gamma1\.weight$", ".scale1"),
+        (r"\.ffn\.gamma2\.weight$", ".scale2"),
+        (r"\.ffn\.layers\.0\.0\.", ".ffn.up."),
+        (r"\.ffn\.layers\.1\.", ".ffn.down."),
+        (r"\.ffn\.w12\.", ".ffn.packed."),
+        (r"\.ffn\.w3\.", ".ffn.down."),
+        HEAD,
+        PRE_LOGITS,
+    ),
+    outside=(HEAD, PRE_LOGITS),
+    heads=re.compile(r"(^|\.)head\."),
+    epsilon=1e-6,
+    num_heads={1280: 16, 1408: 16},
+    left_out={r"^data_preprocessor\.": "data preprocessor"},
+    refused={
+        r"^stages\.": "stages of several resolutions",
+        r"relative_position|rel_pos": "relative positions",
+        r"^patch_embed\.norm\.": "a norm of the patches",
+        r"^dist_token$": "a distillation token",
+    },
+    known=_known,
+)
+
+
+def mmpretrain() -> RenamedSource:
+    """The source."""
+    return RenamedSource(DIALECT)

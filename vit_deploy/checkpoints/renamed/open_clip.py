@@ -1,0 +1,130 @@
+"""The vision tower of OpenAI's CLIP and of OpenCLIP's own ViT: whole models, training files, the tower alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from vit_deploy.checkpoints.documents import explained
+from vit_deploy.checkpoints.renamed.names import Common, Known
+from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
+from vit_deploy.checkpoints.source import Stated
+from vit_deploy.core.config import Activation, Pooling, ViTConfig, as_pair
+from vit_deploy.core.preprocess import Interpolation, Preprocess
+
+DOCUMENT = "open_clip_config.json"
+EPSILON = 1e-5
+IMAGES = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # Radford et al. 2021
+SIXTEEN_HEADS = dict.fromkeys((1280, 1408, 1664, 1792), 16)
+OPENAI_ENTRIES = ("input_resolution", "context_length", "vocab_size")  # of OpenAI's TorchScript files alone
+TEXT = (
+    r"^(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection|logit_(scale|bias)$|attn_mask$"
+    r"|text\.|text_decoder\.)"
+)
+# What these options of a vision tower compute, none of which a ViT here does.
+OPTIONS: Mapping[str, str] = {
+    "attentional_pool": "attention pooling of its own, as CoCa has",
+    "block_type": "blocks of another kind",
+    "qk_norm": "a norm of queries and keys over the whole width",
+    "scaled_cosine_attn": "cosine attention",
+    "scale_heads": "a scale of every attention head",
+    "scale_attn_inner": "a norm inside the attention",
+    "scale_attn": "a norm behind the attention",
+    "scale_fc": "a norm inside the feed-forward",
+    "act_kwargs": "an activation with options",
+}
+
+
+def _known(view: Common, stated: Stated) -> Known:
+    """What the config beside it says; without one, OpenAI's own files are told by what they hold besides weights."""
+    found = view.documents.get(DOCUMENT)
+    model = found.get("model_cfg") if isinstance(found, Mapping) else None
+    if found is None or not isinstance(model, Mapping) or not isinstance(model.get("vision_cfg"), Mapping):
+        openai = any(name in view.stored for name in OPENAI_ENTRIES)
+        return Known(fixed={"activation": Activation.QUICK_GELU} if openai else {})
+    with explained(DOCUMENT):
+        vision = model["vision_cfg"]
+        refused = [what for option, what in OPTIONS.items() if vision.get(option)]
+        heads = vision["width"] // vision.get("head_width", 64)
+        epsilon = (vision.get("norm_kwargs") or {}).get("eps", EPSILON)
+        mean = vision.get("pool_type", "tok") == "avg"
+        if vision.get("pool_type", "tok") == "none":
+            refused.append("every token projected")
+        fixed = {
+            "num_heads": heads,
+            "epsilon": epsilon,
+            "activation": Activation.QUICK_GELU if model.get("quick_gelu") else Activation.GELU,
+            **({} if "pooling" in stated else {"pooling": Pooling.MEAN if mean else Pooling.CLS}),
+            "norm_after_pooling": bool(mean and vision.get("final_ln_after_pool")),
+        }
+        sizes = [as_pair(vision["image_size"], "image_size")] if vision.get("image_size") else []
+        said = dict(found.get("preprocess_cfg") or {})
+        return Known(fixed=fixed, sizes=sizes, refused=refused, preprocess=partial(recorded, said))
+
+
+def recorded(said: Mapping[str, Any], config: ViTConfig) -> Preprocess:
+    """The preprocessing that an `open_clip_config.json` says, or OpenCLIP's own where it is silent.
+
+    Raises:
+        CheckpointError: a way of resizing that no preprocessing here has.
+    """
+    with explained(f"the preprocess_cfg of {DOCUMENT}"):
+        mean, std = (tuple(said.get(name) or usual) for name, usual in zip(("mean", "std"), IMAGES, strict=True))
+        filter = Interpolation(said.get("interpolation") or "bicubic")
+        mode = said.get("resize_mode") or "shortest"
+        if mode == "squash":
+            return Preprocess(mean, std, None, False, filter)
+        if mode != "shortest":
+            raise ValueError(f"resize_mode is {mode!r}; expected shortest or squash")
+        return _shortest(config, mean, std, filter)
+
+
+def _shortest(config: ViTConfig, mean: Any, std: Any, filter: Interpolation) -> Preprocess:
+    height, width = config.image_size
+    if height == width:
+        return Preprocess(mean, std, height, True, filter)
+    return Preprocess(mean, std, (height, width), True, filter, keep_aspect=True)
+
+
+def _usual(config: ViTConfig) -> Preprocess:
+    return _shortest(config, *IMAGES, Interpolation.BICUBIC)
+
+
+DIALECT = Dialect(
+    name="OpenCLIP",
+    mark=re.compile(r"(?P<prefix>(?:.*\.)?)conv1\.weight$"),
+    names=(
+        (r"^conv1\.", "patch_embed."),
+        (r"^class_embedding$", "cls_token"),
+        (r"^positional_embedding$", "pos_embed"),
+        (r"^ln_pre\.", "pre_norm."),
+        (r"^ln_post\.", "norm."),
+        (r"^proj$", "projection"),
+        (r"^transformer\.resblocks\.", "blocks."),
+        (r"\.ln_([12])\.", r".norm\1."),
+        (r"\.attn\.in_proj_(?=weight$|bias$)", ".attention.packed."),
+        (r"\.attn\.out_proj\.", ".attention.out."),
+        (r"\.mlp\.c_fc\.", ".ffn.up."),
+        (r"\.mlp\.c_proj\.", ".ffn.down."),
+        (r"\.ls_([12])\.gamma$", r".scale\1"),
+    ),
+    beside=("class_embedding", "attnpool.positional_embedding"),
+    heads=re.compile(r"(^|\.)visual\.proj$|^proj$"),
+    epsilon=EPSILON,
+    num_heads=SIXTEEN_HEADS,
+    preprocess=_usual,
+    left_out={TEXT: "text tower", rf"^({'|'.join(OPENAI_ENTRIES)})$": "sizes"},
+    refused={
+        r"^layer\d\.|^conv2\.|^attnpool\.": "a ResNet for its vision tower",
+        r"^attn_pool": "attention pooling of its own, as CoCa has",
+    },
+    fix="give a CLIP model whose vision tower is a plain ViT",
+    known=_known,
+)
+
+
+def open_clip() -> RenamedSource:
+    """The source."""
+    return RenamedSource(DIALECT)
