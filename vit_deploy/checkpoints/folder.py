@@ -209,15 +209,15 @@ class Sharded:
             raise CheckpointError(f"the shards are not those of {self.path.name}: {_listed(problems)}", fix=GET_ALL)
 
     def names(self) -> Iterable[str]:
-        """Of all files' tensors."""
+        """The names of all files' tensors."""
         return self.shards.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of one tensor."""
+        """The shape of one tensor."""
         return self.files[self.shards[name]].shape(name)
 
     def dtype(self, name: str) -> str:
-        """Of one tensor."""
+        """The dtype of one tensor."""
         return self.files[self.shards[name]].dtype(name)
 
     def read(self, name: str) -> Float32:

@@ -52,7 +52,7 @@ class GoogleSource:
     heads = re.compile(r"(^|/)head/(kernel|bias)$")
 
     def detects(self, file: TensorFile) -> bool:
-        """By the blocks of the encoder."""
+        """Whether the encoder's blocks have Google's names."""
         return any(ENCODER.match(name) for name in file.names())
 
     def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
@@ -105,7 +105,7 @@ class _Layout:
         return any(each == whole or each.startswith(f"{whole}/") for each in self.file.names())
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor; empty if there is none."""
+        """The shape of a tensor; empty if there is none."""
         whole = self.prefix + name
         return self.file.shape(whole) if whole in self.file.names() else ()
 
@@ -119,7 +119,7 @@ class _Layout:
         return next((path for path in paths if self.has(path)), paths[-1])
 
     def block(self, index: int) -> str:
-        """In front of the names of a block."""
+        """The prefix of a block's names."""
         return "Transformer/encoderblock/" if self.stacked else f"Transformer/encoderblock_{index}/"
 
     @property
@@ -145,7 +145,7 @@ class _Layout:
 
     @property
     def map_head(self) -> str:
-        """In front of the names of the attention pooling, which an early program did not keep apart."""
+        """The prefix of the attention pooling's names, which an early program did not keep apart."""
         return "" if self.has("probe") else "MAPHead_0/"
 
 

@@ -37,7 +37,7 @@ class Restated(TensorView):
 
     @property
     def documents(self) -> Mapping[str, Any]:
-        """Of the file, with what the user says."""
+        """The documents of the file, with what the user states."""
         return RestatedDocuments(self.file.documents, self.said)
 
     def names(self) -> Iterable[str]:

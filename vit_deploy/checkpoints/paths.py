@@ -77,7 +77,7 @@ def detected_container(path: Path) -> str:
 
 
 def _kind_of_zip(path: Path) -> str:
-    """By the names in it; what is damaged is left to the container that its suffix speaks for."""
+    """The kind of a zip, by the names in it; a damaged one is left to the container that its suffix speaks for."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

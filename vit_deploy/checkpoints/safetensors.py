@@ -27,7 +27,7 @@ class SafetensorsSource:
     heads = None
 
     def detects(self, file: TensorFile) -> bool:
-        """By the metadata, or by the names."""
+        """Whether the metadata or the names are ours."""
         ours = file.documents.get("format") == FORMAT or set(file.names()) >= CANONICAL
         return file.container == "safetensors" and ours
 

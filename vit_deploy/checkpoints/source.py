@@ -27,7 +27,7 @@ class TensorFile(Protocol):
 
     @property
     def path(self) -> Path:
-        """Of the file, or of the index of its shards."""
+        """The path of the file, or of the index of its shards."""
 
     @property
     def container(self) -> str:
@@ -69,12 +69,12 @@ class TensorView:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """The path of the file."""
         return self.file.path
 
     @property
     def container(self) -> str:
-        """Of the file."""
+        """The container of the file."""
         return self.file.container
 
     def names(self) -> Iterable[str]:
@@ -86,11 +86,11 @@ class TensorView:
         return name
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of one tensor."""
+        """The shape of one tensor."""
         return self.file.shape(self.stored_name(name))
 
     def dtype(self, name: str) -> str:
-        """Of one tensor."""
+        """The dtype of one tensor."""
         return self.file.dtype(self.stored_name(name))
 
     def read(self, name: str) -> Float32:

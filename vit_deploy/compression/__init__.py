@@ -48,7 +48,7 @@ class Schedule(StrEnum):
 
 
 class Pattern(StrEnum):
-    """Which kernel values may be zero: any, or two of four inputs that follow each other (NVIDIA's sparse cores)."""
+    """The kernel values that may be zero: any, or two of four consecutive inputs (NVIDIA's sparse cores)."""
 
     ANY = "any"
     TWO_OF_FOUR = "2:4"

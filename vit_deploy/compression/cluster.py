@@ -52,10 +52,10 @@ class Cluster:
         """Centroids are made with the layers."""
 
     def end_epoch(self) -> None:
-        """Each call looks the kernels up anew."""
+        """Each call looks the kernels up again."""
 
     def settled(self, step: int) -> bool:
-        """From the first step."""
+        """Whether the weights have their final form, which they have from the first step."""
         return True
 
     def kernels(self) -> Mapping[str, Float32]:

@@ -25,7 +25,7 @@ THREADS = 4  # that read image files
 
 @dataclass(frozen=True)
 class Folders:
-    """Which folder is which class.
+    """The class of each folder.
 
     Args:
         words: for people; empty where names say it.

@@ -119,7 +119,7 @@ class Qat:
         self._fit_weights()
 
     def settled(self, step: int) -> bool:
-        """From the first step."""
+        """Whether the weights have their final form, which they have from the first step."""
         return True
 
     def kernels(self) -> Mapping[str, Float32]:
@@ -127,7 +127,7 @@ class Qat:
         return {}
 
     def ranges(self) -> Ranges:
-        """Of each layer's input and output."""
+        """The learned ranges of each layer's input and output."""
         found = {}
         for name, variables in self._range_variables().items():
             low, high = float(variables["min_var"].numpy()), float(variables["max_var"].numpy())

@@ -180,7 +180,7 @@ def distinct(checkpoint: Checkpoint) -> int:
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """In words: what the method gained and what it did not, with the runtimes that were asked."""
+    """Verdicts in words: what the method gained and what it did not, in the requested runtimes."""
     pairs: Mapping[str, tuple[Row, Row]] = {
         each.name: (each, other)
         for each in rows

@@ -196,7 +196,7 @@ class _Run:
         return loss
 
     def _losses(self, images: Any, shares: Any, logits: Any) -> Any:
-        """Of each image: how far the answer is from the class and from what the uncompressed model answers."""
+        """The loss of each image: the distance from its class and from the uncompressed model's answer."""
         options = self.options
         losses = tf.nn.softmax_cross_entropy_with_logits(shares, logits) * (1 - options.distill)
         if self.teacher is None:

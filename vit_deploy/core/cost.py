@@ -24,20 +24,20 @@ def macs(config: ViTConfig) -> int:
 
 
 def patch_macs(config: ViTConfig) -> int:
-    """Of the patch embedding."""
+    """Multiply-adds of the patch embedding."""
     inputs = config.patch_size[0] * config.patch_size[1] * config.channels
     return config.num_patches * inputs * config.embed_dim
 
 
 def block_macs(config: ViTConfig) -> int:
-    """Of one encoder block: four projections, two attention products, the feed-forward."""
+    """Multiply-adds of one encoder block: four projections, two attention matmuls, the feed-forward."""
     tokens, dim = config.sequence_length, config.embed_dim
     matrices = 2 if config.ffn_type is FFNType.MLP else 3
     return 4 * tokens * dim * dim + 2 * tokens * tokens * dim + matrices * tokens * dim * config.mlp_dim
 
 
 def pool_macs(config: ViTConfig) -> int:
-    """Of attention pooling: keys and values of all tokens, two projections and a feed-forward of one."""
+    """Multiply-adds of attention pooling: keys and values of all tokens, two projections and a feed-forward of one."""
     if config.effective_pooling is not Pooling.MAP:
         return 0
     tokens, dim = config.sequence_length, config.embed_dim
@@ -45,10 +45,10 @@ def pool_macs(config: ViTConfig) -> int:
 
 
 def pre_logits_macs(config: ViTConfig) -> int:
-    """Of the dense layer between pooling and head."""
+    """Multiply-adds of the dense layer between pooling and head."""
     return config.pooled_dim * config.pre_logits_dim
 
 
 def head_macs(config: ViTConfig) -> int:
-    """Of the classification head."""
+    """Multiply-adds of the classification head."""
     return (config.pre_logits_dim or config.pooled_dim) * config.num_classes if config.include_top else 0

@@ -106,7 +106,7 @@ class Dataset:
         return in_order
 
     def told(self, artifact: Artifact) -> str:
-        """Which folder is which class, in words; empty where their names say it."""
+        """The class of each folder, in words; empty where the folders' names say it."""
         if not self.names or self.is_by_name(artifact):
             return ""
         listed = ", ".join(f"{index} {name}" for name, index in self.folders(artifact).items())

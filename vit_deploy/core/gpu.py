@@ -105,7 +105,7 @@ class Gpu:
 
 
 def _clocks(ends: tuple[GpuState, GpuState]) -> list[float]:
-    """Of one round; at a power limit the driver moves the clock from moment to moment, so that one is its mean."""
+    """The clocks of one round; at a power limit, where the driver moves the clock all the time, their mean."""
     clocks = [state.sm_mhz for state in ends if state.sm_mhz is not None]
     return [fmean(clocks)] if clocks and all(POWER_LIMIT in state.reasons for state in ends) else clocks
 
@@ -117,7 +117,7 @@ def reasons_in(bits: int) -> tuple[str, ...]:
 
 
 def differences(then: Gpu | None, now: Gpu | None) -> list[str]:
-    """In words, what makes figures of one GPU say nothing about another; what is not known makes no difference."""
+    """What makes figures of one GPU say nothing about another, in words; what is not known makes no difference."""
     if then is None or now is None:
         return []
     values = [(words, getattr(then, name), getattr(now, name)) for name, words in SAME_GPU.items()]

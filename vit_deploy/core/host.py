@@ -95,7 +95,7 @@ def _temperature_c(root: Path) -> float | None:
 
 
 def _competing(root: Path, cores: float) -> float | None:
-    """Of the cores this process really gets, those that others keep busy while it sleeps."""
+    """The cores, of those that this process really gets, that others keep busy while it sleeps."""
     before = _busy_ticks(root)
     if before is None:
         return None

@@ -62,7 +62,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of the bundle's folder."""
+        """The name of the artifact's folder."""
         return f"{self.format}-{self.precision}"
 
 
@@ -275,12 +275,12 @@ def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool, unproven
 
 
 def failed_name(target: Path) -> Path:
-    """Of a bundle that failed its proof."""
+    """The folder of an artifact that failed its proof."""
     return target.with_name(f"{target.name}.failed")
 
 
 def unproven_name(target: Path) -> Path:
-    """Of a bundle that nobody has proven yet."""
+    """The folder of an artifact that nobody has proven yet."""
     return target.with_name(f"{target.name}.unproven")
 
 

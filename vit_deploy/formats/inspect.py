@@ -62,7 +62,7 @@ class Inspection:
 
     @property
     def num_parameters(self) -> int | None:
-        """Of the recorded config."""
+        """The number of parameters of the recorded config."""
         return None if self.artifact is None else cost.num_parameters(self.artifact.config)
 
     @property
@@ -147,7 +147,7 @@ def snippet_of(found: Inspection) -> str:
 
 
 def _format(path: Path) -> str | None:
-    """By what is there; names only decide where the content cannot. None is a checkpoint."""
+    """The format by the content, or by name where the content cannot decide; None is a checkpoint."""
     if path.is_dir():
         return "savedmodel" if (path / savedmodel.FILE).is_file() else None
     try:

@@ -140,7 +140,7 @@ class PlanRecord:
 
 
 def flavour_of(start: bytes) -> str | None:
-    """Which TensorRT wrote the plan that begins so; None where its first bytes are others."""
+    """The TensorRT that wrote the plan with these first bytes; None where they are not a plan's."""
     return MAGIC.get(start[:4])
 
 

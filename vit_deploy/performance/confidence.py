@@ -40,19 +40,19 @@ class Interval:
         return not self.low <= value <= self.high
 
     def scaled(self, factor: float) -> Interval:
-        """In another unit."""
+        """The interval in another unit."""
         return Interval(self.low * factor, self.high * factor)
 
 
 def median_interval(rounds: Rounds) -> Interval | None:
-    """Of the median of all calls; None of so few that even all between the fastest and the slowest is not as sure."""
+    """The interval of the median of all calls; None for so few that even fastest to slowest is not as sure."""
     if 2 * 0.5 ** sum(map(len, rounds)) > 1 - LEVEL:  # that all calls lie on the same side of the true median
         return None
     return _interval(_medians(rounds, _choices(len(rounds)), np.random.default_rng(SEED)), _units(rounds))
 
 
 def ratio_interval(rounds: Rounds, base: Rounds) -> Interval | None:
-    """Of the ratio of the median of `rounds` to that of `base`; None of too few calls.
+    """The interval of the ratio of the median of `rounds` to that of `base`; None for too few calls.
 
     Cases of one run took turns, and have as many rounds; of two runs the rounds have nothing in common, see
     `unpaired_interval`.
@@ -67,7 +67,7 @@ def ratio_interval(rounds: Rounds, base: Rounds) -> Interval | None:
 
 
 def unpaired_interval(rounds: Rounds, base: Rounds) -> Interval | None:
-    """Of the ratio of the medians of two runs that share no rounds; None of too few calls likewise."""
+    """The interval of the ratio of the medians of two runs that share no rounds; None for too few calls."""
     if _too_few(rounds, base):
         return None
     rng = np.random.default_rng(SEED)
@@ -83,7 +83,7 @@ def _too_few(rounds: Rounds, base: Rounds) -> bool:
 
 
 def _choices(count: int, seed: int = SEED) -> NDArray[np.intp]:
-    """Which rounds each draw takes one after the other, `(draws, rounds)`, with some to spare."""
+    """The rounds that each draw takes one after the other, `(draws, rounds)`, with some to spare."""
     return np.random.default_rng(seed).integers(count, size=(DRAWS, count + SPARE))
 
 

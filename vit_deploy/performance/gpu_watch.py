@@ -63,7 +63,7 @@ class GpuWatch:
 
     @property
     def facts(self) -> dict[str, Any] | None:
-        """As `gpu.gpu_from` reads them."""
+        """The facts in the form that `gpu.gpu_from` reads."""
         return None if self._card is None else self._card.facts.to_dict()
 
     @property

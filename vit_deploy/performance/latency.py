@@ -137,12 +137,12 @@ class Latency:
 
     @property
     def energy_mj_per_image(self) -> float | None:
-        """Of all processors together, in thousandths of a joule."""
+        """The energy of all processors together, in millijoules."""
         return self._mj_per_image(self.energy_j)
 
     @property
     def gpu_energy_mj_per_image(self) -> float | None:
-        """Of the one GPU, in thousandths of a joule."""
+        """The energy of the one GPU, in millijoules."""
         return self._mj_per_image(self.gpu_energy_j)
 
     def _mj_per_image(self, energy_j: float | None) -> float | None:
@@ -150,7 +150,7 @@ class Latency:
 
     @property
     def mean_ms(self) -> float:
-        """Of a call."""
+        """The mean latency of a call."""
         return float(np.mean(self.samples_ns)) / 1e6
 
     @property
@@ -160,7 +160,7 @@ class Latency:
 
     @property
     def min_ms(self) -> float:
-        """Of the fastest call."""
+        """The latency of the fastest call."""
         return min(self.samples_ns) / 1e6
 
     @property

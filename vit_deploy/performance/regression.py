@@ -36,7 +36,7 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """Of the medians, now to then."""
+        """The ratio of the medians, now to then."""
         return self.latency.p50_ms / self.before.p50_ms
 
     @property
@@ -152,7 +152,7 @@ def changes(
 
 
 def not_compared(results: Sequence[Latency], compared: Sequence[Change]) -> list[str]:
-    """In words which results the baseline does not have."""
+    """The results that the baseline does not have, in words."""
     known = {id(change.latency) for change in compared}
     return [
         f"{_named(each)} by {each.provider}: not in the baseline of this machine"

@@ -131,7 +131,7 @@ def is_flat(samples_ns: Sequence[int]) -> bool:
 
 
 def _shows_no_trend(values: Sequence[float]) -> bool:
-    """By the median of all slopes (Theil 1950, Sen 1968), as outliers abound."""
+    """Whether the median of all slopes shows no trend (Theil 1950, Sen 1968), as outliers abound."""
     count = len(values)
     slope = median((values[j] - values[i]) / (j - i) for i, j in combinations(range(count), 2))
     return abs(slope) * (count - 1) <= DRIFT * median(values)

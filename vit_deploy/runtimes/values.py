@@ -36,7 +36,7 @@ def checked_images(images: Array, artifact: Artifact) -> Array:
 
 
 def blank_images(artifact: Artifact, batch: int | None = None) -> Array:
-    """As many images of zeros as one call of the model takes.
+    """Images of zeros, as many as one call of the model takes.
 
     Args:
         artifact: that takes them.

@@ -141,7 +141,7 @@ class Recorder:
 
 
 def moving_norms(config: ViTConfig) -> dict[str, str]:
-    """By tap, the norm of a post-norm model that ends in it; not the last, whose result the model's own norm takes."""
+    """The norm of a post-norm model that ends in each tap; not the last, whose result the model's own norm takes."""
     if config.normalization_position is NormalizationPosition.PRE:
         return {}
     halves = [(index, half) for index in range(config.num_layers) for half in ("attention", "ffn")]

@@ -34,7 +34,7 @@ class Drift:
 
     @property
     def cosine_min(self) -> float:
-        """Of the worst image."""
+        """The cosine of the worst image."""
         return min(self.cosines)
 
     def to_dict(self) -> dict[str, Any]:

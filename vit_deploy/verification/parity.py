@@ -59,7 +59,7 @@ class Parity(Metrics):
 
     @property
     def verdict(self) -> str:
-        """In one word: same, inconclusive, unproven or different."""
+        """The verdict in one word: same, inconclusive, unproven or different."""
         if self.ok:
             return "same"
         if self.unproven:
@@ -112,7 +112,7 @@ class Verification:
 
     @property
     def verdict(self) -> str:
-        """In one word: same, inconclusive or different."""
+        """The verdict in one word: same, inconclusive or different."""
         return "different" if self.parity.ok and not self.ok else self.parity.verdict
 
 

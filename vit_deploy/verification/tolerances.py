@@ -26,7 +26,7 @@ SIGMAS = 3.0  # of the tolerated noise; a lead that is larger should not be over
 
 @dataclass(frozen=True)
 class Limit:
-    """Which way a metric is held to its limit, and how it is called in words."""
+    """The direction in which a metric is held to its limit, and its name in words."""
 
     words: str
     unit: str = ""
@@ -121,7 +121,7 @@ def tolerance_for(precision: str, noise_floor: float) -> Tolerance:
 
 
 def looser(one: str, other: str) -> str:
-    """Of two precisions the one that is allowed more noise: what two artifacts can be held to against each other."""
+    """The one of two precisions that is allowed more noise, which two artifacts can be held to against each other."""
     return min(one, other, key=lambda precision: tolerance_for(precision, 0.0).snr_db or math.inf)
 
 

@@ -58,7 +58,7 @@ class H5Tensors:
         return self._datasets.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """As declared."""
+        """The declared shape of a tensor."""
         return tuple(int(side) for side in self._datasets[name].shape)
 
     def dtype(self, name: str) -> str:

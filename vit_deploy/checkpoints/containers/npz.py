@@ -97,11 +97,11 @@ class NpzArrays:
             yield name, header
 
     def names(self) -> Iterable[str]:
-        """Of all members, without `.npy`."""
+        """The names of all members, without `.npy`."""
         return self._headers.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """As the member's header says."""
+        """The shape of an array by its member's header."""
         return self._headers[name].shape
 
     def dtype(self, name: str) -> str:

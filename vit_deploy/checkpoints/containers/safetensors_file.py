@@ -78,7 +78,7 @@ class SafeTensors:
         return self._entries.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """As the header says."""
+        """The shape of a tensor by the header."""
         return tuple(self._entries[name]["shape"])
 
     def dtype(self, name: str) -> str:

@@ -57,7 +57,7 @@ class TorchTensors:
         return self._tensors.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of one tensor."""
+        """The shape of one tensor."""
         return tuple(self._tensors[name].shape)
 
     def dtype(self, name: str) -> str:

@@ -106,7 +106,7 @@ SAME_FIELDS: Mapping[str, str] = {
 
 
 def family_of(document: Mapping[str, Any], names: Names | None) -> Family:
-    """By the model type in config.json, else by the parts there are.
+    """The family of a model, by the model type in config.json, else by the parts there are.
 
     Raises:
         CheckpointError: a model type that is no ViT of these.
@@ -226,7 +226,7 @@ def _more_tokens(file: TensorFile, names: Names) -> tuple[int, int]:
 
 
 def _shapes_in_blocks(file: TensorFile, names: Names, part: Iterable[str]) -> list[tuple[int, ...]]:
-    """Of the matrices of a part, as far as blocks have it."""
+    """The shapes of a part's matrices in the blocks that have it."""
     weights = [f"{names.within(block, part)}.weight" for block in names.blocks]
     shapes = [file.shape(weight) for weight in weights if weight in names.stored]
     return [shape for shape in shapes if len(shape) == 2 and all(shape)]

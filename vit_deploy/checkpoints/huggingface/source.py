@@ -39,7 +39,7 @@ class HuggingFaceSource:
     heads = HEAD_TENSORS
 
     def detects(self, file: TensorFile) -> bool:
-        """By the names of the patch embedding; or by a config.json of transformers, be it of what cannot be read."""
+        """Whether the patch embedding has one of its names, or a config.json is of transformers, readable or not."""
         if file.container not in CONTAINERS:
             return False
         ours = file.documents.get("format") == FORMAT or set(file.names()) >= CANONICAL

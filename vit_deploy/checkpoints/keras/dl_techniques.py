@@ -59,7 +59,7 @@ class DlTechniquesSource:
     heads = None
 
     def detects(self, file: TensorFile) -> bool:
-        """By the module that its class is from."""
+        """Whether the class is from one of its modules."""
         document = file.documents.get("config.json", {}) if file.container == "keras" else {}
         ours = any(str(document.get(key)).startswith(PACKAGE) for key in ("module", "registered_name"))
         return ours and document.get("class_name") == "ViT"

@@ -63,7 +63,7 @@ class KerasHubSource:
     heads = None
 
     def detects(self, file: TensorFile) -> bool:
-        """By the registered name of the model."""
+        """Whether the model's registered name is keras-hub's."""
         if file.container not in ("keras", "h5"):
             return False
         return file.documents.get("config.json", {}).get("registered_name") in {**BACKBONES, **CLASSIFIERS}

@@ -80,7 +80,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Biases:
-    """Which parts have biases; those of the attention's output go with those of its inputs."""
+    """The parts that have biases; the attention's output has one where its inputs have."""
 
     patches: bool = True
     attention: bool = True

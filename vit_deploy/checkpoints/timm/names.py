@@ -56,7 +56,7 @@ class Renamed(TensorView):
 
     @property
     def documents(self) -> Mapping[str, Any]:
-        """Of the file."""
+        """The documents of the file."""
         return self.file.documents
 
     def names(self) -> Iterable[str]:

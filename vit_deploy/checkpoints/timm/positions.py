@@ -14,7 +14,7 @@ from vit_deploy.core.config import as_pair
 
 @dataclass(frozen=True)
 class Positions:
-    """Of what the position table has rows.
+    """What the rows of a position table stand for.
 
     Args:
         prefix: how many of the first prefix tokens.

@@ -58,7 +58,7 @@ class TimmSource:
     heads = HEAD_TENSORS
 
     def detects(self, file: TensorFile) -> bool:
-        """By the name of the stem; other networks that share it are refused when they are read."""
+        """Whether the stem has timm's name; other networks that share it are refused when they are read."""
         return file.container in ("safetensors", "torch") and is_timm(file.names())
 
     def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
@@ -254,7 +254,7 @@ def _map_pool() -> dict[str, Origin]:
 
 
 def _head(view: Renamed, config: ViTConfig) -> dict[str, Origin]:
-    """Of two heads, for the class and the distillation token, the average."""
+    """The head; the average of two, where class and distillation token have one each."""
     if not config.distillation_token:
         return _dense("head", "head")
     if not HEADS & set(view.stored):

@@ -32,7 +32,7 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return len(self.head) + (0 if self.values is None else self.values.nbytes)
 
 

@@ -37,7 +37,7 @@ def _chunks(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def cosines(outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of each image's outputs with the others; zero where one of them has no direction."""
+    """The cosine of each image's outputs with the others; zero where one of them has no direction."""
     one, other = (each.reshape(len(each), -1).astype(np.float64) for each in (outputs, others))
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     result: NDArray[np.float64] = (one * other).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)

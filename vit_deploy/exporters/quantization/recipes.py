@@ -107,7 +107,7 @@ class Recipe:
             raise ConfigError("a file of integers alone needs calibrated activations")
 
     def bits_of(self, layer: str) -> int:
-        """Of a layer's kernel."""
+        """The bits of a layer's kernel."""
         wide = any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.eight_bits)
         return max(self.weight_bits, 8) if wide else self.weight_bits
 

@@ -139,7 +139,7 @@ class Work:
         return self.quantizer.write(self.source, target, self.recipe, self.calibration)
 
     def answers(self, images: Images) -> NDArray[np.float32]:
-        """Of a file that is made for this and dropped."""
+        """The outputs of a file that is made for this and dropped."""
         with tempfile.TemporaryDirectory() as folder:
             target = dataclasses.replace(
                 self.source, directory=Path(folder), precision=self.recipe.precision, files={}, model=""

@@ -67,12 +67,12 @@ class Facts:
 
     @property
     def size_ratio(self) -> float:
-        """Of fp32's size."""
+        """The size as a fraction of fp32's."""
         return self.bytes / self.fp32_bytes
 
     @property
     def latency_ratio(self) -> float | None:
-        """Of fp32's latency."""
+        """The latency as a fraction of fp32's."""
         if self.latency_ms is None or self.fp32_latency_ms is None:
             return None
         return self.latency_ms / self.fp32_latency_ms
@@ -141,7 +141,7 @@ def compare_with_fp32(
 
 
 def verdicts(facts: dict[str, Facts]) -> list[str]:
-    """In plain words: whose answers depend on the batch, which are slower than fp32 here and which is the fastest, and
+    """Verdicts in plain words: whose answers depend on the batch, which are slower than fp32 here and which is the fastest, and
     whose latency is not to be trusted.
     """
     said = [
@@ -186,7 +186,7 @@ def _affordable(config: ViTConfig) -> int:
 
 
 def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[Latency | None]:
-    """Of each artifact's usual runtime; nothing of those made for GPUs where there is none."""
+    """Latencies in each artifact's usual runtime; None for those made for a GPU where there is none."""
     providers = [proving_provider(each) for each in artifacts]
     if any(each.options.get("for") == Target.CUDA for each in artifacts) and "cpu" in providers:
         return [None] * len(artifacts)

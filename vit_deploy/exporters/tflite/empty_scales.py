@@ -75,7 +75,7 @@ def _mend_channels(
     kernel: NDArray[np.float32],
     bias: NDArray[np.float32],
 ) -> None:
-    """Of a layer with integers for a bias."""
+    """The scales of a layer whose bias is integers."""
     (kernel_tensor,) = _owners(tensors, layer.kernel)
     bias_tensors = list(_owners(tensors, layer.bias))
     kind = INTEGERS.get(bias_tensors[0].number(TENSOR_TYPE, "b")) if len(bias_tensors) == 1 else None
@@ -126,7 +126,7 @@ def _content(tensor: Table, buffers: list[Table]) -> Any:
 
 
 def _scales(tensor: Table) -> NDArray[np.float32]:
-    """Of a tensor, in the file itself."""
+    """The scales of a tensor, in the file itself."""
     quantization = tensor.table(TENSOR_QUANTIZATION)
     assert quantization is not None
     start = quantization.target(SCALES)

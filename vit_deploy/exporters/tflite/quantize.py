@@ -253,7 +253,7 @@ def _activation_bits(recipe: Recipe, kind: str) -> int:
 
 
 def _product_bits(recipe: Recipe, product: Product) -> int:
-    """Of both sides: those of a kernel where one is a constant, for LiteRT multiplies only what has as many bits."""
+    """The bits of both sides: a kernel's where one is constant, for LiteRT multiplies only equally wide integers."""
     return _activation_bits(recipe, PRODUCT) if product.left else recipe.activation_bits
 
 

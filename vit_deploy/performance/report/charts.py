@@ -166,7 +166,7 @@ def _shown(
 
 
 def _percentiles(gathered: Gathered, names: Names) -> Chart:
-    """From the fastest call to p99 of each case."""
+    """The span from the fastest call to p99 of each case."""
     cases, name_of, called = _shown(gathered, names, gathered.cases)
     whole: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []

@@ -74,7 +74,7 @@ class Timed:
 
     @property
     def bytes(self) -> float | None:
-        """Of the model files."""
+        """The size of the model files, in bytes."""
         return self.quality.bytes if self.latency.bytes is None else self.latency.bytes
 
 

@@ -102,7 +102,7 @@ def cuda_device(index: int, load: Callable[[], Any] = load_driver) -> CudaDevice
 
 
 def cuda_version(number: int) -> str:
-    """As people write it, of the number that CUDA has for it: "13.0" of 13000."""
+    """A version of CUDA as people write it: "13.0" for 13000."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -252,7 +252,7 @@ class GpuMemory:
 
     @property
     def notes(self) -> list[str]:
-        """Of what the figure is, where it is not of the process alone."""
+        """What the figure includes, where it is not the process's own."""
         if self._most is None or self._own is not None:
             return []
         return ["GPU memory is by how much that in use on the card grew: NVML does not tell it of this process"]

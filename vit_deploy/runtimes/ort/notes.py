@@ -23,6 +23,6 @@ ON_GPU: dict[tuple[str, str], str] = {
 
 
 def notes_on(provider: str, precision: str) -> tuple[str, ...]:
-    """Of a provider and the precision of a bundle; empty where there is nothing to say."""
+    """Notes on a precision with a provider; empty where there is nothing to say."""
     found = ON_GPU.get((provider, precision))
     return () if found is None else (found,)

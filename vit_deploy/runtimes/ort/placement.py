@@ -43,7 +43,7 @@ def nothing_told() -> Iterator[Tell]:
 
 
 def recorded(engine: Any) -> dict[str, int]:
-    """Of the graph as it was divided up, before operators were fused."""
+    """The placement of the graph as it was divided up, before operators were fused."""
     counts = Counter[str]()
     for part in engine.get_provider_graph_assignment_info():
         counts[part.ep_name] += len(part.get_nodes())
@@ -51,7 +51,7 @@ def recorded(engine: Any) -> dict[str, int]:
 
 
 def profiled(engine: Any, call: Callable[[], object]) -> dict[str, int]:
-    """Of the operators that one call runs; those that were fused into one count as one."""
+    """The placement of the operators that one call runs; fused operators count as one."""
     call()
     events = json.loads(Path(engine.end_profiling()).read_text(encoding="utf-8"))
     nodes = [each for each in events if each.get("cat") == "Node" and each["name"].endswith(KERNEL)]

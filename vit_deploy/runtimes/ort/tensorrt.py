@@ -42,7 +42,7 @@ class Range:
     usual: int
 
     def shapes(self, spec: InputSpec) -> dict[str, str]:
-        """As options of the provider."""
+        """The shapes as options of the provider."""
         sides = "x".join(str(side) for side in spec.shape[1:])
         return {
             f"trt_profile_{name}_shapes": f"{spec.name}:{batch}x{sides}"
@@ -81,7 +81,7 @@ class EngineCache:
         return any(self.folder.glob(ENGINES))
 
     def options(self, folder: Path) -> dict[str, str]:
-        """Of the provider, that has it keep engines in a folder."""
+        """Options with which the provider keeps its engines in a folder."""
         return {
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": str(folder),
@@ -140,7 +140,7 @@ def facts_of(device: int) -> dict[str, Any]:
 
 
 def tensorrt_version(load: Callable[[str], Any] = ctypes.CDLL) -> int | None:
-    """Of the library that is loaded or would be, as `getInferLibVersion` counts; None where there is none."""
+    """The version of the library that is or would be loaded, as `getInferLibVersion` counts; None if there is none."""
     for major in MAJORS:
         with contextlib.suppress(OSError, AttributeError):
             name = f"nvinfer_{major}.dll" if sys.platform == "win32" else f"libnvinfer.so.{major}"

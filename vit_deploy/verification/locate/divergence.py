@@ -76,7 +76,7 @@ class Located:
     notes: tuple[str, ...] = ()
 
     def growth(self) -> tuple[float | None, ...]:
-        """Of every tap, by how much its error in noise floors is larger than the one before."""
+        """The growth of the error, in noise floors, from each tap to the next."""
         found: list[float | None] = []
         before: float | None = None
         for each in self.taps:

@@ -103,12 +103,12 @@ class Flow:
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:
-        """Which node on the way computes a value."""
+        """The node on the way that computes each value."""
         return {name: node for node in self.path for name in node.outputs}
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:
-        """Which nodes on the way read a value."""
+        """The nodes on the way that read each value."""
         found: dict[str, list[Node]] = {}
         for node in self.path:
             for name in dict.fromkeys(node.inputs):
