@@ -80,7 +80,7 @@ def saturates(weights: NDArray[Any]) -> bool:
 
 
 def sums_of_pairs(weights: NDArray[Any]) -> NDArray[Any]:
-    """The sums of weights that are neighbours along the inputs, `(ceil(inputs / 2), outputs)`; integers of 8 bits as wider.
+    """The sums of weights next to each other along the inputs, `(ceil(inputs / 2), outputs)`, as wider integers.
 
     Two weights of different signs never add up to more than one of them.
     """

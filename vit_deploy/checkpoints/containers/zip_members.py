@@ -33,7 +33,7 @@ def checked_members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo
 
 
 def expansions(infos: Iterable[zipfile.ZipInfo], at_most: int, free_bytes: int) -> list[str]:
-    """The members, in words, that declare more than `at_most` times their packed bytes; `free_bytes` are always free."""
+    """Members, in words, that declare more than `at_most` times their packed bytes; `free_bytes` are always free."""
     return [
         f"{info.filename} expands from {info.compress_size} to {info.file_size} bytes"
         for info in infos

@@ -141,8 +141,10 @@ def compare_with_fp32(
 
 
 def verdicts(facts: dict[str, Facts]) -> list[str]:
-    """Verdicts in plain words: whose answers depend on the batch, which are slower than fp32 here and which is the fastest, and
-    whose latency is not to be trusted.
+    """Verdicts in plain words.
+
+    They name artifacts whose answers depend on the batch, those slower than fp32 here, the fastest, and those whose
+    latency is not to be trusted.
     """
     said = [
         f"{name} finds the ranges of activations over the whole batch, so that an image's answer depends on the "

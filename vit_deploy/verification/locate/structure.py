@@ -145,7 +145,7 @@ def _find_halves(reader: HalfReader, halves: Sequence[int], places: Places) -> N
 
 
 def _end_of_last_norm(flow: Flow, halves: Sequence[int]) -> str:
-    """The end of the last block's second norm, which has as many sections as its first and is followed by the model's own."""
+    """The end of the last block's second norm, which has as many sections as its first; the model's own follows."""
     sections = flow.sections
     first = [each for each in sections[halves[-2] + 1 : halves[-1]] if not carries(each)]
     following = [each for each in sections[halves[-1] + 1 :] if not carries(each)]
