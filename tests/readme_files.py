@@ -15,8 +15,8 @@ import vit_deploy
 from vit_deploy.checkpoints.containers.safetensors_file import write_safetensors
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import Float32
-from vit_deploy.verification.golden import natural_pixels
 
 
 def write(folder: Path) -> None:

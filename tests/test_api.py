@@ -15,9 +15,9 @@ from vit_deploy.core import reference
 from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.images import load_image
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import ConfigError, ExportError, OutputError, VitDeployError
 from vit_deploy.exporters import stage
-from vit_deploy.verification.golden import natural_pixels
 
 
 def test_a_keras_model_is_exported_and_its_bundle_runs(tmp_path, images):

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from vit_deploy import checkpoints
-from vit_deploy.verification.golden import natural_pixels
+from vit_deploy.core.synthetic_images import natural_pixels
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "tests" / "peers"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from vit_deploy.core.registry import Plugin
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters.onnx.quantize import OnnxQuantizer
 from vit_deploy.runtimes import RUNTIMES
-from vit_deploy.verification.golden import natural_pixels
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import vit_deploy
 from vit_deploy import checkpoints
 from vit_deploy.core.artifact import read_artifact, write_manifest
 from vit_deploy.core.registry import Plugin
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.runtimes import RUNTIMES
-from vit_deploy.verification.golden import natural_pixels
 
 RUNTIME = {"onnx": "onnxruntime", "tflite": "litert", "savedmodel": "savedmodel"}
 METRICS = {"max_abs", "rms", "cosine", "snr_db", "top1_agreement", "top5_agreement", "kl"}

@@ -17,8 +17,8 @@ import pytest
 from vit_deploy import checkpoints
 from vit_deploy.cli import run
 from vit_deploy.compression.state import FILE
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import layer_names
-from vit_deploy.verification.golden import natural_pixels
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs tensorflow-model-optimization"

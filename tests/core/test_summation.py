@@ -7,9 +7,10 @@ import pytest
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.reference import forward
-from vit_deploy.core.summation import ORDERS, mean, one_by_one, product, rounding
+from vit_deploy.core.summation import ORDERS, mean, one_by_one, product
 from vit_deploy.exporters.stage import export, plan
 from vit_deploy.verification.golden import golden_pixels, record
+from vit_deploy.verification.noise_floor import noise_floor
 
 SPIKES = (10.0, 1e3, -1e3, 1e5)
 
@@ -98,7 +99,7 @@ def test_a_spike_does_not_hide_another_model(plain, tmp_path):
     assert golden.noise_floor * 10 < golden.spread / 100
 
 
-def test_rounding_is_the_largest_of_all_orders_beyond_what_is_usual():
+def test_the_noise_floor_is_the_largest_of_all_orders_beyond_what_is_usual():
     exact, near, far = np.zeros((2, 3)), np.array([[1, 2, 3], [0, 0, 1.0]]), np.array([[0, 0, 6], [0, 9, 0.0]])
-    assert rounding(exact, [near, far]) == 3
-    np.testing.assert_array_equal(rounding(exact, [near, far], 1), [3, 3])
+    assert noise_floor(exact, [near, far]) == 3
+    np.testing.assert_array_equal(noise_floor(exact, [near, far], 1), [3, 3])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.value_range import channels_first, problem_of
-from vit_deploy.verification.golden import natural_pixels
 
 GOOGLE = Preprocess()
 IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -16,7 +16,7 @@ from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, N
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.verification.golden import EPSILON
+from vit_deploy.verification.noise_floor import EPSILON
 from vit_deploy.verification.parity import NOISE_FACTOR
 
 SMALL: dict[str, Any] = {

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tests.peers.preprocess_originals import CASES, original
-from vit_deploy.verification.golden import natural_pixels
+from vit_deploy.core.synthetic_images import natural_pixels
 
 TARGET = Path(__file__).with_name("preprocess_golden.npz")
 FILES = {"landscape": (61, 83), "portrait": (90, 47)}

@@ -16,17 +16,10 @@ from vit_deploy.core.artifact import InputSpec, describe
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import forward
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import ArtifactError
-from vit_deploy.verification.golden import (
-    EPSILON,
-    Golden,
-    golden_count,
-    golden_pixels,
-    natural_pixels,
-    read_golden,
-    record,
-    write_golden,
-)
+from vit_deploy.verification.golden import Golden, golden_count, golden_pixels, read_golden, record, write_golden
+from vit_deploy.verification.noise_floor import EPSILON
 
 WRITE = """
 import sys

@@ -8,7 +8,7 @@ at its size with every product, and plain loops do so from the first large value
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
@@ -57,19 +57,3 @@ def mean(x: Array) -> Array:
 
 ORDERS: tuple[Callable[[], AbstractContextManager[None]], ...] = (contextlib.nullcontext, one_by_one)
 """In which float32 is tried when it is measured what rounding does to a model; the first is NumPy's."""
-
-# By as much the orders differ for models without large values: 1.0 to 2.8 times over kinds and draws of weights. It is
-# part of the distance that `tolerances.NOISE_FACTOR` allows, and only what is more makes a noise floor higher.
-USUAL = 3.0
-
-
-def rounding(exact: Array, rounded: Sequence[Array], axis: int | tuple[int, ...] | None = None) -> NDArray[np.float64]:
-    """What rounding does: the largest distance from the exact values, in any order.
-
-    Args:
-        exact: in float64.
-        rounded: the same in float32, in each of `ORDERS`.
-        axis: over which the largest is taken; None for all of them.
-    """
-    usual, *others = (np.abs(each - exact).max(axis=axis) for each in rounded)
-    return np.asarray(np.maximum.reduce([usual, *(each / USUAL for each in others)]), np.float64)

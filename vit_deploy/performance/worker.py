@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
 from vit_deploy.core.memory import peak_rss_mb, rss_mb
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.performance.energy import EnergyMeter
 from vit_deploy.performance.gpu_watch import GpuWatch, at_once, is_for_gpu, queued, rewarm, watching
 from vit_deploy.performance.timing import measure, warm_up
 from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, Session
-from vit_deploy.verification.golden import golden_pixels, natural_pixels, read_golden
+from vit_deploy.verification.golden import golden_pixels, read_golden
 from vit_deploy.verification.targets import open_to_time
 
 # ONNX Runtime's threads spin for some 50 ms after a call (seen in 1.32); a kernel may count their time in 4 ms steps.

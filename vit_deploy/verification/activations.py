@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import FFNType, NormalizationPosition, ViTConfig
-from vit_deploy.core.summation import rounding
+from vit_deploy.verification.noise_floor import noise_floor
 
 Array = NDArray[Any]
 
@@ -27,8 +27,6 @@ IMAGES = 2  # of the golden ones
 MIXES, DETAIL_MIXES = 3, 2  # random sums over the tokens
 DETAIL_FEATURES = 8  # random sums over the features
 SEED = 1706  # of the random sums
-EPSILON = float(np.finfo(np.float32).eps)
-TINY = float(np.finfo(np.float32).tiny)
 AFTER_STREAM = ("norm", "head")
 STREAM_DETAILS = (".tokens", ".out", ".down", ".scaled")  # what the residual stream is the sum of
 
@@ -39,7 +37,7 @@ class Sketch:
 
     Args:
         values: `(images, rows, features)`: the first token, then sums over the tokens.
-        noise_floor: how far the reference in float32 is from it.
+        noise_floor: what rounding to float32 alone does to it; see `noise_floor.noise_floor`.
     """
 
     values: Array
@@ -267,8 +265,7 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
 
 
 def _floored(exact: Array, rounded: Sequence[Array]) -> Sketch:
-    floor = max(float(rounding(exact, rounded)), EPSILON * float(np.abs(exact).max()), TINY)
-    return Sketch(exact, floor)
+    return Sketch(exact, float(noise_floor(exact, rounded)))
 
 
 def _with_sums(values: Array, count: int) -> Array:

@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
-from vit_deploy.core.summation import ORDERS, rounding
+from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 
 ARRAYS = ("adversarial_names", "adversarial_images", "adversarial_outputs", "adversarial_floors")
 LARGE = 1000.0  # hundreds of times what a normalised image holds
 VERY_LARGE = "very large"
-EPSILON = float(np.finfo(np.float32).eps)
-TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,7 @@ def record_adversarial(checkpoint: Checkpoint) -> Adversarial:
     images = adversarial_images((*config.image_size, config.channels), checkpoint.preprocess)
     stacked = np.stack(list(images.values()))
     outputs = forward(checkpoint, stacked)
-    others = tuple(range(1, outputs.ndim))
-    written = EPSILON * np.abs(outputs).max(axis=others)  # an output cannot be nearer than float32 can write it
-    rounded = []
-    for order in ORDERS:
-        with order():
-            rounded.append(forward(checkpoint, stacked, np.float32))
-    floors = np.maximum(np.maximum(rounding(outputs, rounded, others), written), TINY)
+    floors = noise_floor(outputs, forward_float32(checkpoint, stacked), axis=tuple(range(1, outputs.ndim)))
     return Adversarial(tuple(images), stacked, outputs, floors)
 
 

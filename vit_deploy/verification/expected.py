@@ -20,12 +20,12 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.images import SUFFIXES, images_in, load_pixels
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
-from vit_deploy.core.summation import ORDERS, rounding
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.formats.bare import Known
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 from vit_deploy.verification.adversarial import record_adversarial
-from vit_deploy.verification.golden import EPSILON, TINY, Golden, golden_pixels, record
+from vit_deploy.verification.golden import Golden, golden_pixels, record
+from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 from vit_deploy.verification.parity import GROUP, answers
 from vit_deploy.verification.targets import load_source, open_artifact, open_with_golden
 from vit_deploy.verification.tolerances import looser
@@ -161,14 +161,9 @@ def image_files(directory: Path, most: int) -> list[Path]:
 
 def _reference(checkpoint: Checkpoint, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
     outputs = []
-    floor = TINY
+    floor = 0.0
     for start in range(0, len(images), GROUP):
         group = images[start : start + GROUP]
         outputs.append(forward(checkpoint, group))
-        rounded = []
-        for order in ORDERS:
-            with order():
-                rounded.append(forward(checkpoint, group, np.float32))
-        written = EPSILON * float(np.abs(outputs[-1]).max())
-        floor = max(floor, float(rounding(outputs[-1], rounded)), written)
+        floor = max(floor, float(noise_floor(outputs[-1], forward_float32(checkpoint, group))))
     return np.concatenate(outputs), floor

@@ -19,20 +19,18 @@ from vit_deploy.core.artifact import GOLDEN, Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import forward
-from vit_deploy.core.summation import ORDERS, rounding
+from vit_deploy.core.summation import ORDERS
+from vit_deploy.core.synthetic_images import SEED, natural_pixels
 from vit_deploy.errors import ArtifactError
-from vit_deploy.verification import activations, adversarial
-from vit_deploy.verification import preprocessing as photo
+from vit_deploy.verification import activations, adversarial, preprocessing
 from vit_deploy.verification.activations import Recorder, Taps
 from vit_deploy.verification.adversarial import Adversarial
+from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 from vit_deploy.verification.preprocessing import Photo
 
-SEED = 20201022  # the day arXiv 2010.11929 appeared
 COUNT = 8
 COUNT_LARGE = 2
 LARGE_FLOP = 10e9  # an image; above it the reference takes seconds for each
-EPSILON = float(np.finfo(np.float32).eps)
-TINY = float(np.finfo(np.float32).tiny)  # the floor of a model that answers zero
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class Golden:
         images: `(n, height, width, channels)`, normalised float32, or uint8 pixels for a model with
             preprocessing inside.
         outputs: of the float64 reference, `(n, …)`.
-        noise_floor: largest difference between the reference in float32 and in float64: what rounding
-            alone does to this model on these images, in any of the orders that engines sum in.
+        noise_floor: what rounding to float32 alone does to the outputs; see `noise_floor.noise_floor`.
         taps: the reference's activations on the first images; None in bundles of versions that recorded none.
         adversarial: inputs that are like no photograph, with the reference's answers; None likewise,
             and for large models.
@@ -88,15 +85,11 @@ def record(checkpoint: Checkpoint) -> Golden:
     images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
     taps, rounded_taps = Recorder(), [Recorder() for _ in ORDERS]
     outputs = forward(checkpoint, images, tap=taps.tap, detail=taps.detail)
-    rounded = []
-    for order, each in zip(ORDERS, rounded_taps, strict=True):
-        with order():
-            rounded.append(forward(checkpoint, images, np.float32, tap=each.tap, detail=each.detail))
-    # An output cannot be closer to the truth than float32 can write it down.
-    floor = max(float(rounding(outputs, rounded)), EPSILON * float(np.abs(outputs).max()), TINY)
+    rounded = forward_float32(checkpoint, images, [(recorder.tap, recorder.detail) for recorder in rounded_taps])
+    floor = float(noise_floor(outputs, rounded))
     hard = adversarial.record_adversarial(checkpoint) if not _is_large(checkpoint.config) else None
-    picture = natural_pixels(1, *photo.SIZE, 3, seed=SEED + 1)[0]
-    file = photo.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
+    picture = natural_pixels(1, *preprocessing.SIZE, 3, seed=SEED + 1)[0]
+    file = preprocessing.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
     return Golden(images, outputs, floor, taps.against(rounded_taps, checkpoint), hard, file)
 
 
@@ -112,7 +105,7 @@ def write_golden(golden: Golden, directory: Path) -> None:
     if golden.adversarial is not None:
         arrays |= adversarial.to_arrays(golden.adversarial)
     if golden.photo is not None:
-        arrays |= photo.to_arrays(golden.photo)
+        arrays |= preprocessing.to_arrays(golden.photo)
     np.savez_compressed(directory / GOLDEN, **arrays)
 
 
@@ -129,7 +122,7 @@ def read_golden(artifact: Artifact) -> Golden:
     try:
         with zipfile.ZipFile(path) as archive:
             images, outputs, floor = (_member(archive, name) for name in ("images", "outputs", "noise_floor"))
-            arrays = {part: _members(archive, part.ARRAYS) for part in (activations, adversarial, photo)}
+            arrays = {part: _members(archive, part.ARRAYS) for part in (activations, adversarial, preprocessing)}
     except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix=again) from error
     if problems := _golden_problems(images, outputs, floor, artifact):
@@ -137,7 +130,7 @@ def read_golden(artifact: Artifact) -> Golden:
     try:
         taps = activations.from_arrays(arrays[activations], artifact.config) if arrays[activations] else None
         hard = adversarial.from_arrays(arrays[adversarial], images, outputs) if arrays[adversarial] else None
-        file = photo.from_arrays(arrays[photo], images) if arrays[photo] else None
+        file = preprocessing.from_arrays(arrays[preprocessing], images) if arrays[preprocessing] else None
     except ValueError as error:
         raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
     return Golden(images, outputs, float(floor), taps, hard, file)
@@ -181,32 +174,3 @@ def _golden_problems(images: NDArray[Any], outputs: NDArray[Any], floor: NDArray
     if not 0 < floor < np.inf:
         problems.append(f"the noise floor is {floor}")
     return problems
-
-
-def natural_pixels(count: int, height: int, width: int, channels: int, seed: int = SEED) -> NDArray[np.uint8]:
-    """Images with the statistics of photographs, each unlike the others.
-
-    Photographs have a power spectrum that falls with the square of the frequency (Field 1987), edges, and
-    channels that mostly agree. So each image is 1/f noise, a shading, two shapes with hard edges, a colour cast
-    and a contrast and brightness of its own.
-    """
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
-    falloff = 1 / np.maximum(frequency, 1)
-    result = np.empty((count, height, width, channels), np.uint8)
-    for index in range(count):
-        spectrum = np.fft.rfft2(rng.standard_normal((height, width))) * falloff
-        scene = np.fft.irfft2(spectrum, s=(height, width))
-        scene /= scene.std() + 1e-9
-        angle = rng.uniform(0, 2 * np.pi)
-        scene += rng.uniform(0.5, 2) * (np.cos(angle) * columns + np.sin(angle) * rows)
-        centre, radius = rng.uniform(0.2, 0.8, 2), rng.uniform(0.1, 0.35)
-        scene += rng.choice([-1.5, 1.5]) * (np.hypot(rows - centre[0], columns - centre[1]) < radius)
-        scene += rng.uniform(-1, 1) * (np.cos(angle) * rows - np.sin(angle) * columns > rng.uniform(-0.5, 0.5))
-        tint = rng.uniform(0.6, 1.2, channels)
-        cast = rng.uniform(-0.5, 0.5, channels)
-        colour = (scene - scene.mean())[..., None] * tint + cast
-        brightness, contrast = rng.uniform(70, 185), rng.uniform(25, 70)
-        result[index] = np.clip(np.rint(brightness + contrast * colour), 0, 255).astype(np.uint8)
-    return result

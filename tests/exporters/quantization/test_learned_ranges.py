@@ -15,6 +15,7 @@ from vit_deploy.compression.stage import ready
 from vit_deploy.core import reference
 from vit_deploy.core.checkpoint import range_problems
 from vit_deploy.core.resize import resize
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
@@ -27,7 +28,6 @@ from vit_deploy.exporters.tflite import quantize as tflite
 from vit_deploy.exporters.tflite.layers import find_layers, find_tensors
 from vit_deploy.exporters.tflite.ranges import observe
 from vit_deploy.formats.tflite_file import opened
-from vit_deploy.verification.golden import natural_pixels
 
 LEARNED = (-3.0, 5.0)
 

@@ -12,6 +12,7 @@ import pytest
 from vit_deploy.cli import quantizing
 from vit_deploy.core.artifact import read_artifact, sha256
 from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError, DataError, EngineError, ExportError, OutputError
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, sensitivity
@@ -24,7 +25,6 @@ from vit_deploy.exporters.quantization.sensitivity import Budget, Sensitivity, W
 from vit_deploy.exporters.quantization.tradeoffs import Facts, verdicts
 from vit_deploy.exporters.stage import plan
 from vit_deploy.performance.confidence import Interval
-from vit_deploy.verification.golden import natural_pixels
 from vit_deploy.verification.records import milliseconds_apart
 
 QUIET = QuantizeOptions(measure_speed=False)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.datasets import read_chosen
 from vit_deploy.core.images import images_in, load_pixels
+from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.value_range import AS_PIXELS, channels_first, problem_of
 from vit_deploy.errors import DataError
-from vit_deploy.verification.golden import natural_pixels
 
 COUNT = 128  # images that are taken of more
 FEWEST = 8
