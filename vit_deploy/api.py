@@ -57,12 +57,12 @@ def export(
     Args:
         model: a Keras model, a checkpoint, the path of a checkpoint file, or the name of a scale as "tiny", which has
             random weights.
-        directory: where the bundles go.
+        directory: the folder in which the artifacts are written.
         formats: one or several of "savedmodel", "onnx", "tflite", and "tensorrt" where a GPU can prove its plans.
-        precisions: of each format, where it has them.
+        precisions: the precisions of each format, where it has them.
         batch: images a call, or "dynamic"; None is dynamic, and 1 for TFLite.
-        opset: of ONNX; None is the default.
-        layout: of ONNX's input, "nhwc" or "nchw".
+        opset: the opset of ONNX; None is the default.
+        layout: the layout of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is uint8 pixels, normalised inside.
         target: what ONNX files are made for: "cpu" (standard operators alone), "cuda" or "tensorrt".
         calibrate: images to measure the ranges of activations on, a folder or an `.npz`; None for the samples.
@@ -107,8 +107,8 @@ def quantize(
 
     Args:
         bundle: its folder, or one of those that `export` returned.
-        directory: where the bundles go.
-        precisions: of those that its format has.
+        directory: the folder in which the artifacts are written.
+        precisions: the precisions of those that its format has.
         calibrate: images to measure the ranges of activations on, a folder or an `.npz`; None for the samples.
         force: replace bundles that are there.
 

@@ -78,9 +78,9 @@ class Failed:
     """One artifact that came to nothing, while others went on.
 
     Args:
-        name: of the bundle that it would have been.
-        format: of it.
-        precision: of it.
+        name: the name of the artifact that it would have been.
+        format: the format of that artifact.
+        precision: the precision of that artifact.
         error: why.
     """
 

@@ -103,7 +103,7 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
     """The checkpoint in a file or a folder. Nothing in it is ever executed.
 
     Args:
-        path: of a weight file, or of a folder that holds one and the configs beside it.
+        path: the path of a weight file, or of a folder that holds one and the configs beside it.
         config: the function that the weights belong to, whole or some fields of it, for what the files do not say;
             `preprocess` in it has fields of the preprocessing and `labels` names of the classes, in place of those
             that the files say; with `head` False the model is read without its head, and gives features.

@@ -24,9 +24,9 @@ class Assumed:
     """One thing that a checkpoint does not say, or says more than once.
 
     Args:
-        field: of the config or the preprocessing, or "weights".
+        field: the field of the config or the preprocessing, or "weights".
         value: that was taken, in plain JSON values.
-        why: in words, with what changes it.
+        why: the reason in words, with what changes it.
     """
 
     field: str

@@ -65,7 +65,7 @@ def open_beside(path: Path, opener: Opener) -> Iterator[TensorFile]:
     """The tensors of a file or of its shards, with the JSON files beside it as documents.
 
     Args:
-        path: of a weight file, or of the index of its shards.
+        path: the path of a weight file, or of the index of its shards.
         opener: opens one file.
 
     Raises:

@@ -25,7 +25,7 @@ class Origin:
     """Where one canonical weight comes from.
 
     Args:
-        names: of the tensors it is made of, as the file has them; none for a constant.
+        names: the names of the tensors it is made of, as the file has them; none for a constant.
         make: takes them as arrays, gives the weight. It is tried on stand-ins first, which have the shapes and no
             memory: it may move, split, join and scale, and must not look at the values.
     """
@@ -66,10 +66,10 @@ def gather(
 
     Args:
         file: that is read.
-        origins: of each canonical weight; a text is the name of a tensor that is taken as it is.
+        origins: where each canonical weight comes from; a text is the name of a tensor that is taken as it is.
         config: whose weights they are.
         ignored: names of tensors that the function of the model does not depend on.
-        layers_a_tensor: of how many layers one tensor holds the weights.
+        layers_a_tensor: the number of layers whose weights one tensor holds.
         found: what is known to be wrong already, and is listed with the rest.
 
     Raises:

@@ -85,7 +85,7 @@ class _Layout:
 
     Args:
         file: that is read.
-        prefix: of all names of the model.
+        prefix: the prefix of all names of the model.
         depth: number of blocks.
         stacked: whether a tensor of a block holds those of all blocks, along a first axis.
     """

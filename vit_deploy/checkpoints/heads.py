@@ -89,7 +89,7 @@ def ordered_labels(names: Mapping[int, str], where: str) -> tuple[str, ...]:
     """The names of classes 0, 1, 2, …, in that order.
 
     Args:
-        names: by the number of the class.
+        names: the classes' names by their numbers.
         where: they are said, for the message.
 
     Raises:

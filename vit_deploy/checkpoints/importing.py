@@ -133,7 +133,7 @@ def imported(
 
     Args:
         settled: its config.
-        weights: from `gather`.
+        weights: the result of `gather`.
         family: name of the resizing convention of the program it comes from, see `resize.Convention`.
         preprocess: None takes the usual one.
         preprocess_assumed: whether it is the family's own, since the files do not say it.

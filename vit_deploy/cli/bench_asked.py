@@ -23,13 +23,13 @@ class Asked:
         runtimes: None for all that can run it.
         providers: None for the usual one of each.
         batch: images a call, as "1,8".
-        threads: of one call, likewise; None for the usual number.
+        threads: the threads of one call, likewise; None for the usual number.
         streams: calls at the same time.
         device: which GPU.
         cuda_graph: whether it records a call.
         under: a time as "5ms" that the largest batch is looked for; None without.
         one_at_a_time: whether each case is freed before the next.
-        seconds: of calls for each case.
+        seconds: the seconds of calls for each case.
         runs: calls for each case, instead.
         timeout: seconds for each step.
         profile: whether operators are timed too.

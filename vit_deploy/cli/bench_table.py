@@ -54,10 +54,10 @@ def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequ
     """The cells of one case.
 
     Args:
-        result: of the case.
+        result: the result of the case.
         base: that the ratio is taken to.
-        best: from `best_of`.
-        columns: from `columns_of`.
+        best: the result of `best_of`.
+        columns: the result of `columns_of`.
     """
     from vit_deploy.verification.records import megabytes
 

@@ -20,8 +20,8 @@ def locate_failure(out: Output, result: Verification, goldens: Sequence[Golden])
     """Look into an artifact that failed, print what was found, and give its record; None for one that did not fail.
 
     Args:
-        out: where to.
-        result: of verifying it.
+        out: the output of the command.
+        result: the result of verifying it.
         goldens: the first one with activations is compared with.
     """
     from vit_deploy.verification import records

@@ -101,8 +101,8 @@ class Output:
         """What was assumed of a checkpoint when it was read: on stderr, and as `assumed` in the document.
 
         Args:
-            path: of the checkpoint.
-            provenance: of what was read.
+            path: the path of the checkpoint.
+            provenance: the provenance of what was read.
             named: whether to put the path in front, where a command reads several.
         """
         from vit_deploy import checkpoints

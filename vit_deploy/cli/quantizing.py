@@ -166,10 +166,10 @@ def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str,
     """Print what became of each artifact, and the facts to choose by; gives the exit code.
 
     Args:
-        out: where to.
+        out: the output of the command.
         made: the artifacts.
         skipped: what was not made, in words.
-        served: where the model of an artifact lies in a Triton repository, by the artifact's name.
+        served: the place of an artifact's model in a Triton repository, by the artifact's name.
     """
     from vit_deploy.exporters.quantization.tradeoffs import verdicts
     from vit_deploy.verification import records

@@ -26,7 +26,7 @@ class Subject:
     Args:
         artifact: the model.
         golden: its own golden data; None of a bare file.
-        assumed: of a bare file.
+        assumed: what was assumed of a bare file.
     """
 
     artifact: Artifact
@@ -40,7 +40,7 @@ class Proven:
 
     Args:
         subject: the model.
-        result: of it.
+        result: the result of it.
         goldens: what it was compared with, and its own golden data.
     """
 
@@ -59,9 +59,9 @@ def open_subjects(paths: Sequence[Path], reference: Reference | None, stated: St
     """What is to be proven.
 
     Args:
-        paths: of bundles, `.keras` files and bare files.
+        paths: the paths of bundles, `.keras` files and bare files.
         reference: that bare files are matched to.
-        stated: of bare files.
+        stated: what the user states of bare files.
 
     Raises:
         ArtifactError: what cannot be read, or a bare file of another model.
@@ -95,7 +95,7 @@ def prove_each(
     """The results, and what came to nothing because of its engine.
 
     Args:
-        subjects: in order.
+        subjects: what is proven, in order.
         reference: what to compare with instead of recorded answers.
         prove: runs an artifact on golden data, held to a precision.
         progress: called with what is being done.

@@ -79,22 +79,22 @@ class CompressOptions:
     Args:
         method: name in `METHODS`.
         sparsity: fraction of each kernel's values that become zero; of `prune`.
-        schedule: of the sparsity.
-        pattern: of the zeros; `2:4` has a sparsity of its own, one half.
+        schedule: the schedule of the sparsity.
+        pattern: the pattern of the zeros; `2:4` has a sparsity of its own, one half.
         clusters: distinct values that are left of each kernel; of `cluster`.
-        centroids: where they start.
+        centroids: how shared values are initialised.
         keep: layers that are left alone, by name or pattern, such as `head` or `block_0.*`.
         epochs: passes over the images, at most.
         batch: images a step.
-        learning_rate: of AdamW, at the end of the warm-up; `USUAL` becomes that of `LEARNING_RATES`.
-        weight_decay: of AdamW, for kernels.
+        learning_rate: the learning rate of AdamW, at the end of the warm-up; `USUAL` becomes that of `LEARNING_RATES`.
+        weight_decay: the weight decay of AdamW, for kernels.
         warmup: fraction of all steps.
         patience: epochs without a better answer on the held-out images, after which training ends; 0 for never.
         distill: share of the loss that is the distance from the uncompressed model's answers, 0 to 1.
         temperature: that both models' answers are softened by (Hinton et al. 2015).
         augment: what is done to the training images.
         held_out: fraction of the images that is not trained on, where no others are given for that.
-        seed: of the split, the order and the augmentation.
+        seed: the seed of the split, the order and the augmentation.
 
     Raises:
         ConfigError: values that cannot be; the message lists all.

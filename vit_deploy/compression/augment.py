@@ -25,7 +25,7 @@ class Augment:
 
     Args:
         kinds: what to do, in the order of `Augmentation`; nothing where it is empty.
-        seed: of the training.
+        seed: the seed of the training.
     """
 
     def __init__(self, kinds: Sequence[Augmentation], seed: int) -> None:

@@ -43,9 +43,9 @@ class Images:
     Args:
         labels: the model's class of each, `(n,)`.
         read: pixels `(len(indices), height, width, channels)`, uint8, of images by their indices.
-        files: with the index of their folder, where they are files; empty for an `.npz`.
+        files: image files with the index of their folder; empty for an `.npz`.
         source: that they are from.
-        mapping: of its folders to the model's classes.
+        mapping: the mapping of its folders to the model's classes.
     """
 
     labels: Classes
@@ -80,7 +80,7 @@ def open_images(path: Path, artifact: Artifact) -> Images:
     """The images of a folder of class folders, read when they are asked for, or of an `.npz`, read at once.
 
     Args:
-        path: as `datasets.read_dataset` takes it.
+        path: a folder or an `.npz`, as `datasets.read_dataset` takes it.
         artifact: the model, which says size, preprocessing and classes.
 
     Raises:

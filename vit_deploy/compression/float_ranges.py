@@ -27,7 +27,7 @@ def measured_between(checkpoint: Checkpoint, images: Images, folder: Path) -> Ra
     Args:
         checkpoint: trained.
         images: that it was trained on.
-        folder: to work in.
+        folder: the folder to work in.
 
     Raises:
         VitDeployError: the TFLite file cannot be made.

@@ -26,12 +26,12 @@ class Job:
     """One training.
 
     Args:
-        options: of the compression.
+        options: the options of the compression.
         data: folder or `.npz` to train on.
         held_out: folder or `.npz` to judge by; empty for a part of `data`.
         seen: digests of the images of both.
-        digest: of the weights to begin with.
-        folder: of the job, where the model to begin with is.
+        digest: the digest of the weights to begin with.
+        folder: the folder of the job, where the model to begin with is.
     """
 
     options: CompressOptions

@@ -45,7 +45,7 @@ class Twin:
     """A model and the weights in it.
 
     Args:
-        model: from normalised images `(batch, height, width, channels)` to the output.
+        model: the Keras model from normalised images `(batch, height, width, channels)` to the output.
         checkpoint: that it was made of.
         variables: canonical name to variable; kernels of Dense layers are `(inputs, outputs)`.
     """

@@ -28,8 +28,8 @@ class State:
 
     Args:
         step: that comes next.
-        variables: of model and optimizer, in their order.
-        best: of the model, where it answered best; empty before that.
+        variables: the variables of model and optimizer, in their order.
+        best: the variables of the model where it answered best; empty before that.
         history: what each epoch gave.
     """
 
@@ -43,9 +43,9 @@ def save_state(state: State, folder: Path, fingerprint: str) -> None:
     """Write it whole or not at all.
 
     Args:
-        state: where the training is.
-        folder: of the training.
-        fingerprint: of the job; only the same job takes the state up.
+        state: the state of the training.
+        folder: the folder of the training.
+        fingerprint: the fingerprint of the job; only the same job takes the state up.
 
     Raises:
         OutputError: the disk is full.

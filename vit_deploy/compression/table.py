@@ -60,9 +60,9 @@ class Row:
         top1: fraction of the held-out images that are right.
         sparsity: fraction of zeros in the kernels of the checkpoint.
         distinct: most distinct values that any kernel of the checkpoint has.
-        bytes: of the model file.
-        gzip_bytes: of it gzipped.
-        latency_ms: of the median call; None where it was not timed.
+        bytes: the size of the model file.
+        gzip_bytes: the size of the gzipped model file.
+        latency_ms: the latency of the median call, in milliseconds; None where it was not timed.
         unsteady: why the latency is not to be trusted; empty where it is.
     """
 
@@ -95,7 +95,7 @@ def measure(
     """Export both models and look at the files.
 
     Args:
-        before: as it was given.
+        before: the checkpoint as it was given.
         after: compressed.
         images: held out.
         folder: for the files.

@@ -44,8 +44,8 @@ class Trained:
     """What came of a training.
 
     Args:
-        weights: by canonical name.
-        ranges: of activations that were learned.
+        weights: the weights by canonical name.
+        ranges: the ranges of activations that were learned.
         history: what each epoch gave; see `compress.history`.
         best_epoch: whose weights these are, from 1.
         seconds: that this run took.
@@ -74,10 +74,10 @@ def train(
     Args:
         checkpoint: the model, its norms folded.
         options: what to do.
-        images: to train on.
-        held_out: to judge by.
+        images: the images to train on.
+        held_out: the images to judge by.
         state: folder where the state of the training is kept, and taken up from.
-        fingerprint: of the job.
+        fingerprint: the fingerprint of the job.
         progress: called with what is being done.
         told: called with what each epoch gave, as in `Trained.history`.
 

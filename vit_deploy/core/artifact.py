@@ -38,13 +38,13 @@ class InputSpec:
     """What the model file itself takes; our runtimes hide it behind NHWC float32 (or uint8 pixels).
 
     Args:
-        shape: of the input in the file's own layout, None where it is dynamic.
+        shape: the shape of the input in the file's own layout, None where it is dynamic.
         dtype: "float32", "uint8" (raw pixels, preprocessing inside) or "int8" (quantized).
         layout: "nhwc" or "nchw".
-        scale: of a quantized input: real value = scale * (stored - zero_point).
-        zero_point: of a quantized input.
+        scale: the scale of a quantized input: real value = scale * (stored - zero_point).
+        zero_point: the zero point of a quantized input.
         preprocessing_inside: whether scaling, mean and standard deviation are part of the graph.
-        name: of the input.
+        name: the name of the input.
 
     Raises:
         ConfigError: values that no input has.
@@ -94,8 +94,8 @@ class OutputSpec:
 
     Args:
         dtype: "float32", "float16", or "int8" (quantized).
-        scale: of a quantized output: real value = scale * (stored - zero_point).
-        zero_point: of a quantized output.
+        scale: the scale of a quantized output: real value = scale * (stored - zero_point).
+        zero_point: the zero point of a quantized output.
 
     Raises:
         ConfigError: values that no output has.
@@ -129,11 +129,11 @@ class Artifact:
         format: "onnx", "tflite", "savedmodel", "tensorrt"; "keras" for a checkpoint file that is run as it is.
         precision: "fp32", "int8", …
         config: the function the model computes.
-        preprocess: how an image becomes its input.
+        preprocess: the preprocessing from image to input.
         labels: name of each class, or empty.
         input: what the file takes.
         output: what it gives.
-        weights_digest: of the fp32 checkpoint the bundle was made from; the same in all formats.
+        weights_digest: the weights digest of the fp32 checkpoint the bundle was made from; the same in all formats.
         provenance: what was done to the weights, oldest first.
         options: what the exporter was asked for, in plain JSON values.
         files: relative path to (SHA-256, bytes) of everything but the manifest.

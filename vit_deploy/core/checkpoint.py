@@ -49,10 +49,10 @@ class Checkpoint:
     Args:
         config: the function it computes.
         weights: canonical name to float32 array; see `vit_deploy.core.weights`. Held in canonical order.
-        preprocess: how an image becomes its input.
+        preprocess: the preprocessing from image to input.
         labels: name of each class, or empty.
         provenance: what was done to it, oldest first.
-        ranges: of activations, where training learned them; low is at most zero and high at least.
+        ranges: the ranges of activations, where training learned them; low is at most zero and high at least.
 
     Raises:
         CheckpointError: weights that are missing, surplus, mis-shaped or not finite, all in one message,
@@ -108,7 +108,7 @@ class Checkpoint:
         Args:
             changed: canonical name to array.
             config: that the weights then fit.
-            preprocess: in place of its own.
+            preprocess: the preprocessing in place of its own.
             step: that made it.
 
         Raises:
@@ -192,8 +192,8 @@ def weight_problems(
 
     Args:
         config: whose weights they should be.
-        weights: by canonical name.
-        unchecked: of which it is not known yet whether their numbers are finite; None means of any.
+        weights: the weights by canonical name.
+        unchecked: names of weights of which it is not known yet whether their numbers are finite; None means of any.
     """
     specs = weight_specs(config)
     problems = [f"missing {name} {spec.shape}" for name, spec in specs.items() if name not in weights]

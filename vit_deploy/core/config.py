@@ -133,7 +133,7 @@ class ViTConfig:
     Args:
         image_size: (height, width) in pixels; each a multiple of the patch's.
         patch_size: (height, width) in pixels.
-        channels: of the input images.
+        channels: the number of channels of the input images.
         embed_dim: width of a token; a multiple of `num_heads`.
         num_heads: attention heads a block.
         num_layers: encoder blocks.
@@ -145,12 +145,12 @@ class ViTConfig:
         normalization_type: which norm.
         normalization_position: before or after the halves of a block.
         ffn_type: which feed-forward.
-        activation: of the `mlp` feed-forward (gated ones bring their own).
+        activation: the activation of the `mlp` feed-forward (gated ones bring their own).
         epsilon: added to the variance, or to the mean square, before the root.
         qkv_bias: whether the query, key and value projections have a bias.
         class_token: whether a class token goes before the patches.
         distillation_token: whether a distillation token follows it.
-        register_tokens: how many registers (Darcet et al. 2023) follow those.
+        register_tokens: the number of registers (Darcet et al. 2023) after the class and distillation tokens.
         layer_scale: whether each half's output is scaled feature by feature before its residual sum.
         qk_norm: whether each head's queries and keys are normalized.
         pre_norm: whether the tokens are normalized before the first block.

@@ -35,7 +35,7 @@ def cpu_features(root: Path = ROOT, machine: str | None = None) -> dict[str, boo
     """What the kernels of the engines can use of this CPU; empty where it cannot be told.
 
     Args:
-        root: where `proc` is.
+        root: the folder that `proc` is in.
         machine: architecture; None is this machine's.
     """
     try:

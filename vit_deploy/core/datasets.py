@@ -38,10 +38,10 @@ class Dataset:
     """Labelled images on disk.
 
     Args:
-        path: of the folder or the `.npz`.
+        path: the path of the folder or the `.npz`.
         names: of the classes' folders, sorted with numbers as numbers; empty for an `.npz`, whose labels are numbers.
         files: every image with the index of its folder in `names`; empty for an `.npz`.
-        labels: of an `.npz`.
+        labels: the labels of an `.npz`.
         image_shape: (height, width, channels) of an `.npz`.
     """
 
@@ -176,7 +176,7 @@ def read_chosen(path: Path, choose: Callable[[int], Sequence[int]]) -> tuple[NDA
     """Some images of the array `images` of an `.npz`, of any type, and their indices; only they are held in memory.
 
     Args:
-        path: of the `.npz`.
+        path: the path of the `.npz`.
         choose: which of so many images are read, by their indices in rising order.
 
     Raises:

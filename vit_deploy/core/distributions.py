@@ -18,7 +18,7 @@ class Requirement:
 
     Args:
         name: normalised, of the distribution that is needed.
-        clauses: of its version, such as (">=", "6.31.1"); a "==" of a whole series ends with ".*".
+        clauses: the clauses of its version, such as (">=", "6.31.1"); a "==" of a whole series ends with ".*".
         marker: the condition it is needed under, empty for always.
     """
 
@@ -40,7 +40,7 @@ class Distribution:
 
     Args:
         name: normalised: lower case, with hyphens.
-        version: as installed.
+        version: the installed version.
         requirements: that it declares.
     """
 

@@ -11,7 +11,7 @@ def set_for_libraries(name: str, value: str) -> None:
     """Set a variable that a library of this process is going to read, and that is nobody else's business.
 
     Args:
-        name: of the variable.
+        name: the name of the variable.
         value: that it gets.
     """
     _before.setdefault(name, os.environ.get(name))

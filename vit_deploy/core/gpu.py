@@ -36,7 +36,7 @@ class GpuState:
     Args:
         sm_mhz: clock of its multiprocessors; None where it cannot be told.
         reasons: what holds that clock down, in words.
-        temperature_c: in degrees Celsius; None likewise.
+        temperature_c: the temperature in degrees Celsius; None where it cannot be told.
     """
 
     sm_mhz: float | None = None
@@ -53,12 +53,12 @@ class Gpu:
     """The GPU of one case; each fact is None where it cannot be told.
 
     Args:
-        name: of the card, or of the MIG slice.
-        uuid: of the card.
+        name: the name of the card, or of the MIG slice.
+        uuid: the uuid of the card.
         driver: its version.
         cuda: the newest version of CUDA that the driver speaks.
-        compute_capability: as "9.0".
-        memory_mb: of the card, or of the MIG slice, in 10^6 bytes.
+        compute_capability: the compute capability, as "9.0".
+        memory_mb: the memory of the card, or of the MIG slice, in 10^6 bytes.
         mig: whether the card is divided, so that this is a slice of it; the other facts are the whole card's then.
         compute_mode: "default", "exclusive process", …
         power_limit_w: that is in force.

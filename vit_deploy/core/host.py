@@ -27,9 +27,9 @@ class Host:
         os: system and release.
         python: version.
         load_1m: processes that were running or waiting over the last minute; None where it cannot be told.
-        governor: of the CPU frequency; None where it cannot be told.
+        governor: the governor of the CPU frequency; None where it cannot be told.
         cpu_mhz: the mean over the cores now; None likewise.
-        temperature_c: of the warmest sensor, in degrees Celsius; None likewise.
+        temperature_c: the temperature of the warmest sensor, in degrees Celsius; None likewise.
         competing: cores of those that this process really gets which others kept busy over the last tenth of a second;
             None likewise.
     """
@@ -60,7 +60,7 @@ def read_host(root: Path = ROOT) -> Host:
     """This machine, now.
 
     Args:
-        root: where `proc` and `sys` are.
+        root: the folder that `proc` and `sys` are in.
     """
     cores = _cores(root)
     return Host(

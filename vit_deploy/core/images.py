@@ -43,7 +43,7 @@ def load_image(path: Path, preprocess: Preprocess, image_size: Size) -> NDArray[
     """The model's input for one file: `(height, width, channels)`, normalised.
 
     Args:
-        path: of an image in any format that Pillow reads; of several frames the first counts.
+        path: the path of an image in any format that Pillow reads; of several frames the first counts.
         preprocess: resize, crop, mean and standard deviation; says how many channels there are.
         image_size: (height, width) that the model takes.
 

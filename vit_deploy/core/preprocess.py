@@ -30,8 +30,8 @@ class Preprocess:
     """The recorded preprocessing of a model.
 
     Args:
-        mean: of each channel, for pixels scaled to 0..1.
-        std: of each channel, likewise; positive.
+        mean: the mean of each channel, for pixels scaled to 0..1.
+        std: the std of each channel, likewise; positive.
         resize: (height, width) that an image is resized to; one number means its shorter edge, with the
             aspect kept. None resizes straight to the model's input.
         crop: whether the middle of the resized image is then cut out, at the model's input size.

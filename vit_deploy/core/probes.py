@@ -19,7 +19,7 @@ class Answer:
 
     Args:
         value: plain JSON values, its last answer; None where it gave none.
-        failure: in words, why it did not end well; empty where it did.
+        failure: why it did not end well, in words; empty where it did.
         said: all that it printed.
     """
 

@@ -219,7 +219,7 @@ def pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
 
     Args:
         x: the tokens.
-        weights: of `map_pool`; empty for every other pooling.
+        weights: the weights of `map_pool`; empty for every other pooling.
         config: which pooling.
     """
     patches = x[:, config.num_prefix_tokens :]

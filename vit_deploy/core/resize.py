@@ -47,7 +47,7 @@ class Filters:
     """What a convention resamples with.
 
     Args:
-        positions: of the grid of the position table.
+        positions: the positions of the grid of the position table.
         patches: that images are resized with, which the patch kernel is resized against.
     """
 

@@ -70,7 +70,7 @@ class Stage:
     """A folder to work in.
 
     Attributes:
-        folder: to write to.
+        folder: the folder to write to.
         published: the name it will get, or got; None if it is dropped.
     """
 

@@ -26,7 +26,7 @@ def problem_of(images: Sequence[NDArray[Any]], preprocess: Preprocess) -> str:
 
     Args:
         images: uint8 pixels, or finite floats that should be normalised, `(height, width, channels)` each.
-        preprocess: of the model.
+        preprocess: the preprocess of the model.
     """
     least = min(float(each.min()) for each in images)
     most = max(float(each.max()) for each in images)

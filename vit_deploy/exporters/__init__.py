@@ -61,8 +61,8 @@ class ExportOptions:
 
     Args:
         batch: images a call; None leaves it open. TFLite takes a number.
-        opset: of ONNX, 17 to 21.
-        layout: of ONNX's input, "nhwc" or "nchw".
+        opset: the opset of ONNX, 17 to 21.
+        layout: the layout of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is then uint8 pixels; scaling, mean and standard deviation are inside.
         target: what an ONNX file is made for.
 

@@ -72,10 +72,10 @@ class Exported:
 
     Args:
         artifact: the bundle; its directory is where it was published, or would have been.
-        bytes: of the model files.
+        bytes: the size of the model files.
         seconds: making them took.
         verify_seconds: proving them took; the first one's holds the reference that all share.
-        parity: with the reference.
+        parity: the parity with the reference.
         published: whether the folder is there.
     """
 
@@ -105,10 +105,10 @@ def plan(
 
     Args:
         formats: names of exporters.
-        precisions: asked for.
+        precisions: the requested precisions.
         batch: images a call, or "dynamic"; None is dynamic, and 1 for TFLite.
-        opset: of ONNX; None is the default.
-        layout: of ONNX's input.
+        opset: the opset of ONNX; None is the default.
+        layout: the layout of ONNX's input.
         include_preprocessing: pixels in.
         target: what ONNX files are made for, of `exporters.Target`.
 
@@ -202,7 +202,7 @@ def export_each(
 
     Args:
         checkpoint: the model.
-        directory: where the bundles go.
+        directory: the folder in which the artifacts are written.
         jobs: from `plan`; those of other precisions are made by `quantizers.stage.export`.
         force: replace bundles that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.

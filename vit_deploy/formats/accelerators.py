@@ -58,8 +58,8 @@ class Accelerator:
     """What a device computes.
 
     Args:
-        name: as people call it.
-        operators: by the names of TFLite's schema.
+        name: the usual name of the accelerator.
+        operators: the supported operators, by the names of TFLite's schema.
         activations: types of the tensors that it computes with.
         kernels: types of constants that it takes besides.
         always: what it asks of every operator.
@@ -161,8 +161,8 @@ class Fallback:
     """Operators that an accelerator leaves to the CPU.
 
     Args:
-        operator: their name.
-        count: how many of them.
+        operator: the name of the operators.
+        count: the number of such operators.
         reason: why.
     """
 

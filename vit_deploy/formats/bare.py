@@ -37,7 +37,7 @@ class Stated:
     """What is said of a bare file, where it does not say it itself.
 
     Args:
-        layout: of its input, "nhwc" or "nchw"; None reads it from the shape.
+        layout: the layout of its input, "nhwc" or "nchw"; None reads it from the shape.
         values: that its input takes, "normalized" or "pixels" from 0 to 255; None follows from its numbers.
         output: name of the output that counts; None takes the only one.
 
@@ -75,10 +75,10 @@ class Known:
     """The model that a bare file should be.
 
     Args:
-        name: of it, for messages.
+        name: the name of the model, for messages.
         config: its function.
-        preprocess: how an image becomes its input.
-        labels: of its classes.
+        preprocess: the preprocessing from image to input.
+        labels: the labels of its classes.
     """
 
     name: str
@@ -104,7 +104,7 @@ def read_bare(path: Path, known: Known, stated: Stated = Stated()) -> tuple[Arti
     """A bare file as the artifact of a known model, and what was assumed of it.
 
     Args:
-        path: of a file for which `bare_format` has a format.
+        path: the path of a file for which `bare_format` has a format.
         known: the model that it should be.
         stated: what is said of it.
 
@@ -149,7 +149,7 @@ def read_to_time(path: Path) -> Artifact:
     """A bare file as an artifact that can be timed; of its config only the size of the images counts.
 
     Args:
-        path: of a file for which `bare_format` has a format.
+        path: the path of a file for which `bare_format` has a format.
 
     Raises:
         ArtifactError: no model file, a damaged one, or one whose input is no image of a fixed size.

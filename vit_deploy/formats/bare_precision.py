@@ -19,8 +19,8 @@ def precision_of(path: Path, format: str, graph: Graph, spec: InputSpec) -> tupl
     """The precision to hold a file to, and why.
 
     Args:
-        path: of the file.
-        format: of it.
+        path: the path of the file.
+        format: the format of it.
         graph: what it says of itself.
         spec: its input.
 

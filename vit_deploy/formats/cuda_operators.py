@@ -36,9 +36,9 @@ class OnCuda:
     """What becomes of some operators.
 
     Args:
-        operator: their name.
-        count: how many of them.
-        fate: in words.
+        operator: the name of the operators.
+        count: the number of such operators.
+        fate: what happens to them, in words.
     """
 
     operator: str

@@ -13,8 +13,8 @@ class TensorInfo:
     """An input or an output.
 
     Args:
-        name: by which engines feed or ask for it.
-        dtype: by NumPy's name where it has one.
+        name: the name by which engines feed or read it.
+        dtype: the type, by NumPy's name where it has one.
         shape: a name or None where a side is dynamic; None where not even the rank is known.
     """
 
@@ -37,7 +37,7 @@ class Graph:
 
     Args:
         inputs: without the weights.
-        outputs: likewise.
+        outputs: the outputs of the model, likewise.
         operators: name to how often it is used, the most used first.
         metadata: texts that travel in the file, by key.
         facts: what only this format has, such as ONNX's opset.

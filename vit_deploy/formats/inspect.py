@@ -41,10 +41,10 @@ class Inspection:
     """What was found at a path.
 
     Args:
-        path: as it was given.
+        path: the path as it was given.
         kind: "bundle", "checkpoint" or "model file".
         format: "onnx", "tflite", "savedmodel", "tensorrt"; of a checkpoint its suffix, "keras" or "safetensors".
-        bytes: of the model files.
+        bytes: the size of the model files.
         artifact: what the manifest, the checkpoint, or the model file itself says; None for a foreign file.
         graph: what the model file holds; None for a checkpoint.
         notes: what is odd, in words.
@@ -110,7 +110,7 @@ def inspect(path: Path, stated: Mapping[str, Any] | None = None) -> Inspection:
     """Look at a bundle, a model file of any origin, or a checkpoint, without running any of it.
 
     Args:
-        path: of it.
+        path: the path of the artifact.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it; ignored for others.
 
     Raises:

@@ -24,7 +24,7 @@ class Message:
 
     Args:
         data: all bytes of the file.
-        start: of the message in them.
+        start: where the message starts in them.
         end: behind it.
     """
 
@@ -124,7 +124,7 @@ def opened(path: Path, kind: str) -> Iterator[Message]:
     """The message that a file consists of.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         kind: what it should be, for the error: "an ONNX file".
 
     Raises:

@@ -61,10 +61,10 @@ class PlanRecord:
 
     Args:
         flavour: "tensorrt" or "tensorrt_rtx", which read each other's plans as little as those of other versions.
-        version: of it.
+        version: the version of TensorRT.
         batches: images a call.
         tf32: whether factors of fp32 products may be rounded to 11 bits.
-        compute_capabilities: of the GPUs that it runs on, as "9.0".
+        compute_capabilities: the compute capabilities of the GPUs that it runs on, as "9.0".
         gpu: name of the one that it was built on; None if there was none.
         cuda: version that the driver there speaks; None likewise.
         build_ms: that building took.

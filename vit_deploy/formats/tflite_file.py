@@ -31,7 +31,7 @@ class Table:
 
     Args:
         data: all bytes of the file.
-        position: where the table starts in them.
+        position: the offset of the table in the bytes.
     """
 
     data: Any

@@ -36,8 +36,8 @@ class Tensor:
     """What an operator reads or writes; its content is looked up when it is asked for, in the open file.
 
     Args:
-        table: of the schema.
-        buffer: of its content.
+        table: the tensor's table in the schema.
+        buffer: the number of the buffer with its content.
     """
 
     table: Table
@@ -81,8 +81,8 @@ class Step:
     Args:
         kind: its name, such as "FULLY_CONNECTED"; of a custom one its own.
         inputs: tensors; those that are left out are not among them.
-        outputs: likewise.
-        options: of the operator, by the schema's table for its kind; None where there are none.
+        outputs: the tensors that it writes, likewise.
+        options: the options of the operator, by the schema's table for its kind; None where there are none.
     """
 
     kind: str

@@ -40,11 +40,11 @@ class Attention(NamedVariables):
         num_heads: that share it equally.
         qkv_bias: whether query, key and value have a bias.
         qk_norm: kind of the norm of each head's queries and keys; empty for none.
-        epsilon: of that norm.
+        epsilon: the epsilon of the norm of queries and keys.
         flash_attention: True asks for the backend's fused kernel and fails where there is none; None lets
             Keras choose; False spells the products out, which is what converters need.
-        dropout_rate: of the attention weights, while training.
-        weights: how the projections start, from the block that owns this layer.
+        dropout_rate: the dropout rate of attention probabilities, while training.
+        weights: initializers of the projections, from the block that owns this layer.
         prefix: canonical name of this layer.
     """
 
@@ -237,12 +237,12 @@ class TransformerBlock(NamedVariables):
     """One encoder block: attention and feed-forward, each with a norm and a residual sum.
 
     Args:
-        config: of the whole ViT.
+        config: the config of the whole ViT.
         dropout_rate: after each half and inside the feed-forward, while training.
-        attention_dropout_rate: of the attention weights, while training.
+        attention_dropout_rate: the dropout rate of attention probabilities, while training.
         stochastic_depth_rate: chance that an image skips a half of this block (Huang et al. 2016), while training.
         flash_attention: see `Attention`.
-        weights: how the projections start.
+        weights: initializers of the projections.
     """
 
     def __init__(

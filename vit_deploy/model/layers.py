@@ -192,8 +192,8 @@ class PrefixTokens(NamedVariables):
     """Prepends the learned tokens: `(batch, patches, dim)` to `(batch, prefix + patches, dim)`.
 
     Args:
-        config: of the whole ViT, which says which tokens there are.
-        weights: how they start.
+        config: the config of the whole ViT, which says which tokens there are.
+        weights: initializers of the layer's weights.
     """
 
     def __init__(

@@ -81,8 +81,8 @@ class MapPooling(NamedVariables):
     """Multi-head attention pooling (Zhai et al. 2022): `(batch, tokens, dim)` to `(batch, dim)`.
 
     Args:
-        config: of the whole ViT.
-        weights: how the weights start.
+        config: the config of the whole ViT.
+        weights: initializers of the layer's weights.
     """
 
     def __init__(

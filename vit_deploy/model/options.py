@@ -17,7 +17,7 @@ class SeededTruncatedNormal(keras.initializers.Initializer):  # type: ignore[mis
 
     Args:
         name: canonical name of the weight, which keys its stream.
-        seed: of the whole model.
+        seed: the seed of the whole model.
         stddev: before the truncation at two standard deviations.
     """
 
@@ -40,12 +40,12 @@ class WeightOptions:
     """First values and regularizers, handed from the model to each projection.
 
     Args:
-        seed: of the weights drawn with NumPy where no initializer is given; None leaves them zero, for
+        seed: the seed of the weights drawn with NumPy where no initializer is given; None leaves them zero, for
             weights that are assigned afterwards.
         kernel_initializer: anything Keras takes as one; None draws from `seed`.
-        bias_initializer: likewise; None is zeros.
+        bias_initializer: the initializer of biases; None is zeros.
         kernel_regularizer: anything Keras takes as one.
-        bias_regularizer: likewise.
+        bias_regularizer: the regularizer of biases.
     """
 
     seed: int | None = 0

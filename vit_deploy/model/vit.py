@@ -46,37 +46,37 @@ class ViT(keras.Model):  # type: ignore[misc]
         pooling: None or one of `vit_deploy.core.config.Pooling`; mean and max leave the prefix tokens out. None means
             the class token with a head and the whole sequence without.
         dropout_rate: after each half of a block and inside its feed-forward.
-        attention_dropout_rate: of the attention weights.
+        attention_dropout_rate: the dropout rate of attention probabilities.
         pos_dropout_rate: after the positions were added.
-        stochastic_depth_rate: of the last block; it grows linearly from none in the first.
+        stochastic_depth_rate: the stochastic depth rate of the last block; it grows linearly from none in the first.
         normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
         normalization_position: "pre", as published, or "post".
         ffn_type: "mlp", "swiglu", "geglu" or "glu".
-        activation: of the mlp; "gelu" is exact, see `vit_deploy.core.config.Activation`.
-        epsilon: of the norms.
-        kernel_initializer: of every kernel; None draws truncated normals from `seed` with NumPy.
-        bias_initializer: of every bias; None is zeros.
-        kernel_regularizer: of every kernel.
-        bias_regularizer: of every bias.
+        activation: the activation of the mlp; "gelu" is exact, see `vit_deploy.core.config.Activation`.
+        epsilon: the epsilon of the norms.
+        kernel_initializer: the initializer of every kernel; None draws truncated normals from `seed` with NumPy.
+        bias_initializer: the initializer of every bias; None is zeros.
+        kernel_regularizer: the regularizer of every kernel.
+        bias_regularizer: the regularizer of every bias.
         attention_args: `flash_attention` (True, False, or None for Keras's choice) and `qkv_bias`.
-        embed_dim: in place of the scale's; the hidden units follow it unless given.
-        num_heads: in place of the scale's.
-        num_layers: in place of the scale's.
+        embed_dim: the width of tokens, in place of the scale's; the hidden units follow it unless given.
+        num_heads: the number of attention heads, in place of the scale's.
+        num_layers: the number of blocks, in place of the scale's.
         mlp_dim: hidden units of the feed-forward.
         class_token: whether a class token goes before the patches.
         distillation_token: whether a distillation token follows it.
-        register_tokens: how many registers follow those.
+        register_tokens: the number of registers after the class and distillation tokens.
         layer_scale: whether each half's output is scaled feature by feature before its residual sum.
         qk_norm: whether each head's queries and keys are normalized.
         pre_norm: whether the tokens are normalized before the first block.
         norm_after_pooling: whether the last norm is that of the pooled vector.
         pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
-        seed: of the random weights, the same on every backend; None leaves kernels zero.
+        seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
         provenance: what was done to the weights so far; travels with the model.
-        ranges: of activations, where training learned them; travels with the model.
-        name: of the model.
+        ranges: the ranges of activations, where training learned them; travels with the model.
+        name: the name of the model.
         **kwargs: `dtype` and `trainable`, as of any Keras layer.
 
     Raises:

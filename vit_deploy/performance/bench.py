@@ -58,7 +58,7 @@ def cases_of(
         runtimes: None for all that are installed and take the format.
         providers: None among them for a runtime's usual one.
         batches: images a call.
-        threads: of one call.
+        threads: the threads of one call.
         streams: calls at the same time.
         device: which GPU.
         cuda_graph: whether kernels are recorded once.
@@ -118,8 +118,8 @@ def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lam
     """Time all cases side by side.
 
     Args:
-        targets: in the order of the results.
-        plan: how long.
+        targets: the targets, in the order of the results.
+        plan: how long each case is measured.
         progress: is told what is being done.
 
     Raises:

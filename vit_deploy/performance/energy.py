@@ -63,7 +63,7 @@ def gpu_energy(rounds_j: Sequence[float | None], rounds_ns: Sequence[int]) -> fl
 
     Args:
         rounds_j: joules of each round.
-        rounds_ns: how long each took.
+        rounds_ns: the duration of each round, in nanoseconds.
     """
     known = [joules for joules in rounds_j if joules is not None]
     if len(known) < len(rounds_j) or sum(rounds_ns) < LEAST_S * 1e9:

@@ -32,26 +32,26 @@ class Latency:
     """What was measured of one case. Only facts are stored; the statistics are derived.
 
     Args:
-        case: with the number of threads that it really had.
+        case: the case, with the number of threads that it really had.
         plan: it was measured by.
         host: it was measured on.
         provider: what really executed the graph.
-        samples_ns: of every call, round by round.
-        load_ms: from the model file, already in the page cache, to a loaded model, without the engine's import.
-        first_ms: of the first call.
-        peak_rss_mb: of its process, in 10^6 bytes; None where the system does not tell.
+        samples_ns: the latency of every call, round by round, in nanoseconds.
+        load_ms: the time from a cached model file to a loaded model, without the engine's import, in milliseconds.
+        first_ms: the latency of the first call, in milliseconds.
+        peak_rss_mb: the peak memory of its process, in 10^6 bytes; None where the system does not tell.
         warmup_calls: before the samples, besides the first call.
         flat: whether these came to show no trend.
         idle: whether the engine's threads went to sleep after each round.
         file_batch: that the file is made for, None for any.
-        round_calls: how many of the samples are of each round; empty for one round of all.
-        round_ns: how long each round took, which with several streams is less than its calls together.
-        bytes: of the model files.
-        resting_rss_mb: of its process with the engine imported and no model loaded, in 10^6 bytes; None likewise.
+        round_calls: the number of samples in each round; empty where all are one round.
+        round_ns: the duration of each round in nanoseconds, which with several streams is less than its calls together.
+        bytes: the size of the model files.
+        resting_rss_mb: the memory of its process with the engine imported and no model, in 10^6 bytes; None likewise.
         preprocess_ns: of turning one JPEG of 640x480 pixels into an input, several times; empty where it cannot be.
-        energy_j: of the processors during the rounds, in joules; None where the machine does not count it.
+        energy_j: the energy of the processors during the rounds, in joules; None where the machine does not count it.
         gpu_energy_j: of the one NVIDIA GPU that it ran on, likewise; None of less than a second of rounds as well.
-        placement: how many operators each provider got; empty where the engine does not tell.
+        placement: the number of operators of each provider; empty where the engine does not tell.
         transfer_ns: of copying the images of a call to a device and its outputs back, several times; the samples do
             not count it. Empty where there is no such device, and for engines that copy within the call.
         on: the address of the machine that measured it; None for this one.
@@ -264,8 +264,8 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
     """One result of the `bench` command; a figure that does not apply is null and named under `failures`.
 
     Args:
-        latency: of one case.
-        base: of the case that ratios are taken to, if any.
+        latency: the latency of one case.
+        base: the latency of the case that ratios are taken to, if any.
     """
     case = latency.case
     figures = {name: getattr(latency, name) for name in FIGURES}

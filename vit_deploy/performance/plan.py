@@ -21,7 +21,7 @@ class Case:
         runtime: that runs it.
         provider: None takes the runtime's usual one.
         batch: images a call.
-        threads: of one call; None takes as many as this process has cores, divided among the streams.
+        threads: the threads of one call; None takes as many as this process has cores, divided among the streams.
         streams: calls that are made at the same time, each by a copy of the model of its own.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
@@ -50,11 +50,11 @@ class Plan:
     """How long to measure each case.
 
     Args:
-        seconds: for its calls together.
-        runs: how many calls, instead.
-        rounds: in which the cases take turns.
+        seconds: the time for a case's calls together.
+        runs: the number of calls, instead.
+        rounds: the number of rounds in which the cases take turns.
         warmup: calls before the first round; None for as many as it takes until they show no trend.
-        timeout_s: for each step of a case: loading, warming up, one round.
+        timeout_s: the limit in seconds for each step of a case: loading, warming up, one round.
         one_at_a_time: whether each case is loaded, measured and freed before the next, which then take no turns.
 
     Raises:

@@ -23,8 +23,8 @@ class CaseProcess:
     """A worker; killed when its context ends, whatever it is doing.
 
     Args:
-        name: of the case, for error messages.
-        timeout_s: for each answer.
+        name: the name of the case, for error messages.
+        timeout_s: the limit in seconds for each answer.
         command: that speaks the worker's protocol.
     """
 

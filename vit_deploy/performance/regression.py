@@ -25,7 +25,7 @@ class Change:
     Args:
         latency: now.
         before: the same case in the baseline.
-        interval: where the true ratio lies; None of too few calls.
+        interval: the interval of the ratio; None for too few calls.
         allowed: the ratio that is still accepted.
     """
 
@@ -100,7 +100,7 @@ def refuse_baseline(
         cases: that are going to be measured; what really executes them, and with how many threads where it is not
             said, is not yet known.
         host: that measures them.
-        baseline: from `read_results`.
+        baseline: the result of `read_results`.
         any_host: whether results of other machines count.
         on: the address of the machine; None for this one.
 
@@ -124,9 +124,9 @@ def changes(
     name, divided (MIG) or not as that, and with the same power limit; another card of the kind will do.
 
     Args:
-        results: of this run.
-        baseline: from `read_results`.
-        max_regression: how much slower it may be, as a fraction.
+        results: the results of this run.
+        baseline: the result of `read_results`.
+        max_regression: the slowdown that is allowed, as a fraction.
         any_host: compare with another machine or GPU where the baseline has no result of the same.
 
     Raises:

@@ -31,7 +31,7 @@ def read_document(path: Path, commands: Sequence[str], *, fix: str) -> dict[str,
     """A document of one of some commands, in which all text can be printed.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         commands: whose documents are wanted.
         fix: what to do about any other file.
 
@@ -66,8 +66,8 @@ def latency_in(path: Path | str, record: Mapping[str, Any]) -> Latency:
     """What a record of `bench` holds.
 
     Args:
-        path: of the file that it is in, or the address of the machine that it is from, for error messages.
-        record: as `latency.to_json` makes it.
+        path: the path of the file that it is in, or the address of the machine that it is from, for error messages.
+        record: a record as `latency.to_json` makes it.
 
     Raises:
         DataError: values that no run has given.

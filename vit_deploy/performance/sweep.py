@@ -21,7 +21,7 @@ def next_batch(fits: Mapping[int, bool], most: int = MOST) -> int | None:
     """The batch to measure next: twice the largest that fits, and between that and the smallest that does not.
 
     Args:
-        fits: of each batch that was measured, whether its calls stay under the time.
+        fits: for each measured batch, whether its calls stay under the time.
         most: images a call that are tried.
 
     Returns:
@@ -49,7 +49,7 @@ def largest_under(
     Args:
         case: whose batch is looked for.
         limit_ms: that the median of its calls is held to.
-        plan: how long to measure each batch; each is loaded and freed in turn.
+        plan: the plan for each batch, each of which is loaded and freed in turn.
         progress: is told what is being done.
         run: measures.
         most: images a call that are tried.

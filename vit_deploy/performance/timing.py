@@ -26,9 +26,9 @@ def measure(call: Call, *, calls: int | None, seconds: float | None, clock: Cloc
 
     Args:
         call: what is timed.
-        calls: how many; None for as many as begin within `seconds`, and at least one.
-        seconds: for all calls together; None for no limit.
-        clock: in nanoseconds.
+        calls: the number of calls; None for as many as begin within `seconds`, and at least one.
+        seconds: the time for all calls together; None for no limit.
+        clock: a clock in nanoseconds.
     """
     samples: list[int] = []
     collecting = gc.isenabled()
@@ -57,7 +57,7 @@ def warm_up(*calls: Call, least_s: float = 0.0, clock: Clock = time.perf_counter
     Args:
         calls: what is going to be timed; several are made at the same time, each again until all of them are flat.
         least_s: seconds that it takes at any rate, however alike the calls are.
-        clock: in nanoseconds.
+        clock: a clock in nanoseconds.
 
     Returns:
         Nanoseconds of each call, one after the other of each of `calls`, and whether all became flat.

@@ -46,9 +46,9 @@ def run_on(
     """Send a packed set of artifacts, run it there, and bring the document back; nothing of it stays there.
 
     Args:
-        host: where.
-        package: from `packing.pack`.
-        arguments: of its `run.py`.
+        host: the machine to run on.
+        package: the archive from `packing.pack`.
+        arguments: the arguments for its `run.py`.
         progress: is told what is being done.
         warn: is told what could not be taken away, if anything.
         stop: once it is set, the run is ended and cleaned up.

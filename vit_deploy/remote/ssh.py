@@ -45,11 +45,11 @@ class Host:
     """A machine to run on.
 
     Args:
-        address: as ssh takes it, `user@host` or a name of the user's ssh config.
+        address: the address as ssh takes it, `user@host` or a name of the user's ssh config.
         port: None for ssh's own choice.
         python: command of the Python there, in the words of a shell.
-        config: of ssh, instead of the user's.
-        timeout_s: for everything together.
+        config: the config of ssh, instead of the user's.
+        timeout_s: the limit in seconds for everything together.
 
     Raises:
         ConfigError: a time that is no number of seconds.
@@ -94,7 +94,7 @@ def parse_host(url: str, **options: Any) -> Host:
 
     Args:
         url: the user may be written with %40 and the like; an IPv6 address stands in brackets.
-        **options: of `Host`.
+        **options: the options of `Host`.
 
     Raises:
         ConfigError: another kind of address.
@@ -138,8 +138,8 @@ class Link:
     """The connection to one host, which is made anew for each script and may drop at any time.
 
     Args:
-        host: where to.
-        deadline: of everything, by `time.monotonic`.
+        host: the machine to send to.
+        deadline: the end of the time for everything, by `time.monotonic`.
         stop: is set when nobody waits for it any more.
     """
 
@@ -159,7 +159,7 @@ class Link:
         """The output of a script; a dropped connection is taken up again until the time is over.
 
         Args:
-            script: for `sh`, in the home folder there.
+            script: a script for `sh`, in the home folder there.
             stdin: a file to send, from where it stands; None for nothing.
             retry: whether to go on after the connection dropped.
             watch: called now and then while it runs.

@@ -58,7 +58,7 @@ def installed_takers(format: str, provider: str | None = None) -> tuple[str, ...
     """The installed runtimes that take a format and can be asked for a provider; the format's first if there is none.
 
     Args:
-        format: of the artifact.
+        format: the format of the artifact.
         provider: None for any.
     """
     takers = RUNTIMES_OF_FORMAT[format]
@@ -76,7 +76,7 @@ class RuntimeOptions:
     """How to run.
 
     Args:
-        threads: for the work inside one call; None leaves the engine's own choice.
+        threads: the threads for the work inside one call; None leaves the engine's own choice.
         provider: what executes the graph ("cpu", "cuda", …); None takes the engine's usual one.
         allow_tf32: whether a GPU may round the factors of fp32 products to 11 bits, as the engines do by themselves.
         device: which of the GPUs that this process sees, from 0; `CUDA_VISIBLE_DEVICES` says which these are.
@@ -97,7 +97,7 @@ class Session(Protocol):
 
     Attributes:
         provider: what really executes the graph: "cpu", "cuda", "xnnpack", …
-        placement: how many operators each provider got; empty where the engine does not tell.
+        placement: the number of operators of each provider; empty where the engine does not tell.
         notes: what one has to know of how it runs, in words.
     """
 

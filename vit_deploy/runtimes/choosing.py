@@ -13,9 +13,9 @@ def runtime_for(artifact: Artifact, runtime: str | None, options: RuntimeOptions
     """The name of the engine that is going to run an artifact.
 
     Args:
-        artifact: to be run.
+        artifact: the artifact to run.
         runtime: that was asked for; None takes the first installed one that can be asked for the provider.
-        options: with the provider.
+        options: the options, with the provider.
 
     Raises:
         ConfigError: the runtime is unknown or does not take the format.
@@ -35,9 +35,9 @@ def with_engines(
     """Those whose engine is installed, and those that come to nothing without theirs.
 
     Args:
-        artifacts: to be run.
+        artifacts: the artifacts to run.
         runtime: that was asked for.
-        options: with the provider.
+        options: the options, with the provider.
 
     Raises:
         ConfigError: the runtime is unknown or does not take a format.

@@ -34,7 +34,7 @@ class Seen:
     """One class that a model gives an image.
 
     Args:
-        index: of the class.
+        index: the index of the class.
         label: its recorded name; empty where there is none.
         probability: its share of the softmax.
         logit: what the model answered.
@@ -57,7 +57,7 @@ class Prediction:
     Args:
         image: the file.
         top: the likeliest classes, best first; empty where it could not be read.
-        failure: in words, empty where it could.
+        failure: why it could not be read, in words; empty where it could.
     """
 
     image: Path
@@ -76,7 +76,7 @@ class Classifier:
 
     Args:
         config: its function.
-        preprocess: how a file becomes its input.
+        preprocess: the preprocessing from file to input.
         labels: name of each class, or empty.
         takes_pixels: whether it normalizes inside.
         infer: outputs `(batch, classes)` for a batch of inputs.
@@ -132,9 +132,9 @@ def open_classifier(
     """The model in a bundle, run by its engine, or in a checkpoint, run by the NumPy reference.
 
     Args:
-        path: of the bundle or the checkpoint.
+        path: the path of the bundle or the checkpoint.
         runtime: that was asked for; None takes the usual one.
-        options: how to run it.
+        options: the options to run it with.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
 
     Raises:
@@ -215,9 +215,9 @@ def predict(classifier: Classifier, files: Sequence[Path], *, count: int = 5) ->
     """What the model sees in each file, in their order; broken ones are named and passed over.
 
     Args:
-        classifier: from `open_classifier`.
-        files: of images.
-        count: how many classes of each.
+        classifier: the result of `open_classifier`.
+        files: the files of images.
+        count: the number of classes to give for each.
     """
     for start in range(0, len(files), BATCH):
         inputs: dict[int, NDArray[Any]] = {}

@@ -26,8 +26,8 @@ class Engine:
     """A library that some command can use.
 
     Args:
-        name: by which it is known.
-        extra: of this package that installs it; empty where it is installed by its own name.
+        name: the usual name of the library.
+        extra: the extra of this package that installs the library; empty where it is installed by its own name.
         distributions: any of which brings it; the first is the usual one.
     """
 
@@ -93,7 +93,7 @@ class Diagnosis:
 
     Args:
         host: the machine.
-        features: of its CPU, by name; empty where they cannot be told.
+        features: the features of its CPU, by name; empty where they cannot be told.
         engines: each with the versions of its distributions, empty where it is missing.
         providers: that ONNX Runtime was built with; None where it is missing or cannot be imported.
         gpus: that TensorFlow sees; None where it was not asked.

@@ -165,7 +165,7 @@ def _placement(engine: Interpreter, taken: Collection[int], delegate: str) -> di
     The listing keeps the operators that a delegate took over: those on the way from its inputs to its outputs.
 
     Args:
-        engine: with its tensors allocated.
+        engine: the interpreter, with its tensors allocated.
         taken: indices of the entries that stand for what the external delegate took.
         delegate: name of that one.
     """

@@ -86,8 +86,8 @@ class Nvidia:
         has_driver: whether CUDA's driver library is there.
         gpus: that this process sees, in CUDA's order.
         machine_code: of the installed onnxruntime-gpu, as compute capabilities; None where it is not known.
-        tensorrt: of it what was found.
-        nvidia_ml_py: its version; None where it is missing.
+        tensorrt: what was found of TensorRT.
+        nvidia_ml_py: the version of nvidia-ml-py; None where it is missing.
     """
 
     has_driver: bool
@@ -126,7 +126,7 @@ def look(here: Installed, *, root: Path = Path("/"), load: Callable[[], Any] = l
 
     Args:
         here: the installed distributions.
-        root: of the file system.
+        root: the root of the file system.
         load: gives CUDA's driver library, or raises OSError.
     """
     try:
@@ -159,7 +159,7 @@ def covered(compute_capability: str, code: Iterable[tuple[int, int]]) -> bool:
     """Whether machine code runs on a GPU.
 
     Args:
-        compute_capability: of the GPU, as "8.6".
+        compute_capability: the compute capability of the GPU, as "8.6".
         code: capabilities that it was made for.
     """
     major, minor = (int(part) for part in compute_capability.split("."))

@@ -40,7 +40,7 @@ def blank_images(artifact: Artifact, batch: int | None = None) -> Array:
 
     Args:
         artifact: that takes them.
-        batch: where it takes any number; None for one.
+        batch: the batch where the model takes any number; None for one.
     """
     config, spec = artifact.config, artifact.input
     dtype = np.uint8 if spec.preprocessing_inside else np.float32
@@ -76,8 +76,8 @@ def refuse_other_input(artifact: Artifact, name: str, shape: Sequence[object]) -
 
     Args:
         artifact: whose manifest counts.
-        name: of the input in the file.
-        shape: of the input in the file; whatever is no positive number is dynamic.
+        name: the name of the input in the file.
+        shape: the shape of the input in the file; whatever is no positive number is dynamic.
     """
     found = tuple(side if isinstance(side, int) and side > 0 else None for side in shape)
     spec = artifact.input

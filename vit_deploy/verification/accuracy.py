@@ -31,7 +31,7 @@ class Confusion:
     Args:
         actual: name of their class: its label, else that of its folder, else its number.
         predicted: what they were taken for.
-        count: how many.
+        count: the number of such mistakes.
     """
 
     actual: str
@@ -47,7 +47,7 @@ class Evaluation:
         artifact: that was run.
         runtime: that ran it.
         provider: what really executed the graph.
-        images: how many.
+        images: the number of images.
         top1: fraction whose class was the first one.
         top5: fraction whose class was among the first five.
         agreement: fraction with the same first class as `reference`; None where nothing was compared.
@@ -117,7 +117,7 @@ def evaluate(
         dataset: the images.
         batch: images a call; files made for a fixed batch take their own.
         runtime: that runs all of them; None takes the usual one of each.
-        options: how to run.
+        options: the options to run with.
         progress: called with what is being done.
 
     Raises:

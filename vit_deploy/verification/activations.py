@@ -68,9 +68,9 @@ class Taps:
     """The reference's activations at the taps of a model, and between them.
 
     Args:
-        stream: by the names of `tap_names`.
-        details: by the names of `detail_names`.
-        biases: of the norms that end in a tap of a post-norm model, and that other products can take up.
+        stream: sketches of the residual stream, by the names of `tap_names`.
+        details: sketches inside blocks, by the names of `detail_names`.
+        biases: the biases of the norms that end in a tap of a post-norm model, and that other products can take up.
         centred: whether the residual stream is that of a file whose weights add nothing to its mean over features.
     """
 

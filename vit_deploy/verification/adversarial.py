@@ -28,9 +28,9 @@ class Adversarial:
     """Inputs with a name each, and the reference's answers.
 
     Args:
-        names: of the inputs.
+        names: the names of the inputs.
         images: `(n, height, width, channels)`, normalised float32, or uint8 pixels.
-        outputs: of the float64 reference, `(n, …)`.
+        outputs: the outputs of the float64 reference, `(n, …)`.
         floors: the noise floor of each, since they are of very different sizes.
     """
 
@@ -90,7 +90,7 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], like: NDArray[Any], outputs:
     """The inverse of `to_arrays`.
 
     Args:
-        arrays: by their names.
+        arrays: the stored arrays by name.
         like: the golden images, and
         outputs: the golden outputs, which these have to be like.
 

@@ -51,9 +51,9 @@ class Comparison:
     """What differs between two models.
 
     Args:
-        differences: in what is recorded of them and in their operators.
+        differences: differences in what is recorded of them and in their operators.
         weights: those that differ, the furthest apart first.
-        weights_compared: how many were held against each other; None where names do not match.
+        weights_compared: the number of compared weights; None where names do not match.
         outputs: the second's against the first's; None where they cannot be compared.
         notes: what was not compared, and why.
         origins: the provenance of each that is a checkpoint, which says what was assumed of it.

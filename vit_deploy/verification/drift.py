@@ -21,7 +21,7 @@ class Drift:
     """How far the features of the same scenes are from each other at two sizes.
 
     Args:
-        cosines: of each image's features before and after, the pooled token in front of the head.
+        cosines: the cosines of each image's features before and after, the pooled token in front of the head.
         top1_agreement: fraction of images with the same first class; None without a head.
     """
 

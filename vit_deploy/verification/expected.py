@@ -38,7 +38,7 @@ class Reference:
     """A model to compare with; the answers of one size are computed once for all artifacts of it.
 
     Args:
-        path: of a bundle or a checkpoint.
+        path: the path of a bundle or a checkpoint.
         files: image files, or none for the golden images.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
         origin: the provenance of a checkpoint once it has been read, which says what was assumed of it.

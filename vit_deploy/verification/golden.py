@@ -40,7 +40,7 @@ class Golden:
     Args:
         images: `(n, height, width, channels)`, normalised float32, or uint8 pixels for a model with
             preprocessing inside.
-        outputs: of the float64 reference, `(n, …)`.
+        outputs: the outputs of the float64 reference, `(n, …)`.
         noise_floor: what rounding to float32 alone does to the outputs; see `noise_floor.noise_floor`.
         taps: the reference's activations on the first images; None in bundles of versions that recorded none.
         adversarial: inputs that are like no photograph, with the reference's answers; None likewise,

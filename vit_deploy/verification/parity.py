@@ -42,7 +42,7 @@ class Parity(Metrics):
 
     Args:
         tolerance: that the metrics were held to.
-        failures: in words; those in `notes` are no failures.
+        failures: failures in words; those in `notes` are no failures.
         inconclusive: whether it failed only because these inputs cannot tell a right answer from a constant one.
         unproven: whether nothing was compared, because there was nothing here to run it on.
     """
@@ -88,7 +88,7 @@ class Verification:
         artifact: the bundle.
         runtime: that ran it.
         provider: that executed the graph.
-        parity: with the reference on the golden images.
+        parity: the parity with the reference on the golden images.
         checks: what else it was asked.
         seconds: that it took, loading included.
     """
@@ -159,12 +159,12 @@ def verify(
 
     Args:
         artifact: the bundle; its precision says what it is held to.
-        runtime: of those that take its format; None takes the first that is installed.
+        runtime: one of the runtimes that take its format; None takes the first that is installed.
         provider: what executes the graph; None takes the engine's usual one.
         golden: instead of the bundle's own.
         limits: that somebody asked for instead of the precision's own.
-        precision: to hold it to instead of its own.
-        questions: to ask once its outputs have the right form; see `trials`.
+        precision: the precision to hold it to instead of its own.
+        questions: checks to run once its outputs have the right form; see `checks`.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         simulate: a processor that is not here, in the place of a runtime; see `simulators`.
@@ -237,7 +237,7 @@ def judge(
         outputs: what an engine answered to the golden images.
         golden: images and the reference's outputs.
         classes: whether the last axis is logits.
-        precision: of the artifact.
+        precision: the precision of the artifact.
         tolerance: instead of the precision's own.
     """
     held = tolerance or tolerance_for(precision, golden.noise_floor)

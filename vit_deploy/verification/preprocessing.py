@@ -91,7 +91,7 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], like: NDArray[Any]) -> Photo
     """The inverse of `to_arrays`.
 
     Args:
-        arrays: by their names.
+        arrays: the stored arrays by name.
         like: the golden images, whose shape the photo's pixels have.
 
     Raises:

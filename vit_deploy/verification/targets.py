@@ -25,7 +25,7 @@ class Source:
 
     Args:
         checkpoint: the model.
-        name: for the default output folder.
+        name: the name of the default output folder.
         note: what the user should know about where it comes from, but for what was assumed; empty for a file.
         origin: the provenance of the checkpoint as it was read, which says what was assumed; None for a scale.
     """
@@ -49,7 +49,7 @@ def load_source(
         given: a scale wins over a file of the same name; None builds `tiny`.
         overrides: fields of the config that were asked for; a checkpoint takes the sizes of image and patch, to which
             it is resized.
-        seed: of random weights.
+        seed: the seed of random weights.
         like: name of the convention that a checkpoint is resized by; None follows the one it came with.
         stated: fields of the config that a checkpoint does not say, or of a scale in place of its own.
 

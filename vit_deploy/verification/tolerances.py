@@ -106,7 +106,7 @@ def tolerance_for(precision: str, noise_floor: float) -> Tolerance:
 
     Args:
         precision: "fp32", "int8", …, or "tf32".
-        noise_floor: of the golden data.
+        noise_floor: the noise floor of the golden data.
 
     Raises:
         ConfigError: there is no such precision.
@@ -133,7 +133,7 @@ def margin_noise(tolerance: Tolerance, noise_floor: float, signal_rms: float) ->
 
     Args:
         tolerance: that the artifact is held to.
-        noise_floor: of the golden data; counts where the tolerance bounds no differences.
+        noise_floor: the noise floor of the golden data; counts where the tolerance bounds no differences.
         signal_rms: root mean square of the reference's outputs.
     """
     if tolerance.max_abs is not None:

@@ -41,8 +41,8 @@ class Limits:
 
     Args:
         common: metric to limit, for every precision; None lifts one.
-        own: the same for a precision, which count more.
-        asked: on the command line, which count most.
+        own: limits for a precision, which count more.
+        asked: limits on the command line, which count most.
         allow_tf32: whether GPUs may round fp32 products to 11 bits.
         source: the file that they come from, if any.
     """

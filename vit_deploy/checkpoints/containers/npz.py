@@ -35,9 +35,9 @@ class Header:
     """What one member says about its array.
 
     Args:
-        shape: of the array.
+        shape: the shape of the array.
         columns_first: whether the numbers are in Fortran's order.
-        dtype: of the numbers; never of objects.
+        dtype: the type of the numbers; never of objects.
         data_start: bytes in front of the numbers.
     """
 

@@ -29,9 +29,9 @@ class Family:
     """What transformers does for a model type unless its config says otherwise.
 
     Args:
-        epsilon: of its norms.
-        activation: of its feed-forward, by its name there.
-        convention: of resampling positions.
+        epsilon: the epsilon of its norms.
+        activation: the activation of its feed-forward, by its name there.
+        convention: the convention of resampling positions.
         processor: that makes images its input; key of `huggingface_preprocess.PROCESSORS`.
         head: the pooling of a model with a classifier.
         headless: the pooling of one without: None for the program's `last_hidden_state`.

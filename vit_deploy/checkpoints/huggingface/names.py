@@ -297,8 +297,8 @@ def spare(names: Names, config: ViTConfig, whole: str = "") -> dict[str, list[st
     """Tensors that the function does not depend on, by what they are.
 
     Args:
-        names: of the file.
-        config: of the ViT.
+        names: the names of the file.
+        config: the config of the ViT.
         whole: model type of the larger model whose tower it is.
     """
     used = {"pooler": bool(config.pre_logits_dim), "attention pooling": config.effective_pooling is Pooling.MAP}

@@ -61,9 +61,9 @@ def preprocess_of(settings: Mapping[str, Any], processor: str, config: ViTConfig
     resamples the positions whenever it is called; here the processor's sizes are scaled to the table's instead.
 
     Args:
-        settings: from `settings_in`.
+        settings: the result of `settings_in`.
         processor: key of `PROCESSORS`, whose defaults fill what the settings leave out.
-        config: of the model.
+        config: the config of the model.
 
     Raises:
         CheckpointError: what is recorded cannot be, or is nothing that a `Preprocess` can say.

@@ -36,7 +36,7 @@ class Folded:
     """The two layers that count.
 
     Args:
-        name: of the whole model.
+        name: the name of the whole model.
         vit: the ViT as the file describes it.
         head: name of the Dense.
         num_classes: units of the Dense.

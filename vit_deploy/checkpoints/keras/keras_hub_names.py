@@ -24,11 +24,11 @@ class Layout:
     """The paths to the parts of one architecture, from its top or from a block.
 
     Args:
-        embedding: of the tokens.
-        patches: of the convolution within it.
-        block: of the first block; those after it have a number.
-        norms: of a block.
-        attention: of a block.
+        embedding: the name of the token embedding.
+        patches: the name of the convolution within it.
+        block: the name of the first block; those after it have a number.
+        norms: the names of a block's norms.
+        attention: the name of a block's attention.
         up: first Dense of the mlp.
         down: second Dense of the mlp.
         norm: the last one.
@@ -106,9 +106,9 @@ def origins(names: dict[str, str], architecture: str, config: ViTConfig, biases:
     """Where each weight comes from.
 
     Args:
-        names: from `by_path`.
+        names: the result of `by_path`.
         architecture: key of `LAYOUTS`.
-        config: of the model.
+        config: the config of the model.
         biases: that it has.
     """
     table, layout = Parts(names), LAYOUTS[architecture]

@@ -66,7 +66,7 @@ class Known:
         fixed: fields that the program, or a config of its own beside the weights, says.
         defaults: what the program does unless told otherwise.
         sizes: (height, width) in pixels that the weights may be for, best first.
-        origins: of weights that the common names do not give.
+        origins: the origins of weights that the common names do not give.
         preprocess: that is recorded beside the weights, for a config; None where none is.
         refused: what no ViT here computes, in words.
         fix: what to do about that.

@@ -34,16 +34,16 @@ class Dialect:
     """A program's names for the parts of a ViT, and what it does that names do not say.
 
     Args:
-        name: of the program, in the provenance and in messages.
+        name: the name of the program, in the provenance and in messages.
         mark: matches the name of the patches' kernel, after a group `prefix` for what is around the encoder.
         names: patterns of its names and the common ones, in order; see `renamed.names`.
         heads: found in the names of a head's tensors.
-        epsilon: of its norms.
+        epsilon: the epsilon of its norms.
         beside: names of which, after the same prefix, one must be there too; none where the mark is enough.
         outside: patterns of its names around the encoder, such as those of a head.
-        activation: of its feed-forward.
+        activation: the activation of its feed-forward.
         num_heads: by embed dim, where its published models have heads of another width than 64.
-        preprocess: of its published models, for a config; None takes the usual one.
+        preprocess: the preprocess of its published models, for a config; None takes the usual one.
         left_out: what the function does not depend on, by patterns of common names.
         refused: what no ViT here computes, likewise.
         fix: what to do where something is refused.

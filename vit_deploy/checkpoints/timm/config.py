@@ -79,11 +79,11 @@ class Hub:
     """What config.json says.
 
     Args:
-        fields: of the config.
+        fields: the fields of the config.
         sizes: (height, width) in pixels that the weights may be for, best first.
         pools_prefix: whether the pooling takes the prefix tokens too.
         act_layer: the activation that is asked for, in place of the architecture's.
-        data: of the preprocessing, by timm's names; None where there is no config.
+        data: the data of the preprocessing, by timm's names; None where there is no config.
         labels: names of the classes.
     """
 
@@ -198,7 +198,7 @@ def preprocess_of(data: Mapping[str, Any], image_size: tuple[int, int], channels
     Args:
         data: timm's `pretrained_cfg`.
         image_size: (height, width) of the model's input.
-        channels: of the images.
+        channels: the channels of the images.
 
     Raises:
         CheckpointError: values that no preprocessing has.

@@ -17,7 +17,7 @@ class Positions:
     """What the rows of a position table stand for.
 
     Args:
-        prefix: how many of the first prefix tokens.
+        prefix: the number of prefix tokens with rows, counted from the first.
         image_size: (height, width) in pixels that its other rows are the patches of.
         known: whether it is one of the sizes that somebody says, and not just square.
     """

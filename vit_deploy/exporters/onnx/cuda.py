@@ -38,8 +38,8 @@ def fuse_for_cuda(model: ir.Model, config: ViTConfig, weights: Mapping[str, NDAr
 
     Args:
         model: whose weights are values without a producer, named canonically.
-        config: of the ViT.
-        weights: by canonical name.
+        config: the config of the ViT.
+        weights: the weights by canonical name.
 
     Returns:
         The weights that the graph reads now: some joined, under their names with plus signs between them.
@@ -95,7 +95,7 @@ class _Projection:
 
     Args:
         value: the projected tokens: rows `(batch * tokens, dim)` of a Gemm, or heads `(batch, tokens, heads, dim)`.
-        tokens: of an image.
+        tokens: the tokens of an image.
         product: that gives the rows, a Gemm or a MatMul, if nothing lies between.
         gone: the nodes that only take them apart into heads.
     """

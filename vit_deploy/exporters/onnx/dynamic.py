@@ -19,7 +19,7 @@ def with_dynamic_integers(model: onnx.ModelProto, names: Collection[str], recipe
 
     Args:
         model: fp32, its patch embedding as a product; changed.
-        names: of the layers to quantize.
+        names: the names of the layers to quantize.
         recipe: says how their weights are scaled.
     """
     bias_apart(model.graph, names, "MatMul")

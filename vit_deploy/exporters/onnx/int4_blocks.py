@@ -21,7 +21,7 @@ def with_blocks(model: onnx.ModelProto, names: Collection[str], recipe: Recipe) 
 
     Args:
         model: fp32, its patch embedding as a product; changed.
-        names: of the layers to quantize.
+        names: the names of the layers to quantize.
         recipe: says how many bits, and how many weights share a scale.
     """
     tools = _tools()

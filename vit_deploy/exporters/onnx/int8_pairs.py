@@ -21,7 +21,7 @@ def with_fitting_pairs(graph: onnx.GraphProto, kernels: Mapping[str, NDArray[np.
     """Quantize the kernels of a quantized graph anew.
 
     Args:
-        graph: by ONNX Runtime's tools, with signed weights and a scale an output channel; changed.
+        graph: a graph quantized by ONNX Runtime's tools, with signed weights and a scale an output channel; changed.
         kernels: names and values `(inputs, outputs)` before they were quantized.
     """
     weights = {weight.name: weight for weight in graph.initializer}

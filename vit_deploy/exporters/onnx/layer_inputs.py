@@ -27,7 +27,7 @@ def observe(model: onnx.ModelProto, spec: InputSpec, calibration: Calibration, *
 
     Args:
         model: fp32.
-        spec: of its input.
+        spec: the spec of its input.
         calibration: the images.
         counted: whether values are counted, or only their extremes.
     """

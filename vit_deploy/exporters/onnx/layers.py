@@ -30,7 +30,7 @@ class Layer:
     Args:
         name: canonical: `block_0.attention.query`; several joined by a plus sign where they became one product.
         node: name of its node.
-        input: of the product.
+        input: the input of the product.
         kernel: name of the initializer, `(inputs, outputs)`.
         bias: name of the initializer, `(outputs,)`; empty where there is none.
         operator: "Gemm" or "MatMul", or "Attention" where the product is part of it.
@@ -117,7 +117,7 @@ def bias_apart(graph: onnx.GraphProto, names: Collection[str], operator: str) ->
 
     Args:
         graph: changed in place.
-        names: of the layers.
+        names: the names of the layers.
         operator: "MatMul" for a bias `(outputs,)`, the form whose dynamic quantization ONNX Runtime fuses; "Gemm" for
             one of `(1, outputs)`, which stays a float beside an integer Gemm (a bias of one axis would be fused with
             the activation function behind it, into an operator that is slower than both apart).

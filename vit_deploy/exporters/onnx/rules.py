@@ -25,7 +25,7 @@ def apply_rules(model: ir.Model, config: ViTConfig, opset: int, batch: int | Non
 
     Args:
         model: changed in place.
-        config: of the ViT it computes.
+        config: the config of the ViT it computes.
         opset: that the result is for.
         batch: images a call, None where any number will do.
     """

@@ -51,9 +51,9 @@ def with_static_integers(
 
     Args:
         model: fp32, its patch embedding as a product; changed.
-        names: of the layers to quantize.
+        names: the names of the layers to quantize.
         seen: the values of every layer's input.
-        recipe: how ranges follow from them.
+        recipe: the recipe that says how ranges follow from them.
         learned: ranges that training found, by layer and side; they count more.
     """
     join_layers(model.graph, names)

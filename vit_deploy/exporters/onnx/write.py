@@ -42,10 +42,10 @@ def write_model(
     """Write a model whose graph takes `weights` from initializers that it does not have yet.
 
     Args:
-        path: of the file; weights of `external_limit` bytes or more go to `<path>.data` beside it.
+        path: the path of the file; weights of `external_limit` bytes or more go to `<path>.data` beside it.
         structure: the model without its weights; not changed.
-        weights: by name of the initializer.
-        external_limit: in bytes.
+        weights: the weights by the initializers' names.
+        external_limit: the size in bytes from which weights lie outside the file.
 
     Raises:
         OSError: the disk is full.

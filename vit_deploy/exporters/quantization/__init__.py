@@ -31,13 +31,13 @@ class QuantizeOptions:
 
     Args:
         calibrate: folder of images or `.npz`; None for the bundled sample images.
-        seed: by which calibration images are chosen.
-        clipping: of calibrated ranges.
+        seed: the seed by which calibration images are chosen.
+        clipping: the clipping of calibrated ranges.
         percentile: for `Clipping.PERCENTILE`.
         smoothing: alpha of the migration of outliers, 0 to 1; 0 leaves it out.
         bias_correction: whether biases make up for the mean error of their layers.
-        attention_bits: of softmax and of the products of attention in a file of integers alone, 8 or 16.
-        residual_bits: of residual sums and norms in a file of integers alone, 8 or 16.
+        attention_bits: the bits of softmax and of attention's matmuls in an integer-only file, 8 or 16.
+        residual_bits: the bits of residual sums and norms in an integer-only file, 8 or 16.
         half_io: whether input and output of an ONNX file of 16-bit floats have 16 bits as well.
         full_range: whether 8-bit weights of ONNX files reach 127 everywhere, for processors with VNNI or of ARM alone.
         keep_float: names of layers that stay in float32, and of an attention's products; see `recipes.quantizable`.

@@ -37,7 +37,7 @@ class Calibration:
         images: `(n, height, width, channels)` as the model's session takes them: normalised float32, or uint8
             pixels where preprocessing is inside.
         digests: SHA-256 of each image's pixels as they were given, in the order of `images`.
-        seed: by which they were chosen of more.
+        seed: the seed by which they were chosen of more.
         source: a path, or "sample images".
     """
 
@@ -58,7 +58,7 @@ def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, co
         path: a folder of image files; an `.npz` with `images` `(n, height, width, channels)`, uint8 pixels or
             normalised float32; None for the bundled sample images.
         artifact: whose input they become.
-        seed: by which `count` are chosen where there are more.
+        seed: the seed by which `count` are chosen where there are more.
         count: that are taken.
 
     Raises:
@@ -115,7 +115,7 @@ def as_session_takes(images: Sequence[NDArray[Any]], names: Sequence[str], artif
 
     Args:
         images: uint8 pixels, or normalised float32, each `(height, width, channels)`.
-        names: of the images, for errors.
+        names: the names of the images, for errors.
         artifact: whose input they become.
 
     Raises:

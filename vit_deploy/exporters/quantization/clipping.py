@@ -28,8 +28,8 @@ class Observed:
     Args:
         low: smallest value.
         high: largest value.
-        rank: of the tensor.
-        counts: of values by their upper 16 bits; empty where only the range was asked for.
+        rank: the rank of the tensor.
+        counts: the counts of values by their upper 16 bits; empty where only the range was asked for.
         worth: sums of the weights that errors of these values have; empty where all weigh the same.
     """
 
@@ -61,9 +61,9 @@ def clipped(seen: Observed, clipping: Clipping, *, bits: int, percentile: float)
     """The range (low, high) that a tensor's integers stand for; it holds zero, which must be exact.
 
     Args:
-        seen: by calibration.
-        clipping: how to choose.
-        bits: of the integers.
+        seen: what calibration has seen.
+        clipping: the way to choose.
+        bits: the bits of the integers.
         percentile: share of the values, in percent, that stays inside at either end.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)

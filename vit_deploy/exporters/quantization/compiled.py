@@ -47,10 +47,10 @@ def export(
 
     Args:
         checkpoint: the model.
-        directory: where the bundles go.
-        jobs: from `exporters.stage.plan`.
-        options: of the quantized ones.
-        plans: how plans are built, and whether without a proof.
+        directory: the folder in which the artifacts are written.
+        jobs: the jobs from `plan`.
+        options: the options of the quantized ones.
+        plans: the options of TensorRT plans, and whether they go without a proof.
         force: replace bundles that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.

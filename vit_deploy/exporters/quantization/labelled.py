@@ -22,7 +22,7 @@ class Labelled:
     Args:
         dataset: the images.
         artifact: whose input they become.
-        classes: of the model, of each image `(n,)`.
+        classes: the classes of the model, of each image `(n,)`.
     """
 
     dataset: Dataset

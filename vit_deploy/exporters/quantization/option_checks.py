@@ -18,8 +18,8 @@ def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOp
 
     Args:
         source: what is quantized; its files need not be there yet.
-        recipes: by which.
-        options: asked for.
+        recipes: the recipes that are followed.
+        options: the requested options.
 
     Raises:
         ConfigError: an option that does nothing here, or a layer that the model does not have.

@@ -116,9 +116,9 @@ def export(
 
     Args:
         checkpoint: the model.
-        directory: where the bundles go.
-        jobs: from `exporters.stage.plan`.
-        options: of the quantized ones.
+        directory: the folder in which the artifacts are written.
+        jobs: the jobs from `plan`.
+        options: the options of the quantized ones.
         force: replace bundles that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
@@ -214,9 +214,9 @@ def quantize(
 
     Args:
         source: the fp32 bundle.
-        directory: where the bundles go.
-        precisions: to make, of those that the format has.
-        options: of all of them.
+        directory: the folder in which the artifacts are written.
+        precisions: the precisions to make, of those that the format has.
+        options: the options of all of them.
         force: replace bundles that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.

@@ -59,19 +59,19 @@ class Recipe:
 
     Args:
         precision: its name, as in the contract.
-        weight_bits: of kernels; 32 leaves them as they are.
+        weight_bits: the bits of kernels; 32 leaves them as they are.
         activations: what the inputs of quantized layers are.
         parts: that become integers (or 16-bit floats); all others stay in float32.
-        activation_bits: of activations that are integers.
+        activation_bits: the bits of activations that are integers.
         block_size: weights that share a scale, along the inputs; 0 for one scale a channel.
-        softmax_bits: of the activations of softmax that are integers.
-        attention_bits: of the activations of the products of attention that are integers.
-        residual_bits: of the activations of residual sums and norms that are integers.
+        softmax_bits: the bits of softmax's activations that are integers.
+        attention_bits: the bits of the activations of attention's matmuls that are integers.
+        residual_bits: the bits of the activations of residual sums and norms that are integers.
         eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
         integer_io: whether input and output of the file are integers too.
         half_io: whether input and output of a file of 16-bit floats have 16 bits as well.
-        clipping: of calibrated ranges.
-        percentile: of absolute values inside the range, for `Clipping.PERCENTILE`.
+        clipping: the clipping of calibrated ranges.
+        percentile: the percentile of absolute values inside the range, for `Clipping.PERCENTILE`.
         smoothing: alpha of the migration of outliers from activations into weights (Xiao et al. 2023, SmoothQuant,
             eq. 4); None leaves them where they are.
         equalized: whether outliers are migrated by the weights alone, where no `smoothing` is asked for; needs no data.
@@ -149,7 +149,7 @@ def recipe_for(format: str, precision: str, target: str = "cpu") -> Recipe:
     """The recipe by which a precision of a format is made.
 
     Args:
-        format: of the file.
+        format: the format of the file.
         precision: its name.
         target: what the file is made for, of `exporters.Target`.
 

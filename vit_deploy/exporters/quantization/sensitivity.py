@@ -112,10 +112,10 @@ class Work:
     """One artifact to quantize.
 
     Args:
-        quantizer: of the source's format.
+        quantizer: the quantizer of the source's format.
         source: the fp32 bundle.
-        recipe: how.
-        images: to calibrate with and to compare answers on.
+        recipe: the recipe that is followed.
+        images: the images to calibrate with and to compare outputs on.
         progress: called with what is being done.
     """
 

@@ -50,7 +50,7 @@ def smoothed(
     """The weights that are different in the same function with smoother activations.
 
     Args:
-        weights: by canonical name; links of which some are not there are left as they are.
+        weights: the weights by canonical name; links of which some are not there are left as they are.
         config: the function.
         largest: absolute value of each channel of each layer's input, by the layer's name; None estimates it from the
             weights.

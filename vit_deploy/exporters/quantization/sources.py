@@ -21,8 +21,8 @@ def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], li
     """What a path gives to quantize, and in words which combinations do not exist.
 
     Args:
-        path: of a bundle, which is taken whatever it is; or of a folder, of whose bundles those in fp32 are taken.
-        precisions: asked for.
+        path: an artifact, of any precision; or a folder, of whose artifacts those in fp32 are taken.
+        precisions: the requested precisions.
 
     Raises:
         ArtifactError: no bundle, one that was changed, or a folder without one in fp32 that can be quantized.
@@ -61,9 +61,9 @@ def quantize_each(
     """`quantizers.stage.quantize` of several bundles; all targets are checked before the first is made.
 
     Args:
-        works: from `plain_bundles`.
-        directory: where the bundles go.
-        options: of all of them.
+        works: the result of `plain_bundles`.
+        directory: the folder in which the artifacts are written.
+        options: the options of all of them.
         force: replace bundles that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.

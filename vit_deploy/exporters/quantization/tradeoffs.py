@@ -37,18 +37,18 @@ class Facts:
     """One artifact beside its format's fp32.
 
     Args:
-        bytes: of the model files.
-        fp32_bytes: likewise.
-        latency_ms: of the median call, batch of the file; None where it was not timed.
-        fp32_latency_ms: likewise, timed in turns with it.
+        bytes: the size of the model files.
+        fp32_bytes: the size of fp32's model files.
+        latency_ms: the latency of the median call, batch of the file, in milliseconds; None where it was not timed.
+        fp32_latency_ms: the latency of fp32, timed in turns with it, in milliseconds.
         cosine: mean over the images of the cosine with fp32's outputs.
         agreement: fraction of images with fp32's first class; None for features.
         images: that both were measured on.
         top1: fraction of labelled images that are right; None without labels.
-        fp32_top1: likewise.
+        fp32_top1: the top-1 accuracy of fp32.
         changed_by_mates: fraction of images with another first class among `CHUNK` in a batch than alone, of a file
             that scales activations by the whole batch; None for other files and for features.
-        latency_ratio_interval: where the true ratio of the latencies lies; None where too few calls tell.
+        latency_ratio_interval: the interval of the ratio of latencies; None for too few calls.
         unsteady: why the latency is not to be trusted; empty where it is.
     """
 

@@ -41,7 +41,7 @@ class Backend:
     """What of Triton runs a format.
 
     Args:
-        name: of the backend.
+        name: the name of the backend.
         platform: what the backend calls the format.
         file: what the model is called in a version's folder.
         providers: what can execute it.
@@ -169,7 +169,7 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
 
     Args:
         artifact: the bundle.
-        name: of the model, as its folder is called.
+        name: the name of the model, as its folder is called.
         provider: see `write_model`.
     """
     backend, spec = BACKENDS[artifact.format], artifact.input

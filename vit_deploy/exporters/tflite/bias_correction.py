@@ -32,8 +32,8 @@ def corrected_biases(
     Args:
         original: the float file.
         quantized: the file that was made of it.
-        config: of both.
-        means: of each channel of the layers' inputs, by the tensors' names in the float file.
+        config: the config of both files.
+        means: the means of each channel of the layers' inputs, by the tensors' names in the float file.
     """
     before, after = find_layers(original, config), find_layers(quantized, config)
     found: dict[int, tuple[int, Content]] = {}

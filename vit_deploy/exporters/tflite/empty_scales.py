@@ -38,7 +38,7 @@ def with_scales_for_empty(content: Any, original: Table, config: ViTConfig) -> b
     Args:
         content: a quantized file.
         original: the float file that it was made of.
-        config: of both.
+        config: the config of both files.
     """
     changed = bytearray(content)
     model = root(memoryview(changed))

@@ -31,7 +31,7 @@ class Operator:
     Args:
         kind: its name, such as "FULLY_CONNECTED".
         inputs: tensors by their index, -1 where an optional one is left out.
-        outputs: likewise.
+        outputs: its output tensors, likewise.
     """
 
     kind: str

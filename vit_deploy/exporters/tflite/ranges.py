@@ -56,7 +56,7 @@ def observe(
     averaged (Cauchy and Schwarz). So the lowest scores, which become next to nothing, may be cut off.
 
     Args:
-        path: of a float TFLite file.
+        path: the path of a float TFLite file.
         spec: its input.
         calibration: images as its session takes them.
         only: names of tensors to look at; None for all of them.

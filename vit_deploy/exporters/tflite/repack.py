@@ -45,7 +45,7 @@ def write_model(
     """Write `model` with other buffers and more metadata.
 
     Args:
-        path: of the new file.
+        path: the path of the new file.
         model: root of the old one; its buffers may lie outside.
         contents: new content of buffers by their index, as (bytes, function that gives them); the others stay.
         metadata: entries to add, or to put in the place of those with the same name.
@@ -133,7 +133,7 @@ def _header(
 
     Args:
         model: the old root.
-        entries: of the metadata.
+        entries: the entries of the metadata.
         kept: references to buffers of the old flatbuffer.
         places: (start, bytes) of the data of the others: from the start of the file where they lie outside of
             the flatbuffer, else from the end of the header.

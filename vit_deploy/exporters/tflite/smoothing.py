@@ -27,10 +27,10 @@ def write_smoothed(
     """Write the same function with channels balanced by the weights alone; see `smoothing.smoothed`.
 
     Args:
-        path: of the new file.
+        path: the path of the new file.
         model: root of the float file.
-        layers: of it, by their canonical names.
-        config: of the function.
+        layers: the layers of it, by their canonical names.
+        config: the config of the function.
         inline_limit: bytes past which the weights are written outside the flatbuffer.
 
     Raises:

@@ -52,9 +52,9 @@ class OperatorTime:
 
     Args:
         operator: its type.
-        calls: how many of them one call of the model runs.
+        calls: the number of such operators that one call of the model runs.
         ms: that they take together in one call of the model, the median over several.
-        share: of the time of all operators.
+        share: the share of the time of all operators.
     """
 
     operator: str
@@ -109,7 +109,7 @@ def profile(case: Case, timeout_s: float = TIMEOUT_S) -> Profile:
 
     Args:
         case: that was timed, or could be.
-        timeout_s: for all of it.
+        timeout_s: the limit in seconds for all of it.
 
     Raises:
         EngineError: an engine that refused, crashed or hung; names the case.

@@ -75,7 +75,7 @@ def operators_of_runs(events: Sequence[Mapping[str, Any]]) -> list[list[tuple[st
     """Type and milliseconds of each operator, for each run of the model, in the order of time.
 
     Args:
-        events: of ONNX Runtime's profile, with times in microseconds.
+        events: the events of ONNX Runtime's profile, with times in microseconds.
     """
     spans = sorted((each["ts"], each["ts"] + each["dur"]) for each in events if each.get("name") == "model_run")
     runs: list[list[tuple[str, float]]] = [[] for _ in spans]

@@ -16,7 +16,7 @@ def quantity(title: str, values: Sequence[float], *, from_zero: bool = True) -> 
     """An encoding of figures without its field.
 
     Args:
-        title: with the unit.
+        title: the title with the unit.
         values: that it has to show.
         from_zero: whether its length tells; otherwise it shows the differences.
     """

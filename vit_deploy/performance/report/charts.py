@@ -27,9 +27,9 @@ class Chart:
     """One figure.
 
     Args:
-        name: for links.
-        title: for people.
-        note: how to read it.
+        name: the name for links.
+        title: the title that is shown.
+        note: a sentence on how to read it.
         summary: what it shows, in words, for who does not see it.
         body: the specification without its size.
         legend: names in it.

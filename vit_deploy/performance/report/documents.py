@@ -25,16 +25,16 @@ class Quality:
 
     Args:
         artifact: its path, as it was given to them.
-        precision: of its weights.
-        bytes: of the model files.
+        precision: the precision of its weights.
+        bytes: the size of the model files.
         top1: fraction of the images that it gets right.
         top5: fraction whose class is among its five best.
         agreement: fraction on which it is of one mind with the fp32 artifact.
         images: that these fractions are of.
         max_abs: largest difference from the reference.
         cosine: between its outputs and those of the reference.
-        snr_db: of its outputs, in decibels; None for exact equality too.
-        verdict: of the parity check.
+        snr_db: the signal-to-noise ratio of its outputs, in decibels; None for exact equality too.
+        verdict: the verdict of the parity check.
     """
 
     artifact: str
@@ -55,12 +55,12 @@ class Timed:
     """One case of a benchmark with all that is known of its artifact.
 
     Args:
-        latency: as it was measured.
+        latency: the latency as it was measured.
         machine: the name of the one it was measured on.
-        ratio: of its median to that of the first case on the same machine.
-        ratio_interval: where the true ratio lies; None for the first itself, and of too few calls.
+        ratio: the ratio of its median to that of the first case on the same machine.
+        ratio_interval: the interval of the ratio; None for the first itself, and for too few calls.
         profile: time of each operator; empty where none was taken.
-        quality: of the artifact.
+        quality: the quality of the artifact.
         file: that it was read from.
     """
 
@@ -83,8 +83,8 @@ class Gathered:
     """All that a report tells.
 
     Args:
-        cases: in the order of the files.
-        machines: by the name that the cases call them.
+        cases: the measured cases, in the order of the files.
+        machines: the machines, by the names that the cases have for them.
         untimed: artifacts that other commands have looked at and none has timed.
     """
 
@@ -97,7 +97,7 @@ def gather(paths: Sequence[Path]) -> Gathered:
     """Read documents and join what they say by the path of the artifact.
 
     Args:
-        paths: of documents with one of `COMMANDS` each; later ones win.
+        paths: the paths of documents with one of `COMMANDS` each; later ones win.
 
     Raises:
         DataError: a file that is none, is damaged, or not one in which something was timed.

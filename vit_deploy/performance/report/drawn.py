@@ -20,10 +20,10 @@ def drawing(spec: dict[str, Any], labelled_by: str, described_by: str, class_: s
     """An SVG that screen readers can walk through: axes, legend and marks have labels.
 
     Args:
-        spec: of Vega-Lite.
+        spec: the Vega-Lite specification.
         labelled_by: id of the element that names the chart.
         described_by: id of the one that says what it shows.
-        class_: for the page's style.
+        class_: the CSS class of the drawing.
     """
     svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     attributes = element(

@@ -27,7 +27,7 @@ def page(gathered: Gathered, title: str, draw: Draw) -> str:
 
     Args:
         gathered: what it tells.
-        title: of the page.
+        title: the title of the page.
         draw: makes a chart.
     """
     names = Names(gathered)

@@ -24,7 +24,7 @@ def spreadsheet(gathered: Gathered, title: str = "") -> str:
 
     Args:
         gathered: what it tells.
-        title: for which a table has no place.
+        title: the page's title, for which a table has no place.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

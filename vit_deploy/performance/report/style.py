@@ -47,7 +47,7 @@ def at_width(body: Spec, width: int, *, legend: Sequence[str], rows: Sequence[st
 
     Args:
         body: data, marks and encodings.
-        width: of all of it, in pixels.
+        width: the width of all of it, in pixels.
         legend: names in it.
         rows: names above the rows of a chart that has some.
     """

@@ -17,9 +17,9 @@ class Cell:
     """One figure or one name.
 
     Args:
-        text: for people.
+        text: the text that is shown.
         key: that a column of figures is sorted by; None for words and for a figure that is absent.
-        mark: of a cell that stands out, in a word; empty for others.
+        mark: the mark of a cell that stands out, in a word; empty for others.
     """
 
     text: str
@@ -32,9 +32,9 @@ class Table:
     """Rows under a heading.
 
     Args:
-        name: for links.
-        title: for people.
-        note: how to read it; may be empty.
+        name: the name for links.
+        title: the title that is shown.
+        note: a sentence on how to read it; may be empty.
         columns: names with units; a column is one of figures if any of its cells has a key.
         rows: the first cell of each names it.
         sortable: whether another order makes sense.

@@ -27,11 +27,11 @@ class CudaDevice:
     """A GPU as CUDA numbers it for this process.
 
     Args:
-        name: of the card, or of the MIG slice.
-        bus_id: where the card is plugged in, by which NVML finds it too.
+        name: the name of the card, or of the MIG slice.
+        bus_id: the PCI bus address of the card, by which NVML finds it too.
         cuda: the newest version of CUDA that the driver speaks.
-        compute_capability: as "9.0".
-        memory_mb: in 10^6 bytes.
+        compute_capability: the compute capability, as "9.0".
+        memory_mb: the memory in 10^6 bytes.
     """
 
     name: str
@@ -110,9 +110,9 @@ class Card:
     """One GPU; NVML stays open for as long as the process lives, since opening it takes longer than a call.
 
     Args:
-        device: as CUDA sees it.
+        device: the device as CUDA sees it.
         nvml: the module of nvidia-ml-py; None where it is not installed, or no driver answers.
-        handle: of the card there.
+        handle: the handle of the card there.
         why_not: what is missing where there is no `nvml`, for people.
     """
 

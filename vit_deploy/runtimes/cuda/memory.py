@@ -25,8 +25,8 @@ class Gpu:
 
     Args:
         index: among those that this process sees.
-        name: of the product.
-        compute_capability: as "9.0".
+        name: the name of the product.
+        compute_capability: the compute capability, as "9.0".
         cuda: the newest CUDA version that the driver speaks, as "13.0".
     """
 

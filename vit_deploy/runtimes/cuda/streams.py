@@ -28,7 +28,7 @@ class Stream:
     """Work of a GPU that is done in order.
 
     Attributes:
-        handle: by which CUDA's libraries know it.
+        handle: the number by which CUDA's libraries know it.
     """
 
     def __init__(self, cuda: Cuda, handle: int) -> None:
@@ -95,7 +95,7 @@ class Capture:
     """What a stream recorded.
 
     Attributes:
-        graph: to be launched; None as long as it is being recorded.
+        graph: the graph to launch; None as long as it is being recorded.
     """
 
     graph: CudaGraph | None = None

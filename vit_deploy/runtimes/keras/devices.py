@@ -22,8 +22,8 @@ def chosen_device(backend: str, options: RuntimeOptions) -> str:
     """Set a backend up and choose what executes the model: "cpu" or "cuda".
 
     Args:
-        backend: of Keras.
-        options: as asked for.
+        backend: the backend of Keras.
+        options: the requested options.
 
     Raises:
         EngineError: options that the backend cannot take, or a GPU that it does not see.

@@ -31,9 +31,9 @@ def opened_with_engine(
     """A session whose engine is built before, in a session of its own, where none is kept.
 
     Args:
-        artifact: to load.
-        options: as asked for.
-        version: of ONNX Runtime.
+        artifact: the artifact to load.
+        options: the requested options.
+        version: the version of ONNX Runtime.
         opener: opens a session.
     """
     flags = FLAGS.get(artifact.precision, {})

@@ -49,7 +49,7 @@ class explained:  # noqa: N801 - it is used as a function; a class is entered in
 
     Args:
         doing: completes "ONNX Runtime cannot …".
-        setting: on the CPU, other errors than its own are bugs of ours and stay as they are.
+        setting: the setting; on the CPU, other errors than its own are bugs of ours and stay as they are.
     """
 
     def __init__(self, doing: str, setting: Setting) -> None:
@@ -69,7 +69,7 @@ def opening(doing: str, setting: Setting, *, heard: str = "") -> Iterator[Captur
 
     Args:
         doing: completes "ONNX Runtime cannot …".
-        setting: in which it is done.
+        setting: the setting in which the work is done.
         heard: what was written before.
     """
     printed, noise = io.StringIO(), Captured()
@@ -87,10 +87,10 @@ def failure(doing: str, setting: Setting, raised: str, *, heard: str = "", fix: 
 
     Args:
         doing: completes "ONNX Runtime cannot …".
-        setting: in which it happened.
+        setting: the setting in which it happened.
         raised: the error's own text, or what else is to be said where no usual reason is found.
         heard: what was written before.
-        fix: where no usual reason is found.
+        fix: the fix where no usual reason is found.
     """
     reason = known_reason(f"{raised}\n{heard}", setting) or Reason(_first_line(raised), fix)
     return EngineError(f"ONNX Runtime {ort.__version__} cannot {doing}: {reason.words}", fix=reason.fix)

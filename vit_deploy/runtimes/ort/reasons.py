@@ -51,7 +51,7 @@ def known_reason(text: str, setting: Setting) -> Reason | None:
 
     Args:
         text: all that was written and raised.
-        setting: in which it happened.
+        setting: the setting in which it happened.
     """
     if setting.provider == "cpu":
         return None

@@ -136,8 +136,8 @@ def _loaded(
     """A session that has told what runs where.
 
     Args:
-        artifact: to load.
-        options: as asked for.
+        artifact: the artifact to load.
+        options: the requested options.
         session_of: makes it of an engine.
         more: options of the provider.
     """

@@ -62,11 +62,11 @@ class Place:
     """Where the images of a call lie on a device, bound to the model; its outputs are bound as well.
 
     Args:
-        binding: of ONNX Runtime.
+        binding: the I/O binding of ONNX Runtime.
         images: its input.
-        shape: of the input.
-        options: of a run that ends when the device is done; None for the usual ones.
-        asking: of a run that ends once the device has been asked.
+        shape: the shape of the input.
+        options: the options of a run that ends when the device is done; None for the usual ones.
+        asking: the options of a run that returns before the device is done.
     """
 
     binding: Any
@@ -82,7 +82,7 @@ class OnnxDeviceSession(OnnxSession):
     Its steps are for one thread; `infer` is whole, whatever other threads call.
 
     Args:
-        engine: of ONNX Runtime.
+        engine: the session of ONNX Runtime.
         artifact: that it has loaded.
         provider: that runs it.
         device: index of the GPU.

@@ -54,7 +54,7 @@ def range_of(spec: InputSpec, largest_batch: int | None) -> Range | None:
     """What to build for; None where the file says it.
 
     Args:
-        spec: of the input.
+        spec: the spec of the input.
         largest_batch: that is going to be asked for.
     """
     if spec.batch is not None or None in spec.shape[1:]:
@@ -69,7 +69,7 @@ class EngineCache:
 
     Args:
         folder: theirs alone.
-        timing: of TensorRT's timings of kernels, for all models of a GPU.
+        timing: the file of TensorRT's kernel timings, for all models of a GPU.
     """
 
     folder: Path
@@ -112,7 +112,7 @@ def cache_of(artifact: Artifact, facts: Mapping[str, Any], root: Path | None = N
     Args:
         artifact: whose model they run.
         facts: all else that they depend on, as JSON values; "gpu" and "tensorrt" are those of timings too.
-        root: of all caches; None for the user's.
+        root: the root of all caches; None for the user's.
     """
     home = (cache_folder() if root is None else root) / "ort-tensorrt"
     timings = {name: facts.get(name) for name in ("gpu", "tensorrt")}

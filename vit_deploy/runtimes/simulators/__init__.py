@@ -20,7 +20,7 @@ def refuse_unchanged(artifact: Artifact, processor: str) -> None:
 
     Args:
         artifact: the bundle.
-        processor: of `SIMULATORS`.
+        processor: a name of `SIMULATORS`.
     """
     if not has_products(artifact):
         raise ConfigError(

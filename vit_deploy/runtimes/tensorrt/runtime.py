@@ -295,10 +295,10 @@ class _Call:
     """What one call of a plan works on.
 
     Attributes:
-        shape: of its images.
-        shapes: of all inputs and outputs, by name.
-        buffers: on the device, likewise.
-        graph: of its kernels, once it was recorded.
+        shape: the shape of its images.
+        shapes: the shapes of all inputs and outputs, by name.
+        buffers: their buffers on the device, by name.
+        graph: the CUDA graph of its kernels, once it was recorded.
     """
 
     shape: tuple[int, ...]

@@ -40,8 +40,8 @@ class Opened(Protocol):
         """What is computed on the way, by name in `flow`, each image's numbers behind those of the one before.
 
         Args:
-            names: of values.
-            images: as the runtimes take them, just as many as the file is made for.
+            names: the names of values.
+            images: images as the runtimes take them, exactly as many as the file is made for.
 
         Returns:
             Real numbers also where the file has scaled integers.

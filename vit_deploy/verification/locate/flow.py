@@ -48,7 +48,7 @@ class Section:
     Args:
         start: the value it begins with.
         end: the value it ends with.
-        nodes: in between.
+        nodes: the nodes in between.
     """
 
     start: str
@@ -64,7 +64,7 @@ class Flow:
         nodes: each after those that it depends on.
         input: the value that is given.
         output: the value that is asked for.
-        stored: how many numbers each stored constant has.
+        stored: the number of values of each stored constant.
     """
 
     nodes: tuple[Node, ...]

@@ -44,8 +44,8 @@ class Places:
     """All taps of a graph.
 
     Args:
-        found: by tap, in the order of the network.
-        missing: by tap, why it was not found.
+        found: the value of each tap, in the order of the network.
+        missing: why a tap was not found, by tap.
     """
 
     found: dict[str, Place] = field(default_factory=dict)

@@ -27,10 +27,10 @@ class Detail:
     """Something between two taps.
 
     Args:
-        name: of the reference's detail.
+        name: the name of the reference's detail.
         options: the nodes that may compute it; more than one where the graph does not tell them apart.
-        features: of a token in it; None for `(images, heads, tokens, tokens)`.
-        factors: by which a format may have scaled it.
+        features: the number of features of a token in it; None for `(images, heads, tokens, tokens)`.
+        factors: the factors by which a format may have scaled it.
     """
 
     name: str
