@@ -62,7 +62,8 @@ def test_what_an_engine_prints_does_not_get_into_the_answers(tmp_path):
     # The worker as it is, with an engine that prints on all ways there are and reads from stdin.
     body = """
 import sys
-from vit_deploy import bench_worker, environment
+from vit_deploy.core import environment
+from vit_deploy.performance import worker as bench_worker
 from vit_deploy.runtimes import ort
 original = ort.OnnxSession._run
 def noisy(self, images):
