@@ -100,7 +100,7 @@ def test_one_module_makes_the_commands_of_all_processes():
     found = [path for folder in (root, root.parent / "benchmarks") for path in folder.rglob("*.py")]
     assert [path.name for path in found if makes.search(path.read_text(encoding="utf-8"))] == ["child_processes.py"]
     spawning = [path.name for path in root.rglob("*.py") if "ProcessPoolExecutor(" in path.read_text(encoding="utf-8")]
-    assert spawning == ["trials.py"]
+    assert spawning == ["checks.py"]
     assert python("-m", "this")[1] == "-P"
 
 
