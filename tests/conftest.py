@@ -84,7 +84,8 @@ def make_checkpoint() -> MakeCheckpoint:
 def bundles(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A proven bundle of each format that needs no GPU, not to be changed; copy one to damage it."""
     from vit_deploy.exporters import EXPORTERS
-    from vit_deploy.exporters.stage import export, plan
+    from vit_deploy.exporters.plan import plan
+    from vit_deploy.exporters.publish import export
 
     jobs, _ = plan(list(EXPORTERS), ["fp32"])
     results = export(make_checkpoint(), tmp_path_factory.mktemp("bundles"), jobs)

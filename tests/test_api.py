@@ -17,7 +17,7 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.images import load_image
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import ConfigError, ExportError, OutputError, VitDeployError
-from vit_deploy.exporters import stage
+from vit_deploy.exporters import publish
 
 
 def test_a_keras_model_is_exported_and_its_bundle_runs(tmp_path, images):
@@ -75,13 +75,13 @@ def test_a_bundle_that_is_there_is_replaced_only_when_asked(tmp_path, checkpoint
 
 
 def test_a_failed_proof_is_an_error_that_names_the_artifact(tmp_path, checkpoint, monkeypatch):
-    real = stage.verify
+    real = publish.verify
 
     def wrong(artifact, *, golden, **others):
         shifted = replace(golden, outputs=golden.outputs + 1.0)
         return real(artifact, golden=shifted, **others)
 
-    monkeypatch.setattr(stage, "verify", wrong)
+    monkeypatch.setattr(publish, "verify", wrong)
     with pytest.raises(ExportError, match="onnx-fp32: largest difference 1 is above the tolerance"):
         vit_deploy.export(checkpoint, tmp_path, formats=["onnx"])
     assert not (tmp_path / "onnx-fp32").exists()

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.exporters.stage import export, plan
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 
 pytestmark = pytest.mark.slow
 

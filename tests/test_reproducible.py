@@ -18,7 +18,8 @@ EXPORT = """
 import sys
 from pathlib import Path
 from vit_deploy import checkpoints
-from vit_deploy.exporters.stage import export, plan
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 jobs, _ = plan(["savedmodel", "onnx", "tflite"], ["fp32"])
 export(checkpoints.load(Path(sys.argv[1])), Path(sys.argv[2]), jobs)
 """

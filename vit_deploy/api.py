@@ -75,10 +75,10 @@ def export(
     Raises:
         ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
         CheckpointError: a model that is not a ViT, or not one under a new head.
-        ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.export`.
+        ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantization.pipeline.export`.
     """
+    from vit_deploy.exporters.plan import plan
     from vit_deploy.exporters.quantization import compiled
-    from vit_deploy.exporters.stage import plan
 
     jobs, _ = plan(
         _names(formats, "formats"),
@@ -117,7 +117,7 @@ def quantize(
 
     Raises:
         ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
-        ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantizers.stage.quantize`.
+        ConfigError, DataError, MissingEngineError, EngineError, OutputError: as `quantization.pipeline.quantize`.
     """
     from vit_deploy.exporters.quantization import pipeline
 
@@ -136,7 +136,7 @@ def _options(calibrate: str | Path | None) -> QuantizeOptions:
 
 
 def _published(made: Made) -> list[Artifact]:
-    from vit_deploy.exporters.stage import telling_what_is_there
+    from vit_deploy.exporters.publish import telling_what_is_there
 
     if failed := [each for each in made.results if not each.parity.ok]:
         reasons = "; ".join(f"{each.artifact.name}: {', '.join(each.parity.failures)}" for each in failed)

@@ -19,9 +19,10 @@ from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.config import Scale
 from vit_deploy.core.reference import forward
 from vit_deploy.core.registry import Plugin
-from vit_deploy.exporters import stage
+from vit_deploy.exporters import EXPORTERS
 from vit_deploy.exporters.folding import fold_norms
 from vit_deploy.exporters.onnx.export import OnnxExporter
+from vit_deploy.exporters.plan import PRECISIONS
 from vit_deploy.verification import targets
 from vit_deploy.verification.golden import golden_pixels
 from vit_deploy.verification.parity import NOISE_FACTOR
@@ -204,7 +205,7 @@ def damage(path, checkpoint):
 
 
 def test_gaps_are_listed_as_skipped(run, keras_file, monkeypatch):
-    monkeypatch.setitem(stage.PRECISIONS, "onnx", ("fp32", "int8"))
+    monkeypatch.setitem(PRECISIONS, "onnx", ("fp32", "int8"))
     command = ["export", keras_file, "-f", "savedmodel", "-p", "fp32", "-p", "int8", "-o", "out"]
     result = run(*command, "--json")
     assert result.code == 0 and result.document["skipped"] == ["savedmodel-int8: does not exist"]
@@ -213,7 +214,7 @@ def test_gaps_are_listed_as_skipped(run, keras_file, monkeypatch):
 
 def test_a_missing_engine_is_exit_2_with_the_command_that_installs_it(run, keras_file, tmp_path, monkeypatch):
     missing = Plugin("x:Y", extra="cpu", needs=("no_such_engine",))
-    monkeypatch.setitem(stage.EXPORTERS._plugins, "onnx", missing)
+    monkeypatch.setitem(EXPORTERS._plugins, "onnx", missing)
     result = run("export", keras_file, "-o", "out", "--json")
     assert result.code == 2
     assert result.document["error"] == {

@@ -18,7 +18,8 @@ from vit_deploy import checkpoints
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
-from vit_deploy.exporters.stage import export, plan
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 
 LABELS = ("ash", "beech", "cedar", "date palm", "elm")
 PREPROCESS = Preprocess((0.4, 0.5, 0.6), (0.2, 0.3, 0.25), resize=36, crop=True, interpolation="bicubic")

@@ -133,15 +133,15 @@ def test_what_fails_is_told_the_others_are_there_and_the_exit_code_is_2(run, bun
 
 
 def test_however_quiet_a_failed_proof_says_why_and_names_no_folder_that_is_gone(run, bundles, tmp_path, monkeypatch):
-    from vit_deploy.exporters import stage
+    from vit_deploy.exporters import publish
 
-    whole = stage.verify
+    whole = publish.verify
 
     def verify(artifact, **options):
         proof = whole(artifact, **options)
         return dataclasses.replace(proof, parity=proof.parity.failed("it is another function"))
 
-    monkeypatch.setattr(stage, "verify", verify)
+    monkeypatch.setattr(publish, "verify", verify)
     result = run("quantize", bundles["tflite"], "-p", "int8", "--no-speed", "-o", tmp_path / "out", "-q")
     assert result.code == 1
     assert "tflite-int8 failed its proof and is not published: it is another function" in result.err

@@ -61,15 +61,15 @@ def test_tflite_and_a_provider_without_a_repository_are_refused(export, run, ker
 
 
 def test_what_fails_its_proof_does_not_get_into_the_repository(export, monkeypatch, tmp_path):
-    from vit_deploy.exporters import stage
+    from vit_deploy.exporters import publish
 
-    real = stage.verify
+    real = publish.verify
 
     def failed(artifact, **options):
         result = real(artifact, **options)
         return type(result)(**{**vars(result), "parity": result.parity.failed("another function")})
 
-    monkeypatch.setattr(stage, "verify", failed)
+    monkeypatch.setattr(publish, "verify", failed)
     said = export("--keep-failed")
     assert said.code == 1
     assert "triton" not in said.document["results"][0]

@@ -17,7 +17,7 @@ from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, N
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS, Target
-from vit_deploy.exporters.stage import PRECISIONS, PRECISIONS_FOR
+from vit_deploy.exporters.plan import PRECISIONS, PRECISIONS_FOR
 from vit_deploy.verification.parity import verify
 
 FORMATS = list(MODEL_FILES)

@@ -17,7 +17,7 @@ from vit_deploy.core.distributions import parse_requirement
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import ConfigError, MissingEngineError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF
-from vit_deploy.exporters.stage import PRECISIONS
+from vit_deploy.exporters.plan import PRECISIONS
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.runtimes.diagnosis import ONNX_RUNTIMES
 

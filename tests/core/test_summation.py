@@ -8,7 +8,8 @@ import pytest
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.reference import forward
 from vit_deploy.core.summation import ORDERS, mean, one_by_one, product
-from vit_deploy.exporters.stage import export, plan
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 from vit_deploy.verification.golden import golden_pixels, record
 from vit_deploy.verification.noise_floor import noise_floor
 

@@ -14,14 +14,14 @@ from onnx import TensorProto
 
 from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
 from vit_deploy.errors import ConfigError, EngineError
-from vit_deploy.exporters import ExportOptions, Target, stage
+from vit_deploy.exporters import ExportOptions, Target, proving, publish
 from vit_deploy.exporters.onnx.bfloat16 import with_bfloat16
 from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.onnx.quantize import OnnxQuantizer
+from vit_deploy.exporters.plan import PRECISIONS_FOR, plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization import pipeline as quantizing
 from vit_deploy.exporters.quantization.recipes import recipe_for, recipes_of
-from vit_deploy.exporters.stage import PRECISIONS_FOR, plan
 from vit_deploy.verification.locate.divergence import locate
 
 CUDA = ExportOptions(target=Target.CUDA)
@@ -106,7 +106,7 @@ def made(tmp_path_factory):
     checkpoint = trained(num_layers=3)
     directory = tmp_path_factory.mktemp("cuda")
     [job] = plan(["onnx"], ["fp32"], target="cuda")[0]
-    [result] = stage.export(checkpoint, directory, [job])
+    [result] = publish.export(checkpoint, directory, [job])
     assert result.published, result.parity.failures
     return checkpoint, result.artifact
 
@@ -151,7 +151,9 @@ def test_no_other_precision_is_made_of_it(made, tmp_path):
 
 
 def test_a_precision_that_only_gpus_have_needs_one_before_any_work(monkeypatch):
-    monkeypatch.setattr(stage, "_cuda_failure", lambda: EngineError("no CUDA-capable device is detected", fix="-"))
+    monkeypatch.setattr(
+        "vit_deploy.exporters.plan.cuda_failure", lambda: EngineError("no CUDA-capable device is detected", fix="-")
+    )
     with pytest.raises(EngineError, match=r"bf16 can be proven on an NVIDIA GPU alone.*no CUDA-capable device"):
         plan(["onnx"], ["bf16"], target="cuda")
     with pytest.raises(ConfigError, match="bf16 is for ONNX files for cuda"):
@@ -164,12 +166,12 @@ def test_a_precision_that_only_gpus_have_needs_one_before_any_work(monkeypatch):
 
 def test_it_is_proven_on_a_gpu_where_there_is_one_and_on_the_cpu_where_there_is_none(made, monkeypatch):
     _, artifact = made
-    monkeypatch.setattr(stage, "_cuda_failure", lambda: None)
-    assert stage.proving_provider(artifact) == "cuda"
-    monkeypatch.setattr(stage, "_cuda_failure", lambda: EngineError("none", fix="-"))
-    assert stage.proving_provider(artifact) == "cpu"
-    assert stage.proving_provider(dataclasses.replace(artifact, precision="bf16")) == "cuda"
-    assert stage.proving_provider(dataclasses.replace(artifact, options={})) is None
+    monkeypatch.setattr(proving, "cuda_failure", lambda: None)
+    assert proving.proving_provider(artifact) == "cuda"
+    monkeypatch.setattr(proving, "cuda_failure", lambda: EngineError("none", fix="-"))
+    assert proving.proving_provider(artifact) == "cpu"
+    assert proving.proving_provider(dataclasses.replace(artifact, precision="bf16")) == "cuda"
+    assert proving.proving_provider(dataclasses.replace(artifact, options={})) is None
 
 
 def test_bf16_has_no_float32_but_at_its_ends(made, tmp_path):

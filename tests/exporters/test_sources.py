@@ -14,7 +14,8 @@ import vit_deploy
 from tests.checkpoints import dl_techniques_models, google_vit
 from tests.peers import timm_families
 from vit_deploy import checkpoints
-from vit_deploy.exporters.stage import export, plan
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 
 GOLDEN = Path(timm_families.__file__).parent / "golden"
 FORMATS = ("savedmodel", "onnx", "tflite")

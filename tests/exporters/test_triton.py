@@ -15,7 +15,8 @@ import pytest
 
 from vit_deploy.core.artifact import Artifact, InputSpec, OutputSpec, read_artifact
 from vit_deploy.errors import ConfigError, OutputError
-from vit_deploy.exporters.stage import export, plan
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 from vit_deploy.exporters.tensorrt import triton
 from vit_deploy.verification.golden import read_golden
 

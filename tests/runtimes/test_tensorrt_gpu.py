@@ -17,7 +17,8 @@ import pytest
 from vit_deploy.core.artifact import MANIFEST, read_artifact
 from vit_deploy.errors import VitDeployError
 from vit_deploy.exporters import PlanOptions
-from vit_deploy.exporters.stage import export, plan, publish
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export, publish
 from vit_deploy.exporters.tensorrt.export import TensorRTCompiler
 from vit_deploy.formats.tensorrt_plan import BatchRange, PlanRecord
 from vit_deploy.performance.worker import transfer_samples

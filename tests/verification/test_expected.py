@@ -12,7 +12,8 @@ from vit_deploy.core.images import load_image
 from vit_deploy.core.reference import forward
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import ConfigError, DataError
-from vit_deploy.exporters.stage import export, plan
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 from vit_deploy.verification import checks
 from vit_deploy.verification.expected import Reference, image_files
 from vit_deploy.verification.golden import read_golden

@@ -149,10 +149,11 @@ def export(
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.quantizing import finish, quantize_options
     from vit_deploy.core.staging import check_targets
+    from vit_deploy.exporters.plan import DYNAMIC, PRECISIONS, plan
+    from vit_deploy.exporters.publish import targets
     from vit_deploy.exporters.quantization.compiled import check_compiled
     from vit_deploy.exporters.quantization.compiled import export as run
     from vit_deploy.exporters.quantization.pipeline import check
-    from vit_deploy.exporters.stage import DYNAMIC, PRECISIONS, plan, targets
     from vit_deploy.verification.targets import load_source
 
     if batch is not None and batch != DYNAMIC and not (batch.isascii() and batch.isdigit()):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from collections.abc import Sequence
 
     from vit_deploy.exporters import PlanOptions
-    from vit_deploy.exporters.stage import Job
+    from vit_deploy.exporters.plan import Job
 
 FLAVOURS = {"full": "tensorrt", "rtx": "tensorrt_rtx"}
 

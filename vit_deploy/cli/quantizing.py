@@ -15,10 +15,10 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from collections.abc import Sequence
 
     from vit_deploy.cli.output import Output
+    from vit_deploy.exporters.publish import Exported
     from vit_deploy.exporters.quantization import QuantizeOptions
     from vit_deploy.exporters.quantization.pipeline import Made
     from vit_deploy.exporters.quantization.tradeoffs import Facts
-    from vit_deploy.exporters.stage import Exported
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 SHOWN = 10  # layers of a sensitivity table on a terminal
@@ -228,8 +228,8 @@ def _row(result: Exported) -> tuple[str, ...]:
 def _to_json(result: Exported, made: Made) -> dict[str, Any]:
     import dataclasses
 
+    from vit_deploy.exporters.publish import to_json
     from vit_deploy.exporters.quantization.tradeoffs import verdicts
-    from vit_deploy.exporters.stage import to_json
     from vit_deploy.formats.tensorrt_plan import RECORD
 
     record, name = to_json(result), result.artifact.name

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
-    from vit_deploy.exporters.stage import Exported, Job
+    from vit_deploy.exporters.plan import Job
+    from vit_deploy.exporters.publish import Exported
 
 Triton = Annotated[
     Path | None,
@@ -77,7 +78,7 @@ def serve(
     results: Sequence[Exported], targets: dict[str, Path], provider: str | None, *, force: bool
 ) -> dict[str, Path]:
     """Write what passed its proof into the repository; gives where each artifact's model is, by its name."""
-    from vit_deploy.exporters.stage import telling_what_is_there
+    from vit_deploy.exporters.publish import telling_what_is_there
     from vit_deploy.exporters.tensorrt.triton import write_model
 
     proven = [each.artifact for each in results if each.artifact.name in targets and each.published and each.parity.ok]

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from vit_deploy.compression.data import Images
 from vit_deploy.core.checkpoint import Checkpoint, Ranges
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 from vit_deploy.exporters.quantization.calibration import COUNT, Calibration
 from vit_deploy.exporters.quantization.clipping import clipped
 from vit_deploy.exporters.quantization.recipes import recipe_for
-from vit_deploy.exporters.stage import export, plan
 from vit_deploy.exporters.tflite.layers import find_layers, find_tensors, output_factor
 from vit_deploy.formats.tflite_file import opened
 

@@ -17,10 +17,10 @@ from vit_deploy.compression.data import Images
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.weights import layer_names
+from vit_deploy.exporters.plan import FP32, plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.calibration import COUNT, FEWEST
 from vit_deploy.exporters.quantization.pipeline import export
-from vit_deploy.exporters.stage import FP32, plan
 from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.latency import Latency
 from vit_deploy.runtimes import RUNTIMES_OF_FORMAT

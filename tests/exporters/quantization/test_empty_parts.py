@@ -7,10 +7,10 @@ import pytest
 
 from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.exporters.plan import PRECISIONS, plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.pipeline import export
-from vit_deploy.exporters.stage import PRECISIONS, plan
 from vit_deploy.exporters.tflite.empty_scales import fitting_scales
 from vit_deploy.formats.tflite_file import buffer_view, opened
 

@@ -11,11 +11,11 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tests.exporters.quantization.likeness import alike
 from tests.exporters.tflite_files import left_out, opened
 from vit_deploy.core.weights import layer_names
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.pipeline import export, quantize
 from vit_deploy.exporters.quantization.recipes import Clipping
-from vit_deploy.exporters.stage import plan
 from vit_deploy.exporters.tflite.matmuls import find_products
 from vit_deploy.formats.tflite_file import opened as opened_file
 

@@ -18,12 +18,13 @@ from vit_deploy.core.resize import resize
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
 from vit_deploy.exporters.quantization import pipeline as quantize_stage
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.learned_ranges import LEARNED_NOTE, learned_ranges
 from vit_deploy.exporters.quantization.recipes import recipe_for
-from vit_deploy.exporters.stage import export, plan
 from vit_deploy.exporters.tflite import quantize as tflite
 from vit_deploy.exporters.tflite.layers import find_layers, find_tensors
 from vit_deploy.exporters.tflite.ranges import observe

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import export
-from vit_deploy.exporters.stage import plan
 
 PRECISIONS = ("int8", "int8-static", "int8-full")
 

@@ -13,9 +13,9 @@ from vit_deploy import checkpoints
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.datasets import read_dataset
 from vit_deploy.core.reference import forward
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import export
-from vit_deploy.exporters.stage import plan
 from vit_deploy.verification.accuracy import evaluate
 
 SEEDS = (0, 1, 2)  # of 597 held-out images one is 0.17 points: what a precision costs shows over several models

@@ -15,6 +15,7 @@ from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError, DataError, EngineError, ExportError, OutputError
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, sensitivity
 from vit_deploy.exporters.quantization.calibration import COUNT, SAMPLES_WARNING, Calibration, read_calibration
 from vit_deploy.exporters.quantization.labelled import read_labelled
@@ -23,7 +24,6 @@ from vit_deploy.exporters.quantization.pipeline import export, quantize
 from vit_deploy.exporters.quantization.recipes import Clipping, recipe_for
 from vit_deploy.exporters.quantization.sensitivity import Budget, Sensitivity, Work, keep_fewest, measure_layers
 from vit_deploy.exporters.quantization.tradeoffs import Facts, verdicts
-from vit_deploy.exporters.stage import plan
 from vit_deploy.performance.confidence import Interval
 from vit_deploy.verification.records import milliseconds_apart
 
@@ -324,10 +324,10 @@ class Refusing:
 def test_a_format_that_fails_does_not_stop_the_others_and_its_precisions_say_why(
     make_checkpoint, tmp_path, monkeypatch
 ):
-    from vit_deploy.exporters import EXPORTERS, stage
+    from vit_deploy.exporters import EXPORTERS, publish
 
     table = {"onnx": Plugin(f"{__name__}:Refusing"), "tflite": EXPORTERS["tflite"]}
-    monkeypatch.setattr(stage, "EXPORTERS", Registry("format", table))
+    monkeypatch.setattr(publish, "EXPORTERS", Registry("format", table))
     jobs, _ = plan(["onnx", "tflite"], ["fp32", "fp16"])
     for asked in (jobs, [job for job in jobs if job.precision != "fp32"]):
         made = export(make_checkpoint(), tmp_path / str(len(asked)), asked, QUIET)
@@ -357,15 +357,15 @@ def test_a_disk_that_is_full_stops_everything_and_tells_what_is_there(source, tm
 def test_files_whose_fp32_fails_its_proof_are_not_named_by_a_folder_that_is_gone(
     make_checkpoint, tmp_path, monkeypatch
 ):
-    from vit_deploy.exporters import stage
+    from vit_deploy.exporters import publish
 
-    whole = stage.verify
+    whole = publish.verify
 
     def verify(artifact, **options):
         proof = whole(artifact, **options)
         return dataclasses.replace(proof, parity=proof.parity.failed("it is another function"))
 
-    monkeypatch.setattr(stage, "verify", verify)
+    monkeypatch.setattr(publish, "verify", verify)
     made = export(make_checkpoint(), tmp_path, plan(["tflite"], ["int8"])[0], QUIET)
     (source,) = made.results
     assert source.artifact.directory == tmp_path / "tflite-fp32" and not source.published

@@ -17,12 +17,13 @@ from vit_deploy.core.reference import forward
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.calibration import COUNT, read_calibration
 from vit_deploy.exporters.quantization.outputs import answers, cosines
 from vit_deploy.exporters.quantization.pipeline import quantize
 from vit_deploy.exporters.quantization.recipes import recipe_for
-from vit_deploy.exporters.stage import export, plan
 from vit_deploy.exporters.tflite.export import TFLiteExporter
 from vit_deploy.exporters.tflite.layers import find_layers
 from vit_deploy.exporters.tflite.quantize import TFLiteQuantizer

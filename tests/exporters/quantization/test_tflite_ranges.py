@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.clipping import clipped
 from vit_deploy.exporters.quantization.recipes import Clipping
-from vit_deploy.exporters.stage import export, plan
 from vit_deploy.exporters.tflite.ranges import observe
 
 

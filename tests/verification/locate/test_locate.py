@@ -13,9 +13,9 @@ from vit_deploy.core.artifact import describe, read_artifact, write_manifest
 from vit_deploy.core.config import Pooling
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS, ExportOptions
+from vit_deploy.exporters.plan import PRECISIONS, plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import export
-from vit_deploy.exporters.stage import PRECISIONS, plan
 from vit_deploy.verification.activations import tap_names
 from vit_deploy.verification.golden import golden_pixels, read_golden, record, write_golden
 from vit_deploy.verification.locate import TAPPERS

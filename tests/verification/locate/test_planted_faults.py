@@ -17,7 +17,8 @@ from tests.verification.locate.planting import change_weight, copied, edit_onnx
 from vit_deploy.core.artifact import read_artifact, write_manifest
 from vit_deploy.exporters import EXPORTERS, ExportOptions, tracing
 from vit_deploy.exporters.onnx.export import OnnxExporter
-from vit_deploy.exporters.stage import export, plan
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
 from vit_deploy.model.vit import ViT
 from vit_deploy.verification.activations import tap_names
 from vit_deploy.verification.golden import read_golden, record, write_golden

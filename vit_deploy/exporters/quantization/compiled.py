@@ -12,17 +12,10 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import Failed, VitDeployError
 from vit_deploy.exporters import COMPILERS, MADE_OF, Compiler, PlanOptions, Target
+from vit_deploy.exporters.plan import Job
+from vit_deploy.exporters.publish import OF_ONE_FILE, Exported, Progress, publish, targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
 from vit_deploy.exporters.quantization.pipeline import Made
-from vit_deploy.exporters.stage import (
-    OF_ONE_FILE,
-    Exported,
-    Job,
-    Progress,
-    publish,
-    targets,
-    telling_what_is_there,
-)
 from vit_deploy.formats.tensorrt_plan import PlanRecord
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.user_limits import Limits
@@ -41,7 +34,7 @@ def export(
     keep_failed: bool = False,
     progress: Progress = lambda doing: None,
 ) -> Made:
-    """Make, prove and publish each job's artifact, in any format and precision; see `stage.export`.
+    """Make, prove and publish each job's artifact, in any format and precision; see `pipeline.export`.
 
     What a plan is compiled of is taken from this export where it was asked for as well, and else made and dropped.
 
@@ -57,7 +50,7 @@ def export(
 
     Raises:
         MissingEngineError, EngineError: also where there is no hardware to prove a plan on, before any work.
-        OutputError, ExportError, DataError, ConfigError: as `stage.export`.
+        OutputError, ExportError, DataError, ConfigError: as `pipeline.export`.
     """
     compiled = [job for job in jobs if job.format in MADE_OF]
     others = [job for job in jobs if job.format not in MADE_OF]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vit_deploy.core.saturation import may_saturate
-from vit_deploy.exporters.stage import Exported, Progress
+from vit_deploy.exporters.publish import Exported, Progress
 from vit_deploy.runtimes.simulators import NO_VNNI
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.parity import verify

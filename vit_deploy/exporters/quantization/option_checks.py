@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import ConfigError
+from vit_deploy.exporters.plan import INTEGER_INPUT
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.recipes import HALF, Clipping, Recipe, quantizable
-from vit_deploy.exporters.stage import INTEGER_INPUT
 
 EIGHT = 8  # bits
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.exporters.stage import proving_provider
+from vit_deploy.exporters.proving import proving_provider
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
 
 CHUNK = 8  # images that go through a model of open batch at once

@@ -17,7 +17,17 @@ from vit_deploy.core.registry import Registry
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import ConfigError, Failed, VitDeployError
 from vit_deploy.exporters import MADE_OF
-from vit_deploy.exporters import stage as exporting
+from vit_deploy.exporters.plan import FP32, Job
+from vit_deploy.exporters.publish import (
+    OF_ONE_FILE,
+    Exported,
+    Progress,
+    export_each,
+    failed_name,
+    publish,
+    targets,
+    telling_what_is_there,
+)
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, Quantizer
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.full_range import notes_on_saturation
@@ -34,7 +44,6 @@ from vit_deploy.exporters.quantization.sensitivity import (
     write_sensitivities,
 )
 from vit_deploy.exporters.quantization.tradeoffs import Facts, compare_with_fp32
-from vit_deploy.exporters.stage import FP32, OF_ONE_FILE, Exported, Job, Progress, publish, targets
 from vit_deploy.verification.golden import Golden, read_golden
 
 OF_ONE_PRECISION = (*OF_ONE_FILE, ConfigError)
@@ -126,7 +135,7 @@ def export(
     A file that cannot be made does not stop the others.
 
     Raises:
-        OutputError, DataError, ConfigError: as `exporters.stage.export` and `quantize`.
+        OutputError, DataError, ConfigError: as `exporters.publish.export` and `quantize`.
         ExportError, EngineError: not one file could be made.
     """
     check([job.format for job in jobs], [job.precision for job in jobs])
@@ -135,7 +144,7 @@ def export(
     plain = [job for job in jobs if job.precision == FP32]
     made = Made([])
     if plain:
-        results, failed = exporting.export_each(
+        results, failed = export_each(
             checkpoint, directory, plain, force=force, keep_failed=keep_failed, progress=progress
         )
         made = Made(results, failed=failed)
@@ -183,7 +192,7 @@ def _fp32(
     with staged_folder(directory / plain.name, force=True) as stage:
         stage.divert(None)
         below = stage.folder / FP32  # the folder itself is locked as long as it is worked in
-        made, failed = exporting.export_each(checkpoint, below, [plain], keep_failed=True, progress=progress)
+        made, failed = export_each(checkpoint, below, [plain], keep_failed=True, progress=progress)
         for each in failed:
             each.error.message = each.error.message.replace(str(below), str(directory))
         yield made[0] if made else failed[0].error
@@ -261,7 +270,7 @@ def attempt(
     QUANTIZERS.check(source.format)
     refuse_odd_folder(directory)
     names = [directory / f"{source.format}-{recipe.precision}" for recipe in recipes]
-    check_targets([*names, *map(exporting.failed_name, names)] if keep_failed else names, force=force)
+    check_targets([*names, *map(failed_name, names)] if keep_failed else names, force=force)
     mapping = ""
     if options.data is not None:  # it is read when all is made
         dataset = read_dataset(options.data)
@@ -277,12 +286,12 @@ def attempt(
     for recipe, target in zip(recipes, names, strict=True):
         work = Work(quantizer, source, recipe, images, progress)
         try:
-            with exporting.telling_what_is_there(made.results, but=OF_ONE_PRECISION):
+            with telling_what_is_there(made.results, but=OF_ONE_PRECISION):
                 made = made.also(_one(work, target, budget, golden, options, force=force, keep_failed=keep_failed))
         except OF_ONE_PRECISION as error:
             made = made.also(Made([], failed=[Failed(target.name, source.format, recipe.precision, error)]))
     published = [each.artifact for each in made.results if each.published]
-    with exporting.telling_what_is_there(made.results):
+    with telling_what_is_there(made.results):
         return made.also(Made([], facts=compare_with_fp32(source, published, images, options, progress)))
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import ConfigError
+from vit_deploy.exporters.publish import Progress
 from vit_deploy.exporters.quantization import QuantizeOptions, Quantizer
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.labelled import Labelled, read_labelled
 from vit_deploy.exporters.quantization.outputs import answers, cosines
 from vit_deploy.exporters.quantization.recipes import LAYERS, Part, Recipe, quantizable
-from vit_deploy.exporters.stage import Progress
 
 FILE = "sensitivity.json"
 

@@ -9,9 +9,10 @@ from vit_deploy.core.artifact import Artifact, read_artifact
 from vit_deploy.core.artifact_folders import bundles_in
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.exporters.plan import FP32, PRECISIONS
+from vit_deploy.exporters.publish import Progress, failed_name, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import Made, attempt
-from vit_deploy.exporters.stage import FP32, PRECISIONS, Progress, failed_name, telling_what_is_there
 
 Work = tuple[Artifact, tuple[str, ...]]
 """An fp32 bundle, and the precisions to make of it."""
@@ -58,7 +59,7 @@ def quantize_each(
     keep_failed: bool = False,
     progress: Progress = lambda doing: None,
 ) -> Made:
-    """`quantizers.stage.quantize` of several bundles; all targets are checked before the first is made.
+    """`pipeline.quantize` of several bundles; all targets are checked before the first is made.
 
     Args:
         works: the result of `plain_bundles`.

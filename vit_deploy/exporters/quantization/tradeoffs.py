@@ -14,12 +14,13 @@ from vit_deploy.core import cost
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.exporters import Target
+from vit_deploy.exporters.proving import proving_provider
+from vit_deploy.exporters.publish import Progress
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.labelled import read_labelled
 from vit_deploy.exporters.quantization.outputs import CHUNK, answers, cosines
 from vit_deploy.exporters.quantization.recipes import Activations
-from vit_deploy.exporters.stage import Progress, proving_provider
 from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.confidence import Interval
 from vit_deploy.performance.latency import Latency

@@ -12,10 +12,11 @@ import pytest
 
 from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.registry import Plugin, Registry
-from vit_deploy.errors import ConfigError, EngineError, ExportError, MissingEngineError, OutputError
-from vit_deploy.exporters import EXPORTERS, stage
+from vit_deploy.errors import EngineError, ExportError, OutputError
+from vit_deploy.exporters import EXPORTERS, publish
 from vit_deploy.exporters.onnx.export import OnnxExporter
-from vit_deploy.exporters.stage import DYNAMIC, export, plan, to_json
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export, to_json
 from vit_deploy.verification.golden import read_golden, record
 from vit_deploy.verification.parity import verify
 
@@ -85,7 +86,7 @@ def exporters(monkeypatch):
         plugins = {name: EXPORTERS[name] for name in EXPORTERS}
         plugins |= {name: Plugin(f"{__name__}:{kind.__name__}") for name, kind in classes.items()}
         monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
-        monkeypatch.setattr(stage, "EXPORTERS", Registry("format", plugins))
+        monkeypatch.setattr(publish, "EXPORTERS", Registry("format", plugins))
 
     return replace
 
@@ -205,7 +206,7 @@ def test_every_format_tells_of_a_limit_on_the_size_of_a_file(make_checkpoint, tm
 
 
 def test_existing_bundles_are_all_named_before_any_work(make_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "record", lambda checkpoint: pytest.fail("the work began"))
+    monkeypatch.setattr(publish, "record", lambda checkpoint: pytest.fail("the work began"))
     for name in ("onnx-fp32", "tflite-fp32"):
         (tmp_path / name).mkdir()
     with pytest.raises(OutputError) as caught:
@@ -221,59 +222,6 @@ def test_pixels_go_into_the_golden_data_of_a_model_that_takes_pixels(make_checkp
     assert back.input.dtype == "uint8" and recorded.images.dtype == np.uint8
     assert np.array_equal(recorded.outputs, record(checkpoint).outputs)
     assert np.allclose(checkpoint.preprocess.normalize(recorded.images), record(checkpoint).images, atol=1e-6)
-
-
-def test_a_plan_has_every_combination_once_in_the_order_asked_for():
-    jobs, skipped = plan(["tflite", "onnx", "tflite"], ["fp32", "fp32"])
-    assert [job.name for job in jobs] == ["tflite-fp32", "onnx-fp32"] and skipped == []
-    assert [job.options.batch for job in jobs] == [1, None]
-    assert plan(["onnx"], ["fp32"], batch=DYNAMIC)[0][0].options.batch is None
-    assert [job.options.batch for job in plan(["tflite", "onnx", "savedmodel"], ["fp32"], batch="3")[0]] == [3, 3, 3]
-
-
-def test_only_onnx_gets_what_only_onnx_has():
-    jobs, _ = plan(["onnx", "savedmodel"], ["fp32"], opset=17, layout="nchw", include_preprocessing=True)
-    assert (jobs[0].options.opset, jobs[0].options.layout) == (17, "nchw")
-    assert jobs[1].options.layout == "nhwc"
-    assert all(job.options.include_preprocessing for job in jobs)
-
-
-def test_precisions_that_a_format_lacks_are_listed_as_skipped(monkeypatch):
-    monkeypatch.setitem(stage.PRECISIONS, "onnx", ("fp32", "int8"))
-    jobs, skipped = plan(["onnx", "savedmodel"], ["fp32", "int8", "int8"])
-    assert [job.name for job in jobs] == ["onnx-fp32", "onnx-int8", "savedmodel-fp32"]
-    assert skipped == ["savedmodel-int8: does not exist"]
-    with pytest.raises(ConfigError, match="savedmodel has none of the precisions int8"):
-        plan(["onnx", "savedmodel"], ["int8"])
-
-
-SHAPING = "--layout, --opset and --for shape ONNX files"
-BAD_PLANS = {
-    "unknown format 'onxx'": {"formats": ["onxx"]},
-    "unknown precision 'fp31'": {"precisions": ["fp31"]},
-    f"{SHAPING}, and the formats are tflite": {"formats": ["tflite"], "layout": "nchw"},
-    f"{SHAPING}, and the formats are savedmodel": {"formats": ["savedmodel"], "opset": 18},
-    "TFLite files are made for a fixed batch, and --batch is dynamic": {"formats": ["tflite"], "batch": DYNAMIC},
-    "opset is 16; expected 17 to 21": {"opset": 16},
-    "opset is 22; expected 17 to 21": {"opset": 22},
-    "layout is 'chwn'; expected nhwc or nchw": {"layout": "chwn"},
-    "batch is 0; expected a positive number or 'dynamic'": {"batch": "0"},
-}
-
-
-@pytest.mark.parametrize("said", BAD_PLANS)
-def test_a_plan_that_cannot_be_is_refused(said):
-    with pytest.raises(ConfigError) as caught:
-        plan(**{"formats": ["onnx"], "precisions": ["fp32"]} | BAD_PLANS[said])
-    assert caught.value.message == said and caught.value.fix
-
-
-def test_missing_engines_are_told_before_any_work(monkeypatch):
-    missing = Plugin("vit_deploy.runtimes.ort.runtime:OnnxRuntime", extra="onnx", needs=("no_such_runtime",))
-    monkeypatch.setattr(stage, "RUNTIMES", Registry("runtime", {"onnxruntime": missing}))
-    with pytest.raises(MissingEngineError) as caught:
-        plan(["onnx"], ["fp32"])
-    assert caught.value.fix == 'pip install "vit-deploy[onnx]"'
 
 
 def test_a_file_that_its_engine_refuses_is_not_published(make_checkpoint, tmp_path, monkeypatch):
@@ -326,7 +274,7 @@ def test_a_killed_export_never_has_the_targets_name_and_the_next_one_takes_its_f
 def test_a_failed_proof_says_that_the_earlier_bundle_is_still_there(make_checkpoint, tmp_path, monkeypatch):
     jobs, _ = plan(["onnx"], ["fp32"])
     first = export(make_checkpoint(), tmp_path, jobs)[0]
-    monkeypatch.setattr(stage, "EXPORTERS", Registry("format", {"onnx": Plugin(f"{__name__}:OtherWeights")}))
+    monkeypatch.setattr(publish, "EXPORTERS", Registry("format", {"onnx": Plugin(f"{__name__}:OtherWeights")}))
     failed = export(make_checkpoint(), tmp_path, jobs, force=True)[0]
     assert not failed.parity.ok and not failed.published
     assert failed.parity.failures[-1] == f"{first.artifact.directory} still holds the earlier bundle"
@@ -335,7 +283,7 @@ def test_a_failed_proof_says_that_the_earlier_bundle_is_still_there(make_checkpo
 
 def test_a_converter_that_fails_late_says_what_is_published_already(make_checkpoint, tmp_path, monkeypatch):
     table = {"onnx": EXPORTERS["onnx"], "tflite": Plugin(f"{__name__}:Refusing")}
-    monkeypatch.setattr(stage, "EXPORTERS", Registry("format", table))
+    monkeypatch.setattr(publish, "EXPORTERS", Registry("format", table))
     jobs, _ = plan(["onnx", "tflite"], ["fp32"])
     with pytest.raises(ExportError, match=r"the graph is upside down; already published: .*onnx-fp32"):
         export(make_checkpoint(), tmp_path, jobs)
