@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.performance.report.records import ARTIFACTS, evaluated, measured, verified
 from vit_deploy import checkpoints
-from vit_deploy.verification.records import document
+from vit_deploy.core.documents import document
 
 GOLDEN = Path(__file__).parents[1] / "peers" / "golden"
 

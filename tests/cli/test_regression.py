@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vit_deploy.core import documents
 from vit_deploy.core.gpu import Gpu
 from vit_deploy.core.host import read_host
 from vit_deploy.errors import DataError
 from vit_deploy.performance.latency import Case, Latency, Plan, to_json
 from vit_deploy.performance.regression import changes, not_compared, read_results
-from vit_deploy.verification import records as report
 
 HOST = dataclasses.replace(read_host(), competing=None)
 
@@ -47,7 +47,7 @@ def measured(
 @pytest.fixture
 def baseline(tmp_path: Path) -> Path:
     path = tmp_path / "baseline.json"
-    document = report.document(
+    document = documents.document(
         "bench", [to_json(measured(1e6, seed=1)), to_json(measured(3e6, seed=2, batch=4))], ok=True
     )
     path.write_text(json.dumps(document))
@@ -156,7 +156,7 @@ def test_machines_that_are_reached_by_an_address_are_compared_each_with_itself(t
     for address, host, median in (("ssh://a", board, 1e6), ("ssh://b", board, 2e6), ("ssh://c", server, 5e5)):
         records.append({**to_json(measured(median, seed=1)), "host": host, "on": address})
     path = tmp_path / "boards.json"
-    path.write_text(json.dumps(report.document("bench", records, ok=True)))
+    path.write_text(json.dumps(documents.document("bench", records, ok=True)))
     before = read_results(path)
     assert [change.ratio for change in changes(before, before, max_regression=0.05)] == [1, 1, 1]
     new = dataclasses.replace(before[0], on="ssh://d")  # the same model of a board is another machine all the same

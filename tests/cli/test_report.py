@@ -8,9 +8,10 @@ import pytest
 @pytest.fixture(scope="module")
 def saved(bundles, tmp_path_factory):
     """What `bench --save` wrote, and `verify --json` printed, of the tiny model."""
+    from vit_deploy.core.documents import document
     from vit_deploy.performance.bench import Case, Plan, bench, to_json
-    from vit_deploy.verification import records as report
     from vit_deploy.verification.parity import verify
+    from vit_deploy.verification.records import verification
     from vit_deploy.verification.targets import open_artifact
 
     folder = tmp_path_factory.mktemp("saved")
@@ -18,10 +19,10 @@ def saved(bundles, tmp_path_factory):
     results = bench(cases, Plan(seconds=None, runs=4, rounds=2, warmup=1))
     documents = {
         "bench": [to_json(each, results[0]) for each in results],
-        "verify": [report.verification(verify(open_artifact(bundles["onnx"])))],
+        "verify": [verification(verify(open_artifact(bundles["onnx"])))],
     }
     for command, records in documents.items():
-        (folder / f"{command}.json").write_text(json.dumps(report.document(command, records, ok=True)))
+        (folder / f"{command}.json").write_text(json.dumps(document(command, records, ok=True)))
     return folder
 
 

@@ -19,8 +19,7 @@ from vit_deploy.exporters.onnx.bfloat16 import with_bfloat16
 from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.onnx.quantize import OnnxQuantizer
 from vit_deploy.exporters.plan import PRECISIONS_FOR, plan
-from vit_deploy.exporters.quantization import QuantizeOptions
-from vit_deploy.exporters.quantization import pipeline as quantizing
+from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
 from vit_deploy.exporters.quantization.recipes import recipe_for, recipes_of
 from vit_deploy.verification.locate.divergence import locate
 
@@ -120,7 +119,7 @@ def test_the_manifest_says_what_the_file_is_made_for(made):
 
 def test_fp16_of_it_has_16_bits_everywhere_but_at_its_ends(made, tmp_path):
     _, artifact = made
-    [result] = quantizing.quantize(artifact, tmp_path, ["fp16"], QuantizeOptions(measure_speed=False)).results
+    [result] = pipeline.quantize(artifact, tmp_path, ["fp16"], QuantizeOptions(measure_speed=False)).results
     assert result.published and result.artifact.options["for"] == "cuda"
     model = onnx.load(str(result.artifact.model_path))
     assert Counter(node.op_type for node in model.graph.node)["Cast"] == 2
@@ -130,7 +129,7 @@ def test_fp16_of_it_has_16_bits_everywhere_but_at_its_ends(made, tmp_path):
 def test_a_layer_that_stays_in_float_keeps_the_attention_that_it_is_in(made, tmp_path):
     _, artifact = made
     options = QuantizeOptions(measure_speed=False, keep_float=("block_1.attention.key", "block_2.ffn.down"))
-    [result] = quantizing.quantize(artifact, tmp_path, ["fp16"], options).results
+    [result] = pipeline.quantize(artifact, tmp_path, ["fp16"], options).results
     model = onnx.load(str(result.artifact.model_path))
     kept = {each.name for each in model.graph.initializer if each.data_type == TensorProto.FLOAT}
     assert {name.split("+")[0] for name in kept if name.endswith("kernel")} == {
@@ -143,11 +142,11 @@ def test_a_layer_that_stays_in_float_keeps_the_attention_that_it_is_in(made, tmp
 def test_no_other_precision_is_made_of_it(made, tmp_path):
     _, artifact = made
     with pytest.raises(ConfigError, match="onnx for cuda cannot be quantized to 'int8'"):
-        quantizing.quantize(artifact, tmp_path, ["int8"], QuantizeOptions(measure_speed=False))
+        pipeline.quantize(artifact, tmp_path, ["int8"], QuantizeOptions(measure_speed=False))
     with pytest.raises(ConfigError, match=r"onnx for cuda has none of the precisions int8-static, int4"):
         plan(["onnx"], ["int8-static", "int4"], target="cuda")
     with pytest.raises(ConfigError, match="bf16 has the range of float32"):
-        quantizing.quantize(artifact, tmp_path, ["bf16"], QuantizeOptions(keep_float=("head",)))
+        pipeline.quantize(artifact, tmp_path, ["bf16"], QuantizeOptions(keep_float=("head",)))
 
 
 def test_a_precision_that_only_gpus_have_needs_one_before_any_work(monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from tests.linear_bundle import write_bundle
 from vit_deploy.core import environment
 from vit_deploy.errors import EngineError
-from vit_deploy.performance import worker as bench_worker
+from vit_deploy.performance import worker as worker_module
 from vit_deploy.performance.process import CaseProcess
 from vit_deploy.performance.worker import peak_rss_mb
 
@@ -62,8 +62,7 @@ def test_what_an_engine_prints_does_not_get_into_the_answers(tmp_path):
     # The worker as it is, with an engine that prints on all ways there are and reads from stdin.
     body = """
 import sys
-from vit_deploy.core import environment
-from vit_deploy.performance import worker as bench_worker
+from vit_deploy.performance import worker
 from vit_deploy.runtimes.ort import runtime as ort
 original = ort.OnnxSession._run
 def noisy(self, images):
@@ -71,7 +70,7 @@ def noisy(self, images):
     assert sys.stdin.read() == ""
     return original(self, images)
 ort.OnnxSession._run = noisy
-sys.exit(bench_worker.main())
+sys.exit(worker.main())
 """
     case = {
         "artifact": str(write_bundle(tmp_path / "onnx-fp32")),
@@ -124,15 +123,15 @@ class Clocks:
 
 
 def test_a_worker_waits_until_its_threads_sleep(monkeypatch):
-    monkeypatch.setattr(bench_worker, "time", clocks := Clocks(busy_naps=20))
-    assert bench_worker._sleep_until_idle()
+    monkeypatch.setattr(worker_module, "time", clocks := Clocks(busy_naps=20))
+    assert worker_module._sleep_until_idle()
     assert clocks.naps == 21
 
 
 def test_a_thread_that_never_sleeps_is_told(monkeypatch):
-    monkeypatch.setattr(bench_worker, "time", clocks := Clocks(busy_naps=10**9))
-    assert not bench_worker._sleep_until_idle()
-    assert clocks.now == pytest.approx(bench_worker.IDLE_LIMIT_S, abs=2 * bench_worker.IDLE_STEP_S)
+    monkeypatch.setattr(worker_module, "time", clocks := Clocks(busy_naps=10**9))
+    assert not worker_module._sleep_until_idle()
+    assert clocks.now == pytest.approx(worker_module.IDLE_LIMIT_S, abs=2 * worker_module.IDLE_STEP_S)
 
 
 def test_what_a_session_set_for_its_libraries_is_not_handed_to_workers_and_what_the_user_set_is(tmp_path, monkeypatch):

@@ -40,11 +40,11 @@ def test_an_engine_that_has_not_the_provider_is_passed_over_unless_it_is_asked_f
 
 
 def test_the_providers_in_the_table_are_those_that_the_engines_take():
-    from vit_deploy.runtimes.ort import runtime as ort
+    from vit_deploy.runtimes.ort import runtime
     from vit_deploy.runtimes.tensorflow import options
 
     assert PROVIDERS_OF_RUNTIME.keys() == RUNTIMES.keys()
-    assert PROVIDERS_OF_RUNTIME["onnxruntime"] == tuple(ort.PROVIDERS)
+    assert PROVIDERS_OF_RUNTIME["onnxruntime"] == tuple(runtime.PROVIDERS)
     assert PROVIDERS_OF_RUNTIME["savedmodel"] == tuple(options.DEVICES)
 
 

@@ -14,7 +14,7 @@ from vit_deploy.core.artifact import write_manifest
 from vit_deploy.errors import EngineError
 from vit_deploy.performance import worker
 from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions
-from vit_deploy.runtimes.tensorflow import runtime as savedmodel
+from vit_deploy.runtimes.tensorflow import runtime
 from vit_deploy.runtimes.tensorflow.runtime import SavedModelRuntime
 
 
@@ -109,7 +109,7 @@ print(json.dumps([outputs.tolist(), tf.config.threading.get_intra_op_parallelism
 def test_operators_are_counted_where_they_run():
     kernel = tf.Variable(np.ones((6, 4), np.float32))
     run = tf.function(lambda images: tf.nn.softmax(images @ kernel), autograph=False)
-    counts = savedmodel.placement(lambda: run(tf.ones((2, 6))))
+    counts = runtime.placement(lambda: run(tf.ones((2, 6))))
     assert counts.keys() == {"cpu"}
     assert counts["cpu"] >= 3  # the variable is read, multiplied, and softmax
 
@@ -118,9 +118,9 @@ def test_operators_are_counted_where_they_run():
 def pretended_gpu(monkeypatch):
     """A TensorFlow whose first GPU is its CPU; what it counts there is the test's to say."""
     found = {}
-    monkeypatch.setattr(savedmodel, "apply", lambda engine, options: "cuda")
-    monkeypatch.setattr(savedmodel, "DEVICES", {"cuda": "/CPU:0"})
-    monkeypatch.setattr(savedmodel, "placement", lambda call: call() is None or dict(found))
+    monkeypatch.setattr(runtime, "apply", lambda engine, options: "cuda")
+    monkeypatch.setattr(runtime, "DEVICES", {"cuda": "/CPU:0"})
+    monkeypatch.setattr(runtime, "placement", lambda call: call() is None or dict(found))
     return found
 
 
@@ -144,7 +144,7 @@ def test_the_call_that_shows_what_runs_where_is_the_first_and_no_part_of_loading
 ):
     pretended_gpu.update(cuda=3)
     artifact = write_model(make_artifact("savedmodel"), weight)
-    monkeypatch.setattr(savedmodel, "placement", lambda call: time.sleep(0.5) or call() is None or {"cuda": 3})
+    monkeypatch.setattr(runtime, "placement", lambda call: time.sleep(0.5) or call() is None or {"cuda": 3})
     with SavedModelRuntime().open(artifact) as session:
         assert 0.5e9 <= worker.trial(session)[0] < 30e9
     case = {"artifact": str(write_manifest(artifact).directory), "runtime": "savedmodel", "batch": 1}

@@ -10,8 +10,7 @@ from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import MissingEngineError
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.verification import checks as trials
-from vit_deploy.verification import preprocessing
+from vit_deploy.verification import checks, preprocessing
 from vit_deploy.verification.adversarial import VERY_LARGE
 from vit_deploy.verification.golden import read_golden, record
 from vit_deploy.verification.parity import Asked, verify
@@ -56,18 +55,18 @@ def ask(model, bundles):
 
 
 def test_a_good_model_passes_every_trial(ask):
-    checks = [check for question in trials.ALWAYS for check in question(ask())]
-    assert [check.name for check in checks] == [
+    found = [check for question in checks.ALWAYS for check in question(ask())]
+    assert [check.name for check in found] == [
         "repeated run",
         *(f"batch of {size}" for size in (1, 2, 7)),
         *(f"{name} input" for name in INPUTS),
         "preprocessing",
     ]
-    assert all(check.ok and not check.words for check in checks)
+    assert all(check.ok and not check.words for check in found)
 
 
 def test_a_second_run_that_differs_is_found(ask):
-    [check] = trials.repeats(ask(lambda outputs, images, runs: outputs + 1e-3 * (runs > 1)))
+    [check] = checks.repeats(ask(lambda outputs, images, runs: outputs + 1e-3 * (runs > 1)))
     assert not check.ok and check.words.startswith("largest difference 0.001 is above")
 
 
@@ -82,18 +81,18 @@ def test_a_second_run_that_differs_is_found(ask):
     ],
 )
 def test_a_batch_that_gives_other_answers_than_its_images_one_by_one_is_found(ask, change, wrong):
-    assert [check.name for check in trials.batches(ask(change)) if not check.ok] == wrong
+    assert [check.name for check in checks.batches(ask(change)) if not check.ok] == wrong
 
 
 def test_two_golden_images_are_enough_for_a_batch_of_seven(ask, model):
     _, golden = model
     few = {"images": golden.images[:2], "outputs": golden.outputs[:2]}
     asked = dataclasses.replace(ask(**few), outputs=ask().outputs[:2])
-    assert [check.ok for check in trials.batches(asked)] == [True, True, True]
+    assert [check.ok for check in checks.batches(asked)] == [True, True, True]
 
 
 def test_a_file_of_a_fixed_batch_is_not_asked_for_others(ask):
-    assert trials.batches(ask(format="tflite")) == []
+    assert checks.batches(ask(format="tflite")) == []
 
 
 @pytest.mark.parametrize("position", range(len(INPUTS)))
@@ -104,25 +103,25 @@ def test_a_wrong_answer_to_any_adversarial_input_is_found(ask, model, position):
         same = (images == hard.images[position]).all()
         return outputs + (30 * hard.floors[position] if same else 0)
 
-    assert [check.name for check in trials.adversarial(ask(change)) if not check.ok] == [f"{INPUTS[position]} input"]
+    assert [check.name for check in checks.adversarial(ask(change)) if not check.ok] == [f"{INPUTS[position]} input"]
 
 
 def test_inputs_without_a_recorded_answer_have_to_be_answered_finitely(ask):
     def overflow(outputs, images, runs):
         return outputs * (np.inf if np.abs(images).max() > 100 else 1)
 
-    found = trials.adversarial(ask(overflow, adversarial=None))
+    found = checks.adversarial(ask(overflow, adversarial=None))
     assert [(check.name, check.ok) for check in found] == [(f"{name} input", name != VERY_LARGE) for name in INPUTS]
     assert "NaN or infinite" in found[-1].words
 
 
 def test_low_precisions_are_held_to_finite_answers_and_not_asked_beyond_their_range(ask):
     noisy = ask(lambda outputs, images, runs: outputs * 1.02, tolerance=DEFAULTS["int8"])
-    found = trials.adversarial(noisy)
+    found = checks.adversarial(noisy)
     assert all(check.ok for check in found)
     assert found[-1].words == "left out: beyond the range that such a precision holds"
     broken = ask(lambda outputs, images, runs: outputs * np.nan, tolerance=DEFAULTS["int8"])
-    assert [check.ok for check in trials.adversarial(broken)] == [False] * 4 + [True]
+    assert [check.ok for check in checks.adversarial(broken)] == [False] * 4 + [True]
 
 
 def test_low_precisions_may_scale_by_the_batch_within_their_noise(ask):
@@ -130,8 +129,8 @@ def test_low_precisions_may_scale_by_the_batch_within_their_noise(ask):
         return lambda outputs, images, runs: outputs * (factor if len(images) > 1 else 1)
 
     held = DEFAULTS["int8"]
-    assert all(check.ok for check in trials.batches(ask(scaled(1.02), tolerance=held)))
-    assert not all(check.ok for check in trials.batches(ask(scaled(1.5), tolerance=held)))
+    assert all(check.ok for check in checks.batches(ask(scaled(1.02), tolerance=held)))
+    assert not all(check.ok for check in checks.batches(ask(scaled(1.5), tolerance=held)))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def test_low_precisions_may_scale_by_the_batch_within_their_noise(ask):
 def test_another_preprocessing_than_at_the_export_is_found(ask, change, said):
     asked = ask()
     other = dataclasses.replace(asked.artifact, preprocess=dataclasses.replace(asked.artifact.preprocess, **change))
-    [check] = trials.preprocessing(dataclasses.replace(asked, artifact=other))
+    [check] = checks.preprocessing(dataclasses.replace(asked, artifact=other))
     assert not check.ok and said in check.words
 
 
@@ -155,7 +154,7 @@ def test_without_pillow_preprocessing_is_left_out_and_said(ask, monkeypatch):
         raise MissingEngineError("reading image files needs Pillow, which is not installed")
 
     monkeypatch.setattr(preprocessing, "load_pixels", missing)
-    [check] = trials.preprocessing(ask())
+    [check] = checks.preprocessing(ask())
     assert check.ok and check.words.startswith("left out: reading image files needs Pillow")
 
 
@@ -165,20 +164,20 @@ def test_a_photo_of_other_channels_than_files_have_is_not_recorded():
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "savedmodel"])
 def test_real_bundles_pass_every_trial(bundles, format):
-    found = verify(read_artifact(bundles[format]), questions=trials.ALWAYS)
+    found = verify(read_artifact(bundles[format]), questions=checks.ALWAYS)
     assert found.ok, found.failures
     assert len(found.checks) == (7 if format == "tflite" else 10)
 
 
 def test_other_numbers_of_threads_agree(bundles):
     for format in ("onnx", "tflite"):
-        found = verify(read_artifact(bundles[format]), questions=[trials.threads([1, 2])])
+        found = verify(read_artifact(bundles[format]), questions=[checks.threads([1, 2])])
         assert [(check.name, check.ok) for check in found.checks] == [("1 thread", True), ("2 threads", True)]
 
 
 @pytest.mark.slow
 def test_tensorflow_takes_its_threads_in_a_process_of_its_own(bundles):
-    found = verify(read_artifact(bundles["savedmodel"]), questions=[trials.threads([1, 2])])
+    found = verify(read_artifact(bundles["savedmodel"]), questions=[checks.threads([1, 2])])
     assert [(check.name, check.ok) for check in found.checks] == [("1 thread", True), ("2 threads", True)]
 
 
@@ -186,6 +185,6 @@ def test_a_tolerance_that_was_asked_for_scales_with_the_floor_of_each_input(bund
     artifact = read_artifact(bundles["onnx"])
     floor = read_golden(artifact).noise_floor
     strict = Limits(asked={"max_abs": 1e-3 * floor})
-    found = verify(artifact, limits=strict, questions=[trials.adversarial])
+    found = verify(artifact, limits=strict, questions=[checks.adversarial])
     assert not found.parity.ok and not found.ok and found.verdict == "different"
     assert any(each.startswith("very large input: ") for each in found.failures)

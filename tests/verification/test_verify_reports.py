@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vit_deploy.core.artifact import read_artifact
-from vit_deploy.verification import records as report
 from vit_deploy.verification.parity import Check, Verification, compare
+from vit_deploy.verification.records import verification
 from vit_deploy.verification.reports.github import annotated
 from vit_deploy.verification.reports.junit import junit
 from vit_deploy.verification.reports.pull_request import markdown
@@ -47,7 +47,7 @@ def records(bundles):
         Verification(named["tflite"], "litert", "xnnpack", bad, checks, 1.5),
         Verification(named["savedmodel"], "savedmodel", "cpu", good.failed("no"), (), 0.125),
     ]
-    return [report.verification(each) for each in found]
+    return [verification(each) for each in found]
 
 
 def assert_follows_the_schema(element):

@@ -100,13 +100,13 @@ def bench(
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
     from vit_deploy.cli.bench_asked import Asked
     from vit_deploy.cli.output import Output
+    from vit_deploy.core import documents
     from vit_deploy.core.artifact_folders import each_bundle
     from vit_deploy.core.host import read_host
     from vit_deploy.core.staging import check_targets
     from vit_deploy.performance.bench import runnable
     from vit_deploy.performance.regression import changes, read_results, refuse_baseline
     from vit_deploy.runtimes import RUNTIMES
-    from vit_deploy.verification import records as report
 
     if sort is not None and sort not in SORTS:
         raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
@@ -145,7 +145,7 @@ def bench(
     records = _records(results, compared, profiles)
     ok = not any(change.regressed for change in compared)
     if save is not None:
-        save_document(report.document("bench", records, ok=ok and not failed), save, force=force)
+        save_document(documents.document("bench", records, ok=ok and not failed), save, force=force)
     _note(out, [(str(each.case), each) for each in results])
     for gap in failed:
         out.finding(f"{gap.name} was not timed: {gap.error}")
@@ -173,14 +173,14 @@ def _saved_at_any_rate(
     save: Path | None, records: Callable[[], list[dict[str, Any]]], *, force: bool
 ) -> Iterator[None]:
     """Keep what was measured, even though there is nothing in the baseline that it can be compared with."""
+    from vit_deploy.core import documents
     from vit_deploy.errors import DataError
-    from vit_deploy.verification import records as report
 
     try:
         yield
     except DataError:
         if save is not None:
-            save_document(report.document("bench", records(), ok=False), save, force=force)
+            save_document(documents.document("bench", records(), ok=False), save, force=force)
         raise
 
 
@@ -225,8 +225,8 @@ def _finish_remote(
     sort: str | None,
     compare: Callable[[Sequence[Latency]], list[Change]],
 ) -> int:
+    from vit_deploy.core import documents
     from vit_deploy.performance.saved_results import latency_in
-    from vit_deploy.verification import records as report
 
     records = [record for answer in answers for record in answer.records]
     measured = [latency_in(record["on"], record) for record in records]
@@ -238,7 +238,7 @@ def _finish_remote(
     ok = all(answer.ok for answer in answers) and not any(change.regressed for change in compared)
     if save is not None:
         missing = [each.gap for each in answers if each.error is not None]
-        save_document(report.document("bench", records, ok=ok, skipped=missing), save, force=force)
+        save_document(documents.document("bench", records, ok=ok, skipped=missing), save, force=force)
     _note(out, [(f"{each.on}: {each.case}", each) for each in measured])
     # Ratios are taken within a machine, and so are the best.
     named = list(zip((str(record["on"]) for record in records), measured, strict=True))

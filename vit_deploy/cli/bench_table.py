@@ -59,7 +59,7 @@ def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequ
         best: the result of `best_of`.
         columns: the result of `columns_of`.
     """
-    from vit_deploy.verification.records import megabytes
+    from vit_deploy.core.quantities import megabytes
 
     def marked(name: str, text: str) -> str:
         return f"{text} *" if name in best and SORTS[name](result) == best[name] else text

@@ -52,9 +52,10 @@ def build(
     """Write a ViT with seeded random weights, the same on every machine."""
     from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
+    from vit_deploy.core import documents
     from vit_deploy.core.checkpoint import Checkpoint
     from vit_deploy.core.config import ViTConfig
-    from vit_deploy.verification import records
+    from vit_deploy.core.quantities import megabytes
 
     optional = {
         "num_classes": num_classes,
@@ -94,8 +95,6 @@ def build(
         checkpoint = Checkpoint.random(config, seed or 0)
         progress(f"writing {output}")
         checkpoints.save(checkpoint, output, force=force)
-    record = records.saved(output, checkpoint)
-    rows = [
-        (str(output), records.megabytes(record["bytes"]), f"{checkpoint.num_parameters / 1e6:.2f} M", f"{seed or 0}")
-    ]
+    record = documents.saved(output, checkpoint)
+    rows = [(str(output), megabytes(record["bytes"]), f"{checkpoint.num_parameters / 1e6:.2f} M", f"{seed or 0}")]
     return out.finish([record], ok=True, columns=("checkpoint", "size", "parameters", "seed"), rows=rows)

@@ -26,10 +26,10 @@ def bundle(
     """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine."""
     from vit_deploy.cli.output import Output
     from vit_deploy.core.artifact_folders import each_bundle
+    from vit_deploy.core.quantities import megabytes
     from vit_deploy.core.staging import check_targets
     from vit_deploy.remote.device import OLDEST
     from vit_deploy.remote.packing import ROOT, pack
-    from vit_deploy.verification.records import megabytes
 
     if not output.name.endswith((".tar.gz", ".tgz")):
         raise typer.BadParameter(f"--output is {output.name!r}; expected a name that ends in .tar.gz")

@@ -111,7 +111,8 @@ def compress(
     from vit_deploy.compression.history import in_words, is_gained
     from vit_deploy.compression.stage import compress as run
     from vit_deploy.compression.table import measure, verdicts
-    from vit_deploy.verification import records
+    from vit_deploy.core import documents
+    from vit_deploy.core.quantities import megabytes, milliseconds
 
     options = CompressOptions(
         method=method,
@@ -181,7 +182,7 @@ def compress(
         out.note("images were flipped: left and right must not matter to the classes")
     for line in said:
         (out.finding if line in table.failures else out.note)(line)
-    record = records.saved(output, result.checkpoint) | {
+    record = documents.saved(output, result.checkpoint) | {
         "method": method,
         "best_epoch": result.best_epoch,
         "history": [dict(each) for each in result.history],
@@ -200,9 +201,9 @@ def compress(
                 f"{each.top1:.2%}",
                 f"{each.sparsity:.1%}",
                 each.distinct,
-                records.megabytes(each.bytes),
-                records.megabytes(each.gzip_bytes),
-                "-" if each.latency_ms is None else f"{records.milliseconds(each.latency_ms)} ms",
+                megabytes(each.bytes),
+                megabytes(each.gzip_bytes),
+                "-" if each.latency_ms is None else f"{milliseconds(each.latency_ms)} ms",
                 "-" if each.latency_ms is None else "NO" if each.unsteady else "yes",
             )
             for each in table.rows

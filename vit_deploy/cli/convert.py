@@ -40,7 +40,8 @@ def convert(
     """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in."""
     from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
-    from vit_deploy.verification import records
+    from vit_deploy.core import documents
+    from vit_deploy.core.quantities import megabytes
 
     checkpoints.check_target(output, force=force)
     out = Output("convert", as_json=json, quiet=quiet)
@@ -52,8 +53,6 @@ def convert(
         progress(f"writing {output}")
         checkpoints.save(loaded, output, force=force)
     out.assumed(checkpoint, loaded.provenance)
-    record = records.saved(output, loaded)
-    rows = [
-        (str(output), records.megabytes(record["bytes"]), f"{loaded.num_parameters / 1e6:.2f} M", loaded.digest()[:12])
-    ]
+    record = documents.saved(output, loaded)
+    rows = [(str(output), megabytes(record["bytes"]), f"{loaded.num_parameters / 1e6:.2f} M", loaded.digest()[:12])]
     return out.finish([record], ok=True, columns=("checkpoint", "size", "parameters", "digest"), rows=rows)

@@ -85,7 +85,7 @@ def _nvidia(found: Nvidia) -> Iterator[tuple[str, str]]:
 
 
 def _facts(found: Nvidia, gpu: Gpu) -> Iterator[str]:
-    from vit_deploy.verification.records import megabytes
+    from vit_deploy.core.quantities import megabytes
 
     yield gpu.name
     if gpu.memory_mb is not None:

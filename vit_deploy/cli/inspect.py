@@ -73,7 +73,7 @@ def inspect(
 
 
 def _rows(found: Inspection) -> list[tuple[str, str]]:
-    from vit_deploy.verification.records import megabytes
+    from vit_deploy.core.quantities import megabytes
 
     rows = [("kind", f"{found.format} {found.kind}"), ("size", megabytes(found.bytes))]
     if found.artifact is not None:

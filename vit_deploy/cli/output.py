@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vit_deploy.cli import BAD_INPUT
+from vit_deploy.core import documents
 from vit_deploy.errors import VitDeployError
-from vit_deploy.verification import records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +71,7 @@ def save_document(document: dict[str, Any], path: Path, *, force: bool) -> None:
 def print_error(command: str, error: VitDeployError, *, kind: str, as_json: bool) -> None:
     """Say what was wrong and what to do, on stderr, and as a document if one was asked for."""
     if as_json:
-        document = records.failure(command, error)
+        document = documents.failure(command, error)
         document["error"]["type"] = kind
         print_json(document)
     print(f"vit-deploy: {error}", file=sys.stderr)
@@ -135,7 +135,7 @@ class Output:
 
     def finish(
         self,
-        results: Sequence[records.Record],
+        results: Sequence[documents.Record],
         *,
         ok: bool,
         skipped: Sequence[str] = (),
@@ -146,8 +146,8 @@ class Output:
     ) -> int:
         """Print the results as a document or as a table, and give the exit code: 2 where something came to nothing."""
         if self.as_json:
-            document = records.document(self.command, results, ok=ok and not failed, skipped=skipped)
-            print_json(document | self._more() | records.failures(failed))
+            document = documents.document(self.command, results, ok=ok and not failed, skipped=skipped)
+            print_json(document | self._more() | documents.failures(failed))
         else:
             if rows:
                 self.table(title, columns, rows)

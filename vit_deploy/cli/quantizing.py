@@ -213,11 +213,12 @@ def _served(result: Exported, served: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _row(result: Exported) -> tuple[str, ...]:
+    from vit_deploy.core.quantities import megabytes
     from vit_deploy.verification import records
 
     return (
         str(result.artifact.directory) if result.published else result.artifact.name,
-        records.megabytes(result.bytes),
+        megabytes(result.bytes),
         f"{result.seconds:.1f}",
         f"{result.verify_seconds:.1f}",
         *records.judged(result.parity),
@@ -248,7 +249,7 @@ def _to_json(result: Exported, made: Made) -> dict[str, Any]:
 
 def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Size, speed and accuracy, each against fp32."""
-    from vit_deploy.verification.records import milliseconds
+    from vit_deploy.core.quantities import milliseconds
 
     labelled = any(each.top1 is not None for each in facts.values())
     timed = any(each.latency_ms is not None for each in facts.values())
@@ -283,7 +284,7 @@ def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[s
 
 
 def _megabytes(count: int) -> str:
-    from vit_deploy.verification.records import megabytes
+    from vit_deploy.core.quantities import megabytes
 
     return megabytes(count)
 

@@ -33,10 +33,10 @@ def report(
 ) -> int:
     """Show what was measured: latency against size and accuracy, percentiles, scaling, operators, hosts."""
     from vit_deploy.cli.output import Output
+    from vit_deploy.core.quantities import megabytes
     from vit_deploy.core.staging import check_targets, staged_file
     from vit_deploy.performance.report import WRITERS, written
     from vit_deploy.performance.report.documents import gather
-    from vit_deploy.verification.records import megabytes
 
     for path in output:
         if path.suffix not in WRITERS:

@@ -65,9 +65,10 @@ def resize(
     """Resample the position table and the patch kernel, as the program does that the checkpoint came from."""
     from vit_deploy import checkpoints
     from vit_deploy.cli.output import Output
+    from vit_deploy.core.documents import saved
+    from vit_deploy.core.quantities import megabytes
     from vit_deploy.core.resize import as_convention, assumed_convention, convention_of, sizes
     from vit_deploy.core.resize import resize as run
-    from vit_deploy.verification.records import megabytes, saved
 
     if image_size is None and patch_size is None:
         raise typer.BadParameter("nothing to resize to; give --image-size, --patch-size or both")

@@ -38,9 +38,9 @@ from vit_deploy.cli.options import (
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.cli.output import Output
     from vit_deploy.core.artifact import Artifact
+    from vit_deploy.core.documents import Record
     from vit_deploy.verification.expected import Reference
     from vit_deploy.verification.parity import Verification
-    from vit_deploy.verification.records import Record
 
 MAX_IMAGES = 64
 JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub Actions shows with the job
@@ -143,10 +143,10 @@ def verify(
     from vit_deploy.cli.verifying import open_subjects, prove_each
     from vit_deploy.core.artifact_folders import each_bundle
     from vit_deploy.formats.bare import Stated
-    from vit_deploy.verification import checks as trials
-    from vit_deploy.verification import records as report
+    from vit_deploy.verification import checks
     from vit_deploy.verification.expected import Reference, image_files
     from vit_deploy.verification.parity import verify as run
+    from vit_deploy.verification.records import judged_column, unanswered
     from vit_deploy.verification.user_limits import parse_limits, read_limits
 
     if images is not None and against is None:
@@ -162,8 +162,8 @@ def verify(
         limits, asked=parse_limits(tolerance or ()), allow_tf32=allow_tf32 or limits.allow_tf32
     )
     _check_reports(junit, markdown, force=force)
-    usual = () if quick or simulate is not None else trials.ALWAYS
-    questions = (*usual, trials.threads(counts)) if counts else usual
+    usual = () if quick or simulate is not None else checks.ALWAYS
+    questions = (*usual, checks.threads(counts)) if counts else usual
     out, artifacts = Output("verify", as_json=json, quiet=quiet), each_bundle(artifacts)
     if on:
         here: dict[str, object] = {"--against": against, "--images": images, "--locate": locate}
@@ -225,7 +225,7 @@ def verify(
     if locate:
         for record, done in zip(records, proven, strict=True):
             record["located"] = locate_failure(out, done.result, done.goldens)
-    told = [*records, *(report.unanswered(gap.name, gap.error.message) for gap in failed)]
+    told = [*records, *(unanswered(gap.name, gap.error.message) for gap in failed)]
     _write_reports(told, junit, markdown, github=github, force=force)
     return out.finish(
         records,
@@ -234,7 +234,7 @@ def verify(
         columns=(
             "model",
             "runtime",
-            report.judged_column([each.parity for each in results]),
+            judged_column([each.parity for each in results]),
             "tolerance",
             *MORE_COLUMNS,
         ),
@@ -273,12 +273,12 @@ def _check_reports(junit: Path | None, markdown: Path | None, *, force: bool) ->
 def _note(out: Output, result: Verification) -> None:
     """What the table has no room for: all figures that are held, and what is wrong."""
     from vit_deploy.core import saturation
-    from vit_deploy.verification import records as report
     from vit_deploy.verification.parity import SIMULATED
+    from vit_deploy.verification.records import held
 
-    held = report.held(result.parity)
-    if held and len(result.parity.tolerance.held()) > 1:
-        out.note(f"{result.artifact.model_path}: {held}")
+    figures = held(result.parity)
+    if figures and len(result.parity.tolerance.held()) > 1:
+        out.note(f"{result.artifact.model_path}: {figures}")
     for check in result.checks:
         if check.ok and check.words and check.name.startswith("batch "):
             out.note(f"{result.artifact.model_path}: {check.name}: {check.words}")
@@ -291,7 +291,7 @@ def _note(out: Output, result: Verification) -> None:
 def _finish_remote(
     out: Output, answers: Sequence[Answer], junit: Path | None, markdown: Path | None, *, github: bool, force: bool
 ) -> int:
-    from vit_deploy.verification import records as report
+    from vit_deploy.verification.records import unanswered
 
     records = [record for answer in answers for record in answer.records]
     for record in records:
@@ -299,7 +299,7 @@ def _finish_remote(
             out.finding(f"{record['on']}: {record['artifact']}: {reason}")
     # A report has no column for the machine, and one that gave no answer must not be missed in it.
     told = [{**each, "artifact": f"{each['artifact']} on {each['on']}"} for each in records]
-    told += [report.unanswered(each.host, each.gap) for each in answers if each.error is not None]
+    told += [unanswered(each.host, each.gap) for each in answers if each.error is not None]
     _write_reports(told, junit, markdown, github=github, force=force)
     return out.finish(
         records,
@@ -340,15 +340,15 @@ MORE_COLUMNS = ("cosine", "top-1", "checks", "verdict")
 
 
 def _row(result: Verification) -> tuple[str, ...]:
-    from vit_deploy.verification import records as report
+    from vit_deploy.verification.records import judged, shown
 
     passed = sum(check.ok for check in result.checks)
     return (
         str(result.artifact.model_path),
         f"{result.runtime} ({result.provider})",
-        *report.judged(result.parity),
-        report.shown("cosine", result.parity.cosine),
-        report.shown("top1_agreement", result.parity.top1_agreement),
+        *judged(result.parity),
+        shown("cosine", result.parity.cosine),
+        shown("top1_agreement", result.parity.top1_agreement),
         f"{passed} of {len(result.checks)}",
         result.verdict if result.ok else result.verdict.upper(),
     )

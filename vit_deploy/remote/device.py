@@ -15,11 +15,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vit_deploy.core import documents
 from vit_deploy.core.artifact import read_artifact
 from vit_deploy.errors import ConfigError, MissingEngineError, VitDeployError
 from vit_deploy.performance.plan import milliseconds_in
 from vit_deploy.runtimes import RUNTIMES, installed_takers
-from vit_deploy.verification import records as report
+from vit_deploy.verification.records import verification
 from vit_deploy.verification.user_limits import Limits
 
 HOME = Path(__file__).resolve().parents[2]  # where the archive was unpacked
@@ -46,10 +47,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with _stdout_for_the_document():
             records, ok = work(options)
-        document, code = report.document(options.command, records, ok=ok), 0 if ok else 1
+        document, code = documents.document(options.command, records, ok=ok), 0 if ok else 1
     except VitDeployError as error:
         error.message = _as_it_was_called(error.message)
-        document, code = report.failure(options.command, error), 2
+        document, code = documents.failure(options.command, error), 2
         print(f"vit-deploy: {error}", file=sys.stderr)
     text = json.dumps(document, allow_nan=False)
     if options.output is not None:
@@ -180,7 +181,7 @@ def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     names = ("runtime", "provider", "limits", "device", "cuda_graph")
     asked: dict[str, Any] = {name: getattr(options, name) for name in names}
     found = [(verify(artifact, questions=questions, **asked), path) for artifact, path in packed]
-    records = [{**report.verification(result), "artifact": path} for result, path in found]
+    records = [{**verification(result), "artifact": path} for result, path in found]
     return records, all(result.ok for result, _ in found)
 
 
@@ -241,7 +242,7 @@ def _stdout_for_the_document() -> Any:
         os.close(saved)
 
 
-def _print_plainly(records: Sequence[report.Record]) -> None:
+def _print_plainly(records: Sequence[documents.Record]) -> None:
     for record in records:
         engine = f"{record['runtime']} ({record['provider']})"
         if "samples_ns" in record:

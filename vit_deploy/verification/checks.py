@@ -22,9 +22,9 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.child_processes import isolated_spawning
 from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
-from vit_deploy.verification import preprocessing as photo
 from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
 from vit_deploy.verification.parity import GROUP, Asked, Check, Question, compare
+from vit_deploy.verification.preprocessing import photo_problems
 from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
 
 BATCHES = (1, 2, 7)
@@ -104,7 +104,7 @@ def preprocessing(asked: Asked) -> list[Check]:
     if recorded is None:
         return []
     try:
-        wrong = photo.problems(recorded, artifact.preprocess, artifact.config.image_size)
+        wrong = photo_problems(recorded, artifact.preprocess, artifact.config.image_size)
     except MissingEngineError as error:
         return [Check("preprocessing", True, f"left out: {error.message}")]
     return [Check("preprocessing", not wrong, "; ".join(wrong))]

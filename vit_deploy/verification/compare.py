@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.core import documents
 from vit_deploy.core.artifact import MODEL_FILES, Artifact
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.reference import forward
@@ -78,7 +79,7 @@ class Comparison:
             "differences": [vars(each) for each in self.differences],
             "weights_compared": self.weights_compared,
             "weights": [
-                {"name": each.name, "max_abs": records.finite(each.max_abs), "message": each.words}
+                {"name": each.name, "max_abs": documents.finite(each.max_abs), "message": each.words}
                 for each in self.weights
             ],
             "outputs": None if self.outputs is None else records.parity(self.outputs),

@@ -57,7 +57,7 @@ def record_photo(preprocess: Preprocess, image_size: tuple[int, int], picture: N
     return Photo(file, _pixels(file, preprocess, image_size), ends(preprocess))
 
 
-def problems(photo: Photo, preprocess: Preprocess, image_size: tuple[int, int]) -> list[str]:
+def photo_problems(photo: Photo, preprocess: Preprocess, image_size: tuple[int, int]) -> list[str]:
     """What the given preprocessing makes otherwise of the recorded file, in words.
 
     Raises:

@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.errors import Failed, VitDeployError
+from vit_deploy.core.documents import finite
+from vit_deploy.errors import VitDeployError
 from vit_deploy.verification.tolerances import LIMITS
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
-    from vit_deploy.core.checkpoint import Checkpoint
     from vit_deploy.formats.bare import Assumption
     from vit_deploy.verification.locate.divergence import Located
     from vit_deploy.verification.parity import Parity, Verification
 
-SCHEMA = 1
 REPORTED = b"vit-deploy verify"  # at the beginning of every report of a check
 MARKED_WITHIN = 200  # bytes
-
-Record = Mapping[str, Any]
-
-
-def document(command: str, results: Sequence[Record], *, ok: bool, skipped: Sequence[str] = ()) -> dict[str, Any]:
-    """The one JSON document that a command prints."""
-    return {"schema": SCHEMA, "command": command, "ok": ok, "results": list(results), "skipped": list(skipped)}
-
-
-def failure(command: str, error: VitDeployError) -> dict[str, Any]:
-    """The document of a command that could not do its work."""
-    return document(command, [], ok=False) | {"error": _said(error)}
-
-
-def failures(failed: Sequence[Failed]) -> dict[str, Any]:
-    """What a document says beside its results of artifacts that came to nothing; `error` is that of the first."""
-    if not failed:
-        return {}
-    each = [
-        {"artifact": one.name, "format": one.format, "precision": one.precision, "error": _said(one.error)}
-        for one in failed
-    ]
-    return {"failed": each, "error": each[0]["error"]}
-
-
-def _said(error: VitDeployError) -> dict[str, str]:
-    return {"type": type(error).__name__, "message": error.message, "fix": error.fix}
-
 
 METRICS = ("max_abs", "rms", "cosine", "snr_db", "top1_agreement", "top5_agreement", "kl")  # always there
 MORE_METRICS = ("relative", "flips", "token_cosine", "centred_cosine", "centred_snr_db")  # where they apply
@@ -158,36 +128,6 @@ def not_located(error: VitDeployError) -> dict[str, Any]:
     return {"tap": None, "operator": None, "taps": [], "notes": [error.message]}
 
 
-def saved(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """A checkpoint file that was written."""
-    return {
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "parameters": checkpoint.num_parameters,
-        "config": checkpoint.config.to_dict(),
-        "weights_digest": checkpoint.digest(),
-    }
-
-
-def finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def milliseconds(value: float) -> str:
-    """Three digits at least, for people."""
-    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
-
-
-def milliseconds_apart(one: float, other: float) -> tuple[str, str]:
-    """Two that differ, with as many digits as it takes to see it."""
-    pair = milliseconds(one), milliseconds(other)
-    digits = 4
-    while pair[0] == pair[1] and one != other:
-        pair, digits = (f"{one:.{digits}g}", f"{other:.{digits}g}"), digits + 1
-    return pair
-
-
 def is_of_a_check(path: Path) -> bool:
     """Whether a file is a report of `verify` in JUnit's format or Markdown, which another run may replace."""
     try:
@@ -195,8 +135,3 @@ def is_of_a_check(path: Path) -> bool:
             return REPORTED in file.read(MARKED_WITHIN)
     except OSError:  # there is none, or it is a folder
         return False
-
-
-def megabytes(count: int) -> str:
-    """Bytes for people, in MB of 10^6 bytes."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

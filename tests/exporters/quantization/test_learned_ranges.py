@@ -20,12 +20,11 @@ from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
-from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
-from vit_deploy.exporters.quantization import pipeline as quantize_stage
+from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, pipeline
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.learned_ranges import LEARNED_NOTE, learned_ranges
 from vit_deploy.exporters.quantization.recipes import recipe_for
-from vit_deploy.exporters.tflite import quantize as tflite
+from vit_deploy.exporters.tflite import quantize
 from vit_deploy.exporters.tflite.layers import find_layers, find_tensors
 from vit_deploy.exporters.tflite.ranges import observe
 from vit_deploy.formats.tflite_file import opened
@@ -72,7 +71,7 @@ def test_an_integer_file_has_the_ranges_between_its_layers_too(make_checkpoint, 
     wide = {"block_0.norm1.mean.0": (-40.0, 62.0), "block_0.add.0": (-100.0, 2.0)}
     checkpoint = dataclasses.replace(ready(make_checkpoint(num_layers=1)), ranges=wide)
     jobs = plan(["tflite"], ["fp32", "int8-full"])[0]
-    made = quantize_stage.export(checkpoint, tmp_path, jobs, QuantizeOptions(measure_speed=False), keep_failed=True)
+    made = pipeline.export(checkpoint, tmp_path, jobs, QuantizeOptions(measure_speed=False), keep_failed=True)
     assert made.notes == [LEARNED_NOTE]
     with opened(made.results[0].artifact.model_path) as model:
         tensors = find_tensors(model, checkpoint.config)
@@ -143,7 +142,7 @@ def test_images_to_calibrate_with_count_more(sources, tmp_path):
 def test_smoothing_is_refused_where_ranges_were_learned_for_channels_as_they_are(sources, tmp_path):
     options = QuantizeOptions(smoothing=0.5, measure_speed=False)
     with pytest.raises(ConfigError, match="ranges that training left") as error:
-        quantize_stage.quantize(sources["onnx"], tmp_path / "out", ["int8"], options)
+        pipeline.quantize(sources["onnx"], tmp_path / "out", ["int8"], options)
     assert "--calibrate" in error.value.fix and not (tmp_path / "out").exists()
 
 
@@ -179,7 +178,7 @@ def test_a_tflite_file_has_the_tensors_that_are_trained_with(make_checkpoint, tm
     with opened(made.artifact.model_path) as model:
         layers = find_layers(model, made.artifact.config)
     seen = observe(made.artifact.model_path, made.artifact.input, calibration, counted=False).tensors
-    learned = tflite._learned(made.artifact, calibration, layers, {})
+    learned = quantize._learned(made.artifact, calibration, layers, {})
     assert len(learned) >= 7  # query, key and value have one input
     for tensor, known in learned.items():
         assert known == pytest.approx((seen[tensor].low, seen[tensor].high), rel=1e-3), tensor
@@ -194,4 +193,4 @@ def test_ranges_of_norms_that_were_learned_when_these_took_squares_are_measured_
         between = find_tensors(model, checkpoint.config)
     assert "block_0.norm1.mul.1" in between
     calibration = read_calibration(None, made.artifact)
-    assert tflite._learned(made.artifact, calibration, {}, between) == {between["block_0.add.0"]: (-7.0, 7.0)}
+    assert quantize._learned(made.artifact, calibration, {}, between) == {between["block_0.add.0"]: (-7.0, 7.0)}

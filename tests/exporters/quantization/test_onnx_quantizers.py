@@ -23,7 +23,7 @@ from vit_deploy.core.saturation import LARGEST_SUM, saturates, sums_of_pairs
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.onnx import layers as onnx_layers
+from vit_deploy.exporters.onnx import layers
 from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.onnx.int8_pairs import fitting
 from vit_deploy.exporters.onnx.quantize import OnnxQuantizer
@@ -167,9 +167,9 @@ def test_channels_of_zeros_of_tiny_values_and_of_one_huge_value_have_scales_that
 def test_int8_is_of_standard_operators_that_quantize_as_they_run(cases, tmp_path):
     _, model = made(cases["plain"], ONNX_RECIPES["int8"], tmp_path)
     counts = operators(model)
-    layers = len(layer_names(cases["plain"].source.config))
-    assert counts["MatMulInteger"] == layers
-    assert 0 < counts["DynamicQuantizeLinear"] < layers  # query, key and value share one
+    count = len(layer_names(cases["plain"].source.config))
+    assert counts["MatMulInteger"] == count
+    assert 0 < counts["DynamicQuantizeLinear"] < count  # query, key and value share one
     assert {node.domain for node in model.graph.node} == {""}
 
 
@@ -297,11 +297,11 @@ def test_the_forms_that_are_quantized_compute_what_the_file_computes(options, ca
     names = layer_names(case.source.config)
     for operator in ("MatMul", "Gemm"):
         model = onnx.load(str(case.source.model_path))
-        onnx_layers.patches_as_product(model.graph, case.source.config)
-        assert {layer.name for layer in onnx_layers.layers_of(model.graph)} == set(names)
+        layers.patches_as_product(model.graph, case.source.config)
+        assert {layer.name for layer in layers.layers_of(model.graph)} == set(names)
         if operator == "Gemm":
-            onnx_layers.join_layers(model.graph, names)
-        onnx_layers.bias_apart(model.graph, [layer.name for layer in onnx_layers.layers_of(model.graph)], operator)
+            layers.join_layers(model.graph, names)
+        layers.bias_apart(model.graph, [layer.name for layer in layers.layers_of(model.graph)], operator)
         onnx.checker.check_model(model, full_check=True)
         path = tmp_path / f"{operator}.onnx"
         onnx.save(model, str(path))
@@ -314,7 +314,7 @@ def test_a_graph_without_a_patch_embedding_is_refused(cases):
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
     conv.op_type = "ConvTranspose"
     with pytest.raises(ExportError, match="no patch embedding that can be quantized"):
-        onnx_layers.patches_as_product(model.graph, cases["plain"].source.config)
+        layers.patches_as_product(model.graph, cases["plain"].source.config)
 
 
 def plant(source: Artifact, folder: Path, factor: float) -> Artifact:
@@ -326,11 +326,11 @@ def plant(source: Artifact, folder: Path, factor: float) -> Artifact:
     for index in range(source.config.num_layers):
         block = f"block_{index}"
         readers = {"norm1": ("attention.query", "attention.key", "attention.value"), "norm2": ("ffn.up",)}
-        for norm, layers in readers.items():
+        for norm, names in readers.items():
             channels = rng.choice(source.config.embed_dim, 2, replace=False)
             weights[f"{block}.{norm}.scale"][channels] *= factor
             weights[f"{block}.{norm}.bias"][channels] *= factor
-            for layer in layers:
+            for layer in names:
                 weights[f"{block}.{layer}.kernel"][channels] /= factor
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))

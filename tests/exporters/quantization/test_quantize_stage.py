@@ -11,6 +11,7 @@ import pytest
 
 from vit_deploy.cli import quantizing
 from vit_deploy.core.artifact import read_artifact, sha256
+from vit_deploy.core.quantities import milliseconds_apart
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import layer_names
@@ -25,7 +26,6 @@ from vit_deploy.exporters.quantization.recipes import Clipping, recipe_for
 from vit_deploy.exporters.quantization.sensitivity import Budget, Sensitivity, Work, keep_fewest, measure_layers
 from vit_deploy.exporters.quantization.tradeoffs import Facts, verdicts
 from vit_deploy.performance.confidence import Interval
-from vit_deploy.verification.records import milliseconds_apart
 
 QUIET = QuantizeOptions(measure_speed=False)
 

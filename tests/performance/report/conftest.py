@@ -7,8 +7,8 @@ import json
 import pytest
 from records import ARTIFACTS, evaluated, measured, verified
 
+from vit_deploy.core.documents import document
 from vit_deploy.performance.report.documents import gather
-from vit_deploy.verification.records import document
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from importlib.resources import files
 import pytest
 from records import ARTIFACTS, HOST, evaluated, latency, measured, verified
 
+from vit_deploy.core.documents import document
 from vit_deploy.errors import MissingEngineError
 from vit_deploy.performance.latency import to_json
 from vit_deploy.performance.report import WRITERS, written
 from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.report.html import Markup, element
 from vit_deploy.performance.report.page import page
-from vit_deploy.verification.records import document
 
 VOID = {"meta", "br", "link", "img"}
 HOSTILE = "\"><script>alert(1)</script><img src='http://evil.example/x' onerror=alert(1)>&amp;{{7*7}}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vit_deploy.core import cost
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.quantities import milliseconds_apart
 from vit_deploy.exporters import Target
 from vit_deploy.exporters.proving import proving_provider
 from vit_deploy.exporters.publish import Progress
@@ -25,7 +26,6 @@ from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.confidence import Interval
 from vit_deploy.performance.latency import Latency
 from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
-from vit_deploy.verification import records
 
 PLAN = Plan(seconds=1.0, rounds=5)
 WORK_FLOP = 1.5e11  # that comparing the answers of one artifact may take: a second or two
@@ -161,7 +161,7 @@ def verdicts(facts: dict[str, Facts]) -> list[str]:
         fastest = min(own, key=lambda name: own[name].latency_ms or np.inf)
         for name in (each for each in slower if each in own):
             each = own[name]
-            ms, fp32_ms = records.milliseconds_apart(each.latency_ms or 0.0, each.fp32_latency_ms or 0.0)
+            ms, fp32_ms = milliseconds_apart(each.latency_ms or 0.0, each.fp32_latency_ms or 0.0)
             said.append(
                 f"{name} is slower than fp32 on this machine: {ms} ms against {fp32_ms} ms; "
                 f"the fastest here is {fastest}{', but it was unsteady' if own[fastest].unsteady else ''}"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from vit_deploy.verification.records import Record
+from vit_deploy.core.documents import Record
 
 GOLDEN_CASE = "golden images"
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vit_deploy.verification.records import Record, shown
+from vit_deploy.core.documents import Record
+from vit_deploy.verification.records import shown
 from vit_deploy.verification.tolerances import LIMITS
 
 COLUMNS = ("", "artifact", "runtime", "figure", "tolerance", "top-1", "checks")
