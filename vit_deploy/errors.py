@@ -1,6 +1,7 @@
 """The exceptions for what a user can fix.
 
 VitDeployError
+├── UsageError             options that exclude or need each other, or values that an option does not take
 ├── ConfigError            an option or a config that no ViT can have
 ├── CheckpointError        a weight file that is broken, foreign or does not fit its config
 ├── ArtifactError          a bundle that is missing, changed or not a bundle
@@ -35,6 +36,10 @@ class VitDeployError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
+
+
+class UsageError(VitDeployError, ValueError):
+    """Options that exclude or need each other, or a value that an option does not take."""
 
 
 class ConfigError(VitDeployError, ValueError):

@@ -82,21 +82,23 @@ def _run(args: list[str]) -> int:
 
     from vit_deploy.cli.app import app, command_names
     from vit_deploy.cli.output import print_error
-    from vit_deploy.errors import VitDeployError
+    from vit_deploy.errors import UsageError, VitDeployError
 
     _hush_engines(verbose=bool({"-v", "--verbose"} & set(args)))
     command = next((arg for arg in args if arg in command_names()), "vit-deploy")
     # typer carries click inside itself since 0.26 or so; its public error class leads to the common base.
     usage_error: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
+    usage = "vit-deploy --help" if command == "vit-deploy" else f"vit-deploy {command} --help"
     try:
         code = int(app(args, standalone_mode=False, prog_name="vit-deploy") or 0)
     except usage_error as error:
-        usage = "vit-deploy --help" if command == "vit-deploy" else f"vit-deploy {command} --help"
         # Without any argument there is nothing to say but the help, which is printed already.
         said = VitDeployError(error.format_message() or "which command?", fix=f"see {usage}")
         print_error(command, said, kind="UsageError", as_json="--json" in args)
         return BAD_INPUT
     except VitDeployError as error:
+        if isinstance(error, UsageError) and not error.fix:
+            error.fix = f"see {usage}"
         print_error(command, error, kind=type(error).__name__, as_json="--json" in args)
         return BAD_INPUT
     except SystemExit as stop:

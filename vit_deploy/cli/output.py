@@ -18,6 +18,7 @@ from vit_deploy.errors import VitDeployError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vit_deploy.api.results import Outcome
     from vit_deploy.core.checkpoint import Step
     from vit_deploy.errors import Failed
 
@@ -156,6 +157,48 @@ class Output:
         if failed:
             return BAD_INPUT
         return 0 if ok else 1
+
+    def tell_assumed(self, outcome: Outcome[object], *, named: bool = False) -> None:
+        """Say on stderr what was assumed of the checkpoints that were read.
+
+        Args:
+            outcome: of the command.
+            named: whether to put the path in front, where a command reads several.
+        """
+        from vit_deploy import checkpoints
+
+        for path, provenance in (outcome.origins or {}).items():
+            if words := checkpoints.in_words(provenance):
+                self.note(f"{path}: {words}" if named else words)
+
+    def show(
+        self,
+        outcome: Outcome[object],
+        *,
+        columns: Sequence[str] = (),
+        rows: Sequence[Sequence[Cell]] = (),
+        title: str = "",
+        skipped: bool = True,
+    ) -> int:
+        """Print what a function has returned, as a document or as a table, and give the exit code.
+
+        Args:
+            outcome: of the command.
+            columns: of the table.
+            rows: of the table.
+            title: of the table.
+            skipped: whether what was left out is said beside the table; a table may have rows for it.
+        """
+        if self.as_json:
+            print_json(outcome.to_dict())
+        else:
+            if rows:
+                self.table(title, columns, rows)
+            for gap in outcome.skipped if skipped else ():
+                self.note(f"skipped {gap}")
+        if outcome.failed:
+            return BAD_INPUT
+        return 0 if outcome.ok else 1
 
     def _more(self) -> dict[str, Any]:
         return {} if self._assumed is None else {"assumed": self._assumed}
