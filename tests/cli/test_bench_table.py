@@ -9,6 +9,7 @@ import pytest
 
 from vit_deploy.cli.bench import _note
 from vit_deploy.cli.bench_table import COLUMNS, SORTS, best_of, columns_of, row
+from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.output import Output
 from vit_deploy.core.host import read_host
 from vit_deploy.performance.latency import Case, Latency, Plan
@@ -70,12 +71,12 @@ def test_whatever_it_is_sorted_by_has_a_best(name):
 def test_what_is_true_of_all_cases_is_said_once(capsys):
     busy = dataclasses.replace(HOST, competing=1.5)
     results = [latency(1.0, host=busy), latency(2.0, host=busy, flat=False)]
-    _note(Output("bench", as_json=False, quiet=False), [("one", results[0]), ("two", results[1])])
+    _note(Output("bench", OutputOptions()), [("one", results[0]), ("two", results[1])])
     assert capsys.readouterr().err.splitlines() == [
         "all cases: other processes kept 1.5 cores busy when it began",
         "two: still getting slower or faster after 9 warm-up calls",
     ]
-    _note(Output("bench", as_json=False, quiet=False), [("one", results[0])])
+    _note(Output("bench", OutputOptions()), [("one", results[0])])
     assert capsys.readouterr().err.startswith("one: other processes")
 
 

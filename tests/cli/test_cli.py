@@ -14,7 +14,7 @@ import typer
 import vit_deploy
 from vit_deploy import cli
 from vit_deploy.cli.app import app, command_names
-from vit_deploy.cli.options import parse_percent, parse_size, split_at_commas
+from vit_deploy.cli.options import OutputOptions, parse_percent, parse_size, split_at_commas
 from vit_deploy.cli.output import Output
 
 USAGE_ERRORS = {
@@ -236,7 +236,7 @@ def test_long_steps_are_told_in_logs_and_short_ones_are_not(run, bundles, monkey
 
 
 def test_a_table_shows_paths_as_they_are(capsys):
-    out = Output("verify", as_json=False, quiet=False)
+    out = Output("verify", OutputOptions())
     odd = f"{'deep/' * 25}[red]odd[/blue] :smile:/model.onnx"
     assert out.finish([], ok=True, columns=("model", "ms"), rows=[(odd, "1.5"), ("short", 2)]) == 0
     said = capsys.readouterr().out

@@ -11,19 +11,11 @@ import typer
 
 from vit_deploy.cli.bench_table import SORTS, best_of, columns_of, row
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, ask_hosts, gaps
-from vit_deploy.cli.options import (
-    Artifacts,
-    CudaGraph,
-    Device,
-    Force,
-    Json,
-    Quiet,
-    Verbose,
-    parse_percent,
-    split_at_commas,
-)
+from vit_deploy.cli.options import Artifacts, Force, OutputOptions, parse_percent, split_at_commas
 from vit_deploy.cli.output import save_document
 from vit_deploy.cli.profiles import show_profiles
+from vit_deploy.cli.signature import Without, command
+from vit_deploy.core.options import RuntimeOptions
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.cli.output import Output
@@ -32,6 +24,7 @@ if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.performance.regression import Change
 
 
+@command
 def bench(
     artifacts: Artifacts,
     runtime: Annotated[
@@ -56,8 +49,6 @@ def bench(
     ] = None,
     streams: Annotated[int, typer.Option(min=1, help="Calls at the same time, each with a model of its own.")] = 1,
     seconds: Annotated[float, typer.Option(help="Of calls for each case.")] = 3.0,
-    device: Device = 0,
-    cuda_graph: CudaGraph = False,
     under: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Find the largest batch whose calls take no longer, as 5ms."),
@@ -93,9 +84,9 @@ def bench(
         ),
     ] = 600.0,
     force: Force = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    running: Annotated[RuntimeOptions, Without("threads", "provider")],
+    printing: OutputOptions,
 ) -> int:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
     from vit_deploy.cli.bench_asked import Asked
@@ -111,9 +102,9 @@ def bench(
     if sort is not None and sort not in SORTS:
         raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
     allowed = parse_percent(max_regression, "--max-regression")
-    out = Output("bench", as_json=json, quiet=quiet)
+    out = Output("bench", printing)
     artifacts = each_bundle(artifacts)
-    called = (batch, threads, streams, device, cuda_graph)
+    called = (batch, threads, streams, running.device, running.cuda_graph)
     asked = Asked(runtime, provider, *called, under, one_at_a_time, seconds, runs, timeout, profile)
     plan = asked.plan
     if save is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vit_deploy.cli.options import MOST_THREADS, parse_counts, parse_time
+from vit_deploy.cli.options import parse_counts, parse_time
+from vit_deploy.core.options.running import MOST_THREADS
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.performance.latency import Case, Latency, Plan

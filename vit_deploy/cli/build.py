@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Force, ImageSize, Json, NumClasses, PatchSize, Quiet, Seed, Verbose, parse_size
+from vit_deploy.cli.options import Force, ImageSize, NumClasses, OutputOptions, PatchSize, Seed, parse_size
+from vit_deploy.cli.signature import command
 
 
+@command
 def build(
     scale: Annotated[str, typer.Argument(help="pico, tiny, small, base, large or huge.", show_default=False)],
     output: Annotated[
@@ -45,9 +47,8 @@ def build(
     ] = False,
     pre_logits_dim: Annotated[int, typer.Option(min=0, help="Width of a dense layer with tanh before the head.")] = 0,
     force: Force = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    printing: OutputOptions,
 ) -> int:
     """Write a ViT with seeded random weights, the same on every machine."""
     from vit_deploy import checkpoints
@@ -89,7 +90,7 @@ def build(
         **overrides,
     )
     checkpoints.check_target(output, force=force)
-    out = Output("build", as_json=json, quiet=quiet)
+    out = Output("build", printing)
     with out.progress() as progress:
         progress(f"drawing the weights of {scale}")
         checkpoint = Checkpoint.random(config, seed or 0)

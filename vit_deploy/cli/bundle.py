@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Force, Json, Quiet, Verbose
+from vit_deploy.cli.options import Force, OutputOptions
+from vit_deploy.cli.signature import command
 
 
+@command
 def bundle(
     artifacts: Annotated[
         list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export.", show_default=False)
@@ -19,9 +21,8 @@ def bundle(
         Path, typer.Option("--output", "-o", metavar="FILE.tar.gz", help="What to write.", show_default=False)
     ],
     force: Force = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    printing: OutputOptions,
 ) -> int:
     """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine."""
     from vit_deploy.cli.output import Output
@@ -34,7 +35,7 @@ def bundle(
     if not output.name.endswith((".tar.gz", ".tgz")):
         raise typer.BadParameter(f"--output is {output.name!r}; expected a name that ends in .tar.gz")
     check_targets([output], force=force)
-    out = Output("bundle", as_json=json, quiet=quiet)
+    out = Output("bundle", printing)
     artifacts = each_bundle(artifacts)
     with out.progress() as progress:
         progress(f"writing {output}")

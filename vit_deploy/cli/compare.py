@@ -7,20 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import (
-    ActivationName,
-    ConfigFile,
-    Epsilon,
-    Json,
-    LabelsFile,
-    Mean,
-    NoHead,
-    NumHeads,
-    Quiet,
-    Std,
-    Verbose,
-    stated_fields,
-)
+from vit_deploy.cli.options import OutputOptions
+from vit_deploy.cli.signature import command
+from vit_deploy.core.options import CheckpointOptions
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.verification.compare import Comparison
@@ -30,29 +19,23 @@ SHOWN = 10  # weights in the table; all are in the document
 Model = Annotated[Path, typer.Argument(help="A bundle or a checkpoint.", show_default=False)]
 
 
+@command
 def compare(
     a: Model,
     b: Model,
-    config: ConfigFile = None,
-    num_heads: NumHeads = None,
-    epsilon: Epsilon = None,
-    activation: ActivationName = None,
-    mean: Mean = None,
-    std: Std = None,
-    labels: LabelsFile = None,
-    no_head: NoHead = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    reading: CheckpointOptions,
+    printing: OutputOptions,
 ) -> int:
     """Compare config, preprocessing, operators, weights by name and outputs; exit 1 where anything differs."""
+    from vit_deploy.checkpoints.stated import stated_fields
     from vit_deploy.cli.output import Output
     from vit_deploy.verification.compare import compare_models
 
-    out = Output("compare", as_json=json, quiet=quiet)
+    out = Output("compare", printing)
     with out.progress() as progress:
         progress(f"comparing {a} and {b}")
-        found = compare_models(a, b, stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head))
+        found = compare_models(a, b, stated_fields(reading))
     for path, provenance in found.origins.items():
         out.assumed(path, provenance, named=True)
     for note in found.notes:

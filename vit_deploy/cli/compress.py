@@ -7,24 +7,9 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import (
-    ActivationName,
-    CheckpointFile,
-    ConfigFile,
-    Epsilon,
-    Force,
-    Json,
-    LabelsFile,
-    Mean,
-    NoHead,
-    NumHeads,
-    OutputFile,
-    Quiet,
-    Std,
-    Verbose,
-    split_at_commas,
-    stated_fields,
-)
+from vit_deploy.cli.options import CheckpointFile, Force, OutputFile, OutputOptions, split_at_commas
+from vit_deploy.cli.signature import command
+from vit_deploy.core.options import CheckpointOptions
 
 Data = Annotated[
     Path,
@@ -37,6 +22,7 @@ Data = Annotated[
 TRAINING, METHOD = "Training", "The method"
 
 
+@command
 def compress(
     checkpoint: CheckpointFile,
     method: Annotated[str, typer.Option(metavar="prune|cluster|qat", help="What to do.", show_default=False)],
@@ -88,24 +74,17 @@ def compress(
     ] = "crop",
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.", rich_help_panel=TRAINING)] = 0,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Time the exported files.")] = True,
-    config: ConfigFile = None,
-    num_heads: NumHeads = None,
-    epsilon: Epsilon = None,
-    activation: ActivationName = None,
-    mean: Mean = None,
-    std: Std = None,
-    labels: LabelsFile = None,
-    no_head: NoHead = False,
+    *,
+    reading: CheckpointOptions,
     force: Force = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    printing: OutputOptions,
 ) -> int:
     """Train a checkpoint to be pruned, clustered or good in int8. A killed run goes on when it is started again."""
     import shutil
     import tempfile
 
     from vit_deploy import checkpoints
+    from vit_deploy.checkpoints.stated import stated_fields
     from vit_deploy.cli.output import Output
     from vit_deploy.compression import USUAL, Augmentation, CompressOptions, check
     from vit_deploy.compression.history import in_words, is_gained
@@ -135,12 +114,10 @@ def compress(
     )
     check(method)
     checkpoints.check_target(output, force=force)
-    out = Output("compress", as_json=json, quiet=quiet)
+    out = Output("compress", printing)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")
-        before = checkpoints.load(
-            checkpoint, config=stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
-        )
+        before = checkpoints.load(checkpoint, config=stated_fields(reading))
         state = output.with_name(f"{output.name}.training")
         try:
             result = run(

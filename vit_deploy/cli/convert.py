@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-from vit_deploy.cli.options import (
-    ActivationName,
-    CheckpointFile,
-    ConfigFile,
-    Epsilon,
-    Force,
-    Json,
-    LabelsFile,
-    Mean,
-    NoHead,
-    NumHeads,
-    OutputFile,
-    Quiet,
-    Std,
-    Verbose,
-    stated_fields,
-)
+from vit_deploy.cli.options import CheckpointFile, Force, OutputFile, OutputOptions
+from vit_deploy.cli.signature import command
+from vit_deploy.core.options import CheckpointOptions
 
 
+@command
 def convert(
     checkpoint: CheckpointFile,
     output: OutputFile,
-    config: ConfigFile = None,
-    num_heads: NumHeads = None,
-    epsilon: Epsilon = None,
-    activation: ActivationName = None,
-    mean: Mean = None,
-    std: Std = None,
-    labels: LabelsFile = None,
-    no_head: NoHead = False,
+    *,
+    reading: CheckpointOptions,
     force: Force = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    printing: OutputOptions,
 ) -> int:
     """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in."""
     from vit_deploy import checkpoints
+    from vit_deploy.checkpoints.stated import stated_fields
     from vit_deploy.cli.output import Output
     from vit_deploy.core import documents
     from vit_deploy.core.quantities import megabytes
 
     checkpoints.check_target(output, force=force)
-    out = Output("convert", as_json=json, quiet=quiet)
+    out = Output("convert", printing)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")
-        loaded = checkpoints.load(
-            checkpoint, config=stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
-        )
+        loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
         progress(f"writing {output}")
         checkpoints.save(loaded, output, force=force)
     out.assumed(checkpoint, loaded.provenance)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import Json, Quiet, Verbose
+from vit_deploy.cli.options import OutputOptions
+from vit_deploy.cli.signature import command
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.core.gpu import Gpu
@@ -15,11 +16,11 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.runtimes.nvidia import Nvidia
 
 
+@command
 def doctor(
     gpu: Annotated[bool, typer.Option("--gpu", help="Ask TensorFlow for its GPUs too, which takes seconds.")] = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    printing: OutputOptions,
 ) -> int:
     """Show engines, what they can use, and conflicts with their fixes; exits with 1 if there are any.
 
@@ -28,7 +29,7 @@ def doctor(
     from vit_deploy.cli.output import Output
     from vit_deploy.runtimes.diagnosis import diagnose
 
-    out = Output("doctor", as_json=json, quiet=quiet)
+    out = Output("doctor", printing)
     with out.progress() as progress:
         progress("trying the engines")
         found = diagnose(gpu=gpu)

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Artifacts, Device, Json, Provider, Quiet, Runtime, Threads, Verbose
+from vit_deploy.cli.options import Artifacts, OutputOptions, Runtime
+from vit_deploy.cli.signature import Without, command
+from vit_deploy.core.options import RuntimeOptions
 
 
+@command
 def evaluate(
     artifacts: Artifacts,
     data: Annotated[
@@ -22,30 +25,25 @@ def evaluate(
     ],
     batch: Annotated[int, typer.Option(min=1, help="Images a call, where a file takes any number.")] = 32,
     runtime: Runtime = None,
-    provider: Provider = None,
-    device: Device = 0,
-    threads: Threads = None,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    running: Annotated[RuntimeOptions, Without("cuda_graph")],
+    printing: OutputOptions,
 ) -> int:
     """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused."""
     from vit_deploy.cli.output import Output
     from vit_deploy.core.artifact_folders import each_bundle
     from vit_deploy.core.datasets import read_dataset
-    from vit_deploy.runtimes import RuntimeOptions
     from vit_deploy.runtimes.choosing import with_engines
     from vit_deploy.verification.accuracy import FP32, to_json
     from vit_deploy.verification.accuracy import evaluate as run
     from vit_deploy.verification.targets import open_artifact
 
-    out = Output("evaluate", as_json=json, quiet=quiet)
+    out = Output("evaluate", printing)
     with out.progress() as progress:
         progress("reading the bundles")
-        options = RuntimeOptions(threads=threads, provider=provider, device=device)
-        opened, failed = with_engines(list(map(open_artifact, each_bundle(artifacts))), runtime, options)
+        opened, failed = with_engines(list(map(open_artifact, each_bundle(artifacts))), runtime, running)
         dataset = read_dataset(data)
-        results = run(opened, dataset, batch=batch, runtime=runtime, options=options, progress=progress)
+        results = run(opened, dataset, batch=batch, runtime=runtime, options=running, progress=progress)
     for mapping in dict.fromkeys(filter(None, map(dataset.told, opened))):
         out.note(mapping)
     for artifact in opened:

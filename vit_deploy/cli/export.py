@@ -9,51 +9,26 @@ import typer
 
 from vit_deploy.cli.options import (
     QUANTIZED,
-    ActivationName,
-    ConfigFile,
-    Epsilon,
     Force,
     ImageSize,
-    Json,
     KeepFailed,
-    LabelsFile,
     Like,
-    Mean,
-    NoHead,
     NumClasses,
-    NumHeads,
+    OutputOptions,
     PatchSize,
-    Quiet,
     Seed,
-    Std,
-    Verbose,
     parse_size,
     split_at_commas,
-    stated_fields,
 )
 from vit_deploy.cli.plans import BatchRanges, PlanTF32, TensorRT, Unproven, plan_options
-from vit_deploy.cli.quantizing import (
-    AttentionBits,
-    BiasCorrection,
-    Calibrate,
-    Clip,
-    Data,
-    FullRange,
-    HalfIO,
-    KeepFloat,
-    MaxDrop,
-    MinCosine,
-    Percentile,
-    ResidualBits,
-    ShowSensitivity,
-    Smoothing,
-    Speed,
-)
+from vit_deploy.cli.signature import command
 from vit_deploy.cli.triton import Triton, TritonProvider
+from vit_deploy.core.options import CheckpointOptions, QuantizeOptions
 
 FORMATS = ("savedmodel", "onnx", "tflite")
 
 
+@command
 def export(
     source: Annotated[
         str | None,
@@ -92,14 +67,8 @@ def export(
     like: Like = None,
     num_classes: NumClasses = None,
     seed: Seed = None,
-    config: ConfigFile = None,
-    num_heads: NumHeads = None,
-    epsilon: Epsilon = None,
-    activation: ActivationName = None,
-    mean: Mean = None,
-    std: Std = None,
-    labels: LabelsFile = None,
-    no_head: NoHead = False,
+    *,
+    reading: CheckpointOptions,
     batch: Annotated[
         str | None,
         typer.Option(metavar="N|dynamic", help="Images a call.", show_default="dynamic; TFLite 1"),
@@ -117,21 +86,6 @@ def export(
     include_preprocessing: Annotated[
         bool, typer.Option("--include-preprocessing", help="The input becomes uint8 pixels, normalised inside.")
     ] = False,
-    calibrate: Calibrate = None,
-    clipping: Clip = None,
-    percentile: Percentile = None,
-    smoothing: Smoothing = None,
-    bias_correction: BiasCorrection = None,
-    attention_bits: AttentionBits = None,
-    residual_bits: ResidualBits = None,
-    half_io: HalfIO = False,
-    full_range: FullRange = False,
-    keep_float: KeepFloat = None,
-    max_drop: MaxDrop = None,
-    min_cosine: MinCosine = None,
-    data: Data = None,
-    sensitivity: ShowSensitivity = False,
-    speed: Speed = True,
     triton: Triton = None,
     triton_provider: TritonProvider = None,
     tensorrt: TensorRT = None,
@@ -140,14 +94,14 @@ def export(
     unproven: Unproven = False,
     force: Force = False,
     keep_failed: KeepFailed = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    quantizing: QuantizeOptions,
+    printing: OutputOptions,
 ) -> int:
     """Write a model as SavedModel, ONNX and TFLite, and prove each before it is published."""
+    from vit_deploy.checkpoints.stated import stated_fields
     from vit_deploy.cli import triton as serving
     from vit_deploy.cli.output import Output
-    from vit_deploy.cli.quantizing import finish, quantize_options
+    from vit_deploy.cli.quantizing import finish
     from vit_deploy.core.staging import check_targets
     from vit_deploy.exporters.plan import DYNAMIC, PRECISIONS, plan
     from vit_deploy.exporters.publish import targets
@@ -171,24 +125,6 @@ def export(
         target=target,
     )
     serving.check_options(triton, triton_provider, jobs, plans=tensorrt)
-    options = quantize_options(
-        calibrate=calibrate,
-        seed=seed,
-        clipping=clipping,
-        percentile=percentile,
-        smoothing=smoothing,
-        bias_correction=bias_correction,
-        attention_bits=attention_bits,
-        residual_bits=residual_bits,
-        half_io=half_io,
-        full_range=full_range,
-        keep_float=keep_float,
-        max_drop=max_drop,
-        min_cosine=min_cosine,
-        data=data,
-        sensitivity=sensitivity,
-        speed=speed,
-    )
     check([job.format for job in jobs], [job.precision for job in jobs])
     plans = plan_options(jobs, tensorrt, batch_range, allow_tf32=allow_tf32, unproven=unproven)
     check_compiled(jobs, plans)
@@ -201,10 +137,10 @@ def export(
         overrides["num_classes"] = num_classes
     if output is not None:
         check_targets(targets(output, jobs, keep_failed=keep_failed, unproven=unproven), force=force)
-    out = Output("export", as_json=json, quiet=quiet)
+    out = Output("export", printing)
     with out.progress() as progress:
         progress("loading the model")
-        stated = stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
+        stated = stated_fields(reading)
         loaded = load_source(source, overrides, seed, like, stated)
         height, width = loaded.checkpoint.config.image_size
         directory = output or Path("artifacts") / f"{loaded.name}-{height}x{width}"
@@ -213,7 +149,7 @@ def export(
             loaded.checkpoint,
             directory,
             jobs,
-            options,
+            quantizing,
             plans=plans,
             force=force,
             keep_failed=keep_failed,

@@ -7,20 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import (
-    ActivationName,
-    ConfigFile,
-    Epsilon,
-    Json,
-    LabelsFile,
-    Mean,
-    NoHead,
-    NumHeads,
-    Quiet,
-    Std,
-    Verbose,
-    stated_fields,
-)
+from vit_deploy.cli.options import OutputOptions
+from vit_deploy.cli.signature import command
+from vit_deploy.core.options import CheckpointOptions
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.core.artifact import Artifact
@@ -28,6 +17,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.formats.inspect import Inspection
 
 
+@command
 def inspect(
     path: Annotated[
         Path,
@@ -38,33 +28,26 @@ def inspect(
     snippet: Annotated[
         bool, typer.Option("--snippet", help="Print Python that runs it in its plain engine instead.")
     ] = False,
-    config: ConfigFile = None,
-    num_heads: NumHeads = None,
-    epsilon: Epsilon = None,
-    activation: ActivationName = None,
-    mean: Mean = None,
-    std: Std = None,
-    labels: LabelsFile = None,
-    no_head: NoHead = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    reading: CheckpointOptions,
+    printing: OutputOptions,
 ) -> int:
     """Show config, size, operators, inputs and outputs, preprocessing and origin; nothing is run."""
+    from vit_deploy.checkpoints.stated import stated_fields
     from vit_deploy.cli.output import Output
     from vit_deploy.formats.inspect import CHECKPOINT, snippet_of
     from vit_deploy.formats.inspect import inspect as run
 
-    out = Output("inspect", as_json=json, quiet=quiet)
+    out = Output("inspect", printing)
     with out.progress() as progress:
         progress(f"reading {path}")
-        found = run(path, stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head))
+        found = run(path, stated_fields(reading))
     record = found.to_dict()
     if found.kind == CHECKPOINT and found.artifact is not None:
         out.assumed(path, found.artifact.provenance)
     if snippet:
         record["snippet"] = snippet_of(found)
-        if not json:
+        if not printing.json:
             print(record["snippet"], end="")
             return 0
     for note in found.notes:

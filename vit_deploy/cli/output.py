@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from vit_deploy.api.results import Outcome
+    from vit_deploy.cli.options import OutputOptions
     from vit_deploy.core.checkpoint import Step
     from vit_deploy.errors import Failed
 
@@ -83,14 +84,13 @@ class Output:
 
     Args:
         command: its name.
-        as_json: whether the result is a JSON document.
-        quiet: whether to leave progress and notes out.
+        printing: what it prints: a JSON document or a table, and whether progress and notes.
     """
 
-    def __init__(self, command: str, *, as_json: bool, quiet: bool) -> None:
+    def __init__(self, command: str, printing: OutputOptions) -> None:
         self.command = command
-        self.as_json = as_json
-        self.quiet = quiet
+        self.as_json = printing.json
+        self.quiet = printing.quiet
         self._assumed: list[dict[str, Any]] | None = None  # None until a checkpoint was read
 
     def note(self, text: str) -> None:

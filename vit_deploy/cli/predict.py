@@ -7,29 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import (
-    ActivationName,
-    ConfigFile,
-    Device,
-    Epsilon,
-    Json,
-    LabelsFile,
-    Mean,
-    NoHead,
-    NumHeads,
-    Provider,
-    Quiet,
-    Runtime,
-    Std,
-    Threads,
-    Verbose,
-    stated_fields,
-)
+from vit_deploy.cli.options import OutputOptions, Runtime
+from vit_deploy.cli.signature import Without, command
+from vit_deploy.core.options import CheckpointOptions, RuntimeOptions
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.runtimes.classify import Prediction
 
 
+@command
 def predict(
     model: Annotated[Path, typer.Argument(metavar="ARTIFACT|CHECKPOINT", help="What classifies.", show_default=False)],
     images: Annotated[
@@ -37,35 +23,24 @@ def predict(
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
     runtime: Runtime = None,
-    provider: Provider = None,
-    device: Device = 0,
-    threads: Threads = None,
-    config: ConfigFile = None,
-    num_heads: NumHeads = None,
-    epsilon: Epsilon = None,
-    activation: ActivationName = None,
-    mean: Mean = None,
-    std: Std = None,
-    labels: LabelsFile = None,
-    no_head: NoHead = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    running: Annotated[RuntimeOptions, Without("cuda_graph")],
+    reading: CheckpointOptions,
+    printing: OutputOptions,
 ) -> int:
     """Classify image files through the recorded preprocessing; every format gives the same answer."""
+    from vit_deploy.checkpoints.stated import stated_fields
     from vit_deploy.cli.output import Output
-    from vit_deploy.runtimes import RuntimeOptions
     from vit_deploy.runtimes.classify import image_files, open_classifier
     from vit_deploy.runtimes.classify import predict as run
 
-    out = Output("predict", as_json=json, quiet=quiet)
+    out = Output("predict", printing)
     files = image_files(images)
     found = []
     with out.progress() as progress:
         progress(f"loading {model}")
-        stated = stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
-        options = RuntimeOptions(threads=threads, provider=provider, device=device)
-        with open_classifier(model, runtime, options, stated) as classifier:
+        stated = stated_fields(reading)
+        with open_classifier(model, runtime, running, stated) as classifier:
             origin = classifier.origin
             for prediction in run(classifier, files, count=top):
                 found.append(prediction)

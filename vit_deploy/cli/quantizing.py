@@ -5,161 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
-from vit_deploy.cli.options import split_at_commas
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from collections.abc import Sequence
 
     from vit_deploy.cli.output import Output
     from vit_deploy.exporters.publish import Exported
-    from vit_deploy.exporters.quantization import QuantizeOptions
     from vit_deploy.exporters.quantization.pipeline import Made
     from vit_deploy.exporters.quantization.tradeoffs import Facts
 
 NOWHERE: Mapping[str, Path] = MappingProxyType({})
 SHOWN = 10  # layers of a sensitivity table on a terminal
-
-Calibrate = Annotated[
-    Path | None,
-    typer.Option(
-        "--calibrate",
-        metavar="DIR|FILE.npz",
-        help="Images to measure the ranges of activations on.",
-        show_default="bundled sample images",
-    ),
-]
-Clip = Annotated[
-    str | None,
-    typer.Option(
-        "--clipping",
-        metavar="min-max|percentile|mse",
-        help="How a calibrated range follows from what was seen.",
-        show_default="the recipe's",
-    ),
-]
-Percentile = Annotated[
-    float | None, typer.Option("--percentile", help="Of values inside the range, with --clipping percentile.")
-]
-Smoothing = Annotated[
-    float | None,
-    typer.Option(
-        "--smoothing",
-        metavar="ALPHA",
-        help="Migrate outliers from activations into weights, 0 (not) to 1.",
-        show_default="the recipe's",
-    ),
-]
-BiasCorrection = Annotated[
-    bool | None,
-    typer.Option(
-        "--bias-correction/--no-bias-correction",
-        help="Let biases make up for the mean error of their layers.",
-        show_default="the recipe's",
-    ),
-]
-AttentionBits = Annotated[
-    int | None,
-    typer.Option(
-        "--attention-bits",
-        metavar="8|16",
-        help="Of softmax and of the products of attention in int8-full.",
-        show_default="16 and 8",
-    ),
-]
-ResidualBits = Annotated[
-    int | None,
-    typer.Option(
-        "--residual-bits", metavar="8|16", help="Of residual sums and norms in int8-full.", show_default="the recipe's"
-    ),
-]
-HalfIO = Annotated[bool, typer.Option("--half-io", help="16-bit floats in and out of ONNX files in fp16 as well.")]
-FullRange = Annotated[
-    bool,
-    typer.Option(
-        "--full-range", help="Let 8-bit weights of ONNX files reach 127 everywhere, which x86 without VNNI gets wrong."
-    ),
-]
-KeepFloat = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--keep-float",
-        metavar="LAYER",
-        help="What stays in float, as block_3.ffn.down or, in int8-static, block_3.attention.products; repeat.",
-        callback=split_at_commas,
-    ),
-]
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(
-        "--max-drop", metavar="POINTS", help="Keep the fewest layers in float that lose no more of top-1 on --data."
-    ),
-]
-MinCosine = Annotated[
-    float | None,
-    typer.Option("--min-cosine", help="Keep the fewest layers in float that bring every cosine with fp32 to this."),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR|FILE.npz", help="Labelled images: a folder a class, or images and labels."),
-]
-ShowSensitivity = Annotated[
-    bool, typer.Option("--sensitivity", help="Measure and show what quantizing each layer alone costs.")
-]
-Speed = Annotated[bool, typer.Option("--speed/--no-speed", help="Time what is made in turns with fp32.")]
-
-
-def quantize_options(
-    *,
-    calibrate: Path | None,
-    seed: int | None,
-    clipping: str | None,
-    percentile: float | None,
-    smoothing: float | None,
-    bias_correction: bool | None,
-    attention_bits: int | None,
-    residual_bits: int | None,
-    half_io: bool,
-    full_range: bool,
-    keep_float: Sequence[str] | None,
-    max_drop: float | None,
-    min_cosine: float | None,
-    data: Path | None,
-    sensitivity: bool,
-    speed: bool,
-) -> QuantizeOptions:
-    """What the options above say together.
-
-    Raises:
-        ConfigError: values that cannot be.
-        typer.BadParameter: no such way of clipping.
-    """
-    from vit_deploy.exporters.quantization import QuantizeOptions
-    from vit_deploy.exporters.quantization.recipes import Clipping
-
-    if clipping is not None and clipping not in list(Clipping):
-        raise typer.BadParameter(f"--clipping is {clipping!r}; expected one of {', '.join(Clipping)}")
-    return QuantizeOptions(
-        calibrate=calibrate,
-        seed=seed or 0,
-        clipping=None if clipping is None else Clipping(clipping),
-        percentile=percentile,
-        smoothing=smoothing,
-        bias_correction=bias_correction,
-        attention_bits=attention_bits,
-        residual_bits=residual_bits,
-        half_io=half_io,
-        full_range=full_range,
-        keep_float=tuple(keep_float or ()),
-        max_drop=max_drop,
-        min_cosine=min_cosine,
-        data=data,
-        sensitivity=sensitivity,
-        measure_speed=speed,
-    )
 
 
 def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str, Path] = NOWHERE) -> int:

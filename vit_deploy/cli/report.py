@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import Force, Json, Quiet, Verbose
+from vit_deploy.cli.options import Force, OutputOptions
+from vit_deploy.cli.signature import command
 
 
+@command
 def report(
     files: Annotated[
         list[Path],
@@ -27,9 +29,8 @@ def report(
     ],
     title: Annotated[str, typer.Option(help="Of the page.")] = "Latency of Vision Transformers",
     force: Force = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    printing: OutputOptions,
 ) -> int:
     """Show what was measured: latency against size and accuracy, percentiles, scaling, operators, hosts."""
     from vit_deploy.cli.output import Output
@@ -43,7 +44,7 @@ def report(
             raise typer.BadParameter(f"--output is {path.name!r}; expected a name that ends in {', '.join(WRITERS)}")
         WRITERS.check(path.suffix)
     check_targets(output, force=force)
-    out = Output("report", as_json=json, quiet=quiet)
+    out = Output("report", printing)
     with out.progress() as progress:
         progress("reading the results")
         gathered = gather(files)

@@ -6,25 +6,9 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import (
-    ActivationName,
-    CheckpointFile,
-    ConfigFile,
-    Epsilon,
-    Force,
-    Json,
-    LabelsFile,
-    Like,
-    Mean,
-    NoHead,
-    NumHeads,
-    OutputFile,
-    Quiet,
-    Std,
-    Verbose,
-    parse_size,
-    stated_fields,
-)
+from vit_deploy.cli.options import CheckpointFile, Force, Like, OutputFile, OutputOptions, parse_size
+from vit_deploy.cli.signature import command
+from vit_deploy.core.options import CheckpointOptions
 
 NewImageSize = Annotated[
     str | None,
@@ -40,30 +24,24 @@ NewPatchSize = Annotated[
 ]
 
 
+@command
 def resize(
     checkpoint: CheckpointFile,
     output: OutputFile,
     image_size: NewImageSize = None,
     patch_size: NewPatchSize = None,
     like: Like = None,
-    config: ConfigFile = None,
-    num_heads: NumHeads = None,
-    epsilon: Epsilon = None,
-    activation: ActivationName = None,
-    mean: Mean = None,
-    std: Std = None,
-    labels: LabelsFile = None,
-    no_head: NoHead = False,
+    *,
+    reading: CheckpointOptions,
     report: Annotated[
         bool, typer.Option("--report", help="Say how far the features drift on the sample images.")
     ] = False,
     force: Force = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    printing: OutputOptions,
 ) -> int:
     """Resample the position table and the patch kernel, as the program does that the checkpoint came from."""
     from vit_deploy import checkpoints
+    from vit_deploy.checkpoints.stated import stated_fields
     from vit_deploy.cli.output import Output
     from vit_deploy.core.documents import saved
     from vit_deploy.core.quantities import megabytes
@@ -76,12 +54,10 @@ def resize(
     patch = parse_size(patch_size, "--patch-size") if patch_size is not None else None
     asked = as_convention(like) if like is not None else None
     checkpoints.check_target(output, force=force)
-    out = Output("resize", as_json=json, quiet=quiet)
+    out = Output("resize", printing)
     with out.progress() as progress:
         progress(f"reading {checkpoint}")
-        loaded = checkpoints.load(
-            checkpoint, config=stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
-        )
+        loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
         progress("resizing")
         resized = run(loaded, pixels, patch, asked)
         progress(f"writing {output}")

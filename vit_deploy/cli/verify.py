@@ -6,34 +6,15 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vit_deploy.cli.on_hosts import Answer, On, RemotePython, SshConfig, Timeout, ask_hosts, gaps
-from vit_deploy.cli.options import (
-    MOST_THREADS,
-    ActivationName,
-    Artifacts,
-    ConfigFile,
-    CudaGraph,
-    Device,
-    Epsilon,
-    Force,
-    Json,
-    LabelsFile,
-    Mean,
-    NoHead,
-    NumHeads,
-    Provider,
-    Quiet,
-    Runtime,
-    Std,
-    Verbose,
-    parse_counts,
-    split_at_commas,
-    stated_fields,
-)
+from vit_deploy.cli.options import Artifacts, Force, OutputOptions, Runtime, parse_counts, split_at_commas
+from vit_deploy.cli.signature import Without, command
+from vit_deploy.core.options import CheckpointOptions, RuntimeOptions
+from vit_deploy.core.options.running import MOST_THREADS
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.cli.output import Output
@@ -46,6 +27,7 @@ MAX_IMAGES = 64
 JOB_SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub Actions shows with the job
 
 
+@command
 def verify(
     artifacts: Artifacts,
     against: Annotated[
@@ -72,9 +54,6 @@ def verify(
         typer.Option(metavar="NAME", help="Which output of a bare file counts.", show_default="its only one"),
     ] = None,
     runtime: Runtime = None,
-    provider: Provider = None,
-    device: Device = 0,
-    cuda_graph: CudaGraph = False,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
@@ -115,22 +94,15 @@ def verify(
     github: Annotated[
         bool, typer.Option("--github", help="Annotate in GitHub Actions, and write the summary of the job.")
     ] = False,
-    config: ConfigFile = None,
-    num_heads: NumHeads = None,
-    epsilon: Epsilon = None,
-    activation: ActivationName = None,
-    mean: Mean = None,
-    std: Std = None,
-    labels: LabelsFile = None,
-    no_head: NoHead = False,
+    *,
+    running: Annotated[RuntimeOptions, Without("threads")],
+    reading: CheckpointOptions,
     on: On = None,
     remote_python: RemotePython = "python3",
     ssh_config: SshConfig = None,
     timeout: Timeout = 600.0,
     force: Force = False,
-    json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    printing: OutputOptions,
 ) -> int:
     """Run artifacts on their golden images, and in other ways, and compare with the float64 reference.
 
@@ -138,6 +110,7 @@ def verify(
     """
     import dataclasses
 
+    from vit_deploy.checkpoints.stated import stated_fields
     from vit_deploy.cli.locating import locate_failure
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.verifying import open_subjects, prove_each
@@ -151,11 +124,15 @@ def verify(
 
     if images is not None and against is None:
         raise typer.BadParameter("--images needs --against: the recorded answers are to the golden images")
-    reading = Stated(layout, values, output)
-    elsewhere = {"--runtime": runtime, "--provider": provider, "--device": device, "--cuda-graph": cuda_graph}
+    bare = Stated(layout, values, output)
+    elsewhere = {
+        "--runtime": runtime,
+        "--provider": running.provider,
+        "--device": running.device,
+        "--cuda-graph": running.cuda_graph,
+    }
     _check_simulate(simulate, {**elsewhere, "--threads": threads, "--on": on, "--locate": locate})
-    stated = stated_fields(config, num_heads, epsilon, activation, mean, std, labels, no_head)
-    _check_stated(stated, against)
+    stated = _checked_stated(stated_fields(reading), against)
     counts = parse_counts(threads, "--threads", MOST_THREADS) if threads is not None else []
     limits = read_limits(Path.cwd())
     limits = dataclasses.replace(
@@ -164,19 +141,19 @@ def verify(
     _check_reports(junit, markdown, force=force)
     usual = () if quick or simulate is not None else checks.ALWAYS
     questions = (*usual, checks.threads(counts)) if counts else usual
-    out, artifacts = Output("verify", as_json=json, quiet=quiet), each_bundle(artifacts)
+    out, artifacts = Output("verify", printing), each_bundle(artifacts)
     if on:
         here: dict[str, object] = {"--against": against, "--images": images, "--locate": locate}
-        here |= dict.fromkeys(reading.options, True)
+        here |= dict.fromkeys(bare.options, True)
         if given := [name for name, value in here.items() if value]:
             raise typer.BadParameter(f"{', '.join(given)} and --on: another machine has the recorded answers alone")
         words = [
             *(["--runtime", runtime] if runtime else []),
-            *(["--provider", provider] if provider else []),
+            *(["--provider", running.provider] if running.provider else []),
             *(["--quick"] if quick else []),
             *(["--threads", ",".join(map(str, counts))] if counts else []),
-            *(["--device", str(device)] if device else []),
-            *(["--cuda-graph"] if cuda_graph else []),
+            *(["--device", str(running.device)] if running.device else []),
+            *(["--cuda-graph"] if running.cuda_graph else []),
             *("--limits", limits.to_json()),
         ]
         answers = ask_hosts(
@@ -194,7 +171,7 @@ def verify(
         reference = Reference(against, image_files(images, max_images) if images is not None else (), stated)
     with out.progress() as progress:
         progress("reading the bundles")
-        subjects = open_subjects(artifacts, reference, reading)
+        subjects = open_subjects(artifacts, reference, bare)
         for each in subjects:
             for assumption in each.assumed:
                 out.note(f"{each.artifact.path}: {assumption.field} is {assumption.value}: {assumption.why}")
@@ -204,13 +181,13 @@ def verify(
             lambda artifact, golden, precision: run(
                 artifact,
                 runtime=runtime,
-                provider=provider,
+                provider=running.provider,
                 golden=golden,
                 limits=limits,
                 precision=precision,
                 questions=questions,
-                device=device,
-                cuda_graph=cuda_graph,
+                device=running.device,
+                cuda_graph=running.cuda_graph,
                 simulate=simulate,
             ),
             progress,
@@ -242,9 +219,10 @@ def verify(
     )
 
 
-def _check_stated(stated: Mapping[str, object], against: Path | None) -> None:
+def _checked_stated(stated: dict[str, Any], against: Path | None) -> dict[str, Any]:
     if stated and against is None:
         raise typer.BadParameter(f"{', '.join(stated)} can be stated of a checkpoint alone: add --against")
+    return stated
 
 
 def _tell_assumed(out: Output, artifacts: Sequence[Artifact], reference: Reference | None) -> None:

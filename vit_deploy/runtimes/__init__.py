@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.options.running import RuntimeOptions as RuntimeOptions
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.formats.tensorrt_plan import FULL, PROVIDERS, RTX
 
@@ -49,6 +49,11 @@ PROVIDERS_OF_RUNTIME: dict[str, tuple[str, ...]] = {
 GPU_PROVIDERS = ("cuda", "cuda-eager", *PROVIDERS.values())
 
 
+def known_providers() -> tuple[str, ...]:
+    """Every name in `PROVIDERS_OF_RUNTIME`, once."""
+    return tuple(dict.fromkeys(name for names in PROVIDERS_OF_RUNTIME.values() for name in names))
+
+
 def is_library(provider: str) -> bool:
     """Whether a provider is the path of a shared library."""
     return "/" in provider or "\\" in provider or provider.endswith((".so", ".dll", ".dylib"))
@@ -69,27 +74,6 @@ def _offers(runtime: str, provider: str | None) -> bool:
     if provider is not None and is_library(provider):
         return runtime == "litert"
     return provider is None or provider in PROVIDERS_OF_RUNTIME[runtime]
-
-
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """How to run.
-
-    Args:
-        threads: the threads for the work inside one call; None leaves the engine's own choice.
-        provider: what executes the graph ("cpu", "cuda", …); None takes the engine's usual one.
-        allow_tf32: whether a GPU may round the factors of fp32 products to 11 bits, as the engines do by themselves.
-        device: which of the GPUs that this process sees, from 0; `CUDA_VISIBLE_DEVICES` says which these are.
-        cuda_graph: whether a GPU records the kernels of a call once and replays them.
-        largest_batch: that calls are going to have; engines that are built for a range of batches build for this one.
-    """
-
-    threads: int | None = None
-    provider: str | None = None
-    allow_tf32: bool = True
-    device: int = 0
-    cuda_graph: bool = False
-    largest_batch: int | None = None
 
 
 class Session(Protocol):

@@ -15,6 +15,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 import vit_deploy
 from vit_deploy.core.artifact import Artifact, OutputSpec
+from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.core.weights import weight_specs
 from vit_deploy.errors import ConfigError, ExportError
@@ -29,7 +30,7 @@ from vit_deploy.exporters.onnx.static import with_static_integers
 from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
-from vit_deploy.exporters.quantization.recipes import Activations, Clipping, Part, Recipe
+from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe
 from vit_deploy.exporters.quantization.smoothing import smoothed
 
 PRODUCER = "vit-deploy"

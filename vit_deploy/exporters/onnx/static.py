@@ -24,6 +24,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.weights import JOINED
 from vit_deploy.exporters.onnx.int8_pairs import with_fitting_pairs
 from vit_deploy.exporters.onnx.layers import (
@@ -34,7 +35,7 @@ from vit_deploy.exporters.onnx.layers import (
     layers_of,
 )
 from vit_deploy.exporters.quantization.clipping import Observed, clipped
-from vit_deploy.exporters.quantization.recipes import Clipping, Recipe
+from vit_deploy.exporters.quantization.recipes import Recipe
 
 NONE_LEARNED: Mapping[str, tuple[float, float]] = MappingProxyType({})
 SIGN = 1 << 15  # of a bfloat16, by which `Observed` counts values

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.exporters.quantization.recipes import Clipping
+from vit_deploy.core.options.quantizing import Clipping
 
 BINS = 1 << 16
 CANDIDATES = 80  # shares of the full range that the search for the least error tries

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.plan import INTEGER_INPUT
 from vit_deploy.exporters.quantization import QuantizeOptions
-from vit_deploy.exporters.quantization.recipes import HALF, Clipping, Recipe, quantizable
+from vit_deploy.exporters.quantization.recipes import HALF, Recipe, quantizable
 
 EIGHT = 8  # bits
 

@@ -10,19 +10,12 @@ from enum import StrEnum
 from typing import Any
 
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError
 
 # Said of a recipe as long as it is so: it can be asked for otherwise.
 PAIRS_FIT = "No pair of products saturates on x86 processors without VNNI, for a decibel or two."
-
-
-class Clipping(StrEnum):
-    """How the range of an activation follows from the values that calibration saw."""
-
-    MIN_MAX = "min-max"
-    PERCENTILE = "percentile"
-    MSE = "mse"
 
 
 class Activations(StrEnum):

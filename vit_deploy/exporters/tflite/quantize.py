@@ -27,13 +27,14 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact, OutputSpec
 from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import clipped, symmetric
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
-from vit_deploy.exporters.quantization.recipes import Activations, Clipping, Part, Recipe, products_of
+from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe, products_of
 from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_shares
 from vit_deploy.exporters.tflite.bias_correction import corrected_biases
 from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vit_deploy.exporters.quantization.recipes import LAYERS, Activations, Clipping, Part, Recipe
+from vit_deploy.core.options.quantizing import Clipping
+from vit_deploy.exporters.quantization.recipes import LAYERS, Activations, Part, Recipe
 
 FP16 = Recipe(
     "fp16",

@@ -1,0 +1,36 @@
+"""What the user states of a checkpoint, as `checkpoints.load` takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.checkpoints.documents import HEAD, LABELS, PREPROCESS, read_config
+from vit_deploy.checkpoints.heads import read_labels
+from vit_deploy.core.options import CheckpointOptions
+
+OF_THE_CONFIG = ("num_heads", "epsilon", "activation")  # options that are fields of the config under the same name
+OF_THE_PIXELS = ("mean", "std")  # options that are fields of the preprocessing
+
+
+def stated_fields(options: CheckpointOptions) -> dict[str, Any]:
+    """Fields of the config, the preprocessing, the labels and whether there is a head; an option wins over `config`.
+
+    Raises:
+        CheckpointError: a config file or a file of labels that cannot be read.
+    """
+    config = options.config
+    stated: dict[str, Any] = read_config(config) if isinstance(config, Path) else dict(config or {})
+    stated |= {name: value for name in OF_THE_CONFIG if (value := getattr(options, name)) is not None}
+    pixels = {name: _listed(value) for name in OF_THE_PIXELS if (value := getattr(options, name)) is not None}
+    if pixels:
+        said = stated.get(PREPROCESS, {})
+        stated[PREPROCESS] = {**said, **pixels} if isinstance(said, Mapping) else said
+    if options.labels is not None:
+        stated[LABELS] = read_labels(options.labels) if isinstance(options.labels, Path) else list(options.labels)
+    return stated | ({HEAD: False} if options.no_head else {})
+
+
+def _listed(value: float | tuple[float, ...]) -> list[float]:
+    return list(value) if isinstance(value, tuple) else [value]

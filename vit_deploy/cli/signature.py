@@ -1,0 +1,213 @@
+"""Typer signatures built from option dataclasses.
+
+A command is a function whose parameters are arguments of Typer's, options of ours, and whole dataclasses of options:
+
+    @command
+    def convert(checkpoint: CheckpointFile, *, reading: CheckpointOptions, printing: OutputOptions) -> int:
+
+Typer sees an option for each field of the dataclasses, and the function gets instances. A field in a dataclass is an
+option of every command that takes it; nothing else has to be written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from vit_deploy.cli.options import split_at_commas
+from vit_deploy.core.options.option import PANEL, Option
+
+
+@dataclass(frozen=True)
+class Without:
+    """Fields of a dataclass that are no options of a command: `Annotated[RuntimeOptions, Without("threads")]`."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An option of a command, by the name that the function or the dataclass has for it."""
+
+    name: str
+    type: Any
+    option: Option
+    default: Any
+    panel: str | None
+
+    @property
+    def option_name(self) -> str:
+        """The long one on the command line."""
+        long = (each.partition("/")[0] for each in self.option.names if each.startswith("--"))
+        return next(long, f"--{self.name.replace('_', '-')}")
+
+    def for_typer(self) -> inspect.Parameter:
+        """What Typer makes an option of."""
+        option, kind = self.option, self._typer_type()
+        choices = list(kind) if _is_choice(kind) else ()
+        many = get_origin(kind) is list
+        info: dict[str, Any] = {
+            "help": option.help,
+            "metavar": option.metavar or ("|".join(choices) if choices else None),
+            "min": option.min,
+            "max": option.max,
+            "show_default": option.show_default,
+            "callback": split_at_commas if option.commas else None,
+            "autocompletion": _completion(option.values or tuple(choices), commas=option.commas),
+            "rich_help_panel": option.panel or self.panel,
+        }
+        given = {name: value for name, value in info.items() if value is not None}
+        default = self.default
+        if isinstance(default, tuple):
+            default = list(default) if many and default else None
+        elif isinstance(default, StrEnum):
+            default = str(default)
+        optional = default is None
+        shown: Any = str if choices else kind
+        annotation: Any = Annotated[shown | None if optional else shown, typer.Option(*self._names(), **given)]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    def value(self, given: Any) -> Any:
+        """The value of the field.
+
+        Args:
+            given: by Typer.
+
+        Raises:
+            typer.BadParameter: a text that does not stand for one.
+        """
+        kind = self._typer_type()
+        if get_origin(kind) is list:
+            return tuple(given)
+        if _is_choice(kind):
+            if given not in list(kind):
+                raise typer.BadParameter(f"{self.option_name} is {given!r}; expected one of {', '.join(kind)}")
+            return kind(given)
+        if self.option.parse is None:
+            return given
+        try:
+            return self.option.parse(given)
+        except ValueError as error:
+            raise typer.BadParameter(f"{self.option_name} is {given!r}; expected {error}") from error
+
+    def _names(self) -> tuple[str, ...]:
+        if self.option.names:
+            return self.option.names
+        name = self.option_name
+        if self._typer_type() is bool and self.default is not False:
+            return (f"{name}/--no-{name[2:]}",)
+        return (name,)
+
+    def _typer_type(self) -> Any:
+        """The type of what Typer gives: a path, a text that is to be parsed, a list, or the field's own."""
+        members = get_args(self.type) if get_origin(self.type) in (Union, types.UnionType) else (self.type,)
+        members = tuple(each for each in members if each is not type(None))
+        if self.option.parse is not None:
+            return str
+        if get_origin(members[0]) is tuple and len(members) == 1:
+            return list[get_args(members[0])[0]]  # type: ignore[misc]  # known when it runs
+        return Path if Path in members else members[0]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A dataclass of options that a command takes."""
+
+    name: str
+    type: type
+    parameters: tuple[Parameter, ...]
+
+    def instance(self, values: Mapping[str, Any]) -> Any:
+        """The dataclass with what was given; where nothing was, its own defaults."""
+        return self.type(
+            **{each.name: each.value(values[each.name]) for each in self.parameters if values[each.name] is not None}
+        )
+
+
+def command(function: Callable[..., int]) -> Callable[..., int]:
+    """A function that Typer can register: dataclasses among its parameters become one option for each field.
+
+    A name that occurs twice is one option, as it is written first, whose value goes to both places.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    parameters: dict[str, inspect.Parameter] = {}
+    groups: list[Group] = []
+    own: dict[str, Parameter] = {}
+    for each in inspect.signature(function).parameters.values():
+        hint = hints[each.name]
+        kind, *extras = (hint.__origin__, *hint.__metadata__) if get_origin(hint) is Annotated else (hint,)
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            without = [name for extra in extras if isinstance(extra, Without) for name in extra.names]
+            fields = tuple(one for one in options_of(kind) if one.name not in without)
+            groups.append(Group(each.name, kind, fields))
+            for one in fields:
+                parameters.setdefault(one.name, one.for_typer())
+        elif option := next((extra for extra in extras if isinstance(extra, Option)), None):
+            own[each.name] = Parameter(each.name, kind, option, each.default, option.panel)
+            parameters[each.name] = own[each.name].for_typer()
+        else:
+            parameters[each.name] = each.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
+
+    @functools.wraps(function)
+    def called(**given: Any) -> int:
+        values = {each.name: each.instance(given) for each in groups}
+        for name in hints:
+            if name in given and name not in values:
+                value = given[name]
+                values[name] = own[name].value(value) if name in own and value is not None else value
+        return function(**values)
+
+    called.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
+    called.__annotations__ = {each.name: each.annotation for each in parameters.values()}
+    return called
+
+
+@functools.cache
+def options_of(group: type) -> tuple[Parameter, ...]:
+    """The options that a dataclass has: its fields that an `Option` describes."""
+    hints = get_type_hints(group, include_extras=True)
+    found = []
+    for field in dataclasses.fields(group):
+        hint = hints[field.name]
+        option = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
+        if option is not None:
+            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+            found.append(Parameter(field.name, hint.__origin__, option, default, getattr(group, PANEL, None)))
+    return tuple(found)
+
+
+def _is_choice(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, StrEnum)
+
+
+def _completion(values: tuple[str, ...] | str, *, commas: bool) -> Callable[[str], list[str]] | None:
+    """What gives a shell the values that begin as what is typed; after a comma those of the next one."""
+    if not values:
+        return None
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",") if commas else ("", "", incomplete)
+        return [f"{before}{comma}{each}" for each in _listed(values) if each.startswith(begun)]
+
+    return complete
+
+
+def _listed(values: tuple[str, ...] | str) -> list[str]:
+    if not isinstance(values, str):
+        return list(values)
+    module, _, name = values.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    return [str(each) for each in (found() if callable(found) else found)]

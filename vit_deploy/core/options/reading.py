@@ -1,0 +1,66 @@
+"""Options of everything that reads a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from vit_deploy.core.options.option import Option, panel
+from vit_deploy.core.options.parsing import numbers
+
+
+@panel("Reading a checkpoint")
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """What a checkpoint does not say, or is to be read otherwise than it says.
+
+    Args:
+        config: fields of the config, `labels` and `preprocess`, as a mapping or a JSON file that holds them.
+        num_heads: attention heads.
+        epsilon: of the normalization layers.
+        activation: name of the activation function of the feed-forward layers.
+        mean: of pixels in 0..1, one for each channel or one for all.
+        std: standard deviation of pixels, likewise.
+        labels: names of the classes, or a file that holds them.
+        no_head: whether the checkpoint is read without its head, so that it gives features.
+    """
+
+    config: Annotated[
+        Path | Mapping[str, Any] | None,
+        Option(
+            help="What the checkpoint does not say, as an object: fields of the config as inspect --json shows them "
+            '(image_size, num_heads, pooling, …), labels, and preprocess {"mean", "std", "resize", …}.',
+            metavar="FILE.json",
+        ),
+    ] = None
+    num_heads: Annotated[int | None, Option(min=1, help="Attention heads, where the checkpoint does not say it.")] = (
+        None
+    )
+    epsilon: Annotated[float | None, Option(help="Of the norms, where the checkpoint does not say it.")] = None
+    activation: Annotated[
+        str | None, Option(metavar="NAME", help="gelu, gelu_tanh, quick_gelu, …, where it does not say it.")
+    ] = None
+    mean: Annotated[
+        float | tuple[float, ...] | None,
+        Option(
+            metavar="R,G,B",
+            help="Of pixels in 0..1, in place of a checkpoint's own; one for all channels.",
+            show_default="recorded",
+            parse=numbers,
+        ),
+    ] = None
+    std: Annotated[
+        float | tuple[float, ...] | None,
+        Option(metavar="R,G,B", help="Likewise, what is divided by.", show_default="recorded", parse=numbers),
+    ] = None
+    labels: Annotated[
+        Path | tuple[str, ...] | None,
+        Option(
+            metavar="FILE",
+            help="Names of a checkpoint's classes, one a line, or as JSON a list or an id2label.",
+            show_default="recorded",
+        ),
+    ] = None
+    no_head: Annotated[bool, Option(help="Read a checkpoint without its head: it gives features.")] = False
