@@ -9,9 +9,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from vit_deploy.core.environment import set_for_libraries
+from vit_deploy.core.stderr import silence
 
 INTERRUPTED = 130
 NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # what stdout and stderr fail with
@@ -44,7 +45,7 @@ def run(args: list[str]) -> int:
             code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone
-        _silence(sys.stdout)
+        silence(sys.stdout)
         return INTERRUPTED
     except KeyboardInterrupt:  # while modules were imported
         return _interrupted()
@@ -61,20 +62,13 @@ def _interrupted() -> int:
 
 
 def _bad_output(error: OSError) -> int:
-    _silence(sys.stdout)
+    silence(sys.stdout)
     try:
         print(f"vit-deploy: cannot write the output: {error.strerror}", file=sys.stderr)
         print("  fix: free some space, or send the output elsewhere", file=sys.stderr, flush=True)
     except OSError:  # it was stderr itself
-        _silence(sys.stderr)
+        silence(sys.stderr)
     return BAD_INPUT
-
-
-def _silence(stream: TextIO) -> None:
-    """Let what is left in a stream go nowhere: Python would complain once more when it flushes at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 def _run(args: list[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from vit_deploy.cli import BAD_INPUT
 from vit_deploy.core import documents
+from vit_deploy.core.stderr import stdout_to_stderr
 from vit_deploy.errors import VitDeployError
 
 if TYPE_CHECKING:
@@ -36,19 +36,12 @@ def protected_stdout(active: bool) -> Iterator[None]:
     if not active:
         yield
         return
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    with os.fdopen(os.dup(saved), "w", encoding="utf-8") as document:
+    with stdout_to_stderr() as document:
         _document.append(document)
         try:
-            with contextlib.redirect_stdout(sys.stderr):
-                yield
+            yield
         finally:
             _document.clear()
-            sys.stdout.flush()
-            os.dup2(saved, 1)
-            os.close(saved)
 
 
 def print_json(document: dict[str, Any]) -> None:

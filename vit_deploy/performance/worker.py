@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
 from vit_deploy.core.memory import peak_rss_mb, rss_mb
+from vit_deploy.core.stderr import private_pipes
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.performance.energy import EnergyMeter
@@ -73,17 +73,6 @@ def main(open_case: OpenCase | None = None) -> int:
         answer({"error": {"message": error.message, "fix": error.fix}})
         return 1
     return 0
-
-
-def private_pipes() -> tuple[TextIO, TextIO]:
-    """Stdin and stdout for the protocol alone: what an engine prints goes to stderr, and what it reads is empty."""
-    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)
-    os.close(empty)
-    os.dup2(2, 1)
-    return requests, answers
 
 
 def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:

@@ -6,7 +6,6 @@ It takes the options of `vit-deploy verify` and `vit-deploy bench` that make sen
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 
 from vit_deploy.core import documents
 from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.stderr import detach_streams, stdout_to_stderr
 from vit_deploy.errors import ConfigError, MissingEngineError, VitDeployError
 from vit_deploy.performance.plan import milliseconds_in
 from vit_deploy.runtimes import RUNTIMES, installed_takers
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"))))
     work = _verify if options.command == "verify" else _bench
     try:
-        with _stdout_for_the_document():
+        with stdout_to_stderr():
             records, ok = work(options)
         document, code = documents.document(options.command, records, ok=ok), 0 if ok else 1
     except VitDeployError as error:
@@ -75,10 +75,7 @@ def _detach(folder: Path, arguments: Sequence[str]) -> int:
     os.setsid()
     signal.signal(signal.SIGTERM, _terminate)  # so that the processes it started are ended with it
     _write_whole(folder / PID, str(os.getpid()))
-    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    empty = os.open(os.devnull, os.O_RDONLY)
-    for number, file in ((0, empty), (1, log), (2, log)):
-        os.dup2(file, number)
+    detach_streams(folder / LOG)
     os.close(ready)
     os.close(done)
     code = 70  # of a crash, whose traceback is in the log
@@ -226,20 +223,6 @@ def _require(runtimes: Iterable[str]) -> None:
         raise MissingEngineError(
             f"{sys.executable} has no {', '.join(missing)}", fix=f"{sys.executable} -m pip install {packages}"
         )
-
-
-@contextlib.contextmanager
-def _stdout_for_the_document() -> Any:
-    """What an engine prints meanwhile goes to stderr."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(saved, 1)
-        os.close(saved)
 
 
 def _print_plainly(records: Sequence[documents.Record]) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.core.stderr import private_pipes
 from vit_deploy.errors import VitDeployError
 from vit_deploy.performance.profilers import CALLS, PROFILERS, WARMUP, OperatorTime, Profiler, summary
-from vit_deploy.performance.worker import golden_images, private_pipes
+from vit_deploy.performance.worker import golden_images
 from vit_deploy.verification.targets import open_to_time
 
 
