@@ -87,8 +87,8 @@ class RenamedSource:
 
     def detects(self, file: TensorFile) -> bool:
         """By the name of the patches' kernel, and by what is beside it where that is not enough."""
-        if file.container not in CONTAINERS:
-            return False
+        if file.container not in CONTAINERS or "model_type" in (file.documents.get("config.json") or {}):
+            return False  # the latter is of transformers
         names = frozenset(file.names())
         prefixes = [found["prefix"] for name in names if (found := self.dialect.mark.match(name))]
         beside = self.dialect.beside or ("",)

@@ -1,0 +1,141 @@
+"""Towers of images inside larger models of transformers, against what these answered when it was recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.checkpoints.huggingface_folders import changed
+from tests.peers.census import LIMIT, distance
+from tests.peers.make_tower_golden import EXPECTED, GOLDEN, TARGET
+from vit_deploy.checkpoints import assumptions, load
+from vit_deploy.checkpoints.huggingface.config import MODEL_TYPES
+from vit_deploy.checkpoints.huggingface.names import encoders, named
+from vit_deploy.checkpoints.huggingface.towers import places_are_kept, tower_in
+from vit_deploy.core.config import Pooling
+from vit_deploy.core.reference import forward
+from vit_deploy.errors import CheckpointError
+
+KNOWN = frozenset(MODEL_TYPES)
+NAMES = [name.replace(" ", "-") for name in GOLDEN]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tower_answers_as_it_does_inside_its_model(name: str) -> None:
+    with np.load(TARGET / name / EXPECTED) as arrays:
+        assert distance(forward(load(TARGET / name), arrays["images"]), arrays["answer"]) < LIMIT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fixtures_are_small(name: str) -> None:
+    assert sum(file.stat().st_size for file in (TARGET / name).iterdir()) < 150_000
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("llava", "rest of a llava"),
+        ("blip-captions", "rest of a blip"),
+        ("dual-encoder-of-vit", "rest of a vision-text-dual-encoder"),
+        ("depth-anything", "rest of a depth_anything"),
+        ("owl-vit-detection", "rest of a owlvit"),
+    ],
+)
+def test_what_is_around_a_tower_is_left_out_and_said(name: str, said: str) -> None:
+    assert said in assumptions(load(TARGET / name))
+
+
+def test_a_projection_is_read_where_it_projects_what_is_pooled_here() -> None:
+    assert load(TARGET / "owl-vit-detection").config.num_classes == 7
+    dual = load(TARGET / "dual-encoder-of-vit").config
+    assert (dual.num_classes, dual.pre_logits_dim, dual.pooling) == (7, 24, Pooling.CLS)
+    blip = load(TARGET / "blip-captions").config
+    assert (blip.include_top, blip.pooling) == (False, None)
+
+
+def test_yolos_tokens_come_with_the_detections_as_registers() -> None:
+    config = load(TARGET / "yolos").config
+    assert (config.register_tokens, config.image_size) == (3, (16, 24))
+
+
+def test_pixios_class_tokens_but_the_first_are_registers() -> None:
+    config = load(TARGET / "pixio").config
+    assert (config.class_token, config.register_tokens) == (True, 2)
+
+
+def with_config(folder: Path, name: str, **entries: Any) -> Path:
+    target = folder / name
+    shutil.copytree(TARGET / name, target)
+    document = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(document | entries))
+    return target
+
+
+def test_older_configs_leave_out_the_model_type_of_a_tower(tmp_path: Path) -> None:
+    vision = json.loads((TARGET / "llava" / "config.json").read_text())["vision_config"]
+    del vision["model_type"]
+    found = load(with_config(tmp_path, "llava", vision_config=vision))
+    assert found.config == load(TARGET / "llava").config
+
+
+def test_a_tower_that_is_no_vit_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="model_type 'swin', which has stages of several resolutions; expected"):
+        load(with_config(tmp_path, "llava", vision_config={"model_type": "swin", "depths": [2, 2]}))
+
+
+def test_settings_without_weights_are_refused(tmp_path: Path) -> None:
+    message = "that of a yolos with positions that are added anew after every block, which no ViT here computes"
+    with pytest.raises(CheckpointError, match=message):
+        load(with_config(tmp_path, "yolos", use_mid_position_embeddings=True))
+
+
+def test_of_two_towers_it_is_said_that_there_are_two() -> None:
+    towers = {"vision_config": {"model_type": "clip_vision_model"}, "image_config": {"model_type": "vit"}}
+    with pytest.raises(CheckpointError, match="a two_eyes with 2 towers of images: clip_vision_model, vit"):
+        tower_in({"model_type": "two_eyes", **towers}, KNOWN)
+
+
+def test_a_model_that_is_a_vit_itself_has_no_tower() -> None:
+    document = {"model_type": "vit", "hidden_size": 24}
+    tower = tower_in(document, KNOWN)
+    assert (tower.document, tower.whole) == (document, "")
+    assert tower_in({}, KNOWN).document == {}
+
+
+def test_what_transformers_fills_in_for_a_tower_is_filled_in() -> None:
+    tower = tower_in({"model_type": "janus", "vision_config": {"hidden_size": 64}}, KNOWN)
+    assert tower.document["num_attention_heads"] == 16
+    assert tower.document["image_size"] == 384
+    assert tower.document["model_type"] == "janus_vision_model"
+
+
+def test_grids_of_published_models_keep_their_places_and_some_others_do_not() -> None:
+    assert all(map(places_are_kept, (1, 2, 24, 26, 27, 32, 70)))
+    assert not any(map(places_are_kept, (25, 41, 47, 49, 50)))
+
+
+def test_encoders_are_found_under_any_path() -> None:
+    names = [f"{path}embeddings.patch_embedding.weight" for path in ("model.image_tower.", "model.video_tower.")]
+    assert encoders([*names, "lm_head.weight"]) == ["model.image_tower.", "model.video_tower."]
+    assert encoders(["classifier.weight"]) == []
+    with pytest.raises(CheckpointError, match=r"it has 2 encoders of images: model\.image_tower, model\.video_tower"):
+        named(names)
+    found = named(names, tower="image")
+    assert found is not None
+    assert found.prefix == "model.image_tower."
+    with pytest.raises(CheckpointError, match="it has 2 encoders"):
+        named(names, tower="audio")
+
+
+def test_a_head_is_found_beside_its_encoder_whatever_is_around_both(tmp_path: Path) -> None:
+    def wrapped(tensors: dict[str, Any]) -> dict[str, Any]:
+        return {f"module.{name}": tensor for name, tensor in tensors.items()}
+
+    for name in ("vit", "deit-teacher", "clip-projection"):
+        plain = load(changed(tmp_path / "plain", name))
+        assert load(changed(tmp_path / "wrapped", name, wrapped)).digest() == plain.digest()
