@@ -66,7 +66,7 @@ def test_without_a_file_it_is_the_familys_own(processor: str, expected: Preproce
         ({"size": {"shortest_edge": 40, "height": None, "width": None}}, 40, False),
         ({"size": 40, "do_center_crop": True, "crop_size": {"height": 32, "width": 48}}, (40, 40), True),
         ({"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": {"height": 64, "width": 96}}, 32, True),
-        ({"size": {"height": 40, "width": 60}}, (40, 60), True),  # pixels that no patch of 16 reads
+        ({"size": {"height": 40, "width": 60}}, None, False),  # with pixels that no patch of 16 reads
         ({"do_resize": False, "size": 10}, None, False),
         (
             {"feature_extractor_type": "CLIPFeatureExtractor", "size": 40, "crop_size": [32, 48]},

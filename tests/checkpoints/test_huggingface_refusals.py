@@ -13,7 +13,7 @@ import pytest
 
 from tests.checkpoints.huggingface_folders import Tensors, changed
 from tests.peers.make_huggingface_golden import TARGET
-from vit_deploy.checkpoints import load
+from vit_deploy.checkpoints import assumptions, load
 from vit_deploy.errors import CheckpointError, ConfigError
 
 
@@ -76,6 +76,46 @@ def test_clips_classifier_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="CLIPForImageClassification pools tokens before the last norm"):
         load(changed(tmp_path, "clip-vision", classifier))
+
+
+def test_clips_classifier_of_no_classes_pools_the_same_tokens_and_is_refused(tmp_path: Path) -> None:
+    config = {"architectures": ["CLIPForImageClassification"], "num_labels": 0, "id2label": {}}
+    with pytest.raises(CheckpointError, match="CLIPForImageClassification pools tokens before the last norm"):
+        load(changed(tmp_path, "clip-vision", config=config))
+
+
+BACKBONE = {"architectures": ["Dinov2Backbone"]}
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({"out_features": ["stage1", "stage2"]}, "out_features stage1, stage2: a backbone of 2 feature maps"),
+        ({"out_features": ["stem"]}, "out_features stem; expected a stage from stage1 to stage2"),
+        ({"out_features": ["stage9"]}, "out_features stage9; expected a stage from stage1 to stage2"),
+        ({"out_features": None, "out_indices": [1, 2]}, "out_features stage1, stage2: a backbone of 2 feature maps"),
+        ({"out_features": None, "out_indices": [7]}, "config.json: out_features is damaged"),
+        ({"out_features": "stage1"}, "config.json: out_features is damaged: expected a list"),
+    ],
+)
+def test_a_backbone_of_no_single_stage_is_refused(stages: Mapping[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as failure:
+        load(changed(tmp_path, "dinov2", config={**BACKBONE, **stages}))
+    assert said in str(failure.value)
+
+
+@pytest.mark.parametrize("stages", [{"out_features": ["stage1"]}, {"out_features": None, "out_indices": [-2]}])
+def test_an_early_stage_of_a_backbone_is_the_shorter_encoder_with_the_last_norm(
+    stages: Mapping[str, Any], tmp_path: Path
+) -> None:
+    def headless(tensors: Tensors) -> Tensors:
+        return {name: each for name, each in tensors.items() if not name.startswith("classifier.")}
+
+    whole = load(changed(tmp_path / "whole", "dinov2", headless, BACKBONE))
+    early = load(changed(tmp_path / "early", "dinov2", headless, {**BACKBONE, **stages}))
+    assert (whole.config.num_layers, early.config.num_layers) == (2, 1)
+    np.testing.assert_array_equal(early.weights["norm.scale"], whole.weights["norm.scale"])
+    assert "blocks after the one that is read" in assumptions(early)
 
 
 def test_a_backbone_without_the_last_norm_is_refused(tmp_path: Path) -> None:

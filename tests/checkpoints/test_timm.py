@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from peers import timm_families
 
 from vit_deploy import checkpoints
-from vit_deploy.checkpoints.timm.config import PLAIN, architecture_fields
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, Pooling, ViTConfig
 from vit_deploy.core.preprocess import Interpolation
@@ -51,48 +50,6 @@ def test_a_model_that_timm_saves_now_gives_the_logits_that_timm_gives(name: str,
     timm_families.save(timm, name, model, tmp_path)
     images = timm_families.drawn_images(16, 12)
     assert distance(forward(checkpoints.load(tmp_path), images), timm_families.output(model, images)) <= TOLERANCE
-
-
-@pytest.mark.peers
-def test_every_architecture_of_timm_is_told_by_its_name(timm: Any) -> None:
-    import torch
-
-    activations = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
-    checked = 0
-    for name in [*timm.list_models(module="vision_transformer"), *timm.list_models(module="deit")]:
-        with torch.device("meta"):
-            model = timm.create_model(name, depth=1)
-        block = model.blocks[0]
-        if type(block).__name__ != "Block" or name.startswith(("aimv2", "beit3")):  # refused by their tensors
-            continue
-        found = {"num_heads": model.embed_dim // 64, **architecture_fields(name)}
-        assert found["num_heads"] == block.attn.num_heads, name
-        assert found["epsilon"] == block.norm1.eps, name
-        if type(block.mlp).__name__ == "Mlp":
-            assert found["activation"] == activations[type(block.mlp.act).__name__], name
-        checked += 1
-    assert checked > 100
-
-
-@pytest.mark.peers
-def test_no_architecture_of_timm_but_its_plain_vits_is_taken_for_one(timm: Any) -> None:
-    import torch
-    from timm.models import _registry
-
-    plain = {*timm.list_models(module="vision_transformer"), *timm.list_models(module="deit")}
-    plain |= {
-        name for module in ("vision_transformer", "deit") for name in _registry._module_to_deprecated_models[module]
-    }
-    assert {name for name in timm.list_models() if PLAIN.fullmatch(name)} <= plain
-    assert len([name for name in timm.list_models() if PLAIN.fullmatch(name)]) > 140
-    for name in plain:
-        if PLAIN.fullmatch(name):
-            continue
-        with torch.device("meta"):
-            block = timm.create_model(name, depth=1).blocks[0]
-        usual = type(block).__name__ == "Block" and type(block.attn).__name__ == "Attention"
-        other = name.startswith(("aimv2", "beit3")) or "_radio_" in name  # by the rest of the network
-        assert not usual or other, name
 
 
 @pytest.mark.peers

@@ -130,6 +130,13 @@ CASES: Mapping[str, Case] = {
         stated={"pooling": "cls"},
     ),
     "dinov2-backbone": Case("Dinov2Backbone", "Dinov2Config", {**TOWER, **SQUARE, "mlp_ratio": 2}, "map", (16, 16)),
+    "dinov2-backbone-early": Case(
+        "Dinov2Backbone",
+        "Dinov2Config",
+        {**TOWER, **SQUARE, "num_hidden_layers": 3, "mlp_ratio": 2, "out_features": ["stage2"]},
+        "map",
+        (16, 16),
+    ),
     "registers": Case(
         "Dinov2WithRegistersForImageClassification",
         "Dinov2WithRegistersConfig",
@@ -152,6 +159,14 @@ CASES: Mapping[str, Case] = {
         {**TOWER, **SQUARE, "num_register_tokens": 3, "mlp_ratio": 2},
         "map",
         (16, 16),
+    ),
+    "registers-backbone-early": Case(
+        "Dinov2WithRegistersBackbone",
+        "Dinov2WithRegistersConfig",
+        {**TOWER, **SQUARE, "num_register_tokens": 3, "mlp_ratio": 2, "out_indices": [-2]},
+        "map",
+        (16, 16),
+        True,
     ),
     "mae": Case("ViTMAEForPreTraining", "ViTMAEConfig", {**WIDE, **LONG, **DECODER, "mask_ratio": 0.0}, "mae", (8, 32)),
     "mae-newer": Case(

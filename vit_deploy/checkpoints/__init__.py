@@ -14,8 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vit_deploy.checkpoints.adapters.merged import Merged, adapted
 from vit_deploy.checkpoints.assumed import WEIGHTS, Assumed, assumed, assumptions, in_words
-from vit_deploy.checkpoints.documents import HEAD, LABELS, PREPROCESS, read_config, stated_preprocess
+from vit_deploy.checkpoints.documents import (
+    ADAPTER,
+    ARCHITECTURE,
+    HEAD,
+    LABELS,
+    PREPROCESS,
+    read_config,
+    stated_preprocess,
+)
 from vit_deploy.checkpoints.folder import open_beside, weights_in
 from vit_deploy.checkpoints.heads import (
     WITHOUT_HEAD,
@@ -25,9 +34,11 @@ from vit_deploy.checkpoints.heads import (
     with_labels,
     without_head,
 )
+from vit_deploy.checkpoints.huggingface.processors import without_processor
 from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.source import Source, TensorFile
+from vit_deploy.checkpoints.timm.named import check_named, named
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.registry import Plugin, Registry
@@ -35,6 +46,8 @@ from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import CheckpointError, ConfigError, OutputError
 
 __all__ = [
+    "ADAPTER",
+    "ARCHITECTURE",
     "CONTAINERS",
     "HEAD",
     "LABELS",
@@ -106,7 +119,9 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
         path: the path of a weight file, or of a folder that holds one and the configs beside it.
         config: the function that the weights belong to, whole or some fields of it, for what the files do not say;
             `preprocess` in it has fields of the preprocessing and `labels` names of the classes, in place of those
-            that the files say; with `head` False the model is read without its head, and gives features.
+            that the files say; with `head` False the model is read without its head, and gives features;
+            `architecture` is timm's name of what the files do not name, and `adapter` the folder of a LoRA adapter that
+            is merged; one beside the weights is merged without a word of it.
 
     Raises:
         CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config, such as
@@ -118,13 +133,18 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
     stated = config.to_dict() if isinstance(config, ViTConfig) else dict(config or {})
     preprocess, labels = stated.pop(PREPROCESS, None), stated.pop(LABELS, None)
     headless = stated.pop(HEAD, True) is False
+    architecture, adapter = stated.pop(ARCHITECTURE, None), stated.pop(ADAPTER, None)
     path = weights_in(path) if path.is_dir() else path
     try:
-        with open_beside(path, _opened) as file:
+        with open_beside(path, _opened) as opened, adapted(opened, adapter, _opened) as base:
+            file = named(without_processor(base, preprocess), architecture)
             source = _source(file)
+            check_named(file, source, SOURCES.load("timm"))
             said = WITHOUT_HEAD if headless else WITHOUT_LABELS if labels is not None else {}
             shown = Restated(file, said, source.heads if headless else None) if said else file
             loaded = _with_origin(source.read(shown, stated), file.documents.get(WEIGHTS))
+            if isinstance(base, Merged):
+                loaded = loaded.with_step(ADAPTER, **base.note)
         if headless and source.heads is None:
             loaded = without_head(loaded)
         if labels is not None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vit_deploy.checkpoints.documents import PREPROCESS
+from vit_deploy.checkpoints.documents import ADAPTER, PREPROCESS
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.preprocess import Preprocess
 
 WEIGHTS = "weights"  # the fact of an import that says which of a file's several weights were taken
+SUPPOSED = "supposed"  # the fact of an import that lists assumptions with reasons of their own
 PREPROCESSING = tuple(field.name for field in dataclasses.fields(Preprocess))
 OPTIONS: Mapping[str, str] = {
     **{"num_heads": "--num-heads", "epsilon": "--epsilon", "activation": "--activation"},
@@ -24,7 +25,7 @@ class Assumed:
     """One thing that a checkpoint does not say, or says more than once.
 
     Args:
-        field: the field of the config or the preprocessing, or "weights".
+        field: the field of the config or the preprocessing, or "weights", "preprocess", "architecture", "head".
         value: that was taken, in plain JSON values.
         why: the reason in words, with what changes it.
     """
@@ -44,6 +45,7 @@ def assumed(provenance: Sequence[Step]) -> tuple[Assumed, ...]:
         Assumed(name, value, f"the checkpoint does not say it; {_otherwise([name])}")
         for name, value in _fields(provenance).items()
     ]
+    found += _supposed(provenance)
     return (*found, *(Assumed(WEIGHTS, key, why) for key, why in _chosen(provenance)))
 
 
@@ -58,7 +60,13 @@ def in_words(provenance: Sequence[Step]) -> str:
     if fields := _fields(provenance):
         listed = ", ".join(f"{name} {value}" for name, value in fields.items())
         notes.append(f"assumed, for the checkpoint does not say it: {listed} ({_otherwise(list(fields))})")
+    notes += [f"assumed: {each.field} {each.value}, for {each.why}" for each in _supposed(provenance)]
     notes += [f"taken: {key}, {why}" for key, why in _chosen(provenance)]
+    notes += [
+        f"merged: the adapter {step.facts.get('from')} of {step.facts.get('modules')} modules"
+        for step in provenance
+        if step.action == ADAPTER
+    ]
     left_out = _imported(provenance).get("left_out")
     if isinstance(left_out, list | tuple) and left_out:
         notes.append(f"left out, for the output does not depend on it: {', '.join(map(str, left_out))}")
@@ -67,6 +75,12 @@ def in_words(provenance: Sequence[Step]) -> str:
 
 def _imported(provenance: Sequence[Step]) -> Mapping[str, Any]:
     return next((step.facts for step in reversed(provenance) if step.action == "import"), {})
+
+
+def _supposed(provenance: Sequence[Step]) -> list[Assumed]:
+    found = _imported(provenance).get(SUPPOSED)
+    listed = [each for each in found if isinstance(each, Mapping)] if isinstance(found, list | tuple) else []
+    return [Assumed(str(each.get("field")), each.get("value"), str(each.get("why"))) for each in listed]
 
 
 def _fields(provenance: Sequence[Step]) -> Mapping[str, Any]:

@@ -14,6 +14,8 @@ from vit_deploy.errors import CheckpointError, ConfigError
 
 PREPROCESS = "preprocess"  # in a config given: fields of the preprocessing
 LABELS = "labels"  # likewise: names of the classes, in the order of the outputs
+ARCHITECTURE = "architecture"  # likewise: timm's name of what the files do not name
+ADAPTER = "adapter"  # likewise, by option or call alone: the folder of an adapter
 HEAD = "head"  # likewise, by option or call alone: False leaves the head out
 MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors format
 
@@ -96,7 +98,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read the config {path}: {error.strerror}", fix="check the path") from error
     values = parse_json(text, str(path))
-    known = [*ViTConfig().to_dict(), PREPROCESS, LABELS]
+    known = [*ViTConfig().to_dict(), PREPROCESS, LABELS, ARCHITECTURE]
     if unknown := sorted(set(values) - set(known)):
         raise CheckpointError(
             f"{path} has fields that no config has: {', '.join(unknown)}", fix=f"known are {', '.join(known)}"

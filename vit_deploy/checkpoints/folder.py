@@ -16,6 +16,7 @@ from vit_deploy.core.artifact_folders import bundles_in, not_a_bundle
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 INDEX_SUFFIX = ".index.json"  # of the file that says which weights are in which shard
 WEIGHT_FILES = (
     *("model.safetensors", f"model.safetensors{INDEX_SUFFIX}", "open_clip_model.safetensors"),
@@ -44,6 +45,7 @@ def weights_in(folder: Path) -> Path:
             return folder / name
     found = [each for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES and _is_file(each)]
     found = [each for each in found if not each.name.startswith(".")]  # macOS leaves such beside copied files
+    found = [each for each in found if each.name not in ADAPTERS] or found  # the base model beside its adapter
     if len(found) == 1 and not SHARD.fullmatch(found[0].name):
         return found[0]
     if shard := next((match for each in found if (match := SHARD.fullmatch(each.name))), None):

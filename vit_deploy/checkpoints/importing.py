@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from vit_deploy.checkpoints.assumed import SUPPOSED, Assumed
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import ViTConfig, as_pair
@@ -41,11 +43,13 @@ class Settled:
         config: complete.
         assumed: defaults that were taken, in plain JSON values.
         problems: what two that know a field say differently, for `gather` to list with all else that is wrong.
+        input_size: (height, width) that the user states for the images, where the patches do not divide it.
     """
 
     config: ViTConfig
     assumed: Mapping[str, Any]
     problems: tuple[str, ...] = ()
+    input_size: tuple[int, int] | None = None
 
 
 def settle(facts: Facts, stated: Stated) -> Settled:
@@ -60,6 +64,11 @@ def settle(facts: Facts, stated: Stated) -> Settled:
     """
     fields: dict[str, Any] = {}
     problems = []
+    input_size = None
+    patch = facts.shapes.get("patch_size")
+    if patch is not None and stated.get("image_size") is not None:
+        input_size = as_pair(stated["image_size"], "image_size")
+        stated = {**stated, "image_size": without_rest(input_size, patch)}
     known = {"its weights": facts.shapes, "the config beside it": facts.beside, "the config given": stated}
     for who, values in known.items():
         for name, value in values.items():
@@ -72,7 +81,7 @@ def settle(facts: Facts, stated: Stated) -> Settled:
         config = ViTConfig.from_dict({name: value for name, (_, value) in fields.items()} | assumed)
     except ConfigError as error:
         raise ConfigError("; ".join([*problems, error.message]), fix=error.fix) from error
-    return Settled(config, assumed, tuple(problems))
+    return Settled(config, assumed, tuple(problems), None if input_size == config.image_size else input_size)
 
 
 def _plain(value: Any) -> Any:
@@ -105,9 +114,8 @@ def image_size_of(num_patches: int, patch_size: tuple[int, int], candidates: Ite
     for size in candidates:
         if size is None:
             continue
-        height, width = as_pair(size, "image_size")
-        fits = height % patch_size[0] == 0 and width % patch_size[1] == 0
-        if fits and (height // patch_size[0]) * (width // patch_size[1]) == num_patches:
+        height, width = without_rest(as_pair(size, "image_size"), patch_size)
+        if (height // patch_size[0]) * (width // patch_size[1]) == num_patches:
             return (height, width)
     side = math.isqrt(max(num_patches, 0))
     if side < 1 or side * side != num_patches:
@@ -119,6 +127,11 @@ def image_size_of(num_patches: int, patch_size: tuple[int, int], candidates: Ite
     return (side * patch_size[0], side * patch_size[1])
 
 
+def without_rest(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels without what is left of whole patches: a convolution reads from the top left."""
+    return (size[0] - size[0] % patch[0], size[1] - size[1] % patch[1])
+
+
 def imported(
     settled: Settled,
     weights: Mapping[str, Float32],
@@ -126,7 +139,9 @@ def imported(
     family: str,
     preprocess: Preprocess | None = None,
     preprocess_assumed: bool = False,
+    input_size: tuple[int, int] | None = None,
     labels: tuple[str, ...] = (),
+    supposed: Sequence[Assumed] = (),
     **facts: Any,
 ) -> Checkpoint:
     """The checkpoint, with what is known of where it comes from.
@@ -137,7 +152,10 @@ def imported(
         family: name of the resizing convention of the program it comes from, see `resize.Convention`.
         preprocess: None takes the usual one.
         preprocess_assumed: whether it is the family's own, since the files do not say it.
+        input_size: (height, width) of the images that the config is for, with what its patches leave unread; None takes
+            what the user states.
         labels: left out where their number is not that of the classes.
+        supposed: assumptions about what the config and the preprocessing do not name.
         **facts: more about its origin, in plain JSON values; `left_out` lists parts of the file that are not used.
     """
     config = settled.config
@@ -146,8 +164,11 @@ def imported(
     taken: Mapping[str, Any] = _usual(usual)
     if preprocess is not None:
         taken = _told(preprocess) if preprocess_assumed else {}
-    step = Step("import", {"family": family, **facts, "assumed": {**settled.assumed, **taken}})
-    return Checkpoint(config, weights, preprocess or usual, fitting, (step,))
+    more = {SUPPOSED: [each.to_dict() for each in supposed]} if supposed else {}
+    step = Step("import", {"family": family, **facts, "assumed": {**settled.assumed, **taken}, **more})
+    whole = input_size or settled.input_size
+    made = dataclasses.replace(preprocess or usual, input_size=None if whole == config.image_size else whole)
+    return Checkpoint(config, weights, made, fitting, (step,))
 
 
 def _told(preprocess: Preprocess) -> dict[str, Any]:

@@ -92,9 +92,10 @@ def _scaled(count: int) -> str:
 def _said(artifact: Artifact) -> list[tuple[str, str]]:
     """What was recorded when the model was made."""
     config, preprocess, spec = artifact.config.to_dict(), artifact.preprocess, artifact.input
-    size = "x".join(map(str, artifact.config.image_size))
+    size = "x".join(map(str, preprocess.input_size or artifact.config.image_size))
     resize = size if preprocess.resize is None else preprocess.resize
     resize = f"to cover {resize}" if preprocess.keep_aspect else resize
+    read = f", top left {'x'.join(map(str, artifact.config.image_size))}" if preprocess.input_size else ""
     inside = "inside the model" if spec.preprocessing_inside else "to be done before"
     shape = ", ".join("?" if side is None else str(side) for side in spec.shape)
     rows = [
@@ -103,7 +104,7 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
         ("output", f"{artifact.config.output_name} {artifact.config.output_shape} an image"),
         (
             "preprocessing",
-            f"resize {resize} {preprocess.interpolation}{', crop ' + size if preprocess.crop else ''}; mean "
+            f"resize {resize} {preprocess.interpolation}{', crop ' + size if preprocess.crop else ''}{read}; mean "
             f"{preprocess.mean}, std {preprocess.std} of 0..1, {inside}",
         ),
         ("labels", f"{len(artifact.labels)}" + (f": {', '.join(artifact.labels[:3])} …" if artifact.labels else "")),

@@ -76,6 +76,9 @@ class Checkpoint:
             problems.append(f"{len(self.labels)} labels for {classes} classes")
         if self.preprocess.channels != self.config.channels:
             problems.append(f"preprocessing of {self.preprocess.channels} channels for {self.config.channels}")
+        whole = self.preprocess.input_size
+        if whole and any(pixels < read for pixels, read in zip(whole, self.config.image_size, strict=True)):
+            problems.append(f"preprocessing to {whole} pixels for images of {self.config.image_size}")
         problems += range_problems(self.config, self.ranges)
         if problems:
             raise misfit(problems)

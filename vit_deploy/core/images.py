@@ -63,18 +63,18 @@ def load_pixels(path: Path, preprocess: Preprocess, image_size: Size) -> NDArray
         MissingEngineError: Pillow is not installed.
     """
     bands = _bands(_read(path), preprocess.channels, path)
-    height, width = image_size
-    _check_shape(bands[0], preprocess, image_size, path)
-    resized = [_resized(band, preprocess, image_size) for band in bands]
+    whole = preprocess.input_size or image_size
+    _check_shape(bands[0], preprocess, whole, path)
+    resized = [_resized(band, preprocess, whole) for band in bands]
     found = (resized[0].height, resized[0].width)
-    if found != image_size:
+    if found != whole:
         raise DataError(
             f"{path}: the recorded resize to {preprocess.resize} gives {found[0]}x{found[1]} pixels (height x width), "
-            f"the model takes {height}x{width}",
+            f"the model takes {whole[0]}x{whole[1]}",
             fix="record a resize to the model's size, or a crop, with the model",
         )
-    pixels = [np.asarray(band, np.uint8).reshape(height, width, -1) for band in resized]
-    return np.concatenate(pixels, axis=-1)
+    pixels = [np.asarray(band, np.uint8).reshape(*whole, -1) for band in resized]
+    return np.concatenate(pixels, axis=-1)[: image_size[0], : image_size[1]]
 
 
 def resized_size(size: Size, resize: int | Size | None, image_size: Size, *, keep_aspect: bool = False) -> Size:

@@ -38,6 +38,8 @@ class Preprocess:
         interpolation: the filter of the resize.
         keep_aspect: with a `resize` to (height, width) before a crop: scale with the aspect kept, so that the image
             just covers both; timm's way for inputs that are not square.
+        input_size: (height, width) that resize and crop make, where the model reads only the top left of it, for its
+            patches do not divide it; None where they make the model's input.
 
     Raises:
         ConfigError: lengths that differ, or numbers that cannot be.
@@ -49,6 +51,7 @@ class Preprocess:
     crop: bool = False
     interpolation: Interpolation = Interpolation.BILINEAR
     keep_aspect: bool = False
+    input_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -75,6 +78,11 @@ class Preprocess:
             problems.append(
                 f"keep_aspect is {keep_aspect!r}; expected False, or True with a resize to two sides and a crop"
             )
+        input_size: object = self.input_size
+        if isinstance(input_size, list | tuple) and len(input_size) == 2 and all(map(is_count, input_size)):
+            put(self, "input_size", tuple(input_size))
+        elif input_size is not None:
+            problems.append(f"input_size is {input_size!r}; expected (height, width) in pixels")
         if self.interpolation in list(Interpolation):
             put(self, "interpolation", Interpolation(self.interpolation))
         else:
@@ -103,10 +111,14 @@ class Preprocess:
         return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, one a field; `keep_aspect` only where it is set: earlier versions know no such field."""
+        """Plain JSON values, one a field; the last two only where they are set: earlier versions know no such field."""
         values = dataclasses.asdict(self)
         if not self.keep_aspect:
             del values["keep_aspect"]
+        if self.input_size is None:
+            del values["input_size"]
+        else:
+            values["input_size"] = list(self.input_size)
         resize = list(self.resize) if isinstance(self.resize, tuple) else self.resize
         return values | {
             "mean": list(self.mean),

@@ -156,13 +156,16 @@ def resized_positions(table: Float32, old: Size, new: Size, kind: Filter, prefix
 
 
 def resized_preprocess(preprocess: Preprocess, old: Size, new: Size) -> Preprocess:
-    """The recorded resize, scaled as the input is.
+    """The recorded resize, scaled as the input is, of which the model then reads all.
 
     A shorter edge has only one scale. Where the sides' differ, an image that is cropped then covers the scaled edge on
     either side, which shows as much of it as before, and as timm does; without a crop the edge has the scale of the
     shorter side, which it stands for.
     """
-    scales = [after / before for before, after in zip(old, new, strict=True)]
+    if new == old:
+        return preprocess
+    scales = [after / before for before, after in zip(preprocess.input_size or old, new, strict=True)]
+    preprocess = dataclasses.replace(preprocess, input_size=None)
     match preprocess.resize:
         case None:
             return preprocess

@@ -64,7 +64,7 @@ def _imports(artifact: Artifact) -> Iterator[str]:
 def _image(artifact: Artifact) -> Iterator[str]:
     """Lines that end with `pixels` `(height, width, channels)`, 0..255 as float32."""
     preprocess, channels = artifact.preprocess, artifact.config.channels
-    height, width = artifact.config.image_size
+    height, width = preprocess.input_size or artifact.config.image_size
     convert = f'.convert("{MODES[channels]}")' if channels in MODES else ""
     yield f"image = ImageOps.exif_transpose(Image.open(sys.argv[1])){convert}"
     size, change = f"({width}, {height})", f"Image.Resampling.{preprocess.interpolation.name})"
@@ -85,6 +85,9 @@ def _image(artifact: Artifact) -> Iterator[str]:
         yield f"pixels = np.asarray(image{change}, np.float32).reshape({height}, {width}, {channels})"
     else:
         yield f"pixels = np.stack([np.asarray(band{change}, np.float32) for band in image.split()], axis=-1)"
+    if preprocess.input_size:
+        height, width = artifact.config.image_size
+        yield f"pixels = pixels[:{height}, :{width}]  # what whole patches cover"
 
 
 def _images(artifact: Artifact) -> Iterator[str]:

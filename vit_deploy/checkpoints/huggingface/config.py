@@ -11,9 +11,10 @@ from typing import Any
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.heads import missing_head, ordered_labels
 from vit_deploy.checkpoints.huggingface import names as hf
+from vit_deploy.checkpoints.huggingface.backbone import backbone_depth, is_backbone
 from vit_deploy.checkpoints.huggingface.names import Names
 from vit_deploy.checkpoints.huggingface.towers import UNLIKE
-from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads
+from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads, without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.config import Activation, FFNType, Pooling, as_pair
 from vit_deploy.core.resize import Convention
@@ -175,6 +176,14 @@ def facts_of(
         beside["num_classes"] = document["num_labels"]
     if "patch_size" in vision:
         beside["patch_size"] = as_pair(vision["patch_size"], "patch_size")
+    if is_backbone(document):
+        num_layers = beside.pop("num_layers", shapes["num_layers"])
+        if num_layers != shapes["num_layers"]:
+            raise CheckpointError(
+                f"it holds {shapes['num_layers']} blocks, and its config.json says num_hidden_layers {num_layers}",
+                fix="correct config.json, or get the file again",
+            )
+        shapes["num_layers"] = backbone_depth(document, num_layers)
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):
         placed = _more_tokens(file, names)[1]
@@ -276,16 +285,11 @@ def _headless_pooling(names: Names, family: Family, document: Mapping[str, Any])
 
 def _refuse(names: Names, family: Family, document: Mapping[str, Any]) -> None:
     """What is computed otherwise than by any ViT here, though its weights look the same."""
-    if family is CLIP and hf.CLASSIFIER in _heads(names):
+    classifies = any(each.endswith("ForImageClassification") for each in _architectures(document))
+    if family is CLIP and (classifies or hf.CLASSIFIER in _heads(names)):
         raise CheckpointError(
             "CLIPForImageClassification pools tokens before the last norm; expected a CLIP model or its projection",
             fix="convert the CLIP model that the classifier was put on",
-        )
-    backbone = any(each.endswith("Backbone") for each in _architectures(document))
-    if backbone and document.get("apply_layernorm") is False:
-        raise CheckpointError(
-            "its config.json says apply_layernorm false, and every ViT here ends with its norm",
-            fix="convert the model that the backbone was made of",
         )
 
 
@@ -328,9 +332,12 @@ def _image_size(
     return whole
 
 
-def without_rest(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) in pixels without what is left of whole patches."""
-    return (size[0] - size[0] % patch[0], size[1] - size[1] % patch[1])
+def whole_size(vision: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of the images that a model is for, by its config.json, with what its patches leave unread."""
+    if "image_size" not in vision:
+        return (IMAGE_SIZE, IMAGE_SIZE) if vision else None
+    with explained("config.json"):
+        return as_pair(vision["image_size"], "image_size")
 
 
 def _labels(document: Mapping[str, Any], *, in_order: bool) -> list[str]:

@@ -320,4 +320,6 @@ def spare(names: Names, config: ViTConfig, whole: str = "") -> dict[str, list[st
         found["registers"] = [each for each in (f"{names.prefix}{REGISTERS}",) if each in names.stored]
     # A buffer of YOLOS, empty unless it adds positions after every block.
     found["mid positions"] = [each for each in (f"{names.prefix}{MID_POSITIONS}",) if each in names.stored]
+    later = tuple(path for number, path in names.blocks.items() if number >= config.num_layers)
+    found["blocks after the one that is read"] = sorted(name for name in names.stored if name.startswith(later))
     return {what: tensors for what, tensors in found.items() if tensors}

@@ -8,15 +8,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vit_deploy.checkpoints.documents import explained
-from vit_deploy.checkpoints.huggingface.config import without_rest
+from vit_deploy.checkpoints.assumed import Assumed
+from vit_deploy.checkpoints.documents import PREPROCESS, explained
+from vit_deploy.checkpoints.huggingface.processors import FILE, OF_A_PROCESSOR, plain_settings
+from vit_deploy.checkpoints.importing import without_rest
 from vit_deploy.core.config import ViTConfig, as_pair, is_count
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.core.resize import resized_preprocess
 from vit_deploy.errors import CheckpointError
 
-FILE = "preprocessor_config.json"
-OF_A_PROCESSOR = "processor_config.json"  # of several modalities, with the same thing inside
 SETTING = "image_processor"
 
 RESAMPLING: Mapping[int, Interpolation] = {  # Pillow's numbers
@@ -33,6 +33,7 @@ OPENAI = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],  # Radford et al. 2021, of the images CLIP was trained on
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 SHORTEST = {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224, "resample": BICUBIC}
 PROCESSORS: Mapping[str, Mapping[str, Any]] = {
     "ViT": {"size": 224, "resample": BILINEAR, **HALF},
@@ -40,10 +41,18 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
     "Bit": {**SHORTEST, **OPENAI},
     "CLIP": {**SHORTEST, **OPENAI},
     "Siglip": {"size": 224, "resample": BICUBIC, **HALF},
+    "Beit": {"size": 224, "resample": BICUBIC, "crop_size": 224, **HALF},
+    "Blip": {"size": 384, "resample": BICUBIC, **OPENAI},
+    "ChineseCLIP": {**SHORTEST, **OPENAI},
+    "OwlViT": {"size": 768, "resample": BICUBIC, "crop_size": 768, **OPENAI},
+    "Pvt": {"size": 224, "resample": BICUBIC, **IMAGENET},
+    "Segformer": {"size": 512, "resample": BILINEAR, **IMAGENET},
+    "ConvNext": {"size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "resample": BICUBIC, **HALF},
+    "EfficientNet": {"size": 346, "crop_size": 289, "include_top": True, "resample": BICUBIC, **HALF},
 }
 """What an image processor does unless its file says otherwise, by the first word of its class."""
 
-OF_THE_SHORTER_EDGE = ("Bit", "CLIP")  # where the size is a single number
+OF_THE_SHORTER_EDGE = ("Bit", "CLIP", "ChineseCLIP", "ConvNext")  # where the size is a single number
 
 
 def settings_in(documents: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -54,7 +63,9 @@ def settings_in(documents: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def preprocess_of(settings: Mapping[str, Any], processor: str, config: ViTConfig) -> Preprocess:
+def preprocess_of(
+    settings: Mapping[str, Any], processor: str, config: ViTConfig, input_size: tuple[int, int] | None = None
+) -> Preprocess:
     """The preprocessing for the model's input size.
 
     Where the processor's images are of another size than the position table is for, as DINOv2's are, transformers
@@ -64,20 +75,35 @@ def preprocess_of(settings: Mapping[str, Any], processor: str, config: ViTConfig
         settings: the result of `settings_in`.
         processor: key of `PROCESSORS`, whose defaults fill what the settings leave out.
         config: the config of the model.
+        input_size: (height, width) of the images that the model is for, where its patches leave some pixels unread.
 
     Raises:
         CheckpointError: what is recorded cannot be, or is nothing that a `Preprocess` can say.
     """
     if not settings and config.channels != 3:
         return Preprocess.for_channels(config.channels)
-    word = re.match(r"[A-Z]\w*?(?=ImageProcessor|FeatureExtractor)", _class(settings))
-    if word and word[0] in PROCESSORS:
-        processor = word[0]
-    filled = {**PROCESSORS[processor], **settings}
+    word = _word(settings)
+    if word in PROCESSORS:
+        processor = word
     with explained(FILE):
+        filled = plain_settings(word, {**PROCESSORS[processor], **settings})
         mean, std = _normalization(filled, config.channels)
         plain = Preprocess(mean, std, interpolation=_interpolation(filled.get("resample")))
-        return _sized(plain, filled, processor in OF_THE_SHORTER_EDGE, config)
+        return _sized(plain, filled, processor in OF_THE_SHORTER_EDGE, config, input_size or config.image_size)
+
+
+def supposed_of(settings: Mapping[str, Any]) -> tuple[Assumed, ...]:
+    """That a processor of an unfamiliar class does what its fields say, which its program need not."""
+    if not (name := _class(settings)) or _word(settings) in PROCESSORS:
+        return ()
+    why = f"{name} is none of the image processors that are known, and was read as one that does what its fields say"
+    return (Assumed(PREPROCESS, name, f"{why}; compare with its own images, or say otherwise with --config"),)
+
+
+def _word(settings: Mapping[str, Any]) -> str:
+    """The first word of the processor's class; empty where none is recorded."""
+    found = re.match(r"[A-Z]\w*?(?=ImageProcessor|FeatureExtractor)", _class(settings))
+    return found[0] if found else ""
 
 
 def _class(settings: Mapping[str, Any]) -> str:
@@ -112,8 +138,11 @@ def _interpolation(resample: Any) -> Interpolation:
     return RESAMPLING[resample]
 
 
-def _sized(plain: Preprocess, filled: Mapping[str, Any], shorter: bool, config: ViTConfig) -> Preprocess:
+def _sized(
+    plain: Preprocess, filled: Mapping[str, Any], shorter: bool, config: ViTConfig, whole: tuple[int, int]
+) -> Preprocess:
     resizes, crops = filled.get("do_resize", True), filled.get("do_center_crop", False)
+    plain = _read_from(plain, whole, config)
     if not resizes:
         if crops:
             raise CheckpointError(
@@ -128,12 +157,19 @@ def _sized(plain: Preprocess, filled: Mapping[str, Any], shorter: bool, config: 
             raise CheckpointError(
                 f"{FILE} says crop_size {filled['crop_size']}; expected height and width", fix=f"correct {FILE}"
             )
-        return sized if made == config.image_size else resized_preprocess(sized, made, config.image_size)
+        if without_rest(made, config.patch_size) == config.image_size:
+            return _read_from(sized, made, config)
+        return _read_from(resized_preprocess(_read_from(sized, made, config), made, whole), whole, config)
     if isinstance(resize, int):
         return sized
-    if resize != config.image_size and without_rest(resize, config.patch_size) == config.image_size:
-        return dataclasses.replace(sized, crop=True)  # the pixels that no patch reads
+    if without_rest(resize, config.patch_size) == config.image_size:
+        return _read_from(plain, resize, config)
     return plain
+
+
+def _read_from(preprocess: Preprocess, whole: tuple[int, int], config: ViTConfig) -> Preprocess:
+    """With the size that it makes, where that is larger than what whole patches cover."""
+    return dataclasses.replace(preprocess, input_size=None if whole == config.image_size else whole)
 
 
 def _edges(size: Any, shorter: bool) -> int | tuple[int, int]:

@@ -20,9 +20,10 @@ from vit_deploy.checkpoints.huggingface.config import (
     family_of,
     parts_unread,
     vision_config,
+    whole_size,
 )
 from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, named, origins, spare
-from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in
+from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in, supposed_of
 from vit_deploy.checkpoints.huggingface.towers import tower_in
 from vit_deploy.checkpoints.importing import imported, settle
 from vit_deploy.checkpoints.safetensors import CANONICAL, FORMAT
@@ -66,6 +67,8 @@ class HuggingFaceSource:
         problems = [*settled.problems, *(label_problems(labels, config.num_classes) if config.include_top else ())]
         weights = gather(file, origins(names, config), config, ignored=ignored, found=problems)
         processor = settings_in(file.documents)
+        whole = settled.input_size or whole_size(vision_config(document))
+        preprocess = preprocess_of(processor, family.processor, config, whole)
         left_out = [*unused, *parts_unread(vision_config(document), config.patch_size)]
         if labels and not config.include_top and not are_nameless(labels):
             left_out.append(f"{len(labels)} labels")
@@ -73,7 +76,9 @@ class HuggingFaceSource:
             settled,
             weights,
             family=str(family.convention),
-            preprocess=preprocess_of(processor, family.processor, config),
+            preprocess=preprocess,
+            input_size=preprocess.input_size,
+            supposed=supposed_of(processor),
             preprocess_assumed=not processor,
             labels=() if are_nameless(labels) else tuple(labels),
             dialect="huggingface",

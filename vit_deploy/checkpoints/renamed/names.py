@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
-from vit_deploy.checkpoints.importing import image_size_of
+from vit_deploy.checkpoints.importing import image_size_of, without_rest
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.checkpoints.timm.names import BLOCK, Renamed, kind_of
 from vit_deploy.core.config import FFNType, ViTConfig, as_pair
@@ -173,11 +173,9 @@ def positions_of(
     choices = tuple(dict.fromkeys((tokens, int(shapes["class_token"]), 0))) if placed else (0,)
     patch = shapes["patch_size"]
     for size in sizes:
-        height, width = as_pair(size, "image_size")
+        height, width = without_rest(as_pair(size, "image_size"), patch)
         for prefix in choices:
-            if not (height % patch[0] or width % patch[1]) and rows - prefix == (height // patch[0]) * (
-                width // patch[1]
-            ):
+            if rows - prefix == (height // patch[0]) * (width // patch[1]):
                 return prefix, (height, width), True
     square = [each for each in choices if rows > each and math.isqrt(rows - each) ** 2 == rows - each]
     prefix = (*square, *choices)[0]

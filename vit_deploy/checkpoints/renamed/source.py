@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vit_deploy.checkpoints.gathering import gather
-from vit_deploy.checkpoints.importing import Facts, default_heads, imported, known_heads, settle
+from vit_deploy.checkpoints.importing import Facts, default_heads, imported, known_heads, settle, without_rest
 from vit_deploy.checkpoints.renamed.names import (
     Common,
     Known,
@@ -22,6 +22,7 @@ from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, Pooling, ViTConfig, as_pair
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.resize import resized_preprocess
 from vit_deploy.errors import CheckpointError
 
 CONTAINERS = ("safetensors", "torch", "npz")
@@ -131,16 +132,25 @@ class RenamedSource:
             ignored=frozenset(name for names in unused.values() for name in names),
             found=settled.problems,
         )
-        preprocess = known.preprocess or (dialect.preprocess if config.channels == COLORS else None)
+        recorded = known.preprocess or (dialect.preprocess if config.channels == COLORS else None)
+        whole = _whole(known.sizes, config) or settled.input_size or config.image_size
+        preprocess = recorded and resized_preprocess(recorded(config), config.image_size, whole)
         return imported(
             settled,
             weights,
             family="timm",
-            preprocess=preprocess and preprocess(config),
+            preprocess=preprocess,
+            input_size=whole,
             preprocess_assumed=known.preprocess is None,
             dialect=dialect.name,
             left_out=[what for what, names in unused.items() if names],
         )
+
+
+def _whole(sizes: Sequence[Any], config: ViTConfig) -> tuple[int, int] | None:
+    """(height, width) of the images that the file says, of which the patches may leave some pixels unread."""
+    said = [as_pair(size, "image_size") for size in sizes]
+    return next((size for size in said if without_rest(size, config.patch_size) == config.image_size), None)
 
 
 def _refuse(dialect: Dialect, view: Common, known: Known) -> None:
@@ -176,4 +186,4 @@ def _positions(
             "its positions are computed for the image size, and nothing says that size",
             fix="give the size it was made for: --config with image_size [height, width]",
         )
-    return 0, as_pair(sizes[0], "image_size"), True
+    return 0, without_rest(as_pair(sizes[0], "image_size"), shapes["patch_size"]), True

@@ -1,12 +1,8 @@
-"""What timm knows of a model besides its weights: by its architecture's name and from the `config.json` of its hub.
-
-The table is read off `timm/models/vision_transformer.py` and `deit.py` of timm 1.0; tests hold it against the library.
-"""
+"""What timm knows of a model besides its weights: by its architecture's name and by the config.json of its hub."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,27 +10,15 @@ from typing import Any
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.heads import ordered_labels
 from vit_deploy.checkpoints.source import TensorFile
+from vit_deploy.checkpoints.timm.architectures import Architecture, architecture_named
 from vit_deploy.core.config import Activation, Pooling, as_pair
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.errors import CheckpointError
 
 CONFIG = "config.json"
+ARCHITECTURE = "--architecture"  # the document that holds the name which the user gives
 EPSILON = 1e-6  # of timm's own norm layers
 
-# Of all that match a name the last one counts. Heads are 64 wide where nothing is said.
-ARCHITECTURES: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    (r"", {"epsilon": EPSILON, "activation": Activation.GELU}),
-    (r"_clip_", {"epsilon": 1e-5}),
-    (r"_quickgelu_", {"activation": Activation.QUICK_GELU}),
-    # SigLIP 2 in the sizes that SigLIP had not; the others run with exact GELU in timm, whatever they were trained with
-    (
-        r"_(base_patch32|giantopt_patch16|so400m_patch16)_siglip_|_large_patch16_siglip_(gap_)?512",
-        {"activation": Activation.GELU_TANH},
-    ),
-    (r"_(huge|gigantic|so400m|giantopt)_|^vit_giant_patch\d+_(224|clip|gap)|^vit_base_patch16_gap_", {"num_heads": 16}),
-    (r"^test_vit2?$", {"num_heads": 2}),
-    (r"^test_vit[34]$", {"num_heads": 3}),
-)
 # Embed dims that timm gives 16 heads of another width than 64 in every architecture that has them.
 SIXTEEN_HEADS = frozenset({1152, 1280, 1408, 1664})
 
@@ -46,29 +30,42 @@ POOLINGS: Mapping[str, Pooling | None] = {
     "": None,
 }
 NORMS = ("layernorm", "rmsnorm")
-# The architectures that are a plain ViT: one of these sizes, and nothing in the name but what is known here. Others may
-# have the same weights and compute something else with them, as those with rotary positions do.
-PLAIN = re.compile(
-    r"vit_(tiny|xsmall|small|wee|little|medium|mediumd|betwixt|base|large|huge|giant|giantopt|gigantic|so150m2?|so400m"
-    r"|intern300m)_patch\d+(_36x1)?(_plus)?(_reg\d+)?(_gap|_map|_clip|_clip_quickgelu|_siglip|_siglip_gap|_dinov2|_tipsv2"
-    r"|_sam)?(_\d+)?(_(miil|dino|sam|clip_laion2b|clip_openai))?(_(in21k|in21ft1k))?"
-    r"|deit3?_(tiny|small|medium|base|large|huge)(_distilled)?_patch\d+_\d+(_in21ft1k)?|vit_deit_\w+_patch\d+_\d+"
-    r"|flexivit_(small|base|large)|eva_large_patch14_\d+|test_vit[234]?"
-)
-ROTARY = "rotary positions"
-UNSUPPORTED_NAMES: Mapping[str, str] = {
-    r"_rpn_": "norms behind the halves of a block and before their sums",
-    r"_rope_|_dinov3|^eva02_|_pe_(core|lang|spatial)_|_lingbot|_sapiens2": ROTARY,
-    r"_s?relpos_": "relative positions",
-    r"_r\d*_s\d+_|_resnet\d+d_": "a convolutional network for its stem",
-}
 UNSUPPORTED_ARGS: Mapping[str, str] = {
     "block_fn": "blocks of another kind",
     "attn_layer": "attention of another kind",
     "embed_layer": "a stem of another kind",
     "scale_attn_norm": "a norm inside the attention",
     "scale_mlp_norm": "a norm inside the feed-forward",
+    "mlp_layer": "a feed-forward of another kind",
 }
+SHOWN_BY_WEIGHTS = frozenset(
+    {
+        *("patch_size", "in_chans", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "qk_norm", "proj_bias"),
+        *("init_values", "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm", "fc_norm"),
+        *("embed_norm_layer", "num_classes", "img_size"),
+    }
+)
+WITHOUT_EFFECT = frozenset(
+    {
+        *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
+        *("weight_init", "fix_init", "dynamic_img_size", "strict_img_size", "device", "dtype"),
+    }
+)
+READ_HERE = frozenset(
+    {
+        *("num_heads", "norm_layer", "act_layer", "final_norm", "global_pool", "pool_include_prefix"),
+        *("dynamic_img_pad",),
+    }
+)
+"""With the two above and `UNSUPPORTED_ARGS`, all arguments of timm's VisionTransformer; any other is refused."""
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    **{"gelu": Activation.GELU, "gelu_tanh": Activation.GELU_TANH, "quick_gelu": Activation.QUICK_GELU},
+    **{"relu": Activation.RELU, "relu6": Activation.RELU6, "elu": Activation.ELU, "sigmoid": Activation.SIGMOID},
+    **{"silu": Activation.SILU, "swish": Activation.SILU, "tanh": Activation.TANH},
+    **{"hard_swish": Activation.HARD_SILU, "hardswish": Activation.HARD_SILU},
+}
+"""By timm's names, those that are the same function there; a leaky ReLU has another slope, 0.01."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DINOV2_DATA: Mapping[str, Any] = {"crop_pct": 1.0}  # of the facebookresearch files, which bring no config
 CROP_FRACTION = 0.875  # of the resized image, where nothing is said
@@ -76,74 +73,87 @@ CROP_FRACTION = 0.875  # of the resized image, where nothing is said
 
 @dataclass(frozen=True)
 class Hub:
-    """What config.json says.
+    """What config.json and the architecture's name say.
 
     Args:
-        fields: the fields of the config.
+        architecture: the architecture that is named; None where nobody names one.
+        named: the fields of the config that the name alone stands for.
+        fields: the fields of the config that config.json says.
+        states_width: whether config.json says the embed dim, so that the heads of the name are meant for it.
         sizes: (height, width) in pixels that the weights may be for, best first.
         pools_prefix: whether the pooling takes the prefix tokens too.
+        pads: whether images are padded to whole patches.
         act_layer: the activation that is asked for, in place of the architecture's.
         data: the data of the preprocessing, by timm's names; None where there is no config.
         labels: names of the classes.
     """
 
+    architecture: Architecture | None = None
+    named: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+    states_width: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
     pools_prefix: bool = False
+    pads: bool = False
     act_layer: Activation | None = None
     data: Mapping[str, Any] | None = None
     labels: tuple[str, ...] = ()
 
 
-def read_hub(file: TensorFile, embed_dim: int) -> Hub:
-    """The config.json beside the weights, if it is one of timm's.
+def read_hub(file: TensorFile) -> Hub:
+    """What the architecture's name and the config.json beside the weights say, if it is one of timm's.
+
+    The architecture that the user names wins over that of config.json.
 
     Raises:
         CheckpointError: damaged, or of an architecture that is no such ViT.
     """
-    document = file.documents.get(CONFIG)
-    if document is None or not isinstance(document.get("architecture"), str):
+    found, given = file.documents.get(CONFIG), file.documents.get(ARCHITECTURE)
+    document = found if isinstance(found, Mapping) and isinstance(found.get("architecture"), str) else {}
+    if not document and given is None:
         return Hub()
     with explained(CONFIG):
-        architecture = document["architecture"].partition(".")[0]
-        arguments = dict(document.get("model_args") or {})
-        data = dict(document.get("pretrained_cfg") or {})
-        _check_supported(architecture, arguments)
-        sizes = [as_pair(arguments["img_size"], "img_size")] if arguments.get("img_size") else []
-        if data.get("input_size"):
-            sizes.append(as_pair(data["input_size"][1:], "input_size"))
-        return Hub(
-            fields=_fields(document, architecture, arguments, embed_dim),
-            sizes=tuple(sizes),
-            act_layer=Activation(arguments["act_layer"]) if arguments.get("act_layer") else None,
-            pools_prefix=bool(arguments.get("pool_include_prefix", architecture == "test_vit3")),
-            data=data,
-            labels=_labels(document, data),
-        )
+        return _hub(str(given or document["architecture"]).partition(".")[0], document)
 
 
-def architecture_fields(architecture: str) -> dict[str, Any]:
-    """Fields of the config that an architecture's name stands for."""
-    found: dict[str, Any] = {}
-    for pattern, fields in ARCHITECTURES:
-        if re.search(pattern, architecture):
-            found |= fields
-    return found
+def _hub(name: str, document: Mapping[str, Any]) -> Hub:
+    arguments = dict(document.get("model_args") or {})
+    architecture = _checked(name, arguments)
+    data = dict(document.get("pretrained_cfg") or {})
+    sizes = [as_pair(arguments["img_size"], "img_size")] if arguments.get("img_size") else []
+    if data.get("input_size"):
+        sizes.append(as_pair(data["input_size"][1:], "input_size"))
+    return Hub(
+        architecture=architecture,
+        named={**architecture.fields, "pooling": architecture.pooling},
+        fields=_fields(name, document, arguments),
+        states_width="embed_dim" in arguments,
+        sizes=(*sizes, architecture.image_size),
+        act_layer=ACTIVATIONS[arguments["act_layer"]] if arguments.get("act_layer") else None,
+        pools_prefix=bool(arguments.get("pool_include_prefix", architecture.pools_prefix)),
+        pads=bool(arguments.get("dynamic_img_pad")),
+        data=data if document else None,
+        labels=_labels(document, data),
+    )
 
 
-def _check_supported(architecture: str, arguments: Mapping[str, Any]) -> None:
-    problems = [what for pattern, what in UNSUPPORTED_NAMES.items() if re.search(pattern, architecture)]
-    if not problems and not PLAIN.fullmatch(architecture):
-        problems.append("the name of an architecture that may compute something else")
-    problems += [what for name, what in UNSUPPORTED_ARGS.items() if arguments.get(name)]
+def _checked(name: str, arguments: Mapping[str, Any]) -> Architecture:
+    """The architecture of a name, if it and its arguments are those of a plain ViT."""
+    architecture = architecture_named(name)
+    problems = ["the name of an architecture that may compute something else"] if architecture is None else []
+    problems += [architecture.needs] if architecture is not None and architecture.needs else []
+    problems += [what for argument, what in UNSUPPORTED_ARGS.items() if arguments.get(argument)]
     if arguments.get("norm_layer") not in (None, *NORMS):
         problems.append(f"the norm {arguments['norm_layer']}")
-    if arguments.get("act_layer", Activation.GELU) not in (None, *Activation):
+    if arguments.get("act_layer") not in (None, *ACTIVATIONS):
         problems.append(f"the activation {arguments['act_layer']}")
     if arguments.get("final_norm", True) is False:
         problems.append("no last norm")
-    if problems:
-        raise unsupported(architecture, problems)
+    known = {*SHOWN_BY_WEIGHTS, *WITHOUT_EFFECT, *READ_HERE, *UNSUPPORTED_ARGS}
+    problems += [f"the argument {argument}" for argument in arguments if argument not in known]
+    if problems or architecture is None:
+        raise unsupported(name, problems)
+    return architecture
 
 
 def unsupported(what: str, problems: list[str]) -> CheckpointError:
@@ -151,28 +161,22 @@ def unsupported(what: str, problems: list[str]) -> CheckpointError:
     return CheckpointError(
         f"{what} is not a ViT that vit-deploy knows: it has {'; '.join(problems)}",
         fix="supported are timm's VisionTransformer with plain blocks, and its distilled DeiT; if it is one of them "
-        "under a name of its own, write timm's name into config.json",
+        "under a name of its own, say timm's name: --architecture NAME",
     )
 
 
-def _fields(
-    document: Mapping[str, Any], architecture: str, arguments: Mapping[str, Any], embed_dim: int
-) -> dict[str, Any]:
-    fields = architecture_fields(architecture)
-    if "embed_dim" in arguments:  # the heads of the name are those of its own width
-        fields.pop("num_heads", None)
-    elif embed_dim % 64 == 0:
-        fields.setdefault("num_heads", embed_dim // 64)
+def _fields(name: str, document: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     if arguments.get("norm_layer"):
         fields["epsilon"] = EPSILON
     if arguments.get("act_layer"):
-        fields["activation"] = Activation(arguments["act_layer"])
+        fields["activation"] = ACTIVATIONS[arguments["act_layer"]]
     if arguments.get("num_heads"):
         fields["num_heads"] = arguments["num_heads"]
     pooling = arguments.get("global_pool", document.get("global_pool"))
     if pooling is not None:
         if pooling not in POOLINGS:
-            raise unsupported(architecture, [f"the pooling {pooling}"])
+            raise unsupported(name, [f"the pooling {pooling}"])
         fields["pooling"] = POOLINGS[pooling]
     if classes := document.get("num_classes", arguments.get("num_classes")):
         fields["num_classes"] = classes

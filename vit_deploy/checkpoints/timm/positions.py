@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vit_deploy.checkpoints.importing import image_size_of
+from vit_deploy.checkpoints.importing import image_size_of, without_rest
 from vit_deploy.checkpoints.timm.names import Renamed
 from vit_deploy.core.config import as_pair
 
@@ -19,12 +19,12 @@ class Positions:
     Args:
         prefix: the number of prefix tokens with rows, counted from the first.
         image_size: (height, width) in pixels that its other rows are the patches of.
-        known: whether it is one of the sizes that somebody says, and not just square.
+        known: the size that somebody says, which the patches may not divide; None where it is just square.
     """
 
     prefix: int
     image_size: tuple[int, int]
-    known: bool = False
+    known: tuple[int, int] | None = None
 
 
 def positions_of(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any]) -> Positions:
@@ -45,15 +45,12 @@ def positions_of(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any])
     tokens = shapes["class_token"] + shapes["distillation_token"]
     choices = tuple(dict.fromkeys((tokens + shapes["register_tokens"], tokens, 0)))
     patch = shapes["patch_size"]
-    for size in sizes:
+    for each in sizes:
+        size = as_pair(each, "image_size")
+        read = without_rest(size, patch)
         for prefix in choices:
-            if rows - prefix == _patches(size, patch):
-                return Positions(prefix, as_pair(size, "image_size"), known=True)
+            if rows - prefix == (read[0] // patch[0]) * (read[1] // patch[1]):
+                return Positions(prefix, read, known=size)
     square = [each for each in choices if rows > each and math.isqrt(rows - each) ** 2 == rows - each]
     prefix = (*square, *choices)[0]
     return Positions(prefix, image_size_of(rows - prefix, patch, ()))
-
-
-def _patches(size: Any, patch: tuple[int, int]) -> int:
-    height, width = as_pair(size, "image_size")
-    return 0 if height % patch[0] or width % patch[1] else (height // patch[0]) * (width // patch[1])

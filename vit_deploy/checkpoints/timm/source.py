@@ -21,6 +21,7 @@ from vit_deploy.checkpoints.importing import (
     settle,
 )
 from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.checkpoints.timm.bare import Taken, taken_for
 from vit_deploy.checkpoints.timm.config import (
     DINOV2_DATA,
     EPSILON,
@@ -31,7 +32,6 @@ from vit_deploy.checkpoints.timm.config import (
     unsupported,
 )
 from vit_deploy.checkpoints.timm.names import (
-    BLOCK,
     IGNORED,
     PATCHES,
     Renamed,
@@ -42,8 +42,9 @@ from vit_deploy.checkpoints.timm.names import (
     renamed,
 )
 from vit_deploy.checkpoints.timm.positions import Positions, positions_of
+from vit_deploy.checkpoints.timm.shapes import shapes_of
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.config import Activation, FFNType, Pooling, ViTConfig
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
@@ -65,95 +66,74 @@ class TimmSource:
         """The checkpoint, with the preprocessing and the labels of the config.json beside it."""
         view = renamed(file)
         check_supported(view)
-        shapes = _shapes(view)
-        hub = read_hub(file, shapes["embed_dim"])
+        shapes = shapes_of(view)
+        hub = read_hub(file)
         _check_head(view, hub)
         said = stated.get("image_size")
         defaults = _defaults(shapes)
-        facts = Facts(shapes, _beside(shapes, hub), defaults)
+        family = family_of(view)
+        taken = Taken()
+        if hub.architecture is None and family == "timm":
+            taken = taken_for(shapes, defaults)
+            defaults |= taken.fields
+        facts = Facts(shapes, _beside(shapes, hub, stated), defaults)
         with known_heads(facts, stated, shapes["embed_dim"]):
             positions = positions_of(view, shapes, [said] if said else hub.sizes)
         # As many patches make images of other sizes too.
         (shapes if said or positions.known else defaults)["image_size"] = positions.image_size
         settled = settle(facts, stated)
         config = settled.config
-        _check_supported(config, hub)
+        _check_supported(config, hub, hub.pools_prefix or taken.pools_prefix)
+        if hub.pads and positions.known not in (None, config.image_size):
+            raise unsupported("it", [f"images of {positions.known} padded to whole patches"])
         ignored = {name for name in view.names() if IGNORED.match(name)}
         problems = list(settled.problems)
         if "head.weight" in view.kinds:
             problems += label_problems(hub.labels, shapes["num_classes"])
         weights = gather(view, _origins(view, config, positions), config, ignored=ignored, found=problems)
-        family = family_of(view)
         if hub.data is None and family == "timm":
-            return imported(settled, weights, family=family)
+            return imported(settled, weights, family=family, input_size=positions.known, supposed=taken.supposed)
         data = hub.data if hub.data is not None else DINOV2_DATA
-        preprocess = preprocess_of(data, config.image_size, config.channels)
+        whole = positions.known or config.image_size
+        preprocess = preprocess_of(data, whole, config.channels)
         return imported(
             settled,
             weights,
             family=family,
             preprocess=preprocess,
             preprocess_assumed=hub.data is None,
+            input_size=whole,
             labels=hub.labels,
         )
 
 
-def _shapes(view: Renamed) -> dict[str, Any]:
-    """What the names and shapes say, all but the image size."""
-    kinds = view.kinds
-    embed_dim, channels, *patch_size = view.common_shape(PATCHES, 4)
-    gate = "blocks.*.mlp.fc1_g.weight"
-    hidden, _ = view.common_shape(gate if gate in kinds else "blocks.*.mlp.fc1.weight", 2)
-    _, taken = view.common_shape("blocks.*.mlp.fc2.weight", 2)
-    gated = gate in kinds or hidden == 2 * taken
-    layer_norm = "blocks.*.norm1.bias" in kinds
-    shapes: dict[str, Any] = {
-        "patch_size": tuple(patch_size),
-        "channels": channels,
-        "embed_dim": embed_dim,
-        "num_layers": _depth(view),
-        "mlp_dim": taken,
-        "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
-        "normalization_type": NormalizationType.LAYER_NORM if layer_norm else NormalizationType.RMS_NORM,
-        "qkv_bias": "blocks.*.attn.qkv.bias" in kinds,
-        "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
-        "layer_scale": "blocks.*.ls1.gamma" in kinds,
-        "class_token": "cls_token" in kinds,
-        "distillation_token": "dist_token" in kinds,
-        "register_tokens": view.common_shape("reg_token", 3)[1] if "reg_token" in kinds else 0,
-        "pre_norm": "norm_pre.weight" in kinds,
-        "norm_after_pooling": "fc_norm.weight" in kinds,
-        "pre_logits_dim": view.common_shape("pre_logits.weight", 2)[0] if "pre_logits.weight" in kinds else 0,
-        "include_top": "head.weight" in kinds,
-        "num_classes": view.common_shape("head.weight", 2)[0] if "head.weight" in kinds else 0,
-    }
-    if shapes["qk_norm"]:
-        shapes["num_heads"] = embed_dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
-    if "attn_pool.latent" in kinds:
-        shapes["pooling"] = Pooling.MAP
-    if shapes["distillation_token"]:
-        shapes["pooling"] = Pooling.CLS_DISTILLATION
-        if not shapes["include_top"]:  # timm's features are the average of the two tokens, which a head can compute
-            shapes |= {"include_top": True, "num_classes": embed_dim}
-    return shapes
+def _beside(shapes: Mapping[str, Any], hub: Hub, stated: Stated) -> dict[str, Any]:
+    """What config.json adds, and what the architecture's name stands for where neither says otherwise.
 
-
-def _depth(view: Renamed) -> int:
-    depth = 1 + max(int(found[1]) for name in view.names() if (found := BLOCK.match(name)))
-    if depth > len(view.stored):
-        raise CheckpointError(
-            f"it names {depth} blocks, and holds {len(view.stored)} tensors in all",
-            fix="the file is damaged: get it again",
-        )
-    return depth
-
-
-def _beside(shapes: Mapping[str, Any], hub: Hub) -> dict[str, Any]:
-    """What config.json adds."""
-    fields = dict(hub.fields)
+    Raises:
+        CheckpointError: the weights are of another width than the name's, and nobody says how many heads they have.
+    """
+    named = {name: value for name, value in hub.named.items() if name not in stated}
+    if hub.architecture is not None and shapes["ffn_type"] is FFNType.SWIGLU:
+        named["activation"] = Activation.GELU  # gates bring their own
+    fields = {**named, **hub.fields}
+    if hub.architecture is not None and hub.architecture.embed_dim != shapes["embed_dim"] and not hub.states_width:
+        _check_width(hub, shapes, stated)
+        if "num_heads" not in hub.fields:
+            fields.pop("num_heads", None)
     if shapes["distillation_token"]:
         fields.pop("pooling", None)
     return fields
+
+
+def _check_width(hub: Hub, shapes: Mapping[str, Any], stated: Stated) -> None:
+    known = any("num_heads" in each for each in (hub.fields, shapes, stated))
+    if hub.architecture is not None and hub.data is None and not known:
+        raise CheckpointError(
+            f"its tokens are {shapes['embed_dim']} wide, and those of {hub.architecture.name} "
+            f"{hub.architecture.embed_dim}",
+            fix="give the architecture that the weights are of, or its heads as well: --num-heads",
+        )
 
 
 def _check_head(view: Renamed, hub: Hub) -> None:
@@ -173,7 +153,7 @@ def _defaults(shapes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_supported(config: ViTConfig, hub: Hub) -> None:
+def _check_supported(config: ViTConfig, hub: Hub, pools_prefix: bool) -> None:
     if config.ffn_type is FFNType.SWIGLU and hub.act_layer not in (None, Activation.SILU):
         raise unsupported("it", [f"a gate of {hub.act_layer}"])
     pooling, prefix = config.effective_pooling, config.num_prefix_tokens
@@ -181,9 +161,9 @@ def _check_supported(config: ViTConfig, hub: Hub) -> None:
         raise unsupported("it", ["a head for every token"])
     if not prefix:
         return
-    if pooling is Pooling.MAP and not hub.pools_prefix:
+    if pooling is Pooling.MAP and not pools_prefix:
         raise unsupported("it", ["attention pooling that leaves its prefix tokens out"])
-    if pooling in (Pooling.MEAN, Pooling.MAX) and hub.pools_prefix:
+    if pooling in (Pooling.MEAN, Pooling.MAX) and pools_prefix:
         raise unsupported("it", [f"a {pooling} that takes its prefix tokens in"])
 
 

@@ -1,0 +1,80 @@
+"""The architecture that weights without a config are taken for, and what they could be just as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vit_deploy.checkpoints.assumed import Assumed
+from vit_deploy.checkpoints.timm.architectures import Architecture, alike, listed, of_these_names
+from vit_deploy.core.config import Pooling
+from vit_deploy.errors import CheckpointError
+
+FIELD = "architecture"
+CLASS = "VisionTransformer"  # timm's, for weights of no architecture that it has a name for
+OTHERWISE = "say which it is with --architecture NAME"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What bare weights are taken for.
+
+    Args:
+        fields: of the config, in place of the usual ones.
+        pools_prefix: whether the pooling takes the prefix tokens too.
+        supposed: that it is this architecture, where others have the same weights and compute something else.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    pools_prefix: bool = False
+    supposed: tuple[Assumed, ...] = ()
+
+
+def taken_for(shapes: Mapping[str, Any], usual: Mapping[str, Any]) -> Taken:
+    """What weights of these shapes are taken for.
+
+    Args:
+        shapes: fields of the config that the weights show.
+        usual: fields that the weights do not show, as most have them.
+
+    Raises:
+        CheckpointError: the weights are those of architectures alone that no config here can say.
+    """
+    named = of_these_names(shapes)
+    found = alike(named, shapes)
+    readable = [each for each in found if not each.needs]
+    if found and not readable:
+        raise CheckpointError(
+            f"it holds no config, and timm has such weights in {listed(found, None)} alone",
+            fix="if it is a plain ViT all the same, give a plain one's name, and its heads: --architecture NAME "
+            "--num-heads N",
+        )
+    if not readable:
+        others = [each for each in named if each.needs or each.activation != usual["activation"]]
+        return Taken(supposed=_supposed(CLASS, others, None))
+    chosen = _nearest(readable, usual)
+    others = [each for each in found if each.hidden != chosen.hidden]
+    return Taken(
+        fields={**chosen.fields, "pooling": chosen.pooling},
+        pools_prefix=chosen.pools_prefix,
+        supposed=_supposed(chosen.name, others, chosen),
+    )
+
+
+def _nearest(readable: Sequence[Architecture], usual: Mapping[str, Any]) -> Architecture:
+    """The first with most of the usual fields."""
+
+    def agreeing(each: Architecture) -> int:
+        # An average leaves the prefix tokens out as a class token does; attention is shown by the weights.
+        pooling = each.pooling in (usual["pooling"], Pooling.MAP)
+        return int(pooling) + sum(bool(each.fields[name] == usual.get(name)) for name in each.fields)
+
+    return max(readable, key=agreeing)
+
+
+def _supposed(name: str, others: Sequence[Architecture], chosen: Architecture | None) -> tuple[Assumed, ...]:
+    if not others:
+        return ()
+    why = f"weights do not tell it from timm's {listed(others, chosen)}; {OTHERWISE}"
+    return (Assumed(FIELD, name, why),)

@@ -1,0 +1,59 @@
+"""Fields of the config that the names and the shapes of timm's tensors say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vit_deploy.checkpoints.timm.names import BLOCK, PATCHES, Renamed
+from vit_deploy.core.config import FFNType, NormalizationType, Pooling
+from vit_deploy.errors import CheckpointError
+
+
+def shapes_of(view: Renamed) -> dict[str, Any]:
+    """What the names and shapes say, all but the image size."""
+    kinds = view.kinds
+    embed_dim, channels, *patch_size = view.common_shape(PATCHES, 4)
+    gate = "blocks.*.mlp.fc1_g.weight"
+    hidden, _ = view.common_shape(gate if gate in kinds else "blocks.*.mlp.fc1.weight", 2)
+    _, taken = view.common_shape("blocks.*.mlp.fc2.weight", 2)
+    gated = gate in kinds or hidden == 2 * taken
+    layer_norm = "blocks.*.norm1.bias" in kinds
+    shapes: dict[str, Any] = {
+        "patch_size": tuple(patch_size),
+        "channels": channels,
+        "embed_dim": embed_dim,
+        "num_layers": _depth(view),
+        "mlp_dim": taken,
+        "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
+        "normalization_type": NormalizationType.LAYER_NORM if layer_norm else NormalizationType.RMS_NORM,
+        "qkv_bias": "blocks.*.attn.qkv.bias" in kinds,
+        "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
+        "layer_scale": "blocks.*.ls1.gamma" in kinds,
+        "class_token": "cls_token" in kinds,
+        "distillation_token": "dist_token" in kinds,
+        "register_tokens": view.common_shape("reg_token", 3)[1] if "reg_token" in kinds else 0,
+        "pre_norm": "norm_pre.weight" in kinds,
+        "norm_after_pooling": "fc_norm.weight" in kinds,
+        "pre_logits_dim": view.common_shape("pre_logits.weight", 2)[0] if "pre_logits.weight" in kinds else 0,
+        "include_top": "head.weight" in kinds,
+        "num_classes": view.common_shape("head.weight", 2)[0] if "head.weight" in kinds else 0,
+    }
+    if shapes["qk_norm"]:
+        shapes["num_heads"] = embed_dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
+    if "attn_pool.latent" in kinds:
+        shapes["pooling"] = Pooling.MAP
+    if shapes["distillation_token"]:
+        shapes["pooling"] = Pooling.CLS_DISTILLATION
+        if not shapes["include_top"]:  # timm's features are the average of the two tokens, which a head can compute
+            shapes |= {"include_top": True, "num_classes": embed_dim}
+    return shapes
+
+
+def _depth(view: Renamed) -> int:
+    depth = 1 + max(int(found[1]) for name in view.names() if (found := BLOCK.match(name)))
+    if depth > len(view.stored):
+        raise CheckpointError(
+            f"it names {depth} blocks, and holds {len(view.stored)} tensors in all",
+            fix="the file is damaged: get it again",
+        )
+    return depth
