@@ -10,8 +10,8 @@ import venv
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
-from vit_deploy.core.distributions import normalized
 from vit_deploy.runtimes.cuda.card import count_devices
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def test_an_extra_can_be_installed_and_brings_one_onnx_runtime(extras, brought, 
     report = tmp_path / "report.json"
     options = ("--dry-run", "--ignore-installed", "--quiet", "--report", report)
     subprocess.run([sys.executable, "-m", "pip", "install", *options, f"{ROOT}[{extras}]"], check=True)
-    found = {normalized(each["metadata"]["name"]) for each in json.loads(report.read_text())["install"]}
+    found = {canonicalize_name(each["metadata"]["name"]) for each in json.loads(report.read_text())["install"]}
     assert brought <= found
     assert "onnxruntime" not in found
 

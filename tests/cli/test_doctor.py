@@ -11,15 +11,16 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import vit_deploy
 from vit_deploy.cli import run
-from vit_deploy.core.distributions import Distribution, installed, parse_requirement
 from vit_deploy.core.gpu import Gpu
 from vit_deploy.runtimes import diagnosis
 from vit_deploy.runtimes.diagnosis import ENGINES, Conflict, conflicts, cpu_features
 from vit_deploy.runtimes.nvidia import Nvidia, TensorRT
 from vit_deploy.runtimes.ort.provider_trials import CUDA, Trial
+from vit_deploy.runtimes.packages import Package, admits, installed
 
 PYTHON = (3, 11)
 ROOT = Path(vit_deploy.__file__).parent.parent
@@ -27,17 +28,17 @@ CUDA_12 = ['nvidia-cuda-runtime-cu12<13.0,>=12.5.82; extra == "and-cuda"', 'nvid
 CUDA_13 = ['nvidia-cuda-runtime~=13.0; extra == "cuda"', 'nvidia-cudnn-cu13~=9.0; extra == "cudnn"']
 
 
-def environment(**versions: str | tuple[str, list[str]]) -> dict[str, Distribution]:
+def environment(**versions: str | tuple[str, list[str]]) -> dict[str, Package]:
     """Faked distributions: a version, or a version and what it requires."""
     found = {}
     for key, value in versions.items():
         version, requires = value if isinstance(value, tuple) else (value, [])
-        each = Distribution.declaring(key, version, requires)
+        each = Package.declaring(key, version, requires)
         found[each.name] = each
     return found
 
 
-def found_in(here: dict[str, Distribution], variables: dict[str, str] | None = None) -> list[Conflict]:
+def found_in(here: dict[str, Package], variables: dict[str, str] | None = None) -> list[Conflict]:
     return list(conflicts(here, variables or {}, PYTHON))
 
 
@@ -119,11 +120,18 @@ def test_an_old_python_is_a_conflict():
     ],
 )
 def test_versions_are_compared_as_pip_does(clause, admitted, refused):
-    requirement = parse_requirement(f"some_Name[extra] {clause}; python_version > '3'")
+    (requirement,) = Package.declaring("a", "1", [f"some_Name[extra] {clause}; python_version > '3'"]).requirements
     assert requirement.name == "some-name"
-    assert requirement.marker == "python_version > '3'"
-    assert all(requirement.admits(version) for version in admitted)
-    assert not any(requirement.admits(version) for version in refused)
+    assert requirement.marker is not None
+    assert all(admits(requirement, version) for version in admitted)
+    assert not any(admits(requirement, version) for version in refused)
+
+
+def test_a_pre_release_counts_as_its_release_and_what_cannot_be_read_is_no_conflict():
+    here = environment(
+        tf_keras=("2.21.0", ["keras>=3.12.0", "no requirement at all", "odd>=1"]), keras="3.12.0rc1", odd="x"
+    )
+    assert found_in(here) == []
 
 
 def test_what_is_installed_here_is_found():
@@ -136,7 +144,7 @@ def test_every_engines_extra_installs_it():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for engine in ENGINES:
         if engine.extra:
-            names = {parse_requirement(text).name for text in extras[engine.extra]}
+            names = {Requirement(text).name for text in extras[engine.extra]}
             assert names & set(engine.distributions), engine.name
 
 

@@ -11,15 +11,16 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from vit_deploy.core import registry as registries
-from vit_deploy.core.distributions import parse_requirement
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import ConfigError, MissingEngineError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF
 from vit_deploy.exporters.plan import PRECISIONS
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.runtimes.diagnosis import ONNX_RUNTIMES
+from vit_deploy.runtimes.packages import admits
 
 ROOT = Path(__file__).parents[2]
 REGISTRIES = {
@@ -135,7 +136,7 @@ def test_the_fix_never_puts_a_second_onnxruntime_beside_the_one_for_gpus(monkeyp
 
 
 def names(extra):
-    return {parse_requirement(text).name for text in requirements(extra)}
+    return {Requirement(text).name for text in requirements(extra)}
 
 
 def test_exporting_and_gpu_timing_fit_into_one_environment():
@@ -147,8 +148,8 @@ def test_exporting_and_gpu_timing_fit_into_one_environment():
 
 def test_the_extras_of_gpus_ask_for_wheels_that_can_be_installed():
     def admitted(extra, version):
-        (found,) = (each for each in map(parse_requirement, requirements(extra)) if each.name == "onnxruntime-gpu")
-        return found.admits(version)
+        (found,) = (each for each in map(Requirement, requirements(extra)) if each.name == "onnxruntime-gpu")
+        return admits(found, version)
 
     cuda_13 = {"1.26.0": False, "1.27.0": False, "1.28.0": True, "1.31.1": True}
     assert {version: admitted("gpu", version) for version in cuda_13} == cuda_13

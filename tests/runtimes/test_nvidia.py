@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests import fake_gpu
-from vit_deploy.core.distributions import Distribution
 from vit_deploy.core.gpu import Gpu
 from vit_deploy.exporters.tensorrt.export import compute_capabilities
 from vit_deploy.runtimes import nvidia
+from vit_deploy.runtimes.packages import Package
 
-ORT = {"onnxruntime-gpu": Distribution("onnxruntime-gpu", "1.31.1")}
+ORT = {"onnxruntime-gpu": Package("onnxruntime-gpu", "1.31.1")}
 
 
 def no_driver():
@@ -46,7 +46,7 @@ def test_a_wheel_has_machine_code_for_some_generations_and_nothing_for_others(ca
 def test_what_another_wheel_has_is_not_known():
     assert nvidia.machine_code({}, "x86_64") is None
     assert nvidia.machine_code(ORT, "aarch64") is None
-    assert nvidia.machine_code({"onnxruntime-gpu": Distribution("onnxruntime-gpu", "1.26.0")}, "x86_64") is None
+    assert nvidia.machine_code({"onnxruntime-gpu": Package("onnxruntime-gpu", "1.26.0")}, "x86_64") is None
 
 
 def test_gpus_are_told_with_what_runs_on_them(tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_tensorrt_is_found_as_a_library_and_as_packages(tmp_path):
     (folder / "libnvinfer.so.10").symlink_to("libnvinfer.so.10.16.1")
     (folder / "libnvinfer.so.11").write_bytes(b"")
     (folder / "libnvinfer_plugin.so.10").write_bytes(b"")
-    packages = {name: Distribution(name, "10.16.1") for name in ("tensorrt-cu13", "tensorrt-rtx")}
+    packages = {name: Package(name, "10.16.1") for name in ("tensorrt-cu13", "tensorrt-rtx")}
     found = nvidia.look({**ORT, **packages}, root=tmp_path, load=no_driver).tensorrt
     assert set(found.libraries) == {"10.16.1", "11"}
     assert found.packages == {"tensorrt-cu13": "10.16.1", "tensorrt-rtx": "10.16.1"}
@@ -86,7 +86,7 @@ def test_tensorrt_is_found_as_a_library_and_as_packages(tmp_path):
 
 
 def test_tensorrt_for_rtx_is_none_that_onnx_runtime_could_use(tmp_path):
-    rtx = {"tensorrt-rtx": Distribution("tensorrt-rtx", "1.7.1")}
+    rtx = {"tensorrt-rtx": Package("tensorrt-rtx", "1.7.1")}
     assert not nvidia.look(rtx, root=tmp_path, load=no_driver).tensorrt.fits_onnx_runtime
 
 
@@ -95,7 +95,7 @@ def test_tensorrt_for_rtx_is_none_that_onnx_runtime_could_use(tmp_path):
     [("11.4.0", "1.31.1", False), ("10.13.3", "1.31.1", True), ("11.4.0", "1.99.0", True)],
 )
 def test_a_tensorrt_of_another_major_version_is_none_that_onnx_runtime_could_use(version, runtime, fits, tmp_path):
-    here = {name: Distribution(name, each) for name, each in (("tensorrt", version), ("onnxruntime-gpu", runtime))}
+    here = {name: Package(name, each) for name, each in (("tensorrt", version), ("onnxruntime-gpu", runtime))}
     assert nvidia.look(here, root=tmp_path, load=no_driver).tensorrt.fits_onnx_runtime is fits
 
 
@@ -110,7 +110,7 @@ def test_a_tensorrt_of_another_major_version_is_none_that_onnx_runtime_could_use
     ],
 )
 def test_tensorrt_for_rtx_knows_some_gpus(capability, version, known, tmp_path):
-    here = {} if version is None else {"tensorrt-rtx": Distribution("tensorrt-rtx", version)}
+    here = {} if version is None else {"tensorrt-rtx": Package("tensorrt-rtx", version)}
     found = nvidia.look(here, root=tmp_path, load=no_driver).tensorrt
     assert found.rtx_runs_on(Gpu("?", compute_capability=capability)) is known
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from vit_deploy.core import saturation
 from vit_deploy.core.cpu_features import cpu_features
-from vit_deploy.core.distributions import Installed, installed, outside_range
 from vit_deploy.core.host import Host, read_host
 from vit_deploy.core.probes import ask
 from vit_deploy.runtimes.nvidia import Nvidia, look
 from vit_deploy.runtimes.ort.provider_trials import CUDA, REMOTE, TENSORRT, Trial, try_provider
+from vit_deploy.runtimes.packages import Installed, installed, unmet
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_KERAS = 3
@@ -229,10 +229,11 @@ def _version_conflicts(here: Installed) -> Iterator[Conflict]:
     # Who needs tensorflow is as happy with tensorflow-cpu.
     standing_in = {family[0]: here[name] for family in families for name in reversed(family) if name in here}
     for name in CHECKED:
-        for requirement, version in outside_range(here[name], {**here, **standing_in}) if name in here else ():
+        for requirement, version in unmet(here[name], {**here, **standing_in}) if name in here else ():
+            wanted = f"{requirement.name}{requirement.specifier}"
             yield Conflict(
-                f"{name} {here[name].version} needs {requirement}, and {requirement.name} {version} is installed",
-                f'pip install "{requirement}"',
+                f"{name} {here[name].version} needs {wanted}, and {requirement.name} {version} is installed",
+                f'pip install "{wanted}"',
             )
 
 
@@ -278,8 +279,8 @@ def cuda_major(here: Installed, name: str) -> int | None:
         if suffix := re.fullmatch(r"nvidia-(?:cuda-runtime|cudnn)-cu(\d+)", each.name):
             return int(suffix[1])
         # Since CUDA 13 the version alone says it.
-        if each.name in ("nvidia-cuda-runtime", "cuda-toolkit") and each.clauses:
-            return int(each.clauses[0][1].split(".")[0])
+        if each.name in ("nvidia-cuda-runtime", "cuda-toolkit") and each.specifier:
+            return min(int(clause.version.split(".")[0]) for clause in each.specifier)
     return None
 
 

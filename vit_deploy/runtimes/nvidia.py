@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.distributions import Installed
 from vit_deploy.core.gpu import Gpu
 from vit_deploy.runtimes.cuda.card import PACKAGE, count_devices, load_driver, open_card
+from vit_deploy.runtimes.packages import Installed
 
 ONNX_RUNTIME = "onnxruntime-gpu"
 # Where systems and containers keep libraries that no wheel brought.
