@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from vit_deploy.core.config import Activation, FFNType, NormalizationType, Pooling
+from vit_deploy.errors import CheckpointError
 
 TABLE = "architectures.csv"
 LISTED = 3  # architectures that a message names
@@ -159,3 +160,12 @@ def _difference(one: Architecture, other: Architecture | None) -> str:
     ]
     differing += [f"pooling {one.pooling}"] if one.pooling != other.pooling else []
     return ", ".join(differing)
+
+
+def unsupported(what: str, problems: list[str]) -> CheckpointError:
+    """The error of a model that is another network."""
+    return CheckpointError(
+        f"{what} is not a ViT that vit-deploy knows: it has {'; '.join(problems)}",
+        fix="supported are timm's VisionTransformer with plain blocks, and its distilled DeiT; if it is one of them "
+        "under a name of its own, say timm's name: --architecture NAME",
+    )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.heads import ordered_labels
 from vit_deploy.checkpoints.source import TensorFile
-from vit_deploy.checkpoints.timm.architectures import Architecture, architecture_named
-from vit_deploy.core.config import Activation, Pooling, as_pair
+from vit_deploy.checkpoints.timm.architectures import Architecture, architecture_named, unsupported
+from vit_deploy.checkpoints.timm.towers import Tower, tower_of
+from vit_deploy.core.config import Activation, Pooling, ViTConfig, as_pair
 from vit_deploy.core.preprocess import Interpolation, Preprocess
-from vit_deploy.errors import CheckpointError
 
 CONFIG = "config.json"
 ARCHITECTURE = "--architecture"  # the document that holds the name which the user gives
@@ -85,6 +86,7 @@ class Hub:
         pads: whether images are padded to whole patches.
         act_layer: the activation that is asked for, in place of the architecture's.
         data: the data of the preprocessing, by timm's names; None where there is no config.
+        preprocess: the preprocessing for a config, where another program than timm says it.
         labels: names of the classes.
     """
 
@@ -97,6 +99,7 @@ class Hub:
     pads: bool = False
     act_layer: Activation | None = None
     data: Mapping[str, Any] | None = None
+    preprocess: Callable[[ViTConfig], Preprocess] | None = None
     labels: tuple[str, ...] = ()
 
 
@@ -110,6 +113,8 @@ def read_hub(file: TensorFile) -> Hub:
     """
     found, given = file.documents.get(CONFIG), file.documents.get(ARCHITECTURE)
     document = found if isinstance(found, Mapping) and isinstance(found.get("architecture"), str) else {}
+    if (tower := tower_of(file.documents)) is not None and not document:
+        return _of_tower(tower, given)
     if not document and given is None:
         return Hub()
     with explained(CONFIG):
@@ -137,6 +142,12 @@ def _hub(name: str, document: Mapping[str, Any]) -> Hub:
     )
 
 
+def _of_tower(tower: Tower, given: object) -> Hub:
+    name = str(given or tower.architecture).partition(".")[0]
+    hub = _hub(name, {} if tower.pooling is None else {"global_pool": tower.pooling})
+    return dataclasses.replace(hub, sizes=(*tower.sizes, *hub.sizes), data=None, preprocess=tower.preprocess)
+
+
 def _checked(name: str, arguments: Mapping[str, Any]) -> Architecture:
     """The architecture of a name, if it and its arguments are those of a plain ViT."""
     architecture = architecture_named(name)
@@ -154,15 +165,6 @@ def _checked(name: str, arguments: Mapping[str, Any]) -> Architecture:
     if problems or architecture is None:
         raise unsupported(name, problems)
     return architecture
-
-
-def unsupported(what: str, problems: list[str]) -> CheckpointError:
-    """The error of a model that is another network."""
-    return CheckpointError(
-        f"{what} is not a ViT that vit-deploy knows: it has {'; '.join(problems)}",
-        fix="supported are timm's VisionTransformer with plain blocks, and its distilled DeiT; if it is one of them "
-        "under a name of its own, say timm's name: --architecture NAME",
-    )
 
 
 def _fields(name: str, document: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_deploy.checkpoints.source import TensorFile, TensorView
-from vit_deploy.checkpoints.timm.config import unsupported
+from vit_deploy.checkpoints.timm.architectures import unsupported
 from vit_deploy.errors import CheckpointError
 
 STEM = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.(?:proj|backbone|conv\d*|stem|\d+)\.")
@@ -26,7 +26,12 @@ RENAMES = (
     (re.compile(r"^pre_logits\.fc\."), "pre_logits."),
 )
 # What MAE, iBOT and DINOv2 train with, and the other tower of open_clip's models.
-IGNORED = re.compile(r"^(mask_token$|decoder_|text\.|logit_(scale|bias)$)")
+TEXT = re.compile(
+    r"^(text\.|text_decoder\.|logit_(scale|bias)$|transformer\.resblocks\.|token_embedding\.|positional_embedding$"
+    r"|ln_final\.|text_projection(\.|$)|attn_mask$)"
+)
+IGNORED = re.compile(rf"^(mask_token$|decoder_)|{TEXT.pattern}")
+TRUNK, PROJECTION = "trunk.", "head.proj."  # of OpenCLIP's towers, whose head is the projection
 # What tells another network, by the names of its tensors.
 UNSUPPORTED: Mapping[str, str] = {
     r"^(layers|stages)\.\d+\.": "stages of several resolutions, as Swin has",
@@ -108,9 +113,12 @@ def renamed(file: TensorFile) -> Renamed:
     """
     names = list(file.names())
     prefix = min((found["prefix"] for name in names if (found := STEM.match(name))), key=len)
+    projection = prefix.removesuffix(TRUNK) + PROJECTION if prefix.endswith(TRUNK) else None
     stored: dict[str, str] = {}
     for name in names:
         today = name.removeprefix(prefix)
+        if projection and name.startswith(projection):
+            today = name.replace(projection, "head.", 1)
         for pattern, replacement in RENAMES:
             today = pattern.sub(replacement, today)
         stored[name if today in stored else today] = name

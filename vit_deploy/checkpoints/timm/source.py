@@ -21,6 +21,7 @@ from vit_deploy.checkpoints.importing import (
     settle,
 )
 from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.checkpoints.timm.architectures import unsupported
 from vit_deploy.checkpoints.timm.bare import Taken, taken_for
 from vit_deploy.checkpoints.timm.config import (
     DINOV2_DATA,
@@ -29,11 +30,12 @@ from vit_deploy.checkpoints.timm.config import (
     Hub,
     preprocess_of,
     read_hub,
-    unsupported,
 )
 from vit_deploy.checkpoints.timm.names import (
     IGNORED,
     PATCHES,
+    PROJECTION,
+    TEXT,
     Renamed,
     check_supported,
     family_of,
@@ -45,6 +47,7 @@ from vit_deploy.checkpoints.timm.positions import Positions, positions_of
 from vit_deploy.checkpoints.timm.shapes import shapes_of
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, Pooling, ViTConfig
+from vit_deploy.core.resize import resized_preprocess
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
@@ -91,6 +94,16 @@ class TimmSource:
         if "head.weight" in view.kinds:
             problems += label_problems(hub.labels, shapes["num_classes"])
         weights = gather(view, _origins(view, config, positions), config, ignored=ignored, found=problems)
+        if hub.preprocess is not None:
+            whole = positions.known or config.image_size
+            return imported(
+                settled,
+                weights,
+                family=family,
+                preprocess=resized_preprocess(hub.preprocess(config), config.image_size, whole),
+                input_size=whole,
+                left_out=["text tower"] if any(map(TEXT.match, view.names())) else [],
+            )
         if hub.data is None and family == "timm":
             return imported(settled, weights, family=family, input_size=positions.known, supposed=taken.supposed)
         data = hub.data if hub.data is not None else DINOV2_DATA
@@ -236,7 +249,9 @@ def _map_pool() -> dict[str, Origin]:
 def _head(view: Renamed, config: ViTConfig) -> dict[str, Origin]:
     """The head; the average of two, where class and distillation token have one each."""
     if not config.distillation_token:
-        return _dense("head", "head")
+        projects = view.stored.get("head.weight", "").endswith(f"{PROJECTION}weight")
+        bias = _bias("head", view, config.num_classes) if projects else same("head.bias")
+        return {"head.kernel": transposed("head.weight"), "head.bias": bias}
     if not HEADS & set(view.stored):
         half = np.eye(config.embed_dim, dtype=np.float32) / 2
         return {"head.kernel": Origin((), lambda: np.concatenate([half, half])), "head.bias": zeros(config.num_classes)}
