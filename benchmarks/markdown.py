@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from vit_deploy.core import markdown
+
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """All columns but the first are numbers."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(markdown.table(columns, rows, numeric=range(1, len(columns))))
 
 
 def number(value: float | None, digits: int) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
 from pathlib import Path
 
 from vit_deploy.core.artifact import MANIFEST
 from vit_deploy.core.config import SCALE_CONFIGS
+from vit_deploy.core.suggestions import closest
 from vit_deploy.errors import CheckpointError
 
 SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin")  # what a checkpoint's name can end in
@@ -36,12 +36,11 @@ def checked_path(path: Path) -> Path:
     if not path.is_file():
         folder = path.parent
         names = [each.name for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES] if folder.is_dir() else []
-        close = difflib.get_close_matches(path.name, [*names, *SCALE_CONFIGS], n=1)
+        meant = closest(path.name, [*names, *SCALE_CONFIGS])
         where = f"the checkpoints in {folder} are {', '.join(names)}" if names else f"{folder} holds no checkpoint"
-        meant = f"did you mean {close[0]!r}? " if close else ""
         raise CheckpointError(
             f"there is no file {path}",
-            fix=f"{meant}{where}; the scales are {', '.join(SCALE_CONFIGS)}",
+            fix=f"{meant and f'{meant} '}{where}; the scales are {', '.join(SCALE_CONFIGS)}",
         )
     return path
 

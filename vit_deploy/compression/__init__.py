@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from vit_deploy.core.config import ViTConfig, did_you_mean
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError, MissingEngineError
 

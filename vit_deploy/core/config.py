@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
 
+from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.errors import ConfigError
 
 
@@ -117,13 +117,6 @@ def as_pair(value: object, name: str) -> tuple[int, int]:
 def is_count(value: object) -> TypeGuard[int]:
     """Whether `value` is a whole number, NumPy's included (shapes and sums are made of them), and no bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A fix for the unknown `name`: the one it resembles, or all there are."""
-    choices = list(known)
-    close = difflib.get_close_matches(name, choices, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(choices)}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from vit_deploy.core.stderr import quiet_stderr
+from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.errors import ConfigError, MissingEngineError
 
 
@@ -47,9 +47,7 @@ class Registry(Mapping[str, Plugin]):
 
     def __getitem__(self, name: str) -> Plugin:
         if name not in self._plugins:
-            close = difflib.get_close_matches(name, self._plugins, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(self)}"
-            raise ConfigError(f"unknown {self.kind} {name!r}", fix=hint)
+            raise ConfigError(f"unknown {self.kind} {name!r}", fix=did_you_mean(name, self._plugins))
         return self._plugins[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint, Step, weights_digests
-from vit_deploy.core.config import ViTConfig, did_you_mean
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.resampling import (
     Filter,
@@ -27,6 +27,7 @@ from vit_deploy.core.resampling import (
     resample,
     resample_kernel,
 )
+from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.errors import ConfigError
 
 Size = tuple[int, int]

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from vit_deploy.errors import EngineError
+from vit_deploy.core.engine_errors import explained, first_line
 
+REPORT = "report this with the model's config and what vit-deploy doctor says"
 # TensorFlow reports what the file system said only in the words of its messages.
 FULL_DISK = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
 
@@ -26,14 +27,16 @@ def explained_tensorflow_errors(doing: str) -> Iterator[None]:
         EngineError: with the first line of what TensorFlow said.
         OSError: the disk is full (`staging` says so to the user).
     """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise_full_disk(error.message)
-        raise EngineError(
-            f"TensorFlow {tf.__version__} failed {doing}: {error.message.strip().splitlines()[0]}",
-            fix="report this with the model's config and what vit-deploy doctor says",
-        ) from error
+    with explained(f"TensorFlow {tf.__version__} failed {doing}", tf.errors.OpError, REPORT, words=_first_line):
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise_full_disk(error.message)
+            raise
+
+
+def _first_line(error: Exception) -> str:
+    return error.message.strip().splitlines()[0] if isinstance(error, tf.errors.OpError) else first_line(error)
 
 
 def raise_full_disk(message: str) -> None:

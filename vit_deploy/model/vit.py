@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint, Step
-from vit_deploy.core.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig, did_you_mean
+from vit_deploy.core.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.core.weights import weight_specs
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.block import TransformerBlock

@@ -14,6 +14,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 from numpy.typing import NDArray
 
+from vit_deploy.core import engine_errors
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
@@ -188,13 +189,6 @@ def _placement(engine: Interpreter, taken: Collection[int], delegate: str) -> di
     return dict(counts)
 
 
-@contextlib.contextmanager
-def explained(doing: str) -> Iterator[None]:
-    """Raise what LiteRT raises as an `EngineError`."""
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:  # it raises nothing more specific
-        raise EngineError(
-            f"LiteRT cannot {doing}: {str(error).strip().splitlines()[0]}",
-            fix=FIX,
-        ) from error
+def explained(doing: str) -> engine_errors.explained:
+    """A block in which LiteRT's errors become ours; it raises nothing more specific than these."""
+    return engine_errors.explained(f"LiteRT cannot {doing}", (ValueError, RuntimeError), FIX)

@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from vit_deploy.core import engine_errors
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.cpu_features import cpu_features
 from vit_deploy.core.engine_paths import engine_path
@@ -161,14 +162,13 @@ def _fix(artifact: Artifact) -> str:
     )
 
 
-@contextlib.contextmanager
-def explained(doing: str, fix: str = FIX) -> Iterator[None]:
-    """Raise what OpenVINO raises as an `EngineError`."""
-    try:
-        yield
-    except RuntimeError as error:  # it raises nothing more specific
-        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(UNINFORMATIVE)]
-        raise EngineError(
-            f"OpenVINO {openvino.__version__} cannot {doing}: {(lines or ['it does not say why'])[0]}",
-            fix=fix,
-        ) from error
+def explained(doing: str, fix: str = FIX) -> engine_errors.explained:
+    """A block in which OpenVINO's errors become ours; it raises nothing more specific than a RuntimeError."""
+    return engine_errors.explained(
+        f"OpenVINO {openvino.__version__} cannot {doing}", RuntimeError, fix, words=_informative
+    )
+
+
+def _informative(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(UNINFORMATIVE)]
+    return (lines or ["it does not say why"])[0]

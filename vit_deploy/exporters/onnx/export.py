@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx
 import onnx_ir as ir
 
 import vit_deploy
@@ -21,7 +20,7 @@ from vit_deploy.exporters.onnx.rows import products_with_bias, tokens_as_rows
 from vit_deploy.exporters.onnx.rules import apply_rules
 from vit_deploy.exporters.onnx.tidy import tidy
 from vit_deploy.exporters.onnx.trace import traced_structure
-from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT, write_model
+from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT, check_model, write_model
 
 PRODUCER = "vit-deploy"
 BATCH = "batch"  # the name of an open batch
@@ -57,10 +56,7 @@ class OnnxExporter:
         model.producer_name, model.producer_version = PRODUCER, vit_deploy.__version__
         model.metadata_props.update(sorted(artifact.essentials().items()))
         write_model(artifact.model_path, ir.to_proto(model), weights, external_limit=self.external_limit)
-        try:
-            onnx.checker.check_model(str(artifact.model_path), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ExportError(f"the ONNX file is not valid: {error}") from error
+        check_model(artifact.model_path)
 
 
 def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions) -> None:

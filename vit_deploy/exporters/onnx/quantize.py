@@ -18,7 +18,7 @@ from vit_deploy.core.artifact import Artifact, OutputSpec
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.core.weights import weight_specs
-from vit_deploy.errors import ConfigError, ExportError
+from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.onnx.bfloat16 import with_bfloat16
 from vit_deploy.exporters.onnx.dynamic import with_dynamic_integers
 from vit_deploy.exporters.onnx.file import read, save
@@ -27,7 +27,7 @@ from vit_deploy.exporters.onnx.int4_blocks import with_blocks
 from vit_deploy.exporters.onnx.layer_inputs import largest_by_channel, observe
 from vit_deploy.exporters.onnx.layers import PATCH_EMBED, array, layers_of, patches_as_product, set_array
 from vit_deploy.exporters.onnx.static import with_static_integers
-from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT
+from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT, check_model
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
 from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe
@@ -69,10 +69,7 @@ class OnnxQuantizer:
         helper.set_model_props(model, dict(sorted(target.essentials().items())))
         model.producer_name, model.producer_version = PRODUCER, vit_deploy.__version__
         save(model, target.model_path, external_limit=self.external_limit)
-        try:
-            onnx.checker.check_model(str(target.model_path), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ExportError(f"the ONNX file is not valid: {error}") from error
+        check_model(target.model_path)
         return target
 
 

@@ -14,9 +14,10 @@ import tf2onnx.tfonnx
 
 from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.engine_errors import explained
 from vit_deploy.core.stderr import quiet_stderr
-from vit_deploy.errors import EngineError, ExportError
-from vit_deploy.exporters.failures import explained_tensorflow_errors
+from vit_deploy.errors import ExportError
+from vit_deploy.exporters.failures import REPORT, explained_tensorflow_errors
 from vit_deploy.exporters.tracing import TracedViT
 
 OPSET = 18  # the newest that tf2onnx speaks
@@ -46,7 +47,9 @@ def traced_structure(checkpoint: Checkpoint, spec: InputSpec) -> ir.Model:
 
 
 def _converted(concrete: Any) -> ir.Model:
-    try:
+    what = f"tf2onnx {tf2onnx.__version__} failed on TensorFlow {tf.__version__}'s graph"
+    raised = (ValueError, TypeError, KeyError, RuntimeError, AssertionError, NotImplementedError)
+    with explained(what, raised, REPORT, words=str):
         graph = tf2onnx.tfonnx.process_tf_graph(
             concrete.graph,
             opset=OPSET,
@@ -55,11 +58,6 @@ def _converted(concrete: Any) -> ir.Model:
             output_names=[each.name for each in concrete.outputs],
         )
         return ir.from_proto(graph.make_model("ViT"))
-    except (ValueError, TypeError, KeyError, RuntimeError, AssertionError, NotImplementedError) as error:
-        raise EngineError(
-            f"tf2onnx {tf2onnx.__version__} failed on TensorFlow {tf.__version__}'s graph: {error}",
-            fix="report this with the model's config and what vit-deploy doctor says",
-        ) from error
 
 
 def _as_erf(context: Any, node: Any, name: str, args: Any) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from vit_deploy.core.weights import Float32
+from vit_deploy.errors import ExportError
 from vit_deploy.formats.onnx_file import GRAPH_INITIALIZER, MODEL_GRAPH
 from vit_deploy.formats.protobuf import BYTES
 
@@ -67,6 +68,18 @@ def write_model(
             file.write(piece.head)
             if piece.values is not None:
                 _write_values(file, piece.values)
+
+
+def check_model(path: Path) -> None:
+    """Let the onnx package check a file in full.
+
+    Raises:
+        ExportError: it is not valid.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the ONNX file is not valid: {error}") from error
 
 
 def _inside(name: str, array: Float32) -> Piece:

@@ -20,10 +20,11 @@ from tensorflow.lite.python.convert import ConverterError
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.engine_errors import first_line
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
-from vit_deploy.exporters.failures import explained_tensorflow_errors, raise_full_disk
+from vit_deploy.exporters.failures import REPORT, explained_tensorflow_errors, raise_full_disk
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms, fold_preprocessing
 from vit_deploy.exporters.mean_centering import centre_stream
 from vit_deploy.exporters.tflite.metadata import metadata_entries, packed_labels
@@ -131,8 +132,8 @@ def _convert(checkpoint: Checkpoint, options: ExportOptions, stand_ins: Mapping[
             failure = error
     raise_full_disk(noise.text + str(failure))
     raise EngineError(
-        f"TensorFlow {tf.__version__} failed converting to TFLite: {str(failure).strip().splitlines()[0]}",
-        fix="report this with the model's config and what vit-deploy doctor says",
+        f"TensorFlow {tf.__version__} failed converting to TFLite: {first_line(failure)}",
+        fix=REPORT,
     ) from failure
 
 

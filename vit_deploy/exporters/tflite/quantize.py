@@ -26,10 +26,11 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact, OutputSpec
+from vit_deploy.core.engine_errors import explained
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
-from vit_deploy.errors import EngineError, ExportError
+from vit_deploy.errors import ExportError
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import clipped, symmetric
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
@@ -58,6 +59,10 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 """Operators of the parts without kernels in a TFLite file, but for attention's products; absent ones do no harm."""
 
 RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
+FIX = (
+    "ask for another precision, keep the layer that it names in float with --keep-float, or report this with the "
+    "model's config"
+)
 HALF = 16  # bits
 CHANNELWISE = "CHANNELWISE"
 BUFFERS = 4  # field of `Model`
@@ -142,22 +147,15 @@ def _quantized(
     # Its progress bars cannot be turned off; ours says what is being done.
     # Its warnings are of blocks of zeros, whose scales are found here.
     silent = np.errstate(divide="ignore", invalid="ignore")
-    with quiet_stderr(), contextlib.redirect_stderr(io.StringIO()), silent:
-        try:
-            work = aeq.Quantizer(engine_path(source.model_path))
-            _instruct(work, recipe, layers, products)
-            static = recipe.activations is Activations.STATIC
-            ranges = _ranges(seen, recipe, products) if static and seen is not None else None
-            shares = {} if ranges is None else _shares(ranges, products)  # quantizing changes the ranges it is given
-            content = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
-            return with_calibrated_shares(content, shares) if shares else content
-        except (RuntimeError, ValueError) as error:
-            failure = error
-    raise EngineError(
-        f"ai-edge-quantizer failed on {source.model_path}: {str(failure).strip().splitlines()[0]}",
-        fix="ask for another precision, keep the layer that it names in float with --keep-float, or report this with "
-        "the model's config",
-    ) from failure
+    failing = explained(f"ai-edge-quantizer failed on {source.model_path}", (RuntimeError, ValueError), FIX)
+    with failing, quiet_stderr(), contextlib.redirect_stderr(io.StringIO()), silent:
+        work = aeq.Quantizer(engine_path(source.model_path))
+        _instruct(work, recipe, layers, products)
+        static = recipe.activations is Activations.STATIC
+        ranges = _ranges(seen, recipe, products) if static and seen is not None else None
+        shares = {} if ranges is None else _shares(ranges, products)  # quantizing changes the ranges it is given
+        content = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
+        return with_calibrated_shares(content, shares) if shares else content
 
 
 def _with_room(model: Table, recipe: Recipe, layers: Mapping[str, Layer]) -> Recipe:

@@ -18,7 +18,9 @@ from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx_file import refuse_outside_data
 from vit_deploy.runtimes.batching import in_batches
-from vit_deploy.runtimes.ort.runtime import FATAL, NATIVE_ERRORS, PROVIDERS
+from vit_deploy.runtimes.ort.errors import explained
+from vit_deploy.runtimes.ort.reasons import Setting
+from vit_deploy.runtimes.ort.runtime import FATAL, PROVIDERS
 from vit_deploy.runtimes.values import as_stored, checked_images
 
 KERNEL = "_kernel_time"  # how the names of those events end that cover the computation itself
@@ -40,16 +42,11 @@ class OnnxRuntimeProfiler:
             settings.profile_file_prefix = str(Path(folder) / "events")
             if threads is not None:
                 settings.intra_op_num_threads = threads
-            try:
+            fix = "export the model again, or leave --profile out"
+            with explained(f"profile {artifact.model_path}", Setting("cpu"), fix=fix):
                 session = ort.InferenceSession(engine_path(artifact.model_path), settings, providers=[PROVIDERS["cpu"]])
                 for _ in range(warmup + calls):
                     in_batches(_runner(session, artifact), images, artifact.input.batch)
-            except NATIVE_ERRORS as error:
-                raise EngineError(
-                    f"ONNX Runtime {ort.__version__} cannot profile {artifact.model_path}: "
-                    f"{str(error).splitlines()[0]}",
-                    fix="export the model again, or leave --profile out",
-                ) from error
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         runs = operators_of_runs(events)
         each, rest = divmod(len(runs), warmup + calls)  # a file for a fixed batch runs several times a call

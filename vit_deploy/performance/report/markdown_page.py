@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from vit_deploy.core import markdown
 from vit_deploy.performance.report.documents import Gathered
 from vit_deploy.performance.report.naming import Names
 from vit_deploy.performance.report.tables import Cell, Table, remarks, tables
@@ -18,7 +19,7 @@ def markdown_page(gathered: Gathered, title: str) -> str:
             f"## {_plain(table.title)}",
             "",
             *([_plain(table.note), ""] if table.note else []),
-            *_table(table),
+            *_lines(table),
             "",
         ]
     found = remarks(gathered, names)
@@ -31,10 +32,10 @@ def markdown_page(gathered: Gathered, title: str) -> str:
     return "\n".join(lines)
 
 
-def _table(table: Table) -> list[str]:
-    rules = ["---:" if table.is_numeric(index) else "---" for index in range(len(table.columns))]
+def _lines(table: Table) -> list[str]:
+    numeric = [index for index in range(len(table.columns)) if table.is_numeric(index)]
     rows = [[_cell(cell) for cell in row] for row in table.rows]
-    return [f"| {' | '.join(cells)} |" for cells in ([_plain(each) for each in table.columns], rules, *rows)]
+    return markdown.table([_plain(column) for column in table.columns], rows, numeric=numeric)
 
 
 def _cell(cell: Cell) -> str:
@@ -44,6 +45,6 @@ def _cell(cell: Cell) -> str:
 
 def _plain(text: str) -> str:
     """Text in which nothing is taken for Markdown, HTML or a link."""
-    escaped = re.sub(r"([\\`*_\[\]<>|~#&])", r"\\\1", re.sub(r"\s+", " ", text))
+    escaped = markdown.escaped(text, markdown.SPECIAL + "&")
     # A dialect makes links of bare addresses and of names after an @; what cannot be seen keeps it from that.
     return re.sub(r"(?i)(https?|ftp)://|www\.|@", lambda found: f"{found[0][:1]}\u200b{found[0][1:]}", escaped)

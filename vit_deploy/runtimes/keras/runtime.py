@@ -16,9 +16,9 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 
 from vit_deploy import checkpoints
+from vit_deploy.core import engine_errors
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.stderr import quiet_stderr
-from vit_deploy.errors import EngineError, VitDeployError
 from vit_deploy.model.vit import ViT
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.keras.devices import EAGER, call_rounding, chosen_device, name_of, rounding
@@ -102,14 +102,9 @@ class KerasSession:
         self._model = None
 
 
-@contextlib.contextmanager
-def _explained(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except VitDeployError:  # some of them are ValueErrors too
-        raise
-    except (ValueError, TypeError, OSError) as error:
-        raise EngineError(
-            f"Keras {keras.__version__} cannot {doing}: {str(error).strip().splitlines()[0]}",
-            fix="write the file again with vit-deploy convert, or check the installation with vit-deploy doctor",
-        ) from error
+def _explained(doing: str) -> engine_errors.explained:
+    return engine_errors.explained(
+        f"Keras {keras.__version__} cannot {doing}",
+        (ValueError, TypeError, OSError),
+        "write the file again with vit-deploy convert, or check the installation with vit-deploy doctor",
+    )

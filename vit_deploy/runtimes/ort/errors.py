@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from vit_deploy.core import engine_errors
+from vit_deploy.core.engine_errors import Reason
 from vit_deploy.core.stderr import Captured, quiet_stderr
 from vit_deploy.errors import EngineError
-from vit_deploy.runtimes.ort.reasons import Reason, Setting, cleaned, known_reason
+from vit_deploy.runtimes.ort.reasons import Setting, cleaned, known_reason
 
 USUAL_FIX = "export the model again, or check the installation with vit-deploy doctor"
 
@@ -44,23 +46,21 @@ def setting_of(provider: str, device: int = 0) -> Setting:
     return Setting(provider, device, str(getattr(ort, "cuda_version", "") or ""))
 
 
-class explained:  # noqa: N801 - it is used as a function; a class is entered in a fraction of a generator's time
-    """Raise what ONNX Runtime raises as an `EngineError`; one can be entered again and again, by any thread.
+def explained(doing: str, setting: Setting, *, fix: str = USUAL_FIX) -> engine_errors.explained:
+    """A block in which ONNX Runtime's errors become ours; one can be entered again and again, by any thread.
 
     Args:
         doing: completes "ONNX Runtime cannot …".
         setting: the setting; on the CPU, other errors than its own are bugs of ours and stay as they are.
+        fix: the fix where no usual reason is found.
     """
-
-    def __init__(self, doing: str, setting: Setting) -> None:
-        self._doing, self._setting = doing, setting
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, NATIVE_ERRORS if self._setting.provider == "cpu" else DEVICE_ERRORS):
-            raise failure(self._doing, self._setting, str(error)) from error
+    return engine_errors.explained(
+        f"ONNX Runtime {ort.__version__} cannot {doing}",
+        NATIVE_ERRORS if setting.provider == "cpu" else DEVICE_ERRORS,
+        fix,
+        words=lambda error: _first_line(str(error)),
+        reason=lambda error: known_reason(str(error), setting),
+    )
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vit_deploy.core.engine_errors import Reason
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* \[\w:onnxruntime:.*?\] ")
 PLACE = re.compile(r"^\S*[/\\]\S+\.(?:cc|cpp|cu|h|hpp|cuh):\d+ ")
@@ -36,14 +38,6 @@ class Setting:
         if self.provider == "tensorrt":
             return 'pip install "tensorrt-cu12>=10,<11"' if old else 'pip install "vit-deploy[tensorrt]"'
         return f'pip install "vit-deploy[{"gpu-cuda12" if old else "gpu"}]"'
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why something failed: words for a message, and what to do."""
-
-    words: str
-    fix: str
 
 
 def known_reason(text: str, setting: Setting) -> Reason | None:

@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.engine_errors import explained
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.reference import erf, gelu, gelu_tanh
 from vit_deploy.core.saturation import saturated_product
@@ -63,13 +64,9 @@ class SimulatedSession:
         self._artifact = artifact
         _with_integer_products(model.graph)
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-        try:
+        what, fix = f"the onnx package cannot run {artifact.model_path}", "simulate a file of vit-deploy export"
+        with explained(what, (RuntimeError, NotImplementedError), fix, words=str):
             self._model = ReferenceEvaluator(model, new_ops=OPERATORS)
-        except (RuntimeError, NotImplementedError) as error:
-            raise EngineError(
-                f"the onnx package cannot run {artifact.model_path}: {error}",
-                fix="simulate a file of vit-deploy export",
-            ) from error
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""

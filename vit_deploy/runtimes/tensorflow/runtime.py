@@ -17,10 +17,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.eager import context  # there is no public way to ask where operators run
 
+from vit_deploy.core import engine_errors
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
-from vit_deploy.errors import EngineError, VitDeployError
+from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import GPU_PROVIDERS, RuntimeOptions, infer_on_device
 from vit_deploy.runtimes.batching import groups, in_batches, joined
 from vit_deploy.runtimes.tensorflow.options import DEVICES, ONE_STREAM, apply, open_device, tf32
@@ -54,6 +55,7 @@ BROKEN = (
     *(tf.errors.OpError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError),
     RuntimeError,
 )
+OUT_OF_MEMORY = engine_errors.Reason("out of memory", "take a smaller batch, or fewer cases at once")
 
 
 class SavedModelRuntime:
@@ -229,20 +231,11 @@ def literal(path: Path) -> Iterator[Path]:
         yield link
 
 
-@contextlib.contextmanager
-def explained(doing: str) -> Iterator[None]:
-    """Raise what TensorFlow raises as an `EngineError`."""
-    try:
-        yield
-    except VitDeployError:  # some of them are ValueErrors too
-        raise
-    except tf.errors.ResourceExhaustedError as error:
-        raise EngineError(
-            f"TensorFlow {tf.__version__} cannot {doing}: out of memory",
-            fix="take a smaller batch, or fewer cases at once",
-        ) from error
-    except BROKEN as error:
-        raise EngineError(
-            f"TensorFlow {tf.__version__} cannot {doing}: {str(error).strip().splitlines()[0]}",
-            fix="export the model again, or check the installation with vit-deploy doctor",
-        ) from error
+def explained(doing: str) -> engine_errors.explained:
+    """A block in which TensorFlow's errors become ours."""
+    return engine_errors.explained(
+        f"TensorFlow {tf.__version__} cannot {doing}",
+        BROKEN,
+        "export the model again, or check the installation with vit-deploy doctor",
+        reason=lambda error: OUT_OF_MEMORY if isinstance(error, tf.errors.ResourceExhaustedError) else None,
+    )

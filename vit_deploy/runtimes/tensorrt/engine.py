@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import logging
-from collections.abc import Iterator
 from typing import Any
 
+from vit_deploy.core import engine_errors
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.formats.tensorrt_plan import EXTRAS, TITLES
@@ -90,10 +89,11 @@ def make_log(engine: Any, complaints: Complaints) -> Any:
     return Log()
 
 
-@contextlib.contextmanager
-def explained(doing: str, flavour: str, complaints: Complaints, fix: str) -> Iterator[None]:
-    """Raise what its bindings raise as an `EngineError`, with what was logged."""
-    try:
-        yield
-    except (RuntimeError, TypeError, ValueError) as error:  # pybind11's, where an object could not be made
-        raise EngineError(f"{TITLES[flavour]} cannot {doing}: {complaints.text} ({error})", fix=fix) from error
+def explained(doing: str, flavour: str, complaints: Complaints, fix: str) -> engine_errors.explained:
+    """A block in which what its bindings raise becomes ours, with what was logged."""
+    return engine_errors.explained(
+        f"{TITLES[flavour]} cannot {doing}",
+        (RuntimeError, TypeError, ValueError),  # pybind11's, where an object could not be made
+        fix,
+        words=lambda error: f"{complaints.text} ({error})",
+    )

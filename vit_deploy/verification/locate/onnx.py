@@ -21,7 +21,9 @@ from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx_file import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, refuse_outside_data
 from vit_deploy.formats.onnx_graph import GRAPH_OUTPUT, NODE_OPERATOR, TENSOR_NAME, VALUE_NAME
 from vit_deploy.formats.protobuf import Message, opened, written
-from vit_deploy.runtimes.ort.runtime import FATAL, NATIVE_ERRORS
+from vit_deploy.runtimes.ort.errors import explained
+from vit_deploy.runtimes.ort.reasons import Setting
+from vit_deploy.runtimes.ort.runtime import FATAL
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.verification.locate.flow import Flow, Node
 
@@ -62,16 +64,10 @@ class OpenedOnnx:
         settings = ort.SessionOptions()
         settings.log_severity_level = FATAL
         settings.add_session_config_entry(DATA_FOLDER, engine_path(path.parent.resolve()))
-        try:
-            with quiet_stderr():
-                model = path.read_bytes() + _outputs(more)
-                session = ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-                found = session.run([*names], {spec.name: as_stored(images, spec)})
-        except NATIVE_ERRORS as error:
-            raise EngineError(
-                f"ONNX Runtime {ort.__version__} cannot show what {path} computes: {str(error).splitlines()[0]}",
-                fix="export the model again, or check the installation with vit-deploy doctor",
-            ) from error
+        with explained(f"show what {path} computes", Setting("cpu")), quiet_stderr():
+            model = path.read_bytes() + _outputs(more)
+            session = ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+            found = session.run([*names], {spec.name: as_stored(images, spec)})
         return dict(zip(names, found, strict=True))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from vit_deploy.core.documents import Record
+from vit_deploy.core.markdown import escaped, table
 from vit_deploy.verification.records import shown
 from vit_deploy.verification.tolerances import LIMITS
 
@@ -17,14 +18,14 @@ def markdown(results: Sequence[Record]) -> str:
     """A verdict, a table, what is wrong in words, and all metrics folded away; GitHub's and GitLab's dialect."""
     good = sum(bool(result["ok"]) for result in results)
     lines = [f"### vit-deploy verify: {good} of {len(results)} compute the same function", ""]
-    lines += _table(COLUMNS, [_row(result) for result in results])
+    lines += table(COLUMNS, [_row(result) for result in results])
     said = [(result, failure) for result in results if not result["ok"] for failure in result["failures"]]
     if said:
-        lines += ["", *(f"- `{_code(str(result['artifact']))}`: {_plain(failure)}" for result, failure in said)]
+        lines += ["", *(f"- `{_code(str(result['artifact']))}`: {escaped(failure)}" for result, failure in said)]
     lines += ["", "<details><summary>all metrics</summary>", ""]
     names = [name for name in LIMITS if any(result["metrics"].get(name) is not None for result in results)]
     rows = [[_cell(str(result["artifact"])), *(_held(result, name) for name in names)] for result in results]
-    lines += [*_table(["artifact", *names], rows), "", "</details>", ""]
+    lines += [*table(["artifact", *names], rows), "", "</details>", ""]
     return "\n".join(lines)
 
 
@@ -34,7 +35,7 @@ def _row(result: Record) -> list[str]:
     return [
         SIGNS[result["verdict"]],
         _cell(str(result["artifact"])),
-        _plain(f"{result['runtime']} ({result['provider']})"),
+        escaped(f"{result['runtime']} ({result['provider']})"),
         f"{name} {shown(name, result['metrics'].get(name))}",
         shown(name, result["tolerance"].get(name)),
         shown("top1_agreement", result["metrics"]["top1_agreement"]),
@@ -49,18 +50,9 @@ def _held(result: Record, name: str) -> str:
     return shown(name, figure) + (f" ({sign} {shown(name, limit)})" if limit is not None else "")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
-
-
 def _cell(path: str) -> str:
     return f"`{_code(path).replace('|', chr(92) + '|')}`"
 
 
 def _code(text: str) -> str:
     return re.sub(r"\s", " ", text).replace("`", "'")
-
-
-def _plain(text: str) -> str:
-    """Text in which nothing is taken for Markdown or HTML."""
-    return re.sub(r"([\\`*_\[\]<>|~#])", r"\\\1", re.sub(r"\s+", " ", text))
