@@ -168,3 +168,35 @@ def test_heads_of_a_name_are_meant_for_the_width_that_its_config_says(name: str,
     images = timm_families.drawn_images(24, 32)
     theirs = timm_families.output(model, images)
     assert np.abs(forward(load(tmp_path), images) - theirs).max() < LIMIT * np.abs(theirs).max()
+
+
+@pytest.mark.peers
+def test_no_bare_weights_of_timm_are_read_wrong_without_a_word(timm: Any) -> None:
+    from tests.peers.make_timm_architectures import Shapes, made, names_of
+    from vit_deploy.checkpoints.timm import source
+    from vit_deploy.errors import VitDeployError
+
+    wrong, said, exact, refused = [], [], [], []
+    for name, today in names_of(timm):
+        model, row = made(timm, today, depth=1), table.architecture_named(name)
+        assert row is not None
+        file = Shapes(model.state_dict()) if model is not None else None
+        if file is None or not source.TimmSource().detects(file):
+            continue
+        try:
+            checkpoint = source.TimmSource().read(file, {})
+        except VitDeployError:
+            refused.append(name)
+            continue
+        config = checkpoint.config
+        right = not row.needs and config.num_heads == row.num_heads and config.epsilon == row.epsilon
+        right = right and (config.activation == row.activation or "gated" in row.traits)
+        right = right and config.effective_pooling in (row.pooling, Pooling.CLS_DISTILLATION)
+        if right:
+            exact.append(name)
+        else:
+            (said if "architecture" in said_of(checkpoint) else wrong).append(name)
+    assert not wrong
+    assert len(exact) > 140
+    assert {"vit_small_patch16_rope_ape_224", "vit_base_patch16_clip_quickgelu_224"} <= set(said)
+    assert "vit_base_patch16_rpn_224" in refused

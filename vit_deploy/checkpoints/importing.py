@@ -12,7 +12,7 @@ from typing import Any
 from vit_deploy.checkpoints.assumed import SUPPOSED, Assumed
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.core.checkpoint import Checkpoint, Step
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import Activation, ViTConfig, as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError, ConfigError
@@ -62,6 +62,11 @@ def settle(facts: Facts, stated: Stated) -> Settled:
     Raises:
         ConfigError: no ViT has these options.
     """
+    if stated.get("activation") == Activation.LEAKY_RELU and "activation" not in facts.shapes:
+        raise ConfigError(
+            "the activation stated is a leaky_relu of slope 0.2, as Keras has it; programs with such files have 0.01",
+            fix="a model with it cannot be converted; if it has another activation, say that one",
+        )
     fields: dict[str, Any] = {}
     problems = []
     input_size = None
