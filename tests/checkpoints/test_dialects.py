@@ -162,6 +162,20 @@ def test_openclips_other_towers_are_refused_by_what_they_have(
     assert caught.value.message.endswith("which vit-deploy does not compute")
 
 
+@pytest.mark.parametrize("bias", ["conv_proj.bias", "heads.head.bias"])
+def test_a_bias_that_its_program_has_is_missed(bias: str, tmp_path: Path) -> None:
+    path = changed("torchvision", tmp_path, lambda tensors: {each: t for each, t in tensors.items() if each != bias})
+    with pytest.raises(CheckpointError, match=r"missing (patch_embed|head)\.bias"):
+        load(path, config=stated("torchvision"))
+
+
+def test_a_position_table_without_the_class_tokens_row_is_refused(tmp_path: Path) -> None:
+    name, table = "openai-clip-visual", "positional_embedding"
+    path = changed(name, tmp_path, lambda tensors: {**tensors, table: tensors[table][1:]})
+    with pytest.raises(CheckpointError, match="its position table is for 3 patches, which make no square"):
+        load(path, config=stated(name))
+
+
 def test_a_mean_with_the_class_token_is_refused() -> None:
     name = "vit-pytorch-0.24"
     with pytest.raises(CheckpointError, match="vit-pytorch that has a mean that takes the class token in"):

@@ -107,6 +107,42 @@ def _open_clip(sources: Path, document: Mapping[str, Any], kind: str = "CLIP") -
     return getattr(open_clip.model, kind)(**config)
 
 
+def _open_clip_of_timm(name: str, sources: Path, document: Mapping[str, Any]) -> Any:
+    """OpenCLIP makes a tower by its name alone: here as small as the others."""
+    import timm
+
+    sizes = {
+        "depth": DEPTH,
+        "embed_dim": DIM,
+        "num_heads": HEADS,
+        "mlp_ratio": 2,
+        "img_size": OBLONG,
+        "patch_size": PATCH,
+    }
+    whole = timm.create_model
+    timm.create_model = lambda name, **options: whole(name, **{**options, **sizes})
+    try:
+        return _open_clip(sources, document, "CustomTextCLIP")
+    finally:
+        timm.create_model = whole
+
+
+def _open_clip_timm_case(name: str, pool: str, projection: str, **options: Any) -> Case:
+    tower = {"timm_model_name": name, "timm_pool": pool, "timm_proj": projection, "image_size": OBLONG, **options}
+    document = {
+        "open_clip_config.json": {
+            "model_cfg": {"embed_dim": 6, "vision_cfg": tower, "text_cfg": OPEN_CLIP_TEXT, "custom_text": True},
+            "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "resize_mode": "squash"},
+        }
+    }
+    return Case(
+        lambda sources: _open_clip_of_timm(name, sources, document),
+        stated={"num_heads": HEADS},
+        answer=lambda model, images: model.encode_image(images),
+        beside=document,
+    )
+
+
 def _open_clip_case(kind: str = "CLIP", **options: Any) -> Case:
     document = _open_clip_config(**options)
     return Case(
@@ -228,6 +264,11 @@ CASES: Mapping[str, Case] = {
     "open_clip-custom-text": _open_clip_case("CustomTextCLIP", model={"custom_text": True}),
     "open_clip-clipa": _open_clip_case(no_ln_pre=True, pool_type="avg", final_ln_after_pool=True),
     "open_clip-layer-scale": _open_clip_case(ls_init_value=0.1, pool_type="avg"),
+    "open_clip-siglip": _open_clip_timm_case("vit_base_patch16_siglip_224", "map", "none"),
+    "open_clip-siglip2": _open_clip_timm_case("vit_base_patch32_siglip_256", "map", "none"),
+    "open_clip-timm-projected": _open_clip_timm_case("vit_base_patch16_224", "", "linear"),
+    "open_clip-timm-averaged": _open_clip_timm_case("vit_base_patch16_224", "avg", "linear", timm_proj_bias=True),
+    "open_clip-timm-eva": _open_clip_timm_case("eva_large_patch14_196", "token", ""),
     "vit-pytorch-0.24": Case(_vit_pytorch, stated={"patch_size": PATCH}),
     "vit-pytorch-simple-0.35": Case(partial(_vit_pytorch, kind="SimpleViT"), stated={"patch_size": PATCH}),
     "monai": Case(partial(_monai, classification=True, num_classes=CLASSES), channels=2, answer=_in_monai),

@@ -1,6 +1,6 @@
 """One set of common names for torch checkpoints of ViTs that differ in little more than what their parts are called.
 
-Common are `patch_embed.weight`, `cls_token`, `reg_token`, `pos_embed`, `pre_norm.*`, `blocks.0.norm1.*`,
+Common are `patch_embed.weight`, `cls_token`, `pos_embed`, `pre_norm.*`, `blocks.0.norm1.*`,
 `blocks.0.attention.packed.*` (or `query`, `key`, `value`), `blocks.0.attention.out.*`, `blocks.0.ffn.up.*`,
 `blocks.0.ffn.down.*` (`ffn.packed` of a gated one, gate first), `blocks.0.scale1`, `norm.*`, `pre_logits.*`, `head.*`,
 and `projection` for a matrix (inputs, outputs) in the head's place.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
-TABLES = frozenset({"cls_token", "reg_token", "pos_embed"})  # as (rows, dim) here, whatever axes of one they have
+TABLES = frozenset({"cls_token", "pos_embed"})  # as (rows, dim) here, whatever axes of one they have
 QKV = ("query", "key", "value")
 PACKED = "blocks.*.attention.packed.weight"
 PACKED_GATES = "blocks.*.ffn.packed.weight"
@@ -136,7 +136,6 @@ def shapes_of(view: Common, flattened: tuple[int, int] | None = None) -> dict[st
         "qkv_bias": view.has(f"blocks.*.{query}.bias"),
         "layer_scale": view.has("blocks.*.scale1"),
         "class_token": view.has("cls_token"),
-        "register_tokens": view.common_shape("reg_token", 2)[0] if view.has("reg_token") else 0,
         "pre_norm": view.has("pre_norm.weight"),
         "pre_logits_dim": view.common_shape("pre_logits.weight", 2)[0] if view.has("pre_logits.weight") else 0,
         "include_top": view.has(head),
@@ -163,26 +162,24 @@ def positions_of(
         view: the file.
         shapes: fields of the config that its shapes say.
         sizes: (height, width) in pixels that somebody says, best first.
-        placed: whether prefix tokens may have rows.
+        placed: whether the class token has a row.
 
     Raises:
-        CheckpointError: no number of prefix tokens makes an image of a size that is said, or a square.
+        CheckpointError: its patches are those of no size that is said, and make no square.
     """
     rows, _ = view.common_shape("pos_embed", 2)
-    tokens = shapes["class_token"] + shapes["register_tokens"]
-    choices = tuple(dict.fromkeys((tokens, int(shapes["class_token"]), 0))) if placed else (0,)
+    prefix = int(shapes["class_token"]) if placed else 0
     patch = shapes["patch_size"]
     for size in sizes:
         height, width = without_rest(as_pair(size, "image_size"), patch)
-        for prefix in choices:
-            if rows - prefix == (height // patch[0]) * (width // patch[1]):
-                return prefix, (height, width), True
-    square = [each for each in choices if rows > each and math.isqrt(rows - each) ** 2 == rows - each]
-    prefix = (*square, *choices)[0]
+        if rows - prefix == (height // patch[0]) * (width // patch[1]):
+            return prefix, (height, width), True
     return prefix, image_size_of(rows - prefix, patch, ()), False
 
 
-def origins_of(view: Common, config: ViTConfig, prefix: int, table: Table | None) -> dict[str, Origin]:
+def origins_of(
+    view: Common, config: ViTConfig, prefix: int, table: Table | None, biasless: Collection[str]
+) -> dict[str, Origin]:
     """Where each canonical weight comes from.
 
     Args:
@@ -190,22 +187,23 @@ def origins_of(view: Common, config: ViTConfig, prefix: int, table: Table | None
         config: whose weights they are.
         prefix: how many of the first prefix tokens have rows in the position table.
         table: computes the positions of the patches where the file has none.
+        biasless: parts that may do without a bias: `patch_embed`, `attention.out`.
     """
+    without_bias = config.pre_norm or "patch_embed" in biasless  # a norm that follows has one
     origins = {
         "patch_embed.kernel": Origin(("patch_embed.weight",), lambda kernel: _kernel(kernel, config)),
-        "patch_embed.bias": _bias("patch_embed.bias", view, config.embed_dim),
+        "patch_embed.bias": _bias("patch_embed.bias", view, config.embed_dim if without_bias else 0),
         "class_token.class": same("cls_token"),
-        "class_token.registers": same("reg_token"),
         "pos_embed.table": _positions(config, prefix, table),
         **_norm("pre_norm", "pre_norm"),
         **_norm("norm", "norm"),
-        **_dense("pre_logits", view, config.pre_logits_dim),
-        **_dense("head", view, config.num_classes),
+        **_dense("pre_logits"),
+        **_dense("head"),
     }
     if "projection" in view.stored:
         origins |= {"head.kernel": same("projection"), "head.bias": zeros(config.num_classes)}
     for index in range(config.num_layers):
-        origins |= dict(_block(f"block_{index}", f"blocks.{index}", view, config))
+        origins |= dict(_block(f"block_{index}", f"blocks.{index}", view, config, biasless))
     return origins
 
 
@@ -222,7 +220,9 @@ def _positions(config: ViTConfig, prefix: int, table: Table | None) -> Origin:
     return Origin(("pos_embed",), lambda rows: np.concatenate([rows[:prefix], missing, rows[prefix:]]))
 
 
-def _block(ours: str, theirs: str, view: Common, config: ViTConfig) -> Iterator[tuple[str, Origin]]:
+def _block(
+    ours: str, theirs: str, view: Common, config: ViTConfig, biasless: Collection[str]
+) -> Iterator[tuple[str, Origin]]:
     dim = config.embed_dim
     for number in (1, 2):
         yield from _norm(f"{ours}.norm{number}", f"{theirs}.norm{number}").items()
@@ -232,13 +232,13 @@ def _block(ours: str, theirs: str, view: Common, config: ViTConfig) -> Iterator[
     else:
         for role in QKV:
             yield f"{ours}.attention.{role}.kernel", transposed(f"{theirs}.attention.{role}.weight")
-            yield f"{ours}.attention.{role}.bias", _bias(f"{theirs}.attention.{role}.bias", view, dim)
+            yield f"{ours}.attention.{role}.bias", same(f"{theirs}.attention.{role}.bias")
     if view.has(PACKED_GATES):
         yield from _packed(f"{ours}.ffn", ("gate", "up"), f"{theirs}.ffn.packed")
     for part, outputs in (("attention.out", dim), ("ffn.up", config.mlp_dim), ("ffn.down", dim)):
         if view.has(f"blocks.*.{part}.weight"):
             yield f"{ours}.{part}.kernel", transposed(f"{theirs}.{part}.weight")
-            yield f"{ours}.{part}.bias", _bias(f"{theirs}.{part}.bias", view, outputs)
+            yield f"{ours}.{part}.bias", _bias(f"{theirs}.{part}.bias", view, outputs if part in biasless else 0)
 
 
 def _packed(ours: str, roles: tuple[str, ...], theirs: str) -> Iterator[tuple[str, Origin]]:
@@ -256,12 +256,10 @@ def _norm(ours: str, theirs: str) -> dict[str, Origin]:
     return {f"{ours}.scale": same(f"{theirs}.weight"), f"{ours}.bias": same(f"{theirs}.bias")}
 
 
-def _dense(part: str, view: Common, outputs: int) -> dict[str, Origin]:
-    if f"{part}.weight" not in view.stored:
-        return {}
-    return {f"{part}.kernel": transposed(f"{part}.weight"), f"{part}.bias": _bias(f"{part}.bias", view, outputs)}
+def _dense(part: str) -> dict[str, Origin]:
+    return {f"{part}.kernel": transposed(f"{part}.weight"), f"{part}.bias": same(f"{part}.bias")}
 
 
-def _bias(name: str, view: Common, outputs: int) -> Origin:
-    """The bias, or zeros where no block has it."""
-    return same(name) if view.has(kind_of(name)) else zeros(outputs)
+def _bias(name: str, view: Common, zeros_instead: int) -> Origin:
+    """The bias; or so many zeros where that is not none and no block has it."""
+    return zeros(zeros_instead) if zeros_instead and not view.has(kind_of(name)) else same(name)

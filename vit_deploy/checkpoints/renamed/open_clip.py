@@ -122,6 +122,7 @@ DIALECT = Dialect(
     },
     fix="give a CLIP model whose vision tower is a plain ViT",
     known=_known,
+    biasless=("patch_embed",),
 )
 
 

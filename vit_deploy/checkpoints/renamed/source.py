@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,8 @@ class Dialect:
         fix: what to do where something is refused.
         known: looks into the file for what else it says.
         pools_as_named: whether a class token means that it is what is taken.
-        placed: whether prefix tokens may have rows in the position table.
+        placed: whether the class token has a row in the position table.
+        biasless: parts that may do without a bias, see `names.origins_of`.
         table: computes the positions where the file has none.
         flattened: whether the patches' kernel is a matrix over pixels (row, column, channel).
     """
@@ -71,6 +72,7 @@ class Dialect:
     known: Callable[[Common, Stated], Known] = lambda view, stated: NOTHING
     pools_as_named: bool = True
     placed: bool = True
+    biasless: Collection[str] = ()
     table: Callable[[Common], Table | None] = lambda view: None
     flattened: Callable[[Common, Stated], tuple[int, int] | None] = lambda view, stated: None
 
@@ -127,7 +129,7 @@ class RenamedSource:
         unused = {what: _matching(view, pattern) for pattern, what in dialect.left_out.items()}
         weights = gather(
             view,
-            {**origins_of(view, config, prefix, table), **known.origins},
+            {**origins_of(view, config, prefix, table, dialect.biasless), **known.origins},
             config,
             ignored=frozenset(name for names in unused.values() for name in names),
             found=settled.problems,

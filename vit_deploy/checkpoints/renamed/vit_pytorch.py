@@ -90,6 +90,7 @@ DIALECT = Dialect(
     epsilon=1e-5,
     refused={r"^conv_stem|^patch_to_emb|^spatial_transformer": "a network of its own around the blocks"},
     known=_known,
+    biasless=("attention.out",),
     pools_as_named=False,
     flattened=_flattened,
     table=_table,
