@@ -137,6 +137,8 @@ def test_the_options_are_there_wherever_a_checkpoint_is_read(command: str, run: 
     said = run(command, "--help")
     for option in ("--mean", "--std", "--labels", "--no-head", "--config", "--num-heads", "--epsilon"):
         assert option in said.out
+    for option in ("--architecture", "--adapter"):
+        assert option in said.out
 
 
 @pytest.mark.parametrize("text", ["", "a", "0.5,", "nan", "0.1,0.2"])

@@ -63,8 +63,21 @@ def load_source(
             raise ConfigError(
                 f"--like says how a checkpoint is resized, and {scale} is made at its size", fix="leave it out"
             )
-        from vit_deploy.checkpoints import HEAD, LABELS, PREPROCESS, stated_preprocess, with_labels
+        from vit_deploy.checkpoints import (
+            ADAPTER,
+            ARCHITECTURE,
+            HEAD,
+            LABELS,
+            PREPROCESS,
+            stated_preprocess,
+            with_labels,
+        )
 
+        if of_files := [f"--{name}" for name in (ARCHITECTURE, ADAPTER) if name in (stated or {})]:
+            raise ConfigError(
+                f"{', '.join(of_files)} says which model a file of weights holds, and {scale} is a scale",
+                fix="leave it out, or give a checkpoint",
+            )
         fields = dict(stated or {}) | dict(overrides)
         preprocess, labels = fields.pop(PREPROCESS, {}), fields.pop(LABELS, None)
         if fields.pop(HEAD, True) is False:

@@ -21,6 +21,8 @@ class CheckpointOptions:
         num_heads: attention heads.
         epsilon: of the normalization layers.
         activation: name of the activation function of the feed-forward layers.
+        architecture: timm's name of the model, where the checkpoint names none.
+        adapter: folder of a LoRA adapter that is merged into the weights.
         mean: of pixels in 0..1, one for each channel or one for all.
         std: standard deviation of pixels, likewise.
         labels: names of the classes, or a file that holds them.
@@ -41,6 +43,15 @@ class CheckpointOptions:
     epsilon: Annotated[float | None, Option(help="Of the norms, where the checkpoint does not say it.")] = None
     activation: Annotated[
         str | None, Option(metavar="NAME", help="gelu, gelu_tanh, quick_gelu, …, where it does not say it.")
+    ] = None
+    architecture: Annotated[
+        str | None,
+        Option(
+            metavar="NAME", help="timm's name of a model, as vit_base_patch16_224, for what its weights do not show."
+        ),
+    ] = None
+    adapter: Annotated[
+        Path | None, Option(metavar="FOLDER", help="A LoRA adapter of PEFT that is merged into the weights.")
     ] = None
     mean: Annotated[
         float | tuple[float, ...] | None,
