@@ -24,8 +24,12 @@ def blocks(results: Results) -> dict[str, str]:
         "precisions": _precisions(results),
         "peers": _peers(results),
         "targets": _targets(results),
-        "gpu": _gpu(results),
     }
+
+
+def nvidia_blocks(results: Results) -> dict[str, str]:
+    """Each block of the page about NVIDIA GPUs by its name."""
+    return {"gpu": _gpu(results)}
 
 
 def _precisions(results: Results) -> str:

@@ -10,14 +10,18 @@ from benchmarks.parts import PARTS
 from benchmarks.processes import ROOT
 from benchmarks.records import Result
 
-FRONT, INSIDE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
-PAGES = (FRONT, INSIDE)
+FRONT, INSIDE, NVIDIA = ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "nvidia.md"
+PAGES = (FRONT, INSIDE, NVIDIA)
 
 
 def blocks(results: Path) -> dict[Path, dict[str, str]]:
     """What each block of each page says by the results that are stored."""
     found = {name: part.stored(results) for name, part in PARTS.items()}
-    return {FRONT: headlines.blocks(found), INSIDE: {name: _rendered(name, found[name]) for name in PARTS}}
+    return {
+        FRONT: headlines.blocks(found),
+        INSIDE: {name: _rendered(name, found[name]) for name in PARTS},
+        NVIDIA: headlines.nvidia_blocks(found),
+    }
 
 
 def rewrite(results: Path) -> None:

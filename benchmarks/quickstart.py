@@ -18,7 +18,7 @@ from vit_deploy.core.child_processes import python
 
 SCALE = "tiny"
 COMMANDS: Mapping[str, str] = {
-    "export": "vit-deploy export {scale} -o artifacts/{scale} --force",
+    "export": "vit-deploy export {scale} --format savedmodel --format onnx --format tflite -o artifacts/{scale}",
     "verify": "vit-deploy verify artifacts/{scale}/onnx-fp32 artifacts/{scale}/tflite-fp32",
 }
 COLUMNS = "120"  # of the terminal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shlex
 import subprocess
@@ -10,57 +11,117 @@ import sys
 from pathlib import Path
 
 import pytest
-import readme_files
 
 from vit_deploy.core import cost
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+FRONT = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+OTHERS = ("samples/README.md", "samples/ci/README.md", "benchmarks/README.md")
+EVERY = [pytest.param(path, id=path.name) for path in (FRONT, *DOCS)]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[str]:
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+def commands(page: Path) -> list[str]:
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     return [part.strip() for line in lines for part in line.split("&&")]
 
 
-@pytest.mark.slow
-def test_the_commands_of_the_readme_run_in_order_and_succeed(tmp_path: Path) -> None:
-    readme_files.write(tmp_path)
-    ours = [command for command in commands() if command.startswith("vit-deploy ")]
-    assert len(ours) >= 20
-    for command in ours:
-        arguments = shlex.split(command)[1:]
-        if arguments[0] == "compress" and importlib.util.find_spec("tensorflow_model_optimization") is None:
+def execute(page: Path, folder: Path) -> None:
+    """Run all commands of a page in their order; installing and testing are what this test is part of."""
+    for command in commands(page):
+        program, *arguments = shlex.split(command)
+        if program in ("pip", "pytest"):
             continue
-        if "tensorrt" in command and importlib.util.find_spec("tensorrt_rtx") is None:
+        if "compress" in arguments and importlib.util.find_spec("tensorflow_model_optimization") is None:
             continue
-        done = subprocess.run(
-            [sys.executable, "-m", "vit_deploy", *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
+        if ("--tensorrt" in arguments or "tensorrt-fp16" in command) and importlib.util.find_spec(
+            "tensorrt_rtx"
+        ) is None:
+            continue
+        run = {"vit-deploy": [sys.executable, "-m", "vit_deploy"], "python": [sys.executable], "tar": ["tar"]}[program]
+        arguments = [str(ROOT / word) if word.startswith("samples/") else word for word in arguments]
+        done = subprocess.run([*run, *arguments], cwd=folder, capture_output=True, text=True)
         expected = 1 if "--unproven" in arguments else 0  # published, but nobody has proven it
         assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
 
 
-def test_what_else_the_readme_runs_is_installing_and_testing() -> None:
-    others = [command for command in commands() if not command.startswith("vit-deploy ")]
-    assert others == ['pip install -e ".[cpu]"', 'pip install -e ".[dev]"', "pytest"]
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all commands of the README were run."""
+    folder = tmp_path_factory.mktemp("readme")
+    execute(FRONT, folder)
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", blocks("python"))
+def test_the_commands_of_the_readme_run_in_order_and_succeed(followed: Path) -> None:
+    ours = [command for command in commands(FRONT) if command.startswith("vit-deploy ")]
+    assert len(ours) >= 20
+    assert (followed / "report.html").stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [pytest.param(path, id=path.name) for path in DOCS])
+def test_the_commands_of_a_page_run_in_order_after_those_of_the_readme(page: Path, followed: Path) -> None:
+    execute(page, followed)
+
+
+def test_what_else_the_readme_runs_is_installing_and_testing() -> None:
+    others = [command for command in commands(FRONT) if shlex.split(command)[0] in ("pip", "pytest")]
+    assert others == ['pip install -e ".[cpu]"', 'pip install -e ".[dev]"', "pytest"]
+    assert [command for page in DOCS for command in commands(page) if not command.startswith("vit-deploy ")] == []
+
+
+def test_no_command_is_there_twice() -> None:
+    every = [command for page in (FRONT, *DOCS) for command in commands(page)]
+    assert sorted(every) == sorted(set(every))
+
+
+def test_what_the_commands_of_the_readme_take_was_made_by_a_line_above() -> None:
+    read = {"--against", "--data", "--images", "--calibrate", "--baseline"}
+    written = {"-o", "--save", "--junit", "--markdown", "--triton"}
+    made = ["tiny", "pico"]
+    for command in commands(FRONT):
+        program, *words = shlex.split(command)
+        if command == "python samples/example_files.py":
+            made += ["vit_tiny_timm", "colleague.onnx", "photo.jpg", "photos"]
+        if program != "vit-deploy":
+            continue
+        pairs = list(itertools.pairwise(words))
+        # An argument follows the command's name or another argument, or the option that takes it.
+        for before, word in pairs:
+            if before in read or not (before.startswith("-") or word.startswith("-")):
+                assert any(word == name or word.startswith(f"{name}/") for name in made), f"{command}: {word}"
+        made += [word for before, word in pairs if before in written]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks(FRONT, "python"))
 def test_the_python_of_the_readme_runs(block: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_lists_the_scales_with_their_real_sizes() -> None:
+def test_the_map_of_the_package_is_its_listing() -> None:
+    (tree,) = re.findall(r"^```\nvit_deploy/\n(.*?)^```", FRONT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    told = [line.split()[0] for line in tree.splitlines()]
+    package = ROOT / "vit_deploy"
+    there = [path.name + "/" * path.is_dir() for path in package.iterdir() if path.name != "__pycache__"]
+    assert told == sorted(told, key=str.lower) and sorted(told) == sorted(there)
+    assert all(len(line.split()) > 2 for line in tree.splitlines())  # each with what is inside
+
+
+def test_the_scales_are_listed_with_their_real_sizes() -> None:
     rows = re.findall(
-        r"^\| (\w+)(?: \(patch 14\))? \| (\d+) / (\d+) / (\d+) \| ([\d.]+) M \| ([\d.]+) \|", README, re.M
+        r"^\| (\w+)(?: \(patch 14\))? \| (\d+) / (\d+) / (\d+) \| ([\d.]+) M \| ([\d.]+) \|",
+        (ROOT / "docs" / "model.md").read_text(encoding="utf-8"),
+        re.M,
     )
     assert [row[0] for row in rows] == list(SCALE_CONFIGS)
     for name, dim, heads, layers, parameters, gmacs in rows:
@@ -70,8 +131,23 @@ def test_the_readme_lists_the_scales_with_their_real_sizes() -> None:
         assert abs(cost.macs(config) / 1e9 - float(gmacs)) < 0.05
 
 
-def test_every_file_the_readme_links_to_exists() -> None:
-    root = Path(__file__).parent.parent
-    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+@pytest.mark.parametrize("page", [*EVERY, *(pytest.param(ROOT / name, id=name) for name in OTHERS)])
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    targets = re.findall(r"\]\(([^):]+)\)", page.read_text(encoding="utf-8"))
     assert targets
-    assert [target for target in targets if not (root / target).exists()] == []
+    for target in targets:
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+def anchors(page: Path) -> list[str]:
+    """What a link may name of a page: its headings in lower case, with hyphens, without punctuation."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("page", [pytest.param(path, id=path.name) for path in DOCS])
+def test_every_page_is_linked_from_the_readme(page: Path) -> None:
+    assert f"](docs/{page.name}" in FRONT.read_text(encoding="utf-8")

@@ -1,7 +1,14 @@
-"""The files that the README takes for granted: a checkpoint of timm, somebody's ONNX file of it, photographs."""
+"""Small files to try the commands of the README on.
+
+python samples/example_files.py [DIR]
+
+It writes `vit_tiny_timm` (timm's ViT-Tiny as its hub has it, with one block, two classes and random weights),
+`colleague.onnx` (the same network as somebody else exported it), `photo.jpg`, and `photos`, a folder for each class.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -19,8 +26,9 @@ from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import Float32
 
 
-def write(folder: Path) -> None:
-    """Write them all."""
+def write_example_files(folder: Path) -> None:
+    """Write all of them into a folder; what is there by the same names is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
     _timm_folder(folder / "vit_tiny_timm")
     _colleagues_file(folder / "vit_tiny_timm", folder / "colleague.onnx")
     pictures = natural_pixels(8, 120, 160, 3)
@@ -33,7 +41,7 @@ def write(folder: Path) -> None:
 
 def _timm_folder(folder: Path) -> None:
     """timm's vit_tiny_patch16_224 with one block, as its hub has it."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     config = ViTConfig.from_scale("tiny", num_layers=1, num_classes=2)
     write_safetensors(folder / "model.safetensors", _timm_names(Checkpoint.random(config, 0)), {})
     described = {
@@ -92,3 +100,11 @@ def _timm_names(checkpoint: Checkpoint) -> dict[str, Float32]:
             theirs[f"{block}.{norm}.weight"] = ours[f"{own}.{norm}.scale"]
             theirs[f"{block}.{norm}.bias"] = ours[f"{own}.{norm}.bias"]
     return {name: np.ascontiguousarray(weight) for name, weight in theirs.items()}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "directory", type=Path, nargs="?", default=Path(), help="where they go; the current folder by default"
+    )
+    write_example_files(parser.parse_args().directory)
