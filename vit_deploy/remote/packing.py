@@ -1,7 +1,7 @@
 """Artifacts packed into one archive with everything that proves and times them on a device.
 
-The file holds the bundles, those modules of vit-deploy that need nothing but NumPy, and `run.py`. What a device adds is
-Python, NumPy and the engine.
+The archive holds the artifacts, those modules of vit-deploy that are imported on a device (`contents`), and `run.py`.
+What a device adds is Python, NumPy and the engine.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import vit_deploy
 from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
 from vit_deploy.core.staging import staged_file
 from vit_deploy.errors import ConfigError
 from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.remote.contents import PACKAGE, modules_on_device
 from vit_deploy.remote.device import LISTING, OLDEST, PLACE
 
 ROOT = "vit-deploy-device"
-# Packages that only a workstation needs.
-AT_HOME = ("cli", "compression", "model", "exporters", "checkpoints")
 # Its first lines are for any Python, so that one that is too old is told so.
 RUNNER = """\
 # Proves and times the models beside it: python run.py verify, python run.py bench; --help says more.
@@ -93,11 +91,8 @@ def _members(artifacts: Sequence[Artifact]) -> Iterator[tuple[str, Path | bytes]
         # What else lies in the folder, or is linked there, is nobody's business on a device.
         yield from ((f"{place}/{name}", folder / name) for name in sorted({MANIFEST, *artifact.files}))
     yield LISTING, json.dumps(listing, indent=1).encode()
-    package = Path(vit_deploy.__file__).parent
-    for path in sorted(package.rglob("*.py")):
-        inside = path.relative_to(package)
-        if inside.parts[0] not in AT_HOME:
-            yield f"vit_deploy/{inside.as_posix()}", path
+    for path in sorted(modules_on_device({artifact.format for artifact in artifacts}).values()):
+        yield f"vit_deploy/{path.relative_to(PACKAGE).as_posix()}", path
 
 
 def _add(archive: tarfile.TarFile, name: str, content: Path | bytes) -> None:

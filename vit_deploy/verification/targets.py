@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import Artifact, InputSpec, describe, read_artifact
+from vit_deploy.core.artifact import MANIFEST, Artifact, InputSpec, describe, read_artifact
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ConfigError
-from vit_deploy.formats.bare import bare_format, read_to_time
 from vit_deploy.verification.golden import Golden, read_golden, record
 
 DEFAULT_SCALE = "tiny"
@@ -142,6 +141,10 @@ def open_to_time(path: Path) -> Artifact:
         ArtifactError, CheckpointError: as `open_artifact`, or no image goes into the file.
         ConfigError: a bare file whose layout can be read in several ways.
     """
+    if (path / MANIFEST).is_file():
+        return read_artifact(path)
+    from vit_deploy.formats.bare import bare_format, read_to_time  # a device, where all are artifacts, does without
+
     return read_to_time(path) if bare_format(path) is not None else open_artifact(path)
 
 

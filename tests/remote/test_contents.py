@@ -1,0 +1,132 @@
+"""What travels to a device is what is imported there, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from vit_deploy.core.child_processes import python
+from vit_deploy.remote.contents import (
+    LEFT_AT_HOME,
+    PACKAGE,
+    STARTED,
+    engines,
+    imported_by,
+    is_left_at_home,
+    modules_on_device,
+    source_of,
+)
+from vit_deploy.remote.packing import ROOT, pack
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+
+PACKABLE = ("onnx", "tflite", "savedmodel", "tensorrt")
+WORKSTATION = {"cli", "api", "compression", "model", "exporters", "checkpoints"}
+
+
+@pytest.mark.parametrize("format", PACKABLE)
+def test_every_module_that_is_imported_there_travels(format: str) -> None:
+    there = modules_on_device([format])
+    assert {*STARTED, *engines([format])} <= set(there)
+    for name in there:
+        missing = {each for each in imported_by(name) if not is_left_at_home(each)} - set(there)
+        assert missing == set(), name
+        parent = name.rpartition(".")[0]
+        assert not parent or parent in there
+    assert {name.split(".")[1] for name in there if "." in name} & WORKSTATION == set()
+
+
+@pytest.mark.parametrize("format", PACKABLE)
+def test_what_stays_at_home_is_imported_by_no_module_but_in_its_functions(format: str) -> None:
+    there = modules_on_device([format])
+    for name in there:
+        assert [each for each in imported_by(name, in_functions=False) if is_left_at_home(each)] == [], name
+    inside = {each for name in there for each in imported_by(name) if is_left_at_home(each)}
+    unused = [stays for stays in LEFT_AT_HOME if not any(each.startswith(stays) for each in inside)]
+    assert unused == []
+
+
+def test_modules_that_are_named_in_quotes_travel_too_or_belong_to_other_formats() -> None:
+    """Registries and workers are reached by name, which no import shows."""
+    for format in PACKABLE:
+        there = modules_on_device([format])
+        others = engines(set(PACKABLE) - {format}) | engines(["keras"]) - engines([format])
+        for name, path in there.items():
+            quoted = {
+                node.value.partition(":")[0]
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and re.fullmatch(r"vit_deploy(\.\w+)+(:\w+)?", node.value)
+            }
+            allowed = {"vit_deploy.runtimes.simulators.onnx_no_vnni"}  # --simulate is no option of the runner
+            if name != "vit_deploy":  # what a workstation gets of the package's attributes
+                assert quoted - set(there) - others - allowed == set(), name
+
+
+def test_every_format_brings_its_own_engines_alone() -> None:
+    tflite = set(modules_on_device(["tflite"]))
+    assert "vit_deploy.runtimes.litert" in tflite
+    assert not {"vit_deploy.runtimes.ort.runtime", "vit_deploy.runtimes.openvino"} & tflite
+    both = set(modules_on_device(["tflite", "onnx"]))
+    assert both == tflite | set(modules_on_device(["onnx"]))
+    for format, runtimes in RUNTIMES_OF_FORMAT.items():
+        assert {RUNTIMES[each].target.partition(":")[0] for each in runtimes} <= engines([format])
+
+
+def test_the_archive_holds_these_files_and_no_others(bundles: dict[str, Path], tmp_path: Path) -> None:
+    pack([bundles["tflite"]], tmp_path / "models.tar.gz")
+    with tarfile.open(tmp_path / "models.tar.gz") as archive:
+        names = [name.removeprefix(f"{ROOT}/") for name in archive.getnames()]
+    packed = {name for name in names if name.startswith("vit_deploy/")}
+    expected = modules_on_device(["tflite"]).values()
+    assert packed == {f"vit_deploy/{path.relative_to(PACKAGE).as_posix()}" for path in expected}
+    assert len(packed) < len(list(PACKAGE.rglob("*.py"))) / 3
+
+
+def test_the_modules_import_one_another_where_there_is_nothing_else(tmp_path: Path) -> None:
+    """Each is imported from a copy that has no other, without engines."""
+    there = modules_on_device(["onnx", "tflite"])
+    for path in there.values():
+        copy = tmp_path / "vit_deploy" / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    light = [name for name in there if name not in engines(["onnx", "tflite"]) and ".ort." not in name]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import importlib\n" + "".join(
+        f"importlib.import_module({name!r})\n" for name in light
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_imports_are_found_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "vit_deploy"
+    (package / "sub").mkdir(parents=True)
+    for name in ("__init__", "a", "b", "c", "d", "e", "sub/__init__"):
+        (package / f"{name}.py").touch()
+    (package / "sub" / "top.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "import vit_deploy.a as short\n"
+        "if TYPE_CHECKING:\n    from vit_deploy import e\n"
+        "else:\n    from vit_deploy.b import name\n"
+        "class Of:\n    from .. import c\n"
+        "async def call():\n    import vit_deploy.d, json\n"
+    )
+    monkeypatch.setattr("vit_deploy.remote.contents.PACKAGE", package)
+    every = {"vit_deploy", "vit_deploy.a", "vit_deploy.b", "vit_deploy.c", "vit_deploy.d"}
+    assert imported_by("vit_deploy.sub.top") == every
+    assert imported_by("vit_deploy.sub.top", in_functions=False) == every - {"vit_deploy.d"}
+    with pytest.raises(LookupError, match=r"vit_deploy\.none is no module"):
+        source_of("vit_deploy.none")
+
+
+def test_the_workers_that_are_started_are_those_that_travel() -> None:
+    from vit_deploy.performance import process, profilers
+
+    started = {python("-m", name)[-1] for name in STARTED}
+    assert {process.WORKER[-1], profilers.WORKER[-1]} < started
