@@ -119,6 +119,15 @@ def test_grids_of_published_models_keep_their_places_and_some_others_do_not() ->
     assert not any(map(places_are_kept, (25, 41, 47, 49, 50)))
 
 
+def test_what_makes_a_spectrogram_is_no_processor_of_images() -> None:
+    patch = {"patch_size": 8, "frequency_stride": 8, "time_stride": 8}
+    document = {"model_type": "audio-spectrogram-transformer", "num_mel_bins": 16, "max_length": 24, **patch}
+    tower = tower_in(document, KNOWN)
+    assert (tower.document["image_size"], tower.document["num_channels"]) == ([16, 24], 1)
+    with pytest.raises(CheckpointError, match="patches of 8 that overlap, 4 and 8 apart"):
+        tower_in({**document, "frequency_stride": 4}, KNOWN)
+
+
 def test_encoders_are_found_under_any_path() -> None:
     names = [f"{path}embeddings.patch_embedding.weight" for path in ("model.image_tower.", "model.video_tower.")]
     assert encoders([*names, "lm_head.weight"]) == ["model.image_tower.", "model.video_tower."]

@@ -63,6 +63,7 @@ def made(
     image_size: tuple[int, int] = (16, 16),
     channels: int = 3,
     inputs: Callable[[Any], Any] = lambda pixels: pixels,
+    processor: tuple[str, Mapping[str, Any]] | None = None,
 ) -> Made:
     """A model of transformers with random weights, saved.
 
@@ -74,6 +75,7 @@ def made(
         image_size: (height, width) of the images.
         channels: of the images.
         inputs: what the model takes, of pixels.
+        processor: class and options of the processor that is saved with it.
     """
     import torch
 
@@ -86,6 +88,8 @@ def made(
         norm = "norm" in name and name.endswith("weight") and parameter.ndim == 1
         parameter.data = spread + (1.0 if norm else 0.5 if "layer_scale" in name else 0.0)
     built.save_pretrained(folder)
+    if processor is not None:
+        getattr(library, processor[0])(**processor[1]).save_pretrained(folder)
     if read is None:
         return Made(folder)
     images = np.random.default_rng(3).standard_normal((2, *image_size, channels)).astype(np.float32)
@@ -364,14 +368,74 @@ def rows() -> Iterator[Row]:
     )  # fmt: skip
     yield _row(
         t, "flava", SAVED, "FlavaModel",
-        lambda library: library.FlavaConfig(
-            image_config=VISION, text_config=SMALL_TEXT, multimodal_config=WIDE, hidden_size=24, projection_dim=7),
+        _flava,
         _tokens("image_model"),
     )  # fmt: skip
     yield _row(t, "flava image", SAVED, "FlavaImageModel", _of("FlavaImageConfig", **VISION), _tokens())
+    yield from _with_processors()
     yield _row(
         t, "timm wrapper", SAVED, "TimmWrapperForImageClassification", _timm_wrapper, _answered, (224, 224),
     )  # fmt: skip
+
+
+def _with_processors() -> Iterator[Row]:
+    """Towers with the processor of images that the published ones come with."""
+    t, square = "transformers", {"height": 16, "width": 16}
+    how = "save_pretrained of model and processor"
+    middle = {"size": {"shortest_edge": 16}, "crop_size": square}
+    said = {"preprocess": {"mean": 0.5, "std": 0.5, "resize": [16, 16], "crop": False}}
+    yield _row(
+        t, "blip with its processor", how, "BlipForConditionalGeneration", _two("BlipConfig", projection_dim=7),
+        _tokens("vision_model"), processor=("BlipImageProcessorPil", {"size": square}),
+    )  # fmt: skip
+    yield _row(
+        t, "owl-vit with its processor", how, "OwlViTForObjectDetection", _two("OwlViTConfig", projection_dim=7),
+        _embeds_of("owlvit"), processor=("OwlViTImageProcessorPil", {"size": square, "crop_size": square}),
+    )  # fmt: skip
+    yield _row(
+        t, "chinese clip with its processor", how, "ChineseCLIPModel", _two("ChineseCLIPConfig", projection_dim=7),
+        _embeds, processor=("ChineseCLIPImageProcessorPil", middle),
+    )  # fmt: skip
+    yield _row(
+        t, "llava with its processor", how, "LlavaForConditionalGeneration",
+        _llava("LlavaConfig", "CLIPVisionConfig"), _pooled("model.vision_tower"),
+        processor=("CLIPImageProcessorPil", middle),
+    )  # fmt: skip
+    yield _row(
+        t, "dpt with its processor", how, "DPTForDepthEstimation", _dpt(), _tokens("dpt"),
+        processor=("DPTImageProcessorPil", {"size": square}),
+    )  # fmt: skip
+    yield _row(
+        t, "yolos with its processor", how, "YolosForObjectDetection", _yolos(), _tokens("vit", _detections_first),
+        (16, 24), processor=("YolosImageProcessorPil", {}), refused="do_pad", fixed=said,
+    )  # fmt: skip
+    yield _row(
+        t, "janus with its processor", how, "JanusModel", _janus, _tokens("vision_model"),
+        processor=("JanusImageProcessorPil", {"size": square}), refused="do_pad", fixed=said,
+    )  # fmt: skip
+    yield _row(
+        t, "idefics 3 with its processor", how, "Idefics3Model", _idefics("Idefics3Config"), _tokens("vision_model"),
+        processor=("Idefics3ImageProcessorPil", {}), refused="do_image_splitting", fixed=said,
+    )  # fmt: skip
+    yield _row(
+        t, "llava next with its processor", how, "LlavaNextForConditionalGeneration",
+        _llava("LlavaNextConfig", "CLIPVisionConfig"), _pooled("model.vision_tower"),
+        processor=("LlavaNextImageProcessorPil", middle), refused="image_grid_pinpoints", fixed=said,
+    )  # fmt: skip
+    yield _row(
+        t, "flava with its processor", how, "FlavaModel", _flava, _tokens("image_model"),
+        processor=("FlavaImageProcessorPil", {"size": square, "crop_size": square}),
+    )  # fmt: skip
+    yield _row(
+        t, "ast with its extractor", how, "ASTModel", _spectrogram(), _tokens(), (16, 24), 1, _spectra,
+        processor=("ASTFeatureExtractor", {"num_mel_bins": 16, "max_length": 24}),
+    )  # fmt: skip
+
+
+def _flava(library: Any) -> Any:
+    return library.FlavaConfig(
+        image_config=VISION, text_config=SMALL_TEXT, multimodal_config=WIDE, hidden_size=24, projection_dim=7
+    )
 
 
 def _timm_wrapper(library: Any) -> Any:

@@ -32,6 +32,9 @@ WITHOUT_EFFECT = frozenset(
 )
 """Fields that change nothing where images are in the model's own channels."""
 
+OF_ANOTHER_INPUT = ("codebook_", "mask_group_", "total_mask_patches", "input_size_patches")
+"""Beginnings of fields about what FLAVA is given beside the image."""
+
 OTHERWISE: Mapping[str, str] = {
     "Levit": "resizes to 256/224 of the size that it records",
     "Perceiver": "crops before it resizes",
@@ -110,7 +113,7 @@ def plain_settings(word: str, filled: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _has_effect(name: str, value: Any) -> bool:
     """Whether a field beyond those that are read can change pixels."""
-    if name in READ or name in WITHOUT_EFFECT or value is None or value is False:
+    if name in READ or name in WITHOUT_EFFECT or name.startswith(OF_ANOTHER_INPUT) or value is None or value is False:
         return False
     return not (name == "ensure_multiple_of" and value == 1)
 

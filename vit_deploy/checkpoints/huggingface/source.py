@@ -24,7 +24,7 @@ from vit_deploy.checkpoints.huggingface.config import (
 )
 from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, named, origins, spare
 from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in, supposed_of
-from vit_deploy.checkpoints.huggingface.towers import tower_in
+from vit_deploy.checkpoints.huggingface.towers import SPECTROGRAM, tower_in
 from vit_deploy.checkpoints.importing import imported, settle
 from vit_deploy.checkpoints.safetensors import CANONICAL, FORMAT
 from vit_deploy.checkpoints.source import Stated, TensorFile
@@ -66,7 +66,7 @@ class HuggingFaceSource:
         ignored = frozenset(each for tensors in unused.values() for each in tensors)
         problems = [*settled.problems, *(label_problems(labels, config.num_classes) if config.include_top else ())]
         weights = gather(file, origins(names, config), config, ignored=ignored, found=problems)
-        processor = settings_in(file.documents)
+        processor = {} if document.get("model_type") == SPECTROGRAM else settings_in(file.documents)
         whole = settled.input_size or whole_size(vision_config(document))
         preprocess = preprocess_of(processor, family.processor, config, whole)
         left_out = [*unused, *parts_unread(vision_config(document), config.patch_size)]

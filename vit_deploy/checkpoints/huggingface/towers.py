@@ -49,7 +49,8 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 """What transformers does for a model type where it is not what most others do."""
 
-OF_OTHER_TASKS = frozenset({"yolos", "dpt", "audio-spectrogram-transformer"})
+SPECTROGRAM = "audio-spectrogram-transformer"  # whose images come of sound, by no processor of images
+OF_OTHER_TASKS = frozenset({"yolos", "dpt", SPECTROGRAM})
 """Model types whose heads are for other tasks than telling classes of images, and are left out."""
 
 CONVOLUTIONS = "convolutions instead of attention"
@@ -132,7 +133,7 @@ def _settled(document: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
             f"its config.json is that of a {model_type} with {'; '.join(problems)}, which no ViT here computes",
             fix="give a model without it",
         )
-    if model_type == "audio-spectrogram-transformer":
+    if model_type == SPECTROGRAM:
         size = [filled.get("num_mel_bins", 128), filled.get("max_length", 1024)]
         return {**filled, "image_size": size, "num_channels": 1}
     return filled
@@ -145,7 +146,7 @@ def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
         yield "a convolutional network for its stem"
     if document.get("use_qk_norm") and model_type == "janus_vision_model":
         yield "a norm of queries and keys over the whole width"
-    if model_type == "audio-spectrogram-transformer":
+    if model_type == SPECTROGRAM:
         patch = document.get("patch_size", 16)
         strides = [document.get(f"{axis}_stride", 10) for axis in ("frequency", "time")]
         if strides != [patch, patch]:
