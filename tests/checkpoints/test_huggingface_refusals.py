@@ -84,6 +84,13 @@ def test_clips_classifier_of_no_classes_pools_the_same_tokens_and_is_refused(tmp
         load(changed(tmp_path, "clip-vision", config=config))
 
 
+def test_a_pooler_of_another_activation_is_refused(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "vit-model", config={"pooler_act": "relu"})
+    assert load(folder).config.pre_logits_dim == 0
+    with pytest.raises(CheckpointError, match="pooler_act 'relu'; a pooler here has tanh"):
+        load(folder, config={"pooling": "cls", "pre_logits_dim": 24})
+
+
 BACKBONE = {"architectures": ["Dinov2Backbone"]}
 
 

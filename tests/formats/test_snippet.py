@@ -33,6 +33,7 @@ CASES: dict[str, tuple[str, ExportOptions, dict[str, Any], dict[str, Any]]] = {
     "onnx, grayscale pixels": ("onnx", ExportOptions(include_preprocessing=True), {"channels": 1}, {}),
     "onnx, channels first, pixels": ("onnx", ExportOptions(layout="nchw", include_preprocessing=True), {}, {}),
     "onnx, four bands, aspect kept": ("onnx", ExportOptions(), {"channels": 4}, COVER),
+    "onnx, top left of what a crop makes": ("onnx", ExportOptions(), {}, {**CUT, "resize": 36, "input_size": (27, 35)}),
     "tflite": ("tflite", ExportOptions(batch=1), {}, {}),
     "tflite, batch of 3, exact resize": ("tflite", ExportOptions(batch=3), {}, {"resize": (30, 44), "crop": True}),
     "tflite, pixels, cut": ("tflite", ExportOptions(batch=1, include_preprocessing=True), {}, CUT),

@@ -159,6 +159,12 @@ def facts_of(
     vision = vision_config(document)
     shapes = _from_shapes(file, names)
     _refuse(names, family, document)
+    pooler = vision.get("pooler_act", "tanh")
+    if stated.get("pre_logits_dim") and pooler != "tanh":
+        raise CheckpointError(
+            f"its config.json says pooler_act {pooler!r}; a pooler here has tanh",
+            fix="leave pre_logits_dim out, for the tokens before the pooler",
+        )
     shapes |= _head(file, names, family, document)
     labels = [] if hf.PROJECTION in _heads(names) else _labels(document, in_order=shapes["include_top"])
     if not shapes["include_top"] and (promise := _promised_head(document, labels)):

@@ -161,7 +161,11 @@ def _checked(name: str, arguments: Mapping[str, Any]) -> Architecture:
     if arguments.get("final_norm", True) is False:
         problems.append("no last norm")
     known = {*SHOWN_BY_WEIGHTS, *WITHOUT_EFFECT, *READ_HERE, *UNSUPPORTED_ARGS}
-    problems += [f"the argument {argument}" for argument in arguments if argument not in known]
+    problems += [
+        f"the argument {argument}"
+        for argument, value in arguments.items()
+        if value is not None and argument not in known
+    ]
     if problems or architecture is None:
         raise unsupported(name, problems)
     return architecture
