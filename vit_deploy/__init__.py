@@ -3,36 +3,82 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; at run time each name is imported when it is first used
+    from vit_deploy.api import (
+        build,
+        convert,
+        export,
+        quantize,
+        read_images,
+        resize,
+        session,
+        verify,
+    )
+    from vit_deploy.checkpoints.keras.model import load
+    from vit_deploy.core.options import (
+        ArchitectureOptions,
+        CheckpointOptions,
+        PlanOptions,
+        QuantizeOptions,
+        RuntimeOptions,
+    )
+    from vit_deploy.errors import VitDeployError
+    from vit_deploy.model.vit import ViT, create_vision_transformer
 
 __version__ = "0.2.0"
 
 _LAZY = {
+    "ArchitectureOptions": "vit_deploy.core.options",
+    "CheckpointOptions": "vit_deploy.core.options",
+    "PlanOptions": "vit_deploy.core.options",
+    "QuantizeOptions": "vit_deploy.core.options",
+    "RuntimeOptions": "vit_deploy.core.options",
     "ViT": "vit_deploy.model.vit",
+    "VitDeployError": "vit_deploy.errors",
+    "build": "vit_deploy.api",
+    "convert": "vit_deploy.api",
     "create_vision_transformer": "vit_deploy.model.vit",
     "export": "vit_deploy.api",
     "load": "vit_deploy.checkpoints.keras.model",
     "quantize": "vit_deploy.api",
     "read_images": "vit_deploy.api",
+    "resize": "vit_deploy.api",
     "session": "vit_deploy.api",
     "verify": "vit_deploy.api",
 }
 
 __all__ = [
+    "ArchitectureOptions",
+    "CheckpointOptions",
+    "PlanOptions",
+    "QuantizeOptions",
+    "RuntimeOptions",
     "ViT",
+    "VitDeployError",
     "__version__",
+    "build",
+    "convert",
     "create_vision_transformer",
     "export",
     "load",
     "quantize",
     "read_images",
+    "resize",
     "session",
     "verify",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # An engine takes seconds to import and a device may not have it, so the Keras side comes on demand.
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker must not take every name for Any
+
+    def __getattr__(name: str) -> Any:
+        # An engine takes seconds to import and a device may not have it, so the Keras side comes on demand.
+        if name in _LAZY:
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,8 +14,9 @@ import typer
 import vit_deploy
 from vit_deploy import cli
 from vit_deploy.cli.app import app, command_names
-from vit_deploy.cli.options import OutputOptions, parse_percent, parse_size, split_at_commas
+from vit_deploy.cli.options import OutputOptions, parse_percent, split_at_commas
 from vit_deploy.cli.output import Output
+from vit_deploy.core.options import parsing
 
 USAGE_ERRORS = {
     "no such option: --nope": ["--nope"],
@@ -128,7 +129,7 @@ def test_the_command_table_has_no_two_of_a_name():
     ("text", "size"), [("224", (224, 224)), ("384x512", (384, 512)), ("8X16", (8, 16)), ("1x2", (1, 2))]
 )
 def test_a_size_is_height_by_width(text, size):
-    assert parse_size(text, "--image-size") == size
+    assert parsing.size(text) == size
 
 
 def environment(**changes):

@@ -15,13 +15,14 @@ from tests.runtimes.fake_cuda import FakeCuda
 from tests.runtimes.fake_tensorrt import install
 from vit_deploy.cli import run
 from vit_deploy.core.artifact import MANIFEST, read_artifact, sha256
+from vit_deploy.core.options.tensorrt import BatchRange
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError, MissingEngineError
 from vit_deploy.exporters import PlanOptions
 from vit_deploy.exporters.plan import PRECISIONS, plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.compiled import export
 from vit_deploy.formats.inspect import inspect
-from vit_deploy.formats.tensorrt_plan import BatchRange, PlanRecord
+from vit_deploy.formats.tensorrt_plan import PlanRecord
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.parity import verify
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.core.options.tensorrt import BatchRange
 from vit_deploy.errors import VitDeployError
 from vit_deploy.exporters import PlanOptions
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export, publish
 from vit_deploy.exporters.tensorrt.export import TensorRTCompiler
-from vit_deploy.formats.tensorrt_plan import BatchRange, PlanRecord
+from vit_deploy.formats.tensorrt_plan import PlanRecord
 from vit_deploy.performance.worker import transfer_samples
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 from vit_deploy.verification.checks import ALWAYS

@@ -17,13 +17,13 @@ from tests.runtimes import fake_tensorrt
 from tests.runtimes.fake_cuda import FakeCuda
 from tests.runtimes.fake_tensorrt import install, install_for_rtx
 from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.core.options.tensorrt import BatchRange
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import DataError, EngineError
 from vit_deploy.exporters import PlanOptions
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.compiled import export
-from vit_deploy.formats.tensorrt_plan import BatchRange
 from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, installed_takers
 from vit_deploy.verification.checks import ALWAYS
 from vit_deploy.verification.golden import read_golden

@@ -98,7 +98,7 @@ class Asked:
             cuda_graph=self.cuda_graph,
         )
 
-    def measured(self, cases: Sequence[Case], plan: Plan, progress: Callable[[str, float], None]) -> list[Latency]:
+    def measured(self, cases: Sequence[Case], plan: Plan, progress: Callable[[str, float], object]) -> list[Latency]:
         """The results, in order.
 
         Raises:

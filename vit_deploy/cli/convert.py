@@ -11,26 +11,21 @@ from vit_deploy.core.options import CheckpointOptions
 def convert(
     checkpoint: CheckpointFile,
     output: OutputFile,
+    force: Force = False,
     *,
     reading: CheckpointOptions,
-    force: Force = False,
     printing: OutputOptions,
 ) -> int:
     """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in."""
-    from vit_deploy import checkpoints
-    from vit_deploy.checkpoints.stated import stated_fields
+    from vit_deploy import api
     from vit_deploy.cli.output import Output
-    from vit_deploy.core import documents
     from vit_deploy.core.quantities import megabytes
 
-    checkpoints.check_target(output, force=force)
     out = Output("convert", printing)
     with out.progress() as progress:
-        progress(f"reading {checkpoint}")
-        loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
-        progress(f"writing {output}")
-        checkpoints.save(loaded, output, force=force)
-    out.assumed(checkpoint, loaded.provenance)
-    record = documents.saved(output, loaded)
-    rows = [(str(output), megabytes(record["bytes"]), f"{loaded.num_parameters / 1e6:.2f} M", loaded.digest()[:12])]
-    return out.finish([record], ok=True, columns=("checkpoint", "size", "parameters", "digest"), rows=rows)
+        converted = api.convert(checkpoint, output, reading=reading, force=force, progress=progress)
+    out.tell_assumed(converted)
+    file = converted.result
+    digest, count = file.checkpoint.digest()[:12], f"{file.checkpoint.num_parameters / 1e6:.2f} M"
+    row = (str(file.path), megabytes(file.bytes), count, digest)
+    return out.show(converted, columns=("checkpoint", "size", "parameters", "digest"), rows=[row])

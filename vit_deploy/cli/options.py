@@ -30,8 +30,11 @@ class OutputOptions:
     quiet: Annotated[bool, Option(names=("-q", "--quiet"), help="No progress; only results and errors.")] = False
 
 
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Publish what fails its proof as <name>.failed.")]
+Force = Annotated[bool, Option(help="Replace what is there.")]
+KeepFailed = Annotated[bool, Option(help="Publish what fails its proof as <name>.failed.")]
+KNOWN_SCALES = "vit_deploy.core.config:SCALE_CONFIGS"
+KNOWN_FORMATS = "vit_deploy.exporters.plan:PRECISIONS"
+KNOWN_PRECISIONS = "vit_deploy.exporters.plan:known_precisions"
 # For help.
 QUANTIZED = (
     "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8; ONNX for CUDA also bf16. Repeat, or join by commas."
@@ -51,41 +54,27 @@ Runtime = Annotated[
 ]
 CheckpointFile = Annotated[Path, typer.Argument(help="A checkpoint file or folder.", show_default=False)]
 OutputFile = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="FILE.keras|FILE.safetensors", help="What to write.", show_default=False),
+    Path, Option(names=("--output", "-o"), metavar="FILE.keras|FILE.safetensors", help="What to write.")
 ]
 ImageSize = Annotated[
-    str | None,
-    typer.Option(
-        "--image-size", metavar="N|HxW", help="Pixels, as 224 or 384x512 (height x width).", show_default="224"
-    ),
+    tuple[int, int] | None,
+    Option(metavar="N|HxW", help="Pixels, as 224 or 384x512 (height x width).", show_default="224", parse=size),
 ]
 PatchSize = Annotated[
-    str | None,
-    typer.Option("--patch-size", metavar="N|HxW", help="Pixels, as 16 or 8x16 (height x width).", show_default="16"),
+    tuple[int, int] | None,
+    Option(metavar="N|HxW", help="Pixels, as 16 or 8x16 (height x width).", show_default="16", parse=size),
 ]
-NumClasses = Annotated[int | None, typer.Option("--num-classes", help="Outputs of the head.", show_default="1000")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of random weights.", show_default="0")]
+NumClasses = Annotated[int | None, Option(help="Outputs of the head.", show_default="1000")]
+Seed = Annotated[int | None, Option(min=0, help="Of random weights.", show_default="0")]
 Like = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="CONVENTION",
         help="Whose way of resampling a checkpoint: timm, huggingface, google, dinov2 or dinov2-registers.",
         show_default="the checkpoint's own family, else timm",
+        values="vit_deploy.core.resize:Convention",
     ),
 ]
-
-
-def parse_size(text: str, option: str) -> tuple[int, int]:
-    """Pixels as (height, width) from "224" or "384x512".
-
-    Raises:
-        typer.BadParameter: anything else.
-    """
-    try:
-        return size(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} is {text!r}; expected {error}") from error
 
 
 def parse_counts(text: str, option: str, most: int = MOST) -> list[int]:

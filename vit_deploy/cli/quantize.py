@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from vit_deploy.cli.options import QUANTIZED, Force, KeepFailed, OutputOptions, split_at_commas
+from vit_deploy.cli.options import KNOWN_PRECISIONS, QUANTIZED, Force, KeepFailed, OutputOptions
 from vit_deploy.cli.signature import command
-from vit_deploy.core.options import QuantizeOptions
+from vit_deploy.core.options import Option, QuantizeOptions
 
 
 @command
@@ -21,34 +21,31 @@ def quantize(
         ),
     ],
     precision: Annotated[
-        list[str],
-        typer.Option(
-            "--precision",
-            "-p",
-            help=QUANTIZED,
-            callback=split_at_commas,
-            show_default=False,
-        ),
+        tuple[str, ...],
+        Option(names=("--precision", "-p"), help=QUANTIZED, commas=True, values=KNOWN_PRECISIONS),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundles go.", show_default=False)
-    ],
-    *,
-    quantizing: QuantizeOptions,
+    output: Annotated[Path, Option(names=("--output", "-o"), metavar="DIR", help="Where the bundles go.")],
     force: Force = False,
     keep_failed: KeepFailed = False,
+    *,
+    quantizing: QuantizeOptions,
     printing: OutputOptions,
 ) -> int:
     """Quantize an fp32 bundle, prove what comes out, and compare size, speed and accuracy with fp32."""
+    from vit_deploy import api
     from vit_deploy.cli.output import Output
-    from vit_deploy.cli.quantizing import finish
-    from vit_deploy.exporters.quantization.runnable import check_runs
-    from vit_deploy.exporters.quantization.sources import plain_bundles, quantize_each
+    from vit_deploy.cli.quantizing import show_artifacts
 
     out = Output("quantize", printing)
     with out.progress() as progress:
-        works, skipped = plain_bundles(artifact, precision)
-        for source, _ in works:
-            check_runs(source)
-        made = quantize_each(works, output, quantizing, force=force, keep_failed=keep_failed, progress=progress)
-    return finish(out, made, skipped)
+        done = api.quantize(
+            artifact,
+            output,
+            precisions=precision,
+            quantizing=quantizing,
+            force=force,
+            keep_failed=keep_failed,
+            check=False,
+            progress=progress,
+        )
+    return show_artifacts(out, done)

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
-    from collections.abc import Sequence
-
+    from vit_deploy.api.artifacts import Artifacts
     from vit_deploy.cli.output import Output
     from vit_deploy.exporters.publish import Exported
     from vit_deploy.exporters.quantization.pipeline import Made
     from vit_deploy.exporters.quantization.tradeoffs import Facts
 
-NOWHERE: Mapping[str, Path] = MappingProxyType({})
 SHOWN = 10  # layers of a sensitivity table on a terminal
 
 
-def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str, Path] = NOWHERE) -> int:
+def show_artifacts(out: Output, done: Artifacts) -> int:
     """Print what became of each artifact, and the facts to choose by; gives the exit code.
 
     Args:
-        out: the output of the command.
-        made: the artifacts.
-        skipped: what was not made, in words.
-        served: the place of an artifact's model in a Triton repository, by the artifact's name.
+        out: where to.
+        done: what `export` or `quantize` has done.
     """
     from vit_deploy.exporters.quantization.tradeoffs import verdicts
     from vit_deploy.verification import records
 
-    for note in made.notes:
+    made = done.made
+    for note in (*done.notes, *made.notes):
         out.note(note)
-    for name, place in served.items():
+    for name, place in done.served.items():
         out.note(f"{name} is the Triton model {place}")
     for result in made.results:
         for reason in result.parity.failures:
@@ -52,21 +46,13 @@ def finish(out: Output, made: Made, skipped: Sequence[str], served: Mapping[str,
     if made.facts and not out.as_json:
         out.table("", columns, rows)
         columns, rows = _facts_table(made.facts)
-    code = out.finish(
-        [_to_json(result, made) | _served(result, served) for result in made.results],
-        ok=all(result.parity.ok for result in made.results),
-        skipped=[*skipped, *made.skipped] if out.as_json else skipped,
-        failed=made.failed,
-        columns=columns,
-        rows=rows,
-    )
+    code = out.show(done, columns=columns, rows=rows, skipped=False)
+    for gap in () if out.as_json else done.skipped:
+        if gap not in made.skipped:
+            out.note(f"skipped {gap}")
     for verdict in verdicts(made.facts):
         out.note(verdict)
     return code
-
-
-def _served(result: Exported, served: Mapping[str, Path]) -> dict[str, str]:
-    return {"triton": str(served[result.artifact.name])} if result.artifact.name in served else {}
 
 
 def _row(result: Exported) -> tuple[str, ...]:
@@ -81,27 +67,6 @@ def _row(result: Exported) -> tuple[str, ...]:
         *records.judged(result.parity),
         result.parity.verdict if result.parity.ok else result.parity.verdict.upper(),
     )
-
-
-def _to_json(result: Exported, made: Made) -> dict[str, Any]:
-    import dataclasses
-
-    from vit_deploy.exporters.publish import to_json
-    from vit_deploy.exporters.quantization.tradeoffs import verdicts
-    from vit_deploy.formats.tensorrt_plan import RECORD
-
-    record, name = to_json(result), result.artifact.name
-    if (built := result.artifact.options.get(RECORD)) is not None:
-        record["tensorrt"] = dict(built)
-    if (facts := made.facts.get(name)) is not None:
-        record["facts"] = facts.to_dict()
-        record["notes"] = [each for each in verdicts(made.facts) if each.startswith(f"{name} ")]
-    if (budget := made.budgets.get(name)) is not None:
-        record["budget"] = budget
-    if (table := made.sensitivities.get(name)) is not None:
-        record["sensitivity"] = [dataclasses.asdict(each) for each in table]
-        record["keep_float"] = list(result.artifact.options["recipe"].get("keep_float", []))
-    return record
 
 
 def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

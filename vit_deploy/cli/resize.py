@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from vit_deploy.cli.options import CheckpointFile, Force, Like, OutputFile, OutputOptions, parse_size
+from vit_deploy.cli.options import CheckpointFile, Force, Like, OutputFile, OutputOptions
 from vit_deploy.cli.signature import command
-from vit_deploy.core.options import CheckpointOptions
+from vit_deploy.core.options import CheckpointOptions, Option
+from vit_deploy.core.options.parsing import size
+
+if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from vit_deploy.api.checkpoints import Resized
 
 NewImageSize = Annotated[
-    str | None,
-    typer.Option(
-        "--image-size", metavar="N|HxW", help="Pixels, as 384 or 384x512 (height x width).", show_default="as it is"
-    ),
+    tuple[int, int] | None,
+    Option(metavar="N|HxW", help="Pixels, as 384 or 384x512 (height x width).", show_default="as it is", parse=size),
 ]
 NewPatchSize = Annotated[
-    str | None,
-    typer.Option(
-        "--patch-size", metavar="N|HxW", help="Pixels, as 16 or 8x16 (height x width).", show_default="as it is"
-    ),
+    tuple[int, int] | None,
+    Option(metavar="N|HxW", help="Pixels, as 16 or 8x16 (height x width).", show_default="as it is", parse=size),
 ]
 
 
@@ -31,74 +29,53 @@ def resize(
     image_size: NewImageSize = None,
     patch_size: NewPatchSize = None,
     like: Like = None,
+    report: Annotated[bool, Option(help="Say how far the features drift on the sample images.")] = False,
+    force: Force = False,
     *,
     reading: CheckpointOptions,
-    report: Annotated[
-        bool, typer.Option("--report", help="Say how far the features drift on the sample images.")
-    ] = False,
-    force: Force = False,
     printing: OutputOptions,
 ) -> int:
     """Resample the position table and the patch kernel, as the program does that the checkpoint came from."""
-    from vit_deploy import checkpoints
-    from vit_deploy.checkpoints.stated import stated_fields
+    from vit_deploy import api
     from vit_deploy.cli.output import Output
-    from vit_deploy.core.documents import saved
-    from vit_deploy.core.quantities import megabytes
-    from vit_deploy.core.resize import as_convention, assumed_convention, convention_of, sizes
-    from vit_deploy.core.resize import resize as run
 
-    if image_size is None and patch_size is None:
-        raise typer.BadParameter("nothing to resize to; give --image-size, --patch-size or both")
-    pixels = parse_size(image_size, "--image-size") if image_size is not None else None
-    patch = parse_size(patch_size, "--patch-size") if patch_size is not None else None
-    asked = as_convention(like) if like is not None else None
-    checkpoints.check_target(output, force=force)
     out = Output("resize", printing)
     with out.progress() as progress:
-        progress(f"reading {checkpoint}")
-        loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
-        progress("resizing")
-        resized = run(loaded, pixels, patch, asked)
-        progress(f"writing {output}")
-        checkpoints.save(resized, output, force=force)
-        drifted = None
-        if report:
-            from vit_deploy.verification.drift import drift
-
-            progress("comparing the features")
-            drifted = drift(loaded, resized)
-    convention = convention_of(loaded, asked)
-    before, after = sizes(loaded.config), sizes(resized.config)
-    record = saved(output, resized) | {
-        "from": before,
-        "to": after,
-        "convention": str(convention),
-        "drift": drifted.to_dict() if drifted else None,
-    }
-    out.assumed(checkpoint, loaded.provenance)
-    if resized is not loaded and (note := assumed_convention(loaded, asked)):
+        resized = api.resize(
+            checkpoint,
+            output,
+            image_size=image_size,
+            patch_size=patch_size,
+            like=like,
+            report=report,
+            reading=reading,
+            force=force,
+            progress=progress,
+        )
+    out.tell_assumed(resized)
+    for note in resized.notes:
         out.note(note)
-    if resized is loaded:
-        out.note("the checkpoint has these sizes already; nothing was resampled")
-    columns = ["checkpoint", "size", "images", "patches", "like", "digest"]
-    row = [
-        str(output),
-        megabytes(record["bytes"]),
-        _change(before["image_size"], after["image_size"]),
-        _change(before["patch_size"], after["patch_size"]),
-        str(convention),
-        resized.digest()[:12],
-    ]
-    if drifted:
-        columns += ["features' cosine, mean", "least", "same first class"]
-        agreement = drifted.top1_agreement
-        row += [
-            f"{drifted.cosine_mean:.4f}",
-            f"{drifted.cosine_min:.4f}",
-            "-" if agreement is None else f"{agreement:.0%}",
-        ]
-    return out.finish([record], ok=True, columns=columns, rows=[row])
+    cells = _cells(resized.result)
+    return out.show(resized, columns=list(cells), rows=[list(cells.values())])
+
+
+def _cells(file: Resized) -> dict[str, str]:
+    from vit_deploy.core.quantities import megabytes
+
+    cells = {
+        "checkpoint": str(file.path),
+        "size": megabytes(file.bytes),
+        "images": _change(file.before["image_size"], file.after["image_size"]),
+        "patches": _change(file.before["patch_size"], file.after["patch_size"]),
+        "like": file.convention,
+        "digest": file.checkpoint.digest()[:12],
+    }
+    if file.drift is not None:
+        agreement = file.drift.top1_agreement
+        cells["features' cosine, mean"] = f"{file.drift.cosine_mean:.4f}"
+        cells["least"] = f"{file.drift.cosine_min:.4f}"
+        cells["same first class"] = "-" if agreement is None else f"{agreement:.0%}"
+    return cells
 
 
 def _change(before: list[int], after: list[int]) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import types
 from collections.abc import Callable, Mapping
@@ -24,8 +23,11 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
+from vit_deploy.cli.completion import completion
 from vit_deploy.cli.options import split_at_commas
 from vit_deploy.core.options.option import PANEL, Option
+
+METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH", list[str]: "NAME", list[Path]: "PATH"}
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Parameter:
         many = get_origin(kind) is list
         info: dict[str, Any] = {
             "help": option.help,
-            "metavar": option.metavar or ("|".join(choices) if choices else None),
+            "metavar": option.metavar or "|".join(choices) or METAVARS.get(kind),
             "min": option.min,
             "max": option.max,
             "show_default": option.show_default,
             "callback": split_at_commas if option.commas else None,
-            "autocompletion": _completion(option.values or tuple(choices), commas=option.commas),
+            "autocompletion": completion(option.values or tuple(choices), commas=option.commas),
             "rich_help_panel": option.panel or self.panel,
         }
         given = {name: value for name, value in info.items() if value is not None}
@@ -191,23 +193,3 @@ def options_of(group: type) -> tuple[Parameter, ...]:
 
 def _is_choice(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, StrEnum)
-
-
-def _completion(values: tuple[str, ...] | str, *, commas: bool) -> Callable[[str], list[str]] | None:
-    """What gives a shell the values that begin as what is typed; after a comma those of the next one."""
-    if not values:
-        return None
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, begun = incomplete.rpartition(",") if commas else ("", "", incomplete)
-        return [f"{before}{comma}{each}" for each in _listed(values) if each.startswith(begun)]
-
-    return complete
-
-
-def _listed(values: tuple[str, ...] | str) -> list[str]:
-    if not isinstance(values, str):
-        return list(values)
-    module, _, name = values.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    return [str(each) for each in (found() if callable(found) else found)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from vit_deploy.core.artifact import Artifact, InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.options.tensorrt import FULL, RTX
+from vit_deploy.core.options.tensorrt import PlanOptions as PlanOptions
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import ConfigError
-from vit_deploy.formats.tensorrt_plan import FULL, RTX, BatchRange
 
 EXPORTERS = Registry(
     "format",
@@ -112,24 +113,6 @@ class Exporter(Protocol):
             ExportError: the converter's result is not what it has to be.
             EngineError: the converter failed.
         """
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """How TensorRT plans are built.
-
-    Args:
-        flavour: the module that builds them, "tensorrt" or "tensorrt_rtx"; None takes the former where it is installed
-            and a GPU is there.
-        batches: images a call, where the graph leaves that open.
-        allow_tf32: whether factors of fp32 products may be rounded to 11 bits, as TensorRT does by itself.
-        unproven: whether they are published without a proof, under another name.
-    """
-
-    flavour: str | None = None
-    batches: BatchRange = field(default_factory=BatchRange)
-    allow_tf32: bool = False
-    unproven: bool = False
 
 
 class Compiler(Protocol):

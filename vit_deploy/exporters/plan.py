@@ -78,8 +78,7 @@ def plan(
     """
     jobs: list[Job] = []
     skipped: list[str] = []
-    tables = [*PRECISIONS.values(), *PRECISIONS_FOR.values()]
-    known = [*dict.fromkeys(precision for each in tables for precision in each)]
+    known = known_precisions()
     if target not in list(Target):
         raise ConfigError(f"ONNX files are not made for {target!r} here", fix=f"choose one of {', '.join(Target)}")
     for precision in precisions:
@@ -125,6 +124,12 @@ def plan(
             own = ExportOptions(batch=count, include_preprocessing=include_preprocessing)
         jobs += [Job(format, precision, own) for precision in possible]
     return jobs, skipped
+
+
+def known_precisions() -> tuple[str, ...]:
+    """Every precision that some format has."""
+    tables = [*PRECISIONS.values(), *PRECISIONS_FOR.values()]
+    return tuple(dict.fromkeys(precision for each in tables for precision in each))
 
 
 def check_installed(format: str) -> None:

@@ -23,7 +23,7 @@ from vit_deploy.verification.golden import Golden, golden_pixels, record, write_
 from vit_deploy.verification.parity import NO_LIMITS, Parity, verify
 from vit_deploy.verification.user_limits import Limits
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 UNPROVEN = Parity(unproven=True).failed("vit-deploy verify proves it where there is a GPU that it is for")
 

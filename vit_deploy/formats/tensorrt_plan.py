@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
-from vit_deploy.core.config import is_count
-from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.core.options.tensorrt import FULL, RTX, BatchRange
+from vit_deploy.errors import ArtifactError
 from vit_deploy.formats.graph import Graph, TensorInfo
 
-FULL, RTX = "tensorrt", "tensorrt_rtx"  # the modules, and what manifests call them
 TITLES: Mapping[str, str] = {FULL: "TensorRT", RTX: "TensorRT for RTX"}
 PROVIDERS: Mapping[str, str] = {FULL: "tensorrt", RTX: "tensorrt-rtx"}
 EXTRAS: Mapping[str, str] = {FULL: "tensorrt", RTX: "tensorrt-rtx"}
@@ -21,38 +20,6 @@ RECORD = "tensorrt"  # where a manifest's options hold it
 
 MAGIC: Mapping[bytes, str] = {b"ftrt": FULL, b"vtrt": RTX}  # the first bytes of a plan
 VERSION_AT, VERSION_BYTES = 24, 4  # in the header of TensorRT for RTX: 1.7.1.116 as four bytes
-
-
-@dataclass(frozen=True)
-class BatchRange:
-    """Images a call that a plan takes.
-
-    Args:
-        least: number of images.
-        best: that it is made fastest for.
-        most: number of images.
-
-    Raises:
-        ConfigError: numbers that are not in this order, or not positive.
-    """
-
-    least: int = 1
-    best: int = 8
-    most: int = 32
-
-    def __post_init__(self) -> None:
-        sides = (self.least, self.best, self.most)
-        if not all(map(is_count, sides)) or not 1 <= self.least <= self.best <= self.most:
-            raise ConfigError(
-                f"the batches of a plan are {', '.join(map(str, sides))}; expected the least, the best and the most, "
-                "none below the one before it",
-                fix="as in --batch-range 1,8,32",
-            )
-
-    def __str__(self) -> str:
-        if self.least == self.most:
-            return str(self.most)
-        return f"{self.least} to {self.most}, best {self.best}"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ NO_ROOM = re.compile(
     re.IGNORECASE,
 )
 
-Progress = Callable[[str, float], None]
+Progress = Callable[[str, float], object]
 """Called with what is being done and the fraction of the work that is done."""
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.options.running import RuntimeOptions as RuntimeOptions
+from vit_deploy.core.options.tensorrt import FULL, RTX
 from vit_deploy.core.registry import Plugin, Registry
-from vit_deploy.formats.tensorrt_plan import FULL, PROVIDERS, RTX
+from vit_deploy.formats.tensorrt_plan import PROVIDERS
 
 RUNTIMES = Registry(
     "runtime",

@@ -15,6 +15,7 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.verification.golden import Golden, read_golden, record
 
 DEFAULT_SCALE = "tiny"
+NAMELESS = "model"  # what a checkpoint that is no file is called
 RESIZABLE = ("image_size", "patch_size")  # what can be changed in a checkpoint that is there
 
 
@@ -36,7 +37,7 @@ class Source:
 
 
 def load_source(
-    given: str | None,
+    given: str | Checkpoint | None,
     overrides: Mapping[str, Any],
     seed: int | None,
     like: str | None = None,
@@ -45,7 +46,7 @@ def load_source(
     """The model behind a scale's name, a checkpoint file, or nothing.
 
     Args:
-        given: a scale wins over a file of the same name; None builds `tiny`.
+        given: a scale, which wins over a file of the same name; None builds `tiny`; or a checkpoint that is read.
         overrides: fields of the config that were asked for; a checkpoint takes the sizes of image and patch, to which
             it is resized.
         seed: the seed of random weights.
@@ -56,7 +57,7 @@ def load_source(
         ConfigError: options that a checkpoint file cannot take, or a scale cannot.
         CheckpointError: a file that is missing, broken or of no known dialect.
     """
-    scale = DEFAULT_SCALE if given is None else given
+    scale = DEFAULT_SCALE if given is None else NAMELESS if isinstance(given, Checkpoint) else given
     if scale in SCALE_CONFIGS:
         if like is not None:
             raise ConfigError(
@@ -92,7 +93,7 @@ def load_source(
     asked += ["--seed"] if seed is not None else []
     if asked:
         raise ConfigError(
-            f"{', '.join(asked)} shape a model that is made from a scale, and {given} is a checkpoint",
+            f"{', '.join(asked)} shape a model that is made from a scale, and {scale} is a checkpoint",
             fix=f"leave them out, or give one of {', '.join(SCALE_CONFIGS)}",
         )
     from vit_deploy import checkpoints
@@ -101,12 +102,13 @@ def load_source(
     if like is not None and not overrides:
         raise ConfigError("--like says how a checkpoint is resized, and no size is given", fix="add --image-size")
     convention = as_convention(like) if like is not None else None
-    loaded = checkpoints.load(Path(scale), config=stated)
+    loaded = given if isinstance(given, Checkpoint) else checkpoints.load(Path(scale), config=stated)
     resized = resize(loaded, overrides.get("image_size"), overrides.get("patch_size"), convention)
     notes = []
     if resized is not loaded:
         notes += [_resized_note(resized), assumed_convention(loaded, convention)]
-    return Source(resized, Path(scale).resolve().stem, "; ".join(filter(None, notes)), loaded.provenance)
+    origin = None if isinstance(given, Checkpoint) else loaded.provenance
+    return Source(resized, Path(scale).resolve().stem, "; ".join(filter(None, notes)), origin)
 
 
 def _resized_note(checkpoint: Checkpoint) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 from vit_deploy.core.artifact import Artifact, versions
 from vit_deploy.core.cache import cache_folder, read_cached, write_cached
 from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.options.tensorrt import FULL, RTX, BatchRange
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters import PlanOptions
-from vit_deploy.formats.tensorrt_plan import FULL, RECORD, RTX, TITLES, BatchRange, PlanRecord
+from vit_deploy.formats.tensorrt_plan import RECORD, TITLES, PlanRecord
 from vit_deploy.runtimes.cuda.memory import Gpu, find_gpu
 from vit_deploy.runtimes.tensorrt.engine import Complaints, explained, is_installed, load_engine, make_log
 

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import MODEL_FILES, Artifact
+from vit_deploy.core.options.tensorrt import FULL
 from vit_deploy.core.staging import staged_folder
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters import Target
-from vit_deploy.formats.tensorrt_plan import FULL, PlanRecord
+from vit_deploy.formats.tensorrt_plan import PlanRecord
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.verification.golden import read_golden
 

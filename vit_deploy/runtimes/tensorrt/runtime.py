@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.cache import cache_folder, read_cached, write_cached
+from vit_deploy.core.options.tensorrt import FULL, RTX
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.tensorrt_plan import FULL, PROVIDERS, RTX, TITLES, PlanRecord
+from vit_deploy.formats.tensorrt_plan import PROVIDERS, TITLES, PlanRecord
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import groups_within, joined
 from vit_deploy.runtimes.cuda.memory import Device, Gpu, hold_device, open_device

@@ -1,0 +1,296 @@
+"""Functions that make artifacts: export and quantize."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from vit_deploy.api.models import Model, Size, open_source, sides
+from vit_deploy.api.results import Outcome
+from vit_deploy.checkpoints.stated import stated_fields
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions
+from vit_deploy.core.staging import check_targets
+from vit_deploy.errors import ConfigError, ExportError
+from vit_deploy.exporters import Target
+from vit_deploy.exporters.plan import PRECISIONS, plan
+from vit_deploy.exporters.publish import targets, telling_what_is_there
+from vit_deploy.exporters.quantization import compiled, pipeline
+from vit_deploy.exporters.quantization.pipeline import Made
+from vit_deploy.exporters.quantization.records import records_of
+from vit_deploy.exporters.quantization.runnable import check_runs
+from vit_deploy.exporters.quantization.sources import Work, plain_bundles, quantize_each
+from vit_deploy.exporters.tensorrt.option_checks import check_plan_options
+from vit_deploy.exporters.tensorrt.serving import check_repository, places, serve
+from vit_deploy.verification.targets import DEFAULT_SCALE
+
+FORMATS = ("savedmodel", "onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class Artifacts(Outcome[Artifact]):
+    """What was published, a sequence of artifacts, and what became of the others.
+
+    Args:
+        made: one result an artifact, published or not: its proof, its size, and its speed and accuracy beside fp32.
+        served: where the model of an artifact lies in a Triton repository, by the artifact's name.
+        notes: what has to be known of the model, in words.
+    """
+
+    made: Made = field(default_factory=lambda: Made([]), repr=False)
+    served: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def raise_unless_ok(self) -> None:
+        """Raise what an artifact came to nothing with, or which failed their proof.
+
+        Raises:
+            ExportError: an artifact failed its proof and is not published under its name.
+            VitDeployError: an artifact could not be made.
+        """
+        failed = [each for each in self.made.results if not each.parity.ok and not each.parity.unproven]
+        if failed:
+            reasons = "; ".join(f"{each.artifact.name}: {', '.join(each.parity.failures)}" for each in failed)
+            raise ExportError(
+                f"not published, for it failed its proof: {reasons}",
+                fix="look at it with vit-deploy export --keep-failed",
+            )
+        with telling_what_is_there(self.made.results):
+            for each in self.failed:
+                raise each.error
+
+
+@dataclass(frozen=True)
+class Exports(Artifacts):
+    """What `export` has done."""
+
+    command: ClassVar[str] = "export"
+
+
+@dataclass(frozen=True)
+class Quantized(Artifacts):
+    """What `quantize` has done."""
+
+    command: ClassVar[str] = "quantize"
+
+
+def export(
+    model: Model = DEFAULT_SCALE,
+    directory: str | Path | None = None,
+    *,
+    formats: str | Sequence[str] | None = None,
+    precisions: str | Sequence[str] = ("fp32",),
+    image_size: Size | None = None,
+    patch_size: Size | None = None,
+    like: str | None = None,
+    num_classes: int | None = None,
+    seed: int | None = None,
+    reading: CheckpointOptions = CheckpointOptions(),
+    batch: int | str | None = None,
+    opset: int | None = None,
+    layout: str = "nhwc",
+    include_preprocessing: bool = False,
+    target: str = "cpu",
+    calibrate: str | Path | None = None,
+    quantizing: QuantizeOptions = QuantizeOptions(),
+    plans: PlanOptions = PlanOptions(),
+    triton: str | Path | None = None,
+    triton_provider: str | None = None,
+    force: bool = False,
+    keep_failed: bool = False,
+    check: bool = True,
+    progress: Callable[[str], object] = lambda doing: None,
+) -> Exports:
+    """Write a model as `directory/<format>-<precision>/`, each proven before it is published.
+
+    Args:
+        model: a Keras model, a checkpoint, the path of a checkpoint file, or the name of a scale as "tiny", which has
+            random weights.
+        directory: where the artifacts go; None for `artifacts/<model>-<size>`.
+        formats: one or several of "savedmodel", "onnx", "tflite", and "tensorrt" where a GPU can prove its plans; None
+            for the first three where they have the precisions.
+        precisions: one or several, of each format where it has them.
+        image_size: pixels of a side, or (height, width); a checkpoint is resized.
+        patch_size: likewise.
+        like: whose way of resampling a checkpoint; None for that of its own family, else timm's.
+        num_classes: outputs of the head of a model that is made from a scale.
+        seed: the seed of random weights, and of the choice of calibration images.
+        reading: what a checkpoint file does not say.
+        batch: images a call, or "dynamic"; None is dynamic, and 1 for TFLite.
+        opset: the opset of ONNX; None is the default.
+        layout: the layout of ONNX's input, "nhwc" or "nchw".
+        include_preprocessing: the input is uint8 pixels, normalised inside.
+        target: what ONNX files are made for: "cpu" (standard operators alone), "cuda" or "tensorrt".
+        calibrate: images to measure the ranges of activations on, in place of those of `quantizing`.
+        quantizing: how precisions other than fp32 are made.
+        plans: how TensorRT plans are built.
+        triton: a repository of NVIDIA Triton that the models go to as well.
+        triton_provider: what executes them there; None for the usual one of each.
+        force: replace artifacts that are there.
+        keep_failed: publish those that fail their proof as `<name>.failed`.
+        check: raise where an artifact could not be made or failed its proof; without, the result says so.
+        progress: called with what is being done.
+
+    Returns:
+        The published artifacts, with the proof of each.
+
+    Raises:
+        ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
+        CheckpointError: a model that is not a ViT, or not one under a new head.
+        UsageError: options that exclude or need each other.
+        ConfigError, DataError, MissingEngineError, EngineError, OutputError: options, images, engines or files.
+    """
+    asked = _names(precisions, "precisions")
+    usual = ("onnx",) if triton is not None or target != Target.CPU else FORMATS
+    able = [name for name in usual if set(asked) & set(PRECISIONS[name])]
+    jobs, skipped = plan(
+        _names(formats, "formats") if formats is not None else able or usual,
+        asked,
+        batch=batch,
+        opset=opset,
+        layout=layout,
+        include_preprocessing=include_preprocessing,
+        target=target,
+    )
+    folder = None if directory is None else _folder(directory, "directory")
+    repository = None if triton is None else _folder(triton, "triton")
+    quantizing = _calibrated(quantizing, calibrate)
+    if seed is not None:
+        quantizing = dataclasses.replace(quantizing, seed=seed)
+    check_repository(repository, triton_provider, jobs, plans)
+    pipeline.check([job.format for job in jobs], [job.precision for job in jobs])
+    check_plan_options(jobs, plans)
+    compiled.check_compiled(jobs, plans)
+    if folder is not None:
+        check_targets(targets(folder, jobs, keep_failed=keep_failed, unproven=plans.unproven), force=force)
+    progress("loading the model")
+    sizes = {"image_size": image_size, "patch_size": patch_size}
+    overrides = {name: sides(size) for name, size in sizes.items() if size is not None}
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    source = open_source(model, {**overrides, **classes}, seed, like, stated_fields(reading))
+    height, width = source.checkpoint.config.image_size
+    folder = folder or Path("artifacts") / f"{source.name}-{height}x{width}"
+    models = places(repository, source.name, jobs, force=force)
+    made = compiled.export(
+        source.checkpoint,
+        folder,
+        jobs,
+        quantizing,
+        plans=plans,
+        force=force,
+        keep_failed=keep_failed,
+        progress=progress,
+    )
+    served = serve(made.results, models, triton_provider, force=force)
+    origins = None if source.origin is None else {Path(str(model)): source.origin}
+    notes = (source.note,) if source.note else ()
+    exports = Exports(
+        _published(made),
+        records_of(made, served),
+        _is_ok(made),
+        (*skipped, *made.skipped),
+        tuple(made.failed),
+        origins,
+        made,
+        served,
+        notes,
+    )
+    if check:
+        exports.raise_unless_ok()
+    return exports
+
+
+def quantize(
+    artifact: str | Path | Artifact,
+    directory: str | Path,
+    *,
+    precisions: str | Sequence[str],
+    calibrate: str | Path | None = None,
+    quantizing: QuantizeOptions = QuantizeOptions(),
+    force: bool = False,
+    keep_failed: bool = False,
+    check: bool = True,
+    progress: Callable[[str], object] = lambda doing: None,
+) -> Quantized:
+    """Make `directory/<format>-<precision>/` from an fp32 artifact, each proven before it is published.
+
+    Args:
+        artifact: its folder, one of those that `export` returned, or a folder of artifacts, of which those in fp32 are
+            quantized.
+        directory: where the artifacts go.
+        precisions: one or several of those that its format has.
+        calibrate: images to measure the ranges of activations on, in place of those of `quantizing`.
+        quantizing: how.
+        force: replace artifacts that are there.
+        keep_failed: publish those that fail their proof as `<name>.failed`.
+        check: raise where an artifact could not be made or failed its proof; without, the result says so.
+        progress: called with what is being done.
+
+    Returns:
+        The published artifacts, with the proof of each, and its size, speed and accuracy beside fp32.
+
+    Raises:
+        ArtifactError: no artifact, or one that was changed.
+        ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
+        ConfigError, DataError, MissingEngineError, EngineError, OutputError: options, images, engines or files.
+    """
+    folder, asked = _folder(directory, "directory"), _names(precisions, "precisions")
+    works, skipped = _works(artifact, asked)
+    quantizing = _calibrated(quantizing, calibrate)
+    for source, _ in works:
+        check_runs(source)
+    made = quantize_each(works, folder, quantizing, force=force, keep_failed=keep_failed, progress=progress)
+    quantized = Quantized(
+        _published(made),
+        records_of(made, {}),
+        _is_ok(made),
+        (*skipped, *made.skipped),
+        tuple(made.failed),
+        made=made,
+    )
+    if check:
+        quantized.raise_unless_ok()
+    return quantized
+
+
+def _works(artifact: str | Path | Artifact, precisions: tuple[str, ...]) -> tuple[list[Work], list[str]]:
+    if isinstance(artifact, Artifact):
+        return [(artifact, precisions)], []
+    given: object = artifact
+    if not isinstance(given, str | Path):
+        raise ConfigError(
+            f"{type(given).__name__} is no bundle", fix="give a bundle's folder, or an artifact that export returned"
+        )
+    return plain_bundles(Path(given), precisions)
+
+
+def _published(made: Made) -> tuple[Artifact, ...]:
+    return tuple(each.artifact for each in made.results if each.published)
+
+
+def _is_ok(made: Made) -> bool:
+    return all(each.parity.ok for each in made.results) and not made.failed
+
+
+def _calibrated(quantizing: QuantizeOptions, calibrate: str | Path | None) -> QuantizeOptions:
+    if calibrate is None:
+        return quantizing
+    return dataclasses.replace(quantizing, calibrate=_folder(calibrate, "calibrate"))
+
+
+def _names(given: str | Sequence[str], field: str) -> tuple[str, ...]:
+    names: object = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not names or not all(isinstance(each, str) for each in names):
+        example = {"formats": "onnx", "precisions": "int8"}[field]
+        raise ConfigError(f"{field} is {given!r}; expected a name, or several", fix=f'write {field}=["{example}"]')
+    return tuple(names)
+
+
+def _folder(given: str | Path, field: str) -> Path:
+    path: object = given
+    if not isinstance(path, str | Path):
+        raise ConfigError(f"{field} is {given!r}; expected a path", fix="give a text or a pathlib.Path")
+    return Path(path)

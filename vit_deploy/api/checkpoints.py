@@ -1,0 +1,229 @@
+"""Functions that write checkpoint files: build, convert and resize."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from vit_deploy import checkpoints
+from vit_deploy.api.models import Size, sides
+from vit_deploy.api.results import Outcome
+from vit_deploy.checkpoints.stated import stated_fields
+from vit_deploy.core import documents
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.options import ArchitectureOptions, CheckpointOptions
+from vit_deploy.core.resize import as_convention, assumed_convention, convention_of, sizes
+from vit_deploy.core.resize import resize as resized_checkpoint
+from vit_deploy.errors import UsageError
+from vit_deploy.verification.drift import Drift, drift
+
+SAME_SIZES = "the checkpoint has these sizes already; nothing was resampled"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint file that was written.
+
+    Args:
+        path: path of the file.
+        checkpoint: what is in it.
+        bytes: size of the file.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Resized(Saved):
+    """A checkpoint file of a resized model.
+
+    Args:
+        before: `image_size` and `patch_size` as (height, width), as they were.
+        after: the same as they are.
+        convention: whose way of resampling was followed.
+        drift: how far the features are from those before; None where that was not asked for.
+        resampled: whether anything was; not where the checkpoint has these sizes already.
+    """
+
+    before: dict[str, list[int]]
+    after: dict[str, list[int]]
+    convention: str
+    drift: Drift | None
+    resampled: bool
+
+
+@dataclass(frozen=True)
+class Built(Outcome[Saved]):
+    """What `build` has done."""
+
+    command: ClassVar[str] = "build"
+
+
+@dataclass(frozen=True)
+class Converted(Outcome[Saved]):
+    """What `convert` has done."""
+
+    command: ClassVar[str] = "convert"
+
+
+@dataclass(frozen=True)
+class ResizedCheckpoints(Outcome[Resized]):
+    """What `resize` has done.
+
+    Args:
+        notes: what has to be known of it, in words.
+    """
+
+    notes: tuple[str, ...] = ()
+    command: ClassVar[str] = "resize"
+
+
+def build(
+    scale: str,
+    output: str | Path,
+    *,
+    image_size: Size = 224,
+    patch_size: Size = 16,
+    num_classes: int | None = None,
+    seed: int = 0,
+    architecture: ArchitectureOptions = ArchitectureOptions(),
+    force: bool = False,
+    progress: Callable[[str], object] = lambda doing: None,
+) -> Built:
+    """Write a ViT with seeded random weights, the same on every machine.
+
+    Args:
+        scale: "pico", "tiny", "small", "base", "large" or "huge".
+        output: the file to write, `.keras` or `.safetensors`.
+        image_size: pixels of a side, or (height, width).
+        patch_size: pixels of a side, or (height, width).
+        num_classes: outputs of the head; None for 1000.
+        seed: of the weights.
+        architecture: what the model has in place of what the scale says.
+        force: replace a file that is there.
+        progress: called with what is being done.
+
+    Raises:
+        ConfigError: no such scale, or values that no ViT can have.
+        OutputError: the file is there, cannot be written, or has a suffix that checkpoints are not written as.
+        MissingEngineError: a `.keras` file is written by Keras.
+    """
+    given = {} if num_classes is None else {"num_classes": num_classes}
+    config = ViTConfig.from_scale(
+        scale, image_size=sides(image_size), patch_size=sides(patch_size), **architecture.fields(), **given
+    )
+    output = Path(output)
+    checkpoints.check_target(output, force=force)
+    progress(f"drawing the weights of {scale}")
+    checkpoint = Checkpoint.random(config, seed)
+    progress(f"writing {output}")
+    checkpoints.save(checkpoint, output, force=force)
+    record = documents.saved(output, checkpoint)
+    return Built((Saved(output, checkpoint, record["bytes"]),), (record,))
+
+
+def convert(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    reading: CheckpointOptions = CheckpointOptions(),
+    force: bool = False,
+    progress: Callable[[str], object] = lambda doing: None,
+) -> Converted:
+    """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in.
+
+    Args:
+        checkpoint: a file or a folder.
+        output: the file to write, `.keras` or `.safetensors`.
+        reading: what the checkpoint does not say.
+        force: replace a file that is there.
+        progress: called with what is being done.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, broken or of no known dialect.
+        OutputError: the file is there, cannot be written, or has a suffix that checkpoints are not written as.
+        MissingEngineError: a container or a `.keras` file takes a library that is not installed.
+    """
+    checkpoint, output = Path(checkpoint), Path(output)
+    checkpoints.check_target(output, force=force)
+    progress(f"reading {checkpoint}")
+    loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
+    progress(f"writing {output}")
+    checkpoints.save(loaded, output, force=force)
+    record = documents.saved(output, loaded)
+    origins = {checkpoint: loaded.provenance}
+    return Converted((Saved(output, loaded, record["bytes"]),), (record,), origins=origins)
+
+
+def resize(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    image_size: Size | None = None,
+    patch_size: Size | None = None,
+    like: str | None = None,
+    report: bool = False,
+    reading: CheckpointOptions = CheckpointOptions(),
+    force: bool = False,
+    progress: Callable[[str], object] = lambda doing: None,
+) -> ResizedCheckpoints:
+    """Resample the position table and the patch kernel, as the program does that the checkpoint came from.
+
+    Args:
+        checkpoint: a file or a folder.
+        output: the file to write, `.keras` or `.safetensors`.
+        image_size: pixels of a side, or (height, width); None leaves it as it is.
+        patch_size: likewise; one of the two is needed.
+        like: whose way of resampling: "timm", "huggingface", "google", "dinov2" or "dinov2-registers"; None for that
+            of the checkpoint's own family, else timm's.
+        report: measure how far the features drift on the sample images.
+        reading: what the checkpoint does not say.
+        force: replace a file that is there.
+        progress: called with what is being done.
+
+    Raises:
+        UsageError: neither size is given.
+        ConfigError: no such convention, or sizes that the model cannot have.
+        CheckpointError, OutputError, MissingEngineError: as `convert`.
+    """
+    if image_size is None and patch_size is None:
+        raise UsageError("nothing to resize to; give --image-size, --patch-size or both")
+    checkpoint, output = Path(checkpoint), Path(output)
+    asked = as_convention(like) if like is not None else None
+    checkpoints.check_target(output, force=force)
+    progress(f"reading {checkpoint}")
+    loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
+    progress("resizing")
+    pixels, patch = (None if each is None else sides(each) for each in (image_size, patch_size))
+    resized = resized_checkpoint(loaded, pixels, patch, asked)
+    progress(f"writing {output}")
+    checkpoints.save(resized, output, force=force)
+    drifted = None
+    if report:
+        progress("comparing the features")
+        drifted = drift(loaded, resized)
+    saved = documents.saved(output, resized)
+    result = Resized(
+        output,
+        resized,
+        saved["bytes"],
+        before=sizes(loaded.config),
+        after=sizes(resized.config),
+        convention=str(convention_of(loaded, asked)),
+        drift=drifted,
+        resampled=resized is not loaded,
+    )
+    record = saved | {
+        "from": result.before,
+        "to": result.after,
+        "convention": result.convention,
+        "drift": drifted.to_dict() if drifted else None,
+    }
+    note = assumed_convention(loaded, asked) if result.resampled else SAME_SIZES
+    notes = (note,) if note else ()
+    return ResizedCheckpoints((result,), (record,), origins={checkpoint: loaded.provenance}, notes=notes)

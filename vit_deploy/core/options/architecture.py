@@ -1,0 +1,67 @@
+"""Options of everything that makes a model from a scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from vit_deploy.core.options.option import Option, panel
+
+
+@panel("Architecture")
+@dataclass(frozen=True)
+class ArchitectureOptions:
+    """What a model has in place of what its scale says; see `ViTConfig` for each field.
+
+    Args:
+        channels: channels of the images.
+        include_top: whether there is a head.
+        pooling: how tokens become one vector, "cls", "mean", "max", "cls_distillation", "cls_mean" or "map".
+        normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
+        normalization_position: "pre" or "post".
+        ffn_type: "mlp", "swiglu", "geglu" or "glu".
+        activation: name of the activation function of an mlp.
+        epsilon: added to the variance by the normalization layers.
+        embed_dim: width of the tokens; None for the scale's.
+        num_heads: attention heads; None for the scale's.
+        num_layers: transformer blocks; None for the scale's.
+        mlp_dim: width of the feed-forward layers; None for the scale's.
+        qkv_bias: whether queries, keys and values have biases.
+        class_token: whether a class token stands before the patches.
+        distillation_token: whether a distillation token follows it.
+        register_tokens: number of registers that follow those.
+        layer_scale: whether what each sub-layer adds is scaled channel by channel.
+        qk_norm: whether each head's queries and keys are normalized.
+        pre_norm: whether a norm stands in front of the first block.
+        norm_after_pooling: whether the last norm is that of the pooled vector.
+        pre_logits_dim: width of a dense layer with tanh before the head; 0 for none.
+    """
+
+    channels: Annotated[int, Option(min=1, help="Of the images.")] = 3
+    include_top: Annotated[bool, Option(help="With a head.")] = True
+    pooling: Annotated[str | None, Option(help="cls, mean, max, cls_distillation, cls_mean or map.")] = None
+    normalization_type: Annotated[str, Option(help="layer_norm, rms_norm, dynamic_tanh or band_rms.")] = "layer_norm"
+    normalization_position: Annotated[str, Option(help="pre or post.")] = "pre"
+    ffn_type: Annotated[str, Option(help="mlp, swiglu, geglu or glu.")] = "mlp"
+    activation: Annotated[str, Option(help="Of the mlp: gelu, gelu_tanh, relu, silu, …")] = "gelu"
+    epsilon: Annotated[float, Option(help="Of the norms.")] = 1e-6
+    embed_dim: Annotated[int | None, Option(help="In place of the scale's.")] = None
+    num_heads: Annotated[int | None, Option(help="In place of the scale's.")] = None
+    num_layers: Annotated[int | None, Option(help="In place of the scale's.")] = None
+    mlp_dim: Annotated[int | None, Option(help="In place of the scale's.")] = None
+    qkv_bias: Annotated[bool, Option(help="Of query, key and value.")] = True
+    class_token: Annotated[bool, Option(help="Before the patches.")] = True
+    distillation_token: Annotated[bool, Option(help="After the class token.")] = False
+    register_tokens: Annotated[int, Option(min=0, help="Registers after those.")] = 0
+    layer_scale: Annotated[bool, Option(help="Of what each half of a block adds.")] = False
+    qk_norm: Annotated[bool, Option(help="Of each head's queries and keys.")] = False
+    pre_norm: Annotated[bool, Option(help="A norm in front of the first block.")] = False
+    norm_after_pooling: Annotated[bool, Option(help="The last norm is that of the pooled vector.")] = False
+    pre_logits_dim: Annotated[int, Option(min=0, help="Width of a dense layer with tanh before the head.")] = 0
+
+    def fields(self) -> dict[str, Any]:
+        """Fields of a config, without those that the scale says."""
+        return {name: value for name, value in vars(self).items() if value is not None or name not in OF_THE_SCALE}
+
+
+OF_THE_SCALE = ("embed_dim", "num_heads", "num_layers", "mlp_dim")

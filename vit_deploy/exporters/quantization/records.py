@@ -1,0 +1,40 @@
+"""JSON records of exported and quantized artifacts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.exporters.publish import Exported, to_json
+from vit_deploy.exporters.quantization.pipeline import Made
+from vit_deploy.exporters.quantization.tradeoffs import verdicts
+from vit_deploy.formats.tensorrt_plan import RECORD
+
+
+def records_of(made: Made, served: Mapping[str, Path]) -> tuple[dict[str, Any], ...]:
+    """One record an artifact, in order.
+
+    Args:
+        made: the artifacts.
+        served: where the model of an artifact lies in a Triton repository, by the artifact's name.
+    """
+    return tuple(_record(result, made, served.get(result.artifact.name)) for result in made.results)
+
+
+def _record(result: Exported, made: Made, served: Path | None) -> dict[str, Any]:
+    record, name = to_json(result), result.artifact.name
+    if (built := result.artifact.options.get(RECORD)) is not None:
+        record["tensorrt"] = dict(built)
+    if (facts := made.facts.get(name)) is not None:
+        record["facts"] = facts.to_dict()
+        record["notes"] = [each for each in verdicts(made.facts) if each.startswith(f"{name} ")]
+    if (budget := made.budgets.get(name)) is not None:
+        record["budget"] = budget
+    if (table := made.sensitivities.get(name)) is not None:
+        record["sensitivity"] = [dataclasses.asdict(each) for each in table]
+        record["keep_float"] = list(result.artifact.options["recipe"].get("keep_float", []))
+    if served is not None:
+        record["triton"] = str(served)
+    return record
