@@ -103,13 +103,22 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     names, engines = json.loads(done.stdout)
     assert names == [
+        "ArchitectureOptions",
+        "CheckpointOptions",
+        "PlanOptions",
+        "QuantizeOptions",
+        "RuntimeOptions",
         "ViT",
+        "VitDeployError",
         "__version__",
+        "build",
+        "convert",
         "create_vision_transformer",
         "export",
         "load",
         "quantize",
         "read_images",
+        "resize",
         "session",
         "verify",
     ]

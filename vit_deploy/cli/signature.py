@@ -73,7 +73,9 @@ class Parameter:
         }
         given = {name: value for name, value in info.items() if value is not None}
         default = self.default
-        if isinstance(default, tuple):
+        if option.parse is not None and default is not inspect.Parameter.empty:
+            default = None  # the field's own is no text
+        elif isinstance(default, tuple):
             default = list(default) if many and default else None
         elif isinstance(default, StrEnum):
             default = str(default)
