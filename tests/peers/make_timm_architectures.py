@@ -25,6 +25,15 @@ MODULES = (
     *("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos", "naflexvit"),
     *("vision_transformer_hybrid", "vision_transformer_sam"),
 )
+# Names of DeiT before it had a module of its own, which timm has forgotten and old files still say.
+FORGOTTEN = {
+    f"vit_{name}": name
+    for name in (
+        *("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224", "deit_base_patch16_384"),
+        *("deit_tiny_distilled_patch16_224", "deit_small_distilled_patch16_224", "deit_base_distilled_patch16_224"),
+        "deit_base_distilled_patch16_384",
+    )
+}
 ROTARY, RELATIVE = "rotary positions", "relative positions"
 BY_CLASS = {
     "Eva": "the blocks of EVA",
@@ -89,6 +98,7 @@ def names_of(timm: Any) -> Iterator[tuple[str, str]]:
         yield from ((name, name) for name in timm.list_models(module=module))
         old = timm.models._registry._module_to_deprecated_models[module]
         yield from ((name, today.partition(".")[0]) for name, today in old.items() if today)
+    yield from FORGOTTEN.items()
 
 
 def rows_of(timm: Any, name: str, today: str, num_layers: int | None = None) -> Iterator[dict[str, Any]]:
