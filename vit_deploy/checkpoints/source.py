@@ -98,6 +98,13 @@ class TensorView:
         return self.file.read(self.stored_name(name))
 
 
+def original_name(file: TensorFile, name: str) -> str:
+    """The name of a tensor in the container, through all views of it."""
+    while isinstance(file, TensorView):
+        name, file = file.stored_name(name), file.file
+    return name
+
+
 class Source(Protocol):
     """One dialect."""
 

@@ -105,8 +105,8 @@ class Merged(TensorView):
         return dict.fromkeys((*self.stored, *self.replaced))
 
     def stored_name(self, name: str) -> str:
-        """The name in the base model."""
-        return self.stored[name]
+        """The name in the base model, or its own where it is not of there."""
+        return self.stored.get(name, name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of one tensor."""

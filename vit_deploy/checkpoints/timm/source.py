@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.gathering import Origin, gather, same, transposed, zeros
 from vit_deploy.checkpoints.heads import label_problems, missing_head
 from vit_deploy.checkpoints.importing import (
@@ -20,7 +21,7 @@ from vit_deploy.checkpoints.importing import (
     known_heads,
     settle,
 )
-from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.checkpoints.source import Stated, TensorFile, original_name
 from vit_deploy.checkpoints.timm.architectures import unsupported
 from vit_deploy.checkpoints.timm.bare import Taken, taken_for
 from vit_deploy.checkpoints.timm.config import (
@@ -105,7 +106,8 @@ class TimmSource:
                 left_out=["text tower"] if any(map(TEXT.match, view.names())) else [],
             )
         if hub.data is None and family == "timm":
-            return imported(settled, weights, family=family, input_size=positions.known, supposed=taken.supposed)
+            supposed = (*taken.supposed, *_head_outside(view, config))
+            return imported(settled, weights, family=family, input_size=positions.known, supposed=supposed)
         data = hub.data if hub.data is not None else DINOV2_DATA
         whole = positions.known or config.image_size
         preprocess = preprocess_of(data, whole, config.channels)
@@ -116,6 +118,7 @@ class TimmSource:
             preprocess=preprocess,
             preprocess_assumed=hub.data is None,
             input_size=whole,
+            supposed=_head_outside(view, config),
             labels=hub.labels,
         )
 
@@ -147,6 +150,21 @@ def _check_width(hub: Hub, shapes: Mapping[str, Any], stated: Stated) -> None:
             f"{hub.architecture.embed_dim}",
             fix="give the architecture that the weights are of, or its heads as well: --num-heads",
         )
+
+
+def _head_outside(view: Renamed, config: ViTConfig) -> tuple[Assumed, ...]:
+    """That a head which a program around the encoder has put beside it reads what the encoder pools."""
+    if not config.include_top or "head.weight" not in view.stored:
+        return ()
+    head, patches = (original_name(view, name) for name in ("head.weight", PATCHES))
+    encoder = patches.removesuffix(PATCHES)
+    if head.startswith(encoder) or head.endswith(f"{PROJECTION}weight"):
+        return ()
+    why = (
+        f"it stands outside of the encoder {encoder.rstrip('.')}, and was taken to read what the pooling "
+        f"{config.effective_pooling} gives; what a program does between the two is in no file (--no-head leaves it out)"
+    )
+    return (Assumed("head", head.removesuffix(".weight"), why),)
 
 
 def _check_head(view: Renamed, hub: Hub) -> None:
