@@ -29,7 +29,7 @@ from vit_deploy.errors import ArtifactError, CheckpointError
 from vit_deploy.exporters import EXPORTERS, ExportOptions
 from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.formats.inspect import READERS, inspect
-from vit_deploy.formats.tflite_graph import DTYPES, OPERATORS
+from vit_deploy.formats.tflite.names import DTYPES, OPERATORS
 from vit_deploy.runtimes import RUNTIMES
 
 FORMATS = tuple(format for format in READERS if format in EXPORTERS)  # plans are compiled of files in one of these

@@ -15,7 +15,7 @@ from vit_deploy.errors import ArtifactError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.tflite.export import TFLiteExporter
 from vit_deploy.exporters.tflite.repack import write_model
-from vit_deploy.formats.tflite_file import opened, read_labels, read_metadata
+from vit_deploy.formats.tflite.file import opened, read_labels, read_metadata
 
 LABELS = ("cat", "dog", "größe", "a, b", "last")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +16,10 @@ from vit_deploy.exporters.quantization.pipeline import quantize
 from vit_deploy.formats import accelerator_rules as rules
 from vit_deploy.formats.accelerators import ACCELERATORS, fallbacks, to_json
 from vit_deploy.formats.inspect import inspect
-from vit_deploy.formats.tflite_file import opened
-from vit_deploy.formats.tflite_graph import OPERATORS
-from vit_deploy.formats.tflite_operators import read_steps
+from vit_deploy.formats.tflite.file import opened
+from vit_deploy.formats.tflite.flatbuffer import Table
+from vit_deploy.formats.tflite.names import OPERATORS
+from vit_deploy.formats.tflite.operators import read_steps
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +113,11 @@ def test_sizes_that_are_open_are_read_from_the_file(tmp_path):
         assert step.inputs[1].values().tolist() == [1.0]
 
 
-class Fields:
-    """Options of an operator by the numbers of their fields."""
-
-    def __init__(self, **numbers: int) -> None:
-        self.numbers = {int(name[1:]): value for name, value in numbers.items()}
-
-    def number(self, field: int, kind: str) -> int:
-        return self.numbers.get(field, 0)
+def fields(**numbers: int) -> Table:
+    """A table of five numbers, those named by their position and zeros."""
+    values = [numbers.get(f"f{index}", 0) for index in range(5)]
+    vtable = struct.pack("<7H2x", 14, 24, 4, 8, 12, 16, 20)
+    return Table(vtable + struct.pack("<i5i", len(vtable), *values), len(vtable))
 
 
 def tensor(*shape: int, dtype: str = "int8", values: Any = None, zero_point: int = 0, is_open: bool = False) -> Any:
@@ -165,23 +164,23 @@ CASES = {
     "columns, any": (rules.channels_by_four, step(tensor(1, 7, 10), order(1)), step(tensor(1, 7, 10), order(1, 2))),
     "slice": (
         rules.plain_slice,
-        step(ROWS, ROWS, ROWS, order(1, 1, 1), options=Fields()),
-        step(ROWS, ROWS, ROWS, order(1, 2, 1), options=Fields()),
+        step(ROWS, ROWS, ROWS, order(1, 1, 1), options=fields()),
+        step(ROWS, ROWS, ROWS, order(1, 2, 1), options=fields()),
     ),
     "new axes": (
         rules.plain_slice,
-        step(ROWS, ROWS, ROWS, order(1, 1, 1), options=Fields(f4=1)),
-        step(ROWS, ROWS, ROWS, order(1, 1, 1), options=Fields(f3=1)),
+        step(ROWS, ROWS, ROWS, order(1, 1, 1), options=fields(f4=1)),
+        step(ROWS, ROWS, ROWS, order(1, 1, 1), options=fields(f3=1)),
     ),
     "strides": (
         rules.strides_to_three,
-        step(tensor(1, 9, 12, 3), output=tensor(1, 3, 4, 8), options=Fields(f1=3, f2=3)),
-        step(tensor(1, 8, 12, 3), output=tensor(1, 2, 4, 8), options=Fields(f1=3, f2=4)),
+        step(tensor(1, 9, 12, 3), output=tensor(1, 3, 4, 8), options=fields(f1=3, f2=3)),
+        step(tensor(1, 8, 12, 3), output=tensor(1, 2, 4, 8), options=fields(f1=3, f2=4)),
     ),
     "strides along a row": (
         rules.strides_to_three,
-        step(tensor(1, 4, 12, 3), output=tensor(1, 1, 3, 8), options=Fields(f1=4, f2=4)),
-        step(tensor(1, 4, 15, 3), output=tensor(1, 1, 3, 8), options=Fields(f1=5, f2=4)),
+        step(tensor(1, 4, 12, 3), output=tensor(1, 1, 3, 8), options=fields(f1=4, f2=4)),
+        step(tensor(1, 4, 15, 3), output=tensor(1, 1, 3, 8), options=fields(f1=5, f2=4)),
     ),
     "mean": (rules.mean_of_a_plane, step(ROWS, order(2)), step(tensor(2, 7, 12), order(2))),
     "mean of rows": (rules.mean_of_a_plane, step(tensor(2, 7, 12), order(1)), step(tensor(4097), order(0))),

@@ -16,7 +16,7 @@ from vit_deploy.exporters.quantization.calibration import COUNT, Calibration
 from vit_deploy.exporters.quantization.clipping import clipped
 from vit_deploy.exporters.quantization.recipes import recipe_for
 from vit_deploy.exporters.tflite.layers import find_layers, find_tensors, output_factor
-from vit_deploy.formats.tflite_file import opened
+from vit_deploy.formats.tflite.file import opened
 
 FORMAT, PRECISION = "tflite", "int8-full"
 SIDES = ("input", "output")

@@ -11,12 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vit_deploy.formats.tflite_operators import Step
+from vit_deploy.formats.tflite.operators import Step
+from vit_deploy.formats.tflite.schema import Conv2DOptions, StridedSliceOptions
 
 Rule = Callable[[Step], str]
 
-STRIDE_WIDTH, STRIDE_HEIGHT = 1, 2  # fields of `Conv2DOptions`
-STRIDED_SLICE_MASKS = (2, 3)  # fields of `StridedSliceOptions`: of ellipses and of new axes
 LONGEST_SOFTMAX = 16_000  # elements, of the Edge TPU
 MOST_ROWS = 65_535  # of a softmax, of Ethos-U
 LONGEST_MEAN = 4096  # elements, of Ethos-U
@@ -83,15 +82,16 @@ def channels_by_four(step: Step) -> str:
 def plain_slice(step: Step) -> str:
     """A slice takes every value, and makes no axis."""
     strides = step.inputs[3].values() if step.inputs[3].is_constant else np.zeros(1)
-    masks = [step.options.number(field, "i") for field in STRIDED_SLICE_MASKS] if step.options else []
-    return "has strides or masks" if any(masks) or (strides != 1).any() else ""
+    options = StridedSliceOptions.of(step.options) if step.options else None
+    masked = options is not None and (options.ellipsis_mask or options.new_axis_mask)
+    return "has strides or masks" if masked or (strides != 1).any() else ""
 
 
 def strides_to_three(step: Step) -> str:
     """A convolution moves by at most three; along a row by more where that can be taken apart."""
     if step.options is None or len(step.inputs[0].shape) != 4:
         return ""
-    across, down = (step.options.number(field, "i") for field in (STRIDE_WIDTH, STRIDE_HEIGHT))
+    down, across = Conv2DOptions.of(step.options).strides
     width, rows = step.inputs[0].shape[2], step.outputs[0].shape[1]
     apart = any(across % parts == 0 and width % (across // parts) == 0 for parts in (2, 3))
     return "has strides above 3" if (down > 3 and rows > 1) or (across > 3 and not apart) else ""

@@ -15,8 +15,8 @@ from typing import Any
 
 from vit_deploy.formats import accelerator_rules as rules
 from vit_deploy.formats.accelerator_rules import Rule
-from vit_deploy.formats.tflite_file import opened
-from vit_deploy.formats.tflite_operators import Step, read_steps
+from vit_deploy.formats.tflite.file import opened
+from vit_deploy.formats.tflite.operators import Step, read_steps
 
 EIGHT_BITS = frozenset(("int8", "uint8"))
 UP_TO_SIXTEEN_BITS = EIGHT_BITS | {"int16", "int32"}

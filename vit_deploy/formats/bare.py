@@ -17,12 +17,12 @@ from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec, from_essent
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ArtifactError, ConfigError
-from vit_deploy.formats import onnx_graph, savedmodel, tflite_graph
+from vit_deploy.formats import onnx_graph, savedmodel, tflite
 from vit_deploy.formats.bare_precision import precision_of
 from vit_deploy.formats.graph import Graph, TensorInfo
-from vit_deploy.formats.tflite_file import IDENTIFIER
+from vit_deploy.formats.tflite.file import IDENTIFIER
 
-READERS = {"onnx": onnx_graph.read_graph, "tflite": tflite_graph.read_graph, "savedmodel": savedmodel.read_graph}
+READERS = {"onnx": onnx_graph.read_graph, "tflite": tflite.read_graph, "savedmodel": savedmodel.read_graph}
 LAYOUTS = {"nhwc": (1, 2, 3), "nchw": (2, 3, 1)}  # where height, width and channels are
 SIDES = ("height", "width", "channel")  # what a dynamic side's name may say of it
 NORMALIZED, PIXELS = "normalized", "pixels"
@@ -272,7 +272,7 @@ def _input_spec(
     strict: bool = True,
 ) -> tuple[InputSpec, Assumption]:
     shape = tuple(side if isinstance(side, int) else None for side in given.shape or ())
-    quantized = tflite_graph.input_quantization(path) if format == "tflite" else None
+    quantized = tflite.input_quantization(path) if format == "tflite" else None
     if given.dtype not in FLOATS and not (given.dtype == "uint8" or (given.dtype == "int8" and quantized)):
         raise ArtifactError(
             f"{path} takes {given}; images are float32, float16 or uint8, and int8 where a TFLite file has its scale",

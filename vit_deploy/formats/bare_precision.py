@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from vit_deploy.core.artifact import InputSpec
-from vit_deploy.formats import onnx_graph, tflite_graph
+from vit_deploy.formats import onnx_graph, tflite
 from vit_deploy.formats.graph import Graph
 
 STATIC = ("QLinearMatMul", "QLinearConv", "QuantizeLinear")
@@ -31,7 +31,7 @@ def precision_of(path: Path, format: str, graph: Graph, spec: InputSpec) -> tupl
         return "fp32", "a SavedModel is held to fp32"
     if spec.scale is not None:
         return "int8-full", f"its input is quantized to {spec.dtype}"
-    types = onnx_graph.weight_types(path) if format == "onnx" else tflite_graph.weight_types(path)
+    types = onnx_graph.weight_types(path) if format == "onnx" else tflite.weight_types(path)
     if BLOCKS in graph.operators:
         return "int4", f"it has {BLOCKS} operators"
     for names, precision in ((DYNAMIC, "int8"), (STATIC, "int8-static")):

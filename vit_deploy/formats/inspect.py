@@ -19,18 +19,18 @@ from vit_deploy.core.artifact import (
     read_artifact,
 )
 from vit_deploy.errors import ArtifactError
-from vit_deploy.formats import accelerators, onnx_graph, savedmodel, tensorrt_plan, tflite_graph
+from vit_deploy.formats import accelerators, onnx_graph, savedmodel, tensorrt_plan, tflite
 from vit_deploy.formats.cuda_operators import OnCuda, on_cuda
 from vit_deploy.formats.graph import Graph
 from vit_deploy.formats.onnx_file import external_locations, refuse_outside_data
 from vit_deploy.formats.snippet import snippet
-from vit_deploy.formats.tflite_file import IDENTIFIER
+from vit_deploy.formats.tflite.file import IDENTIFIER
 
 BUNDLE, CHECKPOINT, MODEL = "bundle", "checkpoint", "model file"
 
 READERS: Mapping[str, Callable[[Path], Graph]] = {
     "onnx": onnx_graph.read_graph,
-    "tflite": tflite_graph.read_graph,
+    "tflite": tflite.read_graph,
     "savedmodel": savedmodel.read_graph,
     "tensorrt": tensorrt_plan.read_graph,
 }

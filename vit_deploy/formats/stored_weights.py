@@ -15,16 +15,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.errors import ArtifactError, MissingEngineError
 from vit_deploy.formats.onnx_file import refuse_outside_data
-from vit_deploy.formats.tflite_file import buffer_view, opened
-from vit_deploy.formats.tflite_graph import (
-    DTYPES,
-    GRAPH_TENSORS,
-    MODEL_BUFFERS,
-    MODEL_GRAPHS,
-    TENSOR_NAME,
-    TENSOR_SHAPE,
-    TENSOR_TYPE,
-)
+from vit_deploy.formats.tflite.file import opened
 
 Weights = dict[str, NDArray[Any]]
 
@@ -81,14 +72,10 @@ def _own_name(name: str) -> str:
 def _tflite(path: Path) -> Weights:
     found: Weights = {}
     with opened(path) as model:
-        buffers = model.tables(MODEL_BUFFERS)
-        for graph in model.tables(MODEL_GRAPHS):
-            for tensor in graph.tables(GRAPH_TENSORS):
-                content = bytes(buffer_view(buffers[tensor.number(TENSOR_BUFFER, "I")]))
-                if content:
-                    name = tensor.bytes(TENSOR_NAME).decode()
-                    code = tensor.number(TENSOR_TYPE, "b")
-                    found[name] = _array(content, DTYPES[code], tensor.numbers(TENSOR_SHAPE, "i"))
+        buffers = model.buffers
+        for tensor in (tensor for graph in model.graphs for tensor in graph.tensors):
+            if content := bytes(buffers[tensor.buffer].content):
+                found[tensor.name] = _array(content, tensor.dtype, tensor.shape)
     return found
 
 

@@ -12,7 +12,7 @@ from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.pipeline import export
 from vit_deploy.exporters.tflite.empty_scales import fitting_scales
-from vit_deploy.formats.tflite_file import buffer_view, opened
+from vit_deploy.formats.tflite.file import opened
 
 BLOCK = 32
 DENORMAL = np.float32(1e-40)
@@ -123,9 +123,6 @@ def test_one_huge_weight_is_in_every_file_and_costs_only_where_activations_are_i
 
 
 def test_an_empty_block_of_4_bit_weights_has_scale_one_and_zeros(make_checkpoint, tmp_path):
-    from vit_deploy.exporters.tflite.empty_scales import BLOCK_SCALES, BLOCKWISE, DETAILS, DETAILS_TYPE
-    from vit_deploy.exporters.tflite.layers import GRAPHS, TENSORS
-
     checkpoint = make_checkpoint(embed_dim=64, num_heads=2, mlp_dim=96)
     weights = {name: value.copy() for name, value in checkpoint.weights.items()}
     empty_blocks(weights)
@@ -133,15 +130,13 @@ def test_an_empty_block_of_4_bit_weights_has_scale_one_and_zeros(make_checkpoint
     export(planted, tmp_path, plan(["tflite"], ["int4"])[0], QuantizeOptions(measure_speed=False))
     found = 0
     with opened(read_artifact(tmp_path / "tflite-int4").model_path) as model:
-        (graph,) = model.tables(GRAPHS)
-        tensors, buffers = graph.tables(TENSORS), model.tables(4)
+        tensors, buffers = model.graph.tensors, model.buffers
         for tensor in tensors:
-            quantization = tensor.table(4)
-            if quantization is None or quantization.number(DETAILS_TYPE, "B") != BLOCKWISE:
+            blockwise = tensor.quantization.blockwise if tensor.quantization else None
+            if blockwise is None:
                 continue
-            scales_of = tensors[quantization.table(DETAILS).number(BLOCK_SCALES, "i")]
-            scales = np.frombuffer(buffer_view(buffers[scales_of.number(2, "I")]), np.float16)
-            packed = np.frombuffer(buffer_view(buffers[tensor.number(2, "I")]), np.uint8).reshape(len(scales), -1)
+            scales = np.frombuffer(buffers[tensors[blockwise.scales].buffer].content, np.float16)
+            packed = np.frombuffer(buffers[tensor.buffer].content, np.uint8).reshape(len(scales), -1)
             assert (scales > 0).all()
             assert not packed[scales == 1].any()
             found += int((scales == 1).sum())

@@ -17,7 +17,7 @@ from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.pipeline import export, quantize
 from vit_deploy.exporters.quantization.recipes import Clipping
 from vit_deploy.exporters.tflite.matmuls import find_products
-from vit_deploy.formats.tflite_file import opened as opened_file
+from vit_deploy.formats.tflite.file import opened as opened_file
 
 QUIET = QuantizeOptions(measure_speed=False)
 VARIANTS = {

@@ -27,7 +27,7 @@ from vit_deploy.exporters.quantization.recipes import recipe_for
 from vit_deploy.exporters.tflite import quantize
 from vit_deploy.exporters.tflite.layers import find_layers, find_tensors
 from vit_deploy.exporters.tflite.ranges import observe
-from vit_deploy.formats.tflite_file import opened
+from vit_deploy.formats.tflite.file import opened
 
 LEARNED = (-3.0, 5.0)
 

@@ -30,7 +30,7 @@ from vit_deploy.exporters.tflite.quantize import TFLiteQuantizer
 from vit_deploy.exporters.tflite.ranges import observe
 from vit_deploy.exporters.tflite.recipes import TFLITE_RECIPES
 from vit_deploy.formats.inspect import inspect
-from vit_deploy.formats.tflite_file import buffer_view, opened
+from vit_deploy.formats.tflite.file import opened
 
 # Smallest cosine of the answers with the reference in float64; a broken file is far below.
 COSINES = {"fp16": 0.999999, "int8": 0.9995, "int8-static": 0.9985, "int8-full": 0.997, "int16x8": 0.999, "int4": 0.99}
@@ -124,11 +124,10 @@ def test_kernels_are_the_nearest_integers_of_a_scale_for_each_channel(source, tm
 
 def kernels(artifact, dtype=np.float32):
     with opened(artifact.model_path) as model:
-        (graph,) = model.tables(2)
-        shapes = {tensor.number(2, "I"): tensor.numbers(0, "i") for tensor in graph.tables(0)}
+        shapes = {tensor.buffer: tensor.shape for tensor in model.graph.tensors}
         found = {}
         for name, layer in find_layers(model, artifact.config).items():
-            content = bytes(buffer_view(model.tables(4)[layer.kernel]))
+            content = bytes(model.buffers[layer.kernel].content)
             if len(content) == math.prod(shapes[layer.kernel]) * np.dtype(dtype).itemsize:
                 found[name] = np.frombuffer(content, dtype).reshape(shapes[layer.kernel])
         return found

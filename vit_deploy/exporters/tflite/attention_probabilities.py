@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_deploy.errors import ExportError
-from vit_deploy.exporters.tflite.layers import GRAPHS, TENSORS, operators
+from vit_deploy.exporters.tflite.layers import operators
 from vit_deploy.exporters.tflite.matmuls import PRODUCT
-from vit_deploy.formats.tflite_file import Table, root
+from vit_deploy.formats.tflite.file import root
+from vit_deploy.formats.tflite.schema import Tensor
 
-TENSOR_TYPE, TENSOR_NAME, TENSOR_QUANTIZATION = 1, 3, 4  # fields of `Tensor`
-SCALE, ZERO_POINT = 2, 3  # of `QuantizationParameters`
-INT8 = 9  # of `TensorType`
 LOWEST, STEPS = -128, 255
 
 
@@ -34,27 +32,27 @@ def with_calibrated_shares(content: Any, highest: Mapping[str, float]) -> bytear
     """
     changed = bytearray(content)
     model = root(changed)
-    (graph,) = model.tables(GRAPHS)
-    tensors, steps = graph.tables(TENSORS), list(operators(graph, model))
+    graph = model.graph
+    tensors, steps = graph.tensors, list(operators(graph, model))
     writers = {index: step for step in steps for index in step.outputs}
     for step in steps:
-        name = tensors[step.outputs[0]].bytes(TENSOR_NAME).decode()
+        name = tensors[step.outputs[0]].name
         rounding = writers.get(step.inputs[0])
         if step.kind != PRODUCT or rounding is None or rounding.kind != "QUANTIZE" or name not in highest:
             continue
         shares = tensors[step.inputs[0]]
-        if writers[rounding.inputs[0]].kind == "SOFTMAX" and shares.number(TENSOR_TYPE, "b") == INT8:
+        if writers[rounding.inputs[0]].kind == "SOFTMAX" and shares.dtype == "int8":
             _rescale(changed, shares, highest[name] / STEPS, LOWEST)
     return changed
 
 
-def _rescale(content: bytearray, tensor: Table, scale: float, zero_point: int) -> None:
-    found = tensor.table(TENSOR_QUANTIZATION)
-    counts = () if found is None else (len(found.numbers(SCALE, "f")), len(found.numbers(ZERO_POINT, "q")))
+def _rescale(content: bytearray, tensor: Tensor, scale: float, zero_point: int) -> None:
+    found = tensor.quantization
+    counts = () if found is None else (len(found.scales), len(found.zero_points))
     if found is None or counts != (1, 1):
         raise ExportError(
-            f"the shares of attention in {tensor.bytes(TENSOR_NAME).decode()} have no scale",
+            f"the shares of attention in {tensor.name} have no scale",
             fix="use --attention-bits 16, and report this with the model's config",
         )
-    struct.pack_into("<f", content, found.target(SCALE) + 4, scale)
-    struct.pack_into("<q", content, found.target(ZERO_POINT) + 4, zero_point)
+    struct.pack_into("<f", content, found.scales_start, scale)
+    struct.pack_into("<q", content, found.zero_points_start, zero_point)

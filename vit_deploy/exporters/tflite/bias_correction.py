@@ -12,18 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.exporters.tflite.layers import GRAPHS, TENSORS, Layer, find_layers
+from vit_deploy.exporters.tflite.layers import Layer, find_layers
 from vit_deploy.exporters.tflite.repack import Content
-from vit_deploy.formats.tflite_file import Table, buffer_view
+from vit_deploy.formats.tflite.schema import Model
 
-BUFFERS = 4  # field of `Model`
-SHAPE, TYPE, BUFFER, QUANTIZATION = 0, 1, 2, 4  # of `Tensor`
-SCALES = 2  # of `QuantizationParameters`
-FLOAT32, INT32, INT8 = 0, 2, 9  # of `TensorType`
+TYPES: Mapping[str, type[Any]] = {"float32": np.float32, "int32": np.int32, "int8": np.int8}
 
 
 def corrected_biases(
-    original: Table, quantized: Table, config: ViTConfig, means: Mapping[str, NDArray[np.float64]]
+    original: Model, quantized: Model, config: ViTConfig, means: Mapping[str, NDArray[np.float64]]
 ) -> dict[int, tuple[int, Content]]:
     """New content of the quantized file's biases by their buffers, for `write_model`.
 
@@ -44,14 +41,14 @@ def corrected_biases(
         scales, stored = _tensor(quantized, layer.kernel)
         if stored.dtype != np.int8 or not scales.size:
             continue
-        exact = np.frombuffer(buffer_view(original.tables(BUFFERS)[old.kernel]), np.float32)
+        exact = np.frombuffer(original.buffers[old.kernel].content, np.float32)
         exact = exact.reshape(stored.shape)
         error = (stored * scales.reshape(-1, 1).astype(np.float64) - exact) @ means[old.input]
         found[layer.bias] = _corrected(quantized, layer, error)
     return found
 
 
-def _corrected(model: Table, layer: Layer, error: NDArray[np.float64]) -> tuple[int, Content]:
+def _corrected(model: Model, layer: Layer, error: NDArray[np.float64]) -> tuple[int, Content]:
     assert layer.bias is not None
     scales, bias = _tensor(model, layer.bias)
     changed = bias - error if bias.dtype == np.float32 else bias - np.rint(error / scales)
@@ -59,15 +56,12 @@ def _corrected(model: Table, layer: Layer, error: NDArray[np.float64]) -> tuple[
     return len(content), lambda: content
 
 
-def _tensor(model: Table, buffer: int) -> tuple[NDArray[np.float64], NDArray[Any]]:
+def _tensor(model: Model, buffer: int) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """The scales of the tensor that a buffer belongs to, and its stored values; others than 8 and 32 bits are empty."""
-    (graph,) = model.tables(GRAPHS)
-    (tensor,) = [each for each in graph.tables(TENSORS) if each.number(BUFFER, "I") == buffer]
-    kinds: dict[int, type[Any]] = {FLOAT32: np.float32, INT32: np.int32, INT8: np.int8}
-    kind = kinds.get(tensor.number(TYPE, "b"))
-    quantization = tensor.table(QUANTIZATION)
-    scales = np.array([] if quantization is None else quantization.numbers(SCALES, "f"), np.float64)
+    (tensor,) = [each for each in model.graph.tensors if each.buffer == buffer]
+    kind = TYPES.get(tensor.dtype)
+    quantization = tensor.quantization
+    scales = np.array([] if quantization is None else quantization.scales, np.float64)
     if kind is None:
         return scales, np.zeros(0, np.uint8)
-    values = np.frombuffer(buffer_view(model.tables(BUFFERS)[buffer]), kind)
-    return scales, values.reshape(tensor.numbers(SHAPE, "i"))
+    return scales, np.frombuffer(model.buffers[buffer].content, kind).reshape(tensor.shape)

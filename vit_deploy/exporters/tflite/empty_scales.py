@@ -15,21 +15,17 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.exporters.quantization.float16_kernels import LEAST
-from vit_deploy.exporters.tflite.layers import GRAPHS, TENSORS, Layer, find_layers
-from vit_deploy.formats.tflite_file import Table, buffer_view, root
+from vit_deploy.exporters.tflite.layers import Layer, find_layers
+from vit_deploy.formats.tflite.file import root
+from vit_deploy.formats.tflite.schema import Buffer, Model, Tensor
 
-BUFFERS = 4  # field of `Model`
-TENSOR_TYPE, TENSOR_BUFFER, TENSOR_NAME, TENSOR_QUANTIZATION = 1, 2, 3, 4  # fields of `Tensor`
-SCALES, DETAILS_TYPE, DETAILS = 2, 4, 5  # of `QuantizationParameters`
-BLOCKWISE = 2  # of `QuantizationDetails`
-BLOCK_SCALES, BLOCK_SIZE = 0, 2  # of `BlockwiseQuantization`
-INTEGERS: Mapping[int, type[Any]] = {2: np.int32, 4: np.int64, 9: np.int8}  # of `TensorType`
+INTEGERS: Mapping[str, type[Any]] = {"int32": np.int32, "int64": np.int64, "int8": np.int8}
 PER_BYTE = 2  # weights of 4 bits
 LARGEST_BIAS = 2.0**30  # in steps; the other half of the 32 bits is for the products
 BIAS_STEPS = 2.0**20  # of the largest bias of a layer that has no other values
 
 
-def with_scales_for_empty(content: Any, original: Table, config: ViTConfig) -> bytearray:
+def with_scales_for_empty(content: Any, original: Model, config: ViTConfig) -> bytearray:
     """The same file, in which blocks and channels without values have scales that engines can compute with.
 
     Blocks get scale 1 and channels that of the layer's largest, and zeros for weights, so that they are exactly what
@@ -42,46 +38,43 @@ def with_scales_for_empty(content: Any, original: Table, config: ViTConfig) -> b
     """
     changed = bytearray(content)
     model = root(memoryview(changed))
-    (graph,) = model.tables(GRAPHS)
-    tensors, buffers = graph.tables(TENSORS), model.tables(BUFFERS)
+    tensors, buffers = model.graph.tensors, model.buffers
     for tensor in tensors:
         _mend_blocks(tensor, tensors, buffers)
-    before, floats = find_layers(original, config), original.tables(BUFFERS)
+    before, floats = find_layers(original, config), original.buffers
     for name, layer in find_layers(model, config).items():
         old = before[name]
-        kernel = np.frombuffer(buffer_view(floats[old.kernel]), np.float32)
+        kernel = np.frombuffer(floats[old.kernel].content, np.float32)
         if old.bias is not None:
-            _mend_channels(layer, tensors, buffers, kernel, np.frombuffer(buffer_view(floats[old.bias]), np.float32))
+            _mend_channels(layer, tensors, buffers, kernel, np.frombuffer(floats[old.bias].content, np.float32))
     return changed
 
 
-def _mend_blocks(tensor: Table, tensors: list[Table], buffers: list[Table]) -> None:
-    quantization = tensor.table(TENSOR_QUANTIZATION)
-    if quantization is None or quantization.number(DETAILS_TYPE, "B") != BLOCKWISE:
+def _mend_blocks(tensor: Tensor, tensors: list[Tensor], buffers: list[Buffer]) -> None:
+    details = tensor.quantization.blockwise if tensor.quantization is not None else None
+    if details is None:
         return
-    details = quantization.table(DETAILS)
-    assert details is not None
-    scales = np.frombuffer(_content(tensors[details.number(BLOCK_SCALES, "i")], buffers), np.float16)
+    scales = np.frombuffer(_content(tensors[details.scales], buffers), np.float16)
     weights = np.frombuffer(_content(tensor, buffers), np.uint8)
     empty = scales == 0
     scales[empty] = 1
-    weights.reshape(len(scales), details.number(BLOCK_SIZE, "i") // PER_BYTE)[empty] = 0
+    weights.reshape(len(scales), details.block_size // PER_BYTE)[empty] = 0
 
 
 def _mend_channels(
     layer: Layer,
-    tensors: list[Table],
-    buffers: list[Table],
+    tensors: list[Tensor],
+    buffers: list[Buffer],
     kernel: NDArray[np.float32],
     bias: NDArray[np.float32],
 ) -> None:
     """The scales of a layer whose bias is integers."""
     (kernel_tensor,) = _owners(tensors, layer.kernel)
     bias_tensors = list(_owners(tensors, layer.bias))
-    kind = INTEGERS.get(bias_tensors[0].number(TENSOR_TYPE, "b")) if len(bias_tensors) == 1 else None
+    kind = INTEGERS.get(bias_tensors[0].dtype) if len(bias_tensors) == 1 else None
     if kind is None:  # a float one, or zeros that several layers share
         return
-    given = next(each for each in tensors if each.bytes(TENSOR_NAME).decode() == layer.input)
+    given = next(each for each in tensors if each.name == layer.input)
     step = float(_scales(given)[0])
     stored, shown = _scales(kernel_tensor), _scales(bias_tensors[0])
     kernel = kernel.reshape(len(bias), -1)
@@ -117,18 +110,16 @@ def fitting_scales(
     return np.maximum(found, np.abs(bias) / (step * LARGEST_BIAS))
 
 
-def _owners(tensors: list[Table], buffer: int | None) -> Iterator[Table]:
-    return (each for each in tensors if each.number(TENSOR_BUFFER, "I") == buffer)
+def _owners(tensors: list[Tensor], buffer: int | None) -> Iterator[Tensor]:
+    return (each for each in tensors if each.buffer == buffer)
 
 
-def _content(tensor: Table, buffers: list[Table]) -> Any:
-    return buffer_view(buffers[tensor.number(TENSOR_BUFFER, "I")])
+def _content(tensor: Tensor, buffers: list[Buffer]) -> Any:
+    return buffers[tensor.buffer].content
 
 
-def _scales(tensor: Table) -> NDArray[np.float32]:
+def _scales(tensor: Tensor) -> NDArray[np.float32]:
     """The scales of a tensor, in the file itself."""
-    quantization = tensor.table(TENSOR_QUANTIZATION)
+    quantization = tensor.quantization
     assert quantization is not None
-    start = quantization.target(SCALES)
-    count = len(quantization.numbers(SCALES, "f"))
-    return np.frombuffer(quantization.data, np.float32, count, start + 4)
+    return np.frombuffer(quantization.data, np.float32, len(quantization.scales), quantization.scales_start)

@@ -27,14 +27,15 @@ from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import REPORT, explained_tensorflow_errors, raise_full_disk
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms, fold_preprocessing
 from vit_deploy.exporters.mean_centering import centre_stream
+from vit_deploy.exporters.tflite.layers import WITH_KERNELS
 from vit_deploy.exporters.tflite.metadata import metadata_entries, packed_labels
 from vit_deploy.exporters.tflite.pixels import dequantized_pixels
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
 from vit_deploy.exporters.tracing import TracedViT
-from vit_deploy.formats.tflite_file import CUSTOM, Table, buffer_view, operator_name, root
+from vit_deploy.formats.tflite.file import root
+from vit_deploy.formats.tflite.schema import Model
 
 STEP = 2.0**-12  # between the values of two stand-ins, which lie from 1 to 2
-CONV_2D, FULLY_CONNECTED = 3, 9  # of BuiltinOperator
 PROBE_KERNEL = "map_pool.attention.query.kernel"  # of a product that does not depend on the images: it is folded away
 
 
@@ -138,24 +139,24 @@ def _convert(checkpoint: Checkpoint, options: ExportOptions, stand_ins: Mapping[
 
 
 def _kernels(
-    model: Table, checkpoint: Checkpoint, stand_ins: Mapping[np.float32, StandIn]
+    model: Model, checkpoint: Checkpoint, stand_ins: Mapping[np.float32, StandIn]
 ) -> dict[int, tuple[int, Content]]:
     """The real content of each buffer that holds a stand-in.
 
     Raises:
         ExportError: a kernel is not there exactly once, or where no kernel belongs.
     """
-    (graph,) = model.tables(2)
-    tensors, buffers, codes = graph.tables(0), model.tables(4), model.tables(1)
+    graph, buffers, kinds = model.graph, model.buffers, [code.name for code in model.codes]
+    tensors = graph.tensors
     found: dict[int, tuple[int, Content]] = {}
     names = []
-    for operator in graph.tables(3):
-        code = operator_name(codes[operator.number(0, "I")])
-        if code not in (str(CONV_2D), str(FULLY_CONNECTED)):
+    for operator in graph.operators:
+        kind = kinds[operator.code]
+        if kind not in WITH_KERNELS:
             continue
-        _, kernel_tensor, bias_tensor = operator.numbers(1, "i")
-        index = tensors[kernel_tensor].number(2, "I")
-        values = np.frombuffer(buffer_view(buffers[index]), np.float32)
+        _, kernel_tensor, bias_tensor = operator.inputs
+        index = tensors[kernel_tensor].buffer
+        values = np.frombuffer(buffers[index].content, np.float32)
         stand_in = stand_ins.get(values[0])
         weight = None if stand_in is None else checkpoint.weights[stand_in.name]
         if stand_in is None or weight is None or weight.size != values.size or values[0] != values[-1]:
@@ -166,13 +167,13 @@ def _kernels(
         bias = checkpoint.weights[stand_in.name.removesuffix("kernel") + "bias"] * stand_in.factor
         stored = np.zeros_like(bias)  # which the converter leaves out
         if bias_tensor >= 0:
-            stored = np.frombuffer(buffer_view(buffers[tensors[bias_tensor].number(2, "I")]), np.float32)
+            stored = np.frombuffer(buffers[tensors[bias_tensor].buffer].content, np.float32)
         if not np.array_equal(stored, bias):  # nothing, not even the stand-in, may have been folded into it
             raise ExportError(
                 f"the TFLite converter changed the bias that belongs to {stand_in.name}",
                 fix="report this with the model's config",
             )
-        axes = (3, 0, 1, 2) if code == str(CONV_2D) else (1, 0)
+        axes = (3, 0, 1, 2) if kind == "CONV_2D" else (1, 0)
         found[index] = (weight.nbytes, _content(weight, axes, stand_in.factor))
         names.append(stand_in.name)
     expected = {each.name for each in stand_ins.values()}
@@ -191,18 +192,16 @@ def _content(weight: NDArray[np.float32], axes: tuple[int, ...], factor: np.floa
     return content
 
 
-def _check_graph(model: Table, checkpoint: Checkpoint) -> None:
-    custom = [
-        code.bytes(1).decode() for code in model.tables(1) if max(code.number(0, "b"), code.number(3, "i")) == CUSTOM
-    ]
+def _check_graph(model: Model, checkpoint: Checkpoint) -> None:
+    custom = [code.name for code in model.codes if code.is_custom]
     if custom:
         raise ExportError(
             f"the TFLite graph has operators that are not builtin: {', '.join(custom)}",
             fix="report this with the model's config",
         )
     signatures = [
-        (each.bytes(2).decode(), *([entry.bytes(0).decode() for entry in each.tables(side)] for side in (0, 1)))
-        for each in model.tables(7)
+        (signature.key, [given.name for given in signature.inputs], [output.name for output in signature.outputs])
+        for signature in model.signatures
     ]
     expected = [("serving_default", ["images"], [checkpoint.config.output_name])]
     if signatures != expected:

@@ -12,13 +12,8 @@ from vit_deploy.core.checkpoint import module_names
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ExportError
-from vit_deploy.formats.tflite_file import Table, operator_name
-from vit_deploy.formats.tflite_graph import OPERATORS
+from vit_deploy.formats.tflite.schema import Model, SubGraph
 
-CODES, GRAPHS = 1, 2  # fields of `Model`
-TENSORS, OPERATORS_FIELD = 0, 3  # of `SubGraph`
-OPCODE, INPUTS, OUTPUTS = 0, 1, 2  # of `Operator`
-TENSOR_SHAPE, TENSOR_BUFFER, TENSOR_NAME = 0, 2, 3  # of `Tensor`
 QUERIES, MAP_POOL = ".attention.query.output", "map_pool."
 PROBED = "map_pool.attention.query"  # its output is the same for all images, and a constant of the file
 WITH_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
@@ -62,16 +57,14 @@ class Layer:
     inputs: int
 
 
-def operators(graph: Table, model: Table) -> Iterator[Operator]:
+def operators(graph: SubGraph, model: Model) -> Iterator[Operator]:
     """The steps of a graph in their order."""
-    names = [operator_name(code) for code in model.tables(CODES)]
-    for each in graph.tables(OPERATORS_FIELD):
-        code = names[each.number(OPCODE, "I")]
-        kind = OPERATORS[int(code)] if code.isdecimal() and int(code) < len(OPERATORS) else code
-        yield Operator(kind, tuple(each.numbers(INPUTS, "i")), tuple(each.numbers(OUTPUTS, "i")))
+    kinds = [code.name for code in model.codes]
+    for operator in graph.operators:
+        yield Operator(kinds[operator.code], tuple(operator.inputs), tuple(operator.outputs))
 
 
-def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
+def find_layers(model: Model, config: ViTConfig) -> dict[str, Layer]:
     """The layers of a ViT by their canonical names, in the order in which the file computes them.
 
     The converter names a kernel after the Keras layers around it, each with a number that keeps names apart.
@@ -79,8 +72,8 @@ def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
     Raises:
         ExportError: a layer is not there exactly once, but for the query of a probe, which is not computed.
     """
-    (graph,) = model.tables(GRAPHS)
-    tensors = graph.tables(TENSORS)
+    graph = model.graph
+    tensors = graph.tensors
     patterns = {name: _pattern(name) for name in layer_names(config)}
     found: dict[str, Layer] = {}
     problems = []
@@ -88,7 +81,7 @@ def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
         if operator.kind not in WITH_KERNELS:
             continue
         source, kernel, bias = operator.inputs
-        label = tensors[kernel].bytes(TENSOR_NAME).decode()
+        label = tensors[kernel].name
         names = [name for name, pattern in patterns.items() if pattern.search(label)]
         if len(names) != 1 or names[0] in found:
             problems.append(f"{label!r} is the kernel of {', '.join(names) or 'no layer'}")
@@ -96,11 +89,11 @@ def find_layers(model: Table, config: ViTConfig) -> dict[str, Layer]:
         found[names[0]] = Layer(
             name=names[0],
             kind=operator.kind,
-            input=tensors[source].bytes(TENSOR_NAME).decode(),
-            output=tensors[operator.outputs[0]].bytes(TENSOR_NAME).decode(),
-            kernel=tensors[kernel].number(TENSOR_BUFFER, "I"),
-            bias=tensors[bias].number(TENSOR_BUFFER, "I") if bias >= 0 else None,
-            inputs=math.prod(tensors[kernel].numbers(TENSOR_SHAPE, "i")[1:]),
+            input=tensors[source].name,
+            output=tensors[operator.outputs[0]].name,
+            kernel=tensors[kernel].buffer,
+            bias=tensors[bias].buffer if bias >= 0 else None,
+            inputs=math.prod(tensors[kernel].shape[1:]),
         )
     problems += [f"{name} is not there" for name in patterns if name not in found and name != PROBED]
     if problems:
@@ -120,17 +113,17 @@ def output_factor(name: str, config: ViTConfig) -> float:
     return 1 / math.sqrt(config.head_dim) if divided else 1.0
 
 
-def find_tensors(model: Table, config: ViTConfig) -> dict[str, str]:
+def find_tensors(model: Model, config: ViTConfig) -> dict[str, str]:
     """The names of the tensors that a ViT's operators compute, by what `Checkpoint.ranges` calls them.
 
     Operators with kernels are left out: `find_layers` knows them. The others are counted by module and kind.
     """
-    (graph,) = model.tables(GRAPHS)
-    tensors, modules = graph.tables(TENSORS), module_names(config)
+    graph = model.graph
+    tensors, modules = graph.tensors, module_names(config)
     counts: Counter[str] = Counter()
     found = {}
     for operator in operators(graph, model):
-        label = tensors[operator.outputs[0]].bytes(TENSOR_NAME).decode()
+        label = tensors[operator.outputs[0]].name
         kind = f"{_module(label, modules)}.{operator.kind.lower()}"
         if operator.kind not in WITH_KERNELS:
             found[f"{kind}.{counts[kind]}"] = label

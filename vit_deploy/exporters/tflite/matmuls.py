@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from vit_deploy.exporters.tflite.layers import GRAPHS, TENSOR_NAME, TENSORS, Operator, operators
-from vit_deploy.formats.tflite_file import Table
+from vit_deploy.exporters.tflite.layers import Operator, operators
+from vit_deploy.formats.tflite.schema import Model
 
 PRODUCT = "BATCH_MATMUL"
 MOVES = ("RESHAPE", "TRANSPOSE")
@@ -51,14 +51,14 @@ class Product:
         return tuple(each for each in (self.left, self.right, self.result) if each is not None)
 
 
-def find_products(model: Table) -> tuple[Product, ...]:
+def find_products(model: Model) -> tuple[Product, ...]:
     """The products of attention in the order in which the file computes them.
 
     Args:
         model: root of the float file.
     """
-    (graph,) = model.tables(GRAPHS)
-    names = [each.bytes(TENSOR_NAME).decode() for each in graph.tables(TENSORS)]
+    graph = model.graph
+    names = [tensor.name for tensor in graph.tensors]
     steps = list(operators(graph, model))
     writers = {index: step for step in steps for index in step.outputs}
     readers: dict[int, list[Operator]] = {}

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import flatbuffers
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.formats.tflite_file import LABELS_FILE, OWN_ENTRY, STANDARD_ENTRY
+from vit_deploy.formats.tflite.file import LABELS_FILE, OWN_ENTRY, STANDARD_ENTRY
 
 IDENTIFIER = b"M001"
 MIN_PARSER_VERSION = "1.0.0"  # nothing newer than the first schema is used

@@ -13,10 +13,11 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from vit_deploy.errors import ExportError
-from vit_deploy.formats.tflite_file import IDENTIFIER, Table, buffer_view, root
+from vit_deploy.formats.tflite.file import IDENTIFIER, root
+from vit_deploy.formats.tflite.schema import Model
 
 
-def dequantized_pixels(model: Table, replaced: Collection[int]) -> Table:
+def dequantized_pixels(model: Model, replaced: Collection[int]) -> Model:
     """The same graph with a quantized input in place of a cast.
 
     Args:
@@ -44,9 +45,9 @@ def dequantized_pixels(model: Table, replaced: Collection[int]) -> Table:
     quantization.scale = np.ones(1, np.float32)
     quantization.zeroPoint = np.zeros(1, np.int64)
     graph.tensors[graph.inputs[0]].quantization = quantization
-    for index, (buffer, old) in enumerate(zip(unpacked.buffers, model.tables(4), strict=True)):
+    for index, (buffer, old) in enumerate(zip(unpacked.buffers, model.buffers, strict=True)):
         buffer.offset = buffer.size = 0
-        content = b"" if index in replaced else buffer_view(old)
+        content = b"" if index in replaced else old.content
         buffer.data = np.frombuffer(content, np.uint8) if len(content) else None
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(unpacked.Pack(builder), IDENTIFIER)

@@ -45,7 +45,8 @@ from vit_deploy.exporters.tflite.metadata import metadata_entries, packed_labels
 from vit_deploy.exporters.tflite.ranges import Observations, observe
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite.smoothing import write_smoothed
-from vit_deploy.formats.tflite_file import Table, buffer_view, opened, root
+from vit_deploy.formats.tflite.file import opened, root
+from vit_deploy.formats.tflite.schema import Model
 
 OPERATORS: dict[Part, tuple[str, ...]] = {
     Part.SOFTMAX: ("SOFTMAX",),
@@ -65,7 +66,6 @@ FIX = (
 )
 HALF = 16  # bits
 CHANNELWISE = "CHANNELWISE"
-BUFFERS = 4  # field of `Model`
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
 
@@ -158,12 +158,12 @@ def _quantized(
         return with_calibrated_shares(content, shares) if shares else content
 
 
-def _with_room(model: Table, recipe: Recipe, layers: Mapping[str, Layer]) -> Recipe:
+def _with_room(model: Model, recipe: Recipe, layers: Mapping[str, Layer]) -> Recipe:
     """The recipe without what 16-bit floats cannot hold: layers in float, or in 8 bits, whose scales have 32 bits."""
-    buffers = model.tables(BUFFERS)
+    buffers = model.buffers
 
     def failing(fits: Callable[[NDArray[np.float32]], bool], names: Iterable[str]) -> tuple[str, ...]:
-        kernels = ((name, np.frombuffer(buffer_view(buffers[layers[name].kernel]), np.float32)) for name in names)
+        kernels = ((name, np.frombuffer(buffers[layers[name].kernel].content, np.float32)) for name in names)
         return tuple(name for name, kernel in kernels if not fits(kernel))
 
     if recipe.weight_bits == HALF:
@@ -190,7 +190,7 @@ def _learned(
     return {tensor: found[name] for name, tensor in (*between.items(), *sides) if name in found}
 
 
-def _integer_products(model: Table, recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
+def _integer_products(model: Model, recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
     """The products that become integers."""
     if Part.ATTENTION_PRODUCTS not in recipe.parts:
         return ()

@@ -17,17 +17,17 @@ from typing import Any
 
 import flatbuffers
 
-from vit_deploy.formats.tflite_file import IDENTIFIER, Table, buffer_content, buffer_view
+from vit_deploy.formats.tflite.file import IDENTIFIER, metadata_of
+from vit_deploy.formats.tflite.schema import Buffer, Metadata, Model
 
 INLINE_LIMIT = 2_000_000_000  # bytes of a file whose weights lie inside its flatbuffer; the format ends at 2^31
 OUTSIDE_ENTRY = "buffer_location"  # by which TensorFlow's own tools know that buffers lie outside
 ALIGNMENT = 64
 
-# Fields of `Model` that the new root takes over as they are; the others are version, buffers and metadata.
-KEPT_FIELDS = (1, 2, 3, 5, 7, 8, 9)
-VERSION, BUFFERS, METADATA = 0, 4, 6
-DATA, OFFSET, SIZE = 0, 1, 2  # fields of `Buffer`
-NAME, BUFFER = 0, 1  # fields of `Metadata`
+# The fields that the new root takes over as they are.
+KEPT_FIELDS = tuple(
+    index for index in range(Model.FIELDS) if index not in (Model.VERSION, Model.BUFFERS, Model.METADATA)
+)
 
 Content = Callable[[], Any]
 """Gives a buffer's bytes, when it is their turn to be written."""
@@ -35,7 +35,7 @@ Content = Callable[[], Any]
 
 def write_model(
     path: Path,
-    model: Table,
+    model: Model,
     contents: Mapping[int, tuple[int, Content]],
     metadata: Mapping[str, bytes],
     *,
@@ -56,9 +56,7 @@ def write_model(
         OSError: the file cannot be written.
     """
     body = _body(model)
-    entries = {
-        entry.bytes(NAME).decode(): buffer_content(model, entry.number(BUFFER, "I")) for entry in model.tables(METADATA)
-    }
+    entries = metadata_of(model)
     entries.pop(OUTSIDE_ENTRY, None)
     kept, moved = _sorted_buffers(model, contents)
     sizes = {index: size for index, (size, _) in moved.items()}
@@ -81,29 +79,29 @@ def write_model(
         file.write(trailer)
 
 
-def _body(model: Table) -> bytearray:
+def _body(model: Model) -> bytearray:
     """The old flatbuffer. Its offsets to data behind it are erased: the converter lays that in random order."""
-    buffers = model.tables(BUFFERS)
-    outside = [buffer.number(OFFSET, "Q") for buffer in buffers]
+    buffers = model.buffers
+    outside = [buffer.offset for buffer in buffers]
     body = bytearray(model.data[: min((offset for offset in outside if offset > 1), default=len(model.data))])
     for buffer in buffers:
-        if position := buffer.field(OFFSET):
+        if position := buffer.field(Buffer.OFFSET):
             body[position : position + 8] = bytes(8)
     return body
 
 
 def _sorted_buffers(
-    model: Table, contents: Mapping[int, tuple[int, Content]]
+    model: Model, contents: Mapping[int, tuple[int, Content]]
 ) -> tuple[dict[int, int], dict[int, tuple[int, Content]]]:
     """The buffers that stay where they are, as references from the header, and those that are written anew."""
     kept, moved = {}, dict[int, tuple[int, Content]]()
-    entries = {entry.number(BUFFER, "I") for entry in model.tables(METADATA)}  # these get buffers of their own
-    for index, buffer in enumerate(model.tables(BUFFERS)):
+    entries = {entry.buffer for entry in model.metadata}  # these get buffers of their own
+    for index, buffer in enumerate(model.buffers):
         if index in contents:
             moved[index] = contents[index]
-        elif buffer.target(DATA) and index not in entries:
+        elif buffer.target(Buffer.DATA) and index not in entries:
             kept[index] = -buffer.position
-        elif index not in entries and len(view := buffer_view(buffer)):
+        elif index not in entries and len(view := buffer.content):
             moved[index] = (len(view), _constant(view))
     return kept, moved
 
@@ -122,7 +120,7 @@ def _placed(sizes: Mapping[int, int], end: int, prefix: int) -> dict[int, int]:
 
 
 def _header(
-    model: Table,
+    model: Model,
     entries: Mapping[str, bytes],
     kept: Mapping[int, int],
     places: Mapping[int, tuple[int, int]],
@@ -147,14 +145,17 @@ def _header(
         index: _outside_buffer(builder, start, size) if outside else _buffer(builder, -(start - 4))
         for index, (start, size) in places.items()
     }
-    empty = _table(builder, 3, {})
-    count = len(model.tables(BUFFERS))
+    empty = _table(builder, Buffer.FIELDS, {})
+    count = len(model.buffers)
     buffers = [written.get(index) or kept.get(index) or empty for index in range(count)]
     buffers += [_buffer(builder, content) for content in contents]
-    metadata = [_table(builder, 2, {NAME: name}, {BUFFER: count + index}) for index, name in enumerate(names)]
-    vectors = {BUFFERS: _vector(builder, buffers), METADATA: _vector(builder, metadata)}
+    metadata = [
+        _table(builder, Metadata.FIELDS, {Metadata.NAME: name}, {Metadata.BUFFER: count + index})
+        for index, name in enumerate(names)
+    ]
+    vectors = {Model.BUFFERS: _vector(builder, buffers), Model.METADATA: _vector(builder, metadata)}
     unchanged = {index: -model.target(index) for index in KEPT_FIELDS if model.target(index)}
-    root = _table(builder, 10, unchanged | vectors, {VERSION: model.number(VERSION, "I")})
+    root = _table(builder, Model.FIELDS, unchanged | vectors, {Model.VERSION: model.version})
     builder.minalign = ALIGNMENT
     builder.Finish(root, IDENTIFIER)
     return bytes(builder.Output())
@@ -173,15 +174,15 @@ def _table(
 
 
 def _buffer(builder: flatbuffers.Builder, data: int) -> int:
-    return _table(builder, 3, {DATA: data})
+    return _table(builder, Buffer.FIELDS, {Buffer.DATA: data})
 
 
 def _outside_buffer(builder: flatbuffers.Builder, offset: int, size: int) -> int:
-    builder.StartObject(3)
+    builder.StartObject(Buffer.FIELDS)
     builder.PrependUint64(offset)
-    builder.Slot(OFFSET)
+    builder.Slot(Buffer.OFFSET)
     builder.PrependUint64(size)
-    builder.Slot(SIZE)
+    builder.Slot(Buffer.SIZE)
     return int(builder.EndObject())
 
 

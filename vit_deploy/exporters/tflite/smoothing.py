@@ -16,13 +16,11 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.exporters.quantization.smoothing import smoothed
 from vit_deploy.exporters.tflite.layers import Layer
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
-from vit_deploy.formats.tflite_file import Table, buffer_view
-
-BUFFERS = 4  # field of `Model`
+from vit_deploy.formats.tflite.schema import Model
 
 
 def write_smoothed(
-    path: Path, model: Table, layers: Mapping[str, Layer], config: ViTConfig, *, inline_limit: int = INLINE_LIMIT
+    path: Path, model: Model, layers: Mapping[str, Layer], config: ViTConfig, *, inline_limit: int = INLINE_LIMIT
 ) -> None:
     """Write the same function with channels balanced by the weights alone; see `smoothing.smoothed`.
 
@@ -45,18 +43,18 @@ def write_smoothed(
     write_model(path, model, contents, {}, inline_limit=inline_limit)
 
 
-def _weights(model: Table, layers: Mapping[str, Layer]) -> dict[str, NDArray[np.float32]]:
+def _weights(model: Model, layers: Mapping[str, Layer]) -> dict[str, NDArray[np.float32]]:
     """Kernels `(inputs, outputs)` and biases `(outputs,)`; of layers whose buffers are theirs alone."""
-    buffers = model.tables(BUFFERS)
+    buffers = model.buffers
     used = [buffer for each in layers.values() for buffer in (each.kernel, each.bias) if buffer is not None]
     found: dict[str, NDArray[np.float32]] = {}
     for name, layer in layers.items():
         if layer.kind != "FULLY_CONNECTED" or used.count(layer.kernel) > 1:
             continue
-        kernel = np.frombuffer(buffer_view(buffers[layer.kernel]), np.float32).reshape(-1, layer.inputs)
+        kernel = np.frombuffer(buffers[layer.kernel].content, np.float32).reshape(-1, layer.inputs)
         bias = np.zeros(len(kernel), np.float32)  # of a layer without one
         if layer.bias is not None:
-            bias = np.frombuffer(buffer_view(buffers[layer.bias]), np.float32)
+            bias = np.frombuffer(buffers[layer.bias].content, np.float32)
             if used.count(layer.bias) > 1 and bias.any():  # equal constants are stored once
                 continue
         found |= {f"{name}.kernel": kernel.T, f"{name}.bias": bias}
