@@ -131,6 +131,9 @@ def test_matrices_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
         ({"option_of_tomorrow": 2}, "option_of_tomorrow 2"),
         ({"lora_alpha": "much"}, "adapter_config.json is damaged"),
         ({"alpha_pattern": {"(": 2}}, "is no pattern"),
+        ({"alpha_pattern": {"(a+)+$": 2}}, "repeats more than names of modules need"),
+        ({"alpha_pattern": {".*.*.*.*.*x": 2}}, "repeats more than names of modules need"),
+        ({"alpha_pattern": [1]}, "adapter_config.json is damaged"),
     ],
 )
 def test_an_adapter_that_is_more_than_a_sum_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:

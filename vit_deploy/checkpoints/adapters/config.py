@@ -28,6 +28,10 @@ KNOWN = frozenset(
 KEEPING_THE_BASE = (True, False, "gaussian", "eva", "orthogonal", None)
 
 
+MAX_PATTERN, MAX_REPEATS = 200, 4
+REPEATED_GROUP, REPEATS = re.compile(r"\)\s*[*+{]"), re.compile(r"[*+{]")
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """How the product of two matrices is added to a weight (Hu et al. 2021).
@@ -78,6 +82,9 @@ def lora_config(document: Mapping[str, Any]) -> LoraConfig:
 
 
 def _check_pattern(pattern: str) -> None:
+    # A file may be anybody's: such patterns can take longer than the age of the universe.
+    if len(pattern) > MAX_PATTERN or REPEATED_GROUP.search(pattern) or len(REPEATS.findall(pattern)) > MAX_REPEATS:
+        raise ValueError(f"alpha_pattern {pattern[:MAX_PATTERN]!r} repeats more than names of modules need")
     try:
         re.compile(pattern)
     except re.error as error:

@@ -14,6 +14,7 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import CheckpointError
 
 PROJECTIONS = ("", "none", "linear")  # of two layers no ViT here has one
+USUAL = {"proj": "linear", "pool": "avg"}  # where nothing is said
 MAKES_ITS_OWN = ("linear", "mlp")  # the model keeps its own pooling where none is said
 
 
@@ -47,7 +48,7 @@ def tower_of(documents: Mapping[str, Any]) -> Tower | None:
     if not isinstance(vision, Mapping) or not vision.get("timm_model_name"):
         return None
     with explained(DOCUMENT):
-        projection, pooling = vision.get("timm_proj", "linear") or "", vision.get("timm_pool", "avg") or ""
+        projection, pooling = (str(vision.get(f"timm_{part}", usual) or "") for part, usual in USUAL.items())
         if projection not in PROJECTIONS:
             raise CheckpointError(
                 f"{DOCUMENT} says timm_proj {projection!r}; expected one of {', '.join(filter(None, PROJECTIONS))}",
