@@ -8,7 +8,8 @@ import scipy.special
 
 from tests.loops import SCALAR_ACTIVATIONS
 from vit_deploy.core.config import Activation
-from vit_deploy.core.reference import ACTIVATIONS, erf, gelu, softmax
+from vit_deploy.core.erf import erf
+from vit_deploy.core.reference import ACTIVATIONS, gelu, softmax
 
 
 def test_erf_is_scipys_to_the_last_digits() -> None:

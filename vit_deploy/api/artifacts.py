@@ -18,13 +18,14 @@ from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.exporters import Target
 from vit_deploy.exporters.plan import PRECISIONS, plan
 from vit_deploy.exporters.publish import targets, telling_what_is_there
-from vit_deploy.exporters.quantization import compiled, pipeline
+from vit_deploy.exporters.quantization import QUANTIZERS, compiled, pipeline
 from vit_deploy.exporters.quantization.pipeline import Made
 from vit_deploy.exporters.quantization.records import records_of
-from vit_deploy.exporters.quantization.runnable import check_runs
 from vit_deploy.exporters.quantization.sources import Work, plain_bundles, quantize_each
 from vit_deploy.exporters.tensorrt.option_checks import check_plan_options
 from vit_deploy.exporters.tensorrt.serving import check_repository, places, serve
+from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.targets import DEFAULT_SCALE
 
 FORMATS = ("savedmodel", "onnx", "tflite")
@@ -241,7 +242,7 @@ def quantize(
     works, skipped = _works(artifact, asked)
     quantizing = _calibrated(quantizing, calibrate)
     for source, _ in works:
-        check_runs(source)
+        _check_runs(source)
     made = quantize_each(works, folder, quantizing, force=force, keep_failed=keep_failed, progress=progress)
     quantized = Quantized(
         _published(made),
@@ -254,6 +255,20 @@ def quantize(
     if check:
         quantized.raise_unless_ok()
     return quantized
+
+
+def _check_runs(source: Artifact) -> None:
+    """Let a file answer one golden image before a library quantizes it, which would end in whatever it stumbles over.
+
+    Raises:
+        ArtifactError: the golden data are missing or damaged.
+        MissingEngineError, EngineError: the engine is not installed or refuses the file.
+    """
+    if source.format not in QUANTIZERS:
+        return
+    engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[source.format][0])()
+    with engine.open(source) as session:
+        session.infer(read_golden(source).images[:1])
 
 
 def _works(artifact: str | Path | Artifact, precisions: tuple[str, ...]) -> tuple[list[Work], list[str]]:

@@ -152,7 +152,7 @@ def bench(
 def _records(
     results: Sequence[Latency], compared: Sequence[Change], profiles: Sequence[Profile]
 ) -> list[dict[str, Any]]:
-    from vit_deploy.performance.latency import to_json
+    from vit_deploy.performance.latency_json import to_json
 
     by_case = {id(change.latency): change.to_dict() for change in compared}
     records = [to_json(result, results[0]) | {"baseline": by_case.get(id(result))} for result in results]

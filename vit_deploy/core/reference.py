@@ -6,9 +6,9 @@ time, so that a model needs its own weights and one block in the precision of th
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.erf import erf
 from vit_deploy.core.summation import mean, product
 
 Array = NDArray[Any]
 Weights = Mapping[str, Array]
-Tap = Callable[[str, Array], None]
+Tap = Callable[[str, Array], object]
 
 BAND_WIDTH = 0.1  # w of band RMS
 
@@ -97,36 +98,66 @@ def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
 
 def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
     """One encoder block: attention and feed-forward, each with a residual sum and a norm before or after it."""
-    for half, role, number in ((attention, "attention", 1), (ffn, "ffn", 2)):
-        own, part = weights_of(f"norm{number}", weights), weights_of(role, weights)
-        scale = weights[f"scale{number}.gamma"] if config.layer_scale else 1
-        inside = functools.partial(_inside, detail, f"{name}.{role}")
-        if config.normalization_position is NormalizationPosition.PRE:
-            normed = norm(x, own, config)
-            inside("norm", normed)
-            _detail_unit(detail, f"{name}.{role}.unit", x, own, config)
-            x = x + _scaled(half(normed, part, config, inside), scale, config, inside)
-        else:
-            total = x + _scaled(half(x, part, config, inside), scale, config, inside)
-            inside("sum", total)
-            x = norm(total, own, config)
-        tap(f"{name}.{role}", x)
+    x = _sublayer(attention, x, _Part("attention", 1, weights, name, tap, detail), config)
+    return _sublayer(ffn, x, _Part("ffn", 2, weights, name, tap, detail), config)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One sub-layer of a block.
+
+    Args:
+        role: "attention" or "ffn".
+        number: the number of its norm and its layer scale.
+        of_block: the weights of the block.
+        name: the name of the block.
+        tap: called with the residual stream behind the sub-layer.
+        detail: called with what is computed within it.
+    """
+
+    role: str
+    number: int
+    of_block: Weights
+    name: str
+    tap: Tap
+    detail: Tap
+
+    @property
+    def weights(self) -> Weights:
+        """Its own weights."""
+        return weights_of(self.role, self.of_block)
+
+    @property
+    def norm(self) -> Weights:
+        """The weights of its norm."""
+        return weights_of(f"norm{self.number}", self.of_block)
+
+    def scaled(self, x: Array) -> Array:
+        """`x` by the layer scale, where there is one."""
+        gamma = self.of_block.get(f"scale{self.number}.gamma")
+        return x if gamma is None else self.show("scaled", x * gamma)
+
+    def show(self, name: str, values: Array) -> Array:
+        """The values, once `detail` has seen them."""
+        self.detail(f"{self.name}.{self.role}.{name}", values)
+        return values
+
+
+def _sublayer(
+    compute: Callable[[Array, Weights, ViTConfig, Tap], Array], x: Array, part: _Part, config: ViTConfig
+) -> Array:
+    if config.normalization_position is NormalizationPosition.PRE:
+        normed = part.show("norm", norm(x, part.norm, config))
+        _detail_unit(part.detail, f"{part.name}.{part.role}.unit", x, part.norm, config)
+        x = x + part.scaled(compute(normed, part.weights, config, part.show))
+    else:
+        x = norm(part.show("sum", x + part.scaled(compute(x, part.weights, config, part.show))), part.norm, config)
+    part.tap(f"{part.name}.{part.role}", x)
     return x
 
 
 def _no_tap(name: str, values: Array) -> None:
     return None
-
-
-def _inside(detail: Tap, part: str, name: str, values: Array) -> None:
-    detail(f"{part}.{name}", values)
-
-
-def _scaled(x: Array, scale: Array | int, config: ViTConfig, detail: Tap) -> Array:
-    x = x * scale
-    if config.layer_scale:
-        detail("scaled", x)
-    return x
 
 
 def _detail_unit(detail: Tap, name: str, x: Array, weights: Weights, config: ViTConfig) -> None:
@@ -296,38 +327,3 @@ GATES: Mapping[FFNType, Activation] = {
     FFNType.GEGLU: Activation.GELU,
     FFNType.GLU: Activation.SIGMOID,
 }
-
-
-ERF_STEP = 1 / 64  # between the points that erf is expanded around
-ERF_END = 6.0  # erf(6) is 1 in float64
-ERF_BLOCK = 1 << 16  # elements at a time, so that the work stays in the cache
-
-
-@functools.cache
-def _erf_table() -> tuple[NDArray[np.float64], ...]:
-    # Taylor coefficients of erf around each point, from f' = 2/sqrt(pi) exp(-x^2) and the recurrence
-    # f^(n+2) = -2 x f^(n+1) - 2 n f^(n); with |h| <= 1/128 the seventh term is below 1e-17.
-    points = np.arange(0, ERF_END + 2 * ERF_STEP, ERF_STEP)
-    derivatives = [np.array([math.erf(point) for point in points])]
-    derivatives.append(2 / math.sqrt(math.pi) * np.exp(-points * points))
-    for order in range(6):
-        before = derivatives[-2] if order else np.zeros_like(points)
-        derivatives.append(-2 * points * derivatives[-1] - 2 * order * before)
-    return tuple(values / math.factorial(order) for order, values in enumerate(derivatives))
-
-
-def erf(x: Array) -> Array:
-    """The error function to the precision of `x`; NumPy has none."""
-    flat = np.ascontiguousarray(x).reshape(-1)
-    result = np.empty_like(flat)
-    table = _erf_table()
-    for start in range(0, flat.size, ERF_BLOCK):
-        block = flat[start : start + ERF_BLOCK].astype(np.float64)
-        size = np.minimum(np.abs(block), ERF_END)
-        nearest = np.nan_to_num(np.rint(size / ERF_STEP)).astype(np.intp)
-        rest = size - nearest * ERF_STEP
-        value = table[-1][nearest]
-        for coefficients in reversed(table[:-1]):
-            value = value * rest + coefficients[nearest]
-        result[start : start + ERF_BLOCK] = np.copysign(value, block)
-    return result.reshape(x.shape)

@@ -21,7 +21,8 @@ from vit_deploy.core.host import Host, read_host
 from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError
 from vit_deploy.performance.energy import gpu_energy
 from vit_deploy.performance.gpu_watch import is_asked_for_gpu, may_choose_gpu
-from vit_deploy.performance.latency import Case, Latency, Plan, to_json
+from vit_deploy.performance.latency import Case, Latency, Plan
+from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.process import CaseProcess
 from vit_deploy.performance.worker import golden_images
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers

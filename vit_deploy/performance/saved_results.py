@@ -11,7 +11,8 @@ from typing import Any
 
 from vit_deploy.core.documents import SCHEMA
 from vit_deploy.errors import DataError
-from vit_deploy.performance.latency import FACTS, FIGURES, Latency, from_json
+from vit_deploy.performance.latency import Latency
+from vit_deploy.performance.latency_json import FACTS, FIGURES, from_json
 
 BEYOND_MEASURE = 1e18  # no figure that was measured is as large
 # Lone surrogates and controls have no place in a page, and the marks that turn text around would deceive.

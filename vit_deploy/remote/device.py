@@ -184,7 +184,8 @@ def _verify(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
 
 def _bench(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
     from vit_deploy.performance.bench import bench, cases_of
-    from vit_deploy.performance.latency import Plan, to_json
+    from vit_deploy.performance.latency import Plan
+    from vit_deploy.performance.latency_json import to_json
     from vit_deploy.performance.profilers import profile_or_reason
     from vit_deploy.performance.sweep import largest_under_each
 

@@ -22,7 +22,8 @@ from onnx.reference.op_run import OpRun
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_errors import explained
 from vit_deploy.core.engine_paths import engine_path
-from vit_deploy.core.reference import erf, gelu, gelu_tanh
+from vit_deploy.core.erf import erf
+from vit_deploy.core.reference import gelu, gelu_tanh
 from vit_deploy.core.saturation import saturated_product
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx_file import refuse_outside_data

@@ -25,11 +25,8 @@ from vit_deploy.runtimes.batching import groups_within, joined
 from vit_deploy.runtimes.cuda.memory import Device, Gpu, hold_device, open_device
 from vit_deploy.runtimes.cuda.streams import Buffer, CudaGraph
 from vit_deploy.runtimes.tensorrt.engine import Complaints, explained, is_installed, load_engine, make_log
+from vit_deploy.runtimes.tensorrt.refusals import AGAIN, GPU, refuse_foreign, refuse_invalid, refuse_options
 from vit_deploy.runtimes.values import as_stored, checked_images, dequantized, missing_output, refuse_other_input
-
-AGAIN = "export the model again with --format tensorrt on the machine that runs it"
-GPU = "cuda"  # the provider that one asks for who means the GPU, whatever uses it
-RELEASE = 3  # numbers of a version that a plan is tied to; the fourth counts builds
 
 
 class TensorRT:
@@ -53,7 +50,7 @@ class TensorRT:
                 other rounding than what is asked for.
         """
         record = PlanRecord.of(artifact)
-        _refuse_options(record, options, artifact.model_path)
+        refuse_options(record, options, artifact.model_path)
         with contextlib.ExitStack() as stack:
             try:
                 device = stack.enter_context(open_device(options.device))
@@ -97,7 +94,7 @@ class PlanSession:
         """
         record, artifact, path = self._record, self._artifact, self._artifact.model_path
         engine = load_engine(record.flavour)
-        _refuse_foreign(record, engine.__version__, self._device.gpu, path)
+        refuse_foreign(record, engine.__version__, self._device.gpu, path)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -105,7 +102,7 @@ class PlanSession:
         with self._explained("load"):
             self._log = make_log(engine, self._complaints)  # TensorRT does not keep it
             self._runtime = engine.Runtime(self._log)
-            _refuse_invalid(engine, self._runtime, content, path)
+            refuse_invalid(engine, self._runtime, content, path)
             self._plan = self._runtime.deserialize_cuda_engine(content)
         if self._plan is None:
             raise self._refused("load")
@@ -315,46 +312,6 @@ def _notes(record: PlanRecord, gpu: Gpu) -> Iterator[str]:
         yield "TensorRT for RTX compiles kernels for this GPU in the first call of each batch"
     elif record.gpu not in (None, gpu.name):
         yield f"the plan was tuned on another GPU, {record.gpu}; this is {gpu.name}"
-
-
-def _refuse_options(record: PlanRecord, options: RuntimeOptions, path: Path) -> None:
-    provider = PROVIDERS[record.flavour]
-    if options.provider not in (None, GPU, provider):
-        raise EngineError(
-            f"{path} was built by {TITLES[record.flavour]}, and is not run with the provider {options.provider!r}",
-            fix=f"leave --provider out, or give {provider}",
-        )
-    if record.tf32 and not options.allow_tf32:
-        raise EngineError(
-            f"{path} was built with TF32 allowed, which rounds factors of fp32 products, and this run allows none",
-            fix="add --allow-tf32, or export the plan again without it",
-        )
-
-
-def _refuse_foreign(record: PlanRecord, version: str, gpu: Gpu, path: Path) -> None:
-    """What its manifest tells before TensorRT's own words do, which are of tags and serializers."""
-    if record.version.split(".")[:RELEASE] != version.split(".")[:RELEASE]:
-        title = TITLES[record.flavour]
-        raise EngineError(
-            f"{path} was built by {title} {record.version}, and {title} {version} is installed, which reads plans of "
-            "its own version alone",
-            fix=f"{AGAIN}, or install {title} {record.version}",
-        )
-    if gpu.compute_capability not in record.compute_capabilities:
-        raise EngineError(f"{path} was built for {record.built_for}, and this is {gpu}", fix=AGAIN)
-
-
-def _refuse_invalid(engine: Any, runtime: Any, content: bytes, path: Path) -> None:
-    """What TensorRT for RTX says of a plan without loading it."""
-    if not hasattr(runtime, "get_engine_validity"):
-        return
-    validity, bits = runtime.get_engine_validity(content)
-    if validity != engine.EngineValidity.INVALID:
-        return
-    kinds = engine.EngineInvalidityDiagnostics.__members__
-    found = [name.lower().replace("_", " ") for name, kind in kinds.items() if int(bits) & int(kind)]
-    if found:  # else loading it says why
-        raise EngineError(f"{path} cannot be run here: {', '.join(found)}", fix=AGAIN)
 
 
 def _batches(plan: Any, artifact: Artifact) -> tuple[int, int]:
