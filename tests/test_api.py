@@ -105,6 +105,7 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
     assert names == [
         "ArchitectureOptions",
         "CheckpointOptions",
+        "CompressOptions",
         "PlanOptions",
         "QuantizeOptions",
         "RuntimeOptions",
@@ -112,6 +113,7 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
         "VitDeployError",
         "__version__",
         "build",
+        "compress",
         "convert",
         "create_vision_transformer",
         "export",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors see; at run time each name is imported when it is first used
     from vit_deploy.api import (
         build,
+        compress,
         convert,
         export,
         quantize,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; at run time each name i
     from vit_deploy.core.options import (
         ArchitectureOptions,
         CheckpointOptions,
+        CompressOptions,
         PlanOptions,
         QuantizeOptions,
         RuntimeOptions,
@@ -32,12 +34,14 @@ __version__ = "0.2.0"
 _LAZY = {
     "ArchitectureOptions": "vit_deploy.core.options",
     "CheckpointOptions": "vit_deploy.core.options",
+    "CompressOptions": "vit_deploy.core.options",
     "PlanOptions": "vit_deploy.core.options",
     "QuantizeOptions": "vit_deploy.core.options",
     "RuntimeOptions": "vit_deploy.core.options",
     "ViT": "vit_deploy.model.vit",
     "VitDeployError": "vit_deploy.errors",
     "build": "vit_deploy.api",
+    "compress": "vit_deploy.api",
     "convert": "vit_deploy.api",
     "create_vision_transformer": "vit_deploy.model.vit",
     "export": "vit_deploy.api",
@@ -52,6 +56,7 @@ _LAZY = {
 __all__ = [
     "ArchitectureOptions",
     "CheckpointOptions",
+    "CompressOptions",
     "PlanOptions",
     "QuantizeOptions",
     "RuntimeOptions",
@@ -59,6 +64,7 @@ __all__ = [
     "VitDeployError",
     "__version__",
     "build",
+    "compress",
     "convert",
     "create_vision_transformer",
     "export",

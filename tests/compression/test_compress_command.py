@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vit_deploy
 from vit_deploy import checkpoints
 from vit_deploy.cli import run
 from vit_deploy.compression.state import FILE
@@ -134,3 +135,31 @@ def test_models_of_all_kinds_are_trained_for_int8(make_checkpoint, small, tmp_pa
     layers = layer_names(model.config)
     assert {f"{layer}.{side}" for layer in layers for side in ("input", "output")} < set(ranges)
     assert any(name.endswith(".softmax.0") for name in ranges)
+
+
+@pytest.mark.slow
+def test_the_document_of_the_command_is_the_result_of_the_function(small, striped, tmp_path, capfd):
+    checkpoints.save(small, tmp_path / "model.safetensors")
+    folders = [tmp_path / name for name in ("command", "function")]
+    for each in folders:
+        each.mkdir()
+    code, document = called(
+        capfd, "compress", tmp_path / "model.safetensors", "--method", "prune", "--sparsity", 0.5, "--epochs", 2,
+        "--data", striped, "-o", folders[0] / "a.safetensors", "--no-speed", "--augment", "none", "--keep", "head",
+    )  # fmt: skip
+    said = []
+    compressed = vit_deploy.compress(
+        tmp_path / "model.safetensors",
+        folders[1] / "a.safetensors",
+        vit_deploy.CompressOptions("prune", sparsity=0.5, epochs=2, augment=(), keep=("head",)),
+        data=striped,
+        speed=False,
+        tell=said.append,
+    )
+    found = json.loads(json.dumps(compressed.to_dict()).replace(str(folders[1]), str(folders[0])))
+    for each in (found, document):  # how long an epoch took is nobody else's
+        for epoch in each["results"][0]["history"]:
+            epoch.pop("seconds", None)
+    assert found == document and code == (0 if compressed.ok else 1)
+    assert any(words.startswith("epoch 1:") for words in said)
+    assert compressed.result.checkpoint.digest() == checkpoints.load(folders[0] / "a.safetensors").digest()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.api.artifacts import export, quantize
 from vit_deploy.api.checkpoints import build, convert, resize
+from vit_deploy.api.compressing import compress
 from vit_deploy.api.models import as_checkpoint
 from vit_deploy.core.artifact import Artifact, read_artifact
 from vit_deploy.errors import ConfigError
@@ -23,6 +24,7 @@ __all__ = [
     "as_artifact",
     "as_checkpoint",
     "build",
+    "compress",
     "convert",
     "export",
     "quantize",

@@ -37,8 +37,8 @@ LEARNS_RANGES = "qat"  # of all methods
 BETWEEN = "between"  # folder of the file in which other ranges are measured
 TAIL = 5  # lines of what it said that an error repeats
 
-Progress = Callable[[str], None]
-Told = Callable[[Mapping[str, Any]], None]
+Progress = Callable[[str], object]
+Told = Callable[[Mapping[str, Any]], object]
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ SMALLER = 0.9  # likewise of the gzipped size
 FORMATS = ("tflite", "onnx")
 QUANTIZED = ("int8-static", "int8-full")  # what quantization-aware training is for
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)

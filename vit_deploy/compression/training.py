@@ -35,8 +35,8 @@ LOOKED_AT = 8  # batches that a method may look at to begin with
 JUDGED = 256  # held-out images a call
 NEUTRAL = {".scale": 1.0, ".bias": 0.0}  # of norms whose scale or bias was moved into the products behind them
 
-Progress = Callable[[str], None]
-Told = Callable[[Mapping[str, Any]], None]
+Progress = Callable[[str], object]
+Told = Callable[[Mapping[str, Any]], object]
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ URL = re.compile(
     r"ssh://(?:(?P<user>[^/?#]*)@)?(?P<host>\[[^\]/@]*\]|[^\[\]:/?#@]*)(?::(?P<port>[0-9]{1,5}))?/?", re.ASCII
 )
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)

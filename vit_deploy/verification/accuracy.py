@@ -21,7 +21,7 @@ BATCH = 32  # images a call, where the file takes any number
 WORST = 5  # confusions that are told
 FP32 = "fp32"
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)

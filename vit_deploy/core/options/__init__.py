@@ -5,6 +5,7 @@ name of the field: `num_heads` is `--num-heads`. Only the standard library is im
 """
 
 from vit_deploy.core.options.architecture import ArchitectureOptions
+from vit_deploy.core.options.compressing import CompressOptions
 from vit_deploy.core.options.option import Option, panel
 from vit_deploy.core.options.quantizing import QuantizeOptions
 from vit_deploy.core.options.reading import CheckpointOptions
@@ -14,6 +15,7 @@ from vit_deploy.core.options.tensorrt import PlanOptions
 __all__ = [
     "ArchitectureOptions",
     "CheckpointOptions",
+    "CompressOptions",
     "Option",
     "PlanOptions",
     "QuantizeOptions",

@@ -59,3 +59,18 @@ def batch_size(text: str) -> int | str:
     if text != "dynamic" and not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ValueError("a number or dynamic")
     return text if text == "dynamic" else int(text)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise ValueError("a number above 0")
+    return value
