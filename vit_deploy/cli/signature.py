@@ -26,6 +26,7 @@ import typer
 from vit_deploy.cli.completion import completion
 from vit_deploy.cli.options import split_at_commas
 from vit_deploy.core.options.option import PANEL, Option
+from vit_deploy.errors import VitDeployError
 
 METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH", list[str]: "NAME", list[Path]: "PATH"}
 
@@ -104,6 +105,8 @@ class Parameter:
             return given
         try:
             return self.option.parse(given)
+        except VitDeployError:  # complete already, and a ValueError too
+            raise
         except ValueError as error:
             raise typer.BadParameter(f"{self.option_name} is {given!r}; expected {error}") from error
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from vit_deploy.core.config import is_count
 from vit_deploy.core.options.option import Option, panel
 from vit_deploy.core.options.parsing import counts
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, UsageError
 
 FULL, RTX = "tensorrt", "tensorrt_rtx"  # the modules, and what manifests call them
 FLAVOURS: Mapping[str, str] = {"full": FULL, "rtx": RTX}
@@ -62,10 +62,15 @@ def batch_range(text: str) -> BatchRange:
     """Batches from "1,8,32".
 
     Raises:
-        ValueError: no numbers.
+        UsageError: no numbers.
         ConfigError: not three of them, or not in order.
     """
-    sides = [count for each in text.split(",") for count in counts(each)]
+    sides: list[int] = []
+    for each in text.split(","):
+        try:
+            sides += counts(each)
+        except ValueError as error:
+            raise UsageError(f"--batch-range is {each!r}; expected {error}") from error
     if len(sides) != 3:
         raise ConfigError(
             f"--batch-range is {text!r}; expected the least, the best and the most images a call",
