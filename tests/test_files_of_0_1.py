@@ -1,8 +1,8 @@
 """Files that version 0.1 wrote load, run and answer as they did; `made_by_0_1` holds tiny ones, with their answers.
 
-All have images of 16x24 and weights drawn at random: `vit` is a plain model as `.keras`, `.weights.h5`, `.safetensors`
-and artifacts; `options` has most options; `new_head` is a functional model of a ViT, Dropout and Dense; `layers` has one of
-every layer of the package by itself.
+All have images of 16x24 and weights drawn at random. `vit` is a plain model as `.keras`, `.weights.h5`, `.safetensors`
+and artifacts, `options` has most options, `new_head` is a functional model of a ViT, Dropout and Dense, and `layers`
+has one of every layer of the package by itself.
 """
 
 from __future__ import annotations
