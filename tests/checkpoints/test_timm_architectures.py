@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from tests.checkpoints.state_dicts import write
+from tests.checkpoints.state_dicts import read, write
 from tests.peers import timm_families
 from vit_deploy.checkpoints import assumed, load
 from vit_deploy.checkpoints.timm import architectures as table
@@ -84,6 +84,17 @@ def test_bare_weights_of_one_architecture_alone_are_read_as_it(tmp_path: Path) -
     assert (checkpoint.config.num_heads, checkpoint.config.activation) == (16, Activation.GELU_TANH)
     assert checkpoint.config.pooling is Pooling.MEAN
     assert "architecture" not in said_of(checkpoint)
+
+
+def test_bare_weights_say_where_images_may_be_larger_than_what_is_read(tmp_path: Path) -> None:
+    tensors = dict(read(weights_like("vit_so400m_patch14_siglip_gap_384", tmp_path)))
+    tensors["pos_embed"] = np.zeros((1, 27 * 27, 1152), np.float32)
+    file = write(tmp_path / "alone.safetensors", tensors)
+    checkpoint = load(file)
+    assert checkpoint.config.image_size == (378, 378)
+    assert "vit_so400m_patch14_siglip_gap_384 (images of 384x384)" in said_of(checkpoint)["architecture"][1]
+    named = load(file, config={"architecture": "vit_so400m_patch14_siglip_gap_384"})
+    assert named.preprocess.input_size == (384, 384)
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_rpn_224", "vit_pe_core_gigantic_patch14_448"])

@@ -60,6 +60,12 @@ class Architecture:
         return {"num_heads": self.num_heads, "epsilon": self.epsilon, "activation": self.activation}
 
     @property
+    def unread(self) -> int:
+        """How many pixels of its images, at most of a side, are left of whole patches."""
+        sides = zip(self.image_size, self.patch_size, strict=True)
+        return max(side % of if of else 0 for side, of in sides)
+
+    @property
     def hidden(self) -> tuple[object, ...]:
         """All that can differ between architectures of the same weights."""
         return (self.needs, *self.fields.values(), self.pooling, self.pools_prefix)
@@ -159,6 +165,7 @@ def _difference(one: Architecture, other: Architecture | None) -> str:
         if other.fields[name] != value
     ]
     differing += [f"pooling {one.pooling}"] if one.pooling != other.pooling else []
+    differing += ["images of {}x{}".format(*one.image_size)] if one.unread else []
     return ", ".join(differing)
 
 

@@ -31,12 +31,13 @@ class Taken:
     supposed: tuple[Assumed, ...] = ()
 
 
-def taken_for(shapes: Mapping[str, Any], usual: Mapping[str, Any]) -> Taken:
+def taken_for(shapes: Mapping[str, Any], usual: Mapping[str, Any], rows: int) -> Taken:
     """What weights of these shapes are taken for.
 
     Args:
         shapes: fields of the config that the weights show.
         usual: fields that the weights do not show, as most have them.
+        rows: how many rows the position table has.
 
     Raises:
         CheckpointError: the weights are those of architectures alone that no config here can say.
@@ -54,12 +55,20 @@ def taken_for(shapes: Mapping[str, Any], usual: Mapping[str, Any]) -> Taken:
         others = [each for each in named if each.needs or each.activation != usual["activation"]]
         return Taken(supposed=_supposed(CLASS, others, None))
     chosen = _nearest(readable, usual)
-    others = [each for each in found if each.hidden != chosen.hidden]
+    others = [each for each in found if each.hidden != chosen.hidden or _leaves_rest(each, shapes, rows)]
     return Taken(
         fields={**chosen.fields, "pooling": chosen.pooling},
         pools_prefix=chosen.pools_prefix,
         supposed=_supposed(chosen.name, others, chosen),
     )
+
+
+def _leaves_rest(architecture: Architecture, shapes: Mapping[str, Any], rows: int) -> bool:
+    """Whether a position table of so many rows is for images of this one, and its patches leave some pixels unread."""
+    grid = [side // of for side, of in zip(architecture.image_size, shapes["patch_size"], strict=True)]
+    prefix = shapes["class_token"] + shapes["distillation_token"] + shapes["register_tokens"]
+    fits = grid[0] * grid[1] in (rows, rows - prefix)
+    return fits and bool(architecture.unread)
 
 
 def _nearest(readable: Sequence[Architecture], usual: Mapping[str, Any]) -> Architecture:

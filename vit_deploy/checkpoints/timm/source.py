@@ -78,7 +78,7 @@ class TimmSource:
         family = family_of(view)
         taken = Taken()
         if hub.architecture is None and family == "timm":
-            taken = taken_for(shapes, defaults)
+            taken = taken_for(shapes, defaults, view.common_shape("pos_embed", 3)[1])
             defaults |= taken.fields
         facts = Facts(shapes, _beside(shapes, hub, stated), defaults)
         with known_heads(facts, stated, shapes["embed_dim"]):
