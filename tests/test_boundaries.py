@@ -42,7 +42,6 @@ ONNX, TENSORFLOW, FLATBUFFERS = {"onnx"}, {"tensorflow", "keras"}, {"flatbuffers
 LEAVES = {
     "checkpoints.containers.h5": {"h5py"},
     "checkpoints.containers.keras_zip": {"h5py"},
-    "checkpoints.containers.torch_file": {"torch"},
     "checkpoints.keras.model": {"keras"},
     "checkpoints.keras.writer": {"keras"},
     **{f"model.{name}": {"keras"} for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "vit")},

@@ -181,7 +181,7 @@ def test_a_folder_that_holds_one_checkpoint_stands_for_it(tmp_path: Path, checkp
     assert checkpoints.load(tmp_path).digest() == checkpoint.digest()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"hello, this is a text", b"\x80\x04pickle"])
+@pytest.mark.parametrize("content", [b"", b"PK", b"hello, this is a text", b"\x80\x09pickle"])
 def test_a_file_of_another_kind_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.keras").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"a\.keras is no checkpoint: it begins like none of \.keras, \.h5"):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import state_dicts
+from numpy.typing import NDArray
 
+from tests.checkpoints import torch_writer
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import weight_specs
 
@@ -38,7 +41,7 @@ print(json.dumps({"seconds": time.perf_counter() - started, "mb": peak_rss_mb() 
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tensors() -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     dim, hidden = 768, 3072
     shapes: dict[str, tuple[int, ...]] = {
@@ -57,8 +60,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shapes |= {f"blocks.{index}.{name}.weight": shape, f"blocks.{index}.{name}.bias": shape[:1]}
         for name in ("norm1", "norm2"):
             shapes |= {f"blocks.{index}.{name}.weight": (dim,), f"blocks.{index}.{name}.bias": (dim,)}
-    tensors = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
-    return state_dicts.write(tmp_path_factory.mktemp("base") / "model.safetensors", tensors)
+    return {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+
+
+WRITERS: dict[str, Callable[..., Path]] = {
+    "model.safetensors": state_dicts.write,
+    "zip.pth": torch_writer.write_zip,
+    "legacy.pth": torch_writer.write_legacy,
+}
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def base(
+    request: pytest.FixtureRequest, tensors: dict[str, NDArray[np.float32]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return WRITERS[request.param](tmp_path_factory.mktemp("base") / request.param, tensors)
 
 
 def measured(what: str, path: Path) -> dict[str, float]:

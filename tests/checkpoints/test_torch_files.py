@@ -16,9 +16,12 @@ import pytest
 import state_dicts
 from peers import timm_families
 
+from tests.checkpoints import torch_writer
 from vit_deploy import checkpoints
+from vit_deploy.checkpoints.containers.floats import eighth
+from vit_deploy.checkpoints.containers.torch_file import open_torch
 from vit_deploy.core.reference import forward
-from vit_deploy.errors import CheckpointError, MissingEngineError
+from vit_deploy.errors import CheckpointError
 
 GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm" / "plain"
 STATED = {"num_heads": 3, "image_size": [24, 32]}
@@ -43,21 +46,36 @@ def zip_of(path: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) ->
     return path
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-def test_without_torch_the_extra_that_installs_it_is_named(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".pth.tar"])
+@pytest.mark.parametrize("write", [torch_writer.write_zip, torch_writer.write_legacy])
+def test_no_torch_is_needed(suffix: str, write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "vit_deploy.checkpoints.containers.torch_file", raising=False)
-    attack = pickle.dumps(Attack(tmp_path / "attacked"), protocol=2)
-    for path in (tmp_path / f"legacy{suffix}", zip_of(tmp_path / f"zip{suffix}", attack)):
-        if not path.exists():
-            path.write_bytes(attack)
-        with pytest.raises(
-            MissingEngineError, match=r"needs torch, which is not installed\n  fix: pip install \"vit-deploy\[torch\]\""
-        ):
-            checkpoints.load(path)
-    assert not (tmp_path / "attacked").exists()
+    tensors = state_dicts.read(GOLDEN / "model.safetensors")
+    assert_plain(write(tmp_path / f"a{suffix}", {"state_dict": tensors, "epoch": 1, "lr": 0.1, "done": False}))
+
+
+def test_views_of_one_storage_are_read_with_their_strides(tmp_path: Path) -> None:
+    numbers = np.arange(60, dtype=np.float32)
+    views = {
+        "turned": torch_writer.View(numbers, (3, 2), (1, 3)),
+        "every third": torch_writer.View(numbers, (4, 5), (15, 3), 2),
+        "repeated": torch_writer.View(numbers, (3, 4), (0, 1), 7),
+        "one": torch_writer.View(numbers, (), (), 59),
+        "none": torch_writer.View(numbers, (0, 3), (3, 1)),
+    }
+    expected = {
+        "turned": numbers[:6].reshape(2, 3).T,
+        "every third": np.stack([numbers[2 + 15 * row :][:13:3] for row in range(4)]),
+        "repeated": np.stack([numbers[7:11]] * 3),
+        "one": numbers[59],
+        "none": np.zeros((0, 3)),
+    }
+    for write in (torch_writer.write_zip, torch_writer.write_legacy):
+        with open_torch(write(tmp_path / "a.pth", views)) as file:
+            for name, values in expected.items():
+                found = file.read(name)
+                np.testing.assert_array_equal(found, values, name)
+                assert (found.dtype, found.flags.c_contiguous or not found.size) == (np.float32, True), name
 
 
 @pytest.fixture(scope="module")
@@ -162,27 +180,64 @@ def pickled(torch: Any, value: object, is_zip: bool) -> bytes:
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_no_code_in_a_pickle_ever_runs(is_zip: bool, torch: Any, tensors: dict[str, Any], tmp_path: Path) -> None:
     path, attacked = tmp_path / "a.pth", tmp_path / "attacked"
-    for value in (
-        Attack(attacked),
-        tensors | {"extra": Attack(attacked)},
-        {"state_dict": tensors, "x": Attack(attacked)},
-    ):
+    for value in (tensors | {"extra": Attack(attacked)}, {"state_dict": tensors, "x": Attack(attacked)}):
         path.write_bytes(pickled(torch, value, is_zip))
-        with pytest.raises(CheckpointError) as caught:
-            checkpoints.load(path, config=STATED)
-        assert f"{path}: it holds other things than tensors, and nothing of it was run" in caught.value.message
-        assert "mkdir" in caught.value.message
-        assert caught.value.fix.startswith("where you trust the file, save its tensors alone")
+        assert_plain(path)
         assert not attacked.exists()
+    path.write_bytes(pickled(torch, Attack(attacked), is_zip))
+    with pytest.raises(
+        CheckpointError, match=r"it holds no tensors by name but a posix\.mkdir, of which nothing was run"
+    ):
+        checkpoints.load(path, config=STATED)
+    assert not attacked.exists()
     torch.load(path, weights_only=False)  # it is an attack indeed
     assert attacked.exists()
 
 
 @pytest.mark.peers
-def test_a_whole_pickled_model_is_refused(timm: Any, torch: Any, tmp_path: Path) -> None:
-    torch.save(timm_families.make(timm, "plain"), tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"it holds other things than tensors.*VisionTransformer"):
-        checkpoints.load(tmp_path / "a.pth")
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("wrap", ["alone", "under a key", "parallel"])
+def test_a_whole_pickled_model_is_read_by_the_paths_of_its_modules(
+    wrap: str, is_zip: bool, timm: Any, torch: Any, tmp_path: Path
+) -> None:
+    model = timm_families.make(timm, "plain")
+    value = {"alone": model, "under a key": {"model": model, "epoch": 1}, "parallel": torch.nn.DataParallel(model)}[
+        wrap
+    ]
+    torch.save(value, tmp_path / "a.pth", _use_new_zipfile_serialization=is_zip)
+    assert_plain(tmp_path / "a.pth")
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+def test_of_a_torchscript_archive_the_tensors_are_read(timm: Any, torch: Any, tmp_path: Path) -> None:
+    model = timm_families.make(timm, "plain").eval()
+    torch.jit.trace(model, torch.zeros(1, 3, 24, 32)).save(str(tmp_path / "a.pt"))
+    assert_plain(tmp_path / "a.pt")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_every_type_of_number_is_that_of_torch(is_zip: bool, torch: Any, tmp_path: Path) -> None:
+    base = torch.randn(7, 6) * 3
+    floats = ["float64", "float32", "float16", "bfloat16"]
+    floats += ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
+    tensors = {name: base.to(getattr(torch, name)).t()[1:] for name in floats}
+    torch.save(
+        {**tensors, "parameter": torch.nn.Parameter(base)}, tmp_path / "a.pt", _use_new_zipfile_serialization=is_zip
+    )
+    with open_torch(tmp_path / "a.pt") as file:
+        assert {name: file.dtype(name) for name in floats} == dict(zip(floats, floats, strict=True))
+        for name, tensor in {**tensors, "parameter": base}.items():
+            np.testing.assert_array_equal(file.read(name), tensor.float().numpy(), name)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"])
+def test_all_floats_of_eight_bits_are_those_of_torch(name: str, torch: Any) -> None:
+    bits = np.arange(256, dtype=np.uint8)
+    expected = torch.from_numpy(bits).view(getattr(torch, name)).float().numpy()
+    np.testing.assert_array_equal(eighth(bits, name), expected)
 
 
 @pytest.mark.peers
@@ -221,8 +276,11 @@ def test_a_file_that_could_expand_is_refused(torch: Any, tmp_path: Path) -> None
     [
         (lambda t, each: each.expand(10**9, 12), "head.weight has the shape (1000000000, 12) and far fewer numbers"),
         (lambda t, each: t.ones(5, 12, dtype=t.int64), "head.weight is int64; expected dense floats"),
-        (lambda t, each: t.eye(5, 12).to_sparse(), "head.weight is float32; expected dense floats"),
-        (lambda t, each: t.empty(5, 12, device="meta"), "head.weight is float32; expected dense floats"),
+        (lambda t, each: t.eye(5, 12).to_sparse(), "head.weight is a sparse tensor; expected dense floats"),
+        (
+            lambda t, each: t.empty(5, 12, device="meta"),
+            "head.weight is a tensor of the device meta, which",
+        ),
         (lambda t, each: t.full((5, 12), float("nan")), "head.kernel has 60 values that are NaN or infinite"),
     ],
 )
@@ -243,7 +301,7 @@ def test_tensors_that_hold_no_plain_numbers_are_refused(
         ([1, 2], "it holds no tensors by name but list"),
         (
             {"state_dict": {"model": {"model": {"model": {"model": {}}}}}},
-            "it holds no tensors by name but the keys model",
+            "it holds no tensors by name but the keys state_dict",
         ),
     ],
 )

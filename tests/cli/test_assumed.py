@@ -137,7 +137,7 @@ def test_the_options_are_there_wherever_a_checkpoint_is_read(command: str, run: 
     said = run(command, "--help")
     for option in ("--mean", "--std", "--labels", "--no-head", "--config", "--num-heads", "--epsilon"):
         assert option in said.out
-    for option in ("--architecture", "--adapter"):
+    for option in ("--architecture", "--adapter", "--weights", "--ignore", "--head "):
         assert option in said.out
 
 
@@ -153,3 +153,9 @@ def test_what_is_stated_of_an_artifact_is_refused(bundles: dict[str, Path], imag
     assert (said.code, "preprocess can be stated of a checkpoint" in said.err) == (2, True)
     said = run("verify", bundles["onnx"], "--no-head")
     assert (said.code, "add --against" in said.err) == (2, True)
+
+
+def test_options_of_files_are_refused_where_there_is_no_file(tmp_path: Path, run: Any) -> None:
+    said = run("export", "pico", "--weights", "ema", "-o", tmp_path / "out")
+    assert said.code == 2
+    assert "--weights says which model a file of weights holds, and pico is a scale" in said.err

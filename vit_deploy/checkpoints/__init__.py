@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vit_deploy.checkpoints.adapters.merged import Merged, adapted
-from vit_deploy.checkpoints.assumed import WEIGHTS, Assumed, assumed, assumptions, in_words
+from vit_deploy.checkpoints.assumed import FILE_FACT, LEFT_OUT, WEIGHTS, Assumed, assumed, assumptions, in_words
 from vit_deploy.checkpoints.documents import (
     ADAPTER,
     ARCHITECTURE,
@@ -37,8 +38,13 @@ from vit_deploy.checkpoints.heads import (
 from vit_deploy.checkpoints.huggingface.processors import without_processor
 from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
+from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
 from vit_deploy.checkpoints.source import Source, TensorFile
 from vit_deploy.checkpoints.timm.named import check_named, named
+from vit_deploy.checkpoints.wrapping.heads import LinearHead, head_in, head_names, linear_head, with_head
+from vit_deploy.checkpoints.wrapping.runs import Taken
+from vit_deploy.checkpoints.wrapping.strangers import stranger
+from vit_deploy.checkpoints.wrapping.view import Unwrapped, unwrapped
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.registry import Plugin, Registry
@@ -50,9 +56,12 @@ __all__ = [
     "ARCHITECTURE",
     "CONTAINERS",
     "HEAD",
+    "HEAD_FILE",
+    "IGNORE",
     "LABELS",
     "PREPROCESS",
     "SOURCES",
+    "WEIGHTS_KEY",
     "WRITERS",
     "Assumed",
     "FoldingError",
@@ -61,6 +70,7 @@ __all__ = [
     "check_target",
     "in_words",
     "load",
+    "options_of_files",
     "read_config",
     "read_labels",
     "save",
@@ -75,7 +85,7 @@ CONTAINERS = Registry(
         "h5": Plugin("vit_deploy.checkpoints.containers.h5:open_h5", extra="cpu", needs=("h5py",)),
         "safetensors": Plugin("vit_deploy.checkpoints.containers.safetensors_file:open_safetensors"),
         "npz": Plugin("vit_deploy.checkpoints.containers.npz:open_npz"),
-        "torch": Plugin("vit_deploy.checkpoints.containers.torch_file:open_torch", extra="torch", needs=("torch",)),
+        "torch": Plugin("vit_deploy.checkpoints.containers.torch_file:open_torch"),
     },
 )
 
@@ -132,20 +142,28 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
     path = checked_path(Path(path))
     stated = config.to_dict() if isinstance(config, ViTConfig) else dict(config or {})
     preprocess, labels = stated.pop(PREPROCESS, None), stated.pop(LABELS, None)
-    headless = stated.pop(HEAD, True) is False
+    reading = Reading.taken_from(stated)
     architecture, adapter = stated.pop(ARCHITECTURE, None), stated.pop(ADAPTER, None)
-    path = weights_in(path) if path.is_dir() else path
+    taken = weights_in(path) if path.is_dir() else Taken(path)
+    given, path = path, taken.path
     try:
         with open_beside(path, _opened) as opened, adapted(opened, adapter, _opened) as base:
-            file = named(without_processor(base, preprocess), architecture)
+            view = unwrapped(base, reading, lambda shown: _detected(shown) is not None)
+            file = named(without_processor(view, preprocess), architecture)
             source = _source(file)
             check_named(file, source, SOURCES.load("timm"))
-            said = WITHOUT_HEAD if headless else WITHOUT_LABELS if labels is not None else {}
-            shown = Restated(file, said, source.heads if headless else None) if said else file
-            loaded = _with_origin(source.read(shown, stated), file.documents.get(WEIGHTS))
+            foreign = head_names(file.names(), source.heads)
+            apart = reading.head_file is not None or bool(foreign) or not reading.head
+            said = WITHOUT_HEAD if apart else WITHOUT_LABELS if labels is not None else {}
+            shown = Restated(file, said, _hidden(source, foreign) if apart else None) if said else file
+            loaded = _with_origin(source.read(shown, stated), view, taken, given)
+            if reading.head_file is not None:
+                loaded = with_head(loaded, _head_of(reading.head_file))
+            elif foreign and reading.head:
+                loaded = with_head(loaded, linear_head(file, foreign, f"the head {foreign[0].rpartition('.')[0]}"))
             if isinstance(base, Merged):
                 loaded = loaded.with_step(ADAPTER, **base.note)
-        if headless and source.heads is None:
+        if not reading.head and source.heads is None:
             loaded = without_head(loaded)
         if labels is not None:
             loaded = with_labels(loaded, labels)
@@ -159,13 +177,32 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
         raise type(error)(message, fix=error.fix) from error
 
 
-def _with_origin(checkpoint: Checkpoint, chosen: object) -> Checkpoint:
-    """With the import saying which of a file's weights were taken, where it holds several."""
+def _with_origin(checkpoint: Checkpoint, file: TensorFile, taken: Taken, given: Path) -> Checkpoint:
+    """With the import saying which file was taken of a folder, which weights of a file, and what was left out."""
     *before, last = checkpoint.provenance or (Step("import"),)
-    if not chosen:
+    facts = dict(last.facts)
+    if taken.why:
+        name = str(taken.path.relative_to(given))
+        facts[FILE_FACT] = {"name": name, "why": taken.why, "others": list(taken.others)}
+    if isinstance(file, Unwrapped):
+        if file.choice.facts:
+            facts[WEIGHTS] = file.choice.facts
+        if file.left_out:
+            facts[LEFT_OUT] = [*facts.get(LEFT_OUT, ()), *file.left_out]
+    if facts == last.facts:
         return checkpoint
-    step = Step(last.action, {**last.facts, WEIGHTS: chosen})
-    return dataclasses.replace(checkpoint, provenance=(*before, step))
+    return dataclasses.replace(checkpoint, provenance=(*before, Step(last.action, facts)))
+
+
+def _hidden(source: Source, foreign: Iterable[str]) -> re.Pattern[str] | None:
+    """What is found in the names of a head's tensors, under whatever name."""
+    patterns = [f"^{re.escape(name)}$" for name in foreign] + ([source.heads.pattern] if source.heads else [])
+    return re.compile("|".join(patterns)) if patterns else None
+
+
+def _head_of(path: Path) -> LinearHead:
+    with _opened(checked_path(path)) as file:
+        return head_in(file, path)
 
 
 @contextmanager
@@ -211,11 +248,20 @@ def save(checkpoint: Checkpoint, path: str | Path, *, force: bool = False) -> No
         write(checkpoint, staged)
 
 
-def _source(file: TensorFile) -> Source:
+def _detected(file: TensorFile) -> Source | None:
     for name in SOURCES:
         source: Source = SOURCES.load(name)()
         if source.detects(file):
             return source
+    return None
+
+
+def _source(file: TensorFile) -> Source:
+    source = _detected(file)
+    if source is not None:
+        return source
+    if known := stranger(file):
+        raise known
     first = ", ".join(itertools.islice(file.names(), 4))
     raise CheckpointError(
         f"it is of no known dialect; its first tensors are {first or 'none'}",

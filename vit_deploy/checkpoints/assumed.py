@@ -13,6 +13,13 @@ from vit_deploy.core.preprocess import Preprocess
 
 WEIGHTS = "weights"  # the fact of an import that says which of a file's several weights were taken
 SUPPOSED = "supposed"  # the fact of an import that lists assumptions with reasons of their own
+LEFT_OUT = "left_out"  # the fact that lists what of a file is not used
+HEAD_FACT = "head"  # likewise, where a head was found that the encoder's own program has no name for
+POOLED: Mapping[str, str] = {
+    **{"cls": "class token", "mean": "mean of the patches", "max": "maximum of the patches"},
+    **{"cls_mean": "class token and the mean of the patches", "map": "attention pooling"},
+}
+FILE_FACT = "file"  # likewise, which file was taken of a folder
 PREPROCESSING = tuple(field.name for field in dataclasses.fields(Preprocess))
 OPTIONS: Mapping[str, str] = {
     **{"num_heads": "--num-heads", "epsilon": "--epsilon", "activation": "--activation"},
@@ -46,7 +53,9 @@ def assumed(provenance: Sequence[Step]) -> tuple[Assumed, ...]:
         for name, value in _fields(provenance).items()
     ]
     found += _supposed(provenance)
-    return (*found, *(Assumed(WEIGHTS, key, why) for key, why in _chosen(provenance)))
+    found += [Assumed(FILE_FACT, name, why) for name, why in _file(provenance)]
+    found += [Assumed(WEIGHTS, key, why) for key, why in _chosen(provenance)]
+    return (*found, *(Assumed(HEAD_FACT, origin, why) for origin, why in _foreign_head(provenance)))
 
 
 def assumptions(checkpoint: Checkpoint) -> str:
@@ -61,13 +70,14 @@ def in_words(provenance: Sequence[Step]) -> str:
         listed = ", ".join(f"{name} {value}" for name, value in fields.items())
         notes.append(f"assumed, for the checkpoint does not say it: {listed} ({_otherwise(list(fields))})")
     notes += [f"assumed: {each.field} {each.value}, for {each.why}" for each in _supposed(provenance)]
-    notes += [f"taken: {key}, {why}" for key, why in _chosen(provenance)]
+    taken = (*_file(provenance), *_chosen(provenance), *_foreign_head(provenance))
+    notes += [f"taken: {key}, {why}" for key, why in taken]
     notes += [
         f"merged: the adapter {step.facts.get('from')} of {step.facts.get('modules')} modules"
         for step in provenance
         if step.action == ADAPTER
     ]
-    left_out = _imported(provenance).get("left_out")
+    left_out = _imported(provenance).get(LEFT_OUT)
     if isinstance(left_out, list | tuple) and left_out:
         notes.append(f"left out, for the output does not depend on it: {', '.join(map(str, left_out))}")
     return "; ".join(notes)
@@ -92,13 +102,32 @@ def _fields(provenance: Sequence[Step]) -> Mapping[str, Any]:
     return {str(name): value for name, value in found.items() if name not in said}
 
 
+def _file(provenance: Sequence[Step]) -> Iterator[tuple[str, str]]:
+    facts = _imported(provenance).get(FILE_FACT)
+    if isinstance(facts, Mapping) and "name" in facts:
+        others = facts.get("others")
+        listed = f", not {', '.join(map(str, others))}" if isinstance(others, list | tuple) and others else ""
+        yield str(facts["name"]), f"{facts.get('why')}{listed}"
+
+
 def _chosen(provenance: Sequence[Step]) -> Iterator[tuple[str, str]]:
     facts = _imported(provenance).get(WEIGHTS)
     if isinstance(facts, Mapping) and "key" in facts:
         averaged, others = facts.get("averaged"), facts.get("others")
         kind = "the averaged weights" if averaged else "the weights"
         held = others if isinstance(others, list | tuple) else ()
-        yield str(facts["key"]), f"{kind} of several in the file, not {', '.join(map(str, held))}" if held else kind
+        listed = f"{kind} of several in the file, not {', '.join(map(str, held))} (--weights takes another)"
+        yield str(facts["key"]), listed if held else kind
+
+
+def _foreign_head(provenance: Sequence[Step]) -> Iterator[tuple[str, str]]:
+    facts = _imported(provenance).get(HEAD_FACT)
+    if isinstance(facts, Mapping) and "origin" in facts:
+        why = f"as one linear layer on the {POOLED.get(str(facts.get('pooling')), 'features')}"
+        yield (
+            str(facts["origin"]),
+            f"{why}; what a program does between the two is in no file (--no-head leaves it out)",
+        )
 
 
 def _otherwise(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_json
 from vit_deploy.checkpoints.paths import SUFFIXES
 from vit_deploy.checkpoints.source import TensorFile, TensorView
+from vit_deploy.checkpoints.wrapping.runs import Taken, folder_of_run, weights_of_run
 from vit_deploy.core.artifact_folders import bundles_in, not_a_bundle
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
@@ -27,6 +28,7 @@ WEIGHT_FILES = (
 BACKBONE_FILE, HEAD_FILES = "model.weights.h5", ("task.weights.h5", "task.json")  # in a preset of keras-hub
 
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
+MAX_FOLDERS = 3  # that are gone into to find the weights of a run
 MAX_SHARDS = 500  # each is an open file
 LISTED = 20  # problems shown in full before the rest is counted
 GET_ALL = "get all files of the checkpoint again"
@@ -34,25 +36,29 @@ GET_ALL = "get all files of the checkpoint again"
 Opener = Callable[[Path], AbstractContextManager[TensorFile]]
 
 
-def weights_in(folder: Path) -> Path:
-    """The file of a folder that holds the weights.
+def weights_in(folder: Path, depth: int = MAX_FOLDERS) -> Taken:
+    """The file of a folder that holds the weights: the usual one, the only one, or the obvious one of a run.
 
     Raises:
-        CheckpointError: there is none, more than one with no usual name, or shards without their index.
+        CheckpointError: there is none, more than one of which none is the obvious one, shards without their index, or
+            a model in pieces.
     """
     for name in WEIGHT_FILES:
         if _is_file(folder / name):
-            return folder / name
+            return Taken(folder / name)
     found = [each for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES and _is_file(each)]
     found = [each for each in found if not each.name.startswith(".")]  # macOS leaves such beside copied files
     found = [each for each in found if each.name not in ADAPTERS] or found  # the base model beside its adapter
-    if len(found) == 1 and not SHARD.fullmatch(found[0].name):
-        return found[0]
     if shard := next((match for each in found if (match := SHARD.fullmatch(each.name))), None):
         raise CheckpointError(
             f"{folder} is a folder that holds shards, and no {shard[1]}{shard[2]}{INDEX_SUFFIX} that lists them",
             fix=GET_ALL,
         )
+    if taken := weights_of_run(folder, found):
+        return taken
+    if depth and (inside := folder_of_run(folder)):
+        inner = weights_in(inside.path, depth - 1)
+        return Taken(inner.path, inner.why or inside.why, inner.others or inside.others)
     if not found and bundles_in(folder):
         said = not_a_bundle(folder)
         raise CheckpointError(f"{said.message}, and holds no checkpoint", fix=said.fix)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from vit_deploy.checkpoints.wrapping.strangers import START_BYTES, not_weights
 from vit_deploy.core.artifact import MANIFEST
 from vit_deploy.core.config import SCALE_CONFIGS
 from vit_deploy.core.suggestions import closest
 from vit_deploy.errors import CheckpointError
 
-SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin")  # what a checkpoint's name can end in
+# What a checkpoint's name can end in; `.pth.tar` is torch's.
+SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+OF_ZIPS = {".npz": "npz", **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), "torch")}
 ARTIFACT_SUFFIXES = (".onnx", ".tflite", ".pb")
-ZIP, H5, PICKLE = b"PK\3\4", b"\x89HDF\r\n\x1a\n", b"\x80\x02"
+ZIP, H5 = b"PK\3\4", b"\x89HDF\r\n\x1a\n"
+PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
 
 def checked_path(path: Path) -> Path:
@@ -53,17 +57,19 @@ def detected_container(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(9)
+            start = file.read(START_BYTES)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}", fix="check its permissions") from error
     if start.startswith(ZIP):
         return _kind_of_zip(path)
-    if start.startswith(PICKLE):
-        return "torch"
     if start.startswith(H5):
         return "h5"
     if start[8:9] == b"{":
         return "safetensors"
+    if start.startswith(PICKLES):  # after safetensors, whose first bytes are a length that can look like one
+        return "torch"
+    if known := not_weights(path, start):
+        raise known
     if path.suffix in ARTIFACT_SUFFIXES:
         raise CheckpointError(
             f"{path} is an artifact, which weights cannot be taken back from",
@@ -81,7 +87,7 @@ def _kind_of_zip(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
-        return {".npz": "npz", ".pth": "torch", ".pt": "torch", ".bin": "torch"}.get(path.suffix, "keras")
+        return OF_ZIPS.get(path.suffix, "keras")
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return "torch"
-    return "npz" if any(name.endswith(".npy") for name in names) else "keras"
+    return "npz" if any(name.endswith(".npy") for name in names) else OF_ZIPS.get(path.suffix, "keras")

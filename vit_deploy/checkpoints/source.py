@@ -18,6 +18,12 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
+KEY_END = "\x1d"
+"""Between the key of a state dict in a file that holds several and the name of a tensor in it; no name has it."""
+
+STATE_DICTS = ("safetensors", "torch", "npz")
+"""Keys of `CONTAINERS` that state dicts of PyTorch are kept in."""
+
 Stated = Mapping[str, Any]
 """Fields of the config that the user states: all of them, some, or none."""
 
@@ -102,7 +108,7 @@ def original_name(file: TensorFile, name: str) -> str:
     """The name of a tensor in the container, through all views of it."""
     while isinstance(file, TensorView):
         name, file = file.stored_name(name), file.file
-    return name
+    return name.replace(KEY_END, ".")
 
 
 class Source(Protocol):

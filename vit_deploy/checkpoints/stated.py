@@ -8,10 +8,12 @@ from typing import Any
 
 from vit_deploy.checkpoints.documents import ADAPTER, ARCHITECTURE, HEAD, LABELS, PREPROCESS, read_config
 from vit_deploy.checkpoints.heads import read_labels
+from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY
 from vit_deploy.core.options import CheckpointOptions
 
 OF_THE_CONFIG = ("num_heads", "epsilon", "activation")  # options that are fields of the config under the same name
 OF_A_MODEL = (ARCHITECTURE, ADAPTER)  # options that say which model a file holds, under the same name
+OF_THE_FILE = (WEIGHTS_KEY, IGNORE, HEAD_FILE)  # options that say how a file is read, under the same name
 OF_THE_PIXELS = ("mean", "std")  # options that are fields of the preprocessing
 
 
@@ -25,6 +27,7 @@ def stated_fields(options: CheckpointOptions) -> dict[str, Any]:
     stated: dict[str, Any] = read_config(config) if isinstance(config, Path) else dict(config or {})
     stated |= {name: value for name in OF_THE_CONFIG if (value := getattr(options, name)) is not None}
     stated |= {name: value for name in OF_A_MODEL if (value := getattr(options, name)) is not None}
+    stated |= {name: value for name in OF_THE_FILE if (value := getattr(options, name))}
     pixels = {name: _listed(value) for name in OF_THE_PIXELS if (value := getattr(options, name)) is not None}
     if pixels:
         said = stated.get(PREPROCESS, {})

@@ -181,6 +181,8 @@ def misfit(problems: Sequence[str]) -> CheckpointError:
     fix = "give the config (scale, patch size, classes, variant) that the weights were saved with"
     if all(problem.startswith("missing head.") for problem in problems):
         fix = "get the file again: its head is missing"
+    elif any(problem.startswith("surplus ") for problem in problems):
+        fix += "; where no output depends on what is surplus, leave it out: --ignore PATTERN"
     return CheckpointError(
         f"the weights do not fit the config, {len(problems)} {'problem' if len(problems) == 1 else 'problems'}:\n"
         f"{_bulleted(problems)}",

@@ -63,19 +63,11 @@ def load_source(
             raise ConfigError(
                 f"--like says how a checkpoint is resized, and {scale} is made at its size", fix="leave it out"
             )
-        from vit_deploy.checkpoints import (
-            ADAPTER,
-            ARCHITECTURE,
-            HEAD,
-            LABELS,
-            PREPROCESS,
-            stated_preprocess,
-            with_labels,
-        )
+        from vit_deploy.checkpoints import HEAD, LABELS, PREPROCESS, options_of_files, stated_preprocess, with_labels
 
-        if of_files := [f"--{name}" for name in (ARCHITECTURE, ADAPTER) if name in (stated or {})]:
+        if given_to_files := options_of_files(stated or {}):
             raise ConfigError(
-                f"{', '.join(of_files)} says which model a file of weights holds, and {scale} is a scale",
+                f"{', '.join(given_to_files)} says which model a file of weights holds, and {scale} is a scale",
                 fix="leave it out, or give a checkpoint",
             )
         fields = dict(stated or {}) | dict(overrides)

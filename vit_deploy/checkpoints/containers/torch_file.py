@@ -1,141 +1,202 @@
-"""Tensors read from `.pth` and `.bin` files without running anything in their pickles.
+"""Files that `torch.save` wrote, in its zip format or the one before it, and TorchScript archives, without torch.
 
-By torch's weights-only loader alone, which knows tensors and plain containers and refuses every other object.
+The file is mapped, and a tensor's numbers are copied out of it when they are asked for. Of TorchScript the tensors are
+read, and its code never.
 """
 
 from __future__ import annotations
 
-import pickle
+import mmap
+import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from vit_deploy.checkpoints.assumed import WEIGHTS
+from vit_deploy.checkpoints.containers.torch_pickle import Stream, unpickled
+from vit_deploy.checkpoints.containers.torch_state import state_dicts
+from vit_deploy.checkpoints.containers.torch_tensors import GET_AGAIN, ITEM_BYTES, Storage, Tensor
+from vit_deploy.checkpoints.containers.zip_members import checked_members
+from vit_deploy.checkpoints.source import KEY_END
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
-# Where training programs keep the weights; averaged ones first, as timm takes them.
-NESTED = (
-    *("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "teacher", "encoder"),
-    *("target_encoder", "student", "module", "net"),
-)
-AVERAGED = NESTED[:3]
-WRAPPERS = ("module.", "_orig_mod.")  # put before all names by DataParallel and by torch.compile
-MAX_DEPTH = 4
-GET_AGAIN = "the file is damaged: get it again"
-FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+ZIP = b"PK\3\4"
+PICKLE = "data.pkl"
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member: its signature, and the lengths of its name and of what follows
+MAX_PICKLE_BYTES = 1 << 28
+MAGIC = 0x1950A86A20F9469CFC6C  # torch's own, of the older format
+PROTOCOL = 1001
+COUNT_BYTES = 8  # of how many numbers a storage has
+SAVE_AGAIN = "save it again: torch.save(model.state_dict(), …)"
+
+Spans = Mapping[str, tuple[int, int]]
+"""Of each storage, by its key, where its bytes begin in the file and how many they are."""
 
 
 @contextmanager
 def open_torch(path: Path) -> Iterator[TorchTensors]:
-    """The tensors of a file that `torch.save` wrote, in its zip format or in the one before it.
+    """The tensors of a file of torch.
 
     Raises:
-        CheckpointError: damaged, or a pickle of more than tensors, of which nothing is run.
+        CheckpointError: damaged, of another byte order, or without tensors. Nothing in it is ever run.
     """
-    tensors, chosen = _state_dict(_loaded(path))
-    yield TorchTensors(path, tensors, {WEIGHTS: chosen} if chosen else {})
+    try:
+        with path.open("rb") as file:
+            # Not closed by hand: it goes with the last view of it, which may be in the traceback of an error.
+            buffer = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}", fix=GET_AGAIN) from error
+    value, spans = _zip(path, buffer) if buffer[:4] == ZIP else _legacy(buffer)
+    yield TorchTensors(path, state_dicts(value), buffer, spans)
 
 
+@dataclass(frozen=True)
 class TorchTensors:
-    """A `TensorFile` over a state dict; the bytes of a zip are mapped, and read when they are asked for."""
+    """A `TensorFile` over the state dicts of a file.
 
-    container = "torch"
+    Args:
+        path: of the file.
+        tensors: by name; those under a key begin with the key and `source.KEY_END`.
+        buffer: the whole file.
+        spans: of the storages.
+    """
 
-    def __init__(self, path: Path, tensors: Mapping[str, torch.Tensor], documents: Mapping[str, Any]) -> None:
-        self.path = path
-        self.documents = documents
-        self._tensors = tensors
+    path: Path
+    tensors: Mapping[str, Tensor]
+    buffer: memoryview
+    spans: Spans
+    container: str = "torch"
+
+    @property
+    def documents(self) -> Mapping[str, Any]:
+        """None of its own."""
+        return {}
 
     def names(self) -> Iterable[str]:
         """Names of all tensors."""
-        return self._tensors.keys()
+        return self.tensors.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of one tensor."""
-        return tuple(self._tensors[name].shape)
+        return self.tensors[name].shape
 
     def dtype(self, name: str) -> str:
-        """Torch's name of the stored type, such as float32."""
-        return str(self._tensors[name].dtype).removeprefix("torch.")
+        """Torch's name of the stored type, such as float32; of what holds no plain numbers what it is."""
+        return self.tensors[name].kind or self.tensors[name].dtype
 
     def read(self, name: str) -> Float32:
         """One tensor as float32."""
-        tensor = self._tensors[name]
-        if tensor.dtype not in FLOATS or tensor.layout is not torch.strided or tensor.device.type != "cpu":
-            raise CheckpointError(f"{name} is {self.dtype(name)}; expected dense floats", fix="save it as floats")
-        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-            # A view can repeat one number without end.
-            raise CheckpointError(f"{name} has the shape {self.shape(name)} and far fewer numbers", fix=GET_AGAIN)
-        # A copy, since the file that is mapped can be replaced while the weights are in use.
-        values: Float32 = tensor.detach().to(torch.float32, copy=True).numpy()
-        return values.astype(np.float32, copy=False)
+        tensor = self.tensors[name]
+        name = name.rpartition(KEY_END)[2]
+        if tensor.storage is None:
+            return tensor.read(name, self.buffer, 0, 0)
+        if tensor.storage.key not in self.spans:
+            raise CheckpointError(f"{name} has the storage {tensor.storage.key}, which is not there", fix=GET_AGAIN)
+        start, size = self.spans[tensor.storage.key]
+        needed = (tensor.storage.first + tensor.storage.numel) * ITEM_BYTES[tensor.storage.dtype]
+        if needed > size:
+            raise CheckpointError(f"the storage of {name} has {size} bytes; expected {needed}", fix=GET_AGAIN)
+        return tensor.read(name, self.buffer, start, size)
 
 
-def _loaded(path: Path) -> object:
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip:
-        _check_zip(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"it holds other things than tensors, and nothing of it was run: {_first_line(error)}",
-            fix="where you trust the file, save its tensors alone: torch.save(model.state_dict(), …)",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"torch cannot read it: {_first_line(error)}", fix=GET_AGAIN) from error
-    except (AssertionError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"torch cannot read it: {type(error).__name__}", fix=GET_AGAIN) from error
-
-
-def _check_zip(path: Path) -> None:
-    # Torch stores its members as they are; one that is packed could become any size.
+def _zip(path: Path, buffer: memoryview) -> tuple[Any, Spans]:
+    """The value of `data.pkl`, and the storages in the folder `data` beside it."""
     try:
         with zipfile.ZipFile(path) as archive:
-            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+            members, problems = checked_members(archive)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise CheckpointError(f"its zip is damaged: {error}", fix=GET_AGAIN) from error
-    if packed:
-        raise CheckpointError(f"{packed[0]} in it is compressed, which torch never does", fix=GET_AGAIN)
+    pickles = sorted((name for name in members if name.rpartition("/")[2] == PICKLE), key=lambda name: name.count("/"))
+    if not pickles:
+        raise CheckpointError(f"it is a zip without {PICKLE}", fix=GET_AGAIN)
+    root = pickles[0].removesuffix(PICKLE)
+    read = {name: info for name, info in members.items() if name.startswith((f"{root}data/", pickles[0]))}
+    # Torch stores what is read here as it is; what is packed could become any size.
+    problems = [each for each in problems if each.startswith(tuple(read))]
+    problems += [
+        f"{name} in it is compressed, which torch never does"
+        for name, info in read.items()
+        if info.compress_type != zipfile.ZIP_STORED
+    ]
+    if problems:
+        raise CheckpointError("; ".join(problems[:20]), fix=GET_AGAIN)
+    order = members.get(f"{root}byteorder")
+    if order is not None and order.file_size < 16 and bytes(_stored(buffer, order)) == b"big":
+        raise _big_endian()
+    if members[pickles[0]].file_size > MAX_PICKLE_BYTES:
+        raise CheckpointError(
+            f"its pickle has {members[pickles[0]].file_size} bytes; expected {MAX_PICKLE_BYTES} at most", fix=SAVE_AGAIN
+        )
+    value = unpickled(Stream(_stored(buffer, members[pickles[0]])))
+    spans = {
+        name.removeprefix(f"{root}data/"): (_start(buffer, info), info.file_size)
+        for name, info in read.items()
+        if name != pickles[0]
+    }
+    return value, spans
 
 
-def _first_line(error: BaseException) -> str:
-    reasons = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (reasons or lines or [type(error).__name__])[0]
+def _start(buffer: memoryview, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin, which its own header says, and not the directory."""
+    header = buffer[info.header_offset : info.header_offset + LOCAL_HEADER.size]
+    if len(header) < LOCAL_HEADER.size:
+        raise CheckpointError(f"{info.filename} begins behind the end of the file", fix=GET_AGAIN)
+    signature, name, extra = LOCAL_HEADER.unpack(header)
+    start = info.header_offset + LOCAL_HEADER.size + int(name) + int(extra)
+    if signature != ZIP or start + info.file_size > len(buffer):
+        raise CheckpointError(f"{info.filename} is not where the zip's directory says", fix=GET_AGAIN)
+    return start
 
 
-def _state_dict(value: object) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors by name, from wherever the usual training programs put them, and what was chosen if there were more.
+def _stored(buffer: memoryview, info: zipfile.ZipInfo) -> memoryview:
+    start = _start(buffer, info)
+    return buffer[start : start + info.file_size]
 
-    What was chosen is the `key`, whether it holds `averaged` weights, and the `others` that were passed over.
-    """
-    chosen: dict[str, Any] = {}
-    for _ in range(MAX_DEPTH):
-        if not isinstance(value, Mapping):
-            break
-        tensors = {str(name): each for name, each in value.items() if isinstance(each, torch.Tensor)}
-        if tensors:
-            return _unwrapped(tensors), chosen
-        keys = [key for key in NESTED if isinstance(value.get(key), Mapping) and value[key]]
-        if keys and not chosen and (len(keys) > 1 or keys[0] in AVERAGED):
-            chosen = {"key": keys[0], "averaged": keys[0] in AVERAGED, "others": keys[1:]}
-        value = value[keys[0]] if keys else value
-    kind = f"the keys {', '.join(map(str, list(value)[:8]))}" if isinstance(value, Mapping) else type(value).__name__
-    raise CheckpointError(
-        f"it holds no tensors by name but {kind}",
-        fix=f"save model.state_dict() itself, or under one of {', '.join(NESTED)}",
+
+def _legacy(buffer: memoryview) -> tuple[Any, Spans]:
+    """The value of the fourth pickle, after the magic number, the version and the machine it was written on."""
+    stream = Stream(buffer)
+    magic = unpickled(stream)
+    if magic != MAGIC:
+        raise CheckpointError(
+            f"it is a pickle of a {type(magic).__name__} that torch.save did not write, and nothing of it was run",
+            fix="where you trust the file, load it and save its tensors: torch.save(model.state_dict(), …)",
+        )
+    protocol, machine = unpickled(stream), unpickled(stream)
+    if protocol != PROTOCOL:
+        raise CheckpointError(f"its format is of another version than {PROTOCOL}", fix=SAVE_AGAIN)
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise _big_endian()
+    seen: dict[str, Storage] = {}
+    value, keys = unpickled(stream, seen), unpickled(stream)
+    if not isinstance(keys, list) or not all(isinstance(each, str | int) for each in keys):
+        raise CheckpointError("it has no list of its storages", fix=GET_AGAIN)
+    return value, dict(_behind(buffer, stream.at, [str(each) for each in keys], seen))
+
+
+def _behind(
+    buffer: memoryview, at: int, keys: Sequence[str], seen: Mapping[str, Storage]
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The storages in the order of their list: how many numbers each has, and then these."""
+    for key in keys:
+        if key not in seen or at + COUNT_BYTES > len(buffer):
+            raise CheckpointError(f"its storage {key} is not there or of no tensor", fix=GET_AGAIN)
+        count = int.from_bytes(buffer[at : at + COUNT_BYTES], "little", signed=True)
+        at += COUNT_BYTES
+        size = count * ITEM_BYTES[seen[key].dtype]
+        if not 0 <= size <= len(buffer) - at:
+            raise CheckpointError(
+                f"its storage {key} is of {size} bytes, and {len(buffer) - at} are left", fix=GET_AGAIN
+            )
+        yield key, (at, size)
+        at += size
+
+
+def _big_endian() -> CheckpointError:
+    return CheckpointError(
+        "it was written on a machine whose numbers begin with their large end",
+        fix="load and save it with torch on a usual machine: torch.save(torch.load(FILE, weights_only=True), …)",
     )
-
-
-def _unwrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    for wrapper in WRAPPERS:
-        while all(name.startswith(wrapper) for name in tensors):
-            tensors = {name.removeprefix(wrapper): each for name, each in tensors.items()}
-    return tensors

@@ -27,11 +27,9 @@ from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, setting
 from vit_deploy.checkpoints.huggingface.towers import SPECTROGRAM, tower_in
 from vit_deploy.checkpoints.importing import imported, settle
 from vit_deploy.checkpoints.safetensors import CANONICAL, FORMAT
-from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.checkpoints.source import STATE_DICTS, Stated, TensorFile
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
-
-CONTAINERS = ("safetensors", "torch")
 
 
 class HuggingFaceSource:
@@ -41,7 +39,7 @@ class HuggingFaceSource:
 
     def detects(self, file: TensorFile) -> bool:
         """Whether the patch embedding has one of its names, or a config.json is of transformers, readable or not."""
-        if file.container not in CONTAINERS:
+        if file.container not in STATE_DICTS:
             return False
         ours = file.documents.get("format") == FORMAT or set(file.names()) >= CANONICAL
         return named(file.names()) is not None or (not ours and "model_type" in _config_of(file))

@@ -42,6 +42,8 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
         shapes["num_heads"] = embed_dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
     if "attn_pool.latent" in kinds:
         shapes["pooling"] = Pooling.MAP
+    if shapes["include_top"] and view.common_shape("head.weight", 2)[1] == 2 * embed_dim and shapes["class_token"]:
+        shapes["pooling"] = Pooling.CLS_MEAN  # the linear heads of DINOv2's own models
     if shapes["distillation_token"]:
         shapes["pooling"] = Pooling.CLS_DISTILLATION
         if not shapes["include_top"]:  # timm's features are the average of the two tokens, which a head can compute

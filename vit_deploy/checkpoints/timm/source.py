@@ -21,7 +21,7 @@ from vit_deploy.checkpoints.importing import (
     known_heads,
     settle,
 )
-from vit_deploy.checkpoints.source import Stated, TensorFile, original_name
+from vit_deploy.checkpoints.source import STATE_DICTS, Stated, TensorFile, original_name
 from vit_deploy.checkpoints.timm.architectures import unsupported
 from vit_deploy.checkpoints.timm.bare import Taken, taken_for
 from vit_deploy.checkpoints.timm.config import (
@@ -64,7 +64,7 @@ class TimmSource:
 
     def detects(self, file: TensorFile) -> bool:
         """Whether the stem has timm's name; other networks that share it are refused when they are read."""
-        return file.container in ("safetensors", "torch") and is_timm(file.names())
+        return file.container in STATE_DICTS and is_timm(file.names())
 
     def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
         """The checkpoint, with the preprocessing and the labels of the config.json beside it."""

@@ -26,6 +26,9 @@ class CheckpointOptions:
         mean: of pixels in 0..1, one for each channel or one for all.
         std: standard deviation of pixels, likewise.
         labels: names of the classes, or a file that holds them.
+        weights: key of the model that is taken of a checkpoint that holds several.
+        ignore: patterns of names of tensors that are left out, with `*` for any characters.
+        head_file: a file that holds the head alone.
         no_head: whether the checkpoint is read without its head, so that it gives features.
     """
 
@@ -73,5 +76,21 @@ class CheckpointOptions:
             help="Names of a checkpoint's classes, one a line, or as JSON a list or an id2label.",
             show_default="recorded",
         ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        Option(
+            metavar="KEY",
+            help="Which model of a checkpoint that holds several, as state_dict or student.",
+            show_default="averaged ones, a teacher, a target",
+        ),
+    ] = None
+    ignore: Annotated[
+        tuple[str, ...],
+        Option(metavar="PATTERN", help="Leave tensors of a checkpoint out by name, as 'decoder.*'.", commas=True),
+    ] = ()
+    head_file: Annotated[
+        Path | None,
+        Option(names=("--head",), metavar="FILE", help="A file with the head of a checkpoint that has none."),
     ] = None
     no_head: Annotated[bool, Option(help="Read a checkpoint without its head: it gives features.")] = False

@@ -1,0 +1,304 @@
+"""Models in the wrapping that trainings leave them in: keys, prefixes, copies, companions, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from peers import timm_families
+
+from tests.checkpoints import state_dicts
+from tests.checkpoints.torch_writer import Instance, write_legacy, write_zip
+from vit_deploy import checkpoints
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.reference import forward
+from vit_deploy.errors import CheckpointError, ConfigError
+
+GOLDEN = Path(timm_families.__file__).parent / "golden"
+Tensors = dict[str, NDArray[Any]]
+STATED = {"num_heads": 3, "image_size": [24, 32]}
+HF = {"num_heads": 3, "image_size": [16, 24], "epsilon": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def timm() -> Tensors:
+    return state_dicts.read(GOLDEN / "timm" / "plain" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def vit() -> Tensors:
+    folder = GOLDEN / "huggingface" / "vit"
+    return {name: each for file in folder.glob("*.safetensors") for name, each in state_dicts.read(file).items()}
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {prefix + name: each for name, each in tensors.items()}
+
+
+def split(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Encoder and head."""
+    heads = {name: each for name, each in tensors.items() if name.startswith(("head.", "classifier."))}
+    return {name: each for name, each in tensors.items() if name not in heads}, heads
+
+
+def other(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with other numbers, which must not be taken."""
+    return {name: each + 1 for name, each in tensors.items()}
+
+
+PREFIXES = (
+    *("", "module.", "_orig_mod.", "model.", "net.", "encoder.", "backbone.", "teacher.", "student.", "base_encoder."),
+    *("module._orig_mod.", "model.model.", "my_own.wrapper."),
+)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("key", ["", "state_dict", "model", "model_state_dict", "weights", "net_state", "whatever"])
+def test_any_prefix_under_any_key(prefix: str, key: str, timm: Tensors, vit: Tensors, tmp_path: Path) -> None:
+    for tensors, stated, name in ((timm, STATED, "timm/plain"), (vit, HF, "huggingface/vit")):
+        held = with_prefix(prefix, tensors)
+        path = write_zip(tmp_path / "a.pth", {key: held, "epoch": 1, "best_acc1": np.float32([7])} if key else held)
+        assert checkpoints.load(path, config=stated).digest() == expected(name, tmp_path).digest()
+
+
+def expected(name: str, tmp_path: Path) -> Checkpoint:
+    found: Checkpoint = checkpoints.load(GOLDEN / name)
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
+def test_every_container_of_state_dicts(suffix: str, timm: Tensors, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    held = with_prefix("module.", timm)
+    if suffix == ".npz":
+        np.savez(path, **held)  # type: ignore[arg-type]
+    else:
+        (write_zip if suffix == ".pth" else state_dicts.write)(path, held)
+    assert checkpoints.load(path, config=STATED).digest() == expected("timm/plain", tmp_path).digest()
+
+
+def test_a_state_dict_in_nested_dictionaries_is_put_together(timm: Tensors, tmp_path: Path) -> None:
+    nested: dict[str, Any] = {}
+    for name, each in timm.items():
+        *path, last = name.split(".")
+        here = nested
+        for part in path:
+            here = here.setdefault(part, {})
+        here[last] = each
+    path = write_legacy(tmp_path / "a.pth", nested)
+    assert checkpoints.load(path, config=STATED).digest() == expected("timm/plain", tmp_path).digest()
+
+
+COPIES: dict[str, tuple[Any, str, list[str]]] = {
+    "averaged": (lambda t: {"state_dict": other(t), "state_dict_ema": t}, "state_dict_ema", ["state_dict"]),
+    "averaged module": (lambda t: {"model": other(t), "ema": {"module": t}}, "ema.module", ["model"]),
+    "teacher": (lambda t: {"student": other(t), "teacher": with_prefix("backbone.", t)}, "teacher", ["student"]),
+    "target": (
+        lambda t: {"encoder": other(t), "target_encoder": with_prefix("module.", t)},
+        "target_encoder",
+        ["encoder"],
+    ),
+    "prefixes": (
+        lambda t: {"model": {**with_prefix("student.backbone.", other(t)), **with_prefix("teacher.backbone.", t)}},
+        "teacher",
+        ["student"],
+    ),
+    "momentum": (
+        lambda t: {
+            "state_dict": {
+                **with_prefix("module.momentum_encoder.", other(t)),
+                **with_prefix("module.base_encoder.", t),
+            }
+        },
+        "base_encoder",
+        ["momentum_encoder"],
+    ),
+    "usual": (lambda t: {"model": other(t), "state_dict": t}, "state_dict", ["model"]),
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_of_several_copies_the_documented_one_is_taken_and_said(case: str, timm: Tensors, tmp_path: Path) -> None:
+    wrap, key, others = COPIES[case]
+    path = write_zip(tmp_path / "a.pth", wrap(timm))
+    found = checkpoints.load(path, config=STATED)
+    assert found.digest() == expected("timm/plain", tmp_path).digest()
+    facts = found.provenance[-1].facts["weights"]
+    assert (facts["key"], facts["others"]) == (key, others)
+    assert f"taken: {key}, " in checkpoints.assumptions(found)
+    assert "(--weights takes another)" in checkpoints.assumptions(found)
+    swapped = checkpoints.load(path, config=STATED | {"weights": others[0]})
+    np.testing.assert_allclose(swapped.weights["norm.scale"], found.weights["norm.scale"] + 1)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path, config=STATED | {"weights": "decoder"})
+    assert "none of its models is called decoder; they are" in caught.value.message
+    assert key in caught.value.message and others[0] in caught.value.message
+
+
+def test_models_that_no_rule_tells_apart_are_asked_for(timm: Tensors, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {"left": timm, "right": other(timm)})
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path, config=STATED)
+    assert "it holds several models: left, right" in caught.value.message
+    assert "--weights KEY" in caught.value.fix
+    wanted = checkpoints.load(path, config=STATED | {"weights": "left"})
+    assert wanted.digest() == expected("timm/plain", tmp_path).digest()
+
+
+def test_a_larger_teacher_is_no_copy(timm: Tensors, tmp_path: Path) -> None:
+    larger = timm | {f"blocks.2.{name[9:]}": each for name, each in timm.items() if name.startswith("blocks.1.")}
+    path = write_zip(tmp_path / "a.pth", {**with_prefix("student.", timm), **with_prefix("teacher.", larger)})
+    with pytest.raises(CheckpointError, match="it holds several models: student, teacher"):
+        checkpoints.load(path, config=STATED)
+    assert checkpoints.load(path, config=STATED | {"weights": "student"}).config.num_layers == 2
+    assert checkpoints.load(path, config=STATED | {"weights": "teacher"}).config.num_layers == 3
+
+
+COMPANIONS: dict[str, tuple[str, ...]] = {
+    "weights of a loss (criterion.weight, loss_fn.proxies)": ("criterion.weight", "loss_fn.proxies"),
+    "metrics (train_acc.correct, metrics.total)": ("train_acc.correct", "metrics.total"),
+    "a projection head (projector.0.weight, projector.1.running_mean)": (
+        "projector.0.weight",
+        "projector.1.running_mean",
+    ),
+    "counters of a training (head.num_batches_tracked, n_averaged)": ("head.num_batches_tracked", "n_averaged"),
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "encoder."])
+@pytest.mark.parametrize("said", COMPANIONS)
+def test_companions_that_are_known_are_left_out_and_named(
+    said: str, prefix: str, timm: Tensors, tmp_path: Path
+) -> None:
+    beside = {name: np.ones(3, np.float32) for name in COMPANIONS[said]}
+    path = write_zip(tmp_path / "a.ckpt", {"state_dict": {**with_prefix(prefix, timm), **beside}})
+    found = checkpoints.load(path, config=STATED)
+    assert found.digest() == expected("timm/plain", tmp_path).digest()
+    assert f"left out, for the output does not depend on it: {said}" in checkpoints.assumptions(found)
+
+
+def test_a_companion_that_is_not_known_is_an_error_that_patterns_mend(timm: Tensors, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {"state_dict": timm | {"adapter.down.weight": np.ones((3, 4), np.float32)}})
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path, config=STATED)
+    assert "surplus adapter.down.weight (3, 4)" in caught.value.message
+    assert "--ignore" in caught.value.fix
+    found = checkpoints.load(path, config=STATED | {"ignore": ["*adapter.*"]})
+    assert found.digest() == expected("timm/plain", tmp_path).digest()
+    assert "what --ignore *adapter.* says" in checkpoints.assumptions(found)
+    with pytest.raises(CheckpointError, match=r"--ignore adaptor\.\* is of no tensor"):
+        checkpoints.load(path, config=STATED | {"ignore": ["adaptor.*"]})
+
+
+def test_what_is_ignored_does_not_count_as_a_model(timm: Tensors, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {"left": timm, "right": other(timm)})
+    found = checkpoints.load(path, config=STATED | {"ignore": ["right.*"]})
+    assert found.digest() == expected("timm/plain", tmp_path).digest()
+
+
+HEADS = ("fc", "classifier", "linear_head", "heads", "heads.head", "cls_head.fc", "linear", "classifier.0")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_under_a_foreign_name_is_taken_and_said(name: str, prefix: str, timm: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(timm)
+    beside = {f"{name}.{part.removeprefix('head.')}": each for part, each in head.items()}
+    held = with_prefix(prefix, {**with_prefix("backbone.", encoder), **beside})
+    found = checkpoints.load(write_zip(tmp_path / "a.pth", {"state_dict": held}), config=STATED)
+    images = timm_families.drawn_images(24, 32)
+    expected_logits = np.load(GOLDEN / "timm" / "plain" / "output.npy")
+    assert np.abs(forward(found, images) - expected_logits).max() < 1e-6
+    assert f"taken: the head {name}, as one linear layer on the class token" in checkpoints.assumptions(found)
+    assert [each.value for each in checkpoints.assumed(found.provenance) if each.field == "head"] == [
+        f"the head {name}"
+    ]
+    bare = checkpoints.load(tmp_path / "a.pth", config=STATED | {"head": False})
+    assert not bare.config.include_top
+
+
+def test_a_head_under_a_foreign_name_on_an_encoder_of_transformers(vit: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(vit)
+    beside = {f"fc.{part.removeprefix('classifier.')}": each for part, each in head.items()}
+    held = {**with_prefix("net.backbone.", encoder), **with_prefix("net.", beside)}
+    found = checkpoints.load(write_zip(tmp_path / "a.pth", held), config=HF | {"pooling": "cls"})
+    assert found.digest() == expected("huggingface/vit", tmp_path).digest()
+
+
+def test_dinov2s_linear_head_is_on_class_token_and_mean(timm: Tensors, tmp_path: Path) -> None:
+    encoder, _ = split(timm)
+    rng = np.random.default_rng(3)
+    kernel, bias = rng.standard_normal((5, 24)).astype(np.float32), rng.standard_normal(5).astype(np.float32)
+    held = {**with_prefix("backbone.", encoder), "linear_head.weight": kernel, "linear_head.bias": bias}
+    found = checkpoints.load(write_zip(tmp_path / "a.pth", held), config=STATED)
+    assert found.config.pooling == "cls_mean"
+    images = timm_families.drawn_images(24, 32)
+    bare = checkpoints.load(write_zip(tmp_path / "b.pth", encoder), config=STATED | {"pooling": None})
+    tokens = forward(bare, images)
+    features = np.concatenate([tokens[:, 0], tokens[:, 1:].mean(axis=1)], axis=1)
+    np.testing.assert_allclose(forward(found, images), features @ kernel.T + bias, rtol=1e-6, atol=1e-9)
+    four = {**held, "linear_head.weight": rng.standard_normal((5, 60)).astype(np.float32)}
+    with pytest.raises(CheckpointError, match="the head linear_head is for 60 features, and the encoder gives 12"):
+        checkpoints.load(write_zip(tmp_path / "a.pth", four), config=STATED)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_the_norm_of_a_linear_probe_is_folded_exactly(affine: bool, timm: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(timm)
+    rng = np.random.default_rng(4)
+    mean, variance = rng.standard_normal(12), rng.random(12) / 100
+    scale, shift = (rng.standard_normal(12), rng.standard_normal(12)) if affine else (np.ones(12), np.zeros(12))
+    probe = {"head.0.running_mean": mean, "head.0.running_var": variance, "head.0.num_batches_tracked": np.int64([9])}
+    probe |= {"head.0.weight": scale, "head.0.bias": shift} if affine else {}
+    held = {**encoder, **{name: np.asarray(each) for name, each in probe.items()}}
+    held |= {f"head.1.{part.removeprefix('head.')}": each for part, each in head.items()}
+    found = checkpoints.load(write_zip(tmp_path / "a.pth", {"model": held}), config=STATED)
+    images = timm_families.drawn_images(24, 32)
+    features = forward(checkpoints.load(write_zip(tmp_path / "b.pth", encoder), config=STATED), images)
+    normal = (features - mean) / np.sqrt(variance + (1e-5 if affine else 1e-6)) * scale + shift
+    logits = normal @ head["head.weight"].astype(np.float64).T + head["head.bias"]
+    np.testing.assert_allclose(forward(found, images), logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [("weight", "bias"), ("module.linear.weight", "module.linear.bias"), ("fc.weight",)])
+def test_a_head_in_a_file_of_its_own(names: tuple[str, ...], timm: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(timm)
+    write_zip(tmp_path / "encoder.pth", {"teacher": with_prefix("backbone.", encoder)})
+    parts = dict(zip(names, (head["head.weight"], head["head.bias"]), strict=False))
+    write_zip(tmp_path / "head.pth", {"state_dict": parts, "epoch": 3})
+    found = checkpoints.load(tmp_path / "encoder.pth", config=STATED | {"head_file": tmp_path / "head.pth"})
+    assert found.config.num_classes == 5
+    np.testing.assert_array_equal(found.weights["head.kernel"], head["head.weight"].T)
+    np.testing.assert_array_equal(found.weights["head.bias"], head["head.bias"] if len(names) == 2 else np.zeros(5))
+    write_zip(tmp_path / "whole.pth", timm)
+    replaced = checkpoints.load(tmp_path / "whole.pth", config=STATED | {"head_file": tmp_path / "head.pth"})
+    assert replaced.weights["head.kernel"].shape == (12, 5)
+    with pytest.raises(ConfigError, match="a head is given, and the head is to be left out"):
+        checkpoints.load(tmp_path / "whole.pth", config=STATED | {"head_file": tmp_path / "head.pth", "head": False})
+    with pytest.raises(CheckpointError, match=r"whole\.pth holds \d+ tensors .* expected a head alone"):
+        checkpoints.load(tmp_path / "encoder.pth", config=STATED | {"head_file": tmp_path / "whole.pth"})
+    with pytest.raises(CheckpointError, match="there is no file"):
+        checkpoints.load(tmp_path / "encoder.pth", config=STATED | {"head_file": tmp_path / "none.pth"})
+
+
+def test_dinos_projection_head_is_left_out(timm: Tensors, tmp_path: Path) -> None:
+    encoder, _ = split(timm)
+    head = {"head.mlp.0.weight": np.ones((4, 12), np.float32), "head.last_layer.weight_g": np.ones((7, 1), np.float32)}
+    held = {"teacher": {**with_prefix("backbone.", encoder), **head}, "student": other(encoder), "epoch": 1}
+    held["args"] = Instance("argparse.Namespace", {"arch": "vit_small", "lr": 0.1})
+    found = checkpoints.load(write_zip(tmp_path / "a.pth", held), config=STATED)
+    assert not found.config.include_top
+    assert "a projection head (head.mlp.0.weight, head.last_layer.weight_g)" in checkpoints.assumptions(found)
+
+
+def test_a_row_of_layers_is_no_head(timm: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(timm)
+    rows = {"head.0.weight": np.ones((12, 12), np.float32), "head.2.weight": head["head.weight"]}
+    path = write_zip(tmp_path / "a.pth", {**encoder, **rows})
+    with pytest.raises(CheckpointError, match=r"the head head\.0 is no linear layer"):
+        checkpoints.load(path, config=STATED)
+    assert not checkpoints.load(path, config=STATED | {"head": False}).config.include_top

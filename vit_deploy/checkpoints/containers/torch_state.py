@@ -1,0 +1,107 @@
+"""State dicts in what a torch file holds: under whatever keys, in pickled modules and in TorchScript."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vit_deploy.checkpoints.containers.torch_pickle import Inert
+from vit_deploy.checkpoints.containers.torch_tensors import Tensor
+from vit_deploy.checkpoints.source import KEY_END
+from vit_deploy.errors import CheckpointError
+
+MAX_DEPTH = 12  # of keys
+MAX_MODULES = 200_000
+MAX_ITEMS = 64  # of a list that is looked into
+SCRIPTED = "__torch__."  # what TorchScript's classes begin with
+MODULE_PARTS = ("_parameters", "_buffers", "_modules")
+OPTIMIZERS = (
+    *("optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "optim", "opt", "optimizer_state"),
+    *("lr_schedulers", "lr_scheduler", "scheduler", "scaler", "amp_scaler"),
+)
+"""Keys of what holds a copy or two of each weight that is no weight."""
+
+
+def state_dicts(value: Any) -> dict[str, Tensor]:
+    """All tensors with a name, by the keys that lead to their state dict, each followed by `KEY_END`, and the name.
+
+    Raises:
+        CheckpointError: there are none; says what there is.
+    """
+    found: dict[str, Tensor] = {}
+    for path, tensors in _groups(value):
+        prefix = "".join(f"{key}{KEY_END}" for key in path)
+        for name, tensor in tensors.items():
+            found.setdefault(f"{prefix}{name.replace(KEY_END, '.')}", tensor)
+    if not found:
+        raise CheckpointError(
+            f"it holds no tensors by name but {_in_words(value)}",
+            fix="save model.state_dict() itself, or under a key such as state_dict or model",
+        )
+    return found
+
+
+def _groups(value: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]:
+    """Each state dict with the keys that lead to it; what is there twice is found once."""
+    pending: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    visited: set[int] = set()
+    while pending:
+        path, each = pending.pop()
+        if id(each) in visited or len(path) > MAX_DEPTH or len(visited) > MAX_MODULES:
+            continue
+        visited.add(id(each))
+        if isinstance(each, Inert) and _is_module(each):
+            yield path, dict(_of_module(each, visited))
+            continue
+        entries = _entries(each)
+        tensors = {str(key): inner for key, inner in entries.items() if isinstance(inner, Tensor)}
+        if tensors:
+            yield path, tensors
+        inner_first = [
+            ((*path, str(key).replace(KEY_END, ".")), inner)
+            for key, inner in entries.items()
+            if isinstance(inner, dict | Inert | list | tuple) and str(key) not in OPTIMIZERS
+        ]
+        pending += reversed(inner_first)
+
+
+def _entries(value: Any) -> Mapping[Any, Any]:
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, Inert):
+        return value.attributes
+    return dict(enumerate(value)) if isinstance(value, list | tuple) and len(value) <= MAX_ITEMS else {}
+
+
+def _is_module(value: Inert) -> bool:
+    return value.name.startswith(SCRIPTED) or all(part in value.attributes for part in MODULE_PARTS)
+
+
+def _of_module(root: Inert, visited: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and buffers of a pickled module by the path of its attributes, as in its state dict."""
+    pending = [("", root)]
+    while pending and len(visited) < MAX_MODULES:
+        prefix, module = pending.pop()
+        attributes = module.attributes
+        parts: list[Mapping[Any, Any]] = [attributes]
+        if not module.name.startswith(SCRIPTED):
+            parts = [found for part in MODULE_PARTS if isinstance(found := attributes.get(part), dict)]
+        dropped = attributes.get("_non_persistent_buffers_set")
+        for name, value in ((str(key), each) for part in parts for key, each in part.items()):
+            if isinstance(value, Tensor) and not (isinstance(dropped, list) and name in dropped):
+                yield f"{prefix}{name}", value
+            elif isinstance(value, Inert) and _is_module(value) and id(value) not in visited:
+                visited.add(id(value))
+                pending.append((f"{prefix}{name}.", value))
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Inert):
+        return f"a {value.name}, of which nothing was run"
+    if not isinstance(value, dict):
+        return type(value).__name__
+    return f"the keys {', '.join(map(_key_in_words, list(value)[:8]))}"
+
+
+def _key_in_words(key: Any) -> str:
+    return key[:80] if isinstance(key, str) else type(key).__name__ if isinstance(key, Inert | bytes) else str(key)[:80]

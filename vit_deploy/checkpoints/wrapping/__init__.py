@@ -1,0 +1,1 @@
+"""What trainings and hubs put around a model: folders, keys, prefixes, copies, companions and heads."""

@@ -1,0 +1,210 @@
+"""Models in one file of weights: where each begins, and which is taken where there are several.
+
+Several copies of one model are a training's: the averaged one is taken before the others, a teacher before its
+student, a target before what is trained after it. Among others the usual keys count; what no rule decides is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vit_deploy.checkpoints.source import KEY_END, TensorFile
+from vit_deploy.errors import CheckpointError
+
+# The patch embedding of every dialect, with what is in front of it.
+STEM = re.compile(
+    r"(?P<root>(?:[^\x1d]*?\.)??)"
+    r"(?:patch_embed\.(?!kernel|bias$)|(?:transformer\.)?embeddings\.patch_embeddings?\.|patch_embedding\.|conv_proj\.|to_patch_embedding\."
+    r"|conv1\.weight$)"
+)
+OF_CLIP = "conv1.weight"  # which convolutional networks have as well
+CLASS_OF_CLIP = "class_embedding"
+USUAL = (
+    *("state_dict", "model_state_dict", "model", "module", "net", "net_state", "weights", "network", "params"),
+    *("encoder", "backbone"),
+)
+RANKS: Mapping[str, int] = {
+    **dict.fromkeys(("ema", "averaged", "averager", "swa", "shadow"), 0),
+    "teacher": 1,
+    "target": 2,
+    **dict.fromkeys(("student", "online", "momentum", "k", "raw"), 4),
+}
+"""Before (or, from 4, after) what is called otherwise, by a word of the key."""
+
+NEUTRAL = 3
+AVERAGED = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model in a file.
+
+    Args:
+        keys: that lead to its state dict.
+        root: what the names of its encoder begin with there, up to a point, or nothing.
+        names: of the tensors of the state dict, without the keys, to their names in the file.
+        known: whether there is a patch embedding, behind the root.
+    """
+
+    keys: tuple[str, ...]
+    root: str
+    names: Mapping[str, str]
+    known: bool = True
+
+    @property
+    def label(self) -> str:
+        """Keys and root as one path."""
+        return ".".join([*self.keys, *self.root.split(".")[:-1]])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model is taken of a file.
+
+    Args:
+        model: that one.
+        key: by which it is chosen; empty where it is the only one.
+        others: keys of those that are passed over.
+        averaged: whether its numbers are means over a training.
+        apart: beginnings of names in its state dict that belong to others.
+    """
+
+    model: Model
+    key: str = ""
+    others: tuple[str, ...] = ()
+    averaged: bool = False
+    apart: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the provenance; empty where there was no choice."""
+        if not self.key or not (self.others or self.averaged):
+            return {}
+        return {"key": self.key, "averaged": self.averaged, "others": list(self.others)}
+
+
+def models_in(names: Iterable[str]) -> list[Model]:
+    """All models of which there is a patch embedding; if none has one, every state dict.
+
+    A state dict that is spread over nested dictionaries is put together.
+    """
+    stored = list(names)
+    groups: dict[tuple[str, ...], dict[str, str]] = {}
+    joined: dict[str, str] = {}
+    for name in stored:
+        *keys, last = name.split(KEY_END)
+        groups.setdefault(tuple(keys), {})[last] = name
+        joined[".".join([*keys, last])] = name
+    models = [Model(keys, root, held) for keys, held in groups.items() for root in _roots(held)]
+    models = models or [Model((), root, joined) for root in _roots(joined)]
+    return models or [Model(keys, "", held, known=False) for keys, held in groups.items()]
+
+
+def _roots(names: Mapping[str, str]) -> list[str]:
+    """What the names of each encoder begin with, outer ones first."""
+    matches = ((name, match["root"]) for name in names if (match := STEM.match(name)))
+    found = {root for name, root in matches if not name.endswith(OF_CLIP) or f"{root}{CLASS_OF_CLIP}" in names}
+    return sorted(found, key=lambda root: (len(root), root))
+
+
+def chosen(file: TensorFile, models: Sequence[Model], wanted: str | None) -> Choice:
+    """The model that is wanted, else the documented one.
+
+    Raises:
+        CheckpointError: a key that none has or several have, or several models of which nothing says which is meant.
+    """
+    keys = _keys(models)
+    if wanted is not None:
+        model = _wanted(models, keys, wanted)
+        return _choice(models, keys, model)
+    if len(models) == 1:
+        return _choice(models, keys, models[0])
+    first, *rest = sorted(models, key=lambda each: _rank(each, keys[id(each)]))
+    if all(_comes_first(file, first, other, keys) for other in rest):
+        return _choice(models, keys, first)
+    raise CheckpointError(
+        f"it holds several models: {', '.join(keys[id(each)] or 'one without a key' for each in models)}",
+        fix="say which with --weights KEY, or leave others out with --ignore 'KEY.*'",
+    )
+
+
+def _comes_first(file: TensorFile, first: Model, other: Model, keys: Mapping[int, str]) -> bool:
+    """Whether a rule says that one is taken and not the other: they are copies, or one is the other's part."""
+    ranks = [_rank(each, keys[id(each)]) for each in (first, other)]
+    if ranks[0] == ranks[1]:
+        return first.keys == other.keys and other.root.startswith(first.root)
+    usual = first.keys != other.keys and any(key in USUAL for key in first.keys)
+    return usual or _extent(file, first) == _extent(file, other)
+
+
+def _choice(models: Sequence[Model], keys: Mapping[int, str], model: Model) -> Choice:
+    others = [each for each in models if each is not model]
+    apart = tuple(filter(None, (_apart(each, model) for each in others)))
+    if len(models) == 1:
+        key = next((key for key in model.keys if AVERAGED in _ranks([key])), "")
+        return Choice(model, key, (), bool(key))
+    averaged = AVERAGED in _ranks([*model.keys, *model.root.split(".")])
+    return Choice(model, keys[id(model)], tuple(keys[id(each)] for each in others), averaged, apart)
+
+
+def _apart(other: Model, model: Model) -> str:
+    """What the names of another model in the same state dict begin with, where those of this one do not."""
+    if other.keys != model.keys or model.root.startswith(other.root):
+        return ""
+    path, ours = other.root.split("."), model.root.split(".")
+    same = next((at for at, part in enumerate(path) if ours[at : at + 1] != [part]), len(path))
+    return "".join(f"{part}." for part in path[: same + 1] if part)
+
+
+def _keys(models: Sequence[Model]) -> dict[int, str]:
+    """Of each model the shortest path that tells it from the others: without what all begin and end with."""
+    paths = [model.label.split(".") if model.label else [] for model in models]
+    if len(models) == 1:
+        return {id(models[0]): models[0].label}
+    start = 0
+    while all(len(path) > start + 1 and path[start] == paths[0][start] for path in paths):
+        start += 1
+    # The end of a path says which wrapper it is in, where its keys tell the models apart already.
+    told = [[*model.keys][start:] for model in models]
+    if len({tuple(each) for each in told}) == len(models) and all(told):
+        return {id(model): ".".join(each) for model, each in zip(models, told, strict=True)}
+    end = 0
+    while all(len(path) - end > start + 1 and path[-1 - end] == paths[0][-1 - end] for path in paths):
+        end += 1
+    return {id(model): ".".join(path[start : len(path) - end]) for model, path in zip(models, paths, strict=True)}
+
+
+def _wanted(models: Sequence[Model], keys: Mapping[int, str], wanted: str) -> Model:
+    """By its key, else by what its path begins with, else by a part of it."""
+    found = [model for model in models if wanted in (keys[id(model)], model.label)]
+    found = found or [model for model in models if f"{model.label}.".startswith(f"{wanted.rstrip('.')}.")]
+    found = found or [model for model in models if wanted in model.label.split(".")]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(keys[id(model)] or "(no key)" for model in models)
+    raise CheckpointError(
+        f"{'several of its models are' if found else 'none of its models is'} called {wanted}; they are {listed}",
+        fix="give --weights one of these, or leave it out",
+    )
+
+
+def _rank(model: Model, key: str) -> tuple[tuple[int, ...], int]:
+    ranks = _ranks(key.split("."))
+    usual = next((USUAL.index(each) for each in model.keys if each in USUAL), len(USUAL))
+    return tuple(ranks) or (NEUTRAL,), usual if not ranks else 0
+
+
+def _ranks(segments: Iterable[str]) -> list[int]:
+    words = [word for segment in segments for word in re.split(r"[^a-z]+", segment.lower())]
+    return sorted(RANKS[word] for word in words if word in RANKS)
+
+
+def _extent(file: TensorFile, model: Model) -> tuple[tuple[int, ...], int]:
+    """What copies of one model have in common: the shape of the patch embedding, and the number of the last block."""
+    inside = [name for name in model.names if name.startswith(model.root)]
+    stem = next((name for name in inside if STEM.match(name)), None)
+    numbers = [int(part) for name in inside for part in name.split(".") if part.isdecimal() and len(part) < 7]
+    return file.shape(model.names[stem]) if stem else (), max(numbers, default=0)

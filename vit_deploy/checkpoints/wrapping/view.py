@@ -1,0 +1,112 @@
+"""The tensors of one model, without what a training has wrapped around them.
+
+A training puts prefixes before all names, other models beside, losses, metrics and heads of its own. The view here
+shows the names as the model's own program has them, for whatever dialect reads them next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vit_deploy.checkpoints.reading import Reading
+from vit_deploy.checkpoints.safetensors import CANONICAL
+from vit_deploy.checkpoints.source import KEY_END, STATE_DICTS, TensorFile, TensorView
+from vit_deploy.checkpoints.wrapping.companions import companions, ignored, in_words
+from vit_deploy.checkpoints.wrapping.models import Choice, chosen, models_in
+from vit_deploy.checkpoints.wrapping.strangers import refuse_quantized
+
+Detects = Callable[[TensorFile], bool]
+PARTS = ("embeddings", "patch_embed", "blocks", "layers")  # of a ViT, where all else may be missing
+
+
+@dataclass(frozen=True)
+class Unwrapped(TensorView):
+    """A `TensorFile` of one model of a file.
+
+    Args:
+        file: that is read.
+        stored: name in the file, by the name here.
+        choice: which model it is.
+        left_out: what stands beside it and is not shown, in words.
+    """
+
+    stored: Mapping[str, str]
+    choice: Choice
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def documents(self) -> Mapping[str, Any]:
+        """Of the file."""
+        return self.file.documents
+
+    def names(self) -> Iterable[str]:
+        """Names as the model's own program has them."""
+        return self.stored.keys()
+
+    def stored_name(self, name: str) -> str:
+        """The name in the file of a tensor."""
+        return self.stored[name]
+
+
+def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFile:
+    """The model of a file that is read; the file itself where it is not of a kind that trainings write.
+
+    Args:
+        file: with the names that it has.
+        reading: what the user says.
+        detects: whether some dialect knows the names of a file.
+
+    Raises:
+        CheckpointError: several models of which nothing says which is meant, a key that none has, or a pattern of
+            names that none has.
+    """
+    if file.container not in STATE_DICTS:
+        return file
+    names = {name.replace(KEY_END, "."): name for name in file.names()}
+    dropped = ignored(names, reading.ignore)
+    kept = [stored for name, stored in names.items() if name not in dropped]
+    if set(kept) >= CANONICAL:
+        return file
+    refuse_quantized(file, kept)
+    choice = chosen(file, models_in(kept), reading.weights)
+    model = choice.model
+    held = [name for name in model.names if not name.startswith(choice.apart)] if choice.apart else list(model.names)
+    beside = companions(held, model.root)
+    held = [name for name in held if name not in beside]
+    common = _common_prefix([*held, model.root] if model.known else held)
+    stored = {name.removeprefix(common): model.names[name] for name in held}
+    left_out = in_words({name.removeprefix(common): what for name, what in beside.items()})
+    left_out += [f"what --ignore {pattern} says" for pattern in reading.ignore]
+    views = (
+        Unwrapped(file, dict(_without(stored, prefix)), choice, tuple(left_out))
+        for prefix in _prefixes(model.root.removeprefix(common))
+    )
+    first = next(views)
+    return first if detects(first) else next((view for view in views if detects(view)), first)
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    """What all names begin with, in whole parts, none of which is a number."""
+    paths = [name.split(".")[:-1] for name in names]
+    common: list[str] = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1 or parts[0].isdecimal() or parts[0] in PARTS:
+            break
+        common.append(parts[0])
+    return "".join(f"{part}." for part in common)
+
+
+def _prefixes(root: str) -> Iterator[str]:
+    """Beginnings of `root` in whole parts, from none to all."""
+    parts = root.split(".")[:-1]
+    for end in range(len(parts) + 1):
+        yield "".join(f"{part}." for part in parts[:end])
+
+
+def _without(stored: Mapping[str, str], prefix: str) -> Iterator[tuple[str, str]]:
+    """Names without the prefix where they have it; what would then be there twice keeps its own."""
+    for name, origin in stored.items():
+        short = name.removeprefix(prefix)
+        yield (name if short != name and short in stored else short), origin
