@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import onnxruntime
 import pytest
 
 from vit_deploy import checkpoints
-from vit_deploy.core import config
+from vit_deploy.core import config, format_table
 from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.config import Scale
 from vit_deploy.core.reference import forward
@@ -22,7 +23,6 @@ from vit_deploy.core.registry import Plugin
 from vit_deploy.exporters import EXPORTERS
 from vit_deploy.exporters.folding import fold_norms
 from vit_deploy.exporters.onnx.export import OnnxExporter
-from vit_deploy.exporters.plan import PRECISIONS
 from vit_deploy.verification import targets
 from vit_deploy.verification.golden import golden_pixels
 from vit_deploy.verification.parity import NOISE_FACTOR
@@ -205,7 +205,8 @@ def damage(path, checkpoint):
 
 
 def test_gaps_are_listed_as_skipped(run, keras_file, monkeypatch):
-    monkeypatch.setitem(PRECISIONS, "onnx", ("fp32", "int8"))
+    records = format_table.FORMATS._records
+    monkeypatch.setitem(records, "onnx", dataclasses.replace(records["onnx"], precisions={"cpu": ("fp32", "int8")}))
     command = ["export", keras_file, "-f", "savedmodel", "-p", "fp32", "-p", "int8", "-o", "out"]
     result = run(*command, "--json")
     assert result.code == 0 and result.document["skipped"] == ["savedmodel-int8: does not exist"]

@@ -28,11 +28,11 @@ from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import ArtifactError, CheckpointError
 from vit_deploy.exporters import EXPORTERS, ExportOptions
 from vit_deploy.exporters.onnx.export import OnnxExporter
-from vit_deploy.formats.inspect import READERS, inspect
+from vit_deploy.formats.inspect import inspect
 from vit_deploy.formats.tflite.names import DTYPES, OPERATORS
 from vit_deploy.runtimes import RUNTIMES
 
-FORMATS = tuple(format for format in READERS if format in EXPORTERS)  # plans are compiled of files in one of these
+FORMATS = tuple(EXPORTERS)  # plans are compiled of files in one of these
 LABELS = ("cat", "dog", "größe", "[/bold] \x1b[31m", "last")
 
 

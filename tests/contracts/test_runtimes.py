@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, ExportOptions
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.runtimes import RUNTIMES
 from vit_deploy.verification.parity import NOISE_FACTOR
 
 BATCHES = {"onnx": (None, 3), "savedmodel": (None, 3), "tflite": (1, 3), "keras": (None,)}
@@ -24,8 +25,8 @@ def of(format, runtime, *others):
 # What is compiled for one GPU does not run without it; tests/runtimes/test_tensorrt_runtime.py holds plans to this.
 PAIRS = [
     of(format, runtime)
-    for format, runtimes in RUNTIMES_OF_FORMAT.items()
-    for runtime in runtimes
+    for format, record in FORMATS.items()
+    for runtime in record.runtime_names
     if format not in COMPILERS
 ]
 CASES = [of(*pair.values, batch) for pair in PAIRS for batch in BATCHES[pair.values[0]]]

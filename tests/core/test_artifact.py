@@ -12,15 +12,16 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from vit_deploy.core.artifact import MODEL_FILES, InputSpec, describe, read_artifact, sha256, versions, write_manifest
+from vit_deploy.core import format_table
+from vit_deploy.core.artifact import InputSpec, describe, read_artifact, sha256, versions, write_manifest
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.format import Target
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.errors import ArtifactError, ConfigError
-from vit_deploy.exporters import EXPORTERS, Target
-from vit_deploy.exporters.plan import PRECISIONS, PRECISIONS_FOR
+from vit_deploy.exporters import EXPORTERS
 from vit_deploy.verification.parity import verify
 
-FORMATS = list(MODEL_FILES)
+FORMATS = list(format_table.FORMATS.of_artifacts())
 MADE_ANYWHERE = list(EXPORTERS)  # the others need a GPU to be proven on
 
 
@@ -119,7 +120,7 @@ def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
     assert set(schema["$defs"]["input"]["required"]) == {field.name for field in dataclasses.fields(InputSpec)}
     assert set(schema["required"]) == set(schema["properties"]) == set(bundle.to_dict())
     assert schema["properties"]["format"]["enum"] == FORMATS
-    had = {each for table in (PRECISIONS, PRECISIONS_FOR) for precisions in table.values() for each in precisions}
+    had = {precision for each in format_table.FORMATS.values() for precision in each.every_precision}
     assert set(schema["properties"]["precision"]["enum"]) == had
     made_for = schema["properties"]["options"]["properties"]["for"]["enum"]
     assert {*made_for, Target.CPU} == set(Target), "of the usual ones the manifest says nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from vit_deploy.cli import run
 from vit_deploy.compression.stage import _run
 from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.child_processes import ending, isolated_spawning, python, was_killed
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import EngineError
 from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.process import WORKER, CaseProcess
@@ -61,7 +63,8 @@ def test_doctor_runs_nothing_of_the_working_directory(planted, capfd):
 
 def test_a_process_that_is_spawned_runs_nothing_of_the_working_directory(planted, tmp_path, monkeypatch):
     # Engines that take their threads once are asked in such a process, and any will do to see what that imports.
-    monkeypatch.setattr(checks, "ONE_PROCESS_ONE_CHOICE", ("onnxruntime",))
+    keeping = dataclasses.replace(FORMATS.runtimes()["onnxruntime"], keeps_threads=True)
+    monkeypatch.setitem(FORMATS._records, "onnx", dataclasses.replace(FORMATS["onnx"], runtimes=(keeping,)))
     artifact = read_artifact(write_bundle(tmp_path / "onnx-fp32"))
     images = read_golden(artifact).images
     assert len(checks._answer_with(artifact, "onnxruntime", RuntimeOptions(threads=1), images)) == len(images)

@@ -16,9 +16,6 @@ from packaging.requirements import Requirement
 from vit_deploy.core import registry as registries
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import ConfigError, MissingEngineError
-from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF
-from vit_deploy.exporters.plan import PRECISIONS
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.runtimes.diagnosis import ONNX_RUNTIMES
 from vit_deploy.runtimes.packages import admits
 
@@ -157,14 +154,6 @@ def test_the_extras_of_gpus_ask_for_wheels_that_can_be_installed():
     assert {version: admitted("gpu-cuda12", version) for version in cuda_12} == cuda_12
     for extra in ("gpu", "gpu-cuda12", "gpu-tf", "tensorrt", "tensorrt-rtx"):
         assert "nvidia-ml-py" in names(extra), "energy and GPU facts are read through it"
-
-
-def test_every_format_has_precisions_and_a_runtime_to_prove_it():
-    assert set(PRECISIONS) == set(EXPORTERS) | set(COMPILERS)
-    assert set(PRECISIONS) | {"keras"} == set(RUNTIMES_OF_FORMAT)
-    assert set(MADE_OF) == set(COMPILERS) and set(MADE_OF.values()) <= set(EXPORTERS)
-    assert {name for names in RUNTIMES_OF_FORMAT.values() for name in names} == set(RUNTIMES)
-    assert all(PRECISIONS.values()) and all(RUNTIMES_OF_FORMAT.values())
 
 
 def test_every_registry_of_the_package_is_among_those_that_are_tested():

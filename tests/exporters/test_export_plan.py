@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import ConfigError, MissingEngineError
-from vit_deploy.exporters.plan import DYNAMIC, PRECISIONS, plan
+from vit_deploy.exporters.plan import DYNAMIC, plan
 
 
 def test_a_plan_has_every_combination_once_in_the_order_asked_for():
@@ -23,7 +27,8 @@ def test_only_onnx_gets_what_only_onnx_has():
 
 
 def test_precisions_that_a_format_lacks_are_listed_as_skipped(monkeypatch):
-    monkeypatch.setitem(PRECISIONS, "onnx", ("fp32", "int8"))
+    fewer = dataclasses.replace(FORMATS["onnx"], precisions={Target.CPU: ("fp32", "int8")})
+    monkeypatch.setitem(FORMATS._records, "onnx", fewer)
     jobs, skipped = plan(["onnx", "savedmodel"], ["fp32", "int8", "int8"])
     assert [job.name for job in jobs] == ["onnx-fp32", "onnx-int8", "savedmodel-fp32"]
     assert skipped == ["savedmodel-int8: does not exist"]

@@ -13,12 +13,14 @@ import pytest
 from onnx import TensorProto
 
 from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import ConfigError, EngineError
-from vit_deploy.exporters import ExportOptions, Target, proving, publish
+from vit_deploy.exporters import ExportOptions, proving, publish
 from vit_deploy.exporters.onnx.bfloat16 import with_bfloat16
 from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.onnx.quantize import OnnxQuantizer
-from vit_deploy.exporters.plan import PRECISIONS_FOR, plan
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
 from vit_deploy.exporters.quantization.recipes import recipe_for, recipes_of
 from vit_deploy.verification.locate.divergence import locate
@@ -204,7 +206,7 @@ def test_its_inside_cannot_be_looked_into_and_the_fix_says_where_it_can(made):
 
 
 def test_the_table_of_precisions_and_that_of_recipes_say_the_same():
-    for target, precisions in PRECISIONS_FOR.items():
+    for target, precisions in FORMATS["onnx"].precisions.items():
         recipes = recipes_of("onnx", target)
         assert {"fp32", *recipes} == set(precisions)
         assert all(len(recipe.reason) > 40 for recipe in recipes.values())

@@ -15,10 +15,11 @@ from tests.runtimes.fake_cuda import FakeCuda
 from tests.runtimes.fake_tensorrt import install
 from vit_deploy.cli import run
 from vit_deploy.core.artifact import MANIFEST, read_artifact, sha256
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.tensorrt import BatchRange
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError, MissingEngineError
 from vit_deploy.exporters import PlanOptions
-from vit_deploy.exporters.plan import PRECISIONS, plan
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.compiled import export
 from vit_deploy.formats.inspect import inspect
@@ -65,8 +66,8 @@ def unproven(make_checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("vit_deploy.runtimes.cuda.memory.open_library", lambda: FakeCuda(gpus=()))
         asked = PlanOptions(unproven=True, batches=BatchRange(1, 2, 4))
-        made = export(make_checkpoint(), folder, jobs_of(*PRECISIONS["tensorrt"]), QUIETLY, plans=asked)
-    assert [each.parity.verdict for each in made.results] == ["unproven"] * len(PRECISIONS["tensorrt"])
+        made = export(make_checkpoint(), folder, jobs_of(*FORMATS["tensorrt"].every_precision), QUIETLY, plans=asked)
+    assert [each.parity.verdict for each in made.results] == ["unproven"] * len(FORMATS["tensorrt"].every_precision)
     assert not made.facts and not made.skipped
     return {each.artifact.precision: each.artifact.directory for each in made.results}
 

@@ -63,7 +63,9 @@ HANG_S = 600  # that no process takes which is told to end, however busy the mac
 DRIVER = """
 import sys, time
 HANG = 3600
-from vit_deploy import cli, exporters
+import dataclasses
+from vit_deploy import cli
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Plugin
 
 class Slow:
@@ -73,7 +75,7 @@ class Slow:
         print(artifact.directory, flush=True)
         time.sleep(HANG)
 
-exporters.EXPORTERS._plugins["onnx"] = Plugin("__main__:Slow")
+FORMATS._records["onnx"] = dataclasses.replace(FORMATS["onnx"], exporter=Plugin("__main__:Slow"))
 cli.main(["export", "pico", "--image-size", "32x48", "--format", "onnx", "-o", *sys.argv[1:]])
 """
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import MissingEngineError
-from vit_deploy.runtimes import PROVIDERS_OF_RUNTIME, RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
+from vit_deploy.runtimes import RUNTIMES, installed_takers
 from vit_deploy.verification.parity import verify
 
 MISSING = Plugin("x:Y", extra="openvino", needs=("no_such_engine",))
@@ -17,14 +18,14 @@ def test_of_the_engines_for_a_format_those_that_are_not_installed_are_passed_ove
 
 
 def test_where_none_is_installed_the_usual_one_is_named(monkeypatch):
-    for name in RUNTIMES_OF_FORMAT["onnx"]:
+    for name in FORMATS["onnx"].runtime_names:
         monkeypatch.setitem(RUNTIMES._plugins, name, MISSING)
     assert installed_takers("onnx") == ("onnxruntime",)
 
 
-@pytest.mark.parametrize("format", RUNTIMES_OF_FORMAT)
+@pytest.mark.parametrize("format", FORMATS)
 def test_the_order_is_that_of_the_table(format):
-    takers = RUNTIMES_OF_FORMAT[format]
+    takers = FORMATS[format].runtime_names
     assert installed_takers(format) == tuple(name for name in takers if not RUNTIMES[name].missing())
 
 
@@ -43,14 +44,14 @@ def test_the_providers_in_the_table_are_those_that_the_engines_take():
     from vit_deploy.runtimes.ort import runtime
     from vit_deploy.runtimes.tensorflow import options
 
-    assert PROVIDERS_OF_RUNTIME.keys() == RUNTIMES.keys()
-    assert PROVIDERS_OF_RUNTIME["onnxruntime"] == tuple(runtime.PROVIDERS)
-    assert PROVIDERS_OF_RUNTIME["savedmodel"] == tuple(options.DEVICES)
+    assert FORMATS.runtimes().keys() == RUNTIMES.keys()
+    assert FORMATS.runtimes()["onnxruntime"].providers == tuple(runtime.PROVIDERS)
+    assert FORMATS.runtimes()["savedmodel"].providers == tuple(options.DEVICES)
 
 
 def test_the_providers_in_the_table_are_those_that_openvino_takes():
     openvino = pytest.importorskip("vit_deploy.runtimes.openvino")
-    assert PROVIDERS_OF_RUNTIME["openvino"] == tuple(openvino.PRECISIONS)
+    assert FORMATS.runtimes()["openvino"].providers == tuple(openvino.PRECISIONS)
 
 
 def test_a_device_that_has_openvino_alone_needs_not_be_told_so(bundles, monkeypatch):

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import EngineError
 from vit_deploy.model.vit import ViT
-from vit_deploy.runtimes import GPU_PROVIDERS, PROVIDERS_OF_RUNTIME, RuntimeOptions
+from vit_deploy.runtimes import GPU_PROVIDERS, RuntimeOptions
 from vit_deploy.runtimes.keras.runtime import KerasRuntime
 
 
@@ -50,4 +51,4 @@ def test_a_device_that_is_not_there_is_an_error(saved, monkeypatch, provider):
 
 
 def test_all_its_providers_on_a_gpu_may_round_as_a_gpu_does():
-    assert {name for name in PROVIDERS_OF_RUNTIME["keras"] if name.startswith("cuda")} <= set(GPU_PROVIDERS)
+    assert {name for name in FORMATS.runtimes()["keras"].providers if name.startswith("cuda")} <= set(GPU_PROVIDERS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from vit_deploy.api.compressing import compress
 from vit_deploy.api.models import as_checkpoint
 from vit_deploy.core.artifact import Artifact, read_artifact
 from vit_deploy.errors import ConfigError
-from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
-from vit_deploy.runtimes.choosing import refuse_idle_options, runtime_for
+from vit_deploy.runtimes import RuntimeOptions, Session, open_session, runtime_for
 from vit_deploy.verification.parity import Verification
 
 __all__ = [
@@ -94,7 +93,7 @@ def session(
     """
     artifact = as_artifact(bundle)
     options = RuntimeOptions(threads, provider, device=device, cuda_graph=cuda_graph)
-    return _opened(artifact, runtime_for(artifact, runtime, options), options)
+    return open_session(artifact, runtime_for(artifact, runtime, options), options)
 
 
 def read_images(bundle: str | Path | Artifact, files: str | Path | Sequence[str | Path]) -> NDArray[Any]:
@@ -143,10 +142,3 @@ def as_artifact(bundle: str | Path | Artifact) -> Artifact:
     if isinstance(given, list | tuple) and all(isinstance(each, Artifact) for each in given):
         said, fix = f"{said}, but holds {len(given)} of them", "give one of them"
     raise ConfigError(said, fix=fix)
-
-
-@contextmanager
-def _opened(artifact: Artifact, runtime: str, options: RuntimeOptions) -> Iterator[Session]:
-    with RUNTIMES.load(runtime)().open(artifact, options) as opened:
-        refuse_idle_options(artifact, options, opened.provider)
-        yield opened

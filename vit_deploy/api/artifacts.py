@@ -15,8 +15,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ConfigError, ExportError
-from vit_deploy.exporters import Target
-from vit_deploy.exporters.plan import PRECISIONS, plan
+from vit_deploy.exporters.plan import plan, usual_formats
 from vit_deploy.exporters.publish import targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, compiled, pipeline
 from vit_deploy.exporters.quantization.pipeline import Made
@@ -27,8 +26,6 @@ from vit_deploy.exporters.tensorrt.serving import check_repository, places, serv
 from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.targets import DEFAULT_SCALE
-
-FORMATS = ("savedmodel", "onnx", "tflite")
 
 
 @dataclass(frozen=True)
@@ -145,10 +142,9 @@ def export(
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: options, images, engines or files.
     """
     asked = _names(precisions, "precisions")
-    usual = ("onnx",) if triton is not None or target != Target.CPU else FORMATS
-    able = [name for name in usual if set(asked) & set(PRECISIONS[name])]
+    usual = usual_formats(asked, target, served=triton is not None)
     jobs, skipped = plan(
-        _names(formats, "formats") if formats is not None else able or usual,
+        usual if formats is None else _names(formats, "formats"),
         asked,
         batch=batch,
         opset=opset,

@@ -8,13 +8,13 @@ from pathlib import Path
 from vit_deploy.checkpoints.wrapping.strangers import START_BYTES, not_weights
 from vit_deploy.core.artifact import MANIFEST
 from vit_deploy.core.config import SCALE_CONFIGS
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.suggestions import closest
 from vit_deploy.errors import CheckpointError
 
 # What a checkpoint's name can end in; `.pth.tar` is torch's.
 SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 OF_ZIPS = {".npz": "npz", **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), "torch")}
-ARTIFACT_SUFFIXES = (".onnx", ".tflite", ".pb")
 ZIP, H5 = b"PK\3\4", b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
@@ -26,7 +26,7 @@ def checked_path(path: Path) -> Path:
         CheckpointError: nothing is there, or an artifact; says what might have been meant.
     """
     if path.is_dir():
-        if (path / MANIFEST).is_file() or (path / "saved_model.pb").is_file():
+        if (path / MANIFEST).is_file() or any((path / name).is_file() for name in _folder_files()):
             raise CheckpointError(
                 f"{path} is an artifact, which weights cannot be taken back from",
                 fix="give the checkpoint that it was exported from",
@@ -70,7 +70,8 @@ def detected_container(path: Path) -> str:
         return "torch"
     if known := not_weights(path, start):
         raise known
-    if path.suffix in ARTIFACT_SUFFIXES:
+    suffixes = {suffix for each in FORMATS.of_artifacts().values() for suffix in each.suffixes}
+    if path.suffix in {*suffixes, *(Path(name).suffix for name in _folder_files())}:
         raise CheckpointError(
             f"{path} is an artifact, which weights cannot be taken back from",
             fix="give the checkpoint that it was exported from",
@@ -91,3 +92,8 @@ def _kind_of_zip(path: Path) -> str:
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return "torch"
     return "npz" if any(name.endswith(".npy") for name in names) else OF_ZIPS.get(path.suffix, "keras")
+
+
+def _folder_files() -> list[str]:
+    """The files by which models are known that are folders."""
+    return [each.folder_file for each in FORMATS.of_artifacts().values() if each.folder_file]

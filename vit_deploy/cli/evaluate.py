@@ -47,7 +47,7 @@ def evaluate(
     for mapping in dict.fromkeys(filter(None, map(dataset.told, opened))):
         out.note(mapping)
     for artifact in opened:
-        if artifact.format == "keras":
+        if artifact.is_checkpoint:
             out.assumed(artifact.path, artifact.provenance, named=True)
     for gap in failed:
         out.finding(f"{gap.name} was not run: {gap.error}")

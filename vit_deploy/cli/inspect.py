@@ -78,9 +78,10 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
 
 
 def _runtimes(format: str) -> str:
-    from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+    from vit_deploy.core.format_table import FORMATS
+    from vit_deploy.runtimes import RUNTIMES
 
-    names = RUNTIMES_OF_FORMAT.get(format, ())
+    names = FORMATS[format].runtime_names if format in FORMATS else ()
     return ", ".join(f"{name} (not installed here)" if RUNTIMES[name].missing() else name for name in names)
 
 

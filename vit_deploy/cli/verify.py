@@ -227,7 +227,7 @@ def _checked_stated(stated: dict[str, Any], against: Path | None) -> dict[str, A
 
 def _tell_assumed(out: Output, artifacts: Sequence[Artifact], reference: Reference | None) -> None:
     for artifact in artifacts:
-        if artifact.format == "keras":
+        if artifact.is_checkpoint:
             out.assumed(artifact.path, artifact.provenance, named=True)
     if reference is not None and reference.origin is not None:
         out.assumed(reference.path, reference.origin, named=True)

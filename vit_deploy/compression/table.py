@@ -16,20 +16,21 @@ import numpy as np
 from vit_deploy.compression.data import Images
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.format import FP32
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.weights import layer_names
-from vit_deploy.exporters.plan import FP32, plan
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.calibration import COUNT, FEWEST
 from vit_deploy.exporters.quantization.pipeline import export
 from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.latency import Latency
-from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
 from vit_deploy.verification.accuracy import evaluate
 
 PLAN = Plan(seconds=1.0, rounds=5)
 FASTER = 0.9  # times the latency before, below which a method is said to have made the model faster
 SMALLER = 0.9  # likewise of the gzipped size
-FORMATS = ("tflite", "onnx")
+COMPARED = ("tflite", "onnx")
 QUANTIZED = ("int8-static", "int8-full")  # what quantization-aware training is for
 
 Progress = Callable[[str], object]
@@ -112,7 +113,7 @@ def measure(
     made: list[tuple[str, Checkpoint, Artifact]] = []
     failures: list[str] = []
     for state, checkpoint in (("before", before), ("after", after)):
-        jobs, _ = plan(FORMATS, ["fp32"])
+        jobs, _ = plan(COMPARED, ["fp32"])
         jobs += plan(["tflite"], QUANTIZED)[0] if quantized else []
         # Without images to calibrate with, the learned ranges count.
         options = QuantizeOptions(calibrate=None if checkpoint.ranges else samples, measure_speed=False)
@@ -162,7 +163,7 @@ def _calibration(images: Images, folder: Path) -> Path | None:
 
 def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[Latency | None]:
     cases = [
-        Case(Path(each.directory), RUNTIMES_OF_FORMAT[each.format][0], batch=each.input.batch or 1)
+        Case(Path(each.directory), FORMATS[each.format].proving_runtime, batch=each.input.batch or 1)
         for each in artifacts
     ]
     return bench(cases, PLAN, lambda what, done: progress(what))
@@ -202,7 +203,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             if ratio < FASTER:
                 said.append(f"{name}: {ratio:.2f} of the latency")
             elif name.endswith(FP32):
-                runtime = RUNTIMES_OF_FORMAT[name.partition("-")[0]][0]
+                runtime = FORMATS[name.partition("-")[0]].proving_runtime
                 why = _why_not_faster(after)
                 said.append(
                     f"{name}: gained nothing in speed on this runtime ({runtime}), {ratio:.2f} of the latency{why}"

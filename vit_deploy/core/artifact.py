@@ -15,6 +15,7 @@ from typing import Any
 from vit_deploy.core import artifact_folders
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import ViTConfig, is_count
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ArtifactError, ConfigError
 
@@ -22,15 +23,6 @@ SCHEMA = 1
 MANIFEST = artifact_folders.MANIFEST
 GOLDEN = "golden.npz"
 ESSENTIAL = "vit_deploy."  # what the keys of essentials begin with
-PLAN_SUFFIXES = (".plan", ".engine", ".trt")  # that people give TensorRT's plans
-
-# What stands for the model in a bundle of each format; it names all model files that there can be.
-MODEL_FILES: Mapping[str, tuple[str, ...]] = {
-    "onnx": ("model.onnx", "model.onnx.data"),
-    "tflite": ("model.tflite",),
-    "savedmodel": ("saved_model",),
-    "tensorrt": ("model.plan",),
-}
 
 
 @dataclass(frozen=True)
@@ -170,12 +162,17 @@ class Artifact:
     @property
     def model_path(self) -> Path:
         """The file, or for a SavedModel the folder, that the engine loads."""
-        return self.directory / (self.model or MODEL_FILES[self.format][0])
+        return self.directory / (self.model or FORMATS[self.format].model_files[0])
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is a checkpoint file that is run as it is."""
+        return self.format not in FORMATS.of_artifacts()
 
     @property
     def path(self) -> Path:
         """What stands for it on the command line: its folder, or the file that is run as it is."""
-        return self.directory if self.format in MODEL_FILES and not self.is_bare else self.model_path
+        return self.model_path if self.is_checkpoint or self.is_bare else self.directory
 
     @property
     def name(self) -> str:
@@ -244,10 +241,11 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
     if directory.name == MANIFEST:
         directory = directory.parent
     path = directory / MANIFEST
-    if directory.is_file() and directory.suffix in PLAN_SUFFIXES:
+    opaque = [each for each in FORMATS.values() if each.no_essentials and directory.suffix in each.suffixes]
+    if opaque and directory.is_file():
         raise ArtifactError(
-            f"{directory} is a TensorRT plan, which has no room for what it takes and what it has to answer",
-            fix=f"give the bundle's folder, with {MANIFEST} and {GOLDEN} beside the plan",
+            f"{directory} is {opaque[0].noun}, which has no room for what it takes and what it has to answer",
+            fix=f"give the bundle's folder, with {MANIFEST} and {GOLDEN} beside the {opaque[0].kind}",
         )
     if not path.is_file():
         raise artifact_folders.not_a_bundle(directory)
@@ -284,7 +282,8 @@ def from_essentials(model: Path, essentials: Mapping[str, str]) -> Artifact:
     own = {key: text for key, text in essentials.items() if key.startswith(ESSENTIAL)}
     try:
         values = {key.removeprefix(ESSENTIAL): json.loads(text) for key, text in own.items()}
-        usual = MODEL_FILES.get(str(values["format"]), ("",))[0]
+        known = FORMATS.of_artifacts().get(str(values["format"]))
+        usual = known.model_files[0] if known else ""
         outside: dict[str, Any] = {"options": {}, "files": {}, "parent": None, "model": usual}
         return dataclasses.replace(_from_dict(model.parent, values | outside), model=model.name)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -334,9 +333,10 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
     problems = [f"{name} is {values[name]!r}" for name, kind in KINDS.items() if not isinstance(values[name], kind)]
     if problems:
         raise ValueError("; ".join(problems))
-    if values["format"] not in MODEL_FILES:
-        raise ValueError(f"format is {values['format']!r}, expected one of {', '.join(MODEL_FILES)}")
-    usual = MODEL_FILES[values["format"]][0]
+    formats = FORMATS.of_artifacts()
+    if values["format"] not in formats:
+        raise ValueError(f"format is {values['format']!r}, expected one of {', '.join(formats)}")
+    usual = formats[values["format"]].model_files[0]
     texts = (*values["labels"], *values["producer"].values(), values["parent"] or "")
     if values["model"] != usual:
         problems.append(f"model is {values['model']!r}, expected {usual!r}")
@@ -369,9 +369,9 @@ def _file_problems(artifact: Artifact) -> list[str]:
 
 def _unlisted(artifact: Artifact) -> list[str]:
     """Model files that an engine would read, or need, and that no digest stands for."""
-    needed = artifact.model_path
-    found = {needed / "saved_model.pb" if artifact.format == "savedmodel" else needed}
-    for name in MODEL_FILES[artifact.format]:
+    format = FORMATS[artifact.format]
+    found = {artifact.model_path / format.folder_file}
+    for name in format.model_files:
         path = artifact.directory / name
         found.update(each for each in (path, *path.rglob("*")) if each.is_file())
     names = {path.relative_to(artifact.directory).as_posix() for path in found}

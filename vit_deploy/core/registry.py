@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from typing import Any
 
@@ -30,6 +31,11 @@ class Plugin:
     needs: tuple[str, ...] = ()
     either: tuple[str, ...] = ()
 
+    def load(self) -> Any:
+        """The class, function or value that it names."""
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
     def missing(self) -> tuple[str, ...]:
         """The modules in `needs` that are not installed; and, if none is, those in `either` in one text."""
         absent = tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
@@ -39,11 +45,20 @@ class Plugin:
 
 
 class Registry(Mapping[str, Plugin]):
-    """A table from names to engines; a look-up imports nothing, `load` imports one leaf."""
+    """A table from names to engines; a look-up imports nothing, `load` imports one leaf.
 
-    def __init__(self, kind: str, plugins: Mapping[str, Plugin]) -> None:
+    Args:
+        kind: what the names are names of, for messages.
+        plugins: the table, or a function that gives it, which is called when it is first used.
+    """
+
+    def __init__(self, kind: str, plugins: Mapping[str, Plugin] | Callable[[], Mapping[str, Plugin]]) -> None:
         self.kind = kind
-        self._plugins = dict(plugins)
+        self._given = plugins
+
+    @cached_property
+    def _plugins(self) -> dict[str, Plugin]:
+        return dict(self._given() if callable(self._given) else self._given)
 
     def __getitem__(self, name: str) -> Plugin:
         if name not in self._plugins:
@@ -71,9 +86,8 @@ class Registry(Mapping[str, Plugin]):
     def load(self, name: str) -> Any:
         """The class or function behind `name`; the only place where an engine is imported."""
         self.check(name)
-        module, _, attribute = self[name].target.partition(":")
         with quiet_stderr():  # TensorFlow logs at import
-            return getattr(importlib.import_module(module), attribute)
+            return self[name].load()
 
 
 def fitting_extra(extra: str) -> str:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format_table import FORMATS
 
 LEAST, MOST = -(1 << 15), (1 << 15) - 1  # of a sum of two products
 LARGEST = 255  # of an activation
 LARGEST_SUM = MOST // LARGEST  # of two neighbouring weights that no activations bring to saturation
 
-OF_INTEGERS = ("int8", "int8-static")  # precisions of ONNX files whose layers are products of integers
 EXACT_KERNELS = ("session.x64quantprecision", "1")  # a setting of ONNX Runtime's sessions, for x86 without VNNI
 WARNING = (
     "this x86 processor has no VNNI: ONNX Runtime adds products of 8 bits in pairs of 16 here, and int8 files whose "
@@ -60,7 +60,7 @@ def has_products(artifact: Artifact) -> bool:
     ONNX Runtime does in both precisions, OpenVINO in `int8-static`. LiteRT's kernels for AVX2 do not: under QEMU's
     Haswell its int8, int8-static, int8-full and int4 files of a trained ViT were as near to the reference as here.
     """
-    return artifact.format == "onnx" and artifact.precision in OF_INTEGERS
+    return artifact.format in FORMATS and artifact.precision in FORMATS[artifact.format].saturating
 
 
 def may_saturate(artifact: Artifact) -> bool:

@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from vit_deploy.core.artifact import Artifact, InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.options.tensorrt import FULL, RTX
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.tensorrt import PlanOptions as PlanOptions
-from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError
 
-EXPORTERS = Registry(
-    "format",
-    {
-        "onnx": Plugin(
-            "vit_deploy.exporters.onnx.export:OnnxExporter",
-            extra="cpu",
-            needs=("tensorflow", "keras", "tf2onnx", "onnx", "onnxscript"),
-        ),
-        "tflite": Plugin(
-            "vit_deploy.exporters.tflite.export:TFLiteExporter", extra="cpu", needs=("tensorflow", "keras")
-        ),
-        "savedmodel": Plugin(
-            "vit_deploy.exporters.savedmodel.export:SavedModelExporter", extra="cpu", needs=("tensorflow", "keras")
-        ),
-    },
-)
-
-COMPILERS = Registry(
-    "format",
-    {
-        "tensorrt": Plugin(
-            "vit_deploy.exporters.tensorrt.export:TensorRTCompiler", extra="tensorrt-rtx", either=(FULL, RTX)
-        ),
-    },
-)
+EXPORTERS = Registry("format", lambda: FORMATS.plugins(lambda each: each.exporter))
+COMPILERS = Registry("format", lambda: FORMATS.plugins(lambda each: each.compiler))
 """Formats whose files are compiled for one kind of hardware, of the file of another format in the same precision."""
 
-MADE_OF: Mapping[str, str] = {"tensorrt": "onnx"}
-"""That other format."""
-
 OPSETS = range(17, 22)
-
-
-class Target(StrEnum):
-    """What an ONNX file is made for."""
-
-    CPU = "cpu"  # and everything else: standard operators alone
-    CUDA = "cuda"  # ONNX Runtime on an NVIDIA GPU
-    TENSORRT = "tensorrt"
+USUAL_OPSET = 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +38,7 @@ class ExportOptions:
     """
 
     batch: int | None = None
-    opset: int = 20
+    opset: int = USUAL_OPSET
     layout: str = "nhwc"
     include_preprocessing: bool = False
     target: Target = Target.CPU
@@ -141,3 +107,6 @@ class Compiler(Protocol):
             EngineError: the compiler refuses the graph.
             OSError: the disk is full.
         """
+
+    def account(self, artifact: Artifact) -> str:
+        """What its user should know of how a file was made, in words."""

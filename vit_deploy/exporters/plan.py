@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import EXPORTED_BY_DEFAULT, FORMATS, SERVED_BY_DEFAULT
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError, EngineError
-from vit_deploy.exporters import COMPILERS, EXPORTERS, MADE_OF, ExportOptions, Target
+from vit_deploy.exporters import COMPILERS, EXPORTERS, USUAL_OPSET, ExportOptions
 from vit_deploy.exporters.proving import cuda_failure
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
-
-FP32 = "fp32"
-PRECISIONS: dict[str, tuple[str, ...]] = {
-    "onnx": (FP32, "fp16", "int8", "int8-static", "int4"),
-    "tflite": (FP32, "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4"),
-    "savedmodel": (FP32,),
-}
-"""The precisions that can be made of each format; all but fp32 are made of its fp32 file, see `quantizers`; plans are
-compiled of the ONNX file of the same precision, see `quantizers.compiled`."""
-
-SHAPED = frozenset(("onnx", "tensorrt"))  # formats that take a layout and an opset
-
-PRECISIONS_FOR: dict[Target, tuple[str, ...]] = {
-    Target.CPU: PRECISIONS["onnx"],
-    Target.CUDA: (FP32, "fp16", "bf16"),
-    Target.TENSORRT: (FP32, "fp16", "int8-static"),
-}
-"""The precisions of ONNX files by what they are made for: those that it has kernels for."""
-
-PRECISIONS["tensorrt"] = PRECISIONS_FOR[Target.TENSORRT]
+from vit_deploy.runtimes import RUNTIMES
 
 INTEGER_INPUT = frozenset(("int8-full",))
 
@@ -70,7 +51,7 @@ def plan(
         opset: the opset of ONNX; None is the default.
         layout: the layout of ONNX's input.
         include_preprocessing: pixels in.
-        target: what ONNX files are made for, of `exporters.Target`.
+        target: what ONNX files are made for, of `core.format.Target`.
 
     Raises:
         ConfigError: an unknown name, a format with none of the precisions, or options that fit no format.
@@ -78,31 +59,31 @@ def plan(
     """
     jobs: list[Job] = []
     skipped: list[str] = []
+    made = [each for each in FORMATS.values() if each.precisions]
+    usual = _usual_precisions()
     known = known_precisions()
     if target not in list(Target):
-        raise ConfigError(f"ONNX files are not made for {target!r} here", fix=f"choose one of {', '.join(Target)}")
+        titles = " and ".join(each.title for each in made if each.is_made_for_targets)
+        raise ConfigError(f"{titles} files are not made for {target!r} here", fix=f"choose one of {', '.join(Target)}")
+    wanted = Target(target)
     for precision in precisions:
         if precision not in known:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
-        others = [each for each, table in PRECISIONS_FOR.items() if precision in table]
-        if not any(precision in table for table in PRECISIONS.values()) and target not in others:
-            raise ConfigError(f"{precision} is for ONNX files for {', '.join(others)}", fix=f"add --for {others[0]}")
-    makes = {"onnx": set(Target), "tensorrt": {Target.CPU, Target.TENSORRT}}  # plans are of the graph for TensorRT
-    shaped = layout != "nhwc" or opset is not None
-    if (shaped and not SHAPED & set(formats)) or not any(target in makes.get(each, {Target.CPU}) for each in formats):
-        raise ConfigError(
-            f"--layout, --opset and --for shape ONNX files, and the formats are {', '.join(formats)}",
-            fix="leave them out, or add --format onnx",
-        )
-    for format in dict.fromkeys(formats):
-        check_installed(format)
-        there = PRECISIONS_FOR[Target(target)] if format == "onnx" else PRECISIONS[format]
+        if precision not in usual:
+            _check_is_for(precision, wanted)
+    for name in formats:
+        check_exists(name)
+    _check_shaping(formats, opset=opset, layout=layout, target=wanted)
+    for name in dict.fromkeys(formats):
+        check_installed(name)
+        format = FORMATS[name]
+        there = format.precisions_for(wanted)
         possible = [precision for precision in dict.fromkeys(precisions) if precision in there]
         if not possible:
-            made_for = f" for {target}" if format == "onnx" else ""
+            made_for = f" for {target}" if format.is_made_for_targets else ""
             raise ConfigError(
-                f"{format}{made_for} has none of the precisions {', '.join(precisions)}",
-                fix=f"{format}{made_for} can be made in {', '.join(there)}",
+                f"{name}{made_for} has none of the precisions {', '.join(precisions)}",
+                fix=f"{name}{made_for} can be made in {', '.join(there)}",
             )
         if "bf16" in possible:
             _check_cuda_is_here()
@@ -111,25 +92,85 @@ def plan(
                 "the input of int8-full is int8, and with --include-preprocessing it would be uint8 pixels",
                 fix="leave --include-preprocessing out for int8-full",
             )
-        if format == "tflite" and batch == DYNAMIC:
-            raise ConfigError("TFLite files are made for a fixed batch, and --batch is dynamic", fix="give a number")
-        why = f"has no kernels in files for {target}" if format == "onnx" and target != Target.CPU else "does not exist"
-        skipped += [f"{format}-{each}: {why}" for each in dict.fromkeys(precisions) if each not in possible]
-        count = (1 if format == "tflite" else None) if batch in (None, DYNAMIC) else int(batch or 0)
-        if format in SHAPED:
-            own = ExportOptions(count, layout=layout, include_preprocessing=include_preprocessing)
-            own = dataclasses.replace(own, target=Target(target) if format == "onnx" else Target.TENSORRT)
-            own = own if opset is None else ExportOptions(**{**vars(own), "opset": opset})
-        else:
-            own = ExportOptions(batch=count, include_preprocessing=include_preprocessing)
-        jobs += [Job(format, precision, own) for precision in possible]
+        if format.has_fixed_batch and batch == DYNAMIC:
+            raise ConfigError(
+                f"{format.title} files are made for a fixed batch, and --batch is dynamic", fix="give a number"
+            )
+        is_for_another = format.is_made_for_targets and wanted is not Target.CPU
+        why = f"has no kernels in files for {target}" if is_for_another else "does not exist"
+        skipped += [f"{name}-{each}: {why}" for each in dict.fromkeys(precisions) if each not in possible]
+        own = ExportOptions(
+            batch=(1 if format.has_fixed_batch else None) if batch in (None, DYNAMIC) else int(batch or 0),
+            opset=opset if opset is not None and format.has_opset else USUAL_OPSET,
+            layout=layout if format.has_layout else "nhwc",
+            include_preprocessing=include_preprocessing,
+            target=format.target(wanted),
+        )
+        jobs += [Job(name, precision, own) for precision in possible]
     return jobs, skipped
 
 
 def known_precisions() -> tuple[str, ...]:
     """Every precision that some format has."""
-    tables = [*PRECISIONS.values(), *PRECISIONS_FOR.values()]
-    return tuple(dict.fromkeys(precision for each in tables for precision in each))
+    every = (precision for each in FORMATS.values() for precision in each.every_precision)
+    return tuple(dict.fromkeys((*_usual_precisions(), *every)))
+
+
+def _usual_precisions() -> tuple[str, ...]:
+    """The precisions of files that are made for no target in particular."""
+    made = [each for each in FORMATS.values() if each.precisions]
+    return tuple(precision for each in made for precision in each.precisions_for(Target.CPU))
+
+
+def usual_formats(precisions: Sequence[str], target: str, *, served: bool = False) -> Sequence[str]:
+    """The formats that are made where none is named: those that have one of the precisions, of those for the target.
+
+    Args:
+        precisions: the requested precisions.
+        target: what the files are made for.
+        served: whether models go into a repository of Triton.
+    """
+    usual = SERVED_BY_DEFAULT if served else EXPORTED_BY_DEFAULT
+    fitting = [name for name in usual if target in FORMATS[name].precisions] or [
+        name for name in usual if FORMATS[name].is_made_for_targets
+    ]
+    return [name for name in fitting if set(precisions) & set(FORMATS[name].every_precision)] or fitting
+
+
+def _check_is_for(precision: str, target: Target) -> None:
+    """Refuse a precision of which there are files for other targets alone."""
+    made = [(each, one) for each in FORMATS.values() for one, table in each.precisions.items() if precision in table]
+    others = list(dict.fromkeys(one for _, one in made))
+    if target not in others:
+        raise ConfigError(
+            f"{precision} is for {made[0][0].title} files for {', '.join(others)}", fix=f"add --for {others[0]}"
+        )
+
+
+def _check_shaping(formats: Sequence[str], *, opset: int | None, layout: str, target: Target) -> None:
+    """Refuse options that say nothing of any of these formats."""
+    records = [FORMATS[each] for each in formats]
+    has_effect = (
+        opset is None or any(each.has_opset for each in records),
+        layout == "nhwc" or any(each.has_layout for each in records),
+        target is Target.CPU or any(target in each.precisions for each in records),
+    )
+    if not all(has_effect):
+        shaped = [each for each in FORMATS.values() if each.exporter and (each.has_opset or each.has_layout)]
+        raise ConfigError(
+            f"--layout, --opset and --for shape {' and '.join(each.title for each in shaped)} files, and the formats "
+            f"are {', '.join(formats)}",
+            fix=f"leave them out, or add --format {shaped[0].name}",
+        )
+
+
+def check_exists(format: str) -> None:
+    """Whether files of a format can be made.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    Registry("format", {**EXPORTERS, **COMPILERS})[format]
 
 
 def check_installed(format: str) -> None:
@@ -140,9 +181,9 @@ def check_installed(format: str) -> None:
         MissingEngineError: it is not.
     """
     Registry("format", {**EXPORTERS, **COMPILERS}).check(format)
-    RUNTIMES.check(RUNTIMES_OF_FORMAT[format][0])
-    if format in MADE_OF:
-        check_installed(MADE_OF[format])
+    RUNTIMES.check(FORMATS[format].proving_runtime)
+    if FORMATS[format].made_of:
+        check_installed(FORMATS[format].made_of)
 
 
 def _check_cuda_is_here() -> None:

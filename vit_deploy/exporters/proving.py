@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format import Target
 from vit_deploy.errors import VitDeployError
-from vit_deploy.exporters import Target
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 
 

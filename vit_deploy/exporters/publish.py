@@ -13,9 +13,11 @@ from typing import Any
 from vit_deploy.core.artifact import Artifact, describe, versions, write_manifest
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.engine_paths import refuse_odd_folder
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import EngineError, ExportError, Failed, VitDeployError
-from vit_deploy.exporters import EXPORTERS, MADE_OF, Exporter, Target
+from vit_deploy.exporters import EXPORTERS, Exporter
 from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.proving import proving_provider
 from vit_deploy.verification import records
@@ -141,7 +143,7 @@ def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool, unproven
     refuse_odd_folder(directory)
     names = [directory / job.name for job in jobs]
     if unproven:
-        compiled = [each for each, job in zip(names, jobs, strict=True) if job.format in MADE_OF]
+        compiled = [each for each, job in zip(names, jobs, strict=True) if FORMATS[job.format].made_of]
         names = [each for each in names if each not in compiled]
         return [*names, *(map(failed_name, names) if keep_failed else ()), *map(unproven_name, compiled)]
     return [*names, *map(failed_name, names)] if keep_failed else names
@@ -176,7 +178,7 @@ def _export_one(
             precision=job.precision,
             input=job.options.input_spec(checkpoint.config),
             options={
-                **({"opset": job.options.opset} if job.format == "onnx" else {}),
+                **({"opset": job.options.opset} if FORMATS[job.format].has_opset else {}),
                 **({} if job.options.target is Target.CPU else {"for": str(job.options.target)}),
                 **(
                     {"ranges": {name: list(each) for name, each in checkpoint.ranges.items()}}

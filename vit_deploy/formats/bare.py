@@ -15,14 +15,14 @@ import numpy as np
 
 from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec, from_essentials
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.format import Format
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ArtifactError, ConfigError
-from vit_deploy.formats import onnx_graph, savedmodel, tflite
 from vit_deploy.formats.bare_precision import precision_of
-from vit_deploy.formats.graph import Graph, TensorInfo
-from vit_deploy.formats.tflite.file import IDENTIFIER
+from vit_deploy.formats.detect import format_of
+from vit_deploy.formats.graph import Graph, TensorInfo, read_graph
 
-READERS = {"onnx": onnx_graph.read_graph, "tflite": tflite.read_graph, "savedmodel": savedmodel.read_graph}
 LAYOUTS = {"nhwc": (1, 2, 3), "nchw": (2, 3, 1)}  # where height, width and channels are
 SIDES = ("height", "width", "channel")  # what a dynamic side's name may say of it
 NORMALIZED, PIXELS = "normalized", "pixels"
@@ -89,15 +89,8 @@ class Known:
 
 def bare_format(path: Path) -> str | None:
     """The format of a model file outside of any bundle; None of everything else, which includes bundles."""
-    if path.is_dir():
-        return "savedmodel" if (path / savedmodel.FILE).is_file() else None
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start[4:8] == IDENTIFIER or path.suffix == ".tflite":
-        return "tflite"
-    return "onnx" if path.suffix == ".onnx" else None
+    format = format_of(path)
+    return None if format is None or format.no_essentials else format.name
 
 
 def read_bare(path: Path, known: Known, stated: Stated = Stated()) -> tuple[Artifact, tuple[Assumption, ...]]:
@@ -122,10 +115,10 @@ def read_bare(path: Path, known: Known, stated: Stated = Stated()) -> tuple[Arti
     layout, why = _layout(path, given, known, stated)
     spec, values = _input_spec(path, format, given, layout, known.preprocess, stated)
     output = _output(path, graph, known, stated)
-    precision, reason = precision_of(path, format, graph, spec)
+    precision, reason = precision_of(path, format.name, graph, spec)
     artifact = Artifact(
         directory=path.parent,
-        format=format,
+        format=format.name,
         precision=precision,
         config=known.config,
         preprocess=known.preprocess,
@@ -173,13 +166,13 @@ def read_to_time(path: Path) -> Artifact:
     # One patch, so that an image of any size has a whole number of them.
     config = ViTConfig.from_scale("pico", image_size=(height, width), patch_size=(height, width), channels=channels)
     known = Known(str(path), config, Preprocess.for_channels(channels))
-    values = PIXELS if given.dtype == "uint8" and format != "tflite" else None
+    values = PIXELS if given.dtype == "uint8" and format.input_quantization is None else None
     spec, _ = _input_spec(path, format, given, fitting[0], known.preprocess, Stated(values=values), strict=False)
-    precision, _ = precision_of(path, format, graph, spec)
+    precision, _ = precision_of(path, format.name, graph, spec)
     output = graph.outputs[0].name if graph.outputs else ""
     return Artifact(
         directory=path.parent,
-        format=format,
+        format=format.name,
         precision=precision,
         config=config,
         preprocess=known.preprocess,
@@ -192,16 +185,15 @@ def read_to_time(path: Path) -> Artifact:
     )
 
 
-def _graph(path: Path) -> tuple[str, Graph]:
-    format = bare_format(path)
-    if format is None:
-        raise ArtifactError(f"{path} is no model file", fix="give an .onnx file, a .tflite file or a SavedModel")
-    graph = READERS[format](path)
-    if format == "savedmodel" and (found := graph.facts["signature"]) != savedmodel.SIGNATURE:
-        raise ArtifactError(
-            f"{path} has no signature {savedmodel.SIGNATURE}; it has {found}",
-            fix=f"save it with signatures={{{savedmodel.SIGNATURE!r}: …}}",
-        )
+def _graph(path: Path) -> tuple[Format, Graph]:
+    name = bare_format(path)
+    if name is None:
+        *nouns, last = (each.noun for each in FORMATS.of_artifacts().values() if not each.no_essentials)
+        raise ArtifactError(f"{path} is no model file", fix=f"give {', '.join(nouns)} or {last}")
+    format = FORMATS[name]
+    graph = read_graph(path, format)
+    if format.refuse_bare is not None:
+        format.refuse_bare.load()(path, graph)
     return format, graph
 
 
@@ -263,7 +255,7 @@ def _says(shape: Sequence[int | str | None], places: Sequence[int]) -> bool:
 
 def _input_spec(
     path: Path,
-    format: str,
+    format: Format,
     given: TensorInfo,
     layout: str,
     preprocess: Preprocess,
@@ -272,7 +264,7 @@ def _input_spec(
     strict: bool = True,
 ) -> tuple[InputSpec, Assumption]:
     shape = tuple(side if isinstance(side, int) else None for side in given.shape or ())
-    quantized = tflite.input_quantization(path) if format == "tflite" else None
+    quantized = None if format.input_quantization is None else format.input_quantization.load()(path)
     if given.dtype not in FLOATS and not (given.dtype == "uint8" or (given.dtype == "int8" and quantized)):
         raise ArtifactError(
             f"{path} takes {given}; images are float32, float16 or uint8, and int8 where a TFLite file has its scale",

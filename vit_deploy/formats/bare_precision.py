@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from vit_deploy.core.artifact import InputSpec
-from vit_deploy.formats import onnx_graph, tflite
+from vit_deploy.core.format import FP32
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.formats.graph import Graph
 
 STATIC = ("QLinearMatMul", "QLinearConv", "QuantizeLinear")
@@ -27,15 +28,16 @@ def precision_of(path: Path, format: str, graph: Graph, spec: InputSpec) -> tupl
     Raises:
         ArtifactError: a damaged file.
     """
-    if format == "savedmodel":
-        return "fp32", "a SavedModel is held to fp32"
+    record = FORMATS[format]
+    if record.weight_types is None:
+        return FP32, f"{record.noun} is held to fp32"
     if spec.scale is not None:
         return "int8-full", f"its input is quantized to {spec.dtype}"
-    types = onnx_graph.weight_types(path) if format == "onnx" else tflite.weight_types(path)
+    types: Counter[str] = record.weight_types.load()(path)
     if BLOCKS in graph.operators:
         return "int4", f"it has {BLOCKS} operators"
     for names, precision in ((DYNAMIC, "int8"), (STATIC, "int8-static")):
-        if format == "onnx" and (used := [name for name in names if name in graph.operators]):
+        if used := [name for name in names if name in graph.operators]:
             return precision, f"it has {', '.join(used)} operators"
     return _by_weights(types, spec)
 

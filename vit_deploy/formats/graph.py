@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from vit_deploy.core.format import Format
+from vit_deploy.errors import ArtifactError
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,18 @@ class Graph:
     operators: Mapping[str, int]
     metadata: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str | int] = field(default_factory=dict)
+
+
+def read_graph(path: Path, format: Format) -> Graph:
+    """What a model file of a format says.
+
+    Raises:
+        ArtifactError: it is missing or damaged, or files of this format are not read.
+    """
+    if format.read_graph is None:
+        raise ArtifactError(f"{path} is {format.noun}, which cannot be looked into", fix="give a model file")
+    graph: Graph = format.read_graph.load()(path)
+    return graph
 
 
 def counted(names: Iterable[str]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,21 @@ from vit_deploy.core import cost
 from vit_deploy.core.artifact import (
     ESSENTIAL,
     MANIFEST,
-    PLAN_SUFFIXES,
     Artifact,
     InputSpec,
     describe,
     from_essentials,
     read_artifact,
 )
+from vit_deploy.core.format import Format
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import ArtifactError
-from vit_deploy.formats import accelerators, onnx_graph, savedmodel, tensorrt_plan, tflite
-from vit_deploy.formats.cuda_operators import OnCuda, on_cuda
-from vit_deploy.formats.graph import Graph
-from vit_deploy.formats.onnx_file import external_locations, refuse_outside_data
+from vit_deploy.formats.cuda_operators import OnCuda
+from vit_deploy.formats.detect import format_of
+from vit_deploy.formats.graph import Graph, read_graph
 from vit_deploy.formats.snippet import snippet
-from vit_deploy.formats.tflite.file import IDENTIFIER
 
 BUNDLE, CHECKPOINT, MODEL = "bundle", "checkpoint", "model file"
-
-READERS: Mapping[str, Callable[[Path], Graph]] = {
-    "onnx": onnx_graph.read_graph,
-    "tflite": tflite.read_graph,
-    "savedmodel": savedmodel.read_graph,
-    "tensorrt": tensorrt_plan.read_graph,
-}
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class Inspection:
         artifact: what the manifest, the checkpoint, or the model file itself says; None for a foreign file.
         graph: what the model file holds; None for a checkpoint.
         notes: what is odd, in words.
-        model: the TFLite file, whose fallbacks on accelerators can be told; None of other formats.
+        model: the file whose fallbacks on accelerators can be told, which are known of TFLite; None of other formats.
     """
 
     path: Path
@@ -73,7 +65,14 @@ class Inspection:
     @property
     def on_cuda(self) -> tuple[OnCuda, ...] | None:
         """What CUDA does with the quantized operators of an ONNX file; None of other formats."""
-        return on_cuda(self.graph.operators) if self.format == "onnx" and self.graph is not None else None
+        told = FORMATS[self.format].operators_on_cuda if self.graph is not None else None
+        return None if told is None or self.graph is None else told.load()(self.graph.operators)
+
+    @property
+    def accelerators(self) -> dict[str, Any] | None:
+        """What accelerators leave to the CPU, in JSON values; None of formats of which that is not known."""
+        told = None if self.model is None else FORMATS[self.format].accelerators
+        return None if told is None else told.load()(self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is not recorded is null."""
@@ -100,7 +99,7 @@ class Inspection:
             "operators": None if graph is None else dict(graph.operators),
             "facts": None if graph is None else dict(graph.facts),
             "metadata": None if graph is None else dict(graph.metadata),
-            "accelerators": None if self.model is None else accelerators.to_json(self.model),
+            "accelerators": self.accelerators,
             "cuda": None if self.on_cuda is None else [each.to_dict() for each in self.on_cuda],
             "notes": list(self.notes),
         }
@@ -123,12 +122,13 @@ def inspect(path: Path, stated: Mapping[str, Any] | None = None) -> Inspection:
         raise ArtifactError(f"there is nothing at {path}", fix="check the path")
     if path.name == MANIFEST or (path / MANIFEST).is_file():
         artifact = read_artifact(path)
-        if artifact.format == "onnx":
-            refuse_outside_data(artifact.model_path)
-        graph = READERS[artifact.format](artifact.model_path)
-        model = artifact.model_path if artifact.format == "tflite" else None
+        record = FORMATS[artifact.format]
+        if record.refuse is not None:
+            record.refuse.load()(artifact.model_path)
+        graph = read_graph(artifact.model_path, record)
+        model = None if record.accelerators is None else artifact.model_path
         return Inspection(path, BUNDLE, artifact.format, artifact.model_bytes, artifact, graph, model=model)
-    format = _format(path)
+    format = format_of(path)
     return _checkpoint(path, stated or {}) if format is None else _model_file(path, format)
 
 
@@ -146,49 +146,18 @@ def snippet_of(found: Inspection) -> str:
     return snippet(found.artifact)
 
 
-def _format(path: Path) -> str | None:
-    """The format by the content, or by name where the content cannot decide; None is a checkpoint."""
-    if path.is_dir():
-        return "savedmodel" if (path / savedmodel.FILE).is_file() else None
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror}", fix="check its permissions") from error
-    if start[4:8] == IDENTIFIER or path.suffix == ".tflite":
-        return "tflite"
-    if tensorrt_plan.flavour_of(start) is not None or path.suffix in PLAN_SUFFIXES:
-        return "tensorrt"
-    return "onnx" if path.suffix == ".onnx" else None
-
-
-def _model_file(path: Path, format: str) -> Inspection:
-    graph = READERS[format](path)
+def _model_file(path: Path, format: Format) -> Inspection:
+    graph = read_graph(path, format)
     ours = any(key.startswith(ESSENTIAL) for key in graph.metadata)
     artifact = from_essentials(path, graph.metadata) if ours else None
-    beside, notes = _beside(path) if format == "onnx" else ([], [])
+    beside, notes = ([], []) if format.files_beside is None else format.files_beside.load()(path)
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path, *beside]
-    if artifact is None and format == "tensorrt":
-        notes = [*notes, "a plan has no room for config, preprocessing and labels: they are in its bundle's manifest"]
-    elif artifact is None:
-        notes = [*notes, "not made by vit-deploy: config, preprocessing and labels are not recorded in it"]
+    if artifact is None:
+        foreign = "not made by vit-deploy: config, preprocessing and labels are not recorded in it"
+        notes = [*notes, format.no_essentials or foreign]
     size = sum(file.stat().st_size for file in files)
-    model = path if format == "tflite" else None
-    return Inspection(path, MODEL, format, size, artifact, graph, tuple(notes), model)
-
-
-def _beside(path: Path) -> tuple[list[Path], list[str]]:
-    """The files that hold weights of an ONNX file, and what is wrong with them."""
-    found, notes = [], []
-    for name in sorted(external_locations(path)):
-        file = path.parent / name
-        if not file.resolve().is_relative_to(path.parent.resolve()):
-            notes.append(f"its weights are in {name}, outside its folder: engines refuse that")
-        elif not file.is_file():
-            notes.append(f"its weights are in {name}, which is missing: copy it too")
-        else:
-            found.append(file)
-    return found, notes
+    model = None if format.accelerators is None else path
+    return Inspection(path, MODEL, format.name, size, artifact, graph, tuple(notes), model)
 
 
 def _checkpoint(path: Path, stated: Mapping[str, Any]) -> Inspection:

@@ -70,6 +70,24 @@ def refuse_outside_data(path: Path) -> None:
         )
 
 
+def files_beside(path: Path) -> tuple[list[Path], list[str]]:
+    """The files that hold weights of an ONNX file, and what is wrong with them, in words.
+
+    Raises:
+        EngineError: the file is missing, or is no protobuf message.
+    """
+    found, notes = [], []
+    for name in sorted(external_locations(path)):
+        file = path.parent / name
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            notes.append(f"its weights are in {name}, outside its folder: engines refuse that")
+        elif not file.is_file():
+            notes.append(f"its weights are in {name}, which is missing: copy it too")
+        else:
+            found.append(file)
+    return found, notes
+
+
 def _locations(message: Message, kind: str) -> Iterator[str]:
     if kind == "entry":
         if message.text(ENTRY_KEY) == "location":

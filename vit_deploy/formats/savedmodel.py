@@ -72,6 +72,15 @@ def read_graph(folder: Path) -> Graph:
         )
 
 
+def refuse_other_signatures(path: Path, graph: Graph) -> None:
+    """Raise `ArtifactError` if a SavedModel of anybody does not have the signature that is run here."""
+    if (found := graph.facts["signature"]) != SIGNATURE:
+        raise ArtifactError(
+            f"{path} has no signature {SIGNATURE}; it has {found}",
+            fix=f"save it with signatures={{{SIGNATURE!r}: …}}",
+        )
+
+
 def _operators(graph: Message, signature: Message) -> Iterator[str]:
     functions = {
         function.message(FUNCTION_SIGNATURE).text(FUNCTION_NAME): function.messages(FUNCTION_NODE)

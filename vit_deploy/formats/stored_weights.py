@@ -6,13 +6,13 @@ transposed: they can be compared with each other, and not with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import ArtifactError, MissingEngineError
 from vit_deploy.formats.onnx_file import refuse_outside_data
 from vit_deploy.formats.tflite.file import opened
@@ -32,10 +32,15 @@ def read_weights(path: Path, format: str) -> Weights:
         EngineError: an ONNX file that keeps weights outside its folder.
         MissingEngineError: the library that reads it is not installed.
     """
-    return READERS[format](path)
+    reader = FORMATS[format].read_weights
+    if reader is None:
+        raise ArtifactError(f"the weights of {path} cannot be read", fix="give the checkpoint that it was made from")
+    weights: Weights = reader.load()(path)
+    return weights
 
 
-def _onnx(path: Path) -> Weights:
+def onnx_weights(path: Path) -> Weights:
+    """The initializers of an ONNX file, by the checkpoint's names; see `read_weights`."""
     refuse_outside_data(path)
     try:
         import onnx
@@ -50,7 +55,8 @@ def _onnx(path: Path) -> Weights:
         raise ArtifactError(f"the weights of {path} cannot be read: {error}", fix="export the model again") from error
 
 
-def _savedmodel(path: Path) -> Weights:
+def savedmodel_weights(path: Path) -> Weights:
+    """The variables of a SavedModel, by the checkpoint's names; see `read_weights`."""
     try:
         import tensorflow as tf
     except ModuleNotFoundError as error:
@@ -69,7 +75,8 @@ def _own_name(name: str) -> str:
     return name.removesuffix(VARIABLE).removeprefix(PREFIX).replace(DOT, ".")
 
 
-def _tflite(path: Path) -> Weights:
+def tflite_weights(path: Path) -> Weights:
+    """The constants of a TFLite file, by the converter's names; see `read_weights`."""
     found: Weights = {}
     with opened(path) as model:
         buffers = model.buffers
@@ -83,6 +90,3 @@ def _array(content: bytes, dtype: str, shape: list[int]) -> NDArray[Any]:
     known = hasattr(np, dtype) and dtype not in ("string", "bool")
     array = np.frombuffer(content, np.dtype(dtype) if known else np.uint8)  # packed types as their bytes
     return array.reshape(shape) if array.size == int(np.prod(shape)) else array
-
-
-READERS: Mapping[str, Callable[[Path], Weights]] = {"onnx": _onnx, "savedmodel": _savedmodel, "tflite": _tflite}

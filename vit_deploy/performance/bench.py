@@ -16,6 +16,7 @@ from typing import Any
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.environment import of_children
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.gpu import Gpu, gpu_from
 from vit_deploy.core.host import Host, read_host
 from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError
@@ -25,7 +26,7 @@ from vit_deploy.performance.latency import Case, Latency, Plan
 from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.process import CaseProcess
 from vit_deploy.performance.worker import golden_images
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, installed_takers
+from vit_deploy.runtimes import RUNTIMES, installed_takers
 from vit_deploy.verification.targets import open_to_time
 
 __all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
@@ -274,9 +275,9 @@ def _check(cases: Sequence[Case]) -> None:
     problems = []
     for case in cases:
         RUNTIMES.check(case.runtime)
-        takers = RUNTIMES_OF_FORMAT.get(artifacts[case.artifact].format, ())
+        takers = FORMATS[artifacts[case.artifact].format].runtime_names
         if case.runtime not in takers:
-            problems.append(f"{case.runtime} does not run {case.artifact}; {', '.join(takers) or 'nothing'} does")
+            problems.append(f"{case.runtime} does not run {case.artifact}; {', '.join(takers)} does")
         if case.batch < 1:
             problems.append(f"batch is {case.batch}; expected a positive number")
         if case.streams < 1:

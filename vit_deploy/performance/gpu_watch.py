@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any, TypeVar
 
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.performance.energy import GpuEnergyMeter
 from vit_deploy.performance.timing import Call, measure
-from vit_deploy.runtimes import GPU_PROVIDERS, PROVIDERS_OF_RUNTIME, DeviceSession
+from vit_deploy.runtimes import GPU_PROVIDERS, DeviceSession
 from vit_deploy.runtimes.cuda.card import GpuMemory, count_devices, load_driver, open_card
 
-CHOOSE_A_GPU = ("keras", "savedmodel")  # where there is one, unless they are asked for the CPU
 REWARM_S = 0.2  # of calls before a round: the clock fell while other cases were measured
 QUEUED_S = 0.1  # of calls in a row that nobody waits for, after each round
 
@@ -29,13 +29,15 @@ def is_asked_for_gpu(runtime: str, provider: str | None) -> bool:
         provider: that it is asked for; None for its usual one.
     """
     if provider is None:
-        return all(name in GPU_PROVIDERS for name in PROVIDERS_OF_RUNTIME.get(runtime, (None,)))
+        known = FORMATS.runtimes().get(runtime)
+        return known is not None and all(name in GPU_PROVIDERS for name in known.providers)
     return provider in GPU_PROVIDERS
 
 
 def may_choose_gpu(runtime: str, provider: str | None) -> bool:
     """Whether it takes a GPU where there is one, though none is asked for."""
-    return provider is None and runtime in CHOOSE_A_GPU
+    known = FORMATS.runtimes().get(runtime)
+    return provider is None and known is not None and known.prefers_gpus
 
 
 def is_for_gpu(case: Mapping[str, Any], load: Callable[[], Any] = load_driver) -> bool:

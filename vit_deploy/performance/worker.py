@@ -182,7 +182,7 @@ def trial(session: Session) -> tuple[int, int]:
 
 def golden_images(artifact: Artifact) -> NDArray[Any]:
     """The images that travel in a bundle; for a bare checkpoint or model file those that would."""
-    if artifact.format == "keras" or artifact.is_bare:
+    if artifact.is_checkpoint or artifact.is_bare:
         pixels = golden_pixels(artifact.config)
         return pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
     return read_golden(artifact).images

@@ -8,8 +8,10 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 import vit_deploy
+from vit_deploy.core.format_table import FORMATS
+from vit_deploy.errors import ConfigError
 from vit_deploy.performance.profilers import PROFILERS
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.runtimes import RUNTIMES
 
 PACKAGE = Path(vit_deploy.__file__).parent
 
@@ -45,10 +47,20 @@ def modules_on_device(formats: Iterable[str]) -> dict[str, Path]:
 
 
 def engines(formats: Iterable[str]) -> set[str]:
-    """Modules of the runtimes that take a format, and of their profilers."""
-    runtimes = {runtime for format in formats for runtime in RUNTIMES_OF_FORMAT[format]}
+    """Modules of the runtimes that take a format, and of their profilers.
+
+    Raises:
+        ConfigError: they are in another distribution, whose files do not travel.
+    """
+    runtimes = {runtime for format in formats for runtime in FORMATS[format].runtime_names}
     plugins = [registry[name] for registry in (RUNTIMES, PROFILERS) for name in runtimes if name in registry]
-    return {plugin.target.partition(":")[0] for plugin in plugins}
+    found = {plugin.target.partition(":")[0] for plugin in plugins}
+    if others := sorted(name for name in found if name.partition(".")[0] != vit_deploy.__name__):
+        raise ConfigError(
+            f"what runs there is in {', '.join(others)}, of which an archive holds nothing",
+            fix="install vit-deploy and the distribution that adds the format on the device, and copy the artifact",
+        )
+    return found
 
 
 def is_left_at_home(name: str) -> bool:

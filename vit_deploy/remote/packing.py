@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.staging import staged_file
 from vit_deploy.errors import ConfigError
-from vit_deploy.formats.onnx_file import refuse_outside_data
 from vit_deploy.remote.contents import PACKAGE, modules_on_device
 from vit_deploy.remote.device import LISTING, OLDEST, PLACE
 
@@ -67,8 +67,8 @@ def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False) -> Non
         raise ConfigError("there is nothing to pack", fix="give folders of bundles")
     read = [read_artifact(path) for path in artifacts]
     for artifact in read:
-        if artifact.format == "onnx":
-            refuse_outside_data(artifact.model_path)
+        if (refuse := FORMATS[artifact.format].refuse) is not None:
+            refuse.load()(artifact.model_path)
     with (
         staged_file(target, force=force) as staged,
         staged.open("wb") as file,

@@ -2,57 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format import RuntimeEntry
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.running import RuntimeOptions as RuntimeOptions
-from vit_deploy.core.options.tensorrt import FULL, RTX
-from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.registry import Registry
+from vit_deploy.errors import ConfigError
 from vit_deploy.formats.tensorrt_plan import PROVIDERS
 
-RUNTIMES = Registry(
-    "runtime",
-    {
-        "keras": Plugin("vit_deploy.runtimes.keras.runtime:KerasRuntime", extra="cpu", needs=("keras", "h5py")),
-        "savedmodel": Plugin(
-            "vit_deploy.runtimes.tensorflow.runtime:SavedModelRuntime", extra="cpu", needs=("tensorflow",)
-        ),
-        "onnxruntime": Plugin("vit_deploy.runtimes.ort.runtime:OnnxRuntime", extra="onnx", needs=("onnxruntime",)),
-        "openvino": Plugin("vit_deploy.runtimes.openvino:OpenVINO", extra="openvino", needs=("openvino",)),
-        "litert": Plugin("vit_deploy.runtimes.litert:LiteRT", extra="litert", needs=("ai_edge_litert",)),
-        "tensorrt": Plugin("vit_deploy.runtimes.tensorrt.runtime:TensorRT", extra="tensorrt-rtx", either=(FULL, RTX)),
-    },
-)
-
-# Which of them take which format; the first is the one that proves an export.
-RUNTIMES_OF_FORMAT: dict[str, tuple[str, ...]] = {
-    "keras": ("keras",),
-    "savedmodel": ("savedmodel",),
-    "onnx": ("onnxruntime", "openvino"),
-    "tflite": ("litert",),
-    "tensorrt": ("tensorrt",),
-}
-
-# What they can be asked to execute it with; LiteRT takes the path of a delegate's library as well.
-PROVIDERS_OF_RUNTIME: dict[str, tuple[str, ...]] = {
-    "keras": ("cpu", "cpu-eager", "cuda", "cuda-eager"),
-    "savedmodel": ("cpu", "cuda"),
-    "onnxruntime": ("cpu", "cuda", "tensorrt"),
-    "openvino": ("cpu", "cpu-bf16"),
-    "litert": ("cpu", "xnnpack"),
-    "tensorrt": (*PROVIDERS.values(), "cuda"),
-}
+RUNTIMES = Registry("runtime", lambda: {name: each.engine for name, each in FORMATS.runtimes().items()})
 GPU_PROVIDERS = ("cuda", "cuda-eager", *PROVIDERS.values())
 
 
 def known_providers() -> tuple[str, ...]:
-    """Every name in `PROVIDERS_OF_RUNTIME`, once."""
-    return tuple(dict.fromkeys(name for names in PROVIDERS_OF_RUNTIME.values() for name in names))
+    """The providers of all runtimes."""
+    return tuple(dict.fromkeys(name for each in FORMATS.runtimes().values() for name in each.providers))
 
 
 def is_library(provider: str) -> bool:
@@ -67,14 +38,15 @@ def installed_takers(format: str, provider: str | None = None) -> tuple[str, ...
         format: the format of the artifact.
         provider: None for any.
     """
-    takers = RUNTIMES_OF_FORMAT[format]
-    return tuple(name for name in takers if not RUNTIMES[name].missing() and _offers(name, provider)) or takers[:1]
+    takers = FORMATS[format].runtimes
+    there = [each.name for each in takers if not RUNTIMES[each.name].missing() and _offers(each, provider)]
+    return tuple(there) or (takers[0].name,)
 
 
-def _offers(runtime: str, provider: str | None) -> bool:
+def _offers(runtime: RuntimeEntry, provider: str | None) -> bool:
     if provider is not None and is_library(provider):
-        return runtime == "litert"
-    return provider is None or provider in PROVIDERS_OF_RUNTIME[runtime]
+        return runtime.takes_libraries
+    return provider is None or provider in runtime.providers
 
 
 class Session(Protocol):
@@ -157,3 +129,72 @@ class DeviceRuntime(Protocol):
         Raises:
             EngineError: there is no such device, or it cannot be opened.
         """
+
+
+def runtime_for(artifact: Artifact, runtime: str | None, options: RuntimeOptions) -> str:
+    """The name of the engine that is going to run an artifact.
+
+    Args:
+        artifact: the artifact to run.
+        runtime: that was asked for; None takes the first installed one that can be asked for the provider.
+        options: the options, with the provider.
+
+    Raises:
+        ConfigError: the runtime is unknown or does not take the format.
+        MissingEngineError: it is not installed.
+    """
+    takers = FORMATS[artifact.format].runtime_names
+    name = runtime or installed_takers(artifact.format, options.provider)[0]
+    RUNTIMES.check(name)
+    if name not in takers:
+        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
+    return name
+
+
+@contextmanager
+def open_session(
+    artifact: Artifact,
+    runtime: str | None = None,
+    options: RuntimeOptions = RuntimeOptions(),
+    *,
+    engine: Runtime | None = None,
+) -> Iterator[Session]:
+    """Load an artifact in an engine; the session is freed when the context ends.
+
+    Args:
+        artifact: the artifact to run.
+        runtime: the name of the engine; None takes the first installed one that can be asked for the provider.
+        options: how to run it.
+        engine: takes the place of the named one, as those that simulate a processor do.
+
+    Raises:
+        ConfigError: a runtime that is unknown or does not take the format, or options of a GPU where none executes it.
+        MissingEngineError, EngineError: the engine is not installed, or refuses the file or the options.
+    """
+    chosen: Runtime = engine or RUNTIMES.load(runtime_for(artifact, runtime, options))()
+    with chosen.open(artifact, options) as session:
+        refuse_idle_options(artifact, options, session.provider)
+        yield session
+
+
+def refuse_idle_options(artifact: Artifact, options: RuntimeOptions, provider: str) -> None:
+    """Refuse options of a GPU where none executes the graph: nobody would notice that they say nothing.
+
+    Args:
+        artifact: that is run.
+        options: that it was opened with.
+        provider: that executes it.
+
+    Raises:
+        ConfigError: such options.
+    """
+    if provider in GPU_PROVIDERS:
+        return
+    asked = [f"--device {options.device}"] if options.device else []
+    asked += ["--cuda-graph"] if options.cuda_graph else []
+    if asked:
+        is_are = "are" if len(asked) > 1 else "is"
+        raise ConfigError(
+            f"{' and '.join(asked)} {is_are} for GPUs, and {artifact.path} runs on {provider}",
+            fix="add --provider cuda",
+        )

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import MANIFEST, MODEL_FILES, Artifact, read_artifact
+from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
 from vit_deploy.core.checkpoint import Step
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
-from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
-from vit_deploy.runtimes.choosing import refuse_idle_options, runtime_for
+from vit_deploy.runtimes import RuntimeOptions, open_session, runtime_for
 
 BATCH = 8  # images held at a time
 USUAL = RuntimeOptions()
@@ -154,7 +154,9 @@ def open_classifier(
         return
     from vit_deploy import checkpoints
 
-    if (path.parent / MANIFEST).is_file() and path.name in (name for names in MODEL_FILES.values() for name in names):
+    if (path.parent / MANIFEST).is_file() and path.name in (
+        name for each in FORMATS.values() for name in each.model_files
+    ):
         raise ArtifactError(f"{path} is the model alone, of a bundle", fix=f"give the bundle, {path.parent}")
     if runtime not in (None, NUMPY):
         raise ConfigError(f"{runtime} runs artifacts, and {path} is a checkpoint", fix="export it first")
@@ -181,8 +183,7 @@ def _of_artifact(artifact: Artifact, runtime: str | None, options: RuntimeOption
     name = runtime_for(artifact, runtime, options)
     inside = artifact.input.preprocessing_inside
     options = dataclasses.replace(options, largest_batch=options.largest_batch or BATCH)
-    with RUNTIMES.load(name)().open(artifact, options) as session:
-        refuse_idle_options(artifact, options, session.provider)
+    with open_session(artifact, name, options) as session:
         yield Classifier(artifact.config, artifact.preprocess, artifact.labels, inside, session.infer, name)
 
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.datasets import Classes, Dataset, Pixels
-from vit_deploy.runtimes import RUNTIMES, RuntimeOptions, Session
-from vit_deploy.runtimes.choosing import refuse_idle_options, runtime_for
+from vit_deploy.runtimes import RuntimeOptions, Session, open_session, runtime_for
 
 BATCH = 32  # images a call, where the file takes any number
 WORST = 5  # confusions that are told
@@ -133,9 +132,7 @@ def evaluate(
         tallies = []
         for artifact, name in zip(artifacts, names, strict=True):
             progress(f"loading {artifact.path}")
-            engine = RUNTIMES.load(name)()
-            session = stack.enter_context(engine.open(artifact, options))
-            refuse_idle_options(artifact, options, session.provider)
+            session = stack.enter_context(open_session(artifact, name, options))
             tallies.append(_Tally(artifact, session))
         # Models of one size and one preprocessing see the same pixels, which are read once.
         inputs = [(each.preprocess, each.config.image_size) for each in artifacts]

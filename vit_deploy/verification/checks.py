@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.child_processes import isolated_spawning
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import EngineError, MissingEngineError
-from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
+from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
 from vit_deploy.verification.parity import GROUP, Asked, Check, Question, compare
 from vit_deploy.verification.preprocessing import photo_problems
@@ -29,7 +30,6 @@ from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
 
 BATCHES = (1, 2, 7)
 DISTINCT = 3  # images of which they are made, in turn
-ONE_PROCESS_ONE_CHOICE = ("savedmodel", "keras")  # TensorFlow takes its threads once, when it starts
 
 
 def repeats(asked: Asked) -> list[Check]:
@@ -131,7 +131,7 @@ def threads(counts: Sequence[int]) -> Question:
 
 
 def _answer_with(artifact: Artifact, runtime: str, options: RuntimeOptions, images: NDArray[Any]) -> NDArray[Any]:
-    if runtime not in ONE_PROCESS_ONE_CHOICE:
+    if not FORMATS.runtimes()[runtime].keeps_threads:
         return _answer(artifact, runtime, options, images)
     with isolated_spawning(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
         try:
@@ -144,8 +144,7 @@ def _answer_with(artifact: Artifact, runtime: str, options: RuntimeOptions, imag
 
 
 def _answer(artifact: Artifact, runtime: str, options: RuntimeOptions, images: NDArray[Any]) -> NDArray[Any]:
-    engine = RUNTIMES.load(runtime)()
-    with engine.open(artifact, options) as session:
+    with open_session(artifact, runtime, options) as session:
         outputs: NDArray[Any] = session.infer(images)
     return outputs
 

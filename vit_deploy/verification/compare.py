@@ -12,19 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core import documents
-from vit_deploy.core.artifact import MODEL_FILES, Artifact
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.format import Format
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
 from vit_deploy.formats.inspect import BUNDLE, CHECKPOINT, Inspection, inspect
-from vit_deploy.formats.stored_weights import READERS, Weights, read_weights
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.formats.stored_weights import Weights, read_weights
+from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import golden_pixels, read_golden, record
 from vit_deploy.verification.parity import Parity, answers, compare
 from vit_deploy.verification.tolerances import looser, tolerance_for
 
 ONLY = "only in one"
+CANONICAL, CONVERTER = "canonical", "converter"  # whose names weights have
 HIDDEN = "hidden"  # weights that a format keeps to itself
 
 
@@ -109,10 +112,12 @@ def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None =
     weights: list[WeightDifference] = []
     compared = None
     if HIDDEN in (one.naming, other.naming):
-        notes.append("the weights inside a TensorRT plan cannot be read, so they are compared by their digest alone")
+        hidden = next(each.format for each in (one, other) if each.naming == HIDDEN)
+        notes.append(f"the weights inside {hidden.noun} cannot be read, so they are compared by their digest alone")
     elif one.naming != other.naming:
+        title = next(each.format.title for each in (one, other) if each.naming == CONVERTER)
         notes.append(
-            "the weights of TFLite files have the converter's names, so they are compared by their digest alone"
+            f"the weights of {title} files have the converter's names, so they are compared by their digest alone"
         )
     if one.naming == other.naming != HIDDEN:
         compared, weights = _weights(one.weights, other.weights)
@@ -148,15 +153,22 @@ class _Model:
         return cls(found, found.artifact, stated)
 
     @property
+    def format(self) -> Format:
+        """The format of an artifact."""
+        return FORMATS[self.artifact.format]
+
+    @property
     def naming(self) -> str:
         """Whose names the weights have."""
-        if self.artifact.format not in READERS and self.checkpoint is None:
+        if self.checkpoint is not None:
+            return CANONICAL
+        if self.format.read_weights is None:
             return HIDDEN
-        return "converter" if self.artifact.format == "tflite" else "canonical"
+        return CANONICAL if self.format.has_canonical_names else CONVERTER
 
     @cached_property
     def checkpoint(self) -> Checkpoint | None:
-        if self.artifact.format in MODEL_FILES:
+        if self.found.kind != CHECKPOINT:
             return None
         from vit_deploy import checkpoints
 
@@ -181,8 +193,7 @@ class _Model:
         images = pixels if inside else self.artifact.preprocess.normalize(pixels)
         if self.checkpoint is not None:
             return forward(self.checkpoint, images)
-        engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[self.artifact.format][0])()
-        with engine.open(self.artifact, RuntimeOptions(allow_tf32=False)) as session:
+        with open_session(self.artifact, self.format.proving_runtime, RuntimeOptions(allow_tf32=False)) as session:
             return answers(session, images)
 
 

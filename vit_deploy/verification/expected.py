@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import MANIFEST, Artifact
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_pixels
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.formats.bare import Known
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.adversarial import record_adversarial
 from vit_deploy.verification.golden import Golden, golden_pixels, record
 from vit_deploy.verification.noise_floor import forward_float32, noise_floor
@@ -139,8 +140,8 @@ class Reference:
         self._same_channels(candidate, artifact.config)
         pixels = self._pixels(artifact.preprocess, artifact)
         images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
-        engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[artifact.format][0])()
-        with engine.open(artifact, RuntimeOptions(allow_tf32=False)) as session:
+        runtime = FORMATS[artifact.format].proving_runtime
+        with open_session(artifact, runtime, RuntimeOptions(allow_tf32=False)) as session:
             outputs = answers(session, images)
         return Golden(images, outputs.astype(np.float64), own.noise_floor)
 

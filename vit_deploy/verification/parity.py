@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import ConfigError
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, Runtime, RuntimeOptions, Session
-from vit_deploy.runtimes.choosing import refuse_idle_options, runtime_for
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, Runtime, RuntimeOptions, Session, open_session, runtime_for
 from vit_deploy.runtimes.simulators import SIMULATORS, refuse_unchanged
 from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.metrics import Metrics, measure
@@ -181,8 +180,7 @@ def verify(
     golden = golden or read_golden(artifact)
     start = time.perf_counter()
     name, engine = _engine(artifact, runtime, options, simulate)
-    with engine.open(artifact, options) as session:
-        refuse_idle_options(artifact, options, session.provider)
+    with open_session(artifact, options=options, engine=engine) as session:
         held = precision or artifact.precision
         if held == "fp32" and limits.allow_tf32 and session.provider in GPU_PROVIDERS:
             held = "tf32"

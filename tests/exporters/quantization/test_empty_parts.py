@@ -7,7 +7,9 @@ import pytest
 
 from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.exporters.plan import PRECISIONS, plan
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.pipeline import export
@@ -96,7 +98,7 @@ def test_every_precision_is_made_and_proven(plant, format, make_checkpoint, tmp_
     checkpoint = make_checkpoint(embed_dim=64, num_heads=2, mlp_dim=96)
     weights = {name: value.copy() for name, value in checkpoint.weights.items()}
     plant(weights)
-    precisions = list(PRECISIONS[format])
+    precisions = list(FORMATS[format].precisions_for(Target.CPU))
     if plant is layers_too_small_for_block_scales and format == "onnx":
         precisions.remove("fp16")  # there keys of 1e7 are activations, which 16-bit floats do not hold
     planted = Checkpoint(checkpoint.config, weights, checkpoint.preprocess)
@@ -114,9 +116,9 @@ def test_one_huge_weight_is_in_every_file_and_costs_only_where_activations_are_i
     weights = {name: value.copy() for name, value in checkpoint.weights.items()}
     a_huge_weight(weights)
     planted = Checkpoint(checkpoint.config, weights, checkpoint.preprocess)
-    jobs = plan([format], list(PRECISIONS[format]))[0]
+    jobs = plan([format], list(FORMATS[format].precisions_for(Target.CPU)))[0]
     made = export(planted, tmp_path, jobs, QuantizeOptions(measure_speed=False))
-    assert [each.artifact.precision for each in made.results] == list(PRECISIONS[format])
+    assert [each.artifact.precision for each in made.results] == list(FORMATS[format].precisions_for(Target.CPU))
     for each in made.results:
         assert each.parity.snr_db is not None or each.parity.max_abs == 0, "NaN"
         assert each.published or each.artifact.precision.startswith("int8"), each.parity.failures

@@ -9,11 +9,13 @@ import pytest
 from tests.exporters.variants import VARIANTS, exported, trained
 from tests.verification.locate.planting import change_weight, copied
 from vit_deploy.cli import main
+from vit_deploy.core import format_table
 from vit_deploy.core.artifact import describe, read_artifact, write_manifest
 from vit_deploy.core.config import Pooling
+from vit_deploy.core.format import Target
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS, ExportOptions
-from vit_deploy.exporters.plan import PRECISIONS, plan
+from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import export
 from vit_deploy.verification.activations import tap_names
@@ -92,7 +94,7 @@ def test_other_inputs_and_fixed_batches_are_looked_into_as_well(tmp_path, format
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
 def test_right_files_of_every_precision_stay_with_the_reference(tmp_path, format):
     checkpoint = trained(embed_dim=24, mlp_dim=40)
-    jobs, _ = plan([format], list(PRECISIONS[format]))
+    jobs, _ = plan([format], list(format_table.FORMATS[format].precisions_for(Target.CPU)))
     for result in export(checkpoint, tmp_path, jobs, QuantizeOptions()).results:
         found = locate(result.artifact)
         assert found.tap is None, result.artifact.name

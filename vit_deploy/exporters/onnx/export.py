@@ -10,8 +10,9 @@ import vit_deploy
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.format import Target
 from vit_deploy.errors import ExportError
-from vit_deploy.exporters import ExportOptions, Target
+from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.folding import fold_layer_scales
 from vit_deploy.exporters.onnx.class_token import class_token_alone
 from vit_deploy.exporters.onnx.constants import drop_identities, fold_constants

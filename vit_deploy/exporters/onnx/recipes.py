@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vit_deploy.errors import ConfigError
+from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.recipes import LAYERS, Activations, Part, Recipe
 
 ONNX_RECIPES: Mapping[str, Recipe] = {
@@ -81,3 +83,12 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
         ),
     )
 }
+
+
+def refuse_options(options: QuantizeOptions) -> None:
+    """Raise `ConfigError` for what ONNX files are never quantized with."""
+    if options.bias_correction:
+        raise ConfigError(
+            "ONNX files have no bias correction: with a scale for each channel it gained nothing on TFLite",
+            fix="leave --bias-correction out, or add --format tflite alone",
+        )

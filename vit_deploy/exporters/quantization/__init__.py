@@ -5,22 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.quantizing import QuantizeOptions as QuantizeOptions
-from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.registry import Registry
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.recipes import Recipe
 
-QUANTIZERS = Registry(
-    "format to quantize",
-    {
-        "onnx": Plugin("vit_deploy.exporters.onnx.quantize:OnnxQuantizer", extra="cpu", needs=("onnx", "onnxruntime")),
-        "tflite": Plugin(
-            "vit_deploy.exporters.tflite.quantize:TFLiteQuantizer",
-            extra="cpu",
-            needs=("ai_edge_quantizer", "ai_edge_litert"),
-        ),
-    },
-)
+QUANTIZERS = Registry("format to quantize", lambda: FORMATS.plugins(lambda each: each.quantizer))
 
 
 class Quantizer(Protocol):

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from vit_deploy.core.artifact import MANIFEST, Artifact, sha256
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import Failed, VitDeployError
-from vit_deploy.exporters import COMPILERS, MADE_OF, Compiler, PlanOptions, Target
+from vit_deploy.exporters import COMPILERS, Compiler, PlanOptions
 from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.publish import OF_ONE_FILE, Exported, Progress, publish, targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
 from vit_deploy.exporters.quantization.pipeline import Made
-from vit_deploy.formats.tensorrt_plan import PlanRecord
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.user_limits import Limits
 
@@ -52,8 +53,8 @@ def export(
         MissingEngineError, EngineError: also where there is no hardware to prove a plan on, before any work.
         OutputError, ExportError, DataError, ConfigError: as `pipeline.export`.
     """
-    compiled = [job for job in jobs if job.format in MADE_OF]
-    others = [job for job in jobs if job.format not in MADE_OF]
+    compiled = [job for job in jobs if FORMATS[job.format].made_of]
+    others = [job for job in jobs if not FORMATS[job.format].made_of]
     if compiled:
         check_targets(targets(directory, jobs, keep_failed=keep_failed, unproven=plans.unproven), force=force)
         check_compiled(compiled, plans)
@@ -76,13 +77,13 @@ def check_compiled(jobs: Sequence[Job], plans: PlanOptions) -> None:
     Raises:
         MissingEngineError, EngineError: as `Compiler.check`.
     """
-    for format in dict.fromkeys(job.format for job in jobs if job.format in MADE_OF):
+    for format in dict.fromkeys(job.format for job in jobs if FORMATS[job.format].made_of):
         compiler: Compiler = COMPILERS.load(format)()
         compiler.check(plans)
 
 
 def _source_of(job: Job) -> Job:
-    return dataclasses.replace(job, format=MADE_OF[job.format])
+    return dataclasses.replace(job, format=FORMATS[job.format].made_of)
 
 
 @contextlib.contextmanager
@@ -163,7 +164,9 @@ def _one_or_why_not(
     if error is not None:
         return Made([], failed=[_failed(job, error)])
     if source is None or not source.parity.ok:
-        return Made([], skipped=[f"{job.name}: the {MADE_OF[job.format]} file that it is made of failed its proof"])
+        return Made(
+            [], skipped=[f"{job.name}: the {FORMATS[job.format].made_of} file that it is made of failed its proof"]
+        )
     try:
         return _one(job, source, sources, directory, plans, force, keep_failed, progress)
     except OF_ONE_FILE as why:
@@ -204,10 +207,6 @@ def _one(
         limits=Limits(allow_tf32=plans.allow_tf32),
         prove=not plans.unproven,
     )
-    record = PlanRecord.of(result.artifact)
-    note = (
-        f"{job.name}: built by {record.title} in {record.build_ms / 1e3:.1f} s for {record.built_for}, "
-        f"batches {record.batches}"
-    )
+    note = f"{job.name}: {compiler.account(result.artifact)}"
     table = sources.sensitivities.get(bundle.name)
     return Made([result], sensitivities={} if table is None else {job.name: table}, notes=[note])

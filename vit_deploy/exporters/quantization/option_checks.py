@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.plan import INTEGER_INPUT
@@ -52,30 +53,26 @@ def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOp
 
 
 def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
-    if format == "tflite" and options.smoothing:
-        raise ConfigError(
-            "TFLite files are smoothed by their weights alone: the scales of their norms are part of the products "
-            "that follow, which undoes the outliers that they make",
-            fix="leave --smoothing out, or give 0 to have nothing smoothed",
-        )
-    if format == "onnx" and options.bias_correction:
-        raise ConfigError(
-            "ONNX files have no bias correction: with a scale for each channel it gained nothing on TFLite",
-            fix="leave --bias-correction out, or add --format tflite alone",
-        )
+    record = FORMATS[format]
+    if record.refuse_options is not None:
+        record.refuse_options.load()(options)
     if (options.attention_bits or options.residual_bits) and not any(recipe.integer_io for recipe in recipes):
         raise ConfigError(
             f"--attention-bits and --residual-bits are those of int8-full, and {format} is asked for "
             f"{', '.join(recipe.precision for recipe in recipes)}",
             fix="leave them out, or ask for TFLite's int8-full",
         )
-    if options.half_io and (format != "onnx" or HALF not in [recipe.precision for recipe in recipes]):
+    if options.half_io and (
+        "half_io" not in record.quantization_options or HALF not in [recipe.precision for recipe in recipes]
+    ):
         raise ConfigError(
             f"--half-io is for ONNX files in {HALF}, and {format} is asked for "
             f"{', '.join(recipe.precision for recipe in recipes)}",
             fix="leave it out, or ask for --format onnx --precision fp16",
         )
-    if options.full_range and not any(recipe.weight_bits == EIGHT for recipe in recipes if format == "onnx"):
+    if options.full_range and not (
+        "full_range" in record.quantization_options and any(recipe.weight_bits == EIGHT for recipe in recipes)
+    ):
         raise ConfigError(
             f"--full-range is for 8-bit weights of ONNX files, and {format} is asked for "
             f"{', '.join(recipe.precision for recipe in recipes)}",

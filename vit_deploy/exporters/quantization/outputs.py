@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.exporters.proving import proving_provider
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT, RuntimeOptions
+from vit_deploy.runtimes import RuntimeOptions, open_session
 
 CHUNK = 8  # images that go through a model of open batch at once
 
@@ -26,9 +27,9 @@ def answers(artifact: Artifact, images: NDArray[Any] | Iterable[NDArray[Any]]) -
         DataError: images that cannot be read.
         EngineError: the engine refuses the file.
     """
-    engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[artifact.format][0])()
     batches = _chunks(images) if isinstance(images, np.ndarray) else images
-    with engine.open(artifact, RuntimeOptions(provider=proving_provider(artifact))) as session:
+    runtime, options = FORMATS[artifact.format].proving_runtime, RuntimeOptions(provider=proving_provider(artifact))
+    with open_session(artifact, runtime, options) as session:
         return np.concatenate([session.infer(each) for each in batches])
 
 

@@ -13,11 +13,12 @@ from vit_deploy.core.artifact import MANIFEST, Artifact, describe, sha256, versi
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.datasets import read_dataset
 from vit_deploy.core.engine_paths import refuse_odd_folder
+from vit_deploy.core.format import FP32
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Registry
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import ConfigError, Failed, VitDeployError
-from vit_deploy.exporters import MADE_OF
-from vit_deploy.exporters.plan import FP32, Job
+from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.publish import (
     OF_ONE_FILE,
     Exported,
@@ -104,7 +105,7 @@ def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
         MissingEngineError: it is not.
     """
     registry: Registry = QUANTIZERS
-    for format in (MADE_OF.get(each, each) for each in formats):
+    for format in (FORMATS[each].made_of or each for each in formats):
         if format in registry and set(precisions) - {FP32}:
             registry.check(format)
 
@@ -255,10 +256,10 @@ def attempt(
     progress: Progress,
 ) -> Made:
     """`quantize` for callers with more to make: also where every precision failed, that is told and not raised."""
-    if source.format in MADE_OF:
+    if FORMATS[source.format].made_of:
         raise ConfigError(
             f"{source.directory} holds a {source.format} file, which is compiled and not to be changed any more",
-            fix=f"quantize the {MADE_OF[source.format]} bundle, or vit-deploy export --format {source.format} "
+            fix=f"quantize the {FORMATS[source.format].made_of} bundle, or vit-deploy export --format {source.format} "
             "-p PRECISION",
         )
     if source.precision != FP32:

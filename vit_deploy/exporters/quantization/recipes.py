@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError
@@ -144,7 +145,7 @@ def recipe_for(format: str, precision: str, target: str = "cpu") -> Recipe:
     Args:
         format: the format of the file.
         precision: its name.
-        target: what the file is made for, of `exporters.Target`.
+        target: what the file is made for, of `core.format.Target`.
 
     Raises:
         ConfigError: the format has no such precision.
@@ -161,10 +162,6 @@ def recipe_for(format: str, precision: str, target: str = "cpu") -> Recipe:
 
 def recipes_of(format: str, target: str = "cpu") -> Mapping[str, Recipe]:
     """The recipes of a format, made for a target, by precision; empty where it has none."""
-    from vit_deploy.exporters.onnx.gpu_recipes import CUDA_RECIPES, TENSORRT_RECIPES
-    from vit_deploy.exporters.onnx.recipes import ONNX_RECIPES
-    from vit_deploy.exporters.tflite.recipes import TFLITE_RECIPES
-
-    if target != "cpu":
-        return {"cuda": CUDA_RECIPES, "tensorrt": TENSORRT_RECIPES}[target] if format == "onnx" else {}
-    return {"onnx": ONNX_RECIPES, "tflite": TFLITE_RECIPES}.get(format, {})
+    plugin = FORMATS[format].recipes.get(target)
+    recipes: Mapping[str, Recipe] = {} if plugin is None else plugin.load()
+    return recipes

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vit_deploy.core.artifact import Artifact, read_artifact
 from vit_deploy.core.artifact_folders import bundles_in
+from vit_deploy.core.format import FP32, Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ArtifactError, ConfigError
-from vit_deploy.exporters.plan import FP32, PRECISIONS
 from vit_deploy.exporters.publish import Progress, failed_name, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import Made, attempt
@@ -39,10 +40,13 @@ def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], li
             f"{path} holds nothing to quantize: {', '.join(each.name for each in inside)}",
             fix=f"give a folder with {' or '.join(f'{format}-{FP32}' for format in QUANTIZERS)}",
         )
-    known = {each for format in QUANTIZERS for each in PRECISIONS[format]}
+    known = {each for format in QUANTIZERS for each in FORMATS[format].precisions_for(Target.CPU)}
     if unknown := [each for each in precisions if each not in known]:
         raise ConfigError(f"unknown precision {unknown[0]!r}", fix=f"choose one of {', '.join(sorted(known))}")
-    works = [(each, tuple(one for one in precisions if one in PRECISIONS[each.format])) for each in plain]
+    works = [
+        (each, tuple(one for one in precisions if one in FORMATS[each.format].precisions_for(Target.CPU)))
+        for each in plain
+    ]
     skipped = [f"{each.format}-{one}: does not exist" for each, own in works for one in precisions if one not in own]
     if not any(own for _, own in works):
         formats = ", ".join(each.format for each in plain)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from vit_deploy.core import cost
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.quantities import milliseconds_apart
-from vit_deploy.exporters import Target
 from vit_deploy.exporters.proving import proving_provider
 from vit_deploy.exporters.publish import Progress
 from vit_deploy.exporters.quantization import QuantizeOptions
@@ -25,7 +26,6 @@ from vit_deploy.exporters.quantization.recipes import Activations
 from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.confidence import Interval
 from vit_deploy.performance.latency import Latency
-from vit_deploy.runtimes import RUNTIMES_OF_FORMAT
 
 PLAN = Plan(seconds=1.0, rounds=5)
 WORK_FLOP = 1.5e11  # that comparing the answers of one artifact may take: a second or two
@@ -194,7 +194,7 @@ def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[La
     if any(each.options.get("for") == Target.CUDA for each in artifacts) and "cpu" in providers:
         return [None] * len(artifacts)
     cases = [
-        Case(Path(each.directory), RUNTIMES_OF_FORMAT[each.format][0], provider, batch=each.input.batch or 1)
+        Case(Path(each.directory), FORMATS[each.format].proving_runtime, provider, batch=each.input.batch or 1)
         for each, provider in zip(artifacts, providers, strict=True)
     ]
     return bench(cases, PLAN, lambda what, done: progress(what))

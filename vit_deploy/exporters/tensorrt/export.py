@@ -114,6 +114,13 @@ class TensorRTCompiler:
             producer={**target.producer, **versions(*self.libraries), flavour: engine.__version__},
         )
 
+    def account(self, artifact: Artifact) -> str:
+        """What built the plan, how long that took, and what for."""
+        record = PlanRecord.of(artifact)
+        return (
+            f"built by {record.title} in {record.build_ms / 1e3:.1f} s for {record.built_for}, batches {record.batches}"
+        )
+
 
 def chosen_flavour(options: PlanOptions, gpu: Gpu | None) -> str:
     """The one that was asked for; else TensorRT where it is installed and a GPU is there, else TensorRT for RTX."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.tensorrt import PlanOptions
 from vit_deploy.errors import UsageError
-from vit_deploy.exporters import MADE_OF
 from vit_deploy.exporters.plan import Job
 
 USUAL = PlanOptions()
@@ -25,7 +25,7 @@ def check_plan_options(jobs: Sequence[Job], options: PlanOptions) -> None:
         UsageError: options for plans where none is made, or a range of batches where the batch is fixed.
     """
     given = [name for field, name in NAMES.items() if getattr(options, field) != getattr(USUAL, field)]
-    compiled = [job for job in jobs if job.format in MADE_OF]
+    compiled = [job for job in jobs if FORMATS[job.format].made_of]
     if given and not compiled:
         raise UsageError(f"{', '.join(given)}: for TensorRT plans alone; add --format tensorrt, or leave it out")
     if options.batches != USUAL.batches and compiled[0].options.batch is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.tensorrt import RTX, PlanOptions
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import UsageError
-from vit_deploy.exporters import Target
 from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.publish import Exported, telling_what_is_there
 from vit_deploy.exporters.tensorrt.triton import check, model_names, write_model
@@ -30,7 +31,7 @@ def check_repository(repository: Path | None, provider: str | None, jobs: Sequen
     if repository is not None:
         if plans.flavour == RTX:
             raise UsageError("--tensorrt rtx and --triton: Triton loads plans of TensorRT alone; take full")
-        made_for = next((job.options.target for job in jobs if job.format == "onnx"), Target.CPU)
+        made_for = next((job.options.target for job in jobs if FORMATS[job.format].is_made_for_targets), Target.CPU)
         check([(job.format, job.precision) for job in jobs], provider, made_for)
     elif provider is not None:
         raise UsageError("--triton-provider says what executes models in a repository: add --triton")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import MODEL_FILES, Artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.tensorrt import FULL
 from vit_deploy.core.staging import staged_folder
 from vit_deploy.errors import ConfigError
-from vit_deploy.exporters import Target
 from vit_deploy.formats.tensorrt_plan import PlanRecord
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.verification.golden import read_golden
@@ -46,19 +47,16 @@ class Backend:
         platform: what the backend calls the format.
         file: what the model is called in a version's folder.
         providers: what can execute it.
+        refuse: raises on an artifact that the backend cannot serve.
+        largest_batch: that requests are gathered to, where the file's own batch is open.
     """
 
     name: str
     platform: str
     file: str
     providers: tuple[str, ...]
-
-
-BACKENDS = {
-    "onnx": Backend("onnxruntime", "onnxruntime_onnx", "model.onnx", PROVIDERS),
-    "tensorrt": Backend("tensorrt", "tensorrt_plan", "model.plan", (CUDA,)),
-    "savedmodel": Backend("tensorflow", "tensorflow_savedmodel", "model.savedmodel", (CPU, CUDA)),
-}
+    refuse: Callable[[Artifact], None] = lambda artifact: None
+    largest_batch: Callable[[Artifact], int] = lambda artifact: LARGEST_BATCH
 
 
 class Symbol(str):
@@ -85,14 +83,14 @@ def check(kinds: Iterable[tuple[str, str]], provider: str | None, target: str = 
             f"Triton has no provider {provider!r} for these files", fix=f"choose one of {', '.join(PROVIDERS)}"
         )
     for format, precision in kinds:
-        if format not in BACKENDS:
-            raise ConfigError(
-                f"Triton has no backend for {format} files", fix=f"export --format {' or '.join(BACKENDS)}"
-            )
-        if provider is not None and provider not in BACKENDS[format].providers:
+        if FORMATS[format].triton is None:
+            served = (each.name for each in FORMATS.values() if each.triton is not None)
+            raise ConfigError(f"Triton has no backend for {format} files", fix=f"export --format {' or '.join(served)}")
+        providers = _backend(format).providers
+        if provider is not None and provider not in providers:
             raise ConfigError(
                 f"Triton does not execute {format} files with {provider}",
-                fix=f"choose {' or '.join(BACKENDS[format].providers)}",
+                fix=f"choose {' or '.join(providers)}",
             )
         if provider == TENSORRT and precision not in TENSORRT_MODES:
             raise ConfigError(
@@ -126,8 +124,8 @@ def write_model(artifact: Artifact, target: Path, provider: str | None = None, *
         ArtifactError: golden data that are missing or damaged.
         ConfigError: a plan that Triton cannot load, or for which its requests are too small.
     """
-    _refuse_plan(artifact)
-    backend = BACKENDS[artifact.format]
+    backend = _backend(artifact.format)
+    backend.refuse(artifact)
     images = as_stored(_warming(artifact), artifact.input)
     with staged_folder(target, force=force) as stage:
         version = stage.folder / VERSION
@@ -137,7 +135,7 @@ def write_model(artifact: Artifact, target: Path, provider: str | None = None, *
             shutil.copytree(source, version / backend.file)
         else:
             # An ONNX file names the one beside it that holds its weights.
-            for name in MODEL_FILES[artifact.format]:
+            for name in FORMATS[artifact.format].model_files:
                 if (path := artifact.directory / name).is_file():
                     shutil.copy2(path, version / path.name)
         (stage.folder / WARMUP).mkdir()
@@ -149,9 +147,15 @@ def write_model(artifact: Artifact, target: Path, provider: str | None = None, *
         (stage.folder / CONFIG).write_text(config(artifact, target.name, provider), encoding="utf-8")
 
 
+def _backend(format: str) -> Backend:
+    plugin = FORMATS[format].triton
+    if plugin is None:
+        raise ConfigError(f"Triton has no backend for {format} files", fix="export another format")
+    backend: Backend = plugin.load()
+    return backend
+
+
 def _refuse_plan(artifact: Artifact) -> None:
-    if artifact.format != "tensorrt":
-        return
     record = PlanRecord.of(artifact)
     if record.flavour != FULL:
         raise ConfigError(
@@ -173,7 +177,7 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
         name: the name of the model, as its folder is called.
         provider: see `write_model`.
     """
-    backend, spec = BACKENDS[artifact.format], artifact.input
+    backend, spec = _backend(artifact.format), artifact.input
     executor = provider or usual_provider(artifact)
     # With an open batch the first side is Triton's own; else it is a side like any other.
     sides = spec.shape[1:] if spec.batch is None else spec.shape
@@ -214,7 +218,7 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
 
 def usual_provider(artifact: Artifact) -> str:
     """What an ONNX file is made for, else what has kernels for its precision."""
-    providers = BACKENDS[artifact.format].providers
+    providers = _backend(artifact.format).providers
     made_for = artifact.options.get("for")
     if made_for in (CUDA, TENSORRT) and made_for in providers:
         return str(made_for)
@@ -225,7 +229,7 @@ def _largest_batch(artifact: Artifact) -> int:
     """Zero is Triton's word for a file whose batch is not Triton's to choose."""
     if artifact.input.batch is not None:
         return 0
-    return PlanRecord.of(artifact).batches.most if artifact.format == "tensorrt" else LARGEST_BATCH
+    return _backend(artifact.format).largest_batch(artifact)
 
 
 def _labelled(artifact: Artifact) -> bool:
@@ -257,3 +261,15 @@ def _written(message: Message, indent: str = "") -> Iterator[str]:
                 yield f"{indent}{key}: {value}"
             else:
                 yield f"{indent}{key}: {json.dumps(value, ensure_ascii=False)}"
+
+
+ONNX = Backend("onnxruntime", "onnxruntime_onnx", "model.onnx", PROVIDERS)
+PLANS = Backend(
+    "tensorrt",
+    "tensorrt_plan",
+    "model.plan",
+    (CUDA,),
+    _refuse_plan,
+    lambda artifact: PlanRecord.of(artifact).batches.most,
+)
+SAVEDMODEL = Backend("tensorflow", "tensorflow_savedmodel", "model.savedmodel", (CPU, CUDA))

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vit_deploy.core.options.quantizing import Clipping
+from vit_deploy.errors import ConfigError
+from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.recipes import LAYERS, Activations, Part, Recipe
 
 FP16 = Recipe(
@@ -90,3 +92,13 @@ INT4 = Recipe(
 TFLITE_RECIPES: Mapping[str, Recipe] = {
     recipe.precision: recipe for recipe in (FP16, INT8, INT8_STATIC, INT8_FULL, INT16X8, INT4)
 }
+
+
+def refuse_options(options: QuantizeOptions) -> None:
+    """Raise `ConfigError` for what TFLite files are never quantized with."""
+    if options.smoothing:
+        raise ConfigError(
+            "TFLite files are smoothed by their weights alone: the scales of their norms are part of the products "
+            "that follow, which undoes the outliers that they make",
+            fix="leave --smoothing out, or give 0 to have nothing smoothed",
+        )

@@ -15,31 +15,15 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.child_processes import python
-from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.registry import Registry
 from vit_deploy.errors import EngineError
 from vit_deploy.performance.latency import Case
 from vit_deploy.performance.process import CaseProcess
 
 PROFILERS = Registry(
-    "profiler",
-    {
-        "onnxruntime": Plugin(
-            "vit_deploy.performance.profilers.ort:OnnxRuntimeProfiler", extra="onnx", needs=("onnxruntime",)
-        ),
-        "openvino": Plugin(
-            "vit_deploy.performance.profilers.openvino:OpenVINOProfiler", extra="openvino", needs=("openvino",)
-        ),
-        "litert": Plugin(
-            "vit_deploy.performance.profilers.litert:LiteRTProfiler", extra="litert", needs=("ai_edge_litert",)
-        ),
-    },
+    "profiler", lambda: {name: each.profiler for name, each in FORMATS.runtimes().items() if each.profiler is not None}
 )
-PROFILED_ON = {"onnxruntime": "cpu", "openvino": "cpu", "litert": "xnnpack"}  # what they take when nothing is asked for
-ABSENT = {
-    "keras": "Keras runs its operators inside TensorFlow, which is not profiled",
-    "savedmodel": "TensorFlow's operators are not profiled",
-    "tensorrt": "the layers of a plan are fused past the model's operators; NVIDIA's trtexec profiles them",
-}
 WORKER = python("-m", "vit_deploy.performance.profilers.worker")
 CALLS = 10
 TIMEOUT_S = 600.0
@@ -97,11 +81,12 @@ class Profiler(Protocol):
 
 def no_profile(case: Case) -> str | None:
     """Why a case cannot be profiled; None if it can."""
-    if case.runtime in PROFILERS:
-        if case.provider in (None, PROFILED_ON[case.runtime]):
-            return None
-        return f"{case.runtime} is profiled on {PROFILED_ON[case.runtime]} alone, not on {case.provider}"
-    return ABSENT.get(case.runtime, f"{case.runtime} is not profiled")
+    runtime = FORMATS.runtimes().get(case.runtime)
+    if runtime is None or runtime.profiler is None:
+        return (runtime and runtime.not_profiled) or f"{case.runtime} is not profiled"
+    if case.provider in (None, runtime.profiled_on):
+        return None
+    return f"{case.runtime} is profiled on {runtime.profiled_on} alone, not on {case.provider}"
 
 
 def profile(case: Case, timeout_s: float = TIMEOUT_S) -> Profile:

@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import EngineError
-from vit_deploy.runtimes import PROVIDERS_OF_RUNTIME, RuntimeOptions
+from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.tensorflow.options import apply, tf32
 
 EAGER = "-eager"
@@ -28,7 +29,7 @@ def chosen_device(backend: str, options: RuntimeOptions) -> str:
     Raises:
         EngineError: options that the backend cannot take, or a GPU that it does not see.
     """
-    known = PROVIDERS_OF_RUNTIME["keras"]
+    known = FORMATS.runtimes()["keras"].providers
     if options.provider is not None and options.provider not in known:
         raise EngineError(f"Keras has no provider {options.provider!r}", fix=f"choose one of {', '.join(known)}")
     provider = None if options.provider is None else options.provider.removesuffix(EAGER)

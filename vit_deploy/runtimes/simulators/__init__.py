@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Plugin, Registry
-from vit_deploy.core.saturation import OF_INTEGERS, has_products
+from vit_deploy.core.saturation import has_products
 from vit_deploy.errors import ConfigError
 
 NO_VNNI = "no-vnni"
@@ -23,8 +24,9 @@ def refuse_unchanged(artifact: Artifact, processor: str) -> None:
         processor: a name of `SIMULATORS`.
     """
     if not has_products(artifact):
+        saturating = (f"{each.name} in {' or '.join(each.saturating)}" for each in FORMATS.values() if each.saturating)
         raise ConfigError(
             f"{artifact.model_path} is {artifact.format} {artifact.precision}, whose kernels do not saturate on any "
             f"processor, so there is nothing of {processor} to simulate",
-            fix=f"simulate onnx in {' or '.join(OF_INTEGERS)}, and verify the others as they are",
+            fix=f"simulate {' or '.join(saturating)}, and verify the others as they are",
         )

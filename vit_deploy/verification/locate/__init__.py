@@ -9,21 +9,11 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.registry import Registry
 from vit_deploy.verification.locate.flow import Flow
 
-TAPPERS = Registry(
-    "format to look into",
-    {
-        "onnx": Plugin("vit_deploy.verification.locate.onnx:OnnxTapper", extra="onnx", needs=("onnxruntime",)),
-        "tflite": Plugin(
-            "vit_deploy.verification.locate.tflite:TFLiteTapper", extra="litert", needs=("ai_edge_litert",)
-        ),
-        "savedmodel": Plugin(
-            "vit_deploy.verification.locate.savedmodel:SavedModelTapper", extra="cpu", needs=("tensorflow",)
-        ),
-    },
-)
+TAPPERS = Registry("format to look into", lambda: FORMATS.plugins(lambda each: each.tapper))
 """By format; what runs there runs on the CPU, the engine's own kernels without a delegate."""
 
 

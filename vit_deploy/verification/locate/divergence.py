@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.verification.activations import IMAGES, Sketch, Taps, by_token, detail_sketch, sketch, tap_names
 from vit_deploy.verification.golden import Golden, read_golden
@@ -25,7 +26,6 @@ Array = NDArray[Any]
 
 READ_ALONE = (2, 1)  # how many tokens may be left in the last block: those with class and distillation, or class
 REBALANCED = (".norm", ".unit", ".value", ".mix", ".up", ".hidden", ".pooled")  # see `quantizers.smoothing`
-FOLDED = ("tflite",)  # formats in which scale and bias of a norm, and its mean, are part of the products around it
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
             f"cannot look into {artifact.model_path}: it is run as a whole",
             fix=f"files of {', '.join(TAPPERS)} can be looked into",
         )
-    if artifact.is_bare and artifact.format in FOLDED:
+    if artifact.is_bare and FORMATS[artifact.format].folds_norms:
         raise ConfigError(
             f"cannot look into {artifact.model_path}: converters move scales, biases and means between the operators "
-            "of a TFLite file, and what another one moved is not known",
+            f"of a {FORMATS[artifact.format].title} file, and what another one moved is not known",
             fix="look into the ONNX file or the SavedModel that it was made of",
         )
     golden = golden or read_golden(artifact)
@@ -133,7 +133,7 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
 
 def _comparable(taps: Taps, artifact: Artifact, flow: Flow) -> Taps:
     """The reference's taps as a file of this format computes them."""
-    if artifact.format not in FOLDED:
+    if not FORMATS[artifact.format].folds_norms:
         return taps
     taps = taps.without_biases(artifact.config.sequence_length)
     layer_norms = artifact.config.normalization_type is NormalizationType.LAYER_NORM
@@ -150,7 +150,7 @@ class _Search:
 
     def run(self) -> Located:
         config = self.artifact.config
-        places = find_taps(self.opened.flow, config, folded_norms=self.artifact.format in FOLDED)
+        places = find_taps(self.opened.flow, config, folded_norms=FORMATS[self.artifact.format].folds_norms)
         values = self._values(name for place in places.found.values() for name in place.values)
         taps, tokens = [], config.sequence_length
         if self._is_rebalanced():
@@ -218,12 +218,12 @@ class _Search:
         }
 
     def _is_rebalanced(self) -> bool:
-        return self.artifact.format == "onnx" and self.artifact.precision.startswith("int")
+        return self.artifact.precision in FORMATS[self.artifact.format].rebalanced
 
     def _final_norm_is_folded(self) -> bool:
         config = self.artifact.config
         feeds_keys = config.effective_pooling is Pooling.MAP and not config.norm_after_pooling
-        return self.artifact.format in FOLDED and (feeds_keys or config.projection_after_norm is not None)
+        return FORMATS[self.artifact.format].folds_norms and (feeds_keys or config.projection_after_norm is not None)
 
     def _activations(
         self, place: Place, values: Mapping[str, Array], counts: Sequence[int], features: int

@@ -1,0 +1,206 @@
+"""The formats: one record for each, in one table.
+
+A format is added by its entry here, or by an entry point of another distribution (see `format.GROUP`), and by the code
+that the entry names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vit_deploy.core.format import FP32, Format, Formats, RuntimeEntry, Target
+from vit_deploy.core.registry import Plugin
+
+TENSORFLOW_IS_NOT_PROFILED = "TensorFlow's operators are not profiled"
+ONNX_PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    Target.CPU: (FP32, "fp16", "int8", "int8-static", "int4"),
+    Target.CUDA: (FP32, "fp16", "bf16"),
+    Target.TENSORRT: (FP32, "fp16", "int8-static"),
+}
+"""What each has kernels for."""
+
+ONNX = Format(
+    name="onnx",
+    title="ONNX",
+    noun="an .onnx file",
+    kind="file",
+    model_files=("model.onnx", "model.onnx.data"),
+    runtimes=(
+        RuntimeEntry(
+            "onnxruntime",
+            Plugin("vit_deploy.runtimes.ort.runtime:OnnxRuntime", extra="onnx", needs=("onnxruntime",)),
+            providers=("cpu", "cuda", "tensorrt"),
+            profiler=Plugin(
+                "vit_deploy.performance.profilers.ort:OnnxRuntimeProfiler", extra="onnx", needs=("onnxruntime",)
+            ),
+            profiled_on="cpu",
+        ),
+        RuntimeEntry(
+            "openvino",
+            Plugin("vit_deploy.runtimes.openvino:OpenVINO", extra="openvino", needs=("openvino",)),
+            providers=("cpu", "cpu-bf16"),
+            profiler=Plugin(
+                "vit_deploy.performance.profilers.openvino:OpenVINOProfiler", extra="openvino", needs=("openvino",)
+            ),
+            profiled_on="cpu",
+        ),
+    ),
+    suffixes=(".onnx",),
+    read_graph=Plugin("vit_deploy.formats.onnx_graph:read_graph"),
+    refuse=Plugin("vit_deploy.formats.onnx_file:refuse_outside_data"),
+    files_beside=Plugin("vit_deploy.formats.onnx_file:files_beside"),
+    weight_types=Plugin("vit_deploy.formats.onnx_graph:weight_types"),
+    read_weights=Plugin("vit_deploy.formats.stored_weights:onnx_weights"),
+    operators_on_cuda=Plugin("vit_deploy.formats.cuda_operators:on_cuda"),
+    snippet=Plugin("vit_deploy.formats.snippets.onnx:LINES"),
+    precisions=ONNX_PRECISIONS,
+    exporter=Plugin(
+        "vit_deploy.exporters.onnx.export:OnnxExporter",
+        extra="cpu",
+        needs=("tensorflow", "keras", "tf2onnx", "onnx", "onnxscript"),
+    ),
+    has_opset=True,
+    has_layout=True,
+    quantizer=Plugin("vit_deploy.exporters.onnx.quantize:OnnxQuantizer", extra="cpu", needs=("onnx", "onnxruntime")),
+    recipes={
+        Target.CPU: Plugin("vit_deploy.exporters.onnx.recipes:ONNX_RECIPES"),
+        Target.CUDA: Plugin("vit_deploy.exporters.onnx.gpu_recipes:CUDA_RECIPES"),
+        Target.TENSORRT: Plugin("vit_deploy.exporters.onnx.gpu_recipes:TENSORRT_RECIPES"),
+    },
+    refuse_options=Plugin("vit_deploy.exporters.onnx.recipes:refuse_options"),
+    quantization_options=frozenset(("half_io", "full_range")),
+    triton=Plugin("vit_deploy.exporters.tensorrt.triton:ONNX"),
+    tapper=Plugin("vit_deploy.verification.locate.onnx:OnnxTapper", extra="onnx", needs=("onnxruntime",)),
+    rebalanced=("int8", "int8-static", "int4"),
+    saturating=("int8", "int8-static"),
+)
+
+TFLITE = Format(
+    name="tflite",
+    title="TFLite",
+    noun="a .tflite file",
+    kind="file",
+    model_files=("model.tflite",),
+    runtimes=(
+        RuntimeEntry(
+            "litert",
+            Plugin("vit_deploy.runtimes.litert:LiteRT", extra="litert", needs=("ai_edge_litert",)),
+            providers=("cpu", "xnnpack"),
+            takes_libraries=True,
+            profiler=Plugin(
+                "vit_deploy.performance.profilers.litert:LiteRTProfiler", extra="litert", needs=("ai_edge_litert",)
+            ),
+            profiled_on="xnnpack",
+        ),
+    ),
+    suffixes=(".tflite",),
+    magic=((4, b"TFL3"),),
+    read_graph=Plugin("vit_deploy.formats.tflite:read_graph"),
+    input_quantization=Plugin("vit_deploy.formats.tflite:input_quantization"),
+    weight_types=Plugin("vit_deploy.formats.tflite:weight_types"),
+    read_weights=Plugin("vit_deploy.formats.stored_weights:tflite_weights"),
+    has_canonical_names=False,
+    accelerators=Plugin("vit_deploy.formats.accelerators:to_json"),
+    snippet=Plugin("vit_deploy.formats.snippets.tflite:LINES"),
+    precisions={Target.CPU: (FP32, "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4")},
+    exporter=Plugin("vit_deploy.exporters.tflite.export:TFLiteExporter", extra="cpu", needs=("tensorflow", "keras")),
+    has_fixed_batch=True,
+    quantizer=Plugin(
+        "vit_deploy.exporters.tflite.quantize:TFLiteQuantizer",
+        extra="cpu",
+        needs=("ai_edge_quantizer", "ai_edge_litert"),
+    ),
+    recipes={Target.CPU: Plugin("vit_deploy.exporters.tflite.recipes:TFLITE_RECIPES")},
+    refuse_options=Plugin("vit_deploy.exporters.tflite.recipes:refuse_options"),
+    tapper=Plugin("vit_deploy.verification.locate.tflite:TFLiteTapper", extra="litert", needs=("ai_edge_litert",)),
+    folds_norms=True,
+)
+
+SAVEDMODEL = Format(
+    name="savedmodel",
+    title="SavedModel",
+    noun="a SavedModel",
+    kind="folder",
+    model_files=("saved_model",),
+    runtimes=(
+        RuntimeEntry(
+            "savedmodel",
+            Plugin("vit_deploy.runtimes.tensorflow.runtime:SavedModelRuntime", extra="cpu", needs=("tensorflow",)),
+            providers=("cpu", "cuda"),
+            not_profiled=TENSORFLOW_IS_NOT_PROFILED,
+            keeps_threads=True,
+            prefers_gpus=True,
+        ),
+    ),
+    folder_file="saved_model.pb",
+    read_graph=Plugin("vit_deploy.formats.savedmodel:read_graph"),
+    refuse_bare=Plugin("vit_deploy.formats.savedmodel:refuse_other_signatures"),
+    read_weights=Plugin("vit_deploy.formats.stored_weights:savedmodel_weights"),
+    snippet=Plugin("vit_deploy.formats.snippets.savedmodel:LINES"),
+    precisions={Target.CPU: (FP32,)},
+    exporter=Plugin(
+        "vit_deploy.exporters.savedmodel.export:SavedModelExporter", extra="cpu", needs=("tensorflow", "keras")
+    ),
+    triton=Plugin("vit_deploy.exporters.tensorrt.triton:SAVEDMODEL"),
+    tapper=Plugin("vit_deploy.verification.locate.savedmodel:SavedModelTapper", extra="cpu", needs=("tensorflow",)),
+)
+
+TENSORRT = Format(
+    name="tensorrt",
+    title="TensorRT",
+    noun="a TensorRT plan",
+    kind="plan",
+    model_files=("model.plan",),
+    runtimes=(
+        RuntimeEntry(
+            "tensorrt",
+            Plugin(
+                "vit_deploy.runtimes.tensorrt.runtime:TensorRT",
+                extra="tensorrt-rtx",
+                either=("tensorrt", "tensorrt_rtx"),
+            ),
+            providers=("tensorrt", "tensorrt-rtx", "cuda"),
+            not_profiled=("the layers of a plan are fused past the model's operators; NVIDIA's trtexec profiles them"),
+        ),
+    ),
+    suffixes=(".plan", ".engine", ".trt"),
+    magic=((0, b"ftrt"), (0, b"vtrt")),
+    no_essentials="a plan has no room for config, preprocessing and labels: they are in its bundle's manifest",
+    read_graph=Plugin("vit_deploy.formats.tensorrt_plan:read_graph"),
+    snippet=Plugin("vit_deploy.formats.snippets.tensorrt:LINES"),
+    precisions={Target.TENSORRT: ONNX_PRECISIONS[Target.TENSORRT]},
+    compiler=Plugin(
+        "vit_deploy.exporters.tensorrt.export:TensorRTCompiler",
+        extra="tensorrt-rtx",
+        either=("tensorrt", "tensorrt_rtx"),
+    ),
+    made_of="onnx",
+    has_opset=True,
+    has_layout=True,
+    triton=Plugin("vit_deploy.exporters.tensorrt.triton:PLANS"),
+)
+
+KERAS = Format(
+    name="keras",
+    title="Keras",
+    noun="a .keras file",
+    kind="file",
+    model_files=(),
+    runtimes=(
+        RuntimeEntry(
+            "keras",
+            Plugin("vit_deploy.runtimes.keras.runtime:KerasRuntime", extra="cpu", needs=("keras", "h5py")),
+            providers=("cpu", "cpu-eager", "cuda", "cuda-eager"),
+            not_profiled="Keras runs its operators inside TensorFlow, which is not profiled",
+            keeps_threads=True,
+            prefers_gpus=True,
+        ),
+    ),
+)
+"""Checkpoints that are run as they are."""
+
+FORMATS = Formats((ONNX, TFLITE, SAVEDMODEL, TENSORRT, KERAS))
+
+EXPORTED_BY_DEFAULT = (SAVEDMODEL.name, ONNX.name, TFLITE.name)
+SERVED_BY_DEFAULT = (ONNX.name,)
+"""The formats that are made where none is named, and those for a server."""

@@ -1,0 +1,25 @@
+"""Lines that run a TFLite file in LiteRT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.formats.snippet import Lines
+
+
+def _run(artifact: Artifact) -> Iterator[str]:
+    output = artifact.config.output_name
+    yield f"model = Interpreter({str(artifact.model_path)!r})"
+    yield f'output = model.get_signature_runner("serving_default")({artifact.input.name}=images)[{output!r}][0]'
+    if artifact.input.scale is not None:
+        yield 'scale, zero_point = model.get_output_details()[0]["quantization"]'
+        yield "output = scale * (output.astype(np.float32) - zero_point)"
+
+
+LINES = Lines(
+    imports=lambda artifact: ["from ai_edge_litert.interpreter import Interpreter"],
+    run=_run,
+    labels=lambda artifact: f'zipfile.ZipFile({str(artifact.model_path)!r}).read("labels.txt").decode().splitlines()',
+    labels_by="zipfile",
+)
