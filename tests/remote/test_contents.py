@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.core.child_processes import python
+from vit_deploy.core.format import Format, RuntimeEntry
+from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.registry import Plugin
+from vit_deploy.errors import ConfigError
 from vit_deploy.remote.contents import (
     LEFT_AT_HOME,
     PACKAGE,
@@ -23,9 +28,11 @@ from vit_deploy.remote.contents import (
     source_of,
 )
 from vit_deploy.remote.packing import ROOT, pack
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.runtimes import RUNTIMES
 
 PACKABLE = ("onnx", "tflite", "savedmodel", "tensorrt")
+# Modules that name all others: what a workstation gets of the package's attributes, and of the formats' records.
+QUOTES_ALL = ("vit_deploy", "vit_deploy.core.format_table")
 WORKSTATION = {"cli", "api", "compression", "model", "exporters", "checkpoints"}
 
 
@@ -65,8 +72,26 @@ def test_modules_that_are_named_in_quotes_travel_too_or_belong_to_other_formats(
                 and re.fullmatch(r"vit_deploy(\.\w+)+(:\w+)?", node.value)
             }
             allowed = {"vit_deploy.runtimes.simulators.onnx_no_vnni"}  # --simulate is no option of the runner
-            if name != "vit_deploy":  # what a workstation gets of the package's attributes
+            if name not in QUOTES_ALL:
                 assert quoted - set(there) - others - allowed == set(), name
+
+
+def test_of_a_formats_record_a_device_uses_what_travels_with_its_engines() -> None:
+    at_home = {each.name for each in dataclasses.fields(Format) if "Plugin" in str(each.type)}
+    assert {"exporter", "read_graph", "recipes"} <= at_home
+    for name, path in modules_on_device(PACKABLE).items():
+        if name not in {*QUOTES_ALL, "vit_deploy.core.format", "vit_deploy.formats.graph"}:
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            assert not {node.attr for node in nodes if isinstance(node, ast.Attribute)} & at_home, name
+
+
+def test_what_another_distribution_runs_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = RuntimeEntry("elsewhere", Plugin("elsewhere.engine:Engine"))
+    record = Format("other", "Other", "a file", "file", ("model",), (entry,))
+    monkeypatch.setitem(FORMATS._records, "other", record)
+    monkeypatch.setitem(RUNTIMES._plugins, "elsewhere", entry.engine)
+    with pytest.raises(ConfigError, match=r"in elsewhere\.engine, of which an archive holds nothing"):
+        modules_on_device(["other"])
 
 
 def test_every_format_brings_its_own_engines_alone() -> None:
@@ -75,8 +100,8 @@ def test_every_format_brings_its_own_engines_alone() -> None:
     assert not {"vit_deploy.runtimes.ort.runtime", "vit_deploy.runtimes.openvino"} & tflite
     both = set(modules_on_device(["tflite", "onnx"]))
     assert both == tflite | set(modules_on_device(["onnx"]))
-    for format, runtimes in RUNTIMES_OF_FORMAT.items():
-        assert {RUNTIMES[each].target.partition(":")[0] for each in runtimes} <= engines([format])
+    for format, record in FORMATS.items():
+        assert {RUNTIMES[each].target.partition(":")[0] for each in record.runtime_names} <= engines([format])
 
 
 def test_the_archive_holds_these_files_and_no_others(bundles: dict[str, Path], tmp_path: Path) -> None:

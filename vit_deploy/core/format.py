@@ -235,7 +235,8 @@ def _loaded(entry: metadata.EntryPoint) -> Format:
         raise ConfigError(f"{_origin(entry)} adds a format that cannot be imported: {error}", fix=fix) from error
     if not isinstance(found, Format):
         raise ConfigError(
-            f"{_origin(entry)} names a {type(found).__name__} as a format, expected a vit_deploy.core.format.Format",
+            f"{_origin(entry)} names an object of type {type(found).__name__} as a format, expected a "
+            f"{Format.__module__}.Format",
             fix=fix,
         )
     return found
