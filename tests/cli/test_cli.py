@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import typer
 
 import vit_deploy
 from vit_deploy import cli
-from vit_deploy.cli.app import app, command_names
+from vit_deploy.cli.app import COMMANDS, app, command_names
 from vit_deploy.cli.options import OutputOptions, parse_percent, split_at_commas
 from vit_deploy.cli.output import Output
 from vit_deploy.core.options import parsing
@@ -109,6 +110,29 @@ def test_without_a_command_there_is_help_and_exit_2(run):
 def test_it_says_its_version(run):
     result = run("--version")
     assert (result.code, result.out) == (0, f"vit-deploy {vit_deploy.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["-V"], ["version"], ["version", "-q"]])
+def test_the_version_is_said_by_an_option_and_by_a_command(run, arguments):
+    assert run(*arguments).out == f"vit-deploy {vit_deploy.__version__}\n"
+    assert run("version", "--json").document["results"] == [{"version": vit_deploy.__version__}]
+
+
+def test_the_command_help_is_the_option_help(run):
+    assert run("help").out == run("--help").out
+    assert run("help", "export").out == run("export", "--help").out
+    assert [each["command"] for each in run("help", "--json").document["results"]] == command_names()
+    said = run("help", "exprot")
+    assert said.code == 2 and "there is no command 'exprot'" in said.err and said.out == ""
+
+
+@pytest.mark.parametrize("about", COMMANDS, ids=lambda each: each.name)
+def test_the_example_of_every_command_is_one_that_it_takes(about, run):
+    program, name, *arguments = shlex.split(about.example)
+    assert (program, name) == ("vit-deploy", about.name)
+    taken = typer.main.get_command(app).commands[name].make_context(name, arguments)
+    assert taken.params
+    assert f"Example: {about.example}" in " ".join(run(name, "--help").out.split())
 
 
 @pytest.mark.parametrize("name", command_names())
