@@ -12,6 +12,7 @@ from vit_deploy.api.models import Model, Size, open_source, sides
 from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ConfigError, ExportError
@@ -23,7 +24,7 @@ from vit_deploy.exporters.quantization.records import records_of
 from vit_deploy.exporters.quantization.sources import Work, plain_bundles, quantize_each
 from vit_deploy.exporters.tensorrt.option_checks import check_plan_options
 from vit_deploy.exporters.tensorrt.serving import check_repository, places, serve
-from vit_deploy.runtimes import RUNTIMES, RUNTIMES_OF_FORMAT
+from vit_deploy.runtimes import open_session
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.targets import DEFAULT_SCALE
 
@@ -262,8 +263,7 @@ def _check_runs(source: Artifact) -> None:
     """
     if source.format not in QUANTIZERS:
         return
-    engine = RUNTIMES.load(RUNTIMES_OF_FORMAT[source.format][0])()
-    with engine.open(source) as session:
+    with open_session(source, FORMATS[source.format].proving_runtime) as session:
         session.infer(read_golden(source).images[:1])
 
 
