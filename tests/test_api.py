@@ -112,14 +112,22 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
         "ViT",
         "VitDeployError",
         "__version__",
+        "bench",
         "build",
+        "bundle",
+        "compare",
         "compress",
         "convert",
         "create_vision_transformer",
+        "doctor",
+        "evaluate",
         "export",
+        "inspect",
         "load",
+        "predict",
         "quantize",
         "read_images",
+        "report",
         "resize",
         "session",
         "verify",
@@ -163,10 +171,12 @@ def test_a_wrong_type_is_an_error_that_says_what_is_expected(tmp_path, checkpoin
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_list_of_bundles_is_refused_with_their_number(bundles):
+def test_several_bundles_are_verified_and_a_session_takes_one(bundles):
     artifact = read_artifact(bundles["onnx"])
+    found = vit_deploy.verify([artifact, bundles["tflite"]], quick=True)
+    assert found.ok and [each.artifact.format for each in found] == ["onnx", "tflite"]
     with pytest.raises(ConfigError, match="list is no bundle, but holds 2 of them\n  fix: give one of them"):
-        vit_deploy.verify([artifact, artifact])
+        vit_deploy.session([artifact, artifact])
 
 
 def test_image_files_become_the_input_of_a_session(bundles, tmp_path):

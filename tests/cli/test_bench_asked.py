@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
-import typer
 
-from vit_deploy.cli.bench_asked import Asked
+from vit_deploy.core.options.fields import described
+from vit_deploy.errors import UsageError
 from vit_deploy.performance import bench as bench_module
+from vit_deploy.performance.options import BenchOptions
 from vit_deploy.performance.process import CaseProcess
+from vit_deploy.performance.requests import plan_for
+from vit_deploy.remote.arguments import options_from, request
 from vit_deploy.remote.device import _parser
+from vit_deploy.verification.options import ProofOptions
 
-PLAIN = Asked(None, None, "1", None, 1, 0, False, None, False, 3.0, None, 600.0, False)
-ODD = Asked(["onnxruntime"], ["cuda", "cpu"], "2,3", "1,4", 2, 1, True, None, True, 1.5, 9, 900.0, True)
-
-
-def test_another_machine_is_asked_for_the_same() -> None:
-    there = _parser().parse_args(ODD.arguments)
-    assert (there.runtime, there.provider) == (["onnxruntime"], ["cuda", "cpu"])
-    assert (there.batch, there.threads, there.streams) == ([2, 3], [1, 4], 2)
-    assert (there.device, there.cuda_graph, there.one_at_a_time, there.profile) == (1, True, True, True)
-    assert (there.seconds, there.runs, there.timeout, there.under) == (1.5, 9, 900.0, None)
-    assert _parser().parse_args(dataclasses.replace(PLAIN, under="250us").arguments).under == 0.25
-    plain = _parser().parse_args(PLAIN.arguments)
-    assert plain == _parser().parse_args(["bench"])
+ODD_BENCH = BenchOptions(
+    *(("onnxruntime",), ("cuda", "cpu"), (2, 3), (1, 4), 2, 1.5),
+    **{"device": 1, "cuda_graph": True, "one_at_a_time": True, "runs": 9, "profile": True, "timeout": 900.0},
+)
+ODD_PROOF = ProofOptions("onnxruntime", "cuda", 1, True, (1, 4), True)
+ODD = {"bench": ODD_BENCH, "verify": ODD_PROOF}
 
 
-def test_a_time_is_looked_for_without_a_batch() -> None:
-    with pytest.raises(typer.BadParameter, match="expected no --batch, found 8"):
-        dataclasses.replace(PLAIN, batch="8", under="5ms")
-    with pytest.raises(typer.BadParameter, match="--under is '5'; expected a time as 5ms"):
-        dataclasses.replace(PLAIN, under="5")
-    assert dataclasses.replace(PLAIN, under="5ms").plan.one_at_a_time and not PLAIN.plan.one_at_a_time
+@pytest.mark.parametrize("command", ODD)
+def test_another_machine_is_asked_for_the_same(command: str) -> None:
+    options = ODD[command]
+    kind = type(options)
+    assert all(getattr(options, each.name) != each.default for each in described(kind) if each.name != "under")
+    assert options_from(_parser().parse_args(request(command, options)), kind) == options
+    assert options_from(_parser().parse_args(request(command, kind())), kind) == kind()
+
+
+@pytest.mark.parametrize("command", ODD)
+def test_by_hand_the_options_are_those_of_the_command(command: str) -> None:
+    kind = type(ODD[command])
+    assert options_from(_parser().parse_args([command]), kind) == kind()
+    words = ["--threads", "1,4", "--device", "1", "--cuda-graph", "--runtime", "onnxruntime", "--provider", "cuda"]
+    there = options_from(_parser().parse_args([command, *words]), kind)
+    assert (there.threads, there.device, there.cuda_graph) == ((1, 4), 1, True)
+    more = ["--batch", "2,3", "--streams", "2", "--seconds", "1.5", "--under", "250us", "--provider", "cuda,cpu"]
+    if command == "bench":
+        with pytest.raises(UsageError, match="expected no --batch, found 2,3"):
+            options_from(_parser().parse_args([command, *more]), kind)
+        there = options_from(_parser().parse_args([command, *more[2:]]), kind)
+        assert (there.streams, there.seconds, there.under, there.provider) == (2, 1.5, 0.25, ("cuda", "cpu"))
+        with pytest.raises(SystemExit):
+            _parser().parse_args([command, "--streams", "0"])
+
+
+def test_a_time_is_looked_for_without_a_batch(run: Any, bundles: Any) -> None:
+    with pytest.raises(UsageError, match="expected no --batch, found 8"):
+        BenchOptions(batch=(8,), under=5.0)
+    said = run("bench", bundles["onnx"], "--under", "5ms", "--batch", 8, "--json")
+    assert said.code == 2 and said.document["error"]["type"] == "UsageError"
+    assert said.document["error"]["fix"] == "see vit-deploy bench --help"
+    said = run("bench", bundles["onnx"], "--under", "5")
+    assert said.code == 2 and "--under is '5'; expected a time as 5ms" in said.err
+    assert plan_for(BenchOptions(under=5.0)).one_at_a_time and not plan_for(BenchOptions()).one_at_a_time
 
 
 def test_a_step_may_take_as_long_as_was_said_on_this_machine_too(

@@ -15,7 +15,7 @@ import typer
 import vit_deploy
 from vit_deploy import cli
 from vit_deploy.cli.app import COMMANDS, app, command_names
-from vit_deploy.cli.options import OutputOptions, parse_percent, split_at_commas
+from vit_deploy.cli.options import OutputOptions, split_at_commas
 from vit_deploy.cli.output import Output
 from vit_deploy.core.options import parsing
 
@@ -429,10 +429,10 @@ def test_every_option_that_repeats_takes_commas_too():
 
 @pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("5", 0.05), ("0.5", 0.005), ("0%", 0.0), ("150%", 1.5)])
 def test_a_percentage_is_told_with_its_sign_or_without(text, value):
-    assert parse_percent(text, "--max-regression") == pytest.approx(value)
+    assert parsing.percentage(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["ten", "-5%", "nan", "", "%", "5%%", "inf"])
 def test_what_is_no_percentage_is_bad_usage(text):
-    with pytest.raises(typer.BadParameter, match="expected a percentage as 5% or 5"):
-        parse_percent(text, "--max-regression")
+    with pytest.raises(ValueError, match="a percentage as 5% or 5"):
+        parsing.percentage(text)

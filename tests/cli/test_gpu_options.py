@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 import vit_deploy
-from vit_deploy.cli import verify as verify_command
 from vit_deploy.errors import ConfigError
-from vit_deploy.remote import device
+from vit_deploy.remote import device, hosts, unpacked, work
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
@@ -75,7 +74,7 @@ def test_verify_runs_where_it_is_told(run, bundles, opened):
 
 def test_programs_say_where_a_bundle_runs(bundles, opened):
     where = {"runtime": "onnxruntime", "provider": "cuda", "device": 1, "cuda_graph": True}
-    assert vit_deploy.verify(bundles["onnx"], **where).provider == "cuda"
+    assert vit_deploy.verify(bundles["onnx"], quick=True, **where).result.provider == "cuda"
     with vit_deploy.session(bundles["onnx"], threads=2, **where) as session:
         assert session.provider == "cuda"
     asked = [(each.provider, each.device, each.cuda_graph, each.threads) for each in opened]
@@ -87,19 +86,17 @@ def test_programs_say_where_a_bundle_runs(bundles, opened):
 def test_another_machine_is_told_the_same(run, bundles, opened, monkeypatch):
     asked = []
 
-    def ask_hosts(out, artifacts, arguments, **where):
+    def run_on(host, package, arguments, *others, **where):
         asked.append(arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verify_command, "ask_hosts", ask_hosts)
+    monkeypatch.setattr(hosts, "run_on", run_on)
     run("verify", bundles["onnx"], *ON_A_GPU, "--cuda-graph", "--on", "ssh://nobody@localhost", "--json")
     (arguments,) = asked
-    options = device._parser().parse_args([str(each) for each in arguments])
-    assert (options.provider, options.device, options.cuda_graph) == ("cuda", 1, True)
-
-    monkeypatch.setattr(device, "listing", lambda: [(bundles["onnx"], "there")])
-    (record,), ok = device._verify(options)
-    assert ok and record["provider"] == "cuda"
+    options = device._parser().parse_args(arguments)
+    monkeypatch.setattr(unpacked, "listing", lambda: [(bundles["onnx"], "there")])
+    (record,), ok = work.verify(options)
+    assert ok and record["provider"] == "cuda" and record["artifact"] == "there"
     assert [(each.device, each.cuda_graph) for each in opened[:1]] == [(1, True)]
 
 

@@ -62,7 +62,7 @@ def test_options_that_cannot_be_are_refused(
 ) -> None:
     script = unpacked(package, tmp_path)
     code, _, err = said(device_python, script, "bench", "--batch", "1,x")
-    assert code == 2 and "'1,x'; expected numbers as 1 or 1,4" in err
+    assert code == 2 and "'1,x'; expected positive numbers as 1 or 1,2,8" in err
     code, _, err = said(device_python, script, "verify", "--runtime", "onnx")
     assert code == 2 and "unknown runtime 'onnx'" in err
     code, _, err = said(device_python, script, "verify", "--runtime", "litert")

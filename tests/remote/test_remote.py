@@ -20,6 +20,7 @@ import pytest
 from tests.remote.conftest import environment
 from tests.remote.sshd import Server, cut_line, free_port
 from vit_deploy.errors import RemoteError
+from vit_deploy.remote.engines import needs
 from vit_deploy.remote.packing import pack
 from vit_deploy.remote.run import CACHE, Host, parse_host, run_on
 
@@ -198,10 +199,16 @@ def test_what_is_missing_there_is_said(host: Any, server: Server, package: Path,
         run_on(host(server, python=str(without)), package, ["verify"])
     # A relative path is one from the home folder, where a login would find it.
     (server.home / "env").symlink_to(environment(tmp_path / "no engine", "numpy").parents[1])
+    told: list[str] = []
+    with pytest.raises(RemoteError, match=r"env/bin/python has no ai_edge_litert, onnxruntime$") as caught:
+        wanted = needs(["onnx", "tflite"], (), ("cpu",))
+        run_on(host(server, python="env/bin/python"), package, ["verify"], told.append, wanted=wanted)
+    assert caught.value.fix.endswith("env/bin/python -m pip install ai-edge-litert onnxruntime")
+    assert [each for each in told if not each.startswith("asking")] == []
+    # The runner says it too, where nobody has asked before.
     document = run_on(host(server, python="env/bin/python"), package, ["verify"])
     assert not document["ok"] and document["error"]["type"] == "MissingEngineError"
     assert "no ai_edge_litert, onnxruntime" in document["error"]["message"]
-    assert "-m pip install ai-edge-litert onnxruntime" in document["error"]["fix"]
     assert server.left_behind() == set()
 
 

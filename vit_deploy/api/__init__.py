@@ -1,144 +1,73 @@
-"""The Python API: functions that export a model, prove an artifact, and run one."""
+"""The Python API: a function for each command, and sessions for programs that run an artifact themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # at run time each is imported when it is first used, so that a command starts with its own alone
+    from vit_deploy.api.answers import evaluate, predict
+    from vit_deploy.api.artifacts import export, quantize
+    from vit_deploy.api.checkpoints import build, convert, resize
+    from vit_deploy.api.compressing import compress
+    from vit_deploy.api.insight import bundle, doctor, inspect
+    from vit_deploy.api.models import as_checkpoint
+    from vit_deploy.api.proof import compare, verify
+    from vit_deploy.api.sessions import as_artifact, read_images, session
+    from vit_deploy.api.timing import bench, report
 
-from vit_deploy.api.artifacts import export, quantize
-from vit_deploy.api.checkpoints import build, convert, resize
-from vit_deploy.api.compressing import compress
-from vit_deploy.api.models import as_checkpoint
-from vit_deploy.core.artifact import Artifact, read_artifact
-from vit_deploy.errors import ConfigError
-from vit_deploy.runtimes import RuntimeOptions, Session, open_session, runtime_for
-from vit_deploy.verification.parity import Verification
+_LAZY = {
+    "as_artifact": "vit_deploy.api.sessions",
+    "as_checkpoint": "vit_deploy.api.models",
+    "bench": "vit_deploy.api.timing",
+    "build": "vit_deploy.api.checkpoints",
+    "bundle": "vit_deploy.api.insight",
+    "compare": "vit_deploy.api.proof",
+    "compress": "vit_deploy.api.compressing",
+    "convert": "vit_deploy.api.checkpoints",
+    "doctor": "vit_deploy.api.insight",
+    "evaluate": "vit_deploy.api.answers",
+    "export": "vit_deploy.api.artifacts",
+    "inspect": "vit_deploy.api.insight",
+    "predict": "vit_deploy.api.answers",
+    "quantize": "vit_deploy.api.artifacts",
+    "read_images": "vit_deploy.api.sessions",
+    "report": "vit_deploy.api.timing",
+    "resize": "vit_deploy.api.checkpoints",
+    "session": "vit_deploy.api.sessions",
+    "verify": "vit_deploy.api.proof",
+}
 
 __all__ = [
     "as_artifact",
     "as_checkpoint",
+    "bench",
     "build",
+    "bundle",
+    "compare",
     "compress",
     "convert",
+    "doctor",
+    "evaluate",
     "export",
+    "inspect",
+    "predict",
     "quantize",
     "read_images",
+    "report",
     "resize",
     "session",
     "verify",
 ]
 
 
-def verify(
-    bundle: str | Path | Artifact,
-    *,
-    runtime: str | None = None,
-    provider: str | None = None,
-    device: int = 0,
-    cuda_graph: bool = False,
-    simulate: str | None = None,
-) -> Verification:
-    """Run a bundle on its golden images and compare with the float64 reference; see `parity.verify`.
+if not TYPE_CHECKING:  # a type checker must not take every name for Any
 
-    Args:
-        bundle: its folder, or one of those that `export` returned.
-        runtime: None takes the format's usual one.
-        provider: what executes the graph; None takes the engine's usual one.
-        device: which GPU of those that are visible, from 0.
-        cuda_graph: whether a GPU records the kernels of a call once and replays them.
-        simulate: a processor that is not here: "no-vnni", on which ONNX Runtime's 8-bit products may saturate.
-    """
-    from vit_deploy.verification import parity
-
-    return parity.verify(
-        as_artifact(bundle),
-        runtime=runtime,
-        provider=provider,
-        device=device,
-        cuda_graph=cuda_graph,
-        simulate=simulate,
-    )
+    def __getattr__(name: str) -> Any:
+        if name in _LAZY:
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def session(
-    bundle: str | Path | Artifact,
-    *,
-    runtime: str | None = None,
-    threads: int | None = None,
-    provider: str | None = None,
-    device: int = 0,
-    cuda_graph: bool = False,
-) -> AbstractContextManager[Session]:
-    """Load a bundle in an engine: `with session(path) as model: logits = model.infer(images)`.
-
-    Threads may share it: each call is whole, and its answer a copy that is the caller's own.
-
-    Args:
-        bundle: its folder, or one of those that `export` returned.
-        runtime: None takes the format's usual one.
-        threads: for the work inside one call; None leaves the engine's own choice.
-        provider: what executes the graph; None takes the engine's usual one.
-        device: which GPU of those that are visible, from 0.
-        cuda_graph: whether a GPU records the kernels of a call once and replays them.
-
-    Raises:
-        ArtifactError: no bundle, or one that was changed.
-        ConfigError: a runtime that does not run this format, or options of a GPU where none executes the graph.
-        MissingEngineError, EngineError: the engine is not installed, or refuses the file.
-    """
-    artifact = as_artifact(bundle)
-    options = RuntimeOptions(threads, provider, device=device, cuda_graph=cuda_graph)
-    return open_session(artifact, runtime_for(artifact, runtime, options), options)
-
-
-def read_images(bundle: str | Path | Artifact, files: str | Path | Sequence[str | Path]) -> NDArray[Any]:
-    """Image files as the input of a session: `model.infer(read_images(bundle, ["a.jpg", "b.jpg"]))`.
-
-    Each is resized, cropped and normalised as the bundle has recorded it.
-
-    Args:
-        bundle: its folder, or one of those that `export` returned.
-        files: image files; of a folder the images in it, by name.
-
-    Returns:
-        `(files, height, width, channels)`: normalised float32, or uint8 pixels where preprocessing is in the model.
-
-    Raises:
-        ArtifactError: no bundle, or one that was changed.
-        ConfigError: something that is no path, or no file at all.
-        DataError: a file that is missing or broken, or a folder without images.
-        MissingEngineError: Pillow is not installed.
-    """
-    from vit_deploy.core.images import load_image, load_pixels
-    from vit_deploy.runtimes.classify import image_files
-
-    artifact = as_artifact(bundle)
-    given = [files] if isinstance(files, str | Path) else list(files) if isinstance(files, Sequence) else files
-    if not isinstance(given, list) or not given or not all(isinstance(each, str | Path) for each in given):
-        raise ConfigError(f"files is {files!r}; expected the path of an image or several", fix="give paths of images")
-    load = load_pixels if artifact.input.preprocessing_inside else load_image
-    found = image_files([Path(each) for each in given])
-    return np.stack([load(each, artifact.preprocess, artifact.config.image_size) for each in found])
-
-
-def as_artifact(bundle: str | Path | Artifact) -> Artifact:
-    """The bundle in a folder, or the artifact itself.
-
-    Raises:
-        ArtifactError: no bundle, or one that was changed.
-        ConfigError: it is neither.
-    """
-    if isinstance(bundle, Artifact):
-        return bundle
-    given: object = bundle
-    if isinstance(given, str | Path):
-        return read_artifact(Path(given))
-    said, fix = f"{type(given).__name__} is no bundle", "give a bundle's folder, or an artifact that export returned"
-    if isinstance(given, list | tuple) and all(isinstance(each, Artifact) for each in given):
-        said, fix = f"{said}, but holds {len(given)} of them", "give one of them"
-    raise ConfigError(said, fix=fix)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

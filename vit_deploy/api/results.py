@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from vit_deploy.core import documents
 from vit_deploy.core.checkpoint import Step
 from vit_deploy.core.documents import Record
-from vit_deploy.errors import Failed
+from vit_deploy.errors import Failed, VitDeployError
+
+if TYPE_CHECKING:  # each is imported by the function that makes it; ruff does not see those in the bases of classes
+    from vit_deploy.core.datasets import Dataset
+    from vit_deploy.formats.inspect import Inspection  # noqa: F401
+    from vit_deploy.performance.latency import Latency  # noqa: F401
+    from vit_deploy.performance.regression import Change
+    from vit_deploy.runtimes.classify import Prediction  # noqa: F401
+    from vit_deploy.runtimes.diagnosis import Diagnosis  # noqa: F401
+    from vit_deploy.verification.accuracy import Evaluation  # noqa: F401
+    from vit_deploy.verification.compare import Comparison  # noqa: F401
+    from vit_deploy.verification.parity import Parity, Verification  # noqa: F401
+    from vit_deploy.verification.proving import Proven
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -72,3 +84,114 @@ class Outcome(Sequence[Result_co], Generic[Result_co]):
         document = documents.document(self.command, self.records, ok=self.ok, skipped=self.skipped)
         more = {} if self.origins is None else {"assumed": list(self.assumed)}
         return document | more | documents.failures(self.failed)
+
+
+@dataclass(frozen=True)
+class VerifyOutcome(Outcome["Verification"]):
+    """What `verify` found.
+
+    Args:
+        proven: each model that was run on this machine, with what was assumed and located.
+        unanswered: why a machine gave no results, by its address.
+    """
+
+    proven: tuple[Proven, ...] = field(default=(), repr=False)
+    unanswered: Mapping[str, VitDeployError] = field(default_factory=dict)
+    command: ClassVar[str] = "verify"
+
+    @property
+    def parity(self) -> Parity:
+        """The parity of the only artifact on its golden images.
+
+        Raises:
+            ValueError: there are several, or none.
+        """
+        return self.result.parity
+
+    @property
+    def reported(self) -> list[Record]:
+        """Records for a report: with the machine in the name, and one for each that gave no results."""
+        from vit_deploy.verification.records import unanswered
+
+        named = [
+            {**each, "artifact": f"{each['artifact']} on {each['on']}"} if "on" in each else each
+            for each in self.records
+        ]
+        gaps = [(each.name, each.error.message) for each in self.failed]
+        gaps += [(host, f"{host}: {error.message}") for host, error in self.unanswered.items()]
+        return [*named, *(unanswered(name, why) for name, why in gaps)]
+
+
+@dataclass(frozen=True)
+class BenchOutcome(Outcome["Latency"]):
+    """What `bench` measured.
+
+    Args:
+        changes: how medians differ from those of a baseline.
+        unanswered: why a machine gave no results, by its address.
+    """
+
+    changes: tuple[Change, ...] = ()
+    unanswered: Mapping[str, VitDeployError] = field(default_factory=dict)
+    command: ClassVar[str] = "bench"
+
+
+@dataclass(frozen=True)
+class EvaluateOutcome(Outcome["Evaluation"]):
+    """What `evaluate` counted.
+
+    Args:
+        dataset: the labelled images.
+        unanswered: why a machine gave no results, by its address.
+    """
+
+    dataset: Dataset = field(repr=False, kw_only=True)
+    unanswered: Mapping[str, VitDeployError] = field(default_factory=dict)
+    command: ClassVar[str] = "evaluate"
+
+
+@dataclass(frozen=True)
+class PredictOutcome(Outcome["Prediction"]):
+    """What `predict` saw in each image.
+
+    Args:
+        unanswered: why a machine gave no results, by its address.
+    """
+
+    unanswered: Mapping[str, VitDeployError] = field(default_factory=dict)
+    command: ClassVar[str] = "predict"
+
+
+@dataclass(frozen=True)
+class CompareOutcome(Outcome["Comparison"]):
+    """In what two models differ; one result."""
+
+    command: ClassVar[str] = "compare"
+
+
+@dataclass(frozen=True)
+class InspectOutcome(Outcome["Inspection"]):
+    """What is in a file or a folder; one result."""
+
+    command: ClassVar[str] = "inspect"
+
+
+@dataclass(frozen=True)
+class DoctorOutcome(Outcome["Diagnosis"]):
+    """Which engines work here; one result."""
+
+    command: ClassVar[str] = "doctor"
+
+
+@dataclass(frozen=True)
+class BundleOutcome(Outcome[Path]):
+    """The archive that `bundle` wrote; one result."""
+
+    command: ClassVar[str] = "bundle"
+
+
+@dataclass(frozen=True)
+class ReportOutcome(Outcome[Path]):
+    """The files that `report` wrote."""
+
+    command: ClassVar[str] = "report"

@@ -28,20 +28,16 @@ def compare(
     printing: OutputOptions,
 ) -> int:
     """Compare config, preprocessing, operators, weights by name and outputs; exit 1 where anything differs."""
-    from vit_deploy.checkpoints.stated import stated_fields
+    from vit_deploy.api import proof as api
     from vit_deploy.cli.output import Output
-    from vit_deploy.verification.compare import compare_models
 
     out = Output("compare", printing)
     with out.progress() as progress:
-        progress(f"comparing {a} and {b}")
-        found = compare_models(a, b, stated_fields(reading))
-    for path, provenance in found.origins.items():
-        out.assumed(path, provenance, named=True)
-    for note in found.notes:
+        outcome = api.compare(a, b, reading=reading, progress=progress)
+    out.tell_assumed(outcome, named=True)
+    for note in outcome.result.notes:
         out.note(note)
-    record = {"a": str(a), "b": str(b), **found.to_dict()}
-    return out.finish([record], ok=found.same, columns=("what", "name", str(a), str(b)), rows=_rows(found))
+    return out.show(outcome, columns=("what", "name", str(a), str(b)), rows=_rows(outcome.result))
 
 
 def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:

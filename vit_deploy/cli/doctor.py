@@ -26,13 +26,16 @@ def doctor(
 
     Each provider of ONNX Runtime opens a model of some bytes in a process of its own.
     """
+    from vit_deploy.api import insight as api
     from vit_deploy.cli.output import Output
-    from vit_deploy.runtimes.diagnosis import diagnose
 
     out = Output("doctor", printing)
     with out.progress() as progress:
-        progress("trying the engines")
-        found = diagnose(gpu=gpu)
+        outcome = api.doctor(gpu=gpu, progress=progress)
+    return out.show(outcome, columns=("what", "found"), rows=_rows(outcome.result))
+
+
+def _rows(found: Diagnosis) -> list[tuple[str, str]]:
     rows = [
         ("machine", f"{found.host.cpu}, {found.host.cores:g} cores, {found.host.architecture}"),
         ("CPU features", ", ".join(name for name, there in found.features.items() if there) or "unknown"),
@@ -53,9 +56,8 @@ def doctor(
     rows += [("warning", each) for each in found.warnings]
     for index, conflict in enumerate(found.conflicts, 1):
         rows.append((f"conflict {index}", f"{conflict.problem}; fix: {conflict.fix}"))
-    ok = not found.conflicts
-    rows.append(("verdict", "no conflict" if ok else f"{len(found.conflicts)} to be resolved"))
-    return out.finish([found.to_dict()], ok=ok, columns=("what", "found"), rows=rows)
+    rows.append(("verdict", f"{len(found.conflicts)} to be resolved" if found.conflicts else "no conflict"))
+    return rows
 
 
 def _providers(found: Diagnosis) -> Iterator[tuple[str, str]]:

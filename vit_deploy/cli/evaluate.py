@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.options import Artifacts, OutputOptions, Runtime
-from vit_deploy.cli.signature import Without, command
-from vit_deploy.core.options import RuntimeOptions
+from vit_deploy.cli.options import Artifacts, OutputOptions
+from vit_deploy.cli.signature import command
+from vit_deploy.core.options import EvaluateOptions
+from vit_deploy.remote.options import HostOptions
+
+if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
+    from vit_deploy.api.results import EvaluateOutcome
+    from vit_deploy.cli.output import Cell, Output
+    from vit_deploy.verification.accuracy import Evaluation
 
 
 @command
@@ -23,57 +29,52 @@ def evaluate(
             show_default=False,
         ),
     ],
-    batch: Annotated[int, typer.Option(min=1, help="Images a call, where a file takes any number.")] = 32,
-    runtime: Runtime = None,
     *,
-    running: Annotated[RuntimeOptions, Without("cuda_graph")],
+    running: EvaluateOptions,
+    hosts: HostOptions,
     printing: OutputOptions,
 ) -> int:
     """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused."""
+    from vit_deploy.api import answers as api
     from vit_deploy.cli.output import Output
-    from vit_deploy.core.artifact_folders import each_bundle
-    from vit_deploy.core.datasets import read_dataset
-    from vit_deploy.runtimes.choosing import with_engines
-    from vit_deploy.verification.accuracy import FP32, to_json
-    from vit_deploy.verification.accuracy import evaluate as run
-    from vit_deploy.verification.targets import open_artifact
 
     out = Output("evaluate", printing)
     with out.progress() as progress:
-        progress("reading the bundles")
-        opened, failed = with_engines(list(map(open_artifact, each_bundle(artifacts))), runtime, running)
-        dataset = read_dataset(data)
-        results = run(opened, dataset, batch=batch, runtime=runtime, options=running, progress=progress)
-    for mapping in dict.fromkeys(filter(None, map(dataset.told, opened))):
+        found = api.evaluate(artifacts, data, **vars(running), **vars(hosts), progress=progress, note=out.note)
+    _tell(out, found)
+    machine = ["machine"] if hosts.on else []
+    columns = (*machine, "artifact", "runtime", "images", "top-1", "top-5", f"as {found[0].reference.name}")
+    return out.show(found, columns=columns, rows=[_row(result) for result in found])
+
+
+def _tell(out: Output, found: EvaluateOutcome) -> None:
+    """What the table has no room for: which folder is which class, what is wrong, and what is confused."""
+    from vit_deploy.verification.accuracy import FP32
+
+    for mapping in dict.fromkeys(filter(None, (found.dataset.told(result.artifact) for result in found))):
         out.note(mapping)
-    for artifact in opened:
-        if artifact.is_checkpoint:
-            out.assumed(artifact.path, artifact.provenance, named=True)
-    for gap in failed:
+    out.tell_assumed(found, named=True)
+    for error in found.unanswered.values():
+        out.finding(str(error))
+    for gap in found.failed:
         out.finding(f"{gap.name} was not run: {gap.error}")
-    reference = results[0].reference
-    if len(results) > 1 and reference.precision != FP32:
+    reference = found[0].reference
+    if len(found) > 1 and reference.precision != FP32:
         out.note(f"none of them is {FP32}: agreement is with {reference.path}")
-    for result in results:
+    for result in found:
         for reason in result.failures:
             (out.note if result.finite else out.finding)(f"{result.artifact.path}: {reason}")
         for worst in result.confusions:
             out.note(f"{result.artifact.path}: {worst.count} of class {worst.actual} taken for {worst.predicted}")
-    rows = [
-        (
-            str(result.artifact.path),
-            f"{result.runtime} ({result.provider})",
-            result.images,
-            f"{result.top1:.2%}",
-            f"{result.top5:.2%}",
-            "-" if result.agreement is None else f"{result.agreement:.2%}",
-        )
-        for result in results
-    ]
-    return out.finish(
-        [to_json(result) | dataset.to_dict(result.artifact) for result in results],
-        ok=all(result.finite for result in results),
-        failed=failed,
-        columns=("artifact", "runtime", "images", "top-1", "top-5", f"as {reference.name}"),
-        rows=rows,
+
+
+def _row(result: Evaluation) -> tuple[Cell, ...]:
+    return (
+        *([result.on] if result.on is not None else []),
+        str(result.artifact.path),
+        f"{result.runtime} ({result.provider})",
+        result.images,
+        f"{result.top1:.2%}",
+        f"{result.top5:.2%}",
+        "-" if result.agreement is None else f"{result.agreement:.2%}",
     )

@@ -33,26 +33,19 @@ def inspect(
     printing: OutputOptions,
 ) -> int:
     """Show config, size, operators, inputs and outputs, preprocessing and origin; nothing is run."""
-    from vit_deploy.checkpoints.stated import stated_fields
+    from vit_deploy.api import insight as api
     from vit_deploy.cli.output import Output
-    from vit_deploy.formats.inspect import CHECKPOINT, snippet_of
-    from vit_deploy.formats.inspect import inspect as run
 
     out = Output("inspect", printing)
     with out.progress() as progress:
-        progress(f"reading {path}")
-        found = run(path, stated_fields(reading))
-    record = found.to_dict()
-    if found.kind == CHECKPOINT and found.artifact is not None:
-        out.assumed(path, found.artifact.provenance)
-    if snippet:
-        record["snippet"] = snippet_of(found)
-        if not printing.json:
-            print(record["snippet"], end="")
-            return 0
-    for note in found.notes:
+        outcome = api.inspect(path, snippet=snippet, reading=reading, progress=progress)
+    out.tell_assumed(outcome)
+    if snippet and not printing.json:
+        print(outcome.records[0]["snippet"], end="")
+        return 0
+    for note in outcome.result.notes:
         out.note(note)
-    return out.finish([record], ok=True, columns=("of", str(path)), rows=_rows(found))
+    return out.show(outcome, columns=("of", str(path)), rows=_rows(outcome.result))
 
 
 def _rows(found: Inspection) -> list[tuple[str, str]]:

@@ -11,8 +11,6 @@ import typer
 from vit_deploy.core.options import Option, panel
 from vit_deploy.core.options.parsing import size
 
-MOST = 65536
-
 
 @panel("Output")
 @dataclass(frozen=True)
@@ -43,15 +41,6 @@ Artifacts = Annotated[
     list[Path],
     typer.Argument(metavar="ARTIFACT…", help="Bundles, folders of bundles, .keras files.", show_default=False),
 ]
-Runtime = Annotated[
-    str | None,
-    Option(
-        help="Engine to run in.",
-        show_default="the format's own",
-        values="vit_deploy.runtimes:RUNTIMES",
-        panel="Running",
-    ),
-]
 CheckpointFile = Annotated[Path, typer.Argument(help="A checkpoint file or folder.", show_default=False)]
 OutputFile = Annotated[
     Path, Option(names=("--output", "-o"), metavar="FILE.keras|FILE.safetensors", help="What to write.")
@@ -77,20 +66,6 @@ Like = Annotated[
 ]
 
 
-def parse_counts(text: str, option: str, most: int = MOST) -> list[int]:
-    """Positive whole numbers from "1" or "1,2,8", in that order and each once.
-
-    Raises:
-        typer.BadParameter: anything else, or one above `most`.
-    """
-    counts = [each.strip().lstrip("0") for each in text.split(",")]
-    if not all(each.isascii() and each.isdigit() for each in counts):
-        raise typer.BadParameter(f"{option} is {text!r}; expected positive numbers as 1 or 1,2,8")
-    if any(len(each) > len(str(most)) or int(each) > most for each in counts):  # int() refuses thousands of digits
-        raise typer.BadParameter(f"{option} is {text!r}; expected numbers up to {most}")
-    return [*dict.fromkeys(map(int, counts))]
-
-
 def split_at_commas(value: list[str] | None) -> list[str] | None:
     """The values of an option that may be repeated, or joined by commas, or both; each once.
 
@@ -105,32 +80,3 @@ def split_at_commas(value: list[str] | None) -> list[str] | None:
     if not all(parts):
         raise typer.BadParameter(f"{', '.join(map(repr, value))}; expected values as a or a,b")
     return [*dict.fromkeys(parts)]
-
-
-def parse_percent(text: str, option: str) -> float:
-    """A fraction from "5%" or "5", which is the same.
-
-    Raises:
-        typer.BadParameter: anything else, or less than nothing.
-    """
-    try:
-        value = float(text.removesuffix("%")) / 100
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 100:
-        raise typer.BadParameter(f"{option} is {text!r}; expected a percentage as 5% or 5")
-    return value
-
-
-def parse_time(text: str, option: str) -> float:
-    """Milliseconds from "5ms" or "0.5s".
-
-    Raises:
-        typer.BadParameter: anything else.
-    """
-    from vit_deploy.performance.plan import milliseconds_in
-
-    try:
-        return milliseconds_in(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} is {error}") from error

@@ -33,32 +33,12 @@ def report(
     printing: OutputOptions,
 ) -> int:
     """Show what was measured: latency against size and accuracy, percentiles, scaling, operators, hosts."""
+    from vit_deploy.api import timing as api
     from vit_deploy.cli.output import Output
     from vit_deploy.core.quantities import megabytes
-    from vit_deploy.core.staging import check_targets, staged_file
-    from vit_deploy.performance.report import WRITERS, written
-    from vit_deploy.performance.report.documents import gather
 
-    for path in output:
-        if path.suffix not in WRITERS:
-            raise typer.BadParameter(f"--output is {path.name!r}; expected a name that ends in {', '.join(WRITERS)}")
-        WRITERS.check(path.suffix)
-    check_targets(output, force=force)
     out = Output("report", printing)
     with out.progress() as progress:
-        progress("reading the results")
-        gathered = gather(files)
-        texts = {}
-        for path in output:
-            progress(f"making {path}")
-            texts[path] = written(gathered, title, path.suffix)
-    for path, text in texts.items():
-        with staged_file(path, force=force) as staged:
-            staged.write_text(text, encoding="utf-8")
-    sizes = [(str(path), path.stat().st_size) for path in texts]
-    return out.finish(
-        [{"path": path, "bytes": size, "cases": len(gathered.cases)} for path, size in sizes],
-        ok=True,
-        columns=("file", "size", "cases"),
-        rows=[(path, megabytes(size), str(len(gathered.cases))) for path, size in sizes],
-    )
+        found = api.report(files, output, title=title, force=force, progress=progress)
+    rows = [(each["path"], megabytes(each["bytes"]), str(each["cases"])) for each in found.records]
+    return out.show(found, columns=("file", "size", "cases"), rows=rows)

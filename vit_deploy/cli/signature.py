@@ -25,6 +25,7 @@ import typer
 
 from vit_deploy.cli.completion import completion
 from vit_deploy.cli.options import split_at_commas
+from vit_deploy.core.options.fields import described
 from vit_deploy.core.options.option import PANEL, Option
 from vit_deploy.errors import VitDeployError
 
@@ -182,18 +183,18 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
     return called
 
 
-@functools.cache
 def options_of(group: type) -> tuple[Parameter, ...]:
     """The options that a dataclass has: its fields that an `Option` describes."""
-    hints = get_type_hints(group, include_extras=True)
-    found = []
-    for field in dataclasses.fields(group):
-        hint = hints[field.name]
-        option = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
-        if option is not None:
-            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-            found.append(Parameter(field.name, hint.__origin__, option, default, getattr(group, PANEL, None)))
-    return tuple(found)
+    return tuple(
+        Parameter(
+            each.name,
+            each.type,
+            each.option,
+            inspect.Parameter.empty if each.default is dataclasses.MISSING else each.default,
+            getattr(group, PANEL, None),
+        )
+        for each in described(group)
+    )
 
 
 def _is_choice(kind: Any) -> bool:

@@ -12,6 +12,11 @@ UNPROVEN = ".failed"  # how the folders end that were kept although their proof 
 SHOWN = 5  # entries of a folder that is no bundle
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a bundle: its folder, or its manifest."""
+    return path.name == MANIFEST or (path / MANIFEST).is_file()
+
+
 def bundles_in(folder: Path) -> list[Path]:
     """The bundles that lie in a folder, by name; neither hidden ones nor those that failed their proof."""
     if not folder.is_dir() or (folder / MANIFEST).is_file():

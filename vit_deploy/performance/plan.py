@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,19 +127,6 @@ class LargestUnder:
             return f"not even a batch of 1 stays under {self.limit_ms:g} ms"
         why = f"; {self.stopped_by}" if self.stopped_by else ""
         return f"the largest batch under {self.limit_ms:g} ms is {self.batch}{why}"
-
-
-def milliseconds_in(text: str) -> float:
-    """A time as "5ms", "0.8 ms", "250us" or "2s", in milliseconds.
-
-    Raises:
-        ValueError: anything else, or no time at all.
-    """
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9}) ?(us|ms|s)", text.strip(), re.ASCII)
-    value = float(found[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found[2]] if found else 0.0
-    if value <= 0:
-        raise ValueError(f"{text!r}; expected a time as 5ms or 0.5s")
-    return value
 
 
 def under_from(values: Mapping[str, Any]) -> LargestUnder:

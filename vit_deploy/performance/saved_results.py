@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.documents import SCHEMA
+from vit_deploy.core.staging import staged_file
 from vit_deploy.errors import DataError
 from vit_deploy.performance.latency import Latency
 from vit_deploy.performance.latency_json import FACTS, FIGURES, from_json
@@ -61,6 +62,21 @@ def read_document(path: Path, commands: Sequence[str], *, fix: str) -> dict[str,
     if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
         raise damaged(path, "results is no list of records")
     return document
+
+
+def save_document(document: Mapping[str, Any], path: Path, *, force: bool) -> None:
+    """Write a document to a file, whole or not at all.
+
+    Args:
+        document: of a command.
+        path: file to write.
+        force: whether a file that is there is replaced.
+
+    Raises:
+        OutputError: it is there and `force` is not set, or the disk refuses.
+    """
+    with staged_file(path, force=force) as staged:
+        staged.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def latency_in(path: Path | str, record: Mapping[str, Any]) -> Latency:

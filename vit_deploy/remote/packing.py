@@ -18,7 +18,8 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.staging import staged_file
 from vit_deploy.errors import ConfigError
 from vit_deploy.remote.contents import PACKAGE, modules_on_device
-from vit_deploy.remote.device import LISTING, OLDEST, PLACE
+from vit_deploy.remote.device import OLDEST
+from vit_deploy.remote.unpacked import IMAGES, LISTING, PLACE
 
 ROOT = "vit-deploy-device"
 # Its first lines are for any Python, so that one that is too old is told so.
@@ -49,13 +50,14 @@ if __name__ == "__main__":
 """.format(oldest=OLDEST, words=".".join(map(str, OLDEST)))
 
 
-def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False) -> None:
+def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False, images: Path | None = None) -> None:
     """Write a `.tar.gz` that proves and times artifacts where it is unpacked; the same bundles give the same bytes.
 
     Args:
         artifacts: folders of bundles.
         target: the file to write.
         force: whether a file that is there is replaced.
+        images: folder of images that `pixels` has written, to be run there; None for none.
 
     Raises:
         ArtifactError: a folder that is no bundle, or one that was changed.
@@ -78,6 +80,8 @@ def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False) -> Non
     ):
         for name, content in _members(read):
             _add(archive, f"{ROOT}/{name}", content)
+        for path in sorted(images.iterdir()) if images is not None else ():
+            _add(archive, f"{ROOT}/{IMAGES}/{path.name}", path)
 
 
 def _members(artifacts: Sequence[Artifact]) -> Iterator[tuple[str, Path | bytes]]:

@@ -20,6 +20,7 @@ from typing import Any
 from vit_deploy.core.child_processes import ISOLATION
 from vit_deploy.errors import RemoteError
 from vit_deploy.remote.device import CODE, LOG, OLDEST, PID, RESULT, STARTED
+from vit_deploy.remote.engines import Need, missing_there, no_engine
 from vit_deploy.remote.packing import ROOT
 from vit_deploy.remote.ssh import CONNECT_S, Host, Link, Progress, parse_host, told_how_much
 
@@ -40,6 +41,7 @@ def run_on(
     arguments: Sequence[str],
     progress: Progress = lambda doing: None,
     *,
+    wanted: Sequence[Need] = (),
     warn: Progress = lambda text: None,
     stop: threading.Event | None = None,
 ) -> Mapping[str, Any]:
@@ -50,6 +52,7 @@ def run_on(
         package: the archive from `packing.pack`.
         arguments: the arguments for its `run.py`.
         progress: is told what is being done.
+        wanted: the engines that the artifacts need, asked for before anything is sent.
         warn: is told what could not be taken away, if anything.
         stop: once it is set, the run is ended and cleaned up.
 
@@ -59,7 +62,7 @@ def run_on(
     link = Link(host, time.monotonic() + host.timeout_s, stop)
     work = f"{CACHE}/{secrets.token_hex(8)}"
     progress(f"asking {host}")
-    _check_python(link)
+    _check_python(link, wanted)
     try:
         _send(link, package, work, progress)
         progress(f"running on {host}")
@@ -69,10 +72,14 @@ def run_on(
         _clean(host, work, warn)
 
 
-def _check_python(link: Link) -> None:
+def _check_python(link: Link, wanted: Sequence[Need]) -> None:
+    """Refuse a machine without Python, NumPy or an engine that the artifacts need."""
     python = link.host.python
+    modules = sorted({name for need in wanted for name in need.modules})
     code = ISOLATION + '; print("python %d.%d" % sys.version_info[:2]); sys.stdout.flush()'
     code += '; import numpy; print("numpy " + numpy.__version__)'
+    code += f"; import importlib.util as u; print('absent', *(n for n in {modules!r} if u.find_spec(n) is None))"
+    code += "; print('executable ' + sys.executable)"
     try:
         said = link.run(f"{python} -c {shlex.quote(code)} 2>&1 || true", retry=False).strip()
     except ConnectionError as error:
@@ -87,6 +94,11 @@ def _check_python(link: Link) -> None:
         raise RemoteError(f"{link.host}: {python} is version {version[1]}.{version[2]}", fix=fix)
     if not re.search(r"^numpy \S+$", said, re.MULTILINE):
         raise RemoteError(f"{link.host}: {python} has no NumPy that it can import: {last}", fix=fix)
+    absent = re.search(r"^absent ?(.*)$", said, re.MULTILINE)
+    executable = re.search(r"^executable (.+)$", said, re.MULTILINE)
+    if missing := missing_there(wanted, absent[1].split() if absent else ()):
+        lacking = no_engine(executable[1] if executable else python, missing)
+        raise RemoteError(f"{link.host}: {lacking.message}", fix=lacking.fix)
 
 
 def _send(link: Link, package: Path, work: str, progress: Progress) -> None:

@@ -38,9 +38,19 @@ def installed_takers(format: str, provider: str | None = None) -> tuple[str, ...
         format: the format of the artifact.
         provider: None for any.
     """
+    takers = takers_of(format, provider)
+    return tuple(name for name in takers if not RUNTIMES[name].missing()) or FORMATS[format].runtime_names[:1]
+
+
+def takers_of(format: str, provider: str | None = None) -> tuple[str, ...]:
+    """The runtimes that take a format and can be asked for a provider; the format's first if there is none.
+
+    Args:
+        format: the format of the artifact.
+        provider: None for any.
+    """
     takers = FORMATS[format].runtimes
-    there = [each.name for each in takers if not RUNTIMES[each.name].missing() and _offers(each, provider)]
-    return tuple(there) or (takers[0].name,)
+    return tuple(each.name for each in takers if _offers(each, provider)) or (takers[0].name,)
 
 
 def _offers(runtime: RuntimeEntry, provider: str | None) -> bool:

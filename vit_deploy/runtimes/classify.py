@@ -58,16 +58,19 @@ class Prediction:
         image: the file.
         top: the likeliest classes, best first; empty where it could not be read.
         failure: why it could not be read, in words; empty where it could.
+        on: address of the machine that ran the model; None for this one.
     """
 
     image: Path
     top: tuple[Seen, ...] = ()
     failure: str = ""
+    on: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         failures = [self.failure] if self.failure else []
-        return {"image": str(self.image), "top": [each.to_dict() for each in self.top], "failures": failures}
+        found = {"image": str(self.image), "top": [each.to_dict() for each in self.top], "failures": failures}
+        return found if self.on is None else {**found, "on": self.on}
 
 
 @dataclass(frozen=True)
@@ -237,3 +240,23 @@ def predict(classifier: Classifier, files: Sequence[Path], *, count: int = 5) ->
                 if place in failures
                 else Prediction(path, classifier.top(answers[place], count))
             )
+
+
+def predict_pixels(classifier: Classifier, pixels: NDArray[np.uint8], *, count: int = 5) -> Iterator[tuple[Seen, ...]]:
+    """What the model sees in images that have its size already, in their order.
+
+    Args:
+        classifier: from `open_classifier`.
+        pixels: images `(images, height, width, channels)`, 0..255.
+        count: how many classes of each.
+    """
+    for start in range(0, len(pixels), BATCH):
+        group = np.asarray(pixels[start : start + BATCH])
+        inputs = group if classifier.takes_pixels else classifier.preprocess.normalize(group)
+        for logits in classifier.infer(inputs):
+            yield classifier.top(logits, count)
+
+
+def seen_in(record: Mapping[str, Any]) -> tuple[Seen, ...]:
+    """The classes that a record of `predict` tells of."""
+    return tuple(Seen(each["class"], each["label"], each["probability"], each["logit"]) for each in record["top"])

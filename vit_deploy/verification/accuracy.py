@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.datasets import Classes, Dataset, Pixels
+from vit_deploy.core.datasets import Classes, Pixels
+from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.runtimes import RuntimeOptions, Session, open_session, runtime_for
 
 BATCH = 32  # images a call, where the file takes any number
@@ -54,6 +55,7 @@ class Evaluation:
         confusions: the most frequent ones, most frequent first.
         failures: what is wrong with the outputs, or does not apply, in words.
         finite: whether every output was a number.
+        on: address of the machine that ran it; None for this one.
     """
 
     artifact: Artifact
@@ -67,6 +69,24 @@ class Evaluation:
     confusions: tuple[Confusion, ...]
     failures: tuple[str, ...] = ()
     finite: bool = True
+    on: str | None = None
+
+
+class LabelledImages(Protocol):
+    """Images whose classes are known; see `core.datasets.Dataset`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes' folders; empty where labels are numbers."""
+
+    def __len__(self) -> int:
+        """How many images."""
+
+    def classes(self, artifact: Artifact) -> Classes:
+        """The model's class of each image `(n,)`."""
+
+    def batches(self, preprocess: Preprocess, image_size: tuple[int, int], size: int) -> Iterator[Pixels]:
+        """All images in order, at most `size` at a time, as pixels of a model's size."""
 
 
 class _Tally:
@@ -100,7 +120,7 @@ class _Tally:
 
 def evaluate(
     artifacts: Sequence[Artifact],
-    dataset: Dataset,
+    dataset: LabelledImages,
     *,
     batch: int = BATCH,
     runtime: str | None = None,
@@ -199,4 +219,22 @@ def to_json(result: Evaluation) -> dict[str, Any]:
         "reference": str(result.reference.path),
         "confusions": [vars(each) for each in result.confusions],
         "failures": list(result.failures),
+        "finite": result.finite,
     }
+
+
+def evaluation_in(record: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> Evaluation:
+    """The evaluation on another machine that a record of `evaluate` tells of.
+
+    Args:
+        record: as `to_json` makes it, with `on`.
+        artifacts: the artifacts that were sent, by their paths in the record.
+    """
+    same = ("runtime", "provider", "images", "top1", "top5", "agreement", "finite", "on")
+    return Evaluation(
+        artifact=artifacts[record["artifact"]],
+        reference=artifacts[record["reference"]],
+        confusions=tuple(Confusion(**each) for each in record["confusions"]),
+        failures=tuple(record["failures"]),
+        **{name: record[name] for name in same},
+    )

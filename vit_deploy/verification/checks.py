@@ -24,6 +24,7 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
+from vit_deploy.verification.options import ProofOptions
 from vit_deploy.verification.parity import GROUP, Asked, Check, Question, compare
 from vit_deploy.verification.preprocessing import photo_problems
 from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
@@ -112,6 +113,17 @@ def preprocessing(asked: Asked) -> list[Check]:
 
 ALWAYS: tuple[Question, ...] = (repeats, batches, adversarial, preprocessing)
 """What every artifact is asked unless only the golden images are asked for."""
+
+
+def questions(options: ProofOptions, *, simulated: bool = False) -> tuple[Question, ...]:
+    """What an artifact is asked beside the golden images.
+
+    Args:
+        options: of the command.
+        simulated: whether a processor is simulated, which takes too long for more.
+    """
+    usual = () if options.quick or simulated else ALWAYS
+    return (*usual, threads(options.threads)) if options.threads else usual
 
 
 def threads(counts: Sequence[int]) -> Question:

@@ -90,6 +90,7 @@ class Verification:
         parity: the parity with the reference on the golden images.
         checks: what else it was asked.
         seconds: that it took, loading included.
+        on: address of the machine that ran it; None for this one.
     """
 
     artifact: Artifact
@@ -98,6 +99,7 @@ class Verification:
     parity: Parity
     checks: tuple[Check, ...] = ()
     seconds: float = 0.0
+    on: str | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:

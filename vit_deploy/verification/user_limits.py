@@ -15,7 +15,6 @@ counts most, then the precision's own table, then the common one, then `toleranc
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 import tomllib
@@ -53,10 +52,10 @@ class Limits:
     allow_tf32: bool = False
     source: Path | None = None
 
-    def to_json(self) -> str:
-        """For another machine, which has not that file: the fields that `Limits` takes there."""
-        asked = {"common": dict(self.common), "own": dict(self.own), "asked": dict(self.asked)}
-        return json.dumps({**asked, "allow_tf32": self.allow_tf32})
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values for another machine, which has not that file: the fields that `Limits` takes there."""
+        held = {"common": dict(self.common), "own": dict(self.own), "asked": dict(self.asked)}
+        return {**held, "allow_tf32": self.allow_tf32}
 
     def apply(self, tolerance: Tolerance, precision: str) -> Tolerance:
         """The tolerance that an artifact of this precision is held to.
@@ -125,7 +124,17 @@ def parse_limits(texts: Sequence[str]) -> dict[str, Limit]:
             values[name.strip()] = float(value)
         except ValueError:
             values[name.strip()] = value.strip()
-    return _checked(values, "--tolerance")
+    return limits_in(values)
+
+
+def limits_in(values: Mapping[str, float | str | None]) -> dict[str, Limit]:
+    """Limits by metric; None and "none" stand for a metric that is not held.
+
+    Raises:
+        ConfigError: metrics that there are not, or values that are no limits; all that is wrong is named.
+    """
+    named = {name: NOT_HELD if value is None else value for name, value in values.items()}
+    return _checked(named, "--tolerance")
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Limit]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 MOST = 65536
+MOST_THREADS = 1024  # more than any machine has; an engine would start them all
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -74,3 +77,48 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise ValueError("a number above 0")
     return value
+
+
+def thread_counts(text: str) -> tuple[int, ...]:
+    """`counts`, of threads."""
+    return counts(text, MOST_THREADS)
+
+
+def percentage(text: str) -> float:
+    """A fraction from "5%" or "5", which is the same.
+
+    Raises:
+        ValueError: anything else, or less than nothing.
+    """
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 100:
+        raise ValueError("a percentage as 5% or 5")
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """A time as "5ms", "0.8 ms", "250us" or "2s", in milliseconds.
+
+    Raises:
+        ValueError: anything else, or no time at all.
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9}) ?(us|ms|s)", text.strip(), re.ASCII)
+    value = float(found[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found[2]] if found else 0.0
+    if value <= 0:
+        raise ValueError("a time as 5ms or 0.5s")
+    return value
+
+
+def at_commas(text: str) -> tuple[str, ...]:
+    """Values joined by commas; a path that is there is one value, whatever it is called.
+
+    Raises:
+        ValueError: nothing beside a comma.
+    """
+    parts = (text,) if Path(text).exists() else tuple(each.strip() for each in text.split(","))
+    if not all(parts):
+        raise ValueError("values as a or a,b")
+    return parts

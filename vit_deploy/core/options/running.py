@@ -6,8 +6,30 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
+from vit_deploy.core.options.parsing import MOST_THREADS
 
-MOST_THREADS = 1024  # more than any machine has; an engine would start them all
+Runtime = Annotated[
+    str | None,
+    Option(
+        help="Engine to run in.",
+        show_default="the format's own",
+        values="vit_deploy.runtimes:RUNTIMES",
+        panel="Running",
+    ),
+]
+Provider = Annotated[
+    str | None,
+    Option(
+        help="What executes the graph: cpu, cuda, …",
+        show_default="the engine's own",
+        values="vit_deploy.runtimes:known_providers",
+    ),
+]
+Threads = Annotated[
+    int | None, Option(min=1, max=MOST_THREADS, help="For the work in one call.", show_default="all cores")
+]
+Device = Annotated[int, Option(min=0, help="Which GPU, of those that are visible.")]
+CudaGraph = Annotated[bool, Option(help="Let a GPU record the kernels of a call once, and replay them.")]
 
 
 @panel("Running")
@@ -24,18 +46,34 @@ class RuntimeOptions:
         largest_batch: that calls are going to have; engines that are built for a range of batches build for this one.
     """
 
-    threads: Annotated[
-        int | None, Option(min=1, max=MOST_THREADS, help="For the work in one call.", show_default="all cores")
-    ] = None
-    provider: Annotated[
-        str | None,
-        Option(
-            help="What executes the graph: cpu, cuda, …",
-            show_default="the engine's own",
-            values="vit_deploy.runtimes:known_providers",
-        ),
-    ] = None
+    threads: Threads = None
+    provider: Provider = None
     allow_tf32: bool = True
-    device: Annotated[int, Option(min=0, help="Which GPU, of those that are visible.")] = 0
-    cuda_graph: Annotated[bool, Option(help="Let a GPU record the kernels of a call once, and replay them.")] = False
+    device: Device = 0
+    cuda_graph: CudaGraph = False
     largest_batch: int | None = None
+
+
+@panel("Running")
+@dataclass(frozen=True)
+class EngineOptions:
+    """Which engine runs artifacts, and how.
+
+    Args:
+        runtime: engine; None takes the format's own.
+        provider: what executes the graph; None takes the engine's usual one.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        threads: threads for the work inside one call; None leaves the engine's own choice.
+    """
+
+    runtime: Runtime = None
+    provider: Provider = None
+    device: Device = 0
+    cuda_graph: CudaGraph = False
+    threads: Threads = None
+
+    @property
+    def engine(self) -> RuntimeOptions:
+        """What of it a runtime takes."""
+        return RuntimeOptions(self.threads, self.provider, device=self.device, cuda_graph=self.cuda_graph)

@@ -1,10 +1,11 @@
-"""What `verify` runs on this machine: bundles and bare files, each whatever becomes of the others."""
+"""Proofs of several models, each whatever becomes of the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError, Failed, MissingEngineError
@@ -12,6 +13,7 @@ from vit_deploy.formats.bare import Assumption, Stated, bare_format, read_bare
 from vit_deploy.verification import records
 from vit_deploy.verification.expected import Reference
 from vit_deploy.verification.golden import Golden
+from vit_deploy.verification.locate.failure import Finding
 from vit_deploy.verification.parity import Verification
 from vit_deploy.verification.targets import open_with_golden
 
@@ -25,7 +27,7 @@ class Subject:
 
     Args:
         artifact: the model.
-        golden: its own golden data; None of a bare file.
+        golden: its own golden data; None for a bare file.
         assumed: what was assumed of a bare file.
     """
 
@@ -40,28 +42,36 @@ class Proven:
 
     Args:
         subject: the model.
-        result: the result of it.
+        result: its verification.
         goldens: what it was compared with, and its own golden data.
+        finding: where it leaves the reference; None where nobody looked, and for a model that did not fail.
+        sought: whether the place was to be looked for.
     """
 
     subject: Subject
     result: Verification
     goldens: tuple[Golden, ...]
+    finding: Finding | None = None
+    sought: bool = False
 
     @property
-    def record(self) -> dict[str, object]:
-        """Of the result, with what was assumed."""
+    def record(self) -> dict[str, Any]:
+        """The result as plain JSON values, with what was assumed of a bare file and where it was located."""
         found = records.verification(self.result)
-        return found | ({"assumed": records.assumed(self.subject.assumed)} if self.subject.golden is None else {})
+        if self.subject.golden is None:
+            found["assumed"] = records.assumed(self.subject.assumed)
+        if self.sought:
+            found["located"] = None if self.finding is None else self.finding.to_dict()
+        return found
 
 
 def open_subjects(paths: Sequence[Path], reference: Reference | None, stated: Stated) -> list[Subject]:
-    """What is to be proven.
+    """Open the models that are to be proven.
 
     Args:
-        paths: the paths of bundles, `.keras` files and bare files.
-        reference: that bare files are matched to.
-        stated: what the user states of bare files.
+        paths: bundles, `.keras` files and bare files.
+        reference: the model that bare files are matched to.
+        stated: what is said of bare files.
 
     Raises:
         ArtifactError: what cannot be read, or a bare file of another model.
@@ -74,8 +84,7 @@ def open_subjects(paths: Sequence[Path], reference: Reference | None, stated: St
 
 
 def _subject(path: Path, reference: Reference | None, stated: Stated) -> Subject:
-    format = bare_format(path)
-    if format is None:
+    if bare_format(path) is None:
         return Subject(*open_with_golden(path))
     if reference is None:
         raise ArtifactError(
@@ -92,10 +101,10 @@ def prove_each(
     prove: Callable[[Artifact, Golden, str], Verification],
     progress: Callable[[str], object],
 ) -> tuple[list[Proven], list[Failed]]:
-    """The results, and what came to nothing because of its engine.
+    """Prove models one after the other; gives the results, and what came to nothing because of its engine.
 
     Args:
-        subjects: what is proven, in order.
+        subjects: the models, in order.
         reference: what to compare with instead of recorded answers.
         prove: runs an artifact on golden data, held to a precision.
         progress: called with what is being done.

@@ -1,0 +1,121 @@
+"""Images are classified and counted on another machine as on this one, though no image file can be read there."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vit_deploy
+from tests.remote.sshd import Server
+from vit_deploy import checkpoints, cli
+from vit_deploy.core.synthetic_images import natural_pixels
+from vit_deploy.errors import DataError, UsageError
+from vit_deploy.remote.packing import ROOT
+
+
+@pytest.fixture
+def there(server: Server, device_python: Path) -> dict[str, Any]:
+    """Arguments that name the machine behind a server, with the Python of a device."""
+    python = shlex.quote(str(device_python))
+    return {"on": server.url, "remote_python": python, "ssh_config": server.config, "timeout": 90.0}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of a folder for each class, one of whose files is no image."""
+    for index, pixels in enumerate(natural_pixels(6, 30, 40, 3)):
+        folder = tmp_path / "photos" / str(index % 5)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return tmp_path / "photos"
+
+
+def test_images_are_classified_there_as_here(
+    there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path
+) -> None:
+    (photos / "0" / "broken.png").write_bytes(b"no image")
+    here = vit_deploy.predict(bundles["onnx"], photos, top=2)
+    found = vit_deploy.predict(bundles["onnx"], photos, top=2, **there)
+    assert found.command == "predict" and not found.ok and not here.ok
+    assert [each.on for each in found] == [server.url] * 7
+    assert [(each.image, each.failure) for each in found] == [(each.image, each.failure) for each in here]
+    for one, other in zip(here, found, strict=True):
+        assert [each.index for each in one.top] == [each.index for each in other.top]
+        np.testing.assert_allclose([each.logit for each in one.top], [each.logit for each in other.top], atol=1e-6)
+    assert set(found.records[0]) == {"image", "top", "failures", "on"}
+    assert server.left_behind() == set()
+
+
+def test_labelled_images_are_counted_there_as_here(
+    there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path, tmp_path: Path
+) -> None:
+    both = [bundles["onnx"], bundles["tflite"]]
+    np.savez(tmp_path / "data.npz", images=natural_pixels(5, 24, 32, 3), labels=np.arange(5))
+    for data in (photos, tmp_path / "data.npz"):
+        here = vit_deploy.evaluate(both, data, batch=4)
+        found = vit_deploy.evaluate(both, data, batch=4, **there)
+        assert found.ok and here.ok
+        assert [{**each, "on": server.url} for each in here.records] == list(found.records)
+        assert [each.reference.name for each in found] == ["onnx-fp32"] * 2
+
+
+def test_the_commands_have_a_column_for_the_machine(
+    capfd: pytest.CaptureFixture[str], there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path
+) -> None:
+    words = ["--on", server.url, "--remote-python", there["remote_python"], "--ssh-config", server.config]
+    commands = {
+        "predict": [bundles["onnx"], photos / "1" / "1.png", "--top", 1],
+        "evaluate": [bundles["tflite"], "--data", photos, "--threads", 1],
+    }
+    for name, arguments in commands.items():
+        capfd.readouterr()
+        code = cli.run([str(word) for word in (name, *arguments, *words)])
+        out, err = capfd.readouterr()
+        assert code == 0 and "machine" in out and server.url in out, err
+
+
+def test_what_cannot_be_sent_is_refused_before_anything_is_asked(
+    bundles: dict[str, Path], make_checkpoint: Any, photos: Path, tmp_path: Path
+) -> None:
+    keras_file = tmp_path / "small.keras"
+    checkpoints.save(make_checkpoint(), keras_file)
+    nowhere: dict[str, Any] = {"on": "ssh://nowhere.invalid"}
+    with pytest.raises(UsageError, match=r"--on sends artifacts, and .*small\.keras is none"):
+        vit_deploy.predict(keras_file, photos, **nowhere)
+    with pytest.raises(UsageError, match=r"--on sends artifacts, and .*small\.keras is none"):
+        vit_deploy.evaluate([bundles["onnx"], keras_file], photos, **nowhere)
+    with pytest.raises(UsageError, match="head can be stated of a checkpoint"):
+        vit_deploy.predict(bundles["onnx"], photos, reading=vit_deploy.CheckpointOptions(no_head=True), **nowhere)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="is no image that can be read"):
+        vit_deploy.predict(bundles["onnx"], tmp_path / "broken.png", **nowhere)
+
+
+def test_a_data_set_that_is_there_is_run_by_hand(
+    bundles: dict[str, Path], device_python: Path, tmp_path: Path, photos: Path
+) -> None:
+    vit_deploy.bundle(bundles["onnx"], tmp_path / "models.tar.gz")
+    with tarfile.open(tmp_path / "models.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    np.savez(tmp_path / "data.npz", images=natural_pixels(5, 24, 32, 3), labels=np.arange(5))
+
+    def said(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [device_python, tmp_path / ROOT / "run.py", *words]
+        return subprocess.run([str(each) for each in command], capture_output=True, text=True)
+
+    done = said("evaluate", "--data", tmp_path / "data.npz", "--json")
+    [record] = json.loads(done.stdout)["results"]
+    assert record["artifact"] == str(bundles["onnx"]) and record["images"] == 5
+    plain = said("evaluate", "--data", tmp_path / "data.npz")
+    assert "of 5 images" in plain.stdout
+    without = said("predict", photos)
+    assert without.returncode == 2 and "Pillow" in without.stderr and "Traceback" not in without.stderr
+    assert "there are no images" in said("predict").stderr

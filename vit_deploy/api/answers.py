@@ -1,0 +1,259 @@
+"""What artifacts answer: the classes they see in images, and how often they are right."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.api.given import (
+    ArtifactLike,
+    Artifacts,
+    PathLike,
+    Tell,
+    artifact_path,
+    artifact_paths,
+    as_tuple,
+    path,
+    paths,
+    silent,
+)
+from vit_deploy.api.results import EvaluateOutcome, PredictOutcome
+from vit_deploy.checkpoints.stated import stated_fields
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.artifact_folders import is_bundle
+from vit_deploy.core.datasets import read_dataset
+from vit_deploy.core.options import CheckpointOptions, EvaluateOptions, PredictOptions
+from vit_deploy.errors import ConfigError, DataError, UsageError
+from vit_deploy.remote.hosts import ask_hosts
+from vit_deploy.remote.options import HostOptions
+from vit_deploy.remote.pixels import write_dataset, write_files
+from vit_deploy.remote.work import SENT
+from vit_deploy.runtimes import classify
+from vit_deploy.runtimes.choosing import with_engines
+from vit_deploy.verification import accuracy
+from vit_deploy.verification.targets import open_artifact
+
+
+def predict(
+    model: ArtifactLike,
+    images: PathLike | Sequence[PathLike],
+    *,
+    top: int = PredictOptions.top,
+    runtime: str | None = None,
+    provider: str | None = None,
+    device: int = 0,
+    cuda_graph: bool = False,
+    threads: int | None = None,
+    reading: CheckpointOptions = CheckpointOptions(),
+    on: str | Sequence[str] = (),
+    remote_python: str = HostOptions.remote_python,
+    ssh_config: PathLike | None = None,
+    timeout: float = HostOptions.timeout,
+    progress: Tell = silent,
+    note: Tell = silent,
+) -> PredictOutcome:
+    """Classify image files through the recorded preprocessing; every format gives the same answer.
+
+    Args:
+        model: a bundle, or a checkpoint.
+        images: image files, or folders of them.
+        top: how many classes of each image.
+        runtime: engine; None takes the first installed one of the format.
+        provider: what executes the graph; None takes the engine's usual one.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        threads: threads for the work inside one call; None leaves the engine's own choice.
+        reading: what a checkpoint file does not say, or how it is to be read otherwise.
+        on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
+        remote_python: command of the Python there.
+        ssh_config: config file of ssh, instead of the user's.
+        timeout: seconds for each machine, sending included.
+        progress: called with what is being done.
+        note: called with what has to be known meanwhile: what could not be taken away from another machine.
+
+    Returns:
+        The likeliest classes of each image, or why it could not be read; `ok` if all could.
+
+    Raises:
+        ArtifactError, CheckpointError: nothing that can be run, or damaged.
+        ConfigError: a model without a head, a runtime that does not take it, or options that it does not take.
+        DataError: a folder without images, or nothing but paths that do not exist.
+        MissingEngineError, EngineError: the engine is not installed or refuses the file.
+        RemoteError: no machine answered.
+    """
+    given, files = artifact_path(model), classify.image_files(paths(images, "images"))
+    options = PredictOptions(runtime, provider, device, cuda_graph, threads, top)
+    hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
+    stated = stated_fields(reading)
+    if not hosts.on:
+        return _predict_here(given, files, options, stated, progress)
+    if not is_bundle(given):
+        raise UsageError(f"--on sends artifacts, and {given} is none", fix="export it first")
+    if stated:
+        raise UsageError(f"{', '.join(stated)} can be stated of a checkpoint, and --on sends artifacts")
+    return _predict_elsewhere(given, files, options, hosts, progress, note)
+
+
+def _predict_here(
+    given: Path, files: Sequence[Path], options: PredictOptions, stated: Mapping[str, Any], progress: Tell
+) -> PredictOutcome:
+    found = []
+    progress(f"loading {given}")
+    with classify.open_classifier(given, options.runtime, options.engine, stated) as classifier:
+        for prediction in classify.predict(classifier, files, count=options.top):
+            found.append(prediction)
+            progress(f"{len(found)} of {len(files)} images")
+        origins = None if classifier.origin is None else {given: classifier.origin}
+    return PredictOutcome(
+        tuple(found),
+        tuple(each.to_dict() for each in found),
+        ok=not any(each.failure for each in found),
+        origins=origins,
+    )
+
+
+def _predict_elsewhere(
+    given: Path, files: Sequence[Path], options: PredictOptions, hosts: HostOptions, progress: Tell, note: Tell
+) -> PredictOutcome:
+    with tempfile.TemporaryDirectory() as folder:
+        progress("reading the images")
+        failures = write_files(Path(folder), read_artifact(given), files)
+        if len(failures) == len(files):
+            raise DataError("; ".join(failures.values()), fix="give images that can be read")
+        answers = ask_hosts(
+            [given],
+            "predict",
+            options,
+            hosts,
+            more={SENT: True},
+            images=Path(folder),
+            runtimes=as_tuple(options.runtime),
+            providers=as_tuple(options.provider),
+            progress=progress,
+            note=note,
+        )
+    found = []
+    for answer in answers:
+        seen = map(classify.seen_in, answer.records)
+        for file in files if answer.error is None else ():
+            top = () if file in failures else next(seen)
+            found.append(classify.Prediction(file, top, failures.get(file, ""), answer.host))
+    unanswered = {answer.host: answer.error for answer in answers if answer.error is not None}
+    return PredictOutcome(
+        tuple(found),
+        tuple(each.to_dict() for each in found),
+        ok=not failures and not unanswered,
+        skipped=tuple(answer.gap for answer in answers if answer.error is not None),
+        unanswered=unanswered,
+    )
+
+
+def evaluate(
+    artifacts: Artifacts,
+    data: PathLike,
+    *,
+    batch: int = EvaluateOptions.batch,
+    runtime: str | None = None,
+    provider: str | None = None,
+    device: int = 0,
+    cuda_graph: bool = False,
+    threads: int | None = None,
+    on: str | Sequence[str] = (),
+    remote_python: str = HostOptions.remote_python,
+    ssh_config: PathLike | None = None,
+    timeout: float = HostOptions.timeout,
+    progress: Tell = silent,
+    note: Tell = silent,
+) -> EvaluateOutcome:
+    """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused.
+
+    Args:
+        artifacts: a bundle or a `.keras` file, or several; a folder of bundles stands for those inside it.
+        data: a folder with a folder of images for each class, or an `.npz` with uint8 images and labels.
+        batch: images a call, where a file takes any number.
+        runtime: engine that runs all of them; None takes the usual one of each.
+        provider: what executes the graph; None takes the engine's usual one.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        threads: threads for the work inside one call; None leaves the engine's own choice.
+        on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
+        remote_python: command of the Python there.
+        ssh_config: config file of ssh, instead of the user's.
+        timeout: seconds for each machine, sending included.
+        progress: called with what is being done.
+        note: called with what has to be known meanwhile: what could not be taken away from another machine.
+
+    Returns:
+        An evaluation of each artifact; `ok` if all outputs are numbers and every artifact had its engine.
+
+    Raises:
+        ArtifactError, CheckpointError: what cannot be read.
+        ConfigError: a runtime that does not take a format, or options of a GPU where none is used.
+        DataError: classes or sizes that do not fit an artifact, or an image that cannot be read.
+        MissingEngineError, EngineError: not one artifact has its engine, or an engine refused.
+        RemoteError: no machine answered.
+    """
+    if batch < 1:
+        raise ConfigError(f"batch is {batch}; expected a positive number", fix="give 1 or more")
+    options = EvaluateOptions(runtime, provider, device, cuda_graph, threads, batch)
+    hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
+    progress("reading the bundles")
+    found = artifact_paths(artifacts)
+    [folder] = paths(data, "data")
+    if not hosts.on:
+        return _evaluate_here(found, folder, options, progress)
+    return _evaluate_elsewhere(found, folder, options, hosts, progress, note)
+
+
+def _evaluate_here(found: Sequence[Path], data: Path, options: EvaluateOptions, progress: Tell) -> EvaluateOutcome:
+    engine, runtime = options.engine, options.runtime
+    opened, failed = with_engines(list(map(open_artifact, found)), runtime, engine)
+    dataset = read_dataset(data)
+    results = accuracy.evaluate(
+        opened, dataset, batch=options.batch, runtime=runtime, options=engine, progress=progress
+    )
+    return EvaluateOutcome(
+        tuple(results),
+        tuple(accuracy.to_json(each) | dataset.to_dict(each.artifact) for each in results),
+        ok=all(each.finite for each in results) and not failed,
+        failed=tuple(failed),
+        origins={each.path: each.provenance for each in opened if each.is_checkpoint} or None,
+        dataset=dataset,
+    )
+
+
+def _evaluate_elsewhere(
+    found: Sequence[Path], data: Path, options: EvaluateOptions, hosts: HostOptions, progress: Tell, note: Tell
+) -> EvaluateOutcome:
+    if others := [str(each) for each in found if not is_bundle(each)]:
+        raise UsageError(f"--on sends artifacts, and {', '.join(others)} is none", fix="export it first")
+    artifacts, dataset = list(map(read_artifact, found)), read_dataset(data)
+    with tempfile.TemporaryDirectory() as folder:
+        progress("reading the images")
+        write_dataset(Path(folder), artifacts, dataset)
+        answers = ask_hosts(
+            found,
+            "evaluate",
+            options,
+            hosts,
+            more={SENT: True},
+            images=Path(folder),
+            runtimes=as_tuple(options.runtime),
+            providers=as_tuple(options.provider),
+            progress=progress,
+            note=note,
+        )
+    sent = {str(artifact.directory): artifact for artifact in artifacts}
+    records = [
+        {**record, **dataset.to_dict(sent[record["artifact"]])} for answer in answers for record in answer.records
+    ]
+    return EvaluateOutcome(
+        tuple(accuracy.evaluation_in(record, sent) for record in records),
+        tuple(records),
+        ok=all(answer.ok for answer in answers),
+        skipped=tuple(answer.gap for answer in answers if answer.error is not None),
+        unanswered={answer.host: answer.error for answer in answers if answer.error is not None},
+        dataset=dataset,
+    )

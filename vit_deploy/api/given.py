@@ -1,0 +1,88 @@
+"""Arguments of the API's functions as what the packages take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import each_bundle
+from vit_deploy.errors import ConfigError
+
+ArtifactLike = str | Path | Artifact
+"""A bundle's folder, a `.keras` file or a bare model file, or an artifact that `export` has returned."""
+Artifacts = ArtifactLike | Sequence[ArtifactLike]
+"""One of them or several; a folder of bundles stands for those inside it."""
+PathLike = str | Path
+Tell = Callable[[str], object]
+"""Called with a text: what is being done, or what has to be known."""
+
+Item = TypeVar("Item")
+Value = TypeVar("Value", int, str)
+
+
+def silent(text: str) -> None:
+    """Let a text go nowhere."""
+
+
+def artifact_paths(artifacts: Artifacts) -> list[Path]:
+    """Paths of artifacts, each once; those inside a folder of bundles stand for it.
+
+    Raises:
+        ConfigError: something that is none.
+    """
+    several = [artifacts] if isinstance(artifacts, str | Path | Artifact) else as_list(artifacts)
+    return each_bundle([artifact_path(each) for each in several])
+
+
+def artifact_path(artifact: ArtifactLike) -> Path:
+    """Path of one artifact.
+
+    Raises:
+        ConfigError: something that is none.
+    """
+    if isinstance(artifact, Artifact):
+        return artifact.path
+    given: object = artifact
+    if isinstance(given, str | Path):
+        return Path(given)
+    raise ConfigError(
+        f"{type(given).__name__} is no bundle", fix="give a bundle's folder, or an artifact that export returned"
+    )
+
+
+def paths(given: PathLike | Sequence[PathLike], field: str) -> list[Path]:
+    """Paths of files.
+
+    Args:
+        given: one or several.
+        field: name of the argument, for the error.
+
+    Raises:
+        ConfigError: something that is no path, or nothing.
+    """
+    several = [given] if isinstance(given, str | Path) else as_list(given)
+    if not several or not all(isinstance(each, str | Path) for each in several):
+        raise ConfigError(f"{field} is {given!r}; expected a path or several", fix="give texts or pathlib.Paths")
+    return [Path(each) for each in several]
+
+
+def path(given: PathLike | None) -> Path | None:
+    """A path, where there is one."""
+    return None if given is None else Path(given)
+
+
+def as_tuple(given: Value | Sequence[Value] | None) -> tuple[Value, ...]:
+    """One value or several as a tuple; empty for None."""
+    if given is None:
+        return ()
+    if isinstance(given, int | str):
+        return (given,)
+    return tuple(dict.fromkeys(given))
+
+
+def as_list(given: Sequence[Item]) -> list[Item]:
+    """The items of a sequence; what is none, which a type checker would have refused, is its only item."""
+    found: Any = given
+    return list(found) if isinstance(found, Sequence) else [found]

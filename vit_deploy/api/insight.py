@@ -1,0 +1,96 @@
+"""What is in a model and in this environment, and artifacts packed for another one."""
+
+from __future__ import annotations
+
+from vit_deploy.api.given import ArtifactLike, Artifacts, PathLike, Tell, artifact_path, artifact_paths, paths, silent
+from vit_deploy.api.results import BundleOutcome, DoctorOutcome, InspectOutcome
+from vit_deploy.checkpoints.stated import stated_fields
+from vit_deploy.core.options import CheckpointOptions
+from vit_deploy.core.staging import check_targets
+from vit_deploy.errors import UsageError
+from vit_deploy.formats import inspect as inspection
+from vit_deploy.remote.packing import pack
+from vit_deploy.runtimes.diagnosis import diagnose
+
+ARCHIVES = (".tar.gz", ".tgz")
+
+
+def inspect(
+    path: ArtifactLike,
+    *,
+    snippet: bool = False,
+    reading: CheckpointOptions = CheckpointOptions(),
+    progress: Tell = silent,
+) -> InspectOutcome:
+    """Look at config, size, operators, inputs and outputs, preprocessing and origin of a model; nothing is run.
+
+    Args:
+        path: a bundle, an ONNX or TFLite file, a SavedModel, a TensorRT plan, or a checkpoint.
+        snippet: whether the record has Python that runs it in its plain engine.
+        reading: what a checkpoint file does not say, or how it is to be read otherwise.
+        progress: called with what is being done.
+
+    Returns:
+        One inspection.
+
+    Raises:
+        ArtifactError: nothing is there, a damaged model file, or a bundle that was changed.
+        EngineError: an ONNX bundle whose weights lie outside of it.
+        CheckpointError: a file that is neither a model file nor a checkpoint, or a damaged one.
+        MissingEngineError: a checkpoint whose library is not installed.
+    """
+    given = artifact_path(path)
+    progress(f"reading {given}")
+    found = inspection.inspect(given, stated_fields(reading))
+    record = found.to_dict() | ({"snippet": inspection.snippet_of(found)} if snippet else {})
+    read = found.kind == inspection.CHECKPOINT and found.artifact is not None
+    return InspectOutcome(
+        (found,), (record,), origins={given: found.artifact.provenance} if read and found.artifact else None
+    )
+
+
+def doctor(*, gpu: bool = False, progress: Tell = silent) -> DoctorOutcome:
+    """Look for engines, what they can use, and conflicts with their fixes.
+
+    Each provider of ONNX Runtime opens a model of some bytes in a process of its own.
+
+    Args:
+        gpu: whether TensorFlow is asked for its GPUs too, which takes seconds.
+        progress: called with what is being done.
+
+    Returns:
+        One diagnosis; `ok` if there are no conflicts.
+    """
+    progress("trying the engines")
+    found = diagnose(gpu=gpu)
+    return DoctorOutcome((found,), (found.to_dict(),), ok=not found.conflicts)
+
+
+def bundle(artifacts: Artifacts, output: PathLike, *, force: bool = False, progress: Tell = silent) -> BundleOutcome:
+    """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine.
+
+    Args:
+        artifacts: bundles made by `export`; a folder of bundles stands for those inside it.
+        output: archive to write, whose name ends in .tar.gz.
+        force: whether a file that is there is replaced.
+        progress: called with what is being done.
+
+    Returns:
+        The path of the archive.
+
+    Raises:
+        UsageError: a file name with another ending.
+        ArtifactError: a folder that is no bundle, or one that was changed.
+        EngineError: a bundle whose weights lie outside of it.
+        ConfigError: nothing to pack.
+        OutputError: the file is there, or cannot be written.
+    """
+    [target] = paths(output, "output")
+    if not target.name.endswith(ARCHIVES):
+        raise UsageError(f"--output is {target.name!r}; expected a name that ends in .tar.gz")
+    check_targets([target], force=force)
+    found = artifact_paths(artifacts)
+    progress(f"writing {target}")
+    pack(found, target, force=force)
+    record = {"path": str(target), "bytes": target.stat().st_size, "artifacts": [str(each) for each in found]}
+    return BundleOutcome((target,), (record,))

@@ -1,0 +1,311 @@
+"""How fast artifacts are, and reports of what was measured."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vit_deploy.api.given import Artifacts, PathLike, Tell, artifact_paths, as_tuple, path, paths, silent
+from vit_deploy.api.results import BenchOutcome, ReportOutcome
+from vit_deploy.core import documents
+from vit_deploy.core.documents import Record
+from vit_deploy.core.host import read_host
+from vit_deploy.core.options.parsing import milliseconds
+from vit_deploy.core.staging import check_targets, staged_file
+from vit_deploy.errors import DataError, Failed, UsageError, VitDeployError
+from vit_deploy.performance.bench import runnable
+from vit_deploy.performance.latency import Latency
+from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.options import BaselineOptions, BenchOptions
+from vit_deploy.performance.profilers import Profile
+from vit_deploy.performance.regression import Change, changes, read_results, refuse_baseline
+from vit_deploy.performance.report import WRITERS, written
+from vit_deploy.performance.report.documents import gather
+from vit_deploy.performance.requests import cases_for, measure, plan_for, profiles
+from vit_deploy.performance.saved_results import latency_in, save_document
+from vit_deploy.remote.hosts import ask_hosts
+from vit_deploy.remote.options import HostOptions
+from vit_deploy.runtimes import RUNTIMES
+from vit_deploy.verification.targets import open_to_time
+
+TITLE = "Latency of Vision Transformers"
+
+
+def bench(
+    artifacts: Artifacts,
+    *,
+    runtime: str | Sequence[str] | None = None,
+    provider: str | Sequence[str] | None = None,
+    batch: int | Sequence[int] = BenchOptions.batch,
+    threads: int | Sequence[int] | None = None,
+    streams: int = 1,
+    seconds: float = BenchOptions.seconds,
+    device: int = 0,
+    cuda_graph: bool = False,
+    under: float | str | None = None,
+    one_at_a_time: bool = False,
+    runs: int | None = None,
+    save: PathLike | None = None,
+    baseline: PathLike | None = None,
+    max_regression: float = BaselineOptions.max_regression,
+    profile: bool = False,
+    any_host: bool = False,
+    force: bool = False,
+    on: str | Sequence[str] = (),
+    remote_python: str = HostOptions.remote_python,
+    ssh_config: PathLike | None = None,
+    timeout: float = BenchOptions.timeout,
+    progress: Tell = silent,
+    note: Tell = silent,
+) -> BenchOutcome:
+    """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory.
+
+    Args:
+        artifacts: a bundle, a `.keras` file or a bare model file, or several; a folder of bundles stands for those
+            inside it.
+        runtime: engine, or several; None takes all that are installed and take the format.
+        provider: what executes the graph, or several; None takes each engine's usual one.
+        batch: images a call; of several numbers each in turn.
+        threads: threads for the work inside one call, likewise; None takes all cores.
+        streams: calls at the same time, each with a model of its own.
+        seconds: length of the calls of each case together.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        under: a time in milliseconds, or as "5ms", under which the calls of the largest batch stay, which is looked
+            for; None for no search.
+        one_at_a_time: whether each case is loaded, measured and freed before the next.
+        runs: calls for each case, instead of seconds.
+        save: file for the results with all samples.
+        baseline: file of results that were saved, to compare with.
+        max_regression: fraction that a median may be slower, beyond chance.
+        profile: whether each operator is timed too, in a run of its own.
+        any_host: whether a baseline of another machine counts.
+        force: whether the file of `save` is replaced.
+        on: other machines to run on instead, as "ssh://user@host".
+        remote_python: command of the Python there.
+        ssh_config: config file of ssh, instead of the user's.
+        timeout: seconds for each step of a case, as loading; with `on` for each machine too, sending included.
+        progress: called with what is being done.
+        note: called with what has to be known meanwhile: what could not be taken away from another machine.
+
+    Returns:
+        What was measured of each case, and on each machine; `ok` if nothing regressed and every machine answered.
+
+    Raises:
+        UsageError: arguments that exclude each other.
+        ConfigError: a runtime that does not take a format, or numbers that cannot be.
+        ArtifactError: a bundle that is missing or was changed.
+        DataError: a baseline that cannot be read, or has nothing to compare with.
+        MissingEngineError, EngineError: not one case can be run, or an engine refused, crashed or hung.
+        RemoteError: no machine answered.
+        OutputError: a file that is there, or cannot be written.
+    """
+    options = BenchOptions(
+        runtime=as_tuple(runtime),
+        provider=as_tuple(provider),
+        batch=as_tuple(batch),
+        threads=as_tuple(threads),
+        streams=streams,
+        seconds=seconds,
+        device=device,
+        cuda_graph=cuda_graph,
+        under=_milliseconds(under),
+        one_at_a_time=one_at_a_time,
+        runs=runs,
+        profile=profile,
+        timeout=timeout,
+    )
+    compared = BaselineOptions(path(save), path(baseline), max_regression, any_host)
+    hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
+    found = artifact_paths(artifacts)
+    plan_for(options)  # refuses values that cannot be, before anything is done
+    if compared.save is not None:
+        check_targets([compared.save], force=force)
+    before = read_results(compared.baseline) if compared.baseline is not None else []
+    if hosts.on:
+        return _bench_elsewhere(found, options, compared, before, hosts, force=force, progress=progress, note=note)
+    return _bench_here(found, options, compared, before, force=force, progress=progress)
+
+
+def _milliseconds(given: float | str | None) -> float | None:
+    if not isinstance(given, str):
+        return given
+    try:
+        return milliseconds(given)
+    except ValueError as error:
+        raise UsageError(f"--under is {given!r}; expected {error}") from error
+
+
+def _bench_here(
+    found: Sequence[Path],
+    options: BenchOptions,
+    compared: BaselineOptions,
+    before: Sequence[Latency],
+    *,
+    force: bool,
+    progress: Tell,
+) -> BenchOutcome:
+    for name in options.runtime:
+        RUNTIMES.check(name)
+    progress("reading the bundles")
+    cases, failed = runnable(cases_for(options, [(each, open_to_time(each).format) for each in found]))
+    if compared.baseline is not None:
+        refuse_baseline(cases, read_host(), before, any_host=compared.any_host)
+    results = measure(options, cases, lambda doing, done: progress(f"{done:4.0%} {doing}"))
+    measured = [to_json(result, results[0]) for result in results]
+    found_profiles = profiles(results, progress) if options.profile else []
+    return _compared(
+        results,
+        lambda changed: _with_profiles(_with_baseline(measured, results, changed), found_profiles),
+        compared,
+        before,
+        failed=failed,
+        force=force,
+    )
+
+
+def _with_profiles(records: Sequence[Record], found: Sequence[Profile]) -> list[Record]:
+    if not found:
+        return list(records)
+    return [profile.added_to(record) for profile, record in zip(found, records, strict=True)]
+
+
+def _with_baseline(records: Sequence[Record], results: Sequence[Latency], changed: Sequence[Change]) -> list[Record]:
+    by_case = {id(change.latency): change.to_dict() for change in changed}
+    return [{**record, "baseline": by_case.get(id(each))} for record, each in zip(records, results, strict=True)]
+
+
+def _bench_elsewhere(
+    found: Sequence[Path],
+    options: BenchOptions,
+    compared: BaselineOptions,
+    before: Sequence[Latency],
+    hosts: HostOptions,
+    *,
+    force: bool,
+    progress: Tell,
+    note: Tell,
+) -> BenchOutcome:
+    answers = ask_hosts(
+        found,
+        "bench",
+        options,
+        hosts,
+        runtimes=options.runtime,
+        providers=options.provider,
+        progress=progress,
+        note=note,
+    )
+    records = [record for answer in answers for record in answer.records]
+    results = [latency_in(record["on"], record) for record in records]
+    return _compared(
+        results,
+        lambda changed: _with_baseline(records, results, changed),
+        compared,
+        before,
+        unanswered={answer.host: answer.error for answer in answers if answer.error is not None},
+        force=force,
+    )
+
+
+def _compared(
+    results: Sequence[Latency],
+    records: Callable[[Sequence[Change]], list[Record]],
+    compared: BaselineOptions,
+    before: Sequence[Latency],
+    *,
+    failed: Sequence[Failed] = (),
+    unanswered: Mapping[str, VitDeployError] | None = None,
+    force: bool,
+) -> BenchOutcome:
+    """Compare what was measured with the baseline, and save it.
+
+    Args:
+        results: what was measured.
+        records: gives the results as plain JSON values, with how they changed.
+        compared: what they are compared with, and where they are saved.
+        before: results of the baseline.
+        failed: artifacts that could not be timed.
+        unanswered: why a machine gave no results.
+        force: whether a file that is there is replaced.
+    """
+    gaps = unanswered or {}
+    skipped = tuple(f"{host}: {error.message}" for host, error in gaps.items())
+    with _saved_at_any_rate(compared.save, lambda: records(()), force=force):
+        changed = (
+            changes(results, before, max_regression=compared.max_regression, any_host=compared.any_host)
+            if compared.baseline is not None
+            else []
+        )
+    outcome = BenchOutcome(
+        results=tuple(results),
+        records=tuple(records(changed)),
+        ok=not (gaps or failed or any(change.regressed for change in changed)),
+        skipped=skipped,
+        failed=tuple(failed),
+        changes=tuple(changed),
+        unanswered=gaps,
+    )
+    if compared.save is not None:
+        # What failed is not in it, so that what was measured can be a baseline.
+        saved = documents.document("bench", outcome.records, ok=outcome.ok, skipped=skipped)
+        save_document(saved, compared.save, force=force)
+    return outcome
+
+
+@contextlib.contextmanager
+def _saved_at_any_rate(save: Path | None, records: Callable[[], list[Record]], *, force: bool) -> Iterator[None]:
+    """Keep what was measured, even though there is nothing in the baseline that it can be compared with."""
+    try:
+        yield
+    except DataError:
+        if save is not None:
+            save_document(documents.document("bench", records(), ok=False), save, force=force)
+        raise
+
+
+def report(
+    files: PathLike | Sequence[PathLike],
+    output: PathLike | Sequence[PathLike],
+    *,
+    title: str = TITLE,
+    force: bool = False,
+    progress: Tell = silent,
+) -> ReportOutcome:
+    """Show what was measured: latency against size and accuracy, percentiles, scaling, operators, hosts.
+
+    Args:
+        files: documents of `bench`, and of `evaluate`, `verify`, `export` or `quantize` for the same artifacts.
+        output: files to write, whose names end in .html, .md or .csv.
+        title: heading of the page.
+        force: whether files that are there are replaced.
+        progress: called with what is being done.
+
+    Returns:
+        The paths of the files that were written.
+
+    Raises:
+        UsageError: a file name with another ending.
+        DataError: a document that cannot be read, or none in which something was timed.
+        MissingEngineError: the library that draws is not installed.
+        OutputError: a file that is there, or cannot be written.
+    """
+    targets = paths(output, "output")
+    for target in targets:
+        if target.suffix not in WRITERS:
+            raise UsageError(f"--output is {target.name!r}; expected a name that ends in {', '.join(WRITERS)}")
+        WRITERS.check(target.suffix)
+    check_targets(targets, force=force)
+    progress("reading the results")
+    gathered = gather(paths(files, "files"))
+    texts = {}
+    for target in targets:
+        progress(f"making {target}")
+        texts[target] = written(gathered, title, target.suffix)
+    for target, text in texts.items():
+        with staged_file(target, force=force) as staged:
+            staged.write_text(text, encoding="utf-8")
+    count = len(gathered.cases)
+    records = [{"path": str(target), "bytes": target.stat().st_size, "cases": count} for target in texts]
+    return ReportOutcome(tuple(texts), tuple(records))

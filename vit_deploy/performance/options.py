@@ -1,0 +1,127 @@
+"""Options of `bench`: what is timed and for how long, and what it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from vit_deploy.core.options import Option, panel
+from vit_deploy.core.options.parsing import counts, milliseconds, percentage, thread_counts
+from vit_deploy.core.options.running import CudaGraph, Device
+from vit_deploy.errors import UsageError
+
+BATCH = (1,)
+STEP_TIMEOUT_S = 600.0
+
+
+@panel("Measuring")
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is timed and for how long, on this machine and on others.
+
+    Args:
+        runtime: engines; empty for all that are installed and take the format.
+        provider: what executes the graphs; empty for the usual one of each engine.
+        batch: images a call, each number in turn.
+        threads: threads for the work inside one call, each number in turn; empty for all cores.
+        streams: calls at the same time, each with a model of its own.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        under: milliseconds under which calls stay of the largest batch, which is looked for; None for no search.
+        one_at_a_time: whether each case is loaded, measured and freed before the next.
+        seconds: length of the calls of each case together.
+        runs: calls for each case, instead of seconds.
+        timeout: seconds for each step of a case, as loading.
+        profile: whether each operator is timed too, in a run of its own.
+
+    Raises:
+        UsageError: options that exclude each other.
+    """
+
+    runtime: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Engine; repeat for more, or join by commas.",
+            show_default="all that can run it",
+            commas=True,
+            values="vit_deploy.runtimes:RUNTIMES",
+        ),
+    ] = ()
+    provider: Annotated[
+        tuple[str, ...],
+        Option(
+            help="cpu, cuda, …, or a TFLite delegate's path; repeat for more, or join by commas.",
+            show_default="the engine's own",
+            commas=True,
+            values="vit_deploy.runtimes:known_providers",
+        ),
+    ] = ()
+    batch: Annotated[tuple[int, ...], Option(metavar="N,…", help="Images a call.", show_default="1", parse=counts)] = (
+        BATCH
+    )
+    threads: Annotated[
+        tuple[int, ...],
+        Option(metavar="N,…", help="For the work in one call.", show_default="all cores", parse=thread_counts),
+    ] = ()
+    streams: Annotated[int, Option(min=1, help="Calls at the same time, each with a model of its own.")] = 1
+    seconds: Annotated[float, Option(help="Of calls for each case.")] = 3.0
+    device: Device = 0
+    cuda_graph: CudaGraph = False
+    under: Annotated[
+        float | None,
+        Option(
+            metavar="TIME",
+            help="Find the largest batch whose calls take no longer, as 5ms.",
+            parse=milliseconds,
+        ),
+    ] = None
+    one_at_a_time: Annotated[bool, Option(help="Load, measure and free each case before the next, without turns.")] = (
+        False
+    )
+    runs: Annotated[int | None, Option(min=1, help="Calls for each case, instead of seconds.")] = None
+    profile: Annotated[bool, Option(help="Time each operator too, in a run of its own, where the engine tells.")] = (
+        False
+    )
+    timeout: Annotated[
+        float,
+        Option(
+            min=1,
+            help="Seconds for each step of a case, as loading; with --on for each machine too, sending included.",
+        ),
+    ] = STEP_TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        if self.under is not None and tuple(self.batch) != BATCH:
+            found = ",".join(map(str, self.batch))
+            raise UsageError(f"--under looks for the batch; expected no --batch, found {found}")
+
+
+@panel("Comparing")
+@dataclass(frozen=True)
+class BaselineOptions:
+    """What measurements are compared with, and where they are kept.
+
+    Args:
+        save: file for the results with all samples.
+        baseline: file of results that were saved, to compare with.
+        max_regression: fraction that a median may be slower, beyond chance.
+        any_host: whether a baseline of another machine counts.
+    """
+
+    save: Annotated[
+        Path | None, Option(metavar="FILE.json", help="Write the results with all samples, for --baseline.")
+    ] = None
+    baseline: Annotated[
+        Path | None, Option(metavar="FILE.json", help="Compare with results that were saved; exit 1 if slower.")
+    ] = None
+    max_regression: Annotated[
+        float,
+        Option(
+            metavar="N%",
+            help="How much slower a median may be, beyond chance.",
+            show_default="5%",
+            parse=percentage,
+        ),
+    ] = 0.05
+    any_host: Annotated[bool, Option(help="Compare with a baseline of another machine.")] = False

@@ -1,0 +1,81 @@
+"""Cases, plan and measurements that the options of `bench` ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vit_deploy.performance.bench import Progress, bench, cases_of
+from vit_deploy.performance.latency import Case, Latency, Plan
+from vit_deploy.performance.options import BenchOptions
+from vit_deploy.performance.profilers import Profile, profile_or_reason
+from vit_deploy.performance.sweep import largest_under_each
+
+
+def plan_for(options: BenchOptions) -> Plan:
+    """How long to measure.
+
+    Raises:
+        ConfigError: values that cannot be.
+    """
+    return Plan(
+        seconds=None if options.runs else options.seconds,
+        runs=options.runs,
+        timeout_s=options.timeout,
+        one_at_a_time=options.one_at_a_time or options.under is not None,
+    )
+
+
+def cases_for(options: BenchOptions, artifacts: Sequence[tuple[Path, str]]) -> list[Case]:
+    """What is timed on this machine; where a batch is looked for, each case as it begins, with one image.
+
+    Args:
+        options: of the command.
+        artifacts: path and format of each.
+
+    Raises:
+        ConfigError: as `bench.cases_of`.
+    """
+    return cases_of(
+        artifacts,
+        options.runtime or None,
+        options.provider or [None],
+        options.batch,
+        options.threads or [None],
+        streams=options.streams,
+        device=options.device,
+        cuda_graph=options.cuda_graph,
+    )
+
+
+def measure(
+    options: BenchOptions, cases: Sequence[Case], progress: Progress = lambda doing, done: None
+) -> list[Latency]:
+    """Time cases; gives the results in order.
+
+    Args:
+        options: of the command.
+        cases: from `cases_for`.
+        progress: called with what is being done and the fraction of the work that is done.
+
+    Raises:
+        ArtifactError, ConfigError, MissingEngineError, EngineError: as `bench.bench`.
+    """
+    plan = plan_for(options)
+    if options.under is None:
+        return bench(cases, plan, progress)
+    return largest_under_each(cases, options.under, plan, progress)
+
+
+def profiles(results: Sequence[Latency], progress: Callable[[str], object] = lambda doing: None) -> list[Profile]:
+    """What each operator of the cases that were timed takes, or why it cannot be told.
+
+    Args:
+        results: from `measure`.
+        progress: called with what is being done.
+    """
+    found = []
+    for result in results:
+        progress(f"profiling {result.case}")
+        found.append(profile_or_reason(result.case))
+    return found

@@ -1,0 +1,82 @@
+"""Engines that artifacts need on another machine, which is asked for them before anything is sent there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from vit_deploy.core.registry import Plugin
+from vit_deploy.errors import MissingEngineError
+from vit_deploy.runtimes import RUNTIMES, takers_of
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an artifact needs: one of several engines.
+
+    Args:
+        engines: the alternatives, the usual one first.
+    """
+
+    engines: tuple[Plugin, ...]
+
+    @property
+    def modules(self) -> set[str]:
+        """Top-level modules of all alternatives."""
+        return {name for engine in self.engines for name in (*engine.needs, *engine.either)}
+
+    def missing(self, absent: Collection[str]) -> tuple[str, ...]:
+        """What the usual engine lacks; nothing where an alternative has everything.
+
+        Args:
+            absent: those of `modules` that are not installed there.
+        """
+        lacking = [engine.missing(lambda name: name not in absent) for engine in self.engines]
+        return () if () in lacking else lacking[0]
+
+
+def needs(formats: Iterable[str], runtimes: Sequence[str] = (), providers: Sequence[str] = ()) -> tuple[Need, ...]:
+    """What artifacts need.
+
+    Args:
+        formats: of the artifacts.
+        runtimes: that were asked for, each of which is needed; none for any that takes the format.
+        providers: that one of them has to offer; none for any.
+
+    Raises:
+        ConfigError: a runtime that there is not.
+    """
+    if runtimes:
+        return tuple(Need((RUNTIMES[name],)) for name in dict.fromkeys(runtimes))
+    alternatives = {takers_of(format, provider): None for format in formats for provider in providers or (None,)}
+    return tuple(Need(tuple(RUNTIMES[name] for name in names)) for names in alternatives)
+
+
+def missing_here(runtimes: Iterable[str]) -> tuple[str, ...]:
+    """What runtimes lack in this Python, each once and by name."""
+    return _sorted(name for runtime in runtimes for name in RUNTIMES[runtime].missing())
+
+
+def missing_there(wanted: Iterable[Need], absent: Collection[str]) -> tuple[str, ...]:
+    """What is lacking on another machine, each once and by name.
+
+    Args:
+        wanted: from `needs`.
+        absent: modules that are not installed there.
+    """
+    return _sorted(name for need in wanted for name in need.missing(absent))
+
+
+def no_engine(python: str, missing: Sequence[str]) -> MissingEngineError:
+    """The error of a Python that lacks engines.
+
+    Args:
+        python: path of the Python.
+        missing: from `missing_here` or `missing_there`.
+    """
+    packages = " ".join(name.split(" or ")[-1].replace("_", "-") for name in missing)  # of several any will do
+    return MissingEngineError(f"{python} has no {', '.join(missing)}", fix=f"{python} -m pip install {packages}")
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))

@@ -1,0 +1,119 @@
+"""One command on several machines side by side."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.core.artifact import read_artifact
+from vit_deploy.errors import RemoteError, VitDeployError
+from vit_deploy.remote.arguments import request
+from vit_deploy.remote.engines import needs
+from vit_deploy.remote.options import HostOptions
+from vit_deploy.remote.packing import pack
+from vit_deploy.remote.run import parse_host, run_on
+
+Told = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one machine answered.
+
+    Args:
+        host: its address as it was given.
+        records: results of the command, each with `on`.
+        ok: whether its check passed.
+        error: why there are none; None if there are.
+    """
+
+    host: str
+    records: tuple[dict[str, Any], ...] = ()
+    ok: bool = False
+    error: VitDeployError | None = None
+
+    @property
+    def gap(self) -> str:
+        """Why there are no results, in one line; empty if there are."""
+        return f"{self.host}: {self.error.message}" if self.error is not None else ""
+
+
+def ask_hosts(
+    artifacts: Sequence[Path],
+    command: str,
+    options: object,
+    hosts: HostOptions,
+    *,
+    more: Mapping[str, Any] | None = None,
+    images: Path | None = None,
+    runtimes: Sequence[str] = (),
+    providers: Sequence[str] = (),
+    progress: Told,
+    note: Told,
+) -> list[Answer]:
+    """Pack artifacts and run a command on all machines at once.
+
+    A caller that is interrupted ends what runs there, and takes it away, before it ends itself.
+
+    Args:
+        artifacts: bundles to send.
+        command: of the runner there.
+        options: that the command takes.
+        hosts: the machines.
+        more: what the command takes beside options, as plain JSON values.
+        images: folder of images to send, as `pixels` writes them; None for none.
+        runtimes: engines that were asked for; none for any that take the artifacts.
+        providers: what is to execute the graphs; none for any.
+        progress: called with what is being done.
+        note: called with what could not be taken away again.
+
+    Raises:
+        ConfigError: an address that cannot be.
+        ArtifactError: a bundle that is missing or was changed.
+        RemoteError: no machine answered; says why each did not.
+    """
+    arguments = request(command, options, more)
+    formats = [read_artifact(path, check_digests=False).format for path in artifacts]
+    wanted = needs(formats, runtimes, providers)
+    reached = {
+        url: parse_host(url, python=hosts.remote_python, config=hosts.ssh_config, timeout_s=hosts.timeout)
+        for url in hosts.on
+    }
+    stop = threading.Event()
+    one_at_a_time = threading.Lock()
+
+    def tell(doing: str) -> None:
+        with one_at_a_time:
+            progress(doing)
+
+    with tempfile.TemporaryDirectory() as folder:
+        tell("packing the artifacts")
+        package = Path(folder) / "package.tar.gz"
+        pack(artifacts, package, images=images)
+
+        def ask(url: str) -> Answer:
+            try:
+                document = run_on(reached[url], package, arguments, tell, wanted=wanted, warn=note, stop=stop)
+            except RemoteError as error:
+                return Answer(url, error=error)
+            if said := document.get("error"):
+                return Answer(url, error=RemoteError(f"{reached[url]}: {said['message']}", fix=said["fix"]))
+            return Answer(url, tuple({**each, "on": url} for each in document["results"]), bool(document["ok"]))
+
+        with ThreadPoolExecutor(len(reached)) as pool:
+            try:
+                answers = list(pool.map(ask, reached))
+            except BaseException:  # an interrupt: what runs there would go on
+                stop.set()
+                raise
+    errors = [each.error for each in answers if each.error is not None]
+    if len(errors) == len(answers):
+        messages = dict.fromkeys(each.message for each in errors)
+        fixes = dict.fromkeys(each.fix for each in errors if each.fix)
+        raise RemoteError("; ".join(messages), fix="; ".join(fixes))
+    return answers

@@ -1,0 +1,36 @@
+"""The archive on a device: where its artifacts and images are, and what they were called where they were packed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from vit_deploy.core.artifact import Artifact, read_artifact
+
+HOME = Path(__file__).resolve().parents[2]  # where the archive was unpacked
+PLACE = "artifacts"
+LISTING = f"{PLACE}/listing.json"
+IMAGES = "images"
+
+
+def listing() -> list[tuple[Path, str]]:
+    """Where each packed artifact is, and where it was."""
+    entries = json.loads((HOME / LISTING).read_text(encoding="utf-8"))
+    return [(HOME / each["place"], str(each["path"])) for each in entries]
+
+
+def packed() -> Sequence[tuple[Artifact, str]]:
+    """Each packed artifact, and where it was.
+
+    Raises:
+        ArtifactError: one that was changed.
+    """
+    return [(read_artifact(folder), path) for folder, path in listing()]
+
+
+def as_it_was_called(text: str) -> str:
+    """A message with the paths that the artifacts had where they were packed."""
+    for folder, path in listing():
+        text = text.replace(str(folder), path)
+    return text

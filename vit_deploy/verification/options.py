@@ -1,0 +1,137 @@
+"""Options of `verify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from vit_deploy.core.options import Option, panel
+from vit_deploy.core.options.parsing import thread_counts
+from vit_deploy.core.options.running import CudaGraph, Device, Provider, Runtime
+
+MAX_IMAGES = 64
+
+
+@panel("Running")
+@dataclass(frozen=True)
+class ProofOptions:
+    """How artifacts are proven, on this machine and on others.
+
+    Args:
+        runtime: engine; None for the format's own.
+        provider: what executes the graph; None for the engine's own.
+        device: which GPU of those that are visible, from 0.
+        cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        threads: numbers of threads to run with too.
+        quick: whether only the golden images are run: no other batches, inputs and repeated runs.
+    """
+
+    runtime: Runtime = None
+    provider: Provider = None
+    device: Device = 0
+    cuda_graph: CudaGraph = False
+    threads: Annotated[
+        tuple[int, ...],
+        Option(
+            metavar="N,…",
+            help="Run with these numbers of threads too.",
+            show_default="none",
+            parse=thread_counts,
+        ),
+    ] = ()
+    quick: Annotated[bool, Option(help="Golden images alone: no other batches, inputs and repeated runs.")] = False
+
+
+@panel("Tolerance")
+@dataclass(frozen=True)
+class ToleranceOptions:
+    """What artifacts are held to.
+
+    Args:
+        tolerance: limits as "max_abs=1e-4", in place of those of pyproject.toml and the precision's own.
+        allow_tf32: whether a GPU may round fp32 products to 11 bits; has its own tolerance.
+    """
+
+    tolerance: Annotated[
+        tuple[str, ...],
+        Option(
+            metavar="METRIC=LIMIT",
+            help="Instead of the default, as max_abs=1e-4 or snr_db=25; repeat, or join by commas.",
+            show_default=False,
+            commas=True,
+        ),
+    ] = ()
+    allow_tf32: Annotated[bool, Option(help="Let a GPU round fp32 products to 11 bits; has its own tolerance.")] = False
+
+
+@panel("Comparing")
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """What artifacts are compared with; only the machine that has the checkpoint can be asked.
+
+    Args:
+        against: checkpoint or artifact to compare with; None for the recorded outputs.
+        images: folder of image files to compare on; None for the golden images.
+        max_images: how many of them, by name.
+        layout: layout of the input of a bare file; None reads it from the shape.
+        values: "normalized" or "pixels", which the input of a bare file takes; None reads it from the type.
+        output: name of the output of a bare file that counts; None for its only one.
+        simulate: a processor that is not here, whose int8 products are computed.
+        locate: whether the tap and the operator are named where a failing artifact goes wrong.
+    """
+
+    against: Annotated[
+        Path | None,
+        Option(metavar="CHECKPOINT|ARTIFACT", help="What to compare with.", show_default="the recorded answers"),
+    ] = None
+    images: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Image files to compare on; needs --against.", show_default="golden images"),
+    ] = None
+    max_images: Annotated[int, Option(min=1, help="How many of them, by name.")] = MAX_IMAGES
+    layout: Annotated[
+        str | None,
+        Option(metavar="nhwc|nchw", help="Of the input of a bare file.", show_default="by its shape"),
+    ] = None
+    values: Annotated[
+        str | None,
+        Option(
+            metavar="normalized|pixels",
+            help="What the input of a bare file takes.",
+            show_default="by its type",
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        Option(metavar="NAME", help="Which output of a bare file counts.", show_default="its only one"),
+    ] = None
+    simulate: Annotated[
+        str | None,
+        Option(
+            metavar="no-vnni",
+            help="Compute int8 ONNX files as a processor that is not here: x86 without VNNI.",
+            show_default=False,
+        ),
+    ] = None
+    locate: Annotated[bool, Option(help="Name the tap and the operator where a failing artifact goes wrong.")] = False
+
+
+@panel("Reports")
+@dataclass(frozen=True)
+class ReportFiles:
+    """Report files, which replace those of an earlier run.
+
+    Args:
+        junit: file for a JUnit report.
+        markdown: file for a summary for a pull request.
+    """
+
+    junit: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Write a JUnit report; replaces an earlier one.", show_default=False),
+    ] = None
+    markdown: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Write a summary for a pull request, likewise.", show_default=False),
+    ] = None
