@@ -15,7 +15,7 @@ from vit_deploy import checkpoints, cli
 from vit_deploy.core.options import EvaluateOptions, PredictOptions
 from vit_deploy.core.options.fields import described
 from vit_deploy.core.synthetic_images import natural_pixels
-from vit_deploy.performance.latency import FIGURES
+from vit_deploy.performance.latency_json import FIGURES
 from vit_deploy.performance.options import BaselineOptions, BenchOptions
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.verification.options import ProofOptions, ReferenceOptions, ReportFiles, ToleranceOptions
