@@ -39,17 +39,6 @@ def fold_constants(graph: ir.Graph) -> None:
         graph.remove(node, safe=True)
 
 
-def drop_identities(graph: ir.Graph) -> None:
-    """Remove the nodes that compute nothing."""
-    for node in list(graph):
-        if node.op_type == "Identity" and node.inputs[0] is not None:
-            kept, dropped = node.inputs[0], node.outputs[0]
-            if dropped.is_graph_output():
-                kept.name, dropped.name = dropped.name, None
-            dropped.replace_all_uses_with(kept, replace_graph_outputs=True)
-            graph.remove(node, safe=True)
-
-
 def constant(value: ir.Value | None) -> Array | None:
     """What is known of a value, or None."""
     if value is None or value.const_value is None:

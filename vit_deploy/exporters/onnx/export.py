@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes.common import IdentityEliminationPass
 
 import vit_deploy
 from vit_deploy.core.artifact import Artifact
@@ -15,7 +16,7 @@ from vit_deploy.errors import ExportError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.folding import fold_layer_scales
 from vit_deploy.exporters.onnx.class_token import class_token_alone
-from vit_deploy.exporters.onnx.constants import drop_identities, fold_constants
+from vit_deploy.exporters.onnx.constants import fold_constants
 from vit_deploy.exporters.onnx.cuda import fuse_for_cuda
 from vit_deploy.exporters.onnx.rows import products_with_bias, tokens_as_rows
 from vit_deploy.exporters.onnx.rules import apply_rules
@@ -67,7 +68,7 @@ def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions
         ExportError: the graph is not the one of this ViT.
     """
     graph = model.graph
-    drop_identities(graph)
+    IdentityEliminationPass()(model)
     fold_constants(graph)
     apply_rules(model, config, options.opset, options.batch)
     rows = tokens_as_rows(graph, config)
