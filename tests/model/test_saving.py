@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import vit_deploy
 from tests.features import FAMILIES, as_arguments
 from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, Pooling
 from vit_deploy.core.preprocess import Preprocess
@@ -335,3 +336,17 @@ def test_fine_tuned_weights_survive_with_the_provenance(tmp_path: Path) -> None:
     checkpoint, again = model.to_checkpoint(), keras.saving.load_model(tmp_path / "a.keras").to_checkpoint()
     assert again.digest() == checkpoint.digest()
     assert again.provenance == checkpoint.provenance
+
+
+def test_what_a_file_does_not_say_is_stated_when_it_is_loaded(tmp_path, make_checkpoint):
+    from vit_deploy import checkpoints
+
+    whole = make_checkpoint()
+    checkpoints.save(whole, tmp_path / "a.safetensors")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    reading = vit_deploy.CheckpointOptions(mean=[0.1, 0.2, 0.3], labels=str(tmp_path / "labels.txt"))
+    model = vit_deploy.load(tmp_path / "a.safetensors", reading=reading)
+    assert model.preprocess.mean == (0.1, 0.2, 0.3)
+    assert model.to_checkpoint().labels == ("a", "b", "c", "d", "e")
+    features = vit_deploy.load(tmp_path / "a.safetensors", reading=vit_deploy.CheckpointOptions(no_head=True))
+    assert not features.to_checkpoint().config.include_top

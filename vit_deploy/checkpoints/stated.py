@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def stated_fields(options: CheckpointOptions) -> dict[str, Any]:
         CheckpointError: a config file or a file of labels that cannot be read.
     """
     config = options.config
-    stated: dict[str, Any] = read_config(config) if isinstance(config, Path) else dict(config or {})
+    stated: dict[str, Any] = read_config(Path(config)) if isinstance(config, str | Path) else dict(config or {})
     stated |= {name: value for name in OF_THE_CONFIG if (value := getattr(options, name)) is not None}
     stated |= {name: value for name in OF_A_MODEL if (value := getattr(options, name)) is not None}
     stated |= {name: value for name in OF_THE_FILE if (value := getattr(options, name))}
@@ -33,9 +33,10 @@ def stated_fields(options: CheckpointOptions) -> dict[str, Any]:
         said = stated.get(PREPROCESS, {})
         stated[PREPROCESS] = {**said, **pixels} if isinstance(said, Mapping) else said
     if options.labels is not None:
-        stated[LABELS] = read_labels(options.labels) if isinstance(options.labels, Path) else list(options.labels)
+        named = options.labels
+        stated[LABELS] = read_labels(Path(named)) if isinstance(named, str | Path) else list(named)
     return stated | ({HEAD: False} if options.no_head else {})
 
 
-def _listed(value: float | tuple[float, ...]) -> list[float]:
-    return list(value) if isinstance(value, tuple) else [value]
+def _listed(value: float | Sequence[float]) -> list[float]:
+    return list(value) if isinstance(value, Sequence) else [value]

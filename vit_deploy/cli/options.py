@@ -31,7 +31,7 @@ class OutputOptions:
 Force = Annotated[bool, Option(help="Replace what is there.")]
 KeepFailed = Annotated[bool, Option(help="Publish what fails its proof as <name>.failed.")]
 KNOWN_SCALES = "vit_deploy.core.config:SCALE_CONFIGS"
-KNOWN_FORMATS = "vit_deploy.exporters.plan:PRECISIONS"
+KNOWN_FORMATS = "vit_deploy.exporters.plan:known_formats"
 KNOWN_PRECISIONS = "vit_deploy.exporters.plan:known_precisions"
 # For help.
 QUANTIZED = (

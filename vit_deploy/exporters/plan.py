@@ -110,6 +110,11 @@ def plan(
     return jobs, skipped
 
 
+def known_formats() -> tuple[str, ...]:
+    """Every format that can be exported."""
+    return tuple(name for name, each in FORMATS.items() if each.precisions)
+
+
 def known_precisions() -> tuple[str, ...]:
     """Every precision that some format has."""
     every = (precision for each in FORMATS.values() for precision in each.every_precision)

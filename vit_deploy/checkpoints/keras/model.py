@@ -8,21 +8,31 @@ from typing import Any
 import keras
 
 from vit_deploy import checkpoints
+from vit_deploy.checkpoints.stated import stated_fields
+from vit_deploy.core.options import CheckpointOptions
 from vit_deploy.errors import CheckpointError, ConfigError
 from vit_deploy.model.vit import ViT
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, *, reading: CheckpointOptions = CheckpointOptions()) -> keras.Model:
     """The Keras model in a checkpoint file: a `ViT`, or the functional model around one in a `.keras` file.
 
+    Args:
+        path: a file or a folder.
+        reading: what the checkpoint does not say; the model is then a `ViT`.
+
     Raises:
-        CheckpointError: as `vit_deploy.checkpoints.load`, but any layers of Keras may be around the ViT.
+        CheckpointError: as `vit_deploy.checkpoints.load`, but where nothing is stated, any layers of Keras may be
+            around the ViT.
     """
+    stated = stated_fields(reading)
     try:
-        checkpoint = checkpoints.load(path)  # the clear errors, before Keras sees the file
+        checkpoint = checkpoints.load(path, config=stated)  # the clear errors, before Keras sees the file
     except checkpoints.FoldingError:
+        if stated:
+            raise
         return _load_keras(path)
-    return _load_keras(path) if Path(path).suffix == ".keras" else ViT.from_checkpoint(checkpoint)
+    return _load_keras(path) if Path(path).suffix == ".keras" and not stated else ViT.from_checkpoint(checkpoint)
 
 
 def _load_keras(path: str | Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ class CheckpointOptions:
     """
 
     config: Annotated[
-        Path | Mapping[str, Any] | None,
+        str | Path | Mapping[str, Any] | None,
         Option(
             help="What the checkpoint does not say, as an object: fields of the config as inspect --json shows them "
             '(image_size, num_heads, pooling, …), labels, and preprocess {"mean", "std", "resize", …}.',
@@ -57,7 +57,7 @@ class CheckpointOptions:
         Path | None, Option(metavar="FOLDER", help="A LoRA adapter of PEFT that is merged into the weights.")
     ] = None
     mean: Annotated[
-        float | tuple[float, ...] | None,
+        float | Sequence[float] | None,
         Option(
             metavar="R,G,B",
             help="Of pixels in 0..1, in place of a checkpoint's own; one for all channels.",
@@ -66,11 +66,11 @@ class CheckpointOptions:
         ),
     ] = None
     std: Annotated[
-        float | tuple[float, ...] | None,
+        float | Sequence[float] | None,
         Option(metavar="R,G,B", help="Likewise, what is divided by.", show_default="recorded", parse=numbers),
     ] = None
     labels: Annotated[
-        Path | tuple[str, ...] | None,
+        str | Path | Sequence[str] | None,
         Option(
             metavar="FILE",
             help="Names of a checkpoint's classes, one a line, or as JSON a list or an id2label.",
