@@ -90,12 +90,14 @@ class RenamedSource:
 
     def detects(self, file: TensorFile) -> bool:
         """By the name of the patches' kernel, and by what is beside it where that is not enough."""
-        if file.container not in CONTAINERS or "model_type" in (file.documents.get("config.json") or {}):
-            return False  # the latter is of transformers
+        if file.container not in CONTAINERS:
+            return False
         names = frozenset(file.names())
         prefixes = [found["prefix"] for name in names if (found := self.dialect.mark.match(name))]
         beside = self.dialect.beside or ("",)
-        return any(not each or prefix + each in names for prefix in prefixes for each in beside)
+        marked = any(not each or prefix + each in names for prefix in prefixes for each in beside)
+        # Only then is what may be anybody's file read; a model type is of transformers.
+        return marked and "model_type" not in (file.documents.get("config.json") or {})
 
     def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
         """The checkpoint; what the names cannot say is the program's own default, and is told as assumed."""
