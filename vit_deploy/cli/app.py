@@ -53,7 +53,7 @@ def version(*, printing: OutputOptions) -> int:
 
     if not printing.json:
         print(f"{NAME} {__version__}")
-    return Output("version", printing).finish([{"version": __version__}], ok=True)
+    return Output("version", printing).finish([{"version": __version__}])
 
 
 @command
@@ -80,7 +80,7 @@ def help(
         app([*([topic] if topic is not None else []), "--help"], standalone_mode=False, prog_name=NAME)
     shown = [about[topic]] if topic is not None else COMMANDS
     records = [{"command": each.name, "help": each.help, "example": each.example} for each in shown]
-    return Output("help", printing).finish(records, ok=True)
+    return Output("help", printing).finish(records)
 
 
 @dataclass(frozen=True)

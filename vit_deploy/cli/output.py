@@ -7,7 +7,6 @@ import json
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vit_deploy.cli import BAD_INPUT
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from vit_deploy.api.results import Outcome
     from vit_deploy.cli.options import OutputOptions
-    from vit_deploy.core.checkpoint import Step
-    from vit_deploy.errors import Failed
 
 Cell = str | int | float
 
@@ -51,18 +48,6 @@ def print_json(document: dict[str, Any]) -> None:
     stream.write("\n")
 
 
-def save_document(document: dict[str, Any], path: Path, *, force: bool) -> None:
-    """Write a document to a file, whole or not at all.
-
-    Raises:
-        OutputError: it is there and `force` is not set, or the disk refuses.
-    """
-    from vit_deploy.core.staging import staged_file
-
-    with staged_file(path, force=force) as staged:
-        staged.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def print_error(command: str, error: VitDeployError, *, kind: str, as_json: bool) -> None:
     """Say what was wrong and what to do, on stderr, and as a document if one was asked for."""
     if as_json:
@@ -84,27 +69,11 @@ class Output:
         self.command = command
         self.as_json = printing.json
         self.quiet = printing.quiet
-        self._assumed: list[dict[str, Any]] | None = None  # None until a checkpoint was read
 
     def note(self, text: str) -> None:
         """One line for people, on stderr."""
         if not self.quiet:
             print(text, file=sys.stderr)
-
-    def assumed(self, path: Path, provenance: Sequence[Step], *, named: bool = False) -> None:
-        """What was assumed of a checkpoint when it was read: on stderr, and as `assumed` in the document.
-
-        Args:
-            path: the path of the checkpoint.
-            provenance: the provenance of what was read.
-            named: whether to put the path in front, where a command reads several.
-        """
-        from vit_deploy import checkpoints
-
-        if words := checkpoints.in_words(provenance):
-            self.note(f"{path}: {words}" if named else words)
-        self._assumed = self._assumed or []
-        self._assumed += [each.to_dict() | {"checkpoint": str(path)} for each in checkpoints.assumed(provenance)]
 
     def finding(self, text: str) -> None:
         """What a check said no to and why, on stderr, however quiet the command is: that is a result."""
@@ -127,29 +96,11 @@ class Output:
             finally:
                 lines.stop()
 
-    def finish(
-        self,
-        results: Sequence[documents.Record],
-        *,
-        ok: bool,
-        skipped: Sequence[str] = (),
-        failed: Sequence[Failed] = (),
-        title: str = "",
-        columns: Sequence[str] = (),
-        rows: Sequence[Sequence[Cell]] = (),
-    ) -> int:
-        """Print the results as a document or as a table, and give the exit code: 2 where something came to nothing."""
+    def finish(self, results: Sequence[documents.Record]) -> int:
+        """Print records as a document where one is asked for, and give the exit code of a command that went well."""
         if self.as_json:
-            document = documents.document(self.command, results, ok=ok and not failed, skipped=skipped)
-            print_json(document | self._more() | documents.failures(failed))
-        else:
-            if rows:
-                self.table(title, columns, rows)
-            for gap in skipped:
-                self.note(f"skipped {gap}")
-        if failed:
-            return BAD_INPUT
-        return 0 if ok else 1
+            print_json(documents.document(self.command, results, ok=True))
+        return 0
 
     def tell_assumed(self, outcome: Outcome[object], *, named: bool = False) -> None:
         """Say on stderr what was assumed of the checkpoints that were read.
@@ -192,9 +143,6 @@ class Output:
         if outcome.failed:
             return BAD_INPUT
         return 0 if outcome.ok else 1
-
-    def _more(self) -> dict[str, Any]:
-        return {} if self._assumed is None else {"assumed": self._assumed}
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """Print a table on stdout: words to the left, numbers to the right."""
