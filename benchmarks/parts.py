@@ -14,7 +14,7 @@ from benchmarks.records import Result, read
 from benchmarks.targets import Target, target_table
 
 _EXPORTING = ("tensorflow", "tf2onnx", "onnxruntime", "ai_edge_litert")
-_TRAINED = (*_EXPORTING, "ai_edge_quantizer", "sklearn")
+_TRAINED = (*_EXPORTING, "litert_quantizer", "sklearn")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ PARTS: Mapping[str, Part] = {
             "how large, how fast and how near to fp32 is each precision",
             "benchmarks.precisions",
             "benchmarks.precision_tables",
-            needs=(*_EXPORTING, "ai_edge_quantizer"),
+            needs=(*_EXPORTING, "litert_quantizer"),
             extra="cpu",
         ),
         Part(

@@ -28,7 +28,7 @@ LIBRARIES = (
     "torch",
     "timm",
     "onnxscript",
-    "ai-edge-quantizer",
+    "litert-quantizer",
     "scikit-learn",
     "tf_keras",
     "tensorflow-model-optimization",

@@ -108,7 +108,7 @@ TFLITE = Format(
     quantizer=Plugin(
         "vit_deploy.exporters.tflite.quantize:TFLiteQuantizer",
         extra="cpu",
-        needs=("ai_edge_quantizer", "ai_edge_litert"),
+        needs=("litert_quantizer", "ai_edge_litert"),
     ),
     recipes={Target.CPU: Plugin("vit_deploy.exporters.tflite.recipes:TFLITE_RECIPES")},
     refuse_options=Plugin("vit_deploy.exporters.tflite.recipes:refuse_options"),

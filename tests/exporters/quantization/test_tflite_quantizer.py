@@ -80,7 +80,7 @@ def test_a_file_says_of_itself_what_its_manifest_says(precision, made, source):
         assert calibration == read_calibration(None, source).to_dict() and calibration["images"] == COUNT
     else:
         assert calibration is None
-    assert artifact.producer["ai-edge-quantizer"]
+    assert artifact.producer["litert-quantizer"]
 
 
 def tensors(artifact):

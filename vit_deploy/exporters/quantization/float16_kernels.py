@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 1e-9  # the largest value that ai-edge-quantizer takes at least; what is below becomes zero anyway
+LEAST = 1e-9  # the largest value that litert-quantizer takes at least; what is below becomes zero anyway
 SMALLEST_NORMAL, LARGEST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
 # Scales of blocks are 16-bit floats: of subnormal ones little is left, and past the largest there is infinity.
 SMALLEST_KERNEL, LARGEST_KERNEL = 1e-5, 7 * 65280.0

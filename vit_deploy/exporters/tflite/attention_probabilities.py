@@ -1,6 +1,6 @@
 """Quantization steps of attention probabilities between a 16-bit softmax and an 8-bit matmul.
 
-TFLite's softmax gives steps that are fixed: 1/256 in 8 bits, 1/32768 in 16. ai-edge-quantizer takes a fixed range for
+TFLite's softmax gives steps that are fixed: 1/256 in 8 bits, 1/32768 in 16. litert-quantizer takes a fixed range for
 whatever reads it too, of -1 to 1: among 197 tokens a share of 1/197 is then rounded to zero or to 1/128. What stands
 between the two is a tensor of its own, whose steps can be those that calibration asks for.
 """

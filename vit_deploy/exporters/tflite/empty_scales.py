@@ -1,6 +1,6 @@
 """Scales for what has no values in a TFLite file: empty blocks, empty channels, empty layers.
 
-ai-edge-quantizer scales weights by their largest value, and by 1e-9 where there is none. In the 16-bit floats of
+litert-quantizer scales weights by their largest value, and by 1e-9 where there is none. In the 16-bit floats of
 block-wise scales that is zero, which LiteRT refuses; in a channel of a calibrated layer it makes the steps of the bias,
 the scales of input and kernel multiplied, so small that 32 bits no longer hold it.
 """

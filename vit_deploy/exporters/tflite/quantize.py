@@ -1,6 +1,6 @@
 """An fp32 TFLite file in 16-bit floats or integers.
 
-ai-edge-quantizer does it, told by name which operators to take. Two things are done here that it would do otherwise:
+litert-quantizer does it, told by name which operators to take. Two things are done here that it would do otherwise:
 it takes a moving average of the extremes of each batch for the range of a tensor, which lies well inside the values
 that really come and cost most of the accuracy of calibrated files; here ranges are measured, see `tflite_ranges`. And
 it knows no metadata.
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from ai_edge_quantizer import qtyping
-from ai_edge_quantizer import quantizer as aeq
-from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from litert_quantizer import qtyping
+from litert_quantizer import quantizer as aeq
+from litert_quantizer.algorithm_manager import AlgorithmName
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact, OutputSpec
@@ -78,7 +78,7 @@ class TFLiteQuantizer:
     """
 
     inline_limit: int = INLINE_LIMIT
-    libraries: tuple[str, ...] = ("ai-edge-quantizer", "ai-edge-litert", "flatbuffers")
+    libraries: tuple[str, ...] = ("litert-quantizer", "ai-edge-litert", "flatbuffers")
 
     def write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
         """Write the file with the standard metadata, the labels and the essentials; see `quantizers.Quantizer`.
@@ -147,7 +147,7 @@ def _quantized(
     # Its progress bars cannot be turned off; ours says what is being done.
     # Its warnings are of blocks of zeros, whose scales are found here.
     silent = np.errstate(divide="ignore", invalid="ignore")
-    failing = explained(f"ai-edge-quantizer failed on {source.model_path}", (RuntimeError, ValueError), FIX)
+    failing = explained(f"litert-quantizer failed on {source.model_path}", (RuntimeError, ValueError), FIX)
     with failing, quiet_stderr(), contextlib.redirect_stderr(io.StringIO()), silent:
         work = aeq.Quantizer(engine_path(source.model_path))
         _instruct(work, recipe, layers, products)

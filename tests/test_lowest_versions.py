@@ -1,0 +1,75 @@
+"""The lowest versions that the `cpu` extra promises export, prove, quantize and time a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+EXTRA = "cpu"
+
+
+def promised(extra: str) -> list[Requirement]:
+    """What the package needs with an extra, those that it takes in included, on this machine."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts, found = [*project["dependencies"], *project["optional-dependencies"][extra]], []
+    while texts:
+        text = texts.pop()
+        if inner := re.fullmatch(r"vit-deploy\[(.+)\]", text):
+            texts += [each for name in inner[1].split(",") for each in project["optional-dependencies"][name]]
+        elif (requirement := Requirement(text)).marker is None or requirement.marker.evaluate():
+            found.append(requirement)
+    return found
+
+
+def lowest(requirement: Requirement) -> str:
+    [version] = [each.version for each in requirement.specifier if each.operator == ">="]
+    return f"{requirement.name}=={version}"
+
+
+def test_every_requirement_promises_a_lowest_version() -> None:
+    assert len(pins := {lowest(each) for each in promised(EXTRA)}) > 10
+    assert len({each.partition("==")[0] for each in pins}) == len(pins)
+
+
+@pytest.mark.skipif(sys.version_info[:2] > (3, 12), reason="the lowest NumPy has no wheels for newer Pythons")
+def test_the_lowest_versions_export_prove_quantize_and_time(tmp_path: Path) -> None:
+    constraints = tmp_path / "lowest.txt"
+    constraints.write_text("\n".join(map(lowest, promised(EXTRA))), encoding="utf-8")
+    venv.create(tmp_path / "venv", with_pip=True)
+    binaries = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    pip = [binaries / "python", "-m", "pip"]
+    subprocess.run([*pip, "install", "-q", "-c", constraints, f"{ROOT}[{EXTRA}]"], check=True)
+    installed = {
+        each["name"].lower().replace("_", "-"): each["version"]
+        for each in json.loads(subprocess.check_output([*pip, "list", "--format", "json"]))
+    }
+    for requirement in promised(EXTRA):
+        assert Version(installed[requirement.name.lower()]) == Version(lowest(requirement).partition("==")[2])
+
+    def run(*arguments: object) -> list[dict[str, object]]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        command = [binaries / "vit-deploy", *map(str, arguments), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, env=clean)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["ok"]
+        return document["results"]
+
+    precisions = ["--precision", "fp32,fp16,int8,int8-static", "--no-speed"]
+    made = run("export", "pico", "--format", "onnx,tflite,savedmodel", *precisions, "-o", tmp_path / "made")
+    assert len(made) == 4 + 4 + 1
+    assert len(run("verify", *(each["path"] for each in made))) == len(made)
+    assert len(run("bench", *(each["path"] for each in made[:2]), "--runs", 3)) == 2
