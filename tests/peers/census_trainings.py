@@ -278,8 +278,8 @@ def _timm_train(model: Trained) -> Any:
 
 def _solo(model: Trained) -> Any:
     body = _without_head(model.state)
-    head = drawn({"classifier.weight": (5, 12), "classifier.bias": (5,), "projector.0.weight": (8, 12)})
-    return {"state_dict": {**prefixed("backbone.", body), **head}}
+    head = {"classifier.weight": model.state["head.weight"], "classifier.bias": model.state["head.bias"]}
+    return {"state_dict": {**prefixed("backbone.", body), **head, **drawn({"projector.0.weight": (8, 12)})}}
 
 
 def _linear_probe(model: Trained) -> Any:
@@ -467,6 +467,8 @@ def rows() -> Iterator[Row]:
     """All of them."""
     yield from map(_hub, timm_families.CASES)
     yield from programs()
+    yield from trainings()
+    yield from others_of_torch()
 
 
 __all__ = ["json", "rows"]

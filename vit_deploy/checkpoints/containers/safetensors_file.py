@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.checkpoints.containers.floats import widened
+from vit_deploy.checkpoints.containers.floats import eighth, widened
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_json
 from vit_deploy.core.config import is_count
 from vit_deploy.core.weights import Float32
@@ -30,11 +30,13 @@ ITEM_BYTES = {
     **{"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2},
     **{"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8},
 }
+EIGHT_BITS = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 FLOATS: Mapping[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
+    **dict.fromkeys(EIGHT_BITS, np.dtype("u1")),
 }
 GET_AGAIN = "the file is damaged: get it again"
 
@@ -96,6 +98,8 @@ class SafeTensors:
             raise CheckpointError(f"the file ends inside {name}", fix=GET_AGAIN)
         if dtype == "BF16":
             return widened(values)
+        if dtype in EIGHT_BITS:
+            return eighth(values, EIGHT_BITS[dtype])
         with np.errstate(over="ignore"):  # becomes infinite, which the checkpoint refuses
             floats: Float32 = values.astype(np.float32, copy=False)
         return floats

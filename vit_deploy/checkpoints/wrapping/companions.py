@@ -36,7 +36,10 @@ BESIDE_A_PART: Mapping[str, re.Pattern[str]] = {
 OF_DIALECTS = ("vit", "deit", "dinov2", "dinov2_with_registers", "ijepa", "vision_model", "visual")
 """What dialects themselves call the encoder in their models."""
 
-WITHIN: Mapping[str, re.Pattern[str]] = {"counters of a training": re.compile(r"(?:^|\.)num_batches_tracked$")}
+WITHIN: Mapping[str, re.Pattern[str]] = {
+    "counters of a training": re.compile(r"(?:^|\.)num_batches_tracked$"),
+    "a projection head": re.compile(r"(?:^|\.)fc\.(?:fc|bn)\d\."),  # MSN's
+}
 """Likewise, searched in all names."""
 
 CONTRASTED = ("base_encoder", "momentum_encoder", "encoder_q", "encoder_k")  # of MoCo, whose head is a projection

@@ -68,6 +68,8 @@ def not_weights(path: Path, start: bytes) -> CheckpointError | None:
 QUANTIZED: Mapping[str, str] = {
     r"\.(absmax|quant_map|nested_absmax|quant_state\.\w+|SCB|weight_format)$": "bitsandbytes",
     r"\.(qweight|qzeros|g_idx)$": "GPTQ or AWQ",
+    r"\.(weight_scale(_inv)?|scale_weight)$": "a library that keeps scales beside whole numbers",
+    r"\.scales$": "MLX",
     r"(\._packed_params(\.\w+)?|\.zero_point)$": "PyTorch's own quantization",
     r"(:_data|\.(_data|layout_tensor|tensor_impl)(\.\w+)*)$": "torchao",
     r"\.(weight_packed|weight_zero_point|weight_shape)$": "compressed-tensors",

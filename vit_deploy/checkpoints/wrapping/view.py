@@ -15,6 +15,7 @@ from vit_deploy.checkpoints.safetensors import CANONICAL
 from vit_deploy.checkpoints.source import KEY_END, STATE_DICTS, TensorFile, TensorView
 from vit_deploy.checkpoints.wrapping.companions import companions, ignored, in_words
 from vit_deploy.checkpoints.wrapping.models import Choice, chosen, models_in
+from vit_deploy.checkpoints.wrapping.stored import as_plain
 from vit_deploy.checkpoints.wrapping.strangers import refuse_quantized
 
 Detects = Callable[[TensorFile], bool]
@@ -64,11 +65,12 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
     """
     if file.container not in STATE_DICTS:
         return file
+    if set(file.names()) >= CANONICAL:
+        return file
+    file = as_plain(file)
     names = {name.replace(KEY_END, "."): name for name in file.names()}
     dropped = ignored(names, reading.ignore)
     kept = [stored for name, stored in names.items() if name not in dropped]
-    if set(kept) >= CANONICAL:
-        return file
     refuse_quantized(file, kept)
     choice = chosen(file, models_in(kept), reading.weights)
     model = choice.model
