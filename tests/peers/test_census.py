@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import census_more_transformers, census_trainings, census_transformers
+from tests.peers import census_more_transformers, census_trainings, census_transformers, census_wrapping
 from tests.peers.census import LIMIT, Row, distance
 from vit_deploy.checkpoints import load
 from vit_deploy.core.reference import forward
@@ -19,7 +19,7 @@ def rows() -> list[Row]:
     return [row for row in found if row.can_be_made]
 
 
-MODULES = (census_trainings, census_transformers, census_more_transformers)
+MODULES = (census_trainings, census_wrapping, census_transformers, census_more_transformers)
 ROWS = rows()
 
 
