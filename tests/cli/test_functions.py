@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from pathlib import Path
 
 import pytest
 
 import vit_deploy
-from vit_deploy import checkpoints
+from vit_deploy import api, checkpoints, cli
+from vit_deploy.cli.app import COMMANDS
 from vit_deploy.core.options import QuantizeOptions
 
 OF_TIME = {"seconds", "verify_seconds"}  # fields that no two runs have in common
@@ -123,3 +125,14 @@ def test_what_failed_its_proof_is_raised_or_told(file, tmp_path, monkeypatch):
     assert not told.ok and list(told) == [] and told.to_dict()["results"][0]["path"] is None
     with pytest.raises(ExportError, match="onnx-fp32: another function"):
         vit_deploy.export(file, tmp_path / "raised", formats="onnx")
+
+
+def test_every_command_is_a_function_and_calls_no_other_code_of_its_own():
+    names = {each.name for each in COMMANDS} - {"version", "help"}
+    assert names <= set(api.__all__) and names <= set(vit_deploy.__all__)
+    for name in sorted(names):
+        text = (Path(cli.__file__).parent / f"{name}.py").read_text()
+        [function] = [each for each in ast.parse(text).body if getattr(each, "name", "") == name]
+        called = {ast.unparse(each.func) for each in ast.walk(function) if isinstance(each, ast.Call)}
+        assert f"api.{name}" in called and len([each for each in called if each.startswith("api.")]) == 1, name
+        assert function.end_lineno - function.body[0].lineno < 60, name

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, folder_path, names, silent
 from vit_deploy.api.models import Model, Size, open_source, sides
 from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.stated import stated_fields
@@ -15,7 +16,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions
 from vit_deploy.core.staging import check_targets
-from vit_deploy.errors import ConfigError, ExportError
+from vit_deploy.errors import ExportError
 from vit_deploy.exporters.plan import plan, usual_formats
 from vit_deploy.exporters.publish import targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, compiled, pipeline
@@ -30,7 +31,7 @@ from vit_deploy.verification.targets import DEFAULT_SCALE
 
 
 @dataclass(frozen=True)
-class Artifacts(Outcome[Artifact]):
+class Published(Outcome[Artifact]):
     """What was published, a sequence of artifacts, and what became of the others.
 
     Args:
@@ -63,14 +64,14 @@ class Artifacts(Outcome[Artifact]):
 
 
 @dataclass(frozen=True)
-class Exports(Artifacts):
+class Exports(Published):
     """What `export` has done."""
 
     command: ClassVar[str] = "export"
 
 
 @dataclass(frozen=True)
-class Quantized(Artifacts):
+class Quantized(Published):
     """What `quantize` has done."""
 
     command: ClassVar[str] = "quantize"
@@ -78,7 +79,7 @@ class Quantized(Artifacts):
 
 def export(
     model: Model = DEFAULT_SCALE,
-    directory: str | Path | None = None,
+    directory: PathLike | None = None,
     *,
     formats: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] = ("fp32",),
@@ -93,15 +94,15 @@ def export(
     layout: str = "nhwc",
     include_preprocessing: bool = False,
     target: str = "cpu",
-    calibrate: str | Path | None = None,
+    calibrate: PathLike | None = None,
     quantizing: QuantizeOptions = QuantizeOptions(),
     plans: PlanOptions = PlanOptions(),
-    triton: str | Path | None = None,
+    triton: PathLike | None = None,
     triton_provider: str | None = None,
     force: bool = False,
     keep_failed: bool = False,
     check: bool = True,
-    progress: Callable[[str], object] = lambda doing: None,
+    progress: Tell = silent,
 ) -> Exports:
     """Write a model as `directory/<format>-<precision>/`, each proven before it is published.
 
@@ -142,10 +143,10 @@ def export(
         UsageError: options that exclude or need each other.
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: options, images, engines or files.
     """
-    asked = _names(precisions, "precisions")
+    asked = names(precisions, "precisions")
     usual = usual_formats(asked, target, served=triton is not None)
     jobs, skipped = plan(
-        usual if formats is None else _names(formats, "formats"),
+        usual if formats is None else names(formats, "formats"),
         asked,
         batch=batch,
         opset=opset,
@@ -153,8 +154,8 @@ def export(
         include_preprocessing=include_preprocessing,
         target=target,
     )
-    folder = None if directory is None else _folder(directory, "directory")
-    repository = None if triton is None else _folder(triton, "triton")
+    folder = None if directory is None else folder_path(directory, "directory")
+    repository = None if triton is None else folder_path(triton, "triton")
     quantizing = _calibrated(quantizing, calibrate)
     if seed is not None:
         quantizing = dataclasses.replace(quantizing, seed=seed)
@@ -202,16 +203,16 @@ def export(
 
 
 def quantize(
-    artifact: str | Path | Artifact,
-    directory: str | Path,
+    artifact: ArtifactLike,
+    directory: PathLike,
     *,
     precisions: str | Sequence[str],
-    calibrate: str | Path | None = None,
+    calibrate: PathLike | None = None,
     quantizing: QuantizeOptions = QuantizeOptions(),
     force: bool = False,
     keep_failed: bool = False,
     check: bool = True,
-    progress: Callable[[str], object] = lambda doing: None,
+    progress: Tell = silent,
 ) -> Quantized:
     """Make `directory/<format>-<precision>/` from an fp32 artifact, each proven before it is published.
 
@@ -235,7 +236,7 @@ def quantize(
         ExportError: an artifact could not be made, or failed its proof and is not published; its siblings are.
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: options, images, engines or files.
     """
-    folder, asked = _folder(directory, "directory"), _names(precisions, "precisions")
+    folder, asked = folder_path(directory, "directory"), names(precisions, "precisions")
     works, skipped = _works(artifact, asked)
     quantizing = _calibrated(quantizing, calibrate)
     for source, _ in works:
@@ -267,15 +268,10 @@ def _check_runs(source: Artifact) -> None:
         session.infer(read_golden(source).images[:1])
 
 
-def _works(artifact: str | Path | Artifact, precisions: tuple[str, ...]) -> tuple[list[Work], list[str]]:
+def _works(artifact: ArtifactLike, precisions: tuple[str, ...]) -> tuple[list[Work], list[str]]:
     if isinstance(artifact, Artifact):
         return [(artifact, precisions)], []
-    given: object = artifact
-    if not isinstance(given, str | Path):
-        raise ConfigError(
-            f"{type(given).__name__} is no bundle", fix="give a bundle's folder, or an artifact that export returned"
-        )
-    return plain_bundles(Path(given), precisions)
+    return plain_bundles(artifact_path(artifact), precisions)
 
 
 def _published(made: Made) -> tuple[Artifact, ...]:
@@ -286,22 +282,7 @@ def _is_ok(made: Made) -> bool:
     return all(each.parity.ok for each in made.results) and not made.failed
 
 
-def _calibrated(quantizing: QuantizeOptions, calibrate: str | Path | None) -> QuantizeOptions:
+def _calibrated(quantizing: QuantizeOptions, calibrate: PathLike | None) -> QuantizeOptions:
     if calibrate is None:
         return quantizing
-    return dataclasses.replace(quantizing, calibrate=_folder(calibrate, "calibrate"))
-
-
-def _names(given: str | Sequence[str], field: str) -> tuple[str, ...]:
-    names: object = (given,) if isinstance(given, str) else given
-    if not isinstance(names, Sequence) or not names or not all(isinstance(each, str) for each in names):
-        example = {"formats": "onnx", "precisions": "int8"}[field]
-        raise ConfigError(f"{field} is {given!r}; expected a name, or several", fix=f'write {field}=["{example}"]')
-    return tuple(names)
-
-
-def _folder(given: str | Path, field: str) -> Path:
-    path: object = given
-    if not isinstance(path, str | Path):
-        raise ConfigError(f"{field} is {given!r}; expected a path", fix="give a text or a pathlib.Path")
-    return Path(path)
+    return dataclasses.replace(quantizing, calibrate=folder_path(calibrate, "calibrate"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from vit_deploy import checkpoints
+from vit_deploy.api.given import PathLike, Tell, silent
 from vit_deploy.api.models import Size, sides
 from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.stated import stated_fields
@@ -85,7 +85,7 @@ class ResizedCheckpoints(Outcome[Resized]):
 
 def build(
     scale: str,
-    output: str | Path,
+    output: PathLike,
     *,
     image_size: Size = 224,
     patch_size: Size = 16,
@@ -93,7 +93,7 @@ def build(
     seed: int = 0,
     architecture: ArchitectureOptions = ArchitectureOptions(),
     force: bool = False,
-    progress: Callable[[str], object] = lambda doing: None,
+    progress: Tell = silent,
 ) -> Built:
     """Write a ViT with seeded random weights, the same on every machine.
 
@@ -128,12 +128,12 @@ def build(
 
 
 def convert(
-    checkpoint: str | Path,
-    output: str | Path,
+    checkpoint: PathLike,
+    output: PathLike,
     *,
     reading: CheckpointOptions = CheckpointOptions(),
     force: bool = False,
-    progress: Callable[[str], object] = lambda doing: None,
+    progress: Tell = silent,
 ) -> Converted:
     """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in.
 
@@ -161,8 +161,8 @@ def convert(
 
 
 def resize(
-    checkpoint: str | Path,
-    output: str | Path,
+    checkpoint: PathLike,
+    output: PathLike,
     *,
     image_size: Size | None = None,
     patch_size: Size | None = None,
@@ -170,7 +170,7 @@ def resize(
     report: bool = False,
     reading: CheckpointOptions = CheckpointOptions(),
     force: bool = False,
-    progress: Callable[[str], object] = lambda doing: None,
+    progress: Tell = silent,
 ) -> ResizedCheckpoints:
     """Resample the position table and the patch kernel, as the program does that the checkpoint came from.
 

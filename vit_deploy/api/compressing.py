@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from vit_deploy import checkpoints
 from vit_deploy.api.checkpoints import Saved
+from vit_deploy.api.given import PathLike, Tell, silent
 from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.compression import Augmentation, check
@@ -53,17 +53,17 @@ class Compressions(Outcome[CompressedFile]):
 
 
 def compress(
-    checkpoint: str | Path,
-    output: str | Path,
+    checkpoint: PathLike,
+    output: PathLike,
     options: CompressOptions,
     *,
-    data: str | Path,
-    held_out_data: str | Path | None = None,
+    data: PathLike,
+    held_out_data: PathLike | None = None,
     speed: bool = True,
     reading: CheckpointOptions = CheckpointOptions(),
     force: bool = False,
-    progress: Callable[[str], object] = lambda doing: None,
-    tell: Callable[[str], object] = lambda words: None,
+    progress: Tell = silent,
+    tell: Tell = silent,
 ) -> Compressions:
     """Train a checkpoint to be pruned, clustered or good in int8.
 

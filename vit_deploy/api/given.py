@@ -86,3 +86,36 @@ def as_list(given: Sequence[Item]) -> list[Item]:
     """The items of a sequence; what is none, which a type checker would have refused, is its only item."""
     found: Any = given
     return list(found) if isinstance(found, Sequence) else [found]
+
+
+def names(given: str | Sequence[str], field: str) -> tuple[str, ...]:
+    """Names of formats or precisions.
+
+    Args:
+        given: one or several.
+        field: name of the argument, for the error.
+
+    Raises:
+        ConfigError: something that is no name, or nothing.
+    """
+    several: object = (given,) if isinstance(given, str) else given
+    if not isinstance(several, Sequence) or not several or not all(isinstance(each, str) for each in several):
+        example = {"formats": "onnx", "precisions": "int8"}[field]
+        raise ConfigError(f"{field} is {given!r}; expected a name, or several", fix=f'write {field}=["{example}"]')
+    return tuple(several)
+
+
+def folder_path(given: PathLike, field: str) -> Path:
+    """Path of a folder or a file.
+
+    Args:
+        given: as a text or as a path.
+        field: name of the argument, for the error.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    said: object = given
+    if not isinstance(said, str | Path):
+        raise ConfigError(f"{field} is {given!r}; expected a path", fix="give a text or a pathlib.Path")
+    return Path(said)
