@@ -13,17 +13,19 @@ import pytest
 
 from vit_deploy import checkpoints
 from vit_deploy.core.artifact import read_artifact, sha256
+from vit_deploy.exporters import EXPORTERS
 
 EXPORT = """
 import sys
 from pathlib import Path
 from vit_deploy import checkpoints
+from vit_deploy.exporters import EXPORTERS
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
-jobs, _ = plan(["savedmodel", "onnx", "tflite"], ["fp32"])
+jobs, _ = plan(list(EXPORTERS), ["fp32"])
 export(checkpoints.load(Path(sys.argv[1])), Path(sys.argv[2]), jobs)
 """
-FORMATS = ("onnx", "tflite", "savedmodel")
+FORMATS = tuple(EXPORTERS)
 
 
 @pytest.fixture(scope="module")

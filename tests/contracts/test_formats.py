@@ -174,7 +174,8 @@ def test_what_is_made_where_no_format_is_named_can_be_made():
 def test_help_names_every_format_that_can_be_made(capsys):
     assert cli.run(["export", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in OF_ARTIFACTS)
+    precisions = {precision for each in FORMATS.values() for precision in each.every_precision}
+    assert all(name in shown for name in (*OF_ARTIFACTS, *precisions))
 
 
 def test_records_cannot_be_changed():

@@ -13,7 +13,11 @@ from vit_deploy.exporters import COMPILERS, EXPORTERS, ExportOptions
 from vit_deploy.runtimes import RUNTIMES
 from vit_deploy.verification.parity import NOISE_FACTOR
 
-BATCHES = {"onnx": (None, 3), "savedmodel": (None, 3), "tflite": (1, 3), "keras": (None,)}
+# One batch alone where a file is run as it is.
+BATCHES = {
+    name: (1, 3) if record.has_fixed_batch else (None, 3) if record.exporter else (None,)
+    for name, record in FORMATS.items()
+}
 
 
 def of(format, runtime, *others):

@@ -196,6 +196,7 @@ KERAS = Format(
             prefers_gpus=True,
         ),
     ),
+    suffixes=(".keras",),
 )
 """Checkpoints that are run as they are."""
 

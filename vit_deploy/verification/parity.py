@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import ConfigError
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, Runtime, RuntimeOptions, Session, open_session, runtime_for
+from vit_deploy.runtimes import GPU_PROVIDERS, Runtime, RuntimeOptions, Session, open_session, runtime_for
 from vit_deploy.runtimes.simulators import SIMULATORS, refuse_unchanged
 from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.metrics import Metrics, measure
@@ -181,8 +181,9 @@ def verify(
     )
     golden = golden or read_golden(artifact)
     start = time.perf_counter()
-    name, engine = _engine(artifact, runtime, options, simulate)
-    with open_session(artifact, options=options, engine=engine) as session:
+    simulator = None if simulate is None else _simulator(artifact, simulate)
+    name = SIMULATED if simulator else runtime_for(artifact, runtime, options)
+    with open_session(artifact, name, options, engine=simulator) as session:
         held = precision or artifact.precision
         if held == "fp32" and limits.allow_tf32 and session.provider in GPU_PROVIDERS:
             held = "tf32"
@@ -203,15 +204,11 @@ def verify(
     return Verification(artifact, name, provider, parity, tuple(checks), time.perf_counter() - start)
 
 
-def _engine(
-    artifact: Artifact, runtime: str | None, options: RuntimeOptions, simulate: str | None
-) -> tuple[str, Runtime]:
-    if simulate is None:
-        name = runtime_for(artifact, runtime, options)
-        return name, RUNTIMES.load(name)()
-    SIMULATORS.check(simulate)
-    refuse_unchanged(artifact, simulate)
-    return SIMULATED, SIMULATORS.load(simulate)()
+def _simulator(artifact: Artifact, processor: str) -> Runtime:
+    SIMULATORS.check(processor)
+    refuse_unchanged(artifact, processor)
+    simulator: Runtime = SIMULATORS.load(processor)()
+    return simulator
 
 
 def answers(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any
 from vit_deploy.core.artifact import MANIFEST, Artifact, InputSpec, describe, read_artifact
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
+from vit_deploy.core.format_table import KERAS
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ConfigError
 from vit_deploy.verification.golden import Golden, read_golden, record
@@ -115,7 +116,7 @@ def _resized_note(checkpoint: Checkpoint) -> str:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether the path is a Keras file, which the `keras` runtime runs as it is."""
-    return path.suffix == ".keras"
+    return path.suffix in KERAS.suffixes
 
 
 def open_artifact(path: Path) -> Artifact:

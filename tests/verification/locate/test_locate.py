@@ -24,7 +24,7 @@ from vit_deploy.verification.locate import TAPPERS
 from vit_deploy.verification.locate.divergence import _comparable, _Search, locate
 from vit_deploy.verification.locate.structure import find_taps
 
-FORMATS = ("onnx", "tflite", "savedmodel")
+FORMATS = tuple(TAPPERS)
 PLAIN = ExportOptions()
 
 

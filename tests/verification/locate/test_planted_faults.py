@@ -22,10 +22,11 @@ from vit_deploy.exporters.publish import export
 from vit_deploy.model.vit import ViT
 from vit_deploy.verification.activations import tap_names
 from vit_deploy.verification.golden import read_golden, record, write_golden
+from vit_deploy.verification.locate import TAPPERS
 from vit_deploy.verification.locate.divergence import locate
 from vit_deploy.verification.parity import verify
 
-FORMATS = ("onnx", "tflite", "savedmodel")
+FORMATS = tuple(TAPPERS)
 
 
 @pytest.fixture(scope="module")
