@@ -13,7 +13,7 @@ from linear_onnx import expected, write_channels_first, write_for_pixels, write_
 from onnx import TensorProto, helper, numpy_helper
 
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.onnx_file import external_locations
+from vit_deploy.formats.onnx.file import external_locations
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.ort import runtime
 from vit_deploy.runtimes.ort.errors import opening, setting_of

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import ArtifactError, MissingEngineError
-from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.formats.tflite.file import opened
 
 Weights = dict[str, NDArray[Any]]

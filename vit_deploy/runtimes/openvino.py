@@ -19,7 +19,7 @@ from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.saturation import lacks_vnni, may_saturate
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input, refuse_unplaced

@@ -25,7 +25,7 @@ from vit_deploy.core.weights import JOINED
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.onnx.constants import constant
 from vit_deploy.exporters.onnx.rows import shape_constant
-from vit_deploy.formats.onnx_graph import CONTRIB
+from vit_deploy.formats.onnx.graph import CONTRIB
 
 Weights = dict[str, NDArray[np.float32]]
 PATCH_KERNEL = "patch_embed.kernel"

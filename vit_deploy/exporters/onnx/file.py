@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT
-from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.formats.onnx.file import refuse_outside_data
 
 SMALLEST_OUTSIDE = 1024  # bytes of a tensor, from which it is written beside the model
 

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import JOINED
 from vit_deploy.errors import ExportError
-from vit_deploy.formats.onnx_graph import CONTRIB
+from vit_deploy.formats.onnx.graph import CONTRIB
 
 KERNEL = ".kernel"
 PATCH_EMBED = "patch_embed"

@@ -16,12 +16,11 @@ import onnx
 
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import ExportError
-from vit_deploy.formats.onnx_file import GRAPH_INITIALIZER, MODEL_GRAPH
+from vit_deploy.formats.onnx.schema import GRAPH_INITIALIZER, MODEL_GRAPH, TENSOR_RAW_DATA
 from vit_deploy.formats.protobuf import BYTES
 
 EXTERNAL_LIMIT = 10**9  # bytes of weights from which they are written beside the model
 ALIGNMENT = 4096  # of each weight in the external file: a page, so that it can be mapped
-TENSOR_RAW_DATA = 9
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_paths import engine_path
-from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.openvino import DEVICE, explained, settings

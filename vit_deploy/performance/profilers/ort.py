@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.ort.errors import explained
 from vit_deploy.runtimes.ort.reasons import Setting

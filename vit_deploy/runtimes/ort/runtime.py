@@ -17,7 +17,7 @@ from vit_deploy.core.cpu_features import cpu_features
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.saturation import EXACT_KERNELS, lacks_vnni, may_saturate
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.ort.engines import opened_with_engine
 from vit_deploy.runtimes.ort.errors import NATIVE_ERRORS, failure, opening, setting_of

@@ -15,7 +15,7 @@ from typing import Any
 
 from vit_deploy.core.artifact import Artifact, InputSpec, sha256
 from vit_deploy.core.cache import cache_folder
-from vit_deploy.formats.onnx_file import external_locations
+from vit_deploy.formats.onnx.file import external_locations
 from vit_deploy.runtimes.cuda.card import open_card
 
 LEAST = 8  # images a call that an engine for any batch takes at the least

@@ -26,7 +26,7 @@ from vit_deploy.core.erf import erf
 from vit_deploy.core.reference import gelu, gelu_tanh
 from vit_deploy.core.saturation import saturated_product
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.onnx_file import refuse_outside_data
+from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.simulators import NO_VNNI

@@ -18,8 +18,20 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.onnx_file import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, refuse_outside_data
-from vit_deploy.formats.onnx_graph import GRAPH_OUTPUT, NODE_OPERATOR, TENSOR_NAME, VALUE_NAME
+from vit_deploy.formats.onnx.file import refuse_outside_data
+from vit_deploy.formats.onnx.schema import (
+    GRAPH_INITIALIZER,
+    GRAPH_NODE,
+    GRAPH_OUTPUT,
+    MODEL_GRAPH,
+    NODE_INPUT,
+    NODE_NAME,
+    NODE_OPERATOR,
+    NODE_OUTPUT,
+    TENSOR_NAME,
+    VALUE_NAME,
+    shape_of,
+)
 from vit_deploy.formats.protobuf import Message, opened, written
 from vit_deploy.runtimes.ort.errors import explained
 from vit_deploy.runtimes.ort.reasons import Setting
@@ -27,8 +39,6 @@ from vit_deploy.runtimes.ort.runtime import FATAL
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.verification.locate.flow import Flow, Node
 
-NODE_INPUT, NODE_OUTPUT, NODE_NAME = 1, 2, 3
-TENSOR_DIMENSIONS = 1
 FUSED = ("Attention", "MultiHeadAttention")
 DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -72,7 +82,7 @@ class OpenedOnnx:
 
 
 def _flow(graph: Message, artifact: Artifact) -> Flow:
-    stored = {each.text(TENSOR_NAME): _size(each) for each in graph.messages(GRAPH_INITIALIZER)}
+    stored = {each.text(TENSOR_NAME): math.prod(shape_of(each)) for each in graph.messages(GRAPH_INITIALIZER)}
     nodes = [
         Node(
             operator=node.text(NODE_OPERATOR),
@@ -83,15 +93,6 @@ def _flow(graph: Message, artifact: Artifact) -> Flow:
         for node in graph.messages(GRAPH_NODE)
     ]
     return Flow(tuple(nodes), artifact.input.name, artifact.output_name, stored)
-
-
-def _size(tensor: Message) -> int:
-    # The sides are written each by itself or packed into one field.
-    sides: list[int] = []
-    for number, value in tensor.fields():
-        if number == TENSOR_DIMENSIONS:
-            sides += [value] if isinstance(value, int) else value.packed()
-    return math.prod(sides)
 
 
 def _outputs(names: Sequence[str]) -> bytes:

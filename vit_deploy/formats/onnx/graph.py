@@ -8,36 +8,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vit_deploy.formats.graph import Graph, TensorInfo, counted
-from vit_deploy.formats.onnx_file import (
+from vit_deploy.formats.onnx.schema import (
     ATTRIBUTE_GRAPH,
     ATTRIBUTE_GRAPHS,
+    DIMENSION_NAME,
+    DIMENSION_SIZE,
     GRAPH_INITIALIZER,
+    GRAPH_INPUT,
     GRAPH_NODE,
+    GRAPH_OUTPUT,
     MODEL_GRAPH,
+    MODEL_IR_VERSION,
+    MODEL_METADATA,
+    MODEL_OPSETS,
+    MODEL_PRODUCER,
+    MODEL_PRODUCER_VERSION,
     NODE_ATTRIBUTE,
+    NODE_DOMAIN,
+    NODE_OPERATOR,
+    OPSET_DOMAIN,
+    OPSET_VERSION,
+    SHAPE_DIMENSION,
+    TENSOR_NAME,
+    TENSOR_TYPE,
+    TENSOR_TYPE_ELEMENT,
+    TENSOR_TYPE_SHAPE,
+    TYPE_TENSOR,
+    VALUE_NAME,
+    VALUE_TYPE,
+    dtype_of,
+    shape_of,
 )
 from vit_deploy.formats.protobuf import Message, opened
 
-# More field numbers of onnx.proto, by message.
-MODEL_IR_VERSION, MODEL_PRODUCER, MODEL_PRODUCER_VERSION, MODEL_OPSETS, MODEL_METADATA = 1, 2, 3, 8, 14
-OPSET_DOMAIN, OPSET_VERSION = 1, 2
-GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
-NODE_OPERATOR, NODE_DOMAIN = 4, 7
-TENSOR_DIMENSIONS, TENSOR_TYPE, TENSOR_NAME = 1, 2, 8
-VALUE_NAME, VALUE_TYPE = 1, 2
-TYPE_TENSOR = 1
-TENSOR_TYPE_ELEMENT, TENSOR_TYPE_SHAPE = 1, 2
-SHAPE_DIMENSION = 1
-DIMENSION_SIZE, DIMENSION_NAME = 1, 2
-
 STANDARD_DOMAINS = ("", "ai.onnx")
 CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
-# TensorProto.DataType, from 0.
-_DTYPES = (
-    "undefined float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 uint64 complex64 "
-    "complex128 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz uint4 int4 float4_e2m1"
-)
-DTYPES = _DTYPES.split()
 
 
 def read_graph(path: Path) -> Graph:
@@ -77,11 +82,7 @@ def weight_types(path: Path) -> Counter[str]:
     counts = Counter[str]()
     with opened(path, "an ONNX file") as model:
         for tensor in model.message(MODEL_GRAPH).messages(GRAPH_INITIALIZER):
-            code, sides = tensor.number(TENSOR_TYPE) or 0, list[int]()
-            for number, value in tensor.fields():  # the sides are written each by itself or packed into one field
-                if number == TENSOR_DIMENSIONS:
-                    sides += [value] if isinstance(value, int) else value.packed()
-            counts[DTYPES[code] if code < len(DTYPES) else f"type {code}"] += math.prod(sides)
+            counts[dtype_of(tensor.number(TENSOR_TYPE) or 0)] += math.prod(shape_of(tensor))
     return counts
 
 
@@ -99,7 +100,7 @@ def _tensor(value: Message) -> TensorInfo:
     code = tensor.number(TENSOR_TYPE_ELEMENT) or 0
     shapes = tensor.messages(TENSOR_TYPE_SHAPE)
     shape = tuple(map(_side, shapes[-1].messages(SHAPE_DIMENSION))) if shapes else None
-    return TensorInfo(value.text(VALUE_NAME), DTYPES[code] if 0 <= code < len(DTYPES) else f"type {code}", shape)
+    return TensorInfo(value.text(VALUE_NAME), dtype_of(code), shape)
 
 
 def _side(dimension: Message) -> int | str | None:

@@ -10,17 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vit_deploy.errors import ArtifactError, EngineError
+from vit_deploy.formats.onnx.schema import (
+    ATTRIBUTE_GRAPH,
+    ATTRIBUTE_GRAPHS,
+    ATTRIBUTE_SPARSE,
+    ATTRIBUTE_SPARSES,
+    ATTRIBUTE_TENSOR,
+    ATTRIBUTE_TENSORS,
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    FUNCTION_NODE,
+    GRAPH_INITIALIZER,
+    GRAPH_NODE,
+    GRAPH_SPARSE,
+    MODEL_FUNCTIONS,
+    MODEL_GRAPH,
+    NODE_ATTRIBUTE,
+    SPARSE_INDICES,
+    SPARSE_VALUES,
+    TENSOR_EXTERNAL,
+)
 from vit_deploy.formats.protobuf import Message, opened
-
-# Field numbers of onnx.proto, by message.
-MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
-GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
-NODE_ATTRIBUTE, FUNCTION_NODE = 5, 7
-ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
-ATTRIBUTE_SPARSE, ATTRIBUTE_SPARSES = 22, 23
-SPARSE_VALUES, SPARSE_INDICES = 1, 2
-TENSOR_EXTERNAL = 13
-ENTRY_KEY, ENTRY_VALUE = 1, 2
 
 # Which fields of which message lead on, and to what message.
 _WAYS: dict[str, dict[int, str]] = {
