@@ -126,7 +126,7 @@ def test_matrices_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"peft_type": "LOHA"}, "peft_type 'LOHA'; expected LORA"),
-        ({"use_dora": True}, "use_dora True"),
+        ({"use_bdlora": {"blocks": 2}}, "use_bdlora {'blocks': 2}"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
         ({"option_of_tomorrow": 2}, "option_of_tomorrow 2"),
         ({"lora_alpha": "much"}, "adapter_config.json is damaged"),

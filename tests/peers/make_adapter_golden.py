@@ -50,6 +50,13 @@ CASES: Mapping[str, Case] = {
         "huggingface/dinov2",
         {"r": 3, "lora_alpha": 5, "bias": "all", "target_modules": ["gate_proj", "down_proj", "o_proj"]},
     ),
+    "vit-dora": Case(
+        "huggingface/vit",
+        {"r": 2, "lora_alpha": 3, "use_dora": True, "target_modules": ["k_proj", "fc2", "projection"]},
+    ),
+    "dinov2-dora": Case(
+        "huggingface/dinov2", {"r": 2, "lora_alpha": 3, "use_dora": True, "target_modules": ["up_proj"]}
+    ),
     "clip-vision": Case(
         "huggingface/clip-vision", {"r": 2, "lora_alpha": 3, "target_modules": ["out_proj", "position_embedding"]}
     ),
@@ -96,6 +103,7 @@ def save(wrapped: Any, case: Case, folder: Path) -> None:
     wrapped.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
+    config["target_modules"] = sorted(config["target_modules"])
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     if case.whole:
         (folder / "adapter_model.safetensors").unlink()

@@ -21,7 +21,7 @@ KNOWN = frozenset(
         *("init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core"),
         *("modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "alpha_pattern"),
         *("revision", "target_modules", "task_type", "use_rslora", "lora_bias", "ensure_weight_tying"),
-        *("runtime_config", "eva_config"),
+        *("runtime_config", "eva_config", "use_dora"),
     }
 )
 # First values of the matrices that leave the base weights as they were; others subtract something from them first.

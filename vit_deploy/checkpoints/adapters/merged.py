@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.adapters.config import FILE, MERGE, LoraConfig, lora_config
+from vit_deploy.checkpoints.adapters.lora import Sum
 from vit_deploy.checkpoints.adapters.names import WRAPPED, Place, placed
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, parse_json
 from vit_deploy.checkpoints.folder import ADAPTERS
@@ -21,6 +21,7 @@ from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
 DOWN, UP = re.compile(r"\.lora_(embedding_)?A(\.[^.]+)?(\.weight)?$"), "lora_{}B{}{}"
+LENGTHS = re.compile(r"\.lora_magnitude_vector(\.[^.]+)?(\.weight)?$")
 # What an adapter inside a model leaves in the names of its tensors.
 TRACES = re.compile(r"\.base_layer\.|\.lora_|\.original_module\.|\.modules_to_save\.|\.(hada|lokr|oft|boft|vera|ia3)_")
 SAVED = re.compile(r"\.modules_to_save\.([^.]+)\.")
@@ -28,52 +29,6 @@ LISTED = 5
 MAX_ADAPTERS = 1
 
 Opener = Callable[[Path], AbstractContextManager[TensorFile]]
-
-
-@dataclass(frozen=True)
-class Sum:
-    """One product of matrices that is added to a weight.
-
-    Args:
-        file: that holds the matrices.
-        down: name of the matrix (rank, inputs), or of a convolution's kernel with as many outputs.
-        up: name of the matrix (outputs, rank).
-        scale: of the product.
-        transposed: whether the weight is (inputs, outputs).
-        half: which half of the weight's rows it is for; None for all.
-    """
-
-    file: TensorFile
-    down: str
-    up: str
-    scale: float
-    transposed: bool
-    half: int | None
-
-    def product(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """The product in the shape of its part of the weight.
-
-        Raises:
-            CheckpointError: the matrices are of other shapes.
-        """
-        down, up = (self.file.read(name).astype(np.float64) for name in (self.down, self.up))
-        rank = down.shape[0] if down.ndim > 1 else 0
-        if not rank or up.ndim < 2 or up.shape[1] != rank or up.size != up.shape[0] * rank:
-            raise self._misfit(shape)
-        product = up.reshape(up.shape[0], rank) @ down.reshape(rank, -1) * self.scale
-        product = product.T if self.transposed else product
-        rows = (shape[0] // 2, *shape[1:]) if self.half is not None else shape
-        if product.size != np.prod(rows) or product.shape[0] != rows[0]:
-            raise self._misfit(shape)
-        made: NDArray[np.float64] = product.reshape(rows)
-        return made
-
-    def _misfit(self, shape: tuple[int, ...]) -> CheckpointError:
-        matrices = f"{self.down} {self.file.shape(self.down)} and {self.up} {self.file.shape(self.up)}"
-        return CheckpointError(
-            f"{matrices} make no product for a weight of the shape {shape}",
-            fix="give the base model that the adapter was trained on",
-        )
 
 
 @dataclass(frozen=True)
@@ -143,10 +98,9 @@ class Merged(TensorView):
                 )
             total[half * len(values) : (half + 1) * len(values)] = values
         for each in self.sums.get(name, ()):
-            product = each.product(weight.shape)
-            rows = len(product)
+            rows = len(total) if each.half is None else len(total) // 2
             start = 0 if each.half is None else each.half * rows
-            total[start : start + rows] += product
+            total[start : start + rows] = each.added_to(total[start : start + rows], weight.shape)
         return total.astype(np.float32)
 
 
@@ -246,12 +200,12 @@ def merge(file: TensorFile, adapter: TensorFile, document: Mapping[str, Any], or
     halves: dict[str, list[tuple[int, TensorFile, str]]] = {}
     unknown = []
     pairs, rest = _pairs(adapter)
-    for module, (down, up) in pairs.items():
+    for module, matrices in pairs.items():
         place = placed(WRAPPED.sub("", module), names)
         if place is None:
-            unknown.append(down)
+            unknown.append(matrices[0])
             continue
-        sums.setdefault(f"{place.module}.weight", []).append(_sum(adapter, module, down, up, config, place))
+        sums.setdefault(f"{place.module}.weight", []).append(_sum(adapter, module, matrices, config, place))
     whole = _whole_modules(document)
     for name in rest:
         theirs = _inside(name)
@@ -285,12 +239,12 @@ def _unwrapped(file: TensorFile, document: Mapping[str, Any]) -> Merged:
         stored[_inside(name)] = name
     sums: dict[str, list[Sum]] = {}
     unknown = []
-    for module, (down, up) in pairs.items():
+    for module, matrices in pairs.items():
         place = placed(WRAPPED.sub("", module), frozenset(stored))
         if place is None:
-            unknown.append(down)
+            unknown.append(matrices[0])
             continue
-        sums.setdefault(f"{place.module}.weight", []).append(_sum(file, module, down, up, config, place))
+        sums.setdefault(f"{place.module}.weight", []).append(_sum(file, module, matrices, config, place))
     alone = [name for name in rest if ".base_layer." in name and name.endswith(".weight")]
     if unknown or len(alone) != len(sums):
         raise CheckpointError(
@@ -304,15 +258,16 @@ def _inside(name: str) -> str:
     return SAVED.sub(".", WRAPPED.sub("", name)).replace(".base_layer.", ".")
 
 
-def _pairs(file: TensorFile) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """Names of the two matrices of each module, and of all other tensors.
+def _pairs(file: TensorFile) -> tuple[dict[str, tuple[str, str, str | None]], list[str]]:
+    """Names of the two matrices of each module with those of its lengths, and of all other tensors.
 
     Raises:
         CheckpointError: a matrix without the other, several adapters, or matrices of another kind.
     """
     names = list(file.names())
     held = set(names)
-    pairs: dict[str, tuple[str, str]] = {}
+    lengths = {name[: found.start()]: name for name in names if (found := LENGTHS.search(name))}
+    pairs: dict[str, tuple[str, str, str | None]] = {}
     problems = []
     for name in names:
         found = DOWN.search(name)
@@ -323,8 +278,8 @@ def _pairs(file: TensorFile) -> tuple[dict[str, tuple[str, str]], list[str]]:
         module = name[: found.start()]
         if up not in held or module in pairs:
             problems.append(name)
-        pairs[module] = (name, up)
-    used = {name for pair in pairs.values() for name in pair}
+        pairs[module] = (name, up, lengths.get(module))
+    used = {name for pair in pairs.values() for name in pair if name is not None}
     rest = [name for name in names if name not in used]
     problems += [name for name in rest if ".lora_" in name]
     if problems:
@@ -334,12 +289,16 @@ def _pairs(file: TensorFile) -> tuple[dict[str, tuple[str, str]], list[str]]:
     return pairs, rest
 
 
-def _sum(file: TensorFile, module: str, down: str, up: str, config: LoraConfig, place: Place) -> Sum:
+def _sum(file: TensorFile, module: str, names: tuple[str, str, str | None], config: LoraConfig, place: Place) -> Sum:
+    down, up, lengths = names
     embedding = ".lora_embedding_" in down
     shape = file.shape(down)
     scale = config.scale(WRAPPED.sub("", module), max(shape[0] if shape else 1, 1))
     convolution = len(shape) > 2  # whose kernels are never transposed
-    return Sum(file, down, up, scale, embedding or (config.transposed and not convolution), place.half)
+    transposed = embedding or (config.transposed and not convolution)
+    if lengths is not None and transposed:
+        raise CheckpointError(f"{lengths} has lengths for columns; expected those of rows", fix=MERGE)
+    return Sum(file, down, up, scale, transposed, place.half, lengths)
 
 
 def _whole_modules(document: Mapping[str, Any]) -> frozenset[str]:
