@@ -21,9 +21,9 @@ from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.trained import on_digits, on_photographs
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.datasets import read_dataset
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.verification.accuracy import evaluate, to_json
 
 OUTLIERS = 10  # channels of each place

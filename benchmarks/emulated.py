@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
-from vit_deploy.core.artifact import Artifact, read_artifact
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.child_processes import python
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.runtimes import RUNTIMES
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.verification.golden import read_golden

@@ -23,8 +23,8 @@ from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.child_processes import python
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.process import WORKER, CaseProcess

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.formats.stored_weights import read_weights
 from vit_deploy.performance.worker import Opened, main
 from vit_deploy.verification.golden import read_golden

@@ -12,9 +12,9 @@ from PIL import Image
 import vit_deploy
 from vit_deploy import checkpoints
 from vit_deploy.core import reference
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.images import load_image
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import ConfigError, ExportError, OutputError, VitDeployError
 from vit_deploy.exporters import publish

@@ -18,7 +18,7 @@ import pytest
 
 import vit_deploy
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.reference import forward
 from vit_deploy.verification.parity import verify
 

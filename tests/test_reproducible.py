@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import read_artifact, sha256
+from vit_deploy.core.manifest import read_artifact, sha256
 from vit_deploy.exporters import EXPORTERS
 
 EXPORT = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 BUNDLES = ("savedmodel-fp32", "onnx-fp32", "tflite-fp32")

@@ -13,7 +13,7 @@ import pytest
 from test_export import damage
 
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import read_artifact, write_manifest
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.verification.user_limits import read_limits
 
 CI = Path(__file__).parents[2] / "samples" / "ci"

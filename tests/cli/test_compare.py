@@ -8,7 +8,7 @@ import pytest
 from test_export import damage
 
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import read_artifact, write_manifest
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.exporters.folding import fold_norms
 from vit_deploy.formats.stored_weights import read_weights
 from vit_deploy.verification.compare import _weights

@@ -16,8 +16,8 @@ import pytest
 
 from vit_deploy import checkpoints
 from vit_deploy.core import config, format_table
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.config import Scale
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.reference import forward
 from vit_deploy.core.registry import Plugin
 from vit_deploy.exporters import EXPORTERS

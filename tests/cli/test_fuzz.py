@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.cli.damage import DAMAGE, TARGETS, Command, Target, write_originals
-from vit_deploy.core.artifact import write_manifest
+from vit_deploy.core.manifest import write_manifest
 from vit_deploy.performance.worker import peak_rss_mb
 
 HANG_S = 60  # of computing, which does not grow where others keep the machine busy
@@ -133,7 +133,7 @@ def test_a_damaged_model_whose_manifest_was_made_anew_is_one_error_or_fails_its_
     run: Any, originals: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
     # Past the digests an engine meets the bytes; metadata at the end of a file leave it valid.
-    from vit_deploy.core.artifact import read_artifact
+    from vit_deploy.core.manifest import read_artifact
 
     folder = shutil.copytree(originals[kind], tmp_path / "copied")
     artifact = read_artifact(folder)

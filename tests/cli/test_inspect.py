@@ -22,8 +22,9 @@ from tests.exporters.variants import trained
 from vit_deploy import checkpoints
 from vit_deploy.cli import run
 from vit_deploy.core import cost
-from vit_deploy.core.artifact import Artifact, describe, write_manifest
+from vit_deploy.core.artifact import Artifact, describe
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.manifest import write_manifest
 from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import ArtifactError, CheckpointError
 from vit_deploy.exporters import EXPORTERS, ExportOptions

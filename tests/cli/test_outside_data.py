@@ -10,7 +10,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from vit_deploy.core.artifact import read_artifact, write_manifest
+from vit_deploy.core.manifest import read_artifact, write_manifest
 
 COMMANDS = {
     "verify": ("verify", "{bundle}"),

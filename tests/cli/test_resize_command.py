@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.resize import Convention, resize
 from vit_deploy.errors import ConfigError
 from vit_deploy.verification.drift import drift

@@ -9,7 +9,7 @@ from test_export import damage
 
 import vit_deploy
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import read_artifact, write_manifest
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.core.registry import Plugin
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.runtimes import RUNTIMES

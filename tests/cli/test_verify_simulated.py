@@ -6,7 +6,8 @@ import pytest
 
 import vit_deploy
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import Artifact, read_artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
 from vit_deploy.formats.snippet import snippet
 from vit_deploy.runtimes import diagnosis

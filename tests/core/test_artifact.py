@@ -13,9 +13,10 @@ import jsonschema
 import pytest
 
 from vit_deploy.core import format_table
-from vit_deploy.core.artifact import InputSpec, describe, read_artifact, sha256, versions, write_manifest
+from vit_deploy.core.artifact import InputSpec, describe, versions
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.core.format import Target
+from vit_deploy.core.manifest import read_artifact, sha256, write_manifest
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS

@@ -17,9 +17,9 @@ import vit_deploy
 from tests.linear_bundle import write_bundle
 from vit_deploy.cli import run
 from vit_deploy.compression.stage import _run
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.child_processes import ending, isolated_spawning, python, was_killed
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.process import WORKER, CaseProcess

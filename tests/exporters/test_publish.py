@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import EngineError, ExportError, OutputError
 from vit_deploy.exporters import EXPORTERS, publish

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ArtifactError
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import quantize

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vit_deploy.cli import run
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import quantize
 from vit_deploy.formats.cuda_operators import FOUR_BITS, IN_FLOAT, TO_THE_CPU

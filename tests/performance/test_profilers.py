@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.performance.latency import Case
 from vit_deploy.performance.profilers import PROFILERS, OperatorTime, Profile, profile, summary

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions
 from vit_deploy.verification.parity import verify
@@ -209,7 +210,7 @@ def test_a_gpu_that_is_not_there_is_an_error(bundle, format, runtime, provider):
     program = """
 import sys
 from pathlib import Path
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 artifact, options = read_artifact(Path(sys.argv[1])), RuntimeOptions(provider=sys.argv[3], device=99)

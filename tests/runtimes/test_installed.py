@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import MissingEngineError
 from vit_deploy.runtimes import RUNTIMES, installed_takers

@@ -7,7 +7,7 @@ import pytest
 from linear_onnx import expected, write_channels_first, write_for_pixels, write_model
 
 from vit_deploy import cli
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.verification.parity import verify

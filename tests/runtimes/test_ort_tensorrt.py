@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 from linear_onnx import expected, write_model
 
-from vit_deploy.core.artifact import read_artifact, write_manifest
 from vit_deploy.core.gpu import Gpu
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.ort import rounding, tensorrt

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_deploy.core.artifact import write_manifest
+from vit_deploy.core.manifest import write_manifest
 from vit_deploy.errors import EngineError
 from vit_deploy.performance import worker
 from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions
@@ -89,7 +89,7 @@ class PathWithoutKeras:
 
 sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = PathWithoutKeras
 import numpy as np
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 with RUNTIMES.load("savedmodel")().open(read_artifact(Path(sys.argv[1])), RuntimeOptions(threads=1)) as session:
     outputs = session.infer(np.ones((2, 6, 5, 3), np.float32))

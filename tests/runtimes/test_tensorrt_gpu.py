@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options.tensorrt import BatchRange
 from vit_deploy.errors import VitDeployError
 from vit_deploy.exporters import PlanOptions

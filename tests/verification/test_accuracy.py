@@ -49,7 +49,7 @@ def folder(pixels, labels, tmp_path_factory):
 
 
 def opened(bundles, format, **changes) -> Artifact:
-    from vit_deploy.core.artifact import read_artifact
+    from vit_deploy.core.manifest import read_artifact
 
     return dataclasses.replace(read_artifact(bundles[format]), **changes)
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import MissingEngineError

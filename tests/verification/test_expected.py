@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.images import load_image
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.reference import forward
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import ConfigError, DataError

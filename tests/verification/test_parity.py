@@ -10,7 +10,7 @@ from scipy.spatial import distance
 from scipy.special import rel_entr, softmax
 from scipy.stats import rankdata
 
-from vit_deploy.core.artifact import read_artifact, write_manifest
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.errors import ConfigError
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import Golden, read_golden, write_golden

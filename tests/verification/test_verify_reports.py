@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.verification.parity import Check, Verification, compare
 from vit_deploy.verification.records import verification
 from vit_deploy.verification.reports.github import annotated

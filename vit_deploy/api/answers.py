@@ -21,9 +21,9 @@ from vit_deploy.api.given import (
 )
 from vit_deploy.api.results import EvaluateOutcome, PredictOutcome
 from vit_deploy.checkpoints.stated import stated_fields
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.artifact_folders import is_bundle
 from vit_deploy.core.datasets import read_dataset
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import CheckpointOptions, EvaluateOptions, PredictOptions
 from vit_deploy.errors import ConfigError, DataError, UsageError
 from vit_deploy.remote.hosts import ask_hosts

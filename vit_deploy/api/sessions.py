@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import Artifact, read_artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ConfigError
 from vit_deploy.runtimes import RuntimeOptions, Session, open_session, runtime_for
 

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from vit_deploy.checkpoints.wrapping.strangers import START_BYTES, not_weights
-from vit_deploy.core.artifact import MANIFEST
+from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.config import SCALE_CONFIGS
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.suggestions import closest

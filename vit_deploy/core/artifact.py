@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,15 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core import artifact_folders
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.preprocess import Preprocess
-from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.errors import ConfigError
 
 SCHEMA = 1
-MANIFEST = artifact_folders.MANIFEST
 GOLDEN = "golden.npz"
 ESSENTIAL = "vit_deploy."  # what the keys of essentials begin with
 
@@ -216,172 +212,6 @@ class Artifact:
         keys = ("format", "precision", "input", "output", "config", "preprocess", "labels", "weights_digest")
         kept = {key: manifest[key] for key in (*keys, "provenance", "producer")}
         return {f"{ESSENTIAL}{key}": json.dumps(value, sort_keys=True) for key, value in kept.items()}
-
-
-def write_manifest(artifact: Artifact) -> Artifact:
-    """Digest every file in the bundle and write its manifest; returns the artifact with the digests."""
-    files = {
-        path.relative_to(artifact.directory).as_posix(): (sha256(path), path.stat().st_size)
-        for path in sorted(artifact.directory.rglob("*"))
-        if path.is_file() and path != artifact.directory / MANIFEST
-    }
-    complete = Artifact(**{**vars(artifact), "files": files})
-    text = json.dumps(complete.to_dict(), indent=2, sort_keys=True)
-    (artifact.directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    return complete
-
-
-def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
-    """The bundle in a folder, with every file checked against its digest.
-
-    Raises:
-        ArtifactError: no bundle, a manifest of another schema or with impossible values, or files that are
-            missing, changed or lie outside; all of them are named.
-    """
-    if directory.name == MANIFEST:
-        directory = directory.parent
-    path = directory / MANIFEST
-    opaque = [each for each in FORMATS.values() if each.no_essentials and directory.suffix in each.suffixes]
-    if opaque and directory.is_file():
-        raise ArtifactError(
-            f"{directory} is {opaque[0].noun}, which has no room for what it takes and what it has to answer",
-            fix=f"give the bundle's folder, with {MANIFEST} and {GOLDEN} beside the {opaque[0].kind}",
-        )
-    if not path.is_file():
-        raise artifact_folders.not_a_bundle(directory)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError(f"it holds a {type(values).__name__}, expected an object")
-        if not is_count(values.get("schema")) or values["schema"] != SCHEMA:
-            raise ArtifactError(
-                f"{path} has schema {values.get('schema')!r}, this version reads {SCHEMA}",
-                fix="export the model again, or use the version of vit-deploy that wrote it",
-            )
-        artifact = _from_dict(directory, values)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}", fix="check the file's permissions") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        detail = f"missing {error}" if isinstance(error, KeyError) else getattr(error, "message", error)
-        raise ArtifactError(f"{path} is damaged: {detail}", fix="export the model again") from error
-    if check_digests and (problems := _file_problems(artifact)):
-        raise ArtifactError(f"{directory} was changed: {'; '.join(problems)}", fix="copy or export the bundle again")
-    return artifact
-
-
-def from_essentials(model: Path, essentials: Mapping[str, str]) -> Artifact:
-    """The inverse of `Artifact.essentials`: what a model file that has left its bundle says of itself.
-
-    Args:
-        model: the file, or the folder of a SavedModel.
-        essentials: texts from inside it; keys of others are left alone.
-
-    Raises:
-        ArtifactError: they are incomplete or have impossible values.
-    """
-    own = {key: text for key, text in essentials.items() if key.startswith(ESSENTIAL)}
-    try:
-        values = {key.removeprefix(ESSENTIAL): json.loads(text) for key, text in own.items()}
-        known = FORMATS.of_artifacts().get(str(values["format"]))
-        usual = known.model_files[0] if known else ""
-        outside: dict[str, Any] = {"options": {}, "files": {}, "parent": None, "model": usual}
-        return dataclasses.replace(_from_dict(model.parent, values | outside), model=model.name)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        detail = f"missing {error}" if isinstance(error, KeyError) else getattr(error, "message", error)
-        raise ArtifactError(
-            f"what {model} says of itself is damaged: {detail}", fix="export the model again"
-        ) from error
-
-
-KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("format", "precision", "model", "weights_digest"), str),
-    **dict.fromkeys(("config", "preprocess", "input", "output", "options", "producer", "files"), dict),
-    **dict.fromkeys(("labels", "provenance"), list),
-}
-"""What the fields of a manifest hold; `parent` is a text or null."""
-
-
-def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
-    _check_kinds(values)
-    artifact = Artifact(
-        directory=directory,
-        format=values["format"],
-        precision=values["precision"],
-        config=ViTConfig.from_dict(values["config"]),
-        preprocess=Preprocess.from_dict(values["preprocess"]),
-        labels=tuple(values["labels"]),
-        input=InputSpec.from_dict(values["input"]),
-        weights_digest=values["weights_digest"],
-        provenance=tuple(map(Step.from_dict, values["provenance"])),
-        options=values["options"],
-        files={name: (each["sha256"], each["bytes"]) for name, each in values["files"].items()},
-        producer=values["producer"],
-        parent=values["parent"],
-        model=values["model"],
-        output=OutputSpec(
-            **{name: values["output"].get(name, default) for name, default in vars(OutputSpec()).items()}
-        ),
-    )
-    height, width, channels = (*artifact.config.image_size, artifact.config.channels)
-    image = (height, width, channels) if artifact.input.layout == "nhwc" else (channels, height, width)
-    if artifact.input.shape[1:] != image:
-        raise ValueError(f"input shape is {artifact.input.shape}, the config's images are {image}")
-    return artifact
-
-
-def _check_kinds(values: Mapping[str, Any]) -> None:
-    problems = [f"{name} is {values[name]!r}" for name, kind in KINDS.items() if not isinstance(values[name], kind)]
-    if problems:
-        raise ValueError("; ".join(problems))
-    formats = FORMATS.of_artifacts()
-    if values["format"] not in formats:
-        raise ValueError(f"format is {values['format']!r}, expected one of {', '.join(formats)}")
-    usual = formats[values["format"]].model_files[0]
-    texts = (*values["labels"], *values["producer"].values(), values["parent"] or "")
-    if values["model"] != usual:
-        problems.append(f"model is {values['model']!r}, expected {usual!r}")
-    problems += [f"{text!r} is no text" for text in texts if not isinstance(text, str)]
-    problems += [f"provenance has {step!r}" for step in values["provenance"] if not isinstance(step, dict)]
-    problems += [f"{name} is recorded as {each!r}" for name, each in values["files"].items() if not _is_digest(each)]
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("sha256"), str) and is_count(value.get("bytes"))
-
-
-def _file_problems(artifact: Artifact) -> list[str]:
-    problems = []
-    root = artifact.directory.resolve()
-    for name, (digest, size) in artifact.files.items():
-        path = artifact.directory / name
-        if not path.resolve().is_relative_to(root):
-            problems.append(f"{name} lies outside the bundle")
-        elif not path.is_file():
-            problems.append(f"{name} is missing")
-        elif path.stat().st_size != size:
-            problems.append(f"{name} has {path.stat().st_size} bytes, expected {size}")
-        elif sha256(path) != digest:
-            problems.append(f"{name} has other content than when it was written")
-    return problems + [f"{name} is not in the manifest" for name in _unlisted(artifact)]
-
-
-def _unlisted(artifact: Artifact) -> list[str]:
-    """Model files that an engine would read, or need, and that no digest stands for."""
-    format = FORMATS[artifact.format]
-    found = {artifact.model_path / format.folder_file}
-    for name in format.model_files:
-        path = artifact.directory / name
-        found.update(each for each in (path, *path.rglob("*")) if each.is_file())
-    names = {path.relative_to(artifact.directory).as_posix() for path in found}
-    return sorted(names - set(artifact.files))
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions(*libraries: str) -> dict[str, str]:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import Artifact, describe, versions, write_manifest
+from vit_deploy.core.artifact import Artifact, describe, versions
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.engine_paths import refuse_odd_folder
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.manifest import write_manifest
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import EngineError, ExportError, Failed, VitDeployError
 from vit_deploy.exporters import EXPORTERS, Exporter

@@ -8,17 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core import cost
-from vit_deploy.core.artifact import (
-    ESSENTIAL,
-    MANIFEST,
-    Artifact,
-    InputSpec,
-    describe,
-    from_essentials,
-    read_artifact,
-)
+from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec, describe
+from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.manifest import from_essentials, read_artifact
 from vit_deploy.errors import ArtifactError
 from vit_deploy.formats.cuda_operators import OnCuda
 from vit_deploy.formats.detect import format_of

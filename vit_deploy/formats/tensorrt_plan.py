@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options.tensorrt import FULL, RTX, BatchRange
 from vit_deploy.errors import ArtifactError
 from vit_deploy.formats.graph import Graph, TensorInfo

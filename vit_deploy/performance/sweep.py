@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.tensorrt_plan import FORMAT, PlanRecord
 from vit_deploy.performance.bench import Progress, bench, has_no_room

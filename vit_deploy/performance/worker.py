@@ -25,7 +25,9 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.memory import peak_rss_mb, rss_mb
 from vit_deploy.core.stderr import private_pipes
 from vit_deploy.core.synthetic_images import natural_pixels

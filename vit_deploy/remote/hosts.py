@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import read_artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import RemoteError, VitDeployError
 from vit_deploy.remote.arguments import request
 from vit_deploy.remote.engines import needs

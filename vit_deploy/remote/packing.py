@@ -13,8 +13,10 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.staging import staged_file
 from vit_deploy.errors import ConfigError
 from vit_deploy.remote.contents import PACKAGE, modules_on_device

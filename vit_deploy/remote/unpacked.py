@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from vit_deploy.core.artifact import Artifact, read_artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.manifest import read_artifact
 
 HOME = Path(__file__).resolve().parents[2]  # where the archive was unpacked
 PLACE = "artifacts"

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import MANIFEST, Artifact, read_artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Step
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError, ConfigError, DataError

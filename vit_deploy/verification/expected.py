@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import MANIFEST, Artifact
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS

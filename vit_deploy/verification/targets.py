@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import MANIFEST, Artifact, InputSpec, describe, read_artifact
+from vit_deploy.core.artifact import Artifact, InputSpec, describe
+from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.core.format_table import KERAS
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ConfigError
 from vit_deploy.verification.golden import Golden, read_golden, record

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import read_artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half

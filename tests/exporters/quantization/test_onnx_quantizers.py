@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tests.exporters.variants import exported, pixels, trained
-from vit_deploy.core.artifact import Artifact, from_essentials
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.manifest import from_essentials
 from vit_deploy.core.reference import forward
 from vit_deploy.core.saturation import LARGEST_SUM, saturates, sums_of_pairs
 from vit_deploy.core.weights import layer_names

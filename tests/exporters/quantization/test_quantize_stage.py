@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vit_deploy.cli import quantizing
-from vit_deploy.core.artifact import read_artifact, sha256
+from vit_deploy.core.manifest import read_artifact, sha256
 from vit_deploy.core.quantities import milliseconds_apart
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.core.synthetic_images import natural_pixels

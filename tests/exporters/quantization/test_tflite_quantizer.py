@@ -11,8 +11,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tests.exporters.quantization.likeness import alike
-from vit_deploy.core.artifact import read_artifact, sha256
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.manifest import read_artifact, sha256
 from vit_deploy.core.reference import forward
 from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError

@@ -13,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from vit_deploy.core.artifact import Artifact, read_artifact, write_manifest
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.manifest import read_artifact, write_manifest
 
 Edit = Callable[[NDArray[Any]], NDArray[Any]]
 

@@ -10,9 +10,10 @@ from tests.exporters.variants import VARIANTS, exported, trained
 from tests.verification.locate.planting import change_weight, copied
 from vit_deploy.cli import main
 from vit_deploy.core import format_table
-from vit_deploy.core.artifact import describe, read_artifact, write_manifest
+from vit_deploy.core.artifact import describe
 from vit_deploy.core.config import Pooling
 from vit_deploy.core.format import Target
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS, ExportOptions
 from vit_deploy.exporters.plan import plan

@@ -14,7 +14,7 @@ import pytest
 
 from tests.exporters.variants import exported, trained
 from tests.verification.locate.planting import change_weight, copied, edit_onnx
-from vit_deploy.core.artifact import read_artifact, write_manifest
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.exporters import EXPORTERS, ExportOptions, tracing
 from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.plan import plan

@@ -7,10 +7,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vit_deploy.core.artifact import MANIFEST, Artifact, sha256
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.manifest import sha256
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import Failed, VitDeployError
 from vit_deploy.exporters import COMPILERS, Compiler, PlanOptions

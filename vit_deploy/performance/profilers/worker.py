@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.core.artifact import MANIFEST, read_artifact
+from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.stderr import private_pipes
 from vit_deploy.errors import VitDeployError
 from vit_deploy.performance.profilers import CALLS, PROFILERS, WARMUP, OperatorTime, Profiler, summary

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import Artifact, InputSpec, sha256
+from vit_deploy.core.artifact import Artifact, InputSpec
 from vit_deploy.core.cache import cache_folder
+from vit_deploy.core.manifest import sha256
 from vit_deploy.formats.onnx.file import external_locations
 from vit_deploy.runtimes.cuda.card import open_card
 
