@@ -58,6 +58,16 @@ def test_a_model_saved_with_its_adapter_inside_is_merged() -> None:
     assert off(load(TARGET / "timm-whole"), "timm-whole") < LIMIT
 
 
+def test_a_training_that_saved_its_adapter_inside_is_merged(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    folder = shutil.copytree(TARGET / "timm-whole", tmp_path / "run", ignore=shutil.ignore_patterns("*.safetensors"))
+    state = {
+        name: torch.from_numpy(each.copy()) for name, each in read(TARGET / "timm-whole/model.safetensors").items()
+    }
+    torch.save({"state_dict": state, "epoch": 3}, folder / "checkpoint.pth")
+    assert off(load(folder / "checkpoint.pth"), "timm-whole") < LIMIT
+
+
 def test_a_model_with_an_adapter_inside_and_nothing_that_says_how_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(TARGET / "timm-whole", tmp_path / "whole")
     (folder / "adapter_config.json").unlink()

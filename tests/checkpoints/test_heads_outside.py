@@ -19,6 +19,7 @@ STATED: dict[str, Any] = {"num_heads": 3, "image_size": [24, 32]}
     ("encoder", "head", "said"),
     [
         ("backbone.", "", True),
+        ("module.encoder.", "module.", True),
         ("", "", False),
         ("model.", "model.", False),
     ],

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vit_deploy.checkpoints.huggingface import names as hf
+from vit_deploy.checkpoints.source import KEY_END
 
 # What PEFT puts before the names of the model inside, and trainings around that.
-WRAPPED = re.compile(r"^(?:module\.|model\.|_orig_mod\.)*base_model\.model\.")
+WRAPPED = re.compile(rf"^(?:[^{KEY_END}]+{KEY_END})*(?:module\.|model\.|_orig_mod\.)*base_model\.model\.")
 BLOCK = re.compile(r"^(?P<prefix>(?:.*\.)?)(?:encoder\.layers?|layers)\.(?P<number>\d{1,6})\.(?P<part>.+)$")
 BLOCKS = ("encoder.layer", "encoder.layers", "layers")
 PACKED: Mapping[str, int] = {"mlp.gate_proj": 0, "mlp.up_proj": 1}  # halves of `mlp.weights_in`
