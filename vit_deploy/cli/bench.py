@@ -11,6 +11,7 @@ from vit_deploy.cli.bench_table import SORTS, best_of, columns_of, row
 from vit_deploy.cli.options import Artifacts, Force, OutputOptions
 from vit_deploy.cli.profiles import show_profiles
 from vit_deploy.cli.signature import command
+from vit_deploy.core.options import Option
 from vit_deploy.performance.options import BaselineOptions, BenchOptions
 from vit_deploy.remote.options import HostOptions
 
@@ -25,7 +26,12 @@ def bench(
     artifacts: Artifacts,
     sort: Annotated[
         str | None,
-        typer.Option(help="p50, p90, p99, throughput, load, memory or size, best first.", show_default="as given"),
+        Option(
+            metavar="FIGURE",
+            help="p50, p90, p99, throughput, load, memory or size, best first.",
+            show_default="as given",
+            values="vit_deploy.cli.bench_table:SORTS",
+        ),
     ] = None,
     force: Force = False,
     *,

@@ -18,7 +18,10 @@ def build(
     scale: Annotated[
         str,
         typer.Argument(
-            help="pico, tiny, small, base, large or huge.", show_default=False, autocompletion=completion(KNOWN_SCALES)
+            metavar="SCALE",
+            help="pico, tiny, small, base, large or huge.",
+            show_default=False,
+            autocompletion=completion(KNOWN_SCALES),
         ),
     ],
     output: Annotated[Path, Option(names=("--output", "-o"), metavar="FILE.keras", help="What to write.")],

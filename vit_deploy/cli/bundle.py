@@ -10,6 +10,7 @@ import typer
 
 from vit_deploy.cli.options import Force, OutputOptions
 from vit_deploy.cli.signature import command
+from vit_deploy.core.options import Option
 
 
 @command
@@ -17,9 +18,7 @@ def bundle(
     artifacts: Annotated[
         list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export.", show_default=False)
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.tar.gz", help="What to write.", show_default=False)
-    ],
+    output: Annotated[Path, Option(names=("--output", "-o"), metavar="FILE.tar.gz", help="What to write.")],
     force: Force = False,
     *,
     printing: OutputOptions,

@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
 
 SHOWN = 10  # weights in the table; all are in the document
 
-Model = Annotated[Path, typer.Argument(help="A bundle or a checkpoint.", show_default=False)]
+Model = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT|CHECKPOINT", help="A bundle or a checkpoint.", show_default=False)
+]
 
 
 @command

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.signature import command
+from vit_deploy.core.options import Option
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.core.gpu import Gpu
@@ -18,7 +17,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
 
 @command
 def doctor(
-    gpu: Annotated[bool, typer.Option("--gpu", help="Ask TensorFlow for its GPUs too, which takes seconds.")] = False,
+    gpu: Annotated[bool, Option(help="Ask TensorFlow for its GPUs too, which takes seconds.")] = False,
     *,
     printing: OutputOptions,
 ) -> int:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vit_deploy.cli.options import Artifacts, OutputOptions
 from vit_deploy.cli.signature import command
-from vit_deploy.core.options import EvaluateOptions
+from vit_deploy.core.options import EvaluateOptions, Option
 from vit_deploy.remote.options import HostOptions
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
@@ -23,10 +21,9 @@ def evaluate(
     artifacts: Artifacts,
     data: Annotated[
         Path,
-        typer.Option(
+        Option(
             metavar="DIR|FILE.npz",
             help="A folder with a folder of images for each class, or uint8 images and labels.",
-            show_default=False,
         ),
     ],
     *,

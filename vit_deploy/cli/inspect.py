@@ -9,7 +9,7 @@ import typer
 
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.signature import command
-from vit_deploy.core.options import CheckpointOptions
+from vit_deploy.core.options import CheckpointOptions, Option
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.core.artifact import Artifact
@@ -22,12 +22,12 @@ def inspect(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A bundle, an ONNX or TFLite file, a SavedModel, a TensorRT plan, a checkpoint.", show_default=False
+            metavar="PATH",
+            help="A bundle, an ONNX or TFLite file, a SavedModel, a TensorRT plan, a checkpoint.",
+            show_default=False,
         ),
     ],
-    snippet: Annotated[
-        bool, typer.Option("--snippet", help="Print Python that runs it in its plain engine instead.")
-    ] = False,
+    snippet: Annotated[bool, Option(help="Print Python that runs it in its plain engine instead.")] = False,
     *,
     reading: CheckpointOptions,
     printing: OutputOptions,

@@ -41,7 +41,9 @@ Artifacts = Annotated[
     list[Path],
     typer.Argument(metavar="ARTIFACT…", help="Bundles, folders of bundles, .keras files.", show_default=False),
 ]
-CheckpointFile = Annotated[Path, typer.Argument(help="A checkpoint file or folder.", show_default=False)]
+CheckpointFile = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint file or folder.", show_default=False)
+]
 OutputFile = Annotated[
     Path, Option(names=("--output", "-o"), metavar="FILE.keras|FILE.safetensors", help="What to write.")
 ]

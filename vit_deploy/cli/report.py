@@ -9,6 +9,7 @@ import typer
 
 from vit_deploy.cli.options import Force, OutputOptions
 from vit_deploy.cli.signature import command
+from vit_deploy.core.options import Option
 
 
 @command
@@ -22,12 +23,10 @@ def report(
         ),
     ],
     output: Annotated[
-        list[Path],
-        typer.Option(
-            "--output", "-o", metavar="FILE.html|.md|.csv", help="What to write; repeat for more.", show_default=False
-        ),
+        tuple[Path, ...],
+        Option(names=("--output", "-o"), metavar="FILE.html|.md|.csv", help="What to write; repeat for more."),
     ],
-    title: Annotated[str, typer.Option(help="Of the page.")] = "Latency of Vision Transformers",
+    title: Annotated[str, Option(metavar="TEXT", help="Of the page.")] = "Latency of Vision Transformers",
     force: Force = False,
     *,
     printing: OutputOptions,

@@ -29,7 +29,7 @@ from vit_deploy.core.options.fields import described
 from vit_deploy.core.options.option import PANEL, Option
 from vit_deploy.errors import VitDeployError
 
-METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH", list[str]: "NAME", list[Path]: "PATH"}
+METAVARS = {bool: "", int: "N", float: "X", str: "NAME", Path: "PATH", list[str]: "NAME", list[Path]: "PATH"}
 
 
 @dataclass(frozen=True)

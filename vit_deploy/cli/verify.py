@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vit_deploy.cli.options import Artifacts, Force, OutputOptions
 from vit_deploy.cli.signature import command
-from vit_deploy.core.options import CheckpointOptions
+from vit_deploy.core.options import CheckpointOptions, Option
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.verification.options import ProofOptions, ReferenceOptions, ReportFiles, ToleranceOptions
 
@@ -31,9 +29,7 @@ TAP_COLUMNS = ("tap", "error", "noise floor", "tolerance", "error/floor", "growt
 @command
 def verify(
     artifacts: Artifacts,
-    github: Annotated[
-        bool, typer.Option("--github", help="Annotate in GitHub Actions, and write the summary of the job.")
-    ] = False,
+    github: Annotated[bool, Option(help="Annotate in GitHub Actions, and write the summary of the job.")] = False,
     force: Force = False,
     *,
     proof: ProofOptions,
