@@ -24,7 +24,9 @@ def test_a_keras_model_is_exported_and_its_bundle_runs(tmp_path, images):
     model = vit_deploy.ViT(
         input_shape=(24, 32, 3), patch_size=(8, 4), num_classes=5, embed_dim=12, num_heads=3, num_layers=2, mlp_dim=20
     )
-    (bundle,) = vit_deploy.export(model, tmp_path, formats=["onnx"])
+    exported = vit_deploy.export(model, tmp_path, formats=["onnx"])
+    assert exported.origins is None and "assumed" not in exported.to_dict()
+    (bundle,) = exported
     assert bundle.directory == tmp_path / "onnx-fp32"
     with vit_deploy.session(bundle) as session:
         outputs = session.infer(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,8 @@ def open_source(
     with tempfile.TemporaryDirectory() as folder:  # its file says which layers are around the ViT
         file = Path(folder) / f"{NAMELESS}.keras"
         model.save(str(file))
-        return load_source(str(file), overrides, seed, like)
+        source = load_source(str(file), overrides, seed, like)
+    return dataclasses.replace(source, origin=None)  # its config is its own, and nothing is assumed
 
 
 def sides(size: Size) -> tuple[int, int]:
