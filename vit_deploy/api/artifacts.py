@@ -31,7 +31,7 @@ from vit_deploy.verification.targets import DEFAULT_SCALE
 
 
 @dataclass(frozen=True)
-class Published(Outcome[Artifact]):
+class ArtifactsOutcome(Outcome[Artifact]):
     """What was published, a sequence of artifacts, and what became of the others.
 
     Args:
@@ -64,14 +64,14 @@ class Published(Outcome[Artifact]):
 
 
 @dataclass(frozen=True)
-class Exports(Published):
+class ExportOutcome(ArtifactsOutcome):
     """What `export` has done."""
 
     command: ClassVar[str] = "export"
 
 
 @dataclass(frozen=True)
-class Quantized(Published):
+class QuantizeOutcome(ArtifactsOutcome):
     """What `quantize` has done."""
 
     command: ClassVar[str] = "quantize"
@@ -103,7 +103,7 @@ def export(
     keep_failed: bool = False,
     check: bool = True,
     progress: Tell = silent,
-) -> Exports:
+) -> ExportOutcome:
     """Write a model as `directory/<format>-<precision>/`, each proven before it is published.
 
     Args:
@@ -186,7 +186,7 @@ def export(
     served = serve(made.results, models, triton_provider, force=force)
     origins = None if source.origin is None else {Path(str(model)): source.origin}
     notes = (source.note,) if source.note else ()
-    exports = Exports(
+    exports = ExportOutcome(
         _published(made),
         records_of(made, served),
         _is_ok(made),
@@ -213,7 +213,7 @@ def quantize(
     keep_failed: bool = False,
     check: bool = True,
     progress: Tell = silent,
-) -> Quantized:
+) -> QuantizeOutcome:
     """Make `directory/<format>-<precision>/` from an fp32 artifact, each proven before it is published.
 
     Args:
@@ -242,7 +242,7 @@ def quantize(
     for source, _ in works:
         _check_runs(source)
     made = quantize_each(works, folder, quantizing, force=force, keep_failed=keep_failed, progress=progress)
-    quantized = Quantized(
+    quantized = QuantizeOutcome(
         _published(made),
         records_of(made, {}),
         _is_ok(made),

@@ -58,21 +58,21 @@ class Resized(Saved):
 
 
 @dataclass(frozen=True)
-class Built(Outcome[Saved]):
+class BuildOutcome(Outcome[Saved]):
     """What `build` has done."""
 
     command: ClassVar[str] = "build"
 
 
 @dataclass(frozen=True)
-class Converted(Outcome[Saved]):
+class ConvertOutcome(Outcome[Saved]):
     """What `convert` has done."""
 
     command: ClassVar[str] = "convert"
 
 
 @dataclass(frozen=True)
-class ResizedCheckpoints(Outcome[Resized]):
+class ResizeOutcome(Outcome[Resized]):
     """What `resize` has done.
 
     Args:
@@ -94,7 +94,7 @@ def build(
     architecture: ArchitectureOptions = ArchitectureOptions(),
     force: bool = False,
     progress: Tell = silent,
-) -> Built:
+) -> BuildOutcome:
     """Write a ViT with seeded random weights, the same on every machine.
 
     Args:
@@ -124,7 +124,7 @@ def build(
     progress(f"writing {output}")
     checkpoints.save(checkpoint, output, force=force)
     record = documents.saved(output, checkpoint)
-    return Built((Saved(output, checkpoint, record["bytes"]),), (record,))
+    return BuildOutcome((Saved(output, checkpoint, record["bytes"]),), (record,))
 
 
 def convert(
@@ -134,7 +134,7 @@ def convert(
     reading: CheckpointOptions = CheckpointOptions(),
     force: bool = False,
     progress: Tell = silent,
-) -> Converted:
+) -> ConvertOutcome:
     """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in.
 
     Args:
@@ -157,7 +157,7 @@ def convert(
     checkpoints.save(loaded, output, force=force)
     record = documents.saved(output, loaded)
     origins = {checkpoint: loaded.provenance}
-    return Converted((Saved(output, loaded, record["bytes"]),), (record,), origins=origins)
+    return ConvertOutcome((Saved(output, loaded, record["bytes"]),), (record,), origins=origins)
 
 
 def resize(
@@ -171,7 +171,7 @@ def resize(
     reading: CheckpointOptions = CheckpointOptions(),
     force: bool = False,
     progress: Tell = silent,
-) -> ResizedCheckpoints:
+) -> ResizeOutcome:
     """Resample the position table and the patch kernel, as the program does that the checkpoint came from.
 
     Args:
@@ -226,4 +226,4 @@ def resize(
     }
     note = assumed_convention(loaded, asked) if result.resampled else SAME_SIZES
     notes = (note,) if note else ()
-    return ResizedCheckpoints((result,), (record,), origins={checkpoint: loaded.provenance}, notes=notes)
+    return ResizeOutcome((result,), (record,), origins={checkpoint: loaded.provenance}, notes=notes)

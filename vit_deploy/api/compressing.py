@@ -41,7 +41,7 @@ class CompressedFile(Saved):
 
 
 @dataclass(frozen=True)
-class Compressions(Outcome[CompressedFile]):
+class CompressOutcome(Outcome[CompressedFile]):
     """What `compress` has done.
 
     Args:
@@ -64,7 +64,7 @@ def compress(
     force: bool = False,
     progress: Tell = silent,
     tell: Tell = silent,
-) -> Compressions:
+) -> CompressOutcome:
     """Train a checkpoint to be pruned, clustered or good in int8.
 
     A run that is killed goes on when it is started again: what it trained lies in `<output>.training` until then.
@@ -134,7 +134,7 @@ def compress(
         "verdicts": list(said),
         **trained.held_out.mapping.record,
     }
-    return Compressions(
+    return CompressOutcome(
         (CompressedFile(output, trained.checkpoint, saved["bytes"], trained, table, said),),
         (record,),
         table.ok,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
-    from vit_deploy.api.artifacts import Published
+    from vit_deploy.api.artifacts import ArtifactsOutcome
     from vit_deploy.cli.output import Output
     from vit_deploy.exporters.publish import Exported
     from vit_deploy.exporters.quantization.pipeline import Made
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
 SHOWN = 10  # layers of a sensitivity table on a terminal
 
 
-def show_artifacts(out: Output, done: Published) -> int:
+def show_artifacts(out: Output, done: ArtifactsOutcome) -> int:
     """Print what became of each artifact, and the facts to choose by; gives the exit code.
 
     Args:
