@@ -38,6 +38,28 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+def test_artifacts_are_proven_and_timed_there_and_told_as_here(
+    there: dict[str, Any], server: Server, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    both = [bundles["onnx"], bundles["tflite"]]
+    here, found = (vit_deploy.verify(both, threads=1, **where) for where in ({}, there))
+    assert found.ok and [each.on for each in found] == [server.url] * 2
+    unlike = dict.fromkeys(("seconds", "on", "metrics", "checks"))  # a check is left out there, where Pillow is missing
+    assert [{**each, **unlike} for each in here.records] == [{**each, **unlike} for each in found.records]
+    for one, other in zip(here, found, strict=True):
+        assert (one.artifact, one.verdict) == (other.artifact, other.verdict)
+        assert [(each.name, each.ok) for each in one.checks] == [(each.name, each.ok) for each in other.checks]
+        assert (one.parity.tolerance, one.parity.notes) == (other.parity.tolerance, other.parity.notes)
+        assert one.parity.max_abs == pytest.approx(other.parity.max_abs, abs=1e-5)
+    failed = vit_deploy.verify(both[0], quick=True, tolerance={"max_abs": 1e-12}, junit=tmp_path / "a.xml", **there)
+    assert not failed.ok and failed.result.failures == tuple(failed.records[0]["failures"])
+    assert f"{both[0]} on {server.url}" in (tmp_path / "a.xml").read_text()
+    timed = vit_deploy.bench(both, runs=3, threads=1, **there)
+    assert timed.ok and {each.on for each in timed} == {server.url}
+    assert [len(each.samples_ns) for each in timed] == [3] * len(timed)
+    assert server.left_behind() == set()
+
+
 def test_images_are_classified_there_as_here(
     there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path
 ) -> None:
