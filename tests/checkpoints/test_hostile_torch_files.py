@@ -14,13 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import archives
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from peers import timm_families
 
 from tests.checkpoints import state_dicts, torch_writer
 from tests.checkpoints.torch_writer import Raw, View, named, scalar, write_legacy, write_zip
 from vit_deploy import checkpoints
+from vit_deploy.checkpoints.containers.torch_file import open_torch
+from vit_deploy.checkpoints.containers.torch_pickle import Stream, unpickled
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError
 
@@ -287,3 +292,42 @@ def test_a_pickle_that_torch_did_not_write_is_said_to_be_one(tmp_path: Path) -> 
         assert "a pickle of a dict that torch.save did not write, and nothing of it was run" in failure_of(
             tmp_path / "a.pth"
         )
+
+
+OPCODES = [
+    *(bytes([code]) for code in b".()}]tuseaRbcoiQhqrKXVINl2"),
+    *(bytes([code]) for code in range(0x80, 0x99)),
+    *(b"\0", b"\1", b"a\n", b"torch._utils\n", b"_rebuild_tensor_v2\n"),
+]
+TINY = {"state_dict": {"a.weight": np.ones((2, 3), np.float32), "a.bias": np.zeros(2, np.float32)}, "epoch": 3}
+
+
+def names_in(path: Path) -> list[str]:
+    with open_torch(path) as file:
+        names = list(file.names())
+        for name in names:
+            file.read(name)
+        return names
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_damaged_file_is_a_clear_error_or_still_numbers(format: str, data: st.DataObject, tmp_path: Path) -> None:
+    path = FORMATS[format](tmp_path / "a.pth", TINY)
+    whole = path.read_bytes()
+    damage = archives.cut if data.draw(st.booleans()) else archives.flipped
+    path.write_bytes(data.draw(damage(whole)))
+    try:
+        names_in(path)
+    except CheckpointError as error:
+        assert error.fix
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(opcodes=st.lists(st.sampled_from(OPCODES), max_size=40))
+def test_any_row_of_opcodes_is_a_clear_error_or_a_value(opcodes: list[bytes], tmp_path: Path) -> None:
+    try:
+        unpickled(Stream(memoryview(b"\x80\x04" + b"".join(opcodes) + b".")))
+    except CheckpointError as error:
+        assert error.fix

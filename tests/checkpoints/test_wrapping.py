@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from peers import timm_families
 from tests.checkpoints import state_dicts
 from tests.checkpoints.torch_writer import Instance, write_legacy, write_zip
 from vit_deploy import checkpoints
+from vit_deploy.checkpoints.containers.safetensors_file import open_safetensors
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError, ConfigError
@@ -302,3 +305,83 @@ def test_a_row_of_layers_is_no_head(timm: Tensors, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"the head head\.0 is no linear layer"):
         checkpoints.load(path, config=STATED)
     assert not checkpoints.load(path, config=STATED | {"head": False}).config.include_top
+
+
+@pytest.mark.parametrize("pattern", ["gate.*", "module.gate.*", "model.module.gate.*", "*.gate.w", "w"])
+def test_a_pattern_is_for_names_as_messages_have_them(pattern: str, timm: Tensors, tmp_path: Path) -> None:
+    held = with_prefix("module.", {**timm, "gate.w": np.ones(3, np.float32)})
+    path = write_zip(tmp_path / "a.pth", {"model": held, "epoch": 1})
+    found = checkpoints.load(path, config=STATED | {"ignore": pattern})
+    assert found.digest() == expected("timm/plain", tmp_path).digest()
+
+
+def test_options_that_choose_are_refused_where_there_is_nothing_to_choose(timm: Tensors, tmp_path: Path) -> None:
+    checkpoints.save(expected("timm/plain", tmp_path), tmp_path / "ours.safetensors")
+    with pytest.raises(CheckpointError, match="it holds one model alone, and --weights and --ignore is given"):
+        checkpoints.load(tmp_path / "ours.safetensors", config={"weights": "ema", "ignore": ["head.*"]})
+    with pytest.raises(ConfigError, match="expected patterns of names"):
+        checkpoints.load(tmp_path / "ours.safetensors", config={"ignore": [3]})
+    with pytest.raises(ConfigError, match="expected a key in the file"):
+        checkpoints.load(tmp_path / "ours.safetensors", config={"weights": 3})
+
+
+def test_an_adapter_is_merged_into_the_model_that_is_taken(timm: Tensors, tmp_path: Path) -> None:
+    write_zip(tmp_path / "base.pth", {"state_dict": other(timm), "state_dict_ema": with_prefix("module.", timm)})
+    rng = np.random.default_rng(5)
+    down, up = rng.standard_normal((2, 12)).astype(np.float32), rng.standard_normal((36, 2)).astype(np.float32)
+    layer = "base_model.model.blocks.0.attn.qkv"
+    adapter = {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    state_dicts.write(tmp_path / "adapter" / "adapter_model.safetensors", adapter)
+    document = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["qkv"]}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(document))
+    found = checkpoints.load(tmp_path / "base.pth", config=STATED | {"adapter": tmp_path / "adapter"})
+    merged = timm["blocks.0.attn.qkv.weight"] + 2 * up @ down
+    np.testing.assert_allclose(found.weights["block_0.attention.query.kernel"], merged[:12].T, rtol=1e-6)
+    np.testing.assert_array_equal(found.weights["norm.scale"], timm["norm.weight"])
+    assert "taken: state_dict_ema" in checkpoints.assumptions(found)
+
+
+def test_shards_of_torch_are_one_model(vit: Tensors, tmp_path: Path) -> None:
+    names = sorted(vit)
+    shards = {f"pytorch_model-0000{number}-of-00002.bin": names[number - 1 :: 2] for number in (1, 2)}
+    for file, held in shards.items():
+        write_zip(tmp_path / file, {name: vit[name] for name in held})
+    index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    (tmp_path / "config.json").write_bytes((GOLDEN / "huggingface" / "vit" / "config.json").read_bytes())
+    assert checkpoints.load(tmp_path).digest() == expected("huggingface/vit", tmp_path).digest()
+
+
+@pytest.mark.peers
+def test_a_script_with_the_names_of_openai_is_read_as_its_state_dict(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from tests.peers.dialect_models import HEADS
+    from tests.peers.make_dialect_golden import EXPECTED, TARGET
+
+    class Module(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def forward(self, x: Any) -> Any:
+            return x
+
+    root = Module()
+    with open_safetensors(TARGET / "openai-clip" / "model.safetensors") as file:
+        numbers = ("input_resolution", "context_length", "vocab_size")
+        assert set(numbers) <= set(file.names())
+        tensors = {name: file.read(name) for name in file.names() if name not in numbers}
+    for name, each in tensors.items():
+        *path, last = name.split(".")
+        module = root
+        for part in path:
+            if part not in dict(module.named_children()):
+                module.add_module(part, Module())
+            module = getattr(module, part)
+        module.register_parameter(last, torch.nn.Parameter(torch.from_numpy(each.copy())))
+    for name in numbers:
+        root.register_buffer(name, torch.tensor(7))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(root).save(str(tmp_path / "ViT-B-32.pt"))
+    with np.load(TARGET / "openai-clip" / EXPECTED) as arrays:
+        images, answer = arrays["images"], arrays["answer"]
+    sizes = {"num_heads": HEADS, "image_size": list(images.shape[1:3])}
+    found = forward(checkpoints.load(tmp_path / "ViT-B-32.pt", config=sizes), images)
+    assert np.abs(found - answer).max() < 1e-5 * np.abs(answer).max()

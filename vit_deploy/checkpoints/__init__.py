@@ -39,7 +39,7 @@ from vit_deploy.checkpoints.huggingface.processors import without_processor
 from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
-from vit_deploy.checkpoints.source import Source, TensorFile
+from vit_deploy.checkpoints.source import KEY_END, Source, Stated, TensorFile
 from vit_deploy.checkpoints.timm.named import check_named, named
 from vit_deploy.checkpoints.wrapping.heads import LinearHead, head_in, head_names, linear_head, with_head
 from vit_deploy.checkpoints.wrapping.runs import Taken
@@ -147,22 +147,19 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
     taken = weights_in(path) if path.is_dir() else Taken(path)
     given, path = path, taken.path
     try:
-        with open_beside(path, _opened) as opened, adapted(opened, adapter, _opened) as base:
-            view = unwrapped(base, reading, lambda shown: _detected(shown) is not None)
-            file = named(without_processor(view, preprocess), architecture)
-            source = _source(file)
-            check_named(file, source, SOURCES.load("timm"))
-            foreign = head_names(file.names(), source.heads)
-            apart = reading.head_file is not None or bool(foreign) or not reading.head
-            said = WITHOUT_HEAD if apart else WITHOUT_LABELS if labels is not None else {}
-            shown = Restated(file, said, _hidden(source, foreign) if apart else None) if said else file
-            loaded = _with_origin(source.read(shown, stated), view, taken, given)
-            if reading.head_file is not None:
-                loaded = with_head(loaded, _head_of(reading.head_file))
-            elif foreign and reading.head:
-                loaded = with_head(loaded, linear_head(file, foreign, f"the head {foreign[0].rpartition('.')[0]}"))
-            if isinstance(base, Merged):
-                loaded = loaded.with_step(ADAPTER, **base.note)
+        with open_beside(path, _opened) as opened:
+            # What an adapter belongs to is told by names, which keys in front of them would hide.
+            keyed = any(KEY_END in name for name in opened.names())
+            inner = _model_in(opened, reading) if keyed else opened
+            with adapted(inner, adapter, _opened) as base:
+                view = base if keyed else _model_in(base, reading)
+                file = named(without_processor(view, preprocess), architecture)
+                source = _source(file)
+                check_named(file, source, SOURCES.load("timm"))
+                loaded = _read(source, file, stated, reading, labels)
+                loaded = _with_origin(loaded, inner if keyed else view, taken, given)
+                if isinstance(base, Merged):
+                    loaded = loaded.with_step(ADAPTER, **base.note)
         if not reading.head and source.heads is None:
             loaded = without_head(loaded)
         if labels is not None:
@@ -175,6 +172,24 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
         # What is wrong with the file as a whole names it already.
         message = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
         raise type(error)(message, fix=error.fix) from error
+
+
+def _model_in(file: TensorFile, reading: Reading) -> TensorFile:
+    return unwrapped(file, reading, lambda shown: _detected(shown) is not None)
+
+
+def _read(source: Source, file: TensorFile, stated: Stated, reading: Reading, labels: object) -> Checkpoint:
+    """The checkpoint of a dialect, with the head that it has a name for, or with another."""
+    foreign = head_names(file.names(), source.heads)
+    apart = reading.head_file is not None or bool(foreign) or not reading.head
+    said = WITHOUT_HEAD if apart else WITHOUT_LABELS if labels is not None else {}
+    shown = Restated(file, said, _hidden(source, foreign) if apart else None) if said else file
+    loaded = source.read(shown, stated)
+    if reading.head_file is not None:
+        return with_head(loaded, _head_of(reading.head_file))
+    if foreign and reading.head:
+        return with_head(loaded, linear_head(file, foreign, f"the head {foreign[0].rpartition('.')[0]}"))
+    return loaded
 
 
 def _with_origin(checkpoint: Checkpoint, file: TensorFile, taken: Taken, given: Path) -> Checkpoint:

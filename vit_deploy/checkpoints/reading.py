@@ -35,6 +35,11 @@ class Reading:
         if not self.head and self.head_file is not None:
             raise ConfigError("a head is given, and the head is to be left out", fix="leave --head or --no-head out")
 
+    @property
+    def options(self) -> list[str]:
+        """The options by which models and tensors are chosen, as far as they are given."""
+        return [*(["--weights"] if self.weights is not None else []), *(["--ignore"] if self.ignore else [])]
+
     @classmethod
     def taken_from(cls, stated: dict[str, Any]) -> Reading:
         """What of this is stated, which is taken out of `stated`.

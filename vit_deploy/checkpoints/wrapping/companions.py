@@ -6,6 +6,8 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from vit_deploy.checkpoints.source import KEY_END
+from vit_deploy.checkpoints.wrapping.models import common_prefix
 from vit_deploy.errors import CheckpointError
 
 # By what they are; searched in names outside of the encoder.
@@ -69,16 +71,34 @@ def companions(names: Iterable[str], root: str) -> dict[str, str]:
 
 
 def ignored(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
-    """Names that a user's patterns leave out, which are for whole names or for what is behind their keys.
+    """Names that a user's patterns leave out.
+
+    A pattern is for whole names with the keys before them, for names as they are in their state dict, or without what
+    all of these begin with, which is how messages have them; where none is so, for the ends of names.
+
+    Args:
+        names: as the file has them.
+        patterns: with `*` for any characters.
 
     Raises:
         CheckpointError: a pattern that leaves out nothing.
     """
     known = list(names)
-    found = {pattern: fnmatch.filter(known, pattern) for pattern in patterns}
+    found: dict[str, set[str]] = {pattern: set() for pattern in patterns}
+    if not patterns:
+        return set()
+    alone = [name.rpartition(KEY_END)[2] for name in known]
+    common = common_prefix(alone)
+    for pattern in patterns:
+        for name, inner in zip(known, alone, strict=True):
+            forms = (name.replace(KEY_END, "."), inner, inner.removeprefix(common))
+            if any(fnmatch.fnmatchcase(form, pattern) for form in forms):
+                found[pattern].add(name)
+        found[pattern] |= {name for name in known if not found[pattern] and fnmatch.fnmatchcase(name, f"*.{pattern}")}
     if idle := [pattern for pattern, held in found.items() if not held]:
+        first = ", ".join(name.replace(KEY_END, ".") for name in known[:4])
         raise CheckpointError(
-            f"--ignore {', '.join(idle)} is of no tensor; the first are {', '.join(known[:4])}",
+            f"--ignore {', '.join(idle)} is of no tensor; the first are {first}",
             fix="correct the pattern, with * for any characters, or leave it out",
         )
     return {name for held in found.values() for name in held}

@@ -34,6 +34,7 @@ RANKS: Mapping[str, int] = {
 }
 """Before (or, from 4, after) what is called otherwise, by a word of the key."""
 
+PARTS = ("embeddings", "patch_embed", "blocks", "layers")  # of a ViT, where all else may be missing
 NEUTRAL = 3
 AVERAGED = 0
 
@@ -108,6 +109,17 @@ def _roots(names: Mapping[str, str]) -> list[str]:
     matches = ((name, match["root"]) for name in names if (match := STEM.match(name)))
     found = {root for name, root in matches if not name.endswith(OF_CLIP) or f"{root}{CLASS_OF_CLIP}" in names}
     return sorted(found, key=lambda root: (len(root), root))
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """What all names begin with, in whole parts, none of which is a number."""
+    paths = [name.split(".")[:-1] for name in names]
+    common: list[str] = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1 or parts[0].isdecimal() or parts[0] in PARTS:
+            break
+        common.append(parts[0])
+    return "".join(f"{part}." for part in common)
 
 
 def chosen(file: TensorFile, models: Sequence[Model], wanted: str | None) -> Choice:
@@ -202,9 +214,9 @@ def _ranks(segments: Iterable[str]) -> list[int]:
     return sorted(RANKS[word] for word in words if word in RANKS)
 
 
-def _extent(file: TensorFile, model: Model) -> tuple[tuple[int, ...], int]:
-    """What copies of one model have in common: the shape of the patch embedding, and the number of the last block."""
+def _extent(file: TensorFile, model: Model) -> tuple[list[tuple[int, ...]], int]:
+    """What copies of one model have in common: the shapes of the patch embedding, and the number of the last block."""
     inside = [name for name in model.names if name.startswith(model.root)]
-    stem = next((name for name in inside if STEM.match(name)), None)
+    stem = sorted(file.shape(model.names[name]) for name in inside if STEM.match(name))
     numbers = [int(part) for name in inside for part in name.split(".") if part.isdecimal() and len(part) < 7]
-    return file.shape(model.names[stem]) if stem else (), max(numbers, default=0)
+    return stem, max(numbers, default=0)

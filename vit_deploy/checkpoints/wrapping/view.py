@@ -12,14 +12,14 @@ from typing import Any
 
 from vit_deploy.checkpoints.reading import Reading
 from vit_deploy.checkpoints.safetensors import CANONICAL
-from vit_deploy.checkpoints.source import KEY_END, STATE_DICTS, TensorFile, TensorView
+from vit_deploy.checkpoints.source import STATE_DICTS, TensorFile, TensorView
 from vit_deploy.checkpoints.wrapping.companions import companions, ignored, in_words
-from vit_deploy.checkpoints.wrapping.models import Choice, chosen, models_in
+from vit_deploy.checkpoints.wrapping.models import Choice, chosen, common_prefix, models_in
 from vit_deploy.checkpoints.wrapping.stored import as_plain
 from vit_deploy.checkpoints.wrapping.strangers import refuse_quantized
+from vit_deploy.errors import CheckpointError
 
 Detects = Callable[[TensorFile], bool]
-PARTS = ("embeddings", "patch_embed", "blocks", "layers")  # of a ViT, where all else may be missing
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,22 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
         CheckpointError: several models of which nothing says which is meant, a key that none has, or a pattern of
             names that none has.
     """
-    if file.container not in STATE_DICTS:
-        return file
-    if set(file.names()) >= CANONICAL:
+    if file.container not in STATE_DICTS or set(file.names()) >= CANONICAL:
+        if reading.weights is not None or reading.ignore:
+            raise CheckpointError(
+                f"it holds one model alone, and {' and '.join(reading.options)} is given", fix="leave it out"
+            )
         return file
     file = as_plain(file)
-    names = {name.replace(KEY_END, "."): name for name in file.names()}
-    dropped = ignored(names, reading.ignore)
-    kept = [stored for name, stored in names.items() if name not in dropped]
-    refuse_quantized(file, kept)
+    dropped = ignored(file.names(), reading.ignore)
+    kept = [name for name in file.names() if name not in dropped]
     choice = chosen(file, models_in(kept), reading.weights)
     model = choice.model
     held = [name for name in model.names if not name.startswith(choice.apart)] if choice.apart else list(model.names)
+    refuse_quantized(file, [model.names[name] for name in held])
     beside = companions(held, model.root)
     held = [name for name in held if name not in beside]
-    common = _common_prefix([*held, model.root] if model.known else held)
+    common = common_prefix([*held, model.root] if model.known else held)
     stored = {name.removeprefix(common): model.names[name] for name in held}
     left_out = in_words({name.removeprefix(common): what for name, what in beside.items()})
     left_out += [f"what --ignore {pattern} says" for pattern in reading.ignore]
@@ -87,17 +88,6 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
     )
     first = next(views)
     return first if detects(first) else next((view for view in views if detects(view)), first)
-
-
-def _common_prefix(names: Iterable[str]) -> str:
-    """What all names begin with, in whole parts, none of which is a number."""
-    paths = [name.split(".")[:-1] for name in names]
-    common: list[str] = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1 or parts[0].isdecimal() or parts[0] in PARTS:
-            break
-        common.append(parts[0])
-    return "".join(f"{part}." for part in common)
 
 
 def _prefixes(root: str) -> Iterator[str]:
