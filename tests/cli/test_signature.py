@@ -118,9 +118,7 @@ def test_a_shell_completes_values_of_choices_after_commas_and_from_a_table_elsew
         precision: Annotated[tuple[str, ...], Option(help="", commas=True, values=("fp16", "fp32", "int8"))] = ()
         format: Annotated[str | None, Option(help="", values="tests.cli.test_signature:COMPLETED")] = None
 
-    options = {
-        each.name: each.for_typer().annotation.__metadata__[0] for each in (*options_of(Run), *options_of(Paint))
-    }
+    options = {each.name: each.for_typer.annotation.__metadata__[0] for each in (*options_of(Run), *options_of(Paint))}
     assert options["precision"].autocompletion("fp") == ["fp16", "fp32"]
     assert options["precision"].autocompletion("int8,fp3") == ["int8,fp32"]
     assert options["format"].autocompletion("o") == ["onnx"]
