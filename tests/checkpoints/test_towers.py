@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.checkpoints import state_dicts
 from tests.checkpoints.huggingface_folders import changed
 from tests.peers.census import LIMIT, distance
 from tests.peers.make_tower_golden import EXPECTED, GOLDEN, TARGET
@@ -19,7 +20,7 @@ from vit_deploy.checkpoints.huggingface.names import encoders, named
 from vit_deploy.checkpoints.huggingface.towers import places_are_kept, tower_in
 from vit_deploy.core.config import Pooling
 from vit_deploy.core.reference import forward
-from vit_deploy.errors import CheckpointError
+from vit_deploy.errors import CheckpointError, ConfigError
 
 KNOWN = frozenset(MODEL_TYPES)
 NAMES = [name.replace(" ", "-") for name in GOLDEN]
@@ -134,11 +135,49 @@ def test_encoders_are_found_under_any_path() -> None:
     assert encoders(["classifier.weight"]) == []
     with pytest.raises(CheckpointError, match=r"it has 2 encoders of images: model\.image_tower, model\.video_tower"):
         named(names)
-    found = named(names, tower="image")
+    found = named(names[:1])
     assert found is not None
     assert found.prefix == "model.image_tower."
-    with pytest.raises(CheckpointError, match="it has 2 encoders"):
-        named(names, tower="audio")
+
+
+@pytest.fixture
+def two_eyes(tmp_path: Path) -> Path:
+    """A model whose two towers differ in their numbers: the golden one, and that of videos."""
+    target = tmp_path / "eyes"
+    shutil.copytree(TARGET / "llava", target)
+    tensors = state_dicts.read(target / "model.safetensors")
+    inside = {name: each for name, each in tensors.items() if "vision_tower." in name}
+    assert inside
+    image = {name.replace("vision_tower.", "image_tower."): each for name, each in inside.items()}
+    video = {name.replace("vision_tower.", "video_tower."): each + 1 for name, each in inside.items()}
+    rest = {name: each for name, each in tensors.items() if name not in inside}
+    state_dicts.write(target / "model.safetensors", rest | image | video)
+    return target
+
+
+def test_of_two_encoders_the_one_that_is_meant_is_read(two_eyes: Path) -> None:
+    with pytest.raises(CheckpointError, match="it has 2 encoders of images: image_tower, video_tower"):
+        load(two_eyes)
+    with np.load(TARGET / "llava" / EXPECTED) as arrays:
+        found = load(two_eyes, config={"tower": "image"})
+        assert distance(forward(found, arrays["images"]), arrays["answer"]) < LIMIT
+        other = load(two_eyes, config={"tower": "video"})
+        assert distance(forward(other, arrays["images"]), arrays["answer"]) > LIMIT
+    assert "image_tower" in assumptions(found)
+    assert "video_tower" in assumptions(found)
+
+
+def test_a_tower_that_none_is_called_is_refused_with_those_there_are(two_eyes: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none of its encoders .* called audio; they are image_tower, video_tow"):
+        load(two_eyes, config={"tower": "audio"})
+    with pytest.raises(CheckpointError, match="2 of its encoders of images are called tower"):
+        load(two_eyes, config={"tower": "tower"})
+    with pytest.raises(ConfigError, match="a key of weights and a tower are given"):
+        load(two_eyes, config={"tower": "image", "weights": "image_tower"})
+
+
+def test_one_encoder_of_images_is_the_vision_tower_whatever_it_is_called() -> None:
+    assert load(TARGET / "yolos", config={"tower": "vision"}).digest() == load(TARGET / "yolos").digest()
 
 
 def test_a_head_is_found_beside_its_encoder_whatever_is_around_both(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ def ways_of_saving() -> Iterator[Row]:
     ways: Mapping[str, tuple[str, Change, Mapping[str, Any]]] = {
         "weights alone": ("model.safetensors without its config", _weights_alone, stated),
         "a .bin of torch": ("safe_serialization=False", _as_torch, {}),
+        "the hub's cache": ("huggingface_hub.snapshot_download", _in_the_hubs_cache, {}),
+        "a training of Trainer": ("Trainer.save_model", _in_a_training, {}),
         "a config that says what differs": ("transformers before 4.30", _older_config, {}),
     }
     for name, (how, change, said) in ways.items():

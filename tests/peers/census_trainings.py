@@ -466,9 +466,9 @@ def programs() -> Iterator[Row]:
 def rows() -> Iterator[Row]:
     """All of them."""
     yield from map(_hub, timm_families.CASES)
-    yield from programs()
     yield from trainings()
     yield from others_of_torch()
+    yield from programs()
 
 
 __all__ = ["json", "rows"]

@@ -71,7 +71,7 @@ def copies() -> Iterator[Row]:
         **prefixed("online_encoder.", others(m.state)), **prefixed("target_encoder.", m.state)}})  # fmt: skip
     yield _row("two models of no rule", "a dictionary of two", lambda m: {"left": m.state, "right": others(m.state)},
                refused="several models: left, right", fixed={"weights": "left"})  # fmt: skip
-    yield _row("an unknown key", "--weights of a misspelt key", lambda m: {"model": m.state, "ema": m.state},
+    yield _row("an unknown key", "--weights of a misspelt key", lambda m: {"model": m.state, "ema": {**m.state}},
                refused="called teacher; they are", stated={"weights": "teacher"}, fixed={"weights": "ema"})  # fmt: skip
 
 

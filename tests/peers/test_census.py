@@ -7,20 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import census_more_transformers, census_trainings, census_transformers, census_wrapping
 from tests.peers.census import LIMIT, Row, distance
+from tests.peers.census_table import ANY, README, SOURCES, all_rows, table
 from vit_deploy.checkpoints import load
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import VitDeployError
 
-
-def rows() -> list[Row]:
-    found = [row for module in MODULES for row in module.rows()]
-    return [row for row in found if row.can_be_made]
-
-
-MODULES = (census_trainings, census_wrapping, census_transformers, census_more_transformers)
-ROWS = rows()
+ROWS = [row for row in all_rows() if row.can_be_made]
 
 
 @pytest.mark.peers
@@ -44,5 +37,13 @@ def test_a_row_is_exact_or_refused_in_its_words(row: Row, tmp_path: Path) -> Non
 
 
 def test_names_of_rows_are_their_own() -> None:
-    names = [(row.source, row.name) for row in ROWS]
+    names = [(row.source, row.name) for row in all_rows()]
     assert len(set(names)) == len(names)
+
+
+def test_every_row_is_of_a_source_in_the_table() -> None:
+    assert {row.source for row in all_rows()} <= {*SOURCES, ANY}
+
+
+def test_the_readmes_table_counts_these_rows() -> None:
+    assert table() in README.read_text(encoding="utf-8")

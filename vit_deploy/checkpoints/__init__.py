@@ -131,7 +131,8 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
             `preprocess` in it has fields of the preprocessing and `labels` names of the classes, in place of those
             that the files say; with `head` False the model is read without its head, and gives features;
             `architecture` is timm's name of what the files do not name, and `adapter` the folder of a LoRA adapter that
-            is merged; one beside the weights is merged without being asked.
+            is merged; one beside the weights is merged without being asked; `weights` is the key of the model that is
+            taken of several, `tower` a part of the path of the encoder, `ignore` patterns of names that are left out.
 
     Raises:
         CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config, such as

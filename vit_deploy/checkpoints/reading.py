@@ -11,6 +11,7 @@ from vit_deploy.checkpoints.documents import ADAPTER, ARCHITECTURE, HEAD
 from vit_deploy.errors import ConfigError
 
 WEIGHTS_KEY = "weights"  # in what is stated: the key of the weights that are taken of several
+TOWER = "tower"  # likewise: a part of the path of the encoder that is taken of several
 IGNORE = "ignore"  # likewise: patterns of names that are left out
 HEAD_FILE = "head_file"  # likewise: a file with the head alone
 
@@ -21,12 +22,14 @@ class Reading:
 
     Args:
         weights: key of the model that is taken of several in the file; None takes the documented one.
+        tower: a part of the path of the encoder that is taken of several, or None.
         ignore: patterns of names that are left out, with `*` for any characters.
         head: False leaves the head out.
         head_file: a file that holds the head alone, or None.
     """
 
     weights: str | None = None
+    tower: str | None = None
     ignore: tuple[str, ...] = ()
     head: bool = True
     head_file: Path | None = None
@@ -34,11 +37,14 @@ class Reading:
     def __post_init__(self) -> None:
         if not self.head and self.head_file is not None:
             raise ConfigError("a head is given, and the head is to be left out", fix="leave --head or --no-head out")
+        if self.weights is not None and self.tower is not None:
+            raise ConfigError("a key of weights and a tower are given", fix="leave --weights or --tower out")
 
     @property
     def options(self) -> list[str]:
         """The options by which models and tensors are chosen, as far as they are given."""
-        return [*(["--weights"] if self.weights is not None else []), *(["--ignore"] if self.ignore else [])]
+        given = {"--weights": self.weights, "--tower": self.tower, "--ignore": self.ignore or None}
+        return [option for option, value in given.items() if value is not None]
 
     @classmethod
     def taken_from(cls, stated: dict[str, Any]) -> Reading:
@@ -48,14 +54,17 @@ class Reading:
             ConfigError: values of another kind.
         """
         weights, ignore = stated.pop(WEIGHTS_KEY, None), stated.pop(IGNORE, ())
+        tower = stated.pop(TOWER, None)
         head, head_file = stated.pop(HEAD, True), stated.pop(HEAD_FILE, None)
         patterns = (ignore,) if isinstance(ignore, str) else ignore
         if not isinstance(patterns, Sequence) or not all(isinstance(each, str) and each for each in patterns):
             raise ConfigError(f"ignore is {ignore!r}; expected patterns of names", fix='give them as ["decoder.*"]')
         if weights is not None and not isinstance(weights, str):
             raise ConfigError(f"weights is {weights!r}; expected a key in the file", fix='give it as "teacher"')
+        if tower is not None and not (isinstance(tower, str) and tower):
+            raise ConfigError(f"tower is {tower!r}; expected a part of a path", fix='give it as "vision"')
         path = None if head_file is None else Path(head_file)
-        return cls(weights, tuple(patterns), head is not False, path)
+        return cls(weights, tower, tuple(patterns), head is not False, path)
 
 
 def options_of_files(stated: Mapping[str, Any]) -> list[str]:
@@ -64,6 +73,7 @@ def options_of_files(stated: Mapping[str, Any]) -> list[str]:
         ARCHITECTURE: "--architecture",
         ADAPTER: "--adapter",
         WEIGHTS_KEY: "--weights",
+        TOWER: "--tower",
         IGNORE: "--ignore",
         HEAD_FILE: "--head",
     }

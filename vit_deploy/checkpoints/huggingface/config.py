@@ -74,7 +74,12 @@ MODEL_TYPES: Mapping[str, Family] = {
     **{"metaclip_2_vision_model": CLIP, "altclip_vision_model": CLIP, "chinese_clip_vision_model": CLIP},
     **{"clipseg_vision_model": CLIP, "owlvit_vision_model": CLIP, "owlv2_vision_model": CLIP},
     **{"kosmos_2_vision_model": CLIP, "git_vision_model": GIT, "blip_vision_model": BLIP},
-    **{"blip_2_vision_model": BLIP2, "instructblip_vision_model": BLIP2, "janus_vision_model": JANUS},
+    **{
+        "blip_2_vision_model": BLIP2,
+        "instructblip_vision_model": BLIP2,
+        "instructblipvideo_vision_model": BLIP2,
+        "janus_vision_model": JANUS,
+    },
     **{"idefics2_vision": IDEFICS, "idefics3_vision": IDEFICS, "smolvlm_vision": IDEFICS},
     **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
     "pixio": PIXIO,

@@ -142,30 +142,22 @@ def encoders(stored: Iterable[str]) -> list[str]:
     return sorted({found["prefix"] for name in stored if (found := STEM.fullmatch(name))})
 
 
-def named(stored: Iterable[str], tower: str | None = None) -> Names | None:
+def named(stored: Iterable[str]) -> Names | None:
     """The names of a file of transformers; None if they are of something else.
 
-    Args:
-        stored: all of them.
-        tower: a part of the path of the encoder that is meant, where there are several.
-
     Raises:
-        CheckpointError: there are several, and which of them is meant is not clear.
+        CheckpointError: there are encoders of images beside each other.
     """
     names = frozenset(stored)
     found = encoders(names)
-    meant = [prefix for prefix in found if tower is None or tower in prefix] or found[:1]
-    if len(meant) > 1 and "" in meant:  # what is around the others is then a part of this one
-        meant = [""]
-    if len(meant) > 1 or (tower is not None and found and tower not in meant[0]):
-        paths = ", ".join(prefix.rstrip(".") or "the model itself" for prefix in found)
+    if len(found) > 1 and "" in found:  # what is around the others is then a part of this one
+        found = [""]
+    if len(found) > 1:
         raise CheckpointError(
-            f"it has {len(found)} encoder{'s' if len(found) > 1 else ''} of images: {paths}",
+            f"it has {len(found)} encoders of images: {', '.join(prefix.rstrip('.') for prefix in found)}",
             fix="say which: --tower with a part of its path",
         )
-    if not meant:
-        return None
-    return Names(names, meant[0])
+    return Names(names, found[0]) if found else None
 
 
 def origins(names: Names, config: ViTConfig) -> dict[str, Origin]:

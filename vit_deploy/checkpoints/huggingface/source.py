@@ -22,7 +22,7 @@ from vit_deploy.checkpoints.huggingface.config import (
     vision_config,
     whole_size,
 )
-from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, named, origins, spare
+from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, encoders, named, origins, spare
 from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in, supposed_of
 from vit_deploy.checkpoints.huggingface.towers import SPECTROGRAM, tower_in
 from vit_deploy.checkpoints.importing import imported, settle
@@ -42,7 +42,7 @@ class HuggingFaceSource:
         if file.container not in STATE_DICTS:
             return False
         ours = file.documents.get("format") == FORMAT or set(file.names()) >= CANONICAL
-        return named(file.names()) is not None or (not ours and "model_type" in _config_of(file))
+        return bool(encoders(file.names())) or (not ours and "model_type" in _config_of(file))
 
     def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
         """The checkpoint; without a config.json the epsilon, the activation and the heads are assumed.

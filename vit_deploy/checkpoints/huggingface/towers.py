@@ -24,7 +24,7 @@ TOWER_OF: Mapping[str, str] = {
     **{"clipseg": "clipseg_vision_model", "metaclip_2": "metaclip_2_vision_model"},
     **{"owlvit": "owlvit_vision_model", "owlv2": "owlv2_vision_model", "git": "git_vision_model"},
     **{"blip": "blip_vision_model", "blip-2": "blip_2_vision_model", "instructblip": "instructblip_vision_model"},
-    **{"instructblipvideo": "instructblip_vision_model", "kosmos-2": "kosmos_2_vision_model"},
+    **{"instructblipvideo": "instructblipvideo_vision_model", "kosmos-2": "kosmos_2_vision_model"},
     **{"janus": "janus_vision_model", "flava": "flava_image_model"},
     **{"idefics2": "idefics2_vision", "idefics3": "idefics3_vision", "smolvlm": "smolvlm_vision"},
     **dict.fromkeys(("llava", "llava_next", "llava_next_video", "vipllava", "video_llava"), "clip_vision_model"),
@@ -37,6 +37,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "blip_vision_model": {"image_size": 384},
     "blip_2_vision_model": {"num_attention_heads": 16},
     "instructblip_vision_model": {"num_attention_heads": 16},
+    "instructblipvideo_vision_model": {"num_attention_heads": 16},
     "kosmos_2_vision_model": {"num_attention_heads": 16},
     "owlvit_vision_model": {"image_size": 768},
     "owlv2_vision_model": {"image_size": 768},
@@ -108,7 +109,7 @@ def tower_in(document: Mapping[str, Any], known: frozenset[str]) -> Tower:
         if len(chosen) > 1:
             raise CheckpointError(
                 f"its config.json is that of a {whole} with {len(chosen)} towers of images: {', '.join(types)}",
-                fix="put the weights of one of them into a folder of their own",
+                fix="put the weights of one of them into a folder of their own, with its config",
             )
         inner, model_type = found[chosen[0]], types[chosen[0]]
         projects = {"projects_pooled": True} if whole == "vision-text-dual-encoder" else {}

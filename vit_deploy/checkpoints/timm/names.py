@@ -25,12 +25,12 @@ RENAMES = (
     (re.compile(r"^register_tokens$"), "reg_token"),
     (re.compile(r"^pre_logits\.fc\."), "pre_logits."),
 )
-# What MAE, iBOT and DINOv2 train with, and the other tower of open_clip's models.
+# What MAE, iBOT, DINOv2 and MSN train with, and the other tower of open_clip's models.
 TEXT = re.compile(
     r"^(text\.|text_decoder\.|logit_(scale|bias)$|transformer\.resblocks\.|token_embedding\.|positional_embedding$"
     r"|ln_final\.|text_projection(\.|$)|attn_mask$)"
 )
-IGNORED = re.compile(rf"^(mask_token$|decoder_)|{TEXT.pattern}")
+IGNORED = re.compile(rf"^(mask_token$|decoder_|fc\.(fc|bn)\d\.)|{TEXT.pattern}")
 TRUNK, PROJECTION = "trunk.", "head.proj."  # of OpenCLIP's towers, whose head is the projection
 # What tells another network, by the names of its tensors.
 UNSUPPORTED: Mapping[str, str] = {

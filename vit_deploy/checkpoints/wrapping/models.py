@@ -35,6 +35,7 @@ RANKS: Mapping[str, int] = {
 """Before (or, from 4, after) what is called otherwise, by a word of the key."""
 
 PARTS = ("embeddings", "patch_embed", "blocks", "layers")  # of a ViT, where all else may be missing
+OF_IMAGES = ("vision", "image", "visual")
 NEUTRAL = 3
 AVERAGED = 0
 
@@ -122,13 +123,21 @@ def common_prefix(names: Iterable[str]) -> str:
     return "".join(f"{part}." for part in common)
 
 
-def chosen(file: TensorFile, models: Sequence[Model], wanted: str | None) -> Choice:
+def chosen(file: TensorFile, models: Sequence[Model], wanted: str | None, tower: str | None = None) -> Choice:
     """The model that is wanted, else the documented one.
+
+    Args:
+        file: that holds the models.
+        models: all of them.
+        wanted: the key of one of them.
+        tower: a part of the path of those that are meant.
 
     Raises:
         CheckpointError: a key that none has or several have, or several models of which nothing says which is meant.
     """
     keys = _keys(models)
+    if tower is not None:
+        return _choice(models, keys, _of_tower(models, keys, tower))
     if wanted is not None:
         model = _wanted(models, keys, wanted)
         return _choice(models, keys, model)
@@ -200,6 +209,21 @@ def _wanted(models: Sequence[Model], keys: Mapping[int, str], wanted: str) -> Mo
     raise CheckpointError(
         f"{'several of its models are' if found else 'none of its models is'} called {wanted}; they are {listed}",
         fix="give --weights one of these, or leave it out",
+    )
+
+
+def _of_tower(models: Sequence[Model], keys: Mapping[int, str], tower: str) -> Model:
+    """By a part of its path; where there is one encoder of images alone, it is `vision` whatever it is called."""
+    found = [model for model in models if tower in model.label]
+    if not found and len(models) == 1 and tower in OF_IMAGES:
+        return models[0]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(keys[id(model)] or "the model itself" for model in models)
+    raise CheckpointError(
+        f"{len(found) or 'none'} of its encoders of images {'are' if len(found) > 1 else 'is'} called {tower}; "
+        f"they are {listed}",
+        fix="give --tower a part of one of these, or leave it out",
     )
 
 

@@ -64,7 +64,7 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
             names that none has.
     """
     if file.container not in STATE_DICTS or set(file.names()) >= CANONICAL:
-        if reading.weights is not None or reading.ignore:
+        if reading.options:
             raise CheckpointError(
                 f"it holds one model alone, and {' and '.join(reading.options)} is given", fix="leave it out"
             )
@@ -72,7 +72,12 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
     file = as_plain(file)
     dropped = ignored(file.names(), reading.ignore)
     kept = [name for name in file.names() if name not in dropped]
-    choice = chosen(file, models_in(kept), reading.weights)
+    try:
+        choice = chosen(file, models_in(kept), reading.weights, reading.tower)
+    except CheckpointError:
+        if reading.weights is reading.tower is None and "model_type" in (file.documents.get("config.json") or {}):
+            return file  # transformers knows what these are, and whether it is a ViT at all
+        raise
     model = choice.model
     held = [name for name in model.names if not name.startswith(choice.apart)] if choice.apart else list(model.names)
     refuse_quantized(file, [model.names[name] for name in held])

@@ -27,6 +27,7 @@ class CheckpointOptions:
         std: standard deviation of pixels, likewise.
         labels: names of the classes, or a file that holds them.
         weights: key of the model that is taken of a checkpoint that holds several.
+        tower: part of the path of the encoder that is taken of a checkpoint that has several.
         ignore: patterns of names of tensors that are left out, with `*` for any characters.
         head_file: a file that holds the head alone.
         no_head: whether the checkpoint is read without its head, so that it gives features.
@@ -84,6 +85,10 @@ class CheckpointOptions:
             help="Which model of a checkpoint that holds several, as state_dict or student.",
             show_default="averaged ones, a teacher, a target",
         ),
+    ] = None
+    tower: Annotated[
+        str | None,
+        Option(metavar="NAME", help="Which encoder of images of a checkpoint that has several, by a part of its path."),
     ] = None
     ignore: Annotated[
         tuple[str, ...],
