@@ -12,6 +12,8 @@ import vit_deploy
 from vit_deploy import api, checkpoints, cli
 from vit_deploy.cli.app import COMMANDS
 from vit_deploy.core.options import QuantizeOptions
+from vit_deploy.core.options.quantizing import Clipping
+from vit_deploy.errors import ConfigError
 
 OF_TIME = {"seconds", "verify_seconds"}  # fields that no two runs have in common
 UNTIMED = QuantizeOptions(measure_speed=False)
@@ -136,3 +138,10 @@ def test_every_command_is_a_function_and_calls_no_other_code_of_its_own():
         called = {ast.unparse(each.func) for each in ast.walk(function) if isinstance(each, ast.Call)}
         assert f"api.{name}" in called and len([each for each in called if each.startswith("api.")]) == 1, name
         assert function.end_lineno - function.body[0].lineno < 60, name
+
+
+def test_options_are_given_as_words_and_lists_too():
+    options = QuantizeOptions(clipping="mse", keep_float=["head"])
+    assert options.clipping is Clipping.MSE and options.keep_float == ("head",)
+    with pytest.raises(ConfigError, match="clipping is 'mean'; expected one of min-max, percentile, mse"):
+        QuantizeOptions(clipping="mean")

@@ -113,6 +113,11 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         problems = []
+        object.__setattr__(self, "keep_float", tuple(self.keep_float))
+        if self.clipping is not None and self.clipping not in list(Clipping):
+            problems.append(f"clipping is {str(self.clipping)!r}; expected one of {', '.join(Clipping)}")
+        elif self.clipping is not None:
+            object.__setattr__(self, "clipping", Clipping(self.clipping))
         if self.percentile is not None and not 50 < self.percentile <= 100:
             problems.append(f"percentile is {self.percentile}; expected more than 50 and at most 100")
         if self.smoothing is not None and not 0 <= self.smoothing <= 1:
