@@ -103,8 +103,8 @@ def test_what_the_commands_of_the_readme_take_was_made_by_a_line_above() -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks(FRONT, "python"))
-def test_the_python_of_the_readme_runs(block: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+def test_the_python_of_the_readme_runs_after_its_commands(block: str, followed: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", block], cwd=followed, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
