@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import importlib
 import importlib.util
 from pathlib import Path
 
 import pytest
 
+import vit_deploy
 from vit_deploy import cli
 from vit_deploy.core.format import FP32, Format, RuntimeEntry, Target
 from vit_deploy.core.format_table import EXPORTED_BY_DEFAULT, FORMATS, SERVED_BY_DEFAULT
@@ -176,6 +177,28 @@ def test_help_names_every_format_that_can_be_made(capsys):
     shown = capsys.readouterr().out
     precisions = {precision for each in FORMATS.values() for precision in each.every_precision}
     assert all(name in shown for name in (*OF_ARTIFACTS, *precisions))
+
+
+def test_no_module_asks_a_format_for_its_name():
+    found = []
+    for path in Path(vit_deploy.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare) and {"format"} & {word for side in sides(node) for word in names_in(side)}:
+                found += [f"{path}:{node.lineno}" for side in sides(node) if constants_in(side) & set(FORMATS)]
+    assert found == []
+
+
+def sides(comparison):
+    return [comparison.left, *comparison.comparators]
+
+
+def names_in(node):
+    """The last part of each name in an expression, as `format` of `artifact.format`."""
+    return {getattr(each, "attr", getattr(each, "id", None)) for each in ast.walk(node)}
+
+
+def constants_in(node):
+    return {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
 
 
 def test_records_cannot_be_changed():
