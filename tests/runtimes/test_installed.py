@@ -62,10 +62,10 @@ def test_a_device_that_has_openvino_alone_needs_not_be_told_so(bundles, monkeypa
 
 
 def test_a_device_that_needs_one_of_several_engines_is_told_one_to_install(monkeypatch):
-    from vit_deploy.remote.device import _require
+    from vit_deploy.remote.work import require
 
     neither = Plugin("x:Y", extra="tensorrt-rtx", either=("no_such_engine", "nor_this_one"))
     monkeypatch.setitem(RUNTIMES._plugins, "tensorrt", neither)
     with pytest.raises(MissingEngineError, match="has no no_such_engine or nor_this_one") as caught:
-        _require(["tensorrt"])
+        require(["tensorrt"])
     assert caught.value.fix.endswith("-m pip install nor-this-one")
