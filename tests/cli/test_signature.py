@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -135,6 +136,27 @@ def test_every_table_that_a_shell_completes_from_is_there_and_has_values():
     assert len(completed) > 3
     for option in completed:
         assert option.shell_complete(None, ""), option.name
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("export --precision int8,fp", {"int8,fp16", "int8,fp32"}),
+        ("verify out --runtime onn", {"onnxruntime"}),
+        ("resize a.pth --like dinov2-", {"dinov2-registers"}),
+        ("build pi", {"pico"}),
+    ],
+)
+def test_what_is_typed_is_completed(typed, completed):
+    words = f"vit-deploy {typed}"
+    environment = {
+        **os.environ,
+        "_VIT_DEPLOY_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    done = subprocess.run([sys.executable, "-m", "vit_deploy"], capture_output=True, text=True, env=environment)
+    assert set(done.stdout.split()) == completed, done.stderr
 
 
 COMPLETED = ("onnx", "tflite")
