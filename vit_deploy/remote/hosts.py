@@ -16,7 +16,7 @@ from vit_deploy.remote.arguments import request
 from vit_deploy.remote.engines import needs
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.remote.packing import pack
-from vit_deploy.remote.run import parse_host, run_on
+from vit_deploy.remote.run import machine_at, run_on
 
 Told = Callable[[str], object]
 
@@ -81,7 +81,7 @@ def ask_hosts(
     formats = [read_artifact(path, check_digests=False).format for path in artifacts]
     wanted = needs(formats, runtimes, providers)
     reached = {
-        url: parse_host(url, python=hosts.remote_python, config=hosts.ssh_config, timeout_s=hosts.timeout)
+        url: machine_at(url, python=hosts.remote_python, config=hosts.ssh_config, timeout_s=hosts.timeout)
         for url in hosts.on
     }
     stop = threading.Event()

@@ -22,9 +22,9 @@ from vit_deploy.errors import RemoteError
 from vit_deploy.remote.device import CODE, LOG, OLDEST, PID, RESULT, STARTED
 from vit_deploy.remote.engines import Need, missing_there, no_engine
 from vit_deploy.remote.packing import ROOT
-from vit_deploy.remote.ssh import CONNECT_S, Host, Link, Progress, parse_host, told_how_much
+from vit_deploy.remote.ssh import CONNECT_S, Link, Machine, Progress, machine_at, told_how_much
 
-__all__ = ["CACHE", "Host", "parse_host", "run_on"]
+__all__ = ["CACHE", "Machine", "machine_at", "run_on"]
 
 POLL_S = 60  # how long one question whether the run has ended may wait on the other side
 GONE = "gone"  # the answer where it ended without a word
@@ -36,7 +36,7 @@ PACKAGE = "package.tar.gz"
 
 
 def run_on(
-    host: Host,
+    host: Machine,
     package: Path,
     arguments: Sequence[str],
     progress: Progress = lambda doing: None,
@@ -172,7 +172,7 @@ def _wait(link: Link, work: str) -> Mapping[str, Any]:
     )
 
 
-def _clean(host: Host, work: str, warn: Progress) -> None:
+def _clean(host: Machine, work: str, warn: Progress) -> None:
     """Take everything away, and end what may still run.
 
     A machine that is gone keeps it until another run on it, some days later, takes it away.

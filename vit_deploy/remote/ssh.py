@@ -41,7 +41,7 @@ Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Host:
+class Machine:
     """A machine to run on.
 
     Args:
@@ -89,12 +89,12 @@ class Host:
         return f"{user}{at}[{name}]:{self.port}" if ":" in name else f"{self.address}:{self.port}"
 
 
-def parse_host(url: str, **options: Any) -> Host:
+def machine_at(url: str, **options: Any) -> Machine:
     """The machine behind `ssh://user@host[:port]`.
 
     Args:
         url: the user may be written with %40 and the like; an IPv6 address stands in brackets.
-        **options: the options of `Host`.
+        **options: the options of `Machine`.
 
     Raises:
         ConfigError: another kind of address.
@@ -122,7 +122,7 @@ def parse_host(url: str, **options: Any) -> Host:
         known = HOST_NAME.fullmatch(name) is not None
     if not known or (user is not None and not USER_NAME.fullmatch(user)):
         raise ConfigError(f"{url!r} has a name that no machine has", fix=fix)
-    return Host(f"{user}@{name}" if user else name, port, **options)
+    return Machine(f"{user}@{name}" if user else name, port, **options)
 
 
 def _is_ipv6(text: str) -> bool:
@@ -143,7 +143,7 @@ class Link:
         stop: is set when nobody waits for it any more.
     """
 
-    def __init__(self, host: Host, deadline: float, stop: threading.Event | None = None) -> None:
+    def __init__(self, host: Machine, deadline: float, stop: threading.Event | None = None) -> None:
         self.host = host
         self.deadline = deadline
         self.stop = stop or threading.Event()
