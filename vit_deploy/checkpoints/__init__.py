@@ -36,6 +36,7 @@ from vit_deploy.checkpoints.heads import (
     without_head,
 )
 from vit_deploy.checkpoints.huggingface.processors import without_processor
+from vit_deploy.checkpoints.huggingface.source import check_model_type
 from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
@@ -176,7 +177,11 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
 
 
 def _model_in(file: TensorFile, reading: Reading) -> TensorFile:
-    return unwrapped(file, reading, lambda shown: _detected(shown) is not None)
+    try:
+        return unwrapped(file, reading, lambda shown: _detected(shown) is not None)
+    except CheckpointError:
+        check_model_type(file)  # stages of a network that is no ViT look like several models
+        raise
 
 
 def _read(source: Source, file: TensorFile, stated: Stated, reading: Reading, labels: object) -> Checkpoint:

@@ -85,6 +85,17 @@ class HuggingFaceSource:
         )
 
 
+def check_model_type(file: TensorFile) -> None:
+    """Refuse a folder of transformers whose model type has no ViT that can be read, whatever its weights hold.
+
+    Raises:
+        CheckpointError: its config.json is of such a model.
+    """
+    document = _config_of(file)
+    if document:
+        family_of(tower_in(document, frozenset(MODEL_TYPES)).document, None)
+
+
 def _config_of(file: TensorFile) -> Mapping[str, Any]:
     found = file.documents.get("config.json")
     return found if isinstance(found, Mapping) and "model_type" in found else {}
