@@ -110,6 +110,13 @@ def test_several_files_of_which_none_is_obvious_are_listed(timm: dict[str, Any],
     assert caught.value.fix == "give the file: checkpoint0020.pth, checkpoint0040.pth"
 
 
+def test_archives_beside_weights_are_none(timm: dict[str, Any], tmp_path: Path) -> None:
+    put(tmp_path, timm, "net.pth")
+    (tmp_path / "images.tar").write_bytes(b"not read")
+    (tmp_path / "code.tar.gz").write_bytes(b"not read")
+    assert checkpoints.load(tmp_path, config=STATED).digest() == checkpoints.load(GOLDEN).digest()
+
+
 def cache(folder: Path, tensors: dict[str, Any], *revisions: str, main: str = "") -> Path:
     model = folder / "models--somebody--vit"
     for revision in revisions:
@@ -184,6 +191,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "flax_model.msgpack": (b"\x81\xa6params", "holds weights of Flax", "from_flax"),
     "vit.ckpt.index": (b"\0" * 40, "a part of a checkpoint of TensorFlow", "save the model"),
     "vit.ckpt.data-00000-of-00001": (b"\0" * 40, "a part of a checkpoint of TensorFlow", "save the model"),
+    "h.pth": (b"\xef\xbb\xbf<!doctype html>", "is a web page", "/resolve/main/"),
     "g.gguf": (b"GGUF\3\0\0\0", "is a GGUF file", "made of"),
 }
 

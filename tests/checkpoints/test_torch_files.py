@@ -320,3 +320,58 @@ def test_a_plain_pickle_is_no_checkpoint(torch: Any, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError):
             checkpoints.load(tmp_path / "a.pth")
     assert not attack.folder.exists()
+
+
+def module(name: str, tensors: dict[str, Any], modules: dict[str, Any], **attributes: Any) -> torch_writer.Instance:
+    """A module as torch pickles one."""
+    parts = {"_parameters": tensors, "_buffers": {}, "_modules": modules, "training": False}
+    return torch_writer.Instance(name, parts | attributes)
+
+
+def model(tensors: dict[str, Any], leaves: dict[str, Any]) -> torch_writer.Instance:
+    """A whole pickled model with these tensors; `leaves` are attributes by the path of a module."""
+    tree: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *path, last = name.split(".")
+        here = tree
+        for part in path:
+            here = here.setdefault(part, {})
+        here[last] = tensor
+
+    def made(path: str, held: dict[str, Any]) -> torch_writer.Instance:
+        inner = {
+            name: made(f"{path}.{name}".lstrip("."), each) for name, each in held.items() if isinstance(each, dict)
+        }
+        kind, attributes = leaves.get(path.rpartition(".")[2], ("torch.nn.modules.module.Module", {}))
+        own = {name: each for name, each in held.items() if name not in inner}
+        act = {"act": module("torch.nn.modules.activation.GELU", {}, {}, approximate="tanh")}
+        return module(kind, own, inner | (act if path.endswith("mlp") else {}), **attributes)
+
+    return made("", tree)
+
+
+def test_a_pickled_model_says_its_heads_its_epsilon_and_its_activation(tmp_path: Path) -> None:
+    tensors = dict(state_dicts.read(GOLDEN / "model.safetensors"))
+    norm = ("torch.nn.modules.normalization.LayerNorm", {"eps": 1e-3})
+    leaves = {"attn": ("timm.Attention", {"num_heads": 4}), "norm1": norm, "norm2": norm, "norm": norm}
+    whole = model(tensors, leaves)
+    for value in (whole, {"model": whole, "epoch": 1}, {"ema": whole, "model": model(tensors, {})}):
+        found = checkpoints.load(torch_writer.write_zip(tmp_path / "a.pth", value), config={"image_size": [24, 32]})
+        assert (found.config.num_heads, found.config.epsilon, found.config.activation) == (4, 1e-3, "gelu_tanh")
+        assert "epsilon" not in checkpoints.assumptions(found)
+        stated = checkpoints.load(tmp_path / "a.pth", config={"image_size": [24, 32], "num_heads": 2})
+        assert (stated.config.num_heads, stated.config.epsilon) == (2, 1e-3)
+    leaves["norm"] = (norm[0], {"eps": 1e-5})  # they do not agree
+    path = torch_writer.write_zip(tmp_path / "b.pth", model(tensors, leaves))
+    assert checkpoints.load(path, config={"image_size": [24, 32]}).config.epsilon == 1e-6
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["plain", "clip_quickgelu", "qk_norm", "siglip"])
+def test_a_pickled_model_of_timm_needs_nothing_stated(name: str, timm: Any, torch: Any, tmp_path: Path) -> None:
+    made = timm_families.make(timm, name)
+    torch.save(made, tmp_path / "a.pth")
+    images = timm_families.drawn_images(24, 32)
+    expected = timm_families.output(made, images)
+    found = forward(checkpoints.load(tmp_path / "a.pth", config={"image_size": [24, 32]}), images)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()

@@ -40,7 +40,7 @@ from vit_deploy.checkpoints.huggingface.source import check_model_type
 from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
-from vit_deploy.checkpoints.source import KEY_END, Source, Stated, TensorFile
+from vit_deploy.checkpoints.source import KEY_END, MODULES, Source, Stated, TensorFile
 from vit_deploy.checkpoints.timm.named import check_named, named
 from vit_deploy.checkpoints.wrapping.heads import LinearHead, head_in, head_names, linear_head, with_head
 from vit_deploy.checkpoints.wrapping.runs import Taken
@@ -133,7 +133,8 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
             that the files say; with `head` False the model is read without its head, and gives features;
             `architecture` is timm's name of what the files do not name, and `adapter` the folder of a LoRA adapter that
             is merged; one beside the weights is merged without being asked; `weights` is the key of the model that is
-            taken of several, `tower` a part of the path of the encoder, `ignore` patterns of names that are left out.
+            taken of several, `tower` a part of the path of the encoder, `ignore` patterns of names that are left out,
+            and `head_file` a file with the head alone.
 
     Raises:
         CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config, such as
@@ -158,7 +159,7 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
                 file = named(without_processor(view, preprocess), architecture)
                 source = _source(file)
                 check_named(file, source, SOURCES.load("timm"))
-                loaded = _read(source, file, stated, reading, labels)
+                loaded = _read(source, file, {**_of_modules(inner if keyed else view), **stated}, reading, labels)
                 loaded = _with_origin(loaded, inner if keyed else view, taken, given)
                 if isinstance(base, Merged):
                     loaded = loaded.with_step(ADAPTER, **base.note)
@@ -182,6 +183,13 @@ def _model_in(file: TensorFile, reading: Reading) -> TensorFile:
     except CheckpointError:
         check_model_type(file)  # stages of a network that is no ViT look like several models
         raise
+
+
+def _of_modules(file: TensorFile) -> Stated:
+    """What the module that was pickled with its tensors says of its function; nothing of a state dict."""
+    modules = file.documents.get(MODULES) if isinstance(file, Unwrapped) and file.container == "torch" else None
+    found: Stated = (modules or {}).get(file.choice.model.keys, {}) if isinstance(file, Unwrapped) else {}
+    return found
 
 
 def _read(source: Source, file: TensorFile, stated: Stated, reading: Reading, labels: object) -> Checkpoint:

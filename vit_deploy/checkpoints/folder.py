@@ -46,7 +46,7 @@ def weights_in(folder: Path, depth: int = MAX_FOLDERS) -> Taken:
     for name in WEIGHT_FILES:
         if _is_file(folder / name):
             return Taken(folder / name)
-    found = [each for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES and _is_file(each)]
+    found = [each for each in sorted(folder.glob("*")) if each.name.endswith(SUFFIXES) and _is_file(each)]
     found = [each for each in found if not each.name.startswith(".")]  # macOS leaves such beside copied files
     found = [each for each in found if each.name not in ADAPTERS] or found  # the base model beside its adapter
     if shard := next((match for each in found if (match := SHARD.fullmatch(each.name))), None):

@@ -12,8 +12,8 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.suggestions import closest
 from vit_deploy.errors import CheckpointError
 
-# What a checkpoint's name can end in; `.pth.tar` is torch's.
-SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+# What a checkpoint's name can end in.
+SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 OF_ZIPS = {".npz": "npz", **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), "torch")}
 ZIP, H5 = b"PK\3\4", b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
@@ -39,7 +39,9 @@ def checked_path(path: Path) -> Path:
         )
     if not path.is_file():
         folder = path.parent
-        names = [each.name for each in sorted(folder.glob("*")) if each.suffix in SUFFIXES] if folder.is_dir() else []
+        names = (
+            [each.name for each in sorted(folder.glob("*")) if each.name.endswith(SUFFIXES)] if folder.is_dir() else []
+        )
         meant = closest(path.name, [*names, *SCALE_CONFIGS])
         where = f"the checkpoints in {folder} are {', '.join(names)}" if names else f"{folder} holds no checkpoint"
         raise CheckpointError(

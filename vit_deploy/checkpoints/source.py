@@ -21,6 +21,9 @@ from vit_deploy.errors import CheckpointError
 KEY_END = "\x1d"
 """Between the key of a state dict in a file that holds several and the name of a tensor in it; no name has it."""
 
+MODULES = "modules"
+"""The document of a torch file that has what pickled modules say of their function, by the keys that lead to them."""
+
 STATE_DICTS = ("safetensors", "torch", "npz")
 """Keys of `CONTAINERS` that state dicts of PyTorch are kept in."""
 

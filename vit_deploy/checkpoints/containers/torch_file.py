@@ -19,7 +19,7 @@ from vit_deploy.checkpoints.containers.torch_pickle import Stream, unpickled
 from vit_deploy.checkpoints.containers.torch_state import state_dicts
 from vit_deploy.checkpoints.containers.torch_tensors import GET_AGAIN, ITEM_BYTES, Storage, Tensor
 from vit_deploy.checkpoints.containers.zip_members import checked_members
-from vit_deploy.checkpoints.source import KEY_END
+from vit_deploy.checkpoints.source import KEY_END, MODULES
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
@@ -50,7 +50,8 @@ def open_torch(path: Path) -> Iterator[TorchTensors]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}", fix=GET_AGAIN) from error
     value, spans = _zip(path, buffer) if buffer[:4] == ZIP else _legacy(buffer)
-    yield TorchTensors(path, state_dicts(value), buffer, spans)
+    found = state_dicts(value)
+    yield TorchTensors(path, found.tensors, buffer, spans, {MODULES: found.modules} if found.modules else {})
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,15 @@ class TorchTensors:
         tensors: by name; those under a key begin with the key and `source.KEY_END`.
         buffer: the whole file.
         spans: of the storages.
+        documents: what pickled modules say besides their tensors, under `MODULES`.
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
     buffer: memoryview
     spans: Spans
+    documents: Mapping[str, Any]
     container: str = "torch"
-
-    @property
-    def documents(self) -> Mapping[str, Any]:
-        """None of its own."""
-        return {}
 
     def names(self) -> Iterable[str]:
         """Names of all tensors."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from vit_deploy.checkpoints.containers.torch_modules import facts_of
 from vit_deploy.checkpoints.containers.torch_pickle import Inert
 from vit_deploy.checkpoints.containers.torch_tensors import Tensor
 from vit_deploy.checkpoints.source import KEY_END
 from vit_deploy.errors import CheckpointError
+
+Keys = tuple[str, ...]
+"""Keys that lead to a state dict."""
 
 MAX_DEPTH = 12  # of keys
 MAX_MODULES = 200_000
@@ -22,14 +27,28 @@ OPTIMIZERS = (
 """Keys of what holds a copy or two of each weight that is no weight."""
 
 
-def state_dicts(value: Any) -> dict[str, Tensor]:
-    """All tensors with a name, by the keys that lead to their state dict, each followed by `KEY_END`, and the name.
+@dataclass(frozen=True)
+class Found:
+    """What a torch file holds.
+
+    Args:
+        tensors: by the keys that lead to their state dict, each followed by `KEY_END`, and the name.
+        modules: what pickled modules say besides their tensors, by those keys.
+    """
+
+    tensors: Mapping[str, Tensor]
+    modules: Mapping[Keys, Mapping[str, Any]]
+
+
+def state_dicts(value: Any) -> Found:
+    """All tensors with a name.
 
     Raises:
         CheckpointError: there are none; says what there is.
     """
     found: dict[str, Tensor] = {}
-    for path, tensors in _groups(value):
+    modules: dict[Keys, list[Inert]] = {}
+    for path, tensors in _groups(value, modules):
         prefix = "".join(f"{key}{KEY_END}" for key in path)
         for name, tensor in tensors.items():
             found.setdefault(f"{prefix}{name.replace(KEY_END, '.')}", tensor)
@@ -38,12 +57,12 @@ def state_dicts(value: Any) -> dict[str, Tensor]:
             f"it holds no tensors by name but {_in_words(value)}",
             fix="save model.state_dict() itself, or under a key such as state_dict or model",
         )
-    return found
+    return Found(found, {path: facts for path, held in modules.items() if (facts := facts_of(held))})
 
 
-def _groups(value: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]:
+def _groups(value: Any, modules: dict[Keys, list[Inert]]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]:
     """Each state dict with the keys that lead to it; what is there twice is found once."""
-    pending: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    pending: list[tuple[Keys, Any]] = [((), value)]
     visited: set[int] = set()
     while pending:
         path, each = pending.pop()
@@ -51,7 +70,7 @@ def _groups(value: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]
             continue
         visited.add(id(each))
         if isinstance(each, Inert) and _is_module(each):
-            yield path, dict(_of_module(each, visited))
+            yield path, dict(_of_module(each, visited, modules.setdefault(path, [])))
             continue
         entries = _entries(each)
         tensors = {str(key): inner for key, inner in entries.items() if isinstance(inner, Tensor)}
@@ -77,11 +96,12 @@ def _is_module(value: Inert) -> bool:
     return value.name.startswith(SCRIPTED) or all(part in value.attributes for part in MODULE_PARTS)
 
 
-def _of_module(root: Inert, visited: set[int]) -> Iterator[tuple[str, Tensor]]:
+def _of_module(root: Inert, visited: set[int], seen: list[Inert]) -> Iterator[tuple[str, Tensor]]:
     """The parameters and buffers of a pickled module by the path of its attributes, as in its state dict."""
     pending = [("", root)]
     while pending and len(visited) < MAX_MODULES:
         prefix, module = pending.pop()
+        seen.append(module)
         attributes = module.attributes
         parts: list[Mapping[Any, Any]] = [attributes]
         if not module.name.startswith(SCRIPTED):

@@ -168,7 +168,7 @@ def _only(folder: Path, found: Sequence[Path], what: str) -> Taken:
 
 
 def _holds_files(folder: Path) -> bool:
-    return any(each.suffix in SUFFIXES or each.name.endswith(".index.json") for each in _entries(folder))
+    return any(each.name.endswith((*SUFFIXES, ".index.json")) for each in _entries(folder))
 
 
 def _kind(folder: Path, kinds: Sequence[tuple[str, str, str]]) -> CheckpointError | None:

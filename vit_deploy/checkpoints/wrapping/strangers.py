@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ def not_weights(path: Path, start: bytes) -> CheckpointError | None:
         path: of the file.
         start: its first bytes.
     """
-    begins = start.lstrip().lower()
+    begins = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     for beginning, (what, fix) in BEGINNINGS.items():
         if begins.startswith(beginning):
             return CheckpointError(f"{path} is {what}", fix=fix)
