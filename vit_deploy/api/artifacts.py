@@ -20,7 +20,7 @@ from vit_deploy.errors import ExportError
 from vit_deploy.exporters.plan import plan, usual_formats
 from vit_deploy.exporters.publish import targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, compiled, pipeline
-from vit_deploy.exporters.quantization.pipeline import Made
+from vit_deploy.exporters.quantization.made import Made
 from vit_deploy.exporters.quantization.records import records_of
 from vit_deploy.exporters.quantization.sources import Work, plain_bundles, quantize_each
 from vit_deploy.exporters.tensorrt.option_checks import check_plan_options

@@ -8,7 +8,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.api.artifacts import ArtifactsOutcome
     from vit_deploy.cli.output import Output
     from vit_deploy.exporters.publish import Exported
-    from vit_deploy.exporters.quantization.pipeline import Made
+    from vit_deploy.exporters.quantization.made import Made
     from vit_deploy.exporters.quantization.tradeoffs import Facts
 
 SHOWN = 10  # layers of a sensitivity table on a terminal

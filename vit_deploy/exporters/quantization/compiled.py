@@ -19,7 +19,8 @@ from vit_deploy.exporters import COMPILERS, Compiler, PlanOptions
 from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.publish import OF_ONE_FILE, Exported, Progress, publish, targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
-from vit_deploy.exporters.quantization.pipeline import Made
+from vit_deploy.exporters.quantization.made import Made
+from vit_deploy.exporters.quantization.requested import check_before
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.user_limits import Limits
 
@@ -60,7 +61,7 @@ def export(
     if compiled:
         check_targets(targets(directory, jobs, keep_failed=keep_failed, unproven=plans.unproven), force=force)
         check_compiled(compiled, plans)
-        pipeline.check_before(checkpoint, directory, [_source_of(job) for job in compiled], options)
+        check_before(checkpoint, directory, [_source_of(job) for job in compiled], options)
     made = Made([])
     if others:
         made = pipeline.export(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from vit_deploy.core.artifact import Artifact, describe, versions
+from vit_deploy.core.artifact import Artifact, versions
 from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.datasets import read_dataset
@@ -35,69 +33,22 @@ from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, Quant
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.full_range import notes_on_saturation
 from vit_deploy.exporters.quantization.learned_ranges import notes_on_ranges
-from vit_deploy.exporters.quantization.option_checks import check_asked
+from vit_deploy.exporters.quantization.made import Made
 from vit_deploy.exporters.quantization.outputs import answers
-from vit_deploy.exporters.quantization.recipes import HALF, Recipe, recipe_for
+from vit_deploy.exporters.quantization.recipes import Recipe
+from vit_deploy.exporters.quantization.requested import check_before, requested_recipes
 from vit_deploy.exporters.quantization.sensitivity import (
     Budget,
-    Sensitivities,
     Work,
     keep_fewest,
     measure_layers,
     write_sensitivities,
 )
-from vit_deploy.exporters.quantization.tradeoffs import Facts, compare_with_fp32
+from vit_deploy.exporters.quantization.tradeoffs import compare_with_fp32
 from vit_deploy.verification.golden import Golden, read_golden
 
 OF_ONE_PRECISION = (*OF_ONE_FILE, ConfigError)
 """Errors that are about one precision and say nothing of the next; the last of them is a budget that it cannot meet."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """What became of an export or a quantization.
-
-    Args:
-        results: one an artifact, in the order of the jobs.
-        facts: size, speed and accuracy of each artifact beside its format's fp32, by `<format>-<precision>`.
-        sensitivities: what each layer costs alone, by the same names, where it was measured.
-        skipped: what could not be made, in words.
-        notes: what the user should know.
-        budgets: what was asked for and what the published file was measured to reach, by the same names.
-        failed: what an engine, a converter or a search came to nothing with, while the others went on.
-    """
-
-    results: list[Exported]
-    facts: dict[str, Facts] = field(default_factory=dict)
-    sensitivities: dict[str, Sensitivities] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    failed: list[Failed] = field(default_factory=list)
-    budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def also(self, other: Made) -> Made:
-        """Both together."""
-        return Made(
-            self.results + other.results,
-            self.facts | other.facts,
-            self.sensitivities | other.sensitivities,
-            self.skipped + other.skipped,
-            [*dict.fromkeys(self.notes + other.notes)],
-            self.failed + other.failed,
-            self.budgets | other.budgets,
-        )
-
-    def unless_all_failed(self) -> Made:
-        """The same.
-
-        Raises:
-            VitDeployError: nothing at all was made; the error of the first, which tells of the others too.
-        """
-        if self.results or not self.failed:
-            return self
-        first, *others = self.failed
-        first.error.message += "".join(f"; {each.name}: {each.error.message}" for each in others)
-        raise first.error
 
 
 def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
@@ -269,7 +220,7 @@ def attempt(
             f"{source.directory} is {source.precision} already; quantizing starts from fp32",
             fix=f"give {source.format}-fp32, and let vit-deploy export make it",
         )
-    recipes = _recipes(source, precisions, options)
+    recipes = requested_recipes(source, precisions, options)
     QUANTIZERS.check(source.format)
     refuse_odd_folder(directory)
     names = [directory / f"{source.format}-{recipe.precision}" for recipe in recipes]
@@ -336,63 +287,6 @@ def _one(
 
 def _kept(recipe: Recipe) -> str:
     return f"{len(recipe.keep_float)} layers stay in float" if recipe.keep_float else "no layer stays in float"
-
-
-def _recipes(source: Artifact, precisions: Sequence[str], options: QuantizeOptions) -> list[Recipe]:
-    """The recipes with what was asked for in the place of their own.
-
-    Raises:
-        ConfigError: the format has no such precision, or what was asked for does nothing there.
-    """
-    target = source.options.get("for", "cpu")
-    recipes = [_asked(recipe_for(source.format, precision, target), options) for precision in dict.fromkeys(precisions)]
-    check_asked(source, recipes, options)
-    return recipes
-
-
-def check_before(checkpoint: Checkpoint, directory: Path, jobs: Sequence[Job], options: QuantizeOptions) -> None:
-    """What `quantize` would refuse is refused before an fp32 file is made.
-
-    Raises:
-        ConfigError, DataError: as `quantize`.
-    """
-    for format in dict.fromkeys(job.format for job in jobs):
-        wanted = [job for job in jobs if job.format == format and job.precision != FP32]
-        if not wanted:
-            continue
-        spec = wanted[0].options.input_spec(checkpoint.config)
-        source = describe(
-            checkpoint,
-            directory / f"{format}-{FP32}",
-            format=format,
-            precision=FP32,
-            input=spec,
-            options={"for": str(wanted[0].options.target)},
-        )
-        _recipes(source, [job.precision for job in wanted], options)
-        if options.calibrate is not None:
-            read_calibration(options.calibrate, source, seed=options.seed)
-        if options.data is not None:
-            read_dataset(options.data).classes(source)
-
-
-def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
-    smoothing = recipe.smoothing if options.smoothing is None else options.smoothing
-    bias_correction = recipe.bias_correction if options.bias_correction is None else options.bias_correction
-    return dataclasses.replace(
-        recipe,
-        clipping=options.clipping or recipe.clipping,
-        percentile=options.percentile or recipe.percentile,
-        smoothing=smoothing or None,
-        equalized=recipe.equalized and options.smoothing != 0,
-        bias_correction=bias_correction,
-        softmax_bits=options.attention_bits or recipe.softmax_bits,
-        attention_bits=options.attention_bits or recipe.attention_bits,
-        residual_bits=options.residual_bits or recipe.residual_bits,
-        half_io=options.half_io and recipe.precision == HALF,
-        fitting_pairs=recipe.fitting_pairs and not options.full_range,
-        keep_float=tuple(dict.fromkeys((*recipe.keep_float, *options.keep_float))),
-    )
 
 
 def _described(work: Work, folder: Path) -> Artifact:

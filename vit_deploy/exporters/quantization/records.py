@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.exporters.publish import Exported, to_json
-from vit_deploy.exporters.quantization.pipeline import Made
+from vit_deploy.exporters.quantization.made import Made
 from vit_deploy.exporters.quantization.tradeoffs import verdicts
 from vit_deploy.formats.tensorrt_plan import RECORD
 

@@ -14,7 +14,8 @@ from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters.publish import Progress, failed_name, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
-from vit_deploy.exporters.quantization.pipeline import Made, attempt
+from vit_deploy.exporters.quantization.made import Made
+from vit_deploy.exporters.quantization.pipeline import attempt
 
 Work = tuple[Artifact, tuple[str, ...]]
 """An fp32 bundle, and the precisions to make of it."""
