@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,8 +61,8 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows += [*_said(found.artifact), *_without_vnni(found.artifact)]
     if found.graph is not None:
         rows += _held(found.graph)
-    if found.model is not None:
-        rows += _left_to_the_cpu(found.model, 0 if found.graph is None else sum(found.graph.operators.values()))
+    if found.accelerators is not None:
+        rows += _left_to_the_cpu(found.accelerators, 0 if found.graph is None else sum(found.graph.operators.values()))
     fates = {each.fate: None for each in found.on_cuda or ()}
     for fate in fates:
         those = [f"{each.count} {each.operator}" for each in found.on_cuda or () if each.fate == fate]
@@ -135,16 +136,17 @@ def _held(graph: Graph) -> list[tuple[str, str]]:
     ]
 
 
-def _left_to_the_cpu(model: Path, operators: int) -> list[tuple[str, str]]:
+def _left_to_the_cpu(accelerators: Mapping[str, Sequence[Mapping[str, Any]]], operators: int) -> list[tuple[str, str]]:
     """What integer accelerators would not compute."""
-    from vit_deploy.formats.accelerators import ACCELERATORS, fallbacks
+    from vit_deploy.formats.accelerators import ACCELERATORS
 
     rows = []
-    for device in ACCELERATORS.values():
-        found = fallbacks(model, device)
-        said = [f"{each.count} {each.operator} ({each.reason})" for each in found]
-        if sum(each.count for each in found) == operators and len({each.reason for each in found}) == 1:
-            said = [f"everything ({found[0].reason})"]
-        remarks = [device.remark] if found and device.remark else []
-        rows.append((f"left to the CPU by {device.name}", "; ".join([*said, *remarks]) or "nothing"))
+    for key, found in accelerators.items():
+        said = [f"{each['count']} {each['operator']} ({each['reason']})" for each in found]
+        if sum(each["count"] for each in found) == operators and len({each["reason"] for each in found}) == 1:
+            said = [f"everything ({found[0]['reason']})"]
+        device = ACCELERATORS.get(key)
+        remarks = [device.remark] if found and device is not None and device.remark else []
+        name = key if device is None else device.name
+        rows.append((f"left to the CPU by {name}", "; ".join([*said, *remarks]) or "nothing"))
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Inspection:
         told = FORMATS[self.format].operators_on_cuda if self.graph is not None else None
         return None if told is None or self.graph is None else told.load()(self.graph.operators)
 
-    @property
+    @cached_property
     def accelerators(self) -> dict[str, Any] | None:
         """What accelerators leave to the CPU, in JSON values; None of formats of which that is not known."""
         told = None if self.model is None else FORMATS[self.format].accelerators
