@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,13 @@ def test_the_map_of_the_package_is_its_listing() -> None:
     there = [path.name + "/" * path.is_dir() for path in package.iterdir() if path.name != "__pycache__"]
     assert told == sorted(told, key=str.lower) and sorted(told) == sorted(there)
     assert all(len(line.split()) > 2 for line in tree.splitlines())  # each with what is inside
+
+
+def test_every_extra_is_in_the_table() -> None:
+    (table,) = re.findall(r"^\| extra \| for \|\n\|---\|---\|\n((?:\|.*\n)+)", FRONT.read_text(encoding="utf-8"), re.M)
+    told = [name for row in table.splitlines() for name in re.findall(r"`([\w-]+)`", row.split("|")[1])]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(told) == sorted(project["optional-dependencies"])
 
 
 def test_the_scales_are_listed_with_their_real_sizes() -> None:
