@@ -68,7 +68,7 @@ class Images:
         )
 
     def dataset(self, folder: Path) -> Dataset:
-        """What `evaluation.evaluate` takes: image files where they lie, those of an `.npz` in a new one in `folder`."""
+        """What `accuracy.evaluate` takes: image files where they lie, those of an `.npz` in a new one in `folder`."""
         if self.files:
             return dataclasses.replace(self.source, files=self.files)
         path = folder / "images.npz"

@@ -26,7 +26,7 @@ from vit_deploy.exporters.quantization.clipping import NOTHING, clipped
 from vit_deploy.exporters.quantization.recipes import recipe_for
 
 BITS = 8
-SYMMETRIC = (".attention.key.output", ".attention.value.output")  # right sides of products, see `tflite_products`
+SYMMETRIC = (".attention.key.output", ".attention.value.output")  # right sides of products, see `tflite.matmuls`
 quantizers = tfmot.quantization.keras.quantizers
 
 

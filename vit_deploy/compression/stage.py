@@ -47,7 +47,7 @@ class Compressed:
 
     Args:
         checkpoint: the compressed model.
-        history: what each epoch gave; see `compress.history`.
+        history: what each epoch gave; see `compression.history`.
         best_epoch: whose weights were kept, from 1.
         trained_on: the images that it was trained on.
         held_out: the images that it was judged by.
@@ -96,7 +96,7 @@ def compress(
         state: folder of the training. A run that is killed leaves in it what it trained, and the next one with the same
             model, options and data goes on from there. It is for the caller to remove once the result is safe.
         progress: called with what is being done.
-        told: called with what each epoch gave; see `compress.history`.
+        told: called with what each epoch gave; see `compression.history`.
 
     Raises:
         ConfigError: layers that are not there.

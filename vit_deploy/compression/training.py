@@ -3,7 +3,7 @@
 AdamW with a warm-up and a cosine to zero; the loss is a share of the distance from the uncompressed model's softened
 answers (Hinton et al. 2015) and of the distance from the classes. What is kept is the state after the epoch with the
 least of that loss on images that are held out, of those in which the model is as compressed as it was asked to be; see
-`compress.history`. Everything random follows from the seed and the number of the step.
+`compression.history`. Everything random follows from the seed and the number of the step.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Trained:
     Args:
         weights: the weights by canonical name.
         ranges: the ranges of activations that were learned.
-        history: what each epoch gave; see `compress.history`.
+        history: what each epoch gave; see `compression.history`.
         best_epoch: whose weights these are, from 1.
         seconds: that this run took.
     """

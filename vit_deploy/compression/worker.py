@@ -1,6 +1,6 @@
 """The process that trains, with TensorFlow set up for Keras 2 and for exact repetition.
 
-It is started by `compress.stage` with a folder that holds the job, prints one line of JSON for what it is doing, and
+It is started by `compression.stage` with a folder that holds the job, prints one line of JSON for what it is doing, and
 leaves `result.npz` in the folder.
 """
 

@@ -61,7 +61,7 @@ class CaseProcess:
         """The worker's answer.
 
         Args:
-            request: see `bench_worker`.
+            request: see `performance.worker`.
             extra_s: that the request itself is meant to take, on top of the timeout.
 
         Raises:

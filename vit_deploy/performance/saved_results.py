@@ -84,7 +84,7 @@ def latency_in(path: Path | str, record: Mapping[str, Any]) -> Latency:
 
     Args:
         path: the path of the file that it is in, or the address of the machine that it is from, for error messages.
-        record: a record as `latency.to_json` makes it.
+        record: a record as `latency_json.to_json` makes it.
 
     Raises:
         DataError: values that no run has given.

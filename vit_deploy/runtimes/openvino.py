@@ -153,7 +153,7 @@ def _placement(engine: Any) -> dict[str, int]:
 
 
 def _fix(artifact: Artifact) -> str:
-    # See `quantizers.onnx_static`.
+    # See `exporters.onnx.static`.
     open_batch = artifact.precision == "int8-static" and artifact.input.batch is None
     return (
         "export the model again with --batch 1, which OpenVINO may take where it takes no open one"

@@ -33,7 +33,7 @@ class Family:
         epsilon: the epsilon of its norms.
         activation: the activation of its feed-forward, by its name there.
         convention: the convention of resampling positions.
-        processor: that makes images its input; key of `huggingface_preprocess.PROCESSORS`.
+        processor: that makes images its input; key of `huggingface.preprocess.PROCESSORS`.
         head: the pooling of a model with a classifier.
         headless: the pooling of one without: None for the program's `last_hidden_state`.
     """

@@ -54,7 +54,7 @@ class Centroids(StrEnum):
 
 
 class Augmentation(StrEnum):
-    """What may be done to a training image; see `compress.augment`."""
+    """What may be done to a training image; see `compression.augment`."""
 
     CROP = "crop"
     FLIP = "flip"

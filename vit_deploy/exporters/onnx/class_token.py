@@ -2,7 +2,7 @@
 
 The selection of the class token, or of class and distillation token, moves up from the pooling to where all tokens are
 needed, which is the key and the value of the last attention (6 % faster in ONNX Runtime with twelve layers). Expects
-tokens laid out as rows, see `onnx_rows`.
+tokens laid out as rows, see `exporters.onnx.rows`.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def join_layers(graph: onnx.GraphProto, names: Collection[str]) -> None:
     """Make one layer of those that read the same tensor (query, key and value; gate and up), and split its output.
 
     Each output keeps the kernel's column, and so its own scale. ONNX Runtime computes with signed activations fast
-    only where their quantizer has a single reader; see `onnx_static`.
+    only where their quantizer has a single reader; see `exporters.onnx.static`.
     """
     readers = defaultdict(list)
     for layer in layers_of(graph):

@@ -1,7 +1,7 @@
 """An fp32 ONNX file in 16-bit floats or integers.
 
 ONNX Runtime's own tools do the quantizing. What is done here is to bring the graph into the form that they and the
-engines take (see `onnx_layers`), to tell them what to quantize, and to give them ranges.
+engines take (see `exporters.onnx.layers`), to tell them what to quantize, and to give them ranges.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class OnnxQuantizer:
     libraries: tuple[str, ...] = ("onnx", "onnxruntime", "onnxruntime-gpu")
 
     def write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
-        """Write the file with the artifact's essentials as metadata; see `quantizers.Quantizer`.
+        """Write the file with the artifact's essentials as metadata; see `quantization.Quantizer`.
 
         Raises:
             ExportError: the graph is not the one of a ViT of ours, or the result is not valid.

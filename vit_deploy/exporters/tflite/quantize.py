@@ -2,7 +2,7 @@
 
 litert-quantizer does it, told by name which operators to take. Two things are done here that it would do otherwise:
 it takes a moving average of the extremes of each batch for the range of a tensor, which lies well inside the values
-that really come and cost most of the accuracy of calibrated files; here ranges are measured, see `tflite_ranges`. And
+that really come and cost most of the accuracy of calibrated files; here ranges are measured, see `tflite.ranges`. And
 it knows no metadata.
 """
 
@@ -81,7 +81,7 @@ class TFLiteQuantizer:
     libraries: tuple[str, ...] = ("litert-quantizer", "ai-edge-litert", "flatbuffers")
 
     def write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
-        """Write the file with the standard metadata, the labels and the essentials; see `quantizers.Quantizer`.
+        """Write the file with the standard metadata, the labels and the essentials; see `quantization.Quantizer`.
 
         Raises:
             ExportError: the file's layers cannot be told, or the result is not what it has to be.

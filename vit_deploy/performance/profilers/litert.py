@@ -52,7 +52,7 @@ class LiteRTProfiler:
     def times(
         self, artifact: Artifact, images: NDArray[Any], *, threads: int | None, warmup: int, calls: int
     ) -> list[list[tuple[str, float]]]:
-        """Type and milliseconds of each operator that ran, for each call; see `profiling.Profiler`."""
+        """Type and milliseconds of each operator that ran, for each call; see `profilers.Profiler`."""
         parts = [
             as_stored(part, artifact.input) for part in groups(checked_images(images, artifact), artifact.input.batch)
         ]

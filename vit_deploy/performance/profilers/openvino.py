@@ -24,7 +24,7 @@ class OpenVINOProfiler:
     def times(
         self, artifact: Artifact, images: NDArray[Any], *, threads: int | None, warmup: int, calls: int
     ) -> list[list[tuple[str, float]]]:
-        """Type and milliseconds of each operator that ran, for each call; see `profiling.Profiler`."""
+        """Type and milliseconds of each operator that ran, for each call; see `profilers.Profiler`."""
         refuse_outside_data(artifact.model_path)
         images = checked_images(images, artifact)
         chosen = settings(RuntimeOptions(threads=threads), "cpu") | {"PERF_COUNT": True}

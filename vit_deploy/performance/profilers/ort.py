@@ -32,7 +32,7 @@ class OnnxRuntimeProfiler:
     def times(
         self, artifact: Artifact, images: NDArray[Any], *, threads: int | None, warmup: int, calls: int
     ) -> list[list[tuple[str, float]]]:
-        """Type and milliseconds of each operator that ran, for each call; see `profiling.Profiler`."""
+        """Type and milliseconds of each operator that ran, for each call; see `profilers.Profiler`."""
         refuse_outside_data(artifact.model_path)
         images = checked_images(images, artifact)
         with tempfile.TemporaryDirectory() as folder:

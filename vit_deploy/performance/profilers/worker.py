@@ -1,6 +1,6 @@
 """The process that profiles one case; it answers one JSON request: {"artifact", "runtime", …}.
 
-The answer is {"profile": [{"operator", "calls", "ms", "share"}, …]}, or an error as `bench_worker` gives it.
+The answer is {"profile": [{"operator", "calls", "ms", "share"}, …]}, or an error as `performance.worker` gives it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from vit_deploy.performance.report.tables import Cell, Table, milliseconds, rema
 MOST_ROWS = 30  # of a table that does not scroll by itself
 
 Draw = Callable[[dict[str, Any], str, str, str], Markup]
-"""Makes an SVG of a Vega-Lite specification; see `svg.drawing`."""
+"""Makes an SVG of a Vega-Lite specification; see `drawn.drawing`."""
 
 
 def page(gathered: Gathered, title: str, draw: Draw) -> str:

@@ -3,7 +3,7 @@
     python -P ort_trial.py PROVIDER MODEL_IN_HEXADECIMAL INPUT OUTPUT
 
 It prints `ANSWER` and a JSON object: once it knows what was built, and again once it has tried. It imports ONNX
-Runtime, NumPy and its neighbour `ort_libraries` alone, so that nothing has to be installed but these.
+Runtime, NumPy and its neighbour `runtimes.ort.libraries` alone, so that nothing has to be installed but these.
 """
 
 from __future__ import annotations

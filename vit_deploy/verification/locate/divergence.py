@@ -25,7 +25,7 @@ from vit_deploy.verification.tolerances import DEFAULTS, NOISE_FACTOR, SIGMAS, t
 Array = NDArray[Any]
 
 READ_ALONE = (2, 1)  # how many tokens may be left in the last block: those with class and distillation, or class
-REBALANCED = (".norm", ".unit", ".value", ".mix", ".up", ".hidden", ".pooled")  # see `quantizers.smoothing`
+REBALANCED = (".norm", ".unit", ".value", ".mix", ".up", ".hidden", ".pooled")  # see `quantization.smoothing`
 
 
 @dataclass(frozen=True)

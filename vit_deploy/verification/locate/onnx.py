@@ -48,7 +48,7 @@ class OnnxTapper:
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact) -> Iterator[OpenedOnnx]:
-        """Read an artifact's graph; see `taps.Tapper`."""
+        """Read an artifact's graph; see `locate.Tapper`."""
         refuse_outside_data(artifact.model_path)
         with opened(artifact.model_path, "an ONNX file") as model:
             flow = _flow(model.message(MODEL_GRAPH), artifact)
@@ -68,7 +68,7 @@ class OpenedOnnx:
         self._artifact = artifact
 
     def values(self, names: Sequence[str], images: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """What is computed on the way; see `taps.Opened`."""
+        """What is computed on the way; see `locate.Opened`."""
         path, spec = self._artifact.model_path, self._artifact.input
         more = [name for name in names if name not in (self.flow.input, self.flow.output)]
         settings = ort.SessionOptions()

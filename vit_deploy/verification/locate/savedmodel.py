@@ -25,7 +25,7 @@ class SavedModelTapper:
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact) -> Iterator[OpenedSavedModel]:
-        """Load an artifact; see `taps.Tapper`."""
+        """Load an artifact; see `locate.Tapper`."""
         with (
             explained(f"show what {artifact.model_path} computes"),
             quiet_stderr(),
@@ -46,7 +46,7 @@ class OpenedSavedModel:
         self.flow = _flow(self._function, artifact)
 
     def values(self, names: Sequence[str], images: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """What is computed on the way; see `taps.Opened`."""
+        """What is computed on the way; see `locate.Opened`."""
         graph = self._function.graph
         cut = self._function.prune(self.flow.input, [graph.get_tensor_by_name(name) for name in names])
         found = cut(tf.convert_to_tensor(as_stored(images, self._artifact.input)))

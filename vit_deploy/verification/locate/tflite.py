@@ -25,7 +25,7 @@ class TFLiteTapper:
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact) -> Iterator[OpenedTFLite]:
-        """Load an artifact; see `taps.Tapper`."""
+        """Load an artifact; see `locate.Tapper`."""
         with (
             explained(f"show what {artifact.model_path} computes"),
             quiet_stderr(),
@@ -51,7 +51,7 @@ class OpenedTFLite:
         self.flow = self._read_flow()
 
     def values(self, names: Sequence[str], images: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """What is computed on the way; see `taps.Opened`."""
+        """What is computed on the way; see `locate.Opened`."""
         self._engine.set_tensor(self._given, as_stored(images, self._artifact.input))
         self._engine.invoke()
         return {name: self._real(int(name)) for name in names}

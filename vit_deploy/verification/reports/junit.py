@@ -19,7 +19,7 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  
 
 
 def junit(results: Sequence[Record]) -> str:
-    """The report as XML, for records of `report.verification`."""
+    """The report as XML, for records of `records.verification`."""
     suites = [_suite(result) for result in results]
     counts = ("tests", "failures")
     totals = {name: str(sum(int(suite.attrib[name]) for suite in suites)) for name in counts}
