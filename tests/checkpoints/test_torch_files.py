@@ -322,6 +322,18 @@ def test_a_plain_pickle_is_no_checkpoint(torch: Any, tmp_path: Path) -> None:
     assert not attack.folder.exists()
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_every_protocol_of_pickle_is_read(
+    is_zip: bool, protocol: int, torch: Any, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pth"
+    value = {"state_dict": tensors, "args": {"path": Path("a"), "set": {1, 2}, "bytes": b"ab"}}
+    torch.save(value, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+    assert_plain(path)
+
+
 def module(name: str, tensors: dict[str, Any], modules: dict[str, Any], **attributes: Any) -> torch_writer.Instance:
     """A module as torch pickles one."""
     parts = {"_parameters": tensors, "_buffers": {}, "_modules": modules, "training": False}

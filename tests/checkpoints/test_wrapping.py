@@ -142,6 +142,20 @@ def test_of_several_copies_the_documented_one_is_taken_and_said(case: str, timm:
     assert key in caught.value.message and others[0] in caught.value.message
 
 
+@pytest.mark.parametrize("inside", ["", "backbone."])
+def test_a_copy_inside_of_a_model_has_its_own_head(inside: str, timm: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(timm)
+    raw = {**with_prefix(inside, other(encoder)), **other(head)}
+    copy = with_prefix("ema.", {**with_prefix(inside, encoder), **head})
+    path = write_zip(tmp_path / "a.pth", {"state_dict": {**raw, **copy}})
+    assert checkpoints.load(path, config=STATED).digest() == expected("timm/plain", tmp_path).digest()
+    path = write_zip(tmp_path / "b.pth", {"state_dict": {**raw, **with_prefix("ema.", with_prefix(inside, encoder))}})
+    assert not checkpoints.load(path, config=STATED).config.include_top  # the other's head is none of this one's
+    if inside:
+        swapped = checkpoints.load(tmp_path / "a.pth", config=STATED | {"weights": "backbone"})
+        np.testing.assert_array_equal(swapped.weights["head.bias"], head["head.bias"] + 1)
+
+
 def test_models_that_no_rule_tells_apart_are_asked_for(timm: Tensors, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.pth", {"left": timm, "right": other(timm)})
     with pytest.raises(CheckpointError) as caught:

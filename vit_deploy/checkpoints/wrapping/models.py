@@ -36,6 +36,7 @@ RANKS: Mapping[str, int] = {
 
 PARTS = ("embeddings", "patch_embed", "blocks", "layers")  # of a ViT, where all else may be missing
 OF_IMAGES = ("vision", "image", "visual")
+UNNAMED = "(no key)"  # in place of the key of a model whose names begin with nothing
 NEUTRAL = 3
 AVERAGED = 0
 
@@ -72,6 +73,7 @@ class Choice:
         others: keys of those that are passed over.
         averaged: whether its numbers are means over a training.
         apart: beginnings of names in its state dict that belong to others.
+        within: what all names in its state dict that belong to it begin with.
     """
 
     model: Model
@@ -79,6 +81,11 @@ class Choice:
     others: tuple[str, ...] = ()
     averaged: bool = False
     apart: tuple[str, ...] = ()
+    within: str = ""
+
+    def owns(self, name: str) -> bool:
+        """Whether a tensor of the state dict is not another model's."""
+        return name.startswith(self.within) and not (self.apart and name.startswith(self.apart))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -147,7 +154,7 @@ def chosen(file: TensorFile, models: Sequence[Model], wanted: str | None, tower:
     if all(_comes_first(file, first, other, keys) for other in rest):
         return _choice(models, keys, first)
     raise CheckpointError(
-        f"it holds several models: {', '.join(keys[id(each)] or 'one without a key' for each in models)}",
+        f"it holds several models: {', '.join(keys[id(each)] or UNNAMED for each in models)}",
         fix="say which with --weights KEY, or leave others out with --ignore 'KEY.*'",
     )
 
@@ -164,11 +171,22 @@ def _comes_first(file: TensorFile, first: Model, other: Model, keys: Mapping[int
 def _choice(models: Sequence[Model], keys: Mapping[int, str], model: Model) -> Choice:
     others = [each for each in models if each is not model]
     apart = tuple(filter(None, (_apart(each, model) for each in others)))
+    within = max((_within(each, model) for each in others), key=len, default="")
     if len(models) == 1:
         key = next((key for key in model.keys if AVERAGED in _ranks([key])), "")
         return Choice(model, key, (), bool(key))
     averaged = AVERAGED in _ranks([*model.keys, *model.root.split(".")])
-    return Choice(model, keys[id(model)], tuple(keys[id(each)] for each in others), averaged, apart)
+    listed = tuple(keys[id(each)] or UNNAMED for each in others)
+    return Choice(model, keys[id(model)] or UNNAMED, listed, averaged, apart, within)
+
+
+def _within(other: Model, model: Model) -> str:
+    """What the names of a copy begin with that is kept inside of another model, with a head of its own beside it."""
+    path, ours = other.root.split(".")[:-1], model.root.split(".")[:-1]
+    if other.keys != model.keys or len(ours) <= len(path):
+        return ""
+    same = next((at for at, part in enumerate(ours) if path[at : at + 1] != [part]), len(ours))
+    return "".join(f"{part}." for part in ours[: same + 1]) if _ranks(ours[same : same + 1]) else ""
 
 
 def _apart(other: Model, model: Model) -> str:
@@ -205,7 +223,7 @@ def _wanted(models: Sequence[Model], keys: Mapping[int, str], wanted: str) -> Mo
     found = found or [model for model in models if wanted in model.label.split(".")]
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(keys[id(model)] or "(no key)" for model in models)
+    listed = ", ".join(keys[id(model)] or UNNAMED for model in models)
     raise CheckpointError(
         f"{'several of its models are' if found else 'none of its models is'} called {wanted}; they are {listed}",
         fix="give --weights one of these, or leave it out",
@@ -241,6 +259,7 @@ def _ranks(segments: Iterable[str]) -> list[int]:
 def _extent(file: TensorFile, model: Model) -> tuple[list[tuple[int, ...]], int]:
     """What copies of one model have in common: the shapes of the patch embedding, and the number of the last block."""
     inside = [name for name in model.names if name.startswith(model.root)]
-    stem = sorted(file.shape(model.names[name]) for name in inside if STEM.match(name))
+    matches = ((name, STEM.match(name)) for name in inside)
+    stem = sorted(file.shape(model.names[name]) for name, match in matches if match and match["root"] == model.root)
     numbers = [int(part) for name in inside for part in name.split(".") if part.isdecimal() and len(part) < 7]
     return stem, max(numbers, default=0)

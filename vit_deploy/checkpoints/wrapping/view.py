@@ -79,7 +79,7 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
             return file  # transformers knows what these are, and whether it is a ViT at all
         raise
     model = choice.model
-    held = [name for name in model.names if not name.startswith(choice.apart)] if choice.apart else list(model.names)
+    held = [name for name in model.names if choice.owns(name)]
     refuse_quantized(file, [model.names[name] for name in held])
     beside = companions(held, model.root)
     held = [name for name in held if name not in beside]
