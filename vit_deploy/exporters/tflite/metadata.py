@@ -1,7 +1,7 @@
 """TFLite's standard metadata for a ViT.
 
 The flatbuffer follows the public `metadata_schema.fbs` of tflite-support, whose package has no wheels for
-today's Pythons; the numbers below are its field positions.
+today's Pythons.
 """
 
 from __future__ import annotations
@@ -18,6 +18,17 @@ from vit_deploy.formats.tflite.file import LABELS_FILE, OWN_ENTRY, STANDARD_ENTR
 
 IDENTIFIER = b"M001"
 MIN_PARSER_VERSION = "1.0.0"  # nothing newer than the first schema is used
+
+# The positions of its fields, by table.
+MODEL_NAME, MODEL_DESCRIPTION, MODEL_GRAPHS, MODEL_MIN_PARSER_VERSION = 0, 1, 3, 7
+GRAPH_INPUTS, GRAPH_OUTPUTS = 2, 3
+TENSOR_NAME, TENSOR_DESCRIPTION, TENSOR_CONTENT, TENSOR_PROCESS_UNITS, TENSOR_FILES = 0, 1, 3, 4, 6
+CONTENT_KIND, CONTENT_PROPERTIES = 0, 1
+IMAGE_COLOR_SPACE, IMAGE_SIZE = 0, 1
+SIZE_WIDTH, SIZE_HEIGHT = 0, 1
+UNIT_KIND, UNIT_OPTIONS = 0, 1
+NORMALIZATION_MEAN, NORMALIZATION_STD = 0, 1
+FILE_NAME, FILE_DESCRIPTION, FILE_TYPE = 0, 1, 2
 
 IMAGE_PROPERTIES = 2  # in the union ContentProperties
 NORMALIZATION_OPTIONS = 1  # in the union ProcessUnitOptions
@@ -37,33 +48,42 @@ def standard_metadata(artifact: Artifact) -> bytes:
     builder = _Builder()
     config, preprocess = artifact.config, artifact.preprocess
     height, width = config.image_size
-    size = builder.table({0: width, 1: height}, kind="Uint32")
-    properties = builder.table({0: COLOR_SPACES.get(config.channels, 0)}, {1: size}, kind="Int8")
-    content = builder.table({0: IMAGE_PROPERTIES}, {1: properties}, kind="Uint8")
+    size = builder.table({SIZE_WIDTH: width, SIZE_HEIGHT: height}, kind="Uint32")
+    properties = builder.table(
+        {IMAGE_COLOR_SPACE: COLOR_SPACES.get(config.channels, 0)}, {IMAGE_SIZE: size}, kind="Int8"
+    )
+    content = builder.table({CONTENT_KIND: IMAGE_PROPERTIES}, {CONTENT_PROPERTIES: properties}, kind="Uint8")
     # The standard's formula is (pixel - mean) / std; a model that normalises by itself takes pixels as they are.
     inside = artifact.input.preprocessing_inside
     mean = [0.0 if inside else 255 * value for value in preprocess.mean]
     std = [1.0 if inside else 255 * value for value in preprocess.std]
-    options = builder.table(offsets={0: builder.floats(mean), 1: builder.floats(std)})
-    unit = builder.table({0: NORMALIZATION_OPTIONS}, {1: options}, kind="Uint8")
-    image = builder.tensor(artifact.input.name, "Images in NHWC.", {3: content, 4: builder.vector([unit])})
+    options = builder.table(offsets={NORMALIZATION_MEAN: builder.floats(mean), NORMALIZATION_STD: builder.floats(std)})
+    unit = builder.table({UNIT_KIND: NORMALIZATION_OPTIONS}, {UNIT_OPTIONS: options}, kind="Uint8")
+    image = builder.tensor(
+        artifact.input.name, "Images in NHWC.", {TENSOR_CONTENT: content, TENSOR_PROCESS_UNITS: builder.vector([unit])}
+    )
     files: dict[int, int] = {}
     if artifact.labels:
         label_file = builder.table(
-            {2: TENSOR_AXIS_LABELS},
-            {0: builder.text(LABELS_FILE), 1: builder.text("Name of each class, one a line.")},
+            {FILE_TYPE: TENSOR_AXIS_LABELS},
+            {
+                FILE_NAME: builder.text(LABELS_FILE),
+                FILE_DESCRIPTION: builder.text("Name of each class, one a line."),
+            },
             kind="Int8",
         )
-        files = {6: builder.vector([label_file])}
+        files = {TENSOR_FILES: builder.vector([label_file])}
     kind = "Logits, before the softmax." if config.include_top else "Features."
     output = builder.tensor(config.output_name, kind, files)
-    graph = builder.table(offsets={2: builder.vector([image]), 3: builder.vector([output])})
+    graph = builder.table(offsets={GRAPH_INPUTS: builder.vector([image]), GRAPH_OUTPUTS: builder.vector([output])})
     model = builder.table(
         offsets={
-            0: builder.text("Vision Transformer"),
-            1: builder.text(f"ViT for images of {height}x{width}x{config.channels} (height, width, channels)."),
-            3: builder.vector([graph]),
-            7: builder.text(MIN_PARSER_VERSION),
+            MODEL_NAME: builder.text("Vision Transformer"),
+            MODEL_DESCRIPTION: builder.text(
+                f"ViT for images of {height}x{width}x{config.channels} (height, width, channels)."
+            ),
+            MODEL_GRAPHS: builder.vector([graph]),
+            MODEL_MIN_PARSER_VERSION: builder.text(MIN_PARSER_VERSION),
         }
     )
     return builder.finish(model)
@@ -113,7 +133,7 @@ class _Builder:
         return int(self._builder.EndObject())
 
     def tensor(self, name: str, description: str, others: Mapping[int, int]) -> int:
-        return self.table(offsets={0: self.text(name), 1: self.text(description), **others})
+        return self.table(offsets={TENSOR_NAME: self.text(name), TENSOR_DESCRIPTION: self.text(description), **others})
 
     def finish(self, root: int) -> bytes:
         self._builder.Finish(root, IDENTIFIER)
