@@ -58,10 +58,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `python -m build` leaves in `dist`: it makes the wheel of the source distribution."""
     folder = tmp_path_factory.mktemp("build")
     source = folder / "checkout"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", "__pycache__", "artifacts", ".venv", "shared"))
+    shutil.copytree(ROOT, source, ignore=_not_of_the_project)
     programs = environment(folder / "venv", "build")
     subprocess.run([programs / "python", "-m", "build", "--outdir", folder / "dist", source], check=True, env=clean())
     return folder / "dist"
+
+
+def _not_of_the_project(folder: str, names: list[str]) -> set[str]:
+    """What lies in a checkout but is no file of the project."""
+    top = {".git", ".venv", "artifacts", "shared"} if Path(folder) == ROOT else set()
+    return {name for name in names if name in top or name.endswith("__pycache__") or name.endswith("_cache")}
 
 
 def wheel_and_sdist(built: Path) -> tuple[Path, Path]:
@@ -105,6 +111,7 @@ def test_the_source_distribution_holds_what_it_takes_to_work_on_it(built: Path) 
         "samples/01_quick_start.py",
         "samples/ci/verify.yml",
     } <= names
+    assert "tests/made_by_0_1/artifacts/onnx-fp32/model.onnx" in names
     assert {"benchmarks/__main__.py", "benchmarks/README.md", "docs/devices.md"} <= names
     assert [name for name in names if "__pycache__" in name or name.endswith(".pyc")] == []
 
