@@ -21,7 +21,7 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, Pooling
 from vit_deploy.core.preprocess import Interpolation
 from vit_deploy.core.reference import forward
-from vit_deploy.errors import CheckpointError
+from vit_deploy.errors import CheckpointError, VitDeployError
 
 FILE = "model.safetensors"
 
@@ -277,3 +277,34 @@ def test_patches_of_volumes_are_refused(tmp_path: Path) -> None:
 def test_a_resnet_is_no_clip(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="it is of no known dialect"):
         load(state_dicts.write(tmp_path / FILE, {"conv1.weight": np.zeros((64, 3, 7, 7))}))
+
+
+DAMAGES: dict[str, Callable[[NDArray[Any]], NDArray[Any] | None]] = {
+    "missing": lambda tensor: None,
+    "a number": lambda tensor: np.zeros(()),
+    "empty": lambda tensor: np.zeros((*tensor.shape[:-1], 0)),
+    "of one axis more": lambda tensor: np.zeros((*tensor.shape, 2)),
+    "of one axis less": lambda tensor: np.zeros(tensor.shape[1:]),
+    "shorter": lambda tensor: tensor[:-1],
+    "of many axes": lambda tensor: np.zeros((1,) * 17),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["torchvision", "jeonsworld", "mmpretrain-linear", "vit-pytorch-simple-0.35"])
+def test_a_damaged_tensor_is_an_error_whichever_it_is(name: str, damage: str, tmp_path: Path) -> None:
+    target = tmp_path / name
+    shutil.copytree(TARGET / name, target)
+    tensors = state_dicts.read(target / FILE)
+    harmless = 0
+    for each, tensor in tensors.items():
+        made = DAMAGES[damage](tensor)
+        others = {key: value for key, value in tensors.items() if key != each}
+        state_dicts.write(target / FILE, others if made is None else {**others, each: made})
+        try:
+            load(target, config=stated(name))
+        except VitDeployError:
+            continue
+        harmless += 1
+    # Axes of one in front of tokens and positions say nothing; a head that is not there is one that was left out.
+    assert harmless <= 2

@@ -64,6 +64,7 @@ def made(
     channels: int = 3,
     inputs: Callable[[Any], Any] = lambda pixels: pixels,
     processor: tuple[str, Mapping[str, Any]] | None = None,
+    newer: bool = False,
 ) -> Made:
     """A model of transformers with random weights, saved.
 
@@ -76,6 +77,7 @@ def made(
         channels: of the images.
         inputs: what the model takes, of pixels.
         processor: class and options of the processor that is saved with it.
+        newer: whether it is saved with the names that newer versions use inside.
     """
     import torch
 
@@ -87,7 +89,7 @@ def made(
         spread = 0.25 * torch.randn(parameter.shape, generator=generator)
         norm = "norm" in name and name.endswith("weight") and parameter.ndim == 1
         parameter.data = spread + (1.0 if norm else 0.5 if "layer_scale" in name else 0.0)
-    built.save_pretrained(folder)
+    built.save_pretrained(folder, save_original_format=not newer)
     if processor is not None:
         getattr(library, processor[0])(**processor[1]).save_pretrained(folder)
     if read is None:
@@ -373,6 +375,7 @@ def rows() -> Iterator[Row]:
     )  # fmt: skip
     yield _row(t, "flava image", SAVED, "FlavaImageModel", _of("FlavaImageConfig", **VISION), _tokens())
     yield from _with_processors()
+    yield from _in_newer_names()
     yield _row(
         t, "timm wrapper", SAVED, "TimmWrapperForImageClassification", _timm_wrapper, _answered, (224, 224),
     )  # fmt: skip
@@ -430,6 +433,27 @@ def _with_processors() -> Iterator[Row]:
         t, "ast with its extractor", how, "ASTModel", _spectrogram(), _tokens(), (16, 24), 1, _spectra,
         processor=("ASTFeatureExtractor", {"num_mel_bins": 16, "max_length": 24}),
     )  # fmt: skip
+
+
+def _in_newer_names() -> Iterator[Row]:
+    """Larger models as newer versions name their parts."""
+    t, how = "transformers", "save_pretrained with save_original_format=False"
+    two = {"projection_dim": 7}
+    for name, model, config, read, size in (
+        ("llava", "LlavaForConditionalGeneration", _llava("LlavaConfig", "CLIPVisionConfig"),
+         _pooled("model.vision_tower"), (16, 16)),
+        ("blip", "BlipForConditionalGeneration", _two("BlipConfig", **two), _tokens("vision_model"), (16, 16)),
+        ("owl-vit", "OwlViTForObjectDetection", _two("OwlViTConfig", **two), _embeds_of("owlvit"), (16, 16)),
+        ("altclip", "AltCLIPModel", _two("AltCLIPConfig", **two, text={"project_dim": 7}), _embeds, (16, 16)),
+        ("git", "GitForCausalLM", _of("GitConfig", vision_config=VISION, **SMALL_TEXT),
+         _tokens("git.image_encoder"), (16, 16)),
+        ("yolos", "YolosForObjectDetection", _yolos(), _tokens("vit", _detections_first), (16, 24)),
+        ("dpt", "DPTForDepthEstimation", _dpt(), _tokens("dpt"), (16, 16)),
+        ("pixio", "PixioModel", _of("PixioConfig", **RATIO, n_cls_tokens=3), _tokens(), (16, 16)),
+        ("encoder-decoder", "VisionEncoderDecoderModel", _encoder_decoder("ViTConfig"), _tokens("encoder"), (16, 16)),
+        ("dual encoder", "VisionTextDualEncoderModel", _dual("ViTConfig"), _embeds, (16, 16)),
+    ):  # fmt: skip
+        yield _row(t, f"{name} in newer names", how, model, config, read, size, newer=True)
 
 
 def _flava(library: Any) -> Any:
