@@ -11,6 +11,7 @@ import pytest
 
 from tests.checkpoints.huggingface_folders import changed
 from tests.checkpoints.state_dicts import read, write
+from tests.checkpoints.torch_writer import write_zip
 from vit_deploy import checkpoints
 
 PIL = pytest.importorskip("PIL.Image")
@@ -159,3 +160,27 @@ def test_options_of_files_are_refused_where_there_is_no_file(tmp_path: Path, run
     said = run("export", "pico", "--weights", "ema", "-o", tmp_path / "out")
     assert said.code == 2
     assert "--weights says which model a file of weights holds, and pico is a scale" in said.err
+
+
+def test_models_tensors_and_heads_are_chosen_on_the_command_line(tmp_path: Path, run: Any) -> None:
+    tensors = read(GOLDEN / "model.safetensors")
+    head = {name: each for name, each in tensors.items() if name.startswith("head.")}
+    encoder = {name: each for name, each in tensors.items() if name not in head}
+    others = {name: each + 1 for name, each in encoder.items()}
+    odd = {"gate.weight": np.ones((2, 3), np.float32)}
+    write_zip(tmp_path / "a.pth", {"student": encoder | odd, "teacher": others})
+    write_zip(tmp_path / "head.pth", {"weight": head["head.weight"], "bias": head["head.bias"]})
+    (tmp_path / "stated.json").write_text('{"image_size": [24, 32]}')
+    words = ("convert", tmp_path / "a.pth", "-o", tmp_path / "out.safetensors", "--num-heads", 3)
+    words = (*words, "--config", tmp_path / "stated.json", "--weights", "student", "--head", tmp_path / "head.pth")
+    said = run(*words)
+    assert said.code == 2
+    assert "surplus gate.weight (2, 3)" in said.err or "unexpected gate.weight (2, 3)" in said.err
+    assert "--ignore PATTERN" in said.err
+    said = run(*words, "--ignore", "gate.*", "--json")
+    assert said.code == 0, said.err
+    assert fields(said.document)["head"] == "the head in head.pth"
+    assert "what --ignore gate.* says" in said.err
+    found = checkpoints.load(tmp_path / "out.safetensors")
+    np.testing.assert_array_equal(found.weights["head.kernel"], head["head.weight"].T)
+    np.testing.assert_array_equal(found.weights["norm.scale"], encoder["norm.weight"])
