@@ -227,6 +227,12 @@ CONTENTS: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
+def test_a_model_whose_tensors_are_elsewhere_is_refused(timm: dict[str, Any], tmp_path: Path) -> None:
+    held = {"module": {name: np.zeros(0, np.float32) for name in timm}, "ds_version": "0.14"}
+    with pytest.raises(CheckpointError, match=r"32 of its 32 tensors are empty, as where each device .* \(0,\)\)"):
+        checkpoints.load(write_zip(tmp_path / "mp_rank_00_model_states.pt", held), config=STATED)
+
+
 @pytest.mark.parametrize("case", CONTENTS)
 def test_tensors_of_no_model_say_what_they_are(case: str, timm: dict[str, Any], tmp_path: Path) -> None:
     held, said, fix = CONTENTS[case]

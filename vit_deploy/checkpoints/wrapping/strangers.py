@@ -97,6 +97,22 @@ def refuse_quantized(file: TensorFile, names: Iterable[str]) -> None:
         raise CheckpointError(f"its weights are quantized by PyTorch ({_plain(found)})", fix=MODEL_AGAIN)
 
 
+def refuse_empty(file: TensorFile, names: Iterable[str]) -> None:
+    """Refuse a model whose tensors are elsewhere.
+
+    Raises:
+        CheckpointError: most of them hold nothing, as where each device keeps a piece.
+    """
+    held = list(names)
+    empty = [name for name in held if 0 in file.shape(name)]
+    if len(empty) > len(held) // 2:
+        raise CheckpointError(
+            f"{len(empty)} of its {len(held)} tensors are empty, as where each device of a training keeps a piece "
+            f"({_plain(empty[0])} {file.shape(empty[0])})",
+            fix="save the whole state dict (DeepSpeed: zero_to_fp32.py; FSDP: FULL_STATE_DICT), and give that",
+        )
+
+
 def stranger(file: TensorFile) -> CheckpointError | None:
     """The error of a file whose tensors are known to be no model's; None of any other."""
     names = list(file.names())

@@ -16,7 +16,7 @@ from vit_deploy.checkpoints.source import STATE_DICTS, TensorFile, TensorView
 from vit_deploy.checkpoints.wrapping.companions import companions, ignored, in_words
 from vit_deploy.checkpoints.wrapping.models import Choice, chosen, common_prefix, models_in
 from vit_deploy.checkpoints.wrapping.stored import as_plain
-from vit_deploy.checkpoints.wrapping.strangers import refuse_quantized
+from vit_deploy.checkpoints.wrapping.strangers import refuse_empty, refuse_quantized
 from vit_deploy.errors import CheckpointError
 
 Detects = Callable[[TensorFile], bool]
@@ -81,6 +81,7 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
     model = choice.model
     held = [name for name in model.names if choice.owns(name)]
     refuse_quantized(file, [model.names[name] for name in held])
+    refuse_empty(file, [model.names[name] for name in held])
     beside = companions(held, model.root)
     held = [name for name in held if name not in beside]
     common = common_prefix([*held, model.root] if model.known else held)
