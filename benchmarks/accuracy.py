@@ -67,7 +67,7 @@ def measure_model(model: Path, folder: Path) -> dict[str, Any]:
 
     Args:
         model: `<kind>-<seed>.keras`; `<kind>-train.npz` and `<kind>-test.npz` lie beside it.
-        folder: for the bundles.
+        folder: for the artifacts.
     """
     facts, kind = run_facts(), model.stem.rpartition("-")[0]
     checkpoint = checkpoints.load(model)

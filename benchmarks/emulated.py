@@ -1,4 +1,4 @@
-"""A bundle in its engine on a processor without VNNI, which QEMU's user mode executes: `OUT.npy` of its golden images.
+"""An artifact in its engine on a processor without VNNI, under QEMU's user mode: `OUT.npy` of its golden images.
 
 ONNX Runtime is run plainly, as by somebody who knows nothing of `session.x64quantprecision`.
 """

@@ -103,6 +103,6 @@ def _ending(code: int) -> str:
 
 
 def model_bytes(way: Way, target: Path) -> int:
-    """Of the model files alone, without a bundle's manifest and golden data."""
+    """Of the model files alone, without an artifact's manifest and golden data."""
     files = target.glob("model.*") if way.ours else target.parent.glob(f"{target.name}*")
     return sum(file.stat().st_size for file in files)

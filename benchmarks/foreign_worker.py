@@ -1,4 +1,4 @@
-"""What does the process do that times a file of another tool? The same as for a bundle of ours, in the same words.
+"""What does the process do that times a file of another tool? The same as for an artifact of ours, in the same words.
 
 The request names the `file`, its `runtime`, `threads`, and the `shape` of its input; engines are used plainly.
 """

@@ -1,6 +1,6 @@
 """Measurements on an NVIDIA GPU: latency beside PyTorch, proof, steadiness, energy.
 
-Bundles are taken from the folder in the variable VIT_DEPLOY_GPU_BUNDLES (`base/onnx-fp32`, `base-cuda/onnx-fp16`, …),
+Artifacts are taken from the folder in the variable VIT_DEPLOY_GPU_BUNDLES (`base/onnx-fp32`, `base-cuda/onnx-fp16`, …),
 so that they can be made on another machine; those that are not there are made, which takes the extra `export`.
 """
 
@@ -51,8 +51,8 @@ class Way:
 
     Args:
         name: in the tables.
-        bundle: of those of a size: "" for the standard files, "-cuda" for those made for CUDA.
-        precision: of the bundle; in PyTorch of the weights.
+        artifact: of those of a size: "" for the standard files, "-cuda" for those made for CUDA.
+        precision: of the artifact; in PyTorch of the weights.
         cuda_graph: whether calls are replayed.
         torch: whether PyTorch runs it.
         one_product: whether query, key and value are one product in PyTorch.
@@ -134,7 +134,7 @@ def _outcome(case: ElementTree.Element) -> tuple[str, str]:
 
 
 def _make(size: Size, folder: Path) -> None:
-    """Make the bundles that are not there: fp32 by exporting, the others of it."""
+    """Make the artifacts that are not there: fp32 by exporting, the others of it."""
     for kind in dict.fromkeys(way.bundle for way in WAYS):
         target = folder / f"{size.name}{kind}"
         wanted = dict.fromkeys(("fp32", *(way.precision for way in WAYS if way.bundle == kind and not way.torch)))
@@ -151,7 +151,7 @@ def _make(size: Size, folder: Path) -> None:
 
 
 def _proofs(size: Size, folder: Path) -> list[dict[str, Any]]:
-    """Every bundle on the GPU, and fp32 with TF32 allowed as well."""
+    """Every artifact on the GPU, and fp32 with TF32 allowed as well."""
     kinds = dict.fromkeys((way.bundle, way.precision, False) for way in WAYS if not way.torch)
     found = []
     for bundle, precision, tf32 in (*kinds, ("", "fp32", True), ("-cuda", "fp32", True)):

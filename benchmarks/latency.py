@@ -24,7 +24,7 @@ TIMEOUT_S = 600.0
 def measure_latencies(
     ways: Sequence[Way], size: Size, folder: Path, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Time one image a call, on all cores, with bundles and foreign files under the same protocol.
+    """Time one image a call, on all cores, with artifacts and foreign files under the same protocol.
 
     Args:
         ways: whose files lie in `folder`.

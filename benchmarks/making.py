@@ -20,7 +20,7 @@ def make_all(model: Sequence[str], folder: Path, calibrate: Path | None = None) 
 
     Args:
         model: a checkpoint file, or a scale's name with its options.
-        folder: for the bundles.
+        folder: for the artifacts.
         calibrate: images; None for the bundled sample images.
 
     Returns:

@@ -23,10 +23,10 @@ FULL, MINIATURE = (12, 1.0), (2, 0.1)  # rounds of latency, and seconds of calls
 
 @dataclass(frozen=True)
 class Bundle(Way):
-    """A bundle that is there already."""
+    """An artifact that is there already."""
 
     def target(self, folder: Path) -> Path:
-        """The bundle."""
+        """The artifact."""
         return folder / self.name
 
 

@@ -1,7 +1,7 @@
 """Which way of finding ranges, and of moving outliers, keeps most of what a trained model says?
 
 The models of `benchmarks.accuracy`, plain and with outliers planted, quantized as the recipe says and with one thing
-done otherwise at a time. What is calibrated is calibrated several times, on images drawn anew: one draw and another
+done otherwise at a time. What is calibrated is calibrated several times, on images drawn again: one draw and another
 differ by more than most ways do.
 """
 

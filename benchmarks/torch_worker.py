@@ -1,4 +1,4 @@
-"""The process that times a ViT in PyTorch on a GPU, from the weights of a bundle, in the words of `performance.worker`.
+"""The process that times a ViT in PyTorch on a GPU, with the weights of an artifact, as `performance.worker` does.
 
 The request names the fp32 `artifact` whose weights are taken, the `dtype`, whether query, key and value are one product
 (`one_product`, as timm writes them), and whether the calls are replayed from a CUDA graph (`cuda_graph`).

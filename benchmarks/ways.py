@@ -18,7 +18,7 @@ class Way:
         name: short, for files and options.
         label: for tables.
         runtime: that runs the file: "onnxruntime" or "litert".
-        ours: whether it is `vit-deploy export`, whose result is a bundle.
+        ours: whether it is `vit-deploy export`, whose result is an artifact.
         needs: modules that have to be installed.
         after: the way whose file this one works on; its time is its own alone.
         layout: of the file's input.
@@ -42,7 +42,7 @@ class Way:
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
     def target(self, folder: Path) -> Path:
-        """The bundle, or the file, that the way writes."""
+        """The artifact, or the file, that the way writes."""
         if self.ours:
             return folder / self.name / f"{'onnx' if self.runtime == 'onnxruntime' else 'tflite'}-fp32"
         return folder / f"{self.name}{self.suffix}"

@@ -82,7 +82,7 @@ def make_checkpoint() -> MakeCheckpoint:
 
 @pytest.fixture(scope="session")
 def bundles(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A proven bundle of each format that needs no GPU, not to be changed; copy one to damage it."""
+    """A proven artifact of each format that needs no GPU, not to be changed; copy one to damage it."""
     from vit_deploy.exporters import EXPORTERS
     from vit_deploy.exporters.plan import plan
     from vit_deploy.exporters.publish import export

@@ -1,4 +1,4 @@
-"""A bundle of one matrix product, with golden images, for what needs an engine but no ViT."""
+"""An artifact of one matrix product, with golden images, for what needs an engine but no ViT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEIGHT, WIDTH, CHANNELS, CLASSES = 6, 5, 3, 4
 
 
 def write_bundle(directory: Path, batch: int | None = None) -> Path:
-    """An ONNX bundle in a folder that is made for it."""
+    """An ONNX artifact in a folder that is made for it."""
     rng = np.random.default_rng(5)
     directory.mkdir()
     weight = rng.standard_normal((HEIGHT * WIDTH * CHANNELS, CLASSES)).astype(np.float32)

@@ -162,8 +162,8 @@ def test_the_name_of_a_scale_is_exported_with_random_weights(tmp_path):
         (lambda at, one: vit_deploy.export(one, at, precisions=[8]), "precisions is \\[8\\]; expected a name"),
         (lambda at, one: vit_deploy.export(one, 3), "directory is 3; expected a path"),
         (lambda at, one: vit_deploy.export(one, at, formats="onnx", calibrate=1), "calibrate is 1; expected a path"),
-        (lambda at, one: vit_deploy.verify(7), "int is no bundle"),
-        (lambda at, one: vit_deploy.session(None), "NoneType is no bundle"),
+        (lambda at, one: vit_deploy.verify(7), "int is no artifact"),
+        (lambda at, one: vit_deploy.session(None), "NoneType is no artifact"),
         (lambda at, one: vit_deploy.read_images(at / "nowhere", 3), "does not exist"),
     ],
 )
@@ -177,7 +177,7 @@ def test_several_bundles_are_verified_and_a_session_takes_one(bundles):
     artifact = read_artifact(bundles["onnx"])
     found = vit_deploy.verify([artifact, bundles["tflite"]], quick=True)
     assert found.ok and [each.artifact.format for each in found] == ["onnx", "tflite"]
-    with pytest.raises(ConfigError, match="list is no bundle, but holds 2 of them\n  fix: give one of them"):
+    with pytest.raises(ConfigError, match="list is no artifact, but holds 2 of them\n  fix: give one of them"):
         vit_deploy.session([artifact, artifact])
 
 

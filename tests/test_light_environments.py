@@ -1,4 +1,4 @@
-"""A device has one light runtime and nothing else: bundles that are copied there are proven and timed."""
+"""A device has one light runtime and nothing else: artifacts that are copied there are proven and timed."""
 
 from __future__ import annotations
 

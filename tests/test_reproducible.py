@@ -30,7 +30,7 @@ FORMATS = tuple(EXPORTERS)
 
 @pytest.fixture(scope="module")
 def exports(make_checkpoint, tmp_path_factory):
-    """Two folders of bundles, made by two processes with hash seeds of their own."""
+    """Two folders of artifacts, made by two processes with hash seeds of their own."""
     folder = tmp_path_factory.mktemp("reproducible")
     checkpoints.save(make_checkpoint(), folder / "small.safetensors")
     targets = [folder / "one", folder / "other"]

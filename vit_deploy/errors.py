@@ -4,7 +4,7 @@ VitDeployError
 ├── UsageError             options that exclude or need each other, or values that an option does not take
 ├── ConfigError            an option or a config that no ViT can have
 ├── CheckpointError        a weight file that is broken, foreign or does not fit its config
-├── ArtifactError          a bundle that is missing, changed or not a bundle
+├── ArtifactError          an artifact that is missing, changed or not an artifact
 ├── DataError              images or labels that cannot be used
 ├── MissingEngineError     a library that is not installed (names the pip extra)
 ├── EngineError            a library that is installed and failed
@@ -51,7 +51,7 @@ class CheckpointError(VitDeployError):
 
 
 class ArtifactError(VitDeployError):
-    """A bundle that is missing, incomplete, or was changed after it was written."""
+    """An artifact that is missing, incomplete, or was changed after it was written."""
 
 
 class DataError(VitDeployError):

@@ -206,7 +206,7 @@ def test_what_is_missing_is_said_by_its_name(name: str, drop: str, problem: str,
 
 def test_what_belongs_to_nothing_is_said_too(tmp_path: Path) -> None:
     path = changed("torchvision", tmp_path, lambda tensors: {**tensors, "aux.weight": np.zeros((2, 3))})
-    with pytest.raises(CheckpointError, match=r"surplus aux.weight \(2, 3\)"):
+    with pytest.raises(CheckpointError, match=r"unexpected aux.weight \(2, 3\)"):
         load(path, config=stated("torchvision"))
 
 

@@ -158,7 +158,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("missing block_2.norm1.scale (192,)", "the weights do not fit the config, 103 problems"),
     ),
     "other classes": ({"num_classes": 7}, ("head.kernel has shape (12, 5), expected (12, 7)",)),
-    "no head": ({"include_top": False}, ("surplus head.kernel (12, 5)",)),
+    "no head": ({"include_top": False}, ("unexpected head.kernel (12, 5)",)),
 }  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path, so
         "missing block_1.attention.value.bias (12,)",
         "class_token.class cannot be made of vars/0 (2, 1, 12): expected a first axis of 1",
         "block_0.ffn.up.kernel has 1 values that are NaN or infinite",
-        "surplus lora/vars/0 (3,)",
+        "unexpected lora/vars/0 (3,)",
     ):
         assert part in caught.value.message
 

@@ -82,7 +82,7 @@ def test_what_lies_beside_the_model_is_left_out(tmp_path: Path, prefix: str) -> 
 
 def test_what_lies_in_the_model_and_belongs_to_no_part_is_not_left_out(tmp_path: Path) -> None:
     params = plain.draw(plain.VARIANTS["big_vision"]) | {"conv_root/kernel": np.ones((7, 7, 3, 8), np.float32)}
-    with pytest.raises(CheckpointError, match=r"surplus params/conv_root/kernel \(7, 7, 3, 8\)"):
+    with pytest.raises(CheckpointError, match=r"unexpected params/conv_root/kernel \(7, 7, 3, 8\)"):
         loaded(written(tmp_path / "a.npz", params, "params/"))
 
 
@@ -179,7 +179,7 @@ def test_all_that_is_wrong_is_listed_at_once(tmp_path: Path) -> None:
         f"block_1.attention.key.kernel cannot be made of {block}/key/kernel (12, 4, 3): expected (12, 3, 4)",
         "missing block_0.norm2.scale (12,)",
         "missing pre_logits.bias (9,)",
-        "surplus head/scale (4,)",
+        "unexpected head/scale (4,)",
         "head.bias has shape (4,), expected (5,)",
         "patch_embed.bias has 1 values that are NaN or infinite",
     ):

@@ -106,7 +106,7 @@ WEIGHT_CHANGES: dict[str, tuple[Callable[[Any], None], tuple[str, ...]]] = {
     "missing": (deleted, ("1 problem:", "missing block_1.attention.key.kernel (12, 12)")),
     "surplus": (
         lambda file: file.create_dataset("layers/lora/vars/0", data=np.ones((3, 2), np.float32)),
-        ("surplus lora.0 (3, 2)",),
+        ("unexpected lora.0 (3, 2)",),
     ),
     "mis-shaped": (
         replaced(np.ones((12, 13), "f4")),
@@ -154,7 +154,7 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path, so
     assert "the weights do not fit the config, 4 problems" in message
     for part in (
         "missing head.bias (5,)",
-        "surplus extra.0 (3,)",
+        "unexpected extra.0 (3,)",
         "class_token.class has shape (2, 12)",
         "has 1 values",
     ):

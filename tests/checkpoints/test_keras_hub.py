@@ -160,7 +160,7 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path) ->
         "block_1.ffn.up.kernel has 1 values that are NaN or infinite",
         "block_1.attention.out.kernel cannot be made of",
         "(4, 3, 12): expected (3, 4, 12)",
-        "surplus layers/lora/vars/0 (3,)",
+        "unexpected layers/lora/vars/0 (3,)",
     ):
         assert part in message
 

@@ -220,8 +220,8 @@ DAMAGES: dict[str, Callable[[Tensors], Any]] = {
     "missing head.bias (5,)": lambda t: t.pop("head.bias"),
     "missing patch_embed.bias (12,)": lambda t: t.pop("patch_embed.proj.bias"),
     "missing norm.bias (12,)": lambda t: t.pop("norm.bias"),
-    "surplus extra (2, 3)": lambda t: t.update(extra=np.ones((2, 3))),
-    "surplus head_dist.weight (5, 12)": lambda t: t.update({"head_dist.weight": np.ones((5, 12))}),
+    "unexpected extra (2, 3)": lambda t: t.update(extra=np.ones((2, 3))),
+    "unexpected head_dist.weight (5, 12)": lambda t: t.update({"head_dist.weight": np.ones((5, 12))}),
     "block_1.attention.value.bias cannot be made of blocks.1.attn.qkv.bias (35,)": lambda t: t.update(
         {"blocks.1.attn.qkv.bias": np.ones(35)}
     ),

@@ -90,7 +90,7 @@ def test_a_tower_that_is_no_vit_is_refused_by_what_it_is(tmp_path: Path) -> None
 
 
 def test_settings_without_weights_are_refused(tmp_path: Path) -> None:
-    message = "that of a yolos with positions that are added anew after every block, which no ViT here computes"
+    message = "that of a yolos with positions that are added again after every block, which no ViT here computes"
     with pytest.raises(CheckpointError, match=message):
         load(with_config(tmp_path, "yolos", use_mid_position_embeddings=True))
 

@@ -202,7 +202,7 @@ def test_a_companion_that_is_not_known_is_an_error_that_patterns_mend(timm: Tens
     path = write_zip(tmp_path / "a.pth", {"state_dict": timm | {"adapter.down.weight": np.ones((3, 4), np.float32)}})
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(path, config=STATED)
-    assert "surplus adapter.down.weight (3, 4)" in caught.value.message
+    assert "unexpected adapter.down.weight (3, 4)" in caught.value.message
     assert "--ignore" in caught.value.fix
     found = checkpoints.load(path, config=STATED | {"ignore": ["*adapter.*"]})
     assert found.digest() == expected("timm/plain", tmp_path).digest()

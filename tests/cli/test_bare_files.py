@@ -49,7 +49,7 @@ def from_tensorflow(keras_file, tmp_path_factory):
 
 @pytest.fixture
 def by_hand(bundles, tmp_path):
-    """Writes an ONNX file of one's own making: the bundle's graph behind another input, without its metadata."""
+    """Writes an ONNX file of one's own making: the artifact's graph behind another input, without its metadata."""
 
     def write(name, shape, *, dtype=TensorProto.FLOAT, outputs=("scores",), transpose=None):
         model = onnx.load(bundles["onnx"] / "model.onnx")

@@ -123,7 +123,7 @@ def test_what_is_not_there_is_exit_2(run, bundles, tmp_path, absent):
 
 def test_a_bare_model_file_is_refused_with_what_to_give(run, bundles):
     result = run("compare", bundles["onnx"] / "model.onnx", bundles["onnx"])
-    assert result.code == 2 and "without its bundle" in result.err
+    assert result.code == 2 and "without its artifact" in result.err
 
 
 def test_another_number_of_channels_is_compared_but_for_its_outputs(run, saved, make_checkpoint):

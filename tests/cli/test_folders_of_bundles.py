@@ -16,7 +16,7 @@ from vit_deploy.runtimes import RUNTIMES
 
 @pytest.fixture(scope="module")
 def folder(bundles, tmp_path_factory):
-    """All bundles in one folder, beside what is none."""
+    """All artifacts in one folder, beside what is none."""
     folder = tmp_path_factory.mktemp("exported")
     for path in bundles.values():
         shutil.copytree(path, folder / path.name)
@@ -84,7 +84,7 @@ def test_quantize_says_what_a_folder_without_fp32_files_holds(run, bundles, tmp_
 @pytest.mark.parametrize("command", ["compare", "predict", "inspect"])
 def test_a_command_for_one_bundle_names_those_inside(run, folder, bundles, command):
     done = run(command, folder, *[bundles["onnx"] / "artifact.json"] * (command != "inspect"))
-    assert done.code == 2 and f"not a bundle, but a folder of bundles: {', '.join(NAMES)}" in done.err
+    assert done.code == 2 and f"not an artifact, but a folder of artifacts: {', '.join(NAMES)}" in done.err
     assert f"fix: give one of them, as {folder / 'onnx-fp32'}" in done.err
 
 

@@ -158,7 +158,13 @@ def test_a_checkpoint_says_what_it_holds(suffix, model, tmp_path, capfd):
 def test_the_table_shows_everything_and_no_control_characters(bundles, capfd):
     assert run(["inspect", str(bundles["onnx"].directory)]) == 0
     printed = capfd.readouterr().out
-    for word in ("onnx bundle", "LayerNormalization", "mean (0.485, 0.456, 0.406)", "cat, dog, größe", "random seed=7"):
+    for word in (
+        "onnx artifact",
+        "LayerNormalization",
+        "mean (0.485, 0.456, 0.406)",
+        "cat, dog, größe",
+        "random seed=7",
+    ):
         assert word in printed
     assert "\x1b[31m" not in printed
 

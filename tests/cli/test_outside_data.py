@@ -1,4 +1,4 @@
-"""An ONNX bundle whose weights are to be read from elsewhere is refused by every command, before they are read."""
+"""An ONNX artifact whose weights are to be read from elsewhere is refused by every command, before they are read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def elsewhere(bundles, tmp_path_factory):
-    """Gives a bundle whose weights lie beside its folder, where `location` says so."""
+    """Gives an artifact whose weights lie beside its folder, where `location` says so."""
     root = tmp_path_factory.mktemp("elsewhere")
     model = onnx.load(bundles["onnx"] / "model.onnx")
     onnx.save_model(model, root / "given.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)

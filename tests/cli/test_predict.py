@@ -166,7 +166,7 @@ def test_what_is_no_model_to_predict_with_says_what_to_give(run: Any, models: di
     for path in (models["onnx"] / "model.onnx", models["savedmodel"] / "saved_model"):
         said = run("predict", path, photos / "a.png")
         assert said.code == 2
-        assert f"{path} is the model alone, of a bundle\n  fix: give the bundle, {path.parent}" in said.err
+        assert f"{path} is the model alone, of an artifact\n  fix: give the artifact, {path.parent}" in said.err
     said = run("predict", "tiny", photos / "a.png")
     assert said.code == 2
     assert (

@@ -19,7 +19,7 @@ OLD_CPU = {"AVX2": True, "VNNI": False}
 
 @pytest.fixture(scope="module")
 def made(make_checkpoint, tmp_path_factory) -> dict[str, Artifact]:
-    """`old` and `new` bundles by precision: weights that reach 127 everywhere, and weights whose pairs fit."""
+    """`old` and `new` artifacts by precision: weights that reach 127 everywhere, and weights whose pairs fit."""
     folder = tmp_path_factory.mktemp("integers")
     checkpoints.save(make_checkpoint(), folder / "small.safetensors")
     [source] = vit_deploy.export(

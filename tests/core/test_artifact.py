@@ -33,7 +33,7 @@ def schema():
 
 @pytest.fixture
 def bundle(checkpoint, tmp_path):
-    """An ONNX bundle whose files hold no model: enough for whatever reads no graph."""
+    """An ONNX artifact whose files hold no model: enough for whatever reads no graph."""
     directory = tmp_path / "onnx-fp32"
     directory.mkdir()
     (directory / "model.onnx").write_bytes(b"graph")
@@ -219,8 +219,8 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
         (tmp_path / "full" / name).touch()
     said = {
         "nowhere": "does not exist",
-        "empty": "is not a bundle: it has no artifact.json; it is empty",
-        "full": "is not a bundle: it has no artifact.json; it holds a, b, c, d, e and 2 more",
+        "empty": "is not an artifact: it has no artifact.json; it is empty",
+        "full": "is not an artifact: it has no artifact.json; it holds a, b, c, d, e and 2 more",
     }
     for name, words in said.items():
         with pytest.raises(ArtifactError) as caught:
@@ -233,11 +233,11 @@ def test_a_folder_of_bundles_and_a_part_of_one_say_which_bundle_to_give(bundle):
     above, model = bundle.directory.parent, bundle.directory / "model.onnx"
     with pytest.raises(ArtifactError) as caught:
         read_artifact(above)
-    assert caught.value.message == f"{above} is not a bundle, but a folder of bundles: {bundle.directory.name}"
+    assert caught.value.message == f"{above} is not an artifact, but a folder of artifacts: {bundle.directory.name}"
     assert caught.value.fix == f"give one of them, as {bundle.directory}"
-    with pytest.raises(ArtifactError, match=r"model\.onnx is not a bundle, but a part of one") as caught:
+    with pytest.raises(ArtifactError, match=r"model\.onnx is not an artifact, but a part of one") as caught:
         read_artifact(model)
-    assert caught.value.fix == f"give the bundle, {bundle.directory}, as a whole"
+    assert caught.value.fix == f"give the artifact, {bundle.directory}, as a whole"
 
 
 def test_every_changed_file_is_named(bundle):
@@ -289,14 +289,14 @@ def test_files_outside_the_bundle_are_refused(bundle, name):
     name = name.format(absolute=outside)
     files = {**manifest(bundle)["files"], name: {"sha256": hashlib.sha256(b"data").hexdigest(), "bytes": 4}}
     rewrite(bundle, files=files)
-    assert f"{name} lies outside the bundle" in refusal(bundle)
+    assert f"{name} lies outside the artifact" in refusal(bundle)
 
 
 def test_a_model_that_is_a_link_to_elsewhere_is_refused(bundle):
     outside = bundle.directory.parent / "outside.onnx"
     (bundle.directory / "model.onnx").rename(outside)
     (bundle.directory / "model.onnx").symlink_to(outside)
-    assert "model.onnx lies outside the bundle" in refusal(bundle)
+    assert "model.onnx lies outside the artifact" in refusal(bundle)
 
 
 def test_a_manifest_that_may_not_be_read_is_told(bundle, monkeypatch):

@@ -39,7 +39,7 @@ def test_everything_that_is_wrong_with_the_weights_is_in_one_message(checkpoint:
     for problem in (
         "the weights do not fit the config, 7 problems",
         "missing block_1.norm2.bias (12,)",
-        "surplus block_9.norm1.scale (12,)",
+        "unexpected block_9.norm1.scale (12,)",
         "pos_embed.table has shape (12, 25), expected (25, 12)",
         "norm.scale is float64, expected float32",
         "norm.bias has 2 values that are NaN or infinite",

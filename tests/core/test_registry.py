@@ -138,7 +138,7 @@ def names(extra):
 
 def test_exporting_and_gpu_timing_fit_into_one_environment():
     assert not names("export") & set(ONNX_RUNTIMES), "which ONNX Runtime is the user's choice"
-    assert names("cpu") == names("export") | {"onnxruntime"}
+    assert names("cpu") == names("export") | names("report") | {"onnxruntime"}
     for extra in ("gpu", "gpu-cuda12", "tensorrt"):
         assert names(extra) & set(ONNX_RUNTIMES) == {"onnxruntime-gpu"}
 

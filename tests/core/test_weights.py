@@ -175,7 +175,7 @@ def test_the_drawn_values_are_a_normal_distribution_cut_at_two_standard_deviatio
 
 
 def test_the_random_weights_of_a_config_never_change(config: ViTConfig) -> None:
-    # Bundles and papers cite a seed: a change here breaks what they say.
+    # Artifacts and papers cite a seed: a change here breaks what they say.
     assert Checkpoint.random(config, seed=7).digest() == (
         "fa71555baef4c818bb02d9a415dc39373e545954c419823d3d56903b61f9e119"
     )

@@ -1,4 +1,4 @@
-"""Options that are each fine alone, several at once: the whole way to a published and proven bundle."""
+"""Options that are each fine alone, several at once: the whole way to a published and proven artifact."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_pixels_go_in_when_preprocessing_is_inside(tmp_path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A model, and its fp32 bundle for CUDA."""
+    """A model, and its fp32 artifact for CUDA."""
     checkpoint = trained(num_layers=3)
     directory = tmp_path_factory.mktemp("cuda")
     [job] = plan(["onnx"], ["fp32"], target="cuda")[0]

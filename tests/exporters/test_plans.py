@@ -61,7 +61,7 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def unproven(make_checkpoint, tmp_path_factory):
-    """Bundles of plans that TensorRT for RTX really built, by precision."""
+    """Artifacts of plans that TensorRT for RTX really built, by precision."""
     pytest.importorskip("tensorrt_rtx")
     folder = tmp_path_factory.mktemp("unproven")
     with pytest.MonkeyPatch.context() as patched:

@@ -279,7 +279,7 @@ def test_a_failed_proof_says_that_the_earlier_bundle_is_still_there(make_checkpo
     monkeypatch.setattr(publish, "EXPORTERS", Registry("format", {"onnx": Plugin(f"{__name__}:OtherWeights")}))
     failed = export(make_checkpoint(), tmp_path, jobs, force=True)[0]
     assert not failed.parity.ok and not failed.published
-    assert failed.parity.failures[-1] == f"{first.artifact.directory} still holds the earlier bundle"
+    assert failed.parity.failures[-1] == f"{first.artifact.directory} still holds the earlier artifact"
     assert verify(read_artifact(first.artifact.directory)).parity.ok
 
 

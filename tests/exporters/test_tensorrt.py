@@ -45,7 +45,7 @@ class Network:
         return (each for each in every if kind in (None, each.type))
 
     def writer(self, tensor: Any) -> Any:
-        """The layer that computes a tensor, past those that only order it anew."""
+        """The layer that computes a tensor, past those that only order it again."""
         (layer,) = (each for each in self.layers() if each.get_output(0).name == tensor.name)
         moves = layer.type in (trt.LayerType.SHUFFLE, trt.LayerType.CAST)
         return self.writer(layer.get_input(0)) if moves else layer

@@ -1,4 +1,4 @@
-"""Models of a Triton repository say what the bundle says, and warm up with its golden images."""
+"""Models of a Triton repository say what the artifact says, and warm up with its golden images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def onnx(bundles: dict[str, Path]) -> Artifact:
 
 @pytest.fixture(scope="session")
 def labelled(make_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """A bundle with labels that is made for batches of three, channels first."""
+    """An artifact with labels that is made for batches of three, channels first."""
     checkpoint = dataclasses.replace(make_checkpoint(), labels=LABELS)
     jobs, _ = plan(["onnx"], ["fp32"], batch=3, layout="nchw")
     return export(checkpoint, tmp_path_factory.mktemp("labelled"), jobs)[0].artifact

@@ -295,7 +295,7 @@ def rows() -> Iterator[Row]:
     )
     yield _row(
         t, "yolos with positions in every block", SAVED, "YolosModel", _yolos(use_mid_position_embeddings=True), None,
-        refused="positions that are added anew after every block",
+        refused="positions that are added again after every block",
     )  # fmt: skip
     yield _row(t, "dpt", SAVED, "DPTModel", _dpt(), _tokens())
     yield _row(t, "dpt depth", SAVED, "DPTForDepthEstimation", _dpt(), _tokens("dpt"))

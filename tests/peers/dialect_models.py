@@ -308,7 +308,7 @@ CASES: Mapping[str, Case] = {
 
 
 def build(case: Case, sources: Path) -> Any:
-    """The model, every parameter drawn anew: norms about one, layer scales about a half, all else about zero."""
+    """The model, every parameter drawn again: norms about one, layer scales about a half, all else about zero."""
     import torch
 
     torch.manual_seed(1)

@@ -220,7 +220,7 @@ def installed() -> bool:
 
 
 def build(case: Case) -> Any:
-    """The model, every parameter drawn anew: norms about one, layer scales about a half, all else about zero."""
+    """The model, every parameter drawn again: norms about one, layer scales about a half, all else about zero."""
     import torch
 
     transformers = library()

@@ -60,7 +60,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 def made(name: str) -> Any:
-    """The model, every weight drawn anew."""
+    """The model, every weight drawn again."""
     model = MODELS[name]()
     rng = np.random.default_rng(8)
     for weight in model.weights:

@@ -18,7 +18,7 @@ def test_energy_is_what_the_counters_of_the_packages_grew_by(tmp_path):
     put("intel-rapl:2", name="psys", energy_uj=0, max_energy_range_uj=10_000_000)
     put("intel-rapl:0:0", energy_uj=1, max_energy_range_uj=10_000_000)
     meter = EnergyMeter(tmp_path)
-    put("intel-rapl:0", energy_uj=1_500_000)  # it went past its range and began anew
+    put("intel-rapl:0", energy_uj=1_500_000)  # it went past its range and began again
     put("intel-rapl:0:0", energy_uj=900_000)
     put("intel-rapl:1", energy_uj=2_000_000)
     put("intel-rapl:2", energy_uj=7_000_000)  # the whole board, which the packages are a part of

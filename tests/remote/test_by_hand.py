@@ -1,4 +1,4 @@
-"""The packed runner says what a device lacks, whatever its Python, and packs nothing but the bundles."""
+"""The packed runner says what a device lacks, whatever its Python, and packs nothing but the artifacts."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_a_changed_model_fails_on_the_device(bundles: dict[str, Path], tmp_path:
 def test_what_cannot_be_packed_is_refused(bundles: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to pack"):
         pack([], tmp_path / "a.tar.gz")
-    with pytest.raises(ArtifactError, match="is not a bundle"):
+    with pytest.raises(ArtifactError, match="is not an artifact"):
         pack([tmp_path], tmp_path / "a.tar.gz")
     (tmp_path / "there.tar.gz").touch()
     with pytest.raises(OutputError, match="already there"):

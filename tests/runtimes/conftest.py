@@ -1,4 +1,4 @@
-"""Bundles around the smallest models there are: `logits = flatten(images) @ WEIGHT`."""
+"""Artifacts around the smallest models there are: `logits = flatten(images) @ WEIGHT`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def seven_images() -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> MakeArtifact:
-    """What a bundle in `tmp_path` says of a model file there; the file is the test's own."""
+    """What an artifact in `tmp_path` says of a model file there; the file is the test's own."""
 
     def make(format: str, batch: int | None = None, **spec: Any) -> Artifact:
         image = (HEIGHT, WIDTH, CHANNELS) if spec.get("layout") != "nchw" else (CHANNELS, HEIGHT, WIDTH)

@@ -1,6 +1,6 @@
 """On an NVIDIA GPU: the engines really run there, are right, and say so. Run with `pytest -m gpu` on such a machine.
 
-`VIT_DEPLOY_GPU_BUNDLES` names a folder of exported bundles, so that neither TensorFlow nor an exporter is needed;
+`VIT_DEPLOY_GPU_BUNDLES` names a folder of exported artifacts, so that neither TensorFlow nor an exporter is needed;
 without it small ones are exported here.
 """
 
@@ -32,7 +32,7 @@ BATCHES = (1, 8, 1, 3, 8)
 
 @pytest.fixture(scope="module")
 def artifacts(request):
-    """Bundles by format, precision, and what they are made for."""
+    """Artifacts by format, precision, and what they are made for."""
     if folder := os.environ.get(BUNDLES):
         found = [read_artifact(path.parent) for path in sorted(Path(folder).rglob(MANIFEST))]
     elif importlib.util.find_spec("tensorflow") is None:
@@ -44,11 +44,11 @@ def artifacts(request):
 
 @pytest.fixture
 def bundle(artifacts):
-    """A bundle of a format; the test is skipped where there is none, or where its engine has no such GPU."""
+    """An artifact of a format; the test is skipped where there is none, or where its engine has no such GPU."""
 
     def get(format, runtime, provider, precision="fp32", made_for="cpu"):
         if (format, precision, made_for) not in artifacts:
-            pytest.skip(f"no bundle of {format} in {precision} for {made_for}")
+            pytest.skip(f"no artifact of {format} in {precision} for {made_for}")
         if RUNTIMES[runtime].missing():
             pytest.skip(f"needs {runtime}")
         engine = RUNTIMES.load(runtime)()

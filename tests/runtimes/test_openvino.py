@@ -112,7 +112,7 @@ def test_an_output_stays_when_the_next_call_is_made(make_artifact, weight, seven
 
 def test_weights_outside_of_the_bundle_are_refused(make_artifact, weight):
     artifact = write_model(make_artifact("onnx"), weight, location="../stolen.data")
-    with pytest.raises(EngineError, match=r"keeps weights outside its bundle: \.\./stolen\.data"):
+    with pytest.raises(EngineError, match=r"keeps weights outside its artifact: \.\./stolen\.data"):
         OpenVINO().open(artifact).__enter__()
 
 

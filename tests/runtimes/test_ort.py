@@ -69,7 +69,7 @@ def test_weights_beside_the_file_are_loaded(make_artifact, weight, seven_images)
 
 def test_weights_outside_of_the_bundle_are_refused(make_artifact, weight):
     artifact = write_model(make_artifact("onnx"), weight, location="../stolen.data")
-    with pytest.raises(EngineError, match=r"keeps weights outside its bundle: \.\./stolen\.data"):
+    with pytest.raises(EngineError, match=r"keeps weights outside its artifact: \.\./stolen\.data"):
         OnnxRuntime().open(artifact).__enter__()
 
 
@@ -77,7 +77,7 @@ def test_a_link_that_leads_out_of_the_bundle_is_refused(make_artifact, weight, t
     artifact = write_model(make_artifact("onnx"), weight, location="model.onnx.data")
     elsewhere = (artifact.directory / "model.onnx.data").rename(tmp_path_factory.mktemp("other") / "data")
     (artifact.directory / "model.onnx.data").symlink_to(elsewhere)
-    with pytest.raises(EngineError, match=r"outside its bundle: model\.onnx\.data"):
+    with pytest.raises(EngineError, match=r"outside its artifact: model\.onnx\.data"):
         OnnxRuntime().open(artifact).__enter__()
 
 

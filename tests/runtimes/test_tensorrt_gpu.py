@@ -1,6 +1,6 @@
 """On an NVIDIA GPU with TensorRT, or TensorRT for RTX and a GPU of its kinds: plans are built, proven and timed there.
 
-`VIT_DEPLOY_GPU_BUNDLES` names a folder of exported bundles, of which an ONNX bundle in fp32 is what plans are built of,
+`VIT_DEPLOY_GPU_BUNDLES` names a folder of exported artifacts; plans are built of an ONNX artifact in fp32,
 so that neither TensorFlow nor an exporter is needed; plans that lie there are proven as well.
 """
 
@@ -38,14 +38,14 @@ BUNDLES = "VIT_DEPLOY_GPU_BUNDLES"
 
 
 def given():
-    """The bundles in the folder that is named."""
+    """The artifacts in the folder that is named."""
     folder = os.environ.get(BUNDLES)
     return [read_artifact(path.parent) for path in sorted(Path(folder).rglob(MANIFEST))] if folder else []
 
 
 @pytest.fixture(scope="module")
 def source(make_checkpoint, tmp_path_factory):
-    """The ONNX bundle that plans are built of."""
+    """The ONNX artifact that plans are built of."""
     if found := [each for each in given() if each.name == "onnx-fp32" and each.options.get("for") != "cuda"]:
         return found[0]
     pytest.importorskip("tensorflow")

@@ -46,7 +46,7 @@ def images(checkpoint):
 
 @pytest.fixture(scope="module")
 def plans(checkpoint, tmp_path_factory):
-    """Bundles by what their batch is; they were proven on the stand-in."""
+    """Artifacts by what their batch is; they were proven on the stand-in."""
     made = {}
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("VIT_DEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -161,7 +161,7 @@ def test_a_batch_that_was_not_built_for_is_refused_where_calls_are_timed_and_spl
 
 
 def changed(folder, tmp_path, **values):
-    """The bundle with other values of what its manifest says of the plan."""
+    """The artifact with other values of what its manifest says of the plan."""
     copy = shutil.copytree(folder, tmp_path / "changed")
     manifest = json.loads((copy / MANIFEST).read_text())
     manifest["options"]["tensorrt"] |= values

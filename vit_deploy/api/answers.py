@@ -57,7 +57,7 @@ def predict(
     """Classify image files through the recorded preprocessing; every format gives the same answer.
 
     Args:
-        model: a bundle, or a checkpoint.
+        model: an artifact, or a checkpoint.
         images: image files, or folders of them.
         top: how many classes of each image.
         runtime: engine; None takes the first installed one of the format.
@@ -170,7 +170,7 @@ def evaluate(
     """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused.
 
     Args:
-        artifacts: a bundle or a `.keras` file, or several; a folder of bundles stands for those inside it.
+        artifacts: an artifact or a `.keras` file, or several; a folder of artifacts stands for those inside it.
         data: a folder with a folder of images for each class, or an `.npz` with uint8 images and labels.
         batch: images a call, where a file takes any number.
         runtime: engine that runs all of them; None takes the usual one of each.
@@ -199,7 +199,7 @@ def evaluate(
         raise ConfigError(f"batch is {batch}; expected a positive number", fix="give 1 or more")
     options = EvaluateOptions(runtime, provider, device, cuda_graph, threads, batch)
     hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
-    progress("reading the bundles")
+    progress("reading the artifacts")
     found = artifact_paths(artifacts)
     [folder] = paths(data, "data")
     if not hosts.on:
@@ -216,8 +216,8 @@ def _evaluate_here(found: Sequence[Path], data: Path, options: EvaluateOptions, 
     )
     return EvaluateOutcome(
         tuple(results),
-        tuple(accuracy.to_json(each) | dataset.to_dict(each.artifact) for each in results),
-        ok=all(each.finite for each in results) and not failed,
+        tuple(accuracy.to_json(result) | dataset.to_dict(result.artifact) for result in results),
+        ok=all(result.finite for result in results) and not failed,
         failed=tuple(failed),
         origins={each.path: each.provenance for each in opened if each.is_checkpoint} or None,
         dataset=dataset,

@@ -51,7 +51,7 @@ class ArtifactsOutcome(Outcome[Artifact]):
             ExportError: an artifact failed its proof and is not published under its name.
             VitDeployError: an artifact could not be made.
         """
-        failed = [each for each in self.made.results if not each.parity.ok and not each.parity.unproven]
+        failed = [result for result in self.made.results if not result.parity.ok and not result.parity.unproven]
         if failed:
             reasons = "; ".join(f"{each.artifact.name}: {', '.join(each.parity.failures)}" for each in failed)
             raise ExportError(
@@ -275,11 +275,11 @@ def _works(artifact: ArtifactLike, precisions: tuple[str, ...]) -> tuple[list[Wo
 
 
 def _published(made: Made) -> tuple[Artifact, ...]:
-    return tuple(each.artifact for each in made.results if each.published)
+    return tuple(result.artifact for result in made.results if result.published)
 
 
 def _is_ok(made: Made) -> bool:
-    return all(each.parity.ok for each in made.results) and not made.failed
+    return all(result.parity.ok for result in made.results) and not made.failed
 
 
 def _calibrated(quantizing: QuantizeOptions, calibrate: PathLike | None) -> QuantizeOptions:

@@ -130,7 +130,7 @@ def compress(
         "method": options.method,
         "best_epoch": trained.best_epoch,
         "history": [dict(each) for each in trained.history],
-        "files": [each.to_dict() for each in table.rows],
+        "files": [row.to_dict() for row in table.rows],
         "verdicts": list(said),
         **trained.held_out.mapping.record,
     }

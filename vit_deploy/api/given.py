@@ -11,9 +11,9 @@ from vit_deploy.core.artifact_folders import each_bundle
 from vit_deploy.errors import ConfigError
 
 ArtifactLike = str | Path | Artifact
-"""A bundle's folder, a `.keras` file or a bare model file, or an artifact that `export` has returned."""
+"""An artifact's folder, a `.keras` file or a bare model file, or an artifact that `export` has returned."""
 Artifacts = ArtifactLike | Sequence[ArtifactLike]
-"""One of them or several; a folder of bundles stands for those inside it."""
+"""One of them or several; a folder of artifacts stands for those inside it."""
 PathLike = str | Path
 Tell = Callable[[str], object]
 """Called with a text: what is being done, or what has to be known."""
@@ -27,7 +27,7 @@ def silent(text: str) -> None:
 
 
 def artifact_paths(artifacts: Artifacts) -> list[Path]:
-    """Paths of artifacts, each once; those inside a folder of bundles stand for it.
+    """Paths of artifacts, each once; those inside a folder of artifacts stand for it.
 
     Raises:
         ConfigError: something that is none.
@@ -48,7 +48,7 @@ def artifact_path(artifact: ArtifactLike) -> Path:
     if isinstance(given, str | Path):
         return Path(given)
     raise ConfigError(
-        f"{type(given).__name__} is no bundle", fix="give a bundle's folder, or an artifact that export returned"
+        f"{type(given).__name__} is no artifact", fix="give an artifact's folder, or an artifact that export returned"
     )
 
 

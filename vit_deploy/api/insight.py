@@ -25,7 +25,7 @@ def inspect(
     """Look at config, size, operators, inputs and outputs, preprocessing and origin of a model; nothing is run.
 
     Args:
-        path: a bundle, an ONNX or TFLite file, a SavedModel, a TensorRT plan, or a checkpoint.
+        path: an artifact, an ONNX or TFLite file, a SavedModel, a TensorRT plan, or a checkpoint.
         snippet: whether the record has Python that runs it in its plain engine.
         reading: what a checkpoint file does not say, or how it is to be read otherwise.
         progress: called with what is being done.
@@ -34,8 +34,8 @@ def inspect(
         One inspection.
 
     Raises:
-        ArtifactError: nothing is there, a damaged model file, or a bundle that was changed.
-        EngineError: an ONNX bundle whose weights lie outside of it.
+        ArtifactError: nothing is there, a damaged model file, or an artifact that was changed.
+        EngineError: an ONNX artifact whose weights lie outside of it.
         CheckpointError: a file that is neither a model file nor a checkpoint, or a damaged one.
         MissingEngineError: a checkpoint whose library is not installed.
     """
@@ -70,7 +70,7 @@ def bundle(artifacts: Artifacts, output: PathLike, *, force: bool = False, progr
     """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine.
 
     Args:
-        artifacts: bundles made by `export`; a folder of bundles stands for those inside it.
+        artifacts: artifacts made by `export`; a folder of artifacts stands for those inside it.
         output: archive to write, whose name ends in .tar.gz.
         force: whether a file that is there is replaced.
         progress: called with what is being done.
@@ -80,8 +80,8 @@ def bundle(artifacts: Artifacts, output: PathLike, *, force: bool = False, progr
 
     Raises:
         UsageError: a file name with another ending.
-        ArtifactError: a folder that is no bundle, or one that was changed.
-        EngineError: a bundle whose weights lie outside of it.
+        ArtifactError: a folder that is no artifact, or one that was changed.
+        EngineError: an artifact whose weights lie outside of it.
         ConfigError: nothing to pack.
         OutputError: the file is there, or cannot be written.
     """

@@ -73,7 +73,7 @@ def verify(
     Limits in place of the defaults are read from [tool.vit-deploy.verify] of the nearest pyproject.toml as well.
 
     Args:
-        artifacts: a bundle, a `.keras` file or a bare model file, or several; a folder of bundles stands for those
+        artifacts: an artifact, a `.keras` file or a bare model file, or several; a folder of artifacts stands for those
             inside it.
         against: a checkpoint or an artifact to compare with; None takes the recorded outputs.
         images: a folder of image files to compare on; needs `against`. None takes the golden images.
@@ -177,7 +177,7 @@ def _verify_here(
     if reference.against is not None:
         files = image_files(reference.images, reference.max_images) if reference.images is not None else ()
         origin = Reference(reference.against, files, stated)
-    progress("reading the bundles")
+    progress("reading the artifacts")
     subjects = open_subjects(paths, origin, _reading(reference))
     for subject in subjects:
         for assumption in subject.assumed:
@@ -215,7 +215,9 @@ def _verify_here(
 
 
 def _origins(subjects: Sequence[Subject], reference: Reference | None) -> dict[Path, tuple[Step, ...]] | None:
-    found = {each.artifact.path: each.artifact.provenance for each in subjects if each.artifact.is_checkpoint}
+    found = {
+        subject.artifact.path: subject.artifact.provenance for subject in subjects if subject.artifact.is_checkpoint
+    }
     if reference is not None and reference.origin is not None:
         found[reference.path] = reference.origin
     return found or None
@@ -254,7 +256,7 @@ def compare(
     """Compare config, preprocessing, operators, weights by name and outputs of two artifacts or checkpoints.
 
     Args:
-        a: a bundle or a checkpoint.
+        a: an artifact or a checkpoint.
         b: another one.
         reading: what checkpoint files do not say, or how they are to be read otherwise.
         progress: called with what is being done.
@@ -263,7 +265,7 @@ def compare(
         One comparison; `ok` if nothing differs.
 
     Raises:
-        ArtifactError, CheckpointError: one of them is missing or damaged, or a model file without its bundle.
+        ArtifactError, CheckpointError: one of them is missing or damaged, or a model file without its artifact.
         MissingEngineError, EngineError: an engine that runs one of them is not installed or refuses it.
     """
     one, other = artifact_path(a), artifact_path(b)

@@ -114,8 +114,8 @@ class VerifyOutcome(Outcome["Verification"]):
         from vit_deploy.verification.records import unanswered
 
         named = [
-            {**each, "artifact": f"{each['artifact']} on {each['on']}"} if "on" in each else each
-            for each in self.records
+            {**record, "artifact": f"{record['artifact']} on {record['on']}"} if "on" in record else record
+            for record in self.records
         ]
         gaps = [(each.name, each.error.message) for each in self.failed]
         gaps += [(host, f"{host}: {error.message}") for host, error in self.unanswered.items()]

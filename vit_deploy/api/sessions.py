@@ -25,12 +25,12 @@ def session(
     device: int = 0,
     cuda_graph: bool = False,
 ) -> AbstractContextManager[Session]:
-    """Load a bundle in an engine: `with session(path) as model: logits = model.infer(images)`.
+    """Load an artifact in an engine: `with session(path) as model: logits = model.infer(images)`.
 
     Threads may share it: each call is whole, and its answer a copy that is the caller's own.
 
     Args:
-        bundle: its folder, or one of those that `export` returned.
+        artifact: its folder, or one of those that `export` returned.
         runtime: None takes the format's usual one.
         threads: for the work inside one call; None leaves the engine's own choice.
         provider: what executes the graph; None takes the engine's usual one.
@@ -38,7 +38,7 @@ def session(
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
 
     Raises:
-        ArtifactError: no bundle, or one that was changed.
+        ArtifactError: no artifact, or one that was changed.
         ConfigError: a runtime that does not run this format, or options of a GPU where none executes the graph.
         MissingEngineError, EngineError: the engine is not installed, or refuses the file.
     """
@@ -50,17 +50,17 @@ def session(
 def read_images(bundle: str | Path | Artifact, files: str | Path | Sequence[str | Path]) -> NDArray[Any]:
     """Image files as the input of a session: `model.infer(read_images(bundle, ["a.jpg", "b.jpg"]))`.
 
-    Each is resized, cropped and normalised as the bundle has recorded it.
+    Each is resized, cropped and normalised as the artifact has recorded it.
 
     Args:
-        bundle: its folder, or one of those that `export` returned.
+        artifact: its folder, or one of those that `export` returned.
         files: image files; of a folder the images in it, by name.
 
     Returns:
         `(files, height, width, channels)`: normalised float32, or uint8 pixels where preprocessing is in the model.
 
     Raises:
-        ArtifactError: no bundle, or one that was changed.
+        ArtifactError: no artifact, or one that was changed.
         ConfigError: something that is no path, or no file at all.
         DataError: a file that is missing or broken, or a folder without images.
         MissingEngineError: Pillow is not installed.
@@ -78,10 +78,10 @@ def read_images(bundle: str | Path | Artifact, files: str | Path | Sequence[str 
 
 
 def as_artifact(bundle: str | Path | Artifact) -> Artifact:
-    """The bundle in a folder, or the artifact itself.
+    """The artifact in a folder, or the artifact itself.
 
     Raises:
-        ArtifactError: no bundle, or one that was changed.
+        ArtifactError: no artifact, or one that was changed.
         ConfigError: it is neither.
     """
     if isinstance(bundle, Artifact):
@@ -89,7 +89,10 @@ def as_artifact(bundle: str | Path | Artifact) -> Artifact:
     given: object = bundle
     if isinstance(given, str | Path):
         return read_artifact(Path(given))
-    said, fix = f"{type(given).__name__} is no bundle", "give a bundle's folder, or an artifact that export returned"
+    said, fix = (
+        f"{type(given).__name__} is no artifact",
+        "give an artifact's folder, or an artifact that export returned",
+    )
     if isinstance(given, list | tuple) and all(isinstance(each, Artifact) for each in given):
         said, fix = f"{said}, but holds {len(given)} of them", "give one of them"
     raise ConfigError(said, fix=fix)

@@ -62,7 +62,7 @@ def bench(
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory.
 
     Args:
-        artifacts: a bundle, a `.keras` file or a bare model file, or several; a folder of bundles stands for those
+        artifacts: an artifact, a `.keras` file or a bare model file, or several; a folder of artifacts stands for those
             inside it.
         runtime: engine, or several; None takes all that are installed and take the format.
         provider: what executes the graph, or several; None takes each engine's usual one.
@@ -95,7 +95,7 @@ def bench(
     Raises:
         UsageError: arguments that exclude each other.
         ConfigError: a runtime that does not take a format, or numbers that cannot be.
-        ArtifactError: a bundle that is missing or was changed.
+        ArtifactError: an artifact that is missing or was changed.
         DataError: a baseline that cannot be read, or has nothing to compare with.
         MissingEngineError, EngineError: not one case can be run, or an engine refused, crashed or hung.
         RemoteError: no machine answered.
@@ -148,7 +148,7 @@ def _bench_here(
 ) -> BenchOutcome:
     for name in options.runtime:
         RUNTIMES.check(name)
-    progress("reading the bundles")
+    progress("reading the artifacts")
     cases, failed = runnable(cases_for(options, [(each, open_to_time(each).format) for each in found]))
     if compared.baseline is not None:
         refuse_baseline(cases, read_host(), before, any_host=compared.any_host)

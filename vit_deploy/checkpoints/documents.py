@@ -84,7 +84,7 @@ def explained(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: {error.message}", fix=error.fix) from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"{what} is damaged: {detail}", fix="get the file again, or save it anew") from error
+        raise CheckpointError(f"{what} is damaged: {detail}", fix="get the file again, or save it again") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -147,10 +147,10 @@ def _in_order(weight: Float32) -> Float32:
 
 
 def _drop(held: dict[str, Float32], pending: Counter[str], names: Iterable[str]) -> None:
-    for each in names:
-        pending[each] -= 1
-        if not pending[each]:
-            del held[each]
+    for name in names:
+        pending[name] -= 1
+        if not pending[name]:
+            del held[name]
 
 
 def _stand_in(file: TensorFile, name: str) -> Float32:

@@ -115,7 +115,7 @@ class _Layout:
 
     def part(self, folder: str, spellings: tuple[str, ...]) -> str:
         """The path of a part that goes by several names."""
-        paths = [f"{folder}{each}" for each in spellings]
+        paths = [f"{folder}{spelling}" for spelling in spellings]
         return next((path for path in paths if self.has(path)), paths[-1])
 
     def block(self, index: int) -> str:
@@ -163,7 +163,7 @@ def _layout(file: TensorFile) -> _Layout:
     if None not in numbers:
         return _Layout(file, prefix, 1 + max(map(int, numbers)), stacked=False)
     if any(number is not None for number in numbers):
-        raise CheckpointError("its blocks are both stacked and single", fix="save the model anew")
+        raise CheckpointError("its blocks are both stacked and single", fix="save the model again")
     stacks = [file.shape(name) for name in file.names() if name.startswith(f"{prefix}Transformer/encoderblock/")]
     depths = [shape[0] for shape in stacks if shape and 0 not in shape] or [1]
     return _Layout(file, prefix, max(set(depths), key=depths.count), stacked=True)

@@ -57,7 +57,7 @@ class Reading:
         tower = stated.pop(TOWER, None)
         head, head_file = stated.pop(HEAD, True), stated.pop(HEAD_FILE, None)
         patterns = (ignore,) if isinstance(ignore, str) else ignore
-        if not isinstance(patterns, Sequence) or not all(isinstance(each, str) and each for each in patterns):
+        if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) and pattern for pattern in patterns):
             raise ConfigError(f"ignore is {ignore!r}; expected patterns of names", fix='give them as ["decoder.*"]')
         if weights is not None and not isinstance(weights, str):
             raise ConfigError(f"weights is {weights!r}; expected a key in the file", fix='give it as "teacher"')

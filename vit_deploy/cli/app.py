@@ -43,7 +43,7 @@ app = typer.Typer(
 
 def command_names() -> list[str]:
     """Names of all commands."""
-    return [str(getattr(each.callback, "__name__", "")) for each in app.registered_commands]
+    return [str(getattr(registered_command.callback, "__name__", "")) for registered_command in app.registered_commands]
 
 
 @command

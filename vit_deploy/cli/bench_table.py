@@ -37,7 +37,7 @@ SORTS: Mapping[str, Callable[[Latency], float]] = {
 def best_of(results: Sequence[Latency], sort: str | None) -> dict[str, float]:
     """The best of each column in which it is marked, where there is a choice."""
     columns = dict.fromkeys(["p50", "throughput", *([sort] if sort else [])])
-    found = {name: [SORTS[name](each) for each in results] for name in columns}
+    found = {name: [SORTS[name](result) for result in results] for name in columns}
     return {name: min(values) for name, values in found.items() if min(values, default=0) < max(values, default=0)}
 
 

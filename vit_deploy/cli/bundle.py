@@ -16,7 +16,7 @@ from vit_deploy.core.options import Option
 @command
 def bundle(
     artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT…", help="Bundles made by export.", show_default=False)
+        list[Path], typer.Argument(metavar="ARTIFACT…", help="Artifacts made by export.", show_default=False)
     ],
     output: Annotated[Path, Option(names=("--output", "-o"), metavar="FILE.tar.gz", help="What to write.")],
     force: Force = False,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
 SHOWN = 10  # weights in the table; all are in the document
 
 Model = Annotated[
-    Path, typer.Argument(metavar="ARTIFACT|CHECKPOINT", help="A bundle or a checkpoint.", show_default=False)
+    Path, typer.Argument(metavar="ARTIFACT|CHECKPOINT", help="An artifact or a checkpoint.", show_default=False)
 ]
 
 
@@ -45,10 +45,13 @@ def compare(
 def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:
     from vit_deploy.verification import records
 
-    rows = [(each.aspect, each.name, _shown(each.first), _shown(each.second)) for each in found.differences]
-    for each in found.weights[:SHOWN]:
-        apart = "" if each.max_abs is None else f"{each.max_abs:.1e} apart"
-        rows.append(("weight", each.name, apart, each.words))
+    rows = [
+        (difference.aspect, difference.name, _shown(difference.first), _shown(difference.second))
+        for difference in found.differences
+    ]
+    for weight in found.weights[:SHOWN]:
+        apart = "" if weight.max_abs is None else f"{weight.max_abs:.1e} apart"
+        rows.append(("weight", weight.name, apart, weight.words))
     if len(found.weights) > SHOWN:
         rows.append(("weight", f"and {len(found.weights) - SHOWN} more", "", ""))
     if found.outputs is not None:

@@ -52,7 +52,7 @@ def _rows(found: Diagnosis) -> list[tuple[str, str]]:
         rows.append(("TensorFlow's GPUs", ", ".join(found.gpus) or "none"))
     if found.nvidia is not None:
         rows += _nvidia(found.nvidia)
-    rows += [("warning", each) for each in found.warnings]
+    rows += [("warning", warning) for warning in found.warnings]
     for index, conflict in enumerate(found.conflicts, 1):
         rows.append((f"conflict {index}", f"{conflict.problem}; fix: {conflict.fix}"))
     rows.append(("verdict", f"{len(found.conflicts)} to be resolved" if found.conflicts else "no conflict"))
@@ -62,10 +62,10 @@ def _rows(found: Diagnosis) -> list[tuple[str, str]]:
 def _providers(found: Diagnosis) -> Iterator[tuple[str, str]]:
     if found.providers is None:
         return
-    yield "ONNX Runtime runs on", ", ".join(each.provider for each in found.trials if each.usable) or "nothing"
-    for each in found.trials:
-        if not each.usable:
-            yield f"not on {each.provider}", f"{each.reason} -> {each.fix}"
+    yield "ONNX Runtime runs on", ", ".join(trial.provider for trial in found.trials if trial.usable) or "nothing"
+    for trial in found.trials:
+        if not trial.usable:
+            yield f"not on {trial.provider}", f"{trial.reason} -> {trial.fix}"
 
 
 def _nvidia(found: Nvidia) -> Iterator[tuple[str, str]]:

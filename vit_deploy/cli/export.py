@@ -62,7 +62,7 @@ def export(
     ] = None,
     output: Annotated[
         Path | None,
-        Option(names=("--output", "-o"), metavar="DIR", help="Where the bundles go.", show_default="artifacts/…"),
+        Option(names=("--output", "-o"), metavar="DIR", help="Where the artifacts go.", show_default="artifacts/…"),
     ] = None,
     image_size: ImageSize = None,
     patch_size: PatchSize = None,

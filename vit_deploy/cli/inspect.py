@@ -24,7 +24,7 @@ def inspect(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A bundle, an ONNX or TFLite file, a SavedModel, a TensorRT plan, a checkpoint.",
+            help="An artifact, an ONNX or TFLite file, a SavedModel, a TensorRT plan, a checkpoint.",
             show_default=False,
         ),
     ],
@@ -129,7 +129,7 @@ def _held(graph: Graph) -> list[tuple[str, str]]:
     counted = [("operators", f"{sum(graph.operators.values())} in all: {operators}")] if operators else []
     return [
         *(("graph input", str(each)) for each in graph.inputs),
-        *(("graph output", str(each)) for each in graph.outputs),
+        *(("graph output", str(output)) for output in graph.outputs),
         *counted,
         *((name, str(value)) for name, value in graph.facts.items()),
         ("metadata", ", ".join(graph.metadata) or "none"),

@@ -39,7 +39,7 @@ QUANTIZED = (
 )
 Artifacts = Annotated[
     list[Path],
-    typer.Argument(metavar="ARTIFACT…", help="Bundles, folders of bundles, .keras files.", show_default=False),
+    typer.Argument(metavar="ARTIFACT…", help="Artifacts, folders of artifacts, .keras files.", show_default=False),
 ]
 CheckpointFile = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint file or folder.", show_default=False)

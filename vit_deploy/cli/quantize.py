@@ -1,4 +1,4 @@
-"""`vit-deploy quantize`: from a proven fp32 bundle to smaller and faster ones."""
+"""`vit-deploy quantize`: from a proven fp32 artifact to smaller and faster ones."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def quantize(
     artifact: Annotated[
         Path,
         typer.Argument(
-            metavar="ARTIFACT", help="An fp32 bundle made by export, or a folder of bundles.", show_default=False
+            metavar="ARTIFACT", help="An fp32 artifact made by export, or a folder of artifacts.", show_default=False
         ),
     ],
     precision: Annotated[
         tuple[str, ...],
         Option(names=("--precision", "-p"), help=QUANTIZED, commas=True, values=KNOWN_PRECISIONS),
     ],
-    output: Annotated[Path, Option(names=("--output", "-o"), metavar="DIR", help="Where the bundles go.")],
+    output: Annotated[Path, Option(names=("--output", "-o"), metavar="DIR", help="Where the artifacts go.")],
     force: Force = False,
     keep_failed: KeepFailed = False,
     *,
     quantizing: QuantizeOptions,
     printing: OutputOptions,
 ) -> int:
-    """Quantize an fp32 bundle, prove what comes out, and compare size, speed and accuracy with fp32."""
+    """Quantize an fp32 artifact, prove what comes out, and compare size, speed and accuracy with fp32."""
     from vit_deploy import api
     from vit_deploy.cli.output import Output
     from vit_deploy.cli.quantizing import show_artifacts

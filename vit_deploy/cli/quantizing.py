@@ -73,9 +73,9 @@ def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[s
     """Size, speed and accuracy, each against fp32."""
     from vit_deploy.core.quantities import milliseconds
 
-    labelled = any(each.top1 is not None for each in facts.values())
-    timed = any(each.latency_ms is not None for each in facts.values())
-    images = max(each.images for each in facts.values())
+    labelled = any(fact.top1 is not None for fact in facts.values())
+    timed = any(fact.latency_ms is not None for fact in facts.values())
+    images = max(fact.images for fact in facts.values())
     columns = (
         "precision",
         "size",
@@ -113,7 +113,7 @@ def _megabytes(count: int) -> str:
 
 def _show_sensitivities(out: Output, made: Made) -> None:
     for name, table in made.sensitivities.items():
-        kept = next(each for each in made.results if each.artifact.name == name).artifact.options["recipe"]
+        kept = next(result for result in made.results if result.artifact.name == name).artifact.options["recipe"]
         in_float = set(kept.get("keep_float", []))
         rows = [
             (

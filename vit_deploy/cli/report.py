@@ -39,5 +39,5 @@ def report(
     out = Output("report", printing)
     with out.progress() as progress:
         found = api.report(files, output, title=title, force=force, progress=progress)
-    rows = [(each["path"], megabytes(each["bytes"]), str(each["cases"])) for each in found.records]
+    rows = [(record["path"], megabytes(record["bytes"]), str(record["cases"])) for record in found.records]
     return out.show(found, columns=("file", "size", "cases"), rows=rows)

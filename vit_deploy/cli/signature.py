@@ -55,7 +55,7 @@ class Parameter:
     @property
     def option_name(self) -> str:
         """The long one on the command line."""
-        long = (each.partition("/")[0] for each in self.option.names if each.startswith("--"))
+        long = (name.partition("/")[0] for name in self.option.names if name.startswith("--"))
         return next(long, f"--{self.name.replace('_', '-')}")
 
     def for_typer(self) -> inspect.Parameter:
@@ -122,7 +122,7 @@ class Parameter:
     def _typer_type(self) -> Any:
         """The type of what Typer gives: a path, a text that is to be parsed, a list, or the field's own."""
         members = get_args(self.type) if get_origin(self.type) in (Union, types.UnionType) else (self.type,)
-        members = tuple(each for each in members if each is not type(None))
+        members = tuple(member for member in members if member is not type(None))
         if self.option.parse is not None:
             return str
         if get_origin(members[0]) is tuple and len(members) == 1:
@@ -141,7 +141,11 @@ class Group:
     def instance(self, values: Mapping[str, Any]) -> Any:
         """The dataclass with what was given; where nothing was, its own defaults."""
         return self.type(
-            **{each.name: each.value(values[each.name]) for each in self.parameters if values[each.name] is not None}
+            **{
+                parameter.name: parameter.value(values[parameter.name])
+                for parameter in self.parameters
+                if values[parameter.name] is not None
+            }
         )
 
 
@@ -154,24 +158,24 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
     parameters: dict[str, inspect.Parameter] = {}
     groups: list[Group] = []
     own: dict[str, Parameter] = {}
-    for each in inspect.signature(function).parameters.values():
-        hint = hints[each.name]
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints[parameter.name]
         kind, *extras = (hint.__origin__, *hint.__metadata__) if get_origin(hint) is Annotated else (hint,)
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             without = [name for extra in extras if isinstance(extra, Without) for name in extra.names]
             fields = tuple(one for one in options_of(kind) if one.name not in without)
-            groups.append(Group(each.name, kind, fields))
+            groups.append(Group(parameter.name, kind, fields))
             for one in fields:
                 parameters.setdefault(one.name, one.for_typer())
         elif option := next((extra for extra in extras if isinstance(extra, Option)), None):
-            own[each.name] = Parameter(each.name, kind, option, each.default, option.panel)
-            parameters[each.name] = own[each.name].for_typer()
+            own[parameter.name] = Parameter(parameter.name, kind, option, parameter.default, option.panel)
+            parameters[parameter.name] = own[parameter.name].for_typer()
         else:
-            parameters[each.name] = each.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters[parameter.name] = parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
 
     @functools.wraps(function)
     def called(**given: Any) -> int:
-        values = {each.name: each.instance(given) for each in groups}
+        values = {group.name: group.instance(given) for group in groups}
         for name in hints:
             if name in given and name not in values:
                 value = given[name]
@@ -179,7 +183,7 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
         return function(**values)
 
     called.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
-    called.__annotations__ = {each.name: each.annotation for each in parameters.values()}
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters.values()}
     return called
 
 

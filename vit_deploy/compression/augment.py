@@ -52,7 +52,7 @@ class Augment:
 
     def _generators(self, images: Any, labels: Any) -> list[Any]:
         layers = [*self.layers, *([self.mix] if self.mix is not None else [])]
-        return [each for layer in layers for each in layer.variables if "seed_generator" in each.path]
+        return [variable for layer in layers for variable in layer.variables if "seed_generator" in variable.path]
 
     def _run(self, images: Any, labels: Any) -> tuple[Any, Any]:
         for layer in self.layers:

@@ -63,7 +63,7 @@ class Images:
             self.labels[indices],
             lambda chosen: self.read([int(indices[each]) for each in chosen]),
             self.source,
-            tuple(self.files[int(each)] for each in indices) if self.files else (),
+            tuple(self.files[int(index)] for index in indices) if self.files else (),
             self.mapping,
         )
 

@@ -168,7 +168,7 @@ def _patches(images: Tensor, config: ViTConfig) -> Tensor:
 
 def _with_tokens(x: Tensor, own: Mapping[str, Any]) -> Tensor:
     tokens = [each for name, each in own.items() if name.startswith("class_token.")]
-    repeated = [tf.repeat(each[None], tf.shape(x)[0], axis=0) for each in tokens]
+    repeated = [tf.repeat(token[None], tf.shape(x)[0], axis=0) for token in tokens]
     return tf.concat([*repeated, x], axis=1) + own["pos_embed.table"]
 
 

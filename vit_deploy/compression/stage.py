@@ -188,7 +188,7 @@ def _run(folder: Path, progress: Progress, told: Told) -> None:
             tail = "\n".join(log.read().strip().splitlines()[-TAIL:])
             raise EngineError(
                 f"the training ended ({ending(code)}): {tail}",
-                fix=f"run the same command again to go on from {folder}, or remove that folder to begin anew",
+                fix=f"run the same command again to go on from {folder}, or remove that folder to begin again",
             )
 
 

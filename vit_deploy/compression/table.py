@@ -119,11 +119,11 @@ def measure(
         options = QuantizeOptions(calibrate=None if checkpoint.ranges else samples, measure_speed=False)
         exported = export(checkpoint, folder / state, jobs, options, progress=progress)
         results = exported.results
-        made += [(state, checkpoint, each.artifact) for each in results if each.published]
+        made += [(state, checkpoint, result.artifact) for result in results if result.published]
         failures += [
-            f"{state} compression {each.artifact.name} failed its proof: {', '.join(each.parity.failures)}"
-            for each in results
-            if not each.published
+            f"{state} compression {result.artifact.name} failed its proof: {', '.join(result.parity.failures)}"
+            for result in results
+            if not result.published
         ]
         failures += [
             f"{state} compression {each.name} cannot be made: {each.error.message}" for each in exported.failed
@@ -145,7 +145,7 @@ def measure(
         )
         for (state, checkpoint, artifact), found, latency in zip(made, right, latencies, strict=True)
     ]
-    ok = not any(each.startswith("after") for each in failures)
+    ok = not any(failure.startswith("after") for failure in failures)
     return Table(tuple(rows), tuple(failures), ok)
 
 
@@ -153,7 +153,7 @@ def _calibration(images: Images, folder: Path) -> Path | None:
     """Some images as a file to calibrate with, without those that are of one colour; None where they are too few."""
     step = max(len(images) // COUNT, 1)
     pixels = images.read(range(0, len(images), step)[:COUNT])
-    chosen = np.array([each for each in pixels if each.min() < each.max()], np.uint8)
+    chosen = np.array([pixel for pixel in pixels if pixel.min() < pixel.max()], np.uint8)
     if len(chosen) < FEWEST:
         return None
     path = folder / "calibration.npz"
@@ -163,8 +163,8 @@ def _calibration(images: Images, folder: Path) -> Path | None:
 
 def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[Latency | None]:
     cases = [
-        Case(Path(each.directory), FORMATS[each.format].proving_runtime, batch=each.input.batch or 1)
-        for each in artifacts
+        Case(Path(artifact.directory), FORMATS[artifact.format].proving_runtime, batch=artifact.input.batch or 1)
+        for artifact in artifacts
     ]
     return bench(cases, PLAN, lambda what, done: progress(what))
 
@@ -172,7 +172,7 @@ def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[La
 def sparsity(checkpoint: Checkpoint) -> float:
     """Fraction of zeros in all kernels of a checkpoint together."""
     kernels = [checkpoint.weights[f"{name}.kernel"] for name in layer_names(checkpoint.config)]
-    return sum(int((each == 0).sum()) for each in kernels) / sum(each.size for each in kernels)
+    return sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.size for kernel in kernels)
 
 
 def distinct(checkpoint: Checkpoint) -> int:
@@ -183,11 +183,11 @@ def distinct(checkpoint: Checkpoint) -> int:
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """Verdicts in words: what the method gained and what it did not, in the requested runtimes."""
     pairs: Mapping[str, tuple[Row, Row]] = {
-        each.name: (each, other)
-        for each in rows
-        if each.state == "before"
+        row.name: (row, other)
+        for row in rows
+        if row.state == "before"
         for other in rows
-        if other.state == "after" and other.name == each.name
+        if other.state == "after" and other.name == row.name
     }
     said = []
     for name, (before, after) in pairs.items():
@@ -208,7 +208,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
                 said.append(
                     f"{name}: gained nothing in speed on this runtime ({runtime}), {ratio:.2f} of the latency{why}"
                 )
-    said += [f"{each.name} {each.state}: unsteady, {'; '.join(each.unsteady)}" for each in rows if each.unsteady]
+    said += [f"{row.name} {row.state}: unsteady, {'; '.join(row.unsteady)}" for row in rows if row.unsteady]
     return said
 
 

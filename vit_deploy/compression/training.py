@@ -90,7 +90,7 @@ def train(
     found = load_state(state, fingerprint)
     if found is None:
         batches = order(len(images), min(options.batch, len(images)), options.seed, 0)[:LOOKED_AT]
-        run.method.begin(run.twin, [checkpoint.preprocess.normalize(images.read(each.tolist())) for each in batches])
+        run.method.begin(run.twin, [checkpoint.preprocess.normalize(images.read(batch.tolist())) for batch in batches])
         found = State()
         if run.method.settled(0):
             found = State(history=[run.record(0, None, 0)])
@@ -157,7 +157,7 @@ class _Run:
             warmup_steps=warm,
         )
         self.optimizer = tf_keras.optimizers.AdamW(rate, weight_decay=options.weight_decay, clipnorm=1.0)
-        trainable = {id(each): each for each in self.twin.model.trainable_variables}
+        trainable = {id(variable): variable for variable in self.twin.model.trainable_variables}
         self.trainable = list(trainable.values())
         kernels = {id(self.twin.variables[f"{name}.kernel"]) for name in layers}
         spared = [each for each in self.trainable if id(each) not in kernels]
@@ -229,7 +229,7 @@ class _Run:
 
 
 def _values(variables: Sequence[Any]) -> list[NDArray[Any]]:
-    return [each.numpy() for each in variables]
+    return [variable.numpy() for variable in variables]
 
 
 def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:

@@ -110,10 +110,10 @@ def _is_side(side: object) -> bool:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A bundle that was written and can be run.
+    """An artifact that was written and can be run.
 
     Args:
-        directory: the bundle's folder.
+        directory: the artifact's folder.
         format: "onnx", "tflite", "savedmodel", "tensorrt"; "keras" for a checkpoint file that is run as it is.
         precision: "fp32", "int8", …
         config: the function the model computes.
@@ -121,7 +121,7 @@ class Artifact:
         labels: name of each class, or empty.
         input: what the file takes.
         output: what it gives.
-        weights_digest: the weights digest of the fp32 checkpoint the bundle was made from; the same in all formats.
+        weights_digest: the weights digest of the fp32 checkpoint the artifact was made from; the same in all formats.
         provenance: what was done to the weights, oldest first.
         options: what the exporter was asked for, in plain JSON values.
         files: relative path to (SHA-256, bytes) of everything but the manifest.

@@ -55,7 +55,7 @@ class Checkpoint:
         ranges: the ranges of activations, where training learned them; low is at most zero and high at least.
 
     Raises:
-        CheckpointError: weights that are missing, surplus, mis-shaped or not finite, all in one message,
+        CheckpointError: weights that are missing, unexpected, mis-shaped or not finite, all in one message,
             or labels and channels that do not fit the config.
     """
 
@@ -182,7 +182,7 @@ def misfit(problems: Sequence[str]) -> CheckpointError:
     if all(problem.startswith("missing head.") for problem in problems):
         fix = "get the file again: its head is missing"
     elif any(problem.startswith("surplus ") for problem in problems):
-        fix += "; where no output depends on what is surplus, leave it out: --ignore PATTERN"
+        fix += "; where no output depends on what is unexpected, leave it out: --ignore PATTERN"
     return CheckpointError(
         f"the weights do not fit the config, {len(problems)} {'problem' if len(problems) == 1 else 'problems'}:\n"
         f"{_bulleted(problems)}",
@@ -193,7 +193,7 @@ def misfit(problems: Sequence[str]) -> CheckpointError:
 def weight_problems(
     config: ViTConfig, weights: Mapping[str, Float32], unchecked: Collection[str] | None = None
 ) -> list[str]:
-    """Every weight that is missing, surplus, mis-shaped, of another type or not finite, in words.
+    """Every weight that is missing, unexpected, mis-shaped, of another type or not finite, in words.
 
     Args:
         config: whose weights they should be.
@@ -235,7 +235,7 @@ def range_problems(config: ViTConfig, ranges: Ranges) -> list[str]:
 def module_names(config: ViTConfig) -> frozenset[str]:
     """Everything that has weights, and all that these are part of: `block_0`, `block_0.norm1`; the whole is `model`."""
     parts = [name.split(".") for name in weight_specs(config)]
-    return frozenset({"model"} | {".".join(each[:end]) for each in parts for end in range(1, len(each))})
+    return frozenset({"model"} | {".".join(part[:end]) for part in parts for end in range(1, len(part))})
 
 
 def _bulleted(problems: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ def python(*program: str) -> list[str]:
 def ending(code: int) -> str:
     """How a process ended, by its exit code; of one that a signal killed, Python gives the signal's number below 0."""
     if code < 0:
-        names = {int(each): each.name for each in signal.Signals}  # not the same ones on all systems
+        names = {int(Signal): Signal.name for Signal in signal.Signals}  # not the same ones on all systems
         return f"killed by {names.get(-code, f'signal {-code}')}"
     return f"exit {code}" if code < 0x80000000 else f"exit 0x{code:X}"  # as Windows tells of a crash
 

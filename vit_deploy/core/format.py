@@ -148,7 +148,7 @@ class Format:
     @property
     def runtime_names(self) -> tuple[str, ...]:
         """The names of the engines that run it."""
-        return tuple(each.name for each in self.runtimes)
+        return tuple(runtime.name for runtime in self.runtimes)
 
     @property
     def proving_runtime(self) -> str:

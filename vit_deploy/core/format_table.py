@@ -165,7 +165,7 @@ TENSORRT = Format(
     ),
     suffixes=(".plan", ".engine", ".trt"),
     magic=((0, b"ftrt"), (0, b"vtrt")),
-    no_essentials="a plan has no room for config, preprocessing and labels: they are in its bundle's manifest",
+    no_essentials="a plan has no room for config, preprocessing and labels: they are in its artifact's manifest",
     read_graph=Plugin("vit_deploy.formats.tensorrt_plan:read_graph"),
     snippet=Plugin("vit_deploy.formats.snippets.tensorrt:LINES"),
     precisions={Target.TENSORRT: ONNX_PRECISIONS[Target.TENSORRT]},

@@ -78,7 +78,7 @@ class Gpu:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**vars(self), "rounds": [[each.to_dict() for each in ends] for ends in self.rounds]}
+        return {**vars(self), "rounds": [[end.to_dict() for end in ends] for ends in self.rounds]}
 
     @property
     def disturbances(self) -> Iterator[str]:
@@ -151,7 +151,7 @@ def gpu_from(values: Mapping[str, Any]) -> Gpu:
         memory_mb=_number(values, "memory_mb"),
         power_limit_w=_number(values, "power_limit_w"),
         rounds=tuple((_state(start), _state(end)) for start, end in values.get("rounds", ())),
-        **{each: _text(values, each) for each in texts},
+        **{text: _text(values, text) for text in texts},
     )
 
 

@@ -19,7 +19,7 @@ from vit_deploy.errors import ArtifactError
 
 
 def write_manifest(artifact: Artifact) -> Artifact:
-    """Digest every file in the bundle and write its manifest; returns the artifact with the digests."""
+    """Digest every file in the artifact and write its manifest; returns the artifact with the digests."""
     files = {
         path.relative_to(artifact.directory).as_posix(): (sha256(path), path.stat().st_size)
         for path in sorted(artifact.directory.rglob("*"))
@@ -32,10 +32,10 @@ def write_manifest(artifact: Artifact) -> Artifact:
 
 
 def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
-    """The bundle in a folder, with every file checked against its digest.
+    """The artifact in a folder, with every file checked against its digest.
 
     Raises:
-        ArtifactError: no bundle, a manifest of another schema or with impossible values, or files that are
+        ArtifactError: no artifact, a manifest of another schema or with impossible values, or files that are
             missing, changed or lie outside; all of them are named.
     """
     if directory.name == MANIFEST:
@@ -45,7 +45,7 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
     if opaque and directory.is_file():
         raise ArtifactError(
             f"{directory} is {opaque[0].noun}, which has no room for what it takes and what it has to answer",
-            fix=f"give the bundle's folder, with {MANIFEST} and {GOLDEN} beside the {opaque[0].kind}",
+            fix=f"give the artifact's folder, with {MANIFEST} and {GOLDEN} beside the {opaque[0].kind}",
         )
     if not path.is_file():
         raise not_a_bundle(directory)
@@ -65,12 +65,12 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
         detail = f"missing {error}" if isinstance(error, KeyError) else getattr(error, "message", error)
         raise ArtifactError(f"{path} is damaged: {detail}", fix="export the model again") from error
     if check_digests and (problems := _file_problems(artifact)):
-        raise ArtifactError(f"{directory} was changed: {'; '.join(problems)}", fix="copy or export the bundle again")
+        raise ArtifactError(f"{directory} was changed: {'; '.join(problems)}", fix="copy or export the artifact again")
     return artifact
 
 
 def from_essentials(model: Path, essentials: Mapping[str, str]) -> Artifact:
-    """The inverse of `Artifact.essentials`: what a model file that has left its bundle says of itself.
+    """The inverse of `Artifact.essentials`: what a model file that has left its artifact says of itself.
 
     Args:
         model: the file, or the folder of a SavedModel.
@@ -157,7 +157,7 @@ def _file_problems(artifact: Artifact) -> list[str]:
     for name, (digest, size) in artifact.files.items():
         path = artifact.directory / name
         if not path.resolve().is_relative_to(root):
-            problems.append(f"{name} lies outside the bundle")
+            problems.append(f"{name} lies outside the artifact")
         elif not path.is_file():
             problems.append(f"{name} is missing")
         elif path.stat().st_size != size:

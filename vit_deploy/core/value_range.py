@@ -28,8 +28,8 @@ def problem_of(images: Sequence[NDArray[Any]], preprocess: Preprocess) -> str:
         images: uint8 pixels, or finite floats that should be normalised, `(height, width, channels)` each.
         preprocess: the preprocess of the model.
     """
-    least = min(float(each.min()) for each in images)
-    most = max(float(each.max()) for each in images)
+    least = min(float(image.min()) for image in images)
+    most = max(float(image.max()) for image in images)
     if images[0].dtype == np.uint8:
         return "" if most > 1 else "they are uint8 and no pixel is above 1, as if 0..1 had been cut to whole numbers"
     mean, std = np.asarray(preprocess.mean), np.asarray(preprocess.std)

@@ -96,8 +96,8 @@ class Compiler(Protocol):
         """Write the model file into `target.directory`.
 
         Args:
-            source: the bundle that it is made of, which is only read.
-            target: the bundle to be.
+            source: the artifact that it is made of, which is only read.
+            target: the artifact to be.
             options: how.
 
         Returns:

@@ -156,9 +156,9 @@ def _check_shaping(formats: Sequence[str], *, opset: int | None, layout: str, ta
     """Refuse options that say nothing of any of these formats."""
     records = [FORMATS[each] for each in formats]
     has_effect = (
-        opset is None or any(each.has_opset for each in records),
-        layout == "nhwc" or any(each.has_layout for each in records),
-        target is Target.CPU or any(target in each.precisions for each in records),
+        opset is None or any(record.has_opset for record in records),
+        layout == "nhwc" or any(record.has_layout for record in records),
+        target is Target.CPU or any(target in record.precisions for record in records),
     )
     if not all(has_effect):
         shaped = [each for each in FORMATS.values() if each.exporter and (each.has_opset or each.has_layout)]

@@ -36,7 +36,7 @@ class Exported:
     """What became of one job.
 
     Args:
-        artifact: the bundle; its directory is where it was published, or would have been.
+        artifact: the artifact; its directory is where it was published, or would have been.
         bytes: the size of the model files.
         seconds: making them took.
         verify_seconds: proving them took; the first one's holds the reference that all share.
@@ -93,7 +93,7 @@ def export_each(
         checkpoint: the model.
         directory: the folder in which the artifacts are written.
         jobs: from `plan`; those of other precisions are made by `quantization.pipeline.export`.
-        force: replace bundles that are there.
+        force: replace artifacts that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
 
@@ -118,19 +118,21 @@ def export_each(
         except OF_ONE_FILE as error:
             failed.append(Failed(job.name, job.format, job.precision, error))
     # The reference is part of the proof; all share it, and the first one that needs it pays for it.
-    paid = [dataclasses.replace(each, verify_seconds=each.verify_seconds + reference_seconds) for each in results[:1]]
+    paid = [
+        dataclasses.replace(result, verify_seconds=result.verify_seconds + reference_seconds) for result in results[:1]
+    ]
     return paid + results[1:], failed
 
 
 @contextlib.contextmanager
 def telling_what_is_there(results: Sequence[Exported], *, but: tuple[type[VitDeployError], ...] = ()) -> Iterator[None]:
-    """Add to an error inside which bundles were published before it, unless it is one of these kinds."""
+    """Add to an error inside which artifacts were published before it, unless it is one of these kinds."""
     try:
         yield
     except but:
         raise
     except VitDeployError as error:
-        if done := [str(each.artifact.directory) for each in results if each.published]:
+        if done := [str(result.artifact.directory) for result in results if result.published]:
             error.message += f"; already published: {', '.join(done)}"
         raise
 
@@ -145,7 +147,7 @@ def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool, unproven
     names = [directory / job.name for job in jobs]
     if unproven:
         compiled = [each for each, job in zip(names, jobs, strict=True) if FORMATS[job.format].made_of]
-        names = [each for each in names if each not in compiled]
+        names = [name for name in names if name not in compiled]
         return [*names, *(map(failed_name, names) if keep_failed else ()), *map(unproven_name, compiled)]
     return [*names, *map(failed_name, names)] if keep_failed else names
 
@@ -208,13 +210,13 @@ def publish(
     limits: Limits = NO_LIMITS,
     prove: bool = True,
 ) -> Exported:
-    """Have a bundle written, add golden data and manifest, prove it, and only then give it its name.
+    """Have an artifact written, add golden data and manifest, prove it, and only then give it its name.
 
     Args:
-        target: the bundle's folder to be.
+        target: the artifact's folder to be.
         write: writes the model files into a folder, and describes them.
         golden: images and reference outputs, as the model takes them.
-        force: replace a bundle that is there.
+        force: replace an artifact that is there.
         keep_failed: publish one that fails its proof as `<name>.failed`.
         progress: called with what is being done.
         limits: that its proof is held to.
@@ -240,7 +242,7 @@ def publish(
         if prove and not parity.ok:
             stage.divert(failed_name(target) if keep_failed else None)
             if target.exists():
-                parity = parity.failed(f"{target} still holds the earlier bundle")
+                parity = parity.failed(f"{target} still holds the earlier artifact")
     published = Artifact(**{**vars(artifact), "directory": stage.published or target})
     return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None)
 

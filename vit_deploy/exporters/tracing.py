@@ -78,8 +78,8 @@ class TracedViT:
         variables = self._model.canonical_variables()
         given: Mapping[str, Any] = dict(zip(self.names, weights, strict=True))
         outputs, _ = self._model.stateless_call(
-            [given[_canonical(variables, each)] for each in self._model.trainable_variables],
-            [each.value for each in self._model.non_trainable_variables],
+            [given[_canonical(variables, variable)] for variable in self._model.trainable_variables],
+            [variable.value for variable in self._model.non_trainable_variables],
             images,
             training=False,
         )

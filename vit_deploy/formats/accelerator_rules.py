@@ -69,7 +69,7 @@ def joins_no_constant(step: Step) -> str:
     constants = [each for each in step.inputs if each.is_constant]
     if not constants:
         return ""
-    zeros = all((each.values() == np.array(each.zero_point)).all() for each in constants)
+    zeros = all((constant.values() == np.array(constant.zero_point)).all() for constant in constants)
     return "" if zeros and len(step.inputs) == 2 else "joins a constant"
 
 

@@ -89,7 +89,7 @@ class Known:
 
 
 def bare_format(path: Path) -> str | None:
-    """The format of a model file outside of any bundle; None of everything else, which includes bundles."""
+    """The format of a model file outside of any artifact; None of everything else, which includes artifacts."""
     format = format_of(path)
     return None if format is None or format.no_essentials else format.name
 
@@ -108,7 +108,7 @@ def read_bare(path: Path, known: Known, stated: Stated = Stated()) -> tuple[Arti
     """
     format, graph = _graph(path)
     if any(key.startswith(ESSENTIAL) for key in graph.metadata):
-        # One of ours that has left its bundle says all this itself.
+        # One of ours that has left its artifact says all this itself.
         if stated.options:
             raise ConfigError(f"{path} says itself what it takes", fix=f"leave {', '.join(stated.options)} out")
         return dataclasses.replace(from_essentials(path, graph.metadata), is_bare=True), ()
@@ -328,7 +328,7 @@ def _values(
 
 
 def _output(path: Path, graph: Graph, known: Known, stated: Stated) -> TensorInfo:
-    by_name: Mapping[str, TensorInfo] = {each.name: each for each in graph.outputs}
+    by_name: Mapping[str, TensorInfo] = {output.name: output for output in graph.outputs}
     listed = "; ".join(map(str, graph.outputs)) or "none"
     if stated.output is not None and stated.output not in by_name:
         raise ConfigError(f"{path} has no output {stated.output}; it has {listed}", fix="give --output one of these")

@@ -29,7 +29,7 @@ class Inspection:
 
     Args:
         path: the path as it was given.
-        kind: "bundle", "checkpoint" or "model file".
+        kind: "artifact", "checkpoint" or "model file".
         format: "onnx", "tflite", "savedmodel", "tensorrt"; of a checkpoint its suffix, "keras" or "safetensors".
         bytes: the size of the model files.
         artifact: what the manifest, the checkpoint, or the model file itself says; None for a foreign file.
@@ -90,7 +90,7 @@ class Inspection:
             "provenance": None if said is None else [step.to_dict() for step in said.provenance],
             "producer": None if said is None else dict(said.producer),
             "inputs": None if graph is None else [each.to_dict() for each in graph.inputs],
-            "outputs": None if graph is None else [each.to_dict() for each in graph.outputs],
+            "outputs": None if graph is None else [output.to_dict() for output in graph.outputs],
             "operators": None if graph is None else dict(graph.operators),
             "facts": None if graph is None else dict(graph.facts),
             "metadata": None if graph is None else dict(graph.metadata),
@@ -101,15 +101,15 @@ class Inspection:
 
 
 def inspect(path: Path, stated: Mapping[str, Any] | None = None) -> Inspection:
-    """Look at a bundle, a model file of any origin, or a checkpoint, without running any of it.
+    """Look at an artifact, a model file of any origin, or a checkpoint, without running any of it.
 
     Args:
         path: the path of the artifact.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it; ignored for others.
 
     Raises:
-        ArtifactError: nothing is there, a damaged model file, or a bundle that was changed.
-        EngineError: an ONNX bundle whose weights lie outside of it.
+        ArtifactError: nothing is there, a damaged model file, or an artifact that was changed.
+        EngineError: an ONNX artifact whose weights lie outside of it.
         CheckpointError: a file that is neither a model file nor a checkpoint, or a damaged one.
         MissingEngineError: a checkpoint whose library is not installed.
     """

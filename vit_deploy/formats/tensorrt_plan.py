@@ -1,4 +1,4 @@
-"""What a TensorRT plan was built with and for, as its bundle records it and its first bytes tell it."""
+"""What a TensorRT plan was built with and for, as its artifact records it and its first bytes tell it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class PlanRecord:
 
     @classmethod
     def of(cls, artifact: Artifact) -> PlanRecord:
-        """What the manifest of a bundle with a plan records.
+        """What the manifest of an artifact with a plan records.
 
         Raises:
             ArtifactError: nothing, or what cannot be.
@@ -114,7 +114,7 @@ def flavour_of(start: bytes) -> str | None:
 
 
 def read_graph(path: Path) -> Graph:
-    """What can be told of a plan without loading it: its first bytes, and the manifest of the bundle that it is in.
+    """What can be told of a plan without loading it: its first bytes, and the manifest of the artifact that it is in.
 
     Raises:
         ArtifactError: it cannot be read, or its manifest does not say how it was built.

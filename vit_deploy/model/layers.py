@@ -226,7 +226,7 @@ class PrefixTokens(NamedVariables):
         """The tokens in front of every image's patches."""
         if not self.tokens:
             return patches
-        kinds = [ops.cast(ops.convert_to_tensor(each), patches.dtype) for each in self.tokens]
+        kinds = [ops.cast(ops.convert_to_tensor(token), patches.dtype) for token in self.tokens]
         tokens = kinds[0] if len(kinds) == 1 else ops.concatenate(kinds, axis=0)
         prefix = ops.broadcast_to(ops.expand_dims(tokens, 0), (ops.shape(patches)[0], *tokens.shape))
         return ops.concatenate([prefix, patches], axis=1)

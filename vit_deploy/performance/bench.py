@@ -125,7 +125,7 @@ def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lam
         progress: is told what is being done.
 
     Raises:
-        ArtifactError: a bundle that is missing, changed, or has no golden images.
+        ArtifactError: an artifact that is missing, changed, or has no golden images.
         ConfigError: a runtime that does not take the format, or numbers that cannot be; names all of them.
         MissingEngineError: a runtime that is not installed.
         EngineError: an engine that refused, crashed or hung; names the case.

@@ -23,8 +23,8 @@ class EnergyMeter:
         # intel-rapl:0 is a package; intel-rapl:0:0 a part of it, and "psys" the board around it: both would be counted
         # twice.
         zones = sorted(each for each in root.glob("intel-rapl:*") if each.name.count(":") == 1)
-        packages = [each for each in zones if _words(each / "name").startswith("package")]
-        self._counters = [(each / "energy_uj", _number(each / "max_energy_range_uj")) for each in packages]
+        packages = [zone for zone in zones if _words(zone / "name").startswith("package")]
+        self._counters = [(package / "energy_uj", _number(package / "max_energy_range_uj")) for package in packages]
         self._begun = [_number(counter) for counter, _ in self._counters]
 
     def joules(self) -> float | None:
@@ -34,7 +34,7 @@ class EnergyMeter:
             now = _number(counter)
             if now is None or begun is None:
                 return None
-            # The counter starts anew at its range.
+            # The counter starts again at its range.
             total += now - begun if now >= begun else now - begun + (range_uj or 0)
         return total / 1e6 if self._counters else None
 

@@ -16,7 +16,7 @@ class Case:
     """One thing to time.
 
     Args:
-        artifact: the bundle's folder, or a `.keras` file.
+        artifact: the artifact's folder, or a `.keras` file.
         runtime: that runs it.
         provider: None takes the runtime's usual one.
         batch: images a call.

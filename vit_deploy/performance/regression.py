@@ -15,7 +15,7 @@ from vit_deploy.performance.latency import Case, Latency
 from vit_deploy.performance.saved_results import latency_in, read_document
 
 SAME_HOST = ("cpu", "architecture", "cores")
-AGAIN = "make it anew with vit-deploy bench --save"
+AGAIN = "make it again with vit-deploy bench --save"
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,10 @@ def not_compared(results: Sequence[Latency], compared: Sequence[Change]) -> list
     """The results that the baseline does not have, in words."""
     known = {id(change.latency) for change in compared}
     return [
-        f"{_named(each)} by {each.provider}: not in the baseline of this machine"
-        f"{' and GPU' if each.on_gpu else ''}, so it was not compared"
-        for each in results
-        if id(each) not in known
+        f"{_named(result)} by {result.provider}: not in the baseline of this machine"
+        f"{' and GPU' if result.on_gpu else ''}, so it was not compared"
+        for result in results
+        if id(result) not in known
     ]
 
 
@@ -168,7 +168,7 @@ def _alike(latency: Latency, results: Sequence[Latency], baseline: Sequence[Late
     if exact := [each for each in same if each.case.artifact == latency.case.artifact]:
         return exact
     # Of another folder, if it is the only one and not itself among what was measured now.
-    moved = {each.case.artifact for each in same} - {each.case.artifact for each in results}
+    moved = {each.case.artifact for each in same} - {result.case.artifact for result in results}
     return [each for each in same if each.case.artifact in moved] if len(moved) == 1 else []
 
 

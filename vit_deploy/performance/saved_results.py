@@ -59,7 +59,7 @@ def read_document(path: Path, commands: Sequence[str], *, fix: str) -> dict[str,
     if isinstance(document.get("error"), dict):
         raise DataError(f"{path} tells of a failure: {document['error'].get('message')}", fix=fix)
     results = document.get("results")
-    if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
         raise damaged(path, "results is no list of records")
     return document
 
@@ -144,7 +144,7 @@ def text(path: Path, value: object) -> str:
 
 def damaged(path: Path | str, detail: str) -> DataError:
     """What to raise of a document that no command has written so."""
-    return DataError(f"{path} is damaged: {detail}", fix="write it anew")
+    return DataError(f"{path} is damaged: {detail}", fix="write it again")
 
 
 def _is_figure(value: float) -> bool:

@@ -58,7 +58,7 @@ def main(open_case: OpenCase | None = None) -> int:
     """Serve requests from stdin until it ends.
 
     Args:
-        open_case: loads what the first request names; None opens bundles. Benchmarks time other files with it.
+        open_case: loads what the first request names; None opens artifacts. Benchmarks time other files with it.
 
     Returns:
         The exit status.
@@ -184,7 +184,7 @@ def trial(session: Session) -> tuple[int, int]:
 
 
 def golden_images(artifact: Artifact) -> NDArray[Any]:
-    """The images that travel in a bundle; for a bare checkpoint or model file those that would."""
+    """The images that travel in an artifact; for a bare checkpoint or model file those that would."""
     if artifact.is_checkpoint or artifact.is_bare:
         pixels = golden_pixels(artifact.config)
         return pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)

@@ -61,7 +61,7 @@ def ask_hosts(
     A caller that is interrupted ends what runs there, and takes it away, before it ends itself.
 
     Args:
-        artifacts: bundles to send.
+        artifacts: artifacts to send.
         command: of the runner there.
         options: that the command takes.
         hosts: the machines.
@@ -74,7 +74,7 @@ def ask_hosts(
 
     Raises:
         ConfigError: an address that cannot be.
-        ArtifactError: a bundle that is missing or was changed.
+        ArtifactError: an artifact that is missing or was changed.
         RemoteError: no machine answered; says why each did not.
     """
     arguments = request(command, options, more)
@@ -111,7 +111,7 @@ def ask_hosts(
             except BaseException:  # an interrupt: what runs there would go on
                 stop.set()
                 raise
-    errors = [each.error for each in answers if each.error is not None]
+    errors = [answer.error for answer in answers if answer.error is not None]
     if len(errors) == len(answers):
         messages = dict.fromkeys(each.message for each in errors)
         fixes = dict.fromkeys(each.fix for each in errors if each.fix)

@@ -53,22 +53,22 @@ if __name__ == "__main__":
 
 
 def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False, images: Path | None = None) -> None:
-    """Write a `.tar.gz` that proves and times artifacts where it is unpacked; the same bundles give the same bytes.
+    """Write a `.tar.gz` that proves and times artifacts where it is unpacked; the same artifacts give the same bytes.
 
     Args:
-        artifacts: folders of bundles.
+        artifacts: folders of artifacts.
         target: the file to write.
         force: whether a file that is there is replaced.
         images: folder of images that `pixels` has written, to be run there; None for none.
 
     Raises:
-        ArtifactError: a folder that is no bundle, or one that was changed.
+        ArtifactError: a folder that is no artifact, or one that was changed.
         EngineError: one whose weights lie outside of it.
         ConfigError: nothing to pack.
         OutputError: the target exists, or cannot be written.
     """
     if not artifacts:
-        raise ConfigError("there is nothing to pack", fix="give folders of bundles")
+        raise ConfigError("there is nothing to pack", fix="give folders of artifacts")
     read = [read_artifact(path) for path in artifacts]
     for artifact in read:
         if (refuse := FORMATS[artifact.format].refuse) is not None:

@@ -135,7 +135,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 class Link:
-    """The connection to one host, which is made anew for each script and may drop at any time.
+    """The connection to one host, which is made again for each script and may drop at any time.
 
     Args:
         host: the machine to send to.

@@ -18,7 +18,7 @@ IMAGES = "images"
 def listing() -> list[tuple[Path, str]]:
     """Where each packed artifact is, and where it was."""
     entries = json.loads((HOME / LISTING).read_text(encoding="utf-8"))
-    return [(HOME / each["place"], str(each["path"])) for each in entries]
+    return [(HOME / entry["place"], str(entry["path"])) for entry in entries]
 
 
 def packed() -> Sequence[tuple[Artifact, str]]:

@@ -75,7 +75,7 @@ def bench(given: argparse.Namespace) -> tuple[Records, bool]:
     cases = cases_for(options, [(artifact.directory, artifact.format) for artifact, _ in packed()])
     require(case.runtime for case in cases)
     results = measure(options, cases)
-    records = [{**to_json(each, results[0]), "artifact": names[each.case.artifact]} for each in results]
+    records = [{**to_json(result, results[0]), "artifact": names[result.case.artifact]} for result in results]
     if options.profile:
         records = [found.added_to(record) for found, record in zip(profiles(results), records, strict=True)]
     return records, True
@@ -101,7 +101,7 @@ def predict(given: argparse.Namespace) -> tuple[Records, bool]:
                 seen = classify.predict_pixels(classifier, sent.pixels(index), count=options.top)
                 found = [classify.Prediction(Path(str(place)), top).to_dict() for place, top in enumerate(seen)]
         records += [{**each, "artifact": path} for each in found]
-    return records, not any(each["failures"] for each in records)
+    return records, not any(record["failures"] for record in records)
 
 
 def evaluate(given: argparse.Namespace) -> tuple[Records, bool]:

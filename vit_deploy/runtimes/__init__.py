@@ -50,7 +50,7 @@ def takers_of(format: str, provider: str | None = None) -> tuple[str, ...]:
         provider: None for any.
     """
     takers = FORMATS[format].runtimes
-    return tuple(each.name for each in takers if _offers(each, provider)) or (takers[0].name,)
+    return tuple(taker.name for taker in takers if _offers(taker, provider)) or (takers[0].name,)
 
 
 def _offers(runtime: RuntimeEntry, provider: str | None) -> bool:

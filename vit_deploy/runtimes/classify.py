@@ -134,10 +134,10 @@ def open_classifier(
     options: RuntimeOptions = USUAL,
     stated: Mapping[str, Any] | None = None,
 ) -> Iterator[Classifier]:
-    """The model in a bundle, run by its engine, or in a checkpoint, run by the NumPy reference.
+    """The model in an artifact, run by its engine, or in a checkpoint, run by the NumPy reference.
 
     Args:
-        path: the path of the bundle or the checkpoint.
+        path: the path of the artifact or the checkpoint.
         runtime: that was asked for; None takes the usual one.
         options: the options to run it with.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
@@ -152,7 +152,7 @@ def open_classifier(
         if stated:
             raise ConfigError(
                 f"{', '.join(stated)} can be stated of a checkpoint, and {path} is an artifact, which has its own",
-                fix="export it anew with them",
+                fix="export it again with them",
             )
         with _of_artifact(read_artifact(path), runtime, options) as classifier:
             yield classifier
@@ -162,7 +162,7 @@ def open_classifier(
     if (path.parent / MANIFEST).is_file() and path.name in (
         name for each in FORMATS.values() for name in each.model_files
     ):
-        raise ArtifactError(f"{path} is the model alone, of a bundle", fix=f"give the bundle, {path.parent}")
+        raise ArtifactError(f"{path} is the model alone, of an artifact", fix=f"give the artifact, {path.parent}")
     if runtime not in (None, NUMPY):
         raise ConfigError(f"{runtime} runs artifacts, and {path} is a checkpoint", fix="export it first")
     if options != USUAL:

@@ -275,12 +275,12 @@ def _cuda_conflicts(here: Installed) -> Iterator[Conflict]:
 
 def cuda_major(here: Installed, name: str) -> int | None:
     """The CUDA that a distribution's extras bring along; None where they do not say."""
-    for each in here[name].requirements:
-        if suffix := re.fullmatch(r"nvidia-(?:cuda-runtime|cudnn)-cu(\d+)", each.name):
+    for requirement in here[name].requirements:
+        if suffix := re.fullmatch(r"nvidia-(?:cuda-runtime|cudnn)-cu(\d+)", requirement.name):
             return int(suffix[1])
         # Since CUDA 13 the version alone says it.
-        if each.name in ("nvidia-cuda-runtime", "cuda-toolkit") and each.specifier:
-            return min(int(clause.version.split(".")[0]) for clause in each.specifier)
+        if requirement.name in ("nvidia-cuda-runtime", "cuda-toolkit") and requirement.specifier:
+            return min(int(clause.version.split(".")[0]) for clause in requirement.specifier)
     return None
 
 

@@ -169,7 +169,7 @@ def covered(compute_capability: str, code: Iterable[tuple[int, int]]) -> bool:
 def libraries_of_tensorrt(root: Path = Path("/")) -> dict[str, str]:
     """Version of each libnvinfer that pip or the system has installed, to its place; nothing is loaded."""
     wheel = importlib.util.find_spec(TENSORRT_WHEEL)
-    folders = [Path(each) for each in (wheel.submodule_search_locations or ())] if wheel is not None else []
+    folders = [Path(location) for location in (wheel.submodule_search_locations or ())] if wheel is not None else []
     folders += [Path(each) for each in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if each]
     folders += [root / each for each in SYSTEM]
     found: dict[str, str] = {}

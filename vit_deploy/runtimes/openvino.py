@@ -43,7 +43,7 @@ class OpenVINO:
         """Load an artifact.
 
         Raises:
-            EngineError: a file that OpenVINO refuses or whose weights lie outside the bundle, or a provider that is
+            EngineError: a file that OpenVINO refuses or whose weights lie outside the artifact, or a provider that is
                 not there.
         """
         provider = options.provider or "cpu"

@@ -84,7 +84,7 @@ def refuse_other_input(artifact: Artifact, name: str, shape: Sequence[object]) -
     if name != spec.name or found != spec.shape:
         raise EngineError(
             f"{artifact.model_path} takes {name} {found}; its manifest says {spec.name} {spec.shape}",
-            fix="export the model again; the file is not the one that the bundle was made with",
+            fix="export the model again; the file is not the one that the artifact was made with",
         )
 
 
@@ -92,7 +92,7 @@ def missing_output(artifact: Artifact, found: Sequence[str]) -> EngineError:
     """What to raise when the file has no output of the recorded name."""
     return EngineError(
         f"{artifact.model_path} has no output {artifact.output_name}; it has {', '.join(found) or 'none'}",
-        fix="export the model again; the file is not the one that the bundle was made with",
+        fix="export the model again; the file is not the one that the artifact was made with",
     )
 
 

@@ -132,7 +132,7 @@ def evaluate(
     Agreement is with the first fp32 artifact among them, and with the first one where none is fp32.
 
     Args:
-        artifacts: bundles, or `.keras` files.
+        artifacts: artifacts, or `.keras` files.
         dataset: the images.
         batch: images a call; files made for a fixed batch take their own.
         runtime: that runs all of them; None takes the usual one of each.
@@ -217,7 +217,7 @@ def to_json(result: Evaluation) -> dict[str, Any]:
         "top5": result.top5,
         "agreement": result.agreement,
         "reference": str(result.reference.path),
-        "confusions": [vars(each) for each in result.confusions],
+        "confusions": [vars(confusion) for confusion in result.confusions],
         "failures": list(result.failures),
         "finite": result.finite,
     }

@@ -216,11 +216,11 @@ def to_arrays(taps: Taps) -> dict[str, Array]:
         "tap_stream": np.stack([taps.stream[name].values for name in names[:-2]]),
         "tap_norm": taps.stream[names[-2]].values,
         "tap_head": taps.stream[names[-1]].values,
-        "tap_details": np.stack([each.values for each in taps.details.values()]),
+        "tap_details": np.stack([detail.values for detail in taps.details.values()]),
     }
     floors = {
         "tap_floors": np.array([each.noise_floor for each in taps.stream.values()]),
-        "tap_detail_floors": np.array([each.noise_floor for each in taps.details.values()]),
+        "tap_detail_floors": np.array([detail.noise_floor for detail in taps.details.values()]),
     }
     arrays["tap_biases"] = np.array([*taps.biases.values()])
     return {name: array.astype(np.float32) for name, array in arrays.items()} | floors
@@ -258,8 +258,8 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
     kept = [*arrays["tap_stream"], arrays["tap_norm"], arrays["tap_head"]]
     pairs = (names, kept, arrays["tap_floors"]), (details, arrays["tap_details"], arrays["tap_detail_floors"])
     stream, inside = (
-        {name: Sketch(values.astype(np.float64), float(floor)) for name, values, floor in zip(*each, strict=True)}
-        for each in pairs
+        {name: Sketch(values.astype(np.float64), float(floor)) for name, values, floor in zip(*pair, strict=True)}
+        for pair in pairs
     )
     return Taps(stream, inside, dict(zip(moving_norms(config), arrays["tap_biases"], strict=False)))
 

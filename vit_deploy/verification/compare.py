@@ -79,11 +79,11 @@ class Comparison:
         """Plain JSON values."""
         return {
             "same": self.same,
-            "differences": [vars(each) for each in self.differences],
+            "differences": [vars(difference) for difference in self.differences],
             "weights_compared": self.weights_compared,
             "weights": [
-                {"name": each.name, "max_abs": documents.finite(each.max_abs), "message": each.words}
-                for each in self.weights
+                {"name": weight.name, "max_abs": documents.finite(weight.max_abs), "message": weight.words}
+                for weight in self.weights
             ],
             "outputs": None if self.outputs is None else records.parity(self.outputs),
             "notes": list(self.notes),
@@ -91,7 +91,7 @@ class Comparison:
 
 
 def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None = None) -> Comparison:
-    """Compare two bundles, or checkpoints, or one of each.
+    """Compare two artifacts, or checkpoints, or one of each.
 
     Args:
         first: path of one.
@@ -99,7 +99,7 @@ def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None =
         stated: what the user says of those that are checkpoints, as `checkpoints.load` takes it.
 
     Raises:
-        ArtifactError, CheckpointError: one of them is missing or damaged, or a model file without its bundle.
+        ArtifactError, CheckpointError: one of them is missing or damaged, or a model file without its artifact.
         MissingEngineError, EngineError: an engine that runs one of them is not installed or refuses it.
     """
     one, other = _Model.read(first, stated or {}), _Model.read(second, stated or {})
@@ -123,7 +123,7 @@ def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None =
         compared, weights = _weights(one.weights, other.weights)
     else:
         digests = (one.artifact.weights_digest, other.artifact.weights_digest)
-        differences += _fields("weights_digest", *({"sha256": each} for each in digests))
+        differences += _fields("weights_digest", *({"sha256": digest} for digest in digests))
     outputs = None
     sizes = [(each.artifact.config.image_size, each.artifact.config.channels) for each in (one, other)]
     if sizes[0] == sizes[1]:
@@ -147,7 +147,7 @@ class _Model:
         found = inspect(path, stated)
         if found.kind not in (BUNDLE, CHECKPOINT) or found.artifact is None:
             raise ArtifactError(
-                f"{path} is a model file without its bundle",
+                f"{path} is a model file without its artifact",
                 fix="give the folder with its artifact.json, or a checkpoint",
             )
         return cls(found, found.artifact, stated)

@@ -40,7 +40,7 @@ class Reference:
     """A model to compare with; the answers of one size are computed once for all artifacts of it.
 
     Args:
-        path: the path of a bundle or a checkpoint.
+        path: the path of an artifact or a checkpoint.
         files: image files, or none for the golden images.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
         origin: the provenance of a checkpoint once it has been read, which says what was assumed of it.
@@ -55,7 +55,7 @@ class Reference:
 
     @property
     def is_artifact(self) -> bool:
-        """Whether it is a bundle; else it is a checkpoint."""
+        """Whether it is an artifact; else it is a checkpoint."""
         return self.path.name == MANIFEST or (self.path / MANIFEST).is_file()
 
     @property
@@ -79,7 +79,7 @@ class Reference:
         """Inputs for `artifact` and what this model answers to them, and the precision to hold it to.
 
         Args:
-            artifact: the bundle to prove.
+            artifact: the artifact to prove.
             own: its golden data, of which the image file is kept; None of a bare file, which has none.
 
         Raises:

@@ -42,7 +42,7 @@ class Golden:
             preprocessing inside.
         outputs: the outputs of the float64 reference, `(n, …)`.
         noise_floor: what rounding to float32 alone does to the outputs; see `noise_floor.noise_floor`.
-        taps: the reference's activations on the first images; None in bundles of versions that recorded none.
+        taps: the reference's activations on the first images; None in artifacts of versions that recorded none.
         adversarial: inputs that are like no photograph, with the reference's answers; None likewise,
             and for large models.
         photo: an image file with what preprocessing makes of it; None likewise, and without Pillow.
@@ -94,7 +94,7 @@ def record(checkpoint: Checkpoint) -> Golden:
 
 
 def write_golden(golden: Golden, directory: Path) -> None:
-    """Write `golden.npz` into a bundle."""
+    """Write `golden.npz` into an artifact."""
     arrays: dict[str, Any] = {
         "images": golden.images,
         "outputs": golden.outputs,
@@ -110,7 +110,7 @@ def write_golden(golden: Golden, directory: Path) -> None:
 
 
 def read_golden(artifact: Artifact) -> Golden:
-    """The golden data of a bundle.
+    """The golden data of an artifact.
 
     Raises:
         ArtifactError: they are missing, damaged or of another shape than the model.

@@ -84,7 +84,7 @@ class Verification:
     """One artifact, proven or not, in one runtime.
 
     Args:
-        artifact: the bundle.
+        artifact: the artifact.
         runtime: that ran it.
         provider: that executed the graph.
         parity: the parity with the reference on the golden images.
@@ -104,7 +104,7 @@ class Verification:
     @property
     def failures(self) -> tuple[str, ...]:
         """All that is wrong, in words."""
-        return (*self.parity.failures, *(f"{each.name}: {each.words}" for each in self.checks if not each.ok))
+        return (*self.parity.failures, *(f"{check.name}: {check.words}" for check in self.checks if not check.ok))
 
     @property
     def ok(self) -> bool:
@@ -122,7 +122,7 @@ class Asked:
     """A loaded artifact and what it has answered so far, for further questions.
 
     Args:
-        artifact: the bundle.
+        artifact: the artifact.
         runtime: name of the engine, and
         options: that it was opened with.
         session: the loaded model.
@@ -159,10 +159,10 @@ def verify(
     """Run an artifact on its golden images and compare with the recorded outputs.
 
     Args:
-        artifact: the bundle; its precision says what it is held to.
+        artifact: the artifact; its precision says what it is held to.
         runtime: one of the runtimes that take its format; None takes the first that is installed.
         provider: what executes the graph; None takes the engine's usual one.
-        golden: instead of the bundle's own.
+        golden: instead of the artifact's own.
         limits: that somebody asked for instead of the precision's own.
         precision: the precision to hold it to instead of its own.
         questions: checks to run once its outputs have the right form; see `checks`.

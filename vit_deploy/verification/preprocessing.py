@@ -1,8 +1,8 @@
 """A check that an image file still becomes the input that it became where the model was exported.
 
-A small PNG travels in the bundle with the pixels that the checkpoint's preprocessing makes of it. A device proves with
-it that its manifest, its Pillow and its resize filters are still those of the export: a wrong mean, crop or filter is
-the commonest cause of lost accuracy, and golden inputs that are already normalised cannot show it.
+A small PNG travels in the artifact with the pixels that the checkpoint's preprocessing makes of it. With it, a device
+proves that its manifest, its Pillow and its resize filters are still those of the export: a wrong mean, crop or filter
+is the commonest cause of lost accuracy, and golden inputs that are already normalised cannot show it.
 """
 
 from __future__ import annotations

@@ -69,16 +69,16 @@ def open_subjects(paths: Sequence[Path], reference: Reference | None, stated: St
     """Open the models that are to be proven.
 
     Args:
-        paths: bundles, `.keras` files and bare files.
+        paths: artifacts, `.keras` files and bare files.
         reference: the model that bare files are matched to.
         stated: what is said of bare files.
 
     Raises:
         ArtifactError: what cannot be read, or a bare file of another model.
-        ConfigError: a bare file without a reference or with several readings, or what is said of a bundle.
+        ConfigError: a bare file without a reference or with several readings, or what is said of an artifact.
     """
     subjects = [_subject(path, reference, stated) for path in paths]
-    if stated.options and all(each.golden is not None for each in subjects):
+    if stated.options and all(subject.golden is not None for subject in subjects):
         raise ConfigError(f"{', '.join(stated.options)} is said of bare files, and there is none", fix="leave it out")
     return subjects
 

@@ -56,7 +56,7 @@ def held(result: Parity) -> str:
 
 def judged_column(results: Sequence[Parity]) -> str:
     """What to write above the figures of `judged`."""
-    return "max abs" if all(each.tolerance.max_abs is not None for each in results) else "figure"
+    return "max abs" if all(result.tolerance.max_abs is not None for result in results) else "figure"
 
 
 def shown(name: str, value: float | None) -> str:
@@ -90,7 +90,7 @@ def verification(result: Verification) -> dict[str, Any]:
         "verdict": result.verdict,
         "seconds": round(result.seconds, 3),
         "golden_failures": list(result.parity.failures),
-        "checks": [{"name": each.name, "ok": each.ok, "message": each.words} for each in result.checks],
+        "checks": [{"name": check.name, "ok": check.ok, "message": check.words} for check in result.checks],
         "failures": [*result.failures, *result.parity.notes],
     }
     return named | proof | own

@@ -122,10 +122,10 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def open_artifact(path: Path) -> Artifact:
-    """The bundle in a folder, or a `.keras` file as if it were one.
+    """The artifact in a folder, or a `.keras` file as if it were one.
 
     Raises:
-        ArtifactError: no bundle, or one that was changed.
+        ArtifactError: no artifact, or one that was changed.
         CheckpointError: a `.keras` file that is missing, broken, or holds no ViT.
     """
     return _keras_artifact(path)[0] if is_checkpoint(path) else read_artifact(path)

@@ -1,4 +1,4 @@
-"""How is a fault planted in an exported file, so that it is still the file of its bundle?"""
+"""How is a fault planted in an exported file, so that it is still the file of its artifact?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Edit = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def copied(bundle: Path, directory: Path) -> Artifact:
-    """A copy of a bundle that may be damaged."""
+    """A copy of an artifact that may be damaged."""
     shutil.copytree(bundle, directory)
     return read_artifact(directory)
 

@@ -36,7 +36,7 @@ def checkpoint():
 
 @pytest.fixture(scope="module")
 def right(checkpoint, tmp_path_factory):
-    """A proven bundle of each format, of a model with three blocks."""
+    """A proven artifact of each format, of a model with three blocks."""
     jobs, _ = plan(list(FORMATS), ["fp32"])
     results = export(checkpoint, tmp_path_factory.mktemp("right"), jobs)
     assert all(result.published for result in results)

@@ -73,7 +73,7 @@ class NpzArrays:
         members, problems = checked_members(archive)
         problems += [f"{name} is no {SUFFIX}" for name in members if not name.endswith(SUFFIX)]
         packed, unpacked = (
-            sum(getattr(each, size) for each in members.values()) for size in ("compress_size", "file_size")
+            sum(getattr(member, size) for member in members.values()) for size in ("compress_size", "file_size")
         )
         if unpacked > max(FREE_BYTES, MAX_EXPANSION * packed):
             problems.append(f"it expands from {packed} to {unpacked} bytes")

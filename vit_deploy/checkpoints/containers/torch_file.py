@@ -113,7 +113,7 @@ def _zip(path: Path, buffer: memoryview) -> tuple[Any, Spans]:
     root = pickles[0].removesuffix(PICKLE)
     read = {name: info for name, info in members.items() if name.startswith((f"{root}data/", pickles[0]))}
     # Torch stores what is read here as it is; what is packed could become any size.
-    problems = [each for each in problems if each.startswith(tuple(read))]
+    problems = [problem for problem in problems if problem.startswith(tuple(read))]
     problems += [
         f"{name} in it is compressed, which torch never does"
         for name, info in read.items()
@@ -170,9 +170,9 @@ def _legacy(buffer: memoryview) -> tuple[Any, Spans]:
         raise _big_endian()
     seen: dict[str, Storage] = {}
     value, keys = unpickled(stream, seen), unpickled(stream)
-    if not isinstance(keys, list) or not all(isinstance(each, str | int) for each in keys):
+    if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
         raise CheckpointError("it has no list of its storages", fix=GET_AGAIN)
-    return value, dict(_behind(buffer, stream.at, [str(each) for each in keys], seen))
+    return value, dict(_behind(buffer, stream.at, [str(key) for key in keys], seen))
 
 
 def _behind(

@@ -126,7 +126,7 @@ def _reason(error: Exception) -> str:
 
 
 def _dictionary(pairs: Iterable[Any] = (), *_: Any) -> dict[Any, Any]:
-    found = pairs.items() if isinstance(pairs, Mapping) else [tuple(each) for each in pairs]
+    found = pairs.items() if isinstance(pairs, Mapping) else [tuple(pair) for pair in pairs]
     return {key_of(key): value for key, value in found}
 
 
@@ -315,7 +315,7 @@ class _Machine:
         if function.name in BUILDERS:
             return BUILDERS[function.name](*args)
         if function.name in CONTAINERS:
-            self._copied += sum(len(each) for each in args if isinstance(each, list | tuple | dict | str | bytes))
+            self._copied += sum(len(arg) for arg in args if isinstance(arg, list | tuple | dict | str | bytes))
             if self._copied > MAX_COPIED:
                 raise ValueError(f"it copies more than {MAX_COPIED} items")
             return CONTAINERS[function.name](*args)

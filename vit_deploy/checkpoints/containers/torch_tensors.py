@@ -214,7 +214,7 @@ def _refused(kind: str, shape: object = (), dtype: object = None) -> Tensor:
 
 
 def _sparse(*args: object) -> Tensor:
-    inside = next((each for each in args if isinstance(each, tuple)), ())
+    inside = next((arg for arg in args if isinstance(arg, tuple)), ())
     shape = next((each for each in inside[1:] if isinstance(each, tuple)), ())
     return _refused("a sparse tensor", shape)
 

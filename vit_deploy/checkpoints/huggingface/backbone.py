@@ -15,7 +15,9 @@ STEM, STAGE = "stem", "stage"
 def is_backbone(document: Mapping[str, Any]) -> bool:
     """Whether the model gives feature maps of its stages."""
     architectures = document.get("architectures")
-    return isinstance(architectures, list) and any(str(each).endswith("Backbone") for each in architectures)
+    return isinstance(architectures, list) and any(
+        str(architecture).endswith("Backbone") for architecture in architectures
+    )
 
 
 def backbone_depth(document: Mapping[str, Any], num_layers: int) -> int:

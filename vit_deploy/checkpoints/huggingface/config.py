@@ -360,7 +360,7 @@ def _labels(document: Mapping[str, Any], *, in_order: bool) -> list[str]:
 
 def are_nameless(labels: list[str]) -> bool:
     """Whether these are what transformers calls classes that nobody has named."""
-    return all(each.startswith("LABEL_") for each in labels)
+    return all(label.startswith("LABEL_") for label in labels)
 
 
 def _says_no_head(document: Mapping[str, Any]) -> bool:
@@ -373,7 +373,7 @@ def _promised_head(document: Mapping[str, Any], labels: list[str]) -> str:
         return ""
     architectures = _architectures(document)
     said = f"its config.json says {', '.join(architectures)}" + (f" with {len(labels)} labels" if labels else "")
-    if any(each.endswith(WITH_HEADS) for each in architectures):
+    if any(architecture.endswith(WITH_HEADS) for architecture in architectures):
         return said
     return "" if architectures or are_nameless(labels) else f"its config.json says {len(labels)} labels"
 

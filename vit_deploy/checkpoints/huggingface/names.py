@@ -295,7 +295,7 @@ def spare(names: Names, config: ViTConfig, whole: str = "") -> dict[str, list[st
     """
     used = {"pooler": bool(config.pre_logits_dim), "attention pooling": config.effective_pooling is Pooling.MAP}
     beginnings = {
-        **{what: tuple(names.prefix + each for each in parts) for what, parts in SPARE_WITHIN.items()},
+        **{what: tuple(names.prefix + part for part in parts) for what, parts in SPARE_WITHIN.items()},
         **SPARE_BESIDE,
     }
     found = {

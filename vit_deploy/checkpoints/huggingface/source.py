@@ -61,7 +61,7 @@ class HuggingFaceSource:
         config = settled.config
         check_layers(file, config)
         unused = spare(names, config, tower.whole)
-        ignored = frozenset(each for tensors in unused.values() for each in tensors)
+        ignored = frozenset(tensor for tensors in unused.values() for tensor in tensors)
         problems = [*settled.problems, *(label_problems(labels, config.num_classes) if config.include_top else ())]
         weights = gather(file, origins(names, config), config, ignored=ignored, found=problems)
         processor = {} if document.get("model_type") == SPECTROGRAM else settings_in(file.documents)

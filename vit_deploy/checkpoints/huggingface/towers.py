@@ -142,7 +142,7 @@ def _settled(document: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
 
 def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
     if document.get("use_mid_position_embeddings") and model_type == "yolos":
-        yield "positions that are added anew after every block"
+        yield "positions that are added again after every block"
     if document.get("is_hybrid"):
         yield "a convolutional network for its stem"
     if document.get("use_qk_norm") and model_type == "janus_vision_model":

@@ -135,7 +135,7 @@ def _by_part(names: Iterable[str]) -> dict[str, str]:
         else:
             parts[0] = SPELLINGS.get(parts[0], parts[0])
         if (path := ".".join(parts)) in found:
-            raise CheckpointError(f"{path} is there twice: {found[path]} and {name}", fix="save the model anew")
+            raise CheckpointError(f"{path} is there twice: {found[path]} and {name}", fix="save the model again")
         found[path] = name
     return found
 

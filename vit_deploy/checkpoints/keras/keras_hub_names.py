@@ -97,7 +97,7 @@ def by_path(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         parts = [part.removeprefix("_") for part in BACKBONE.sub("", name, count=1).split("/") if part not in UNNAMED]
         if (path := ".".join(parts)) in found:
-            raise CheckpointError(f"{path} is there twice: {found[path]} and {name}", fix="save the model anew")
+            raise CheckpointError(f"{path} is there twice: {found[path]} and {name}", fix="save the model again")
         found[path] = name
     return found
 
@@ -163,7 +163,7 @@ def token_origins(
     """Where the tokens in front and the positions come from, and the variables that the function does without.
 
     DINOv2 keeps two position tables: the one that it was trained with, and the one of its own image size, which it adds
-    to the patches, and which is taken here. (keras-hub makes the second anew from the first when it loads a file; the
+    to the patches, and which is taken here. (keras-hub makes the second again from the first when it loads a file; the
     two say the same, except after a training at another size.)
     """
     table, embedding = Parts(names), LAYOUTS[architecture].embedding

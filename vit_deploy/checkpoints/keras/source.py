@@ -103,7 +103,7 @@ def _states(file: TensorFile) -> set[str]:
 
 def _put(names: dict[str, str], name: str, key: str) -> None:
     if name in names:
-        raise CheckpointError(f"{name} is there twice: {names[name]} and {key}", fix="save the model anew")
+        raise CheckpointError(f"{name} is there twice: {names[name]} and {key}", fix="save the model again")
     names[name] = key
 
 

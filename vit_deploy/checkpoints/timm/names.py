@@ -110,7 +110,7 @@ def is_timm(names: Iterable[str]) -> bool:
 def renamed(file: TensorFile) -> Renamed:
     """The file under today's names and without the prefix that a model around it has put there.
 
-    A tensor whose new name is taken keeps its own, and is then surplus.
+    A tensor whose new name is taken keeps its own, and is then unexpected.
     """
     names = list(file.names())
     prefix = min((found["prefix"] for name in names if (found := STEM.match(name))), key=len)

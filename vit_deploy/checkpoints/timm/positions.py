@@ -51,6 +51,6 @@ def positions_of(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any])
         for prefix in choices:
             if rows - prefix == (read[0] // patch[0]) * (read[1] // patch[1]):
                 return Positions(prefix, read, known=size)
-    square = [each for each in choices if rows > each and math.isqrt(rows - each) ** 2 == rows - each]
+    square = [choice for choice in choices if rows > choice and math.isqrt(rows - choice) ** 2 == rows - choice]
     prefix = (*square, *choices)[0]
     return Positions(prefix, image_size_of(rows - prefix, patch, ()))

@@ -170,13 +170,13 @@ def _comes_first(file: TensorFile, first: Model, other: Model, keys: Mapping[int
 
 def _choice(models: Sequence[Model], keys: Mapping[int, str], model: Model) -> Choice:
     others = [each for each in models if each is not model]
-    apart = tuple(filter(None, (_apart(each, model) for each in others)))
-    within = max((_within(each, model) for each in others), key=len, default="")
+    apart = tuple(filter(None, (_apart(other, model) for other in others)))
+    within = max((_within(other, model) for other in others), key=len, default="")
     if len(models) == 1:
         key = next((key for key in model.keys if AVERAGED in _ranks([key])), "")
         return Choice(model, key, (), bool(key))
     averaged = AVERAGED in _ranks([*model.keys, *model.root.split(".")])
-    listed = tuple(keys[id(each)] or UNNAMED for each in others)
+    listed = tuple(keys[id(other)] or UNNAMED for other in others)
     return Choice(model, keys[id(model)] or UNNAMED, listed, averaged, apart, within)
 
 

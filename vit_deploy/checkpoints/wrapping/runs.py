@@ -88,7 +88,7 @@ def weights_of_run(folder: Path, files: Sequence[Path]) -> Taken | None:
         CheckpointError: a model in pieces or of another kind, or several files of which none is the obvious one.
     """
     unusual = [NO_WEIGHTS.pattern, *(pattern for pattern, _, _ in (*PIECES, *OTHER_KINDS))]
-    files = [each for each in files if not any(re.match(pattern, each.name) for pattern in unusual)]
+    files = [file for file in files if not any(re.match(pattern, file.name) for pattern in unusual)]
     if found := _among(files):
         return found
     if pieces := _kind(folder, PIECES):
@@ -123,18 +123,18 @@ def _among(files: Sequence[Path]) -> Taken | None:
     if len(files) == 1:
         return Taken(files[0])
     for pattern, why in ((BEST, "the best of the run"), (LAST, "the last of the run")):
-        found = [each for each in files if pattern.match(each.name.partition(".")[0]) or pattern.match(each.name)]
+        found = [file for file in files if pattern.match(file.name.partition(".")[0]) or pattern.match(file.name)]
         if len(found) == 1:
-            return Taken(found[0], why, tuple(each.name for each in files if each is not found[0]))
+            return Taken(found[0], why, tuple(file.name for file in files if file is not found[0]))
     pointed = Path(_text(files[0].parent / POINTER).strip()).name
-    if found := [each for each in files if each.name == pointed]:
-        return Taken(found[0], "the last of the run", tuple(each.name for each in files if each is not found[0]))
+    if found := [file for file in files if file.name == pointed]:
+        return Taken(found[0], "the last of the run", tuple(file.name for file in files if file is not found[0]))
     return None
 
 
 def _last_of_trainer(folders: Sequence[Path]) -> Taken | None:
     """The folder that the Trainer's state calls the best, where there are several."""
-    if len(folders) < 2 or not all(OF_THE_TRAINER.match(each.name) for each in folders):
+    if len(folders) < 2 or not all(OF_THE_TRAINER.match(folder.name) for folder in folders):
         return None
     last = max(folders, key=lambda each: int(each.name.rpartition("-")[2]))
     try:
@@ -142,8 +142,8 @@ def _last_of_trainer(folders: Sequence[Path]) -> Taken | None:
     except (ValueError, RecursionError):
         return None
     said = best.get("best_model_checkpoint") if isinstance(best, dict) else None
-    found = [each for each in folders if isinstance(said, str) and each.name == Path(said).name]
-    others = tuple(each.name for each in folders if each not in found)
+    found = [folder for folder in folders if isinstance(said, str) and folder.name == Path(said).name]
+    others = tuple(folder.name for folder in folders if folder not in found)
     return Taken(found[0], "the best of the run", others) if found else None
 
 

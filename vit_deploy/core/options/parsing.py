@@ -46,9 +46,9 @@ def counts(text: str, most: int = MOST) -> tuple[int, ...]:
         ValueError: anything else, or one above `most`.
     """
     digits = [each.strip().lstrip("0") for each in text.split(",")]
-    if not all(each.isascii() and each.isdigit() for each in digits):
+    if not all(digit.isascii() and digit.isdigit() for digit in digits):
         raise ValueError("positive numbers as 1 or 1,2,8")
-    if any(len(each) > len(str(most)) or int(each) > most for each in digits):  # int() refuses thousands of digits
+    if any(len(digit) > len(str(most)) or int(digit) > most for digit in digits):  # int() refuses thousands of digits
         raise ValueError(f"numbers up to {most}")
     return tuple(dict.fromkeys(map(int, digits)))
 

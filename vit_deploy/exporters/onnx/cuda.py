@@ -123,9 +123,17 @@ def _fuse_attention(graph: ir.Graph, softmax: ir.Node, config: ViTConfig, weight
     name = softmax.name.removesuffix(".Softmax")
     add = _Adder(graph, mix)
     options = {"num_heads": config.num_heads, "scale": scale}
-    products = [each.product for each in projections if each.product is not None]
-    gone = [rows, back, mix, softmax, scores, *scaling, *(node for each in projections for node in each.gone)]
-    whole = all(each.tokens == config.sequence_length for each in projections)
+    products = [projection.product for projection in projections if projection.product is not None]
+    gone = [
+        rows,
+        back,
+        mix,
+        softmax,
+        scores,
+        *scaling,
+        *(node for projection in projections for node in projection.gone),
+    ]
+    whole = all(projection.tokens == config.sequence_length for projection in projections)
     if len(products) == len(projections) and len({product.inputs[0] for product in products}) == 1 and whole:
         kernel, bias = _joined(products, config.embed_dim, weights)
         tokens = _sequence(graph, add, products[0].inputs[0], config.sequence_length, config, f"{name}.tokens")
@@ -173,7 +181,7 @@ def _joined(products: Sequence[ir.Node], width: int, weights: Weights) -> tuple[
     layers = JOINED.join(kernel.removesuffix(".kernel") for kernel in kernels)
     weights[f"{layers}.kernel"] = np.concatenate([weights[each] for each in kernels], axis=1)
     weights[f"{layers}.bias"] = np.concatenate(
-        [weights[each] if each else np.zeros(width, np.float32) for each in biases]
+        [weights[bias] if bias else np.zeros(width, np.float32) for bias in biases]
     )
     return _weight(f"{layers}.kernel"), _weight(f"{layers}.bias")
 

@@ -33,11 +33,11 @@ def with_float16(model: onnx.ModelProto, recipe: Recipe, keep_float: Collection[
     """
     unfit = {each.name for each in model.graph.initializer if not fits_half(numpy_helper.to_array(each))}
     layers = layers_of(model.graph)
-    kept = {each.node for each in layers if {*each.name.split(JOINED)} & {*keep_float} or each.kernel in unfit}
+    kept = {layer.node for layer in layers if {*layer.name.split(JOINED)} & {*keep_float} or layer.kernel in unfit}
     if PATCH_EMBED in keep_float or f"{PATCH_EMBED}{KERNEL}" in unfit:  # it is turned around before it is used
         kept.update(node.name for node in model.graph.node if node.name.startswith(f"{PATCH_EMBED}."))
     kept.update(node.name for node in model.graph.node if _stays(node, recipe))
-    operators = [each for part, names in OPERATORS.items() if part not in recipe.parts for each in names]
+    operators = [name for part, names in OPERATORS.items() if part not in recipe.parts for name in names]
     result: onnx.ModelProto = convert_float_to_float16(
         model,
         keep_io_types=not recipe.half_io,

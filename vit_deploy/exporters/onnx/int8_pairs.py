@@ -18,7 +18,7 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def with_fitting_pairs(graph: onnx.GraphProto, kernels: Mapping[str, NDArray[np.float32]]) -> None:
-    """Quantize the kernels of a quantized graph anew.
+    """Quantize the kernels of a quantized graph again.
 
     Args:
         graph: a graph quantized by ONNX Runtime's tools, with signed weights and a scale an output channel; changed.

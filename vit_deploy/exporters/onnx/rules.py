@@ -52,7 +52,7 @@ def _is_norm(context: Any, epsilon: ir.Value, **others: ir.Value) -> bool:
     small = constant(epsilon)
     # Every norm is over the features of `(batch, tokens, features)`.
     return (
-        all(each is not None and each.tolist() in ([-1], [2]) for each in axes)
+        all(axis is not None and axis.tolist() in ([-1], [2]) for axis in axes)
         and small is not None
         and small.size == 1
     )

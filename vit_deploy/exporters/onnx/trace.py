@@ -55,7 +55,7 @@ def _converted(concrete: Any) -> ir.Model:
             opset=OPSET,
             custom_op_handlers={"Erfc": (_as_erf, [])},
             input_names=[each.name for each in concrete.inputs],
-            output_names=[each.name for each in concrete.outputs],
+            output_names=[output.name for output in concrete.outputs],
         )
         return ir.from_proto(graph.make_model("ViT"))
 

@@ -24,8 +24,8 @@ class Quantizer(Protocol):
         """Write the quantized model files into `target.directory`, with the essentials inside them.
 
         Args:
-            source: the fp32 bundle, which is only read.
-            target: the bundle to be; its `input` is the source's until the file has one of its own.
+            source: the fp32 artifact, which is only read.
+            target: the artifact to be; its `input` is the source's until the file has one of its own.
             recipe: what to quantize and how; `recipe.keep_float` names layers that stay as they are.
             calibration: images that the ranges of activations are measured on, where the recipe needs them.
 

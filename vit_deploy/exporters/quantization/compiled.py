@@ -1,4 +1,4 @@
-"""Exports of which some are compiled for one kind of hardware: each of the other format's bundle in its precision."""
+"""Exports of which some are compiled for one kind of hardware: each of the other format's artifact in its precision."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def export(
         jobs: the jobs from `plan`.
         options: the options of the quantized ones.
         plans: the options of TensorRT plans, and whether they go without a proof.
-        force: replace bundles that are there.
+        force: replace artifacts that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
 
@@ -98,7 +98,7 @@ def _sources(
     options: QuantizeOptions,
     progress: Progress,
 ) -> Iterator[Made]:
-    """The bundles that plans are made of, of which some are there; the others are gone when the block ends."""
+    """The artifacts that plans are made of, of which some are there; the others are gone when the block ends."""
     target = jobs[0].options.target
     named = {each.artifact.name: each for each in there if each.artifact.options.get("for", Target.CPU) == target}
     found = [named[job.name] for job in map(_source_of, jobs) if job.name in named]
@@ -147,7 +147,7 @@ def _failed(job: Job, error: VitDeployError) -> Failed:
 
 def _but_the_bundles(sources: Made, made: Made) -> Made:
     """What is to be told of sources: of their results those alone that failed, unless they are told already."""
-    failed = [each for each in sources.results if not each.parity.ok and each not in made.results]
+    failed = [result for result in sources.results if not result.parity.ok and result not in made.results]
     gone = [dataclasses.replace(each, published=False) for each in failed]
     return Made(gone, skipped=sources.skipped, notes=sources.notes)
 
@@ -162,7 +162,7 @@ def _one_or_why_not(
     progress: Progress,
 ) -> Made:
     name = _source_of(job).name
-    source = next((each for each in sources.results if each.artifact.name == name), None)
+    source = next((result for result in sources.results if result.artifact.name == name), None)
     error = next((each.error for each in sources.failed if each.name == name), None)
     if error is not None:
         return Made([], failed=[_failed(job, error)])

@@ -17,7 +17,7 @@ CHUNK = 32  # images that are pixels at once
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Images that are read anew each time they are gone through.
+    """Images that are read again each time they are gone through.
 
     Args:
         dataset: the images.

@@ -1,6 +1,6 @@
 """Ranges of activations learned in training, and the places where they apply.
 
-Quantization-aware training leaves them in the checkpoint, and exporting in the options of the fp32 bundle. They count
+Quantization-aware training leaves them in the checkpoint, and exporting in the options of the fp32 artifact. They count
 for inputs and outputs of layers unless images to calibrate with are given; all else is measured as ever.
 """
 
@@ -12,7 +12,7 @@ from vit_deploy.exporters.quantization.calibration import SAMPLES, SAMPLES_WARNI
 PIXELS = "patch_embed.input"
 LEARNED_NOTE = (
     "ranges of activations are those that training left in the checkpoint; "
-    "--calibrate a folder of your own images measures them anew"
+    "--calibrate a folder of your own images measures them again"
 )
 
 
@@ -20,7 +20,7 @@ def learned_ranges(source: Artifact, calibration: Calibration | None) -> dict[st
     """(low, high) by layer and side, such as `block_0.ffn.up.input`; empty where measured ranges count.
 
     Args:
-        source: the fp32 bundle.
+        source: the fp32 artifact.
         calibration: images that ranges would be measured on.
     """
     if calibration is None or calibration.source != SAMPLES:
@@ -35,7 +35,7 @@ def notes_on_ranges(source: Artifact, calibration: Calibration | None) -> list[s
     """What whoever gave no images should know of where the ranges are from.
 
     Args:
-        source: the fp32 bundle.
+        source: the fp32 artifact.
         calibration: images that ranges are measured on, where the recipe needs them.
     """
     if calibration is None or calibration.source != SAMPLES:

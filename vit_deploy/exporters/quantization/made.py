@@ -54,5 +54,5 @@ class Made:
         if self.results or not self.failed:
             return self
         first, *others = self.failed
-        first.error.message += "".join(f"; {each.name}: {each.error.message}" for each in others)
+        first.error.message += "".join(f"; {other.name}: {other.error.message}" for other in others)
         raise first.error

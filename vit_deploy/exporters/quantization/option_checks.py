@@ -33,7 +33,7 @@ def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOp
     if options.smoothing and options.calibrate is None and source.options.get("ranges"):
         raise ConfigError(
             "--smoothing scales channels, and ranges that training left in the checkpoint hold for them as they are",
-            fix="leave --smoothing out, or measure ranges anew with --calibrate DIR",
+            fix="leave --smoothing out, or measure ranges again with --calibrate DIR",
         )
     if "bf16" in [recipe.precision for recipe in recipes] and options.keep_float:
         raise ConfigError(

@@ -20,7 +20,7 @@ def answers(artifact: Artifact, images: NDArray[Any] | Iterable[NDArray[Any]]) -
     """Outputs `(n, …)` of the engine that proves the artifact's format.
 
     Args:
-        artifact: a bundle.
+        artifact: an artifact.
         images: `(n, height, width, channels)`, or batches of them.
 
     Raises:
@@ -30,7 +30,7 @@ def answers(artifact: Artifact, images: NDArray[Any] | Iterable[NDArray[Any]]) -
     batches = _chunks(images) if isinstance(images, np.ndarray) else images
     runtime, options = FORMATS[artifact.format].proving_runtime, RuntimeOptions(provider=proving_provider(artifact))
     with open_session(artifact, runtime, options) as session:
-        return np.concatenate([session.infer(each) for each in batches])
+        return np.concatenate([session.infer(batch) for batch in batches])
 
 
 def _chunks(images: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -82,7 +82,7 @@ def export(
         directory: the folder in which the artifacts are written.
         jobs: the jobs from `plan`.
         options: the options of the quantized ones.
-        force: replace bundles that are there.
+        force: replace artifacts that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
 
@@ -106,7 +106,7 @@ def export(
         wanted = [job for job in jobs if job.format == format and job.precision != FP32]
         if not wanted:
             continue
-        there = next((each for each in made.results if each.artifact.format == format), None)
+        there = next((result for result in made.results if result.artifact.format == format), None)
         error = next((each.error for each in made.failed if each.format == format), None)
         with _fp32(checkpoint, directory, wanted[0], there or error, progress) as source:
             if not isinstance(source, Exported):
@@ -173,21 +173,21 @@ def quantize(
     keep_failed: bool = False,
     progress: Progress = lambda doing: None,
 ) -> Made:
-    """Make, prove and publish `directory/<format>-<precision>/` from an fp32 bundle, and compare all with it.
+    """Make, prove and publish `directory/<format>-<precision>/` from an fp32 artifact, and compare all with it.
 
     Args:
-        source: the fp32 bundle.
+        source: the fp32 artifact.
         directory: the folder in which the artifacts are written.
         precisions: the precisions to make, of those that the format has.
         options: the options of all of them.
-        force: replace bundles that are there.
+        force: replace artifacts that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
 
     A precision that cannot be made does not stop the others.
 
     Raises:
-        ConfigError: the source is no fp32 bundle, its format has no such precision or the model no such layer, or the
+        ConfigError: the source is no fp32 artifact, its format has no such precision or the model no such layer, or the
             budget cannot be met by any.
         DataError: images that cannot be calibrated or measured with.
         OutputError: targets exist, or the disk is full.
@@ -212,8 +212,8 @@ def attempt(
     if FORMATS[source.format].made_of:
         raise ConfigError(
             f"{source.directory} holds a {source.format} file, which is compiled and not to be changed any more",
-            fix=f"quantize the {FORMATS[source.format].made_of} bundle, or vit-deploy export --format {source.format} "
-            "-p PRECISION",
+            fix=f"quantize the {FORMATS[source.format].made_of} artifact, "
+            f"or vit-deploy export --format {source.format} -p PRECISION",
         )
     if source.precision != FP32:
         raise ConfigError(
@@ -244,7 +244,7 @@ def attempt(
                 made = made.also(_one(work, target, budget, golden, options, force=force, keep_failed=keep_failed))
         except OF_ONE_PRECISION as error:
             made = made.also(Made([], failed=[Failed(target.name, source.format, recipe.precision, error)]))
-    published = [each.artifact for each in made.results if each.published]
+    published = [result.artifact for result in made.results if result.published]
     with telling_what_is_there(made.results):
         return made.also(Made([], facts=compare_with_fp32(source, published, images, options, progress)))
 

@@ -113,7 +113,7 @@ class Work:
 
     Args:
         quantizer: the quantizer of the source's format.
-        source: the fp32 bundle.
+        source: the fp32 artifact.
         recipe: the recipe that is followed.
         images: the images to calibrate with and to compare outputs on.
         progress: called with what is being done.
@@ -203,6 +203,6 @@ def keep_fewest(work: Work, table: Sensitivities, budget: Budget) -> Work:
 
 
 def write_sensitivities(table: Sensitivities, folder: Path) -> None:
-    """Save the table in a bundle."""
+    """Save the table in an artifact."""
     text = json.dumps([dataclasses.asdict(each) for each in table], indent=2)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The fp32 bundles of a folder, each quantized in those of the precisions that its format has."""
+"""The fp32 artifacts of a folder, each quantized in those of the precisions that its format has."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vit_deploy.exporters.quantization.made import Made
 from vit_deploy.exporters.quantization.pipeline import attempt
 
 Work = tuple[Artifact, tuple[str, ...]]
-"""An fp32 bundle, and the precisions to make of it."""
+"""An fp32 artifact, and the precisions to make of it."""
 
 
 def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], list[str]]:
@@ -29,7 +29,7 @@ def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], li
         precisions: the requested precisions.
 
     Raises:
-        ArtifactError: no bundle, one that was changed, or a folder without one in fp32 that can be quantized.
+        ArtifactError: no artifact, one that was changed, or a folder without one in fp32 that can be quantized.
         ConfigError: no format in the folder has any of the precisions.
     """
     inside = bundles_in(path)
@@ -43,7 +43,7 @@ def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], li
             fix=f"give a folder with {' or '.join(f'{format}-{FP32}' for format in QUANTIZERS)}",
         )
     known = {each for format in QUANTIZERS for each in FORMATS[format].precisions_for(Target.CPU)}
-    if unknown := [each for each in precisions if each not in known]:
+    if unknown := [precision for precision in precisions if precision not in known]:
         raise ConfigError(f"unknown precision {unknown[0]!r}", fix=f"choose one of {', '.join(sorted(known))}")
     works = [
         (each, tuple(one for one in precisions if one in FORMATS[each.format].precisions_for(Target.CPU)))
@@ -65,13 +65,13 @@ def quantize_each(
     keep_failed: bool = False,
     progress: Progress = lambda doing: None,
 ) -> Made:
-    """`pipeline.quantize` of several bundles; all targets are checked before the first is made.
+    """`pipeline.quantize` of several artifacts; all targets are checked before the first is made.
 
     Args:
         works: the result of `plain_bundles`.
         directory: the folder in which the artifacts are written.
         options: the options of all of them.
-        force: replace bundles that are there.
+        force: replace artifacts that are there.
         keep_failed: publish those that fail their proof as `<name>.failed`.
         progress: called with what is being done.
 

@@ -106,8 +106,8 @@ def compare_with_fp32(
     """Facts of fp32 and of each artifact made of it, by `<format>-<precision>`.
 
     Args:
-        source: the fp32 bundle.
-        artifacts: published bundles.
+        source: the fp32 artifact.
+        artifacts: published artifacts.
         images: that answers are compared on where no labelled ones are given.
         options: whether to measure speed, and labelled images.
         progress: called with what is being done.
@@ -190,8 +190,8 @@ def _affordable(config: ViTConfig) -> int:
 
 def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[Latency | None]:
     """Latencies in each artifact's usual runtime; None for those made for a GPU where there is none."""
-    providers = [proving_provider(each) for each in artifacts]
-    if any(each.options.get("for") == Target.CUDA for each in artifacts) and "cpu" in providers:
+    providers = [proving_provider(artifact) for artifact in artifacts]
+    if any(artifact.options.get("for") == Target.CUDA for artifact in artifacts) and "cpu" in providers:
         return [None] * len(artifacts)
     cases = [
         Case(Path(each.directory), FORMATS[each.format].proving_runtime, provider, batch=each.input.batch or 1)

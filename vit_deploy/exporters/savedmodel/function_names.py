@@ -35,11 +35,11 @@ def renumber_functions(folder: Path) -> None:
     for name in list(objects.concrete_functions):
         objects.concrete_functions[names[name]].CopyFrom(objects.concrete_functions[name])
         del objects.concrete_functions[name]
-    for each in objects.nodes:
-        if each.WhichOneof("kind") == "function":
-            each.function.concrete_functions[:] = [names[name] for name in each.function.concrete_functions]
-        elif each.WhichOneof("kind") == "bare_concrete_function":
-            bare = each.bare_concrete_function
+    for node in objects.nodes:
+        if node.WhichOneof("kind") == "function":
+            node.function.concrete_functions[:] = [names[name] for name in node.function.concrete_functions]
+        elif node.WhichOneof("kind") == "bare_concrete_function":
+            bare = node.bare_concrete_function
             bare.concrete_function_name = names[bare.concrete_function_name]
     path.write_bytes(model.SerializeToString(deterministic=True))
     fingerprinting_utils.write_fingerprint(str(folder))

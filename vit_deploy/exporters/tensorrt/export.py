@@ -1,4 +1,4 @@
-"""TensorRT plans, built of ONNX bundles by TensorRT or TensorRT for RTX."""
+"""TensorRT plans, built of ONNX artifacts by TensorRT or TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vit_deploy.runtimes.tensorrt.engine import Complaints, explained, is_instal
 
 AMPERE = (8, 0)  # TensorRT for RTX multiplies in float32 from this compute capability on
 OF_TURING = ("fp16",)  # what it builds for those before
-FIX = "export the ONNX bundle alone to see whether the graph is right, or take another version of TensorRT"
+FIX = "export the ONNX artifact alone to see whether the graph is right, or take another version of TensorRT"
 
 
 class TensorRTCompiler:

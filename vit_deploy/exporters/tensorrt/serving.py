@@ -55,7 +55,11 @@ def serve(
     results: Sequence[Exported], targets: Mapping[str, Path], provider: str | None, *, force: bool
 ) -> dict[str, Path]:
     """Write what passed its proof into the repository; gives where each artifact's model is, by its name."""
-    proven = [each.artifact for each in results if each.artifact.name in targets and each.published and each.parity.ok]
+    proven = [
+        result.artifact
+        for result in results
+        if result.artifact.name in targets and result.published and result.parity.ok
+    ]
     with telling_what_is_there(results):
         for artifact in proven:
             write_model(artifact, targets[artifact.name], provider, force=force)

@@ -1,4 +1,4 @@
-"""Models of NVIDIA Triton's repository, each a bundle's model with its configuration, warm-up and labels.
+"""Models of NVIDIA Triton's repository, each an artifact's model with its configuration, warm-up and labels.
 
 `REPOSITORY/<model>/config.pbtxt` is the text form of Triton's `ModelConfig`; beside it lie the version `1/` with the
 model file, `warmup/` with the golden images it is warmed up with, and `labels.txt`.
@@ -111,10 +111,10 @@ def model_names(name: str, kinds: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def write_model(artifact: Artifact, target: Path, provider: str | None = None, *, force: bool = False) -> None:
-    """Put one bundle's model into a repository, whole or not at all.
+    """Put one artifact's model into a repository, whole or not at all.
 
     Args:
-        artifact: a bundle that `check` has nothing against; its files are copied.
+        artifact: an artifact that `check` has nothing against; its files are copied.
         target: `REPOSITORY/<model>`.
         provider: that is going to execute it: "cpu", "cuda" or "tensorrt"; None chooses as `usual_provider`.
         force: replace a model that is there.
@@ -173,7 +173,7 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
     """The text of `config.pbtxt`.
 
     Args:
-        artifact: the bundle.
+        artifact: the artifact.
         name: the name of the model, as its folder is called.
         provider: see `write_model`.
     """

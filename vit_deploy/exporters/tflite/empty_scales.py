@@ -74,7 +74,7 @@ def _mend_channels(
     kind = INTEGERS.get(bias_tensors[0].dtype) if len(bias_tensors) == 1 else None
     if kind is None:  # a float one, or zeros that several layers share
         return
-    given = next(each for each in tensors if each.name == layer.input)
+    given = next(tensor for tensor in tensors if tensor.name == layer.input)
     step = float(_scales(given)[0])
     stored, shown = _scales(kernel_tensor), _scales(bias_tensors[0])
     kernel = kernel.reshape(len(bias), -1)
@@ -111,7 +111,7 @@ def fitting_scales(
 
 
 def _owners(tensors: list[Tensor], buffer: int | None) -> Iterator[Tensor]:
-    return (each for each in tensors if each.buffer == buffer)
+    return (tensor for tensor in tensors if tensor.buffer == buffer)
 
 
 def _content(tensor: Tensor, buffers: list[Buffer]) -> Any:

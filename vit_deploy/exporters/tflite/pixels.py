@@ -30,13 +30,15 @@ def dequantized_pixels(model: Model, replaced: Collection[int]) -> Model:
     unpacked = schema.ModelT.InitFromPackedBuf(model.data, 0)
     (graph,) = unpacked.subgraphs
     cast, dequantize = schema.BuiltinOperator.CAST, schema.BuiltinOperator.DEQUANTIZE
-    casts = [each for each in graph.operators if unpacked.operatorCodes[each.opcodeIndex].builtinCode == cast]
+    casts = [
+        operator for operator in graph.operators if unpacked.operatorCodes[operator.opcodeIndex].builtinCode == cast
+    ]
     if len(casts) != 1 or list(casts[0].inputs) != list(graph.inputs):
         raise ExportError(
             f"the TFLite graph has {len(casts)} casts, expected one, of its input",
             fix="report this with the model's config",
         )
-    (code,) = [each for each in unpacked.operatorCodes if each.builtinCode == cast]
+    (code,) = [operatorCode for operatorCode in unpacked.operatorCodes if operatorCode.builtinCode == cast]
     code.builtinCode = code.deprecatedBuiltinCode = dequantize
     code.version = 1
     casts[0].builtinOptionsType = schema.BuiltinOptions.DequantizeOptions

@@ -117,7 +117,7 @@ class TFLiteQuantizer:
                 calibration,
                 only=_needed(recipe, layers, products),
                 counted=recipe.clipping is not Clipping.MIN_MAX,
-                means_of={each.input for each in layers.values()} if recipe.bias_correction else (),
+                means_of={layer.input for layer in layers.values()} if recipe.bias_correction else (),
             )
             seen = seen.with_ranges(_learned(source, calibration, layers, between))
         content = _quantized(source, recipe, layers, products, seen)
@@ -205,8 +205,8 @@ def _needed(recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product
         return set()
     if recipe.parts & OPERATORS.keys():
         return None
-    around = {name for each in layers.values() for name in (each.input, each.output)}
-    return around | {name for each in products for side in each.sides for name in side.tensors}
+    around = {name for layer in layers.values() for name in (layer.input, layer.output)}
+    return around | {name for product in products for side in product.sides for name in side.tensors}
 
 
 def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> None:
@@ -295,7 +295,7 @@ def _ranges(seen: Observations, recipe: Recipe, products: Sequence[Product]) -> 
 
 def _shares(ranges: Mapping[str, Mapping[str, Any]], products: Sequence[Product]) -> dict[str, float]:
     """The largest value on the left of each product, by what the product gives."""
-    read = {each.output: each.left.tensors[-1] for each in products if each.left is not None}
+    read = {product.output: product.left.tensors[-1] for product in products if product.left is not None}
     return {output: float(ranges[name]["max"].max()) for output, name in read.items() if name in ranges}
 
 

@@ -73,8 +73,8 @@ def observe(
     (given,) = engine.get_input_details()
     details = {each["index"]: each for each in engine.get_tensor_details() if each["dtype"] == np.float32}
     steps = [each for each in engine._get_ops_details() if each["op_name"] != "DELEGATE"]
-    computed = {int(index) for each in steps for index in each["outputs"]} | {given["index"]}
-    scores = {int(each["inputs"][0]) for each in steps if each["op_name"] == "SOFTMAX"}
+    computed = {int(index) for step in steps for index in step["outputs"]} | {given["index"]}
+    scores = {int(step["inputs"][0]) for step in steps if step["op_name"] == "SOFTMAX"}
     looked_at = [
         index for index in computed & details.keys() if only is None or details[index]["name"] in {*only, *means_of}
     ]

@@ -93,7 +93,7 @@ def _body(model: Model) -> bytearray:
 def _sorted_buffers(
     model: Model, contents: Mapping[int, tuple[int, Content]]
 ) -> tuple[dict[int, int], dict[int, tuple[int, Content]]]:
-    """The buffers that stay where they are, as references from the header, and those that are written anew."""
+    """The buffers that stay where they are, as references from the header, and those that are written again."""
     kept, moved = {}, dict[int, tuple[int, Content]]()
     entries = {entry.buffer for entry in model.metadata}  # these get buffers of their own
     for index, buffer in enumerate(model.buffers):

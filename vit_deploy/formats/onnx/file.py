@@ -76,7 +76,7 @@ def refuse_outside_data(path: Path) -> None:
         if Path(name).is_absolute() or not (path.parent / name).resolve().is_relative_to(root)
     ):
         raise EngineError(
-            f"{path} keeps weights outside its bundle: {', '.join(outside)}", fix="export the model again"
+            f"{path} keeps weights outside its artifact: {', '.join(outside)}", fix="export the model again"
         )
 
 

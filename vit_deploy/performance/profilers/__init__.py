@@ -63,7 +63,7 @@ class Profile:
         """A record of `bench` with `profile`, which is null where there is none, and a note that says why."""
         if self.why_not is not None:
             return {**record, "profile": None, "notes": [*record["notes"], f"no profile: {self.why_not}"]}
-        return {**record, "profile": [dataclasses.asdict(each) for each in self.operators]}
+        return {**record, "profile": [dataclasses.asdict(operator) for operator in self.operators]}
 
 
 class Profiler(Protocol):

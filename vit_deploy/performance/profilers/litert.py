@@ -185,9 +185,9 @@ def _operators(litert: _Library, profiler: c_void_p) -> list[tuple[str, float]]:
         )
     events = (_Event * count.value).from_buffer(memory)
     return [
-        (operator_type(each.name.decode(errors="replace")), each.elapsed_us / 1e3)
-        for each in events
-        if each.kind in (OWN_KERNEL, DELEGATE_KERNEL, DELEGATE_OPERATOR)
+        (operator_type(event.name.decode(errors="replace")), event.elapsed_us / 1e3)
+        for event in events
+        if event.kind in (OWN_KERNEL, DELEGATE_KERNEL, DELEGATE_OPERATOR)
     ]
 
 

@@ -184,5 +184,5 @@ def _joined(artifact: str, qualities: Mapping[str, Quality]) -> Quality:
     if artifact in qualities:
         return qualities[artifact]
     tail = PurePath(artifact).parts[-2:]
-    named = [each for each in qualities.values() if PurePath(each.artifact).parts[-2:] == tail]
+    named = [quality for quality in qualities.values() if PurePath(quality.artifact).parts[-2:] == tail]
     return named[0] if len(named) == 1 else Quality(artifact)

@@ -49,11 +49,11 @@ class Names:
 
 def _told_apart(cases: Sequence[Timed]) -> tuple[dict[str, str], dict[int, int]]:
     """Short names of the files if two have a case alike, and for each case the how many-th of its kind in its file."""
-    kinds = [(str(each.latency.case.artifact), engine(each), each.machine, setting(each)) for each in cases]
-    in_file = list(zip(kinds, (str(each.file) for each in cases), strict=True))
+    kinds = [(str(case.latency.case.artifact), engine(case), case.machine, setting(case)) for case in cases]
+    in_file = list(zip(kinds, (str(case.file) for case in cases), strict=True))
     alike = len(set(in_file)) > len(set(kinds))
     numbers = {id(each): in_file[: place + 1].count(in_file[place]) for place, each in enumerate(cases)}
-    return short_names(dict.fromkeys(str(each.file) for each in cases)) if alike else {}, numbers
+    return short_names(dict.fromkeys(str(case.file) for case in cases)) if alike else {}, numbers
 
 
 def engine(case: Timed) -> str:

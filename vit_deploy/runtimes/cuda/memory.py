@@ -100,7 +100,7 @@ def open_device(index: int = 0) -> Iterator[Device]:
 
 
 def hold_device(index: int = 0) -> None:
-    """Open a GPU's context and leave it open as long as the process lives, so that nobody has to open it anew.
+    """Open a GPU's context and leave it open as long as the process lives, so that nobody has to open it again.
 
     Raises:
         EngineError: there is no driver, or no such GPU.

@@ -71,7 +71,7 @@ def rounding(backend: str, provider: str, allow_tf32: bool) -> Iterator[None]:
         import torch
 
         flags: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-        before = [each.allow_tf32 for each in flags]
+        before = [flag.allow_tf32 for flag in flags]
         for each in flags:
             each.allow_tf32 = False
         try:

@@ -21,7 +21,9 @@ from vit_deploy.runtimes.values import blank_images
 Opener = Callable[[Mapping[str, str], int | None], AbstractContextManager[OnnxDeviceSession]]
 """Opens a session, given more options of the provider and the most images that its engine takes in a call."""
 
-IN_PARTS = "TensorRT takes the model in parts, so it builds engines anew where a batch is larger or smaller than before"
+IN_PARTS = (
+    "TensorRT takes the model in parts, so it builds engines again where a batch is larger or smaller than before"
+)
 
 
 @contextlib.contextmanager

@@ -54,5 +54,5 @@ def profiled(engine: Any, call: Callable[[], object]) -> dict[str, int]:
     """The placement of the operators that one call runs; fused operators count as one."""
     call()
     events = json.loads(Path(engine.end_profiling()).read_text(encoding="utf-8"))
-    nodes = [each for each in events if each.get("cat") == "Node" and each["name"].endswith(KERNEL)]
-    return dict(Counter(each["args"]["provider"] for each in nodes))
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(KERNEL)]
+    return dict(Counter(node["args"]["provider"] for node in nodes))

@@ -1,4 +1,4 @@
-"""ONNX Runtime as the runtime of ONNX bundles."""
+"""ONNX Runtime as the runtime of ONNX artifacts."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class OnnxRuntime:
         """Load an artifact.
 
         Raises:
-            EngineError: a file that ONNX Runtime refuses or whose weights lie outside the bundle, or a provider or a
+            EngineError: a file that ONNX Runtime refuses or whose weights lie outside the artifact, or a provider or a
                 device that is not there.
         """
         if options.provider is None and artifact.precision == ON_GPUS_ALONE:

@@ -159,7 +159,7 @@ class OnnxDeviceSession(OnnxSession):
         self._places = []
 
     def _put(self, stored: Sequence[Array]) -> None:
-        """Fill the places on the device, anew where others are needed."""
+        """Fill the places on the device, again where others are needed."""
         if [place.shape for place in self._places] == [each.shape for each in stored]:
             for place, each in zip(self._places, stored, strict=True):
                 place.images.update_inplace(each)

@@ -20,7 +20,7 @@ def refuse_unchanged(artifact: Artifact, processor: str) -> None:
     """Raise `ConfigError` if an artifact answers on a processor as it does elsewhere: nothing is to be simulated.
 
     Args:
-        artifact: the bundle.
+        artifact: the artifact.
         processor: a name of `SIMULATORS`.
     """
     if not has_products(artifact):

@@ -86,8 +86,8 @@ def _with_integer_products(graph: onnx.GraphProto) -> None:
         factors = [makers.get(name) for name in node.input[:2]]
         if node.op_type not in ("Gemm", "MatMul") or len(node.input) != 2:
             continue
-        if all(each is not None and each.op_type == "DequantizeLinear" for each in factors):
-            inputs = [name for each in factors if each is not None for name in each.input]
+        if all(factor is not None and factor.op_type == "DequantizeLinear" for factor in factors):
+            inputs = [name for factor in factors if factor is not None for name in factor.input]
             node.CopyFrom(helper.make_node("QuantizedProduct", inputs, node.output, node.name, domain=DOMAIN))
 
 

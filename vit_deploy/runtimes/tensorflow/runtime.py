@@ -1,4 +1,4 @@
-"""Plain TensorFlow as the runtime of SavedModel bundles."""
+"""Plain TensorFlow as the runtime of SavedModel artifacts."""
 
 from __future__ import annotations
 

@@ -107,13 +107,13 @@ class PlanSession:
         if self._plan is None:
             raise self._refused("load")
         self._names = [self._plan.get_tensor_name(index) for index in range(self._plan.num_io_tensors)]
-        inputs = [each for each in self._names if self._plan.get_tensor_mode(each) == engine.TensorIOMode.INPUT]
-        outputs = [each for each in self._names if each not in inputs]
+        inputs = [name for name in self._names if self._plan.get_tensor_mode(name) == engine.TensorIOMode.INPUT]
+        outputs = [name for name in self._names if name not in inputs]
         refuse_other_input(artifact, inputs[0], tuple(self._plan.get_tensor_shape(inputs[0])))
         if artifact.config.output_name not in outputs:
             raise missing_output(artifact, outputs)
         with self._explained("load"):
-            self._dtypes = {each: np.dtype(engine.nptype(self._plan.get_tensor_dtype(each))) for each in self._names}
+            self._dtypes = {name: np.dtype(engine.nptype(self._plan.get_tensor_dtype(name))) for name in self._names}
         if self._dtypes[artifact.input.name] != np.dtype(artifact.input.dtype):
             raise EngineError(
                 f"{path} takes {self._dtypes[artifact.input.name]}; its manifest says {artifact.input.dtype}", fix=AGAIN

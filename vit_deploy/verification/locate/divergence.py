@@ -79,8 +79,8 @@ class Located:
         """The growth of the error, in noise floors, from each tap to the next."""
         found: list[float | None] = []
         before: float | None = None
-        for each in self.taps:
-            now = each.times_floor
+        for tap in self.taps:
+            now = tap.times_floor
             known = before is not None and now is not None and before > 0 and math.isfinite(now)
             found.append(now / before if known and now is not None and before is not None else None)
             before = now if now is not None and math.isfinite(now) else before
@@ -93,8 +93,8 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
     It runs on the CPU, in the engine's own kernels. The first images of the golden data are compared.
 
     Args:
-        artifact: the bundle.
-        golden: images and what the reference makes of them, instead of the bundle's own.
+        artifact: the artifact.
+        golden: images and what the reference makes of them, instead of the artifact's own.
 
     Raises:
         ArtifactError: the golden data are missing or damaged, or hold no activations.
@@ -172,8 +172,8 @@ class _Search:
                     some = name != "patch_embed" and tokens < config.sequence_length
                     error = reference.error(sketch(activations[:, 0] if some else activations))
             taps.append(TapError(name, error, reference.noise_floor, self._tolerance(reference), note))
-        notes = [f"{each.name} cannot be compared: {each.note}" for each in taps if each.note]
-        wrong = next((each.name for each in taps if not each.ok), None)
+        notes = [f"{tap.name} cannot be compared: {tap.note}" for tap in taps if tap.note]
+        wrong = next((tap.name for tap in taps if not tap.ok), None)
         if wrong is None:
             notes.append(
                 f"nothing leaves the reference on the first {len(self.images)} images in the engine's own kernels on "

@@ -147,8 +147,8 @@ def _find_halves(reader: HalfReader, halves: Sequence[int], places: Places) -> N
 def _end_of_last_norm(flow: Flow, halves: Sequence[int]) -> str:
     """The end of the last block's second norm, which has as many sections as its first; the model's own follows."""
     sections = flow.sections
-    first = [each for each in sections[halves[-2] + 1 : halves[-1]] if not carries(each)]
-    following = [each for each in sections[halves[-1] + 1 :] if not carries(each)]
+    first = [section for section in sections[halves[-2] + 1 : halves[-1]] if not carries(section)]
+    following = [section for section in sections[halves[-1] + 1 :] if not carries(section)]
     count = len(first)
     if not any(adds_bias(flow, each) for each in first[-1:]):
         # The first norm's bias may have been moved into the products that follow; nothing takes up the second's.
@@ -184,7 +184,9 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
         else:
             places.found["norm"] = Place(values, node)
     last = nearest_product(flow, flow.output) if config.include_top else producer
-    places.found["head"] = Place((flow.output,), last or producer, tuple(each for each in details if each is not None))
+    places.found["head"] = Place(
+        (flow.output,), last or producer, tuple(detail for detail in details if detail is not None)
+    )
 
 
 def _head_detail(flow: Flow, name: str, value: str, features: int) -> Detail:
