@@ -165,7 +165,7 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path) ->
         assert part in message
 
 
-def test_weights_that_the_config_denies_are_surplus(tmp_path: Path) -> None:
+def test_weights_that_the_config_denies_are_unexpected(tmp_path: Path) -> None:
     message = refused(changed(tmp_path, "deit_classifier", backbone={"use_mha_bias": False})).message
     assert "mha/key_dense/vars/1 (3, 4)" in message
     assert "mha/output_dense/vars/1 (12,)" in message

@@ -159,7 +159,7 @@ def test_the_table_shows_everything_and_no_control_characters(bundles, capfd):
     assert run(["inspect", str(bundles["onnx"].directory)]) == 0
     printed = capfd.readouterr().out
     for word in (
-        "onnx artifact",
+        "onnx bundle",
         "LayerNormalization",
         "mean (0.485, 0.456, 0.406)",
         "cat, dog, größe",

@@ -83,13 +83,13 @@ def gather(
     table = {name: origin for name, origin in table.items() if all(each in stored for each in origin.names)}
     weights, problems = _fitting(file, table, specs)
     used = {each for origin in table.values() for each in origin.names}
-    surplus = {name: _stand_in(file, name) for name in stored if name not in used and name not in ignored}
+    unexpected = {name: _stand_in(file, name) for name in stored if name not in used and name not in ignored}
     if problems or found:
-        problems += weight_problems(config, weights | surplus)
+        problems += weight_problems(config, weights | unexpected)
         if not problems:
             raise CheckpointError("; ".join(found), fix="correct the config, or leave out what is not known")
         raise misfit([*found, *problems])
-    return weights | surplus
+    return weights | unexpected
 
 
 def check_layers(file: TensorFile, config: ViTConfig, layers_a_tensor: int = 1) -> None:

@@ -181,7 +181,7 @@ def misfit(problems: Sequence[str]) -> CheckpointError:
     fix = "give the config (scale, patch size, classes, variant) that the weights were saved with"
     if all(problem.startswith("missing head.") for problem in problems):
         fix = "get the file again: its head is missing"
-    elif any(problem.startswith("surplus ") for problem in problems):
+    elif any(problem.startswith("unexpected ") for problem in problems):
         fix += "; where no output depends on what is unexpected, leave it out: --ignore PATTERN"
     return CheckpointError(
         f"the weights do not fit the config, {len(problems)} {'problem' if len(problems) == 1 else 'problems'}:\n"
@@ -202,7 +202,7 @@ def weight_problems(
     """
     specs = weight_specs(config)
     problems = [f"missing {name} {spec.shape}" for name, spec in specs.items() if name not in weights]
-    problems += [f"surplus {name} {weights[name].shape}" for name in weights if name not in specs]
+    problems += [f"unexpected {name} {weights[name].shape}" for name in weights if name not in specs]
     for name, spec in specs.items():
         weight = weights.get(name)
         if weight is None:

@@ -59,7 +59,7 @@ def fold(document: Mapping[str, Any]) -> Folded:
     layers: list[Mapping[str, Any]] = document["config"]["layers"]
     vits = [layer for layer in layers if layer.get("registered_name") == REGISTERED]
     heads = [layer for layer in layers if _is_plain(layer, "Dense")]
-    problems = [*_surplus(layers), *_counted("ViT", vits), *_counted("Dense", heads)]
+    problems = [*_unexpected(layers), *_counted("ViT", vits), *_counted("Dense", heads)]
     problems += [problem for vit in vits for problem in _vit_problems(vit)]
     activated = [head for head in heads if head["config"]["activation"] not in LINEAR]
     problems += [f"{label(head)} has the activation {_named(head['config']['activation'])}" for head in activated]
@@ -85,7 +85,7 @@ def _is_plain(layer: Mapping[str, Any], kind: str) -> bool:
     return own and layer["class_name"] == kind and str(layer.get("module")).split(".")[0] == "keras"
 
 
-def _surplus(layers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _unexpected(layers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for layer in layers:
         if layer.get("registered_name") == REGISTERED or any(
             _is_plain(layer, kind) for kind in ("InputLayer", "Dropout", "Dense")
