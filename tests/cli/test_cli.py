@@ -260,6 +260,37 @@ def test_long_steps_are_told_in_logs_and_short_ones_are_not(run, bundles, monkey
     assert f"running {bundles['onnx'] / 'model.onnx'} …" in run("verify", bundles["onnx"]).err
 
 
+def test_a_long_task_says_again_and_again_in_logs_how_far_it_is(monkeypatch, capsys):
+    from vit_deploy.cli import output
+
+    timers = []
+
+    class Timer:
+        def __init__(self, seconds, call):
+            self.call, self.daemon, self.running = call, False, False
+            timers.append(self)
+
+        def start(self):
+            self.running = True
+
+        def cancel(self):
+            self.running = False
+
+    monkeypatch.setattr(output.threading, "Timer", Timer)
+    lines = output.PatientLines()
+    for text in ("reading", "counting: 10%", "counting: 20%"):
+        lines.now(text)
+    assert [timer.running for timer in timers] == [False, True]
+    timers[1].call()
+    lines.now("counting: 70%")
+    timers[2].call()
+    lines.now("writing")
+    timers[4].call()
+    lines.stop()
+    assert capsys.readouterr().err.splitlines() == ["counting: 20% …", "counting: 70% …", "writing …"]
+    assert len(timers) == 5 and not timers[3].running and not timers[4].running
+
+
 def test_a_table_shows_paths_as_they_are(capsys):
     out = Output("verify", OutputOptions())
     odd = f"{'deep/' * 25}[red]odd[/blue] :smile:/model.onnx"

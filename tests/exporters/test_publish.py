@@ -119,7 +119,9 @@ def test_each_job_becomes_a_proven_bundle_of_its_own(make_checkpoint, tmp_path):
         assert np.array_equal(recorded.outputs, record(checkpoint).outputs)
         assert to_json(result)["path"] == str(tmp_path / "out" / back.name)
     assert told[0] == "computing the reference in float64"
-    assert told[1:] == [f"{doing} {name}-fp32" for name in ("savedmodel", "onnx") for doing in ("writing", "proving")]
+    made = [text for text in told[1:] if not text.startswith("computing the reference: ")]
+    assert len(made) < len(told) - 1
+    assert made == [f"{doing} {name}-fp32" for name in ("savedmodel", "onnx") for doing in ("writing", "proving")]
 
 
 @pytest.mark.parametrize("wrong", [OtherWeights, NotANumber])

@@ -256,3 +256,11 @@ def test_a_header_that_claims_more_than_there_is_is_refused(golden, artifact):
 def test_spread_is_the_largest_distance_from_the_mean():
     outputs = np.array([[1.0, 5.0], [3.0, 5.0], [2.0, 5.0]])
     assert Golden(np.zeros((3, 1, 1, 1)), outputs, 1e-6).spread == 1
+
+
+def test_the_reference_reports_how_much_of_it_is_done(checkpoint):
+    said = []
+    record(checkpoint, said.append)
+    figures = [int(text.removeprefix("computing the reference: ").removesuffix("%")) for text in said]
+    assert len(figures) > 2 * checkpoint.config.num_layers
+    assert figures == sorted(figures) and figures[0] > 0 and figures[-1] == 100

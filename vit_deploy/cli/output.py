@@ -173,19 +173,36 @@ def _printable(text: str) -> str:
 
 
 class PatientLines:
-    """Progress for logs: what is being done is printed once it has taken `PATIENCE_S`."""
+    """Progress for logs: what is being done is printed once it has taken `PATIENCE_S`.
+
+    A text that ends with a percentage says how far a task is; such a task is printed each time as long has passed.
+    """
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
+        self._task, self._text = "", ""
 
     def now(self, doing: str) -> None:
-        """Begin something, which ends what was done before."""
-        self.stop()
-        self._timer = threading.Timer(PATIENCE_S, print, (f"{doing} …",), {"file": sys.stderr, "flush": True})
+        """Begin something, which ends what was done before, or say how far it is."""
+        task = doing.rpartition(": ")[0] if doing.endswith("%") else ""
+        self._text = doing
+        if not task or task != self._task:
+            self.stop()
+            self._task = task
+            self._wait()
+
+    def _wait(self) -> None:
+        self._timer = threading.Timer(PATIENCE_S, self._tell)
         self._timer.daemon = True
         self._timer.start()
 
+    def _tell(self) -> None:
+        print(f"{self._text} …", file=sys.stderr, flush=True)
+        if self._task:
+            self._wait()
+
     def stop(self) -> None:
         """Nothing is being done any more."""
+        self._task = ""
         if self._timer is not None:
             self._timer.cancel()

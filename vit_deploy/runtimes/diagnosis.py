@@ -67,6 +67,7 @@ ENGINES = (
     Engine("openvino", "openvino", ("openvino",)),
     Engine("tensorflow-model-optimization", "compress", ("tensorflow-model-optimization",)),
     Engine("pillow", "export", ("pillow",)),
+    Engine("vl-convert-python", "report", ("vl-convert-python",)),
     Engine("torch", "peers", ("torch",)),
     Engine("timm", "peers", ("timm",)),
     Engine("transformers", "peers", ("transformers",)),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from vit_deploy.core import cost
 from vit_deploy.core.artifact import GOLDEN, Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.reference import forward
+from vit_deploy.core.reference import Array, Tap, forward
 from vit_deploy.core.summation import ORDERS
 from vit_deploy.core.synthetic_images import SEED, natural_pixels
 from vit_deploy.errors import ArtifactError
@@ -80,17 +81,38 @@ def golden_pixels(config: ViTConfig) -> NDArray[np.uint8]:
     return natural_pixels(golden_count(config), *config.image_size, config.channels)
 
 
-def record(checkpoint: Checkpoint) -> Golden:
-    """Run the reference on the seeded images, in float64, and in float32 in every order that engines sum in."""
+def record(checkpoint: Checkpoint, progress: Callable[[str], object] = lambda doing: None) -> Golden:
+    """Run the reference on the seeded images, in float64, and in float32 in every order that engines sum in.
+
+    Args:
+        checkpoint: the model.
+        progress: called with what is being done and how much of it is done.
+    """
     images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
     taps, rounded_taps = Recorder(), [Recorder() for _ in ORDERS]
-    outputs = forward(checkpoint, images, tap=taps.tap, detail=taps.detail)
-    rounded = forward_float32(checkpoint, images, [(recorder.tap, recorder.detail) for recorder in rounded_taps])
+    counted = _counted(len(activations.tap_names(checkpoint.config)) * (1 + len(ORDERS)), progress)
+    outputs = forward(checkpoint, images, tap=counted(taps.tap), detail=taps.detail)
+    recorders = [(counted(recorder.tap), recorder.detail) for recorder in rounded_taps]
+    rounded = forward_float32(checkpoint, images, recorders)
     floor = float(noise_floor(outputs, rounded))
     hard = adversarial.record_adversarial(checkpoint) if not _is_large(checkpoint.config) else None
     picture = natural_pixels(1, *preprocessing.SIZE, 3, seed=SEED + 1)[0]
     file = preprocessing.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
     return Golden(images, outputs, floor, taps.against(rounded_taps, checkpoint), hard, file)
+
+
+def _counted(steps: int, progress: Callable[[str], object]) -> Callable[[Tap], Tap]:
+    """Taps that also report how many of all steps of the reference are done."""
+    done = itertools.count(1)
+
+    def counted(tap: Tap) -> Tap:
+        def reporting(name: str, values: Array) -> None:
+            tap(name, values)
+            progress(f"computing the reference: {next(done) / steps:.0%}")
+
+        return reporting
+
+    return counted
 
 
 def write_golden(golden: Golden, directory: Path) -> None:
