@@ -68,8 +68,9 @@ def test_the_lowest_versions_export_prove_quantize_and_time(tmp_path: Path) -> N
         assert document["ok"]
         return document["results"]
 
-    precisions = ["--precision", "fp32,fp16,int8,int8-static", "--no-speed"]
+    # Without fp16, which the lowest ONNX Runtime computes so slowly on CPUs that comparing answers takes minutes.
+    precisions = ["--precision", "fp32,int8,int8-static", "--no-speed"]
     made = run("export", "pico", "--format", "onnx,tflite,savedmodel", *precisions, "-o", tmp_path / "made")
-    assert len(made) == 4 + 4 + 1
+    assert len(made) == 3 + 3 + 1
     assert len(run("verify", *(each["path"] for each in made))) == len(made)
     assert len(run("bench", *(each["path"] for each in made[:2]), "--runs", 3)) == 2
