@@ -136,6 +136,14 @@ PARTS: Mapping[str, Part] = {
             extra="openvino",
         ),
         Part(
+            "startup",
+            "how long does the command line take to start, beside a bare Typer program",
+            "benchmarks.startup",
+            "benchmarks.startup_tables",
+            needs=("typer",),
+            extra="cpu",
+        ),
+        Part(
             "quickstart",
             "what do the first commands of the README print",
             "benchmarks.quickstart",

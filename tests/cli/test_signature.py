@@ -119,9 +119,7 @@ def test_a_shell_completes_values_of_choices_after_commas_and_from_a_table_elsew
         precision: Annotated[tuple[str, ...], Option(help="", commas=True, values=("fp16", "fp32", "int8"))] = ()
         format: Annotated[str | None, Option(help="", values="tests.cli.test_signature:COMPLETED")] = None
 
-    options = {
-        each.name: each.for_typer().annotation.__metadata__[0] for each in (*options_of(Run), *options_of(Paint))
-    }
+    options = {each.name: each.for_typer.annotation.__metadata__[0] for each in (*options_of(Run), *options_of(Paint))}
     assert options["precision"].autocompletion("fp") == ["fp16", "fp32"]
     assert options["precision"].autocompletion("int8,fp3") == ["int8,fp32"]
     assert options["format"].autocompletion("o") == ["onnx"]
@@ -164,9 +162,12 @@ COMPLETED = ("onnx", "tflite")
 
 def test_the_options_import_the_standard_library_alone():
     program = """
-import sys
+import importlib, pkgutil, sys
+import vit_deploy
 before = set(sys.modules)
 import vit_deploy.core.options
+for each in pkgutil.iter_modules(vit_deploy.core.options.__path__):
+    importlib.import_module(f"vit_deploy.core.options.{each.name}")
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(*sorted(loaded - set(sys.stdlib_module_names)))
 """

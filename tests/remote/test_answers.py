@@ -64,10 +64,10 @@ def test_images_are_classified_there_as_here(
     there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path
 ) -> None:
     (photos / "0" / "broken.png").write_bytes(b"no image")
-    here = vit_deploy.predict(bundles["onnx"], photos, top=2)
-    found = vit_deploy.predict(bundles["onnx"], photos, top=2, **there)
+    images = [photos, photos / "0" / "broken.png", photos / "1" / "1.png"]
+    here, found = (vit_deploy.predict(bundles["onnx"], images, top=2, **where) for where in ({}, there))
     assert found.command == "predict" and not found.ok and not here.ok
-    assert [each.on for each in found] == [server.url] * 7
+    assert [each.on for each in found] == [server.url] * 9
     assert [(each.image, each.failure) for each in found] == [(each.image, each.failure) for each in here]
     for one, other in zip(here, found, strict=True):
         assert [each.index for each in one.top] == [each.index for each in other.top]

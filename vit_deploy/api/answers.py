@@ -120,7 +120,7 @@ def _predict_elsewhere(
     with tempfile.TemporaryDirectory() as folder:
         progress("reading the images")
         failures = write_files(Path(folder), read_artifact(given), files)
-        if len(failures) == len(files):
+        if all(file in failures for file in files):
             raise DataError("; ".join(failures.values()), fix="give images that can be read")
         answers = ask_hosts(
             [given],

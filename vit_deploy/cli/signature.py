@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import inspect
 import types
 from collections.abc import Callable, Mapping
@@ -58,6 +59,7 @@ class Parameter:
         long = (name.partition("/")[0] for name in self.option.names if name.startswith("--"))
         return next(long, f"--{self.name.replace('_', '-')}")
 
+    @functools.cached_property
     def for_typer(self) -> inspect.Parameter:
         """What Typer makes an option of."""
         option, kind = self.option, self._typer_type()
@@ -166,10 +168,10 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
             fields = tuple(one for one in options_of(kind) if one.name not in without)
             groups.append(Group(parameter.name, kind, fields))
             for one in fields:
-                parameters.setdefault(one.name, one.for_typer())
+                parameters.setdefault(one.name, one.for_typer)
         elif option := next((extra for extra in extras if isinstance(extra, Option)), None):
             own[parameter.name] = Parameter(parameter.name, kind, option, parameter.default, option.panel)
-            parameters[parameter.name] = own[parameter.name].for_typer()
+            parameters[parameter.name] = own[parameter.name].for_typer
         else:
             parameters[parameter.name] = parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
 
@@ -180,6 +182,7 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
             if name in given and name not in values:
                 value = given[name]
                 values[name] = own[name].value(value) if name in own and value is not None else value
+        gc.enable()  # which parsing does without
         return function(**values)
 
     called.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
@@ -187,6 +190,7 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
     return called
 
 
+@functools.cache  # many commands take the same
 def options_of(group: type) -> tuple[Parameter, ...]:
     """The options that a dataclass has: its fields that an `Option` describes."""
     return tuple(

@@ -1,24 +1,24 @@
 """Images as they travel to a device: pixels of a model's size, so that no image file has to be read there.
 
-A folder holds an array `(images, height, width, channels)` of uint8 for each size and preprocessing that the artifacts
-have, the class of each image for each artifact, and a list of both.
+A folder holds the bytes `(images, height, width, channels)` for each size and preprocessing that the artifacts have,
+the class of each image for each artifact, and a list of both.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.datasets import Classes, Dataset, Pixels
 from vit_deploy.core.images import load_pixels
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.staging import explained_os_errors
 from vit_deploy.errors import DataError
 
 LIST = "list.json"
@@ -33,17 +33,20 @@ class Sent:
         folder: where they are.
         count: how many.
         names: of the classes' folders; empty where labels are numbers.
-        artifacts: files of the pixels, and of the classes if there are any, for each artifact.
+        artifacts: for each artifact the file of the pixels, the shape of an image, and the file of the classes if there
+            are any.
     """
 
     folder: Path
     count: int
     names: tuple[str, ...]
-    artifacts: tuple[Mapping[str, str], ...]
+    artifacts: tuple[Mapping[str, Any], ...]
 
     def pixels(self, index: int) -> Pixels:
         """Pixels `(images, height, width, channels)` for the artifact at a place of the listing; not held in memory."""
-        found: Pixels = np.load(self.folder / self.artifacts[index]["pixels"], mmap_mode="r", allow_pickle=False)
+        entry = self.artifacts[index]
+        shape = (self.count, *entry["shape"])
+        found: Pixels = np.memmap(self.folder / entry["pixels"], np.uint8, mode="r", shape=shape)
         return found
 
 
@@ -94,17 +97,19 @@ def write_files(folder: Path, artifact: Artifact, files: Sequence[Path]) -> dict
 
     Raises:
         MissingEngineError: Pillow is not installed.
+        OutputError: the disk is full.
     """
     failures: dict[Path, str] = {}
-    found = []
-    for file in files:
-        try:
-            found.append(load_pixels(file, artifact.preprocess, artifact.config.image_size))
-        except DataError as error:
-            failures[file] = error.message
-    if found:
-        np.save(folder / "pixels-0.npy", np.stack(found))
-    _write_list(folder, len(found), (), [{"pixels": "pixels-0.npy"}])
+
+    def pixels() -> Iterator[Pixels]:
+        for file in files:
+            try:
+                yield load_pixels(file, artifact.preprocess, artifact.config.image_size)
+            except DataError as error:
+                failures[file] = error.message
+
+    entry = _write_pixels(folder / "pixels-0", artifact, pixels())
+    _write_list(folder, sum(file not in failures for file in files), (), [entry])
     return failures
 
 
@@ -120,27 +125,25 @@ def write_dataset(folder: Path, artifacts: Sequence[Artifact], dataset: Dataset)
         DataError: classes or sizes that do not fit an artifact, or an image that cannot be read.
         MissingEngineError: Pillow is not installed.
     """
-    listed, done = [], {}
+    listed: list[dict[str, Any]] = []
+    done: dict[Any, dict[str, Any]] = {}
     for index, artifact in enumerate(artifacts):
         np.save(folder / f"classes-{index}.npy", dataset.classes(artifact))
         kind = (artifact.preprocess, artifact.config.image_size)
         if kind not in done:
-            done[kind] = f"pixels-{index}.npy"
-            _write_pixels(folder / done[kind], artifact, dataset)
-        listed.append({"pixels": done[kind], "classes": f"classes-{index}.npy"})
+            done[kind] = _write_pixels(folder / f"pixels-{index}", artifact, dataset.batches(*kind, CHUNK))
+        listed.append({**done[kind], "classes": f"classes-{index}.npy"})
     _write_list(folder, len(dataset), dataset.names, listed)
 
 
-def _write_pixels(path: Path, artifact: Artifact, dataset: Dataset) -> None:
-    shape = (len(dataset), *artifact.config.image_size, artifact.config.channels)
-    pixels: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    start = 0
-    for batch in dataset.batches(artifact.preprocess, artifact.config.image_size, CHUNK):
-        pixels[start : start + len(batch)] = batch
-        start += len(batch)
-    pixels.flush()  # type: ignore[attr-defined]  # it is a memory map
+def _write_pixels(path: Path, artifact: Artifact, pixels: Iterable[Pixels]) -> dict[str, Any]:
+    """Write images one after the other; gives their entry in the list."""
+    with explained_os_errors(path), path.open("wb") as file:
+        for each in pixels:
+            file.write(np.ascontiguousarray(each).tobytes())
+    return {"pixels": path.name, "shape": [*artifact.config.image_size, artifact.config.channels]}
 
 
-def _write_list(folder: Path, count: int, names: Sequence[str], artifacts: Sequence[Mapping[str, str]]) -> None:
+def _write_list(folder: Path, count: int, names: Sequence[str], artifacts: Sequence[Mapping[str, Any]]) -> None:
     listed = {"count": count, "names": list(names), "artifacts": list(artifacts)}
     (folder / LIST).write_text(json.dumps(listed), encoding="utf-8")
