@@ -32,7 +32,7 @@ from vit_deploy.runtimes import RUNTIMES
 
 PACKABLE = ("onnx", "tflite", "savedmodel", "tensorrt")
 # Modules that name all others: what a workstation gets of the package's attributes, and of the formats' records.
-QUOTES_ALL = ("vit_deploy", "vit_deploy.core.format_table")
+QUOTES_ALL = ("vit_deploy", "vit_deploy.core.options", "vit_deploy.core.format_table")
 WORKSTATION = {"cli", "api", "compression", "model", "exporters", "checkpoints"}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vit_deploy.core.options import Option, panel
+from vit_deploy.core.options.option import Option, panel
 
 PYTHON = "python3"
 TIMEOUT_S = 600.0
