@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import typer
 import vit_deploy
 from vit_deploy import cli
 from vit_deploy.cli.app import COMMANDS, app, command_names
-from vit_deploy.cli.options import OutputOptions, split_at_commas
+from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.output import Output
 from vit_deploy.core.options import parsing
 
@@ -346,61 +345,6 @@ def test_the_console_script_is_the_main_function():
     assert caught.value.code == 2
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-@pytest.mark.parametrize("arguments", [["--version"], ["verify", "--help"], ["verify", "nowhere", "--json"]])
-def test_output_that_cannot_be_written_is_bad_output_and_no_traceback(arguments, stream):
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run([sys.executable, "-m", "vit_deploy", *arguments], text=True, **{**streams, stream: full})
-    said = done.stderr or ""
-    assert "Traceback" not in said
-    if stream == "stdout":
-        assert done.returncode == 2
-        assert "vit-deploy: cannot write the output: No space left on device\n  fix: " in said
-    else:
-        assert done.returncode == (2 if "nowhere" in arguments else 0)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell of POSIX")
-def test_streams_that_the_caller_closed_take_nothing_away():
-    program = f"{sys.executable} -m vit_deploy"
-    assert subprocess.run(f"{program} --version >&- 2>&- <&-", shell=True).returncode == 0
-    done = subprocess.run(f"{program} verify nowhere --json >&-", shell=True, stderr=subprocess.PIPE)
-    assert done.returncode == 2 and b"Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("module", ["vit_deploy.cli.output", "typer", "vit_deploy.cli.app", "vit_deploy.core.staging"])
-def test_an_interrupt_while_modules_are_imported_is_one_line_and_exit_130(module, tmp_path):
-    program = f"""
-import sys
-class Interrupting:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            raise KeyboardInterrupt
-sys.meta_path.insert(0, Interrupting())
-from vit_deploy.cli import main
-main(["bundle", "nowhere", "-o", {str(tmp_path / "out.tar.gz")!r}])
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "interrupted; nothing half-written was left behind\n")
-
-
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
-def test_names_of_files_that_are_no_utf8_are_bad_input(run, bundles, tmp_path):
-    for format in ("onnx", "tflite", "savedmodel"):
-        odd = tmp_path / os.fsdecode(b"caf\xe9") / format
-        shutil.copytree(bundles[format], odd)
-        for command in (["verify", odd], ["verify", odd, "--json"], ["bench", odd, "--seconds", "0.1"]):
-            result = run(*command)
-            assert result.code == 2, command
-            assert "no UTF-8" in result.err and "Traceback" not in result.err
-        assert run("inspect", odd).code == 0
-    result = run("quantize", bundles["tflite"], "-p", "int8", "-o", tmp_path / os.fsdecode(b"caf\xe9") / "out")
-    assert result.code == 2 and "no UTF-8" in result.err
-    assert not (tmp_path / os.fsdecode(b"caf\xe9") / "out").exists()
-
-
 def said_in_help(command):
     """All words that a command's help is made of."""
     yield command.help
@@ -417,53 +361,3 @@ def test_help_loses_nothing_of_what_it_is_made_of(run):
             for word in re.findall(r"\[\w[^\]\s]*\]", text or ""):
                 assert "".join(re.findall(r"[\w.\[\]]+", word)) in shown, f"{name}: {word}"
     assert "[tool.vit-deploy.verify]" in run("verify", "--help").out
-
-
-@pytest.mark.parametrize(
-    ("given", "values"),
-    [
-        (["a", "b"], ["a", "b"]),
-        (["a,b"], ["a", "b"]),
-        (["a, b", "c"], ["a", "b", "c"]),
-        (["a,b", "b"], ["a", "b"]),
-        (None, None),
-    ],
-)
-def test_lists_are_repeated_or_joined_by_commas(given, values):
-    assert split_at_commas(given) == values
-
-
-def test_a_path_that_is_there_is_one_value(tmp_path, monkeypatch):
-    (tmp_path / "one,two.so").touch()
-    monkeypatch.chdir(tmp_path)
-    assert split_at_commas(["one,two.so", "cpu,xnnpack"]) == ["one,two.so", "cpu", "xnnpack"]
-
-
-@pytest.mark.parametrize("given", [["a,"], [","], [""], ["a", " "]])
-def test_nothing_beside_a_comma_is_bad_usage(given):
-    with pytest.raises(typer.BadParameter, match="expected values as a or a,b"):
-        split_at_commas(given)
-
-
-def test_every_option_that_repeats_takes_commas_too():
-    group = typer.main.get_command(app)
-    repeated = {
-        f"{name} {each.opts[0]}": each.callback is not None
-        for name, command in group.commands.items()
-        for each in command.params
-        if each.param_type_name == "option" and each.multiple
-    }
-    paths = {"report --output"}  # whose names may have commas
-    assert "export --format" in repeated and "bench --provider" in repeated
-    assert [name for name, split in repeated.items() if not split and name not in paths] == []
-
-
-@pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("5", 0.05), ("0.5", 0.005), ("0%", 0.0), ("150%", 1.5)])
-def test_a_percentage_is_told_with_its_sign_or_without(text, value):
-    assert parsing.percentage(text) == pytest.approx(value)
-
-
-@pytest.mark.parametrize("text", ["ten", "-5%", "nan", "", "%", "5%%", "inf"])
-def test_what_is_no_percentage_is_bad_usage(text):
-    with pytest.raises(ValueError, match="a percentage as 5% or 5"):
-        parsing.percentage(text)
