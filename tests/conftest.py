@@ -10,6 +10,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # The tests' processes share the cores; NumPy's threads spin while they wait for one that is taken.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,19 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.weights import draw_weights
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Undo the switch to Keras 2 that tensorflow-model-optimization sets for the whole process where it is imported."""
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    try:
+        return (yield)
+    finally:
+        if before is None:
+            os.environ.pop("TF_USE_LEGACY_KERAS", None)
+        else:
+            os.environ["TF_USE_LEGACY_KERAS"] = before
 
 
 @pytest.fixture

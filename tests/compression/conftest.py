@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +31,3 @@ def striped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("striped") / "striped.npz"
     np.savez(path, images=images.astype(np.uint8), labels=labels)
     return path
-
-
-@pytest.fixture(autouse=True)
-def same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """tensorflow-model-optimization sets a switch of TensorFlow for the whole process."""
-    monkeypatch.setenv("TF_USE_LEGACY_KERAS", os.environ.get("TF_USE_LEGACY_KERAS", "0"))
