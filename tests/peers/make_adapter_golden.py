@@ -30,11 +30,13 @@ class Case:
         base: of the goldens.
         options: of PEFT's config.
         whole: whether the model is saved with the adapter inside.
+        said: what its config says besides, which PEFT overrules when it reads it.
     """
 
     base: str
     options: Mapping[str, Any] = field(default_factory=dict)
     whole: bool = False
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 CASES: Mapping[str, Case] = {
@@ -61,6 +63,25 @@ CASES: Mapping[str, Case] = {
         "huggingface/clip-vision", {"r": 2, "lora_alpha": 3, "target_modules": ["out_proj", "position_embedding"]}
     ),
     "timm": Case("timm/plain", {"r": 3, "lora_alpha": 2, "target_modules": ["qkv", "fc1", "proj"]}),
+    "timm-ranks": Case(
+        "timm/plain",
+        {
+            **{"r": 4, "lora_alpha": 2, "use_rslora": True, "target_modules": ["fc1", "qkv", "head"]},
+            **{"rank_pattern": {r"^blocks\.0.*": 2}, "alpha_pattern": {r"^blocks\.1\..*": 7, "fc1": 3}},
+            "modules_to_save": ["norm", "norm1", "patch_embed"],
+        },
+    ),
+    # Of a layer PEFT says that it sets it to False, and does.
+    "timm-transposed": Case(
+        "timm/plain", {"r": 3, "lora_alpha": 2, "target_modules": ["proj"]}, said={"fan_in_fan_out": True}
+    ),
+    "siglip-attention": Case(
+        "huggingface/siglip-vision",
+        {"r": 2, "lora_alpha": 3, "target_modules": ["attention", "fc1"], "alpha_pattern": {"head.attention": 5}},
+    ),
+    "siglip-whole": Case(
+        "huggingface/siglip-vision", {"r": 2, "lora_alpha": 3, "target_modules": ["attention"]}, whole=True
+    ),
     "timm-whole": Case(
         "timm/plain", {"r": 3, "lora_alpha": 2, "target_modules": ["qkv"], "modules_to_save": ["head"]}, whole=True
     ),
@@ -104,6 +125,7 @@ def save(wrapped: Any, case: Case, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
     config["target_modules"] = sorted(config["target_modules"])
+    config |= case.said
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     if case.whole:
         (folder / "adapter_model.safetensors").unlink()
@@ -120,6 +142,8 @@ def main() -> None:
     for name, case in CASES.items():
         wrapped, images = adapted(peft, timm, case)
         save(wrapped, case, TARGET / name)
+        if case.said:  # what counts is what PEFT makes of the file
+            wrapped = peft.PeftModel.from_pretrained(base_model(timm, case.base)[0], TARGET / name).eval()
         np.savez_compressed(TARGET / name / "expected.npz", images=images, answer=answer(wrapped, case.base, images))
     files = [path for path in TARGET.rglob("*") if path.is_file()]
     print(f"{TARGET}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e3:.1f} kB")

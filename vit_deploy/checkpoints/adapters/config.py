@@ -14,7 +14,8 @@ from vit_deploy.errors import CheckpointError
 FILE = "adapter_config.json"
 MERGE = "merge it where it was trained, with model.merge_and_unload(), and save the merged model"
 
-# Fields that say nothing about what is computed once the matrices are known, or that are read here.
+# Fields that say nothing about what is computed once the matrices are known, or that are read here. `fan_in_fan_out` is
+# for weights (inputs, outputs), which no ViT of torch has: of all others PEFT itself takes it for false.
 KNOWN = frozenset(
     {
         *("auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out", "inference_mode"),
@@ -40,13 +41,11 @@ class LoraConfig:
         alpha: numerator of the scale.
         alphas: the numerators of modules that have another, by patterns of their names.
         rank_stabilized: whether the scale is alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023).
-        transposed: whether the weights are (inputs, outputs).
     """
 
     alpha: float
     alphas: Mapping[str, float]
     rank_stabilized: bool
-    transposed: bool
 
     def scale(self, module: str, rank: int) -> float:
         """What the product of a module's matrices is multiplied by."""
@@ -77,7 +76,6 @@ def lora_config(document: Mapping[str, Any]) -> LoraConfig:
             alpha=float(document["lora_alpha"]),
             alphas=alphas,
             rank_stabilized=bool(document.get("use_rslora")),
-            transposed=bool(document.get("fan_in_fan_out")),
         )
 
 

@@ -20,7 +20,7 @@ class Sum:
         down: name of the matrix (rank, inputs), or of a convolution's kernel with as many outputs.
         up: name of the matrix (outputs, rank).
         scale: of the product.
-        transposed: whether the weight is (inputs, outputs).
+        transposed: whether the weight is (inputs, outputs), as an embedding's is.
         half: which half of the weight's rows it is for; None for all.
         magnitude: name of the lengths that the rows get afterwards (DoRA, Liu et al. 2024), or None.
     """

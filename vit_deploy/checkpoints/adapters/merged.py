@@ -27,6 +27,9 @@ TRACES = re.compile(r"\.base_layer\.|\.lora_|\.original_module\.|\.modules_to_sa
 SAVED = re.compile(r"\.modules_to_save\.([^.]+)\.")
 LISTED = 5
 MAX_ADAPTERS = 1
+# The layer behind torch's own attention, which is adapted as a part of it.
+BEHIND_ATTENTION = re.compile(r"\.base_layer\.out_proj$")
+ADAPTED = ("weight", "in_proj_weight")  # what matrices are added to, of a layer and of torch's own attention
 
 Opener = Callable[[Path], AbstractContextManager[TensorFile]]
 
@@ -201,11 +204,12 @@ def merge(file: TensorFile, adapter: TensorFile, document: Mapping[str, Any], or
     unknown = []
     pairs, rest = _pairs(adapter)
     for module, matrices in pairs.items():
-        place = placed(WRAPPED.sub("", module), names)
-        if place is None:
+        adapted = _adapted(module, names)
+        if adapted is None:
             unknown.append(matrices[0])
             continue
-        sums.setdefault(f"{place.module}.weight", []).append(_sum(adapter, module, matrices, config, place))
+        weight, target = adapted
+        sums.setdefault(weight, []).append(_sum(adapter, module, matrices, config, target))
     whole = _whole_modules(document)
     for name in rest:
         theirs = _inside(name)
@@ -237,20 +241,32 @@ def _unwrapped(file: TensorFile, document: Mapping[str, Any]) -> Merged:
         if ".original_module." in name:  # what a module was before it was trained whole
             continue
         stored[_inside(name)] = name
+    held = frozenset(stored)
     sums: dict[str, list[Sum]] = {}
     unknown = []
     for module, matrices in pairs.items():
-        place = placed(WRAPPED.sub("", module), frozenset(stored))
-        if place is None:
+        adapted = _adapted(module, held)
+        if adapted is None:
             unknown.append(matrices[0])
             continue
-        sums.setdefault(f"{place.module}.weight", []).append(_sum(file, module, matrices, config, place))
-    alone = [name for name in rest if ".base_layer." in name and name.endswith(".weight")]
+        weight, target = adapted
+        sums.setdefault(weight, []).append(_sum(file, module, matrices, config, target))
+    endings = tuple(f".{part}" for part in ADAPTED)
+    alone = [name for name in rest if ".base_layer." in name and name.endswith(endings)]
     if unknown or len(alone) != len(sums):
         raise CheckpointError(
             f"it holds {len(alone)} layers with adapters, and LoRA matrices for {len(sums)} of them", fix=MERGE
         )
     return Merged(file, stored, sums, {}, {}, {"from": file.path.name, "modules": len(pairs), "replaced": 0})
+
+
+def _adapted(module: str, names: frozenset[str]) -> tuple[str, Place] | None:
+    """The tensor that a module's matrices are added to, and its place; None if the base model has no such module."""
+    inside = BEHIND_ATTENTION.sub(".out_proj", WRAPPED.sub("", module))
+    for part in ADAPTED:
+        if (place := placed(inside, names, part)) is not None:
+            return f"{place.module}.{part}", place
+    return None
 
 
 def _inside(name: str) -> str:
@@ -293,12 +309,13 @@ def _sum(file: TensorFile, module: str, names: tuple[str, str, str | None], conf
     down, up, lengths = names
     embedding = ".lora_embedding_" in down
     shape = file.shape(down)
-    scale = config.scale(WRAPPED.sub("", module), max(shape[0] if shape else 1, 1))
-    convolution = len(shape) > 2  # whose kernels are never transposed
-    transposed = embedding or (config.transposed and not convolution)
-    if lengths is not None and transposed:
+    adapted = BEHIND_ATTENTION.sub("", WRAPPED.sub("", module))
+    scale = config.scale(adapted, max(shape[0] if shape else 1, 1))
+    if BEHIND_ATTENTION.search(module):
+        scale *= 2  # PEFT adds this product with the attention's own, and then once more: when it trains as well
+    if lengths is not None and embedding:
         raise CheckpointError(f"{lengths} has lengths for columns; expected those of rows", fix=MERGE)
-    return Sum(file, down, up, scale, transposed, place.half, lengths)
+    return Sum(file, down, up, scale, embedding, place.half, lengths)
 
 
 def _whole_modules(document: Mapping[str, Any]) -> frozenset[str]:
