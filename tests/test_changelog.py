@@ -17,7 +17,8 @@ def test_the_changelog_begins_with_the_version_of_the_package() -> None:
 
 
 def test_every_release_has_a_later_date_and_a_higher_version_than_the_one_below() -> None:
-    assert len(re.findall(r"^## ", CHANGELOG, re.M)) == len(RELEASES) >= 2
+    headings = re.findall(r"^## (.*)$", CHANGELOG, re.M)
+    assert len(headings[1:] if headings[0] == "Unreleased" else headings) == len(RELEASES) >= 2
     versions = [tuple(map(int, release[:3])) for release in RELEASES]
     dates = [date.fromisoformat(release[3]) for release in RELEASES]
     assert versions == sorted(set(versions), reverse=True) and dates == sorted(dates, reverse=True)
