@@ -11,7 +11,8 @@ from vit_deploy.core.artifact import Artifact, InputSpec
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.manifest import write_manifest
 from vit_deploy.core.preprocess import Preprocess
-from vit_deploy.verification.golden import Golden, write_golden
+from vit_deploy.verification.golden import Golden
+from vit_deploy.verification.recording import write_golden
 
 HEIGHT, WIDTH, CHANNELS, CLASSES = 6, 5, 3, 4
 

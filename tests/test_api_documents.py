@@ -13,7 +13,7 @@ from PIL import Image
 import vit_deploy
 from vit_deploy import checkpoints, cli
 from vit_deploy.core.options import EvaluateOptions, PredictOptions
-from vit_deploy.core.options.fields import described
+from vit_deploy.core.options.option import described
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.performance.latency_json import FIGURES
 from vit_deploy.performance.options import BaselineOptions, BenchOptions

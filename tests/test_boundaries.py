@@ -48,7 +48,7 @@ LEAVES = {
     "runtimes.keras.runtime": {"keras"},
     "runtimes.litert": {"ai_edge_litert"},
     "runtimes.openvino": {"openvino"},
-    **{f"runtimes.ort.{name}": {"onnxruntime"} for name in ("engines", "errors", "graph", "runtime", "sessions")},
+    **{f"runtimes.ort.{name}": {"onnxruntime"} for name in ("errors", "graph", "runtime", "sessions")},
     "runtimes.simulators.onnx_no_vnni": ONNX,
     "runtimes.tensorflow.runtime": {"tensorflow"},
     "verification.locate.onnx": {"onnxruntime"},

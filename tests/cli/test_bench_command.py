@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vit_deploy import cli
-from vit_deploy.core import environment
+from vit_deploy.core import child_processes
 from vit_deploy.performance.bench import takes_threads
 from vit_deploy.runtimes import RUNTIMES
 
@@ -82,9 +82,9 @@ def test_a_number_of_images_that_cannot_be_is_exit_2(run, bundles, given):
 
 
 def test_keras_is_timed_on_the_users_backend_whatever_the_command_line_traces_with(monkeypatch):
-    monkeypatch.setattr(environment, "_before", {})
+    monkeypatch.setattr(child_processes, "_before", {})
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     cli._hush_engines(verbose=True)
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
-    assert environment.of_children()["KERAS_BACKEND"] == "jax"
+    assert child_processes.of_children()["KERAS_BACKEND"] == "jax"
     assert not takes_threads("keras", "cpu")

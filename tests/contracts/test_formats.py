@@ -162,6 +162,7 @@ def test_plans_are_known_by_the_names_and_bytes_of_both_flavours():
     record = FORMATS["tensorrt"]
     assert record.magic == tuple((0, known) for known in MAGIC)
     assert record.runtimes[0].providers == (*PROVIDERS.values(), "cuda")
+    assert {*PROVIDERS.values()} < {*GPU_PROVIDERS}
 
 
 def test_what_is_made_where_no_format_is_named_can_be_made():

@@ -6,9 +6,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from vit_deploy.core.checkpoint import Checkpoint, Step, weights_digests
+from vit_deploy.core.checkpoint import Checkpoint, weights_digests
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.weights import weight_specs
 from vit_deploy.errors import CheckpointError
 

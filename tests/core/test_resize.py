@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.peers.timm_models import timm_model
-from vit_deploy.core.checkpoint import Step
 from vit_deploy.core.config import Pooling
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.reference import forward, patch_embed
 from vit_deploy.core.resampling import bicubic_antialias, bilinear, resample
 from vit_deploy.core.resize import (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vit_deploy.core.images import channels_first
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.synthetic_images import natural_pixels
-from vit_deploy.core.value_range import channels_first, problem_of
+from vit_deploy.core.value_range import problem_of
 
 GOOGLE = Preprocess()
 IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from tests.fake_gpu import H100, FakeDriver, FakeNvml, install, running
-from vit_deploy.core import environment
+from vit_deploy.core import child_processes
 from vit_deploy.core.host import read_host
 from vit_deploy.errors import ConfigError, EngineError
 from vit_deploy.performance import bench as bench_module
 from vit_deploy.performance import gpu_watch, worker
 from vit_deploy.performance.bench import Case, Plan, bench, has_no_room, takes_threads
-from vit_deploy.performance.gpu_watch import GpuWatch, is_for_gpu, queued
+from vit_deploy.performance.gpu_watch import GpuWatch, is_for_gpu
 from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions
 
 IMAGES = np.zeros((2, 4, 6, 3), np.float32)
@@ -66,7 +66,7 @@ class FakeSession:
 def nvml(monkeypatch):
     found = FakeNvml()
     install(monkeypatch, found)
-    monkeypatch.setattr(worker, "GpuWatch", lambda device: GpuWatch(device, lambda: FakeDriver(H100)))
+    monkeypatch.setattr(gpu_watch, "GpuWatch", lambda device: GpuWatch(device, lambda: FakeDriver(H100)))
     monkeypatch.setattr(worker, "GPU_WARMUP_S", 0.05)
     monkeypatch.setattr(gpu_watch, "REWARM_S", 0.03)
     monkeypatch.setattr(gpu_watch, "QUEUED_S", 0.02)
@@ -108,7 +108,7 @@ def test_without_the_drivers_library_the_figures_are_none_and_one_note_says_why(
     def absent():
         raise OSError("no libcuda.so.1")
 
-    monkeypatch.setattr(worker, "GpuWatch", lambda device: GpuWatch(device, absent))
+    monkeypatch.setattr(gpu_watch, "GpuWatch", lambda device: GpuWatch(device, absent))
     loaded, measured = served(nvml, ROUND)
     assert loaded["gpu"] is None and measured["peak_gpu_mb"] is None and measured["gpu_energy_j"] is None
     assert measured["gpu_states"] == [None, None]
@@ -152,7 +152,7 @@ def test_calls_are_queued_without_a_wait_for_each_and_one_at_the_end(nvml):
         assert own == ["launch"] * (len(own) - 1) + ["wait"] and len(own) > 5
     launched = sum(what == "launch" for what, _ in log)
     assert measured["queued_calls"] == launched and 0 < measured["queued_ns"] < 1_000_000_000
-    assert queued([], [1]) == {"queued_calls": None, "queued_ns": None}
+    assert worker._queued([], [1]) == {"queued_calls": None, "queued_ns": None}
 
 
 def test_memory_that_another_case_takes_meanwhile_is_not_counted(nvml):
@@ -235,7 +235,7 @@ def test_threads_are_given_to_processors_alone_and_what_the_user_asks_for_always
 )
 def test_who_takes_a_number_of_threads(monkeypatch, runtime, provider, backend, takes):
     monkeypatch.setenv("KERAS_BACKEND", backend)
-    monkeypatch.setattr(environment, "_before", {})
+    monkeypatch.setattr(child_processes, "_before", {})
     assert takes_threads(runtime, provider) is takes
 
 

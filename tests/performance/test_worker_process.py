@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.linear_bundle import write_bundle
-from vit_deploy.core import environment
+from vit_deploy.core import child_processes
 from vit_deploy.errors import EngineError
 from vit_deploy.performance import worker as worker_module
 from vit_deploy.performance.process import CaseProcess
@@ -135,16 +135,16 @@ def test_a_thread_that_never_sleeps_is_told(monkeypatch):
 
 
 def test_what_a_session_set_for_its_libraries_is_not_handed_to_workers_and_what_the_user_set_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "_before", {})
+    monkeypatch.setattr(child_processes, "_before", {})
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     body = """
 sys.stdin.readline()
 print(json.dumps({"seen": [os.environ.get(each) for each in ("NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES")]}))
 """
-    environment.set_for_libraries("NVIDIA_TF32_OVERRIDE", "0")
-    environment.set_for_libraries("CUDA_VISIBLE_DEVICES", "0")
-    environment.set_for_libraries("CUDA_VISIBLE_DEVICES", "2")
+    child_processes.set_for_libraries("NVIDIA_TF32_OVERRIDE", "0")
+    child_processes.set_for_libraries("CUDA_VISIBLE_DEVICES", "0")
+    child_processes.set_for_libraries("CUDA_VISIBLE_DEVICES", "2")
     assert (os.environ["NVIDIA_TF32_OVERRIDE"], os.environ["CUDA_VISIBLE_DEVICES"]) == ("0", "2")
     with worker(tmp_path, body) as process:
         assert process.ask({})["seen"] == [None, "1"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vit_deploy.core.options import EvaluateOptions, PredictOptions
-from vit_deploy.core.options.fields import described
+from vit_deploy.core.options.option import described
 from vit_deploy.errors import UsageError
 from vit_deploy.performance.options import BenchOptions
 from vit_deploy.remote.arguments import options_from, request

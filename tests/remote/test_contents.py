@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.core.child_processes import python
-from vit_deploy.core.format import Format, RuntimeEntry
+from vit_deploy.core.format import GROUP, Format, RuntimeEntry
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import ConfigError
 from vit_deploy.remote.contents import (
-    LEFT_AT_HOME,
     PACKAGE,
     STARTED,
     engines,
     imported_by,
-    is_left_at_home,
+    is_among,
+    left_at_home,
     modules_on_device,
     source_of,
 )
@@ -38,10 +38,10 @@ WORKSTATION = {"cli", "api", "compression", "model", "exporters", "checkpoints"}
 
 @pytest.mark.parametrize("format", PACKABLE)
 def test_every_module_that_is_imported_there_travels(format: str) -> None:
-    there = modules_on_device([format])
+    there, left = modules_on_device([format]), left_at_home([format])
     assert {*STARTED, *engines([format])} <= set(there)
     for name in there:
-        missing = {each for each in imported_by(name) if not is_left_at_home(each)} - set(there)
+        missing = {each for each in imported_by(name) if not is_among(each, left)} - set(there)
         assert missing == set(), name
         parent = name.rpartition(".")[0]
         assert not parent or parent in there
@@ -50,11 +50,11 @@ def test_every_module_that_is_imported_there_travels(format: str) -> None:
 
 @pytest.mark.parametrize("format", PACKABLE)
 def test_what_stays_at_home_is_imported_by_no_module_but_in_its_functions(format: str) -> None:
-    there = modules_on_device([format])
+    there, left = modules_on_device([format]), left_at_home([format])
     for name in there:
-        assert [each for each in imported_by(name, in_functions=False) if is_left_at_home(each)] == [], name
-    inside = {each for name in there for each in imported_by(name) if is_left_at_home(each)}
-    unused = [stays for stays in LEFT_AT_HOME if not any(each.startswith(stays) for each in inside)]
+        assert [each for each in imported_by(name, in_functions=False) if is_among(each, left)] == [], name
+    inside = {each for name in there for each in imported_by(name) if is_among(each, left)}
+    unused = [stays for stays in left if not any(each.startswith(stays) for each in inside)]
     assert unused == []
 
 
@@ -71,13 +71,13 @@ def test_modules_that_are_named_in_quotes_travel_too_or_belong_to_other_formats(
                 and isinstance(node.value, str)
                 and re.fullmatch(r"vit_deploy(\.\w+)+(:\w+)?", node.value)
             }
-            allowed = {"vit_deploy.runtimes.simulators.onnx_no_vnni"}  # --simulate is no option of the runner
             if name not in QUOTES_ALL:
-                assert quoted - set(there) - others - allowed == set(), name
+                assert quoted - set(there) - others - {GROUP} == set(), name  # entry points have a group of such a name
 
 
 def test_of_a_formats_record_a_device_uses_what_travels_with_its_engines() -> None:
     at_home = {each.name for each in dataclasses.fields(Format) if "Plugin" in str(each.type)}
+    at_home -= {"largest_batch"}  # which travels
     assert {"exporter", "read_graph", "recipes"} <= at_home
     for name, path in modules_on_device(PACKABLE).items():
         if name not in {*QUOTES_ALL, "vit_deploy.core.format", "vit_deploy.formats.graph"}:

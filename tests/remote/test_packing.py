@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.errors import ArtifactError, ConfigError, OutputError
+from vit_deploy.remote.contents import modules_on_device
 from vit_deploy.remote.packing import ROOT, pack
 from vit_deploy.runtimes import installed_takers
 
@@ -53,6 +54,12 @@ def test_nothing_of_the_workstation_is_packed(unpacked: Path) -> None:
     packages = {each.name for each in (unpacked / "vit_deploy").iterdir() if each.is_dir()}
     assert packages & {"cli", "model", "exporters", "compression", "checkpoints"} == set()
     assert {"runtimes"} <= packages
+
+
+@pytest.mark.parametrize(("format", "most"), [("tflite", 70), ("savedmodel", 73), ("tensorrt", 81), ("onnx", 93)])
+def test_few_modules_are_packed(format: str, most: int) -> None:
+    """Whoever imports another one on a device sees here what that brings there."""
+    assert len(modules_on_device([format])) <= most
 
 
 def test_models_are_proven_on_the_device(unpacked: Path, bundles: dict[str, Path]) -> None:

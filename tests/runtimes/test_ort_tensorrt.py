@@ -48,6 +48,7 @@ def gpu(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(onnxruntime, "InferenceSession", Building)
     monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path_factory.mktemp("caches")))
     monkeypatch.setattr(rounding, "_loaded_rounding", [])
+    monkeypatch.delenv(rounding.OVERRIDE, raising=False)
     card = SimpleNamespace(facts=Gpu("NVIDIA H100", driver="580.1", cuda="13.0", compute_capability="9.0"))
     monkeypatch.setattr(tensorrt, "open_card", lambda device: card)
     Building.card = card

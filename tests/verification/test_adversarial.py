@@ -11,7 +11,8 @@ from vit_deploy.core.images import load_pixels
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
 from vit_deploy.verification import adversarial, preprocessing
-from vit_deploy.verification.golden import read_golden, record, write_golden
+from vit_deploy.verification.golden import read_golden
+from vit_deploy.verification.recording import record, write_golden
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,16 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
-from vit_deploy.verification.golden import Golden, golden_count, golden_pixels, read_golden, record, write_golden
+from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.noise_floor import EPSILON
+from vit_deploy.verification.recording import golden_count, golden_pixels, record, write_golden
 
 WRITE = """
 import sys
 from pathlib import Path
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.verification.golden import record, write_golden
+from vit_deploy.verification.recording import record, write_golden
 config = ViTConfig((24, 32), (8, 4), 3, 12, 3, 2, 20, 5)
 write_golden(record(Checkpoint.random(config, 7)), Path(sys.argv[1]))
 """

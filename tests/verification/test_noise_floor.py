@@ -10,8 +10,8 @@ from vit_deploy.core.reference import forward
 from vit_deploy.core.summation import ORDERS, mean, one_by_one, product
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
-from vit_deploy.verification.golden import golden_pixels, record
 from vit_deploy.verification.noise_floor import noise_floor
+from vit_deploy.verification.recording import golden_pixels, record
 
 SPIKES = (10.0, 1e3, -1e3, 1e5)
 

@@ -5,8 +5,9 @@ import pytest
 
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ConfigError
-from vit_deploy.verification.golden import Golden, record
+from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.parity import judge
+from vit_deploy.verification.recording import record
 from vit_deploy.verification.tolerances import DEFAULTS, LIMITS, NOISE_FACTOR, Tolerance, precisions, tolerance_for
 
 LOW = tuple(DEFAULTS)

@@ -28,7 +28,7 @@ from vit_deploy.core.options import CheckpointOptions, EvaluateOptions, PredictO
 from vit_deploy.errors import ConfigError, DataError, UsageError
 from vit_deploy.remote.hosts import ask_hosts
 from vit_deploy.remote.options import HostOptions
-from vit_deploy.remote.pixels import write_dataset, write_files
+from vit_deploy.remote.sending import write_dataset, write_files
 from vit_deploy.remote.work import SENT
 from vit_deploy.runtimes import classify
 from vit_deploy.runtimes.choosing import with_engines

@@ -20,9 +20,9 @@ from vit_deploy.api.given import (
 )
 from vit_deploy.api.results import CompareOutcome, VerifyOutcome
 from vit_deploy.checkpoints.stated import stated_fields
-from vit_deploy.core.checkpoint import Step
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import CheckpointOptions
+from vit_deploy.core.provenance import Step
 from vit_deploy.errors import UsageError
 from vit_deploy.formats.bare import Stated
 from vit_deploy.remote.hosts import ask_hosts

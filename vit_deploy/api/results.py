@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from vit_deploy.core import documents
-from vit_deploy.core.checkpoint import Step
 from vit_deploy.core.documents import Record
+from vit_deploy.core.provenance import Step
 from vit_deploy.errors import Failed, VitDeployError
 
 if TYPE_CHECKING:  # each is imported by the function that makes it; ruff does not see those in the bases of classes

@@ -46,8 +46,9 @@ from vit_deploy.checkpoints.wrapping.heads import LinearHead, head_in, head_name
 from vit_deploy.checkpoints.wrapping.runs import Taken
 from vit_deploy.checkpoints.wrapping.strangers import stranger
 from vit_deploy.checkpoints.wrapping.view import Unwrapped, unwrapped
-from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import CheckpointError, ConfigError, OutputError

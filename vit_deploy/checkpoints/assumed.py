@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_deploy.checkpoints.documents import ADAPTER, PREPROCESS
-from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 
 WEIGHTS = "weights"  # the fact of an import that says which of a file's several weights were taken
 SUPPOSED = "supposed"  # the fact of an import that lists assumptions with reasons of their own

@@ -11,9 +11,10 @@ from vit_deploy.checkpoints.documents import as_list, as_ranges, explained, pars
 from vit_deploy.checkpoints.gathering import gather
 from vit_deploy.checkpoints.importing import alone
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
-from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.errors import CheckpointError
 
 FORMAT = "vit-deploy"

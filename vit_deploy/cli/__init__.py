@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from vit_deploy.core.environment import set_for_libraries
+from vit_deploy.core.child_processes import set_for_libraries
 from vit_deploy.core.stderr import silence
 
 INTERRUPTED = 130

@@ -26,8 +26,7 @@ import typer
 
 from vit_deploy.cli.completion import completion
 from vit_deploy.cli.options import split_at_commas
-from vit_deploy.core.options.fields import described
-from vit_deploy.core.options.option import PANEL, Option
+from vit_deploy.core.options.option import PANEL, Option, described
 from vit_deploy.errors import VitDeployError
 
 METAVARS = {bool: "", int: "N", float: "X", str: "NAME", Path: "PATH", list[str]: "NAME", list[Path]: "PATH"}

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vit_deploy.core.checkpoint import Checkpoint, Step
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ConfigError
+
+if TYPE_CHECKING:  # a device has artifacts and no checkpoints
+    from vit_deploy.core.checkpoint import Checkpoint
 
 SCHEMA = 1
 GOLDEN = "golden.npz"

@@ -15,6 +15,7 @@ import numpy as np
 
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.weights import Float32, draw_weights, weight_specs
 from vit_deploy.errors import CheckpointError
 
@@ -23,23 +24,6 @@ Ranges = Mapping[str, tuple[float, float]]
 and of what operators between layers give, by their module, kind and number there: `block_0.norm1.mean.0`."""
 
 LISTED = 20  # problems shown in full before the rest is counted
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that was done to a model, and the facts of it, in plain JSON values."""
-
-    action: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The action and its facts in one flat mapping."""
-        return {"action": self.action, **self.facts}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Step:
-        """The inverse of `to_dict`."""
-        return cls(str(values["action"]), {key: value for key, value in values.items() if key != "action"})
 
 
 @dataclass(frozen=True, eq=False)

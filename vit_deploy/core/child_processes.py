@@ -1,4 +1,4 @@
-"""Processes of this Python, none of which imports from the working directory."""
+"""Processes of this Python, none of which imports from the working directory, and the environment that they get."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ ISOLATED = "-P"
 ISOLATING = "PYTHONSAFEPATH"  # the same for processes whose command others write
 # For programs that an older Python on another machine is to run: the same, as their first statement.
 ISOLATION = "import sys; sys.path[:] = filter(None, sys.path)"
+
+_before: dict[str, str | None] = {}  # the user's values of variables that `set_for_libraries` has set
 
 
 def python(*program: str) -> list[str]:
@@ -49,3 +51,20 @@ def isolated_spawning() -> Iterator[None]:
             del os.environ[ISOLATING]
         else:
             os.environ[ISOLATING] = before
+
+
+def set_for_libraries(name: str, value: str) -> None:
+    """Set a variable that a library of this process is going to read, and that is nobody else's business.
+
+    Args:
+        name: the name of the variable.
+        value: that it gets.
+    """
+    _before.setdefault(name, os.environ.get(name))
+    os.environ[name] = value
+
+
+def of_children() -> dict[str, str]:
+    """The environment that this process would have had without `set_for_libraries`."""
+    users = {name: value for name, value in _before.items() if value is not None}
+    return {name: value for name, value in os.environ.items() if name not in _before} | users

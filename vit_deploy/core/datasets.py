@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.images import SUFFIXES, images_in, load_pixels
+from vit_deploy.core.images import SUFFIXES, channels_first, images_in, load_pixels
 from vit_deploy.core.preprocess import Preprocess
-from vit_deploy.core.value_range import channels_first
 from vit_deploy.errors import DataError
 
 # What zipfile and NumPy say of a damaged file; the last six of headers, and of a zip that is said to be encrypted.

@@ -84,6 +84,8 @@ class Format:
         operators_on_cuda: `(operators) -> list of formats.cuda_operators.OnCuda`.
         accelerators: `(path) -> list` of what accelerators leave to the CPU, in JSON values.
         snippet: the `formats.snippet.Lines` that run it in its plain engine.
+        largest_batch: `(artifact) -> int`, the most images a call that a file with an open batch was built for; None
+            where any number goes.
 
         precisions: the precisions of its files by what they are made for.
         exporter: the class with `write`, see `exporters.Exporter`.
@@ -126,6 +128,7 @@ class Format:
     operators_on_cuda: Plugin | None = None
     accelerators: Plugin | None = None
     snippet: Plugin | None = None
+    largest_batch: Plugin | None = None
 
     precisions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     exporter: Plugin | None = None

@@ -168,6 +168,7 @@ TENSORRT = Format(
     no_essentials="a plan has no room for config, preprocessing and labels: they are in its artifact's manifest",
     read_graph=Plugin("vit_deploy.formats.tensorrt_plan:read_graph"),
     snippet=Plugin("vit_deploy.formats.snippets.tensorrt:LINES"),
+    largest_batch=Plugin("vit_deploy.formats.tensorrt_plan:largest_batch"),
     precisions={Target.TENSORRT: ONNX_PRECISIONS[Target.TENSORRT]},
     compiler=Plugin(
         "vit_deploy.exporters.tensorrt.export:TensorRTCompiler",

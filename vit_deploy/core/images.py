@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,3 +190,9 @@ def _pillow() -> Any:
             "reading image files needs Pillow, which is not installed", fix='pip install "vit-deploy[onnx]"'
         ) from error
     return Image
+
+
+def channels_first(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    """Whether an image's shape is the expected `(height, width, channels)` with its channels in front."""
+    height, width, channels = expected
+    return tuple(shape) == (channels, height, width) and tuple(shape) != tuple(expected)

@@ -11,10 +11,10 @@ from typing import Any
 
 from vit_deploy.core.artifact import ESSENTIAL, GOLDEN, SCHEMA, Artifact, InputSpec, OutputSpec
 from vit_deploy.core.artifact_folders import MANIFEST, not_a_bundle
-from vit_deploy.core.checkpoint import Step
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError
 
 

@@ -13,9 +13,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from vit_deploy.core.checkpoint import Checkpoint, Step, weights_digests
+from vit_deploy.core.checkpoint import Checkpoint, weights_digests
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.resampling import (
     Filter,
     Float32,

@@ -46,9 +46,3 @@ def problem_of(images: Sequence[NDArray[Any]], preprocess: Preprocess) -> str:
     if most - least < CONTRAST * (white - black):
         return f"their values are all from {least:.3g} to {most:.3g}; {possible}"
     return ""
-
-
-def channels_first(shape: Sequence[int], expected: Sequence[int]) -> bool:
-    """Whether an image's shape is the expected `(height, width, channels)` with its channels in front."""
-    height, width, channels = expected
-    return tuple(shape) == (channels, height, width) and tuple(shape) != tuple(expected)

@@ -21,8 +21,9 @@ from vit_deploy.exporters import EXPORTERS, Exporter
 from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.proving import proving_provider
 from vit_deploy.verification import records
-from vit_deploy.verification.golden import Golden, golden_pixels, record, write_golden
+from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.parity import NO_LIMITS, Parity, verify
+from vit_deploy.verification.recording import golden_pixels, record, write_golden
 from vit_deploy.verification.user_limits import Limits
 
 Progress = Callable[[str], object]

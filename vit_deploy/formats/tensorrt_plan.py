@@ -108,6 +108,15 @@ class PlanRecord:
             ) from error
 
 
+def largest_batch(artifact: Artifact) -> int:
+    """The most images a call that a plan was built for.
+
+    Raises:
+        ArtifactError: its manifest does not say it.
+    """
+    return PlanRecord.of(artifact).batches.most
+
+
 def flavour_of(start: bytes) -> str | None:
     """The TensorRT that wrote the plan with these first bytes; None where they are not a plan's."""
     return MAGIC.get(start[:4])

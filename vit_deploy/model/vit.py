@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.core.weights import weight_specs
 from vit_deploy.errors import ConfigError

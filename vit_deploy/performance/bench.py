@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.environment import of_children
+from vit_deploy.core.child_processes import of_children
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.gpu import Gpu, gpu_from
 from vit_deploy.core.host import Host, read_host
 from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError
 from vit_deploy.performance.energy import gpu_energy
-from vit_deploy.performance.gpu_watch import is_asked_for_gpu, may_choose_gpu
 from vit_deploy.performance.latency import Case, Latency, Plan
 from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.process import CaseProcess
-from vit_deploy.performance.worker import golden_images
-from vit_deploy.runtimes import RUNTIMES, installed_takers
-from vit_deploy.verification.targets import open_to_time
+from vit_deploy.performance.worker import artifact_to_time, golden_images
+from vit_deploy.runtimes import RUNTIMES, installed_takers, is_asked_for_gpu, may_choose_gpu
 
 __all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
 
@@ -106,7 +104,7 @@ def runnable(cases: Sequence[Case]) -> tuple[list[Case], list[Failed]]:
         try:
             RUNTIMES.check(case.runtime)
         except MissingEngineError as error:
-            artifact = open_to_time(case.artifact)
+            artifact = artifact_to_time(case.artifact)
             gap = Failed(str(case.artifact), artifact.format, artifact.precision, error)
             failed.setdefault((case.artifact, case.runtime), gap)
         else:
@@ -270,7 +268,7 @@ def _check(cases: Sequence[Case]) -> None:
     artifacts: dict[Path, Artifact] = {}
     for case in cases:
         if case.artifact not in artifacts:
-            artifacts[case.artifact] = open_to_time(case.artifact)
+            artifacts[case.artifact] = artifact_to_time(case.artifact)
             golden_images(artifacts[case.artifact])
     problems = []
     for case in cases:

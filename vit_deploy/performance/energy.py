@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vit_deploy.runtimes.cuda.card import Card
+if TYPE_CHECKING:  # a device without a GPU does without
+    from vit_deploy.runtimes.cuda.card import Card
 
 POWERCAP = Path("/sys/class/powercap")
 LEAST_S = 0.9  # of all rounds together, which begin within a second of it

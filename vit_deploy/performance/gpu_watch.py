@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
-from vit_deploy.core.format_table import FORMATS
 from vit_deploy.performance.energy import GpuEnergyMeter
-from vit_deploy.performance.timing import Call, measure
-from vit_deploy.runtimes import GPU_PROVIDERS, DeviceSession
+from vit_deploy.performance.timing import Call, at_once, measure
+from vit_deploy.runtimes import DeviceSession, is_asked_for_gpu, may_choose_gpu
 from vit_deploy.runtimes.cuda.card import GpuMemory, count_devices, load_driver, open_card
 
 REWARM_S = 0.2  # of calls before a round: the clock fell while other cases were measured
 QUEUED_S = 0.1  # of calls in a row that nobody waits for, after each round
-
-T = TypeVar("T")
-
-
-def is_asked_for_gpu(runtime: str, provider: str | None) -> bool:
-    """Whether a GPU is what executes it, or nothing does.
-
-    Args:
-        runtime: that runs.
-        provider: that it is asked for; None for its usual one.
-    """
-    if provider is None:
-        known = FORMATS.runtimes().get(runtime)
-        return known is not None and all(name in GPU_PROVIDERS for name in known.providers)
-    return provider in GPU_PROVIDERS
-
-
-def may_choose_gpu(runtime: str, provider: str | None) -> bool:
-    """Whether it takes a GPU where there is one, though none is asked for."""
-    known = FORMATS.runtimes().get(runtime)
-    return provider is None and known is not None and known.prefers_gpus
 
 
 def is_for_gpu(case: Mapping[str, Any], load: Callable[[], Any] = load_driver) -> bool:
@@ -93,20 +70,12 @@ class GpuWatch:
         return GpuEnergyMeter(self._card)
 
 
-def at_once(each: Sequence[T], work: Callable[[T], Any]) -> list[Any]:
-    """What `work` gives for each of them, all at the same time."""
-    if len(each) == 1:
-        return [work(each[0])]
-    with ThreadPoolExecutor(max(1, len(each))) as pool:
-        return list(pool.map(work, each))
-
-
 def rewarm(calls: Sequence[Call]) -> None:
     """Bring the clock up again."""
     at_once(calls, lambda call: measure(call, calls=None, seconds=REWARM_S))
 
 
-def queued(sessions: Sequence[DeviceSession], samples_ns: Sequence[int]) -> dict[str, int | None]:
+def queued(sessions: Sequence[DeviceSession], samples_ns: Sequence[int]) -> dict[str, int]:
     """How long many calls in a row take of which only the last is waited for.
 
     Args:
@@ -114,10 +83,8 @@ def queued(sessions: Sequence[DeviceSession], samples_ns: Sequence[int]) -> dict
         samples_ns: of calls that each were waited for, which say how many make a tenth of a second.
 
     Returns:
-        `queued_calls`, of all sessions together, and `queued_ns`; both None without a session.
+        `queued_calls`, of all sessions together, and `queued_ns`.
     """
-    if not sessions:
-        return {"queued_calls": None, "queued_ns": None}
     count = max(1, int(QUEUED_S * 1e9 / median(samples_ns)))
 
     def launch(session: DeviceSession) -> None:
@@ -128,10 +95,3 @@ def queued(sessions: Sequence[DeviceSession], samples_ns: Sequence[int]) -> dict
     start = time.perf_counter_ns()
     at_once(sessions, launch)
     return {"queued_calls": count * len(sessions), "queued_ns": time.perf_counter_ns() - start}
-
-
-@contextlib.contextmanager
-def watching(watch: GpuWatch | None) -> Iterator[None]:
-    """`GpuWatch.watched`, where there is a GPU."""
-    with contextlib.nullcontext() if watch is None else watch.watched():
-        yield

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from vit_deploy.core.child_processes import ending, python, was_killed
-from vit_deploy.core.environment import of_children
+from vit_deploy.core.child_processes import ending, of_children, python, was_killed
 from vit_deploy.errors import EngineError
 
 WORKER = python("-m", "vit_deploy.performance.worker")

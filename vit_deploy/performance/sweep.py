@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.tensorrt_plan import FORMAT, PlanRecord
 from vit_deploy.performance.bench import Progress, bench, has_no_room
 from vit_deploy.performance.latency import Case, Latency, Plan
 from vit_deploy.performance.plan import LargestUnder
@@ -94,10 +94,12 @@ def largest_under_each(
 
 
 def most_of(case: Case) -> int:
-    """Images a call that are tried at most: those that a TensorRT plan was built for, and `MOST` of all else."""
+    """Images a call that are tried at most: those that its file was built for, as a TensorRT plan is, or `MOST`."""
     if not (case.artifact / MANIFEST).is_file():
         return MOST
     artifact = read_artifact(case.artifact, check_digests=False)
-    if artifact.format != FORMAT or artifact.input.batch is not None:
+    largest = FORMATS[artifact.format].largest_batch
+    if largest is None or artifact.input.batch is not None:
         return MOST
-    return PlanRecord.of(artifact).batches.most
+    most: int = largest.load()(artifact)
+    return most

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 Call = Callable[[], object]
 Clock = Callable[[], int]
+T = TypeVar("T")
 
 WINDOW = 8  # calls that have to be alike before a warm-up ends
 DRIFT = 0.02  # change over the window, as a fraction of its median, that still counts as flat
@@ -45,6 +46,14 @@ def measure(call: Call, *, calls: int | None, seconds: float | None, clock: Cloc
         if collecting:
             gc.enable()
     return samples
+
+
+def at_once(each: Sequence[T], work: Callable[[T], Any]) -> list[Any]:
+    """What `work` gives for each of them, all at the same time."""
+    if len(each) == 1:
+        return [work(each[0])]
+    with ThreadPoolExecutor(max(1, len(each))) as pool:
+        return list(pool.map(work, each))
 
 
 def warm_up(*calls: Call, least_s: float = 0.0, clock: Clock = time.perf_counter_ns) -> tuple[list[int], bool]:

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,21 @@ from vit_deploy.core.stderr import private_pipes
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.performance.energy import EnergyMeter
-from vit_deploy.performance.gpu_watch import GpuWatch, at_once, is_for_gpu, queued, rewarm, watching
-from vit_deploy.performance.timing import measure, warm_up
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, Session
-from vit_deploy.verification.golden import golden_pixels, read_golden
-from vit_deploy.verification.targets import open_to_time
+from vit_deploy.performance.timing import at_once, measure, warm_up
+from vit_deploy.runtimes import (
+    GPU_PROVIDERS,
+    RUNTIMES,
+    DeviceRuntime,
+    DeviceSession,
+    RuntimeOptions,
+    Session,
+    is_asked_for_gpu,
+    may_choose_gpu,
+)
+from vit_deploy.verification.golden import read_golden
+
+if TYPE_CHECKING:  # it travels to devices with engines that run on GPUs
+    from vit_deploy.performance.gpu_watch import GpuWatch
 
 # ONNX Runtime's threads spin for some 50 ms after a call (seen in 1.32); a kernel may count their time in 4 ms steps.
 IDLE_STEP_S = 0.02
@@ -82,9 +92,9 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
     if not line:
         return
     case = json.loads(line)
-    watch = GpuWatch(case.get("device", 0)) if is_for_gpu(case) else None
+    watch = _watch(case)
     with contextlib.ExitStack() as stack:
-        with watching(watch):
+        with _watching(watch):
             # A model of its own for each stream: an interpreter takes one call at a time.
             opened = [stack.enter_context(open_case(case)) for _ in range(case.get("streams", 1))]
             calls = [_call(session, images) for session, images, _ in opened]
@@ -110,15 +120,46 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
         for line in requests:
             request = json.loads(line)
             if "warmup" in request:
-                with watching(watch):
+                with _watching(watch):
                     warmed = _warmed_up(calls, request["warmup"], GPU_WARMUP_S if on_gpu else 0.0)
                 answer(warmed)
             else:
                 last = request.pop("last", False)
-                with watching(watch):
+                with _watching(watch):
                     measured = _measured(calls, **request, on_gpu=on_gpu, watch=watch, sessions=devices)
                 measured |= {"peak_gpu_mb": None if watch is None else watch.peak_mb}
                 answer(measured | ({"preprocess_ns": preprocess()} if last else {}))
+
+
+def _watch(case: Mapping[str, Any]) -> GpuWatch | None:
+    """The GPU that a case is going to run on, or may choose; None on processors."""
+    if not _is_for_gpu(case):
+        return None
+    from vit_deploy.performance.gpu_watch import GpuWatch
+
+    return GpuWatch(case.get("device", 0))
+
+
+def _is_for_gpu(case: Mapping[str, Any]) -> bool:
+    called = (case["runtime"], case.get("provider"))
+    if not (is_asked_for_gpu(*called) or may_choose_gpu(*called)):
+        return False
+    from vit_deploy.performance.gpu_watch import is_for_gpu
+
+    return is_for_gpu(case)
+
+
+def _watching(watch: GpuWatch | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if watch is None else watch.watched()
+
+
+def _queued(sessions: Sequence[DeviceSession], samples_ns: Sequence[int]) -> Mapping[str, int | None]:
+    """`gpu_watch.queued`; None of sessions on processors, which are none of these."""
+    if not sessions:
+        return {"queued_calls": None, "queued_ns": None}
+    from vit_deploy.performance.gpu_watch import queued
+
+    return queued(sessions, samples_ns)
 
 
 def _call(session: Session, images: NDArray[Any]) -> Callable[[], object]:
@@ -143,14 +184,12 @@ def transfer_samples(session: Session, images: NDArray[Any]) -> list[int]:
 
 @contextlib.contextmanager
 def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
-    path = Path(case["artifact"])
-    there = (path / MANIFEST).is_file()
-    artifact = read_artifact(path, check_digests=False) if there else open_to_time(path)  # checked before
+    artifact = artifact_to_time(Path(case["artifact"]), check_digests=False)  # they were checked before
     golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     engine = RUNTIMES.load(case["runtime"])()
     threads = case["threads"]
-    if threads is None and not is_for_gpu(case):
+    if threads is None and not _is_for_gpu(case):
         threads = case.get("spare_threads")
     options = RuntimeOptions(
         threads=threads,
@@ -178,6 +217,23 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
         yield session, images, facts | ({"first_ms": trial_ns / 1e6} if trial_ns else {})
 
 
+def artifact_to_time(path: Path, *, check_digests: bool = True) -> Artifact:
+    """The artifact in a folder, or a checkpoint or a model file of anybody as one; see `targets.open_to_time`.
+
+    Args:
+        path: of the folder or the file.
+        check_digests: whether the files of an artifact are compared with their digests.
+
+    Raises:
+        ArtifactError, CheckpointError, ConfigError: as `targets.open_to_time`.
+    """
+    if (path / MANIFEST).is_file():
+        return read_artifact(path, check_digests=check_digests)
+    from vit_deploy.verification.targets import open_to_time  # a device, where all are artifacts, does without
+
+    return open_to_time(path)
+
+
 def trial(session: Session) -> tuple[int, int]:
     """Nanoseconds of the call that a session was opened with, and of building its engine; 0 without one."""
     return (session.trial_ns, session.build_ns) if isinstance(session, DeviceSession) else (0, 0)
@@ -186,6 +242,8 @@ def trial(session: Session) -> tuple[int, int]:
 def golden_images(artifact: Artifact) -> NDArray[Any]:
     """The images that travel in an artifact; for a bare checkpoint or model file those that would."""
     if artifact.is_checkpoint or artifact.is_bare:
+        from vit_deploy.verification.recording import golden_pixels
+
         pixels = golden_pixels(artifact.config)
         return pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
     return read_golden(artifact).images
@@ -231,6 +289,8 @@ def _measured(
 ) -> dict[str, Any]:
     """One round: figures of the machine are read outside of what they are of."""
     if on_gpu:
+        from vit_deploy.performance.gpu_watch import rewarm
+
         rewarm(each)
     else:
         for call in each:
@@ -247,7 +307,7 @@ def _measured(
     return {
         "samples_ns": samples,
         "round_ns": round_ns,
-        **queued(sessions, samples),
+        **_queued(sessions, samples),
         "idle": _sleep_until_idle(),
         "peak_rss_mb": peak_rss_mb(),
         "energy_j": energy_j,

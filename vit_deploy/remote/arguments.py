@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast, get_args, get_origin
 
-from vit_deploy.core.options.fields import Described, described
+from vit_deploy.core.options.option import Described, described
 from vit_deploy.core.options.parsing import at_commas
 
 REQUEST = "--request"  # a whole request as JSON, as another machine sends it

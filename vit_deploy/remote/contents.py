@@ -11,7 +11,7 @@ import vit_deploy
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import ConfigError
 from vit_deploy.performance.profilers import PROFILERS
-from vit_deploy.runtimes import RUNTIMES
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES
 
 PACKAGE = Path(vit_deploy.__file__).parent
 
@@ -22,9 +22,14 @@ STARTED = ("vit_deploy.remote.device", "vit_deploy.performance.worker", "vit_dep
 # where there are artifacts and nothing else.
 LEFT_AT_HOME: Mapping[str, str] = {
     "vit_deploy.checkpoints": "checkpoints are read where artifacts are made",
-    "vit_deploy.core.resize": "so are they resized",
-    "vit_deploy.formats.bare": "model files of anybody are proven and timed where they are",
+    "vit_deploy.core.reference": "so do they answer by the reference there",
+    "vit_deploy.verification.recording": "and their golden data are recorded there",
+    "vit_deploy.verification.targets": "model files of anybody are proven and timed where they are",
+    "vit_deploy.runtimes.simulators": "no processor is simulated on another device",
 }
+
+# With engines that run on GPUs alone: what is told of a GPU.
+FOR_GPUS = "vit_deploy.performance.gpu_watch"
 
 
 def modules_on_device(formats: Iterable[str]) -> dict[str, Path]:
@@ -33,11 +38,13 @@ def modules_on_device(formats: Iterable[str]) -> dict[str, Path]:
     Args:
         formats: of the artifacts that travel; the engines of others stay at home.
     """
+    formats = tuple(formats)
     found: dict[str, Path] = {}
+    left = left_at_home(formats)
     waiting = [*STARTED, *engines(formats)]
     while waiting:
         name = waiting.pop()
-        if name in found or is_left_at_home(name):
+        if name in found or is_among(name, left):
             continue
         found[name] = source_of(name)
         if "." in name:
@@ -47,13 +54,15 @@ def modules_on_device(formats: Iterable[str]) -> dict[str, Path]:
 
 
 def engines(formats: Iterable[str]) -> set[str]:
-    """Modules of the runtimes that take a format, and of their profilers.
+    """Modules of the runtimes that take a format, of their profilers, and of what says how many images they take.
 
     Raises:
         ConfigError: they are in another distribution, whose files do not travel.
     """
+    formats = tuple(formats)
     runtimes = {runtime for format in formats for runtime in FORMATS[format].runtime_names}
     plugins = [registry[name] for registry in (RUNTIMES, PROFILERS) for name in runtimes if name in registry]
+    plugins += [limit for format in formats if (limit := FORMATS[format].largest_batch) is not None]
     found = {plugin.target.partition(":")[0] for plugin in plugins}
     if others := sorted(name for name in found if name.partition(".")[0] != vit_deploy.__name__):
         raise ConfigError(
@@ -63,9 +72,16 @@ def engines(formats: Iterable[str]) -> set[str]:
     return found
 
 
-def is_left_at_home(name: str) -> bool:
-    """Whether a module is one of `LEFT_AT_HOME`, or inside of one."""
-    return any(name == stays or name.startswith(f"{stays}.") for stays in LEFT_AT_HOME)
+def left_at_home(formats: Iterable[str]) -> tuple[str, ...]:
+    """Modules that stay where artifacts of these formats are packed, with all below them."""
+    engines = [engine for format in formats for engine in FORMATS[format].runtimes]
+    on_gpus = any(provider in GPU_PROVIDERS for engine in engines for provider in engine.providers)
+    return (*LEFT_AT_HOME,) if on_gpus else (*LEFT_AT_HOME, FOR_GPUS)
+
+
+def is_among(name: str, modules: Iterable[str]) -> bool:
+    """Whether a module is one of these, or below one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def source_of(name: str) -> Path:

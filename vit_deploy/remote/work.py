@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.options.answering import EvaluateOptions, PredictOptions
+from vit_deploy.core.options.running import EvaluateOptions, PredictOptions
 from vit_deploy.errors import UsageError
 from vit_deploy.performance.options import BenchOptions
 from vit_deploy.remote.arguments import options_from

@@ -15,10 +15,9 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.running import RuntimeOptions as RuntimeOptions
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError
-from vit_deploy.formats.tensorrt_plan import PROVIDERS
 
 RUNTIMES = Registry("runtime", lambda: {name: each.engine for name, each in FORMATS.runtimes().items()})
-GPU_PROVIDERS = ("cuda", "cuda-eager", *PROVIDERS.values())
+GPU_PROVIDERS = ("cuda", "cuda-eager", "tensorrt", "tensorrt-rtx")
 
 
 def known_providers() -> tuple[str, ...]:
@@ -57,6 +56,25 @@ def _offers(runtime: RuntimeEntry, provider: str | None) -> bool:
     if provider is not None and is_library(provider):
         return runtime.takes_libraries
     return provider is None or provider in runtime.providers
+
+
+def is_asked_for_gpu(runtime: str, provider: str | None) -> bool:
+    """Whether a GPU is what executes it, or nothing does.
+
+    Args:
+        runtime: that runs.
+        provider: that it is asked for; None for its usual one.
+    """
+    if provider is None:
+        known = FORMATS.runtimes().get(runtime)
+        return known is not None and all(name in GPU_PROVIDERS for name in known.providers)
+    return provider in GPU_PROVIDERS
+
+
+def may_choose_gpu(runtime: str, provider: str | None) -> bool:
+    """Whether it takes a GPU where there is one, though none is asked for."""
+    known = FORMATS.runtimes().get(runtime)
+    return provider is None and known is not None and known.prefers_gpus
 
 
 class Session(Protocol):

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.checkpoint import Step
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.preprocess import Preprocess
-from vit_deploy.core.reference import forward
+from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
 from vit_deploy.runtimes import RuntimeOptions, open_session, runtime_for
 
@@ -158,6 +157,7 @@ def open_classifier(
             yield classifier
         return
     from vit_deploy import checkpoints
+    from vit_deploy.core.reference import forward
 
     if (path.parent / MANIFEST).is_file() and path.name in (
         name for each in FORMATS.values() for name in each.model_files

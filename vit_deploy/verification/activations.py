@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import FFNType, NormalizationPosition, ViTConfig
-from vit_deploy.verification.noise_floor import noise_floor
 
 Array = NDArray[Any]
 
@@ -111,31 +109,6 @@ class Taps:
             for name, each in self.stream.items()
         }
         return dataclasses.replace(self, stream=stream, centred=True)
-
-
-@dataclass
-class Recorder:
-    """Collects sketches while the reference runs; its methods are the taps of `reference.forward`."""
-
-    stream: dict[str, Array] = field(default_factory=dict)
-    details: dict[str, Array] = field(default_factory=dict)
-
-    def tap(self, name: str, values: Array) -> None:
-        """Keep a tap's sketch."""
-        self.stream[name] = sketch(values[:IMAGES])
-
-    def detail(self, name: str, values: Array) -> None:
-        """Keep the sketch of what lies between two taps."""
-        self.details[name] = detail_sketch(by_token(values[:IMAGES]))
-
-    def against(self, rounded: Sequence[Recorder], checkpoint: Checkpoint) -> Taps:
-        """What was recorded in float64, with its largest distance from recordings of the same model in float32."""
-        stream = {name: _floored(each, [one.stream[name] for one in rounded]) for name, each in self.stream.items()}
-        details = {name: _floored(each, [one.details[name] for one in rounded]) for name, each in self.details.items()}
-        weights = {
-            name: checkpoint.weights.get(f"{norm}.bias") for name, norm in moving_norms(checkpoint.config).items()
-        }
-        return Taps(stream, details, {name: bias for name, bias in weights.items() if bias is not None})
 
 
 def moving_norms(config: ViTConfig) -> dict[str, str]:
@@ -262,10 +235,6 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
         for pair in pairs
     )
     return Taps(stream, inside, dict(zip(moving_norms(config), arrays["tap_biases"], strict=False)))
-
-
-def _floored(exact: Array, rounded: Sequence[Array]) -> Sketch:
-    return Sketch(exact, float(noise_floor(exact, rounded)))
 
 
 def _with_sums(values: Array, count: int) -> Array:

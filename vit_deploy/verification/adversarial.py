@@ -1,4 +1,4 @@
-"""Inputs that are like no photograph, and the reference's outputs for them.
+"""Inputs that are like no photograph, with the recorded outputs of the reference for them.
 
 A converter's shortcut, an overflow or a clipped range shows on them first: nothing at all, the same everywhere, only
 the two ends of the range, a single bright pixel, and values far beyond any image.
@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.preprocess import Preprocess
-from vit_deploy.core.reference import forward
-from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 
 ARRAYS = ("adversarial_names", "adversarial_images", "adversarial_outputs", "adversarial_floors")
 LARGE = 1000.0  # hundreds of times what a normalised image holds
@@ -46,16 +43,6 @@ class Adversarial:
         names = tuple(self.names[index] for index in kept)
         images = np.stack([pixels[name] for name in names])
         return Adversarial(names, images, self.outputs[kept], self.floors[kept])
-
-
-def record_adversarial(checkpoint: Checkpoint) -> Adversarial:
-    """What the reference answers to each of them."""
-    config = checkpoint.config
-    images = adversarial_images((*config.image_size, config.channels), checkpoint.preprocess)
-    stacked = np.stack(list(images.values()))
-    outputs = forward(checkpoint, stacked)
-    floors = noise_floor(outputs, forward_float32(checkpoint, stacked), axis=tuple(range(1, outputs.ndim)))
-    return Adversarial(tuple(images), stacked, outputs, floors)
 
 
 def adversarial_images(shape: tuple[int, ...], preprocess: Preprocess) -> Mapping[str, NDArray[np.float32]]:

@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 
 from vit_deploy.core import documents
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
 from vit_deploy.formats.inspect import BUNDLE, CHECKPOINT, Inspection, inspect
 from vit_deploy.formats.stored_weights import Weights, read_weights
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification import records
-from vit_deploy.verification.golden import golden_pixels, read_golden, record
+from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.parity import Parity, answers, compare
+from vit_deploy.verification.recording import golden_pixels, record
 from vit_deploy.verification.tolerances import looser, tolerance_for
 
 ONLY = "only in one"

@@ -13,7 +13,7 @@ from vit_deploy.core.config import Pooling, ViTConfig
 from vit_deploy.core.reference import Array, forward, pool, weights_of
 from vit_deploy.core.resampling import Float32, bicubic_antialias, resample
 from vit_deploy.core.synthetic_images import natural_pixels
-from vit_deploy.verification.golden import golden_count
+from vit_deploy.verification.recording import golden_count
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_pixels
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.formats.bare import Known
 from vit_deploy.runtimes import RuntimeOptions, open_session
-from vit_deploy.verification.adversarial import record_adversarial
-from vit_deploy.verification.golden import Golden, golden_pixels, record
+from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 from vit_deploy.verification.parity import GROUP, answers
+from vit_deploy.verification.recording import golden_pixels, record, record_adversarial
 from vit_deploy.verification.targets import load_source, open_artifact, open_with_golden
 from vit_deploy.verification.tolerances import looser
 

@@ -1,37 +1,27 @@
-"""Golden data: inputs and reference outputs that travel in an artifact, so that any device can prove it."""
+"""Golden data: inputs and reference outputs that travel in an artifact, so that any device can prove it.
+
+They are read here, on any machine; `recording` makes them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core import cost
 from vit_deploy.core.artifact import GOLDEN, Artifact
-from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.reference import Array, Tap, forward
-from vit_deploy.core.summation import ORDERS
-from vit_deploy.core.synthetic_images import SEED, natural_pixels
 from vit_deploy.errors import ArtifactError
 from vit_deploy.verification import activations, adversarial, preprocessing
-from vit_deploy.verification.activations import Recorder, Taps
+from vit_deploy.verification.activations import Taps
 from vit_deploy.verification.adversarial import Adversarial
-from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 from vit_deploy.verification.preprocessing import Photo
-
-COUNT = 8
-COUNT_LARGE = 2
-LARGE_FLOP = 10e9  # an image; above it the reference takes seconds for each
 
 
 @dataclass(frozen=True)
@@ -65,70 +55,6 @@ class Golden:
         """The same outputs for a model that takes the pixels themselves."""
         hard = self.adversarial.as_pixels() if self.adversarial else None
         return dataclasses.replace(self, images=pixels, adversarial=hard)
-
-
-def golden_count(config: ViTConfig) -> int:
-    """How many images prove a model of this size."""
-    return COUNT_LARGE if _is_large(config) else COUNT
-
-
-def _is_large(config: ViTConfig) -> bool:
-    return 2 * cost.macs(config) > LARGE_FLOP
-
-
-def golden_pixels(config: ViTConfig) -> NDArray[np.uint8]:
-    """The seeded images of this config as pixels `(n, height, width, channels)`."""
-    return natural_pixels(golden_count(config), *config.image_size, config.channels)
-
-
-def record(checkpoint: Checkpoint, progress: Callable[[str], object] = lambda doing: None) -> Golden:
-    """Run the reference on the seeded images, in float64, and in float32 in every order that engines sum in.
-
-    Args:
-        checkpoint: the model.
-        progress: called with what is being done and how much of it is done.
-    """
-    images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
-    taps, rounded_taps = Recorder(), [Recorder() for _ in ORDERS]
-    counted = _counted(len(activations.tap_names(checkpoint.config)) * (1 + len(ORDERS)), progress)
-    outputs = forward(checkpoint, images, tap=counted(taps.tap), detail=taps.detail)
-    recorders = [(counted(recorder.tap), recorder.detail) for recorder in rounded_taps]
-    rounded = forward_float32(checkpoint, images, recorders)
-    floor = float(noise_floor(outputs, rounded))
-    hard = adversarial.record_adversarial(checkpoint) if not _is_large(checkpoint.config) else None
-    picture = natural_pixels(1, *preprocessing.SIZE, 3, seed=SEED + 1)[0]
-    file = preprocessing.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
-    return Golden(images, outputs, floor, taps.against(rounded_taps, checkpoint), hard, file)
-
-
-def _counted(steps: int, progress: Callable[[str], object]) -> Callable[[Tap], Tap]:
-    """Taps that also report how many of all steps of the reference are done."""
-    done = itertools.count(1)
-
-    def counted(tap: Tap) -> Tap:
-        def reporting(name: str, values: Array) -> None:
-            tap(name, values)
-            progress(f"computing the reference: {next(done) / steps:.0%}")
-
-        return reporting
-
-    return counted
-
-
-def write_golden(golden: Golden, directory: Path) -> None:
-    """Write `golden.npz` into an artifact."""
-    arrays: dict[str, Any] = {
-        "images": golden.images,
-        "outputs": golden.outputs,
-        "noise_floor": np.float64(golden.noise_floor),
-    }
-    if golden.taps is not None:
-        arrays |= activations.to_arrays(golden.taps)
-    if golden.adversarial is not None:
-        arrays |= adversarial.to_arrays(golden.adversarial)
-    if golden.photo is not None:
-        arrays |= preprocessing.to_arrays(golden.photo)
-    np.savez_compressed(directory / GOLDEN, **arrays)
 
 
 def read_golden(artifact: Artifact) -> Golden:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import ConfigError
 from vit_deploy.runtimes import GPU_PROVIDERS, Runtime, RuntimeOptions, Session, open_session, runtime_for
-from vit_deploy.runtimes.simulators import SIMULATORS, refuse_unchanged
 from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.metrics import Metrics, measure
 from vit_deploy.verification.tolerances import (
@@ -205,6 +204,8 @@ def verify(
 
 
 def _simulator(artifact: Artifact, processor: str) -> Runtime:
+    from vit_deploy.runtimes.simulators import SIMULATORS, refuse_unchanged  # no device simulates another
+
     SIMULATORS.check(processor)
     refuse_unchanged(artifact, processor)
     simulator: Runtime = SIMULATORS.load(processor)()

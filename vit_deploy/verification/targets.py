@@ -9,13 +9,15 @@ from typing import Any
 
 from vit_deploy.core.artifact import Artifact, InputSpec, describe
 from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.core.format_table import KERAS
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ConfigError
-from vit_deploy.verification.golden import Golden, read_golden, record
+from vit_deploy.verification.golden import Golden, read_golden
+from vit_deploy.verification.recording import record
 
 DEFAULT_SCALE = "tiny"
 NAMELESS = "model"  # what a checkpoint that is no file is called

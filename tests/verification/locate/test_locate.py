@@ -20,10 +20,11 @@ from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import export
 from vit_deploy.verification.activations import tap_names
-from vit_deploy.verification.golden import golden_pixels, read_golden, record, write_golden
+from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.locate import TAPPERS
 from vit_deploy.verification.locate.divergence import _comparable, _Search, locate
 from vit_deploy.verification.locate.structure import find_taps
+from vit_deploy.verification.recording import golden_pixels, record, write_golden
 
 FORMATS = tuple(TAPPERS)
 PLAIN = ExportOptions()

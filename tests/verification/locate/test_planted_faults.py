@@ -21,10 +21,11 @@ from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
 from vit_deploy.model.vit import ViT
 from vit_deploy.verification.activations import tap_names
-from vit_deploy.verification.golden import read_golden, record, write_golden
+from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.locate import TAPPERS
 from vit_deploy.verification.locate.divergence import locate
 from vit_deploy.verification.parity import verify
+from vit_deploy.verification.recording import record, write_golden
 
 FORMATS = tuple(TAPPERS)
 

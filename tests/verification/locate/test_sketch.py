@@ -14,7 +14,6 @@ from vit_deploy.errors import ArtifactError
 from vit_deploy.verification.activations import (
     ARRAYS,
     IMAGES,
-    Recorder,
     Sketch,
     by_token,
     detail_names,
@@ -24,7 +23,8 @@ from vit_deploy.verification.activations import (
     tap_names,
     to_arrays,
 )
-from vit_deploy.verification.golden import read_golden, record, write_golden
+from vit_deploy.verification.golden import read_golden
+from vit_deploy.verification.recording import Recorder, record, write_golden
 
 SIDES = (2, 7, 12)  # images, tokens, features
 

@@ -14,9 +14,10 @@ from vit_deploy.checkpoints.gathering import gather
 from vit_deploy.checkpoints.importing import alone
 from vit_deploy.checkpoints.keras.folding import HOUSES, REGISTERED, fold
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
-from vit_deploy.core.checkpoint import Checkpoint, Ranges, Step
+from vit_deploy.core.checkpoint import Checkpoint, Ranges
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.provenance import Step
 from vit_deploy.errors import CheckpointError
 
 # Arguments of the Keras model that say how it is trained or made, and nothing about the function.

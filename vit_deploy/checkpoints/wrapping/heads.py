@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.assumed import HEAD_FACT
 from vit_deploy.checkpoints.source import KEY_END, TensorFile
-from vit_deploy.core.checkpoint import Checkpoint, Step
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Pooling, ViTConfig
+from vit_deploy.core.provenance import Step
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

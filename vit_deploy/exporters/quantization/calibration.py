@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.datasets import read_chosen
-from vit_deploy.core.images import images_in, load_pixels
+from vit_deploy.core.images import channels_first, images_in, load_pixels
 from vit_deploy.core.synthetic_images import natural_pixels
-from vit_deploy.core.value_range import AS_PIXELS, channels_first, problem_of
+from vit_deploy.core.value_range import AS_PIXELS, problem_of
 from vit_deploy.errors import DataError
 
 COUNT = 128  # images that are taken of more

@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.stderr import private_pipes
 from vit_deploy.errors import VitDeployError
 from vit_deploy.performance.profilers import CALLS, PROFILERS, WARMUP, OperatorTime, Profiler, summary
-from vit_deploy.performance.worker import golden_images
-from vit_deploy.verification.targets import open_to_time
+from vit_deploy.performance.worker import artifact_to_time, golden_images
 
 
 def main() -> int:
@@ -42,9 +39,7 @@ def main() -> int:
 
 
 def _profile(case: Mapping[str, Any]) -> list[OperatorTime]:
-    path = Path(case["artifact"])
-    there = (path / MANIFEST).is_file()
-    artifact = read_artifact(path, check_digests=False) if there else open_to_time(path)  # checked before
+    artifact = artifact_to_time(Path(case["artifact"]), check_digests=False)  # they were checked before
     golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     profiler: Profiler = PROFILERS.load(case["runtime"])()

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from vit_deploy.core.environment import set_for_libraries
+from vit_deploy.core.child_processes import set_for_libraries
 
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 

@@ -19,7 +19,6 @@ from vit_deploy.core.saturation import EXACT_KERNELS, lacks_vnni, may_saturate
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.ort.engines import opened_with_engine
 from vit_deploy.runtimes.ort.errors import NATIVE_ERRORS, failure, opening, setting_of
 from vit_deploy.runtimes.ort.graph import OnnxGraphSession
 from vit_deploy.runtimes.ort.libraries import load_libraries, names_of_devices, register_plugins
@@ -28,6 +27,7 @@ from vit_deploy.runtimes.ort.placement import nothing_told, told
 from vit_deploy.runtimes.ort.recording import RECORDING
 from vit_deploy.runtimes.ort.rounding import remember_rounding, rounding, rounding_notes
 from vit_deploy.runtimes.ort.sessions import OnnxDeviceSession, OnnxSession
+from vit_deploy.runtimes.ort.tensorrt import opened_with_engine
 from vit_deploy.runtimes.values import blank_images, refuse_unplaced
 
 __all__ = ["FATAL", "NATIVE_ERRORS", "PROVIDERS", "OnnxDeviceSession", "OnnxRuntime", "OnnxSession"]
