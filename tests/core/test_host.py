@@ -81,11 +81,6 @@ def test_less_than_a_core_still_has_a_thread(machine):
     assert host.threads == 1
 
 
-def test_boards_are_named_by_their_device_tree(machine):
-    host = machine.files({"proc/cpuinfo": "processor\t: 0\n", "proc/device-tree/model": "Board 4 Model B\0"})
-    assert host.cpu == "Board 4 Model B"
-
-
 def test_the_governor_is_read_where_it_can_be(machine):
     host = machine.files({"sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n"})
     assert host.governor == "powersave"

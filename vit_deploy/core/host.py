@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vit_deploy.core.cpu_model import cpu_model
+
 ROOT = Path("/")
 COMPETING_S = 0.1
 UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as a number near 2^63
@@ -20,7 +22,7 @@ class Host:
     """A machine as one process sees it.
 
     Args:
-        cpu: model name.
+        cpu: name of the processor or of its board, by `cpu_model`.
         architecture: "x86_64", "aarch64", …
         cores: that this process really gets: its affinity, or the control group's quota where that is less.
         memory_mb: that this process may use, in 10^6 bytes; None where it cannot be told.
@@ -64,7 +66,7 @@ def read_host(root: Path = ROOT) -> Host:
     """
     cores = _cores(root)
     return Host(
-        cpu=_cpu_model(root),
+        cpu=cpu_model(root),
         architecture=platform.machine(),
         cores=cores,
         memory_mb=_memory_mb(root),
@@ -118,16 +120,6 @@ def _busy_ticks(root: Path) -> int | None:
             user, nice, system, _idle, _waiting, *rest = map(int, fields[:8])
             ticks = (ticks or 0) + user + nice + system + sum(rest)
     return ticks
-
-
-def _cpu_model(root: Path) -> str:
-    for line in (_text(root / "proc/cpuinfo") or "").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model", "Hardware"):
-            return value.strip()
-    # Boards with Arm cores name themselves in the device tree.
-    board = _text(root / "proc/device-tree/model")
-    return (board or platform.processor() or "unknown").strip("\0")
 
 
 def _cores(root: Path) -> float:
