@@ -224,6 +224,8 @@ CONTENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "gptq": ({"blocks.0.mlp.fc1.qweight": ONE}, "quantized by GPTQ or AWQ", "quantize"),
     "torch": ({"blocks.0.mlp.fc1._packed_params.dtype": ONE}, "quantized by PyTorch's own quantization", "quantize"),
     "torchao": ({"blocks.0.mlp.fc1.weight:_data": ONE}, "quantized by torchao", "quantize"),
+    "torchao since 0.15": ({"blocks.0.mlp.fc1._weight_qdata": ONE}, "quantized by torchao", "quantize"),
+    "quanto": ({"blocks.0.mlp.fc1.weight._data": ONE}, "quantized by optimum-quanto", "quantize"),
 }
 
 

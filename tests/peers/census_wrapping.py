@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.peers import timm_families
+from tests.peers import make_mlx_golden, timm_families
 from tests.peers.census import Made, Row
 from tests.peers.census_trainings import (
     DINO_HEAD,
@@ -185,13 +186,51 @@ def quantized() -> Iterator[Row]:
         ("bitsandbytes, 4 bits", {f"{layer}.weight.absmax": (3,), f"{layer}.weight.quant_map": (16,)}, "bitsandbytes"),
         ("GPTQ", {f"{layer}.qweight": (2, 12), f"{layer}.qzeros": (1, 2)}, "GPTQ"),
         ("PyTorch's quantization", {f"{layer}.zero_point": (1,), f"{layer}.scale": (1,)}, "PyTorch's own"),
+        ("torchao, safetensors", {f"{layer}._weight_qdata": (12, 12), f"{layer}._weight_scale": (12, 1)}, "torchao"),
+        ("quanto", {f"{layer}.weight._data": (12, 12), f"{layer}.weight._scale": (12, 1)}, "optimum-quanto"),
     ):
         yield _row(name, f"saved by {name}", lambda m, more=beside: {**m.state, **drawn(more)}, refused=said)
+    yield Row(SOURCE, "torchao", "torchao.quantization.quantize_", _quantized_by_torchao, "by torchao", STATED,
+              (*NEEDS, "torchao"))  # fmt: skip
+    yield _row("a whole model that PyTorch quantized", "torch.ao.quantization.quantize_dynamic", _quantized_whole,
+               refused="PyTorch's own quantization")  # fmt: skip
     yield Row(SOURCE, "floats of eight bits with scales", "torch.float8_e4m3fn", _eight_bits, "", STATED, NEEDS)
+    yield Row(SOURCE, "packed by MLX", "mlx.nn.quantize of a CLIP", _packed_by_mlx)
+    yield Row(SOURCE, "packed by MLX, without its config", "the same without config.json", _packed_without_config,
+              "quantized by MLX .* no config.json says bits and group_size")  # fmt: skip
     yield _row("a head alone", "a linear probe's own file", lambda m: {"fc.weight": m.state["head.weight"]},
                refused="a head alone")  # fmt: skip
     yield _row("a tensor that is sparse", "a pruned layer", lambda m: {
         **m.state, "head.weight": m.state["head.weight"].to_sparse()}, refused="sparse")  # fmt: skip
+
+
+def _quantized_by_torchao(folder: Path) -> Made:
+    import torch
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    model = trained().model
+    quantize_(model, Int8WeightOnlyConfig())
+    torch.save(model.state_dict(), folder / "model.pth")
+    return Made(folder / "model.pth")
+
+
+def _quantized_whole(model: Trained) -> Any:
+    import torch
+
+    return torch.ao.quantization.quantize_dynamic(model.model, {torch.nn.Linear})
+
+
+def _packed_by_mlx(folder: Path) -> Made:
+    shutil.copytree(make_mlx_golden.TARGET, folder / "mlx")
+    with np.load(folder / "mlx" / make_mlx_golden.EXPECTED) as arrays:
+        made = Made(folder / "mlx", arrays["images"], arrays["answer"])
+    (folder / "mlx" / make_mlx_golden.EXPECTED).unlink()
+    return made
+
+
+def _packed_without_config(folder: Path) -> Made:
+    shutil.copy(make_mlx_golden.TARGET / "model.safetensors", folder)
+    return Made(folder)
 
 
 def _eight_bits(folder: Path) -> Made:

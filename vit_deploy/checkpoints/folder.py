@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_json
 from vit_deploy.checkpoints.paths import SUFFIXES
-from vit_deploy.checkpoints.source import TensorFile, TensorView
+from vit_deploy.checkpoints.source import TensorFile, TensorView, whole_numbers
 from vit_deploy.checkpoints.wrapping.runs import Taken, folder_of_run, weights_of_run
 from vit_deploy.core.artifact_folders import bundles_in, not_a_bundle
 from vit_deploy.core.weights import Float32
@@ -231,3 +234,7 @@ class Sharded:
     def read(self, name: str) -> Float32:
         """One tensor as float32."""
         return self.files[self.shards[name]].read(name)
+
+    def words(self, name: str) -> NDArray[np.uint32]:
+        """One tensor of whole numbers of 32 bits."""
+        return whole_numbers(self.files[self.shards[name]], name)

@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
@@ -112,6 +115,27 @@ def original_name(file: TensorFile, name: str) -> str:
     while isinstance(file, TensorView):
         name, file = file.stored_name(name), file.file
     return name.replace(KEY_END, ".")
+
+
+@runtime_checkable
+class WholeNumbers(Protocol):
+    """A container that gives whole numbers too."""
+
+    def words(self, name: str) -> NDArray[np.uint32]:
+        """One tensor of whole numbers of 32 bits without a sign, as it is stored."""
+
+
+def whole_numbers(file: TensorFile, name: str) -> NDArray[np.uint32]:
+    """One tensor of whole numbers, through all views of a file.
+
+    Raises:
+        CheckpointError: the container gives none.
+    """
+    while isinstance(file, TensorView):
+        name, file = file.stored_name(name), file.file
+    if not isinstance(file, WholeNumbers):
+        raise CheckpointError(f"{name} is {file.dtype(name)}; expected float", fix="save it in a file of safetensors")
+    return file.words(name)
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.containers.floats import eighth, widened
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_json
@@ -38,6 +39,7 @@ FLOATS: Mapping[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     **dict.fromkeys(EIGHT_BITS, np.dtype("u1")),
 }
+WORDS = "U32"
 GET_AGAIN = "the file is damaged: get it again"
 
 
@@ -92,10 +94,7 @@ class SafeTensors:
         dtype = self.dtype(name)
         if dtype not in FLOATS:
             raise CheckpointError(f"{name} is {dtype}; expected {', '.join(FLOATS)}", fix="save it as floats")
-        values = np.empty(self.shape(name), FLOATS[dtype])
-        self._stream.seek(self._data_start + self._entries[name]["data_offsets"][0])
-        if self._stream.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:
-            raise CheckpointError(f"the file ends inside {name}", fix=GET_AGAIN)
+        values = self._stored(name, FLOATS[dtype])
         if dtype == "BF16":
             return widened(values)
         if dtype in EIGHT_BITS:
@@ -103,6 +102,19 @@ class SafeTensors:
         with np.errstate(over="ignore"):  # becomes infinite, which the checkpoint refuses
             floats: Float32 = values.astype(np.float32, copy=False)
         return floats
+
+    def words(self, name: str) -> NDArray[np.uint32]:
+        """One tensor of whole numbers of 32 bits without a sign."""
+        if self.dtype(name) != WORDS:
+            raise CheckpointError(f"{name} is {self.dtype(name)}; expected {WORDS}", fix="get the file again")
+        return self._stored(name, np.dtype("<u4"))
+
+    def _stored(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        values = np.empty(self.shape(name), dtype)
+        self._stream.seek(self._data_start + self._entries[name]["data_offsets"][0])
+        if self._stream.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:
+            raise CheckpointError(f"the file ends inside {name}", fix=GET_AGAIN)
+        return values
 
 
 def _problems(entries: Mapping[str, Any], data_bytes: int) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vit_deploy.checkpoints.containers.torch_modules import facts_of
 from vit_deploy.checkpoints.containers.torch_pickle import Inert
-from vit_deploy.checkpoints.containers.torch_tensors import Tensor
+from vit_deploy.checkpoints.containers.torch_tensors import Tensor, quantized_tensor
 from vit_deploy.checkpoints.source import KEY_END
 from vit_deploy.errors import CheckpointError
 
@@ -18,6 +19,7 @@ Keys = tuple[str, ...]
 MAX_DEPTH = 12  # of keys
 MAX_MODULES = 200_000
 MAX_ITEMS = 64  # of a list that is looked into
+QUANTIZED = re.compile(r"(^|\.)nn\.quantized\.(?!functional|FloatFunctional)|\.ao\.nn\.quantized\.")
 SCRIPTED = "__torch__."  # what TorchScript's classes begin with
 MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 OPTIMIZERS = (
@@ -106,6 +108,8 @@ def _of_module(root: Inert, visited: set[int], seen: list[Inert]) -> Iterator[tu
         parts: list[Mapping[Any, Any]] = [attributes]
         if not module.name.startswith(SCRIPTED):
             parts = [found for part in MODULE_PARTS if isinstance(found := attributes.get(part), dict)]
+        if QUANTIZED.search(module.name):  # its numbers are inside of an object, and would be missed without a word
+            yield f"{prefix}_packed_params", quantized_tensor()
         dropped = attributes.get("_non_persistent_buffers_set")
         for name, value in ((str(key), each) for part in parts for key, each in part.items()):
             if isinstance(value, Tensor) and not (isinstance(dropped, list) and name in dropped):

@@ -224,7 +224,8 @@ def _subclass(kind: object = None, dtype: object = None, shape: object = (), *_:
     return _refused(f"a tensor of the subclass {name}", shape, dtype)
 
 
-def _quantized(_storage: object, _offset: object, shape: object = (), *_: object) -> Tensor:
+def quantized_tensor(_storage: object = None, _offset: object = 0, shape: object = (), *_: object) -> Tensor:
+    """A tensor of whole numbers with scales of torch's own."""
     return _refused("a quantized tensor", shape)
 
 
@@ -248,7 +249,7 @@ BUILDERS: Mapping[str, Callable[..., Tensor]] = {
     "torch._utils._rebuild_sparse_csr_tensor": _sparse,
     "torch._utils._rebuild_nested_tensor": _sparse,
     "torch._utils._rebuild_wrapper_subclass": _subclass,
-    "torch._utils._rebuild_qtensor": _quantized,
+    "torch._utils._rebuild_qtensor": quantized_tensor,
     "torch._utils._rebuild_meta_tensor_no_storage": _meta,
     "torch._utils._rebuild_device_tensor_from_numpy": _of_another_kind,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _of_another_kind,

@@ -1,4 +1,4 @@
-"""Weights that are stored otherwise and mean the same: floats of eight bits with scales beside them, MLX's kernels."""
+"""Weights that are stored otherwise and mean the same: floats of eight bits with scales beside them, MLX's matrices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vit_deploy.checkpoints.source import KEY_END, TensorFile, TensorView
+from vit_deploy.checkpoints.wrapping.mlx import WEIGHT, without_packing
 from vit_deploy.checkpoints.wrapping.models import STEM
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
@@ -26,8 +27,10 @@ def as_plain(file: TensorFile) -> TensorFile:
     """The file with its weights as plain floats and its kernels as PyTorch has them; itself where they are that.
 
     Raises:
-        CheckpointError: floats of eight bits whose scales cannot be told, or with scales for the activations too.
+        CheckpointError: floats of eight bits whose scales cannot be told, or with scales for the activations too; or
+            matrices that MLX has packed, and nothing says how.
     """
+    file = without_packing(file)
     names = list(file.names())
     scales = _scales(file, names)
     kernels = frozenset(_channels_last(file, names))
@@ -76,14 +79,15 @@ def _scales(file: TensorFile, names: Iterable[str]) -> dict[str, str]:
     eight = {name for name in held if file.dtype(name).startswith(FLOAT8)}
     if not eight:
         return {}
-    if found := next((name for name in sorted(held) if name.endswith(OF_INPUTS)), None):
+    of_inputs = {name.removesuffix(WEIGHT) + suffix for name in eight for suffix in OF_INPUTS}
+    if found := next((name for name in sorted(held & of_inputs)), None):
         raise CheckpointError(
             f"its activations are quantized too, by {found.replace(KEY_END, '.')}",
             fix="get the weights that it was quantized from, and quantize what is exported: vit-deploy quantize",
         )
     scales: dict[str, str] = {}
     for name in eight:
-        base = name.removesuffix(".weight")
+        base = name.removesuffix(WEIGHT)
         beside = [base + suffix for suffix in SCALES if base + suffix in held]
         if len(beside) > 1:
             raise CheckpointError(f"{name} has several scales: {', '.join(beside)}", fix="save it as plain floats")

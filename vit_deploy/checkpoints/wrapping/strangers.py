@@ -72,7 +72,8 @@ QUANTIZED: Mapping[str, str] = {
     r"\.(weight_scale(_inv)?|scale_weight)$": "a library that keeps scales beside whole numbers",
     r"\.scales$": "MLX",
     r"(\._packed_params(\.\w+)?|\.zero_point)$": "PyTorch's own quantization",
-    r"(:_data|\.(_data|layout_tensor|tensor_impl)(\.\w+)*)$": "torchao",
+    r"\.(weight|bias)\._(data|scale|shift)(\._data)?$": "optimum-quanto",
+    r"(:_data|\.(_data|layout_tensor|tensor_impl)(\.\w+)*|\._\w+_qdata)$": "torchao",
     r"\.(weight_packed|weight_zero_point|weight_shape)$": "compressed-tensors",
 }
 PIECES = re.compile(r"(^|\.)(_?flat_param(_\d+)?|fp32_flat_groups|single_partition_of_fp32_groups)(\.|$)")
@@ -91,7 +92,12 @@ def refuse_quantized(file: TensorFile, names: Iterable[str]) -> None:
     for pattern, library in QUANTIZED.items():
         if found := next((name for name in held if re.search(pattern, name)), None):
             raise CheckpointError(f"its weights are quantized by {library} ({_plain(found)})", fix=MODEL_AGAIN)
-    if found := next((name for name in held if file.dtype(name).startswith("a tensor of the subclass")), None):
+    subclasses = [name for name in held if file.dtype(name).startswith("a tensor of the subclass")]
+    if found := next((name for name in subclasses if "torchao" in file.dtype(name)), None):
+        raise CheckpointError(
+            f"its weights are quantized by torchao ({_plain(found)} is {file.dtype(found)})", fix=MODEL_AGAIN
+        )
+    if found := next(iter(subclasses), None):
         raise CheckpointError(f"{_plain(found)} is {file.dtype(found)}", fix="save the plain weights of the model")
     if found := next((name for name in held if file.dtype(name) == "a quantized tensor"), None):
         raise CheckpointError(f"its weights are quantized by PyTorch ({_plain(found)})", fix=MODEL_AGAIN)
