@@ -108,8 +108,8 @@ def _predict_here(
         origins = None if classifier.origin is None else {given: classifier.origin}
     return PredictOutcome(
         tuple(found),
-        tuple(each.to_dict() for each in found),
-        ok=not any(each.failure for each in found),
+        tuple(prediction.to_dict() for prediction in found),
+        ok=not any(prediction.failure for prediction in found),
         origins=origins,
     )
 
@@ -143,7 +143,7 @@ def _predict_elsewhere(
     unanswered = {answer.host: answer.error for answer in answers if answer.error is not None}
     return PredictOutcome(
         tuple(found),
-        tuple(each.to_dict() for each in found),
+        tuple(record.to_dict() for record in found),
         ok=not failures and not unanswered,
         skipped=tuple(answer.gap for answer in answers if answer.error is not None),
         unanswered=unanswered,
@@ -219,7 +219,7 @@ def _evaluate_here(found: Sequence[Path], data: Path, options: EvaluateOptions, 
         tuple(accuracy.to_json(result) | dataset.to_dict(result.artifact) for result in results),
         ok=all(result.finite for result in results) and not failed,
         failed=tuple(failed),
-        origins={each.path: each.provenance for each in opened if each.is_checkpoint} or None,
+        origins={model.path: model.provenance for model in opened if model.is_checkpoint} or None,
         dataset=dataset,
     )
 
@@ -227,7 +227,7 @@ def _evaluate_here(found: Sequence[Path], data: Path, options: EvaluateOptions, 
 def _evaluate_elsewhere(
     found: Sequence[Path], data: Path, options: EvaluateOptions, hosts: HostOptions, progress: Tell, note: Tell
 ) -> EvaluateOutcome:
-    if others := [str(each) for each in found if not is_bundle(each)]:
+    if others := [str(entry) for entry in found if not is_bundle(entry)]:
         raise UsageError(f"--on sends artifacts, and {', '.join(others)} is none", fix="export it first")
     artifacts, dataset = list(map(read_artifact, found)), read_dataset(data)
     with tempfile.TemporaryDirectory() as folder:

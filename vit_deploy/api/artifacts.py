@@ -53,14 +53,14 @@ class ArtifactsOutcome(Outcome[Artifact]):
         """
         failed = [result for result in self.made.results if not result.parity.ok and not result.parity.unproven]
         if failed:
-            reasons = "; ".join(f"{each.artifact.name}: {', '.join(each.parity.failures)}" for each in failed)
+            reasons = "; ".join(f"{result.artifact.name}: {', '.join(result.parity.failures)}" for result in failed)
             raise ExportError(
                 f"not published, for it failed its proof: {reasons}",
                 fix="look at it with vit-deploy export --keep-failed",
             )
         with telling_what_is_there(self.made.results):
-            for each in self.failed:
-                raise each.error
+            for failure in self.failed:
+                raise failure.error
 
 
 @dataclass(frozen=True)

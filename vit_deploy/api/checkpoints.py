@@ -199,7 +199,7 @@ def resize(
     progress(f"reading {checkpoint}")
     loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
     progress("resizing")
-    pixels, patch = (None if each is None else sides(each) for each in (image_size, patch_size))
+    pixels, patch = (None if size is None else sides(size) for size in (image_size, patch_size))
     resized = resized_checkpoint(loaded, pixels, patch, asked)
     progress(f"writing {output}")
     checkpoints.save(resized, output, force=force)

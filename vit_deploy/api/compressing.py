@@ -129,7 +129,7 @@ def compress(
     record = saved | {
         "method": options.method,
         "best_epoch": trained.best_epoch,
-        "history": [dict(each) for each in trained.history],
+        "history": [dict(epoch) for epoch in trained.history],
         "files": [row.to_dict() for row in table.rows],
         "verdicts": list(said),
         **trained.held_out.mapping.record,
@@ -144,7 +144,7 @@ def compress(
 
 
 def _notes(trained: Compressed, state: Path, options: CompressOptions) -> tuple[str, ...]:
-    mappings = dict.fromkeys(each.mapping.words for each in (trained.trained_on, trained.held_out))
+    mappings = dict.fromkeys(labelled.mapping.words for labelled in (trained.trained_on, trained.held_out))
     return (
         *filter(None, mappings),
         *((f"went on from {state}",) if trained.resumed else ()),

@@ -33,7 +33,7 @@ def artifact_paths(artifacts: Artifacts) -> list[Path]:
         ConfigError: something that is none.
     """
     several = [artifacts] if isinstance(artifacts, str | Path | Artifact) else as_list(artifacts)
-    return each_bundle([artifact_path(each) for each in several])
+    return each_bundle([artifact_path(entry) for entry in several])
 
 
 def artifact_path(artifact: ArtifactLike) -> Path:
@@ -63,9 +63,9 @@ def paths(given: PathLike | Sequence[PathLike], field: str) -> list[Path]:
         ConfigError: something that is no path, or nothing.
     """
     several = [given] if isinstance(given, str | Path) else as_list(given)
-    if not several or not all(isinstance(each, str | Path) for each in several):
+    if not several or not all(isinstance(entry, str | Path) for entry in several):
         raise ConfigError(f"{field} is {given!r}; expected a path or several", fix="give texts or pathlib.Paths")
-    return [Path(each) for each in several]
+    return [Path(entry) for entry in several]
 
 
 def path(given: PathLike | None) -> Path | None:
@@ -99,7 +99,7 @@ def names(given: str | Sequence[str], field: str) -> tuple[str, ...]:
         ConfigError: something that is no name, or nothing.
     """
     several: object = (given,) if isinstance(given, str) else given
-    if not isinstance(several, Sequence) or not several or not all(isinstance(each, str) for each in several):
+    if not isinstance(several, Sequence) or not several or not all(isinstance(entry, str) for entry in several):
         example = {"formats": "onnx", "precisions": "int8"}[field]
         raise ConfigError(f"{field} is {given!r}; expected a name, or several", fix=f'write {field}=["{example}"]')
     return tuple(several)

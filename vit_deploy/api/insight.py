@@ -92,5 +92,5 @@ def bundle(artifacts: Artifacts, output: PathLike, *, force: bool = False, progr
     found = artifact_paths(artifacts)
     progress(f"writing {target}")
     pack(found, target, force=force)
-    record = {"path": str(target), "bytes": target.stat().st_size, "artifacts": [str(each) for each in found]}
+    record = {"path": str(target), "bytes": target.stat().st_size, "artifacts": [str(path) for path in found]}
     return BundleOutcome((target,), (record,))

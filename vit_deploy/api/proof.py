@@ -238,7 +238,8 @@ def _verify_elsewhere(
         note=note,
     )
     sent = {
-        str(artifact.directory): artifact for artifact in (read_artifact(each, check_digests=False) for each in paths)
+        str(artifact.directory): artifact
+        for artifact in (read_artifact(folder, check_digests=False) for folder in paths)
     }
     records = [record for answer in answers for record in answer.records]
     return VerifyOutcome(

@@ -74,9 +74,9 @@ class Outcome(Sequence[Result_co], Generic[Result_co]):
         from vit_deploy.checkpoints import assumed
 
         return tuple(
-            each.to_dict() | {"checkpoint": str(path)}
+            step.to_dict() | {"checkpoint": str(path)}
             for path, provenance in (self.origins or {}).items()
-            for each in assumed(provenance)
+            for step in assumed(provenance)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class VerifyOutcome(Outcome["Verification"]):
             {**record, "artifact": f"{record['artifact']} on {record['on']}"} if "on" in record else record
             for record in self.records
         ]
-        gaps = [(each.name, each.error.message) for each in self.failed]
+        gaps = [(failure.name, failure.error.message) for failure in self.failed]
         gaps += [(host, f"{host}: {error.message}") for host, error in self.unanswered.items()]
         return [*named, *(unanswered(name, why) for name, why in gaps)]
 

@@ -70,11 +70,11 @@ def read_images(bundle: str | Path | Artifact, files: str | Path | Sequence[str 
 
     artifact = as_artifact(bundle)
     given = [files] if isinstance(files, str | Path) else list(files) if isinstance(files, Sequence) else files
-    if not isinstance(given, list) or not given or not all(isinstance(each, str | Path) for each in given):
+    if not isinstance(given, list) or not given or not all(isinstance(image, str | Path) for image in given):
         raise ConfigError(f"files is {files!r}; expected the path of an image or several", fix="give paths of images")
     load = load_pixels if artifact.input.preprocessing_inside else load_image
-    found = image_files([Path(each) for each in given])
-    return np.stack([load(each, artifact.preprocess, artifact.config.image_size) for each in found])
+    found = image_files([Path(path) for path in given])
+    return np.stack([load(path, artifact.preprocess, artifact.config.image_size) for path in found])
 
 
 def as_artifact(bundle: str | Path | Artifact) -> Artifact:
@@ -93,6 +93,6 @@ def as_artifact(bundle: str | Path | Artifact) -> Artifact:
         f"{type(given).__name__} is no artifact",
         "give an artifact's folder, or an artifact that export returned",
     )
-    if isinstance(given, list | tuple) and all(isinstance(each, Artifact) for each in given):
+    if isinstance(given, list | tuple) and all(isinstance(artifact, Artifact) for artifact in given):
         said, fix = f"{said}, but holds {len(given)} of them", "give one of them"
     raise ConfigError(said, fix=fix)

@@ -149,7 +149,7 @@ def _bench_here(
     for name in options.runtime:
         RUNTIMES.check(name)
     progress("reading the artifacts")
-    cases, failed = runnable(cases_for(options, [(each, open_to_time(each).format) for each in found]))
+    cases, failed = runnable(cases_for(options, [(target, open_to_time(target).format) for target in found]))
     if compared.baseline is not None:
         refuse_baseline(cases, read_host(), before, any_host=compared.any_host)
     results = measure(options, cases, lambda doing, done: progress(f"{done:4.0%} {doing}"))
@@ -173,7 +173,7 @@ def _with_profiles(records: Sequence[Record], found: Sequence[Profile]) -> list[
 
 def _with_baseline(records: Sequence[Record], results: Sequence[Latency], changed: Sequence[Change]) -> list[Record]:
     by_case = {id(change.latency): change.to_dict() for change in changed}
-    return [{**record, "baseline": by_case.get(id(each))} for record, each in zip(records, results, strict=True)]
+    return [{**record, "baseline": by_case.get(id(result))} for record, result in zip(records, results, strict=True)]
 
 
 def _bench_elsewhere(

@@ -30,8 +30,8 @@ class Augment:
 
     def __init__(self, kinds: Sequence[Augmentation], seed: int) -> None:
         self.seed = seed
-        chosen = [each for each in Augmentation if each in kinds]
-        self.layers = [_layer(each, seed) for each in chosen if each is not Augmentation.MIXUP]
+        chosen = [kind for kind in Augmentation if kind in kinds]
+        self.layers = [_layer(kind, seed) for kind in chosen if kind is not Augmentation.MIXUP]
         self.mix = _layer(Augmentation.MIXUP, seed) if Augmentation.MIXUP in kinds else None
         self._traced = tf.function(self._run)
 

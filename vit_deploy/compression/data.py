@@ -61,7 +61,7 @@ class Images:
         """Those with these indices."""
         return Images(
             self.labels[indices],
-            lambda chosen: self.read([int(indices[each]) for each in chosen]),
+            lambda chosen: self.read([int(indices[position]) for position in chosen]),
             self.source,
             tuple(self.files[int(index)] for index in indices) if self.files else (),
             self.mapping,

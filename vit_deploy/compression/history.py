@@ -21,24 +21,24 @@ def best(history: Sequence[Record]) -> Record:
 
     Not the one of the most right answers: images that the original was itself trained on are all right after any epoch.
     """
-    return min(_candidates(history), key=lambda each: float(each["held_out_loss"]))
+    return min(_candidates(history), key=lambda record: float(record["held_out_loss"]))
 
 
 def _candidates(history: Sequence[Record]) -> list[Record]:
     # Of images that the original has seen it knows more than any model that did not see them again.
-    return [each for each in history if each["settled"] and each["epoch"]]
+    return [record for record in history if record["settled"] and record["epoch"]]
 
 
 def is_best(record: Record, history: Sequence[Record]) -> bool:
     """Whether an epoch is settled and better than those before it."""
     if not _candidates([record]):
         return False
-    return not any(each["held_out_loss"] <= record["held_out_loss"] for each in _candidates(history))
+    return not any(candidate["held_out_loss"] <= record["held_out_loss"] for candidate in _candidates(history))
 
 
 def is_gained(history: Sequence[Record]) -> bool:
     """Whether the best epoch is better than the model before the first step, where that was compressed already."""
-    before = [each["held_out_loss"] for each in history if not each["epoch"]]
+    before = [record["held_out_loss"] for record in history if not record["epoch"]]
     return not before or not _candidates(history) or bool(best(history)["held_out_loss"] < before[0])
 
 

@@ -50,7 +50,7 @@ class Job:
         Raises:
             DataError: there are no images.
         """
-        given = [each.resolve() for each in (data, held_out) if each is not None]
+        given = [path.resolve() for path in (data, held_out) if path is not None]
         job = cls(
             options,
             data=str(given[0]),

@@ -76,7 +76,7 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
     config = checkpoint.config
     make = _Maker(checkpoint, wrap, frozenset(frozen))
     images = tf_keras.Input((*config.image_size, config.channels), name="images")
-    x = make.dense("patch_embed", _op(lambda each: _patches(each, config))(images))
+    x = make.dense("patch_embed", _op(lambda images: _patches(images, config))(images))
     x = make.owning(["class_token", "pos_embed"], _with_tokens)(x)
     if config.pre_norm:
         x = make.norm("pre_norm", x)
@@ -145,7 +145,7 @@ class _Maker:
     def owning(self, prefixes: list[str], function: Callable[[Tensor, Mapping[str, Any]], Tensor]) -> Any:
         """A layer with the weights that have these prefixes, by their canonical names."""
         starts = tuple(f"{prefix}." for prefix in prefixes)
-        values = {name: each for name, each in self.checkpoint.weights.items() if f"{name}.".startswith(starts)}
+        values = {name: weight for name, weight in self.checkpoint.weights.items() if f"{name}.".startswith(starts)}
         layer = _Owning(prefixes[0], values, self.frozen, function)
         self.variables |= dict(layer.own)
         return layer
@@ -153,7 +153,7 @@ class _Maker:
     def norm(self, name: str, x: Tensor) -> Tensor:
         """A normalization of the last axis."""
         config = self.config
-        return self.owning([name], lambda each, own: _norm(each, own, name, config))(x)
+        return self.owning([name], lambda values, own: _norm(values, own, name, config))(x)
 
 
 def _op(function: Callable[[Tensor], Tensor]) -> Any:
@@ -167,14 +167,14 @@ def _patches(images: Tensor, config: ViTConfig) -> Tensor:
 
 
 def _with_tokens(x: Tensor, own: Mapping[str, Any]) -> Tensor:
-    tokens = [each for name, each in own.items() if name.startswith("class_token.")]
+    tokens = [weight for name, weight in own.items() if name.startswith("class_token.")]
     repeated = [tf.repeat(token[None], tf.shape(x)[0], axis=0) for token in tokens]
     return tf.concat([*repeated, x], axis=1) + own["pos_embed.table"]
 
 
 def _norm(x: Tensor, own: Mapping[str, Any], name: str, config: ViTConfig) -> Tensor:
-    def unit(each: Tensor) -> Tensor:
-        return each * tf.math.rsqrt(tf.reduce_mean(tf.square(each), axis=-1, keepdims=True) + config.epsilon)
+    def unit(values: Tensor) -> Tensor:
+        return values * tf.math.rsqrt(tf.reduce_mean(tf.square(values), axis=-1, keepdims=True) + config.epsilon)
 
     def weight(part: str) -> Tensor:
         return own[f"{name}.{part}"]
@@ -204,7 +204,7 @@ def _block(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
 
 
 def _first(x: Tensor, count: int) -> Tensor:
-    return x if x.shape[1] == count else _op(lambda each: each[:, :count])(x)
+    return x if x.shape[1] == count else _op(lambda tokens: tokens[:, :count])(x)
 
 
 def _scaled(x: Tensor, own: Mapping[str, Any]) -> Tensor:
@@ -215,17 +215,17 @@ def _scaled(x: Tensor, own: Mapping[str, Any]) -> Tensor:
 def _attention(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     config, prefix = make.config, f"{name}.attention"
     roles = (("query", _first(x, count)), ("key", x), ("value", x))
-    query, key, value = (_heads(make, f"{prefix}.{role}", each) for role, each in roles)
+    query, key, value = (_heads(make, f"{prefix}.{role}", weights) for role, weights in roles)
     if config.qk_norm:
-        query, key = (make.norm(f"{prefix}.{role}_norm", each) for role, each in (("query", query), ("key", key)))
+        query, key = (make.norm(f"{prefix}.{role}_norm", norm) for role, norm in (("query", query), ("key", key)))
     return make.dense(f"{prefix}.out", _mixed(query, key, value, config))
 
 
 def _heads(make: _Maker, name: str, x: Tensor) -> Tensor:
     config = make.config
 
-    def split(each: Tensor) -> Tensor:
-        return tf.transpose(tf.reshape(each, [-1, each.shape[1], config.num_heads, config.head_dim]), [0, 2, 1, 3])
+    def split(values: Tensor) -> Tensor:
+        return tf.transpose(tf.reshape(values, [-1, values.shape[1], config.num_heads, config.head_dim]), [0, 2, 1, 3])
 
     return _op(split)(make.dense(name, x))
 
@@ -260,15 +260,15 @@ def _pooled(make: _Maker, x: Tensor) -> Tensor:
         case None:
             return x
         case Pooling.CLS:
-            return _op(lambda each: each[:, 0])(x)
+            return _op(lambda tokens: tokens[:, 0])(x)
         case Pooling.MEAN:
-            return _op(lambda each: tf.reduce_mean(each[:, first:], axis=1))(x)
+            return _op(lambda tokens: tf.reduce_mean(tokens[:, first:], axis=1))(x)
         case Pooling.MAX:
-            return _op(lambda each: tf.reduce_max(each[:, first:], axis=1))(x)
+            return _op(lambda tokens: tf.reduce_max(tokens[:, first:], axis=1))(x)
         case Pooling.CLS_DISTILLATION:
-            return _op(lambda each: tf.concat([each[:, 0], each[:, 1]], axis=-1))(x)
+            return _op(lambda tokens: tf.concat([tokens[:, 0], tokens[:, 1]], axis=-1))(x)
         case Pooling.CLS_MEAN:
-            return _op(lambda each: tf.concat([each[:, 0], tf.reduce_mean(each[:, first:], axis=1)], axis=-1))(x)
+            return _op(lambda tokens: tf.concat([tokens[:, 0], tf.reduce_mean(tokens[:, first:], axis=1)], axis=-1))(x)
         case Pooling.MAP:
             return _map_pooled(make, x)
 
@@ -276,12 +276,12 @@ def _pooled(make: _Maker, x: Tensor) -> Tensor:
 def _map_pooled(make: _Maker, x: Tensor) -> Tensor:
     name, config = "map_pool", make.config
 
-    def repeated(each: Tensor, own: Mapping[str, Any]) -> Tensor:
-        return tf.repeat(own[f"{name}.probe"][None], tf.shape(each)[0], axis=0)
+    def repeated(values: Tensor, own: Mapping[str, Any]) -> Tensor:
+        return tf.repeat(own[f"{name}.probe"][None], tf.shape(values)[0], axis=0)
 
     probe = make.owning([f"{name}.probe"], repeated)(x)
     roles = (("query", probe), ("key", x), ("value", x))
-    query, key, value = (_heads(make, f"{name}.attention.{role}", each) for role, each in roles)
+    query, key, value = (_heads(make, f"{name}.attention.{role}", weights) for role, weights in roles)
     mixed = make.dense(f"{name}.attention.out", _mixed(query, key, value, config))
-    pooled = _op(lambda each: each[:, 0])(mixed)
+    pooled = _op(lambda tokens: tokens[:, 0])(mixed)
     return tf_keras.layers.Add()([pooled, _mlp(make, f"{name}.ffn", make.norm(f"{name}.norm", pooled))])

@@ -118,7 +118,7 @@ def compress(
         resumed = load_state(state, job.fingerprint()) is not None
         _run(state, progress, told)
         weights, about = _read_result(state / RESULT)
-        ranges = {name: tuple(each) for name, each in about["ranges"].items()}
+        ranges = {name: tuple(ends) for name, ends in about["ranges"].items()}
         compressed = dataclasses.replace(folded, weights=weights, ranges=ranges)
         if ranges and not QUANTIZERS["tflite"].missing():
             progress("measuring the ranges between the layers")
@@ -136,7 +136,7 @@ def _left_if_trained(state: Path) -> Iterator[None]:
     check_targets([state], force=True)
     if state.exists() and not state.is_dir():
         raise OutputError(f"{state}, where the training is to be kept, is a file", fix="move it, or choose another -o")
-    missing = [each for each in state.absolute().parents if not each.exists()]
+    missing = [folder for folder in state.absolute().parents if not folder.exists()]
     try:
         try:
             with explained_os_errors(state):

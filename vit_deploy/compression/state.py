@@ -51,8 +51,8 @@ def save_state(state: State, folder: Path, fingerprint: str) -> None:
         OutputError: the disk is full.
     """
     about = json.dumps({"fingerprint": fingerprint, "step": state.step, "history": list(state.history)})
-    arrays = {f"variable_{index}": each for index, each in enumerate(state.variables)}
-    arrays |= {f"best_{index}": each for index, each in enumerate(state.best)}
+    arrays = {f"variable_{index}": value for index, value in enumerate(state.variables)}
+    arrays |= {f"best_{index}": value for index, value in enumerate(state.best)}
     unfinished = folder / f"{FILE}.unfinished"
     with explained_os_errors(folder / FILE):
         with unfinished.open("wb") as stream:
@@ -73,5 +73,5 @@ def load_state(folder: Path, fingerprint: str) -> State | None:
 
 
 def _series(file: Any, name: str) -> list[Array]:
-    count = sum(each.startswith(f"{name}_") for each in file.files)
+    count = sum(name_of_file.startswith(f"{name}_") for name_of_file in file.files)
     return [file[f"{name}_{index}"] for index in range(count)]

@@ -126,7 +126,7 @@ def measure(
             if not result.published
         ]
         failures += [
-            f"{state} compression {each.name} cannot be made: {each.error.message}" for each in exported.failed
+            f"{state} compression {failed.name} cannot be made: {failed.error.message}" for failed in exported.failed
         ]
     artifacts = [artifact for _, _, artifact in made]
     right = evaluate(artifacts, dataset, progress=progress)

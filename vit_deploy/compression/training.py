@@ -96,7 +96,7 @@ def train(
             found = State(history=[run.record(0, None, 0)])
     else:
         _assign(run.kept, found.variables)
-    history, kept = [dict(each) for each in found.history], list(found.best)
+    history, kept = [dict(epoch) for epoch in found.history], list(found.best)
     saved = began = time.perf_counter()
     for step, indices in run.steps(found.step):
         if step % run.steps_per_epoch == 0 or time.perf_counter() - saved > SAVE_S:
@@ -160,12 +160,12 @@ class _Run:
         trainable = {id(variable): variable for variable in self.twin.model.trainable_variables}
         self.trainable = list(trainable.values())
         kernels = {id(self.twin.variables[f"{name}.kernel"]) for name in layers}
-        spared = [each for each in self.trainable if id(each) not in kernels]
+        spared = [variable for variable in self.trainable if id(variable) not in kernels]
         # By the variable and not by its name, of which the optimizer would take any part for a match.
-        self.optimizer._exclude_from_weight_decay = [self.optimizer._var_key(each) for each in spared]
+        self.optimizer._exclude_from_weight_decay = [self.optimizer._var_key(variable) for variable in spared]
         self.optimizer.build(self.trainable)
         everything = [*self.twin.variables.values(), *self.twin.model.variables]
-        self.model_variables = list({id(each): each for each in everything}.values())
+        self.model_variables = list({id(variable): variable for variable in everything}.values())
         self.kept = [*self.model_variables, *self.optimizer.variables]
         self._traced = tf.function(self._step)
         self._judged = tf.function(self._judge)
@@ -191,7 +191,11 @@ class _Run:
             loss = tf.reduce_mean(self._losses(images, shares, self.twin.model(images, training=True)))
         gradients = tape.gradient(loss, self.trainable)
         self.optimizer.apply_gradients(
-            [(each, variable) for each, variable in zip(gradients, self.trainable, strict=True) if each is not None]
+            [
+                (gradient, variable)
+                for gradient, variable in zip(gradients, self.trainable, strict=True)
+                if gradient is not None
+            ]
         )
         return loss
 

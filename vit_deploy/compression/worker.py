@@ -48,7 +48,7 @@ def main(folder: Path) -> int:
         "history": list(trained.history),
         "best_epoch": trained.best_epoch,
         "seconds": trained.seconds,
-        "ranges": {name: list(each) for name, each in trained.ranges.items()},
+        "ranges": {name: list(ends) for name, ends in trained.ranges.items()},
     }
     with (folder / RESULT).open("wb") as stream:
         np.savez(stream, **trained.weights)  # type: ignore[arg-type]

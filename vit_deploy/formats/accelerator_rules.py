@@ -23,14 +23,14 @@ LONGEST_MEAN = 4096  # elements, of Ethos-U
 
 def fixed_sizes(step: Step) -> str:
     """All sizes are known before."""
-    return "its sizes are open" if any(each.is_open for each in (*step.inputs, *step.outputs)) else ""
+    return "its sizes are open" if any(tensor.is_open for tensor in (*step.inputs, *step.outputs)) else ""
 
 
 def dimensions(most: int) -> Rule:
     """No tensor has more dimensions."""
 
     def rule(step: Step) -> str:
-        wide = any(len(each.shape) > most for each in (*step.inputs, *step.outputs))
+        wide = any(len(tensor.shape) > most for tensor in (*step.inputs, *step.outputs))
         return f"has more than {most} dimensions" if wide else ""
 
     return rule
@@ -38,7 +38,7 @@ def dimensions(most: int) -> Rule:
 
 def three_inner_dimensions(step: Step) -> str:
     """All dimensions before the last three are 1."""
-    wide = any(math.prod(each.shape[:-3]) > 1 for each in (*step.inputs, *step.outputs) if not each.is_constant)
+    wide = any(math.prod(tensor.shape[:-3]) > 1 for tensor in (*step.inputs, *step.outputs) if not tensor.is_constant)
     return "has more than 3 dimensions" if wide else ""
 
 
@@ -66,7 +66,7 @@ def short_row(step: Step) -> str:
 
 def joins_no_constant(step: Step) -> str:
     """What is joined is computed, or is one block of zeros beside one that is computed."""
-    constants = [each for each in step.inputs if each.is_constant]
+    constants = [tensor for tensor in step.inputs if tensor.is_constant]
     if not constants:
         return ""
     zeros = all((constant.values() == np.array(constant.zero_point)).all() for constant in constants)

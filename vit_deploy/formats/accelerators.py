@@ -77,8 +77,8 @@ class Accelerator:
 
     def objection(self, step: Step) -> str:
         """Why it would leave an operator to the CPU; empty where it would not."""
-        computed = {each.dtype for each in (*step.inputs, *step.outputs) if not each.is_constant}
-        constant = {each.dtype for each in step.inputs if each.is_constant}
+        computed = {tensor.dtype for tensor in (*step.inputs, *step.outputs) if not tensor.is_constant}
+        constant = {tensor.dtype for tensor in step.inputs if tensor.is_constant}
         if alien := (computed - self.activations) | (constant - self.activations - self.kernels):
             return f"computes in {min(alien)}"
         if step.kind not in self.operators:
@@ -179,10 +179,10 @@ def fallbacks(path: Path, accelerator: Accelerator) -> tuple[Fallback, ...]:
     """
     with opened(path) as model:
         found = Counter((step.kind, said) for step in read_steps(model) if (said := accelerator.objection(step)))
-    ordered = sorted(found.items(), key=lambda each: (-each[1], each[0]))
+    ordered = sorted(found.items(), key=lambda counted: (-counted[1], counted[0]))
     return tuple(Fallback(kind, count, reason) for (kind, reason), count in ordered)
 
 
 def to_json(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The fallbacks of every accelerator by its key."""
-    return {key: [vars(each) for each in fallbacks(path, device)] for key, device in ACCELERATORS.items()}
+    return {key: [vars(fallback) for fallback in fallbacks(path, device)] for key, device in ACCELERATORS.items()}

@@ -189,7 +189,7 @@ def read_to_time(path: Path) -> Artifact:
 def _graph(path: Path) -> tuple[Format, Graph]:
     name = bare_format(path)
     if name is None:
-        *nouns, last = (each.noun for each in FORMATS.of_artifacts().values() if not each.no_essentials)
+        *nouns, last = (record.noun for record in FORMATS.of_artifacts().values() if not record.no_essentials)
         raise ArtifactError(f"{path} is no model file", fix=f"give {', '.join(nouns)} or {last}")
     format = FORMATS[name]
     graph = read_graph(path, format)

@@ -20,14 +20,16 @@ def format_of(path: Path) -> Format | None:
     """
     formats = FORMATS.of_artifacts().values()
     if path.is_dir():
-        return next((each for each in formats if each.folder_file and (path / each.folder_file).is_file()), None)
+        return next(
+            (record for record in formats if record.folder_file and (path / record.folder_file).is_file()), None
+        )
     if not path.is_file():
         return None
-    longest = max((place + len(known) for each in formats for place, known in each.magic), default=0)
+    longest = max((place + len(known) for record in formats for place, known in record.magic), default=0)
     try:
         with path.open("rb") as file:
             start = file.read(longest)
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}", fix="check its permissions") from error
-    by_content = (each for each in formats if any(start[place:].startswith(known) for place, known in each.magic))
-    return next(by_content, None) or next((each for each in formats if path.suffix in each.suffixes), None)
+    by_content = (record for record in formats if any(start[place:].startswith(known) for place, known in record.magic))
+    return next(by_content, None) or next((record for record in formats if path.suffix in record.suffixes), None)

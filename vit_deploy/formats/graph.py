@@ -68,4 +68,4 @@ def read_graph(path: Path, format: Format) -> Graph:
 
 def counted(names: Iterable[str]) -> dict[str, int]:
     """How often each name occurs, the most frequent first, equals by name."""
-    return dict(sorted(Counter(names).items(), key=lambda each: (-each[1], each[0])))
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))

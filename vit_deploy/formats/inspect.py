@@ -89,13 +89,13 @@ class Inspection:
             "weights_digest": None if said is None else said.weights_digest,
             "provenance": None if said is None else [step.to_dict() for step in said.provenance],
             "producer": None if said is None else dict(said.producer),
-            "inputs": None if graph is None else [each.to_dict() for each in graph.inputs],
+            "inputs": None if graph is None else [tensor.to_dict() for tensor in graph.inputs],
             "outputs": None if graph is None else [output.to_dict() for output in graph.outputs],
             "operators": None if graph is None else dict(graph.operators),
             "facts": None if graph is None else dict(graph.facts),
             "metadata": None if graph is None else dict(graph.metadata),
             "accelerators": self.accelerators,
-            "cuda": None if self.on_cuda is None else [each.to_dict() for each in self.on_cuda],
+            "cuda": None if self.on_cuda is None else [operator.to_dict() for operator in self.on_cuda],
             "notes": list(self.notes),
         }
 

@@ -65,7 +65,7 @@ def read_graph(folder: Path) -> Graph:
             inputs=_tensors(signature, SIGNATURE_INPUTS),
             outputs=_tensors(signature, SIGNATURE_OUTPUTS),
             operators=counted(
-                each for each in _operators(metas[0].message(META_GRAPH), signature) if each not in PLUMBING
+                operator for operator in _operators(metas[0].message(META_GRAPH), signature) if operator not in PLUMBING
             ),
             metadata=_essentials(folder / ESSENTIALS),
             facts=facts,
@@ -106,7 +106,7 @@ def _operators(graph: Message, signature: Message) -> Iterator[str]:
 def _called(node: Message) -> list[str]:
     """The functions that a node calls: bodies, branches, conditions."""
     attributes = node.mapping(NODE_ATTRIBUTES).values()
-    return [each.text(FUNCTION_NAME) for value in attributes for each in value.messages(ATTRIBUTE_FUNCTION)]
+    return [function.text(FUNCTION_NAME) for value in attributes for function in value.messages(ATTRIBUTE_FUNCTION)]
 
 
 def _tensors(signature: Message, number: int) -> tuple[TensorInfo, ...]:

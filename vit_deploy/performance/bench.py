@@ -190,40 +190,40 @@ def _latency(
     warm: Mapping[str, Any],
     rounds: Sequence[Mapping[str, Any]],
 ) -> Latency:
-    round_ns = tuple(each["round_ns"] for each in rounds)
+    round_ns = tuple(round["round_ns"] for round in rounds)
     return Latency(
         case=dataclasses.replace(case, threads=loaded["threads"]),
         plan=plan,
         host=host,
         provider=loaded["provider"],
-        samples_ns=tuple(sample for each in rounds for sample in each["samples_ns"]),
+        samples_ns=tuple(sample for round in rounds for sample in round["samples_ns"]),
         load_ms=loaded["load_ms"],
         first_ms=loaded["first_ms"],
         peak_rss_mb=rounds[-1]["peak_rss_mb"],
         warmup_calls=len(warm["samples_ns"]),
         flat=warm["flat"],
-        idle=all(each["idle"] for each in rounds),
+        idle=all(round["idle"] for round in rounds),
         file_batch=loaded["file_batch"],
-        round_calls=tuple(len(each["samples_ns"]) for each in rounds),
+        round_calls=tuple(len(round["samples_ns"]) for round in rounds),
         round_ns=round_ns,
         bytes=loaded["bytes"],
         resting_rss_mb=loaded["resting_rss_mb"],
         preprocess_ns=tuple(rounds[-1]["preprocess_ns"]),
-        energy_j=_sum([each["energy_j"] for each in rounds]),
-        gpu_energy_j=gpu_energy([each["gpu_energy_j"] for each in rounds], round_ns),
+        energy_j=_sum([round["energy_j"] for round in rounds]),
+        gpu_energy_j=gpu_energy([round["gpu_energy_j"] for round in rounds], round_ns),
         placement=loaded["placement"],
         transfer_ns=tuple(loaded["transfer_ns"]),
         build_ms=loaded["build_ms"],
         gpu=_gpu(loaded["gpu"], rounds),
         peak_gpu_mb=rounds[-1]["peak_gpu_mb"],
-        queued_calls=tuple(each["queued_calls"] for each in rounds if each["queued_calls"] is not None),
-        queued_ns=tuple(each["queued_ns"] for each in rounds if each["queued_ns"] is not None),
+        queued_calls=tuple(round["queued_calls"] for round in rounds if round["queued_calls"] is not None),
+        queued_ns=tuple(round["queued_ns"] for round in rounds if round["queued_ns"] is not None),
         remarks=tuple(loaded["notes"]),
     )
 
 
 def _gpu(facts: Mapping[str, Any] | None, rounds: Sequence[Mapping[str, Any]]) -> Gpu | None:
-    return None if facts is None else gpu_from({**facts, "rounds": [each["gpu_states"] for each in rounds]})
+    return None if facts is None else gpu_from({**facts, "rounds": [round["gpu_states"] for round in rounds]})
 
 
 @contextlib.contextmanager

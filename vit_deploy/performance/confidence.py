@@ -89,13 +89,13 @@ def _choices(count: int, seed: int = SEED) -> NDArray[np.intp]:
 
 def _medians(rounds: Rounds, chosen: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float64]:
     shrunk = max(1.0, max(map(len, rounds)) / MOST_CALLS)
-    sizes = np.array([max(1, round(len(each) / shrunk)) for each in rounds])
+    sizes = np.array([max(1, round(len(samples) / shrunk)) for samples in rounds])
     whole = int(sizes.sum())
     ends = np.minimum(np.cumsum(sizes[chosen], axis=1), whole)  # where in a draw the calls of each round end
     starts = np.concatenate([np.zeros((len(chosen), 1), ends.dtype), ends[:, :-1]], axis=1)
     drawn = np.full((len(chosen), whole), np.inf)  # infinite where even the spare rounds were too short
-    for number, each in enumerate(rounds):
-        calls = np.asarray(each, np.float64)
+    for number, samples in enumerate(rounds):
+        calls = np.asarray(samples, np.float64)
         at, column = np.nonzero((chosen == number) & (ends > starts))
         places = starts[at, column][:, None] + np.arange(sizes[number])
         picked = calls[rng.integers(len(calls), size=places.shape)]

@@ -24,7 +24,7 @@ class EnergyMeter:
     def __init__(self, root: Path = POWERCAP) -> None:
         # intel-rapl:0 is a package; intel-rapl:0:0 a part of it, and "psys" the board around it: both would be counted
         # twice.
-        zones = sorted(each for each in root.glob("intel-rapl:*") if each.name.count(":") == 1)
+        zones = sorted(zone for zone in root.glob("intel-rapl:*") if zone.name.count(":") == 1)
         packages = [zone for zone in zones if _words(zone / "name").startswith("package")]
         self._counters = [(package / "energy_uj", _number(package / "max_energy_range_uj")) for package in packages]
         self._begun = [_number(counter) for counter, _ in self._counters]

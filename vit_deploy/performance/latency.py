@@ -235,7 +235,7 @@ class Latency:
             yield "its threads kept working between the rounds, which slows the other cases"
         if self.std_ms > SPREAD * self.mean_ms:
             yield f"the calls differ by {self.std_ms / self.mean_ms:.0%}: the machine may be busy"
-        medians = [float(np.median(each)) for each in self.rounds if each]
+        medians = [float(np.median(samples)) for samples in self.rounds if samples]
         if len(medians) > 1 and max(medians) > (1 + DRIFT) * min(medians):
             yield f"the slowest round took {max(medians) / min(medians) - 1:.0%} longer than the fastest"
         if self.gpu is not None:

@@ -82,8 +82,8 @@ def from_json(values: Mapping[str, Any]) -> Latency:
     Raises:
         KeyError, TypeError, ValueError: values that no run has given.
     """
-    samples = tuple(int(each) for each in values["samples_ns"])
-    round_calls = tuple(int(each) for each in values["round_calls"])
+    samples = tuple(int(sample) for sample in values["samples_ns"])
+    round_calls = tuple(int(count) for count in values["round_calls"])
     if not samples:
         raise ValueError("a result has no samples")
     if min(samples) < 1:
@@ -106,18 +106,18 @@ def from_json(values: Mapping[str, Any]) -> Latency:
         first_ms=values["first_ms"],
         peak_rss_mb=values["peak_rss_mb"],
         round_calls=round_calls,
-        round_ns=tuple(int(each) for each in values["round_ns"]),
-        preprocess_ns=tuple(int(each) for each in values["preprocess_ns"]),
+        round_ns=tuple(int(duration) for duration in values["round_ns"]),
+        preprocess_ns=tuple(int(sample) for sample in values["preprocess_ns"]),
         # Results that were saved by earlier versions lack these.
-        transfer_ns=tuple(int(each) for each in values.get("transfer_ns", ())),
+        transfer_ns=tuple(int(sample) for sample in values.get("transfer_ns", ())),
         gpu_energy_j=values.get("gpu_energy_j"),
         placement={str(name): int(count) for name, count in values.get("placement", {}).items()},
         build_ms=values.get("build_ms"),
         gpu=None if values.get("gpu") is None else gpu_from(values["gpu"]),
         peak_gpu_mb=values.get("peak_gpu_mb"),
-        queued_calls=tuple(int(each) for each in values.get("queued_calls", ())),
-        queued_ns=tuple(int(each) for each in values.get("queued_ns", ())),
-        remarks=tuple(str(each) for each in values.get("remarks", ())),
+        queued_calls=tuple(int(count) for count in values.get("queued_calls", ())),
+        queued_ns=tuple(int(duration) for duration in values.get("queued_ns", ())),
+        remarks=tuple(str(remark) for remark in values.get("remarks", ())),
         under=None if values.get("largest_under") is None else under_from(values["largest_under"]),
         on=None if values.get("on") is None else str(values["on"]),
         **{name: values[name] for name in FACTS},
@@ -126,5 +126,5 @@ def from_json(values: Mapping[str, Any]) -> Latency:
 
 def _known(kind: type[Plan | Host], values: Mapping[str, Any]) -> dict[str, Any]:
     """Without what later versions tell beyond this one."""
-    names = {each.name for each in dataclasses.fields(kind)}
+    names = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in values.items() if name in names}

@@ -88,7 +88,7 @@ def read_results(path: Path) -> list[Latency]:
         DataError: no such file, or other content.
     """
     document = read_document(path, ("bench",), fix=AGAIN)
-    return [latency_in(path, each) for each in document["results"]]
+    return [latency_in(path, record) for record in document["results"]]
 
 
 def refuse_baseline(
@@ -107,10 +107,10 @@ def refuse_baseline(
     Raises:
         DataError: the baseline has none of the cases, or has them of another machine alone.
     """
-    found = [each for case in cases for each in baseline if _is_of(each, case)]
+    found = [earlier for case in cases for earlier in baseline if _is_of(earlier, case)]
     if not found:
         raise _none_of(len(cases))
-    if not any_host and not any(_same_machine(each, host, on) for each in found):
+    if not any_host and not any(_same_machine(earlier, host, on) for earlier in found):
         raise _of_another_machine(found[0], host, ())
 
 
@@ -141,7 +141,7 @@ def changes(
     if not pairs:
         for latency, alike in candidates:
             if alike:
-                here = [each for each in alike if _same_machine(each, latency.host, latency.on)]
+                here = [earlier for earlier in alike if _same_machine(earlier, latency.host, latency.on)]
                 before = next(iter([*here, *alike]))
                 raise _of_another_machine(before, latency.host, differences(before.gpu, latency.gpu))
         raise _none_of(len(results))
@@ -164,21 +164,21 @@ def not_compared(results: Sequence[Latency], compared: Sequence[Change]) -> list
 
 def _alike(latency: Latency, results: Sequence[Latency], baseline: Sequence[Latency]) -> list[Latency]:
     """The same case in the baseline, measured on any machine."""
-    same = [each for each in baseline if _is_of(each, latency.case) and each.provider == latency.provider]
-    if exact := [each for each in same if each.case.artifact == latency.case.artifact]:
+    same = [earlier for earlier in baseline if _is_of(earlier, latency.case) and earlier.provider == latency.provider]
+    if exact := [earlier for earlier in same if earlier.case.artifact == latency.case.artifact]:
         return exact
     # Of another folder, if it is the only one and not itself among what was measured now.
-    moved = {each.case.artifact for each in same} - {result.case.artifact for result in results}
-    return [each for each in same if each.case.artifact in moved] if len(moved) == 1 else []
+    moved = {earlier.case.artifact for earlier in same} - {result.case.artifact for result in results}
+    return [earlier for earlier in same if earlier.case.artifact in moved] if len(moved) == 1 else []
 
 
 def _chosen(latency: Latency, alike: Sequence[Latency], *, any_host: bool) -> Latency | None:
     here = [
-        each
-        for each in alike
-        if _same_machine(each, latency.host, latency.on) and not differences(each.gpu, latency.gpu)
+        earlier
+        for earlier in alike
+        if _same_machine(earlier, latency.host, latency.on) and not differences(earlier.gpu, latency.gpu)
     ]
-    at_the_address = [each for each in here if each.on == latency.on]
+    at_the_address = [earlier for earlier in here if earlier.on == latency.on]
     return next(iter([*at_the_address, *here, *(alike if any_host else ())]), None)
 
 
@@ -186,7 +186,7 @@ def _is_of(before: Latency, case: Case) -> bool:
     then = before.case
     if case.threads is not None and case.threads != then.threads:
         return False
-    asked, had = ((each.runtime, each.batch, each.streams, each.cuda_graph) for each in (case, then))
+    asked, had = ((one.runtime, one.batch, one.streams, one.cuda_graph) for one in (case, then))
     return asked == had and then.artifact.parts[-2:] == case.artifact.parts[-2:]
 
 

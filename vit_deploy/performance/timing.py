@@ -48,12 +48,12 @@ def measure(call: Call, *, calls: int | None, seconds: float | None, clock: Cloc
     return samples
 
 
-def at_once(each: Sequence[T], work: Callable[[T], Any]) -> list[Any]:
+def at_once(items: Sequence[T], work: Callable[[T], Any]) -> list[Any]:
     """What `work` gives for each of them, all at the same time."""
-    if len(each) == 1:
-        return [work(each[0])]
-    with ThreadPoolExecutor(max(1, len(each))) as pool:
-        return list(pool.map(work, each))
+    if len(items) == 1:
+        return [work(items[0])]
+    with ThreadPoolExecutor(max(1, len(items))) as pool:
+        return list(pool.map(work, items))
 
 
 def warm_up(*calls: Call, least_s: float = 0.0, clock: Clock = time.perf_counter_ns) -> tuple[list[int], bool]:

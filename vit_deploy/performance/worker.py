@@ -116,7 +116,7 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
         }
         answer(usual | facts | moved | told)
         on_gpu = session.provider in GPU_PROVIDERS
-        devices = [each for each, _, _ in opened if on_gpu and isinstance(each, DeviceSession)]
+        devices = [session for session, _, _ in opened if on_gpu and isinstance(session, DeviceSession)]
         for line in requests:
             request = json.loads(line)
             if "warmup" in request:
@@ -280,7 +280,7 @@ def _warmed_up(calls: Sequence[Callable[[], object]], count: int | None, least_s
 
 
 def _measured(
-    each: Sequence[Callable[[], object]],
+    streams: Sequence[Callable[[], object]],
     calls: int | None,
     seconds: float | None,
     on_gpu: bool,
@@ -291,15 +291,19 @@ def _measured(
     if on_gpu:
         from vit_deploy.performance.gpu_watch import rewarm
 
-        rewarm(each)
+        rewarm(streams)
     else:
-        for call in each:
+        for call in streams:
             call()  # the caches held another case's weights
     states = [watch.state()] if watch is not None else []
     gpu_meter = watch.energy() if watch is not None else None
     meter, start = EnergyMeter(), time.perf_counter_ns()
-    shares = [None if calls is None else calls // len(each) + (i < calls % len(each)) for i in range(len(each))]
-    parts = at_once(list(zip(each, shares, strict=True)), lambda part: measure(part[0], calls=part[1], seconds=seconds))
+    shares = [
+        None if calls is None else calls // len(streams) + (i < calls % len(streams)) for i in range(len(streams))
+    ]
+    parts = at_once(
+        list(zip(streams, shares, strict=True)), lambda part: measure(part[0], calls=part[1], seconds=seconds)
+    )
     round_ns, energy_j = time.perf_counter_ns() - start, meter.joules()
     gpu_energy_j = None if gpu_meter is None else gpu_meter.joules()
     states += [watch.state()] if watch is not None else []

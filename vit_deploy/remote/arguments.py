@@ -23,16 +23,16 @@ def add_options(parser: argparse.ArgumentParser, group: type) -> None:
         parser: of one command.
         group: dataclass of options.
     """
-    for each in described(group):
-        name, text = f"--{each.name.replace('_', '-')}", each.option.help
-        if each.type is bool:
+    for field in described(group):
+        name, text = f"--{field.name.replace('_', '-')}", field.option.help
+        if field.type is bool:
             parser.add_argument(name, action="store_true", help=text)
-        elif each.option.commas:
+        elif field.option.commas:
             parser.add_argument(
-                name, action="extend", type=_converter(at_commas), metavar=each.option.metavar, help=text
+                name, action="extend", type=_converter(at_commas), metavar=field.option.metavar, help=text
             )
         else:
-            parser.add_argument(name, type=_converter(_parse(each)), metavar=each.option.metavar, help=text)
+            parser.add_argument(name, type=_converter(_parse(field)), metavar=field.option.metavar, help=text)
     parser.add_argument(REQUEST, type=json.loads, default={}, help=argparse.SUPPRESS)
 
 
@@ -56,20 +56,20 @@ def options_from(given: argparse.Namespace, group: type[Options]) -> Options:
     """
     values = given.request.get("options")
     if values is None:
-        named = {each.name: getattr(given, each.name) for each in described(cast(type, group))}
+        named = {field.name: getattr(given, field.name) for field in described(cast(type, group))}
         values = {name: value for name, value in named.items() if value is not None}
     return group(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def _parse(each: Described) -> Callable[[str], Any]:
+def _parse(field: Described) -> Callable[[str], Any]:
     """What gives the value of a text."""
-    if each.option.parse is not None:
-        return each.option.parse
+    if field.option.parse is not None:
+        return field.option.parse
     kinds = [
-        kind for kind in (get_args(each.type) if get_origin(each.type) else (each.type,)) if kind is not type(None)
+        kind for kind in (get_args(field.type) if get_origin(field.type) else (field.type,)) if kind is not type(None)
     ]
     kind: Callable[[str], Any] = kinds[0]
-    least, most = each.option.min, each.option.max
+    least, most = field.option.min, field.option.max
 
     def parse(text: str) -> Any:
         try:

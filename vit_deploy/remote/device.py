@@ -93,10 +93,10 @@ def _write_whole(path: Path, text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description="Prove and time the models that were packed with it.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, each in COMMANDS.items():
-        command = commands.add_parser(name, help=each.help, description=each.help)
-        each.arguments(command)
-        add_options(command, each.options)
+    for name, offered in COMMANDS.items():
+        command = commands.add_parser(name, help=offered.help, description=offered.help)
+        offered.arguments(command)
+        add_options(command, offered.options)
         command.add_argument("--json", action="store_true", help="print one JSON document")
         command.add_argument("--output", type=Path, help="write the document to this file instead")
     return parser
@@ -105,15 +105,15 @@ def _parser() -> argparse.ArgumentParser:
 def _print_plainly(records: Sequence[documents.Record]) -> None:
     for record in records:
         print(f"{record['artifact']}: {_in_words(record)}")
-        for each in record.get("profile") or ():
-            print(f"  {each['operator']}: {each['ms']:.3f} ms ({each['share']:.0%}) in {each['calls']:g} calls")
+        for row in record.get("profile") or ():
+            print(f"  {row['operator']}: {row['ms']:.3f} ms ({row['share']:.0%}) in {row['calls']:g} calls")
         for note in (*record.get("notes", ()), *record["failures"]):
             print(f"  {note}")
 
 
 def _in_words(record: documents.Record) -> str:
     if "top" in record:
-        seen = (f"{each['label'] or each['class']} ({each['probability']:.1%})" for each in record["top"])
+        seen = (f"{one['label'] or one['class']} ({one['probability']:.1%})" for one in record["top"])
         return f"{record['image']}: {', '.join(seen) or 'not read'}"
     engine = f"{record['runtime']} ({record['provider']})"
     if "samples_ns" in record:

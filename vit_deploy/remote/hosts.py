@@ -103,7 +103,7 @@ def ask_hosts(
                 return Answer(url, error=error)
             if said := document.get("error"):
                 return Answer(url, error=RemoteError(f"{reached[url]}: {said['message']}", fix=said["fix"]))
-            return Answer(url, tuple({**each, "on": url} for each in document["results"]), bool(document["ok"]))
+            return Answer(url, tuple({**record, "on": url} for record in document["results"]), bool(document["ok"]))
 
         with ThreadPoolExecutor(len(reached)) as pool:
             try:
@@ -113,7 +113,7 @@ def ask_hosts(
                 raise
     errors = [answer.error for answer in answers if answer.error is not None]
     if len(errors) == len(answers):
-        messages = dict.fromkeys(each.message for each in errors)
-        fixes = dict.fromkeys(each.fix for each in errors if each.fix)
+        messages = dict.fromkeys(error.message for error in errors)
+        fixes = dict.fromkeys(error.fix for error in errors if error.fix)
         raise RemoteError("; ".join(messages), fix="; ".join(fixes))
     return answers

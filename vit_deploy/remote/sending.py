@@ -71,8 +71,8 @@ def write_dataset(folder: Path, artifacts: Sequence[Artifact], dataset: Dataset)
 def _write_pixels(path: Path, artifact: Artifact, pixels: Iterable[Pixels]) -> dict[str, Any]:
     """Write images one after the other; gives their entry in the list."""
     with explained_os_errors(path), path.open("wb") as file:
-        for each in pixels:
-            file.write(np.ascontiguousarray(each).tobytes())
+        for batch in pixels:
+            file.write(np.ascontiguousarray(batch).tobytes())
     return {"pixels": path.name, "shape": [*artifact.config.image_size, artifact.config.channels]}
 
 

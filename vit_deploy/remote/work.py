@@ -61,8 +61,10 @@ def verify(given: argparse.Namespace) -> tuple[Records, bool]:
         )
         for artifact, _ in artifacts
     ]
-    records = [{**verification(each), "artifact": path} for each, (_, path) in zip(found, artifacts, strict=True)]
-    return records, all(each.ok for each in found)
+    records = [
+        {**verification(verified), "artifact": path} for verified, (_, path) in zip(found, artifacts, strict=True)
+    ]
+    return records, all(verified.ok for verified in found)
 
 
 def bench(given: argparse.Namespace) -> tuple[Records, bool]:
@@ -96,11 +98,11 @@ def predict(given: argparse.Namespace) -> tuple[Records, bool]:
         with classify.open_classifier(artifact.directory, options.runtime, options.engine) as classifier:
             if sent is None:
                 files = classify.image_files(given.images)
-                found = [each.to_dict() for each in classify.predict(classifier, files, count=options.top)]
+                found = [prediction.to_dict() for prediction in classify.predict(classifier, files, count=options.top)]
             else:
                 seen = classify.predict_pixels(classifier, sent.pixels(index), count=options.top)
                 found = [classify.Prediction(Path(str(place)), top).to_dict() for place, top in enumerate(seen)]
-        records += [{**each, "artifact": path} for each in found]
+        records += [{**record, "artifact": path} for record in found]
     return records, not any(record["failures"] for record in records)
 
 
@@ -112,7 +114,7 @@ def evaluate(given: argparse.Namespace) -> tuple[Records, bool]:
     options = options_from(given, EvaluateOptions)
     names = dict(listing())
     artifacts = [artifact for artifact, _ in packed()]
-    require(options.runtime or installed_takers(each.format, options.provider)[0] for each in artifacts)
+    require(options.runtime or installed_takers(artifact.format, options.provider)[0] for artifact in artifacts)
     dataset: accuracy.LabelledImages
     if given.request.get(SENT):
         dataset = SentDataset(read_sent(HOME / IMAGES), artifacts)
@@ -123,13 +125,13 @@ def evaluate(given: argparse.Namespace) -> tuple[Records, bool]:
     found = accuracy.evaluate(artifacts, dataset, batch=options.batch, runtime=options.runtime, options=options.engine)
     records = [
         {
-            **accuracy.to_json(each),
-            "artifact": names[each.artifact.directory],
-            "reference": names[each.reference.directory],
+            **accuracy.to_json(result),
+            "artifact": names[result.artifact.directory],
+            "reference": names[result.reference.directory],
         }
-        for each in found
+        for result in found
     ]
-    return records, all(each.finite for each in found)
+    return records, all(result.finite for result in found)
 
 
 def require(runtimes: Iterable[str]) -> None:

@@ -16,13 +16,13 @@ from vit_deploy.core.options.running import RuntimeOptions as RuntimeOptions
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError
 
-RUNTIMES = Registry("runtime", lambda: {name: each.engine for name, each in FORMATS.runtimes().items()})
+RUNTIMES = Registry("runtime", lambda: {name: runtime.engine for name, runtime in FORMATS.runtimes().items()})
 GPU_PROVIDERS = ("cuda", "cuda-eager", "tensorrt", "tensorrt-rtx")
 
 
 def known_providers() -> tuple[str, ...]:
     """The providers of all runtimes."""
-    return tuple(dict.fromkeys(name for each in FORMATS.runtimes().values() for name in each.providers))
+    return tuple(dict.fromkeys(name for runtime in FORMATS.runtimes().values() for name in runtime.providers))
 
 
 def is_library(provider: str) -> bool:

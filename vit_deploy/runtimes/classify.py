@@ -70,7 +70,7 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         failures = [self.failure] if self.failure else []
-        found = {"image": str(self.image), "top": [each.to_dict() for each in self.top], "failures": failures}
+        found = {"image": str(self.image), "top": [seen.to_dict() for seen in self.top], "failures": failures}
         return found if self.on is None else {**found, "on": self.on}
 
 
@@ -121,8 +121,8 @@ class Classifier:
         shares /= shares.sum()
         best = np.argsort(-values, kind="stable")[:count]
         return tuple(
-            Seen(int(each), self.labels[each] if self.labels else "", float(shares[each]), float(values[each]))
-            for each in best
+            Seen(int(index), self.labels[index] if self.labels else "", float(shares[index]), float(values[index]))
+            for index in best
         )
 
 
@@ -160,7 +160,7 @@ def open_classifier(
     from vit_deploy.core.reference import forward
 
     if (path.parent / MANIFEST).is_file() and path.name in (
-        name for each in FORMATS.values() for name in each.model_files
+        name for format in FORMATS.values() for name in format.model_files
     ):
         raise ArtifactError(f"{path} is the model alone, of an artifact", fix=f"give the artifact, {path.parent}")
     if runtime not in (None, NUMPY):
@@ -261,4 +261,4 @@ def predict_pixels(classifier: Classifier, pixels: NDArray[np.uint8], *, count: 
 
 def seen_in(record: Mapping[str, Any]) -> tuple[Seen, ...]:
     """The classes that a record of `predict` tells of."""
-    return tuple(Seen(each["class"], each["label"], each["probability"], each["logit"]) for each in record["top"])
+    return tuple(Seen(seen["class"], seen["label"], seen["probability"], seen["logit"]) for seen in record["top"])

@@ -68,7 +68,7 @@ class LiteRT:
                 experimental_delegates=delegates,
                 experimental_op_resolver_type=kernels,
             )
-            taken = {each["index"] for each in engine._get_ops_details() if each["op_name"] == DELEGATE}
+            taken = {operator["index"] for operator in engine._get_ops_details() if operator["op_name"] == DELEGATE}
             engine.allocate_tensors()
         placement = _placement(engine, taken, Path(asked).name if delegates and asked else "")
         session = LiteRTSession(engine, artifact, _provider(asked, placement), placement)
@@ -131,8 +131,8 @@ class LiteRTSession:
 def _outputs_by_name(engine: Interpreter, signatures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """What the engine says of each output, by its name in the signature; by the tensor's in a file without one."""
     if not names:
-        return {each["name"]: each for each in engine.get_output_details()}
-    key = next(key for key, each in signatures.items() if each["outputs"] == names)
+        return {output["name"]: output for output in engine.get_output_details()}
+    key = next(key for key, signature in signatures.items() if signature["outputs"] == names)
     details: dict[str, Any] = engine.get_signature_runner(key).get_output_details()
     return details
 
@@ -171,10 +171,10 @@ def _placement(engine: Interpreter, taken: Collection[int], delegate: str) -> di
         delegate: name of that one.
     """
     entries = engine._get_ops_details()  # there is no public way to ask
-    makers = {int(index): each for each in entries if each["op_name"] != DELEGATE for index in each["outputs"]}
+    makers = {int(index): entry for entry in entries if entry["op_name"] != DELEGATE for index in entry["outputs"]}
     counts = Counter[str]()
     found: set[int] = set()
-    for entry in (each for each in entries if each["op_name"] == DELEGATE):
+    for entry in (entry for entry in entries if entry["op_name"] == DELEGATE):
         outside = {int(index) for index in entry["inputs"]}
         waiting = [int(index) for index in entry["outputs"]]
         while waiting:
@@ -184,7 +184,7 @@ def _placement(engine: Interpreter, taken: Collection[int], delegate: str) -> di
             found.add(makers[tensor]["index"])
             counts[delegate if entry["index"] in taken else XNNPACK] += 1
             waiting += [int(index) for index in makers[tensor]["inputs"]]
-    if left := sum(each["op_name"] != DELEGATE for each in entries) - len(found):
+    if left := sum(entry["op_name"] != DELEGATE for entry in entries) - len(found):
         counts["cpu"] = left
     return dict(counts)
 

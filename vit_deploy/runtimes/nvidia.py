@@ -163,21 +163,24 @@ def covered(compute_capability: str, code: Iterable[tuple[int, int]]) -> bool:
         code: capabilities that it was made for.
     """
     major, minor = (int(part) for part in compute_capability.split("."))
-    return any((major, minor) == each or (each not in EXACT and each[0] == major and each[1] <= minor) for each in code)
+    return any(
+        (major, minor) == target or (target not in EXACT and target[0] == major and target[1] <= minor)
+        for target in code
+    )
 
 
 def libraries_of_tensorrt(root: Path = Path("/")) -> dict[str, str]:
     """Version of each libnvinfer that pip or the system has installed, to its place; nothing is loaded."""
     wheel = importlib.util.find_spec(TENSORRT_WHEEL)
     folders = [Path(location) for location in (wheel.submodule_search_locations or ())] if wheel is not None else []
-    folders += [Path(each) for each in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if each]
-    folders += [root / each for each in SYSTEM]
+    folders += [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+    folders += [root / folder for folder in SYSTEM]
     found: dict[str, str] = {}
     for folder in folders:
         # The longest name of those that link to one another is the file itself.
         for path in sorted(folder.glob("libnvinfer.so.*"), key=lambda path: -len(path.name)):
             version = path.name.removeprefix("libnvinfer.so.")
-            if re.fullmatch(r"[\d.]+", version) and not any(each.startswith(f"{version}.") for each in found):
+            if re.fullmatch(r"[\d.]+", version) and not any(name.startswith(f"{version}.") for name in found):
                 found.setdefault(version, str(path))
     return found
 

@@ -55,7 +55,9 @@ def admits(requirement: Requirement, version: str) -> bool:
 
 def unmet(package: Package, here: Installed) -> list[tuple[Requirement, str]]:
     """Requirements that hold always whose package is installed in another version, each with that version."""
-    always = [each for each in package.requirements if each.marker is None and each.name in here]
+    always = [
+        requirement for requirement in package.requirements if requirement.marker is None and requirement.name in here
+    ]
     versions = [(requirement, here[requirement.name].version) for requirement in always]
     return [(requirement, version) for requirement, version in versions if not admits(requirement, version)]
 

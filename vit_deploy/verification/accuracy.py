@@ -147,7 +147,7 @@ def evaluate(
     options = dataclasses.replace(options, largest_batch=options.largest_batch or batch)
     names = [runtime_for(artifact, runtime, options) for artifact in artifacts]
     classes = [dataset.classes(artifact) for artifact in artifacts]
-    reference = next((index for index, each in enumerate(artifacts) if each.precision == FP32), 0)
+    reference = next((index for index, artifact in enumerate(artifacts) if artifact.precision == FP32), 0)
     with contextlib.ExitStack() as stack:
         tallies = []
         for artifact, name in zip(artifacts, names, strict=True):
@@ -155,7 +155,7 @@ def evaluate(
             session = stack.enter_context(open_session(artifact, name, options))
             tallies.append(_Tally(artifact, session))
         # Models of one size and one preprocessing see the same pixels, which are read once.
-        inputs = [(each.preprocess, each.config.image_size) for each in artifacts]
+        inputs = [(artifact.preprocess, artifact.config.image_size) for artifact in artifacts]
         kinds = list(dict.fromkeys(inputs))
         streams = [dataset.batches(*kind, batch) for kind in kinds]
         done = 0
@@ -234,7 +234,7 @@ def evaluation_in(record: Mapping[str, Any], artifacts: Mapping[str, Artifact]) 
     return Evaluation(
         artifact=artifacts[record["artifact"]],
         reference=artifacts[record["reference"]],
-        confusions=tuple(Confusion(**each) for each in record["confusions"]),
+        confusions=tuple(Confusion(**confusion) for confusion in record["confusions"]),
         failures=tuple(record["failures"]),
         **{name: record[name] for name in same},
     )

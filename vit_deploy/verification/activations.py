@@ -105,8 +105,8 @@ class Taps:
     def without_means(self) -> Taps:
         """The taps of the same model with a residual stream from which each token's mean is taken away."""
         stream = {
-            name: each if name in AFTER_STREAM else each.shifted(-each.values.mean(axis=-1, keepdims=True))
-            for name, each in self.stream.items()
+            name: tap if name in AFTER_STREAM else tap.shifted(-tap.values.mean(axis=-1, keepdims=True))
+            for name, tap in self.stream.items()
         }
         return dataclasses.replace(self, stream=stream, centred=True)
 
@@ -192,7 +192,7 @@ def to_arrays(taps: Taps) -> dict[str, Array]:
         "tap_details": np.stack([detail.values for detail in taps.details.values()]),
     }
     floors = {
-        "tap_floors": np.array([each.noise_floor for each in taps.stream.values()]),
+        "tap_floors": np.array([tap.noise_floor for tap in taps.stream.values()]),
         "tap_detail_floors": np.array([detail.noise_floor for detail in taps.details.values()]),
     }
     arrays["tap_biases"] = np.array([*taps.biases.values()])
@@ -221,7 +221,7 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
     if len(arrays["tap_biases"]):
         expected["tap_biases"] = ("float32", (len(moving_norms(config)), config.embed_dim))
     if wrong := [
-        f"{name} are {found[name]}, expected {each}" for name, each in expected.items() if found[name] != each
+        f"{name} are {found[name]}, expected {form}" for name, form in expected.items() if found[name] != form
     ]:
         raise ValueError("; ".join(wrong))
     if not images or not all(np.isfinite(array).all() for array in arrays.values()):

@@ -114,10 +114,10 @@ def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None =
     weights: list[WeightDifference] = []
     compared = None
     if HIDDEN in (one.naming, other.naming):
-        hidden = next(each.format for each in (one, other) if each.naming == HIDDEN)
+        hidden = next(side.format for side in (one, other) if side.naming == HIDDEN)
         notes.append(f"the weights inside {hidden.noun} cannot be read, so they are compared by their digest alone")
     elif one.naming != other.naming:
-        title = next(each.format.title for each in (one, other) if each.naming == CONVERTER)
+        title = next(side.format.title for side in (one, other) if side.naming == CONVERTER)
         notes.append(
             f"the weights of {title} files have the converter's names, so they are compared by their digest alone"
         )
@@ -127,12 +127,12 @@ def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None =
         digests = (one.artifact.weights_digest, other.artifact.weights_digest)
         differences += _fields("weights_digest", *({"sha256": digest} for digest in digests))
     outputs = None
-    sizes = [(each.artifact.config.image_size, each.artifact.config.channels) for each in (one, other)]
+    sizes = [(side.artifact.config.image_size, side.artifact.config.channels) for side in (one, other)]
     if sizes[0] == sizes[1]:
         outputs = _outputs(one, other)
     else:
         notes.append("outputs are compared between models of one image size and as many channels")
-    origins = {each.found.path: each.artifact.provenance for each in (one, other) if each.found.kind == CHECKPOINT}
+    origins = {side.found.path: side.artifact.provenance for side in (one, other) if side.found.kind == CHECKPOINT}
     return Comparison(tuple(differences), tuple(weights), compared, outputs, tuple(notes), origins)
 
 
@@ -232,7 +232,7 @@ def _weights(one: Weights, other: Weights) -> tuple[int, list[WeightDifference]]
             where = ", ".join(map(str, np.unravel_index(int(apart.argmax()), apart.shape)))
             found.append(WeightDifference(name, float(apart.max()), f"furthest at ({where})"))
     # One that is not finite is the furthest apart, after those that cannot be compared at all.
-    found.sort(key=lambda each: (each.max_abs is not None, -np.nan_to_num(each.max_abs or 0.0, nan=np.inf)))
+    found.sort(key=lambda found: (found.max_abs is not None, -np.nan_to_num(found.max_abs or 0.0, nan=np.inf)))
     return len(both), found
 
 

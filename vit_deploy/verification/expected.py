@@ -134,7 +134,7 @@ class Reference:
     def _by_artifact(self, candidate: Artifact) -> Golden:
         artifact, own = open_with_golden(self.path)
         if artifact.config.image_size != candidate.config.image_size:
-            sizes = " and ".join("x".join(map(str, each.config.image_size)) for each in (candidate, artifact))
+            sizes = " and ".join("x".join(map(str, one.config.image_size)) for one in (candidate, artifact))
             raise ConfigError(
                 f"{candidate.path} and {self.path} take images of {sizes} pixels (height x width)",
                 fix="compare artifacts of one size, or give the checkpoint",

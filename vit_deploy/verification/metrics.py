@@ -63,8 +63,8 @@ def measure(outputs: NDArray[Any], reference: NDArray[Any], *, classes: bool, no
     mean = truth.mean(axis=0, keepdims=True)
     difference = np.abs(values - truth)
     noise_power = float(np.mean(difference**2))
-    rows, true_rows = (each.reshape(len(truth), -1) for each in (values, truth))
-    tokens, true_tokens = (each.reshape(-1, truth.shape[-1]) for each in (values, truth))
+    rows, true_rows = (rows.reshape(len(truth), -1) for rows in (values, truth))
+    tokens, true_tokens = (rows.reshape(-1, truth.shape[-1]) for rows in (values, truth))
     cosine = _cosine(rows, true_rows)
     centred = _cosine((values - mean).reshape(1, -1), (truth - mean).reshape(1, -1))
     varies = bool((truth - mean).any())
@@ -89,7 +89,7 @@ def measure(outputs: NDArray[Any], reference: NDArray[Any], *, classes: bool, no
         token_cosine=None if classes else _cosine(tokens, true_tokens),
         centred_cosine=centred,
         centred_snr_db=_decibels(float(np.mean((truth - mean) ** 2)), noise_power) if varies else None,
-        worst=tuple(int(each) for each in np.unravel_index(int(difference.argmax()), difference.shape)),
+        worst=tuple(int(place) for place in np.unravel_index(int(difference.argmax()), difference.shape)),
         notes=tuple(notes),
     )
 
@@ -105,7 +105,7 @@ def _decibels(signal: float, noise: float) -> float | None:
 
 def _top_agreement(values: Values, truth: Values, count: int) -> float:
     count = min(count, truth.shape[-1])
-    found, expected = (np.argsort(-each, axis=-1, kind="stable")[..., :count] for each in (values, truth))
+    found, expected = (np.argsort(-logits, axis=-1, kind="stable")[..., :count] for logits in (values, truth))
     shared = (found[..., :, None] == expected[..., None, :]).any(axis=-1)
     return float(shared.mean())
 

@@ -19,7 +19,7 @@ def verification_in(record: Mapping[str, Any], artifact: Artifact) -> Verificati
         artifact: the artifact as it is on this machine.
     """
     metrics = record["metrics"]
-    failed = (f"{each['name']}: {each['message']}" for each in record["checks"] if not each["ok"])
+    failed = (f"{check['name']}: {check['message']}" for check in record["checks"] if not check["ok"])
     own = {*record["golden_failures"], *failed}
     return Verification(
         artifact,
@@ -28,13 +28,13 @@ def verification_in(record: Mapping[str, Any], artifact: Artifact) -> Verificati
         parity=Parity(
             **{name: metrics.get(name) for name in (*METRICS, *MORE_METRICS)},
             worst=tuple(record["worst_index"]),
-            notes=tuple(each for each in record["failures"] if each not in own),
+            notes=tuple(note for note in record["failures"] if note not in own),
             tolerance=Tolerance(**record["tolerance"]),
             failures=tuple(record["golden_failures"]),
             inconclusive=record["verdict"] == "inconclusive",
             unproven=record["verdict"] == "unproven",
         ),
-        checks=tuple(Check(each["name"], each["ok"], each["message"]) for each in record["checks"]),
+        checks=tuple(Check(check["name"], check["ok"], check["message"]) for check in record["checks"]),
         seconds=record["seconds"],
         on=record["on"],
     )

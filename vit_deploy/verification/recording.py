@@ -120,8 +120,10 @@ class Recorder:
 
     def against(self, rounded: Sequence[Recorder], checkpoint: Checkpoint) -> Taps:
         """What was recorded in float64, with its largest distance from recordings of the same model in float32."""
-        stream = {name: _floored(each, [one.stream[name] for one in rounded]) for name, each in self.stream.items()}
-        details = {name: _floored(each, [one.details[name] for one in rounded]) for name, each in self.details.items()}
+        stream = {name: _floored(exact, [one.stream[name] for one in rounded]) for name, exact in self.stream.items()}
+        details = {
+            name: _floored(exact, [one.details[name] for one in rounded]) for name, exact in self.details.items()
+        }
         weights = {
             name: checkpoint.weights.get(f"{norm}.bias") for name, norm in moving_norms(checkpoint.config).items()
         }

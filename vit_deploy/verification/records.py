@@ -70,9 +70,9 @@ def shown(name: str, value: float | None) -> str:
     return f"{value:.7f}" if name.endswith("cosine") else f"{value:.1e}"
 
 
-def assumed(each: Sequence[Assumption]) -> list[dict[str, str]]:
+def assumed(verified: Sequence[Assumption]) -> list[dict[str, str]]:
     """What was taken for true of a file that does not say it."""
-    return [{"field": one.field, "value": one.value, "why": one.why} for one in each]
+    return [{"field": one.field, "value": one.value, "why": one.why} for one in verified]
 
 
 def verification(result: Verification) -> dict[str, Any]:
@@ -110,14 +110,14 @@ def located(result: Located) -> dict[str, Any]:
         "operator": result.operator,
         "taps": [
             {
-                "tap": each.name,
-                "ok": each.ok if each.error is not None else None,
-                "error": finite(each.error),
-                "noise_floor": each.noise_floor,
-                "tolerance": each.tolerance,
+                "tap": tap.name,
+                "ok": tap.ok if tap.error is not None else None,
+                "error": finite(tap.error),
+                "noise_floor": tap.noise_floor,
+                "tolerance": tap.tolerance,
                 "growth": finite(growth),
             }
-            for each, growth in zip(result.taps, result.growth(), strict=True)
+            for tap, growth in zip(result.taps, result.growth(), strict=True)
         ],
         "notes": list(result.notes),
     }

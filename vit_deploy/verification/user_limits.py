@@ -80,7 +80,7 @@ def read_limits(start: Path) -> Limits:
         ConfigError: the file cannot be read, or its table has unknown keys or values that are no limits.
     """
     folder = start.resolve()
-    found = next((each / PYPROJECT for each in (folder, *folder.parents) if (each / PYPROJECT).is_file()), None)
+    found = next((parent / PYPROJECT for parent in (folder, *folder.parents) if (parent / PYPROJECT).is_file()), None)
     if found is None:
         return Limits()
     try:

@@ -65,7 +65,7 @@ def read_graph(path: Path) -> Graph:
         if producer := f"{model.text(MODEL_PRODUCER)} {model.text(MODEL_PRODUCER_VERSION)}".strip():
             facts["made by"] = producer
         return Graph(
-            inputs=tuple(each for each in map(_tensor, graph.messages(GRAPH_INPUT)) if each.name not in weights),
+            inputs=tuple(tensor for tensor in map(_tensor, graph.messages(GRAPH_INPUT)) if tensor.name not in weights),
             outputs=tuple(map(_tensor, graph.messages(GRAPH_OUTPUT))),
             operators=operators,
             metadata={key: str(value) for key, value in model.mapping(MODEL_METADATA).items()},

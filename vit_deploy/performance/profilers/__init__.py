@@ -22,7 +22,8 @@ from vit_deploy.performance.latency import Case
 from vit_deploy.performance.process import CaseProcess
 
 PROFILERS = Registry(
-    "profiler", lambda: {name: each.profiler for name, each in FORMATS.runtimes().items() if each.profiler is not None}
+    "profiler",
+    lambda: {name: runtime.profiler for name, runtime in FORMATS.runtimes().items() if runtime.profiler is not None},
 )
 WORKER = python("-m", "vit_deploy.performance.profilers.worker")
 CALLS = 10
@@ -103,7 +104,7 @@ def profile(case: Case, timeout_s: float = TIMEOUT_S) -> Profile:
         return Profile(why_not=reason)
     with CaseProcess(f"profiling {case}", timeout_s, WORKER) as worker:
         answer = worker.ask(dataclasses.asdict(case) | {"artifact": str(case.artifact)})
-    return Profile(tuple(OperatorTime(**each) for each in answer["profile"]))
+    return Profile(tuple(OperatorTime(**operator) for operator in answer["profile"]))
 
 
 def profile_or_reason(case: Case) -> Profile:
@@ -126,9 +127,9 @@ def summary(calls: Sequence[Iterable[tuple[str, float]]]) -> list[OperatorTime]:
         for name, ms in operators:
             totals.setdefault(name, [0.0] * len(calls))[number] += ms
             counts[name] = counts.get(name, 0) + 1
-    medians = {name: float(np.median(each)) for name, each in totals.items()}
+    medians = {name: float(np.median(times)) for name, times in totals.items()}
     whole = sum(medians.values())
     found = [
         OperatorTime(name, counts[name] / len(calls), ms, ms / whole if whole else 0.0) for name, ms in medians.items()
     ]
-    return sorted(found, key=lambda each: -each.ms)
+    return sorted(found, key=lambda operator: -operator.ms)

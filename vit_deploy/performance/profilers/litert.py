@@ -57,8 +57,8 @@ class LiteRTProfiler:
             as_stored(part, artifact.input) for part in groups(checked_images(images, artifact), artifact.input.batch)
         ]
         with _loaded(artifact.model_path, threads) as run:
-            each = [[event for part in parts for event in run(part)] for _ in range(warmup + calls)]
-        return each[warmup:]
+            events = [[event for part in parts for event in run(part)] for _ in range(warmup + calls)]
+        return events[warmup:]
 
 
 class _Library:
@@ -66,7 +66,7 @@ class _Library:
 
     def __init__(self) -> None:
         found = version("ai-edge-litert")
-        files = [each for each in Path(ai_edge_litert.__file__).parent.glob("libLiteRt.*") if each.suffix != ".lib"]
+        files = [path for path in Path(ai_edge_litert.__file__).parent.glob("libLiteRt.*") if path.suffix != ".lib"]
         if tuple(map(int, re.findall(r"\d+", found)[:2])) < FIRST_VERSION or not files:
             raise EngineError(
                 f"ai-edge-litert {found} gives no access to LiteRT's profiler",
@@ -178,7 +178,7 @@ def _operators(litert: _Library, profiler: c_void_p) -> list[tuple[str, float]]:
     size = ctypes.sizeof(_Event)
     memory = (ctypes.c_ubyte * ((count.value + 1) * size))(*[GUARD] * ((count.value + 1) * size))
     litert("LiteRtGetProfilerEvents", profiler, count, memory)
-    if any(each != GUARD for each in memory[count.value * size :]) or memory[count.value * size - size] == GUARD:
+    if any(byte != GUARD for byte in memory[count.value * size :]) or memory[count.value * size - size] == GUARD:
         raise EngineError(
             f"ai-edge-litert {version('ai-edge-litert')} tells its events in another layout",
             fix="leave --profile out, or install a version that vit-deploy knows",

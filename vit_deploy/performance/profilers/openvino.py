@@ -31,10 +31,10 @@ class OpenVINOProfiler:
         with explained(f"profile {artifact.model_path}"):
             model = openvino.Core().compile_model(engine_path(artifact.model_path), DEVICE, chosen)
             request = model.create_infer_request()
-            each = [_one_call(request, images, artifact) for _ in range(warmup + calls)]
+            times = [_one_call(request, images, artifact) for _ in range(warmup + calls)]
         # Whatever takes less than a microsecond in a call is not counted as executed in it.
-        ran = {node.node_name for nodes in each for node in nodes if node.status == EXECUTED}
-        kept = [[node for node in nodes if node.node_name in ran] for nodes in each[warmup:]]
+        ran = {node.node_name for nodes in times for node in nodes if node.status == EXECUTED}
+        kept = [[node for node in nodes if node.node_name in ran] for nodes in times[warmup:]]
         return [[(node.node_type, node.real_time.total_seconds() * 1e3) for node in nodes] for nodes in kept]
 
 

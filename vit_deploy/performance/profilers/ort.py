@@ -49,13 +49,13 @@ class OnnxRuntimeProfiler:
                     in_batches(_runner(session, artifact), images, artifact.input.batch)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         runs = operators_of_runs(events)
-        each, rest = divmod(len(runs), warmup + calls)  # a file for a fixed batch runs several times a call
-        if rest or not each:
+        per_call, rest = divmod(len(runs), warmup + calls)  # a file for a fixed batch runs several times a call
+        if rest or not per_call:
             raise EngineError(
                 f"ONNX Runtime's profile of {artifact.model_path} has {len(runs)} runs of {warmup + calls} calls",
                 fix="profile a smaller batch: its file holds a million events",
             )
-        joined = [list(itertools.chain(*runs[start : start + each])) for start in range(0, len(runs), each)]
+        joined = [list(itertools.chain(*runs[start : start + per_call])) for start in range(0, len(runs), per_call)]
         return joined[warmup:]
 
 
@@ -74,7 +74,7 @@ def operators_of_runs(events: Sequence[Mapping[str, Any]]) -> list[list[tuple[st
     Args:
         events: the events of ONNX Runtime's profile, with times in microseconds.
     """
-    spans = sorted((each["ts"], each["ts"] + each["dur"]) for each in events if each.get("name") == "model_run")
+    spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run")
     runs: list[list[tuple[str, float]]] = [[] for _ in spans]
     starts = [start for start, _ in spans]
     for event in events:

@@ -30,7 +30,7 @@ def main() -> int:
     code = 0
     try:
         found = _profile(json.loads(requests.readline()))
-        answer: dict[str, Any] = {"profile": [dataclasses.asdict(each) for each in found]}
+        answer: dict[str, Any] = {"profile": [dataclasses.asdict(operator) for operator in found]}
     except VitDeployError as error:
         answer, code = {"error": {"message": error.message, "fix": error.fix}}, 1
     answers.write(json.dumps(answer) + "\n")

@@ -177,7 +177,7 @@ class Card:
     def memory_of_processes(self) -> dict[int, float]:
         """Its memory that each process uses, in 10^6 bytes, by number; of those that are told."""
         found = self._told(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)) or []
-        return {each.pid: each.usedGpuMemory / 1e6 for each in found if each.usedGpuMemory is not None}
+        return {process.pid: process.usedGpuMemory / 1e6 for process in found if process.usedGpuMemory is not None}
 
     def _told(self, ask: Callable[[], T]) -> T | None:
         """An answer of NVML's; None where there is no NVML, or it has none for this card."""
@@ -242,7 +242,7 @@ class GpuMemory:
             self._grown += after - before
         own = None if self._is_another else self._card.memory_of_processes().get(self._process)
         self._own = own if own is not None else self._own
-        seen = [each for each in (self._most, own if own is not None else self._grown) if each is not None]
+        seen = [peak for peak in (self._most, own if own is not None else self._grown) if peak is not None]
         self._most = max(seen, default=None)
 
     @property

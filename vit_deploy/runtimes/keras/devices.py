@@ -72,13 +72,13 @@ def rounding(backend: str, provider: str, allow_tf32: bool) -> Iterator[None]:
 
         flags: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
         before = [flag.allow_tf32 for flag in flags]
-        for each in flags:
-            each.allow_tf32 = False
+        for flag in flags:
+            flag.allow_tf32 = False
         try:
             yield
         finally:
-            for each, value in zip(flags, before, strict=True):
-                each.allow_tf32 = value
+            for flag, value in zip(flags, before, strict=True):
+                flag.allow_tf32 = value
     else:
         yield
 

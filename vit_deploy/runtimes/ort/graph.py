@@ -49,7 +49,7 @@ class OnnxGraphSession(OnnxDeviceSession):
         super()._forget()
 
     def _put(self, stored: Sequence[NDArray[Any]]) -> None:
-        keys = [(number, each.shape) for number, each in enumerate(stored)]
+        keys = [(number, part.shape) for number, part in enumerate(stored)]
         if self.provider in SINGLE and len({*self._kept, *keys}) > 1:
             first = next(iter({**self._kept, **dict.fromkeys(keys)}))[1][0]
             raise EngineError(
@@ -57,11 +57,11 @@ class OnnxGraphSession(OnnxDeviceSession):
                 f"these are {sum(map(len, stored))}",
                 fix="open a session for each size of batch, or leave --cuda-graph out",
             )
-        for key, each in zip(keys, stored, strict=True):
+        for key, part in zip(keys, stored, strict=True):
             if key in self._kept:
-                self._kept[key].images.update_inplace(each)
+                self._kept[key].images.update_inplace(part)
             else:
-                self._kept[key] = self._placed(each)
+                self._kept[key] = self._placed(part)
         self._places = [self._kept[key] for key in keys]
 
     def _placed(self, stored: NDArray[Any]) -> Place:
@@ -77,7 +77,7 @@ class OnnxGraphSession(OnnxDeviceSession):
     def _output(self, batch: int) -> tuple[list[int], type[np.generic]]:
         """Shape and type of the outputs of a batch."""
         name = self._artifact.output_name
-        [found] = [each for each in self._engine.get_outputs() if each.name == name]
+        [found] = [output for output in self._engine.get_outputs() if output.name == name]
         inner = found.shape[1:]
         dtype = re.fullmatch(r"tensor\((\w+)\)", found.type)
         if dtype is None or dtype[1] not in TYPES or not all(isinstance(side, int) for side in inner):

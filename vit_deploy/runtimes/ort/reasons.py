@@ -95,7 +95,7 @@ def _closed(line: str, start: int, pair: str) -> int | None:
 
 
 def _missing_library(text: str, setting: Setting) -> Reason | None:
-    found = [name for each in MISSING.finditer(COLOUR.sub("", text)) for name in each.groups() if name]
+    found = [name for match in MISSING.finditer(COLOUR.sub("", text)) for name in match.groups() if name]
     libraries = list(dict.fromkeys(found))
     if not libraries:
         return None

@@ -160,12 +160,12 @@ class OnnxDeviceSession(OnnxSession):
 
     def _put(self, stored: Sequence[Array]) -> None:
         """Fill the places on the device, again where others are needed."""
-        if [place.shape for place in self._places] == [each.shape for each in stored]:
-            for place, each in zip(self._places, stored, strict=True):
-                place.images.update_inplace(each)
+        if [place.shape for place in self._places] == [part.shape for part in stored]:
+            for place, part in zip(self._places, stored, strict=True):
+                place.images.update_inplace(part)
         else:
             self._places = []  # their memory is needed
-            self._places = [self._placed(each) for each in stored]
+            self._places = [self._placed(part) for part in stored]
 
     def _placed(self, stored: Array) -> Place:
         binding, images = self._engine.io_binding(), self._on_device(stored)

@@ -24,7 +24,9 @@ def refuse_unchanged(artifact: Artifact, processor: str) -> None:
         processor: a name of `SIMULATORS`.
     """
     if not has_products(artifact):
-        saturating = (f"{each.name} in {' or '.join(each.saturating)}" for each in FORMATS.values() if each.saturating)
+        saturating = (
+            f"{format.name} in {' or '.join(format.saturating)}" for format in FORMATS.values() if format.saturating
+        )
         raise ConfigError(
             f"{artifact.model_path} is {artifact.format} {artifact.precision}, whose kernels do not saturate on any "
             f"processor, so there is nothing of {processor} to simulate",

@@ -134,7 +134,7 @@ class DequantizeLinear(OpRun):  # type: ignore[misc]
     """Back to floats, at one scale or one along an axis; likewise."""
 
     def _run(self, x: Any, scale: Any, zero: Any = 0, axis: int = 1, **attributes: Any) -> tuple[NDArray[np.float32]]:
-        shape = [-1 if each == axis % x.ndim else 1 for each in range(x.ndim)] if np.size(scale) > 1 else []
+        shape = [-1 if dimension == axis % x.ndim else 1 for dimension in range(x.ndim)] if np.size(scale) > 1 else []
         low = np.reshape(zero, shape if np.size(zero) > 1 else []).astype(np.float32)
         return ((x.astype(np.float32) - low) * np.reshape(scale, shape),)
 

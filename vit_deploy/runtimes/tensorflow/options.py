@@ -79,7 +79,7 @@ def _choose_gpu(tf: Any, gpus: list[Any], device: int) -> None:
     except RuntimeError as error:  # it runs already, with what it sees and the memory it has
         visible = tf.config.get_visible_devices("GPU")
         if visible[:1] != [gpus[device]]:
-            others = ", ".join(str(gpus.index(each)) for each in visible) or "none"
+            others = ", ".join(str(gpus.index(gpu)) for gpu in visible) or "none"
             raise EngineError(
                 f"TensorFlow runs in this process already, on GPU {others}, so it cannot take GPU {device} any more",
                 fix="run each GPU in a process of its own, as vit-deploy bench does",

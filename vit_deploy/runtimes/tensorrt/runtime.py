@@ -35,7 +35,11 @@ class TensorRT:
     def prepare(self, options: RuntimeOptions = RuntimeOptions()) -> None:
         """Open the GPU, and load TensorRT where it is clear of which kind; see `runtimes.DeviceRuntime`."""
         hold_device(options.device)
-        flavours = [each for each in TITLES if is_installed(each) and options.provider in (None, GPU, PROVIDERS[each])]
+        flavours = [
+            flavour
+            for flavour in TITLES
+            if is_installed(flavour) and options.provider in (None, GPU, PROVIDERS[flavour])
+        ]
         if len(flavours) == 1:
             load_engine(flavours[0])
 
@@ -152,12 +156,12 @@ class PlanSession:
         parts = groups_within(checked_images(images, self._artifact), self._least, self._most)
         stored = [as_stored(part, self._artifact.input) for part in parts]
         with self._working():
-            if [each.shape for each in stored] != [call.shape for call in self._calls]:
+            if [part.shape for part in stored] != [call.shape for call in self._calls]:
                 self._release()
-                for each in stored:
-                    self._calls.append(self._new_call(each))
-            for call, each in zip(self._calls, stored, strict=True):
-                self._stream.upload(each, call.buffers[self._artifact.input.name])
+                for part in stored:
+                    self._calls.append(self._new_call(part))
+            for call, part in zip(self._calls, stored, strict=True):
+                self._stream.upload(part, call.buffers[self._artifact.input.name])
             self._stream.wait()
             self._count = len(images)
 
@@ -190,8 +194,8 @@ class PlanSession:
         name, spec = self._artifact.config.output_name, self._artifact.output
         with self._working():
             outputs = [np.empty(call.shapes[name], self._dtypes[name]) for call in self._calls]
-            for call, each in zip(self._calls, outputs, strict=True):
-                self._stream.download(call.buffers[name], each)
+            for call, output in zip(self._calls, outputs, strict=True):
+                self._stream.download(call.buffers[name], output)
             self._stream.wait()
         found = joined(outputs, self._count)
         if spec.scale is not None:

@@ -13,7 +13,7 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Registry
 from vit_deploy.verification.locate.flow import Flow
 
-TAPPERS = Registry("format to look into", lambda: FORMATS.plugins(lambda each: each.tapper))
+TAPPERS = Registry("format to look into", lambda: FORMATS.plugins(lambda format: format.tapper))
 """By format; what runs there runs on the CPU, the engine's own kernels without a delegate."""
 
 

@@ -193,14 +193,16 @@ class _Search:
 
     def _operator(self, place: Place) -> str:
         """The first operator in front of a wrong tap whose result is wrong already."""
-        values = self._values(name for each in place.details for option in each.options for name in option.values)
-        right = {each.name: self._right(each, values) for each in place.details if each.name in self.taps.details}
+        values = self._values(name for detail in place.details for option in detail.options for name in option.values)
+        right = {
+            detail.name: self._right(detail, values) for detail in place.details if detail.name in self.taps.details
+        }
         for detail in place.details:
             unknown = detail.name not in right or (self._is_rebalanced() and detail.name.endswith(REBALANCED))
             if unknown or right[detail.name]:
                 continue
             # Of nodes that the graph does not tell apart, one that computes none of the others.
-            others = {node for each in place.details for node in right.get(each.name, ())}
+            others = {node for detail in place.details for node in right.get(detail.name, ())}
             suspects = [option.node for option in detail.options if option.node not in others]
             return str(suspects[0] if suspects else detail.options[0].node)
         return str(place.node)

@@ -44,7 +44,7 @@ def look_into(result: Verification, goldens: Sequence[Golden]) -> Finding | None
     """
     if result.ok:
         return None
-    golden = next((each for each in goldens if each.taps is not None), goldens[0])
+    golden = next((golden for golden in goldens if golden.taps is not None), goldens[0])
     own = golden is not goldens[0]
     try:
         return Finding(locate(result.artifact, golden=golden), own_golden=own)

@@ -77,7 +77,7 @@ class Flow:
         """The values that depend on the numbers in the input."""
         found = {self.input}
         for node in self.nodes:
-            if node.kind not in SHAPE_READERS and any(each in found for each in node.inputs):
+            if node.kind not in SHAPE_READERS and any(value in found for value in node.inputs):
                 found.update(node.outputs)
         return frozenset(found)
 
@@ -87,7 +87,7 @@ class Flow:
         sizes = dict(self.stored)
         for node in self.nodes:
             if node.outputs and node.outputs[0] not in self.moving:
-                largest = max((sizes.get(each, 0) for each in node.inputs), default=0)
+                largest = max((sizes.get(value, 0) for value in node.inputs), default=0)
                 sizes |= {name: max(largest, sizes.get(name, 0)) for name in node.outputs}
         return sizes
 
@@ -97,7 +97,7 @@ class Flow:
         wanted, found = {self.output}, []
         for node in reversed(self.nodes):
             if wanted & set(node.outputs) & self.moving:
-                wanted.update(each for each in node.inputs if each in self.moving)
+                wanted.update(value for value in node.inputs if value in self.moving)
                 found.append(node)
         return tuple(reversed([node for node in found if node.kind not in SHAPE_READERS]))
 

@@ -82,13 +82,13 @@ class OpenedOnnx:
 
 
 def _flow(graph: Message, artifact: Artifact) -> Flow:
-    stored = {each.text(TENSOR_NAME): math.prod(shape_of(each)) for each in graph.messages(GRAPH_INITIALIZER)}
+    stored = {tensor.text(TENSOR_NAME): math.prod(shape_of(tensor)) for tensor in graph.messages(GRAPH_INITIALIZER)}
     nodes = [
         Node(
             operator=node.text(NODE_OPERATOR),
             name=node.text(NODE_NAME) or str(node.messages(NODE_OUTPUT)[0]),
-            inputs=tuple(str(each) for each in node.messages(NODE_INPUT)),
-            outputs=tuple(str(each) for each in node.messages(NODE_OUTPUT)),
+            inputs=tuple(str(value) for value in node.messages(NODE_INPUT)),
+            outputs=tuple(str(value) for value in node.messages(NODE_OUTPUT)),
         )
         for node in graph.messages(GRAPH_NODE)
     ]

@@ -67,22 +67,22 @@ def _laid_out(function: Any) -> Any:
 
 
 def _flow(function: Any, artifact: Artifact) -> Flow:
-    operations = {each.name: each for each in function.graph.get_operations()}
-    before = {name: {tensor.op.name for tensor in each.inputs} for name, each in operations.items()}
+    operations = {operation.name: operation for operation in function.graph.get_operations()}
+    before = {name: {tensor.op.name for tensor in operation.inputs} for name, operation in operations.items()}
     ordered = [operations[name] for name in TopologicalSorter(before).static_order()]
     nodes = [
         Node(
-            operator=each.type,
-            name=each.name.removeprefix(CALL),
-            inputs=tuple(tensor.name for tensor in each.inputs),
-            outputs=tuple(tensor.name for tensor in each.outputs),
+            operator=operation.type,
+            name=operation.name.removeprefix(CALL),
+            inputs=tuple(tensor.name for tensor in operation.inputs),
+            outputs=tuple(tensor.name for tensor in operation.outputs),
         )
-        for each in ordered
+        for operation in ordered
     ]
     stored = {
         tensor.name: tensor.shape.num_elements() or 0
-        for each in ordered
-        if each.type in ("ReadVariableOp", "Const")
-        for tensor in each.outputs
+        for operation in ordered
+        if operation.type in ("ReadVariableOp", "Const")
+        for tensor in operation.outputs
     }
     return Flow(tuple(nodes), f"{artifact.input.name}:0", "Identity:0", stored)

@@ -150,9 +150,9 @@ def _end_of_last_norm(flow: Flow, halves: Sequence[int]) -> str:
     first = [section for section in sections[halves[-2] + 1 : halves[-1]] if not carries(section)]
     following = [section for section in sections[halves[-1] + 1 :] if not carries(section)]
     count = len(first)
-    if not any(adds_bias(flow, each) for each in first[-1:]):
+    if not any(adds_bias(flow, stage) for stage in first[-1:]):
         # The first norm's bias may have been moved into the products that follow; nothing takes up the second's.
-        count += any(adds_bias(flow, each) for each in following[count : count + 1])
+        count += any(adds_bias(flow, stage) for stage in following[count : count + 1])
     return following[count - 1].end if count else sections[halves[-1]].end
 
 
@@ -162,7 +162,7 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
         places.missing |= dict.fromkeys(("norm", "head"), "the output does not depend on the images")
         return
     wanted = config.include_top + bool(config.pre_logits_dim)
-    products = [each for each in tail if any(is_projection(flow, node) for node in each.nodes)]
+    products = [stage for stage in tail if any(is_projection(flow, node) for node in stage.nodes)]
     ending = products[len(products) - wanted :] if wanted else []
     starts = [section.start for section in ending] or [flow.output]
     details = (
@@ -173,7 +173,7 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
     if not tail or len(ending) != wanted:
         places.missing["norm"] = "the parts behind the last block are not told apart"
     else:
-        opening = [each for each in tail if has_softmax(each) or each in products]
+        opening = [stage for stage in tail if has_softmax(stage) or stage in products]
         inner = tail[: tail.index(opening[0])] if opening else tail
         values = (starts[0],) if config.norm_after_pooling else tuple(section.end for section in inner)
         before = places.found.get(_last_half(config))

@@ -133,12 +133,12 @@ class HalfReader:
             if readers[0].kind in ADDS and len(self.flow.moving_inputs(readers[0])) > 1:
                 break
             found.append(readers[0].outputs[0])
-        return tuple(each for each in found if each != section.end)
+        return tuple(output for output in found if output != section.end)
 
     def _depending_on(self, node: Node, section: Section) -> set[Node]:
         values, found = set(node.outputs), set()
-        for each in section.nodes:
-            if values & set(each.inputs):
-                values.update(each.outputs)
-                found.add(each)
+        for later in section.nodes:
+            if values & set(later.inputs):
+                values.update(later.outputs)
+                found.add(later)
         return found

@@ -46,7 +46,7 @@ class OpenedTFLite:
     def __init__(self, engine: Any, artifact: Artifact) -> None:
         self._engine = engine
         self._artifact = artifact
-        self._tensors = {int(each["index"]): each for each in engine.get_tensor_details()}
+        self._tensors = {int(tensor["index"]): tensor for tensor in engine.get_tensor_details()}
         self._given = int(engine.get_input_details()[0]["index"])
         self.flow = self._read_flow()
 
@@ -67,14 +67,14 @@ class OpenedTFLite:
     def _read_flow(self) -> Flow:
         nodes = [
             Node(
-                operator=each["op_name"],
-                name=f"#{each['index']}",
-                inputs=tuple(str(index) for index in each["inputs"] if index >= 0),
-                outputs=tuple(str(index) for index in each["outputs"]),
+                operator=operator["op_name"],
+                name=f"#{operator['index']}",
+                inputs=tuple(str(index) for index in operator["inputs"] if index >= 0),
+                outputs=tuple(str(index) for index in operator["outputs"]),
             )
-            for each in self._engine._get_ops_details()  # there is no public way to ask
+            for operator in self._engine._get_ops_details()  # there is no public way to ask
         ]
-        stored = {str(index): math.prod(map(int, each["shape"])) for index, each in self._tensors.items()}
+        stored = {str(index): math.prod(map(int, tensor["shape"])) for index, tensor in self._tensors.items()}
         computed = {name for node in nodes for name in node.outputs} | {str(self._given)}
         output = self._engine.get_output_details()[0]["index"]
         constants = {name: size for name, size in stored.items() if name not in computed}

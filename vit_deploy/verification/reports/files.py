@@ -26,7 +26,7 @@ def check_reports(junit_file: Path | None, markdown_file: Path | None, *, force:
     """
     if junit_file is not None and markdown_file is not None and junit_file.resolve() == markdown_file.resolve():
         raise UsageError(f"--junit and --markdown both name {junit_file}")
-    files = [each for each in (junit_file, markdown_file) if each is not None]
+    files = [path for path in (junit_file, markdown_file) if path is not None]
     check_targets([file for file in files if not is_of_a_check(file)], force=force)
 
 

@@ -35,9 +35,9 @@ def junit(results: Sequence[Record]) -> str:
 def _suite(result: Record) -> ElementTree.Element:
     name = _text(f"{result['artifact']} in {result['runtime']} ({result['provider']})")
     checks: list[dict[str, Any]] = result["checks"]
-    failed = [each for each in checks if not each["ok"]]
+    failed = [check for check in checks if not check["ok"]]
     own = result["golden_failures"]
-    skipped = [each for each in checks if each["ok"] and each["message"]]
+    skipped = [check for check in checks if check["ok"] and check["message"]]
     attributes = {
         "name": name,
         "tests": str(1 + len(checks)),
