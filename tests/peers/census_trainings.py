@@ -322,6 +322,7 @@ def trainings() -> Iterator[Row]:
     yield _row("timm's train.py", "timm's CheckpointSaver", _timm_train, file="model_best.pth.tar", source="timm")
     yield _row("timm's train.py, averaged weights", "timm with --model-ema", lambda model: {
         **_timm_train(model), "state_dict": others(model.state)}, source="timm")  # fmt: skip
+    yield Row("timm", "timm's train.py, its options", "timm's --model and --model-kwargs", _with_options, needs=NEEDS)
     yield _row("torch's averaged model", "torch.optim.swa_utils.AveragedModel", lambda model: {
         **prefixed("module.", model.state), "n_averaged": _number(3)})  # fmt: skip
     yield _row("Lightning", "a ModelCheckpoint of Lightning", _lightning, file="epoch=3.ckpt")
@@ -355,6 +356,26 @@ def trainings() -> Iterator[Row]:
         "trainings", "safetensors of a state dict", "safetensors.torch.save_file", _safetensors, "", STATED, NEEDS
     )
     yield Row("trainings", ".npz of a state dict", "numpy.savez", _npz, "", STATED, NEEDS)
+
+
+def _with_options(folder: Path) -> Made:
+    """A training whose options alone say the heads and the activation."""
+    from tests import torchvision_stand_in
+
+    torchvision_stand_in.install()
+    import timm
+    import timm.models.vision_transformer
+    import torch
+
+    torch.manual_seed(0)
+    name, options = "vit_tiny_patch16_224", {"num_heads": 6, "act_layer": "quick_gelu"}
+    model = timm.create_model(name, num_classes=5, **options).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    args = _namespace(model=name, model_kwargs=options)
+    torch.save({"arch": name, "state_dict": model.state_dict(), "args": args, "epoch": 1}, folder / "last.pth.tar")
+    images = timm_families.drawn_images(224, 224)[:1]
+    return Made(folder / "last.pth.tar", images, timm_families.output(model, images).astype(np.float32))
 
 
 def _number(value: float) -> Any:

@@ -33,6 +33,7 @@ from vit_deploy.checkpoints.heads import (
     Restated,
     read_labels,
     with_labels,
+    with_recorded_labels,
     without_head,
 )
 from vit_deploy.checkpoints.huggingface.processors import without_processor
@@ -164,6 +165,7 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
                 loaded = _with_origin(loaded, inner if keyed else view, taken, given)
                 if isinstance(base, Merged):
                     loaded = loaded.with_step(ADAPTER, **base.note)
+                loaded = with_recorded_labels(loaded, inner)
         if not reading.head and source.heads is None:
             loaded = without_head(loaded)
         if labels is not None:

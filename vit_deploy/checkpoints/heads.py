@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vit_deploy.checkpoints.containers.torch_training import CLASSES
 from vit_deploy.checkpoints.documents import LABELS, MAX_JSON_BYTES, explained, parse_json
-from vit_deploy.checkpoints.source import TensorView
+from vit_deploy.checkpoints.source import TRAINING, TensorFile, TensorView
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.errors import CheckpointError
 
@@ -130,6 +131,14 @@ def without_head(checkpoint: Checkpoint) -> Checkpoint:
         ranges={name: ends for name, ends in checkpoint.ranges.items() if not name.startswith("head.")},
     )
     return made.with_step(STEP, num_classes=config.num_classes)
+
+
+def with_recorded_labels(checkpoint: Checkpoint, file: TensorFile) -> Checkpoint:
+    """The same model with the classes that its training has saved, where it has as many and no names of its own."""
+    recorded = (file.documents.get(TRAINING) or {}).get(CLASSES, ())
+    if checkpoint.labels or not checkpoint.config.include_top or len(recorded) != checkpoint.config.num_classes:
+        return checkpoint
+    return dataclasses.replace(checkpoint, labels=tuple(recorded))
 
 
 def with_labels(checkpoint: Checkpoint, given: object) -> Checkpoint:

@@ -27,6 +27,9 @@ KEY_END = "\x1d"
 MODULES = "modules"
 """The document of a torch file that has what pickled modules say of their function, by the keys that lead to them."""
 
+TRAINING = "training"
+"""The document of a torch file that has what a training has saved of itself, see `containers.torch_training`."""
+
 STATE_DICTS = ("safetensors", "torch", "npz")
 """Keys of `CONTAINERS` that state dicts of PyTorch are kept in."""
 

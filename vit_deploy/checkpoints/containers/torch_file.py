@@ -18,8 +18,9 @@ from typing import Any
 from vit_deploy.checkpoints.containers.torch_pickle import Stream, unpickled
 from vit_deploy.checkpoints.containers.torch_state import state_dicts
 from vit_deploy.checkpoints.containers.torch_tensors import GET_AGAIN, ITEM_BYTES, Storage, Tensor
+from vit_deploy.checkpoints.containers.torch_training import training_of
 from vit_deploy.checkpoints.containers.zip_members import checked_members
-from vit_deploy.checkpoints.source import KEY_END, MODULES
+from vit_deploy.checkpoints.source import KEY_END, MODULES, TRAINING
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
@@ -51,7 +52,8 @@ def open_torch(path: Path) -> Iterator[TorchTensors]:
         raise CheckpointError(f"cannot read {path}: {error}", fix=GET_AGAIN) from error
     value, spans = _zip(path, buffer) if buffer[:4] == ZIP else _legacy(buffer)
     found = state_dicts(value)
-    yield TorchTensors(path, found.tensors, buffer, spans, {MODULES: found.modules} if found.modules else {})
+    documents = {MODULES: found.modules, TRAINING: training_of(value)}
+    yield TorchTensors(path, found.tensors, buffer, spans, {name: said for name, said in documents.items() if said})
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class TorchTensors:
         tensors: by name; those under a key begin with the key and `source.KEY_END`.
         buffer: the whole file.
         spans: of the storages.
-        documents: what pickled modules say besides their tensors, under `MODULES`.
+        documents: what pickled modules say besides their tensors, under `MODULES`, and what the training says of
+            itself, under `TRAINING`.
     """
 
     path: Path

@@ -118,10 +118,15 @@ def read_hub(file: TensorFile) -> Hub:
     if not document and given is None:
         return Hub()
     with explained(CONFIG):
-        return _hub(str(given or document["architecture"]).partition(".")[0], document)
+        return hub_of(str(given or document["architecture"]).partition(".")[0], document)
 
 
-def _hub(name: str, document: Mapping[str, Any]) -> Hub:
+def hub_of(name: str, document: Mapping[str, Any]) -> Hub:
+    """What the name of an architecture stands for, with what a document says besides.
+
+    Raises:
+        CheckpointError: an architecture, or arguments, of no plain ViT.
+    """
     arguments = dict(document.get("model_args") or {})
     architecture = _checked(name, arguments)
     data = dict(document.get("pretrained_cfg") or {})
@@ -144,7 +149,7 @@ def _hub(name: str, document: Mapping[str, Any]) -> Hub:
 
 def _of_tower(tower: Tower, given: object) -> Hub:
     name = str(given or tower.architecture).partition(".")[0]
-    hub = _hub(name, {} if tower.pooling is None else {"global_pool": tower.pooling})
+    hub = hub_of(name, {} if tower.pooling is None else {"global_pool": tower.pooling})
     return dataclasses.replace(hub, sizes=(*tower.sizes, *hub.sizes), data=None, preprocess=tower.preprocess)
 
 

@@ -45,6 +45,7 @@ from vit_deploy.checkpoints.timm.names import (
     renamed,
 )
 from vit_deploy.checkpoints.timm.positions import Positions, positions_of
+from vit_deploy.checkpoints.timm.recorded import recorded_by_training
 from vit_deploy.checkpoints.timm.shapes import shapes_of
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, Pooling, ViTConfig
@@ -77,7 +78,12 @@ class TimmSource:
         defaults = _defaults(shapes)
         family = family_of(view)
         taken = Taken()
+        recorded = None
         if hub.architecture is None and family == "timm":
+            recorded = recorded_by_training(file, shapes)
+        if recorded is not None:
+            hub, taken = recorded.hub, Taken(supposed=recorded.supposed)
+        elif hub.architecture is None and family == "timm":
             taken = taken_for(shapes, defaults, view.common_shape("pos_embed", 3)[1])
             defaults |= taken.fields
         facts = Facts(shapes, _beside(shapes, hub, stated), defaults)
