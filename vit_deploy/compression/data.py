@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.datasets import Classes, Dataset, Pixels, read_dataset
 from vit_deploy.core.images import load_pixels
+from vit_deploy.core.older_python import sha256_of
 from vit_deploy.errors import DataError
 
 FEWEST = 2  # images of either part
@@ -108,7 +109,7 @@ def data_digest(path: Path) -> str:
     dataset = read_dataset(path)
     if not dataset.files:
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return sha256_of(stream)
     told = [(str(file), index, file.stat().st_size, file.stat().st_mtime_ns) for file, index in dataset.files]
     return hashlib.sha256(repr(told).encode()).hexdigest()
 

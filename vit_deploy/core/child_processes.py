@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 # Without it a file of the working directory that is called as a library would be imported in its place.
 ISOLATED = "-P"
 ISOLATING = "PYTHONSAFEPATH"  # the same for processes whose command others write
 # For programs that an older Python on another machine is to run: the same, as their first statement.
 ISOLATION = "import sys; sys.path[:] = filter(None, sys.path)"
+KNOWS_ISOLATION = hasattr(sys.flags, "safe_path")  # Python 3.10, as a device may have, knows neither
 
 _before: dict[str, str | None] = {}  # the user's values of variables that `set_for_libraries` has set
 
@@ -23,7 +25,18 @@ def python(*program: str) -> list[str]:
     Args:
         program: arguments of Python: `-m` and a module, `-c` and a text, or a file, and what it is given.
     """
-    return [sys.executable, ISOLATED, *program]
+    if KNOWS_ISOLATION:
+        return [sys.executable, ISOLATED, *program]
+    return [sys.executable, *_isolated_by_hand(*program)]
+
+
+def _isolated_by_hand(kind: str, *rest: str) -> list[str]:
+    """The same program without the option."""
+    if kind == "-c":
+        return [kind, f"{ISOLATION}\n{rest[0]}", *rest[1:]]
+    runner, name, given = ("run_module", rest[0], rest[1:]) if kind == "-m" else ("run_path", kind, rest)
+    options = ", alter_sys=True" if kind == "-m" else ""
+    return ["-c", f"{ISOLATION}; import runpy; runpy.{runner}({name!r}, run_name='__main__'{options})", *given]
 
 
 def ending(code: int) -> str:
@@ -44,9 +57,14 @@ def isolated_spawning() -> Iterator[None]:
     """What `multiprocessing` spawns within is kept from the working directory too."""
     before = os.environ.get(ISOLATING)
     os.environ[ISOLATING] = "1"
+    folder = None if KNOWS_ISOLATION else Path.cwd()
+    if folder is not None:
+        os.chdir(Path(__file__).parents[2])
     try:
         yield
     finally:
+        if folder is not None:
+            os.chdir(folder)
         if before is None:
             del os.environ[ISOLATING]
         else:

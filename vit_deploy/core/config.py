@@ -6,10 +6,10 @@ import dataclasses
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
 
+from vit_deploy.core.older_python import StrEnum
 from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.errors import ConfigError
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from importlib import import_module, metadata
 from typing import Any
 
+from vit_deploy.core.older_python import StrEnum
 from vit_deploy.core.registry import Plugin
 from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.errors import ConfigError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from vit_deploy.core.artifact import ESSENTIAL, GOLDEN, SCHEMA, Artifact, InputS
 from vit_deploy.core.artifact_folders import MANIFEST, not_a_bundle
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.older_python import sha256_of
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError
@@ -181,4 +181,4 @@ def _unlisted(artifact: Artifact) -> list[str]:
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(file)

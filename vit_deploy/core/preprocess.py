@@ -6,13 +6,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.config import is_count
+from vit_deploy.core.older_python import StrEnum
 from vit_deploy.errors import ConfigError
 
 

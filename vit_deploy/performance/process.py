@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from vit_deploy.core.child_processes import ending, of_children, python, was_killed
 from vit_deploy.errors import EngineError
@@ -32,7 +32,7 @@ class CaseProcess:
         self._timeout_s = timeout_s
         self._command = list(command)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> CaseProcess:
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             self._command,

@@ -21,7 +21,7 @@ from vit_deploy.remote.arguments import add_options
 from vit_deploy.remote.unpacked import HOME, as_it_was_called
 from vit_deploy.remote.work import COMMANDS
 
-OLDEST = (3, 11)  # Python; any NumPy that there is for it will do
+OLDEST = (3, 10)  # Python, older than what exports; any NumPy that there is for it will do
 
 # What a detached run leaves in its folder: that it began, its exit code at the end, its result, what it said.
 STARTED, CODE, RESULT, LOG = "started", "code", "result.json", "log"

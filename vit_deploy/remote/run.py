@@ -6,7 +6,6 @@ connection, and is asked now and then whether it has ended.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.child_processes import ISOLATION
+from vit_deploy.core.older_python import sha256_of
 from vit_deploy.errors import RemoteError
 from vit_deploy.remote.device import CODE, LOG, OLDEST, PID, RESULT, STARTED
 from vit_deploy.remote.engines import Need, missing_there, no_engine
@@ -105,11 +105,13 @@ def _send(link: Link, package: Path, work: str, progress: Progress) -> None:
     """Append what is not there yet, until all is."""
     total = package.stat().st_size
     with package.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(file)
     place = shlex.quote(work)
     part = f"{place}/{PACKAGE}.part"
     # In pieces: the file may be larger than the memory there.
-    sum_code = f"{ISOLATION}; import hashlib; print(hashlib.file_digest(open(sys.argv[1],'rb'),'sha256').hexdigest())"
+    sum_code = f"{ISOLATION}; import hashlib; digest = hashlib.sha256(); file = open(sys.argv[1], 'rb')"
+    sum_code += "; all(digest.update(piece) is None for piece in iter(lambda: file.read(1 << 20), b''))"
+    sum_code += "; print(digest.hexdigest())"
     stale = f"find {CACHE} -mindepth 1 -maxdepth 1 -mtime +{STALE_DAYS} -exec rm -rf {{}} + 2> /dev/null"
     link.run(f"mkdir -p {place} && {{ {stale} || true; }}")
     while True:

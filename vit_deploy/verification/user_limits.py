@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +82,8 @@ def read_limits(start: Path) -> Limits:
     found = next((parent / PYPROJECT for parent in (folder, *folder.parents) if (parent / PYPROJECT).is_file()), None)
     if found is None:
         return Limits()
+    import tomllib  # which Python 3.10 on a device lacks, where nobody reads them
+
     try:
         document = tomllib.loads(found.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a TOML or UTF-8 error is a ValueError
