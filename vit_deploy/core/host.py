@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vit_deploy.core.cpu_model import cpu_model
+from vit_deploy.core.processor import ROOT, cpu_model
 
-ROOT = Path("/")
 COMPETING_S = 0.1
 UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as a number near 2^63
 

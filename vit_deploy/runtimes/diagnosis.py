@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_deploy.core import saturation
-from vit_deploy.core.cpu_features import cpu_features
 from vit_deploy.core.host import Host, read_host
 from vit_deploy.core.probes import ask
+from vit_deploy.core.processor import cpu_features
 from vit_deploy.runtimes.nvidia import Nvidia, look
 from vit_deploy.runtimes.ort.provider_trials import CUDA, REMOTE, TENSORRT, Trial, try_provider
 from vit_deploy.runtimes.packages import Installed, installed, unmet

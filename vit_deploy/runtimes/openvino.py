@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vit_deploy.core import engine_errors
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.cpu_features import cpu_features
 from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.processor import cpu_features
 from vit_deploy.core.saturation import lacks_vnni, may_saturate
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError

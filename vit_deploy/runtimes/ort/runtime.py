@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime as ort
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.cpu_features import cpu_features
 from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.processor import cpu_features
 from vit_deploy.core.saturation import EXACT_KERNELS, lacks_vnni, may_saturate
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx.file import refuse_outside_data

@@ -1,4 +1,4 @@
-"""The name of a processor, or of the board that it is on, as its kernel gives it.
+"""The processor: its name, or that of the board that it is on, and the instructions that engines can use.
 
 The parts of Arm's and others' cores are those of `arch/arm64/include/asm/cputype.h` in Linux.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+ROOT = Path("/")
 
 # Implementer, then part, as /proc/cpuinfo writes them.
 CORES: Mapping[str, Mapping[str, str]] = {
@@ -70,6 +72,28 @@ CORES: Mapping[str, Mapping[str, str]] = {
     "0xc0": {"0xac3": "Ampere-1", "0xac4": "Ampere-1A"},
 }
 
+# What the kernels of the engines look for, by the kernel's own names for it: any of them will do.
+FEATURES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "x86": {
+        "AVX2": ("avx2",),
+        "FMA": ("fma",),
+        "AVX512": ("avx512f",),
+        "VNNI": ("avx512_vnni", "avx_vnni"),
+        "AVX512-BF16": ("avx512_bf16",),
+        "AVX512-FP16": ("avx512_fp16",),
+        "AMX": ("amx_tile",),
+    },
+    "arm": {
+        "NEON": ("asimd", "neon"),
+        "FP16": ("asimdhp",),
+        "dotprod": ("asimddp",),
+        "I8MM": ("i8mm",),
+        "BF16": ("bf16",),
+        "SVE": ("sve",),
+        "SME": ("sme",),
+    },
+}
+
 
 def cpu_model(root: Path) -> str:
     """The most telling of the names that the kernel gives; "unknown" where it gives none.
@@ -92,6 +116,19 @@ def cpu_model(root: Path) -> str:
         platform.processor(),
     )
     return next(filter(None, names), "unknown")
+
+
+def cpu_features(root: Path = ROOT, machine: str | None = None) -> dict[str, bool]:
+    """What the kernels of the engines can use of this CPU; empty where it cannot be told.
+
+    Args:
+        root: the folder that `proc` is in.
+        machine: architecture; None is this machine's.
+    """
+    entries = _entries(_text(root / "proc/cpuinfo"))
+    flags = next((set(value.split()) for key, value in entries if key in ("flags", "Features")), set())
+    family = "x86" if (machine or platform.machine()).lower() in ("x86_64", "amd64", "i686") else "arm"
+    return {name: bool(flags & set(any_of)) for name, any_of in FEATURES[family].items()} if flags else {}
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_deploy.core.cpu_model import CORES, cpu_model
+from vit_deploy.core.processor import CORES, cpu_model
 
 
 def core(number: int, part: str, *, implementer: str = "0x41", name: str = "") -> str:
