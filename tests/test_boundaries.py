@@ -36,12 +36,14 @@ ENGINES = {
     "PIL",
     "flatbuffers",
     "vl_convert",
+    "huggingface_hub",
 }
 ONNX, TENSORFLOW, FLATBUFFERS = {"onnx"}, {"tensorflow", "keras"}, {"flatbuffers"}
 # Every module that imports an engine when it is imported, with the one that it is there for. All others import none.
 LEAVES = {
     "checkpoints.containers.h5": {"h5py"},
     "checkpoints.containers.keras_zip": {"h5py"},
+    **{f"checkpoints.hub.{name}": {"huggingface_hub"} for name in ("fetch", "refusals")},
     "checkpoints.keras.model": {"keras"},
     "checkpoints.keras.writer": {"keras"},
     **{f"model.{name}": {"keras"} for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "vit")},

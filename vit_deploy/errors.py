@@ -4,6 +4,8 @@ VitDeployError
 ├── UsageError             options that exclude or need each other, or values that an option does not take
 ├── ConfigError            an option or a config that no ViT can have
 ├── CheckpointError        a weight file that is broken, foreign or does not fit its config
+├── HubError               a model of a hub that is not there, not for this user, or cannot be fetched
+├── LicenceError           a model whose licence is none of those required (the exit code is 1)
 ├── ArtifactError          an artifact that is missing, changed or not an artifact
 ├── DataError              images or labels that cannot be used
 ├── MissingEngineError     a library that is not installed (names the pip extra)
@@ -48,6 +50,14 @@ class ConfigError(VitDeployError, ValueError):
 
 class CheckpointError(VitDeployError):
     """A weight file that is broken, of no known dialect, or does not fit its config."""
+
+
+class HubError(VitDeployError):
+    """A model of a hub that is not there, is not for this user, or cannot be fetched."""
+
+
+class LicenceError(VitDeployError):
+    """A model whose licence is none of those required: a check that says no."""
 
 
 class ArtifactError(VitDeployError):

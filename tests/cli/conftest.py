@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.hub_server import Hub, serving
 from vit_deploy import checkpoints, cli
 
 
@@ -31,6 +35,7 @@ class Said:
         return values
 
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., Said]
 
 
@@ -56,3 +61,44 @@ def keras_file(make_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("checkpoint") / "small.keras"
     checkpoints.save(make_checkpoint(), path)
     return path
+
+
+@pytest.fixture
+def timm_files() -> dict[str, bytes]:
+    """Files of a small ViT as timm writes them for its hub, with a card."""
+    folder = ROOT / "tests" / "peers" / "golden" / "timm" / "plain"
+    card = b"---\ntags:\n- image-classification\nlibrary_name: timm\nlicense: apache-2.0\n---\n# Model card\n"
+    return {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")} | {"README.md": card}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub on loopback, which this process and those that it starts take for the only one, with an empty cache."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    home = tmp_path / "hf-home"
+    with serving() as served:
+        settings = {"HF_ENDPOINT": served.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path / "vit-deploy-cache"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        # The client reads them when it is imported, which another test may have done.
+        monkeypatch.setattr(constants, "HF_HOME", str(home))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield served
+
+
+@pytest.fixture
+def command(hub: Hub) -> Run:
+    """Runs `vit-deploy` with arguments in a process of its own, with the environment as it is."""
+
+    def call(*arguments: object, **environment: str) -> Said:
+        words = [sys.executable, "-m", "vit_deploy", *map(str, arguments)]
+        done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **environment})
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return call

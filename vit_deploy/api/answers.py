@@ -20,6 +20,7 @@ from vit_deploy.api.given import (
     silent,
 )
 from vit_deploy.api.results import EvaluateOutcome, PredictOutcome
+from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact_folders import is_bundle
 from vit_deploy.core.datasets import read_dataset
@@ -101,7 +102,7 @@ def _predict_here(
 ) -> PredictOutcome:
     found = []
     progress(f"loading {given}")
-    with classify.open_classifier(given, options.runtime, options.engine, stated) as classifier:
+    with telling(progress), classify.open_classifier(given, options.runtime, options.engine, stated) as classifier:
         for prediction in classify.predict(classifier, files, count=options.top):
             found.append(prediction)
             progress(f"{len(found)} of {len(files)} images")

@@ -11,6 +11,7 @@ from typing import ClassVar
 from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, folder_path, names, silent
 from vit_deploy.api.models import Model, Size, open_source, sides
 from vit_deploy.api.results import Outcome
+from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.format_table import FORMATS
@@ -107,8 +108,9 @@ def export(
     """Write a model as `directory/<format>-<precision>/`, each proven before it is published.
 
     Args:
-        model: a Keras model, a checkpoint, the path of a checkpoint file, or the name of a scale as "tiny", which has
-            random weights.
+        model: a Keras model, a checkpoint, the path of a checkpoint file, the name of a model on a hub as
+            "timm:NAME.TAG", "hf:org/name@revision" or "keras:PRESET", or the name of a scale as "tiny", with random
+            weights.
         directory: where the artifacts go; None for `artifacts/<model>-<size>`.
         formats: one or several of "savedmodel", "onnx", "tflite", and "tensorrt" where a GPU can prove its plans; None
             for the first three where they have the precisions.
@@ -169,7 +171,8 @@ def export(
     sizes = {"image_size": image_size, "patch_size": patch_size}
     overrides = {name: sides(size) for name, size in sizes.items() if size is not None}
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    source = open_source(model, {**overrides, **classes}, seed, like, stated_fields(reading))
+    with telling(progress):
+        source = open_source(model, {**overrides, **classes}, seed, like, stated_fields(reading))
     height, width = source.checkpoint.config.image_size
     folder = folder or Path("artifacts") / f"{source.name}-{height}x{width}"
     models = places(repository, source.name, jobs, force=force)

@@ -10,6 +10,7 @@ from vit_deploy import checkpoints
 from vit_deploy.api.given import PathLike, Tell, silent
 from vit_deploy.api.models import Size, sides
 from vit_deploy.api.results import Outcome
+from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core import documents
 from vit_deploy.core.checkpoint import Checkpoint
@@ -138,7 +139,7 @@ def convert(
     """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in.
 
     Args:
-        checkpoint: a file or a folder.
+        checkpoint: a file, a folder, or the name of a model on a hub, as "timm:NAME.TAG" or "hf:org/name".
         output: the file to write, `.keras` or `.safetensors`.
         reading: what the checkpoint does not say.
         force: replace a file that is there.
@@ -152,7 +153,8 @@ def convert(
     checkpoint, output = Path(checkpoint), Path(output)
     checkpoints.check_target(output, force=force)
     progress(f"reading {checkpoint}")
-    loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
+    with telling(progress):
+        loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
     progress(f"writing {output}")
     checkpoints.save(loaded, output, force=force)
     record = documents.saved(output, loaded)
@@ -175,7 +177,7 @@ def resize(
     """Resample the position table and the patch kernel, as the program does that the checkpoint came from.
 
     Args:
-        checkpoint: a file or a folder.
+        checkpoint: a file, a folder, or the name of a model on a hub, as "timm:NAME.TAG" or "hf:org/name".
         output: the file to write, `.keras` or `.safetensors`.
         image_size: pixels of a side, or (height, width); None leaves it as it is.
         patch_size: likewise; one of the two is needed.
@@ -197,7 +199,8 @@ def resize(
     asked = as_convention(like) if like is not None else None
     checkpoints.check_target(output, force=force)
     progress(f"reading {checkpoint}")
-    loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
+    with telling(progress):
+        loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
     progress("resizing")
     pixels, patch = (None if size is None else sides(size) for size in (image_size, patch_size))
     resized = resized_checkpoint(loaded, pixels, patch, asked)

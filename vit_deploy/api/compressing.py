@@ -12,6 +12,7 @@ from vit_deploy import checkpoints
 from vit_deploy.api.checkpoints import Saved
 from vit_deploy.api.given import PathLike, Tell, silent
 from vit_deploy.api.results import Outcome
+from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.compression import Augmentation, check
 from vit_deploy.compression.history import in_words, is_gained
@@ -70,7 +71,7 @@ def compress(
     A run that is killed goes on when it is started again: what it trained lies in `<output>.training` until then.
 
     Args:
-        checkpoint: a file or a folder.
+        checkpoint: a file, a folder, or the name of a model on a hub.
         output: the file to write, `.keras` or `.safetensors`.
         options: the method, and how it trains.
         data: images to train on: a folder with a folder of images for each class, or an `.npz` of uint8 images and
@@ -94,7 +95,8 @@ def compress(
     check(options.method)
     checkpoints.check_target(output, force=force)
     progress(f"reading {checkpoint}")
-    before = checkpoints.load(checkpoint, config=stated_fields(reading))
+    with telling(progress):
+        before = checkpoints.load(checkpoint, config=stated_fields(reading))
     state = output.with_name(f"{output.name}.training")
     try:
         trained = train(

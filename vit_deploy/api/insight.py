@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vit_deploy.api.given import ArtifactLike, Artifacts, PathLike, Tell, artifact_path, artifact_paths, paths, silent
 from vit_deploy.api.results import BundleOutcome, DoctorOutcome, InspectOutcome
+from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.options import CheckpointOptions
 from vit_deploy.core.staging import check_targets
@@ -41,7 +42,8 @@ def inspect(
     """
     given = artifact_path(path)
     progress(f"reading {given}")
-    found = inspection.inspect(given, stated_fields(reading))
+    with telling(progress):
+        found = inspection.inspect(given, stated_fields(reading))
     record = found.to_dict() | ({"snippet": inspection.snippet_of(found)} if snippet else {})
     read = found.kind == inspection.CHECKPOINT and found.artifact is not None
     return InspectOutcome(

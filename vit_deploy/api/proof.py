@@ -19,6 +19,7 @@ from vit_deploy.api.given import (
     silent,
 )
 from vit_deploy.api.results import CompareOutcome, VerifyOutcome
+from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import CheckpointOptions
@@ -126,7 +127,8 @@ def verify(
     if hosts.on:
         outcome = _verify_elsewhere(found, proof, limits, hosts, progress, note)
     else:
-        outcome = _verify_here(found, proof, reference, limits, stated, progress, note)
+        with telling(progress):
+            outcome = _verify_here(found, proof, reference, limits, stated, progress, note)
     write_reports(outcome.reported, reports.junit, reports.markdown, force=force)
     return outcome
 
@@ -271,6 +273,7 @@ def compare(
     """
     one, other = artifact_path(a), artifact_path(b)
     progress(f"comparing {one} and {other}")
-    found = compare_models(one, other, stated_fields(reading))
+    with telling(progress):
+        found = compare_models(one, other, stated_fields(reading))
     record = {"a": str(one), "b": str(other), **found.to_dict()}
     return CompareOutcome((found,), (record,), ok=found.same, origins=found.origins or None)

@@ -23,6 +23,7 @@ from vit_deploy.checkpoints.documents import (
     HEAD,
     LABELS,
     PREPROCESS,
+    REQUIRE_LICENCE,
     read_config,
     stated_preprocess,
 )
@@ -36,6 +37,7 @@ from vit_deploy.checkpoints.heads import (
     with_recorded_labels,
     without_head,
 )
+from vit_deploy.checkpoints.hub import Located, locate
 from vit_deploy.checkpoints.huggingface.processors import without_processor
 from vit_deploy.checkpoints.huggingface.source import check_model_type
 from vit_deploy.checkpoints.keras.folding import FoldingError
@@ -49,6 +51,7 @@ from vit_deploy.checkpoints.wrapping.strangers import stranger
 from vit_deploy.checkpoints.wrapping.view import Unwrapped, unwrapped
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.origin import check_licence, origin_in
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.core.staging import check_targets, staged_file
@@ -63,6 +66,7 @@ __all__ = [
     "IGNORE",
     "LABELS",
     "PREPROCESS",
+    "REQUIRE_LICENCE",
     "SOURCES",
     "WEIGHTS_KEY",
     "WRITERS",
@@ -73,6 +77,7 @@ __all__ = [
     "check_target",
     "in_words",
     "load",
+    "locate",
     "options_of_files",
     "read_config",
     "read_labels",
@@ -125,27 +130,48 @@ WRITERS = Registry(
 )
 
 
-def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = None) -> Checkpoint:
-    """The checkpoint in a file or a folder. Nothing in it is ever executed.
+def load(path: str | Path | Located, *, config: ViTConfig | Mapping[str, Any] | None = None) -> Checkpoint:
+    """The checkpoint in a file, in a folder, or on a hub. Nothing in it is ever executed.
 
     Args:
-        path: the path of a weight file, or of a folder that holds one and the configs beside it.
+        path: the path of a weight file, or of a folder that holds one and the configs beside it; or the name of a model
+            on a hub, as "hf:org/name@revision", "hf:org/name/model.safetensors", "timm:NAME.TAG" or "keras:PRESET",
+            which is fetched into the hub's cache; or what `locate` has found of either.
         config: the function that the weights belong to, whole or some fields of it, for what the files do not say;
             `preprocess` in it has fields of the preprocessing and `labels` names of the classes, in place of those
             that the files say; with `head` False the model is read without its head, and gives features;
             `architecture` is timm's name of what the files do not name, and `adapter` the folder of a LoRA adapter that
             is merged; one beside the weights is merged without being asked; `weights` is the key of the model that is
             taken of several, `tower` a part of the path of the encoder, `ignore` patterns of names that are left out,
-            and `head_file` a file with the head alone.
+            and `head_file` a file with the head alone; `require_licence` has licences, of which it needs one.
 
     Raises:
         CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config, such as
             weights without the head that it promises, or labels of another number than the classes.
         FoldingError: a Keras model around a ViT that is not just a new head on it.
-        MissingEngineError: a container whose library is not installed.
+        HubError: a name that leads to no model, or one that cannot be fetched.
+        LicenceError: a model whose licence is none of those required.
+        MissingEngineError: a container, or a hub, whose library is not installed.
     """
-    path = checked_path(Path(path))
     stated = config.to_dict() if isinstance(config, ViTConfig) else dict(config or {})
+    required = stated.pop(REQUIRE_LICENCE, ())
+    located = path if isinstance(path, Located) else locate(Path(path), required)
+    loaded = _load(checked_path(located.path), stated, located.origin.source)
+    if located.origin.step is not None:
+        loaded = dataclasses.replace(loaded, provenance=(located.origin.step, *loaded.provenance))
+    origin = origin_in(loaded.provenance)
+    check_licence("" if origin is None else origin.licence, required, located.origin.source or str(located.path))
+    return loaded
+
+
+def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:
+    """The checkpoint in a file or a folder.
+
+    Args:
+        path: that is there.
+        stated: as `load` takes it.
+        name: of the model on a hub, for messages; empty of one that has none.
+    """
     preprocess, labels = stated.pop(PREPROCESS, None), stated.pop(LABELS, None)
     reading = Reading.taken_from(stated)
     architecture, adapter = stated.pop(ARCHITECTURE, None), stated.pop(ADAPTER, None)
@@ -176,7 +202,8 @@ def load(path: str | Path, *, config: ViTConfig | Mapping[str, Any] | None = Non
         return dataclasses.replace(loaded, preprocess=stated_now).with_step(PREPROCESS, stated=preprocess)
     except (CheckpointError, ConfigError) as error:
         # What is wrong with the file as a whole names it already.
-        message = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
+        shown = name or str(path)
+        message = error.message if error.message.startswith(str(path)) else f"{shown}: {error.message}"
         raise type(error)(message, fix=error.fix) from error
 
 

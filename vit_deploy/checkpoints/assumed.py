@@ -9,6 +9,7 @@ from typing import Any
 
 from vit_deploy.checkpoints.documents import ADAPTER, PREPROCESS
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.origin import origin_in
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 
@@ -66,7 +67,8 @@ def assumptions(checkpoint: Checkpoint) -> str:
 
 def in_words(provenance: Sequence[Step]) -> str:
     """`assumptions` of what is known of a model's origin."""
-    notes = []
+    origin = origin_in(provenance)
+    notes = [origin.in_words] if origin is not None and origin.in_words else []
     if fields := _fields(provenance):
         listed = ", ".join(f"{name} {value}" for name, value in fields.items())
         notes.append(f"assumed, for the checkpoint does not say it: {listed} ({_otherwise(list(fields))})")

@@ -42,7 +42,12 @@ Artifacts = Annotated[
     typer.Argument(metavar="ARTIFACT…", help="Artifacts, folders of artifacts, .keras files.", show_default=False),
 ]
 CheckpointFile = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint file or folder.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A checkpoint file or folder, or a name as timm:NAME.TAG, hf:org/name.",
+        show_default=False,
+    ),
 ]
 OutputFile = Annotated[
     Path, Option(names=("--output", "-o"), metavar="FILE.keras|FILE.safetensors", help="What to write.")

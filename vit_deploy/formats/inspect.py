@@ -114,6 +114,10 @@ def inspect(path: Path, stated: Mapping[str, Any] | None = None) -> Inspection:
         MissingEngineError: a checkpoint whose library is not installed.
     """
     if not path.exists():
+        from vit_deploy.checkpoints.hub import parse
+
+        if parse(path.as_posix()) is not None:
+            return _checkpoint(path, stated or {})
         raise ArtifactError(f"there is nothing at {path}", fix="check the path")
     if path.name == MANIFEST or (path / MANIFEST).is_file():
         artifact = read_artifact(path)
@@ -158,9 +162,10 @@ def _model_file(path: Path, format: Format) -> Inspection:
 def _checkpoint(path: Path, stated: Mapping[str, Any]) -> Inspection:
     from vit_deploy import checkpoints
 
-    checkpoint = checkpoints.load(path, config=stated)
+    located = checkpoints.locate(path, stated.get(checkpoints.REQUIRE_LICENCE, ()))
+    checkpoint = checkpoints.load(located, config=stated)
     config = checkpoint.config
     spec = InputSpec(shape=(None, *config.image_size, config.channels))
-    format = path.suffix.removeprefix(".")
+    format = located.path.suffix.removeprefix(".")
     artifact = describe(checkpoint, path.parent, format=format, precision="fp32", input=spec, model=path.name)
-    return Inspection(path, CHECKPOINT, format, path.stat().st_size, artifact, None)
+    return Inspection(path, CHECKPOINT, format, located.bytes, artifact, None)

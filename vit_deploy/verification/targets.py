@@ -105,7 +105,14 @@ def load_source(
     if resized is not loaded:
         notes += [_resized_note(resized), assumed_convention(loaded, convention)]
     origin = None if isinstance(given, Checkpoint) else loaded.provenance
-    return Source(resized, Path(scale).resolve().stem, "; ".join(filter(None, notes)), origin)
+    return Source(resized, _name(Path(scale)), "; ".join(filter(None, notes)), origin)
+
+
+def _name(path: Path) -> str:
+    from vit_deploy.checkpoints.hub import parse
+
+    name = None if path.exists() else parse(path.as_posix())
+    return path.resolve().stem if name is None else name.model
 
 
 def _resized_note(checkpoint: Checkpoint) -> str:

@@ -1,0 +1,263 @@
+"""Models fetched from a hub into its own cache, through its client."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import huggingface_hub
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+import vit_deploy
+from vit_deploy.checkpoints.folder import INDEX_SUFFIX, WEIGHT_FILES
+from vit_deploy.checkpoints.hub import Located
+from vit_deploy.checkpoints.hub.card import CARD, Licence, foreign_code, licence_of
+from vit_deploy.checkpoints.hub.digests import GIT, SHA256, Digest, digest_in_cache, is_genuine
+from vit_deploy.checkpoints.hub.files import DOCUMENTS, in_folder, needed, shards
+from vit_deploy.checkpoints.hub.names import Name
+from vit_deploy.checkpoints.hub.progress import tell
+from vit_deploy.checkpoints.hub.refusals import HTTP_ERROR, Asked, explained, incomplete, no_hub, offline
+from vit_deploy.core.manifest import sha256
+from vit_deploy.core.origin import Origin, check_licence
+from vit_deploy.errors import HubError
+
+CLIENT = {"library_name": "vit-deploy", "library_version": vit_deploy.__version__}
+TIMEOUT_S = 20.0
+BUSY = (429, 500, 502, 503, 504)
+TRIES = 4
+LONGEST_WAIT_S = 60.0
+ENTIRE = 100
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a repository has at one commit.
+
+    Args:
+        commit: of the revision.
+        digests: of every file, by name; None where the hub does not say it.
+    """
+
+    commit: str
+    digests: Mapping[str, Digest | None]
+
+
+def fetch(name: Name, required: Sequence[str] = ()) -> Located:
+    """The checkpoint of a name, from the cache where it is there, with its origin. Nothing of it is run.
+
+    Where the hub cannot be reached, what was fetched before is taken, and the origin says so.
+
+    Args:
+        name: the model.
+        required: licences, of which its own has to be one; it is refused before the weights are fetched.
+
+    Raises:
+        HubError: the model is not there, not for this user, or cannot be fetched or kept.
+        LicenceError: another licence.
+    """
+    asked = Asked(name, (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
+    try:
+        with explained(asked):
+            listing = _listing(asked)
+    except HubError as error:
+        cause = error.__cause__
+        away = isinstance(cause, HTTP_ERROR) and not isinstance(cause, HfHubHTTPError)
+        if not (away or isinstance(cause, OfflineModeIsEnabled) or _status(cause) in BUSY):
+            raise
+        return _from_cache(asked, required, error)
+    wanted = needed(name, listing.digests)
+    paths: dict[str, Path] = {}
+    folder = None
+    for file in wanted.small:
+        paths[file], folder = _fetched(asked, file, listing)
+    origin = _origin(asked, listing.commit, folder, listing.digests)
+    check_licence(origin.licence, required, name.text)
+    weights = wanted.weights
+    if wanted.path.endswith(INDEX_SUFFIX):
+        parts = shards(name, paths[wanted.path], wanted.path)
+        weights = (*weights, *(each for each in parts if each in listing.digests))  # its reader tells what is missing
+    for file in weights:
+        paths[file], _ = _fetched(asked, file, listing)
+    return _located(origin, paths, wanted.path, {each: listing.digests[each] for each in weights})
+
+
+def _listing(asked: Asked) -> Listing:
+    """What the repository has, asked with patience where the hub is busy."""
+    api = HfApi(endpoint=asked.endpoint, **CLIENT)
+    tell(f"looking for {asked.name.repository}")
+
+    def info() -> Any:
+        return api.model_info(
+            asked.name.repository, revision=asked.name.revision, files_metadata=True, timeout=TIMEOUT_S
+        )
+
+    try:
+        found = patiently(info)
+        files = {str(each.rfilename): _digest(each) for each in found.siblings or ()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise no_hub(asked, f"its answer is no description of a model ({error})") from error
+    if not found.sha:
+        raise no_hub(asked, "it names no commit")
+    return Listing(str(found.sha), files)
+
+
+def _digest(file: Any) -> Digest | None:
+    if file.lfs is not None:
+        return Digest(SHA256, str(file.lfs.sha256))
+    return Digest(GIT, str(file.blob_id)) if file.blob_id else None
+
+
+def patiently(call: Callable[[], Answer]) -> Answer:
+    """What a call to the hub gives, made again where it says that it is busy, when it says so.
+
+    Raises:
+        HfHubHTTPError: it is still busy, wants more time than is waited, or has refused.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            after = str(error.response.headers.get("Retry-After", ""))
+            pause = float(after) if after.isdigit() else 2.0 ** (attempt - 1)
+            if attempt == TRIES or error.response.status_code not in BUSY or pause > LONGEST_WAIT_S:
+                raise
+            tell(f"waiting {pause:g} s, for the hub is busy")
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _fetched(asked: Asked, file: str, listing: Listing) -> tuple[Path, Path]:
+    """A file with its digest checked, and the folder of the commit in the cache."""
+    name, commit = asked.name, listing.commit
+    asked = Asked(name, asked.endpoint, file)
+    by_commit, by_revision = (_cached(name, file, revision) for revision in (commit, name.revision))
+    path = by_commit if by_commit == by_revision else None
+    if path is None:
+        tell(f"fetching {file} of {name.repository}")
+        with explained(asked):
+            path = Path(
+                hf_hub_download(
+                    name.repository,
+                    file,
+                    revision=name.revision,  # not its commit, so that the cache knows what the revision stands for
+                    endpoint=asked.endpoint,
+                    tqdm_class=_reporter(f"fetching {file} of {name.repository}"),
+                    **CLIENT,
+                )
+            )
+    folder = path.parents[file.count("/")]
+    if folder.name != commit:
+        raise HubError(f"{name.repository} was changed while it was fetched", fix="run it again")
+    expected = listing.digests[file]
+    if expected is not None:
+        _check(path, expected, asked)
+    return path, folder
+
+
+def _cached(name: Name, file: str, revision: str) -> Path | None:
+    found = try_to_load_from_cache(name.repository, file, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _check(path: Path, expected: Digest, asked: Asked) -> None:
+    """Remove a file that has another content from the cache.
+
+    Raises:
+        HubError: it has.
+    """
+    if is_genuine(path, expected):
+        return
+    blob = path.parent / path.readlink() if path.is_symlink() else path
+    with contextlib.suppress(OSError):
+        blob.unlink()
+        path.unlink(missing_ok=True)
+    raise incomplete(asked)
+
+
+def _from_cache(asked: Asked, required: Sequence[str], why: HubError) -> Located:
+    """What was fetched before.
+
+    Raises:
+        HubError: `why`, where it is not there, or not whole.
+        LicenceError: another licence.
+    """
+    name = asked.name
+    known = (name.file,) if name.file else (*WEIGHT_FILES, *DOCUMENTS, CARD)
+    found = next(((path, file) for file in known if (path := _cached(name, file, name.revision))), None)
+    missing = offline(asked) if isinstance(why.__cause__, OfflineModeIsEnabled) else why
+    if found is None:
+        raise missing
+    folder = found[0].parents[found[1].count("/")]
+    files = in_folder(folder)
+    try:
+        wanted = needed(name, files)
+    except HubError as error:  # another program has fetched its config alone
+        raise missing from error
+    weights = wanted.weights
+    if wanted.path.endswith(INDEX_SUFFIX):
+        weights = (*weights, *shards(name, files[wanted.path], wanted.path))
+        if not all(each in files for each in weights):
+            raise missing
+    digests = {file: digest_in_cache(files[file]) for file in (*wanted.small, *weights)}
+    for file, expected in digests.items():
+        if expected is not None:
+            _check(files[file], expected, Asked(name, asked.endpoint, file))
+    unreached = "HF_HUB_OFFLINE is set" if isinstance(why.__cause__, OfflineModeIsEnabled) else why.message
+    origin = _origin(asked, folder.name, folder, files, unreached)
+    check_licence(origin.licence, required, name.text)
+    return _located(origin, files, wanted.path, {each: digests[each] for each in weights})
+
+
+def _origin(asked: Asked, commit: str, folder: Path | None, files: Mapping[str, object], unreached: str = "") -> Origin:
+    name = asked.name
+    licence = Licence() if folder is None else licence_of(folder)
+    return Origin(
+        name.text,
+        name.repository,
+        name.revision,
+        commit,
+        f"{asked.page}/tree/{commit}",
+        licence.name,
+        licence.link,
+        unreached=unreached,
+        not_run=() if folder is None else foreign_code(folder, files),
+    )
+
+
+def _located(origin: Origin, paths: Mapping[str, Path], path: str, digests: Mapping[str, Digest | None]) -> Located:
+    known = {
+        file: digest.value if digest is not None and digest.kind == SHA256 else sha256(paths[file])
+        for file, digest in digests.items()
+    }
+    return Located(paths[path], dataclasses.replace(origin, files=known), tuple(paths[file] for file in digests))
+
+
+def _status(error: BaseException | None) -> int | None:
+    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
+
+
+def _reporter(doing: str) -> type[huggingface_hub.utils.tqdm]:
+    """A progress bar that draws nothing and tells how far it is, in whole percents."""
+
+    class Reporter(huggingface_hub.utils.tqdm):  # type: ignore[misc]  # its own types are of another distribution
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self._arrived, self._told = int(kwargs.get("initial") or 0), -1
+
+        def update(self, n: float | None = 1) -> None:
+            self._arrived += int(n or 0)
+            percent = ENTIRE * self._arrived // self.total if self.total else -1
+            if percent != self._told and 0 <= percent <= ENTIRE:
+                self._told = percent
+                tell(f"{doing}: {percent}%")
+
+    return Reporter
