@@ -45,7 +45,7 @@ CheckpointFile = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A checkpoint file or folder, or a name as timm:NAME.TAG, hf:org/name.",
+        help="A file, a folder, or a name as timm:NAME.TAG.",
         show_default=False,
     ),
 ]
