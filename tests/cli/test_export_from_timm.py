@@ -15,6 +15,7 @@ GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm"
 TOLERANCE = 1e-5  # of the largest logit
 SIZE = timm_families.NEW_SIZE
 IMAGES = timm_families.drawn_images(*SIZE)
+QUICK = ("plain", "registers_gap")  # that they are read right is in quick tests of the checkpoints
 
 
 def logits_after_export(run: Any, source: Path, target: Path) -> NDArray[np.float32]:
@@ -38,7 +39,9 @@ def test_the_exported_file_answers_as_timm_did_at_that_size(run: Any, tmp_path: 
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("name", timm_families.RESIZED)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in timm_families.RESIZED]
+)
 def test_the_exported_file_answers_as_timm_does_at_that_size(name: str, run: Any, timm: Any, tmp_path: Path) -> None:
     model = timm_families.make(timm, name, img_size=[48, 32])
     timm_families.save(timm, name, model, tmp_path / "saved")

@@ -24,6 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @needs_sshd
+@pytest.mark.slow  # on one machine, and by functions, they are quick: see tests/remote
 def test_commands_run_on_several_machines_in_one_table(
     run: Any, server: Server, bundles: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,18 @@ def test_tensorrt_builds_every_variant(name, tmp_path):
     assert network.read and len(network.engine()) > 0 and not network.log.complaints
 
 
-@pytest.mark.parametrize("options", [{"batch": 2}, {"layout": "nchw"}, {"include_preprocessing": True}, {"opset": 17}])
-@pytest.mark.parametrize("precision", ["fp16", "int8-static"])
+FORMS = ({"batch": 2}, {"layout": "nchw"}, {"include_preprocessing": True}, {"opset": 17})
+# Building takes seconds; both precisions, and both layouts, are in the quick ones.
+QUICK = (("fp16", FORMS[2]), ("int8-static", FORMS[1]))
+
+
+@pytest.mark.parametrize(
+    ("precision", "options"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(("fp16", "int8-static"), FORMS)
+    ],
+)
 def test_tensorrt_builds_smaller_precisions_in_every_form(precision, options, tmp_path):
     (bundle,) = vit_deploy.export(trained(), tmp_path, formats=["onnx"], precisions=[precision], **options)
     network = Network(bundle.model_path)
@@ -97,6 +108,7 @@ def test_tensorrt_knows_both_sides_of_all_layers_of_int8_static_as_quantized(tmp
     assert len(network.engine(GENERATIONS)) > 0 and not network.log.complaints
 
 
+@pytest.mark.slow  # what another release of TensorRT may change, and no change here
 @pytest.mark.parametrize(("precision", "operator"), [("int8", "DynamicQuantizeLinear"), ("int4", "MatMulNBits")])
 def test_tensorrt_takes_no_ranges_that_are_found_as_they_run_nor_blocks(precision, operator, tmp_path):
     # As the README's table says. Once this fails, a release of TensorRT takes them: then the table is to be mended.

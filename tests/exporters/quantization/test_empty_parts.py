@@ -92,8 +92,15 @@ PLANTED = (
 )
 
 
-@pytest.mark.parametrize("format", ["onnx", "tflite"])
-@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+# Each is in one format among the quick ones, and in the other among the slow ones.
+TURNS = [
+    pytest.param(plant, format, id=f"{plant.__name__}-{format}", marks=[] if (place + turn) % 2 else pytest.mark.slow)
+    for place, plant in enumerate(PLANTED)
+    for turn, format in enumerate(("onnx", "tflite"))
+]
+
+
+@pytest.mark.parametrize(("plant", "format"), TURNS)
 def test_every_precision_is_made_and_proven(plant, format, make_checkpoint, tmp_path):
     checkpoint = make_checkpoint(embed_dim=64, num_heads=2, mlp_dim=96)
     weights = {name: value.copy() for name, value in checkpoint.weights.items()}

@@ -28,7 +28,12 @@ VARIANTS = {
 MIN_COSINE = 0.9985  # with the reference in float64, of all answers together: single images of so small models vary
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+SLOW = "norms of heads, post-norm"  # whose parts are in other tests of TFLite files
+
+
+@pytest.fixture(
+    scope="module", params=[name if name != SLOW else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
 def made(request, make_checkpoint, tmp_path_factory):
     """A checkpoint, its fp32 file and its calibrated one."""
     checkpoint = make_checkpoint(embed_dim=24, mlp_dim=64, num_layers=1, **VARIANTS[request.param])
@@ -129,6 +134,7 @@ def test_products_cost_something_of_their_own_and_every_attention_has_them(made,
     assert set(costs) - set(found) == set(layer_names(checkpoint.config))
 
 
+@pytest.mark.slow  # it quantizes a dozen files; budgets of layers are kept in quick tests of the command
 def test_a_budget_that_only_float_products_meet_keeps_them_and_few_layers(make_checkpoint, tmp_path):
     checkpoint = make_checkpoint(embed_dim=24, mlp_dim=64, num_layers=2)
     sharp = {
