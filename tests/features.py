@@ -70,6 +70,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "pooling": "max",
         "norm_after_pooling": True,
     },
+    "DINOv3": {"register_tokens": 2, "layer_scale": True, "rotary": "dinov3"},
+    "EVA-02": {
+        "ffn_type": "swiglu",
+        "pooling": "mean",
+        "norm_after_pooling": True,
+        "qk_norm": True,
+        "rotary": "eva",
+    },
+    "RoPE-ViT, mixed": {"include_top": False, "rotary": "rope_vit_mixed"},
+    "MLCD": {"pre_norm": True, "pooling": "cls", "include_top": False, "rotary": "mlcd"},
 }
 
 

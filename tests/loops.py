@@ -1,4 +1,4 @@
-"""What is the ViT, one image, one token, one head and one number at a time?"""
+"""A ViT computed one image, one token, one head and one number at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.rotary_loops import loop_turned
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 
@@ -103,7 +104,11 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
         for head in range(config.num_heads):
             part = slice(head * size, (head + 1) * size)
             keys = [head_of(k, part, f"{name}.key_norm") for k in key]
-            for index, q in enumerate(head_of(q, part, f"{name}.query_norm") for q in query):
+            queries = [head_of(q, part, f"{name}.query_norm") for q in query]
+            if config.rotary is not None and "map_pool" not in name:
+                own = {each: w[f"{name}.{each}"] for each in ("frequencies", "class_angles") if f"{name}.{each}" in w}
+                queries, keys = (loop_turned(each, config, head, own) for each in (queries, keys))
+            for index, q in enumerate(queries):
                 scores = [math.exp(q @ k / math.sqrt(size)) for k in keys]
                 for score, v in zip(scores, value, strict=True):
                     mixed[index][part] += score / sum(scores) * v[part]

@@ -46,7 +46,10 @@ LEAVES = {
     **{f"checkpoints.hub.{name}": {"huggingface_hub"} for name in ("fetch", "refusals")},
     "checkpoints.keras.model": {"keras"},
     "checkpoints.keras.writer": {"keras"},
-    **{f"model.{name}": {"keras"} for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "vit")},
+    **{
+        f"model.{name}": {"keras"}
+        for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "rotary", "vit")
+    },
     "runtimes.keras.runtime": {"keras"},
     "runtimes.litert": {"ai_edge_litert"},
     "runtimes.openvino": {"openvino"},

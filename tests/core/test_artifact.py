@@ -18,6 +18,7 @@ from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, N
 from vit_deploy.core.format import Target
 from vit_deploy.core.manifest import read_artifact, sha256, write_manifest
 from vit_deploy.core.preprocess import Interpolation, Preprocess
+from vit_deploy.core.rotary import Rotary, RotaryConvention
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS
 from vit_deploy.verification.parity import verify
@@ -114,6 +115,9 @@ def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
         "pooling": [*Pooling, None],
     }.items():
         assert config[name]["enum"] == list(choices)
+    rotary = schema["$defs"]["rotary"]
+    assert rotary["required"] == list(rotary["properties"]) == [field.name for field in dataclasses.fields(Rotary)]
+    assert rotary["properties"]["convention"]["enum"] == list(RotaryConvention)
     preprocess = schema["$defs"]["preprocess"]
     assert list(preprocess["properties"]) == [field.name for field in dataclasses.fields(Preprocess)]
     assert preprocess["required"] == list(Preprocess().to_dict())

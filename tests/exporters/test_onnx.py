@@ -81,6 +81,15 @@ COUNTS: dict[str, dict[str, int]] = {
         **SEQUENCE,
         **{"LayerNormalization": 0, "Mul": 20, "Tanh": 9, "Add": 14, "Slice": 1, "ReduceMax": 1},
     },
+    # Each time two slices, a concatenation, two products with a table and their sum; the queries' table scales them.
+    "DINOv3": {"Slice": 6, "Concat": 6, "Mul": 7, "Add": 8},
+    "EVA-02": {
+        **SEQUENCE,
+        **{"Slice": 9, "Concat": 6, "Mul": 12, "Add": 9},
+        **{"Gemm": 15, "Gelu": 0, "Sigmoid": 2, "LayerNormalization": 9, "ReduceMean": 1},
+    },
+    "RoPE-ViT, mixed": SEQUENCE | {"Gemm": 12, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
+    "MLCD": {"Gemm": 12, "LayerNormalization": 6, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
 }
 
 IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
@@ -135,6 +144,24 @@ def test_a_block_adds_at_most_29_nodes_and_its_norms_and_the_rest_is_at_most_20(
     a_block = sizes[1] - sizes[0]
     assert a_block <= 29 + norms
     assert sizes[0] - 2 * a_block <= 20
+
+
+def test_a_block_of_dinov3_adds_eleven_nodes_to_a_plain_one_and_no_shape_is_computed(tmp_path):
+    files = [operators(write(tmp_path, num_layers=depth, **VARIANTS["DINOv3"])[2]) for depth in (3, 4)]
+    plain = [operators(write(tmp_path, num_layers=depth)[2]) for depth in (3, 4)]
+    block, usual = (two - one for one, two in (files, plain))
+
+    assert block - usual == {"Slice": 4, "Concat": 2, "Mul": 3, "Add": 2}
+    assert usual - block == {}
+    assert not {"Range", "Tile", "If", "Cast", "Sin", "Cos", "Split"} & set(files[1])
+    assert files[1]["Shape"] == 1
+
+
+def test_blocks_that_turn_alike_share_their_tables(tmp_path):
+    _, _, model = write(tmp_path, num_layers=4, **VARIANTS["DINOv3"])
+    sides = [tuple(tensor.dims) for tensor in model.graph.initializer if not tensor.name.startswith("block_")]
+    tokens, head_dim = 3 + 24, 4
+    assert (sides.count((tokens, head_dim)), sides.count((head_dim, tokens))) == (2, 2)
 
 
 def test_tanh_gelu_is_one_operator_that_says_so(tmp_path):

@@ -2,7 +2,8 @@
 
 tensorflow-model-optimization wraps layers of `tf_keras`. The twin is a functional model that is built around the
 weights of a checkpoint; each Dense layer can be wrapped as it is made, so that nothing has to be cloned. All options of
-a config have a twin. After `vit_deploy.core.reference`, which it is compared with.
+a config have a twin; what is learned of rotary positions is frozen. After `vit_deploy.core.reference`, which it is
+compared with.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import tf_keras
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
-from vit_deploy.core.reference import BAND_WIDTH, GATES
-from vit_deploy.core.weights import Float32, weight_specs
+from vit_deploy.core.reference import BAND_WIDTH, GATES, weights_of
+from vit_deploy.core.rotary_angles import angles, tables
+from vit_deploy.core.weights import Float32, learned_positions, weight_specs
 
 Tensor = Any
 Wrap = Callable[[str, Any], Callable[[Tensor], Tensor]]
@@ -62,6 +64,7 @@ class Twin:
         """
         specs = weight_specs(self.checkpoint.config)
         values = {name: variable.numpy() for name, variable in self.variables.items()} | dict(changed or {})
+        values |= {name: self.checkpoint.weights[name] for name in learned_positions(self.checkpoint.config)}
         return {name: np.asarray(values[name], np.float32).reshape(spec.shape) for name, spec in specs.items()}
 
 
@@ -218,6 +221,8 @@ def _attention(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     query, key, value = (_heads(make, f"{prefix}.{role}", weights) for role, weights in roles)
     if config.qk_norm:
         query, key = (make.norm(f"{prefix}.{role}_norm", norm) for role, norm in (("query", query), ("key", key)))
+    if config.rotary is not None:
+        query, key = (_op(_turned(make, prefix))(heads) for heads in (query, key))
     return make.dense(f"{prefix}.out", _mixed(query, key, value, config))
 
 
@@ -228,6 +233,19 @@ def _heads(make: _Maker, name: str, x: Tensor) -> Tensor:
         return tf.transpose(tf.reshape(values, [-1, values.shape[1], config.num_heads, config.head_dim]), [0, 2, 1, 3])
 
     return _op(split)(make.dense(name, x))
+
+
+def _turned(make: _Maker, prefix: str) -> Callable[[Tensor], Tensor]:
+    """Turns heads `(batch, heads, tokens, head_dim)` by their positions, of which all learned parts are frozen."""
+    config, weights = make.config, weights_of(prefix, make.checkpoint.weights)
+    cosine, sine = (table.astype(np.float32) for table in tables(angles(config, weights)))
+
+    def turn(x: Tensor) -> Tensor:
+        count, half = x.shape[2], config.head_dim // 2
+        swapped = tf.concat([x[..., half:], x[..., :half]], axis=-1)
+        return x * cosine[..., :count, :] + swapped * sine[..., :count, :]
+
+    return turn
 
 
 def _mixed(query: Tensor, key: Tensor, value: Tensor, config: ViTConfig) -> Tensor:

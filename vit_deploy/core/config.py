@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
 
 from vit_deploy.core.older_python import StrEnum
+from vit_deploy.core.rotary import Rotary, as_rotary
 from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.errors import ConfigError
 
@@ -149,6 +150,8 @@ class ViTConfig:
         pre_norm: whether the tokens are normalized before the first block.
         norm_after_pooling: whether the last norm is that of the pooled vector instead of that of the tokens.
         pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
+        rotary: the rotary positions of queries and keys, see `vit_deploy.core.rotary`; None for none. The position
+            table stays beside them, and is zero in models that have none.
 
     Raises:
         ConfigError: no ViT has these options; the message lists all that is wrong.
@@ -178,11 +181,12 @@ class ViTConfig:
     pre_norm: bool = False
     norm_after_pooling: bool = False
     pre_logits_dim: int = 0
+    rotary: Rotary | None = None
 
     def __post_init__(self) -> None:
-        problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes()]
+        problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
         if not problems:
-            problems += self._pooling_problems()
+            problems += [*self._pooling_problems(), *self._rotary_problems()]
         if problems:
             raise ConfigError("; ".join(problems), fix="correct the options named above")
 
@@ -234,6 +238,23 @@ class ViTConfig:
             yield f"Image height/width must be divisible by patch size: {', '.join(wrong)}"
         elif self.num_patches > MAX_PATCHES:
             yield f"an image of {self.image_size} has {self.num_patches} patches; expected at most {MAX_PATCHES}"
+
+    def _settle_rotary(self) -> Iterator[str]:
+        try:
+            object.__setattr__(self, "rotary", as_rotary(self.rotary))
+        except ConfigError as error:
+            yield error.message
+
+    def _rotary_problems(self) -> Iterator[str]:
+        if self.rotary is None:
+            return
+        parts = 2 if self.rotary.learns_frequencies else 4
+        if self.head_dim % parts:
+            yield f"rotary positions divide a head in {parts}, and head_dim is {self.head_dim}"
+        if self.rotary.turns_class_token and not self.class_token:
+            yield f"rotary is {self.rotary.convention}, which turns the class token, and class_token is False"
+        if self.rotary.turns_class_token and self.distillation_token:
+            yield f"rotary is {self.rotary.convention}, which has no distillation token, and distillation_token is True"
 
     def _pooling_problems(self) -> Iterator[str]:
         pooling = self.effective_pooling
@@ -289,6 +310,13 @@ class ViTConfig:
             case _:
                 return self.sequence_length
 
+    def turns_queries(self, block: int) -> bool:
+        """Whether rotary positions turn any of the queries of a block that its output is computed from."""
+        if self.rotary is None:
+            return False
+        few = block == self.num_layers - 1 and self.num_tokens_read <= self.num_prefix_tokens
+        return self.rotary.turns_class_token or not few
+
     @property
     def projection_after_norm(self) -> str | None:
         """The projection that reads what the last norm gives, with no more in between than a choice of tokens."""
@@ -322,7 +350,8 @@ class ViTConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, one a field."""
-        plain = dataclasses.asdict(self)
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain["rotary"] = None if self.rotary is None else self.rotary.to_dict()
         for name in ("image_size", "patch_size"):
             plain[name] = list(plain[name])
         return {name: str(value) if isinstance(value, StrEnum) else value for name, value in plain.items()}

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.core.erf import erf
+from vit_deploy.core.rotary_angles import angles, swapped, tables
 from vit_deploy.core.summation import mean, product
 
 Array = NDArray[Any]
@@ -201,7 +202,16 @@ def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_t
     if config.qk_norm:
         query = norm(query, weights_of("query_norm", weights), config)
         key = norm(key, weights_of("key_norm", weights), config)
+    if config.rotary is not None:
+        query, key = (turned(each, weights, config) for each in (query, key))
     return _attended(query, key, value, weights, detail)
+
+
+def turned(x: Array, weights: Weights, config: ViTConfig) -> Array:
+    """Queries or keys `(batch, heads, tokens, head_dim)` turned by the angles of their positions."""
+    cosine, sine = (table.astype(x.dtype) for table in tables(angles(config, weights)))
+    result: Array = x * cosine + swapped(x) * sine
+    return result
 
 
 def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Tap = _no_tap) -> Array:

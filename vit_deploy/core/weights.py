@@ -58,6 +58,14 @@ def layer_names(config: ViTConfig) -> tuple[str, ...]:
     return tuple(name.removesuffix(suffix) for name in weight_specs(config) if name.endswith(suffix))
 
 
+def learned_positions(config: ViTConfig) -> tuple[str, ...]:
+    """The weights that only say how far queries and keys are turned; an exported file has sines of them instead."""
+    if config.rotary is None:
+        return ()
+    shapes = config.rotary.weight_shapes(config.num_heads, config.head_dim)
+    return tuple(f"block_{index}.attention.{name}" for index in range(config.num_layers) for name in shapes)
+
+
 def _specs(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     dim = config.embed_dim
     yield "patch_embed.kernel", _drawn(*config.patch_size, config.channels, dim)
@@ -82,6 +90,9 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     yield from _norm(f"{block}.norm1", config, dim)
     for role in ("query", "key", "value"):
         yield from _dense(f"{block}.attention.{role}", dim, dim, bias=config.qkv_bias)
+    if config.rotary is not None:
+        for name, shape in config.rotary.weight_shapes(config.num_heads, config.head_dim).items():
+            yield f"{block}.attention.{name}", WeightSpec(shape, Initial.TRUNCATED_NORMAL)
     if config.qk_norm:
         yield from _norm(f"{block}.attention.query_norm", config, config.head_dim)
         yield from _norm(f"{block}.attention.key_norm", config, config.head_dim)

@@ -14,9 +14,12 @@ import tensorflow as tf
 
 from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.reference import weights_of
+from vit_deploy.core.weights import learned_positions
 from vit_deploy.errors import EngineError
 from vit_deploy.model.block import Attention
 from vit_deploy.model.layers import Projection
+from vit_deploy.model.rotary import Tables, fixed_tables
 from vit_deploy.model.vit import ViT
 
 
@@ -29,13 +32,23 @@ class TracedViT:
         by_rows: spell projections as products of plain matrices, see `Projection.by_rows`, and those of attention as
             products with a matrix that is given by its rows, which LiteRT's integer kernels take as they are.
         read_alone: compute in the last block no more than the tokens that are read, such as the class token.
+        turned_first: turn queries and keys before their heads are taken apart, see `Attention.turned_first`.
+
+    Rotary positions are constants, whatever the checkpoint learned for them; those of the last block's queries are left
+    out where no query that is read is turned.
 
     Raises:
         EngineError: Keras runs on another backend in this process.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, spec: InputSpec, *, by_rows: bool = False, read_alone: bool = False
+        self,
+        checkpoint: Checkpoint,
+        spec: InputSpec,
+        *,
+        by_rows: bool = False,
+        read_alone: bool = False,
+        turned_first: bool = False,
     ) -> None:
         if keras.backend.backend() != "tensorflow":
             raise EngineError(
@@ -48,14 +61,21 @@ class TracedViT:
         for layer in self._model._flatten_layers():
             if isinstance(layer, Projection):
                 layer.by_rows = by_rows
-            elif isinstance(layer, Attention) and by_rows:
-                layer.transposed_product = functools.partial(tf.matmul, transpose_b=True)
-        if read_alone and checkpoint.config.num_tokens_read < checkpoint.config.sequence_length:
-            self._model.transformer_layers[-1].attention.num_queries = checkpoint.config.num_tokens_read
+            elif isinstance(layer, Attention):
+                layer.transposed_product = functools.partial(tf.matmul, transpose_b=True) if by_rows else None
+                if checkpoint.config.rotary is not None:
+                    layer.turned_first = turned_first
+                    layer.tables = _rotary_tables(checkpoint, layer)
+        count = checkpoint.config.num_tokens_read
+        if read_alone and count < checkpoint.config.sequence_length:
+            self._model.transformer_layers[-1].attention.num_queries = count
+        if checkpoint.config.rotary is not None and count <= checkpoint.config.num_prefix_tokens:
+            self._model.transformer_layers[-1].attention.queries_read = count
         self._preprocess = checkpoint.preprocess
         self.config = checkpoint.config
         self.spec = spec
-        self.names: tuple[str, ...] = tuple(self._model.canonical_variables())
+        learned = learned_positions(checkpoint.config)
+        self.names: tuple[str, ...] = tuple(name for name in self._model.canonical_variables() if name not in learned)
         """Canonical names of the weights, in the order in which `call` takes them."""
 
     def images_spec(self) -> tf.TensorSpec:
@@ -76,7 +96,9 @@ class TracedViT:
         if self.spec.layout == "nchw":
             images = tf.transpose(images, (0, 2, 3, 1))
         variables = self._model.canonical_variables()
-        given: Mapping[str, Any] = dict(zip(self.names, weights, strict=True))
+        given = dict(zip(self.names, weights, strict=True))
+        # What the tables stand for is read by nothing.
+        given = {name: tf.zeros(variables[name].shape) for name in learned_positions(self.config)} | given
         outputs, _ = self._model.stateless_call(
             [given[_canonical(variables, variable)] for variable in self._model.trainable_variables],
             [variable.value for variable in self._model.non_trainable_variables],
@@ -84,6 +106,10 @@ class TracedViT:
             training=False,
         )
         return outputs
+
+
+def _rotary_tables(checkpoint: Checkpoint, attention: Attention) -> Tables:
+    return fixed_tables(checkpoint.config, weights_of(attention.prefix, checkpoint.weights))
 
 
 def _canonical(variables: Mapping[str, Any], wanted: Any) -> str:

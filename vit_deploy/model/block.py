@@ -15,6 +15,16 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Projection, take_tokens
 from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
+from vit_deploy.model.rotary import (
+    HEADS_FIRST,
+    TOKENS_FIRST,
+    TRANSPOSED,
+    Layout,
+    Tables,
+    fixed_tables,
+    learned_tables,
+    turned,
+)
 
 ACTIVATIONS: Mapping[Activation, Any] = {
     Activation.GELU: lambda x: ops.gelu(x, approximate=False),
@@ -46,6 +56,7 @@ class Attention(NamedVariables):
         dropout_rate: the dropout rate of attention probabilities, while training.
         weights: initializers of the projections, from the block that owns this layer.
         prefix: canonical name of this layer.
+        positions: the config of the whole ViT, where queries and keys have rotary positions; None for none.
     """
 
     num_queries: int | None = None
@@ -53,6 +64,16 @@ class Attention(NamedVariables):
 
     transposed_product: Callable[[Any, Any], Any] | None = None
     """From `(…, rows, n)` and `(…, columns, n)` to `(…, rows, columns)`; set where it has to be a single operator."""
+
+    tables: Tables | None = None
+    """Cosine and sine of rotary positions as constants; set where they must not be computed from variables."""
+
+    turned_first = False
+    """Whether rotary positions turn tokens before their heads are moved in front of them, where one operator computes
+    attention from tokens."""
+
+    queries_read: int | None = None
+    """How many queries, from the first on, are read at all; None for every one. The others need not be turned."""
 
     def __init__(
         self,
@@ -65,6 +86,7 @@ class Attention(NamedVariables):
         dropout_rate: float = 0.0,
         weights: WeightOptions | Mapping[str, Any] | None = None,
         prefix: str = "attention",
+        positions: ViTConfig | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -78,6 +100,7 @@ class Attention(NamedVariables):
         self.dropout_rate = dropout_rate
         self.weight_options = WeightOptions.of(weights)
         self.prefix = prefix
+        self.positions = ViTConfig.from_dict(positions) if isinstance(positions, Mapping) else positions
         self.query, self.key, self.value, self.out = (
             Projection(
                 embed_dim,
@@ -101,6 +124,17 @@ class Attention(NamedVariables):
         for norm in (self.query_norm, self.key_norm):
             if norm is not None:
                 norm.build((None, None, self.num_heads, self.head_dim))
+        rotary = None if self.positions is None else self.positions.rotary
+        shapes = {} if rotary is None else rotary.weight_shapes(self.num_heads, self.head_dim)
+        self.learned = {
+            name: self.add_weight(
+                name=name,
+                shape=shape,
+                initializer=self.weight_options.drawn(f"{self.prefix}.{name}"),
+                autocast=False,
+            )
+            for name, shape in shapes.items()
+        }
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """`(batch, tokens, dim)` to the same, or to its first `num_queries` tokens."""
@@ -114,7 +148,7 @@ class Attention(NamedVariables):
         if self.flash_attention is False:
             mixed = self._products(query, key, value, training)
         else:
-            mixed = self._fused(query, key, value)
+            mixed = self._fused(*self._turned(query, key), value)
         return self.out(ops.reshape(mixed, (-1, asking.shape[1], self.embed_dim)))
 
     def _fused(self, query: Any, key: Any, value: Any) -> Any:
@@ -129,15 +163,51 @@ class Attention(NamedVariables):
                 fix="use None, which takes it where there is one, or False",
             ) from error
 
+    def _rotary_tables(self) -> Tables | None:
+        if self.positions is None or self.tables is not None:
+            return self.tables
+        for name, weight in self.learned.items():
+            return learned_tables(self.positions, name, ops.convert_to_tensor(weight))
+        return fixed_tables(self.positions)
+
+    def _turned(self, query: Any, key: Any) -> tuple[Any, Any]:
+        """Queries and keys `(batch, tokens, heads, head_dim)`, turned where there are rotary positions."""
+        tables = self._rotary_tables()
+        if tables is None:
+            return query, key
+        return turned(query, tables, TOKENS_FIRST), turned(key, tables, TOKENS_FIRST)
+
     def _products(self, query: Any, key: Any, value: Any, training: bool | None) -> Any:
         # The scale goes on the query, which is smaller than the scores wherever there are more tokens than
         # features in a head; half precision takes the softmax in float32, as it does the norms.
-        query = ops.transpose(query, (0, 2, 1, 3)) * (1 / math.sqrt(self.head_dim))
-        scores = self._times(query, key, (0, 2, 3, 1))
+        scores = self._scores(query, key, 1 / math.sqrt(self.head_dim))
         half = keras.backend.standardize_dtype(scores.dtype) in HALF_TYPES
         weights = ops.softmax(ops.cast(scores, "float32") if half else scores, axis=-1)
         weights = self.dropout(ops.cast(weights, scores.dtype) if half else weights, training=training)
         return ops.transpose(self._times(weights, value, (0, 2, 1, 3)), (0, 2, 1, 3))
+
+    def _scores(self, query: Any, key: Any, scale: float) -> Any:
+        """From queries and keys `(batch, tokens, heads, head_dim)`."""
+        tables = self._rotary_tables()
+        if tables is None:
+            return self._times(ops.transpose(query, (0, 2, 1, 3)) * scale, key, (0, 2, 3, 1))
+        if self.turned_first:
+            query = ops.transpose(self._turned_queries(query, tables, TOKENS_FIRST, scale), (0, 2, 1, 3))
+            return self._times(query, turned(key, tables, TOKENS_FIRST), (0, 2, 3, 1))
+        # Keys are turned in the layout that the product reads them in, and the scale is part of the queries' tables.
+        query = self._turned_queries(ops.transpose(query, (0, 2, 1, 3)), tables, HEADS_FIRST, scale)
+        if self.transposed_product is None:
+            return ops.matmul(query, turned(ops.transpose(key, (0, 2, 3, 1)), tables, TRANSPOSED))
+        return self.transposed_product(query, turned(ops.transpose(key, (0, 2, 1, 3)), tables, HEADS_FIRST))
+
+    def _turned_queries(self, query: Any, tables: Tables, layout: Layout, scale: float) -> Any:
+        if self.queries_read is None:
+            return turned(query, tables, layout, scale=scale)
+        assert self.positions is not None and self.positions.rotary is not None  # there are tables
+        if not self.positions.rotary.turns_class_token:
+            return query * scale
+        cosine, sine = tables
+        return turned(query, (cosine[:1], sine[:1]), layout, scale=scale)
 
     def _times(self, left: Any, right: Any, axes: tuple[int, int, int, int]) -> Any:
         """A product of each head, whose right side has these axes of `right`."""
@@ -163,6 +233,7 @@ class Attention(NamedVariables):
             "dropout_rate": self.dropout_rate,
             "weights": self.weight_options.to_config(),
             "prefix": self.prefix,
+            "positions": None if self.positions is None else self.positions.to_dict(),
         }
 
 
@@ -277,6 +348,7 @@ class TransformerBlock(NamedVariables):
             dropout_rate=attention_dropout_rate,
             weights=self.weight_options,
             prefix=f"{self.name}.attention",
+            positions=None if self.config.rotary is None else self.config,
             name="attention",
             dtype=policy,
         )

@@ -13,6 +13,7 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
+from vit_deploy.core.rotary import Rotary
 from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.core.weights import weight_specs
 from vit_deploy.errors import ConfigError
@@ -73,6 +74,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pre_norm: whether the tokens are normalized before the first block.
         norm_after_pooling: whether the last norm is that of the pooled vector.
         pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
+        rotary: the name of a convention of rotary positions, or its fields, see `vit_deploy.core.rotary`.
         seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -122,6 +124,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pre_norm: bool = False,
         norm_after_pooling: bool = False,
         pre_logits_dim: int = 0,
+        rotary: Rotary | Mapping[str, Any] | str | None = None,
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -163,6 +166,7 @@ class ViT(keras.Model):  # type: ignore[misc]
                 pre_norm=pre_norm,
                 norm_after_pooling=norm_after_pooling,
                 pre_logits_dim=pre_logits_dim,
+                rotary=rotary,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:
@@ -280,7 +284,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         plain = config.to_dict()
         base: dict[str, Any] = super().get_config()
         features = ("class_token", "distillation_token", "register_tokens", "layer_scale", "qk_norm", "pre_norm")
-        after = ("norm_after_pooling", "pre_logits_dim")
+        after = ("norm_after_pooling", "pre_logits_dim", *(["rotary"] if config.rotary else []))
         return base | {
             **{name: plain[name] for name in (*fields, *kinds, *features, *after)},
             **self.rates,

@@ -29,7 +29,7 @@ TRAINING = (
 FUNCTION = (
     *("num_classes", "include_top", "pooling", "normalization_type", "normalization_position", "ffn_type"),
     *("activation", "epsilon", "patch_size", "class_token", "distillation_token", "register_tokens", "layer_scale"),
-    *("qk_norm", "pre_norm", "norm_after_pooling", "pre_logits_dim"),
+    *("qk_norm", "pre_norm", "norm_after_pooling", "pre_logits_dim", "rotary"),
 )
 SIZES = ("embed_dim", "num_heads", "num_layers", "mlp_dim")  # None leaves the scale's
 TRAVELLING = ("input_shape", "scale", "attention_args", "preprocess", "labels", "provenance", "ranges")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from vit_deploy.core.options.option import Option, panel
+from vit_deploy.core.rotary import RotaryConvention
 
 
 @panel("Architecture")
@@ -35,6 +36,7 @@ class ArchitectureOptions:
         pre_norm: whether a norm stands in front of the first block.
         norm_after_pooling: whether the last norm is that of the pooled vector.
         pre_logits_dim: width of a dense layer with tanh before the head; 0 for none.
+        rotary: name of a convention of rotary positions, such as "dinov3"; None for none.
     """
 
     channels: Annotated[int, Option(min=1, help="Of the images.")] = 3
@@ -58,6 +60,9 @@ class ArchitectureOptions:
     pre_norm: Annotated[bool, Option(help="A norm in front of the first block.")] = False
     norm_after_pooling: Annotated[bool, Option(help="The last norm is that of the pooled vector.")] = False
     pre_logits_dim: Annotated[int, Option(min=0, help="Width of a dense layer with tanh before the head.")] = 0
+    rotary: Annotated[
+        str | None, Option(help="Rotary positions: dinov3, eva, pe, rope_vit, …", values=tuple(RotaryConvention))
+    ] = None
 
     def fields(self) -> dict[str, Any]:
         """Fields of a config, without those that the scale says."""

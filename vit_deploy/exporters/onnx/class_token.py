@@ -18,11 +18,13 @@ from vit_deploy.exporters.onnx.constants import add_constant, constant
 from vit_deploy.exporters.onnx.rows import is_tokenwise, reshaped, shape_constant
 
 # Between the query and the rows that attention gives: what carries the tokens of its first input.
-ATTENTION = frozenset({"MatMul", "Mul", "Reshape", "Softmax", "Transpose"})
+ATTENTION = frozenset({"MatMul", "Mul", "Reshape", "Slice", "Softmax", "Transpose"})
+TURNING = frozenset({"Add", "Concat"})  # of rotary positions: what is computed of two parts of the same tokens
 POOLING: Mapping[Pooling | None, tuple[str, ...]] = {
     Pooling.CLS: ("Squeeze", "Slice", "Reshape"),
     Pooling.CLS_DISTILLATION: ("Reshape", "Slice", "Reshape"),
 }
+PARTS = frozenset({"Concat", "Slice"})  # of heads, whose features rotary positions put in another order
 TOKENS = 1  # the axis
 WHOLE = (0, 2**31 - 1)  # how tf2onnx writes a part that is everything
 
@@ -95,7 +97,8 @@ def _heads(graph: ir.Graph, rows: Set[ir.Value]) -> set[ir.Value]:
     heads: set[ir.Value] = set()
     for node in graph:
         taken_apart = node.op_type == "Reshape" and node.inputs[0] in rows and node.outputs[0] not in rows
-        if taken_apart or (is_tokenwise(node) and any(value in heads for value in node.inputs)):
+        of_each = is_tokenwise(node) or node.op_type in PARTS
+        if taken_apart or (of_each and any(value in heads for value in node.inputs)):
             heads.update(node.outputs)
     return heads
 
@@ -115,7 +118,7 @@ def _carries(node: ir.Node, index: int, tokenwise: Set[ir.Value]) -> bool:
     """Whether a row of the node's output depends on just that row (or that query) of this input."""
     if node.outputs[0] in tokenwise and node.op_type != "Reshape":
         return node.inputs[index] in tokenwise
-    return index == 0 and node.op_type in ATTENTION
+    return node.op_type in TURNING or (index == 0 and node.op_type in ATTENTION)
 
 
 def _first_rows(graph: ir.Graph, config: ViTConfig, value: ir.Value, count: int) -> ir.Value:

@@ -12,6 +12,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Target
+from vit_deploy.core.weights import learned_positions
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.folding import fold_layer_scales
@@ -50,10 +51,12 @@ class OnnxExporter:
             OSError: the disk is full.
         """
         checkpoint = fold_layer_scales(checkpoint)
-        model = traced_structure(checkpoint, options.input_spec(checkpoint.config))
+        spec, for_cuda = options.input_spec(checkpoint.config), options.target is Target.CUDA
+        model = traced_structure(checkpoint, spec, turned_first=for_cuda)
         rewrite_structure(model, checkpoint.config, options)
-        weights = checkpoint.weights
-        if options.target is Target.CUDA:
+        learned = learned_positions(checkpoint.config)
+        weights = {name: weight for name, weight in checkpoint.weights.items() if name not in learned}
+        if for_cuda:
             weights = fuse_for_cuda(model, checkpoint.config, weights)
         model.producer_name, model.producer_version = PRODUCER, vit_deploy.__version__
         model.metadata_props.update(sorted(artifact.essentials().items()))

@@ -23,15 +23,21 @@ from vit_deploy.exporters.tracing import TracedViT
 OPSET = 18  # the newest that tf2onnx speaks
 
 
-def traced_structure(checkpoint: Checkpoint, spec: InputSpec) -> ir.Model:
+def traced_structure(checkpoint: Checkpoint, spec: InputSpec, *, turned_first: bool = False) -> ir.Model:
     """The graph as tf2onnx spells it, for any batch: inputs are the images and every weight, by canonical name.
+
+    Args:
+        checkpoint: whose structure is traced.
+        spec: the input of the file.
+        turned_first: see `TracedViT`.
 
     Raises:
         ExportError: tf2onnx logged an error, such as an operator that ONNX does not have.
         EngineError: TensorFlow or tf2onnx failed.
     """
     with explained_tensorflow_errors("tracing the model"), quiet_stderr():
-        traced = TracedViT(checkpoint, dataclasses.replace(spec, shape=(None, *spec.shape[1:])))
+        any_batch = dataclasses.replace(spec, shape=(None, *spec.shape[1:]))
+        traced = TracedViT(checkpoint, any_batch, turned_first=turned_first)
 
         def serve(images: Any, *weights: Any) -> Any:
             return traced.call(images, weights)

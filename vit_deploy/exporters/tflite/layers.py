@@ -107,9 +107,12 @@ def find_layers(model: Model, config: ViTConfig) -> dict[str, Layer]:
 def output_factor(name: str, config: ViTConfig) -> float:
     """What a range, such as that of `block_0.attention.query.output`, is multiplied by in a TFLite file.
 
-    The converter puts the division by the root of the head's width into the query's kernel, unless a norm is between.
+    The converter puts the division by the root of the head's width into the query's kernel, unless a norm or rotary
+    positions are between.
     """
-    divided = name.endswith(QUERIES) and (not config.qk_norm or name.startswith(MAP_POOL))
+    block = re.match(r"block_(\d+)\.", name)
+    between = config.qk_norm or (block is not None and config.turns_queries(int(block[1])))
+    divided = name.endswith(QUERIES) and (not between or name.startswith(MAP_POOL))
     return 1 / math.sqrt(config.head_dim) if divided else 1.0
 
 
