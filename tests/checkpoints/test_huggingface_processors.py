@@ -114,6 +114,7 @@ def processors() -> list[str]:
 
 @pytest.mark.peers
 @pytest.mark.skipif(not huggingface_models.installed(), reason="needs torch and transformers")
+@pytest.mark.slow  # it makes every processor of the library
 def test_no_processor_of_transformers_is_read_wrong_without_a_word(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -152,6 +152,7 @@ def written() -> list[dict[str, str]]:
 
 
 @pytest.mark.peers
+@pytest.mark.slow  # it makes every model of the library
 def test_the_table_is_what_the_library_says_today(timm: Any) -> None:
     from tests.peers.make_timm_architectures import names_of, rows_of
 
@@ -182,6 +183,7 @@ def test_heads_of_a_name_are_meant_for_the_width_that_its_config_says(name: str,
 
 
 @pytest.mark.peers
+@pytest.mark.slow  # likewise
 def test_no_bare_weights_of_timm_are_read_wrong_without_a_word(timm: Any) -> None:
     from tests.peers.make_timm_architectures import Shapes, made, names_of
     from vit_deploy.checkpoints.timm import source
