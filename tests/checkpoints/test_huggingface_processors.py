@@ -28,6 +28,7 @@ SQUARE = ViTConfig(image_size=(32, 32), patch_size=(16, 16))
         {"keep_aspect_ratio": True},
         {"ensure_multiple_of": 32},
         {"crop_pct": 0.9},
+        {"antialias": False},
         {"rescale_offset": True},
         {"offset": True},
         {"do_pad": True},
@@ -45,7 +46,13 @@ def test_a_field_that_changes_pixels_and_is_not_known_is_refused(field: Mapping[
 
 
 @pytest.mark.parametrize(
-    "field", [{"do_pad": False}, {"keep_aspect_ratio": False, "ensure_multiple_of": 1}, {"do_convert_rgb": True}]
+    "field",
+    [
+        {"do_pad": False},
+        {"keep_aspect_ratio": False, "ensure_multiple_of": 1},
+        {"do_convert_rgb": True},
+        {"antialias": True},
+    ],
 )
 def test_a_field_that_is_off_changes_nothing(field: Mapping[str, Any]) -> None:
     assert preprocess_of(field, "ViT", OBLONG) == preprocess_of({}, "ViT", OBLONG)

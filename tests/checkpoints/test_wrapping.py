@@ -99,6 +99,8 @@ def test_a_state_dict_in_nested_dictionaries_is_put_together(timm: Tensors, tmp_
 COPIES: dict[str, tuple[Any, str, list[str]]] = {
     "averaged": (lambda t: {"state_dict": other(t), "state_dict_ema": t}, "state_dict_ema", ["state_dict"]),
     "averaged module": (lambda t: {"model": other(t), "ema": {"module": t}}, "ema.module", ["model"]),
+    "best": (lambda t: {"model": other(t), "best_model": t}, "best_model", ["model"]),
+    "average": (lambda t: {"net": other(t), "avg_model": t}, "avg_model", ["net"]),
     "teacher": (lambda t: {"student": other(t), "teacher": with_prefix("backbone.", t)}, "teacher", ["student"]),
     "target": (
         lambda t: {"encoder": other(t), "target_encoder": with_prefix("module.", t)},

@@ -41,6 +41,7 @@ class View:
         strides: in numbers.
         offset: of its first number.
         kind: of the storage where its numbers are of another type than NumPy has.
+        metadata: that torch keeps of the tensor besides, if any.
     """
 
     storage: NDArray[Any]
@@ -48,6 +49,7 @@ class View:
     strides: tuple[int, ...]
     offset: int = 0
     kind: str = ""
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Writer:
         said += (scalar(None) if self.legacy else b"") + b"tQ"
         place = scalar(view.offset) + self.opcodes(view.shape) + self.opcodes(view.strides)
         hooks = scalar(False) + named("collections", "OrderedDict") + b")R"
-        return named("torch._utils", "_rebuild_tensor_v2") + b"(" + said + place + hooks + b"tR"
+        more = b"" if view.metadata is None else self.opcodes(view.metadata)
+        return named("torch._utils", "_rebuild_tensor_v2") + b"(" + said + place + hooks + more + b"tR"
 
 
 def named(module: str, name: str) -> bytes:

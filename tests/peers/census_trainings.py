@@ -418,6 +418,31 @@ def _whole_model(folder: Path) -> Made:
     return Made(folder / "model.pth", model.images, model.answer)
 
 
+def _made(folder: Path, change: Callable[[Any], None] = lambda model: None, **options: Any) -> Made:
+    import torch
+
+    model = trained(**options)
+    change(model.model)
+    torch.save(model.model, folder / "model.pth")
+    answer = timm_families.output(model.model, model.images).astype(np.float32)
+    return Made(folder / "model.pth", model.images, answer)
+
+
+def _sharing(folder: Path) -> Made:
+    def change(model: Any) -> None:
+        model.blocks[1] = model.blocks[0]
+
+    return _made(folder, change)
+
+
+def _leaky(folder: Path) -> Made:
+    return _made(folder, act_layer="leaky_relu")
+
+
+def _of_the_mean(folder: Path) -> Made:
+    return _made(folder, global_pool="avg", fc_norm=False)
+
+
 def _script(folder: Path) -> Made:
     import torch
 
@@ -430,6 +455,11 @@ def _script(folder: Path) -> Made:
 def others_of_torch() -> Iterator[Row]:
     """Whole models, scripts, and what is no checkpoint at all."""
     yield Row("trainings", "a whole pickled model", "torch.save(model)", _whole_model, "", STATED, NEEDS)
+    yield Row("trainings", "a whole model that shares a block", "torch.save(model)", _sharing, "",
+              {"num_heads": 3}, NEEDS)  # fmt: skip
+    yield Row("trainings", "a whole model with leaky ReLU", "torch.save(model)", _leaky, "the activation LeakyReLU", {},
+              NEEDS)  # fmt: skip
+    yield Row("trainings", "a whole model of the mean", "torch.save(model)", _of_the_mean, "", {}, NEEDS)
     yield Row("trainings", "TorchScript", "torch.jit.trace(model).save", _script, "", STATED, NEEDS)
     yield Row("trainings", "a git-lfs pointer", "git clone without git-lfs", _pointer, "git-lfs|Git LFS|pointer")
     yield Row("trainings", "a page of HTML", "a download of an error page", _page, "HTML|web page|page")

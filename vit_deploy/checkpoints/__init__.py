@@ -17,6 +17,7 @@ from typing import Any
 
 from vit_deploy.checkpoints.adapters.merged import Merged, adapted
 from vit_deploy.checkpoints.assumed import FILE_FACT, LEFT_OUT, WEIGHTS, Assumed, assumed, assumptions, in_words
+from vit_deploy.checkpoints.containers.torch_modules import UNREAD
 from vit_deploy.checkpoints.documents import (
     ADAPTER,
     ARCHITECTURE,
@@ -216,9 +217,18 @@ def _model_in(file: TensorFile, reading: Reading) -> TensorFile:
 
 
 def _of_modules(file: TensorFile) -> Stated:
-    """What the module that was pickled with its tensors says of its function; nothing of a state dict."""
+    """What the module that was pickled with its tensors says of its function; nothing of a state dict.
+
+    Raises:
+        CheckpointError: it computes what no config here can say.
+    """
     modules = file.documents.get(MODULES) if isinstance(file, Unwrapped) and file.container == "torch" else None
     found: Stated = (modules or {}).get(file.choice.model.keys, {}) if isinstance(file, Unwrapped) else {}
+    if unread := found.get(UNREAD):
+        raise CheckpointError(
+            f"the model that was saved with its classes has {', '.join(unread)}, which no ViT here computes",
+            fix="give a model without it",
+        )
     return found
 
 

@@ -1,43 +1,88 @@
-"""What a pickled module says of its function besides its tensors: heads, epsilon and activation, as attributes.
+"""What a pickled module says of its function besides its tensors, as attributes: heads, epsilon, activation, images.
 
-A state dict does not have them. They are taken where all modules of a model agree.
+A state dict does not have them. They are taken where all modules of a model agree; what no config here can say is
+named, for whoever reads the model to refuse it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vit_deploy.checkpoints.containers.torch_pickle import Inert
-from vit_deploy.core.config import Activation, is_count
+from vit_deploy.core.config import Activation, Pooling, is_count
+
+UNREAD = "unread"
+"""The entry of what is found that lists, in words, what no config here can say."""
 
 HEADS = ("num_heads", "num_attention_heads")
-GATED = ("glu", "swi")  # in names of classes whose activation is another thing
+GATED = ("glu",)  # in names of classes whose activation is another thing
 ACTIVATIONS: Mapping[str, Activation] = {
     **dict.fromkeys(("GELU", "GELUActivation"), Activation.GELU),
     **dict.fromkeys(("GELUTanh", "PytorchGELUTanh", "NewGELUActivation", "FastGELUActivation"), Activation.GELU_TANH),
     **dict.fromkeys(("QuickGELU", "QuickGELUActivation"), Activation.QUICK_GELU),
     **dict.fromkeys(("SiLU", "Swish", "SiLUActivation"), Activation.SILU),
-    "ReLU": Activation.RELU,
+    **dict.fromkeys(("Hardswish", "HardSwish"), Activation.HARD_SILU),
+    **{"ReLU": Activation.RELU, "ReLU6": Activation.RELU6, "ELU": Activation.ELU},
 }
 """By the name of the class, without its module."""
 
+ALONE: Mapping[str, Activation] = {"Tanh": Activation.TANH, "Sigmoid": Activation.SIGMOID}
+"""Likewise, of those that a pooler or a head has beside the blocks' own."""
+
+ACTIVATION = re.compile(r"(^|\.)(torch\.nn\.modules\.activation|timm\.layers\.activations\w*)\.")
+NO_ACTIVATION = ("MultiheadAttention", "Softmax", "LogSoftmax", "Softmax2d", "Softmin")
+OF_TIMM = re.compile(r"(^|\.)timm\.models\.vision_transformer\.")
+BLOCKS = re.compile(r"\w*Block$")
+PLAIN_BLOCK = "Block"
+POOLINGS: Mapping[str, Pooling] = {"token": Pooling.CLS, "avg": Pooling.MEAN, "max": Pooling.MAX, "map": Pooling.MAP}
+
 
 def facts_of(modules: Iterable[Inert]) -> dict[str, Any]:
-    """Fields of the config that all of these modules agree in."""
-    heads: set[int] = set()
-    epsilons: set[float] = set()
-    activations: set[str] = set()
+    """Fields of the config that all of these modules agree in, and `UNREAD`."""
+    found: dict[str, set[Any]] = {}
+    alone: set[str] = set()
+    unread: dict[str, None] = {}
     for module in modules:
-        attributes = module.attributes
         name = module.name.rpartition(".")[2]
-        heads |= {value for key in HEADS if is_count(value := attributes.get(key)) and value > 0}
-        if name.endswith("Norm") and isinstance(attributes.get("eps"), float):
-            epsilons.add(attributes["eps"])
-        if any(each in name.lower() for each in GATED):
-            activations |= {"", name}
-        if name in ACTIVATIONS:
-            tanh = attributes.get("approximate") == "tanh"
-            activations.add(str(Activation.GELU_TANH if tanh else ACTIVATIONS[name]))
-    found: dict[str, set[Any]] = {"num_heads": heads, "epsilon": epsilons, "activation": activations}
-    return {field: next(iter(values)) for field, values in found.items() if len(values) == 1}
+        for field, value in _fields(module, name):
+            found.setdefault(field, set()).add(value)
+        if name in ALONE:
+            alone.add(str(ALONE[name]))
+        unread |= dict.fromkeys(_unread(module, name))
+    if len(alone) == 1:
+        found.setdefault("activation", alone)
+    facts = {field: next(iter(values)) for field, values in found.items() if len(values) == 1}
+    return {**facts, UNREAD: list(unread)} if unread else facts
+
+
+def _fields(module: Inert, name: str) -> Iterator[tuple[str, Any]]:
+    attributes = module.attributes
+    yield from (("num_heads", value) for key in HEADS if is_count(value := attributes.get(key)) and value > 0)
+    if name.endswith("Norm") and isinstance(attributes.get("eps"), float):
+        yield "epsilon", attributes["eps"]
+    if any(each in name.lower() for each in GATED):  # which agrees with nothing
+        yield from (("activation", each) for each in ("", name))
+    if name in ACTIVATIONS:
+        tanh = attributes.get("approximate") == "tanh"
+        yield "activation", str(Activation.GELU_TANH if tanh else ACTIVATIONS[name])
+    pooling = attributes.get("global_pool") if OF_TIMM.search(module.name) and name == "VisionTransformer" else None
+    if isinstance(pooling, str) and pooling in POOLINGS:
+        yield "pooling", str(POOLINGS[pooling])
+    size = attributes.get("img_size") if name == "PatchEmbed" else None
+    if isinstance(size, tuple | list) and len(size) == 2 and all(is_count(side) and side > 0 for side in size):
+        yield "image_size", tuple(map(int, size))
+
+
+def _unread(module: Inert, name: str) -> Iterator[str]:
+    if ACTIVATION.search(module.name) and name not in (*ACTIVATIONS, *ALONE, *NO_ACTIVATION):
+        yield f"the activation {name}"
+    if not OF_TIMM.search(module.name):
+        return
+    if BLOCKS.match(name) and name != PLAIN_BLOCK:
+        yield f"the blocks {name}"
+    if module.attributes.get("pool_include_prefix") is True and module.attributes.get("global_pool") in ("avg", "max"):
+        yield "a pooling that takes its prefix tokens in"
+    if module.attributes.get("global_pool") == "" and module.attributes.get("num_classes"):
+        yield "a head for every token"

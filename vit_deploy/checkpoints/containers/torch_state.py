@@ -18,6 +18,7 @@ Keys = tuple[str, ...]
 
 MAX_DEPTH = 12  # of keys
 MAX_MODULES = 200_000
+MAX_NESTED = 64  # modules inside of each other
 MAX_ITEMS = 64  # of a list that is looked into
 QUANTIZED = re.compile(r"(^|\.)nn\.quantized\.(?!functional|FloatFunctional)|\.ao\.nn\.quantized\.")
 SCRIPTED = "__torch__."  # what TorchScript's classes begin with
@@ -99,11 +100,20 @@ def _is_module(value: Inert) -> bool:
 
 
 def _of_module(root: Inert, visited: set[int], seen: list[Inert]) -> Iterator[tuple[str, Tensor]]:
-    """The parameters and buffers of a pickled module by the path of its attributes, as in its state dict."""
-    pending = [("", root)]
-    while pending and len(visited) < MAX_MODULES:
-        prefix, module = pending.pop()
+    """The parameters and buffers of a pickled module by the path of its attributes, as in its state dict.
+
+    A module that is used in several places has its tensors under each of these paths, but for those inside of itself.
+    """
+    pending: list[tuple[str, Inert, tuple[int, ...]]] = [("", root, ())]
+    while pending:
+        prefix, module, above = pending.pop()
+        above = (*above, id(module))
         seen.append(module)
+        if len(seen) > MAX_MODULES or len(above) > MAX_NESTED:
+            raise CheckpointError(
+                f"its model is of more than {MAX_MODULES} modules, or of {MAX_NESTED} inside of each other",
+                fix="save model.state_dict() instead of the model",
+            )
         attributes = module.attributes
         parts: list[Mapping[Any, Any]] = [attributes]
         if not module.name.startswith(SCRIPTED):
@@ -114,9 +124,9 @@ def _of_module(root: Inert, visited: set[int], seen: list[Inert]) -> Iterator[tu
         for name, value in ((str(key), each) for part in parts for key, each in part.items()):
             if isinstance(value, Tensor) and not (isinstance(dropped, list) and name in dropped):
                 yield f"{prefix}{name}", value
-            elif isinstance(value, Inert) and _is_module(value) and id(value) not in visited:
+            elif isinstance(value, Inert) and _is_module(value) and id(value) not in above:
                 visited.add(id(value))
-                pending.append((f"{prefix}{name}.", value))
+                pending.append((f"{prefix}{name}.", value, above))
 
 
 def _in_words(value: Any) -> str:

@@ -87,6 +87,7 @@ class Tensor:
         shape: of it.
         strides: in numbers.
         kind: what it is where it holds no plain numbers, in words; empty for a dense tensor.
+        negative: whether its numbers are those of the storage with the other sign, a view that torch has not computed.
     """
 
     storage: Storage | None
@@ -95,6 +96,7 @@ class Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     kind: str = ""
+    negative: bool = False
 
     @property
     def numel(self) -> int:
@@ -131,7 +133,8 @@ class Tensor:
             raise CheckpointError(f"{name} has the shape {self.shape} and far fewer numbers", fix=GET_AGAIN)
         strides = tuple(stride * item for stride in self.strides)
         view: NDArray[np.generic] = np.ndarray(self.shape, STORED[self.dtype], buffer, start + at, strides)
-        return _floats(view, self.dtype)
+        floats = _floats(view, self.dtype)
+        return np.negative(floats, out=floats) if self.negative else floats
 
 
 def _floats(view: NDArray[np.generic], dtype: str) -> Float32:
@@ -169,10 +172,13 @@ def storage_of(said: object) -> Storage | Global:
     return Storage(str(key), STORAGES[name], _count(part[2], "a storage"), _count(part[1], "a storage"))
 
 
-def _rebuilt(storage: object, offset: object, shape: object, strides: object, *_: object) -> Tensor:
+def _rebuilt(
+    storage: object, offset: object, shape: object, strides: object, _grad: object = None, _hooks: object = None,
+    metadata: object = None, *_: object,
+) -> Tensor:  # fmt: skip
     if not isinstance(storage, Storage):
         raise _damaged("a tensor without a storage")
-    return _tensor(storage, storage.dtype, offset, shape, strides)
+    return _tensor(storage, storage.dtype, offset, shape, strides, metadata)
 
 
 def _rebuilt_typed(
@@ -181,14 +187,15 @@ def _rebuilt_typed(
     """Since torch 2: the type is said by the tensor, and its storage is counted in bytes."""
     if not isinstance(storage, Storage) or not more or (dtype := _dtype(more[0])) is None:
         raise _damaged("a tensor without a storage or a type")
-    return _tensor(storage, dtype, offset, shape, strides)
+    return _tensor(storage, dtype, offset, shape, strides, more[1] if len(more) > 1 else None)
 
 
-def _tensor(storage: Storage, dtype: str, offset: object, shape: object, strides: object) -> Tensor:
+def _tensor(storage: Storage, dtype: str, offset: object, shape: object, strides: object, metadata: object) -> Tensor:
     sides, steps = _counts(shape), _counts(strides)
     if len(sides) != len(steps) or len(sides) > MAX_AXES:
         raise _damaged(f"a tensor of {len(sides)} axes with {len(steps)} strides")
-    return Tensor(storage, dtype, _count(offset, "a tensor"), sides, steps)
+    negative = isinstance(metadata, dict) and metadata.get("neg") is True
+    return Tensor(storage, dtype, _count(offset, "a tensor"), sides, steps, negative=negative)
 
 
 def _parameter(tensor: object, *_: object) -> Tensor:

@@ -41,6 +41,8 @@ OTHERWISE: Mapping[str, str] = {
 }
 """Processors whose fields are the same and mean something else."""
 
+ANTIALIAS = "antialias"  # in resizing, which every one here does
+
 WARPED_EDGE = 384  # from this edge on ConvNeXt's images are stretched, not cropped
 
 
@@ -113,6 +115,8 @@ def plain_settings(word: str, filled: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _has_effect(name: str, value: Any) -> bool:
     """Whether a field beyond those that are read can change pixels."""
+    if name == ANTIALIAS:
+        return value is False
     if name in READ or name in WITHOUT_EFFECT or name.startswith(OF_ANOTHER_INPUT) or value is None or value is False:
         return False
     return not (name == "ensure_multiple_of" and value == 1)

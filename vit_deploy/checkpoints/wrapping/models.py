@@ -1,7 +1,8 @@
 """Models in one file of weights: where each begins, and which is taken where there are several.
 
 Several copies of one model are a training's: the averaged one is taken before the others, a teacher before its
-student, a target before what is trained after it. Among others the usual keys count; what no rule decides is asked.
+student, a target before what is trained after it, the best before the last. Among others the usual keys count; what no
+rule decides is asked.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ USUAL = (
     *("encoder", "backbone"),
 )
 RANKS: Mapping[str, int] = {
-    **dict.fromkeys(("ema", "averaged", "averager", "swa", "shadow"), 0),
+    **dict.fromkeys(("ema", "averaged", "averager", "average", "avg", "swa", "shadow"), 0),
     "teacher": 1,
-    "target": 2,
+    **dict.fromkeys(("target", "best"), 2),
     **dict.fromkeys(("student", "online", "momentum", "k", "raw"), 4),
 }
 """Before (or, from 4, after) what is called otherwise, by a word of the key."""
