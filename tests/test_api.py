@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -216,3 +217,17 @@ def test_what_a_checkpoint_file_does_not_say_is_stated_and_of_a_model_it_is_refu
     assert assumed(features.provenance) == ()
     with pytest.raises(ConfigError, match="head, preprocess can be stated of a checkpoint file"):
         as_checkpoint(whole, stated)
+
+
+def test_a_fresh_process_prints_nothing_of_what_tensorflow_logs(bundles, checkpoint, tmp_path):
+    checkpoints.save(checkpoint, tmp_path / "small.keras")
+    programs = (
+        f"vit_deploy.compare({str(bundles['onnx'])!r}, {str(bundles['savedmodel'])!r})",
+        f"vit_deploy.load({str(tmp_path / 'small.keras')!r}); vit_deploy.ViT",
+    )
+    unset = {"TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    for program in programs:
+        command = [sys.executable, "-c", f"import vit_deploy; {program}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -106,7 +106,10 @@ if not TYPE_CHECKING:  # a type checker must not take every name for Any
     def __getattr__(name: str) -> Any:
         # An engine takes seconds to import and a device may not have it, so the Keras side comes on demand.
         if name in _LAZY:
-            return getattr(importlib.import_module(_LAZY[name]), name)
+            from vit_deploy.core.stderr import quiet_stderr
+
+            with quiet_stderr():  # TensorFlow logs at import
+                return getattr(importlib.import_module(_LAZY[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -142,3 +145,10 @@ def test_a_weight_that_is_nan_stands_before_all_that_is_nearer(make_checkpoint):
     compared, found = _weights(one, other)
     assert compared == len(one)
     assert [each.name for each in found] == ["head.bias", "norm.bias", "block_0.ffn.up.bias"]
+
+
+def test_what_tensorflow_logs_is_not_among_what_is_said(bundles):
+    command = ["-m", "vit_deploy", "compare", "-q", str(bundles["onnx"]), str(bundles["savedmodel"])]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "same" in done.stdout and done.stderr == ""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -35,6 +38,22 @@ def test_people_get_a_table_and_the_worst_confusions(run, bundles, data):
     assert result.code == 0
     assert "top-1" in result.out and "onnxruntime (cpu)" in result.out and "%" in result.out
     assert "taken for" in result.err
+
+
+def test_confusions_come_after_the_table_the_most_frequent_first_and_at_most_ten(bundles, tmp_path):
+    rng = np.random.default_rng(8)
+    np.savez(tmp_path / "data.npz", images=rng.integers(0, 256, (40, 24, 32, 3), np.uint8), labels=np.arange(40) % 5)
+    models = [bundles[name] for name in ("onnx", "tflite", "savedmodel")]
+    command = [sys.executable, "-m", "vit_deploy", "evaluate", *models, "--data", tmp_path / "data.npz"]
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    confused = [index for index, line in enumerate(lines) if " taken for " in line]
+    table = [index for index, line in enumerate(lines) if "onnxruntime (cpu)" in line]
+    assert table and table[0] < confused[0] and len(confused) == 10
+    counts = [int(lines[index].partition(": ")[2].split()[0]) for index in confused]
+    assert counts == sorted(counts, reverse=True)
+    assert "rarer confusions, which --json has" in done.stdout
 
 
 def test_who_is_agreed_with_is_said(run, bundles, data, tmp_path):

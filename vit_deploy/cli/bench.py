@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vit_deploy.cli.bench_table import SORTS, best_of, columns_of, row
+from vit_deploy.cli.bench_table import SORTS, best_of, columns_of, headings, row
 from vit_deploy.cli.options import Artifacts, Force, OutputOptions
 from vit_deploy.cli.profiles import show_profiles
 from vit_deploy.cli.signature import command
@@ -52,7 +52,7 @@ def bench(
         found = api.bench(artifacts, **options, force=force, progress=progress, note=out.note)
     _tell(out, found)
     columns, rows = _table(found, sort)
-    code = out.show(found, columns=columns, rows=rows, skipped=False)
+    code = out.show(found, columns=headings(columns, sort), rows=rows, skipped=False)
     show_profiles(out, found.records)
     return code
 

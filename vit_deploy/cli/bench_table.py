@@ -5,12 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from vit_deploy.cli.columns import Column, paths, ranked
+
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.performance.latency import Latency
 
 COLUMNS = (
     *("artifact", "runtime", "batch", "threads", "p50 ms", "95 %", "to first", "p90 ms", "p99 ms", "images/s"),
     *("load ms", "first ms", "image file ms", "peak MB", "size", "steady"),
+)
+
+# What a narrow terminal may leave out, the most important first; the rest names a case and says how fast it is.
+SPARE = (
+    *(
+        "runtime",
+        "batch",
+        "threads",
+        "images/s",
+        "to first",
+        "95 %",
+        "p99 ms",
+        "p90 ms",
+        "size",
+        "peak MB",
+        "copies ms",
+    ),
+    *("GPU mJ/image", "GPU MB", "queued images/s", "first ms", "load ms", "image file ms", "build ms"),
 )
 
 ABSENT = "-"
@@ -34,6 +54,13 @@ SORTS: Mapping[str, Callable[[Latency], float]] = {
 }
 
 
+# The columns of those figures that a narrow terminal would leave out.
+SORTED_BY = {
+    **{"p90": "p90 ms", "p99": "p99 ms", "throughput": "images/s", "load": "load ms", "memory": "peak MB"},
+    "size": "size",
+}
+
+
 def best_of(results: Sequence[Latency], sort: str | None) -> dict[str, float]:
     """The best of each column in which it is marked, where there is a choice."""
     columns = dict.fromkeys(["p50", "throughput", *([sort] if sort else [])])
@@ -48,6 +75,17 @@ def columns_of(results: Sequence[Latency]) -> tuple[str, ...]:
         if any(result.on_gpu and cell(result) != ABSENT for result in results):
             columns.insert(columns.index(before), name)
     return tuple(columns)
+
+
+def headings(names: Sequence[str], sort: str | None) -> tuple[Column, ...]:
+    """The columns for a terminal, which keeps the figure that it is sorted by.
+
+    Args:
+        names: the result of `columns_of`, and before them the machine where there are several.
+        sort: one of `SORTS`, or None.
+    """
+    kept = SORTED_BY.get(sort or "")
+    return ranked([paths(name) if name == "artifact" else name for name in names], [n for n in SPARE if n != kept])
 
 
 def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequence[str] = COLUMNS) -> tuple[str, ...]:

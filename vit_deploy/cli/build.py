@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vit_deploy.cli.columns import paths, ranked
 from vit_deploy.cli.completion import completion
 from vit_deploy.cli.options import KNOWN_SCALES, Force, ImageSize, NumClasses, OutputOptions, PatchSize, Seed
 from vit_deploy.cli.signature import command
@@ -53,5 +54,6 @@ def build(
             progress=progress,
         )
     file = built.result
+    columns = ranked((paths("checkpoint"), "size", "parameters", "seed"), ["parameters", "size", "seed"])
     row = (str(file.path), megabytes(file.bytes), f"{file.checkpoint.num_parameters / 1e6:.2f} M", f"{seed or 0}")
-    return out.show(built, columns=("checkpoint", "size", "parameters", "seed"), rows=[row])
+    return out.show(built, columns=columns, rows=[row])

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vit_deploy.cli.columns import paths, ranked
 from vit_deploy.cli.options import Force, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import Option
@@ -37,4 +38,4 @@ def bundle(
     out.note(f"on the device, with Python {'.'.join(map(str, OLDEST))} or later, NumPy and the engine: {there}")
     [record] = found.records
     row = (record["path"], megabytes(record["bytes"]), str(len(record["artifacts"])))
-    return out.show(found, columns=("file", "size", "artifacts"), rows=[row])
+    return out.show(found, columns=ranked((paths("file"), "size", "artifacts"), ["size", "artifacts"]), rows=[row])

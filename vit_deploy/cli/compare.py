@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vit_deploy.cli.columns import prose
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions
@@ -39,7 +40,7 @@ def compare(
     out.tell_assumed(outcome, named=True)
     for note in outcome.result.notes:
         out.note(note)
-    return out.show(outcome, columns=("what", "name", str(a), str(b)), rows=_rows(outcome.result))
+    return out.show(outcome, columns=("what", "name", prose(str(a)), prose(str(b))), rows=_rows(outcome.result))
 
 
 def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:

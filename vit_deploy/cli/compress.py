@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from vit_deploy.cli.columns import ranked
 from vit_deploy.cli.options import CheckpointFile, Force, OutputFile, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, CompressOptions, Option
@@ -12,7 +13,10 @@ from vit_deploy.core.options import CheckpointOptions, CompressOptions, Option
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.compression.table import Row
 
-COLUMNS = ("", "file", "top-1", "zeros", "distinct", "size", "gzipped", "latency", "steady")
+COLUMNS = ranked(
+    ("", "file", "top-1", "zeros", "distinct", "size", "gzipped", "latency", "steady"),
+    ("size", "steady", "latency", "zeros", "gzipped", "distinct"),
+)
 
 
 @command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vit_deploy.cli.columns import paths, ranked
 from vit_deploy.cli.options import CheckpointFile, Force, OutputFile, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions
@@ -27,5 +28,6 @@ def convert(
     out.tell_assumed(converted)
     file = converted.result
     digest, count = file.checkpoint.digest()[:12], f"{file.checkpoint.num_parameters / 1e6:.2f} M"
+    columns = ranked((paths("checkpoint"), "size", "parameters", "digest"), ["size", "parameters", "digest"])
     row = (str(file.path), megabytes(file.bytes), count, digest)
-    return out.show(converted, columns=("checkpoint", "size", "parameters", "digest"), rows=[row])
+    return out.show(converted, columns=columns, rows=[row])

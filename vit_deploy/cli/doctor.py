@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
+from vit_deploy.cli.columns import prose
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import Option
@@ -31,7 +32,7 @@ def doctor(
     out = Output("doctor", printing)
     with out.progress() as progress:
         outcome = api.doctor(gpu=gpu, progress=progress)
-    return out.show(outcome, columns=("what", "found"), rows=_rows(outcome.result))
+    return out.show(outcome, columns=(prose("what"), prose("found")), rows=_rows(outcome.result))
 
 
 def _rows(found: Diagnosis) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from vit_deploy.cli.columns import paths, ranked
 from vit_deploy.cli.options import Artifacts, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import EvaluateOptions, Option
@@ -14,6 +15,8 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.api.results import EvaluateOutcome
     from vit_deploy.cli.output import Cell, Output
     from vit_deploy.verification.accuracy import Evaluation
+
+MOST_CONFUSIONS = 10  # beside the table; all that are counted are in the document
 
 
 @command
@@ -40,12 +43,18 @@ def evaluate(
         found = api.evaluate(artifacts, data, **vars(running), **vars(hosts), progress=progress, note=out.note)
     _tell(out, found)
     machine = ["machine"] if hosts.on else []
-    columns = (*machine, "artifact", "runtime", "images", "top-1", "top-5", f"as {found[0].reference.name}")
-    return out.show(found, columns=columns, rows=[_row(result) for result in found])
+    agreement = f"as {found[0].reference.name}"
+    columns = ranked(
+        (*machine, paths("artifact"), "runtime", "images", "top-1", "top-5", agreement),
+        [agreement, "images", "top-5", "runtime"],
+    )
+    code = out.show(found, columns=columns, rows=[_row(result) for result in found])
+    _tell_confusions(out, found)
+    return code
 
 
 def _tell(out: Output, found: EvaluateOutcome) -> None:
-    """What the table has no room for: which folder is which class, what is wrong, and what is confused."""
+    """What the table has no room for: which folder is which class, and what is wrong."""
     from vit_deploy.verification.accuracy import FP32
 
     for mapping in dict.fromkeys(filter(None, (found.dataset.told(result.artifact) for result in found))):
@@ -61,8 +70,16 @@ def _tell(out: Output, found: EvaluateOutcome) -> None:
     for result in found:
         for reason in result.failures:
             (out.note if result.finite else out.finding)(f"{result.artifact.path}: {reason}")
-        for worst in result.confusions:
-            out.note(f"{result.artifact.path}: {worst.count} of class {worst.actual} taken for {worst.predicted}")
+
+
+def _tell_confusions(out: Output, found: EvaluateOutcome) -> None:
+    """The most frequent ones of all artifacts together."""
+    confused = [(result.artifact.path, confusion) for result in found for confusion in result.confusions]
+    confused.sort(key=lambda each: -each[1].count)
+    for path, worst in confused[:MOST_CONFUSIONS]:
+        out.note(f"{path}: {worst.count} of class {worst.actual} taken for {worst.predicted}")
+    if len(confused) > MOST_CONFUSIONS:
+        out.note(f"and {len(confused) - MOST_CONFUSIONS} rarer confusions, which --json has")
 
 
 def _row(result: Evaluation) -> tuple[Cell, ...]:

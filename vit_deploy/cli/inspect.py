@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vit_deploy.cli.columns import prose
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, Option
@@ -46,7 +47,7 @@ def inspect(
         return 0
     for note in outcome.result.notes:
         out.note(note)
-    return out.show(outcome, columns=("of", str(path)), rows=_rows(outcome.result))
+    return out.show(outcome, columns=(prose("of"), prose(str(path))), rows=_rows(outcome.result))
 
 
 def _rows(found: Inspection) -> list[tuple[str, str]]:

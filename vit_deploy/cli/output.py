@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vit_deploy.cli import BAD_INPUT
+from vit_deploy.cli.columns import Column, fitted, ranked, wrapped
 from vit_deploy.core import documents
 from vit_deploy.core.stderr import stdout_to_stderr
 from vit_deploy.errors import VitDeployError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 Cell = str | int | float
 
+UNLIMITED = 1000  # characters in a line that rich writes, which would fold paths at 80 in a file or a pipe
 PATIENCE_S = 2.0  # before a line of progress is worth its place in a log
 
 _document: list[TextIO] = []  # where the JSON goes while stdout is protected
@@ -119,7 +122,7 @@ class Output:
         self,
         outcome: Outcome[object],
         *,
-        columns: Sequence[str] = (),
+        columns: Sequence[str | Column] = (),
         rows: Sequence[Sequence[Cell]] = (),
         title: str = "",
         skipped: bool = True,
@@ -144,27 +147,45 @@ class Output:
             return BAD_INPUT
         return 0 if outcome.ok else 1
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Print a table on stdout: words to the left, numbers to the right."""
+    def table(self, title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[Cell]]) -> None:
+        """Print a table on stdout: words to the left, numbers to the right.
+
+        On a terminal that is too narrow it loses the least important columns and the first parts of paths, and says so.
+        """
         from rich import box
+        from rich.cells import cell_len
         from rich.table import Table
 
-        table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-        for index, name in enumerate(columns):
-            known = [str(row[index]) for row in rows if row[index] != "-"]
-            numeric = bool(known) and all(cell[:1].isdigit() for cell in known)
-            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(_printable(str(cell)) for cell in row))
-        self._console().print(table)
+        cells = [[_printable(str(cell)) for cell in row] for row in rows]
+        width = terminal_width()
+        shown = fitted(ranked(columns), cells, width, cell_len)
+        headed = any(column.name for column in shown.columns)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=headed)
+        for column, values in zip(shown.columns, zip(*shown.rows, strict=True), strict=True):
+            known = [value for value in values if value != "-"]
+            numeric = bool(known) and all(value[:1].isdigit() for value in known)
+            table.add_column(column.name, justify="right" if numeric else "left", no_wrap=True)
+        for row in shown.rows:
+            table.add_row(*row)
+        console = self._console()
+        if title:
+            console.print(wrapped(title, width or UNLIMITED, cell_len), style="italic")
+        console.print(table)
+        for remark in shown.remarks:
+            console.print(wrapped(remark, width or UNLIMITED, cell_len))
+        sys.stdout.flush()  # what is said on stderr next comes after it, in a log too
 
     def _console(self, *, stderr: bool = False) -> Console:
         from rich.console import Console
 
-        stream = sys.stderr if stderr else sys.stdout
-        # A file or a pipe has no width; rich would fold paths at 80 columns there. A table is as wide as it has to be.
-        width = None if stream.isatty() else 1000
+        # A table is as wide as it has to be, and no narrower: rich would break or cut what does not fit.
+        width = None if stderr else UNLIMITED
         return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def terminal_width() -> int | None:
+    """Characters in a line of the terminal that stdout is; None where it is none: files and pipes have no width."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _printable(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vit_deploy.cli.columns import paths, prose, ranked
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, PredictOptions
@@ -43,7 +44,7 @@ def predict(
         if prediction.failure:
             out.finding(f"skipped: {prediction.failure}")
     machine = ["machine"] if hosts.on else []
-    columns = (*machine, "image", "class", "label", "probability")
+    columns = ranked((*machine, paths("image"), "class", prose("label"), "probability"), ["class"])
     return out.show(found, columns=columns, rows=[row for prediction in found for row in _rows(prediction)])
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vit_deploy.cli.columns import prose, ranked
+
 if TYPE_CHECKING:
     from vit_deploy.cli.output import Output
 
-COLUMNS = ("case", "operator", "calls", "ms", "share")
+COLUMNS = ranked((prose("case"), "operator", "calls", "ms", "share"), ["share", "calls"])
 
 
 def show_profiles(out: Output, records: Sequence[Mapping[str, Any]]) -> None:

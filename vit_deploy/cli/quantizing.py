@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vit_deploy.cli.columns import Column, paths, ranked
+
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.api.artifacts import ArtifactsOutcome
     from vit_deploy.cli.output import Output
@@ -42,7 +44,10 @@ def show_artifacts(out: Output, done: ArtifactsOutcome) -> int:
         _show_sensitivities(out, made)
     figure = records.judged_column([result.parity for result in made.results])
     rows = [_row(result) for result in made.results]
-    columns: tuple[str, ...] = ("artifact", "size", "made in s", "proven in s", figure, "tolerance", "verdict")
+    columns = ranked(
+        (paths("artifact"), "size", "made in s", "proven in s", figure, "tolerance", "verdict"),
+        ["size", figure, "tolerance", "proven in s", "made in s"],
+    )
     if made.facts and not out.as_json:
         out.table("", columns, rows)
         columns, rows = _facts_table(made.facts)
@@ -69,13 +74,14 @@ def _row(result: Exported) -> tuple[str, ...]:
     )
 
 
-def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[Column, ...], list[tuple[str, ...]]]:
     """Size, speed and accuracy, each against fp32."""
     from vit_deploy.core.quantities import milliseconds
 
     labelled = any(fact.top1 is not None for fact in facts.values())
     timed = any(fact.latency_ms is not None for fact in facts.values())
     images = max(fact.images for fact in facts.values())
+    agreement = f"top-1 as fp32 ({images} images)"
     columns = (
         "precision",
         "size",
@@ -84,7 +90,7 @@ def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[s
         "of fp32",
         "cosine",
         *(("steady",) if timed else ()),
-        f"top-1 as fp32 ({images} images)",
+        agreement,
         *(("top-1", "points lost") if labelled else ()),
     )
     rows = []
@@ -102,7 +108,8 @@ def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[str, ...], list[tuple[s
         if labelled and each.top1 is not None and each.fp32_top1 is not None:
             cells += [f"{each.top1:.1%}", f"{100 * (each.fp32_top1 - each.top1):.2f}"]
         rows.append(tuple(cells))
-    return columns, rows
+    spare = ["points lost", agreement, "size", "steady", "ms a call", "top-1", "of fp32", "cosine"]
+    return ranked(columns, spare), rows
 
 
 def _megabytes(count: int) -> str:
@@ -125,4 +132,5 @@ def _show_sensitivities(out: Output, made: Made) -> None:
             for each in table[: max(SHOWN, len(in_float))]
         ]
         title = f"{name}: quantizing one alone, {len(rows)} of {len(table)} layers"
-        out.table(title, ("layer", "smallest cosine", "top-1 as fp32", "is now"), rows)
+        columns = ("layer", "smallest cosine", "top-1 as fp32", "is now")
+        out.table(title, ranked(columns, ["smallest cosine", "top-1 as fp32"]), rows)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vit_deploy.cli.columns import paths, ranked
 from vit_deploy.cli.options import Force, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import Option
@@ -40,4 +41,4 @@ def report(
     with out.progress() as progress:
         found = api.report(files, output, title=title, force=force, progress=progress)
     rows = [(record["path"], megabytes(record["bytes"]), str(record["cases"])) for record in found.records]
-    return out.show(found, columns=("file", "size", "cases"), rows=rows)
+    return out.show(found, columns=ranked((paths("file"), "size", "cases"), ["size", "cases"]), rows=rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from vit_deploy.cli.columns import paths, ranked
 from vit_deploy.cli.options import CheckpointFile, Force, Like, OutputFile, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, Option
@@ -11,6 +12,8 @@ from vit_deploy.core.options.parsing import size
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.api.checkpoints import Resized
+
+SPARE = ("like", "size", "digest")  # what a narrow terminal leaves out first, from the end
 
 NewImageSize = Annotated[
     tuple[int, int] | None,
@@ -56,7 +59,9 @@ def resize(
     for note in resized.notes:
         out.note(note)
     cells = _cells(resized.result)
-    return out.show(resized, columns=list(cells), rows=[list(cells.values())])
+    columns = [paths(name) if name == "checkpoint" else name for name in cells]
+    spare = [*[name for name in cells if name not in ("checkpoint", *SPARE)], *SPARE]
+    return out.show(resized, columns=ranked(columns, spare), rows=[list(cells.values())])
 
 
 def _cells(file: Resized) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from vit_deploy.cli.columns import Column, paths, ranked
 from vit_deploy.cli.options import Artifacts, Force, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, Option
@@ -22,8 +23,12 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.verification.parity import Verification
     from vit_deploy.verification.proving import Proven
 
+SPARE = ("figure", "max abs", "runtime", "tolerance", "checks", "top-1", "cosine")  # the most important first
 MORE_COLUMNS = ("cosine", "top-1", "checks", "verdict")
-TAP_COLUMNS = ("tap", "error", "noise floor", "tolerance", "error/floor", "growth", "")
+TAP_COLUMNS = ranked(
+    ("tap", "error", "noise floor", "tolerance", "error/floor", "growth", ""),
+    ("error", "error/floor", "tolerance", "growth", "noise floor"),
+)
 
 
 @command
@@ -143,13 +148,13 @@ def _annotate(results: Sequence[Record]) -> None:
         append_summary(results, Path(summary))
 
 
-def _columns(found: VerifyOutcome) -> tuple[str, ...]:
+def _columns(found: VerifyOutcome) -> tuple[Column, ...]:
     from vit_deploy.verification.records import judged_column
 
     if _is_elsewhere(found):
-        return ("machine", "model", "runtime", "figure", "tolerance", *MORE_COLUMNS)
+        return ranked(("machine", paths("model"), "runtime", "figure", "tolerance", *MORE_COLUMNS), SPARE)
     figure = judged_column([result.parity for result in found])
-    return ("model", "runtime", figure, "tolerance", *MORE_COLUMNS)
+    return ranked((paths("model"), "runtime", figure, "tolerance", *MORE_COLUMNS), SPARE)
 
 
 def _rows(found: VerifyOutcome) -> list[tuple[str, ...]]:

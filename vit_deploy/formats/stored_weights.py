@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import ArtifactError, MissingEngineError
 from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.formats.tflite.file import opened
@@ -58,15 +59,17 @@ def onnx_weights(path: Path) -> Weights:
 def savedmodel_weights(path: Path) -> Weights:
     """The variables of a SavedModel, by the checkpoint's names; see `read_weights`."""
     try:
-        import tensorflow as tf
+        with quiet_stderr():  # TensorFlow logs at import
+            import tensorflow as tf
     except ModuleNotFoundError as error:
         raise MissingEngineError(
             "reading a SavedModel needs tensorflow", fix='pip install "vit-deploy[export]"'
         ) from error
     try:
-        reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-        names = [name for name in reader.get_variable_to_shape_map() if name.endswith(VARIABLE)]
-        return {_own_name(name): np.asarray(reader.get_tensor(name)) for name in names}
+        with quiet_stderr():
+            reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+            names = [name for name in reader.get_variable_to_shape_map() if name.endswith(VARIABLE)]
+            return {_own_name(name): np.asarray(reader.get_tensor(name)) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"the weights of {path} cannot be read: {error}", fix="export the model again") from error
 

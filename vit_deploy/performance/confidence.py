@@ -1,4 +1,4 @@
-"""Confidence intervals of a median, and of the ratio of two.
+"""Confidence intervals of a median, of the ratio of two, and of a fraction.
 
 The bootstrap (Efron 1979) draws rounds first and then calls within each: calls of one round share what the machine did
 meanwhile, and cases that took turns in the same rounds share it too, so that their ratio is drawn round by round. A
@@ -49,6 +49,14 @@ def median_interval(rounds: Rounds) -> Interval | None:
     if 2 * 0.5 ** sum(map(len, rounds)) > 1 - LEVEL:  # that all calls lie on the same side of the true median
         return None
     return _interval(_medians(rounds, _choices(len(rounds)), np.random.default_rng(SEED)), _units(rounds))
+
+
+def fraction_interval(fraction: float, count: int) -> Interval:
+    """The interval of a fraction of `count` independent trials, after Wilson 1927."""
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    middle = (fraction + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(fraction * (1 - fraction) / count + (z / (2 * count)) ** 2)
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
 def ratio_interval(rounds: Rounds, base: Rounds) -> Interval | None:

@@ -10,12 +10,14 @@ from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.report.axes import logarithmic_ticks, quantity
 from vit_deploy.performance.report.charts import charts
 from vit_deploy.performance.report.documents import gather
+from vit_deploy.performance.report.looks import Looks
 from vit_deploy.performance.report.naming import Names
-from vit_deploy.performance.report.style import COLOURS, NARROW_PX, WIDE_PX, series_scales
+from vit_deploy.performance.report.style import COLOURS, NARROW_PX, WIDE_PX
 
 
 def drawn(gathered):
-    return {chart.name: chart for chart in charts(gathered, Names(gathered))}
+    names = Names(gathered)
+    return {chart.name: chart for chart in charts(gathered, names, Looks(gathered, names))}
 
 
 def test_there_is_a_chart_for_all_that_was_measured(gathered):
@@ -32,7 +34,7 @@ def test_there_is_a_chart_for_all_that_was_measured(gathered):
     ]
     assert lines[1]["rate"] == gathered.cases[1].latency.throughput_per_s
     bars = found["operator-time"].body["data"]["values"]
-    assert {row["operator"] for row in bars} == {"MatMul", "Softmax"}
+    assert {row["operator"] for row in bars} == {"matrix multiplication", "softmax"}
 
 
 def test_what_nobody_measured_has_no_chart(write):
@@ -63,17 +65,66 @@ def test_with_many_settings_rows_are_of_the_usual_one(write):
 
 
 def test_operators_past_the_costliest_are_one_bar_together(write):
-    profile = [{"operator": f"op{index}", "calls": 1, "ms": 20.0 - index, "share": 0.05} for index in range(12)]
+    profile = [{"operator": f"op{index}", "calls": 1, "ms": 20.0 - index, "share": 0.05} for index in range(16)]
     chart = drawn(gather([write("bench", [{**to_json(latency("a")), "profile": profile}])]))["operator-time"]
     bars = {row["operator"]: row["ms"] for row in chart.body["data"]["values"]}
-    assert list(bars) == [*(f"op{index}" for index in range(7)), "5 others"]
+    assert list(bars) == [*(f"op{index}" for index in range(11)), "5 others"]
     assert sum(bars.values()) == sum(each["ms"] for each in profile)
 
 
-def test_no_two_series_look_alike():
-    scales = series_scales([f"s{index}" for index in range(5 * COLOURS)])
-    looks = list(zip(scales["color"]["scale"]["range"], scales["shape"]["scale"]["range"], strict=True))
-    assert len(set(looks)) == len(looks)
+def looks_of(write, count, engines=1):
+    """What as many artifacts look like, each in as many engines."""
+    records = [
+        {**to_json(latency(f"model-{index}")), "provider": f"engine-{engine}"}
+        for index in range(count)
+        for engine in range(engines)
+    ]
+    gathered = gather([write("bench", records)])
+    names = Names(gathered)
+    series = [names.series(case) for case in gathered.cases]
+    looks = Looks(gathered, names)
+    scales = looks.scales(series)
+    return looks, [*zip(series, scales["color"]["scale"]["range"], scales["shape"]["scale"]["range"], strict=True)]
+
+
+def test_artifacts_have_colours_that_do_not_repeat_and_engines_have_shapes(write):
+    looks, found = looks_of(write, COLOURS, engines=3)
+    assert len({colour for _, colour, _ in found}) == COLOURS and len({shape for *_, shape in found}) == 3
+    assert len({look for _, *look in map(tuple, found) for look in [tuple(look)]}) == len(found)
+    by_artifact = {(name.split(",")[0], colour) for name, colour, _ in found}
+    assert len(by_artifact) == COLOURS
+    assert [entry.name for entry in looks.legend][:2] == ["model-0", "model-1"]
+    assert len(looks.legend) == COLOURS + 3
+
+
+def test_no_two_series_look_alike_though_there_are_more_than_colours(write):
+    looks, found = looks_of(write, 5 * COLOURS)
+    assert len({tuple(look) for _, *look in found}) == len(found) == len(looks.legend)
+
+
+def test_one_legend_serves_all_charts_of_artifacts(gathered):
+    names = Names(gathered)
+    looks = Looks(gathered, names)
+    for chart in charts(gathered, names, looks):
+        own = chart.name in ("percentiles", "operator-time")
+        assert bool(chart.legend) == own and ("'legend': None" in str(chart.body)) != own
+    assert [entry.name for entry in looks.legend] == [
+        *("onnx-fp32", "onnx-int8", "tflite-int8"),
+        *("onnxruntime (cpu)", "litert (xnnpack)"),
+    ]
+
+
+def test_an_accuracy_has_its_interval(gathered):
+    chart = drawn(gathered)["accuracy"]
+    rows = chart.body["data"]["values"]
+    assert [row["x"] for row in rows] == pytest.approx([90.0, 89.0, 88.0])
+    # Wilson's interval of 45 of 50, as printed in tables of it.
+    assert (rows[0]["left"], rows[0]["right"]) == pytest.approx((78.6398, 95.6525), abs=1e-3)
+    (rule,) = [layer for layer in chart.body["layer"] if "x2" in layer["encoding"]]
+    assert rule["encoding"]["x"]["field"] == "left" and rule["encoding"]["x2"]["field"] == "right"
+    domain = rule["encoding"]["x"]["scale"]["domain"]
+    assert domain[0] <= min(row["left"] for row in rows) and domain[1] >= max(row["right"] for row in rows)
+    assert "(78.64 to 95.65)" in rows[0]["text"]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +148,11 @@ def test_axes_begin_at_zero_unless_figures_span_much_or_lengths_do_not_tell():
     assert low < 90 < high
 
 
-def test_names_that_are_too_long_for_a_phone_are_broken_and_stay_one_legend(gathered, write):
-    assert "labelExpr" not in str(drawn(gathered)["size"].spec(WIDE_PX))
-    long = [to_json(latency(f"a-folder-with-a-long-name/model-with-a-long-name-{index}")) for index in range(2)]
-    spec = drawn(gather([write("bench", long)]))["size"].spec(NARROW_PX)
-    points = spec["layer"][1]["encoding"]
-    assert points["fill"]["legend"] == points["shape"]["legend"] == spec["encoding"]["color"]["legend"]
-    assert set(points["fill"]["legend"]) == {"labelExpr"}
+def test_names_of_rows_that_are_too_long_for_a_phone_are_broken(gathered, write):
+    assert "labelExpr" not in str(drawn(gathered)["percentiles"].spec(WIDE_PX))
+    long = [to_json(latency(f"a-folder/model-with-a-long-name-and-a-longer-end-{index}")) for index in range(2)]
+    spec = drawn(gather([write("bench", long)]))["percentiles"].spec(NARROW_PX)
+    assert "labelExpr" in spec["config"]["axisYBand"]
 
 
 def stalled(artifact):

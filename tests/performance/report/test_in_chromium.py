@@ -84,7 +84,7 @@ def test_the_tab_key_reaches_what_can_be_used_and_the_focus_is_seen(browser, rep
         stops.append(browser.run("document.activeElement.textContent.slice(0, 40)"))
         assert browser.run("getComputedStyle(document.activeElement).outlineWidth") == "3px"
     assert stops[0] == "Skip to the results"
-    assert "Charts" in stops[1]
+    assert stops[1] == "Which file to ship" and "Charts" in stops[2]
     assert any(stop.startswith("artifact") for stop in stops)
 
 

@@ -11,6 +11,7 @@ from records import latency, measured
 from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.report.charts import charts
 from vit_deploy.performance.report.documents import gather
+from vit_deploy.performance.report.looks import Looks
 from vit_deploy.performance.report.naming import Names
 from vit_deploy.performance.report.spreadsheet import spreadsheet
 from vit_deploy.performance.report.tables import latencies
@@ -28,7 +29,9 @@ def test_the_same_case_in_two_files_is_told_apart_by_the_files(write):
     ]
     table = latencies(gathered, names)
     assert [row[table.columns.index("file")].text for row in table.rows] == ["old.json", "old.json", "new.json"]
-    percentiles = next(chart for chart in charts(gathered, names) if chart.name == "percentiles")
+    percentiles = next(
+        chart for chart in charts(gathered, names, Looks(gathered, names)) if chart.name == "percentiles"
+    )
     assert len(percentiles.rows) == len(set(percentiles.rows)) == 3
     rows = list(csv.DictReader(io.StringIO(spreadsheet(gathered))))
     assert [row["file"] for row in rows] == [str(old), str(old), str(new)]

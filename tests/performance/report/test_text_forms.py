@@ -45,7 +45,7 @@ def test_no_cell_of_text_is_a_formula(write, name):
 def test_markdown_tells_latency_quality_operators_and_machines(gathered):
     text = markdown_page(gathered, "What was measured")
     assert text.startswith("# What was measured\n")
-    for heading in ("Latency", "Start, memory and energy", "Accuracy and parity", "Time of each operator"):
+    for heading in ("Latency", "Start, memory and energy", "Accuracy and parity", "Time of each kind of operator"):
         assert f"\n## {heading}\n" in text
     lines = text.splitlines()
     head = next(line for line in lines if line.startswith("| artifact | engine | batch |"))

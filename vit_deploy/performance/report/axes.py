@@ -24,7 +24,8 @@ def quantity(title: str, values: Sequence[float], *, from_zero: bool = True) -> 
     encoding = {"type": "quantitative", "title": title}
     if not from_zero:
         room = 0.1 * (high - low) or max(1.0, 0.05 * abs(high))
-        return {**encoding, "scale": {"domain": [low - room, high + room], "nice": False, "zero": False}}
+        start = max(0.0, low - room) if low >= 0 else low - room
+        return {**encoding, "scale": {"domain": [start, high + room], "nice": False, "zero": False}}
     if not (low > 0 and high > WIDE_RANGE * low):
         return {**encoding, "scale": {"zero": True, "nice": True}}
     ticks = logarithmic_ticks(low, high)

@@ -9,7 +9,7 @@ from typing import Any
 
 from vit_deploy.core.host import Host
 from vit_deploy.errors import DataError
-from vit_deploy.performance.confidence import Interval, unpaired_interval
+from vit_deploy.performance.confidence import Interval, fraction_interval, unpaired_interval
 from vit_deploy.performance.latency import Latency
 from vit_deploy.performance.profilers import OperatorTime
 from vit_deploy.performance.saved_results import damaged, latency_in, number, read_document, text
@@ -48,6 +48,13 @@ class Quality:
     cosine: float | None = None
     snr_db: float | None = None
     verdict: str | None = None
+
+    @property
+    def top1_interval(self) -> Interval | None:
+        """Where the accuracy on all images of this kind lies; None where the number of images is not known."""
+        if self.top1 is None or not self.images or not 0 <= self.top1 <= 1:
+            return None
+        return fraction_interval(self.top1, int(self.images))
 
 
 @dataclass(frozen=True)

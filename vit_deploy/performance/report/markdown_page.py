@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 
 from vit_deploy.core import markdown
+from vit_deploy.performance.report.answer import answers
 from vit_deploy.performance.report.documents import Gathered
 from vit_deploy.performance.report.naming import Names
-from vit_deploy.performance.report.tables import Cell, Table, remarks, tables
+from vit_deploy.performance.report.remarks import remarks
+from vit_deploy.performance.report.tables import Cell, Table, tables
 
 
 def markdown_page(gathered: Gathered, title: str) -> str:
-    """A heading, each table, and what has to be known of single cases; GitHub's and GitLab's dialect."""
+    """A heading, the answer, each table, and what has to be known of single cases; GitHub's and GitLab's dialect."""
     names = Names(gathered)
     lines = [f"# {_plain(title)}", ""]
+    found = answers(gathered, names)
+    for answer in found:
+        lines += [f"**{_plain(answer.machine)}**", ""] if len(found) > 1 else []
+        first, *others = map(_plain, answer.sentences)
+        lines += [f"**{first}**", "", *(f"- {sentence}" for sentence in others), ""]
     for table in tables(gathered, names):
         lines += [
             f"## {_plain(table.title)}",
@@ -22,12 +29,11 @@ def markdown_page(gathered: Gathered, title: str) -> str:
             *_lines(table),
             "",
         ]
-    found = remarks(gathered, names)
-    if found:
+    if told := remarks(gathered, names):
         lines += ["## Remarks", ""]
-        for name, texts, unsteady in found:
-            mark = "**unsteady** " if unsteady else ""
-            lines += [f"- {mark}{_plain(name)}: {_plain('; '.join(texts))}"]
+        for remark in told:
+            mark = "**unsteady** " if remark.unsteady else ""
+            lines += [f"- {mark}{_plain(remark.whom)}: {_plain(remark.text)}"]
         lines.append("")
     return "\n".join(lines)
 
@@ -40,7 +46,9 @@ def _lines(table: Table) -> list[str]:
 
 def _cell(cell: Cell) -> str:
     text = _plain(cell.text)
-    return f"**{text}** ({_plain(cell.mark)})" if cell.mark else text
+    if cell.mark in cell.text:
+        return f"**{text}**" if cell.mark else text
+    return f"**{text}** ({_plain(cell.mark)})"
 
 
 def _plain(text: str) -> str:

@@ -30,17 +30,25 @@ class Names:
         """The last parts of a path that no other artifact shares."""
         return self._short[path]
 
+    def artifact_of(self, case: Timed) -> str:
+        """The same of the artifact of a case."""
+        return self.artifact(str(case.latency.case.artifact))
+
+    def place(self, case: Timed) -> str:
+        """The engine, and the machine and the file where that does not tell cases apart."""
+        words = engine(case)
+        words += f" on {case.machine}" if self._machines > 1 else ""
+        words += f" in {self.file(case)}" if self.file(case) else ""
+        number = self._numbers[id(case)]
+        return f"{words}, no. {number}" if number > 1 else words
+
     def file(self, case: Timed) -> str:
         """The file that a case is from, where several have one like it; else empty."""
         return self._files.get(str(case.file), "")
 
     def series(self, case: Timed) -> str:
         """Artifact and engine, and the machine and the file where that does not tell cases apart."""
-        words = f"{self.artifact(str(case.latency.case.artifact))}, {engine(case)}"
-        words += f" on {case.machine}" if self._machines > 1 else ""
-        words += f" in {self.file(case)}" if self.file(case) else ""
-        number = self._numbers[id(case)]
-        return f"{words}, no. {number}" if number > 1 else words
+        return f"{self.artifact_of(case)}, {self.place(case)}"
 
     def case(self, case: Timed) -> str:
         """The same with the setting, where there are several."""

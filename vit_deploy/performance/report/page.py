@@ -9,13 +9,17 @@ from importlib.resources import files
 from typing import Any
 
 from vit_deploy import __version__
+from vit_deploy.performance.report.answer import answers
 from vit_deploy.performance.report.charts import Chart, charts
 from vit_deploy.performance.report.documents import Gathered
 from vit_deploy.performance.report.html import Markup, element, joined
+from vit_deploy.performance.report.looks import Looks
 from vit_deploy.performance.report.naming import Names
-from vit_deploy.performance.report.style import NARROW_PX, WIDE_PX
-from vit_deploy.performance.report.tables import Cell, Table, milliseconds, remarks, tables
+from vit_deploy.performance.report.remarks import Remark, remarks
+from vit_deploy.performance.report.style import NARROW_PX, SHAPES, WIDE_PX
+from vit_deploy.performance.report.tables import Cell, Table, tables
 
+GLYPHS = dict(zip(SHAPES, "●■▲◆✚▼▶◀", strict=True))
 MOST_ROWS = 30  # of a table that does not scroll by itself
 
 Draw = Callable[[dict[str, Any], str, str, str], Markup]
@@ -31,24 +35,28 @@ def page(gathered: Gathered, title: str, draw: Draw) -> str:
         draw: makes a chart.
     """
     names = Names(gathered)
-    shown, listed, said = charts(gathered, names), tables(gathered, names), remarks(gathered, names)
-    contents = [("charts", "Charts"), *((table.name, table.title) for table in listed)]
+    looks = Looks(gathered, names)
+    shown, said = charts(gathered, names, looks), remarks(gathered, names)
+    first, *others = tables(gathered, names)  # the choice goes with the answer
+    contents = [(first.name, first.title), ("charts", "Charts"), *((table.name, table.title) for table in others)]
     contents += [("remarks", "Remarks")] if said else []
     body = element(
         "body",
         element("a", "Skip to the results", href="#main", class_="skip"),
-        element("header", element("h1", title), _facts(gathered, names)),
+        element("header", element("h1", title), *_answers(gathered, names), _facts(gathered)),
         _navigation(contents),
         element(
             "main",
+            _section(first),
             element(
                 "section",
                 element("h2", "Charts", id="charts-heading"),
+                *([_legend(looks)] if any(not chart.legend for chart in shown) else []),
                 element("div", *(_figure(chart, draw) for chart in shown), class_="charts"),
                 id="charts",
                 aria_labelledby="charts-heading",
             ),
-            *(_section(table) for table in listed),
+            *(_section(table) for table in others),
             _remarks(said),
             id="main",
             tabindex="-1",
@@ -79,12 +87,38 @@ def _text(name: str) -> str:
     return (files("vit_deploy.performance.report") / name).read_text(encoding="utf-8")
 
 
-def _facts(gathered: Gathered, names: Names) -> Markup:
-    fastest = min(gathered.cases, key=lambda case: case.latency.p50_ms)
+def _answers(gathered: Gathered, names: Names) -> list[Markup]:
+    found = answers(gathered, names)
+    several = len(found) > 1
+    return [
+        element(
+            "div",
+            *([element("p", answer.machine, class_="note")] if several else []),
+            element("p", element("strong", answer.sentences[0])),
+            element("ul", *(element("li", sentence) for sentence in answer.sentences[1:])),
+            class_="answer",
+        )
+        for answer in found
+    ]
+
+
+def _legend(looks: Looks) -> Markup:
+    """What the marks of all charts over artifacts stand for."""
+    entries = (
+        element(
+            "li",
+            element("span", GLYPHS[entry.shape], aria_hidden="true", style=f"color: {entry.colour}"),
+            f" {entry.name}",
+        )
+        for entry in looks.legend
+    )
+    return element("ul", *entries, class_="legend", aria_label="Legend of the charts")
+
+
+def _facts(gathered: Gathered) -> Markup:
     unsteady = sum(bool(case.latency.unsteady) for case in gathered.cases)
     facts = [
         ("cases", str(len(gathered.cases))),
-        ("fastest", f"{milliseconds(fastest.latency.p50_ms)} ms: {names.case(fastest)}"),
         ("machines" if len(gathered.machines) > 1 else "machine", ", ".join(gathered.machines)),
         ("unsteady", f"{unsteady} of {len(gathered.cases)}, see the remarks" if unsteady else "none"),
     ]
@@ -117,10 +151,7 @@ def _figure(chart: Chart, draw: Draw) -> Markup:
 
 def _section(table: Table) -> Markup:
     heading = f"{table.name}-heading"
-    head = (
-        element("th", title, scope="col", class_="number" if table.is_numeric(index) else None)
-        for index, title in enumerate(table.columns)
-    )
+    head = (element("th", title, scope="col", class_=_class(table, index)) for index, title in enumerate(table.columns))
     how = f"{table.title}: press a heading to sort." if table.sortable else table.title
     content = element(
         "table",
@@ -147,14 +178,21 @@ def _section(table: Table) -> Markup:
     )
 
 
+def _class(table: Table, column: int) -> str | None:
+    return "wrapped" if column in table.wrapped else "number" if table.is_numeric(column) else None
+
+
 def _row(table: Table, row: Sequence[Cell]) -> Markup:
     cells = []
     for index, cell in enumerate(row):
         content = joined(cell.text)
-        if cell.mark and cell.mark != cell.text:
+        if cell.mark not in cell.text:
             content = joined(cell.text, " ", element("small", f"({cell.mark})"))
-        classes = [*(["number"] if table.is_numeric(index) else []), *(["mark", cell.mark] if cell.mark else [])]
-        attributes = {"class_": " ".join(classes) or None, "data_key": None if cell.key is None else repr(cell.key)}
+        classes = [_class(table, index) or "", *(["mark", cell.mark] if cell.mark else [])]
+        attributes = {
+            "class_": " ".join(filter(None, classes)) or None,
+            "data_key": None if cell.key is None else repr(cell.key),
+        }
         if index == 0:
             cells.append(element("th", content, scope="row", **attributes))
         else:
@@ -162,13 +200,18 @@ def _row(table: Table, row: Sequence[Cell]) -> Markup:
     return element("tr", *cells)
 
 
-def _remarks(said: Sequence[tuple[str, tuple[str, ...], bool]]) -> Markup:
+def _remarks(said: Sequence[Remark]) -> Markup:
     if not said:
         return Markup("")
     items = []
-    for name, texts, unsteady in said:
-        mark = joined(element("span", "unsteady", class_="unsteady"), " ") if unsteady else Markup("")
-        items.append(element("li", mark, element("strong", name), f": {'; '.join(texts)}"))
+    for remark in said:
+        mark = joined(element("span", "unsteady", class_="unsteady"), " ") if remark.unsteady else Markup("")
+        line = joined(mark, element("strong", remark.whom), f": {remark.text}")
+        if remark.whom in ("; ".join(remark.cases), f"all {len(remark.cases)} cases"):
+            items.append(element("li", line))
+        else:
+            names = element("ul", *(element("li", name) for name in remark.cases))
+            items.append(element("li", element("details", element("summary", line), names)))
     return element(
         "section",
         element("h2", "Remarks", id="remarks-heading"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vit_deploy.performance.latency import Latency
+from vit_deploy.performance.report.answer import answers
 from vit_deploy.performance.report.documents import Gathered, Quality, Timed
-from vit_deploy.performance.report.naming import Names, engine, in_words, setting
+from vit_deploy.performance.report.naming import Names, engine, in_words, setting, usual_setting
+from vit_deploy.performance.report.operator_names import by_known_name
+from vit_deploy.performance.report.wording import listed, milliseconds
 
 ABSENT = "\N{EN DASH}"
 
@@ -38,6 +41,7 @@ class Table:
         columns: names with units; a column is one of figures if any of its cells has a key.
         rows: the first cell of each names it.
         sortable: whether another order makes sense.
+        wrapped: numbers of the columns of sentences and lists, which may take several lines.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     sortable: bool = True
+    wrapped: tuple[int, ...] = ()
 
     def is_numeric(self, column: int) -> bool:
         """Whether a column is one of figures."""
@@ -57,9 +62,61 @@ Column = tuple[str, Callable[[Timed], Cell]]
 
 def tables(gathered: Gathered, names: Names) -> list[Table]:
     """Those that have something to tell."""
-    found = [latencies(gathered, names), costs(gathered, names), qualities(gathered, names)]
+    found = [
+        candidates(gathered, names),
+        latencies(gathered, names),
+        costs(gathered, names),
+        qualities(gathered, names),
+    ]
     found += [operators(gathered, names), machines(gathered)]
     return [table for table in found if table.rows]
+
+
+def candidates(gathered: Gathered, names: Names) -> Table:
+    """What there is to choose from, the one to ship first."""
+    found = answers(gathered, names)
+    several = len(found) > 1
+    rows = []
+    for answer in found:
+        for place, each in enumerate(answer.candidates):
+            case, quality = each.case, each.case.quality
+            ship = place == 0 and not each.against
+            verdict = "ship" if ship else each.against or ", ".join(each.virtues) or ABSENT
+            also = f"ship: {', '.join(each.virtues)}" if ship and each.virtues else verdict
+            rows.append(
+                (
+                    Cell(names.artifact_of(case)),
+                    Cell(also, mark="ship" if ship else ""),
+                    Cell(engine(case)),
+                    *([Cell(answer.machine)] if several else []),
+                    _megabytes(case.bytes),
+                    _ms(case.latency.p50_ms),
+                    _accuracy(quality),
+                    _percent(quality.agreement),
+                    Cell("unsteady", mark="unsteady") if case.latency.unsteady else Cell("yes"),
+                )
+            )
+    machine = ("machine",) if several else ()
+    columns = (
+        "artifact",
+        "verdict",
+        "engine",
+        *machine,
+        "size MB",
+        "p50 ms",
+        "top-1 % (95 %)",
+        "agreement %",
+        "steady",
+    )
+    called = listed(list(dict.fromkeys(answer.called for answer in found)))
+    note = (
+        f"Each file in the engine that runs it fastest, at {called}. The one to ship is the fastest, or the smallest "
+        "of those that are as fast within chance, among the files that compute the same function as their checkpoint, "
+        "are right as often as the best within chance, and agree with fp32."
+    )
+    return _without_empty(
+        Table("choice", "Which file to ship", note, columns, tuple(rows), wrapped=(columns.index("verdict"),))
+    )
 
 
 def rate(case: Timed) -> float:
@@ -151,7 +208,7 @@ def qualities(gathered: Gathered, names: Names) -> Table:
                 Cell(names.artifact(seen.get(each.artifact, each.artifact))),
                 Cell(each.precision or ABSENT),
                 _megabytes(each.bytes),
-                _percent(each.top1),
+                _accuracy(each),
                 _percent(each.top5),
                 _percent(each.agreement),
                 _figure(each.images, "{:.0f}"),
@@ -161,7 +218,7 @@ def qualities(gathered: Gathered, names: Names) -> Table:
                 Cell(each.verdict or ABSENT, mark="different" if each.verdict == "different" else ""),
             )
         )
-    right = ("top-1 %", "top-5 %", "agreement with fp32 %", "images")
+    right = ("top-1 % (95 %)", "top-5 %", "agreement with fp32 %", "images")
     columns = ("artifact", "precision", "size MB", *right, "largest difference", "cosine", "SNR dB", "parity")
     return _without_empty(Table("quality", "Accuracy and parity", "", columns, tuple(rows)))
 
@@ -172,22 +229,26 @@ def is_known(quality: Quality) -> bool:
 
 
 def operators(gathered: Gathered, names: Names) -> Table:
-    """What each type of operator takes, where it was profiled."""
+    """What the operators take, under the names that people know, where they were profiled."""
+    profiled = [case for case in gathered.cases if case.profile]
+    usual = usual_setting(gathered.cases)
+    shown = [case for case in profiled if setting(case) == usual] or profiled
     rows = [
         (
-            Cell(names.case(case)),
-            Cell(each.operator),
-            _figure(each.calls, "{:g}"),
-            _figure(each.ms, "{:.3f}"),
-            _percent(each.share),
+            Cell(names.series(case) if len(shown) < len(profiled) else names.case(case)),
+            Cell(known),
+            Cell(", ".join(each.operator for each in those)),
+            _figure(sum(each.calls for each in those), "{:g}"),
+            _figure(sum(each.ms for each in those), "{:.3f}"),
+            _percent(sum(each.share for each in those)),
         )
-        for case in gathered.cases
-        for each in case.profile
+        for case in shown
+        for known, those in by_known_name(case.profile).items()
     ]
     note = "Calls and time are of one call of the model, while the engine's profiler watched, which slows it down."
-    return Table(
-        "operators", "Time of each operator", note, ("case", "operator", "calls", "ms", "share %"), tuple(rows)
-    )
+    note += f" At {in_words(usual)}; the saved results have the other cases too." if len(shown) < len(profiled) else ""
+    columns = ("case", "operators", "the engine's names", "calls", "ms", "share %")
+    return Table("operators", "Time of each kind of operator", note, columns, tuple(rows), wrapped=(2,))
 
 
 def machines(gathered: Gathered) -> Table:
@@ -217,15 +278,6 @@ def machines(gathered: Gathered) -> Table:
     )
 
 
-def remarks(gathered: Gathered, names: Names) -> list[tuple[str, tuple[str, ...], bool]]:
-    """Each case with something to know about it, in words, and whether its figures are not to be trusted."""
-    found = [
-        (f"{names.series(case)}, {in_words(setting(case))}", case.latency.notes, bool(case.latency.unsteady))
-        for case in gathered.cases
-    ]
-    return [each for each in found if each[1]]
-
-
 def _table(name: str, title: str, note: str, columns: Sequence[Column], cases: Sequence[Timed]) -> Table:
     rows = tuple(tuple(read(case) for _, read in columns) for case in cases)
     return Table(name, title, note, tuple(title for title, _ in columns), rows)
@@ -234,7 +286,8 @@ def _table(name: str, title: str, note: str, columns: Sequence[Column], cases: S
 def _without_empty(table: Table) -> Table:
     kept = [index for index in range(len(table.columns)) if any(row[index].text != ABSENT for row in table.rows)]
     rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
-    return Table(table.name, table.title, table.note, tuple(table.columns[index] for index in kept), rows)
+    wrapped = tuple(place for place, index in enumerate(kept) if index in table.wrapped)
+    return replace(table, columns=tuple(table.columns[index] for index in kept), rows=rows, wrapped=wrapped)
 
 
 def _gpu(latency: Latency) -> str:
@@ -265,6 +318,15 @@ def _percent(fraction: float | None) -> Cell:
     return _figure(None if fraction is None else 100 * fraction, "{:.1f}")
 
 
+def _accuracy(quality: Quality) -> Cell:
+    """The accuracy with its interval."""
+    interval = quality.top1_interval
+    if quality.top1 is None or interval is None:
+        return _percent(quality.top1)
+    low, high = 100 * interval.low, 100 * interval.high
+    return Cell(f"{100 * quality.top1:.1f} ({low:.1f} to {high:.1f})", 100 * quality.top1)
+
+
 def _megabytes(count: float | None) -> Cell:
     return _figure(None if count is None else count / 1e6, "{:.2f}")
 
@@ -279,8 +341,3 @@ def _interval(latency: Latency) -> Cell:
 def _ratio(case: Timed) -> str:
     interval = case.ratio_interval
     return f"{case.ratio:.2f}" + ("" if interval is None else f" ({interval.low:.2f} to {interval.high:.2f})")
-
-
-def milliseconds(value: float) -> str:
-    """Three digits at least, for people."""
-    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"

@@ -27,7 +27,7 @@ class Chart:
         note: a sentence on how to read it.
         summary: what it shows, in words, for who does not see it.
         body: the specification without its size.
-        legend: names in it.
+        legend: names in its own one; none where the page's legend tells of it.
         rows: names above the rows of a chart that has one for each case.
     """
 
@@ -36,7 +36,7 @@ class Chart:
     note: str
     summary: str
     body: Spec
-    legend: tuple[str, ...]
+    legend: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
 
     def spec(self, width: int) -> Spec:

@@ -7,10 +7,11 @@ from typing import Any
 
 from vit_deploy.performance.report.charts.chart import Chart, cases_shown
 from vit_deploy.performance.report.documents import Gathered
+from vit_deploy.performance.report.looks import colour
 from vit_deploy.performance.report.naming import Names
-from vit_deploy.performance.report.style import series_scales
+from vit_deploy.performance.report.operator_names import known_name
 
-MOST_OPERATORS = 7  # that have a colour of their own
+MOST_OPERATORS = 11  # that have a colour of their own
 
 
 def operators(gathered: Gathered, names: Names) -> Chart | None:
@@ -21,7 +22,7 @@ def operators(gathered: Gathered, names: Names) -> Chart | None:
     totals: dict[str, float] = defaultdict(float)
     for case in cases:
         for each in case.profile:
-            totals[each.operator] += each.ms
+            totals[known_name(each.operator)] += each.ms
     ranked = sorted(totals, key=lambda operator: -totals[operator])
     shown = ranked if len(ranked) <= MOST_OPERATORS + 1 else ranked[:MOST_OPERATORS]
     rest = f"{len(ranked) - len(shown)} others"
@@ -29,7 +30,8 @@ def operators(gathered: Gathered, names: Names) -> Chart | None:
     for case in cases:
         times: dict[str, float] = defaultdict(float)
         for each in case.profile:
-            times[each.operator if each.operator in shown else rest] += each.ms
+            known = known_name(each.operator)
+            times[known if known in shown else rest] += each.ms
         whole = sum(times.values()) or 1.0
         for place, operator in enumerate((*shown, rest)):
             if operator in times:
@@ -41,7 +43,7 @@ def operators(gathered: Gathered, names: Names) -> Chart | None:
     domain = [*shown, *([rest] if len(shown) < len(ranked) else [])]
     return Chart(
         "operator-time",
-        "Time of each operator",
+        "Where the time goes",
         f"{called}In one call of the model, as the engine's profiler says; the table below has the figures.",
         f"{len(order)} bars. The costliest operators: {', '.join(ranked[:3])}.",
         {
@@ -50,7 +52,12 @@ def operators(gathered: Gathered, names: Names) -> Chart | None:
             "encoding": {
                 "y": {"field": "case", "type": "nominal", "title": None, "sort": order},
                 "x": {"field": "ms", "type": "quantitative", "title": "ms in one call of the model"},
-                "color": series_scales(domain, field="operator")["color"],
+                "color": {
+                    "field": "operator",
+                    "type": "nominal",
+                    "title": None,
+                    "scale": {"domain": domain, "range": [colour(place) for place in range(len(domain))]},
+                },
                 "order": {"field": "place", "type": "quantitative"},
                 "description": {"field": "text", "type": "nominal"},
             },

@@ -8,8 +8,19 @@ from vit_deploy.performance.report.axes import end_of_latencies, quantity
 from vit_deploy.performance.report.charts.chart import CLIPPED, Chart, arrows, cases_shown
 from vit_deploy.performance.report.documents import Gathered
 from vit_deploy.performance.report.naming import Names
-from vit_deploy.performance.report.style import series_scales
-from vit_deploy.performance.report.tables import milliseconds
+from vit_deploy.performance.report.wording import milliseconds
+
+MARKS = {"p50": ("var(--text)", "circle"), "p90": ("var(--muted)", "square"), "p99": ("var(--muted)", "triangle-up")}
+
+
+def percentile_scales() -> dict[str, Any]:
+    """Encodings that tell percentiles apart without a colour that an artifact has."""
+    encoding = {"field": "percentile", "type": "nominal", "title": None}
+    colours, shapes = ([mark[part] for mark in MARKS.values()] for part in (0, 1))
+    return {
+        "color": {**encoding, "scale": {"domain": list(MARKS), "range": colours}},
+        "shape": {**encoding, "scale": {"domain": list(MARKS), "range": shapes}},
+    }
 
 
 def percentiles(gathered: Gathered, names: Names) -> Chart:
@@ -35,7 +46,7 @@ def percentiles(gathered: Gathered, names: Names) -> Chart:
     values = [value for row in whole for value in (row["min"], row["end"])]
     x = quantity("latency of a call in ms", values)
     y = {"field": "case", "type": "nominal", "title": None, "sort": order}
-    scales = series_scales(["p50", "p90", "p99"], field="percentile")
+    scales = percentile_scales()
     fastest = min(cases, key=lambda case: case.latency.p50_ms)
     return Chart(
         "percentiles",
@@ -74,6 +85,6 @@ def percentiles(gathered: Gathered, names: Names) -> Chart:
                 *arrows(whole, "right", {"x": {"field": "end", **x}}),
             ],
         },
-        ("p50", "p90", "p99"),
+        tuple(MARKS),
         rows=tuple(order),
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 from vit_deploy.performance.report.charts.chart import Chart
 from vit_deploy.performance.report.documents import Gathered, Timed
+from vit_deploy.performance.report.looks import Looks
 from vit_deploy.performance.report.naming import Names, in_words, setting, usual_setting
-from vit_deploy.performance.report.style import series_scales
 
 
-def scaling(gathered: Gathered, names: Names, part: int, name: str, axis: str) -> Chart | None:
+def scaling(gathered: Gathered, names: Names, looks: Looks, part: int, name: str, axis: str) -> Chart | None:
     """Throughput over one part of the setting, the others left alone; None where nothing was swept."""
     usual = usual_setting(gathered.cases)
     lines: dict[str, dict[int, Timed]] = defaultdict(dict)
@@ -34,7 +34,7 @@ def scaling(gathered: Gathered, names: Names, part: int, name: str, axis: str) -
         for at, case in sorted(cases.items())
     ]
     steps = sorted({row["at"] for row in rows})
-    scales = series_scales(list(swept))
+    scales = looks.scales(list(swept))
     x = {
         "field": "at",
         "type": "quantitative",
@@ -69,5 +69,4 @@ def scaling(gathered: Gathered, names: Names, part: int, name: str, axis: str) -
                 },
             ],
         },
-        tuple(swept),
     )
