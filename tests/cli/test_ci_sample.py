@@ -61,6 +61,12 @@ def test_a_damaged_model_stops_the_job_with_an_annotation(run, workflow, bundles
     assert ElementTree.parse("reports/verify.xml").getroot().get("failures") != "0"
 
 
+def test_it_asks_for_no_file_that_a_repository_of_models_lacks_and_fetches_what_lfs_keeps():
+    text = (CI / "verify.yml").read_text(encoding="utf-8")
+    assert "cache" not in text  # setup-python's own fails where there are no requirements to hash
+    assert re.search(r"uses: actions/checkout@v4\n +with:\n +lfs: true\n", text)
+
+
 @pytest.mark.peers
 def test_the_workflow_is_yaml_with_the_steps_in_order():
     yaml = pytest.importorskip("yaml")
