@@ -20,8 +20,10 @@ from vit_deploy.checkpoints.huggingface.names import encoders, named
 from vit_deploy.checkpoints.huggingface.towers import places_are_kept, tower_in
 from vit_deploy.core.config import Pooling
 from vit_deploy.core.reference import forward
+from vit_deploy.core.rotary import Rotary, RotaryConvention
 from vit_deploy.errors import CheckpointError, ConfigError
 
+MLCD = "mlcd-of-another-base"
 KNOWN = frozenset(MODEL_TYPES)
 NAMES = [name.replace(" ", "-") for name in GOLDEN]
 
@@ -67,6 +69,31 @@ def test_yolos_tokens_come_with_the_detections_as_registers() -> None:
 def test_pixios_class_tokens_but_the_first_are_registers() -> None:
     config = load(TARGET / "pixio").config
     assert (config.class_token, config.register_tokens) == (True, 2)
+
+
+def test_mlcds_positions_are_rotary_and_of_its_configs_size(tmp_path: Path) -> None:
+    config = load(TARGET / MLCD).config
+    assert config.rotary == Rotary(RotaryConvention.MLCD, 100.0)
+    assert config.image_size == (24, 24)
+    bare = shutil.copy(TARGET / MLCD / "model.safetensors", tmp_path)
+    found = load(bare, config={"num_heads": 3, "image_size": [16, 24]}).config
+    assert found.rotary == Rotary(RotaryConvention.MLCD) and found.image_size == (16, 24)
+    with pytest.raises(CheckpointError, match="its positions are computed for the image size, and nothing says that"):
+        load(bare, config={"num_heads": 3})
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"num_key_value_groups": 2}, "keys that several queries share"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rotary positions of the kind yarn"),
+        ({"rope_parameters": {"rope_theta": "much"}}, "rope_parameters is damaged"),
+        ({"rope_parameters": {"rope_theta": 0}}, "expected a number above 1"),
+    ],
+)
+def test_mlcds_with_other_attention_are_refused(entries: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        load(with_config(tmp_path, MLCD, **entries))
 
 
 def with_config(folder: Path, name: str, **entries: Any) -> Path:

@@ -318,7 +318,17 @@ def rows() -> Iterator[Row]:
         _of("PixioConfig", **RATIO, n_cls_tokens=1),
         _tokens(),
     )
-    yield _row(t, "mlcd", SAVED, "MLCDVisionModel", _of("MLCDVisionConfig", **VISION), None, refused="rotary positions")
+    mlcd = {**VISION, "image_size": 24}
+    yield _row(t, "mlcd", SAVED, "MLCDVisionModel", _of("MLCDVisionConfig", **mlcd), _pooled(), (24, 24))
+    yield _row(
+        t, "mlcd of another base", SAVED, "MLCDVisionModel",
+        _of("MLCDVisionConfig", **mlcd, rope_parameters={"rope_type": "axial", "rope_theta": 100.0}), _pooled(),
+        (24, 24),
+    )  # fmt: skip
+    yield _row(
+        t, "llava with mlcd", SAVED, "LlavaForConditionalGeneration",
+        _llava("LlavaConfig", "MLCDVisionConfig", **mlcd), _pooled("model.vision_tower"), (24, 24),
+    )  # fmt: skip
     yield _row(t, "ast without overlap", SAVED, "ASTModel", _spectrogram(), _tokens(), (16, 24), 1, _spectra)
     yield _row(t, "ast", SAVED, "ASTModel", _spectrogram(frequency_stride=4, time_stride=4), None,
                refused="patches of 8 that overlap, 4 and 4 apart")  # fmt: skip

@@ -18,6 +18,7 @@ from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.config import Activation, FFNType, Pooling, as_pair
 from vit_deploy.core.resize import Convention
+from vit_deploy.core.rotary import CONVENTIONS, Rotary, RotaryConvention
 from vit_deploy.errors import CheckpointError
 
 WITH_HEADS = ("ForImageClassification", "ForImageClassificationWithTeacher", "ModelWithProjection")  # architectures
@@ -66,6 +67,7 @@ JANUS = Family(1e-6, "gelu", Convention.HUGGINGFACE, "CLIP", None)
 IDEFICS = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", None)
 TOKENS = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)
 PIXIO = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", None)
+MLCD = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
 
 MODEL_TYPES: Mapping[str, Family] = {
     **{"vit": VIT, "deit": DEIT, "vit_mae": VIT, "vit_msn": MSN, "ijepa": IJEPA},
@@ -82,7 +84,7 @@ MODEL_TYPES: Mapping[str, Family] = {
     },
     **{"idefics2_vision": IDEFICS, "idefics3_vision": IDEFICS, "smolvlm_vision": IDEFICS},
     **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
-    "pixio": PIXIO,
+    **{"pixio": PIXIO, "mlcd_vision_model": MLCD},
 }
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -131,6 +133,7 @@ def family_of(document: Mapping[str, Any], names: Names | None) -> Family:
 
 def _family_by_parts(names: Names) -> Family:
     marks = {
+        hf.CLASS_ANGLES: MLCD,
         **{f"{each}.weight": CLIP for each in hf.PRE_NORM},
         "embeddings.position_embedding.weight": SIGLIP,
         hf.REGISTERS: REGISTERS,
@@ -198,6 +201,9 @@ def facts_of(
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):
         placed = _more_tokens(file, names)[1]
+        if family is MLCD:
+            with explained("config.json: rope_parameters"):
+                beside["rotary"] = _rotary(vision)
         told["image_size"] = _image_size(file, names, {**shapes, "placed": placed}, vision, stated)
     if not shapes["include_top"] and "pooling" not in stated:
         pooling = _headless_pooling(names, family, document)
@@ -328,6 +334,8 @@ def _image_size(
     patches of 14): the size without the rest stands for it.
     """
     table = names.tensor(hf.POSITIONS)
+    if names.has(hf.CLASS_ANGLES) and table not in names.stored:
+        return _stated_size(vision, shapes["patch_size"], stated)
     tokens = _shape(file, table, 2 if table.endswith(".weight") else 3)[-2]
     patches = tokens - shapes["class_token"] - shapes["distillation_token"] - shapes["placed"]
     patch = shapes["patch_size"]
@@ -341,6 +349,24 @@ def _image_size(
             fix="correct config.json, or get the file again",
         )
     return whole
+
+
+def _stated_size(vision: Mapping[str, Any], patch: tuple[int, int], stated: Stated) -> tuple[int, int]:
+    """The size that config.json or the user says, of a model whose positions are computed for whatever size."""
+    said = vision.get("image_size", stated.get("image_size"))
+    if said is None:
+        raise CheckpointError(
+            "its positions are computed for the image size, and nothing says that size",
+            fix="give the size it was made for: --config with image_size [height, width]",
+        )
+    return without_rest(as_pair(said, "image_size"), patch)
+
+
+def _rotary(vision: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary positions of MLCD, whose base older files do not say."""
+    said = vision.get("rope_parameters") or {}
+    base = said.get("rope_theta", CONVENTIONS[RotaryConvention.MLCD].base)
+    return Rotary(RotaryConvention.MLCD, float(base)).to_dict()
 
 
 def whole_size(vision: Mapping[str, Any]) -> tuple[int, int] | None:

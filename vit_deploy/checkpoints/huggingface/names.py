@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
+from vit_deploy.core import rotary
 from vit_deploy.core.config import FFNType, Pooling, ViTConfig
 from vit_deploy.core.weights import Float32, weight_specs
 from vit_deploy.errors import CheckpointError
@@ -29,6 +30,7 @@ CLASS = ("embeddings.cls_token", "embeddings.class_embedding")
 DISTILLATION, REGISTERS = "embeddings.distillation_token", "embeddings.register_tokens"
 DETECTION = "embeddings.detection_tokens"  # of YOLOS, behind the patches there and registers here
 PRE_NORM = ("pre_layrnorm", "pre_layernorm")  # the first as it is spelled in CLIP
+CLASS_ANGLES = "class_pos_emb"  # of MLCD: how far every block turns its class token
 MID_POSITIONS = "encoder.mid_position_embeddings"
 POOLER = "pooler.dense"
 MAP_HEAD = "head"
@@ -180,11 +182,19 @@ def _embeddings(names: Names, config: ViTConfig) -> dict[str, Origin]:
     return {
         "patch_embed.kernel": Origin((f"{patches}.weight",), lambda kernel: kernel.transpose(2, 3, 1, 0)),
         "patch_embed.bias": same(f"{patches}.bias") if biased else zeros(config.embed_dim),
-        "pos_embed.table": Origin((names.tensor(POSITIONS),), lambda table: _positions(table, config, names)),
+        "pos_embed.table": _table(names, config),
         "class_token.class": _class(names.tensor(CLASS)),
         "class_token.distillation": _tokens(names.prefix + DISTILLATION),
         "class_token.registers": _registers(names),
     }
+
+
+def _table(names: Names, config: ViTConfig) -> Origin:
+    """The position table, or zeros where queries and keys are turned instead."""
+    stored = names.tensor(POSITIONS)
+    if config.rotary is not None and stored not in names.stored:
+        return zeros(config.sequence_length, config.embed_dim)
+    return Origin((stored,), lambda table: _positions(table, config, names))
 
 
 def _tokens(name: str) -> Origin:
@@ -231,6 +241,8 @@ def _blocks(names: Names, config: ViTConfig) -> dict[str, Origin]:
         for part, choices in WITHIN.items():
             table |= _part(f"block_{index}.{part}", names.within(index, choices))
         path = names.within(index, ("",))
+        if names.has(CLASS_ANGLES):
+            table[f"block_{index}.attention.{rotary.CLASS_ANGLES}"] = same(names.prefix + CLASS_ANGLES)
         for gamma, stored in SCALES.items():
             table[f"block_{index}.{gamma}"] = same(path + stored)
         if f"{path}{PACKED}.weight" in names.stored:

@@ -29,7 +29,7 @@ TOWER_OF: Mapping[str, str] = {
     **{"idefics2": "idefics2_vision", "idefics3": "idefics3_vision", "smolvlm": "smolvlm_vision"},
     **dict.fromkeys(("llava", "llava_next", "llava_next_video", "vipllava", "video_llava"), "clip_vision_model"),
     **dict.fromkeys(("paligemma", "llava_onevision", "gemma3", "shieldgemma2", "aya_vision"), "siglip_vision_model"),
-    **{"vision-encoder-decoder": "vit", "vitpose": "vitpose_backbone"},
+    **{"vision-encoder-decoder": "vit", "mlcd": "mlcd_vision_model", "vitpose": "vitpose_backbone"},
 }
 """The model type of a tower by that of the whole, where the tower's own config does not say it."""
 
@@ -47,6 +47,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "yolos": {"image_size": [512, 864]},
     "dpt": {"image_size": 384},
     "pixio": {"num_attention_heads": 16, "image_size": 256},
+    "mlcd_vision_model": {"num_attention_heads": 16, "image_size": 336},
 }
 """What transformers does for a model type where it is not what most others do."""
 
@@ -56,9 +57,7 @@ OF_OTHER_TASKS = frozenset({"yolos", "dpt", SPECTROGRAM})
 
 CONVOLUTIONS = "convolutions instead of attention"
 RESOLUTIONS = "stages of several resolutions"
-ROTARY = "rotary positions"
 UNLIKE: Mapping[str, str] = {
-    **dict.fromkeys(("mlcd", "mlcd_vision_model"), ROTARY),
     **dict.fromkeys(("vitpose", "vitpose_backbone"), "a convolution that pads its image by 2 pixels"),
     **dict.fromkeys(("swin", "swinv2", "swin2sr", "donut-swin", "maskformer-swin"), RESOLUTIONS),
     **dict.fromkeys(("hiera", "pvt", "pvt_v2", "segformer", "levit", "cvt", "poolformer", "dinat"), RESOLUTIONS),
@@ -147,6 +146,11 @@ def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
         yield "a convolutional network for its stem"
     if document.get("use_qk_norm") and model_type == "janus_vision_model":
         yield "a norm of queries and keys over the whole width"
+    if model_type == "mlcd_vision_model":
+        if document.get("num_key_value_groups", 1) != 1:
+            yield "keys that several queries share"
+        if (document.get("rope_parameters") or {}).get("rope_type", "axial") != "axial":
+            yield f"rotary positions of the kind {document['rope_parameters']['rope_type']}"
     if model_type == SPECTROGRAM:
         patch = document.get("patch_size", 16)
         strides = [document.get(f"{axis}_stride", 10) for axis in ("frequency", "time")]
