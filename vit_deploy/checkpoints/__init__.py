@@ -24,7 +24,6 @@ from vit_deploy.checkpoints.documents import (
     HEAD,
     LABELS,
     PREPROCESS,
-    REQUIRE_LICENCE,
     read_config,
     stated_preprocess,
 )
@@ -52,7 +51,7 @@ from vit_deploy.checkpoints.wrapping.strangers import stranger
 from vit_deploy.checkpoints.wrapping.view import Unwrapped, unwrapped
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.origin import check_licence, origin_in
+from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.core.staging import check_targets, staged_file
@@ -160,8 +159,7 @@ def load(path: str | Path | Located, *, config: ViTConfig | Mapping[str, Any] | 
     loaded = _load(checked_path(located.path), stated, located.origin.source)
     if located.origin.step is not None:
         loaded = dataclasses.replace(loaded, provenance=(located.origin.step, *loaded.provenance))
-    origin = origin_in(loaded.provenance)
-    check_licence("" if origin is None else origin.licence, required, located.origin.source or str(located.path))
+    check_licence(licence_in(loaded.provenance), required, located.origin.source or str(located.path))
     return loaded
 
 

@@ -17,7 +17,6 @@ LABELS = "labels"  # likewise: names of the classes, in the order of the outputs
 ARCHITECTURE = "architecture"  # likewise: timm's name of what the files do not name
 ADAPTER = "adapter"  # likewise, by option or call alone: the folder of an adapter
 HEAD = "head"  # likewise, by option or call alone: False leaves the head out
-REQUIRE_LICENCE = "require_licence"  # likewise: licences of which the model has to have one
 MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors format
 
 

@@ -10,10 +10,11 @@ from vit_deploy.checkpoints.documents import ADAPTER, ARCHITECTURE, HEAD, LABELS
 from vit_deploy.checkpoints.heads import read_labels
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, TOWER, WEIGHTS_KEY
 from vit_deploy.core.options import CheckpointOptions
+from vit_deploy.core.origin import REQUIRE_LICENCE
 
 OF_THE_CONFIG = ("num_heads", "epsilon", "activation")  # options that are fields of the config under the same name
 OF_A_MODEL = (ARCHITECTURE, ADAPTER)  # options that say which model a file holds, under the same name
-OF_THE_FILE = (WEIGHTS_KEY, TOWER, IGNORE, HEAD_FILE)  # options that say how a file is read, under the same name
+OF_THE_FILE = (WEIGHTS_KEY, TOWER, IGNORE, HEAD_FILE, REQUIRE_LICENCE)  # options about a file, under the same name
 OF_THE_PIXELS = ("mean", "std")  # options that are fields of the preprocessing
 
 

@@ -17,6 +17,7 @@ from vit_deploy.core.stderr import silence
 
 INTERRUPTED = 130
 NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # what stdout and stderr fail with
+SAID_NO = 1  # the exit code of a check that does
 BAD_INPUT = 2  # the exit code, also of engines that fail
 
 
@@ -82,7 +83,7 @@ def _run(args: list[str]) -> int:
 
     from vit_deploy.cli.app import app, command_names
     from vit_deploy.cli.output import print_error
-    from vit_deploy.errors import UsageError, VitDeployError
+    from vit_deploy.errors import LicenceError, UsageError, VitDeployError
 
     _hush_engines(verbose=bool({"-v", "--verbose"} & set(args)))
     command = next((arg for arg in args if arg in command_names()), "vit-deploy")
@@ -100,7 +101,7 @@ def _run(args: list[str]) -> int:
         if isinstance(error, UsageError) and not error.fix:
             error.fix = f"see {usage}"
         print_error(command, error, kind=type(error).__name__, as_json="--json" in args)
-        return BAD_INPUT
+        return SAID_NO if isinstance(error, LicenceError) else BAD_INPUT
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # click turns it into exit 1, which would be a check's no
             raise stop.__context__ from None

@@ -87,6 +87,8 @@ def _scaled(count: int) -> str:
 
 def _said(artifact: Artifact) -> list[tuple[str, str]]:
     """What was recorded when the model was made."""
+    from vit_deploy.core.origin import ORIGIN
+
     config, preprocess, spec = artifact.config.to_dict(), artifact.preprocess, artifact.input
     size = "x".join(map(str, preprocess.input_size or artifact.config.image_size))
     resize = size if preprocess.resize is None else preprocess.resize
@@ -106,12 +108,27 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
         ("labels", f"{len(artifact.labels)}" + (f": {', '.join(artifact.labels[:3])} …" if artifact.labels else "")),
         ("weights digest", artifact.weights_digest),
     ]
+    rows += _origin(artifact)
     rows += [
         ("done to it", f"{step.action} {', '.join(f'{key}={value}' for key, value in step.facts.items())}".strip())
         for step in artifact.provenance
+        if step.action != ORIGIN
     ]
     made = ", ".join(f"{name} {version}" for name, version in artifact.producer.items())
     return [*rows, ("made with", made)] if made else rows
+
+
+def _origin(artifact: Artifact) -> list[tuple[str, str]]:
+    """Where the model comes from, and its licence."""
+    from vit_deploy.core.origin import origin_in
+
+    origin = origin_in(artifact.provenance)
+    if origin is None:
+        return []
+    source = [("source", f"{origin.source}, {origin.repository} at {origin.commit} ({origin.url})")]
+    unread = [("not run", ", ".join(origin.not_run))] if origin.not_run else []
+    licence = " ".join(filter(None, (origin.licence or "not stated", origin.licence_link)))
+    return [*(source if origin.repository else ()), ("licence", licence), *unread]
 
 
 def _without_vnni(artifact: Artifact) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import LicenceError
 
+REQUIRE_LICENCE = "require_licence"  # in what is stated of a model: licences, of which it has to have one
 ORIGIN = "origin"  # the action of the step that says it, before all that was done to the model
 
 
@@ -44,10 +45,13 @@ class Origin:
     @property
     def step(self) -> Step | None:
         """The step of a provenance that says all of it; None where nothing is known."""
-        facts = {name: value for name, value in vars(self).items() if value}
-        if self.not_run:
-            facts["not_run"] = list(self.not_run)
+        facts = self.to_dict()
         return Step(ORIGIN, facts) if facts else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values of what is known."""
+        plain = {**vars(self), "files": dict(self.files), "not_run": list(self.not_run)}
+        return {name: value for name, value in plain.items() if value}
 
     @property
     def in_words(self) -> str:
@@ -78,6 +82,12 @@ def origin_in(provenance: Iterable[Step]) -> Origin | None:
     return None
 
 
+def licence_in(provenance: Iterable[Step]) -> str:
+    """The licence that a provenance states; empty where it states none."""
+    origin = origin_in(provenance)
+    return "" if origin is None else origin.licence
+
+
 def check_licence(licence: str, required: Sequence[str], what: str) -> None:
     """Refuse a model whose licence is none of those required; nothing is refused where none is required.
 
@@ -89,6 +99,7 @@ def check_licence(licence: str, required: Sequence[str], what: str) -> None:
     Raises:
         LicenceError: another licence, or none that is stated.
     """
+    required = required.split(",") if isinstance(required, str) else required
     accepted = {each.strip().lower() for each in required}
     stated = [each.strip().lower() for each in licence.split(",") if each.strip()]
     if not required or (stated and all(each in accepted for each in stated)):

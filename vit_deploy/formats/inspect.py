@@ -14,6 +14,7 @@ from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import from_essentials, read_artifact
+from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in, origin_in
 from vit_deploy.errors import ArtifactError
 from vit_deploy.formats.cuda_operators import OnCuda
 from vit_deploy.formats.detect import format_of
@@ -87,6 +88,8 @@ class Inspection:
             "preprocess": None if said is None else said.preprocess.to_dict(),
             "labels": None if said is None else len(said.labels),
             "weights_digest": None if said is None else said.weights_digest,
+            "licence": None if said is None else licence_in(said.provenance) or None,
+            "origin": None if said is None or (origin := origin_in(said.provenance)) is None else origin.to_dict(),
             "provenance": None if said is None else [step.to_dict() for step in said.provenance],
             "producer": None if said is None else dict(said.producer),
             "inputs": None if graph is None else [tensor.to_dict() for tensor in graph.inputs],
@@ -109,6 +112,7 @@ def inspect(path: Path, stated: Mapping[str, Any] | None = None) -> Inspection:
 
     Raises:
         ArtifactError: nothing is there, a damaged model file, or an artifact that was changed.
+        LicenceError: a model whose licence is none of those required.
         EngineError: an ONNX artifact whose weights lie outside of it.
         CheckpointError: a file that is neither a model file nor a checkpoint, or a damaged one.
         MissingEngineError: a checkpoint whose library is not installed.
@@ -119,8 +123,10 @@ def inspect(path: Path, stated: Mapping[str, Any] | None = None) -> Inspection:
         if parse(path.as_posix()) is not None:
             return _checkpoint(path, stated or {})
         raise ArtifactError(f"there is nothing at {path}", fix="check the path")
+    required = (stated or {}).get(REQUIRE_LICENCE, ())
     if path.name == MANIFEST or (path / MANIFEST).is_file():
         artifact = read_artifact(path)
+        check_licence(licence_in(artifact.provenance), required, str(path))
         record = FORMATS[artifact.format]
         if record.refuse is not None:
             record.refuse.load()(artifact.model_path)
@@ -128,7 +134,11 @@ def inspect(path: Path, stated: Mapping[str, Any] | None = None) -> Inspection:
         model = None if record.accelerators is None else artifact.model_path
         return Inspection(path, BUNDLE, artifact.format, artifact.model_bytes, artifact, graph, model=model)
     format = format_of(path)
-    return _checkpoint(path, stated or {}) if format is None else _model_file(path, format)
+    if format is None:
+        return _checkpoint(path, stated or {})
+    found = _model_file(path, format)
+    check_licence("" if found.artifact is None else licence_in(found.artifact.provenance), required, str(path))
+    return found
 
 
 def snippet_of(found: Inspection) -> str:

@@ -18,6 +18,7 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
@@ -148,12 +149,16 @@ def open_classifier(
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
     """
     if (path / MANIFEST).is_file() or path.name == MANIFEST:
+        stated = dict(stated or {})
+        required = stated.pop(REQUIRE_LICENCE, ())
         if stated:
             raise ConfigError(
                 f"{', '.join(stated)} can be stated of a checkpoint, and {path} is an artifact, which has its own",
                 fix="export it again with them",
             )
-        with _of_artifact(read_artifact(path), runtime, options) as classifier:
+        artifact = read_artifact(path)
+        check_licence(licence_in(artifact.provenance), required, str(path))
+        with _of_artifact(artifact, runtime, options) as classifier:
             yield classifier
         return
     from vit_deploy import checkpoints

@@ -68,11 +68,24 @@ def load_source(
             raise ConfigError(
                 f"--like says how a checkpoint is resized, and {scale} is made at its size", fix="leave it out"
             )
-        from vit_deploy.checkpoints import HEAD, LABELS, PREPROCESS, options_of_files, stated_preprocess, with_labels
+        from vit_deploy.checkpoints import (
+            HEAD,
+            LABELS,
+            PREPROCESS,
+            REQUIRE_LICENCE,
+            options_of_files,
+            stated_preprocess,
+            with_labels,
+        )
 
         if given_to_files := options_of_files(stated or {}):
             raise ConfigError(
                 f"{', '.join(given_to_files)} says which model a file of weights holds, and {scale} is a scale",
+                fix="leave it out, or give a checkpoint",
+            )
+        if (stated or {}).get(REQUIRE_LICENCE):
+            raise ConfigError(
+                f"--require-licence asks for a model's licence, and {scale} is a scale with random weights",
                 fix="leave it out, or give a checkpoint",
             )
         fields = dict(stated or {}) | dict(overrides)

@@ -142,18 +142,8 @@ def _fetched(asked: Asked, file: str, listing: Listing) -> tuple[Path, Path]:
     by_commit, by_revision = (_cached(name, file, revision) for revision in (commit, name.revision))
     path = by_commit if by_commit == by_revision else None
     if path is None:
-        tell(f"fetching {file} of {name.repository}")
         with explained(asked):
-            path = Path(
-                hf_hub_download(
-                    name.repository,
-                    file,
-                    revision=name.revision,  # not its commit, so that the cache knows what the revision stands for
-                    endpoint=asked.endpoint,
-                    tqdm_class=_reporter(f"fetching {file} of {name.repository}"),
-                    **CLIENT,
-                )
-            )
+            path = _downloaded(asked)
     folder = path.parents[file.count("/")]
     if folder.name != commit:
         raise HubError(f"{name.repository} was changed while it was fetched", fix="run it again")
@@ -161,6 +151,30 @@ def _fetched(asked: Asked, file: str, listing: Listing) -> tuple[Path, Path]:
     if expected is not None:
         _check(path, expected, asked)
     return path, folder
+
+
+def _downloaded(asked: Asked) -> Path:
+    """A file, in the hub's cache. A connection that is cut is made again as long as that brings more of the file."""
+    doing = f"fetching {asked.file} of {asked.name.repository}"
+    tell(doing)
+    for attempt in range(1, TRIES + 1):
+        reporter = _reporter(doing)
+        try:
+            path = hf_hub_download(
+                asked.name.repository,
+                asked.file,
+                revision=asked.name.revision,  # not its commit, so that the cache knows what the revision stands for
+                endpoint=asked.endpoint,
+                tqdm_class=reporter,
+                **CLIENT,
+            )
+        except HTTP_ERROR as error:
+            if isinstance(error, HfHubHTTPError) or not reporter.arrived or attempt == TRIES:
+                raise
+            tell(f"{doing}, again from where the connection was cut")
+        else:
+            return Path(path)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _cached(name: Name, file: str, revision: str) -> Path | None:
@@ -245,19 +259,26 @@ def _status(error: BaseException | None) -> int | None:
     return error.response.status_code if isinstance(error, HfHubHTTPError) else None
 
 
-def _reporter(doing: str) -> type[huggingface_hub.utils.tqdm]:
+class Reporter(huggingface_hub.utils.tqdm):  # type: ignore[misc]  # its own types are of another distribution
     """A progress bar that draws nothing and tells how far it is, in whole percents."""
 
-    class Reporter(huggingface_hub.utils.tqdm):  # type: ignore[misc]  # its own types are of another distribution
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
-            self._arrived, self._told = int(kwargs.get("initial") or 0), -1
+    doing = ""
+    arrived = 0  # bytes that all bars of a download have seen
 
-        def update(self, n: float | None = 1) -> None:
-            self._arrived += int(n or 0)
-            percent = ENTIRE * self._arrived // self.total if self.total else -1
-            if percent != self._told and 0 <= percent <= ENTIRE:
-                self._told = percent
-                tell(f"{doing}: {percent}%")
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "disable": True})
+        self._at, self._told = int(kwargs.get("initial") or 0), -1
 
-    return Reporter
+    def update(self, n: float | None = 1) -> None:
+        """Count bytes that have come."""
+        self._at += int(n or 0)
+        type(self).arrived += int(n or 0)
+        percent = ENTIRE * self._at // self.total if self.total else -1
+        if percent != self._told and 0 <= percent <= ENTIRE:
+            self._told = percent
+            tell(f"{self.doing}: {percent}%")
+
+
+def _reporter(doing: str) -> type[Reporter]:
+    """The bars of one download, which the client makes by their class."""
+    return type("Reporter", (Reporter,), {"doing": doing})

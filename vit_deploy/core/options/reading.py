@@ -31,6 +31,7 @@ class CheckpointOptions:
         ignore: patterns of names of tensors that are left out, with `*` for any characters.
         head_file: a file that holds the head alone.
         no_head: whether the checkpoint is read without its head, so that it gives features.
+        require_licence: licences, of which the model's card has to state one.
     """
 
     config: Annotated[
@@ -99,3 +100,11 @@ class CheckpointOptions:
         Option(names=("--head",), metavar="FILE", help="A file with the head of a checkpoint that has none."),
     ] = None
     no_head: Annotated[bool, Option(help="Read a checkpoint without its head: it gives features.")] = False
+    require_licence: Annotated[
+        tuple[str, ...],
+        Option(
+            metavar="LICENCE",
+            help="Refuse a model whose card states none of these, as apache-2.0,mit; exits with 1.",
+            commas=True,
+        ),
+    ] = ()
