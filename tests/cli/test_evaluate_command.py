@@ -86,3 +86,18 @@ def test_the_order_of_folders_is_printed_where_it_counts(run, bundles, tmp_path)
 def test_data_that_are_not_there_are_exit_2(run, bundles, tmp_path):
     result = run("evaluate", bundles["onnx"], "--data", tmp_path / "absent")
     assert result.code == 2 and "there is nothing at" in result.err and result.out == ""
+
+
+def test_what_a_keras_file_does_not_say_of_its_pixels_and_classes_can_be_stated(
+    run, bundles, keras_file, data, tmp_path
+):
+    (tmp_path / "names.txt").write_text("ash\nbeech\ncedar\ndate\nelm\n")
+    stated = ["--mean", "0.1,0.2,0.3", "--std", "0.9", "--labels", tmp_path / "names.txt"]
+    converted = tmp_path / "stated.keras"
+    assert run("convert", keras_file, *stated, "-o", converted).code == 0
+    [recorded] = run("evaluate", converted, "--data", data, "--json").document["results"]
+    [said] = run("evaluate", keras_file, *stated, "--data", data, "--json").document["results"]
+    assert said["confusions"] == recorded["confusions"] and said["top1"] == recorded["top1"]
+    assert {each["actual"] for each in said["confusions"]} <= {"ash", "beech", "cedar", "date", "elm"}
+    refused = run("evaluate", bundles["onnx"], *stated, "--data", data)
+    assert refused.code == 2 and "artifacts record their own" in refused.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ from vit_deploy.remote.work import SENT
 from vit_deploy.runtimes import classify
 from vit_deploy.runtimes.choosing import with_engines
 from vit_deploy.verification import accuracy
-from vit_deploy.verification.targets import open_artifact
+from vit_deploy.verification.targets import is_checkpoint, open_artifact
 
 
 def predict(
@@ -161,6 +162,9 @@ def evaluate(
     device: int = 0,
     cuda_graph: bool = False,
     threads: int | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    labels: PathLike | Sequence[str] | None = None,
     on: str | Sequence[str] = (),
     remote_python: str = HostOptions.remote_python,
     ssh_config: PathLike | None = None,
@@ -179,6 +183,9 @@ def evaluate(
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         threads: threads for the work inside one call; None leaves the engine's own choice.
+        mean: of pixels in 0..1, in place of what a `.keras` file says; one for each channel or one for all.
+        std: standard deviation of pixels, likewise.
+        labels: names of the classes of a `.keras` file, or a file that holds them.
         on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
@@ -192,6 +199,7 @@ def evaluate(
     Raises:
         ArtifactError, CheckpointError: what cannot be read.
         ConfigError: a runtime that does not take a format, or options of a GPU where none is used.
+        UsageError: what is stated of a `.keras` file where there is none.
         DataError: classes or sizes that do not fit an artifact, or an image that cannot be read.
         MissingEngineError, EngineError: not one artifact has its engine, or an engine refused.
         RemoteError: no machine answered.
@@ -203,14 +211,26 @@ def evaluate(
     progress("reading the artifacts")
     found = artifact_paths(artifacts)
     [folder] = paths(data, "data")
+    stated = stated_fields(CheckpointOptions(mean=mean, std=std, labels=_labels(labels)))
+    if stated and not any(map(is_checkpoint, found)):
+        raise UsageError(
+            f"{', '.join(stated)} can be stated of a checkpoint, and artifacts record their own",
+            fix="leave it out, or give the .keras file",
+        )
     if not hosts.on:
-        return _evaluate_here(found, folder, options, progress)
+        return _evaluate_here(found, folder, options, stated, progress)
     return _evaluate_elsewhere(found, folder, options, hosts, progress, note)
 
 
-def _evaluate_here(found: Sequence[Path], data: Path, options: EvaluateOptions, progress: Tell) -> EvaluateOutcome:
+def _labels(given: PathLike | Sequence[str] | None) -> Path | Sequence[str] | None:
+    return Path(given) if isinstance(given, str | os.PathLike) else given
+
+
+def _evaluate_here(
+    found: Sequence[Path], data: Path, options: EvaluateOptions, stated: Mapping[str, Any], progress: Tell
+) -> EvaluateOutcome:
     engine, runtime = options.engine, options.runtime
-    opened, failed = with_engines(list(map(open_artifact, found)), runtime, engine)
+    opened, failed = with_engines([open_artifact(entry, stated) for entry in found], runtime, engine)
     dataset = read_dataset(data)
     results = accuracy.evaluate(
         opened, dataset, batch=options.batch, runtime=runtime, options=engine, progress=progress

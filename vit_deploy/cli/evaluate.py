@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from vit_deploy.cli.columns import paths, ranked
 from vit_deploy.cli.options import Artifacts, OutputOptions
 from vit_deploy.cli.signature import command
-from vit_deploy.core.options import EvaluateOptions, Option
+from vit_deploy.core.options import EvaluateOptions, Option, PreprocessOptions
 from vit_deploy.remote.options import HostOptions
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
@@ -31,6 +31,7 @@ def evaluate(
     ],
     *,
     running: EvaluateOptions,
+    reading: PreprocessOptions,
     hosts: HostOptions,
     printing: OutputOptions,
 ) -> int:
@@ -40,7 +41,8 @@ def evaluate(
 
     out = Output("evaluate", printing)
     with out.progress() as progress:
-        found = api.evaluate(artifacts, data, **vars(running), **vars(hosts), progress=progress, note=out.note)
+        options = {**vars(running), **vars(reading), **vars(hosts)}
+        found = api.evaluate(artifacts, data, **options, progress=progress, note=out.note)
     _tell(out, found)
     machine = ["machine"] if hosts.on else []
     agreement = f"as {found[0].reference.name}"

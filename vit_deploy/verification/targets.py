@@ -143,14 +143,18 @@ def is_checkpoint(path: Path) -> bool:
     return path.suffix in KERAS.suffixes
 
 
-def open_artifact(path: Path) -> Artifact:
+def open_artifact(path: Path, stated: Mapping[str, Any] | None = None) -> Artifact:
     """The artifact in a folder, or a `.keras` file as if it were one.
+
+    Args:
+        path: of the folder or the file.
+        stated: what the user says of a `.keras` file, as `checkpoints.load` takes it.
 
     Raises:
         ArtifactError: no artifact, or one that was changed.
         CheckpointError: a `.keras` file that is missing, broken, or holds no ViT.
     """
-    return _keras_artifact(path)[0] if is_checkpoint(path) else read_artifact(path)
+    return _keras_artifact(path, stated)[0] if is_checkpoint(path) else read_artifact(path)
 
 
 def open_to_time(path: Path) -> Artifact:
@@ -180,10 +184,10 @@ def open_with_golden(path: Path) -> tuple[Artifact, Golden]:
     return artifact, read_golden(artifact)
 
 
-def _keras_artifact(path: Path) -> tuple[Artifact, Checkpoint]:
+def _keras_artifact(path: Path, stated: Mapping[str, Any] | None = None) -> tuple[Artifact, Checkpoint]:
     from vit_deploy import checkpoints
 
-    checkpoint = checkpoints.load(path)
+    checkpoint = checkpoints.load(path, config=stated)
     config = checkpoint.config
     spec = InputSpec(shape=(None, *config.image_size, config.channels))
     artifact = describe(checkpoint, path.parent, format="keras", precision="fp32", input=spec, model=path.name)

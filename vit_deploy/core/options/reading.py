@@ -10,6 +10,44 @@ from typing import Annotated, Any
 from vit_deploy.core.options.option import Option, panel
 from vit_deploy.core.options.parsing import numbers
 
+Mean = Annotated[
+    float | Sequence[float] | None,
+    Option(
+        metavar="R,G,B",
+        help="Of pixels in 0..1, in place of a checkpoint's own; one for all channels.",
+        show_default="recorded",
+        parse=numbers,
+    ),
+]
+Std = Annotated[
+    float | Sequence[float] | None,
+    Option(metavar="R,G,B", help="Likewise, what is divided by.", show_default="recorded", parse=numbers),
+]
+Labels = Annotated[
+    str | Path | Sequence[str] | None,
+    Option(
+        metavar="FILE",
+        help="Names of a checkpoint's classes, one a line, or as JSON a list or an id2label.",
+        show_default="recorded",
+    ),
+]
+
+
+@panel("Reading a checkpoint")
+@dataclass(frozen=True)
+class PreprocessOptions:
+    """What a `.keras` file that stands among artifacts does not say, or is to be read otherwise than it says.
+
+    Args:
+        mean: of pixels in 0..1, one for each channel or one for all.
+        std: standard deviation of pixels, likewise.
+        labels: names of the classes, or a file that holds them.
+    """
+
+    mean: Mean = None
+    std: Std = None
+    labels: Labels = None
+
 
 @panel("Reading a checkpoint")
 @dataclass(frozen=True)
@@ -58,27 +96,9 @@ class CheckpointOptions:
     adapter: Annotated[
         Path | None, Option(metavar="FOLDER", help="A LoRA adapter of PEFT that is merged into the weights.")
     ] = None
-    mean: Annotated[
-        float | Sequence[float] | None,
-        Option(
-            metavar="R,G,B",
-            help="Of pixels in 0..1, in place of a checkpoint's own; one for all channels.",
-            show_default="recorded",
-            parse=numbers,
-        ),
-    ] = None
-    std: Annotated[
-        float | Sequence[float] | None,
-        Option(metavar="R,G,B", help="Likewise, what is divided by.", show_default="recorded", parse=numbers),
-    ] = None
-    labels: Annotated[
-        str | Path | Sequence[str] | None,
-        Option(
-            metavar="FILE",
-            help="Names of a checkpoint's classes, one a line, or as JSON a list or an id2label.",
-            show_default="recorded",
-        ),
-    ] = None
+    mean: Mean = None
+    std: Std = None
+    labels: Labels = None
     weights: Annotated[
         str | None,
         Option(
