@@ -60,6 +60,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "norm_after_pooling": True,
         "pre_logits_dim": 7,
     },
+    "BEiT": {"relative_positions": "table", "layer_scale": True, "pooling": "mean", "norm_after_pooling": True},
+    "shared distances, norms inside, class token": {
+        "relative_positions": "shared_table",
+        "normalization_position": "res_post",
+        "register_tokens": 1,
+        "qk_norm": True,
+    },
     "dynamic tanh, greatest patch": {
         "normalization_type": "dynamic_tanh",
         "normalization_position": "post",

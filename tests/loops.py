@@ -78,6 +78,16 @@ def loop_patches(image: Array, config: ViTConfig, w: Mapping[str, Array]) -> lis
     return tokens
 
 
+def loop_row(query: int, key: int, prefix: int, config: ViTConfig) -> int:
+    """The row of a table of relative positions for two tokens."""
+    height, width = (config.image_size[side] // config.patch_size[side] for side in (0, 1))
+    between_patches = (2 * height - 1) * (2 * width - 1)
+    if query < prefix or key < prefix:
+        return between_patches + (2 if query < prefix and key < prefix else 0 if query < prefix else 1)
+    down, across = (divmod(query - prefix, width)[side] - divmod(key - prefix, width)[side] for side in (0, 1))
+    return (down + height - 1) * (2 * width - 1) + across + width - 1
+
+
 def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
     """One image, one token, one head and one number at a time, as the papers write it."""
     config, w = checkpoint.config, {name: value.astype(np.float64) for name, value in checkpoint.weights.items()}
@@ -96,6 +106,15 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
     def head_of(token: Array, part: slice, name: str) -> Array:
         return norm(token[part], name) if config.qk_norm and "map_pool" not in name else token[part]
 
+    def relative(name: str, head: int, query: int, keys: int) -> list[float]:
+        for owner in (f"{name}.", ""):
+            if f"{owner}relative.table" in w and "map_pool" not in name:
+                return [
+                    float(w[f"{owner}relative.table"][loop_row(query, key, prefix, config), head])
+                    for key in range(keys)
+                ]
+        return [0.0] * keys
+
     def attention(asking: list[Array], sequence: list[Array], name: str) -> list[Array]:
         query = [dense(token, f"{name}.query") for token in asking]
         key, value = ([dense(token, f"{name}.{role}") for token in sequence] for role in ("key", "value"))
@@ -109,7 +128,8 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
                 own = {each: w[f"{name}.{each}"] for each in ("frequencies", "class_angles") if f"{name}.{each}" in w}
                 queries, keys = (loop_turned(each, config, head, own) for each in (queries, keys))
             for index, q in enumerate(queries):
-                scores = [math.exp(q @ k / math.sqrt(size)) for k in keys]
+                added = relative(name, head, index, len(keys))
+                scores = [math.exp(q @ k / math.sqrt(size) + more) for k, more in zip(keys, added, strict=True)]
                 for score, v in zip(scores, value, strict=True):
                     mixed[index][part] += score / sum(scores) * v[part]
         return [dense(token, f"{name}.out") for token in mixed]
@@ -134,11 +154,13 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
                 outputs = attention(inputs, inputs, f"{block}.attention")
             else:
                 outputs = [feed_forward(token, f"{block}.ffn") for token in inputs]
+            if config.normalization_position == "res_post":
+                outputs = [norm(output, name) for output in outputs]
             if config.layer_scale:
                 gamma = w[f"{block}.scale{1 if half == 'attention' else 2}.gamma"]
                 outputs = [output * gamma for output in outputs]
             tokens = [token + output for token, output in zip(tokens, outputs, strict=True)]
-            tokens = tokens if pre else [norm(token, name) for token in tokens]
+            tokens = [norm(token, name) for token in tokens] if config.normalization_position == "post" else tokens
     tokens = tokens if config.norm_after_pooling else [norm(token, "norm") for token in tokens]
     pooling = config.pooling or ("cls" if config.include_top else None)
     if pooling is None:

@@ -48,7 +48,7 @@ LEAVES = {
     "checkpoints.keras.writer": {"keras"},
     **{
         f"model.{name}": {"keras"}
-        for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "rotary", "vit")
+        for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "relative", "rotary", "vit")
     },
     "runtimes.keras.runtime": {"keras"},
     "runtimes.litert": {"ai_edge_litert"},

@@ -167,9 +167,9 @@ def test_a_config_that_is_damaged_or_says_otherwise_than_the_weights_is_refused(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"architecture": "vit_base_patch16_rpn_224"}, "norms behind the halves of a block"),
+        ({"architecture": "vit_dwee_patch16_reg1_gap_256"}, "differential attention"),
         ({"architecture": "vit_small_patch16_rope_ape_224"}, "it has rotary positions"),
-        ({"architecture": "vit_relpos_small_patch16_224"}, "it has relative positions"),
+        ({"architecture": "samvit_base_patch16"}, "it has relative positions and windows"),
         ({"architecture": "vit_small_patch16_of_mine"}, "an architecture that may compute something else"),
         ({"global_pool": "avgmax", "model_args": {}}, "the pooling avgmax"),
         ({"model_args": {"num_heads": 3, "norm_layer": "batchnorm"}}, "the norm batchnorm"),

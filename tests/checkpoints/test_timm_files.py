@@ -146,7 +146,7 @@ def test_a_square_grid_is_an_assumption_that_is_told(tmp_path: Path) -> None:
 OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "swin": ({"layers.0.blocks.0.norm1.weight": (12,)}, "stages of several resolutions, as Swin has (layers.0."),
     "hybrid": ({"patch_embed.backbone.stem.conv.weight": (4, 3, 7, 7)}, "a convolutional stem (patch_embed.backbone."),
-    "beit": ({"blocks.0.attn.relative_position_bias_table": (9, 3)}, "relative positions, as BEiT has"),
+    "levit": ({"blocks.0.attn.attention_biases_rel_pos": (9, 3)}, "relative positions of another kind"),
     "sam": ({"blocks.0.attn.rel_pos_h": (9, 4)}, "relative positions"),
     "eva": ({"blocks.0.attn.q_proj.weight": (12, 12), "rope.periods": (4,)}, "rotary positions (rope.periods); query"),
     "sub-norms": ({"blocks.1.mlp.norm.weight": (24,)}, "norms inside the halves of a block (blocks.1.mlp.norm.weight)"),
@@ -180,12 +180,11 @@ def test_what_a_vit_always_has_and_the_file_has_not_is_named_together(tmp_path: 
 @pytest.mark.parametrize(
     "architecture",
     [
-        *("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "vit_base_r50_s16_224", "beit_base_patch16_224"),
-        *("beitv2_base_patch16_224", "beit3_base_patch16_224", "eva02_tiny_patch14_224", "cait_xxs24_224"),
+        *("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "vit_base_r50_s16_224"),
+        *("beit3_base_patch16_224", "cait_xxs24_224"),
         *("vit_base_patch16_xp_224", "vit_small_patch16_18x2_224", "vit_dlittle_patch16_reg1_gap_256"),
         *(
             "vit_base_patch16_rope_224",
-            "vit_relpos_small_patch16_224",
             "aimv2_large_patch14_224",
             "samvit_base_patch16",
         ),

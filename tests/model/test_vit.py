@@ -345,7 +345,17 @@ def test_the_detailed_summary_adds_up_to_parameters_and_multiply_accumulates(opt
     position = model.config.normalization_position
     assert lines[0].startswith(f"vit: a scale of its own, 24x32x3 in patches of 8x4, 3 heads, {position}-")
     rows = [line.split() for line in lines[2:]]
-    attributes = ["patch_embed", "class_token", "pos_embed", "pre_norm", "norm", "map_pool", "pre_logits", "head"]
+    attributes = [
+        "patch_embed",
+        "class_token",
+        "pos_embed",
+        "pre_norm",
+        "norm",
+        "map_pool",
+        "pre_logits",
+        "head",
+        "relative",
+    ]
     layers = {name: getattr(model, name) for name in attributes if getattr(model, name) is not None}
     layers |= {block.name: block for block in model.transformer_layers}
     names = [row[0] for row in rows[:-1]]

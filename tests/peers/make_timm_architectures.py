@@ -37,14 +37,11 @@ FORGOTTEN = {
 ROTARY, RELATIVE = "rotary positions", "relative positions"
 BY_CLASS = {
     "Eva": "the blocks of EVA",
-    "Beit": RELATIVE,
-    "VisionTransformerRelPos": RELATIVE,
     "VisionTransformerSAM": f"{RELATIVE} and windows",
     "NaFlexVit": "patches of any number and aspect",
 }
 BY_NAME = {"aimv2_": "a norm of the patches", "beit3_": "norms inside the halves of a block"}
 BY_BLOCK = {
-    "ResPostBlock": "norms behind the halves of a block and before their sums",
     "ParallelScalingBlock": "parallel halves of a block",
     "ParallelThingsBlock": "parallel halves of a block",
     "DiffParallelScalingBlock": "parallel halves of a block",
@@ -62,7 +59,7 @@ VARIANTS: tuple[Mapping[str, Any], ...] = (
 )
 COLUMNS = (
     *("name", "needs", "traits", "patch_size", "image_size", "embed_dim", "num_layers", "mlp_dim", "num_heads"),
-    *("epsilon", "activation", "pooling", "pools_prefix"),
+    *("epsilon", "activation", "pooling", "pools_prefix", "normalization_position"),
 )
 
 
@@ -153,6 +150,7 @@ def row_of(name: str, model: Any, num_layers: int) -> dict[str, Any]:
         "activation": ACTIVATIONS.get(act, "gelu"),
         "pooling": POOLINGS[model.global_pool],
         "pools_prefix": "yes" if getattr(model, "pool_include_prefix", False) else "",
+        "normalization_position": "res_post" if type(first).__name__.startswith("ResPost") else "pre",
     }
     file = Shapes(model.state_dict())
     return rows | {"needs": reason(name, model, attention), "traits": traits(file, heads, bool(rows["pools_prefix"]))}

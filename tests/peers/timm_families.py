@@ -61,10 +61,25 @@ CASES: Mapping[str, Case] = {
     "rms_norm": Case("test_vit4"),
     "map_of_all": Case("test_vit3"),
     "swiglu_apart": Case("vit_tiny_patch16_224", {"mlp_layer": "SwiGLU", "act_layer": "silu"}, ("mlp_layer",)),
+    "beit": Case("beit_base_patch16_224"),
+    "beit_shared": Case("beit_base_patch16_224", {"use_shared_rel_pos_bias": True, "use_abs_pos_emb": True}),
+    "relpos": Case("vit_relpos_small_patch16_224"),
+    "relpos_like_swin": Case("vit_relpos_medium_patch16_cls_224", {"rel_pos_type": "mlp-swin", "global_pool": "token"}),
+    "relpos_table": Case("vit_srelpos_small_patch16_224", {"rel_pos_type": "bias"}),
+    "rpn": Case("vit_base_patch16_rpn_224"),
     "no_biases": Case("vit_tiny_patch16_224", {"proj_bias": False, "qkv_bias": False}),
 }
 
-RESIZED = ("plain", "distilled", "registers_gap", "clip", "siglip")  # cases that are also run at another size
+RESIZED = (
+    "plain",
+    "distilled",
+    "registers_gap",
+    "clip",
+    "siglip",
+    "beit",
+    "beit_shared",
+    "relpos_table",
+)  # cases that are also run at another size
 NEW_SIZE = (40, 48)
 
 

@@ -20,8 +20,9 @@ import tf_keras
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH, GATES, weights_of
+from vit_deploy.core.relative_positions import relative_index
 from vit_deploy.core.rotary_angles import angles, tables
-from vit_deploy.core.weights import Float32, learned_positions, weight_specs
+from vit_deploy.core.weights import OF_BLOCKS, RELATIVE, SHARED, Float32, learned_positions, weight_specs
 
 Tensor = Any
 Wrap = Callable[[str, Any], Callable[[Tensor], Tensor]]
@@ -81,6 +82,7 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
     images = tf_keras.Input((*config.image_size, config.channels), name="images")
     x = make.dense("patch_embed", _op(lambda images: _patches(images, config))(images))
     x = make.owning(["class_token", "pos_embed"], _with_tokens)(x)
+    make.share_relative_positions()
     if config.pre_norm:
         x = make.norm("pre_norm", x)
     for index in range(config.num_layers):
@@ -128,6 +130,7 @@ class _Maker:
 
     def __post_init__(self) -> None:
         self.variables: dict[str, Any] = {}
+        self.shared: Any = None
 
     @property
     def config(self) -> ViTConfig:
@@ -157,6 +160,23 @@ class _Maker:
         """A normalization of the last axis."""
         config = self.config
         return self.owning([name], lambda values, own: _norm(values, own, name, config))(x)
+
+    def share_relative_positions(self) -> None:
+        """Make the layer of the relative positions that all blocks add, if there are such."""
+        if self.config.relative_positions in SHARED:
+            self.shared = self.owning([RELATIVE], self._plus_relative)
+
+    def relative(self, attention: str) -> Any:
+        """What adds relative positions to the scores `(batch, heads, queries, keys)`; None where there are none."""
+        own = self.config.relative_positions in OF_BLOCKS
+        return self.owning([f"{attention}.{RELATIVE}"], self._plus_relative) if own else self.shared
+
+    def _plus_relative(self, scores: Tensor, own: Mapping[str, Any]) -> Tensor:
+        ((name, kept),) = own.items()
+        if name.endswith(".table"):
+            index = relative_index(self.config.grid, self.config.num_prefix_tokens)
+            kept = tf.transpose(tf.gather(kept, index), [2, 0, 1])
+        return scores + kept[:, : scores.shape[2]]
 
 
 def _op(function: Callable[[Tensor], Tensor]) -> Any:
@@ -197,12 +217,13 @@ def _block(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     """The first `count` tokens: an exported file computes no others either, and ranges are learned of what is read."""
     config = make.config
     for half, number in ((_attention, 1), (_ffn, 2)):
-        pre = config.normalization_position is NormalizationPosition.PRE
-        change = half(make, name, make.norm(f"{name}.norm{number}", x) if pre else x, count)
+        position, norm = config.normalization_position, f"{name}.norm{number}"
+        change = half(make, name, make.norm(norm, x) if position is NormalizationPosition.PRE else x, count)
+        change = make.norm(norm, change) if position is NormalizationPosition.RES_POST else change
         if config.layer_scale:
             change = make.owning([f"{name}.scale{number}"], _scaled)(change)
         x = tf_keras.layers.Add()([_first(x, count), change])
-        x = x if pre else make.norm(f"{name}.norm{number}", x)
+        x = make.norm(norm, x) if position is NormalizationPosition.POST else x
     return x
 
 
@@ -223,7 +244,7 @@ def _attention(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
         query, key = (make.norm(f"{prefix}.{role}_norm", norm) for role, norm in (("query", query), ("key", key)))
     if config.rotary is not None:
         query, key = (_op(_turned(make, prefix))(heads) for heads in (query, key))
-    return make.dense(f"{prefix}.out", _mixed(query, key, value, config))
+    return make.dense(f"{prefix}.out", _mixed(query, key, value, config, make.relative(prefix)))
 
 
 def _heads(make: _Maker, name: str, x: Tensor) -> Tensor:
@@ -248,13 +269,16 @@ def _turned(make: _Maker, prefix: str) -> Callable[[Tensor], Tensor]:
     return turn
 
 
-def _mixed(query: Tensor, key: Tensor, value: Tensor, config: ViTConfig) -> Tensor:
-    def mix(parts: list[Tensor]) -> Tensor:
-        one, two, three = parts
-        shares = tf.nn.softmax(tf.matmul(one, two, transpose_b=True) / math.sqrt(config.head_dim))
-        return tf.reshape(tf.transpose(tf.matmul(shares, three), [0, 2, 1, 3]), [-1, query.shape[2], config.embed_dim])
+def _mixed(query: Tensor, key: Tensor, value: Tensor, config: ViTConfig, relative: Any = None) -> Tensor:
+    def scored(pair: list[Tensor]) -> Tensor:
+        return tf.matmul(pair[0], pair[1], transpose_b=True) / math.sqrt(config.head_dim)
 
-    return _op(mix)([query, key, value])
+    def mix(pair: list[Tensor]) -> Tensor:
+        mixed = tf.transpose(tf.matmul(tf.nn.softmax(pair[0]), pair[1]), [0, 2, 1, 3])
+        return tf.reshape(mixed, [-1, query.shape[2], config.embed_dim])
+
+    scores = _op(scored)([query, key])
+    return _op(mix)([scores if relative is None else relative(scores), value])
 
 
 def _ffn(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:

@@ -25,10 +25,28 @@ class NormalizationType(StrEnum):
 
 
 class NormalizationPosition(StrEnum):
-    """Before each half of a block (as published) or after its residual sum."""
+    """Before each half of a block (as published), after its residual sum, or after the half and before the sum.
+
+    The last is `x + norm(half(x))` (Liu et al. 2021, arXiv 2111.09883), where the norm scales what is added.
+    """
 
     PRE = "pre"
     POST = "post"
+    RES_POST = "res_post"
+
+
+class RelativePositions(StrEnum):
+    """What attention adds to its scores by the distance of two tokens; see `vit_deploy.core.relative_positions`.
+
+    A table has a row for each distance, and follows when a model is resized; scores are `(heads, tokens, tokens)` as
+    they are added, and hold for one size. Each block has its own, or all share one.
+    """
+
+    NONE = "none"
+    TABLE = "table"
+    SHARED_TABLE = "shared_table"
+    SCORES = "scores"
+    SHARED_SCORES = "shared_scores"
 
 
 class FFNType(StrEnum):
@@ -137,7 +155,7 @@ class ViTConfig:
         pooling: how tokens become one vector; None without a head gives the whole sequence, and with
             a head means the class token.
         normalization_type: which norm.
-        normalization_position: before or after the halves of a block.
+        normalization_position: before or after the halves of a block, or after them and before their sums.
         ffn_type: which feed-forward.
         activation: the activation of the `mlp` feed-forward (gated ones bring their own).
         epsilon: added to the variance, or to the mean square, before the root.
@@ -152,6 +170,7 @@ class ViTConfig:
         pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
         rotary: the rotary positions of queries and keys, see `vit_deploy.core.rotary`; None for none. The position
             table stays beside them, and is zero in models that have none.
+        relative_positions: what attention adds to its scores by the distance of two tokens.
 
     Raises:
         ConfigError: no ViT has these options; the message lists all that is wrong.
@@ -182,6 +201,7 @@ class ViTConfig:
     norm_after_pooling: bool = False
     pre_logits_dim: int = 0
     rotary: Rotary | None = None
+    relative_positions: RelativePositions = RelativePositions.NONE
 
     def __post_init__(self) -> None:
         problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
@@ -349,8 +369,12 @@ class ViTConfig:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, one a field."""
+        """Plain JSON values, one a field; without the fields of `LATER` that have their default.
+
+        So versions that know no such field read the documents of models that do without.
+        """
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {name: value for name, value in plain.items() if value != LATER.get(name, ...)}
         plain["rotary"] = None if self.rotary is None else self.rotary.to_dict()
         for name in ("image_size", "patch_size"):
             plain[name] = list(plain[name])
@@ -399,6 +423,8 @@ FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
     "norm_after_pooling",
 )
+LATER: Mapping[str, object] = MappingProxyType({"relative_positions": RelativePositions.NONE})
+"""Fields that documents name only where they differ from this default."""
 CLASSLESS_POOLINGS = (Pooling.MEAN, Pooling.MAX, Pooling.MAP)
 
 _CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
@@ -408,5 +434,6 @@ _CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
         "normalization_position": NormalizationPosition,
         "ffn_type": FFNType,
         "activation": Activation,
+        "relative_positions": RelativePositions,
     }
 )

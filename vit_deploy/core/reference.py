@@ -17,8 +17,10 @@ from numpy.typing import DTypeLike, NDArray
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.core.erf import erf
+from vit_deploy.core.relative_positions import gathered
 from vit_deploy.core.rotary_angles import angles, swapped, tables
 from vit_deploy.core.summation import mean, product
+from vit_deploy.core.weights import RELATIVE
 
 Array = NDArray[Any]
 Weights = Mapping[str, Array]
@@ -65,8 +67,9 @@ def forward(
     tap("pos_embed", x)
     if config.pre_norm:
         x = norm(x, part("pre_norm"), config)
+    shared = {f"attention.{RELATIVE}.{name}": each for name, each in part(RELATIVE).items()}
     for index in range(config.num_layers):
-        x = block(x, part(f"block_{index}"), config, tap, f"block_{index}", detail)
+        x = block(x, {**part(f"block_{index}"), **shared}, config, tap, f"block_{index}", detail)
     if config.norm_after_pooling:
         x = pool(x, part("map_pool"), config)
     _detail_unit(detail, "norm.unit", x, part("norm"), config)
@@ -98,7 +101,7 @@ def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
 
 
 def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
-    """One encoder block: attention and feed-forward, each with a residual sum and a norm before or after it."""
+    """One encoder block: attention and feed-forward, each with a residual sum and a norm before, after or inside it."""
     x = _sublayer(attention, x, _Part("attention", 1, weights, name, tap, detail), config)
     return _sublayer(ffn, x, _Part("ffn", 2, weights, name, tap, detail), config)
 
@@ -147,7 +150,9 @@ class _Part:
 def _sublayer(
     compute: Callable[[Array, Weights, ViTConfig, Tap], Array], x: Array, part: _Part, config: ViTConfig
 ) -> Array:
-    if config.normalization_position is NormalizationPosition.PRE:
+    if config.normalization_position is NormalizationPosition.RES_POST:
+        x = x + part.scaled(norm(compute(x, part.weights, config, part.show), part.norm, config))
+    elif config.normalization_position is NormalizationPosition.PRE:
         normed = part.show("norm", norm(x, part.norm, config))
         _detail_unit(part.detail, f"{part.name}.{part.role}.unit", x, part.norm, config)
         x = x + part.scaled(compute(normed, part.weights, config, part.show))
@@ -204,7 +209,14 @@ def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_t
         key = norm(key, weights_of("key_norm", weights), config)
     if config.rotary is not None:
         query, key = (turned(each, weights, config) for each in (query, key))
-    return _attended(query, key, value, weights, detail)
+    return _attended(query, key, value, weights, detail, _relative(weights_of(RELATIVE, weights), config))
+
+
+def _relative(weights: Weights, config: ViTConfig) -> Array | float:
+    """What relative positions add to the scores, nothing where there are none."""
+    if "table" in weights:
+        return gathered(weights["table"], config.grid, config.num_prefix_tokens)
+    return weights.get("scores", 0.0)
 
 
 def turned(x: Array, weights: Weights, config: ViTConfig) -> Array:
@@ -220,10 +232,12 @@ def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Tap
     return values.reshape(*x.shape[:2], config.num_heads, config.head_dim).transpose(0, 2, 1, 3)
 
 
-def _attended(query: Array, key: Array, value: Array, weights: Weights, detail: Tap = _no_tap) -> Array:
-    """Vaswani et al. 2017: softmax(q k^T / sqrt(d)) v, heads side by side, projected."""
+def _attended(
+    query: Array, key: Array, value: Array, weights: Weights, detail: Tap = _no_tap, relative: Array | float = 0.0
+) -> Array:
+    """Vaswani et al. 2017: softmax(q k^T / sqrt(d)) v, heads side by side, projected; `relative` joins the scores."""
     batch, heads, queries, head_dim = query.shape
-    scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(head_dim, query.dtype))
+    scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(head_dim, query.dtype)) + relative
     shares = softmax(scores)
     mixed = (shares @ value).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head_dim)
     out = product(mixed, weights["out.kernel"], weights["out.bias"])

@@ -57,6 +57,24 @@ def bilinear_aligned(source: int, target: int) -> Matrix:
     return _linear(source, np.arange(target) * ((source - 1) / max(target - 1, 1)))
 
 
+def progression(source: int, target: int) -> Matrix:
+    """BEiT's way with tables of relative positions: linear between distances that grow as a geometric progression.
+
+    Small distances keep what they learned, and large ones are drawn out (unilm, `run_class_finetuning.py`, with the
+    linear interpolation that timm has in place of scipy's splines). Both sizes are odd, with no distance in the middle.
+    """
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        reached = (1 - ratio ** (source // 2)) / (1 - ratio)
+        low, high = (low, ratio) if reached > target // 2 else (ratio, high)
+    right = np.cumsum([ratio**power for power in range(source // 2)])
+    known = np.concatenate([-right[::-1], [0.0], right])
+    wanted = np.arange(target) - target // 2
+    matrix: Matrix = np.stack([np.interp(wanted, known, one) for one in np.eye(source)], axis=1)
+    return matrix
+
+
 def _linear(source: int, positions: Matrix) -> Matrix:
     inside = np.clip(positions, 0, source - 1)
     matrix: Matrix = np.maximum(1 - np.abs(np.arange(source) - inside[:, None]), 0)

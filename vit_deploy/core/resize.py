@@ -1,6 +1,6 @@
 """A checkpoint resized for images, or patches, of another size.
 
-The position table, the patch kernel and the recorded resize of the preprocessing; nothing else depends on the size.
+The position tables, the patch kernel and the recorded resize of the preprocessing; nothing else depends on the size.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from vit_deploy.core.resampling import (
     bicubic_dinov2,
     bilinear,
     bilinear_aligned,
+    progression,
     resample,
     resample_kernel,
 )
 from vit_deploy.core.suggestions import did_you_mean
+from vit_deploy.core.weights import TABLES, relative_names
 from vit_deploy.errors import ConfigError
 
 Size = tuple[int, int]
@@ -51,17 +53,19 @@ class Filters:
     Args:
         positions: the positions of the grid of the position table.
         patches: that images are resized with, which the patch kernel is resized against.
+        relative: of the tables of relative positions.
     """
 
     positions: Filter
     patches: Filter
+    relative: Filter = progression
 
 
 # Where the original program resizes no patches, FlexiViT's own bilinear stands in.
 FILTERS: Mapping[Convention, Filters] = MappingProxyType(
     {
         Convention.TIMM: Filters(bicubic_antialias, bicubic_antialias),
-        Convention.HUGGINGFACE: Filters(bicubic, bilinear),
+        Convention.HUGGINGFACE: Filters(bicubic, bilinear, bilinear),
         Convention.GOOGLE: Filters(bilinear_aligned, bilinear),
         Convention.DINOV2: Filters(bicubic_dinov2, bilinear),
         Convention.DINOV2_REGISTERS: Filters(bicubic_antialias, bilinear),
@@ -90,7 +94,7 @@ def resize(
         itself where both sizes are what they were.
 
     Raises:
-        ConfigError: an image that is not a multiple of its patch.
+        ConfigError: an image that is not a multiple of its patch, or relative positions that hold for one size.
     """
     convention = convention_of(checkpoint, like)
     old = checkpoint.config
@@ -103,6 +107,7 @@ def resize(
     changed = {
         "pos_embed.table": resized_positions(table, old.grid, new.grid, filters.positions, prefix),
         "patch_embed.kernel": resample_kernel(kernel, new.patch_size, filters.patches),
+        **_resized_relative(checkpoint, new, filters.relative),
     }
     # A digest takes longer than everything else here, and most of it is the same before and after.
     digest_before, digest_after = weights_digests(checkpoint.weights, {**checkpoint.weights, **changed})
@@ -155,6 +160,33 @@ def resized_positions(table: Float32, old: Size, new: Size, kind: Filter, prefix
     grid = table[prefix:].reshape(*old, -1)
     patches = resample(grid, new, kind).reshape(-1, table.shape[1])
     return np.concatenate([table[:prefix], patches])
+
+
+def _resized_relative(checkpoint: Checkpoint, new: ViTConfig, kind: Filter) -> dict[str, Float32]:
+    """The tables of relative positions for another grid.
+
+    Raises:
+        ConfigError: it holds what is added to the scores instead, which no table is left of.
+    """
+    old = checkpoint.config
+    names = relative_names(old)
+    if not names or new.grid == old.grid:
+        return {}
+    if old.relative_positions not in TABLES:
+        raise ConfigError(
+            f"its relative positions are {old.relative_positions}, which hold for images of "
+            f"{old.image_size[0]}x{old.image_size[1]} alone",
+            fix="resize it in the program that it comes from",
+        )
+    before, after = ((2 * grid[0] - 1, 2 * grid[1] - 1) for grid in (old.grid, new.grid))
+    tables = {name: checkpoint.weights[name] for name in names}
+    count = before[0] * before[1]
+    return {
+        name: np.concatenate(
+            [resample(table[:count].reshape(*before, -1), after, kind).reshape(-1, table.shape[1]), table[count:]]
+        )
+        for name, table in tables.items()
+    }
 
 
 def resized_preprocess(preprocess: Preprocess, old: Size, new: Size) -> Preprocess:

@@ -19,13 +19,18 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import FFNType, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.config import FFNType, NormalizationType, Pooling, RelativePositions, ViTConfig
+from vit_deploy.core.relative_tables import table_rows
 
 Float32 = NDArray[np.float32]
 
 JOINED = "+"  # between the names of layers that became one in a file
 STDDEV = 0.02  # of the truncated normal that kernels, tokens and positions are drawn from
 ALPHA = 0.5  # first value of dynamic tanh's alpha (Zhu et al. 2025, section 4)
+RELATIVE = "relative"  # the part that holds relative positions
+SHARED = (RelativePositions.SHARED_TABLE, RelativePositions.SHARED_SCORES)
+OF_BLOCKS = (RelativePositions.TABLE, RelativePositions.SCORES)
+TABLES = (RelativePositions.TABLE, RelativePositions.SHARED_TABLE)
 LAYER_SCALE = 0.1  # first value of a layer scale (Touvron et al. 2021, arXiv 2103.17239, for up to 18 layers)
 
 
@@ -79,6 +84,8 @@ def _specs(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     yield "pos_embed.table", _drawn(config.sequence_length, dim)
     if config.pre_norm:
         yield from _norm("pre_norm", config, dim)
+    if config.relative_positions in SHARED:
+        yield from _relative("", config)
     for index in range(config.num_layers):
         yield from _block(f"block_{index}", config)
     yield from _norm("norm", config, config.pooled_dim if config.norm_after_pooling else dim)
@@ -96,6 +103,8 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     if config.qk_norm:
         yield from _norm(f"{block}.attention.query_norm", config, config.head_dim)
         yield from _norm(f"{block}.attention.key_norm", config, config.head_dim)
+    if config.relative_positions in OF_BLOCKS:
+        yield from _relative(f"{block}.attention.", config)
     yield from _dense(f"{block}.attention.out", dim, dim)
     if config.layer_scale:
         yield f"{block}.scale1.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
@@ -106,6 +115,20 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     yield from _dense(f"{block}.ffn.down", config.mlp_dim, dim)
     if config.layer_scale:
         yield f"{block}.scale2.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
+
+
+def relative_names(config: ViTConfig) -> tuple[str, ...]:
+    """Names of the weights of relative positions, in the order of the network."""
+    blocks = (f"block_{index}.attention." for index in range(config.num_layers))
+    owners = blocks if config.relative_positions in OF_BLOCKS else ("",) if config.relative_positions in SHARED else ()
+    return tuple(f"{owner}{RELATIVE}.{config.relative_positions.removeprefix('shared_')}" for owner in owners)
+
+
+def _relative(owner: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
+    if config.relative_positions in TABLES:
+        yield f"{owner}{RELATIVE}.table", _drawn(table_rows(config.grid, config.num_prefix_tokens), config.num_heads)
+    else:
+        yield f"{owner}{RELATIVE}.scores", _drawn(config.num_heads, config.sequence_length, config.sequence_length)
 
 
 def _after(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:

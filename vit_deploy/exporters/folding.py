@@ -27,14 +27,19 @@ def fold_layer_scales(checkpoint: Checkpoint) -> Checkpoint:
     """A checkpoint of the same function without layer scales; the one given where it has none."""
     if not checkpoint.config.layer_scale:
         return checkpoint
-    weights = dict(checkpoint.weights)
-    for index in range(checkpoint.config.num_layers):
-        for number, projection in ((1, "attention.out"), (2, "ffn.down")):
+    config, weights = checkpoint.config, dict(checkpoint.weights)
+    scaled = (("attention.out", "ffn.down"), ("kernel", "bias"))
+    if config.normalization_position is NormalizationPosition.RES_POST:
+        config, weights = _with_scales(config, weights)
+        scaled = (("norm1", "norm2"), ("scale", "bias"))
+    for index in range(config.num_layers):
+        for number, layer in enumerate(scaled[0], 1):
             gamma = weights.pop(f"block_{index}.scale{number}.gamma").astype(np.float64)
-            for part in ("kernel", "bias"):
-                name = f"block_{index}.{projection}.{part}"
-                weights[name] = (weights[name] * gamma).astype(np.float32)
-    return dataclasses.replace(checkpoint, config=checkpoint.config.replace(layer_scale=False), weights=weights)
+            for part in scaled[1]:
+                name = f"block_{index}.{layer}.{part}"
+                if name in weights:
+                    weights[name] = (weights[name] * gamma).astype(np.float32)
+    return dataclasses.replace(checkpoint, config=config.replace(layer_scale=False), weights=weights)
 
 
 def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
@@ -89,7 +94,7 @@ def _fold_block(weights: dict[str, Float32], config: ViTConfig, index: int) -> N
     if config.normalization_position is NormalizationPosition.PRE:
         _fold(weights, f"{block}.norm1", [f"{block}.attention.{role}" for role in ROLES])
         _fold(weights, f"{block}.norm2", ffn_in)
-    else:
+    elif config.normalization_position is NormalizationPosition.POST:
         if index == 0 and config.pre_norm:
             into = [f"{block}.attention.{role}" for role in ROLES]
             _fold_bias(weights, "pre_norm", into, f"{block}.attention.out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Projection, take_tokens
 from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
+from vit_deploy.model.relative import RelativeScores
 from vit_deploy.model.rotary import (
     HEADS_FIRST,
     TOKENS_FIRST,
@@ -57,6 +59,7 @@ class Attention(NamedVariables):
         weights: initializers of the projections, from the block that owns this layer.
         prefix: canonical name of this layer.
         positions: the config of the whole ViT, where queries and keys have rotary positions; None for none.
+        relative: the layer of its own relative positions, or its config; None for none.
     """
 
     num_queries: int | None = None
@@ -87,6 +90,7 @@ class Attention(NamedVariables):
         weights: WeightOptions | Mapping[str, Any] | None = None,
         prefix: str = "attention",
         positions: ViTConfig | Mapping[str, Any] | None = None,
+        relative: RelativeScores | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -115,10 +119,13 @@ class Attention(NamedVariables):
             Norm(qk_norm, epsilon, name=name, dtype=self.dtype_policy) if qk_norm else None
             for name in ("query_norm", "key_norm")
         )
+        self.relative = RelativeScores.of(relative)
         self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Build the four projections, and the norms of queries and keys."""
+        """Build the four projections, the norms of queries and keys, and the relative positions."""
+        if self.relative is not None:
+            self.relative.build()
         for projection in (self.query, self.key, self.value, self.out):
             projection.build(input_shape)
         for norm in (self.query_norm, self.key_norm):
@@ -136,8 +143,15 @@ class Attention(NamedVariables):
             for name, shape in shapes.items()
         }
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
-        """`(batch, tokens, dim)` to the same, or to its first `num_queries` tokens."""
+    def call(self, x: Any, training: bool | None = None, shared: Any = None) -> Any:
+        """`(batch, tokens, dim)` to the same, or to its first `num_queries` tokens.
+
+        Args:
+            x: the tokens.
+            training: whether some values are dropped.
+            shared: what all blocks add to their scores `(heads, tokens, tokens)`, if anything.
+        """
+        relative = shared if self.relative is None else self.relative.scores_of_pairs()
         asking = x if self.num_queries is None else take_tokens(x, 0, self.num_queries)
         query, key, value = (
             ops.reshape(role(given), (-1, given.shape[1], self.num_heads, self.head_dim))
@@ -146,14 +160,15 @@ class Attention(NamedVariables):
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.flash_attention is False:
-            mixed = self._products(query, key, value, training)
+            mixed = self._products(query, key, value, training, relative)
         else:
-            mixed = self._fused(*self._turned(query, key), value)
+            mixed = self._fused(*self._turned(query, key), value, relative)
         return self.out(ops.reshape(mixed, (-1, asking.shape[1], self.embed_dim)))
 
-    def _fused(self, query: Any, key: Any, value: Any) -> Any:
+    def _fused(self, query: Any, key: Any, value: Any, relative: Any = None) -> Any:
+        bias = None if relative is None else ops.cast(relative, query.dtype)[None, :, : query.shape[1]]
         try:
-            return ops.dot_product_attention(query, key, value, flash_attention=self.flash_attention)
+            return ops.dot_product_attention(query, key, value, bias=bias, flash_attention=self.flash_attention)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             if not self.flash_attention:
                 raise
@@ -177,10 +192,13 @@ class Attention(NamedVariables):
             return query, key
         return turned(query, tables, TOKENS_FIRST), turned(key, tables, TOKENS_FIRST)
 
-    def _products(self, query: Any, key: Any, value: Any, training: bool | None) -> Any:
+    def _products(self, query: Any, key: Any, value: Any, training: bool | None, relative: Any = None) -> Any:
         # The scale goes on the query, which is smaller than the scores wherever there are more tokens than
         # features in a head; half precision takes the softmax in float32, as it does the norms.
         scores = self._scores(query, key, 1 / math.sqrt(self.head_dim))
+        if relative is not None:
+            relative = relative if self.num_queries is None else relative[:, : self.num_queries]
+            scores = scores + ops.cast(relative, scores.dtype)
         half = keras.backend.standardize_dtype(scores.dtype) in HALF_TYPES
         weights = ops.softmax(ops.cast(scores, "float32") if half else scores, axis=-1)
         weights = self.dropout(ops.cast(weights, scores.dtype) if half else weights, training=training)
@@ -234,6 +252,7 @@ class Attention(NamedVariables):
             "weights": self.weight_options.to_config(),
             "prefix": self.prefix,
             "positions": None if self.positions is None else self.positions.to_dict(),
+            **({} if self.relative is None else {"relative": self.relative.get_config()}),
         }
 
 
@@ -349,6 +368,7 @@ class TransformerBlock(NamedVariables):
             weights=self.weight_options,
             prefix=f"{self.name}.attention",
             positions=None if self.config.rotary is None else self.config,
+            relative=RelativeScores.of_block(self.config, f"{self.name}.attention", self.weight_options, policy),
             name="attention",
             dtype=policy,
         )
@@ -378,17 +398,23 @@ class TransformerBlock(NamedVariables):
             if layer is not None:
                 layer.build(input_shape)
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
+    def call(self, x: Any, training: bool | None = None, shared: Any = None) -> Any:
         """`(batch, tokens, dim)` to the same, or to the first tokens alone, see `Attention.num_queries`."""
-        pre = self.config.normalization_position is NormalizationPosition.PRE
-        halves = ((self.norm1, self.attention, self.scale1), (self.norm2, self.ffn, self.scale2))
+        position = self.config.normalization_position
+        pre, inside = position is NormalizationPosition.PRE, position is NormalizationPosition.RES_POST
+        attention: Any = self.attention if shared is None else functools.partial(self._attend, shared)
+        halves = ((self.norm1, attention, self.scale1), (self.norm2, self.ffn, self.scale2))
         for norm, half, scale in halves:
             change = half(norm(x) if pre else x, training=training)
+            change = norm(change) if inside else change
             change = self.dropout(change if scale is None else scale(change), training=training)
             x = x if change.shape[1] == x.shape[1] else take_tokens(x, 0, change.shape[1])
             x = x + self.drop_path(change, training=training)
-            x = x if pre else norm(x)
+            x = norm(x) if position is NormalizationPosition.POST else x
         return x
+
+    def _attend(self, shared: Any, x: Any, training: bool | None = None) -> Any:
+        return self.attention(x, training=training, shared=shared)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's."""

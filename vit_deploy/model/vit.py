@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig
+from vit_deploy.core.config import LATER, SCALE_CONFIGS, Pooling, Scale, ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.rotary import Rotary
@@ -30,6 +30,7 @@ from vit_deploy.model.layers import (
 from vit_deploy.model.map_pooling import MapPooling
 from vit_deploy.model.norms import Norm, PreNorm
 from vit_deploy.model.options import WeightOptions
+from vit_deploy.model.relative import RelativeScores
 from vit_deploy.model.summary import summary_lines
 
 
@@ -53,7 +54,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pos_dropout_rate: after the positions were added.
         stochastic_depth_rate: the stochastic depth rate of the last block; it grows linearly from none in the first.
         normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
-        normalization_position: "pre", as published, or "post".
+        normalization_position: "pre", as published, "post", or "res_post", after each half and before its sum.
         ffn_type: "mlp", "swiglu", "geglu" or "glu".
         activation: the activation of the mlp; "gelu" is exact, see `vit_deploy.core.config.Activation`.
         epsilon: the epsilon of the norms.
@@ -75,6 +76,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         norm_after_pooling: whether the last norm is that of the pooled vector.
         pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
         rotary: the name of a convention of rotary positions, or its fields, see `vit_deploy.core.rotary`.
+        relative_positions: what attention adds to its scores by the distance of two tokens, see
+            `vit_deploy.core.config.RelativePositions`.
         seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -125,6 +128,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         norm_after_pooling: bool = False,
         pre_logits_dim: int = 0,
         rotary: Rotary | Mapping[str, Any] | str | None = None,
+        relative_positions: str = "none",
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -167,6 +171,7 @@ class ViT(keras.Model):  # type: ignore[misc]
                 norm_after_pooling=norm_after_pooling,
                 pre_logits_dim=pre_logits_dim,
                 rotary=rotary,
+                relative_positions=relative_positions,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:
@@ -204,6 +209,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         )
         norm = (config.normalization_type, config.epsilon)
         self.pre_norm = PreNorm(*norm, name="pre_norm", dtype=policy) if config.pre_norm else None
+        self.relative = RelativeScores.shared(config, options, policy)
         self.transformer_layers = [
             TransformerBlock(
                 config,
@@ -243,6 +249,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         for layer in (self.pos_embed, self.pre_norm, *self.transformer_layers, self.map_pool):
             if layer is not None:
                 layer.build(sequence)
+        if self.relative is not None:
+            self.relative.build()
         self.norm.build((None, config.pooled_dim) if config.norm_after_pooling else sequence)
         if self.pre_logits is not None:
             self.pre_logits.build((None, config.pooled_dim))
@@ -257,8 +265,9 @@ class ViT(keras.Model):  # type: ignore[misc]
         x = self.pos_embed(x, training=training)
         if self.pre_norm is not None:
             x = self.pre_norm(x)
+        shared = None if self.relative is None else self.relative.scores_of_pairs()
         for block in self.transformer_layers:
-            x = block(x, training=training)
+            x = block(x, training=training) if shared is None else block(x, training=training, shared=shared)
         x = self.norm(self._pooled(x)) if self.config.norm_after_pooling else self._pooled(self.norm(x))
         if self.pre_logits is not None:
             x = self.pre_logits(x)
@@ -287,6 +296,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         after = ("norm_after_pooling", "pre_logits_dim", *(["rotary"] if config.rotary else []))
         return base | {
             **{name: plain[name] for name in (*fields, *kinds, *features, *after)},
+            **{name: plain[name] for name in LATER if name in plain},
             **self.rates,
             **self.weight_options.to_config(),
             "input_shape": [*config.image_size, config.channels],
@@ -309,7 +319,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         The states of the random generators are not among them: the function does not depend on them.
         """
         layers = [self.patch_embed, self.class_token, self.pos_embed, self.pre_norm, *self.transformer_layers]
-        layers += [self.norm, self.map_pool, self.pre_logits, self.head]
+        layers += [self.relative, self.norm, self.map_pool, self.pre_logits, self.head]
         # The path of a variable begins with whatever scopes the model was built in.
         variables = {
             f"{layer.name}/{f'/{variable.path}'.rpartition(f'/{layer.name}/')[2]}".replace("/", "."): variable

@@ -113,7 +113,7 @@ class Taps:
 
 def moving_norms(config: ViTConfig) -> dict[str, str]:
     """The norm of a post-norm model that ends in each tap; not the last, whose result the model's own norm takes."""
-    if config.normalization_position is NormalizationPosition.PRE:
+    if config.normalization_position is not NormalizationPosition.POST:
         return {}
     halves = [(index, half) for index in range(config.num_layers) for half in ("attention", "ffn")]
     names = {"attention": "norm1", "ffn": "norm2"}
@@ -129,7 +129,7 @@ def tap_names(config: ViTConfig) -> tuple[str, ...]:
 def detail_names(config: ViTConfig) -> tuple[str, ...]:
     """What is recorded between the taps, by the name of the tap it leads to, in the order of the network."""
     before = ["norm", "unit"] if config.normalization_position is NormalizationPosition.PRE else []
-    after = [] if before else ["sum"]
+    after = ["sum"] if config.normalization_position is NormalizationPosition.POST else []
     projections = ["up"] if config.ffn_type is FFNType.MLP else ["gate", "up"]
     scaled = ["scaled"] if config.layer_scale else []
     attention = [*before, "query", "key", "value", "scores", "softmax", "mix", "out", *scaled, *after]

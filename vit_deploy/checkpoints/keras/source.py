@@ -15,7 +15,7 @@ from vit_deploy.checkpoints.importing import alone
 from vit_deploy.checkpoints.keras.folding import HOUSES, REGISTERED, fold
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
 from vit_deploy.core.checkpoint import Checkpoint, Ranges
-from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config import LATER, ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import CheckpointError
@@ -29,7 +29,7 @@ TRAINING = (
 FUNCTION = (
     *("num_classes", "include_top", "pooling", "normalization_type", "normalization_position", "ffn_type"),
     *("activation", "epsilon", "patch_size", "class_token", "distillation_token", "register_tokens", "layer_scale"),
-    *("qk_norm", "pre_norm", "norm_after_pooling", "pre_logits_dim", "rotary"),
+    *("qk_norm", "pre_norm", "norm_after_pooling", "pre_logits_dim", "rotary", *LATER),
 )
 SIZES = ("embed_dim", "num_heads", "num_layers", "mlp_dim")  # None leaves the scale's
 TRAVELLING = ("input_shape", "scale", "attention_args", "preprocess", "labels", "provenance", "ranges")
@@ -41,6 +41,7 @@ RENAMED = {
     "prefix_tokens": "class_token",
     "position_embedding": "pos_embed",
     "map_pooling": "map_pool",
+    "relative_scores": "relative",
 }
 BLOCK = re.compile(r"transformer_block(?:_(\d+))?")
 VIT_PREFIX = "layers/vi_t/"  # of the only ViT in a functional model or a sequence

@@ -13,10 +13,18 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from vit_deploy.core.config import Activation, FFNType, NormalizationType, Pooling
+from vit_deploy.core.config import (
+    Activation,
+    FFNType,
+    NormalizationPosition,
+    NormalizationType,
+    Pooling,
+    RelativePositions,
+)
 from vit_deploy.errors import CheckpointError
 
 TABLE = "architectures.csv"
+HIDDEN = ("num_heads", "epsilon", "activation", "normalization_position")  # fields of the config no weights show
 LISTED = 3  # architectures that a message names
 
 
@@ -38,6 +46,7 @@ class Architecture:
         activation: the activation of its feed-forward.
         pooling: the pooling of its tokens.
         pools_prefix: whether the pooling takes the prefix tokens too.
+        normalization_position: of its norms in a block.
     """
 
     name: str
@@ -53,11 +62,12 @@ class Architecture:
     activation: Activation
     pooling: Pooling | None
     pools_prefix: bool
+    normalization_position: NormalizationPosition
 
     @property
     def fields(self) -> dict[str, Any]:
         """Fields of the config that its weights do not show."""
-        return {"num_heads": self.num_heads, "epsilon": self.epsilon, "activation": self.activation}
+        return {name: getattr(self, name) for name in HIDDEN}
 
     @property
     def unread(self) -> int:
@@ -73,7 +83,7 @@ class Architecture:
 
 def traits_of(shapes: Mapping[str, Any]) -> str:
     """Which kinds of tensors there are, of those that architectures differ in: `class+layer_scale`."""
-    registers = shapes["register_tokens"]
+    registers, relative = shapes["register_tokens"], shapes.get("relative_positions", RelativePositions.NONE)
     traits = {
         "class": shapes["class_token"],
         "distillation": shapes["distillation_token"],
@@ -86,6 +96,7 @@ def traits_of(shapes: Mapping[str, Any]) -> str:
         "rms": shapes["normalization_type"] is NormalizationType.RMS_NORM,
         "no_qkv_bias": not shapes["qkv_bias"],
         "qk_norm": shapes["qk_norm"],
+        str(relative): relative is not RelativePositions.NONE,
     }
     return "+".join(name for name, there in traits.items() if there) or "plain"
 
@@ -109,6 +120,7 @@ def _architecture(row: Mapping[str, str]) -> Architecture:
         activation=Activation(row["activation"]),
         pooling=Pooling(row["pooling"]) if row["pooling"] else None,
         pools_prefix=row["pools_prefix"] == "yes",
+        normalization_position=NormalizationPosition(row["normalization_position"]),
         **numbers,
     )
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.timm.architectures import Architecture, alike, listed, of_these_names
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.config import NormalizationPosition, Pooling
 from vit_deploy.errors import CheckpointError
 
 FIELD = "architecture"
 CLASS = "VisionTransformer"  # timm's, for weights of no architecture that it has a name for
+PRE = NormalizationPosition.PRE  # of all but few
 OTHERWISE = "say which it is with --architecture NAME"
 
 
@@ -23,11 +24,13 @@ class Taken:
     Args:
         fields: of the config, in place of the usual ones.
         pools_prefix: whether the pooling takes the prefix tokens too.
+        sizes: (height, width) in pixels of the images that it is usually for.
         supposed: that it is this architecture, where others have the same weights and compute something else.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     pools_prefix: bool = False
+    sizes: tuple[tuple[int, int], ...] = ()
     supposed: tuple[Assumed, ...] = ()
 
 
@@ -59,6 +62,7 @@ def taken_for(shapes: Mapping[str, Any], usual: Mapping[str, Any], rows: int) ->
     return Taken(
         fields={**chosen.fields, "pooling": chosen.pooling},
         pools_prefix=chosen.pools_prefix,
+        sizes=(chosen.image_size,) if rows == 0 else (),
         supposed=_supposed(chosen.name, others, chosen),
     )
 
@@ -77,7 +81,7 @@ def _nearest(readable: Sequence[Architecture], usual: Mapping[str, Any]) -> Arch
     def agreeing(each: Architecture) -> int:
         # An average leaves the prefix tokens out as a class token does; attention is shown by the weights.
         pooling = each.pooling in (usual["pooling"], Pooling.MAP)
-        return int(pooling) + sum(bool(each.fields[name] == usual.get(name)) for name in each.fields)
+        return int(pooling) + sum(bool(each.fields[name] == usual.get(name, PRE)) for name in each.fields)
 
     return max(readable, key=agreeing)
 

@@ -37,19 +37,22 @@ UNSUPPORTED_ARGS: Mapping[str, str] = {
     "embed_layer": "a stem of another kind",
     "scale_attn_norm": "a norm inside the attention",
     "scale_mlp_norm": "a norm inside the feed-forward",
+    "scale_mlp": "a norm inside the feed-forward",
     "mlp_layer": "a feed-forward of another kind",
 }
 SHOWN_BY_WEIGHTS = frozenset(
     {
         *("patch_size", "in_chans", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "qk_norm", "proj_bias"),
         *("init_values", "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm", "fc_norm"),
-        *("embed_norm_layer", "num_classes", "img_size"),
+        *("embed_norm_layer", "num_classes", "img_size", "use_abs_pos_emb", "use_rel_pos_bias"),
+        *("use_shared_rel_pos_bias", "swiglu_mlp", "use_fc_norm", "rel_pos_type", "rel_pos_dim", "shared_rel_pos"),
     }
 )
 WITHOUT_EFFECT = frozenset(
     {
         *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
         *("weight_init", "fix_init", "dynamic_img_size", "strict_img_size", "device", "dtype"),
+        "head_init_scale",
     }
 )
 READ_HERE = frozenset(

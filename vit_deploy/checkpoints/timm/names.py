@@ -37,8 +37,9 @@ UNSUPPORTED: Mapping[str, str] = {
     r"^(layers|stages)\.\d+\.": "stages of several resolutions, as Swin has",
     r"^patch_embed\.(backbone|conv\d*|stem|\d+)\.": "a convolutional stem",
     r"^patch_embed\.norm\.": "a norm of the patches",
-    r"relative_position|rel_pos": "relative positions, as BEiT has",
-    r"\.attn\.[qv]_bias$": "biases of query and value apart from their kernel, as BEiT and EVA have",
+    r"^(?!(blocks\.\d+\.attn\.(rel_pos\.)?|rel_pos_bias\.|shared_rel_pos\.)"
+    r"(relative_position_(bias_table|index)|mlp\.fc[12]\.(weight|bias))$)"
+    r".*(relative_position|rel_pos)": "relative positions of another kind, as SAM has",
     r"(^|\.)rope\b|\.freqs|\.periods$": "rotary positions",
     r"^blocks\.\d+\.((attns|ffns)\.|(in_proj|in_norm|mlp_out_proj|attn_out_proj)\b)": "parallel halves of a block",
     r"\.lambda_[qk]\d$": "differential attention",
@@ -147,7 +148,7 @@ def check_supported(view: Renamed) -> None:
             problems.append(f"{what} ({found})")
     if PATCHES in view.stored and len(view.shape(PATCHES)) != 4:
         problems.append(f"patches of another kind ({PATCHES} {view.shape(PATCHES)})")
-    if "pos_embed" not in view.stored:
+    if "pos_embed" not in view.stored and not any("rel_pos" in name or "relative_" in name for name in view.stored):
         problems.append("no position table (pos_embed)")
     if not any(name in view.stored for name in ("norm.weight", "fc_norm.weight")):
         problems.append("no last norm (norm.weight or fc_norm.weight)")

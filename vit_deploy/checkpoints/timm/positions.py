@@ -9,7 +9,9 @@ from typing import Any
 
 from vit_deploy.checkpoints.importing import image_size_of, without_rest
 from vit_deploy.checkpoints.timm.names import Renamed
+from vit_deploy.checkpoints.timm.relative import fits_table, grid_of_table, table_size
 from vit_deploy.core.config import as_pair
+from vit_deploy.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def positions_of(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any])
     Raises:
         CheckpointError: neither makes one.
     """
+    if "pos_embed" not in view.stored:
+        return _of_distances(view, shapes, sizes)
     _, rows, _ = view.common_shape("pos_embed", 3)
     tokens = shapes["class_token"] + shapes["distillation_token"]
     choices = tuple(dict.fromkeys((tokens + shapes["register_tokens"], tokens, 0)))
@@ -54,3 +58,21 @@ def positions_of(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any])
     square = [choice for choice in choices if rows > choice and math.isqrt(rows - choice) ** 2 == rows - choice]
     prefix = (*square, *choices)[0]
     return Positions(prefix, image_size_of(rows - prefix, patch, ()))
+
+
+def _of_distances(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any]) -> Positions:
+    """The positions of a model that knows nothing but how far apart tokens are."""
+    prefix = shapes["class_token"] + shapes["distillation_token"] + shapes["register_tokens"]
+    patch, distances = shapes["patch_size"], table_size(view, prefix)
+    for each in sizes:
+        size = as_pair(each, "image_size")
+        read = without_rest(size, patch)
+        if distances is None or fits_table((read[0] // patch[0], read[1] // patch[1]), distances):
+            return Positions(prefix, read, known=size)
+    if distances is None:
+        raise CheckpointError(
+            "its positions are computed from the distances of patches, and nothing says for images of which size",
+            fix="give the size: --config with image_size [height, width]",
+        )
+    grid = grid_of_table(distances)
+    return Positions(prefix, (grid[0] * patch[0], grid[1] * patch[1]))

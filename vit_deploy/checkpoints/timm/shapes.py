@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vit_deploy.checkpoints.timm.names import BLOCK, PATCHES, Renamed
+from vit_deploy.checkpoints.timm.relative import relative_shapes
 from vit_deploy.core.config import FFNType, NormalizationType, Pooling
 from vit_deploy.errors import CheckpointError
 
@@ -26,7 +27,7 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
         "mlp_dim": taken,
         "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
         "normalization_type": NormalizationType.LAYER_NORM if layer_norm else NormalizationType.RMS_NORM,
-        "qkv_bias": "blocks.*.attn.qkv.bias" in kinds,
+        "qkv_bias": not {"blocks.*.attn.qkv.bias", "blocks.*.attn.q_bias"}.isdisjoint(kinds),
         "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
         "layer_scale": "blocks.*.ls1.gamma" in kinds,
         "class_token": "cls_token" in kinds,
@@ -40,6 +41,7 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
     }
     if shapes["qk_norm"]:
         shapes["num_heads"] = embed_dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
+    shapes |= relative_shapes(view)
     if "attn_pool.latent" in kinds:
         shapes["pooling"] = Pooling.MAP
     if shapes["include_top"] and view.common_shape("head.weight", 2)[1] == 2 * embed_dim and shapes["class_token"]:

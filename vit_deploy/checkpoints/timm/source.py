@@ -46,6 +46,7 @@ from vit_deploy.checkpoints.timm.names import (
 )
 from vit_deploy.checkpoints.timm.positions import Positions, positions_of
 from vit_deploy.checkpoints.timm.recorded import recorded_by_training
+from vit_deploy.checkpoints.timm.relative import INDEX, relative_origins
 from vit_deploy.checkpoints.timm.shapes import shapes_of
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, Pooling, ViTConfig
@@ -84,11 +85,12 @@ class TimmSource:
         if recorded is not None:
             hub, taken = recorded.hub, Taken(supposed=recorded.supposed)
         elif hub.architecture is None and family == "timm":
-            taken = taken_for(shapes, defaults, view.common_shape("pos_embed", 3)[1])
+            rows = view.common_shape("pos_embed", 3)[1] if "pos_embed" in view.stored else 0
+            taken = taken_for(shapes, defaults, rows)
             defaults |= taken.fields
         facts = Facts(shapes, _beside(shapes, hub, stated), defaults)
         with known_heads(facts, stated, shapes["embed_dim"]):
-            positions = positions_of(view, shapes, [said] if said else hub.sizes)
+            positions = positions_of(view, shapes, [said] if said else (*hub.sizes, *taken.sizes))
         # As many patches make images of other sizes too.
         (shapes if said or positions.known else defaults)["image_size"] = positions.image_size
         settled = settle(facts, stated)
@@ -96,7 +98,7 @@ class TimmSource:
         _check_supported(config, hub, hub.pools_prefix or taken.pools_prefix)
         if hub.pads and positions.known not in (None, config.image_size):
             raise unsupported("it", [f"images of {positions.known} padded to whole patches"])
-        ignored = {name for name in view.names() if IGNORED.match(name)}
+        ignored = {name for name in view.names() if IGNORED.match(name) or INDEX.search(name)}
         problems = list(settled.problems)
         if "head.weight" in view.kinds:
             problems += label_problems(hub.labels, shapes["num_classes"])
@@ -220,7 +222,10 @@ def _origins(view: Renamed, config: ViTConfig, positions: Positions) -> dict[str
         "class_token.class": _first("cls_token"),
         "class_token.distillation": _first("dist_token"),
         "class_token.registers": _first("reg_token"),
-        "pos_embed.table": Origin(("pos_embed",), table),
+        "pos_embed.table": (
+            Origin(("pos_embed",), table) if "pos_embed" in view.stored else zeros(config.sequence_length, dim)
+        ),
+        **relative_origins(view, config),
         **_norm("pre_norm", "norm_pre"),
         **_norm("norm", "fc_norm" if config.norm_after_pooling else "norm"),
         **_dense("pre_logits", "pre_logits"),
@@ -246,6 +251,11 @@ def _block(ours: str, theirs: str, view: Renamed, config: ViTConfig) -> dict[str
         f"{ours}.scale2.gamma": same(f"{theirs}.ls2.gamma"),
         **_packed(f"{ours}.attention", ("query", "key", "value"), f"{theirs}.attn.qkv"),
     }
+    if "blocks.*.attn.q_bias" in view.kinds:  # BEiT's keys have none
+        origins |= {
+            f"{ours}.attention.{role}.bias": same(f"{theirs}.attn.{role[0]}_bias") for role in ("query", "value")
+        }
+        origins[f"{ours}.attention.key.bias"] = zeros(dim)
     if config.ffn_type is FFNType.SWIGLU and "blocks.*.mlp.fc1_g.weight" not in view.kinds:
         origins |= _packed(f"{ours}.ffn", ("gate", "up"), f"{theirs}.mlp.fc1")
         if "blocks.*.mlp.fc1.bias" not in view.kinds:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vit_deploy.core.config import Pooling, ViTConfig
+from vit_deploy.core.weights import RELATIVE
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.onnx.constants import add_constant, constant
 from vit_deploy.exporters.onnx.rows import is_tokenwise, reshaped, shape_constant
@@ -25,7 +26,8 @@ POOLING: Mapping[Pooling | None, tuple[str, ...]] = {
     Pooling.CLS_DISTILLATION: ("Reshape", "Slice", "Reshape"),
 }
 PARTS = frozenset({"Concat", "Slice"})  # of heads, whose features rotary positions put in another order
-TOKENS = 1  # the axis
+SCORES = f"{RELATIVE}.scores"  # `(heads, queries, keys)`, what relative positions add
+TOKENS = 1  # the axis, of queries too
 WHOLE = (0, 2**31 - 1)  # how tf2onnx writes a part that is everything
 
 
@@ -83,7 +85,12 @@ def _select(graph: ir.Graph, config: ViTConfig, rows: set[ir.Value], stream: ir.
     first: dict[ir.Value, ir.Value] = {}
     for node in alone:
         for index, value in enumerate(node.inputs):
-            if value is None or value.producer() in alone or not _carries(node, index, tokenwise):
+            if value is None or value.producer() in alone:
+                continue
+            if value.is_graph_input() and node.op_type == "Add" and value.name.endswith(SCORES):
+                node.replace_input_with(index, _first_queries(graph, value, count, before=node))
+                continue
+            if not _carries(node, index, tokenwise):
                 continue
             if value not in first:
                 first[value] = _first_rows(graph, config, value, count)
@@ -119,6 +126,18 @@ def _carries(node: ir.Node, index: int, tokenwise: Set[ir.Value]) -> bool:
     if node.outputs[0] in tokenwise and node.op_type != "Reshape":
         return node.inputs[index] in tokenwise
     return node.op_type in TURNING or (index == 0 and node.op_type in ATTENTION)
+
+
+def _first_queries(graph: ir.Graph, scores: ir.Value, count: int, *, before: ir.Node) -> ir.Value:
+    """What is added to the scores of the first queries."""
+    bounds = [
+        graph.initializers.get(name) or add_constant(graph, name, np.array([number], np.int64))
+        for name, number in (("first_query", 0), ("last_query", count), ("queries", TOKENS))
+    ]
+    taken = ir.node("Slice", [scores, *bounds])
+    taken.outputs[0].name = f"{scores.name}_first"
+    graph.insert_before(before, taken)
+    return taken.outputs[0]
 
 
 def _first_rows(graph: ir.Graph, config: ViTConfig, value: ir.Value, count: int) -> ir.Value:

@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config import RelativePositions, ViTConfig
 from vit_deploy.core.weights import JOINED
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.onnx.constants import constant
@@ -50,7 +50,8 @@ def fuse_for_cuda(model: ir.Model, config: ViTConfig, weights: Mapping[str, NDAr
     graph, made = model.graph, dict(weights)
     _patches_as_product(graph, config, made)
     for softmax in _nodes(graph, "Softmax"):
-        if softmax.name.startswith("block_"):  # and not that of a pooling
+        # Not that of a pooling, nor one that relative positions are added in front of.
+        if softmax.name.startswith("block_") and config.relative_positions is RelativePositions.NONE:
             _fuse_attention(graph, softmax, config, made)
     for gelu in _nodes(graph, "Gelu"):
         _fuse_bias_and_gelu(graph, gelu)

@@ -12,6 +12,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Target
+from vit_deploy.core.relative_positions import gather_relative_positions
 from vit_deploy.core.weights import learned_positions
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters import ExportOptions
@@ -50,7 +51,7 @@ class OnnxExporter:
             EngineError: TensorFlow or tf2onnx failed.
             OSError: the disk is full.
         """
-        checkpoint = fold_layer_scales(checkpoint)
+        checkpoint = gather_relative_positions(fold_layer_scales(checkpoint))
         spec, for_cuda = options.input_spec(checkpoint.config), options.target is Target.CUDA
         model = traced_structure(checkpoint, spec, turned_first=for_cuda)
         rewrite_structure(model, checkpoint.config, options)

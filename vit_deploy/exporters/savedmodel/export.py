@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.relative_positions import gather_relative_positions
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors
@@ -33,7 +34,7 @@ class SavedModelExporter:
             EngineError: TensorFlow refused to trace or to save.
             OSError: the disk is full.
         """
-        checkpoint = fold_layer_scales(checkpoint)
+        checkpoint = gather_relative_positions(fold_layer_scales(checkpoint))
         with explained_tensorflow_errors("writing the SavedModel"), quiet_stderr():
             traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), read_alone=True)
             module = tf.Module(name="vit")

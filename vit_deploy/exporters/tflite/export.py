@@ -21,6 +21,7 @@ from tensorflow.lite.python.convert import ConverterError
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.engine_errors import first_line
+from vit_deploy.core.relative_positions import gather_relative_positions
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
@@ -68,7 +69,7 @@ class TFLiteExporter:
         """
         if options.batch is None:
             options = dataclasses.replace(options, batch=1)
-        checkpoint = centre_stream(fold_norms(fold_layer_scales(checkpoint)))
+        checkpoint = gather_relative_positions(centre_stream(fold_norms(fold_layer_scales(checkpoint))))
         if options.include_preprocessing:
             checkpoint = fold_preprocessing(checkpoint)
         stand_ins = _stand_ins(checkpoint)

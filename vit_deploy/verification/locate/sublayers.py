@@ -108,7 +108,8 @@ class HalfReader:
 
     def _last(self, node: Node, section: Section, tap: str, name: str) -> Detail:
         # Exporters make the layer scale a part of the product in front of it.
-        name = "scaled" if self.config.layer_scale else name
+        inside = self.config.normalization_position is NormalizationPosition.RES_POST  # of whose norm it becomes a part
+        name = "scaled" if self.config.layer_scale and not inside else name
         return Detail(f"{tap}.{name}", (Option(node, self._finished(node, section)),), self.config.embed_dim)
 
     def _read_by(self, node: Node, name: str, features: int, computed_by: Node | None = None) -> Detail:
