@@ -121,8 +121,8 @@ def test_a_name_that_the_user_gives_decides(tmp_path: Path) -> None:
     assert set(said_of(checkpoint)) <= {"mean", "std", "image_size"}
     stated = load(file, config={"architecture": "vit_base_patch16_gap_224", "num_heads": 8})
     assert stated.config.num_heads == 8
-    with pytest.raises(CheckpointError, match=r"rope_ape_224 is not a ViT that vit-deploy knows: it has rotary"):
-        load(file, config={"architecture": "vit_base_patch16_rope_ape_224"})
+    with pytest.raises(CheckpointError, match=r"r50_s16_224 is not a ViT that vit-deploy knows: it has a convol"):
+        load(file, config={"architecture": "vit_base_r50_s16_224"})
     with pytest.raises(CheckpointError, match="its tokens are 768 wide, and those of vit_large_patch16_224 1024"):
         load(file, config={"architecture": "vit_large_patch16_224"})
 

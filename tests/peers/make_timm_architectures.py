@@ -16,6 +16,7 @@ import numpy as np
 
 from tests import torchvision_stand_in
 from vit_deploy.checkpoints.timm import architectures as timm_architectures
+from vit_deploy.checkpoints.timm.eva import find_eva
 from vit_deploy.checkpoints.timm.names import renamed
 from vit_deploy.checkpoints.timm.shapes import shapes_of
 from vit_deploy.checkpoints.timm.source import TimmSource
@@ -161,6 +162,8 @@ def traits(file: Shapes, heads: int, pools_prefix: bool) -> str:
     if not TimmSource().detects(file) or len(file.blocks) != 1:
         return ""
     try:
+        if find_eva(file, renamed(file)) is not None:
+            return ""
         TimmSource().read(file, {"num_heads": heads})
     except VitDeployError:
         if not pools_prefix:

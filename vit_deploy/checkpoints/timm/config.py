@@ -146,7 +146,7 @@ def hub_of(name: str, document: Mapping[str, Any]) -> Hub:
         pools_prefix=bool(arguments.get("pool_include_prefix", architecture.pools_prefix)),
         pads=bool(arguments.get("dynamic_img_pad")),
         data=data if document else None,
-        labels=_labels(document, data),
+        labels=labels_of(document, data),
     )
 
 
@@ -197,7 +197,8 @@ def _fields(name: str, document: Mapping[str, Any], arguments: Mapping[str, Any]
     return fields
 
 
-def _labels(document: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
+def labels_of(document: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes in a config.json and its `pretrained_cfg`."""
     names = document.get("label_names")
     if not names:  # those of the weights that a training began with stay where they were when the head is another
         names = data.get("label_names") or ()

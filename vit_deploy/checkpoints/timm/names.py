@@ -22,7 +22,10 @@ RENAMES = (
     (re.compile(r"\.gamma_([12])$"), r".ls\1.gamma"),
     (re.compile(r"\.mlp\.w12\."), ".mlp.fc1."),
     (re.compile(r"\.mlp\.w3\."), ".mlp.fc2."),
-    (re.compile(r"^register_tokens$"), "reg_token"),
+    (re.compile(r"^(register|storage)_tokens$"), "reg_token"),
+    # DINOv3's SwiGLU as Meta keeps it.
+    (re.compile(r"\.mlp\.w1\."), ".mlp.fc1_g."),
+    (re.compile(r"\.mlp\.w2\."), ".mlp.fc1_x."),
     (re.compile(r"^pre_logits\.fc\."), "pre_logits."),
 )
 # What MAE, iBOT, DINOv2 and MSN train with, and the other tower of open_clip's models.

@@ -23,7 +23,7 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
         "patch_size": tuple(patch_size),
         "channels": channels,
         "embed_dim": embed_dim,
-        "num_layers": _depth(view),
+        "num_layers": depth_of(view),
         "mlp_dim": taken,
         "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
         "normalization_type": NormalizationType.LAYER_NORM if layer_norm else NormalizationType.RMS_NORM,
@@ -53,7 +53,12 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
     return shapes
 
 
-def _depth(view: Renamed) -> int:
+def depth_of(view: Renamed) -> int:
+    """How many blocks the names say.
+
+    Raises:
+        CheckpointError: more than there are tensors.
+    """
     depth = 1 + max(int(found[1]) for name in view.names() if (found := BLOCK.match(name)))
     if depth > len(view.stored):
         raise CheckpointError(

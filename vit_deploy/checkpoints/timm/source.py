@@ -32,6 +32,7 @@ from vit_deploy.checkpoints.timm.config import (
     preprocess_of,
     read_hub,
 )
+from vit_deploy.checkpoints.timm.eva import find_eva, read_eva
 from vit_deploy.checkpoints.timm.names import (
     IGNORED,
     PATCHES,
@@ -71,6 +72,8 @@ class TimmSource:
     def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
         """The checkpoint, with the preprocessing and the labels of the config.json beside it."""
         view = renamed(file)
+        if (eva := find_eva(file, view)) is not None:
+            return read_eva(file, view, eva, stated)
         check_supported(view)
         shapes = shapes_of(view)
         hub = read_hub(file)

@@ -1,0 +1,155 @@
+"""Models of timm's class Eva are read with the function that their architecture stands for, and answer as timm does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.checkpoints.state_dicts import read, write
+from tests.peers import timm_families
+from vit_deploy.checkpoints import load
+from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
+from vit_deploy.core.reference import forward
+from vit_deploy.core.resize import resize
+from vit_deploy.core.rotary import Rotary, RotaryConvention
+from vit_deploy.core.rotary_angles import as_bfloat16
+from vit_deploy.errors import CheckpointError, ConfigError
+
+GOLDEN = Path(timm_families.__file__).parent / "golden" / "eva"
+CASES = sorted(path.name for path in GOLDEN.iterdir())
+SIZE, NEW_SIZE = (24, 32), (40, 48)
+LIMIT = 1e-5  # of the largest logit
+
+
+def distance(found: Any, expected: Any) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_folder_that_timm_saved_gives_the_logits_that_timm_gave(case: str) -> None:
+    checkpoint = load(GOLDEN / case)
+    images = timm_families.drawn_images(*SIZE)
+    assert distance(forward(checkpoint, images), np.load(GOLDEN / case / "output.npy")) <= LIMIT
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_at_another_size_it_computes_what_timm_computes_there(case: str) -> None:
+    checkpoint = resize(load(GOLDEN / case), NEW_SIZE)
+    images = timm_families.drawn_images(*NEW_SIZE)
+    assert distance(forward(checkpoint, images), np.load(GOLDEN / case / "resized_output.npy")) <= LIMIT
+
+
+def test_the_rotary_positions_are_those_that_the_architectures_name_stands_for() -> None:
+    found = {case: load(GOLDEN / case).config.rotary for case in CASES}
+    assert found == {
+        "dinov3": Rotary(RotaryConvention.DINOV3_FLOAT32),
+        "eva02": Rotary(RotaryConvention.EVA, reference_grid=(16, 16)),
+        "rope_vit": Rotary(RotaryConvention.ROPE_VIT),
+        "rope_vit_mixed": Rotary(RotaryConvention.ROPE_VIT_MIXED),
+        "sapiens2": Rotary(RotaryConvention.DINOV3_FLOAT32),
+        "sbb": Rotary(RotaryConvention.EVA, reference_grid=(16, 16)),
+    }
+
+
+def test_every_architecture_of_the_table_has_the_arguments_that_are_read() -> None:
+    assert len(eva_names()) > 60
+    tags = eva_arguments("vit_base_patch16_dinov3.lvd1689m")
+    assert tags is not None
+    assert (tags["rope_type"], tags["num_heads"], tags["norm_layer"]) == ("dinov3", 12, ["LayerNorm", 1e-5])
+    assert eva_arguments("vit_base_patch16_224") is None
+
+
+def alone(case: str, folder: Path) -> Path:
+    """The weights of a case without their config."""
+    shutil.copy(GOLDEN / case / "model.safetensors", folder / "alone.safetensors")
+    return folder / "alone.safetensors"
+
+
+def test_weights_without_a_config_are_read_by_the_name_that_the_user_gives(tmp_path: Path) -> None:
+    file = alone("rope_vit", tmp_path)
+    with pytest.raises(CheckpointError, match="tokens 16 wide where the architecture named has 384"):
+        load(file, config={"architecture": "vit_small_patch16_rope_ape_224", "image_size": SIZE})
+
+
+def test_a_table_of_another_prefix_than_the_name_says_is_refused(tmp_path: Path) -> None:
+    tensors = dict(read(GOLDEN / "rope_vit" / "model.safetensors"))
+    tensors["cls_token"] = np.zeros((1, 1, 16), np.float32)
+    del tensors["cls_token"]
+    write(tmp_path / "model.safetensors", tensors)
+    shutil.copy(GOLDEN / "rope_vit" / "config.json", tmp_path)
+    with pytest.raises(ConfigError, match="pooling is cls, and class_token is False"):
+        load(tmp_path)
+
+
+def metas(case: str, *, rounded: bool, blocks: int = 2) -> dict[str, Any]:
+    """The weights of a golden DINOv3 under the names that Meta keeps them by."""
+    tensors = dict(read(GOLDEN / case / "model.safetensors"))
+    stored: dict[str, Any] = {}
+    for name, value in tensors.items():
+        today = name.replace("reg_token", "storage_tokens").replace("gamma_", "ls").replace("fc1_g", "w1")
+        today = today.replace("fc1_x", "w2").replace("fc2", "w3")
+        today = f"{today}.gamma" if name.endswith(("gamma_1", "gamma_2")) else today
+        if not name.startswith("head.") and "_bias" not in name:
+            stored[today] = value
+    for index in range(blocks):
+        query, value = (tensors[f"blocks.{index}.attn.{role}_bias"] for role in ("q", "v"))
+        unread = np.full_like(query, 3.0)  # of the keys, which the mask takes out
+        stored[f"blocks.{index}.attn.qkv.bias"] = np.concatenate([query, unread, value])
+        ones = np.ones_like(query)
+        stored[f"blocks.{index}.attn.qkv.bias_mask"] = np.concatenate([ones, 0 * ones, ones])
+    periods = np.float32(100) ** (np.arange(4, dtype=np.float32) / np.float32(4))
+    stored["rope_embed.periods"] = (as_bfloat16(periods) if rounded else periods).astype(np.float32)
+    stored["mask_token"] = np.zeros((1, 16), np.float32)
+    return stored
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_metas_own_dinov3_is_read_with_the_periods_that_it_keeps(rounded: bool, tmp_path: Path) -> None:
+    file = write(tmp_path / "dinov3.safetensors", metas("dinov3", rounded=rounded))
+    stated = {"image_size": SIZE, "num_heads": 1}
+    checkpoint = load(file, config=stated)
+    wanted = RotaryConvention.DINOV3 if rounded else RotaryConvention.DINOV3_FLOAT32
+    assert checkpoint.config.rotary == Rotary(wanted)
+    assert (checkpoint.config.pooling, checkpoint.config.epsilon) == ("cls", 1e-5)
+    features = load(GOLDEN / "dinov3", config={"head": False})
+    for name, weight in features.weights.items():
+        np.testing.assert_array_equal(checkpoint.weights[name], weight, err_msg=name)
+
+
+def test_periods_of_no_dinov3_are_refused(tmp_path: Path) -> None:
+    tensors = metas("dinov3", rounded=True) | {"rope_embed.periods": np.array([1.0, 3.0], np.float32)}
+    with pytest.raises(CheckpointError, match="rotary positions with periods that no DINOv3 has"):
+        load(write(tmp_path / "dinov3.safetensors", tensors), config={"image_size": SIZE})
+
+
+@pytest.mark.peers
+def test_the_table_of_arguments_is_what_the_library_says_today(timm: Any) -> None:
+    import timm.models.eva
+
+    from tests.peers.make_timm_eva import WITHOUT_EFFECT, arguments_of, plain
+
+    for name in timm.list_models(module="eva"):
+        known = eva_arguments(name)
+        assert known is not None, name
+        found = {key: plain(value) for key, value in arguments_of(timm, name).items() if key not in WITHOUT_EFFECT}
+        unlike = {key for key, value in found.items() if known[key] != value}
+        assert unlike <= {"img_size", "num_kv_heads"}, name
+
+
+@pytest.mark.peers
+def test_every_architecture_is_read_exactly_or_refused_with_its_reason(timm: Any, tmp_path: Path) -> None:
+    from tests.peers.census_eva import census
+
+    rows = list(census(timm, tmp_path))
+    wrong = {row.name: row.error for row in rows if row.error is not None and row.error > LIMIT}
+    assert wrong == {}
+    refused = {row.name: row.reason for row in rows if row.error is None}
+    assert all("is not a ViT that vit-deploy knows: it has " in reason for reason in refused.values()), refused
+    assert len(refused) <= REFUSED, sorted(refused)
+
+
+REFUSED = 20

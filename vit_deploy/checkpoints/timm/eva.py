@@ -1,0 +1,491 @@
+"""Models of timm's class Eva, and DINOv3 as Meta keeps it: EVA-02, Perception Encoder, RoPE-ViT and others.
+
+What they compute is in the arguments that their architecture is made with, more than in their weights: rotary positions
+leave none. Pairs of features that are turned together stand side by side in all but DINOv3; queries and keys are read
+in the order of `vit_deploy.core.rotary`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vit_deploy.checkpoints.assumed import Assumed
+from vit_deploy.checkpoints.gathering import Origin, gather, same, transposed, zeros
+from vit_deploy.checkpoints.heads import label_problems
+from vit_deploy.checkpoints.importing import Facts, image_size_of, imported, settle, without_rest
+from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.checkpoints.timm.architectures import unsupported
+from vit_deploy.checkpoints.timm.config import (
+    ARCHITECTURE,
+    CONFIG,
+    POOLINGS,
+    SHOWN_BY_WEIGHTS,
+    WITHOUT_EFFECT,
+    labels_of,
+    preprocess_of,
+)
+from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
+from vit_deploy.checkpoints.timm.names import PATCHES, Renamed
+from vit_deploy.checkpoints.timm.shapes import depth_of
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Activation, FFNType, NormalizationType, Pooling, ViTConfig, as_pair
+from vit_deploy.core.rotary import Rotary, RotaryConvention
+from vit_deploy.core.rotary_angles import as_bfloat16, halves_of_pairs
+from vit_deploy.core.weights import Float32
+from vit_deploy.errors import CheckpointError
+
+Arguments = Mapping[str, Any]
+
+NORMS = {"LayerNorm": NormalizationType.LAYER_NORM, "RmsNorm": NormalizationType.RMS_NORM}
+PERIODS = "rope_embed.periods"  # of Meta's own DINOv3, beside its weights
+FREQUENCIES = "rope.freqs"
+META_DINOV3: Mapping[str, Any] = {
+    "rope_type": "dinov3",
+    "rope_temperature": 100.0,
+    "rope_rotate_half": True,
+    "use_rot_pos_emb": True,
+    "use_abs_pos_emb": False,
+    "global_pool": "token",
+    "use_fc_norm": False,
+    "norm_layer": ["LayerNorm", 1e-5],
+    "img_size": 224,
+}
+HEAD_WIDTHS = {4096: 128}  # of Meta's own DINOv3 by embed dim; all others have 64
+OF_TRAINING = ("mask_token", "local_cls_norm.", "projectors.")
+ROLES = ("query", "key", "value")
+MORE_WITHOUT_EFFECT = frozenset(
+    {"rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords", "head_init_scale", "depth", "qkv_fused"}
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a file of this class is.
+
+    Args:
+        arguments: that its model is made with.
+        document: its config.json; empty without one.
+        supposed: that it is this architecture, where nothing names it.
+        family: whose way of resizing it follows.
+        convention: the rotary convention where the file itself shows it.
+    """
+
+    arguments: Arguments
+    document: Mapping[str, Any]
+    supposed: tuple[Assumed, ...] = ()
+    family: str = "timm"
+    convention: RotaryConvention | None = None
+
+
+def find_eva(file: TensorFile, view: Renamed) -> Found | None:
+    """What a file is, if it is of this class; None for what other code reads, or refuses.
+
+    Raises:
+        CheckpointError: its periods are those of no convention.
+    """
+    found, given = file.documents.get(CONFIG), file.documents.get(ARCHITECTURE)
+    document = found if isinstance(found, Mapping) and isinstance(found.get("architecture"), str) else {}
+    name = given or document.get("architecture")
+    if PERIODS in view.stored:
+        return Found({**_defaults(), **META_DINOV3, **_meta_heads(view)}, {}, convention=_convention(view))
+    if name is not None:
+        arguments = eva_arguments(str(name))
+        return None if arguments is None else Found({**arguments, **_overrides(document)}, document)
+    if any(kind in view.kinds for kind in ("blocks.*.attn.rel_pos", "rel_pos_bias.relative_position_bias_table")):
+        return None
+    return _alone(view)
+
+
+def _defaults() -> Arguments:
+    arguments = eva_arguments("eva_giant_patch14_224")
+    assert arguments is not None  # of the table, whose defaults it brings along
+    return {**arguments, "patch_size": None, "embed_dim": None, "num_heads": None}
+
+
+def _meta_heads(view: Renamed) -> Arguments:
+    dim = view.common_shape(PATCHES, 4)[0]
+    return {"num_heads": dim // HEAD_WIDTHS.get(dim, 64), "embed_dim": dim}
+
+
+def _overrides(document: Mapping[str, Any]) -> Arguments:
+    arguments = dict(document.get("model_args") or {})
+    if "global_pool" in document and "global_pool" not in arguments:
+        arguments["global_pool"] = document["global_pool"]
+    data = document.get("pretrained_cfg") or {}
+    if "img_size" not in arguments and data.get("input_size"):
+        arguments["img_size"] = list(data["input_size"][1:])
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
+def _convention(view: Renamed) -> RotaryConvention:
+    periods = view.read(PERIODS).astype(np.float64)
+    base = np.float32(META_DINOV3["rope_temperature"])
+    exact = base ** (np.arange(len(periods), dtype=np.float32) / np.float32(len(periods)))
+    if np.array_equal(periods, as_bfloat16(exact)):
+        return RotaryConvention.DINOV3
+    if np.allclose(periods, exact, rtol=1e-6):
+        return RotaryConvention.DINOV3_FLOAT32
+    raise unsupported("it", [f"rotary positions with periods that no DINOv3 has ({PERIODS})"])
+
+
+def _alone(view: Renamed) -> Found | None:
+    """What weights without a name are taken for, if no plain ViT has tensors of their names."""
+    if not {"blocks.*.mlp.fc2.weight", PATCHES} <= set(view.kinds):
+        return None
+    eva_only = {"blocks.*.attn.q_bias", "blocks.*.attn.q_proj.weight", "blocks.*.attn.gate.weight", FREQUENCIES}
+    if "pos_embed" in view.kinds and not eva_only & set(view.kinds):
+        return None
+    alike: dict[str, list[str]] = {}
+    for name in eva_names():
+        arguments = eva_arguments(name)
+        if arguments is not None and _fits(view, arguments):
+            alike.setdefault(repr(_function(arguments)), []).append(name)
+    if not alike:
+        return None
+    if len(alike) > 1:
+        names = ", ".join(each[0] for each in alike.values())
+        raise CheckpointError(
+            f"it holds no config, and its weights may be those of timm's {names}, which compute different functions",
+            fix="say which it is: --architecture NAME",
+        )
+    [only] = alike.values()
+    arguments = eva_arguments(only[0])
+    assert arguments is not None
+    why = f"it holds no config, and of timm's architectures such weights are those of {', '.join(only[:3])}"
+    return Found(arguments, {}, (Assumed("architecture", only[0], why),))
+
+
+def _function(arguments: Arguments) -> Arguments:
+    """What the weights do not show; the size of images may be another."""
+    return {name: value for name, value in arguments.items() if name not in ("img_size", "mlp_ratio")}
+
+
+def _fits(view: Renamed, arguments: Arguments) -> bool:
+    """Whether the weights have the names and widths of an architecture's, but for the head."""
+    kinds, scaled = view.kinds, arguments["init_values"] is not None
+    dim, _, *patch = view.common_shape(PATCHES, 4)
+    rotates, mixed = arguments["use_rot_pos_emb"], arguments["rope_type"] == "mixed"
+    pooled = arguments["global_pool"] == "avg"
+    fc_norm = pooled if arguments["use_fc_norm"] is None else arguments["use_fc_norm"]
+    last = not fc_norm if arguments["use_post_transformer_norm"] is None else arguments["use_post_transformer_norm"]
+    registers = view.common_shape("reg_token", 3)[1] if "reg_token" in kinds else 0
+    expected = {
+        "cls_token": arguments["class_token"],
+        "pos_embed": arguments["use_abs_pos_emb"],
+        "norm_pre.weight": arguments["use_pre_transformer_norm"],
+        "fc_norm.weight": fc_norm,
+        "norm.weight": last,
+        "attn_pool.latent": arguments["global_pool"] == "map",
+        "blocks.*.ls1.gamma": scaled,
+        "blocks.*.ls2.gamma": scaled and not arguments["attn_only_layer_scale"],
+        "blocks.*.attn.norm.weight": arguments["scale_attn_inner"],
+        "blocks.*.attn.q_norm.weight": arguments["qk_norm"],
+        "blocks.*.mlp.norm.weight": arguments["scale_mlp"],
+        "blocks.*.mlp.fc1_g.weight": arguments["swiglu_mlp"]
+        and (arguments["scale_mlp"] or arguments["swiglu_align_to"]),
+        FREQUENCIES: bool(rotates and mixed),
+    }
+    widths = (dim, patch, registers) == (
+        arguments["embed_dim"],
+        [*as_pair(arguments["patch_size"], "patch_size")],
+        arguments["num_reg_tokens"],
+    )
+    ratio = _hidden(view) / dim / arguments["mlp_ratio"]
+    # A feed-forward whose gate is apart rounds its width up.
+    return widths and 0.99 < ratio < 1.05 and all((name in kinds) == bool(there) for name, there in expected.items())
+
+
+def _hidden(view: Renamed) -> int:
+    return view.common_shape("blocks.*.mlp.fc2.weight", 2)[1]
+
+
+def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> Checkpoint:
+    """The checkpoint of a file that `find_eva` knows.
+
+    Raises:
+        CheckpointError: it computes what no config here can say, or is damaged.
+    """
+    arguments, document = found.arguments, found.document
+    _check_supported(str(document.get("architecture") or "it"), arguments, view)
+    shapes = _shapes(view, arguments)
+    rows = view.common_shape("pos_embed", 3)[1] if "pos_embed" in view.kinds else None
+    prefix = shapes["class_token"] + shapes["register_tokens"]
+    own_rows = 0 if arguments["no_embed_class"] else prefix
+    data = dict(document.get("pretrained_cfg") or {})
+    said = stated.get("image_size")
+    sizes = [said] if said else [arguments["img_size"]]
+    if rows is None:
+        size = without_rest(as_pair(sizes[0], "image_size"), shapes["patch_size"])
+    else:
+        size = image_size_of(rows - own_rows, shapes["patch_size"], sizes)
+    beside = {
+        "epsilon": float(arguments["norm_layer"][1]),
+        "num_heads": arguments["num_heads"],
+        "pooling": POOLINGS[arguments["global_pool"]],
+        "activation": Activation.GELU,
+        "rotary": _rotary(arguments, found),
+    }
+    if not document:  # a name alone, which the user may know better
+        beside = {name: value for name, value in beside.items() if name not in stated}
+    facts = Facts(shapes, beside, {} if said or rows is not None else {"image_size": size})
+    if rows is not None or said:
+        shapes["image_size"] = size
+    settled = settle(facts, {**stated, "image_size": list(size)} if said else stated)
+    config = settled.config
+    labels = labels_of(document, data)
+    problems = [*settled.problems]
+    if config.include_top:
+        problems += label_problems(labels, config.num_classes)
+    ignored = {name for name in view.names() if name.startswith(OF_TRAINING) or _is_buffer(name)}
+    origins = _origins(view, config, arguments, own_rows)
+    weights = gather(view, origins, config, ignored=ignored, found=problems)
+    preprocess = preprocess_of(data, size, config.channels)
+    return imported(
+        settled,
+        weights,
+        family=found.family,
+        preprocess=preprocess,
+        preprocess_assumed=not document,
+        supposed=found.supposed,
+        labels=labels,
+    )
+
+
+def _is_buffer(name: str) -> bool:
+    return name == PERIODS or name.endswith((".bias_mask", ".k_bias"))
+
+
+def _check_supported(name: str, arguments: Arguments, view: Renamed) -> None:
+    known = {*_defaults(), *SHOWN_BY_WEIGHTS, *WITHOUT_EFFECT, *MORE_WITHOUT_EFFECT}
+    problems = [f"the argument {each}" for each in arguments if each not in known]
+    if arguments["norm_layer"][0] not in NORMS:
+        problems.append(f"the norm {arguments['norm_layer'][0]}")
+    if arguments["global_pool"] not in POOLINGS:
+        problems.append(f"the pooling {arguments['global_pool']}")
+    if arguments["use_post_norm"]:
+        problems.append("norms behind the halves of a block and before their sums")
+    if "blocks.*.attn.gate.weight" in view.kinds:
+        problems.append("gated attention")
+    if arguments["rope_type"] == "mrope" and arguments["use_rot_pos_emb"]:
+        problems.append("rotary positions of three axes")
+    if {"norm.weight", "fc_norm.weight"} <= set(view.kinds):
+        problems.append("a norm before pooling and one behind it")
+    if not {"norm.weight", "fc_norm.weight"} & set(view.kinds):
+        problems.append("no last norm")
+    if "blocks.*.attn.norm.weight" in view.kinds or "blocks.*.mlp.norm.weight" in view.kinds:
+        problems.append("norms inside the halves of a block")
+    width, named = view.common_shape(PATCHES, 4)[0], arguments["embed_dim"]
+    if width != named:
+        problems.append(f"tokens {width} wide where the architecture named has {named}")
+    heads, pool_heads = arguments["num_heads"], arguments["attn_pool_num_heads"]
+    if arguments["global_pool"] == "map" and pool_heads not in (None, heads):
+        problems.append(f"attention pooling of {pool_heads} heads beside {heads} of its blocks")
+    if problems:
+        raise unsupported(name, problems)
+
+
+def _rotary(arguments: Arguments, found: Found) -> Rotary | None:
+    if not arguments["use_rot_pos_emb"]:
+        return None
+    base, offset = float(arguments["rope_temperature"]), float(arguments["rope_grid_offset"])
+    columns_first = arguments["rope_grid_indexing"] == "xy"
+    grid = arguments["ref_feat_shape"]
+    reference = as_pair(grid, "ref_feat_shape") if grid and arguments["rope_type"] == "cat" else None
+    known = {
+        ("dinov3", 0.0, False): found.convention or RotaryConvention.DINOV3_FLOAT32,
+        ("mixed", 0.0, True): RotaryConvention.ROPE_VIT_MIXED,
+        ("cat", 0.0, False): RotaryConvention.EVA,
+        ("cat", 0.0, True): RotaryConvention.ROPE_VIT if arguments["class_token"] else RotaryConvention.PE,
+        ("cat", 1.0, True): RotaryConvention.PE,
+    }
+    convention = known.get((arguments["rope_type"], offset, columns_first))
+    if convention is None or (offset and not arguments["class_token"]):
+        kind = f"{arguments['rope_type']}, offset {offset:g}, {arguments['rope_grid_indexing']}"
+        raise unsupported("it", [f"rotary positions of a kind of their own ({kind})"])
+    return Rotary(convention, base, reference)
+
+
+def _shapes(view: Renamed, arguments: Arguments) -> dict[str, Any]:
+    """Fields of the config that the names and shapes say."""
+    kinds = view.kinds
+    embed_dim, channels, *patch_size = view.common_shape(PATCHES, 4)
+    hidden = _hidden(view)
+    packed = "blocks.*.mlp.fc1.weight" in kinds and view.common_shape("blocks.*.mlp.fc1.weight", 2)[0] == 2 * hidden
+    biases = ("blocks.*.attn.q_bias", "blocks.*.attn.qkv.bias", "blocks.*.attn.q_proj.bias")
+    return {
+        "patch_size": tuple(patch_size),
+        "channels": channels,
+        "embed_dim": embed_dim,
+        "num_layers": depth_of(view),
+        "mlp_dim": hidden,
+        "ffn_type": FFNType.SWIGLU if packed or "blocks.*.mlp.fc1_g.weight" in kinds else FFNType.MLP,
+        "normalization_type": NORMS[arguments["norm_layer"][0]],
+        "qkv_bias": any(name in kinds for name in biases),
+        "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
+        "layer_scale": "blocks.*.ls1.gamma" in kinds,
+        "class_token": "cls_token" in kinds,
+        "register_tokens": view.common_shape("reg_token", 3)[1] if "reg_token" in kinds else 0,
+        "pre_norm": "norm_pre.weight" in kinds,
+        "norm_after_pooling": "fc_norm.weight" in kinds,
+        "include_top": "head.weight" in kinds,
+        "num_classes": view.common_shape("head.weight", 2)[0] if "head.weight" in kinds else 0,
+    }
+
+
+def _origins(view: Renamed, config: ViTConfig, arguments: Arguments, own_rows: int) -> dict[str, Origin]:
+    dim, tokens, prefix = config.embed_dim, config.sequence_length, config.num_prefix_tokens
+
+    def table(stored: Float32) -> Float32:
+        missing = np.zeros((prefix - own_rows, dim), np.float32)
+        return np.concatenate([stored[0, :own_rows], missing, stored[0, own_rows:]])
+
+    has_table = "pos_embed" in view.kinds
+    origins = {
+        "patch_embed.kernel": Origin((PATCHES,), lambda kernel: kernel.transpose(2, 3, 1, 0)),
+        "patch_embed.bias": _or_zeros("patch_embed.proj.bias", view, dim),
+        "class_token.class": Origin(("cls_token",), lambda token: token[0]),
+        "class_token.registers": Origin(("reg_token",), lambda token: token[0]),
+        "pos_embed.table": Origin(("pos_embed",), table) if has_table else zeros(tokens, dim),
+        **_norm("pre_norm", "norm_pre"),
+        **_norm("norm", "fc_norm" if config.norm_after_pooling else "norm"),
+    }
+    if config.include_top:
+        origins["head.kernel"] = transposed("head.weight")
+        origins["head.bias"] = _or_zeros("head.bias", view, config.num_classes)
+    for index in range(config.num_layers):
+        origins |= _block(index, view, config, side_by_side=not arguments["rope_rotate_half"])
+    if config.effective_pooling is Pooling.MAP:
+        origins |= _map_pool()
+    return origins
+
+
+def _block(index: int, view: Renamed, config: ViTConfig, *, side_by_side: bool) -> dict[str, Origin]:
+    ours, theirs, hidden = f"block_{index}", f"blocks.{index}", config.mlp_dim
+    order = _order(config) if side_by_side and config.rotary is not None else None
+    origins = {
+        **_norm(f"{ours}.norm1", f"{theirs}.norm1"),
+        **_norm(f"{ours}.norm2", f"{theirs}.norm2"),
+        **_head_norm(f"{ours}.attention.query_norm", f"{theirs}.attn.q_norm", order, config),
+        **_head_norm(f"{ours}.attention.key_norm", f"{theirs}.attn.k_norm", order, config),
+        **_queries_keys_values(f"{ours}.attention", f"{theirs}.attn", view, config, order),
+        f"{ours}.attention.out.kernel": transposed(f"{theirs}.attn.proj.weight"),
+        f"{ours}.attention.out.bias": _or_zeros(f"{theirs}.attn.proj.bias", view, config.embed_dim),
+        f"{ours}.ffn.down.kernel": transposed(f"{theirs}.mlp.fc2.weight"),
+        f"{ours}.ffn.down.bias": _or_zeros(f"{theirs}.mlp.fc2.bias", view, config.embed_dim),
+        f"{ours}.scale1.gamma": same(f"{theirs}.ls1.gamma"),
+        f"{ours}.attention.frequencies": Origin((FREQUENCIES,), lambda tensor: tensor[:, index]),
+    }
+    if config.layer_scale:  # of the attention at least
+        origins[f"{ours}.scale2.gamma"] = _or_ones(f"{theirs}.ls2.gamma", view, config.embed_dim)
+    if config.ffn_type is FFNType.SWIGLU and f"{theirs}.mlp.fc1_g.weight" not in view.stored:
+        for number, role in enumerate(("gate", "up")):
+            origins[f"{ours}.ffn.{role}.kernel"] = _part(f"{theirs}.mlp.fc1.weight", 2, number, matrix=True)
+            origins[f"{ours}.ffn.{role}.bias"] = (
+                _part(f"{theirs}.mlp.fc1.bias", 2, number) if f"{theirs}.mlp.fc1.bias" in view.stored else zeros(hidden)
+            )
+        return origins
+    roles = {"gate": "fc1_g", "up": "fc1_x"} if config.ffn_type is FFNType.SWIGLU else {"up": "fc1"}
+    for role, name in roles.items():
+        origins[f"{ours}.ffn.{role}.kernel"] = transposed(f"{theirs}.mlp.{name}.weight")
+        origins[f"{ours}.ffn.{role}.bias"] = _or_zeros(f"{theirs}.mlp.{name}.bias", view, hidden)
+    return origins
+
+
+def _order(config: ViTConfig) -> Sequence[int]:
+    """Where the outputs of all queries, or keys, are taken from."""
+    of_head = halves_of_pairs(config.head_dim)
+    return [int(head * config.head_dim + each) for head in range(config.num_heads) for each in of_head]
+
+
+def _head_norm(ours: str, theirs: str, order: Sequence[int] | None, config: ViTConfig) -> dict[str, Origin]:
+    first = slice(None) if order is None else [*order[: config.head_dim]]
+    return {
+        f"{ours}.{part}": Origin((f"{theirs}.{name}",), lambda tensor: tensor[first])
+        for part, name in (("scale", "weight"), ("bias", "bias"))
+    }
+
+
+def _queries_keys_values(
+    ours: str, theirs: str, view: Renamed, config: ViTConfig, order: Sequence[int] | None
+) -> dict[str, Origin]:
+    """The three projections, packed or not, with one bias, with two apart or with none."""
+    dim = config.embed_dim
+    origins: dict[str, Origin] = {}
+    for number, role in enumerate(ROLES):
+        rows = slice(None) if order is None or role == "value" else [*order]
+        own, apart = f"{theirs}.{role[0]}_proj", f"{theirs}.{role[0]}_bias"
+        if f"{own}.weight" in view.stored:
+            origins[f"{ours}.{role}.kernel"] = _repeated(f"{own}.weight", config, rows, matrix=True)
+            bias = f"{own}.bias"
+            origins[f"{ours}.{role}.bias"] = _repeated(bias, config, rows) if bias in view.stored else zeros(dim)
+            continue
+        packed = f"{theirs}.qkv"
+        origins[f"{ours}.{role}.kernel"] = _part(f"{packed}.weight", 3, number, rows, matrix=True)
+        if f"{packed}.bias" in view.stored:
+            # Where a mask of the bias is stored, it is that which leaves the keys without one.
+            masked = role == "key" and f"{packed}.bias_mask" in view.stored
+            part = _part(f"{packed}.bias", 3, number, rows)
+            origins[f"{ours}.{role}.bias"] = (
+                Origin(part.names, lambda bias: np.zeros(dim, np.float32)) if masked else part
+            )
+        elif apart in view.stored:
+            origins[f"{ours}.{role}.bias"] = Origin((apart,), _rows(rows))
+        else:
+            origins[f"{ours}.{role}.bias"] = zeros(dim)
+    return origins if config.qkv_bias else {name: each for name, each in origins.items() if name.endswith(".kernel")}
+
+
+def _rows(rows: Any) -> Any:
+    return lambda tensor: tensor[rows]
+
+
+def _part(name: str, parts: int, number: int, rows: Any = slice(None), *, matrix: bool = False) -> Origin:
+    def part(tensor: Float32) -> Float32:
+        own: Float32 = np.split(tensor, parts)[number][rows]
+        return own.T if matrix else own
+
+    return Origin((name,), part)
+
+
+def _repeated(name: str, config: ViTConfig, rows: Any, *, matrix: bool = False) -> Origin:
+    """A projection of which groups of heads may share one, as each head's own."""
+    width = config.head_dim
+
+    def every_head(tensor: Float32) -> Float32:
+        shared = len(tensor) // width
+        heads = tensor.reshape(shared, width, *tensor.shape[1:])
+        own: Float32 = np.repeat(heads, config.num_heads // max(1, shared), axis=0).reshape(-1, *tensor.shape[1:])[rows]
+        return own.T if matrix else own
+
+    return Origin((name,), every_head)
+
+
+def _map_pool() -> dict[str, Origin]:
+    origins = {
+        "map_pool.probe": Origin(("attn_pool.latent",), lambda tensor: tensor[0]),
+        **_norm("map_pool.norm", "attn_pool.norm"),
+    }
+    dense = {"attention.query": "q", "attention.out": "proj", "ffn.up": "mlp.fc1", "ffn.down": "mlp.fc2"}
+    for ours, theirs in dense.items():
+        origins[f"map_pool.{ours}.kernel"] = transposed(f"attn_pool.{theirs}.weight")
+        origins[f"map_pool.{ours}.bias"] = same(f"attn_pool.{theirs}.bias")
+    for number, role in enumerate(("key", "value")):
+        origins[f"map_pool.attention.{role}.kernel"] = _part("attn_pool.kv.weight", 2, number, matrix=True)
+        origins[f"map_pool.attention.{role}.bias"] = _part("attn_pool.kv.bias", 2, number)
+    return origins
+
+
+def _norm(ours: str, theirs: str) -> dict[str, Origin]:
+    return {f"{ours}.scale": same(f"{theirs}.weight"), f"{ours}.bias": same(f"{theirs}.bias")}
+
+
+def _or_zeros(name: str, view: Renamed, outputs: int) -> Origin:
+    return same(name) if name in view.stored else zeros(outputs)
+
+
+def _or_ones(name: str, view: Renamed, size: int) -> Origin:
+    return same(name) if name in view.stored else Origin((), lambda: np.ones(size, np.float32))
