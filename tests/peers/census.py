@@ -23,11 +23,13 @@ class Made:
         path: of the file or the folder.
         images: `(batch, height, width, channels)`, normalised; None where it is to be refused.
         answer: of the program itself to these images.
+        stated: what has to be said of files that were made, when it is loaded.
     """
 
     path: Path
     images: Array | None = None
     answer: Array | None = None
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

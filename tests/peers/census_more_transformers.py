@@ -93,6 +93,16 @@ def variants() -> Iterator[Row]:
     backbone = {**RATIO, "reshape_hidden_states": False}
     for kind, config in (("Dinov2", "Dinov2Config"), ("Dinov2WithRegisters", "Dinov2WithRegistersConfig")):
         yield _row(f"{kind} backbone", f"{kind}Backbone", config, backbone, _tokens_of_the_map(config))
+        early = {**backbone, "out_features": ["stage1"]}
+        yield _row(
+            f"{kind} backbone of an early stage", f"{kind}Backbone", config, early, _tokens_of_the_map(config, 1)
+        )
+        several = {**backbone, "out_features": ["stage1", "stage2"]}
+        yield _row(f"{kind} backbone of two stages", f"{kind}Backbone", config, several, None,
+                   refused="a backbone of 2 feature maps; expected one")  # fmt: skip
+        bare = {**backbone, "apply_layernorm": False}
+        yield _row(f"{kind} backbone without its norm", f"{kind}Backbone", config, bare, None,
+                   refused="apply_layernorm false")  # fmt: skip
     clip = {**WIDE, **SQUARE}
     for name in ("gelu", "gelu_new"):
         yield _row(f"clip with {name}", "CLIPVisionModel", "CLIPVisionConfig", {**clip, "hidden_act": name}, POOLED)
@@ -105,14 +115,33 @@ def variants() -> Iterator[Row]:
         {"vision_config": VISION, "text_config": TEXT, "projection_dim": 7, **LABELS}, None,
         refused="CLIPForImageClassification",
     )  # fmt: skip
+    yield _row(
+        "clip classifier without labels", "CLIPForImageClassification", "CLIPConfig",
+        {"vision_config": VISION, "text_config": TEXT, "projection_dim": 7, "num_labels": 0}, None,
+        refused="CLIPForImageClassification",
+    )  # fmt: skip
+    cut = {**WIDE, "image_size": 20, "patch_size": 8}
+    for kind in ("Siglip", "CLIP"):
+        yield _row(f"{kind} of images that patches do not divide", f"{kind}VisionModel", f"{kind}VisionConfig", cut,
+                   _of_the_first_pixels)  # fmt: skip
+    for name in ("ViTForImageClassification", "Dinov2ForImageClassification"):
+        options = {**(RATIO if name.startswith("D") else {**WIDE, **SQUARE}), "num_labels": 0}
+        yield _row(f"{name} without labels", name, name.replace("ForImageClassification", "Config"), options, LOGITS)
 
 
-def _tokens_of_the_map(config: str) -> Callable[[Any, Any], Any]:
+def _of_the_first_pixels(model: Any, pixels: Any) -> Any:
+    """The vector of images with pixels beyond whole patches, which a convolution leaves unread."""
+    import torch
+
+    return model(torch.nn.functional.pad(pixels, (0, 4, 0, 4), value=9.0)).pooler_output
+
+
+def _tokens_of_the_map(config: str, stage: int = -1) -> Callable[[Any, Any], Any]:
     """The whole sequence that a backbone ends with, normalised: its map leaves the prefix out."""
     import_of = {"Dinov2Config": 0, "Dinov2WithRegistersConfig": 4}[config]
 
     def read(model: Any, pixels: Any) -> Any:
-        hidden = model(pixels, output_hidden_states=True).hidden_states[-1]
+        hidden = model(pixels, output_hidden_states=True).hidden_states[stage]
         tokens = model.layernorm(hidden)
         assert tokens.shape[1] == 1 + import_of + 4
         return tokens

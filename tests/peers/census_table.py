@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.peers import (
+    census_beside,
     census_files,
     census_more_transformers,
     census_towers,
@@ -18,7 +19,7 @@ from tests.peers.census import Row
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- begin sources: written by python -m tests.peers.census_table -->", "<!-- end sources -->"
 MODULES = (
-    *(census_trainings, census_files, census_wrapping),
+    *(census_trainings, census_files, census_wrapping, census_beside),
     *(census_transformers, census_more_transformers, census_towers),
 )
 ORIGINALS = census_trainings.ORIGINALS
@@ -51,6 +52,10 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "MONAI": ("`.pt`", "ViT of two dimensions, convolution and perceptron patches"),
     "jeonsworld/ViT-pytorch": ("`.bin`", "its VisionTransformer"),
     "pytorch_pretrained_vit": ("`.pth`", "its ViT"),
+    "PEFT's adapters": (
+        "folders, or inside the model's own file",
+        "LoRA and DoRA, merged as PEFT merges them; ranks and alphas by pattern, modules saved whole",
+    ),
     "Google: ViT, AugReg, big_vision, SigLIP": (
         "`.npz`",
         "all weights, `pre_logits` and attention pooling included, stacked blocks, bfloat16; heads from the shapes; "

@@ -21,8 +21,22 @@ NEEDS = ("torch", "timm")
 GOLDEN = Path(__file__).with_name("golden")
 STATED = {"num_heads": 3, "image_size": [24, 32]}
 SIZE = (24, 32)
-OTHER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "encoder.", "backbone.", "teacher.", "student.")
-KEYS = ("state_dict", "model", "model_state_dict", "weights", "net", "module")
+OTHER_PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "net.",
+    "encoder.",
+    "backbone.",
+    "teacher.",
+    "student.",
+    "base_encoder.",
+    "my_vit.",
+)
+KEYS = (
+    *("state_dict", "model", "model_state_dict", "weights", "net", "module", "net_state", "teacher", "ema"),
+    *("state_dict_ema", "model_ema"),
+)
 DINO_HEAD = {
     "mlp.0.weight": (8, 12), "mlp.0.bias": (8,), "mlp.2.weight": (4, 8), "mlp.2.bias": (4,),
     "last_layer.weight_g": (6, 1), "last_layer.weight_v": (6, 4),
@@ -468,7 +482,7 @@ def others_of_torch() -> Iterator[Row]:
         "an optimizer alone",
         "torch.save(optimizer.state_dict())",
         _optimizer,
-        "optimizer|tensors",
+        "it holds the state of an optimizer and no model",
         {},
         NEEDS,
     )

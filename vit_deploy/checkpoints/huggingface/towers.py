@@ -70,6 +70,8 @@ UNLIKE: Mapping[str, str] = {
 }
 """What models have that are no such ViT, for the message."""
 
+WITHOUT_HEAD = "--no-head"
+
 LANES = (1, 4, 8, 16)  # floats that a processor computes at once
 
 
@@ -131,7 +133,7 @@ def _settled(document: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
     if problems:
         raise CheckpointError(
             f"its config.json is that of a {model_type} with {'; '.join(problems)}, which no ViT here computes",
-            fix="give a model without it",
+            fix=f"take the tokens: {WITHOUT_HEAD}" if WITHOUT_HEAD in problems[-1] else "give a model without it",
         )
     if model_type == SPECTROGRAM:
         size = [filled.get("num_mel_bins", 128), filled.get("max_length", 1024)]
@@ -158,7 +160,7 @@ def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
             yield f"patches of {patch} that overlap, {strides[0]} and {strides[1]} apart"
         classifies = any(str(each).endswith("ForAudioClassification") for each in document.get("architectures") or [])
         if classifies and document.get("num_labels") != 0:
-            yield "a head behind the norm of the mean of two tokens (--no-head gives the tokens)"
+            yield f"a head behind the norm of the mean of two tokens ({WITHOUT_HEAD} gives the tokens)"
     if model_type in ("idefics2_vision", "idefics3_vision", "smolvlm_vision"):
         grid = {side // patch for side, patch in zip(*_sizes(document), strict=True)}
         if not all(map(places_are_kept, grid)):

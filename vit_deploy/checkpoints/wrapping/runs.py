@@ -51,12 +51,12 @@ OTHER_KINDS: tuple[tuple[str, str, str], ...] = (
     (
         r".*\.msgpack$",
         "weights of Flax",
-        "save them for PyTorch: FlaxViTModel's class of PyTorch, from_pretrained(…, from_flax=True).save_pretrained(…)",
+        "save them for PyTorch with transformers 4: from_pretrained(FOLDER, from_flax=True).save_pretrained(…)",
     ),
     (
         r"(tf_model\.h5|.*\.ckpt\.index|.*\.data-\d{5}-of-\d{5})$",
         "weights of TensorFlow",
-        "save them for PyTorch: from_pretrained(…, from_tf=True).save_pretrained(…)",
+        "save them for PyTorch with transformers 4: from_pretrained(FOLDER, from_tf=True).save_pretrained(…)",
     ),
     (r".*\.gguf$", "a GGUF file, whose weights are quantized for llama.cpp", "get the weights that it was made of"),
 )

@@ -55,7 +55,7 @@ def not_weights(path: Path, start: bytes) -> CheckpointError | None:
     if path.suffix in FLAX:
         return CheckpointError(
             f"{path} holds weights of Flax",
-            fix="save them for PyTorch with transformers: from_pretrained(…, from_flax=True).save_pretrained(…)",
+            fix="save them for PyTorch with transformers 4: from_pretrained(…, from_flax=True).save_pretrained(…)",
         )
     if TENSORFLOW.match(path.name):
         return CheckpointError(

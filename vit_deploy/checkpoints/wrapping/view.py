@@ -16,7 +16,7 @@ from vit_deploy.checkpoints.source import STATE_DICTS, TensorFile, TensorView
 from vit_deploy.checkpoints.wrapping.companions import companions, ignored, in_words
 from vit_deploy.checkpoints.wrapping.models import Choice, chosen, common_prefix, models_in
 from vit_deploy.checkpoints.wrapping.stored import as_plain
-from vit_deploy.checkpoints.wrapping.strangers import refuse_empty, refuse_quantized
+from vit_deploy.checkpoints.wrapping.strangers import refuse_empty, refuse_quantized, stranger
 from vit_deploy.errors import CheckpointError
 
 Detects = Callable[[TensorFile], bool]
@@ -77,6 +77,8 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
     except CheckpointError:
         if reading.weights is reading.tower is None and "model_type" in (file.documents.get("config.json") or {}):
             return file  # transformers knows what these are, and whether it is a ViT at all
+        if known := stranger(file):
+            raise known from None
         raise
     model = choice.model
     held = [name for name in model.names if choice.owns(name)]
