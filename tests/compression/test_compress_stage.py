@@ -77,7 +77,7 @@ shutil.copy({str(tmp_path / "weights.npz")!r}, sys.argv[1] + "/{RESULT}")
 with zipfile.ZipFile(sys.argv[1] + "/{RESULT}", "a") as archive:
     archive.writestr("about.json", {json.dumps(about)!r})
 """,
-        told=told.append,
+        on_epoch=told.append,
         options=CompressOptions(method, epochs=1),
     )
     assert result.checkpoint.config.normalization_type == norms

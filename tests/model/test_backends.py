@@ -9,11 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from vit_deploy.checkpoints import save
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.reference import forward
 
 BACKENDS = ("tensorflow", "jax", "torch")
 SCRIPT = Path(__file__).with_name("on_one_backend.py")
 
 pytestmark = pytest.mark.peers
+
+LOADED = """
+import sys
+import keras, numpy as np, vit_deploy
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], keras.ops.convert_to_numpy(vit_deploy.load(sys.argv[1])(images)))
+"""
 
 
 def run(backend: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -47,6 +59,22 @@ def results(folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_a_model_that_is_loaded_on_another_backend_computes_the_reference(
+    backend: str, checkpoint: Checkpoint, images: NDArray[np.float32], tmp_path: Path
+) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    save(checkpoint, tmp_path / "model.safetensors")
+    np.save(tmp_path / "images.npy", images)
+    ran = run(backend, "-c", LOADED, tmp_path / "model.safetensors", tmp_path / "images.npy", tmp_path / "found.npy")
+    assert ran.returncode == 0, ran.stderr
+    expected = forward(checkpoint, images)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_the_answers_differ_by_rounding_alone(results: dict[str, dict[str, Any]], backend: str) -> None:
     names = [name for name in results["tensorflow"] if name.startswith("answer/")]
     assert len(names) > 20
@@ -57,6 +85,7 @@ def test_the_answers_differ_by_rounding_alone(results: dict[str, dict[str, Any]]
         assert expected.std() > 0.01, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_the_random_weights_are_the_same_bits(results: dict[str, dict[str, Any]], backend: str) -> None:
     names = [name for name in results["tensorflow"] if name.startswith("first/")]
@@ -65,6 +94,7 @@ def test_the_random_weights_are_the_same_bits(results: dict[str, dict[str, Any]]
         np.testing.assert_array_equal(results["tensorflow"][name], results[backend][name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.05)])
 def test_one_step_of_training_moves_the_weights_alike(
@@ -86,6 +116,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_file_saved_on_one_backend_loads_on_the_others(folders: dict[str, Path]) -> None:
     paths = [folder / "float32.keras" for folder in folders.values()]
     tables = []

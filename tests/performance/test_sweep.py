@@ -114,5 +114,5 @@ def test_what_is_for_gpus_is_given_to_cases_that_may_run_on_one(tmp_path):
     assert (plan.device, plan.cuda_graph) == (1, True)
     with pytest.raises(ConfigError) as error:
         cases_of([(path, "onnx")], ["onnxruntime"], ["cpu", None], **asked)
-    assert error.value.message == "device is 1 and CUDA graphs are asked for, and no case runs on a GPU"
+    assert error.value.message == "device is 1 and CUDA graphs are requested, and no case runs on a GPU"
     assert "--provider cuda" in error.value.fix

@@ -202,7 +202,7 @@ def test_what_is_missing_there_is_said(host: Any, server: Server, package: Path,
     told: list[str] = []
     with pytest.raises(RemoteError, match="env/bin/python has no ai_edge_litert, onnxruntime") as caught:
         wanted = needs(["onnx", "tflite"], (), ("cpu",))
-        run_on(host(server, python="env/bin/python"), package, ["verify"], told.append, wanted=wanted)
+        run_on(host(server, python="env/bin/python"), package, ["verify"], told.append, needed=wanted)
     assert caught.value.fix.endswith("env/bin/python -m pip install ai-edge-litert onnxruntime")
     assert [each for each in told if not each.startswith("asking")] == []
     # The runner says it too, where nobody has asked before.

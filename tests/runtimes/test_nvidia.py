@@ -82,7 +82,7 @@ def test_tensorrt_is_found_as_a_library_and_as_packages(tmp_path):
     found = nvidia.look({**ORT, **packages}, root=tmp_path, load=no_driver).tensorrt
     assert set(found.libraries) == {"10.16.1", "11"}
     assert found.packages == {"tensorrt-cu13": "10.16.1", "tensorrt-rtx": "10.16.1"}
-    assert found.wanted == 10 and found.fits_onnx_runtime
+    assert found.required == 10 and found.fits_onnx_runtime
 
 
 def test_tensorrt_for_rtx_is_none_that_onnx_runtime_could_use(tmp_path):

@@ -80,7 +80,7 @@ def test_the_call_that_shows_what_runs_where_is_no_part_of_loading(make_artifact
         yield lambda engine, call: time.sleep(0.2) or call() is None or {CUDA: 2}
 
     monkeypatch.setattr(runtime, "RECORDS", False)
-    monkeypatch.setattr(runtime, "told", told)
+    monkeypatch.setattr(runtime, "placement_of", told)
     with OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")) as session:
         assert 0.2e9 <= worker.trial(session)[0] < 30e9
     with OnnxRuntime().open(artifact) as session:

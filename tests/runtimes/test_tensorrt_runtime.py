@@ -153,7 +153,7 @@ def test_a_batch_that_was_not_built_for_is_refused_where_calls_are_timed_and_spl
         for count in (1, 8):
             with pytest.raises(EngineError) as caught:
                 session.upload(images[:count])
-            assert f"was built for batches of 2 to 4 images, and {count} a call are asked for" in caught.value.message
+            assert f"was built for batches of 2 to 4 images, and {count} a call are requested" in caught.value.message
             assert f"--batch-range that holds {count}" in caught.value.fix
             assert near(checkpoint, images[:count], session.infer(images[:count]))
     with opened(plans["fixed"]) as session:
@@ -172,7 +172,8 @@ def changed(folder, tmp_path, **values):
 FOREIGN = {
     "another version": (
         {"version": "10.9.0.34"},
-        "was built by TensorRT 10.9.0.34, and TensorRT 10.13.2.6 is installed, which reads plans of its own version",
+        "was built by TensorRT 10.9.0.34, and TensorRT 10.13.2.6 is installed, which reads plans of only its own "
+        "version",
     ),
     "another GPU": (
         {"gpu": "NVIDIA Other", "compute_capabilities": ["8.9"]},

@@ -265,7 +265,7 @@ def test_folders_that_are_numbered_are_the_classes_of_their_numbers(bundles, pix
     assert dataset.folders(artifact) == {called.format(index): index for index in range(12)}
     pairs = zip(dataset.files, dataset.classes(artifact), strict=True)
     assert {file.parent.name: number for (file, _), number in pairs} == dataset.folders(artifact)
-    said = dataset.told(artifact)
+    said = dataset.describe_mapping(artifact)
     assert f"1 {called.format(1)}, 2 {called.format(2)}, 3 " in said
     assert ("numbers by their size" in said) is (called != "{:02}")
     assert dataset.to_dict(artifact)["folders_by"] == "order"
@@ -275,7 +275,7 @@ def test_folders_by_name_say_so_and_others_need_as_many_as_there_are_classes(bun
     names = ("cow", "ant", "bee", "dog", "eel")
     dataset = tree(tmp_path / "data", names, pixels[:5])
     named = with_classes(bundles, 5, names)
-    assert dataset.told(named) == "" and dataset.to_dict(named) == {
+    assert dataset.describe_mapping(named) == "" and dataset.to_dict(named) == {
         "folders": {name: names.index(name) for name in sorted(names)},
         "folders_by": "name",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # at run time each is imported when it is first used, so that a command starts with its own alone
+if TYPE_CHECKING:  # at run time each is imported when it is first used, so that a command starts with only its own
     from vit_deploy.api.answers import evaluate, predict
     from vit_deploy.api.artifacts import export, quantize
     from vit_deploy.api.checkpoints import build, convert, resize

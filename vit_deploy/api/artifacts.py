@@ -125,7 +125,7 @@ def export(
         opset: the opset of ONNX; None is the default.
         layout: the layout of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is uint8 pixels, normalised inside.
-        target: what ONNX files are made for: "cpu" (standard operators alone), "cuda" or "tensorrt".
+        target: what ONNX files are made for: "cpu" (only standard operators), "cuda" or "tensorrt".
         calibrate: images to measure the ranges of activations on, in place of those of `quantizing`.
         quantizing: how precisions other than fp32 are made.
         plans: how TensorRT plans are built.

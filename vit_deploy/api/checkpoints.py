@@ -47,7 +47,7 @@ class Resized(Saved):
         before: `image_size` and `patch_size` as (height, width), as they were.
         after: the same as they are.
         convention: whose way of resampling was followed.
-        drift: how far the features are from those before; None where that was not asked for.
+        drift: how far the features are from those before; None where that was not requested.
         resampled: whether anything was; not where the checkpoint has these sizes already.
     """
 

@@ -106,7 +106,7 @@ def compress(
             held_out=None if held_out_data is None else Path(held_out_data),
             state=state,
             progress=progress,
-            told=lambda record: tell(f"epoch {record['epoch']}: {in_words(record)}"),
+            on_epoch=lambda record: tell(f"epoch {record['epoch']}: {in_words(record)}"),
         )
     except KeyboardInterrupt:
         if state.exists():

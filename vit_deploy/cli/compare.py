@@ -56,7 +56,7 @@ def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:
     if len(found.weights) > SHOWN:
         rows.append(("weight", f"and {len(found.weights) - SHOWN} more", "", ""))
     if found.outputs is not None:
-        figure, limit = records.judged(found.outputs)
+        figure, limit = records.figure_and_limit(found.outputs)
         rows.append(("outputs", found.outputs.verdict, f"{figure} apart", f"tolerance {limit}"))
     if found.same:
         count = "" if found.weights_compared is None else f"{found.weights_compared} weights"

@@ -77,7 +77,7 @@ def _nvidia(found: Nvidia) -> Iterator[tuple[str, str]]:
     tensorrt = found.tensorrt
     there = [f"libnvinfer {version} ({place})" for version, place in tensorrt.libraries.items()]
     there += [f"{name} {version}" for name, version in tensorrt.packages.items()]
-    wanted = f"; ONNX Runtime asks for version {tensorrt.wanted}" if tensorrt.wanted is not None else ""
+    wanted = f"; ONNX Runtime asks for version {tensorrt.required}" if tensorrt.required is not None else ""
     if there:
         yield "TensorRT", ", ".join(there) + wanted
     elif found.gpus:

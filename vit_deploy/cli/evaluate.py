@@ -59,7 +59,7 @@ def _tell(out: Output, found: EvaluateOutcome) -> None:
     """What the table has no room for: which folder is which class, and what is wrong."""
     from vit_deploy.verification.accuracy import FP32
 
-    for mapping in dict.fromkeys(filter(None, (found.dataset.told(result.artifact) for result in found))):
+    for mapping in dict.fromkeys(filter(None, (found.dataset.describe_mapping(result.artifact) for result in found))):
         out.note(mapping)
     out.tell_assumed(found, named=True)
     for error in found.unanswered.values():

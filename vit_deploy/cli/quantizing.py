@@ -42,7 +42,7 @@ def show_artifacts(out: Output, done: ArtifactsOutcome) -> int:
         out.finding(f"{each.name} could not be made: {each.error}")
     if not out.as_json:
         _show_sensitivities(out, made)
-    figure = records.judged_column([result.parity for result in made.results])
+    figure = records.figure_heading([result.parity for result in made.results])
     rows = [_row(result) for result in made.results]
     columns = ranked(
         (paths("artifact"), "size", "made in s", "proven in s", figure, "tolerance", "verdict"),
@@ -69,7 +69,7 @@ def _row(result: Exported) -> tuple[str, ...]:
         megabytes(result.bytes),
         f"{result.seconds:.1f}",
         f"{result.verify_seconds:.1f}",
-        *records.judged(result.parity),
+        *records.figure_and_limit(result.parity),
         result.parity.verdict if result.parity.ok else result.parity.verdict.upper(),
     )
 

@@ -149,11 +149,11 @@ def _annotate(results: Sequence[Record]) -> None:
 
 
 def _columns(found: VerifyOutcome) -> tuple[Column, ...]:
-    from vit_deploy.verification.records import judged_column
+    from vit_deploy.verification.records import figure_heading
 
     if _is_elsewhere(found):
         return ranked(("machine", paths("model"), "runtime", "figure", "tolerance", *MORE_COLUMNS), SPARE)
-    figure = judged_column([result.parity for result in found])
+    figure = figure_heading([result.parity for result in found])
     return ranked((paths("model"), "runtime", figure, "tolerance", *MORE_COLUMNS), SPARE)
 
 
@@ -169,14 +169,14 @@ def _is_elsewhere(found: VerifyOutcome) -> bool:
 
 
 def _row(result: Verification) -> tuple[str, ...]:
-    from vit_deploy.verification.records import judged, shown
+    from vit_deploy.verification.records import figure_and_limit, shown
 
     passed = sum(check.ok for check in result.checks)
     named = (str(result.artifact.model_path),) if result.on is None else (result.on, str(result.artifact.path))
     return (
         *named,
         f"{result.runtime} ({result.provider})",
-        *judged(result.parity),
+        *figure_and_limit(result.parity),
         shown("cosine", result.parity.cosine),
         shown("top1_agreement", result.parity.top1_agreement),
         f"{passed} of {len(result.checks)}",

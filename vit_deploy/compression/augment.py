@@ -36,11 +36,11 @@ class Augment:
         self._traced = tf.function(self._run)
 
     def __call__(self, pixels: Pixels, labels: Any, step: int) -> tuple[Any, Any]:
-        """Pixels `(batch, height, width, channels)` as floats 0 to 255, and the classes' shares `(batch, classes)`.
+        """Pixels `(batch, height, width, channels)` as floats 0 to 255, and the targets `(batch, classes)`.
 
         Args:
             pixels: uint8.
-            labels: shares of the classes, one-hot.
+            labels: targets, one-hot.
             step: number of the training's step.
         """
         images = tf.cast(pixels, tf.float32)

@@ -54,7 +54,7 @@ class Cluster:
     def end_epoch(self) -> None:
         """Each call looks the kernels up again."""
 
-    def settled(self, step: int) -> bool:
+    def is_settled(self, step: int) -> bool:
         """Whether the weights have their final form, which they have from the first step."""
         return True
 

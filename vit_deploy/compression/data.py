@@ -78,7 +78,7 @@ class Images:
 
 
 def open_images(path: Path, artifact: Artifact) -> Images:
-    """The images of a folder of class folders, read when they are asked for, or of an `.npz`, read at once.
+    """The images of a folder of class folders, read when they are used, or of an `.npz`, read at once.
 
     Args:
         path: a folder or an `.npz`, as `datasets.read_dataset` takes it.
@@ -90,7 +90,7 @@ def open_images(path: Path, artifact: Artifact) -> Images:
     dataset = read_dataset(path)
     labels = dataset.classes(artifact)
     if dataset.files:
-        mapping = Folders(dataset.told(artifact), dataset.to_dict(artifact))
+        mapping = Folders(dataset.describe_mapping(artifact), dataset.to_dict(artifact))
         return Images(labels, _files(dataset, artifact), dataset, dataset.files, mapping)
     pixels = np.empty((len(dataset), *dataset.image_shape), np.uint8)
     start = 0
@@ -110,8 +110,8 @@ def data_digest(path: Path) -> str:
     if not dataset.files:
         with path.open("rb") as stream:
             return sha256_of(stream)
-    told = [(str(file), index, file.stat().st_size, file.stat().st_mtime_ns) for file, index in dataset.files]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    entries = [(str(file), index, file.stat().st_size, file.stat().st_mtime_ns) for file, index in dataset.files]
+    return hashlib.sha256(repr(entries).encode()).hexdigest()
 
 
 def _files(dataset: Dataset, artifact: Artifact) -> Callable[[Sequence[int]], Pixels]:

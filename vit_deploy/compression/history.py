@@ -1,8 +1,8 @@
 """The history of a training: its best epoch, when to stop, and its progress in words.
 
 A record holds what one epoch gave: `epoch`, from 1, or 0 for the model before the first step, if that is as compressed
-as was asked for; `loss`, of its last step, or None; of the held-out images `top1` and `held_out_loss`, which is what
-training makes small; `settled`, whether the model was as compressed as was asked for.
+as was requested; `loss`, of its last step, or None; of the held-out images `top1` and `held_out_loss`, which is what
+training makes small; `settled`, whether the model was as compressed as was requested.
 """
 
 from __future__ import annotations

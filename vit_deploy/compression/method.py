@@ -32,7 +32,7 @@ class Method(Protocol):
     def end_epoch(self) -> None:
         """Called before the model is judged."""
 
-    def settled(self, step: int) -> bool:
+    def is_settled(self, step: int) -> bool:
         """Whether the model is as compressed as it was asked to be, so that it may be taken for the best."""
 
     def kernels(self) -> Mapping[str, Float32]:

@@ -56,7 +56,7 @@ class Prune:
         for layer in self.wrapped.values():
             layer.pruning_obj.weight_mask_op()
 
-    def settled(self, step: int) -> bool:
+    def is_settled(self, step: int) -> bool:
         """Whether the schedule has ended."""
         return step >= self.end + SETTLING
 

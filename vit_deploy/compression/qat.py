@@ -118,7 +118,7 @@ class Qat:
         """Ranges of activations are followed step by step."""
         self._fit_weights()
 
-    def settled(self, step: int) -> bool:
+    def is_settled(self, step: int) -> bool:
         """Whether the weights have their final form, which they have from the first step."""
         return True
 

@@ -38,7 +38,7 @@ BETWEEN = "between"  # folder of the file in which other ranges are measured
 TAIL = 5  # lines of what it said that an error repeats
 
 Progress = Callable[[str], object]
-Told = Callable[[Mapping[str, Any]], object]
+OnEpoch = Callable[[Mapping[str, Any]], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def compress(
     held_out: Path | None = None,
     state: Path,
     progress: Progress = lambda doing: None,
-    told: Told = lambda record: None,
+    on_epoch: OnEpoch = lambda record: None,
 ) -> Compressed:
     """Compress a model by training it on labelled images.
 
@@ -96,7 +96,7 @@ def compress(
         state: folder of the training. A run that is killed leaves in it what it trained, and the next one with the same
             model, options and data goes on from there. It is for the caller to remove once the result is safe.
         progress: called with what is being done.
-        told: called with what each epoch gave; see `compression.history`.
+        on_epoch: called with what each epoch gave; see `compression.history`.
 
     Raises:
         ConfigError: layers that are not there.
@@ -116,7 +116,7 @@ def compress(
             job = Job.write(folded, options, data, held_out, state)
         images, judged_by = job.images()
         resumed = load_state(state, job.fingerprint()) is not None
-        _run(state, progress, told)
+        _run(state, progress, on_epoch)
         weights, about = _read_result(state / RESULT)
         ranges = {name: tuple(ends) for name, ends in about["ranges"].items()}
         compressed = dataclasses.replace(folded, weights=weights, ranges=ranges)
@@ -153,7 +153,7 @@ def _left_if_trained(state: Path) -> Iterator[None]:
         raise
 
 
-def _run(folder: Path, progress: Progress, told: Told) -> None:
+def _run(folder: Path, progress: Progress, on_epoch: OnEpoch) -> None:
     # TensorFlow's switches for Keras 2 and for exact repetition hold for a whole process.
     path = os.pathsep.join(filter(None, [str(Path(vit_deploy.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
     command = python(*WORKER, str(folder))
@@ -176,7 +176,7 @@ def _run(folder: Path, progress: Progress, told: Told) -> None:
             if "doing" in said:
                 progress(said["doing"])
             elif "epoch" in said:
-                told(said["epoch"])
+                on_epoch(said["epoch"])
             elif "error" in said:
                 failure = said
         code = process.wait()

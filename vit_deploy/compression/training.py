@@ -36,7 +36,7 @@ JUDGED = 256  # held-out images a call
 NEUTRAL = {".scale": 1.0, ".bias": 0.0}  # of norms whose scale or bias was moved into the products behind them
 
 Progress = Callable[[str], object]
-Told = Callable[[Mapping[str, Any]], object]
+OnEpoch = Callable[[Mapping[str, Any]], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def train(
     state: Path,
     fingerprint: str,
     progress: Progress = lambda doing: None,
-    told: Told = lambda record: None,
+    on_epoch: OnEpoch = lambda record: None,
 ) -> Trained:
     """Compress a checkpoint by training; see `vit_deploy.compression`.
 
@@ -79,7 +79,7 @@ def train(
         state: folder where the state of the training is kept, and taken up from.
         fingerprint: the fingerprint of the job.
         progress: called with what is being done.
-        told: called with what each epoch gave, as in `Trained.history`.
+        on_epoch: called with what each epoch gave, as in `Trained.history`.
 
     Raises:
         EngineError: the loss is not a number any more.
@@ -92,7 +92,7 @@ def train(
         batches = order(len(images), min(options.batch, len(images)), options.seed, 0)[:LOOKED_AT]
         run.method.begin(run.twin, [checkpoint.preprocess.normalize(images.read(batch.tolist())) for batch in batches])
         found = State()
-        if run.method.settled(0):
+        if run.method.is_settled(0):
             found = State(history=[run.record(0, None, 0)])
     else:
         _assign(run.kept, found.variables)
@@ -121,7 +121,7 @@ def train(
             if is_best(record, history):
                 kept = _values(run.model_variables)
             history.append(record)
-            told(record)
+            on_epoch(record)
     if kept:
         _assign(run.model_variables, kept)
     run.method.end_epoch()
@@ -168,7 +168,7 @@ class _Run:
         self.model_variables = list({id(variable): variable for variable in everything}.values())
         self.kept = [*self.model_variables, *self.optimizer.variables]
         self._traced = tf.function(self._step)
-        self._judged = tf.function(self._judge)
+        self._evaluated = tf.function(self._evaluate)
 
     def steps(self, first: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Every step from the first, with the indices of its images; an epoch's order follows from its number."""
@@ -182,13 +182,13 @@ class _Run:
     def step(self, indices: NDArray[np.int64], number: int) -> float:
         """One step; gives the loss before it."""
         labels = tf.one_hot(self.images.labels[indices], self.checkpoint.config.num_classes)
-        pixels, shares = self.augment(self.images.read(indices.tolist()), labels, number)
+        pixels, targets = self.augment(self.images.read(indices.tolist()), labels, number)
         scale, offset = self.checkpoint.preprocess.scale_and_offset()
-        return float(self._traced(pixels * scale + offset, shares))
+        return float(self._traced(pixels * scale + offset, targets))
 
-    def _step(self, images: Any, shares: Any) -> Any:
+    def _step(self, images: Any, targets: Any) -> Any:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(self._losses(images, shares, self.twin.model(images, training=True)))
+            loss = tf.reduce_mean(self._losses(images, targets, self.twin.model(images, training=True)))
         gradients = tape.gradient(loss, self.trainable)
         self.optimizer.apply_gradients(
             [
@@ -199,34 +199,34 @@ class _Run:
         )
         return loss
 
-    def _losses(self, images: Any, shares: Any, logits: Any) -> Any:
+    def _losses(self, images: Any, targets: Any, logits: Any) -> Any:
         """The loss of each image: the distance from its class and from the uncompressed model's answer."""
         options = self.options
-        losses = tf.nn.softmax_cross_entropy_with_logits(shares, logits) * (1 - options.distill)
+        losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits) * (1 - options.distill)
         if self.teacher is None:
             return losses
         taught = tf.nn.softmax(self.teacher(images, training=False) / options.temperature)
         soft = tf.nn.softmax_cross_entropy_with_logits(taught, logits / options.temperature)
         return losses + soft * options.distill * options.temperature**2
 
-    def _judge(self, images: Any, shares: Any) -> tuple[Any, Any]:
+    def _evaluate(self, images: Any, targets: Any) -> tuple[Any, Any]:
         logits = self.twin.model(images, training=False)
-        return tf.argmax(logits, axis=-1), tf.reduce_sum(self._losses(images, shares, logits))
+        return tf.argmax(logits, axis=-1), tf.reduce_sum(self._losses(images, targets, logits))
 
     def record(self, epoch: int, loss: float | None, steps: int) -> dict[str, Any]:
         """What an epoch gave, after so many steps."""
-        top1, held_out_loss = self.judged()
-        settled = self.method.settled(steps)
+        top1, held_out_loss = self.evaluate()
+        settled = self.method.is_settled(steps)
         return {"epoch": epoch, "loss": loss, "top1": top1, "held_out_loss": held_out_loss, "settled": settled}
 
-    def judged(self) -> tuple[float, float]:
+    def evaluate(self) -> tuple[float, float]:
         """Fraction of the held-out images that are right, and their mean loss, as in training."""
         right, loss, count = 0, 0.0, len(self.held_out)
         for start in range(0, count, JUDGED):
             indices = list(range(start, min(start + JUDGED, count)))
             images = self.checkpoint.preprocess.normalize(self.held_out.read(indices))
             labels = self.held_out.labels[indices]
-            first, losses = self._judged(images, tf.one_hot(labels, self.checkpoint.config.num_classes))
+            first, losses = self._evaluated(images, tf.one_hot(labels, self.checkpoint.config.num_classes))
             right += int((first.numpy() == labels).sum())
             loss += float(losses)
         return right / count, loss / count

@@ -39,7 +39,7 @@ def main(folder: Path) -> int:
             state=folder,
             fingerprint=job.fingerprint(),
             progress=lambda doing: _say(doing=doing),
-            told=lambda record: _say(epoch=dict(record)),
+            on_epoch=lambda record: _say(epoch=dict(record)),
         )
     except VitDeployError as error:
         _say(error=type(error).__name__, message=error.message, fix=error.fix)

@@ -104,7 +104,7 @@ class Dataset:
             )
         return in_order
 
-    def told(self, artifact: Artifact) -> str:
+    def describe_mapping(self, artifact: Artifact) -> str:
         """The class of each folder, in words; empty where the folders' names say it."""
         if not self.names or self.is_by_name(artifact):
             return ""

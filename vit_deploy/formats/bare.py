@@ -217,16 +217,16 @@ def _only_input(path: Path, graph: Graph) -> TensorInfo:
 def _layout(path: Path, given: TensorInfo, known: Known, stated: Stated) -> tuple[str, str]:
     """The layout of the input, and why it is that one."""
     shape, config = given.shape or (), known.config
-    wanted = (*config.image_size, config.channels)
+    expected = (*config.image_size, config.channels)
     fitting = [
         name
         for name, places in LAYOUTS.items()
         if all(
             not isinstance(shape[place], int) or shape[place] == side
-            for place, side in zip(places, wanted, strict=True)
+            for place, side in zip(places, expected, strict=True)
         )
     ]
-    height, width, channels = wanted
+    height, width, channels = expected
     if not fitting or (stated.layout and stated.layout not in fitting):
         asked = f" in {stated.layout}" if stated.layout else ""
         raise ArtifactError(
@@ -284,10 +284,10 @@ def _input_spec(
         preprocessing_inside=values == PIXELS,
         name=given.name,
     )
-    told = values
+    words = values
     if values == NORMALIZED:
-        told += f" by mean {list(preprocess.mean)} and std {list(preprocess.std)}"
-    return spec, Assumption("input", told, why)
+        words += f" by mean {list(preprocess.mean)} and std {list(preprocess.std)}"
+    return spec, Assumption("input", words, why)
 
 
 def _values(
@@ -335,14 +335,14 @@ def _output(path: Path, graph: Graph, known: Known, stated: Stated) -> TensorInf
     if stated.output is None and len(by_name) != 1:
         raise ConfigError(f"{path} has {len(by_name)} outputs: {listed}", fix="say which one counts with --output NAME")
     found = by_name[stated.output or next(iter(by_name))]
-    wanted = known.config.output_shape
+    expected = known.config.output_shape
     if found.shape is not None and (
-        len(found.shape) != 1 + len(wanted)
-        or any(isinstance(side, int) and side != own for side, own in zip(found.shape[1:], wanted, strict=True))
+        len(found.shape) != 1 + len(expected)
+        or any(isinstance(side, int) and side != own for side, own in zip(found.shape[1:], expected, strict=True))
     ):
         kind = "classes" if known.config.include_top else "features"
         raise ArtifactError(
-            f"{path} gives {found}; {known.name} gives {wanted} {kind} an image",
+            f"{path} gives {found}; {known.name} gives {expected} {kind} an image",
             fix="give the checkpoint that it was made from",
         )
     return found

@@ -1,7 +1,7 @@
 """Quantized operators of ONNX files, and what the CUDA provider of ONNX Runtime does with each.
 
 After docs/OperatorKernels.md of microsoft/onnxruntime, which lists the kernels of each provider by type. There are no
-int8 kernels in it for what quantized files of a ViT ask: products of uint8 and int8 are for the CPU alone.
+int8 kernels in it for what quantized files of a ViT ask: products of uint8 and int8 are only for the CPU.
 """
 
 from __future__ import annotations

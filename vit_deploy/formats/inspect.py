@@ -61,14 +61,14 @@ class Inspection:
     @property
     def on_cuda(self) -> tuple[OnCuda, ...] | None:
         """What CUDA does with the quantized operators of an ONNX file; None of other formats."""
-        told = FORMATS[self.format].operators_on_cuda if self.graph is not None else None
-        return None if told is None or self.graph is None else told.load()(self.graph.operators)
+        reader = FORMATS[self.format].operators_on_cuda if self.graph is not None else None
+        return None if reader is None or self.graph is None else reader.load()(self.graph.operators)
 
     @cached_property
     def accelerators(self) -> dict[str, Any] | None:
         """What accelerators leave to the CPU, in JSON values; None of formats of which that is not known."""
-        told = None if self.model is None else FORMATS[self.format].accelerators
-        return None if told is None else told.load()(self.model)
+        reader = None if self.model is None else FORMATS[self.format].accelerators
+        return None if reader is None else reader.load()(self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is not recorded is null."""

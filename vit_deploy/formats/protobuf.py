@@ -1,7 +1,7 @@
 """Protobuf messages read without any engine and without their schema.
 
 ONNX files and SavedModels are such messages; https://protobuf.dev/programming-guides/encoding has the encoding. What
-is not asked for is skipped where it lies, so that a file of any size is read in no time.
+is not requested is skipped where it lies, so that a file of any size is read in no time.
 """
 
 from __future__ import annotations

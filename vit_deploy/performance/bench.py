@@ -51,7 +51,7 @@ def cases_of(
     device: int = 0,
     cuda_graph: bool = False,
 ) -> list[Case]:
-    """Every combination; what is for GPUs alone is given to the cases that may run on one.
+    """Every combination; what is only for GPUs is given to the cases that may run on one.
 
     Args:
         artifacts: path and format of each.
@@ -64,7 +64,7 @@ def cases_of(
         cuda_graph: whether kernels are recorded once.
 
     Raises:
-        ConfigError: a GPU or a graph is asked for, and no case may run on a GPU.
+        ConfigError: a GPU or a graph is requested, and no case may run on a GPU.
     """
     cases = [
         Case(path, runtime, provider, batch, count, streams)
@@ -80,7 +80,7 @@ def cases_of(
         )
         for case in cases
     ]
-    asked = [f"device is {device}"] * (device > 0) + ["CUDA graphs are asked for"] * cuda_graph
+    asked = [f"device is {device}"] * (device > 0) + ["CUDA graphs are requested"] * cuda_graph
     if asked and cases and placed == cases:
         raise ConfigError(
             f"{' and '.join(asked)}, and no case runs on a GPU", fix="name a provider that does: --provider cuda"
@@ -134,13 +134,13 @@ def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lam
     host = read_host()
     steps, done = len(targets) * (2 + len(requests)), 0
 
-    def told(doing: str) -> None:
+    def report(doing: str) -> None:
         nonlocal done
         progress(doing, done / steps)
         done += 1
 
     groups = [[case] for case in targets] if plan.one_at_a_time else [list(targets)]
-    found = [latency for cases in groups if cases for latency in _measure(cases, plan, requests, host, told)]
+    found = [latency for cases in groups if cases for latency in _measure(cases, plan, requests, host, report)]
     if targets:
         progress("measured", 1.0)
     return found
@@ -157,14 +157,14 @@ def _measure(
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(CaseProcess(str(case), plan.timeout_s)) for case in cases]
 
-        def ask_each(doing: str, asked: Sequence[dict[str, Any]], extra_s: float = 0.0) -> list[dict[str, Any]]:
+        def ask_each(doing: str, for_each: Sequence[dict[str, Any]], extra_s: float = 0.0) -> list[dict[str, Any]]:
             # One after the other: whoever is not asked sleeps.
-            answers = []
-            for case, worker, request in zip(cases, workers, asked, strict=True):
+            replies = []
+            for case, worker, request in zip(cases, workers, for_each, strict=True):
                 progress(f"{doing} {case}")
                 with _fitting_fix(case, len(cases)):
-                    answers.append(worker.ask(request, extra_s=extra_s))
-            return answers
+                    replies.append(worker.ask(request, extra_s=extra_s))
+            return replies
 
         loaded = ask_each("loading", [_request(case, host) for case in cases])
         warm = ask_each("warming up", [{"warmup": plan.warmup}] * len(cases))
@@ -172,7 +172,7 @@ def _measure(
             ask_each("measuring", [request] * len(cases), extra_s=request["seconds"] or 0.0) for request in requests
         ]
     return [
-        _latency(case, plan, host, loaded[index], warm[index], [answers[index] for answers in rounds])
+        _latency(case, plan, host, loaded[index], warm[index], [replies[index] for replies in rounds])
         for index, case in enumerate(cases)
     ]
 
@@ -244,11 +244,11 @@ def has_no_room(error: EngineError) -> bool:
 
 
 def takes_threads(runtime: str, provider: str | None) -> bool:
-    """Whether a number of threads is given where none was asked for: not to GPUs, whose threads are others.
+    """Whether a number of threads is given where none was requested: not to GPUs, whose threads are others.
 
     Args:
         runtime: that is going to run.
-        provider: that it is asked for.
+        provider: the requested one.
     """
     if is_asked_for_gpu(runtime, provider):
         return False

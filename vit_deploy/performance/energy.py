@@ -1,6 +1,6 @@
 """The energy that the processors took meanwhile, where the machine counts it.
 
-Intel's and AMD's processors count it (RAPL), which Linux shows under /sys/class/powercap, to the administrator alone
+Intel's and AMD's processors count it (RAPL), which Linux shows under /sys/class/powercap, only to the administrator
 since the counters can betray secrets. NVIDIA's GPUs from Volta on count it as well (NVML), which the optional package
 nvidia-ml-py reads. Counted is what all processors took, and the one GPU, whoever used them.
 """

@@ -102,8 +102,8 @@ class Plan:
                 fix=f"ask for {streams} runs or more, or for seconds",
             )
         rounds = min(self.rounds, self.runs // streams)
-        shares = [self.runs // rounds + (index < self.runs % rounds) for index in range(rounds)]
-        return [{"calls": share, "seconds": None} for share in shares]
+        counts = [self.runs // rounds + (index < self.runs % rounds) for index in range(rounds)]
+        return [{"calls": count, "seconds": None} for count in counts]
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def refuse_baseline(
         on: the address of the machine; None for this one.
 
     Raises:
-        DataError: the baseline has none of the cases, or has them of another machine alone.
+        DataError: the baseline has none of the cases, or has them only of another machine.
     """
     found = [earlier for case in cases for earlier in baseline if _is_of(earlier, case)]
     if not found:
@@ -198,7 +198,7 @@ def _same_machine(before: Latency, host: Host, on: str | None) -> bool:
 
 def _none_of(count: int) -> DataError:
     return DataError(
-        f"the baseline has none of the {count} cases that were asked for",
+        f"the baseline has none of the {count} cases that were requested",
         fix="measure the same artifacts, runtimes, providers, batches, threads and streams as then",
     )
 

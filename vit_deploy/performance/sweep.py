@@ -86,7 +86,7 @@ def largest_under(
 def largest_under_each(
     cases: Sequence[Case], limit_ms: float, plan: Plan = Plan(), progress: Progress = lambda what, done: None
 ) -> list[Latency]:
-    """`largest_under` of several cases, one after the other; those that differ in the batch alone are one."""
+    """`largest_under` of several cases, one after the other; those that differ only in the batch are one."""
     distinct = dict.fromkeys(dataclasses.replace(case, batch=1) for case in cases)
     return [
         latency for case in distinct for latency in largest_under(case, limit_ms, plan, progress, most=most_of(case))

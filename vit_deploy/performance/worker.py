@@ -73,11 +73,11 @@ def main(open_case: OpenCase | None = None) -> int:
     Returns:
         The exit status.
     """
-    requests, answers = private_pipes()
+    requests, replies = private_pipes()
 
     def answer(values: Mapping[str, Any]) -> None:
-        answers.write(json.dumps(values) + "\n")
-        answers.flush()
+        replies.write(json.dumps(values) + "\n")
+        replies.flush()
 
     try:
         _serve(requests, answer, open_case or _opened)
@@ -105,7 +105,7 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
         if session.provider not in GPU_PROVIDERS:  # it might have been
             watch = None
         preprocess = facts.pop("preprocess", list)
-        told = {
+        about = {
             "provider": session.provider,
             "notes": [*getattr(session, "notes", ()), *(watch.notes if watch is not None else ())],
             "gpu": None if watch is None else watch.facts,
@@ -114,7 +114,7 @@ def _serve(requests: TextIO, answer: Answer, open_case: OpenCase) -> None:
             **{"bytes": None, "resting_rss_mb": None, "placement": {}, "first_ms": first[0] / 1e6},
             **{"threads": case["threads"], "build_ms": None},
         }
-        answer(usual | facts | moved | told)
+        answer(usual | facts | moved | about)
         on_gpu = session.provider in GPU_PROVIDERS
         devices = [session for session, _, _ in opened if on_gpu and isinstance(session, DeviceSession)]
         for line in requests:
@@ -298,11 +298,11 @@ def _measured(
     states = [watch.state()] if watch is not None else []
     gpu_meter = watch.energy() if watch is not None else None
     meter, start = EnergyMeter(), time.perf_counter_ns()
-    shares = [
+    counts = [
         None if calls is None else calls // len(streams) + (i < calls % len(streams)) for i in range(len(streams))
     ]
     parts = at_once(
-        list(zip(streams, shares, strict=True)), lambda part: measure(part[0], calls=part[1], seconds=seconds)
+        list(zip(streams, counts, strict=True)), lambda part: measure(part[0], calls=part[1], seconds=seconds)
     )
     round_ns, energy_j = time.perf_counter_ns() - start, meter.joules()
     gpu_energy_j = None if gpu_meter is None else gpu_meter.joules()

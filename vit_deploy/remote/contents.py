@@ -28,7 +28,7 @@ LEFT_AT_HOME: Mapping[str, str] = {
     "vit_deploy.runtimes.simulators": "no processor is simulated on another device",
 }
 
-# With engines that run on GPUs alone: what is told of a GPU.
+# What says how a GPU is doing; it travels only with engines that run on GPUs.
 FOR_GPUS = "vit_deploy.performance.gpu_watch"
 
 
@@ -98,7 +98,7 @@ def source_of(name: str) -> Path:
 
 
 def imported_by(name: str, *, in_functions: bool = True) -> set[str]:
-    """Modules of this package that a module imports, inside of its functions too; not those for type checkers alone.
+    """Modules of this package that a module imports, inside of its functions too; not those for type checkers.
 
     Args:
         name: the module.

@@ -40,7 +40,7 @@ def needs(formats: Iterable[str], runtimes: Sequence[str] = (), providers: Seque
 
     Args:
         formats: of the artifacts.
-        runtimes: that were asked for, each of which is needed; none for any that takes the format.
+        runtimes: the requested ones, each of which is needed; none for any that takes the format.
         providers: that one of them has to offer; none for any.
 
     Raises:
@@ -57,14 +57,14 @@ def missing_here(runtimes: Iterable[str]) -> tuple[str, ...]:
     return _sorted(name for runtime in runtimes for name in RUNTIMES[runtime].missing())
 
 
-def missing_there(wanted: Iterable[Need], absent: Collection[str]) -> tuple[str, ...]:
+def missing_there(needed: Iterable[Need], absent: Collection[str]) -> tuple[str, ...]:
     """What is lacking on another machine, each once and by name.
 
     Args:
-        wanted: from `needs`.
+        needed: from `needs`.
         absent: modules that are not installed there.
     """
-    return _sorted(name for need in wanted for name in need.missing(absent))
+    return _sorted(name for need in needed for name in need.missing(absent))
 
 
 def no_engine(python: str, missing: Sequence[str]) -> MissingEngineError:

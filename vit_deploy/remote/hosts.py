@@ -67,7 +67,7 @@ def ask_hosts(
         hosts: the machines.
         more: what the command takes beside options, as plain JSON values.
         images: folder of images to send, as `pixels` writes them; None for none.
-        runtimes: engines that were asked for; none for any that take the artifacts.
+        runtimes: the requested engines; none for any that take the artifacts.
         providers: what is to execute the graphs; none for any.
         progress: called with what is being done.
         note: called with what could not be taken away again.
@@ -79,7 +79,7 @@ def ask_hosts(
     """
     arguments = request(command, options, more)
     formats = [read_artifact(path, check_digests=False).format for path in artifacts]
-    wanted = needs(formats, runtimes, providers)
+    needed = needs(formats, runtimes, providers)
     reached = {
         url: machine_at(url, python=hosts.remote_python, config=hosts.ssh_config, timeout_s=hosts.timeout)
         for url in hosts.on
@@ -98,7 +98,7 @@ def ask_hosts(
 
         def ask(url: str) -> Answer:
             try:
-                document = run_on(reached[url], package, arguments, tell, wanted=wanted, warn=note, stop=stop)
+                document = run_on(reached[url], package, arguments, tell, needed=needed, warn=note, stop=stop)
             except RemoteError as error:
                 return Answer(url, error=error)
             if said := document.get("error"):
@@ -107,13 +107,13 @@ def ask_hosts(
 
         with ThreadPoolExecutor(len(reached)) as pool:
             try:
-                answers = list(pool.map(ask, reached))
+                replies = list(pool.map(ask, reached))
             except BaseException:  # an interrupt: what runs there would go on
                 stop.set()
                 raise
-    errors = [answer.error for answer in answers if answer.error is not None]
-    if len(errors) == len(answers):
+    errors = [reply.error for reply in replies if reply.error is not None]
+    if len(errors) == len(replies):
         messages = dict.fromkeys(error.message for error in errors)
         fixes = dict.fromkeys(error.fix for error in errors if error.fix)
         raise RemoteError("; ".join(messages), fix="; ".join(fixes))
-    return answers
+    return replies

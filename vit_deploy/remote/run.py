@@ -41,7 +41,7 @@ def run_on(
     arguments: Sequence[str],
     progress: Progress = lambda doing: None,
     *,
-    wanted: Sequence[Need] = (),
+    needed: Sequence[Need] = (),
     warn: Progress = lambda text: None,
     stop: threading.Event | None = None,
 ) -> Mapping[str, Any]:
@@ -52,7 +52,7 @@ def run_on(
         package: the archive from `packing.pack`.
         arguments: the arguments for its `run.py`.
         progress: is told what is being done.
-        wanted: the engines that the artifacts need, asked for before anything is sent.
+        needed: the engines that the artifacts need, looked for before anything is sent.
         warn: is told what could not be taken away, if anything.
         stop: once it is set, the run is ended and cleaned up.
 
@@ -62,7 +62,7 @@ def run_on(
     link = Link(host, time.monotonic() + host.timeout_s, stop)
     work = f"{CACHE}/{secrets.token_hex(8)}"
     progress(f"asking {host}")
-    _check_python(link, wanted)
+    _check_python(link, needed)
     try:
         _send(link, package, work, progress)
         progress(f"running on {host}")
@@ -72,10 +72,10 @@ def run_on(
         _clean(host, work, warn)
 
 
-def _check_python(link: Link, wanted: Sequence[Need]) -> None:
+def _check_python(link: Link, needed: Sequence[Need]) -> None:
     """Refuse a machine without Python, NumPy or an engine that the artifacts need."""
     python = link.host.python
-    modules = sorted({name for need in wanted for name in need.modules})
+    modules = sorted({name for need in needed for name in need.modules})
     code = ISOLATION + '; print("python %d.%d" % sys.version_info[:2]); sys.stdout.flush()'
     code += '; import numpy; print("numpy " + numpy.__version__)'
     code += f"; import importlib.util as u; print('absent', *(n for n in {modules!r} if u.find_spec(n) is None))"
@@ -96,7 +96,7 @@ def _check_python(link: Link, wanted: Sequence[Need]) -> None:
         raise RemoteError(f"{link.host}: {python} has no NumPy that it can import: {last}", fix=fix)
     absent = re.search(r"^absent ?(.*)$", said, re.MULTILINE)
     executable = re.search(r"^executable (.+)$", said, re.MULTILINE)
-    if missing := missing_there(wanted, absent[1].split() if absent else ()):
+    if missing := missing_there(needed, absent[1].split() if absent else ()):
         lacking = no_engine(executable[1] if executable else python, missing)
         raise RemoteError(f"{link.host}: {lacking.message}", fix=lacking.fix)
 

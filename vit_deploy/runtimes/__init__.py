@@ -63,7 +63,7 @@ def is_asked_for_gpu(runtime: str, provider: str | None) -> bool:
 
     Args:
         runtime: that runs.
-        provider: that it is asked for; None for its usual one.
+        provider: the requested one; None for its usual one.
     """
     if provider is None:
         known = FORMATS.runtimes().get(runtime)
@@ -72,7 +72,7 @@ def is_asked_for_gpu(runtime: str, provider: str | None) -> bool:
 
 
 def may_choose_gpu(runtime: str, provider: str | None) -> bool:
-    """Whether it takes a GPU where there is one, though none is asked for."""
+    """Whether it takes a GPU where there is one, though none is requested."""
     known = FORMATS.runtimes().get(runtime)
     return provider is None and known is not None and known.prefers_gpus
 
@@ -150,7 +150,7 @@ class DeviceRuntime(Protocol):
     """An engine that can open a device before it loads anything there."""
 
     def prepare(self, options: RuntimeOptions = RuntimeOptions()) -> None:
-        """Load the libraries of the device that is asked for and open it, so that neither is part of loading a model.
+        """Load the libraries of the device that is requested and open it, so that neither is part of loading a model.
 
         Nothing is done where the options ask for no device with memory of its own.
 
@@ -164,7 +164,7 @@ def runtime_for(artifact: Artifact, runtime: str | None, options: RuntimeOptions
 
     Args:
         artifact: the artifact to run.
-        runtime: that was asked for; None takes the first installed one that can be asked for the provider.
+        runtime: the requested one; None takes the first installed one that can be asked for the provider.
         options: the options, with the provider.
 
     Raises:
@@ -218,11 +218,11 @@ def refuse_idle_options(artifact: Artifact, options: RuntimeOptions, provider: s
     """
     if provider in GPU_PROVIDERS:
         return
-    asked = [f"--device {options.device}"] if options.device else []
-    asked += ["--cuda-graph"] if options.cuda_graph else []
-    if asked:
-        is_are = "are" if len(asked) > 1 else "is"
+    given = [f"--device {options.device}"] if options.device else []
+    given += ["--cuda-graph"] if options.cuda_graph else []
+    if given:
+        is_are = "are" if len(given) > 1 else "is"
         raise ConfigError(
-            f"{' and '.join(asked)} {is_are} for GPUs, and {artifact.path} runs on {provider}",
+            f"{' and '.join(given)} {is_are} for GPUs, and {artifact.path} runs on {provider}",
             fix="add --provider cuda",
         )

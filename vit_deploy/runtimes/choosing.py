@@ -16,7 +16,7 @@ def with_engines(
 
     Args:
         artifacts: the artifacts to run.
-        runtime: that was asked for.
+        runtime: the requested one.
         options: the options, with the provider.
 
     Raises:

@@ -38,7 +38,7 @@ class Seen:
     Args:
         index: the index of the class.
         label: its recorded name; empty where there is none.
-        probability: its share of the softmax.
+        probability: its probability by softmax.
         logit: what the model answered.
     """
 
@@ -118,11 +118,13 @@ class Classifier:
                 f"the model answered {int((~np.isfinite(values)).sum())} values that are NaN or infinite",
                 fix="prove the model with vit-deploy verify",
             )
-        shares = np.exp(values - values.max())
-        shares /= shares.sum()
+        probabilities = np.exp(values - values.max())
+        probabilities /= probabilities.sum()
         best = np.argsort(-values, kind="stable")[:count]
         return tuple(
-            Seen(int(index), self.labels[index] if self.labels else "", float(shares[index]), float(values[index]))
+            Seen(
+                int(index), self.labels[index] if self.labels else "", float(probabilities[index]), float(values[index])
+            )
             for index in best
         )
 
@@ -138,7 +140,7 @@ def open_classifier(
 
     Args:
         path: the path of the artifact or the checkpoint.
-        runtime: that was asked for; None takes the usual one.
+        runtime: the requested one; None takes the usual one.
         options: the options to run it with.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
 
@@ -240,12 +242,12 @@ def predict(classifier: Classifier, files: Sequence[Path], *, count: int = 5) ->
             except DataError as error:
                 failures[place] = error.message
         logits = classifier.infer(np.stack(list(inputs.values()))) if inputs else ()
-        answers = dict(zip(inputs, logits, strict=True))
+        outputs = dict(zip(inputs, logits, strict=True))
         for place, path in enumerate(group):
             yield (
                 Prediction(path, failure=failures[place])
                 if place in failures
-                else Prediction(path, classifier.top(answers[place], count))
+                else Prediction(path, classifier.top(outputs[place], count))
             )
 
 

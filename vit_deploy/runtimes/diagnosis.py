@@ -207,10 +207,10 @@ def conflicts(here: Installed, environment: Mapping[str, str], python: Sequence[
         python: major and minor version.
     """
     if tuple(python) < OLDEST_PYTHON:
-        wanted = ".".join(map(str, OLDEST_PYTHON))
+        required = ".".join(map(str, OLDEST_PYTHON))
         yield Conflict(
-            f"this is Python {'.'.join(map(str, python))}, and vit-deploy needs {wanted}",
-            f"make an environment with Python {wanted} or newer",
+            f"this is Python {'.'.join(map(str, python))}, and vit-deploy needs {required}",
+            f"make an environment with Python {required} or newer",
         )
     for family, kept in ((ONNX_RUNTIMES, "onnxruntime-gpu"), (TENSORFLOWS, "tensorflow")):
         both = [name for name in family if name in here]
@@ -231,10 +231,10 @@ def _version_conflicts(here: Installed) -> Iterator[Conflict]:
     standing_in = {family[0]: here[name] for family in families for name in reversed(family) if name in here}
     for name in CHECKED:
         for requirement, version in unmet(here[name], {**here, **standing_in}) if name in here else ():
-            wanted = f"{requirement.name}{requirement.specifier}"
+            required = f"{requirement.name}{requirement.specifier}"
             yield Conflict(
-                f"{name} {here[name].version} needs {wanted}, and {requirement.name} {version} is installed",
-                f'pip install "{wanted}"',
+                f"{name} {here[name].version} needs {required}, and {requirement.name} {version} is installed",
+                f'pip install "{required}"',
             )
 
 

@@ -54,13 +54,14 @@ class LiteRT:
         Raises:
             EngineError: a file that LiteRT refuses, or a provider that is not there or takes nothing of the graph.
         """
-        asked = options.provider
-        delegates = [_delegate(asked)] if asked is not None and is_library(asked) else []
-        if asked not in (None, "cpu", XNNPACK) and not delegates:
+        requested = options.provider
+        delegates = [_delegate(requested)] if requested is not None and is_library(requested) else []
+        if requested not in (None, "cpu", XNNPACK) and not delegates:
             raise EngineError(
-                f"LiteRT has no provider {asked!r}", fix=f"choose {XNNPACK}, cpu, or the path of a delegate's library"
+                f"LiteRT has no provider {requested!r}",
+                fix=f"choose {XNNPACK}, cpu, or the path of a delegate's library",
             )
-        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if asked == "cpu" else OpResolverType.AUTO
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if requested == "cpu" else OpResolverType.AUTO
         with explained(f"load {artifact.model_path}"), quiet_stderr():
             engine = Interpreter(
                 model_path=engine_path(artifact.model_path),
@@ -70,8 +71,8 @@ class LiteRT:
             )
             taken = {operator["index"] for operator in engine._get_ops_details() if operator["op_name"] == DELEGATE}
             engine.allocate_tensors()
-        placement = _placement(engine, taken, Path(asked).name if delegates and asked else "")
-        session = LiteRTSession(engine, artifact, _provider(asked, placement), placement)
+        placement = _placement(engine, taken, Path(requested).name if delegates and requested else "")
+        session = LiteRTSession(engine, artifact, _provider(requested, placement), placement)
         refuse_unplaced(session, artifact)
         try:
             yield session
@@ -153,11 +154,11 @@ def _delegate(path: str) -> Any:
         ) from error
 
 
-def _provider(asked: str | None, placement: Mapping[str, int]) -> str:
+def _provider(requested: str | None, placement: Mapping[str, int]) -> str:
     """What to call that which executes the graph; unasked, a delegate counts only if it executes all of it."""
-    if asked is None:
+    if requested is None:
         return next(iter(placement)) if len(placement) == 1 else "cpu"
-    return Path(asked).name
+    return Path(requested).name
 
 
 def _placement(engine: Interpreter, taken: Collection[int], delegate: str) -> dict[str, int]:

@@ -31,7 +31,7 @@ TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", RTX)
 TENSORRT_MAJOR: Mapping[str, int] = {"1.31": 10}
 """The TensorRT that the provider of a version of onnxruntime-gpu was linked with, by major and minor version."""
 
-# Code for one generation alone (its name ends with "a") runs on no other; else it runs on later minor versions too.
+# Code for only one generation (its name ends with "a") runs on no other; else it runs on later minor versions too.
 EXACT = frozenset(((9, 0), (12, 0)))
 MACHINE_CODE: Mapping[tuple[str, str], tuple[tuple[int, int], ...]] = {
     ("1.31", "x86_64"): ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)),
@@ -52,12 +52,12 @@ class TensorRT:
     Args:
         libraries: version of each `libnvinfer` to its place.
         packages: versions of Python packages.
-        wanted: the major version that the installed ONNX Runtime asks for; None where that is not known.
+        required: the major version that the installed ONNX Runtime asks for; None where that is not known.
     """
 
     libraries: Mapping[str, str]
     packages: Mapping[str, str]
-    wanted: int | None
+    required: int | None
 
     @property
     def fits_onnx_runtime(self) -> bool:
@@ -66,7 +66,7 @@ class TensorRT:
         Others are no mistake: plans are made and run by TensorRT itself, of any version.
         """
         versions = [*self.libraries, *(self.packages[name] for name in self.packages if name != RTX)]
-        return any(self.wanted in (None, int(version.split(".")[0])) for version in versions)
+        return any(self.required in (None, int(version.split(".")[0])) for version in versions)
 
     def rtx_runs_on(self, gpu: Gpu) -> bool | None:
         """Whether the installed TensorRT for RTX knows a GPU; None where there is none, or it cannot be told."""
@@ -75,7 +75,7 @@ class TensorRT:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"libnvinfer": dict(self.libraries), "packages": dict(self.packages), "wanted_major": self.wanted}
+        return {"libnvinfer": dict(self.libraries), "packages": dict(self.packages), "wanted_major": self.required}
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ UNINFORMATIVE = ("Exception from ", "Check ")  # lines of its messages that name
 
 
 class OpenVINO:
-    """OpenVINO on the CPU, in float32 unless the provider `cpu-bf16` is asked for."""
+    """OpenVINO on the CPU, in float32 unless the provider `cpu-bf16` is requested."""
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[OpenVINOSession]:
@@ -138,7 +138,7 @@ def _refuse_provider(core: Any, provider: str) -> None:
 
 
 def _placement(engine: Any) -> dict[str, int]:
-    """How many operators run as which provider; what is computed from weights alone is done once, and not counted."""
+    """How many operators run as which provider; what is computed only from weights is done once, and not counted."""
     constant: set[str] = set()
     counts = Counter[str]()
     for operator in engine.get_runtime_model().get_ordered_ops():

@@ -98,7 +98,7 @@ class _Tally:
         self.first = self.among_five = self.agreed = self.not_finite = 0
         self.confused: Counter[tuple[int, int]] = Counter()
 
-    def answers(self, pixels: Pixels) -> NDArray[np.float32]:
+    def outputs(self, pixels: Pixels) -> NDArray[np.float32]:
         """Outputs for pixels of the model's size."""
         spec, preprocess = self.artifact.input, self.artifact.preprocess
         return self.session.infer(pixels if spec.preprocessing_inside else preprocess.normalize(pixels))
@@ -163,7 +163,7 @@ def evaluate(
             size = len(groups[0])
             progress(f"{done} of {len(dataset)} images")
             answered = [
-                tally.count(tally.answers(groups[kinds.index(kind)]), actual[done : done + size])
+                tally.count(tally.outputs(groups[kinds.index(kind)]), actual[done : done + size])
                 for tally, kind, actual in zip(tallies, inputs, classes, strict=True)
             ]
             for tally, first in zip(tallies, answered, strict=True):

@@ -1,6 +1,6 @@
 """A sketch of the reference's activations: small enough to travel in an artifact, fine enough to find a changed weight.
 
-A changed weight of a product shows in one feature of every token, a changed position in one token alone. So of each
+A changed weight of a product shows in one feature of every token, a changed position in only one token. So of each
 tap the first token is kept as it is, since it may be the only one that an artifact computes in its last block, and a
 few random sums over all tokens, each with every feature. Of what lies between two taps the sums are taken over tokens
 and over features: that is enough to tell right from wrong.

@@ -84,21 +84,21 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], like: NDArray[Any], outputs:
     Raises:
         ValueError: arrays that do not fit.
     """
-    names, images, answers, floors = (arrays[name] for name in ARRAYS)
+    names, images, expected, floors = (arrays[name] for name in ARRAYS)
     count = len(names) if names.ndim == 1 else -1
     fits = (
         names.dtype.kind == "U"
         and count > 0
         and (images.dtype, images.shape) == (like.dtype, (count, *like.shape[1:]))
-        and (answers.dtype, answers.shape) == (outputs.dtype, (count, *outputs.shape[1:]))
+        and (expected.dtype, expected.shape) == (outputs.dtype, (count, *outputs.shape[1:]))
         and (floors.dtype, floors.shape) == (np.dtype(np.float64), (count,))
     )
     if not fits:
         raise ValueError(
-            f"adversarial inputs are {images.dtype} {images.shape}, outputs {answers.dtype} {answers.shape}"
+            f"adversarial inputs are {images.dtype} {images.shape}, outputs {expected.dtype} {expected.shape}"
         )
     if not (
-        np.isfinite(images).all() and np.isfinite(answers).all() and np.isfinite(floors).all() and (floors > 0).all()
+        np.isfinite(images).all() and np.isfinite(expected).all() and np.isfinite(floors).all() and (floors > 0).all()
     ):
         raise ValueError("adversarial inputs or outputs are NaN or infinite")
-    return Adversarial(tuple(map(str, names)), images, answers, floors)
+    return Adversarial(tuple(map(str, names)), images, expected, floors)

@@ -81,7 +81,7 @@ def adversarial(asked: Asked) -> list[Check]:
     exact = asked.tolerance.max_abs
     if exact is None:
         return [_unreferenced(asked, name, image) for name, image in zip(hard.names, hard.images, strict=True)]
-    # A tolerance that was asked for is as many times the floor here as it is on the golden images.
+    # A tolerance that was requested is as many times the floor here as it is on the golden images.
     factor = exact / asked.golden.noise_floor
     return [
         _compared(
@@ -112,7 +112,7 @@ def preprocessing(asked: Asked) -> list[Check]:
 
 
 ALWAYS: tuple[Question, ...] = (repeats, batches, adversarial, preprocessing)
-"""What every artifact is asked unless only the golden images are asked for."""
+"""What every artifact is asked unless only the golden images are requested."""
 
 
 def questions(options: ProofOptions, *, simulated: bool = False) -> tuple[Question, ...]:

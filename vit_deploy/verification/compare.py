@@ -24,7 +24,7 @@ from vit_deploy.formats.stored_weights import Weights, read_weights
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.parity import Parity, answers, compare
+from vit_deploy.verification.parity import Parity, compare, outputs_of
 from vit_deploy.verification.recording import golden_pixels, record
 from vit_deploy.verification.tolerances import looser, tolerance_for
 
@@ -189,14 +189,14 @@ class _Model:
             read_golden(self.artifact).noise_floor if self.checkpoint is None else record(self.checkpoint).noise_floor
         )
 
-    def answers(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+    def outputs(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """To the same pixels, each through its own normalisation."""
         inside = self.artifact.input.preprocessing_inside
         images = pixels if inside else self.artifact.preprocess.normalize(pixels)
         if self.checkpoint is not None:
             return forward(self.checkpoint, images)
         with open_session(self.artifact, self.format.proving_runtime, RuntimeOptions(allow_tf32=False)) as session:
-            return answers(session, images)
+            return outputs_of(session, images)
 
 
 def _labels(model: _Model) -> dict[str, str]:
@@ -241,4 +241,4 @@ def _outputs(one: _Model, other: _Model) -> Parity:
     precision = looser(one.artifact.precision, other.artifact.precision)
     tolerance = tolerance_for(precision, max(one.noise_floor, other.noise_floor))
     classes = one.artifact.config.include_top and other.artifact.config.include_top
-    return compare(other.answers(pixels), one.answers(pixels), tolerance, classes=classes)
+    return compare(other.outputs(pixels), one.outputs(pixels), tolerance, classes=classes)

@@ -28,7 +28,7 @@ from vit_deploy.formats.bare import Known
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.noise_floor import forward_float32, noise_floor
-from vit_deploy.verification.parity import GROUP, answers
+from vit_deploy.verification.parity import GROUP, outputs_of
 from vit_deploy.verification.recording import golden_pixels, record, record_adversarial
 from vit_deploy.verification.targets import load_source, open_artifact, open_with_golden
 from vit_deploy.verification.tolerances import looser
@@ -144,7 +144,7 @@ class Reference:
         images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
         runtime = FORMATS[artifact.format].proving_runtime
         with open_session(artifact, runtime, RuntimeOptions(allow_tf32=False)) as session:
-            outputs = answers(session, images)
+            outputs = outputs_of(session, images)
         return Golden(images, outputs.astype(np.float64), own.noise_floor)
 
 

@@ -103,14 +103,14 @@ def _members(file: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArray[A
 def _golden_problems(images: NDArray[Any], outputs: NDArray[Any], floor: NDArray[Any], artifact: Artifact) -> list[str]:
     config = artifact.config
     kind = "uint8" if artifact.input.preprocessing_inside else "float32"
-    wanted = {
+    expected = {
         "images": (images, kind, (len(images) if images.ndim else 0, *config.image_size, config.channels)),
         "outputs": (outputs, "float64", (len(images) if images.ndim else 0, *config.output_shape)),
         "noise_floor": (floor, "float64", ()),
     }
     problems = [
         f"{name} are {array.dtype} {array.shape}, expected {dtype} {shape}"
-        for name, (array, dtype, shape) in wanted.items()
+        for name, (array, dtype, shape) in expected.items()
         if array.dtype != dtype or array.shape != shape
     ]
     if problems:

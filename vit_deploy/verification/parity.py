@@ -162,7 +162,7 @@ def verify(
         runtime: one of the runtimes that take its format; None takes the first that is installed.
         provider: what executes the graph; None takes the engine's usual one.
         golden: instead of the artifact's own.
-        limits: that somebody asked for instead of the precision's own.
+        limits: those that are held instead of the precision's own.
         precision: the precision to hold it to instead of its own.
         questions: checks to run once its outputs have the right form; see `checks`.
         device: which GPU of those that are visible, from 0.
@@ -195,7 +195,7 @@ def verify(
                 f"{artifact.model_path}, so that everything finite would pass",
                 fix="hold another metric as well, such as snr_db",
             )
-        outputs = answers(session, golden.images)
+        outputs = outputs_of(session, golden.images)
         parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
         asked = Asked(artifact, name, options, session, golden, outputs, tolerance)
         checks = [check for ask in questions for check in ask(asked)] if parity.max_abs is not None else []
@@ -212,7 +212,7 @@ def _simulator(artifact: Artifact, processor: str) -> Runtime:
     return simulator
 
 
-def answers(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:
+def outputs_of(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:
     """Outputs for any number of images, a group after the other, so that memory is bounded."""
     groups = [session.infer(images[start : start + GROUP]) for start in range(0, len(images), GROUP)]
     return groups[0] if len(groups) == 1 else np.concatenate(groups)

@@ -36,7 +36,7 @@ def parity(result: Parity) -> dict[str, Any]:
     }
 
 
-def judged(result: Parity) -> tuple[str, str]:
+def figure_and_limit(result: Parity) -> tuple[str, str]:
     """The figure that counts most and the tolerance it was held to, for a table: largest difference, else the first."""
     held = result.tolerance.held()
     name = next(iter(held), "max_abs")
@@ -54,8 +54,8 @@ def held(result: Parity) -> str:
     )
 
 
-def judged_column(results: Sequence[Parity]) -> str:
-    """What to write above the figures of `judged`."""
+def figure_heading(results: Sequence[Parity]) -> str:
+    """What to write above the figures of `figure_and_limit`."""
     return "max abs" if all(result.tolerance.max_abs is not None for result in results) else "figure"
 
 

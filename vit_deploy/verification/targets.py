@@ -52,7 +52,7 @@ def load_source(
 
     Args:
         given: a scale, which wins over a file of the same name; None builds `tiny`; or a checkpoint that is read.
-        overrides: fields of the config that were asked for; a checkpoint takes the sizes of image and patch, to which
+        overrides: the requested fields of the config; a checkpoint takes the sizes of image and patch, to which
             it is resized.
         seed: the seed of random weights.
         like: name of the convention that a checkpoint is resized by; None follows the one it came with.

@@ -102,7 +102,7 @@ def precisions() -> tuple[str, ...]:
 
 
 def tolerance_for(precision: str, noise_floor: float) -> Tolerance:
-    """What an artifact is held to unless somebody asked for something else.
+    """What an artifact is held to unless somebody requested something else.
 
     Args:
         precision: "fp32", "int8", …, or "tf32".

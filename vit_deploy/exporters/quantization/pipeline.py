@@ -230,7 +230,7 @@ def attempt(
     if options.data is not None:  # it is read when all is made
         dataset = read_dataset(options.data)
         dataset.classes(source)
-        mapping = dataset.told(source)
+        mapping = dataset.describe_mapping(source)
     progress("reading the calibration images")
     # Without need for calibration they still are what speed and accuracy are compared on.
     images = read_calibration(options.calibrate, source, seed=options.seed)

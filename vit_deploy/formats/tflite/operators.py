@@ -14,7 +14,7 @@ from vit_deploy.formats.tflite.flatbuffer import Table
 
 @dataclass(frozen=True)
 class Tensor:
-    """What an operator reads or writes; its content is looked up when it is asked for, in the open file.
+    """What an operator reads or writes; its content is looked up in the open file when it is used.
 
     Args:
         table: the tensor's table in the schema.

@@ -128,8 +128,10 @@ def _loaded(path: Path, threads: int | None) -> Iterator[Run]:
             tensor = litert.made(f"LiteRtGetSignature{side}TensorByIndex", signature, c_size_t(0))
             kind = ctypes.create_string_buffer(RANKED_TYPE_BYTES)
             litert("LiteRtGetRankedTensorType", tensor, kind)
-            wanted = litert.made(f"LiteRtGetCompiledModel{side}BufferRequirements", compiled, c_size_t(0), c_size_t(0))
-            made = litert.made("LiteRtCreateManagedTensorBufferFromRequirements", environment, kind, wanted)
+            requirements = litert.made(
+                f"LiteRtGetCompiledModel{side}BufferRequirements", compiled, c_size_t(0), c_size_t(0)
+            )
+            made = litert.made("LiteRtCreateManagedTensorBufferFromRequirements", environment, kind, requirements)
             return kept("TensorBuffer", made)
 
         given, answer = buffer("Input"), buffer("Output")

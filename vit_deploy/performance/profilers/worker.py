@@ -26,15 +26,15 @@ def main() -> int:
     Returns:
         The exit status.
     """
-    requests, answers = private_pipes()
+    requests, replies = private_pipes()
     code = 0
     try:
         found = _profile(json.loads(requests.readline()))
         answer: dict[str, Any] = {"profile": [dataclasses.asdict(operator) for operator in found]}
     except VitDeployError as error:
         answer, code = {"error": {"message": error.message, "fix": error.fix}}, 1
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+    replies.write(json.dumps(answer) + "\n")
+    replies.flush()
     return code
 
 

@@ -102,7 +102,7 @@ class Capture:
 
 
 class CudaGraph:
-    """Recorded work, which is asked for with one call."""
+    """Recorded work, which one call starts."""
 
     def __init__(self, cuda: Cuda, handle: int) -> None:
         self._cuda = cuda
@@ -125,7 +125,7 @@ class Event:
         self._handle = handle
 
     def record(self, stream: Stream) -> None:
-        """Put it behind what the stream was asked for so far."""
+        """Put it behind the work that the stream has already."""
         self._cuda("cuEventRecord", self._handle, stream.handle)
 
     def ms_since(self, earlier: Event) -> float:

@@ -33,7 +33,7 @@ def load_libraries(ort: Any, provider: str) -> str:
         What was said of libraries that are still missing; a provider may well do without some.
     """
     said = _preloaded(ort)
-    if said:  # it looks beside its own package alone, and environments can lie over each other
+    if said:  # it looks only beside its own package, and environments can lie over each other
         for folder in nvidia_folders():
             of_cudnn = folder.parent.name == "cudnn"
             _preloaded(ort, cuda=not of_cudnn, cudnn=of_cudnn, directory=str(folder))

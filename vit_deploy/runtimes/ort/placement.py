@@ -14,13 +14,13 @@ RECORD = "session.record_ep_graph_assignment_info"
 KERNEL = "_kernel_time"  # ends the names of a profile's events that are an operator's work
 
 
-Tell = Callable[[Any, Callable[[], object]], dict[str, int]]
+ReadPlacement = Callable[[Any, Callable[[], object]], dict[str, int]]
 """Given a session and one call of it, operators by the full name of their provider."""
 
 
 @contextlib.contextmanager
-def told(settings: Any, *, records: bool) -> Iterator[Tell]:
-    """Have a session tell where its operators go.
+def placement_of(settings: Any, *, records: bool) -> Iterator[ReadPlacement]:
+    """Let a session say where its operators go.
 
     Args:
         settings: that the session is going to be made with.
@@ -37,7 +37,7 @@ def told(settings: Any, *, records: bool) -> Iterator[Tell]:
 
 
 @contextlib.contextmanager
-def nothing_told() -> Iterator[Tell]:
+def no_placement() -> Iterator[ReadPlacement]:
     """Leave a session as it is, so that nothing is known of its operators."""
     yield lambda engine, call: {}
 

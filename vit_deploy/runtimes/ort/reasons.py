@@ -19,7 +19,7 @@ DRIVER, TENSORRT = "libcuda.so", ("libnvinfer", "libnvonnxparser", "nvinfer", "n
 
 @dataclass(frozen=True)
 class Setting:
-    """What an ONNX Runtime was built for and asked for.
+    """What an ONNX Runtime was built for, and what it was asked to do.
 
     Args:
         provider: "cpu", "cuda" or "tensorrt".

@@ -23,7 +23,7 @@ from vit_deploy.runtimes.ort.errors import NATIVE_ERRORS, failure, opening, sett
 from vit_deploy.runtimes.ort.graph import OnnxGraphSession
 from vit_deploy.runtimes.ort.libraries import load_libraries, names_of_devices, register_plugins
 from vit_deploy.runtimes.ort.notes import notes_on
-from vit_deploy.runtimes.ort.placement import nothing_told, told
+from vit_deploy.runtimes.ort.placement import no_placement, placement_of
 from vit_deploy.runtimes.ort.recording import RECORDING
 from vit_deploy.runtimes.ort.rounding import remember_rounding, rounding, rounding_notes
 from vit_deploy.runtimes.ort.sessions import OnnxDeviceSession, OnnxSession
@@ -58,7 +58,7 @@ AnySession = TypeVar("AnySession", bound=OnnxSession)
 
 
 class OnnxRuntime:
-    """ONNX Runtime, on the CPU unless another provider is asked for."""
+    """ONNX Runtime, on the CPU unless another provider is requested."""
 
     def prepare(self, options: RuntimeOptions = RuntimeOptions()) -> None:
         """Load what a provider needs and open its device; see `runtimes.DeviceRuntime`.
@@ -133,7 +133,7 @@ def _opened(artifact: Artifact, options: RuntimeOptions, provider: str) -> Abstr
 def _loaded(
     artifact: Artifact, options: RuntimeOptions, session_of: Callable[[Any], AnySession], more: Mapping[str, str]
 ) -> Iterator[AnySession]:
-    """A session that has told what runs where.
+    """A session of which it is known what runs where.
 
     Args:
         artifact: the artifact to load.
@@ -153,7 +153,7 @@ def _loaded(
     chosen = [(PROVIDERS[name], _provider_options(options, name)) for name in (provider, *HELPERS.get(provider, ()))]
     chosen[0][1].update(more)
     # Profiling takes a call; on the CPU there is nothing that could have fallen back.
-    with told(settings, records=RECORDS) if RECORDS or provider != "cpu" else nothing_told() as placement_of:
+    with placement_of(settings, records=RECORDS) if RECORDS or provider != "cpu" else no_placement() as read_placement:
         with opening(doing, setting) as noise, RECORDING:
             engine = ort.InferenceSession(
                 engine_path(artifact.model_path), settings, providers=chosen, enable_fallback=False
@@ -163,7 +163,7 @@ def _loaded(
             raise failure(doing, setting, fell_back, heard=noise.text, fix=DOCTOR)
         session = session_of(engine)
         start = time.perf_counter_ns()
-        counts = placement_of(engine, lambda: session.infer(blank_images(artifact, options.largest_batch)))
+        counts = read_placement(engine, lambda: session.infer(blank_images(artifact, options.largest_batch)))
         if isinstance(session, OnnxDeviceSession) and not RECORDS:  # it has made that call
             session.trial_ns = time.perf_counter_ns() - start
     session.notes = (*session.notes, *((EXACT_NOTE,) if exactly else ()))

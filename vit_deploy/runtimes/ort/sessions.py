@@ -77,7 +77,7 @@ class Place:
 
 
 class OnnxDeviceSession(OnnxSession):
-    """One loaded ONNX file whose inputs and outputs stay on a device until they are asked for.
+    """One loaded ONNX file whose inputs and outputs stay on a device until they are requested.
 
     Its steps are for one thread; `infer` is whole, whatever other threads call.
 
@@ -121,7 +121,7 @@ class OnnxDeviceSession(OnnxSession):
 
     def compute(self) -> None:
         """Run the model on what was uploaded last, to the end."""
-        if len(self._places) == 1:  # a run waits for its own work alone, not for that of other sessions
+        if len(self._places) == 1:  # a run waits only for its own work, not for that of other sessions
             with self._running:
                 self._call(self._places[0], self._places[0].options)
         else:

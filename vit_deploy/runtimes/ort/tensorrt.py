@@ -65,8 +65,8 @@ def opened_with_engine(
     flags = FLAGS.get(artifact.precision, {})
     facts = {**facts_of(options.device), "onnxruntime": version, "flags": flags, "tf32": rounds()}
     facts["graph"] = options.cuda_graph
-    asked = range_of(artifact.input, options.largest_batch)
-    spans = [asked] if asked is None else [asked, None]
+    requested = range_of(artifact.input, options.largest_batch)
+    spans = [requested] if requested is None else [requested, None]
     caches = {span: cache_of(artifact, {**facts, "range": span and [span.most, span.usual]}) for span in spans}
     with contextlib.ExitStack() as stack:
         notes: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ def range_of(spec: InputSpec, largest_batch: int | None) -> Range | None:
 
     Args:
         spec: the spec of the input.
-        largest_batch: that is going to be asked for.
+        largest_batch: the largest that is going to be requested.
     """
     if spec.batch is not None or None in spec.shape[1:]:
         return None

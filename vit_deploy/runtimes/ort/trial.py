@@ -3,7 +3,7 @@
     python -P ort_trial.py PROVIDER MODEL_IN_HEXADECIMAL INPUT OUTPUT
 
 It prints `ANSWER` and a JSON object: once it knows what was built, and again once it has tried. It imports ONNX
-Runtime, NumPy and its neighbour `runtimes.ort.libraries` alone, so that nothing has to be installed but these.
+Runtime, NumPy and its neighbour `runtimes.ort.libraries`, so that nothing has to be installed but these.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ HELPERS = {TENSORRT: [CUDA]}
 GIVEN, EXPECTED = 1.5, 3.0  # the model doubles its input
 
 
-def main(provider: str, model: bytes, given: str, wanted: str) -> None:
+def main(provider: str, model: bytes, given: str, output_name: str) -> None:
     """Print `cuda`, the version that ONNX Runtime was built with, and `problem`, empty where the provider is usable."""
     import onnxruntime as ort
 
     facts = {"cuda": str(getattr(ort, "cuda_version", "") or "")}
     _answer({**facts, "problem": "its process ended before the end"})
-    _answer({**facts, "problem": _tried(ort, provider, model, given, wanted)})
+    _answer({**facts, "problem": _tried(ort, provider, model, given, output_name)})
 
 
 def _answer(values: Mapping[str, str]) -> None:
     print("ANSWER" + json.dumps(values), flush=True)
 
 
-def _tried(ort: Any, provider: str, model: bytes, given: str, wanted: str) -> str:
+def _tried(ort: Any, provider: str, model: bytes, given: str, output_name: str) -> str:
     import numpy as np
 
     if provider in SHORT:
@@ -46,7 +46,7 @@ def _tried(ort: Any, provider: str, model: bytes, given: str, wanted: str) -> st
     session = ort.InferenceSession(model, providers=chosen, enable_fallback=False)
     if provider not in (used := session.get_providers()):
         return f"it fell back to {', '.join(used)}"
-    (output,) = session.run([wanted], {given: np.array([GIVEN], np.float32)})
+    (output,) = session.run([output_name], {given: np.array([GIVEN], np.float32)})
     if output.tolist() != [EXPECTED]:
         return f"it answers {output.tolist()} where {[EXPECTED]} is right"
     return ""

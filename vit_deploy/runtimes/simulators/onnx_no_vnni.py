@@ -124,7 +124,7 @@ class QuantizedProduct(OpRun):  # type: ignore[misc]
 
 
 class QuantizeLinear(OpRun):  # type: ignore[misc]
-    """To integers at one scale; the onnx package has it for newer operator sets alone."""
+    """To integers at one scale; the onnx package has it only for newer operator sets."""
 
     def _run(self, x: Any, scale: Any, zero: Any = NO_ZERO, **attributes: Any) -> tuple[NDArray[Any]]:
         return (quantized(x, float(scale), int(zero), np.asarray(zero).dtype),)

@@ -14,16 +14,16 @@ ONE_STREAM = "TensorFlow computes all streams of a process on one stream of the 
 
 
 def apply(tf: Any, options: RuntimeOptions) -> str:
-    """Set the threads and choose the provider: a GPU where there is one, unless "cpu" is asked for.
+    """Set the threads and choose the provider: a GPU where there is one, unless "cpu" is requested.
 
-    Of several GPUs this process gets the one that is asked for, and keeps it.
+    Of several GPUs this process gets the one that is requested, and keeps it.
 
     Raises:
         EngineError: TensorFlow runs already with other threads or another GPU, or has no such provider or GPU.
     """
     if options.threads is not None:
         try:
-            # One operator at a time, so that no more threads work than were asked for.
+            # One operator at a time, so that no more threads work than were requested.
             tf.config.threading.set_inter_op_parallelism_threads(1)
             tf.config.threading.set_intra_op_parallelism_threads(options.threads)
         except RuntimeError as error:

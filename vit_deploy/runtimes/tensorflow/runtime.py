@@ -143,7 +143,7 @@ class SavedModelSession:
 
 
 class SavedModelDeviceSession(SavedModelSession):
-    """One loaded SavedModel whose inputs and outputs stay on a device until they are asked for.
+    """One loaded SavedModel whose inputs and outputs stay on a device until they are requested.
 
     Its steps are for one thread; `infer` is whole, whatever other threads call.
     """

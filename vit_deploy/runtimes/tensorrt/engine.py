@@ -68,7 +68,7 @@ class Complaints:
 def make_log(engine: Any, complaints: Complaints) -> Any:
     """A logger as TensorRT takes it: errors are kept, and shown with warnings where logging is on (with -v)."""
 
-    class Log(engine.ILogger):  # type: ignore[misc]  # known at run time alone
+    class Log(engine.ILogger):  # type: ignore[misc]  # known only at run time
         """TensorRT's lines in Python's logging."""
 
         def __init__(self) -> None:

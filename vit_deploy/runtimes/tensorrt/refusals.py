@@ -36,7 +36,7 @@ def refuse_foreign(record: PlanRecord, version: str, gpu: Gpu, path: Path) -> No
         title = TITLES[record.flavour]
         raise EngineError(
             f"{path} was built by {title} {record.version}, and {title} {version} is installed, which reads plans of "
-            "its own version alone",
+            "only its own version",
             fix=f"{AGAIN}, or install {title} {record.version}",
         )
     if gpu.compute_capability not in record.compute_capabilities:

@@ -51,7 +51,7 @@ class TensorRT:
             ArtifactError: a manifest that does not say how the plan was built.
             MissingEngineError: the TensorRT that built it is not installed.
             EngineError: there is no GPU, the plan is for another one, of another version or damaged, or built with
-                other rounding than what is asked for.
+                other rounding than what is requested.
         """
         record = PlanRecord.of(artifact)
         refuse_options(record, options, artifact.model_path)
@@ -67,7 +67,7 @@ class TensorRT:
 
 
 class PlanSession:
-    """One loaded plan, whose inputs and outputs stay on the GPU until they are asked for; it takes a call at a time."""
+    """One loaded plan, whose inputs and outputs stay on the GPU until they are requested; it takes a call at a time."""
 
     trial_ns = 0
     build_ns = 0
@@ -147,7 +147,7 @@ class PlanSession:
         if self._artifact.input.batch is None and not self._least <= len(images) <= self._most:
             raise EngineError(
                 f"{self._artifact.model_path} was built for batches of {self._least} to {self._most} images, and "
-                f"{len(images)} a call are asked for",
+                f"{len(images)} a call are requested",
                 fix=f"ask for another batch, or export the plan again with a --batch-range that holds {len(images)}",
             )
         self._upload(images)
@@ -270,7 +270,7 @@ class PlanSession:
             raise self._refused("run")
 
     def _recorded(self, call: _Call) -> CudaGraph:
-        able = getattr(self._context, "is_stream_capturable", None)  # TensorRT for RTX alone
+        able = getattr(self._context, "is_stream_capturable", None)  # only of TensorRT for RTX
         if able is not None and not able(self._stream.handle):
             raise self._refused("record a CUDA graph of")
         with self._stream.capturing() as capture:

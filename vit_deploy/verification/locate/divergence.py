@@ -253,15 +253,15 @@ class _Search:
 
     def _values(self, names: Iterable[str]) -> dict[str, Array]:
         """What the artifact computes, an image a row."""
-        wanted = list(dict.fromkeys(names))
+        distinct = list(dict.fromkeys(names))
         batch = self.artifact.input.batch or len(self.images)
         groups: list[dict[str, Array]] = []
-        for start in range(0, len(self.images) if wanted else 0, batch):
+        for start in range(0, len(self.images) if distinct else 0, batch):
             group = self.images[start : start + batch]
             filled = np.concatenate([group, np.repeat(group[-1:], batch - len(group), axis=0)])
-            found = self.opened.values(wanted, filled)
+            found = self.opened.values(distinct, filled)
             groups.append({name: value.reshape(batch, -1)[: len(group)] for name, value in found.items()})
-        return {name: np.concatenate([group[name] for group in groups]) for name in wanted}
+        return {name: np.concatenate([group[name] for group in groups]) for name in distinct}
 
 
 def _sizes(config: ViTConfig, name: str, tokens: int) -> tuple[tuple[int, ...], int]:

@@ -63,7 +63,7 @@ class Flow:
     Args:
         nodes: each after those that it depends on.
         input: the value that is given.
-        output: the value that is asked for.
+        output: the requested value.
         stored: the number of values of each stored constant.
     """
 
@@ -94,10 +94,10 @@ class Flow:
     @cached_property
     def path(self) -> tuple[Node, ...]:
         """The nodes on the way from the input to the output."""
-        wanted, found = {self.output}, []
+        needed, found = {self.output}, []
         for node in reversed(self.nodes):
-            if wanted & set(node.outputs) & self.moving:
-                wanted.update(value for value in node.inputs if value in self.moving)
+            if needed & set(node.outputs) & self.moving:
+                needed.update(value for value in node.inputs if value in self.moving)
                 found.append(node)
         return tuple(reversed([node for node in found if node.kind not in SHAPE_READERS]))
 

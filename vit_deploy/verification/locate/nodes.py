@@ -21,7 +21,7 @@ def has_softmax(section: Section) -> bool:
 
 
 def is_softmax(node: Node) -> bool:
-    """Whether it computes the shares of attention, alone or with all around it."""
+    """Whether it computes the attention probabilities, with or without all around them."""
     return "SOFTMAX" in node.kind or node.kind.endswith("ATTENTION")
 
 

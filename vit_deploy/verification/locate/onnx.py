@@ -1,6 +1,6 @@
 """Intermediate activations of an ONNX file in ONNX Runtime.
 
-The values that are asked for become outputs of a copy of the model in memory: two pieces of one protobuf message are
+The requested values become outputs of a copy of the model in memory: two pieces of one protobuf message are
 the message that holds both, so the outputs are written behind the file's bytes. Weights beside the file stay there.
 """
 

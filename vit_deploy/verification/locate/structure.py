@@ -21,7 +21,7 @@ from vit_deploy.verification.locate.nodes import (
     nearest_product,
     source,
 )
-from vit_deploy.verification.locate.sublayers import Detail, HalfReader, Option
+from vit_deploy.verification.locate.sublayers import Detail, Option, SublayerReader
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,23 @@ def find_taps(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
     """
     places = Places()
     sections = flow.sections
-    halves = _halves(flow, config)
-    if halves:
-        _find_start(flow, config, sections[: halves[0]], places)
-        reader = HalfReader(flow, config, folded_norms)
-        _find_halves(reader, halves, places)
+    sublayers = _sublayers(flow, config)
+    if sublayers:
+        _find_start(flow, config, sections[: sublayers[0]], places)
+        reader = SublayerReader(flow, config, folded_norms)
+        _find_sublayers(reader, sublayers, places)
     else:
         count = sum(map(has_softmax, sections))
         reason = f"the graph has {count} parts with a softmax, which do not make up {config.num_layers} blocks"
         names = [f"block_{index}.{half}" for index in range(config.num_layers) for half in ("attention", "ffn")]
         places.missing |= dict.fromkeys(("patch_embed", "pos_embed", *names), reason)
-    tail = sections[halves[-1] + 1 :] if halves else ()
+    tail = sections[sublayers[-1] + 1 :] if sublayers else ()
     _find_end(flow, config, tail, places, folded=folded_norms and config.projection_after_norm is not None)
     return places
 
 
-def _halves(flow: Flow, config: ViTConfig) -> list[int]:
-    """The sections that are halves of blocks, attention and feed-forward in turn; none if they do not add up."""
+def _sublayers(flow: Flow, config: ViTConfig) -> list[int]:
+    """The sections that are sublayers of blocks, attention and feed-forward in turn; none if they do not add up."""
     found: list[int] = []
     for index, section in enumerate(flow.sections):
         wants_attention = len(found) % 2 == 0
@@ -122,11 +122,11 @@ def _find_start(flow: Flow, config: ViTConfig, sections: Sequence[Section], plac
     places.found["pos_embed"] = Place(positions.outputs[:1], positions, details)
 
 
-def _find_halves(reader: HalfReader, halves: Sequence[int], places: Places) -> None:
+def _find_sublayers(reader: SublayerReader, sublayers: Sequence[int], places: Places) -> None:
     flow, config = reader.flow, reader.config
     sections = flow.sections
     post = config.normalization_position is NormalizationPosition.POST
-    for order, position in enumerate(halves):
+    for order, position in enumerate(sublayers):
         half = "ffn" if order % 2 else "attention"
         tap = f"block_{order // 2}.{half}"
         section = sections[position]
@@ -134,26 +134,26 @@ def _find_halves(reader: HalfReader, halves: Sequence[int], places: Places) -> N
         value = section.end
         if post:
             details.append(Detail(f"{tap}.sum", (Option(flow.producers[value], (value,)),), config.embed_dim))
-            last = order + 1 == len(halves)
+            last = order + 1 == len(sublayers)
             if last and reader.folded_norms and config.norm_after_pooling and config.effective_pooling is Pooling.MAP:
                 places.missing[tap] = "scale and bias of its norm are part of the products that read it"
                 continue
-            value = _end_of_last_norm(flow, halves) if last else sections[halves[order + 1]].start
+            value = _end_of_last_norm(flow, sublayers) if last else sections[sublayers[order + 1]].start
         node = source(flow, value)
         assert node is not None  # sections end in what a node computes
         places.found[tap] = Place((value,), node, tuple(details))
 
 
-def _end_of_last_norm(flow: Flow, halves: Sequence[int]) -> str:
+def _end_of_last_norm(flow: Flow, sublayers: Sequence[int]) -> str:
     """The end of the last block's second norm, which has as many sections as its first; the model's own follows."""
     sections = flow.sections
-    first = [section for section in sections[halves[-2] + 1 : halves[-1]] if not carries(section)]
-    following = [section for section in sections[halves[-1] + 1 :] if not carries(section)]
+    first = [section for section in sections[sublayers[-2] + 1 : sublayers[-1]] if not carries(section)]
+    following = [section for section in sections[sublayers[-1] + 1 :] if not carries(section)]
     count = len(first)
     if not any(adds_bias(flow, stage) for stage in first[-1:]):
         # The first norm's bias may have been moved into the products that follow; nothing takes up the second's.
         count += any(adds_bias(flow, stage) for stage in following[count : count + 1])
-    return following[count - 1].end if count else sections[halves[-1]].end
+    return following[count - 1].end if count else sections[sublayers[-1]].end
 
 
 def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Places, *, folded: bool) -> None:
@@ -161,16 +161,16 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
     if producer is None:
         places.missing |= dict.fromkeys(("norm", "head"), "the output does not depend on the images")
         return
-    wanted = config.include_top + bool(config.pre_logits_dim)
+    head_layers = config.include_top + bool(config.pre_logits_dim)
     products = [stage for stage in tail if any(is_projection(flow, node) for node in stage.nodes)]
-    ending = products[len(products) - wanted :] if wanted else []
+    ending = products[len(products) - head_layers :] if head_layers else []
     starts = [section.start for section in ending] or [flow.output]
     details = (
         [] if config.norm_after_pooling or folded else [_head_detail(flow, "head.pooled", starts[0], config.pooled_dim)]
     )
     if config.pre_logits_dim and config.include_top:
         details.append(_head_detail(flow, "head.pre_logits", starts[1], config.pre_logits_dim))
-    if not tail or len(ending) != wanted:
+    if not tail or len(ending) != head_layers:
         places.missing["norm"] = "the parts behind the last block are not told apart"
     else:
         opening = [stage for stage in tail if has_softmax(stage) or stage in products]

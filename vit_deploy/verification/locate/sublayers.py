@@ -40,7 +40,7 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class HalfReader:
+class SublayerReader:
     """Tells apart what is inside a half of a block.
 
     Args:

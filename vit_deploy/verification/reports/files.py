@@ -33,7 +33,7 @@ def check_reports(junit_file: Path | None, markdown_file: Path | None, *, force:
 def write_reports(
     results: Sequence[Record], junit_file: Path | None, markdown_file: Path | None, *, force: bool
 ) -> None:
-    """Write the report files that were asked for.
+    """Write the requested report files.
 
     Args:
         results: records of `verify`.
