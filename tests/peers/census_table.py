@@ -27,14 +27,14 @@ ORIGINALS = census_trainings.ORIGINALS
 SOURCES: Mapping[str, tuple[str, str]] = {
     "timm": (
         "`.safetensors`, `.pth`, `.ckpt`, hub folders",
-        "ViT, DeiT (both heads, averaged), DeiT III, DINOv2 with and without registers, CLIP, SigLIP: packed qkv and "
-        "SwiGLU, every prefix token, layer scale, qk-norm, average and attention pooling; epsilon, activation, "
-        "preprocessing and labels from `config.json`",
+        "ViT, DeiT (both heads, averaged), DeiT III, DINOv2 with and without registers, DINOv3, EVA, RoPE-ViT, "
+        "CLIP, SigLIP: packed qkv and SwiGLU, every prefix token, layer scale, qk-norm, average and attention "
+        "pooling; epsilon, activation, preprocessing and labels from `config.json`",
     ),
     "transformers": (
         "folders and files, sharded too, `.bin`",
-        "ViT, DeiT (one and two heads), DINOv2 with and without registers, ViTMAE's encoder, ViTMSN, I-JEPA, PIXIO; "
-        "the towers of CLIP and its kin (MetaCLIP 2, AltCLIP, Chinese CLIP, CLIPSeg, OWL-ViT), SigLIP, BLIP and "
+        "ViT, DeiT (one and two heads), DINOv2 with and without registers, DINOv3, ViTMAE's encoder, ViTMSN, I-JEPA, "
+        "PIXIO; the towers of CLIP and its kin (MetaCLIP 2, AltCLIP, Chinese CLIP, CLIPSeg, OWL-ViT), SigLIP, BLIP and "
         "BLIP-2, GIT, Janus, Idefics, FLAVA; those inside LLaVA, PaliGemma, encoder-decoders and dual encoders; the "
         "encoders of YOLOS, DPT and Depth Anything; `config.json`, labels, `preprocessor_config.json`",
     ),

@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.peers.census import Made
 from tests.peers.timm_families import output
+from vit_deploy.checkpoints.timm.eva_table import eva_arguments
 
 CUTS = ({"depth": 2}, {"depth": 1}, {})
 GRID = (3, 4)
@@ -20,11 +21,15 @@ TOKENS = ("cls_token", "pos_embed", "reg_token", "dist_token", "latent")
 
 
 def rows() -> dict[str, str]:
-    """What each name needs that no config can say, empty where it has to be exact."""
+    """What each name needs that no config can say, empty where it has to be exact.
+
+    Those of the class Eva have a census of their own.
+    """
     text = resources.files("vit_deploy.checkpoints.timm").joinpath("architectures.csv").read_text(encoding="utf-8")
     found: dict[str, str] = {}
     for row in csv.DictReader(text.splitlines()):
-        found.setdefault(row["name"], row["needs"])
+        if eva_arguments(row["name"]) is None:
+            found.setdefault(row["name"], row["needs"])
     return found
 
 

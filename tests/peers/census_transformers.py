@@ -51,6 +51,11 @@ def _detections_first(tokens: Any) -> Any:
     return torch.cat([tokens[:, :1], tokens[:, -3:], tokens[:, 1:-3]], dim=1)
 
 
+def _stage(model: Any, pixels: Any) -> Any:
+    """All tokens behind the last norm of a backbone, which gives those of patches alone."""
+    return model.norm(model(pixels, output_hidden_states=True).hidden_states[-1])
+
+
 def _answered(model: Any, pixels: Any) -> Any:
     return model(pixels).logits
 
@@ -318,6 +323,12 @@ def rows() -> Iterator[Row]:
         _of("PixioConfig", **RATIO, n_cls_tokens=1),
         _tokens(),
     )
+    dinov3 = {**WIDE, "image_size": [16, 24], "patch_size": 8, "num_register_tokens": 2}
+    yield _row(t, "dinov3", SAVED, "DINOv3ViTModel", _of("DINOv3ViTConfig", **dinov3), _tokens(), (16, 24))
+    yield _row(t, "dinov3 with gates", SAVED, "DINOv3ViTModel",
+               _of("DINOv3ViTConfig", **dinov3, use_gated_mlp=True, hidden_act="silu", mlp_bias=False), _tokens(),
+               (16, 24))  # fmt: skip
+    yield _row(t, "dinov3 backbone", SAVED, "DINOv3ViTBackbone", _of("DINOv3ViTConfig", **dinov3), _stage, (16, 24))
     mlcd = {**VISION, "image_size": 24}
     yield _row(t, "mlcd", SAVED, "MLCDVisionModel", _of("MLCDVisionConfig", **mlcd), _pooled(), (24, 24))
     yield _row(

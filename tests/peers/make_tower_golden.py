@@ -16,7 +16,7 @@ TARGET = Path(__file__).with_name("golden") / "towers"
 EXPECTED = "expected.npz"
 GOLDEN = (
     *("owl-vit detection", "blip captions", "git captions", "idefics 3", "yolos", "pixio"),
-    *("llava", "dual encoder of vit", "depth anything", "no registers", "mlcd of another base"),
+    *("llava", "dual encoder of vit", "depth anything", "no registers", "mlcd of another base", "dinov3"),
 )
 
 

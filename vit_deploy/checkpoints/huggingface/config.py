@@ -67,6 +67,7 @@ JANUS = Family(1e-6, "gelu", Convention.HUGGINGFACE, "CLIP", None)
 IDEFICS = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", None)
 TOKENS = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)
 PIXIO = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", None)
+DINOV3 = Family(1e-5, "gelu", Convention.HUGGINGFACE, "DINOv3ViT", Pooling.CLS)
 MLCD = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
 
 MODEL_TYPES: Mapping[str, Family] = {
@@ -84,7 +85,7 @@ MODEL_TYPES: Mapping[str, Family] = {
     },
     **{"idefics2_vision": IDEFICS, "idefics3_vision": IDEFICS, "smolvlm_vision": IDEFICS},
     **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
-    **{"pixio": PIXIO, "mlcd_vision_model": MLCD},
+    **{"pixio": PIXIO, "mlcd_vision_model": MLCD, "dinov3_vit": DINOV3},
 }
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -134,6 +135,7 @@ def family_of(document: Mapping[str, Any], names: Names | None) -> Family:
 def _family_by_parts(names: Names) -> Family:
     marks = {
         hf.CLASS_ANGLES: MLCD,
+        f"{hf.DINOV3}.weight": DINOV3,
         **{f"{each}.weight": CLIP for each in hf.PRE_NORM},
         "embeddings.position_embedding.weight": SIGLIP,
         hf.REGISTERS: REGISTERS,
@@ -182,6 +184,8 @@ def facts_of(
     told = beside if document else defaults  # without a config, what transformers does otherwise is an assumption
     heads = {"num_heads": NUM_HEADS} if document else default_heads(shapes["embed_dim"])
     told |= {**heads, "epsilon": family.epsilon}
+    if family is DINOV3 and shapes["ffn_type"] is not FFNType.MLP:
+        shapes["ffn_type"] = _gated(vision)
     if shapes["ffn_type"] is FFNType.MLP:
         told["activation"] = _activation(vision, family)
     said = {ours: vision[theirs] for theirs, ours in SAME_FIELDS.items() if theirs in vision}
@@ -201,9 +205,9 @@ def facts_of(
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):
         placed = _more_tokens(file, names)[1]
-        if family is MLCD:
+        if family in ROTARY:
             with explained("config.json: rope_parameters"):
-                beside["rotary"] = _rotary(vision)
+                beside["rotary"] = _rotary(vision, ROTARY[family])
         told["image_size"] = _image_size(file, names, {**shapes, "placed": placed}, vision, stated)
     if not shapes["include_top"] and "pooling" not in stated:
         pooling = _headless_pooling(names, family, document)
@@ -334,7 +338,7 @@ def _image_size(
     patches of 14): the size without the rest stands for it.
     """
     table = names.tensor(hf.POSITIONS)
-    if names.has(hf.CLASS_ANGLES) and table not in names.stored:
+    if (names.has(hf.CLASS_ANGLES) or names.has(f"{hf.DINOV3}.weight")) and table not in names.stored:
         return _stated_size(vision, shapes["patch_size"], stated)
     tokens = _shape(file, table, 2 if table.endswith(".weight") else 3)[-2]
     patches = tokens - shapes["class_token"] - shapes["distillation_token"] - shapes["placed"]
@@ -362,11 +366,29 @@ def _stated_size(vision: Mapping[str, Any], patch: tuple[int, int], stated: Stat
     return without_rest(as_pair(said, "image_size"), patch)
 
 
-def _rotary(vision: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary positions of MLCD, whose base older files do not say."""
-    said = vision.get("rope_parameters") or {}
-    base = said.get("rope_theta", CONVENTIONS[RotaryConvention.MLCD].base)
-    return Rotary(RotaryConvention.MLCD, float(base)).to_dict()
+ROTARY: Mapping[Family, RotaryConvention] = {
+    MLCD: RotaryConvention.MLCD,
+    DINOV3: RotaryConvention.DINOV3_FLOAT32,  # transformers computes the periods anew, and rounds none
+}
+
+
+def _rotary(vision: Mapping[str, Any], convention: RotaryConvention) -> dict[str, Any]:
+    """Rotary positions whose base some files do not say."""
+    said = vision.get("rope_parameters") or vision
+    base = said.get("rope_theta", CONVENTIONS[convention].base)
+    return Rotary(convention, float(base)).to_dict()
+
+
+def _gated(vision: Mapping[str, Any]) -> FFNType:
+    """The kind of a gated feed-forward, whose activation is that of its gate."""
+    gates = {"silu": FFNType.SWIGLU, "swish": FFNType.SWIGLU, "gelu": FFNType.GEGLU, "sigmoid": FFNType.GLU}
+    name = vision.get("hidden_act", "silu" if not vision else DINOV3.activation)
+    if name not in gates:
+        raise CheckpointError(
+            f"its config.json says hidden_act {name!r}; expected one of {', '.join(gates)} of a gate",
+            fix="models with other activations cannot be converted",
+        )
+    return gates[name]
 
 
 def whole_size(vision: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -19,7 +19,8 @@ from vit_deploy.core.config import FFNType, Pooling, ViTConfig
 from vit_deploy.core.weights import Float32, weight_specs
 from vit_deploy.errors import CheckpointError
 
-PATCHES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding")
+DINOV3 = "embeddings.patch_embeddings"  # a convolution without a layer around it
+PATCHES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding", DINOV3)
 STEM = re.compile(rf"(?P<prefix>(?:.*\.)?)(?:{'|'.join(map(re.escape, PATCHES))})\.weight")
 POSITIONS = (
     "embeddings.position_embeddings",
@@ -43,7 +44,7 @@ TWO_HEADS = ("cls_classifier", "distillation_classifier")
 # Every part with a weight and a bias, by canonical name.
 AROUND: Mapping[str, tuple[str, ...]] = {
     "pre_norm": PRE_NORM,
-    "norm": ("layernorm", "post_layernorm"),
+    "norm": ("layernorm", "post_layernorm", "norm"),
     "map_pool.attention.out": (f"{MAP_HEAD}.attention.out_proj",),
     "map_pool.norm": (f"{MAP_HEAD}.layernorm",),
     "map_pool.ffn.up": (f"{MAP_HEAD}.mlp.fc1",),
@@ -67,7 +68,7 @@ SCALES: Mapping[str, str] = {"scale1.gamma": "layer_scale1.lambda1", "scale2.gam
 HEAD_TENSORS = re.compile(rf"(^|\.)({'|'.join((CLASSIFIER, *TWO_HEADS, PROJECTION))})\.(weight|bias)$")
 NORMS = ("norm", "norm1", "norm2", "pre_norm")
 
-BLOCK = re.compile(r"((?:encoder\.layers?|layers)\.(\d{1,6}))\.")
+BLOCK = re.compile(r"((?:encoder\.layers?|layers|(?:model\.)?layer)\.(\d{1,6}))\.")
 
 # What the function does not depend on, by the words it is reported in: in the encoder and beside it.
 SPARE_WITHIN: Mapping[str, tuple[str, ...]] = {
@@ -75,6 +76,7 @@ SPARE_WITHIN: Mapping[str, tuple[str, ...]] = {
     "mask token": ("embeddings.mask_token",),
     "position ids": ("embeddings.position_ids",),
     "attention pooling": (f"{MAP_HEAD}.",),
+    "rotary frequencies": ("rope_embeddings.",),
 }
 SPARE_BESIDE: Mapping[str, tuple[str, ...]] = {
     "decoder": ("decoder.",),
@@ -243,6 +245,8 @@ def _blocks(names: Names, config: ViTConfig) -> dict[str, Origin]:
         path = names.within(index, ("",))
         if names.has(CLASS_ANGLES):
             table[f"block_{index}.attention.{rotary.CLASS_ANGLES}"] = same(names.prefix + CLASS_ANGLES)
+        if names.has(f"{DINOV3}.weight"):
+            table |= _biases_left_out(index, names, config)
         for gamma, stored in SCALES.items():
             table[f"block_{index}.{gamma}"] = same(path + stored)
         if f"{path}{PACKED}.weight" in names.stored:
@@ -255,6 +259,18 @@ def _blocks(names: Names, config: ViTConfig) -> dict[str, Origin]:
                 table[f"block_{index}.ffn.{role}.kernel"] = _share(f"{packed}.weight", number, 2)
                 table[f"block_{index}.ffn.{role}.bias"] = _share(f"{packed}.bias", number, 2)
     return table
+
+
+def _biases_left_out(index: int, names: Names, config: ViTConfig) -> dict[str, Origin]:
+    """Zeros for the biases that no block has: DINOv3 has one switch for each kind, and its keys have none."""
+    block, specs = f"block_{index}.", weight_specs(config)
+    return {
+        f"{block}{part}.bias": zeros(*specs[f"{block}{part}.bias"].shape)
+        for part, choices in WITHIN.items()
+        if f"{block}{part}.bias" in specs
+        and part.startswith(("attention", "ffn"))
+        and not any(f"{names.within(other, choices)}.bias" in names.stored for other in names.blocks)
+    }
 
 
 def _part(canonical: str, stored: str) -> dict[str, Origin]:

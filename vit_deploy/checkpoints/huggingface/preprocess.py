@@ -45,6 +45,7 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
     "Blip": {"size": 384, "resample": BICUBIC, **OPENAI},
     "ChineseCLIP": {**SHORTEST, **OPENAI},
     "OwlViT": {"size": 768, "resample": BICUBIC, "crop_size": 768, **OPENAI},
+    "DINOv3ViT": {"size": 224, "resample": BILINEAR, **IMAGENET},
     "Pvt": {"size": 224, "resample": BICUBIC, **IMAGENET},
     "Segformer": {"size": 512, "resample": BILINEAR, **IMAGENET},
     "ConvNext": {"size": {"shortest_edge": 384}, "crop_pct": 224 / 256, "resample": BICUBIC, **HALF},

@@ -47,6 +47,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "yolos": {"image_size": [512, 864]},
     "dpt": {"image_size": 384},
     "pixio": {"num_attention_heads": 16, "image_size": 256},
+    "dinov3_vit": {"num_attention_heads": 6},
     "mlcd_vision_model": {"num_attention_heads": 16, "image_size": 336},
 }
 """What transformers does for a model type where it is not what most others do."""
