@@ -22,16 +22,17 @@ from tests.remote.sshd import Server, cut_line, free_port
 from vit_deploy.errors import RemoteError
 from vit_deploy.remote.engines import needs
 from vit_deploy.remote.packing import pack
-from vit_deploy.remote.run import CACHE, Machine, machine_at, run_on
+from vit_deploy.remote.run import CACHE, run_on
+from vit_deploy.remote.ssh import SshMachine, ssh_machine
 
 
 @pytest.fixture
 def host(device_python: Path) -> Any:
     """The machine behind a server, with the Python of a device."""
 
-    def make(server: Server, **options: Any) -> Machine:
+    def make(server: Server, **options: Any) -> SshMachine:
         usual = {"config": server.config, "python": shlex.quote(str(device_python)), "timeout_s": 90.0}
-        return machine_at(server.url, **{**usual, **options})
+        return ssh_machine(server.url, **{**usual, **options})
 
     return make
 

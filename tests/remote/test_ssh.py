@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.errors import ConfigError
-from vit_deploy.remote.ssh import Machine, machine_at
+from vit_deploy.remote.ssh import SshMachine, ssh_machine
 
 
 @pytest.mark.parametrize(
@@ -36,30 +36,30 @@ from vit_deploy.remote.ssh import Machine, machine_at
 )
 def test_what_is_no_address_is_refused(url: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
-        machine_at(url)
+        ssh_machine(url)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("url", "host", "shown"),
     [
-        ("ssh://pi@raspberry.local:2222", Machine("pi@raspberry.local", 2222), "pi@raspberry.local:2222"),
-        ("ssh://jetson", Machine("jetson"), "jetson"),
-        ("ssh://Jetson_2/", Machine("Jetson_2"), "Jetson_2"),  # aliases in an ssh config tell case apart
-        ("ssh://pi@[fe80::1%eth0]:22", Machine("pi@fe80::1%eth0", 22), "pi@[fe80::1%eth0]:22"),
-        ("ssh://[::1]", Machine("::1"), "::1"),
-        ("ssh://me@corp.com@host", Machine("me@corp.com@host"), "me@corp.com@host"),
-        ("ssh://me%40corp.com@host", Machine("me@corp.com@host"), "me@corp.com@host"),
-        ("ssh://first.last+x@host", Machine("first.last+x@host"), "first.last+x@host"),
+        ("ssh://pi@raspberry.local:2222", SshMachine("pi@raspberry.local", 2222), "pi@raspberry.local:2222"),
+        ("ssh://jetson", SshMachine("jetson"), "jetson"),
+        ("ssh://Jetson_2/", SshMachine("Jetson_2"), "Jetson_2"),  # aliases in an ssh config tell case apart
+        ("ssh://pi@[fe80::1%eth0]:22", SshMachine("pi@fe80::1%eth0", 22), "pi@[fe80::1%eth0]:22"),
+        ("ssh://[::1]", SshMachine("::1"), "::1"),
+        ("ssh://me@corp.com@host", SshMachine("me@corp.com@host"), "me@corp.com@host"),
+        ("ssh://me%40corp.com@host", SshMachine("me@corp.com@host"), "me@corp.com@host"),
+        ("ssh://first.last+x@host", SshMachine("first.last+x@host"), "first.last+x@host"),
     ],
 )
-def test_an_address_is_taken_apart(url: str, host: Machine, shown: str) -> None:
-    assert machine_at(url) == host
+def test_an_address_is_taken_apart(url: str, host: SshMachine, shown: str) -> None:
+    assert ssh_machine(url) == host
     assert str(host) == shown
 
 
 def test_ssh_is_told_neither_to_ask_nor_to_forward_and_the_user_how_to_get_there() -> None:
-    host = machine_at("ssh://pi@host:2222", config=Path("my config"))
+    host = ssh_machine("ssh://pi@host:2222", config=Path("my config"))
     command = host.command("true")
     assert command[-3:-1] == ["--", "pi@host"]
     assert {"BatchMode=yes", "ClearAllForwardings=yes"} <= set(command)
@@ -69,4 +69,4 @@ def test_ssh_is_told_neither_to_ask_nor_to_forward_and_the_user_how_to_get_there
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0, -1.0])
 def test_a_timeout_is_a_number_of_seconds(seconds: float) -> None:
     with pytest.raises(ConfigError, match="the timeout is"):
-        machine_at("ssh://host", timeout_s=seconds)
+        ssh_machine("ssh://host", timeout_s=seconds)

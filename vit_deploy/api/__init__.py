@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # at run time each is imported when it is first used, so that
     from vit_deploy.api.artifacts import export, quantize
     from vit_deploy.api.checkpoints import build, convert, resize
     from vit_deploy.api.compressing import compress
-    from vit_deploy.api.insight import bundle, doctor, inspect
+    from vit_deploy.api.insight import bundle, doctor, emulator, inspect
     from vit_deploy.api.models import as_checkpoint
     from vit_deploy.api.proof import compare, verify
     from vit_deploy.api.sessions import as_artifact, read_images, session
@@ -26,6 +26,7 @@ _LAZY = {
     "compress": "vit_deploy.api.compressing",
     "convert": "vit_deploy.api.checkpoints",
     "doctor": "vit_deploy.api.insight",
+    "emulator": "vit_deploy.api.insight",
     "evaluate": "vit_deploy.api.answers",
     "export": "vit_deploy.api.artifacts",
     "inspect": "vit_deploy.api.insight",
@@ -48,6 +49,7 @@ __all__ = [
     "compress",
     "convert",
     "doctor",
+    "emulator",
     "evaluate",
     "export",
     "inspect",

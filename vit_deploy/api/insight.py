@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from vit_deploy.api.given import ArtifactLike, Artifacts, PathLike, Tell, artifact_path, artifact_paths, paths, silent
-from vit_deploy.api.results import BundleOutcome, DoctorOutcome, InspectOutcome
+from vit_deploy.api.results import BundleOutcome, DoctorOutcome, EmulatorOutcome, InspectOutcome
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.options import CheckpointOptions
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import UsageError
 from vit_deploy.formats import inspect as inspection
+from vit_deploy.remote.emulation import setup as emulation
+from vit_deploy.remote.emulation.machine import cpu_models
 from vit_deploy.remote.packing import pack
 from vit_deploy.runtimes.diagnosis import diagnose
 
@@ -66,6 +68,48 @@ def doctor(*, gpu: bool = False, progress: Tell = silent) -> DoctorOutcome:
     progress("trying the engines")
     found = diagnose(gpu=gpu)
     return DoctorOutcome((found,), (found.to_dict(),), ok=not found.conflicts)
+
+
+def emulator(
+    action: str = "show", *, mirror: str | None = None, progress: Tell = silent, note: Tell = silent
+) -> EmulatorOutcome:
+    """Set up, show or remove the emulator of Arm computers that `on="qemu://cortex-a76"` runs on.
+
+    QEMU, Python for Arm and the engines' wheels are fetched once into the user's cache; nothing is installed, and no
+    rights are needed.
+
+    Args:
+        action: "setup" (about 165 MB are fetched; what is there already is kept), "show" or "remove".
+        mirror: address of an archive of Debian's packages; None for Debian's own.
+        progress: called with what is being done.
+        note: called with how much is going to be fetched.
+
+    Returns:
+        One emulator.
+
+    Raises:
+        UsageError: another action.
+        MissingEngineError: there is none to be shown or removed.
+        RemoteError: a machine that it cannot run on, or something that cannot be fetched.
+        OutputError: the cache cannot be written.
+    """
+    if action == "setup":
+        found = emulation.set_up(mirror=mirror or emulation.MIRROR, progress=progress, note=note)
+    elif action == "show":
+        found = emulation.installed()
+    elif action == "remove":
+        cpus = cpu_models(emulation.installed())
+        found = emulation.remove()
+    else:
+        raise UsageError(f"action is {action!r}; expected setup, show or remove")
+    record = {
+        "folder": str(found.folder),
+        "bytes": found.bytes,
+        "versions": found.versions,
+        "cpus": cpus if action == "remove" else cpu_models(found),
+        "removed": action == "remove",
+    }
+    return EmulatorOutcome((found,), (record,))
 
 
 def bundle(artifacts: Artifacts, output: PathLike, *, force: bool = False, progress: Tell = silent) -> BundleOutcome:

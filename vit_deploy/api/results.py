@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # each is imported by the function that makes it; ruff does n
     from vit_deploy.formats.inspect import Inspection  # noqa: F401
     from vit_deploy.performance.latency import Latency  # noqa: F401
     from vit_deploy.performance.regression import Change
+    from vit_deploy.remote.emulation.setup import Emulator  # noqa: F401
     from vit_deploy.runtimes.classify import Prediction  # noqa: F401
     from vit_deploy.runtimes.diagnosis import Diagnosis  # noqa: F401
     from vit_deploy.verification.accuracy import Evaluation  # noqa: F401
@@ -181,6 +182,13 @@ class DoctorOutcome(Outcome["Diagnosis"]):
     """Which engines work here; one result."""
 
     command: ClassVar[str] = "doctor"
+
+
+@dataclass(frozen=True)
+class EmulatorOutcome(Outcome["Emulator"]):
+    """The emulator that was set up, shown or removed; one result."""
+
+    command: ClassVar[str] = "emulator"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from vit_deploy.performance.report import WRITERS, written
 from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.requests import cases_for, measure, plan_for, profiles
 from vit_deploy.performance.saved_results import latency_in, save_document
+from vit_deploy.remote.emulation.machine import is_emulated
 from vit_deploy.remote.hosts import ask_hosts
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.runtimes import RUNTIMES
@@ -119,6 +120,8 @@ def bench(
     compared = BaselineOptions(path(save), path(baseline), max_regression, any_host)
     hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
     found = artifact_paths(artifacts)
+    if (emulated := [url for url in hosts.on if is_emulated(url)]) and compared.baseline is not None:
+        raise UsageError(f"--baseline and {', '.join(emulated)}: times of an emulator are compared with nothing")
     plan_for(options)  # refuses values that cannot be, before anything is done
     if compared.save is not None:
         check_targets([compared.save], force=force)

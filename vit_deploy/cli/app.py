@@ -19,6 +19,7 @@ from vit_deploy.cli.completion import completion
 from vit_deploy.cli.compress import compress
 from vit_deploy.cli.convert import convert
 from vit_deploy.cli.doctor import doctor
+from vit_deploy.cli.emulator import emulator
 from vit_deploy.cli.evaluate import evaluate
 from vit_deploy.cli.export import export
 from vit_deploy.cli.inspect import inspect
@@ -126,6 +127,7 @@ COMMANDS = (
     Command(report, SPEED, "vit-deploy report results.json -o report.html"),
     Command(inspect, MORE, "vit-deploy inspect model.pth"),
     Command(doctor, MORE, "vit-deploy doctor"),
+    Command(emulator, MORE, "vit-deploy emulator setup"),
     Command(version, MORE, "vit-deploy version"),
     Command(help, MORE, "vit-deploy help export"),
 )

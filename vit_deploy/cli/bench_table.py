@@ -100,7 +100,7 @@ def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequ
     from vit_deploy.core.quantities import megabytes
 
     def marked(name: str, text: str) -> str:
-        return f"{text} *" if name in best and SORTS[name](result) == best[name] else text
+        return f"{text} *" if not result.emulated and name in best and SORTS[name](result) == best[name] else text
 
     case, interval = result.case, result.p50_interval_ms
     streams = f" x {case.streams} streams" if case.streams > 1 else ""
@@ -113,7 +113,7 @@ def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequ
         "threads": f"{case.threads or ABSENT}{streams}",
         "p50 ms": marked("p50", f"{result.p50_ms:.2f}"),
         "95 %": ABSENT if interval is None else f"{interval.low:.2f}-{interval.high:.2f}",
-        "to first": _ratio(result, base),
+        "to first": ABSENT if result.emulated else _ratio(result, base),
         "p90 ms": marked("p90", f"{result.p90_ms:.2f}"),
         "p99 ms": marked("p99", f"{result.p99_ms:.2f}"),
         "images/s": marked("throughput", f"{result.throughput_per_s:.1f}"),
@@ -122,7 +122,7 @@ def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequ
         "image file ms": _figure(result.preprocess_ms, ".1f"),
         "peak MB": ABSENT if result.peak_rss_mb is None else marked("memory", f"{result.peak_rss_mb:.0f}"),
         "size": ABSENT if result.bytes is None else marked("size", megabytes(result.bytes)),
-        "steady": "NO" if result.unsteady else "yes",
+        "steady": "emulated" if result.emulated else "NO" if result.unsteady else "yes",
     }
     return tuple(cells[name] if name in cells else OF_GPUS[name][1](result) for name in columns)
 

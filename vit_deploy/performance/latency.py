@@ -60,6 +60,7 @@ class Latency:
         queued_ns: how long they took.
         remarks: what the engine and its process say of how it ran.
         under: what a search for the largest batch under a time found; None without one.
+        emulated: whether the machine is an emulator's, so that the times say nothing about a real one.
     """
 
     case: Case
@@ -91,6 +92,7 @@ class Latency:
     queued_ns: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
     under: LargestUnder | None = None
+    emulated: bool = False
 
     @property
     def on_gpu(self) -> bool:

@@ -120,6 +120,7 @@ def from_json(values: Mapping[str, Any]) -> Latency:
         remarks=tuple(str(remark) for remark in values.get("remarks", ())),
         under=None if values.get("largest_under") is None else under_from(values["largest_under"]),
         on=None if values.get("on") is None else str(values["on"]),
+        emulated=bool(values.get("emulated", False)),
         **{name: values[name] for name in FACTS},
     )
 

@@ -85,10 +85,13 @@ def read_results(path: Path) -> list[Latency]:
     """The results in a file that `bench --save` wrote.
 
     Raises:
-        DataError: no such file, or other content.
+        DataError: no such file, other content, or times of an emulator.
     """
     document = read_document(path, ("bench",), fix=AGAIN)
-    return [latency_in(path, record) for record in document["results"]]
+    results = [latency_in(path, record) for record in document["results"]]
+    if any(result.emulated for result in results):
+        raise DataError(f"{path} has times of an emulator, which are no baseline", fix="measure on a real machine")
+    return results
 
 
 def refuse_baseline(

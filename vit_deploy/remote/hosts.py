@@ -13,10 +13,13 @@ from typing import Any
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import RemoteError, VitDeployError
 from vit_deploy.remote.arguments import request
+from vit_deploy.remote.emulation.machine import SCHEME, emulated_machine, is_emulated
 from vit_deploy.remote.engines import needs
+from vit_deploy.remote.link import Machine
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.remote.packing import pack
-from vit_deploy.remote.run import machine_at, run_on
+from vit_deploy.remote.run import run_on
+from vit_deploy.remote.ssh import ssh_machine
 
 Told = Callable[[str], object]
 
@@ -80,10 +83,7 @@ def ask_hosts(
     arguments = request(command, options, more)
     formats = [read_artifact(path, check_digests=False).format for path in artifacts]
     needed = needs(formats, runtimes, providers)
-    reached = {
-        url: machine_at(url, python=hosts.remote_python, config=hosts.ssh_config, timeout_s=hosts.timeout)
-        for url in hosts.on
-    }
+    reached = {url: _machine(url, hosts) for url in hosts.on}
     stop = threading.Event()
     one_at_a_time = threading.Lock()
 
@@ -103,7 +103,8 @@ def ask_hosts(
                 return Answer(url, error=error)
             if said := document.get("error"):
                 return Answer(url, error=RemoteError(f"{reached[url]}: {said['message']}", fix=said["fix"]))
-            return Answer(url, tuple({**record, "on": url} for record in document["results"]), bool(document["ok"]))
+            where = {"on": url, **({"emulated": True} if is_emulated(url) else {})}
+            return Answer(url, tuple({**record, **where} for record in document["results"]), bool(document["ok"]))
 
         with ThreadPoolExecutor(len(reached)) as pool:
             try:
@@ -117,3 +118,9 @@ def ask_hosts(
         fixes = dict.fromkeys(error.fix for error in errors if error.fix)
         raise RemoteError("; ".join(messages), fix="; ".join(fixes))
     return replies
+
+
+def _machine(url: str, hosts: HostOptions) -> Machine:
+    if url.startswith(f"{SCHEME}:"):
+        return emulated_machine(url, timeout_s=hosts.timeout)
+    return ssh_machine(url, python=hosts.remote_python, config=hosts.ssh_config, timeout_s=hosts.timeout)

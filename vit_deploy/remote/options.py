@@ -18,7 +18,7 @@ class HostOptions:
     """Machines to run on instead of this one.
 
     Args:
-        on: addresses as `ssh://user@host[:port]`.
+        on: addresses as `ssh://user@host[:port]`, or `qemu://cpu` for an Arm computer that is emulated here.
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
         timeout: seconds for each machine, sending included.
@@ -26,7 +26,11 @@ class HostOptions:
 
     on: Annotated[
         tuple[str, ...],
-        Option(metavar="ssh://USER@HOST", help="Another machine to run on; repeat for more.", commas=True),
+        Option(
+            metavar="ssh://USER@HOST",
+            help="Another machine to run on, or qemu://CPU for an emulated Arm computer; repeat for more.",
+            commas=True,
+        ),
     ] = ()
     remote_python: Annotated[str, Option(help="Python there.")] = PYTHON
     ssh_config: Annotated[Path | None, Option(metavar="FILE", help="Of ssh, instead of the user's.")] = None

@@ -21,10 +21,9 @@ from vit_deploy.core.older_python import sha256_of
 from vit_deploy.errors import RemoteError
 from vit_deploy.remote.device import CODE, LOG, OLDEST, PID, RESULT, STARTED
 from vit_deploy.remote.engines import Need, missing_there, no_engine
+from vit_deploy.remote.link import Link, Machine, Progress, told_how_much
 from vit_deploy.remote.packing import ROOT
-from vit_deploy.remote.ssh import CONNECT_S, Link, Machine, Progress, machine_at, told_how_much
-
-__all__ = ["CACHE", "Machine", "machine_at", "run_on"]
+from vit_deploy.remote.ssh import CONNECT_S
 
 POLL_S = 60  # how long one question whether the run has ended may wait on the other side
 GONE = "gone"  # the answer where it ended without a word

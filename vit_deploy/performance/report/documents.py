@@ -107,7 +107,8 @@ def gather(paths: Sequence[Path]) -> Gathered:
         paths: the paths of documents with one of `COMMANDS` each; later ones win.
 
     Raises:
-        DataError: a file that is none, is damaged, or not one in which something was timed.
+        DataError: a file that is none, is damaged, not one in which something was timed, or one of times of an
+            emulator.
     """
     documents = [(path, read_document(path, COMMANDS, fix=AGAIN)) for path in paths]
     qualities = _qualities(documents)
@@ -117,6 +118,11 @@ def gather(paths: Sequence[Path]) -> Gathered:
     if not timings:
         raise DataError(f"nothing was timed in {', '.join(map(str, paths))}", fix=AGAIN)
     measured = [(path, latency_in(path, record), _profile(path, record)) for path, record in timings]
+    if emulated := sorted({str(path) for path, latency, _ in measured if latency.emulated}):
+        raise DataError(
+            f"{', '.join(emulated)} has times of an emulator, which a report would compare with real ones",
+            fix="report what real machines measured",
+        )
     names = _machine_names(latency for _, latency, _ in measured)
     first: dict[str, tuple[Path, Latency]] = {}
     cases = []
