@@ -21,8 +21,8 @@ def bundles_in(folder: Path) -> list[Path]:
     """The artifacts that lie in a folder, by name; neither hidden ones nor those that failed their proof."""
     if not folder.is_dir() or (folder / MANIFEST).is_file():
         return []
-    inside = (each.parent for each in folder.glob(f"*/{MANIFEST}") if each.is_file())
-    return sorted(each for each in inside if not each.name.startswith(".") and not each.name.endswith(UNPROVEN))
+    inside = (manifest.parent for manifest in folder.glob(f"*/{MANIFEST}") if manifest.is_file())
+    return sorted(parent for parent in inside if not parent.name.startswith(".") and not parent.name.endswith(UNPROVEN))
 
 
 def each_bundle(paths: Sequence[Path]) -> list[Path]:
@@ -41,12 +41,12 @@ def not_a_bundle(path: Path) -> ArtifactError:
     fix = "give a folder that vit-deploy export has written"
     if inside := bundles_in(path):
         return ArtifactError(
-            f"{path} is not an artifact, but a folder of artifacts: {', '.join(each.name for each in inside)}",
+            f"{path} is not an artifact, but a folder of artifacts: {', '.join(artifact.name for artifact in inside)}",
             fix=f"give one of them, as {inside[0]}",
         )
     message = f"{path} is not an artifact: it has no {MANIFEST}"
     if path.is_dir():
-        names = sorted(each.name for each in path.iterdir())
+        names = sorted(entry.name for entry in path.iterdir())
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         message += f"; it holds {', '.join(names[:SHOWN])}{more}" if names else "; it is empty"
     return ArtifactError(message, fix=fix)

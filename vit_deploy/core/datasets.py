@@ -203,8 +203,8 @@ def read_chosen(path: Path, choose: Callable[[int], Sequence[int]]) -> tuple[NDA
 
 
 def _read_folder(path: Path) -> Dataset:
-    found = (each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
-    folders = sorted(found, key=lambda each: _natural(each.name))
+    found = (entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(found, key=lambda entry: _natural(entry.name))
     if not folders:
         raise DataError(f"{path} has no class folders", fix=FIX)
     files = [(file, index) for index, folder in enumerate(folders) for file in images_in(folder)]
@@ -217,7 +217,7 @@ def _read_folder(path: Path) -> Dataset:
 def _natural(name: str) -> tuple[list[Any], str]:
     """To sort by: 2 before 10, also inside of names, and otherwise as strings are sorted."""
     parts = re.split(r"([0-9]+)", name)  # texts and numbers in turns
-    return [int(each) if index % 2 else each for index, each in enumerate(parts)], name
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def _read_arrays(path: Path) -> Dataset:

@@ -31,11 +31,11 @@ def failures(failed: Sequence[Failed]) -> dict[str, Any]:
     """What a document says beside its results of artifacts that came to nothing; `error` is that of the first."""
     if not failed:
         return {}
-    each = [
+    entries = [
         {"artifact": one.name, "format": one.format, "precision": one.precision, "error": _said(one.error)}
         for one in failed
     ]
-    return {"failed": each, "error": each[0]["error"]}
+    return {"failed": entries, "error": entries[0]["error"]}
 
 
 def _said(error: VitDeployError) -> dict[str, str]:

@@ -174,7 +174,7 @@ class Format:
     @property
     def every_precision(self) -> tuple[str, ...]:
         """The precisions of all its files, whatever they are made for."""
-        return tuple(dict.fromkeys(each for table in self.precisions.values() for each in table))
+        return tuple(dict.fromkeys(precision for table in self.precisions.values() for precision in table))
 
 
 class Formats(Mapping[str, Format]):
@@ -185,8 +185,8 @@ class Formats(Mapping[str, Format]):
 
     @cached_property
     def _records(self) -> dict[str, Format]:
-        records = {each.name: each for each in self.own}
-        for entry in sorted(metadata.entry_points(group=GROUP), key=lambda each: each.name):
+        records = {record.name: record for record in self.own}
+        for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
             added = _loaded(entry)
             if added.name in records:
                 raise ConfigError(
@@ -212,15 +212,15 @@ class Formats(Mapping[str, Format]):
 
     def plugins(self, of: Callable[[Format], Plugin | None]) -> dict[str, Plugin]:
         """What one field names in each format that has it."""
-        return {each.name: plugin for each in self.values() if (plugin := of(each)) is not None}
+        return {record.name: plugin for record in self.values() if (plugin := of(record)) is not None}
 
     def of_artifacts(self) -> dict[str, Format]:
         """The formats that artifacts are in."""
-        return {each.name: each for each in self.values() if each.model_files}
+        return {record.name: record for record in self.values() if record.model_files}
 
     def runtimes(self) -> dict[str, RuntimeEntry]:
         """The engines of all formats, by name."""
-        return {runtime.name: runtime for each in self.values() for runtime in each.runtimes}
+        return {runtime.name: runtime for record in self.values() for runtime in record.runtimes}
 
 
 def _loaded(entry: metadata.EntryPoint) -> Format:

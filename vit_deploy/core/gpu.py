@@ -112,8 +112,8 @@ def _clocks(ends: tuple[GpuState, GpuState]) -> list[float]:
 
 def reasons_in(bits: int) -> tuple[str, ...]:
     """What holds a clock down, in words, from NVML's bits; a bit without a name is given as it is."""
-    each = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
-    return tuple(REASONS.get(bit, f"{bit:#x}") for bit in each)
+    flags = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
+    return tuple(REASONS.get(bit, f"{bit:#x}") for bit in flags)
 
 
 def differences(then: Gpu | None, now: Gpu | None) -> list[str]:
@@ -156,7 +156,7 @@ def gpu_from(values: Mapping[str, Any]) -> Gpu:
 
 
 def _state(values: Mapping[str, Any]) -> GpuState:
-    reasons = tuple(str(each) for each in values.get("reasons", ()))
+    reasons = tuple(str(reason) for reason in values.get("reasons", ()))
     return GpuState(_number(values, "sm_mhz"), reasons, _number(values, "temperature_c"))
 
 

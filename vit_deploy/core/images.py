@@ -36,8 +36,8 @@ def images_in(folder: Path) -> list[Path]:
 
     macOS leaves hidden files with the names of images beside those that it copies.
     """
-    found = (each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES and not each.name.startswith("."))
-    return sorted(each for each in found if each.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
 
 
 def load_image(path: Path, preprocess: Preprocess, image_size: Size) -> NDArray[np.float32]:

@@ -41,7 +41,7 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
     if directory.name == MANIFEST:
         directory = directory.parent
     path = directory / MANIFEST
-    opaque = [each for each in FORMATS.values() if each.no_essentials and directory.suffix in each.suffixes]
+    opaque = [record for record in FORMATS.values() if record.no_essentials and directory.suffix in record.suffixes]
     if opaque and directory.is_file():
         raise ArtifactError(
             f"{directory} is {opaque[0].noun}, which has no room for what it takes and what it has to answer",
@@ -114,7 +114,7 @@ def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
         weights_digest=values["weights_digest"],
         provenance=tuple(map(Step.from_dict, values["provenance"])),
         options=values["options"],
-        files={name: (each["sha256"], each["bytes"]) for name, each in values["files"].items()},
+        files={name: (entry["sha256"], entry["bytes"]) for name, entry in values["files"].items()},
         producer=values["producer"],
         parent=values["parent"],
         model=values["model"],
@@ -142,7 +142,7 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
         problems.append(f"model is {values['model']!r}, expected {usual!r}")
     problems += [f"{text!r} is no text" for text in texts if not isinstance(text, str)]
     problems += [f"provenance has {step!r}" for step in values["provenance"] if not isinstance(step, dict)]
-    problems += [f"{name} is recorded as {each!r}" for name, each in values["files"].items() if not _is_digest(each)]
+    problems += [f"{name} is recorded as {entry!r}" for name, entry in values["files"].items() if not _is_digest(entry)]
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -173,7 +173,7 @@ def _unlisted(artifact: Artifact) -> list[str]:
     found = {artifact.model_path / format.folder_file}
     for name in format.model_files:
         path = artifact.directory / name
-        found.update(each for each in (path, *path.rglob("*")) if each.is_file())
+        found.update(file for file in (path, *path.rglob("*")) if file.is_file())
     names = {path.relative_to(artifact.directory).as_posix() for path in found}
     return sorted(names - set(artifact.files))
 

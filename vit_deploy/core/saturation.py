@@ -94,4 +94,4 @@ def _even(array: NDArray[Any], *, axis: int) -> NDArray[Any]:
     """With a zero behind an odd number, as the kernels fill up."""
     if array.shape[axis] % 2 == 0:
         return array
-    return np.pad(array, [(0, int(each == axis)) for each in range(array.ndim)])
+    return np.pad(array, [(0, int(dimension == axis)) for dimension in range(array.ndim)])

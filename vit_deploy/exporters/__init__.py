@@ -14,8 +14,8 @@ from vit_deploy.core.options.tensorrt import PlanOptions as PlanOptions
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError
 
-EXPORTERS = Registry("format", lambda: FORMATS.plugins(lambda each: each.exporter))
-COMPILERS = Registry("format", lambda: FORMATS.plugins(lambda each: each.compiler))
+EXPORTERS = Registry("format", lambda: FORMATS.plugins(lambda format: format.exporter))
+COMPILERS = Registry("format", lambda: FORMATS.plugins(lambda format: format.compiler))
 """Formats whose files are compiled for one kind of hardware, of the file of another format in the same precision."""
 
 OPSETS = range(17, 22)

@@ -38,8 +38,8 @@ def centre_stream(checkpoint: Checkpoint) -> Checkpoint:
     if not possible or checkpoint.ranges or any(_is_compressed(weights[f"{name}.kernel"]) for name in written):
         return checkpoint
     centred = {
-        name: _without_mean(each) if name.startswith(TOKENS) or name.rpartition(".")[0] in written else each
-        for name, each in weights.items()
+        name: _without_mean(weight) if name.startswith(TOKENS) or name.rpartition(".")[0] in written else weight
+        for name, weight in weights.items()
         if name not in norms
     }
     config = config.replace(normalization_type=NormalizationType.RMS_NORM)

@@ -59,11 +59,11 @@ def plan(
     """
     jobs: list[Job] = []
     skipped: list[str] = []
-    made = [each for each in FORMATS.values() if each.precisions]
+    made = [format for format in FORMATS.values() if format.precisions]
     usual = _usual_precisions()
     known = known_precisions()
     if target not in list(Target):
-        titles = " and ".join(each.title for each in made if each.is_made_for_targets)
+        titles = " and ".join(format.title for format in made if format.is_made_for_targets)
         raise ConfigError(f"{titles} files are not made for {target!r} here", fix=f"choose one of {', '.join(Target)}")
     wanted = Target(target)
     for precision in precisions:
@@ -98,7 +98,9 @@ def plan(
             )
         is_for_another = format.is_made_for_targets and wanted is not Target.CPU
         why = f"has no kernels in files for {target}" if is_for_another else "does not exist"
-        skipped += [f"{name}-{each}: {why}" for each in dict.fromkeys(precisions) if each not in possible]
+        skipped += [
+            f"{name}-{precision}: {why}" for precision in dict.fromkeys(precisions) if precision not in possible
+        ]
         own = ExportOptions(
             batch=(1 if format.has_fixed_batch else None) if batch in (None, DYNAMIC) else int(batch or 0),
             opset=opset if opset is not None and format.has_opset else USUAL_OPSET,
@@ -112,19 +114,19 @@ def plan(
 
 def known_formats() -> tuple[str, ...]:
     """Every format that can be exported."""
-    return tuple(name for name, each in FORMATS.items() if each.precisions)
+    return tuple(name for name, record in FORMATS.items() if record.precisions)
 
 
 def known_precisions() -> tuple[str, ...]:
     """Every precision that some format has."""
-    every = (precision for each in FORMATS.values() for precision in each.every_precision)
+    every = (precision for record in FORMATS.values() for precision in record.every_precision)
     return tuple(dict.fromkeys((*_usual_precisions(), *every)))
 
 
 def _usual_precisions() -> tuple[str, ...]:
     """The precisions of files that are made for no target in particular."""
-    made = [each for each in FORMATS.values() if each.precisions]
-    return tuple(precision for each in made for precision in each.precisions_for(Target.CPU))
+    made = [format for format in FORMATS.values() if format.precisions]
+    return tuple(precision for format in made for precision in format.precisions_for(Target.CPU))
 
 
 def usual_formats(precisions: Sequence[str], target: str, *, served: bool = False) -> Sequence[str]:
@@ -144,7 +146,9 @@ def usual_formats(precisions: Sequence[str], target: str, *, served: bool = Fals
 
 def _check_is_for(precision: str, target: Target) -> None:
     """Refuse a precision of which there are files for other targets alone."""
-    made = [(each, one) for each in FORMATS.values() for one, table in each.precisions.items() if precision in table]
+    made = [
+        (record, one) for record in FORMATS.values() for one, table in record.precisions.items() if precision in table
+    ]
     others = list(dict.fromkeys(one for _, one in made))
     if target not in others:
         raise ConfigError(
@@ -154,17 +158,17 @@ def _check_is_for(precision: str, target: Target) -> None:
 
 def _check_shaping(formats: Sequence[str], *, opset: int | None, layout: str, target: Target) -> None:
     """Refuse options that say nothing of any of these formats."""
-    records = [FORMATS[each] for each in formats]
+    records = [FORMATS[name] for name in formats]
     has_effect = (
         opset is None or any(record.has_opset for record in records),
         layout == "nhwc" or any(record.has_layout for record in records),
         target is Target.CPU or any(target in record.precisions for record in records),
     )
     if not all(has_effect):
-        shaped = [each for each in FORMATS.values() if each.exporter and (each.has_opset or each.has_layout)]
+        shaped = [record for record in FORMATS.values() if record.exporter and (record.has_opset or record.has_layout)]
+        titles = " and ".join(record.title for record in shaped)
         raise ConfigError(
-            f"--layout, --opset and --for shape {' and '.join(each.title for each in shaped)} files, and the formats "
-            f"are {', '.join(formats)}",
+            f"--layout, --opset and --for shape {titles} files, and the formats are {', '.join(formats)}",
             fix=f"leave them out, or add --format {shaped[0].name}",
         )
 

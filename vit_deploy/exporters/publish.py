@@ -73,8 +73,8 @@ def export(
     """
     results, failed = export_each(checkpoint, directory, jobs, force=force, keep_failed=keep_failed, progress=progress)
     with telling_what_is_there(results):
-        for each in failed:
-            raise each.error
+        for failure in failed:
+            raise failure.error
     return results
 
 
@@ -140,7 +140,7 @@ def targets(directory: Path, jobs: Sequence[Job], *, keep_failed: bool, unproven
     refuse_odd_folder(directory)
     names = [directory / job.name for job in jobs]
     if unproven:
-        compiled = [each for each, job in zip(names, jobs, strict=True) if FORMATS[job.format].made_of]
+        compiled = [name for name, job in zip(names, jobs, strict=True) if FORMATS[job.format].made_of]
         names = [name for name in names if name not in compiled]
         return [*names, *(map(failed_name, names) if keep_failed else ()), *map(unproven_name, compiled)]
     return [*names, *map(failed_name, names)] if keep_failed else names
@@ -178,7 +178,7 @@ def _export_one(
                 **({"opset": job.options.opset} if FORMATS[job.format].has_opset else {}),
                 **({} if job.options.target is Target.CPU else {"for": str(job.options.target)}),
                 **(
-                    {"ranges": {name: list(each) for name, each in checkpoint.ranges.items()}}
+                    {"ranges": {name: list(ends) for name, ends in checkpoint.ranges.items()}}
                     if checkpoint.ranges
                     else {}
                 ),

@@ -180,11 +180,11 @@ class CompressOptions:
                 object.__setattr__(self, name, kind(value))
             else:
                 problems.append(f"{name} is {value!r}; expected one of {', '.join(kind)}")
-        known = [each for each in self.augment if str(each) in list(Augmentation)]
+        known = [kind for kind in self.augment if str(kind) in list(Augmentation)]
         problems += [
-            f"augment is {str(each)!r}; expected some of {', '.join(Augmentation)}"
-            for each in self.augment
-            if each not in known
+            f"augment is {str(kind)!r}; expected some of {', '.join(Augmentation)}"
+            for kind in self.augment
+            if kind not in known
         ]
         object.__setattr__(self, "augment", tuple(dict.fromkeys(map(Augmentation, known))))
         return problems
@@ -208,7 +208,7 @@ class CompressOptions:
 
     def _of_others(self) -> list[str]:
         """What was asked for and would do nothing."""
-        usual = {each.name: each.default for each in dataclasses.fields(self)}
+        usual = {option.name: option.default for option in dataclasses.fields(self)}
         problems = [
             f"{name} is of {method}, and the method is {self.method}"
             for method, names in OWN.items()
@@ -228,9 +228,9 @@ class CompressOptions:
         from vit_deploy.core.weights import layer_names  # which brings NumPy
 
         names = layer_names(config)
-        if unknown := [each for each in self.keep if not fnmatch.filter(names, each)]:
+        if unknown := [pattern for pattern in self.keep if not fnmatch.filter(names, pattern)]:
             raise ConfigError(f"no such layers: {', '.join(unknown)}", fix=did_you_mean(unknown[0], names))
-        chosen = tuple(name for name in names if not any(fnmatch.fnmatchcase(name, each) for each in self.keep))
+        chosen = tuple(name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.keep))
         if not chosen:
             raise ConfigError("every layer is kept as it is", fix="keep fewer")
         return chosen
@@ -244,7 +244,7 @@ class CompressOptions:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         plain = dataclasses.asdict(self)
-        lists = {"keep": list(self.keep), "augment": [str(each) for each in self.augment]}
+        lists = {"keep": list(self.keep), "augment": [str(kind) for kind in self.augment]}
         return {name: str(value) if isinstance(value, StrEnum) else value for name, value in plain.items()} | lists
 
     @classmethod

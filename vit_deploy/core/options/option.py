@@ -77,7 +77,7 @@ def described(group: type) -> tuple[Described, ...]:
     found = []
     for field in dataclasses.fields(group):
         hint = hints[field.name]
-        option = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
+        option = next((note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Option)), None)
         if option is not None:
             found.append(Described(field.name, hint.__origin__, option, field.default))
     return tuple(found)

@@ -17,7 +17,7 @@ def numbers(text: str) -> tuple[float, ...]:
         ValueError: anything else.
     """
     try:
-        values = tuple(float(each) for each in text.split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
     if not values or not all(map(math.isfinite, values)):
@@ -45,7 +45,7 @@ def counts(text: str, most: int = MOST) -> tuple[int, ...]:
     Raises:
         ValueError: anything else, or one above `most`.
     """
-    digits = [each.strip().lstrip("0") for each in text.split(",")]
+    digits = [part.strip().lstrip("0") for part in text.split(",")]
     if not all(digit.isascii() and digit.isdigit() for digit in digits):
         raise ValueError("positive numbers as 1 or 1,2,8")
     if any(len(digit) > len(str(most)) or int(digit) > most for digit in digits):  # int() refuses thousands of digits
@@ -118,7 +118,7 @@ def at_commas(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: nothing beside a comma.
     """
-    parts = (text,) if Path(text).exists() else tuple(each.strip() for each in text.split(","))
+    parts = (text,) if Path(text).exists() else tuple(part.strip() for part in text.split(","))
     if not all(parts):
         raise ValueError("values as a or a,b")
     return parts

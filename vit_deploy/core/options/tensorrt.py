@@ -66,11 +66,11 @@ def batch_range(text: str) -> BatchRange:
         ConfigError: not three of them, or not in order.
     """
     sides: list[int] = []
-    for each in text.split(","):
+    for part in text.split(","):
         try:
-            sides += counts(each)
+            sides += counts(part)
         except ValueError as error:
-            raise UsageError(f"--batch-range is {each!r}; expected {error}") from error
+            raise UsageError(f"--batch-range is {part!r}; expected {error}") from error
     if len(sides) != 3:
         raise ConfigError(
             f"--batch-range is {text!r}; expected the least, the best and the most images a call",

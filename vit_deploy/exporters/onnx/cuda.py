@@ -142,8 +142,8 @@ def _fuse_attention(graph: ir.Graph, softmax: ir.Node, config: ViTConfig, weight
         gone += products
     else:
         parts = [
-            _sequence(graph, add, each.value, each.tokens, config, f"{name}.{role}")
-            for each, role in zip(projections, ("queries", "keys", "values"), strict=True)
+            _sequence(graph, add, projection.value, projection.tokens, config, f"{name}.{role}")
+            for projection, role in zip(projections, ("queries", "keys", "values"), strict=True)
         ]
         attended = add("MultiHeadAttention", parts, f"{name}.Attention", CONTRIB, **options)
     flat = add("Reshape", [attended, shape_constant(graph, (-1, config.embed_dim))], f"{name}.rows")
@@ -171,7 +171,7 @@ def _taken_apart(heads: ir.Value) -> tuple[ir.Node, int]:
         sides = constant(node.inputs[1]) if node.op_type == "Reshape" else None
         if sides is not None and sides.size == HEADS_RANK:
             return node, int(sides[1])
-        value = next((each for each in node.inputs if each is not None and each.producer() is not None), None)
+        value = next((value for value in node.inputs if value is not None and value.producer() is not None), None)
     raise ExportError(f"nothing takes {heads.name} apart into heads")
 
 
@@ -180,7 +180,7 @@ def _joined(products: Sequence[ir.Node], width: int, weights: Weights) -> tuple[
     kernels = [_name(product.inputs[1]) for product in products]
     biases = [_name(product.inputs[2]) if len(product.inputs) > 2 else "" for product in products]
     layers = JOINED.join(kernel.removesuffix(".kernel") for kernel in kernels)
-    weights[f"{layers}.kernel"] = np.concatenate([weights[each] for each in kernels], axis=1)
+    weights[f"{layers}.kernel"] = np.concatenate([weights[kernel] for kernel in kernels], axis=1)
     weights[f"{layers}.bias"] = np.concatenate(
         [weights[bias] if bias else np.zeros(width, np.float32) for bias in biases]
     )

@@ -31,7 +31,7 @@ def with_float16(model: onnx.ModelProto, recipe: Recipe, keep_float: Collection[
         recipe: which parts become 16-bit floats; the others compute in float32.
         keep_float: names of layers that stay in float32.
     """
-    unfit = {each.name for each in model.graph.initializer if not fits_half(numpy_helper.to_array(each))}
+    unfit = {tensor.name for tensor in model.graph.initializer if not fits_half(numpy_helper.to_array(tensor))}
     layers = layers_of(model.graph)
     kept = {layer.node for layer in layers if {*layer.name.split(JOINED)} & {*keep_float} or layer.kernel in unfit}
     if PATCH_EMBED in keep_float or f"{PATCH_EMBED}{KERNEL}" in unfit:  # it is turned around before it is used
@@ -68,7 +68,9 @@ def _drop_round_trips(graph: onnx.GraphProto) -> None:
 
 
 def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
-    return node.op_type == "Cast" and any(each.name == "to" and each.i == kind for each in node.attribute)
+    return node.op_type == "Cast" and any(
+        attribute.name == "to" and attribute.i == kind for attribute in node.attribute
+    )
 
 
 def _stays(node: onnx.NodeProto, recipe: Recipe) -> bool:

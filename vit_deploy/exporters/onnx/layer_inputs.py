@@ -33,7 +33,7 @@ def observe(model: onnx.ModelProto, spec: InputSpec, calibration: Calibration, *
     """
     seen: dict[str, Observed] = {}
     for values in layer_inputs(model, spec, calibration):
-        seen = {name: seen.get(name, NOTHING).also(each, counted=counted) for name, each in values.items()}
+        seen = {name: seen.get(name, NOTHING).also(value, counted=counted) for name, value in values.items()}
     return seen
 
 
@@ -43,8 +43,8 @@ def largest_by_channel(
     """The largest absolute value of each channel of every layer's input, by the layer's name."""
     largest: dict[str, NDArray[np.float32]] = {}
     for values in layer_inputs(model, spec, calibration):
-        for name, each in values.items():
-            now = np.abs(each).max(axis=tuple(range(each.ndim - 1)))
+        for name, value in values.items():
+            now = np.abs(value).max(axis=tuple(range(value.ndim - 1)))
             largest[name] = np.maximum(largest.get(name, now), now)
     return {layer.name: largest[layer.input] for layer in layers_of(model.graph)}
 

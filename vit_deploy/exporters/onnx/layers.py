@@ -107,8 +107,8 @@ def patches_as_product(graph: onnx.GraphProto, config: ViTConfig) -> None:
     gone = [conv, rows, tokens, turned]
     if nhwc and before is not None and _only_reader(graph, before.output[0], "Conv") is not None:
         gone.append(before)
-    nodes = [node for node in graph.node if not any(node is each for each in gone)]
-    place = at - sum(any(node is each for each in gone) for node in list(graph.node)[:at])
+    nodes = [node for node in graph.node if not any(node is dropped for dropped in gone)]
+    place = at - sum(any(node is dropped for dropped in gone) for node in list(graph.node)[:at])
     _replace_nodes(graph, [*nodes[:place], *new, *nodes[place:]])
 
 
@@ -164,7 +164,7 @@ def _join(graph: onnx.GraphProto, layers: list[Layer]) -> None:
     arrays = {name + KERNEL: np.concatenate([array(graph, layer.kernel) for layer in layers], axis=1)}
     if layers[0].bias:
         arrays[f"{name}.bias"] = np.concatenate([array(graph, layer.bias) for layer in layers])
-    drop_initializers(graph, [each for layer in layers for each in (layer.kernel, layer.bias)])
+    drop_initializers(graph, [tensor for layer in layers for tensor in (layer.kernel, layer.bias)])
     add_initializers(graph, **arrays, **{f"{name}.sizes": np.array(sizes, np.int64)})
     outputs = [nodes[layer.node].output[0] for layer in layers]
     new = [
@@ -203,7 +203,9 @@ def set_array(graph: onnx.GraphProto, name: str, values: NDArray[np.float32]) ->
 
 def add_initializers(graph: onnx.GraphProto, **arrays: NDArray[np.generic]) -> None:
     """New initializers by their names."""
-    graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(each), key) for key, each in arrays.items())
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(values), key) for key, values in arrays.items()
+    )
 
 
 def drop_initializers(graph: onnx.GraphProto, names: Iterable[str]) -> None:

@@ -60,7 +60,7 @@ def _converted(concrete: Any) -> ir.Model:
             concrete.graph,
             opset=OPSET,
             custom_op_handlers={"Erfc": (_as_erf, [])},
-            input_names=[each.name for each in concrete.inputs],
+            input_names=[tensor.name for tensor in concrete.inputs],
             output_names=[output.name for output in concrete.outputs],
         )
         return ir.from_proto(graph.make_model("ViT"))

@@ -11,7 +11,7 @@ from vit_deploy.core.registry import Registry
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.recipes import Recipe
 
-QUANTIZERS = Registry("format to quantize", lambda: FORMATS.plugins(lambda each: each.quantizer))
+QUANTIZERS = Registry("format to quantize", lambda: FORMATS.plugins(lambda format: format.quantizer))
 
 
 class Quantizer(Protocol):

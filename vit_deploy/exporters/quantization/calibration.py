@@ -71,8 +71,8 @@ def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, co
     if path.is_dir():
         files = images_in(path)
         chosen = [files[index] for index in _enough(len(files), path, count, seed)]
-        images = [load_pixels(each, artifact.preprocess, artifact.config.image_size) for each in chosen]
-        return _calibration(images, artifact, seed, str(path), [str(each) for each in chosen])
+        images = [load_pixels(path, artifact.preprocess, artifact.config.image_size) for path in chosen]
+        return _calibration(images, artifact, seed, str(path), [str(path) for path in chosen])
     array, indices = read_chosen(path, lambda available: _enough(available, path, count, seed))
     return _calibration(list(array), artifact, seed, str(path), [f"{path}[{index}]" for index in indices])
 
@@ -85,7 +85,7 @@ def _enough(available: int, path: Path, count: int, seed: int) -> list[int]:
 def _chosen(available: int, count: int, seed: int) -> list[int]:
     if available <= count:
         return list(range(available))
-    return sorted(int(each) for each in np.random.default_rng(seed).permutation(available)[:count])
+    return sorted(int(index) for index in np.random.default_rng(seed).permutation(available)[:count])
 
 
 def _check_count(found: int, path: Path) -> None:

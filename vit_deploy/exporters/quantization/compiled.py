@@ -70,7 +70,7 @@ def export(
     if compiled:
         made = made.also(_compiled(checkpoint, directory, compiled, made, options, plans, force, keep_failed, progress))
     order = {job.name: index for index, job in enumerate(jobs)}
-    made.results.sort(key=lambda each: order.get(each.artifact.name, len(order)))
+    made.results.sort(key=lambda result: order.get(result.artifact.name, len(order)))
     return made.unless_all_failed()
 
 
@@ -100,7 +100,9 @@ def _sources(
 ) -> Iterator[Made]:
     """The artifacts that plans are made of, of which some are there; the others are gone when the block ends."""
     target = jobs[0].options.target
-    named = {each.artifact.name: each for each in there if each.artifact.options.get("for", Target.CPU) == target}
+    named = {
+        result.artifact.name: result for result in there if result.artifact.options.get("for", Target.CPU) == target
+    }
     found = [named[job.name] for job in map(_source_of, jobs) if job.name in named]
     missing = [job for job in map(_source_of, jobs) if job.name not in named]
     if not missing:
@@ -148,7 +150,7 @@ def _failed(job: Job, error: VitDeployError) -> Failed:
 def _but_the_bundles(sources: Made, made: Made) -> Made:
     """What is to be told of sources: of their results those alone that failed, unless they are told already."""
     failed = [result for result in sources.results if not result.parity.ok and result not in made.results]
-    gone = [dataclasses.replace(each, published=False) for each in failed]
+    gone = [dataclasses.replace(result, published=False) for result in failed]
     return Made(gone, skipped=sources.skipped, notes=sources.notes)
 
 
@@ -163,7 +165,7 @@ def _one_or_why_not(
 ) -> Made:
     name = _source_of(job).name
     source = next((result for result in sources.results if result.artifact.name == name), None)
-    error = next((each.error for each in sources.failed if each.name == name), None)
+    error = next((failure.error for failure in sources.failed if failure.name == name), None)
     if error is not None:
         return Made([], failed=[_failed(job, error)])
     if source is None or not source.parity.ok:

@@ -39,7 +39,7 @@ def _chunks(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def cosines(outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
     """The cosine of each image's outputs with the others; zero where one of them has no direction."""
-    one, other = (each.reshape(len(each), -1).astype(np.float64) for each in (outputs, others))
+    one, other = (rows.reshape(len(rows), -1).astype(np.float64) for rows in (outputs, others))
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     result: NDArray[np.float64] = (one * other).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
     return result

@@ -59,7 +59,7 @@ def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
         MissingEngineError: it is not.
     """
     registry: Registry = QUANTIZERS
-    for format in (FORMATS[each].made_of or each for each in formats):
+    for format in (FORMATS[name].made_of or name for name in formats):
         if format in registry and set(precisions) - {FP32}:
             registry.check(format)
 
@@ -108,7 +108,7 @@ def export(
         if not wanted:
             continue
         there = next((result for result in made.results if result.artifact.format == format), None)
-        error = next((each.error for each in made.failed if each.format == format), None)
+        error = next((failure.error for failure in made.failed if failure.format == format), None)
         with _fp32(checkpoint, directory, wanted[0], there or error, progress) as source:
             if not isinstance(source, Exported):
                 made = made.also(Made([], failed=_failed(wanted, source)))
@@ -131,7 +131,7 @@ def export(
                 )
             )
     order = {job.name: index for index, job in enumerate(jobs)}
-    made.results.sort(key=lambda each: order.get(each.artifact.name, len(order)))
+    made.results.sort(key=lambda result: order.get(result.artifact.name, len(order)))
     return made.unless_all_failed()
 
 
@@ -148,8 +148,8 @@ def _fp32(
         stage.divert(None)
         below = stage.folder / FP32  # the folder itself is locked as long as it is worked in
         made, failed = export_each(checkpoint, below, [plain], keep_failed=True, progress=progress)
-        for each in failed:
-            each.error.message = each.error.message.replace(str(below), str(directory))
+        for failure in failed:
+            failure.error.message = failure.error.message.replace(str(below), str(directory))
         yield made[0] if made else failed[0].error
 
 

@@ -29,11 +29,11 @@ def _record(result: Exported, made: Made, served: Path | None) -> dict[str, Any]
         record["tensorrt"] = dict(built)
     if (facts := made.facts.get(name)) is not None:
         record["facts"] = facts.to_dict()
-        record["notes"] = [each for each in verdicts(made.facts) if each.startswith(f"{name} ")]
+        record["notes"] = [verdict for verdict in verdicts(made.facts) if verdict.startswith(f"{name} ")]
     if (budget := made.budgets.get(name)) is not None:
         record["budget"] = budget
     if (table := made.sensitivities.get(name)) is not None:
-        record["sensitivity"] = [dataclasses.asdict(each) for each in table]
+        record["sensitivity"] = [dataclasses.asdict(row) for row in table]
         record["keep_float"] = list(result.artifact.options["recipe"].get("keep_float", []))
     if served is not None:
         record["triton"] = str(served)

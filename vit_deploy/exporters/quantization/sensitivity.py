@@ -80,7 +80,7 @@ class Budget:
         """What is held to the limit: the smallest cosine, or the points of top-1 that are lost."""
         if self.labels is None:
             return float(cosines(outputs, exact).min())
-        right, before = (float((each.argmax(axis=-1) == self.labels).mean()) for each in (outputs, exact))
+        right, before = (float((logits.argmax(axis=-1) == self.labels).mean()) for logits in (outputs, exact))
         return 100 * (before - right)
 
     def in_words(self, figure: float) -> str:
@@ -167,7 +167,7 @@ def measure_layers(work: Work) -> Sensitivities:
         if work.source.config.include_top:
             agreement = float((outputs.argmax(axis=-1) == exact.argmax(axis=-1)).mean())
         found.append(Sensitivity(layer, float(cosines(outputs, exact).min()), agreement))
-    return tuple(sorted(found, key=lambda each: each.cosine))
+    return tuple(sorted(found, key=lambda row: row.cosine))
 
 
 def keep_fewest(work: Work, table: Sensitivities, budget: Budget) -> Work:
@@ -181,7 +181,7 @@ def keep_fewest(work: Work, table: Sensitivities, budget: Budget) -> Work:
     exact = answers(work.source, budget.images)
 
     def keeping(count: int) -> Work:
-        return work.keeping([*work.recipe.keep_float, *(each.layer for each in table[:count])])
+        return work.keeping([*work.recipe.keep_float, *(row.layer for row in table[:count])])
 
     def figure(count: int) -> float:
         work.progress(f"{work.recipe.precision}: trying with {count} of {len(table)} layers in float")
@@ -204,5 +204,5 @@ def keep_fewest(work: Work, table: Sensitivities, budget: Budget) -> Work:
 
 def write_sensitivities(table: Sensitivities, folder: Path) -> None:
     """Save the table in an artifact."""
-    text = json.dumps([dataclasses.asdict(each) for each in table], indent=2)
+    text = json.dumps([dataclasses.asdict(row) for row in table], indent=2)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")

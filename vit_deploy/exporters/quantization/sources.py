@@ -35,25 +35,27 @@ def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], li
     inside = bundles_in(path)
     if not inside:
         return [(read_artifact(path), tuple(precisions))], []
-    found = [read_artifact(each) for each in inside]
-    plain = [each for each in found if each.precision == FP32 and each.format in QUANTIZERS]
+    found = [read_artifact(folder) for folder in inside]
+    plain = [artifact for artifact in found if artifact.precision == FP32 and artifact.format in QUANTIZERS]
     if not plain:
         raise ArtifactError(
-            f"{path} holds nothing to quantize: {', '.join(each.name for each in inside)}",
+            f"{path} holds nothing to quantize: {', '.join(folder.name for folder in inside)}",
             fix=f"give a folder with {' or '.join(f'{format}-{FP32}' for format in QUANTIZERS)}",
         )
-    known = {each for format in QUANTIZERS for each in FORMATS[format].precisions_for(Target.CPU)}
+    known = {precision for format in QUANTIZERS for precision in FORMATS[format].precisions_for(Target.CPU)}
     if unknown := [precision for precision in precisions if precision not in known]:
         raise ConfigError(f"unknown precision {unknown[0]!r}", fix=f"choose one of {', '.join(sorted(known))}")
     works = [
-        (each, tuple(one for one in precisions if one in FORMATS[each.format].precisions_for(Target.CPU)))
-        for each in plain
+        (artifact, tuple(one for one in precisions if one in FORMATS[artifact.format].precisions_for(Target.CPU)))
+        for artifact in plain
     ]
-    skipped = [f"{each.format}-{one}: does not exist" for each, own in works for one in precisions if one not in own]
+    skipped = [
+        f"{artifact.format}-{one}: does not exist" for artifact, own in works for one in precisions if one not in own
+    ]
     if not any(own for _, own in works):
-        formats = ", ".join(each.format for each in plain)
+        formats = ", ".join(artifact.format for artifact in plain)
         raise ConfigError(f"{formats} has none of the precisions {', '.join(precisions)}", fix="ask for another one")
-    return [(each, own) for each, own in works if own], skipped
+    return [(artifact, own) for artifact, own in works if own], skipped
 
 
 def quantize_each(

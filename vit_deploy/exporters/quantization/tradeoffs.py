@@ -149,15 +149,15 @@ def verdicts(facts: dict[str, Facts]) -> list[str]:
     """
     said = [
         f"{name} finds the ranges of activations over the whole batch, so that an image's answer depends on the "
-        f"others: {each.changed_by_mates:.1%} have another first class in batches of {CHUNK} than alone; with "
+        f"others: {fact.changed_by_mates:.1%} have another first class in batches of {CHUNK} than alone; with "
         "--batch 1, and in int8-static, it does not"
-        for name, each in facts.items()
-        if each.changed_by_mates is not None
+        for name, fact in facts.items()
+        if fact.changed_by_mates is not None
     ]
-    timed = {name: each for name, each in facts.items() if each.latency_ms is not None}
-    slower = [name for name, each in timed.items() if each.is_slower]
+    timed = {name: fact for name, fact in facts.items() if fact.latency_ms is not None}
+    slower = [name for name, fact in timed.items() if fact.is_slower]
     for format in dict.fromkeys(name.split("-", 1)[0] for name in slower):
-        own = {name: each for name, each in timed.items() if name.startswith(f"{format}-")}
+        own = {name: fact for name, fact in timed.items() if name.startswith(f"{format}-")}
         fastest = min(own, key=lambda name: own[name].latency_ms or np.inf)
         for name in (each for each in slower if each in own):
             each = own[name]
@@ -166,7 +166,7 @@ def verdicts(facts: dict[str, Facts]) -> list[str]:
                 f"{name} is slower than fp32 on this machine: {ms} ms against {fp32_ms} ms; "
                 f"the fastest here is {fastest}{', but it was unsteady' if own[fastest].unsteady else ''}"
             )
-    said += [f"{name} was unsteady: {'; '.join(each.unsteady)}" for name, each in timed.items() if each.unsteady]
+    said += [f"{name} was unsteady: {'; '.join(fact.unsteady)}" for name, fact in timed.items() if fact.unsteady]
     return said
 
 
@@ -194,8 +194,13 @@ def _latencies(artifacts: Sequence[Artifact], progress: Progress) -> Sequence[La
     if any(artifact.options.get("for") == Target.CUDA for artifact in artifacts) and "cpu" in providers:
         return [None] * len(artifacts)
     cases = [
-        Case(Path(each.directory), FORMATS[each.format].proving_runtime, provider, batch=each.input.batch or 1)
-        for each, provider in zip(artifacts, providers, strict=True)
+        Case(
+            Path(artifact.directory),
+            FORMATS[artifact.format].proving_runtime,
+            provider,
+            batch=artifact.input.batch or 1,
+        )
+        for artifact, provider in zip(artifacts, providers, strict=True)
     ]
     return bench(cases, PLAN, lambda what, done: progress(what))
 

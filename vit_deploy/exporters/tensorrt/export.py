@@ -140,8 +140,8 @@ def compute_capabilities(engine: Any, precision: str = "") -> tuple[str, ...]:
 def _build_for(engine: Any, config: Any, capabilities: Sequence[str]) -> None:
     if capabilities:
         config.num_compute_capabilities = len(capabilities)
-    for index, each in enumerate(capabilities):
-        config.set_compute_capability(getattr(engine.ComputeCapability, f"SM{each.replace('.', '')}"), index)
+    for index, capability in enumerate(capabilities):
+        config.set_compute_capability(getattr(engine.ComputeCapability, f"SM{capability.replace('.', '')}"), index)
 
 
 def _refuse_other_gpu(gpu: Gpu, capabilities: Sequence[str], what: str) -> None:

@@ -46,7 +46,7 @@ def places(repository: Path | None, name: str, jobs: Sequence[Job], *, force: bo
     if repository is None:
         return {}
     names = model_names(name, [(job.format, job.precision) for job in jobs])
-    found = {job.name: repository / each for job, each in zip(jobs, names, strict=True)}
+    found = {job.name: repository / name for job, name in zip(jobs, names, strict=True)}
     check_targets(found.values(), force=force)
     return found
 

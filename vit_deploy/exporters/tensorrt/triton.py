@@ -84,7 +84,7 @@ def check(kinds: Iterable[tuple[str, str]], provider: str | None, target: str = 
         )
     for format, precision in kinds:
         if FORMATS[format].triton is None:
-            served = (each.name for each in FORMATS.values() if each.triton is not None)
+            served = (format.name for format in FORMATS.values() if format.triton is not None)
             raise ConfigError(f"Triton has no backend for {format} files", fix=f"export --format {' or '.join(served)}")
         providers = _backend(format).providers
         if provider is not None and provider not in providers:

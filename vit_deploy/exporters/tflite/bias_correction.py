@@ -58,7 +58,7 @@ def _corrected(model: Model, layer: Layer, error: NDArray[np.float64]) -> tuple[
 
 def _tensor(model: Model, buffer: int) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """The scales of the tensor that a buffer belongs to, and its stored values; others than 8 and 32 bits are empty."""
-    (tensor,) = [each for each in model.graph.tensors if each.buffer == buffer]
+    (tensor,) = [tensor for tensor in model.graph.tensors if tensor.buffer == buffer]
     kind = TYPES.get(tensor.dtype)
     quantization = tensor.quantization
     scales = np.array([] if quantization is None else quantization.scales, np.float64)

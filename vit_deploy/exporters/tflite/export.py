@@ -107,7 +107,7 @@ def _stand_ins(checkpoint: Checkpoint) -> dict[np.float32, StandIn]:
 
 
 def _convert(checkpoint: Checkpoint, options: ExportOptions, stand_ins: Mapping[np.float32, StandIn]) -> bytes:
-    values = {each.name: value for value, each in stand_ins.items() if each.factor == 1}
+    values = {stand_in.name: value for value, stand_in in stand_ins.items() if stand_in.factor == 1}
     with explained_tensorflow_errors("converting to TFLite"), quiet_stderr() as noise:
         traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), by_rows=True, read_alone=True)
 
@@ -177,7 +177,7 @@ def _kernels(
         axes = (3, 0, 1, 2) if kind == "CONV_2D" else (1, 0)
         found[index] = (weight.nbytes, _content(weight, axes, stand_in.factor))
         names.append(stand_in.name)
-    expected = {each.name for each in stand_ins.values()}
+    expected = {stand_in.name for stand_in in stand_ins.values()}
     if sorted(names) != sorted(expected):
         raise ExportError(
             f"the TFLite graph uses {len(set(names))} of {len(expected)} kernels, in {len(names)} products",

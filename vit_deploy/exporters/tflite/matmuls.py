@@ -48,7 +48,7 @@ class Product:
     @property
     def sides(self) -> tuple[Side, ...]:
         """All that are computed."""
-        return tuple(each for each in (self.left, self.right, self.result) if each is not None)
+        return tuple(index for index in (self.left, self.right, self.result) if index is not None)
 
 
 def find_products(model: Model) -> tuple[Product, ...]:
@@ -94,7 +94,7 @@ def _moved_from(tensor: int, writers: Mapping[int, Operator]) -> Iterator[Operat
 
 
 def _moved_to(tensor: int, readers: Mapping[int, list[Operator]]) -> Iterator[Operator]:
-    while [each.kind for each in readers.get(tensor, ())] in ([kind] for kind in MOVES):
+    while [reader.kind for reader in readers.get(tensor, ())] in ([kind] for kind in MOVES):
         (move,) = readers[tensor]
         yield move
         tensor = move.outputs[0]

@@ -182,11 +182,11 @@ def _learned(
     # Where norms once took squares, files now have products, whose numbers in a norm are others.
     squared = tuple(name.removesuffix("square.0") for name in found if name.endswith(".square.0"))
     if squared and not between.keys() & {f"{norm}square.0" for norm in squared}:
-        found = {name: each for name, each in found.items() if not name.startswith(squared)}
+        found = {name: range_ for name, range_ in found.items() if not name.startswith(squared)}
     for name, (low, high) in found.items():
         factor = output_factor(name, source.config)
         found[name] = (low * factor, high * factor)
-    sides = [(f"{name}.{side}", getattr(each, side)) for name, each in layers.items() for side in ("input", "output")]
+    sides = [(f"{name}.{side}", getattr(layer, side)) for name, layer in layers.items() for side in ("input", "output")]
     return {tensor: found[name] for name, tensor in (*between.items(), *sides) if name in found}
 
 
@@ -196,7 +196,7 @@ def _integer_products(model: Model, recipe: Recipe, between: Mapping[str, str]) 
         return ()
     attentions = {tensor: name.partition(f".{PRODUCT.lower()}.")[0] for name, tensor in between.items()}
     every = find_products(model)
-    return tuple(each for each in every if products_of(attentions[each.output]) not in recipe.keep_float)
+    return tuple(product for product in every if products_of(attentions[product.output]) not in recipe.keep_float)
 
 
 def _needed(recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> set[str] | None:
@@ -271,15 +271,15 @@ def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, 
 def _ranges(seen: Observations, recipe: Recipe, products: Sequence[Product]) -> dict[str, dict[str, Any]]:
     found = {
         name: seen.learned.get(name)
-        or clipped(each, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile)
-        for name, each in seen.tensors.items()
+        or clipped(tensor, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile)
+        for name, tensor in seen.tensors.items()
     }
     for product in products:
         for side in product.sides:
             # One scale holds for all tensors of the same values. What training learned counts, a layer's side first.
             from_layer = side.tensors[:: -1 if side is product.result else 1]
-            known = [each for each in from_layer if each in found]
-            chosen = next((each for each in known if each in seen.learned), known[0])
+            known = [name for name in from_layer if name in found]
+            chosen = next((name for name in known if name in seen.learned), known[0])
             narrow = side is product.right and _product_bits(recipe, product) == 8
             found |= dict.fromkeys(known, symmetric(*found[chosen]) if narrow else found[chosen])
     # What is nothing but zeros would get steps too small for engines to compute with; in any others it is exact.
@@ -308,7 +308,7 @@ def _with_integer_io(target: Artifact, content: Any) -> Artifact:
     with quiet_stderr():
         engine = Interpreter(model_content=bytes(content))
     (given,), (result,) = engine.get_input_details(), engine.get_output_details()
-    if not all(each["dtype"] == np.int8 for each in (given, result)):
+    if not all(tensor["dtype"] == np.int8 for tensor in (given, result)):
         raise ExportError(
             f"the integer file takes {given['dtype'].__name__} and gives {result['dtype'].__name__}, expected int8",
             fix="report this with the model's config",

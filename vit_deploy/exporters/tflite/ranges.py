@@ -71,8 +71,8 @@ def observe(
         )
         engine.allocate_tensors()
     (given,) = engine.get_input_details()
-    details = {each["index"]: each for each in engine.get_tensor_details() if each["dtype"] == np.float32}
-    steps = [each for each in engine._get_ops_details() if each["op_name"] != "DELEGATE"]
+    details = {tensor["index"]: tensor for tensor in engine.get_tensor_details() if tensor["dtype"] == np.float32}
+    steps = [operator for operator in engine._get_ops_details() if operator["op_name"] != "DELEGATE"]
     computed = {int(index) for step in steps for index in step["outputs"]} | {given["index"]}
     scores = {int(step["inputs"][0]) for step in steps if step["op_name"] == "SOFTMAX"}
     looked_at = [

@@ -46,7 +46,7 @@ def write_smoothed(
 def _weights(model: Model, layers: Mapping[str, Layer]) -> dict[str, NDArray[np.float32]]:
     """Kernels `(inputs, outputs)` and biases `(outputs,)`; of layers whose buffers are theirs alone."""
     buffers = model.buffers
-    used = [buffer for each in layers.values() for buffer in (each.kernel, each.bias) if buffer is not None]
+    used = [buffer for layer in layers.values() for buffer in (layer.kernel, layer.bias) if buffer is not None]
     found: dict[str, NDArray[np.float32]] = {}
     for name, layer in layers.items():
         if layer.kind != "FULLY_CONNECTED" or used.count(layer.kernel) > 1:
