@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.checkpoints.huggingface_folders import LIMIT, deviation
 from tests.checkpoints.state_dicts import read, write
+from tests.checkpoints.torch_writer import write_zip
 from tests.peers import make_adapter_golden
 from tests.peers.make_adapter_golden import BASES, CASES, TARGET
 from vit_deploy.checkpoints import assumptions, load
@@ -88,6 +89,18 @@ def test_matrices_of_other_programs_are_never_left_out(tmp_path: Path) -> None:
     ) as caught:
         load(write(tmp_path / "loralib.safetensors", tensors), config={"num_heads": 3, "image_size": [24, 32]})
     assert "merge" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["blocks.0.attn.qkv.lora_A", "lora_A.weight", "blocks.0.attn.qkv.base_layer.weight"])
+def test_an_adapter_under_another_key_is_never_left_out(name: str, tmp_path: Path) -> None:
+    state = dict(read(BASES / "timm/plain/model.safetensors"))
+    held = {"model": state, "lora": {name: np.ones((2, 12), np.float32)}, "epoch": 1}
+    stated = {"num_heads": 3, "image_size": [24, 32]}
+    path = write_zip(tmp_path / "a.pth", held)
+    with pytest.raises(CheckpointError, match=rf"an adapter that is not merged \(lora\.{name}\)") as caught:
+        load(path, config=stated)
+    assert "merge_and_unload()" in caught.value.fix and "--ignore" in caught.value.fix
+    assert load(path, config={**stated, "ignore": ["lora.*"]}).config.num_layers == 2
 
 
 def test_a_layer_whose_matrices_are_gone_is_refused(tmp_path: Path) -> None:

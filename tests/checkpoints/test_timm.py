@@ -157,6 +157,25 @@ def test_a_config_that_is_damaged_or_says_otherwise_than_the_weights_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("depth", 3, "num_layers is 2 by its weights and 3 by the config beside it"),
+        ("embed_dim", 24, "embed_dim is 12 by its weights and 24"),
+        ("in_chans", 1, "channels is 3 by its weights and 1"),
+        ("patch_size", 4, r"patch_size is \[8, 4\] by its weights and \[4, 4\]"),
+        ("qk_norm", True, "qk_norm is False by its weights and True"),
+        ("pre_norm", True, "pre_norm is False by its weights and True"),
+        ("class_token", False, "class_token is True by its weights and False"),
+        ("reg_tokens", 4, "register_tokens is 0 by its weights and 4"),
+    ],
+)
+def test_arguments_of_another_model_are_refused(argument: str, value: Any, said: str, tmp_path: Path) -> None:
+    arguments = json.loads((GOLDEN / "plain" / "config.json").read_text())["model_args"]
+    with pytest.raises(CheckpointError, match=said):
+        with_config("plain", tmp_path, model_args={**arguments, argument: value})
+
+
+@pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"architecture": "vit_dwee_patch16_reg1_gap_256"}, "differential attention"),

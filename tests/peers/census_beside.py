@@ -68,6 +68,13 @@ def _of_another_kind(folder: Path) -> Made:
     return made
 
 
+def _under_another_key(folder: Path) -> Made:
+    import torch
+
+    matrices = {"blocks.0.attn.qkv.lora_A": torch.ones(2, 12), "blocks.0.attn.qkv.lora_B": torch.ones(36, 2)}
+    return _saved(lambda state: {"model": state, "lora": matrices}, folder)
+
+
 def adapters() -> Iterator[Row]:
     """Low-rank adapters, beside their model, given, inside and alone."""
     for name, case in CASES.items():
@@ -78,6 +85,8 @@ def adapters() -> Iterator[Row]:
     yield Row(
         OF_ADAPTERS, "matrices of loralib", "loralib's names", _of_loralib, "an adapter that is not merged", STATED
     )
+    yield Row(OF_ADAPTERS, "matrices under another key", "a training that saves both", _under_another_key,
+              "an adapter that is not merged", STATED, NEEDS, {"ignore": ["lora.*"]})  # fmt: skip
     yield Row(OF_ADAPTERS, "LoHa", "another kind of adapter", _of_another_kind, "peft_type 'LOHA'; expected LORA")
 
 

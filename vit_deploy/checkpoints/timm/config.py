@@ -48,6 +48,12 @@ SHOWN_BY_WEIGHTS = frozenset(
         *("use_shared_rel_pos_bias", "swiglu_mlp", "use_fc_norm", "rel_pos_type", "rel_pos_dim", "shared_rel_pos"),
     }
 )
+AS_FIELDS: Mapping[str, str] = {
+    **{"embed_dim": "embed_dim", "depth": "num_layers", "in_chans": "channels", "reg_tokens": "register_tokens"},
+    **{name: name for name in ("patch_size", "qk_norm", "pre_norm", "class_token")},
+}
+"""Those of them that have to be what the weights show, by the fields of the config that they are."""
+
 WITHOUT_EFFECT = frozenset(
     {
         *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
@@ -180,7 +186,10 @@ def _checked(name: str, arguments: Mapping[str, Any]) -> Architecture:
 
 
 def _fields(name: str, document: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
+    said = {ours: arguments[theirs] for theirs, ours in AS_FIELDS.items() if arguments.get(theirs) is not None}
+    fields: dict[str, Any] = dict(said)
+    if "patch_size" in said:
+        fields["patch_size"] = as_pair(said["patch_size"], "patch_size")
     if arguments.get("norm_layer"):
         fields["epsilon"] = EPSILON
     if arguments.get("act_layer"):

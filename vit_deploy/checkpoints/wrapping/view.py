@@ -6,19 +6,22 @@ shows the names as the model's own program has them, for whatever dialect reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vit_deploy.checkpoints.adapters.config import MERGE
 from vit_deploy.checkpoints.reading import Reading
 from vit_deploy.checkpoints.safetensors import CANONICAL
-from vit_deploy.checkpoints.source import STATE_DICTS, TensorFile, TensorView
+from vit_deploy.checkpoints.source import KEY_END, STATE_DICTS, TensorFile, TensorView
 from vit_deploy.checkpoints.wrapping.companions import companions, ignored, in_words
-from vit_deploy.checkpoints.wrapping.models import Choice, chosen, common_prefix, models_in
+from vit_deploy.checkpoints.wrapping.models import Choice, Model, chosen, common_prefix, models_in
 from vit_deploy.checkpoints.wrapping.stored import as_plain
 from vit_deploy.checkpoints.wrapping.strangers import refuse_empty, refuse_quantized, stranger
 from vit_deploy.errors import CheckpointError
 
+MATRICES = re.compile(rf"(^|[.{KEY_END}])lora_[AB]\b|\.base_layer\.")
 Detects = Callable[[TensorFile], bool]
 
 
@@ -72,8 +75,9 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
     file = as_plain(file)
     dropped = ignored(file.names(), reading.ignore)
     kept = [name for name in file.names() if name not in dropped]
+    models = models_in(kept)
     try:
-        choice = chosen(file, models_in(kept), reading.weights, reading.tower)
+        choice = chosen(file, models, reading.weights, reading.tower)
     except CheckpointError:
         if reading.weights is reading.tower is None and "model_type" in (file.documents.get("config.json") or {}):
             return file  # transformers knows what these are, and whether it is a ViT at all
@@ -81,6 +85,7 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
             raise known from None
         raise
     model = choice.model
+    _refuse_adapters_elsewhere(kept, model, models)
     held = [name for name in model.names if choice.owns(name)]
     refuse_quantized(file, [model.names[name] for name in held])
     refuse_empty(file, [model.names[name] for name in held])
@@ -96,6 +101,20 @@ def unwrapped(file: TensorFile, reading: Reading, detects: Detects) -> TensorFil
     )
     first = next(views)
     return first if detects(first) else next((view for view in views if detects(view)), first)
+
+
+def _refuse_adapters_elsewhere(names: Iterable[str], model: Model, models: Sequence[Model]) -> None:
+    """Refuse a model whose adapter is under another key, which nothing would merge.
+
+    Raises:
+        CheckpointError: there are matrices of an adapter that are no other model's.
+    """
+    held = {name for each in (model, *(each for each in models if each.known)) for name in each.names.values()}
+    if found := next((name for name in names if name not in held and MATRICES.search(name)), None):
+        raise CheckpointError(
+            f"it holds an adapter that is not merged ({found.replace(KEY_END, '.')})",
+            fix=f"{MERGE}; or leave it out: --ignore PATTERN",
+        )
 
 
 def _prefixes(root: str) -> Iterator[str]:
