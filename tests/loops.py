@@ -99,6 +99,9 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
     def norm(token: Array, name: str) -> Array:
         return loop_norm(token, name, config, w)
 
+    def inner(token: Array, name: str) -> Array:
+        return norm(token, name) if any(each.startswith(f"{name}.") for each in w) else token
+
     def dense(token: Array, name: str) -> Array:
         out = np.array([token @ column for column in w[f"{name}.kernel"].T])
         return out + w[f"{name}.bias"] if f"{name}.bias" in w else out
@@ -118,9 +121,10 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
     def attention(asking: list[Array], sequence: list[Array], name: str) -> list[Array]:
         query = [dense(token, f"{name}.query") for token in asking]
         key, value = ([dense(token, f"{name}.{role}") for token in sequence] for role in ("key", "value"))
-        size = config.embed_dim // config.num_heads
+        heads = config.pool_heads if config.pool_heads and "map_pool" in name else config.num_heads
+        size = config.embed_dim // heads
         mixed = [np.zeros(config.embed_dim) for _ in asking]
-        for head in range(config.num_heads):
+        for head in range(heads):
             part = slice(head * size, (head + 1) * size)
             keys = [head_of(k, part, f"{name}.key_norm") for k in key]
             queries = [head_of(q, part, f"{name}.query_norm") for q in query]
@@ -132,7 +136,7 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
                 scores = [math.exp(q @ k / math.sqrt(size) + more) for k, more in zip(keys, added, strict=True)]
                 for score, v in zip(scores, value, strict=True):
                     mixed[index][part] += score / sum(scores) * v[part]
-        return [dense(token, f"{name}.out") for token in mixed]
+        return [dense(inner(token, f"{name}.norm"), f"{name}.out") for token in mixed]
 
     def feed_forward(token: Array, name: str, ffn_type: str = config.ffn_type) -> Array:
         hidden = dense(token, f"{name}.up")
@@ -141,7 +145,7 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
         else:
             opened = SCALAR_ACTIVATIONS[{"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}[ffn_type]]
             hidden = hidden * np.array([opened(value) for value in dense(token, f"{name}.gate")])
-        return dense(hidden, f"{name}.down")
+        return dense(inner(hidden, f"{name}.norm"), f"{name}.down")
 
     tokens = [norm(token, "pre_norm") for token in tokens] if config.pre_norm else tokens
     for index in range(config.num_layers):

@@ -181,7 +181,7 @@ def test_what_a_vit_always_has_and_the_file_has_not_is_named_together(tmp_path: 
     "architecture",
     [
         *("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "vit_base_r50_s16_224"),
-        *("beit3_base_patch16_224", "eva02_base_patch14_224", "cait_xxs24_224"),
+        *("beit3_base_patch16_224", "cait_xxs24_224"),
         *("vit_base_patch16_xp_224", "vit_small_patch16_18x2_224", "vit_dlittle_patch16_reg1_gap_256"),
         *(
             "vit_pe_lang_large_patch14_448",

@@ -14,7 +14,15 @@ import pytest
 
 from vit_deploy.core import format_table
 from vit_deploy.core.artifact import InputSpec, describe, versions
-from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.config import (
+    Activation,
+    FFNType,
+    NormalizationPosition,
+    NormalizationType,
+    Pooling,
+    RelativePositions,
+    ViTConfig,
+)
 from vit_deploy.core.format import Target
 from vit_deploy.core.manifest import read_artifact, sha256, write_manifest
 from vit_deploy.core.preprocess import Interpolation, Preprocess
@@ -113,6 +121,7 @@ def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
         "ffn_type": FFNType,
         "activation": Activation,
         "pooling": [*Pooling, None],
+        "relative_positions": RelativePositions,
     }.items():
         assert config[name]["enum"] == list(choices)
     rotary = schema["$defs"]["rotary"]

@@ -86,7 +86,11 @@ COUNTS: dict[str, dict[str, int]] = {
     "EVA-02": {
         **SEQUENCE,
         **{"Slice": 9, "Concat": 6, "Mul": 12, "Add": 9},
-        **{"Gemm": 15, "Gelu": 0, "Sigmoid": 2, "LayerNormalization": 9, "ReduceMean": 1},
+        **{"Gemm": 15, "Gelu": 0, "Sigmoid": 2, "LayerNormalization": 13, "ReduceMean": 1},
+    },
+    "Perception Encoder": {
+        **PROBE,
+        **{"Gemm": 19, "Gelu": 3, "LayerNormalization": 9, "Slice": 8, "Concat": 6, "Mul": 9, "Add": 10},
     },
     "RoPE-ViT, mixed": SEQUENCE | {"Gemm": 12, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
     "MLCD": {"Gemm": 12, "LayerNormalization": 6, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},

@@ -19,6 +19,9 @@ NEW_SIZE = (40, 48)
 CASES = {
     "dinov3": "vit_small_plus_patch16_dinov3_qkvb",
     "eva02": "eva02_tiny_patch14_224",
+    "eva02_sub_norms": "eva02_base_patch16_clip_224",
+    "eva02_enormous": "eva02_enormous_patch14_clip_224",
+    "pe": "vit_pe_core_base_patch16_224",
     "rope_vit": "vit_small_patch16_rope_ape_224",
     "rope_vit_mixed": "vit_small_patch16_rope_mixed_224",
     "sbb": "vit_betwixt_patch16_rope_reg4_gap_256",
@@ -33,7 +36,7 @@ def main() -> None:
     shutil.rmtree(TARGET, ignore_errors=True)
     for case, name in CASES.items():
         folder = TARGET / case
-        more = {"num_kv_heads": [2, 1]} if case == "sapiens2" else {}
+        more = {"num_kv_heads": [2, 1]} if case == "sapiens2" else {"attn_pool_num_heads": 4} if case == "pe" else {}
         model = census_eva.make(timm, name, **SMALL, **more)
         census_eva.save(timm, model, folder)
         images = timm_families.drawn_images(*SMALL["img_size"])

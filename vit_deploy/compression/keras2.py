@@ -244,14 +244,15 @@ def _attention(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
         query, key = (make.norm(f"{prefix}.{role}_norm", norm) for role, norm in (("query", query), ("key", key)))
     if config.rotary is not None:
         query, key = (_op(_turned(make, prefix))(heads) for heads in (query, key))
-    return make.dense(f"{prefix}.out", _mixed(query, key, value, config, make.relative(prefix)))
+    mixed = _mixed(query, key, value, config, make.relative(prefix))
+    return make.dense(f"{prefix}.out", make.norm(f"{prefix}.norm", mixed) if config.attention_norm else mixed)
 
 
-def _heads(make: _Maker, name: str, x: Tensor) -> Tensor:
-    config = make.config
+def _heads(make: _Maker, name: str, x: Tensor, count: int = 0) -> Tensor:
+    heads = count or make.config.num_heads
 
     def split(values: Tensor) -> Tensor:
-        return tf.transpose(tf.reshape(values, [-1, values.shape[1], config.num_heads, config.head_dim]), [0, 2, 1, 3])
+        return tf.transpose(tf.reshape(values, [-1, values.shape[1], heads, values.shape[2] // heads]), [0, 2, 1, 3])
 
     return _op(split)(make.dense(name, x))
 
@@ -271,7 +272,7 @@ def _turned(make: _Maker, prefix: str) -> Callable[[Tensor], Tensor]:
 
 def _mixed(query: Tensor, key: Tensor, value: Tensor, config: ViTConfig, relative: Any = None) -> Tensor:
     def scored(pair: list[Tensor]) -> Tensor:
-        return tf.matmul(pair[0], pair[1], transpose_b=True) / math.sqrt(config.head_dim)
+        return tf.matmul(pair[0], pair[1], transpose_b=True) / math.sqrt(query.shape[3])
 
     def mix(pair: list[Tensor]) -> Tensor:
         mixed = tf.transpose(tf.matmul(tf.nn.softmax(pair[0]), pair[1]), [0, 2, 1, 3])
@@ -285,15 +286,15 @@ def _ffn(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     config, prefix = make.config, f"{name}.ffn"
     x = _first(x, count)
     if config.ffn_type is FFNType.MLP:
-        return _mlp(make, prefix, x)
+        return _mlp(make, prefix, x, normed=config.ffn_norm)
     gate = ACTIVATIONS[GATES[config.ffn_type]]
     hidden = _op(lambda both: gate(both[0]) * both[1])([make.dense(f"{prefix}.gate", x), make.dense(f"{prefix}.up", x)])
-    return make.dense(f"{prefix}.down", hidden)
+    return make.dense(f"{prefix}.down", make.norm(f"{prefix}.norm", hidden) if config.ffn_norm else hidden)
 
 
-def _mlp(make: _Maker, prefix: str, x: Tensor) -> Tensor:
+def _mlp(make: _Maker, prefix: str, x: Tensor, *, normed: bool = False) -> Tensor:
     hidden = _op(ACTIVATIONS[make.config.activation])(make.dense(f"{prefix}.up", x))
-    return make.dense(f"{prefix}.down", hidden)
+    return make.dense(f"{prefix}.down", make.norm(f"{prefix}.norm", hidden) if normed else hidden)
 
 
 def _pooled(make: _Maker, x: Tensor) -> Tensor:
@@ -323,7 +324,7 @@ def _map_pooled(make: _Maker, x: Tensor) -> Tensor:
 
     probe = make.owning([f"{name}.probe"], repeated)(x)
     roles = (("query", probe), ("key", x), ("value", x))
-    query, key, value = (_heads(make, f"{name}.attention.{role}", weights) for role, weights in roles)
+    query, key, value = (_heads(make, f"{name}.attention.{role}", tokens, config.probe_heads) for role, tokens in roles)
     mixed = make.dense(f"{name}.attention.out", _mixed(query, key, value, config))
     pooled = _op(lambda tokens: tokens[:, 0])(mixed)
     return tf_keras.layers.Add()([pooled, _mlp(make, f"{name}.ffn", make.norm(f"{name}.norm", pooled))])

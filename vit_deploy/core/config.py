@@ -171,6 +171,10 @@ class ViTConfig:
         rotary: the rotary positions of queries and keys, see `vit_deploy.core.rotary`; None for none. The position
             table stays beside them, and is zero in models that have none.
         relative_positions: what attention adds to its scores by the distance of two tokens.
+        attention_norm: whether what the heads give is normalized before the last projection of the attention.
+        ffn_norm: whether the hidden units are normalized before the last projection of the feed-forward.
+        pool_heads: attention heads of `map` pooling; 0 for as many as a block has.
+        pool_mlp_dim: hidden units of `map` pooling; 0 for as many as a block has.
 
     Raises:
         ConfigError: no ViT has these options; the message lists all that is wrong.
@@ -202,6 +206,10 @@ class ViTConfig:
     pre_logits_dim: int = 0
     rotary: Rotary | None = None
     relative_positions: RelativePositions = RelativePositions.NONE
+    attention_norm: bool = False
+    ffn_norm: bool = False
+    pool_heads: int = 0
+    pool_mlp_dim: int = 0
 
     def __post_init__(self) -> None:
         problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
@@ -285,6 +293,11 @@ class ViTConfig:
             yield "distillation_token is True, and class_token is False; the one stands beside the other"
         if pooling is Pooling.CLS_DISTILLATION and not self.distillation_token:
             yield f"pooling is {pooling}, and distillation_token is False"
+        if self.pool_heads and self.embed_dim % self.pool_heads:
+            yield f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.pool_heads}"
+        if pooling is not Pooling.MAP:
+            of_a_map = [name for name in ("pool_heads", "pool_mlp_dim") if getattr(self, name)]
+            yield from (f"{name} is {getattr(self, name)}, and pooling is {pooling}" for name in of_a_map)
         if pooling is None:
             of_a_vector = [name for name in ("norm_after_pooling", "pre_logits_dim") if getattr(self, name)]
             yield from (f"{name} is {getattr(self, name)}, and nothing is pooled" for name in of_a_vector)
@@ -313,6 +326,16 @@ class ViTConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.embed_dim // self.num_heads
+
+    @property
+    def probe_heads(self) -> int:
+        """Attention heads of `map` pooling."""
+        return self.pool_heads or self.num_heads
+
+    @property
+    def probe_mlp_dim(self) -> int:
+        """Hidden units of `map` pooling."""
+        return self.pool_mlp_dim or self.mlp_dim
 
     @property
     def effective_pooling(self) -> Pooling | None:
@@ -418,12 +441,17 @@ class ViTConfig:
 MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the scores of more
 
 SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
-OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim")  # zero for none
+OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim")  # zero for none
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
-    "norm_after_pooling",
+    *("norm_after_pooling", "attention_norm", "ffn_norm"),
 )
-LATER: Mapping[str, object] = MappingProxyType({"relative_positions": RelativePositions.NONE})
+LATER: Mapping[str, object] = MappingProxyType(
+    {
+        "relative_positions": RelativePositions.NONE,
+        **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
+    }
+)
 """Fields that documents name only where they differ from this default."""
 CLASSLESS_POOLINGS = (Pooling.MEAN, Pooling.MAX, Pooling.MAP)
 

@@ -41,7 +41,7 @@ def pool_macs(config: ViTConfig) -> int:
     if config.effective_pooling is not Pooling.MAP:
         return 0
     tokens, dim = config.sequence_length, config.embed_dim
-    return 2 * tokens * dim * dim + 2 * tokens * dim + 2 * dim * dim + 2 * dim * config.mlp_dim
+    return 2 * tokens * dim * dim + 2 * tokens * dim + 2 * dim * dim + 2 * dim * config.probe_mlp_dim
 
 
 def pre_logits_macs(config: ViTConfig) -> int:

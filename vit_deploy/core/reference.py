@@ -209,7 +209,7 @@ def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_t
         key = norm(key, weights_of("key_norm", weights), config)
     if config.rotary is not None:
         query, key = (turned(each, weights, config) for each in (query, key))
-    return _attended(query, key, value, weights, detail, _relative(weights_of(RELATIVE, weights), config))
+    return _attended(query, key, value, weights, config, detail, _relative(weights_of(RELATIVE, weights), config))
 
 
 def _relative(weights: Weights, config: ViTConfig) -> Array | float:
@@ -229,18 +229,34 @@ def turned(x: Array, weights: Weights, config: ViTConfig) -> Array:
 def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Tap = _no_tap) -> Array:
     values = product(x, weights[f"{role}.kernel"], weights.get(f"{role}.bias"))
     detail(role, values)
-    return values.reshape(*x.shape[:2], config.num_heads, config.head_dim).transpose(0, 2, 1, 3)
+    return _split(values, config.num_heads)
+
+
+def _split(values: Array, heads: int) -> Array:
+    return values.reshape(*values.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+
+def _inner_norm(x: Array, weights: Weights, config: ViTConfig) -> Array:
+    """The norm in front of a sub-layer's last projection (Shleifer et al. 2021, arXiv 2110.09456), if any."""
+    own = weights_of("norm", weights)
+    return norm(x, own, config) if own else x
 
 
 def _attended(
-    query: Array, key: Array, value: Array, weights: Weights, detail: Tap = _no_tap, relative: Array | float = 0.0
+    query: Array,
+    key: Array,
+    value: Array,
+    weights: Weights,
+    config: ViTConfig,
+    detail: Tap = _no_tap,
+    relative: Array | float = 0.0,
 ) -> Array:
     """Vaswani et al. 2017: softmax(q k^T / sqrt(d)) v, heads side by side, projected; `relative` joins the scores."""
     batch, heads, queries, head_dim = query.shape
     scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.array(head_dim, query.dtype)) + relative
     shares = softmax(scores)
     mixed = (shares @ value).transpose(0, 2, 1, 3).reshape(batch, queries, heads * head_dim)
-    out = product(mixed, weights["out.kernel"], weights["out.bias"])
+    out = product(_inner_norm(mixed, weights, config), weights["out.kernel"], weights["out.bias"])
     for name, values in (("scores", scores), ("softmax", shares), ("mix", mixed), ("out", out)):
         detail(name, values)
     return out
@@ -253,7 +269,7 @@ def ffn(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) ->
     gate = product(x, weights["gate.kernel"], weights["gate.bias"])
     up = product(x, weights["up.kernel"], weights["up.bias"])
     hidden = ACTIVATIONS[GATES[config.ffn_type]](gate) * up
-    out = product(hidden, weights["down.kernel"], weights["down.bias"])
+    out = product(_inner_norm(hidden, weights, config), weights["down.kernel"], weights["down.bias"])
     for name, values in (("gate", gate), ("up", up), ("hidden", hidden), ("down", out)):
         detail(name, values)
     return out
@@ -263,7 +279,7 @@ def mlp(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) ->
     """Up, the config's activation, down."""
     up = product(x, weights["up.kernel"], weights["up.bias"])
     hidden = ACTIVATIONS[config.activation](up)
-    out = product(hidden, weights["down.kernel"], weights["down.bias"])
+    out = product(_inner_norm(hidden, weights, config), weights["down.kernel"], weights["down.bias"])
     for name, values in (("up", up), ("hidden", hidden), ("down", out)):
         detail(name, values)
     return out
@@ -301,8 +317,11 @@ def map_pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
     """
     own = weights_of("attention", weights)
     probe = np.broadcast_to(weights["probe"], (len(x), 1, config.embed_dim))
-    query, key, value = (_heads(each, own, role, config) for role, each in (("query", probe), ("key", x), ("value", x)))
-    pooled = _attended(query, key, value, own)[:, 0]
+    query, key, value = (
+        _split(product(tokens, own[f"{role}.kernel"], own[f"{role}.bias"]), config.probe_heads)
+        for role, tokens in (("query", probe), ("key", x), ("value", x))
+    )
+    pooled = _attended(query, key, value, own, config)[:, 0]
     result: Array = pooled + mlp(norm(pooled, weights_of("norm", weights), config), weights_of("ffn", weights), config)
     return result
 

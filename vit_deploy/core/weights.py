@@ -105,6 +105,8 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
         yield from _norm(f"{block}.attention.key_norm", config, config.head_dim)
     if config.relative_positions in OF_BLOCKS:
         yield from _relative(f"{block}.attention.", config)
+    if config.attention_norm:
+        yield from _norm(f"{block}.attention.norm", config, dim)
     yield from _dense(f"{block}.attention.out", dim, dim)
     if config.layer_scale:
         yield f"{block}.scale1.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
@@ -112,6 +114,8 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     if config.ffn_type is not FFNType.MLP:
         yield from _dense(f"{block}.ffn.gate", dim, config.mlp_dim)
     yield from _dense(f"{block}.ffn.up", dim, config.mlp_dim)
+    if config.ffn_norm:
+        yield from _norm(f"{block}.ffn.norm", config, config.mlp_dim)
     yield from _dense(f"{block}.ffn.down", config.mlp_dim, dim)
     if config.layer_scale:
         yield f"{block}.scale2.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
@@ -138,8 +142,8 @@ def _after(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
         for role in ("query", "key", "value", "out"):
             yield from _dense(f"map_pool.attention.{role}", dim, dim)
         yield from _norm("map_pool.norm", config, dim)
-        yield from _dense("map_pool.ffn.up", dim, config.mlp_dim)
-        yield from _dense("map_pool.ffn.down", config.mlp_dim, dim)
+        yield from _dense("map_pool.ffn.up", dim, config.probe_mlp_dim)
+        yield from _dense("map_pool.ffn.down", config.probe_mlp_dim, dim)
     if config.pre_logits_dim:
         yield from _dense("pre_logits", vector, config.pre_logits_dim)
         vector = config.pre_logits_dim

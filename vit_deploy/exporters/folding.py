@@ -89,6 +89,10 @@ def _with_scales(config: ViTConfig, weights: dict[str, Float32]) -> tuple[ViTCon
 
 def _fold_block(weights: dict[str, Float32], config: ViTConfig, index: int) -> None:
     block, following = f"block_{index}", f"block_{index + 1}"
+    if config.attention_norm:
+        _fold(weights, f"{block}.attention.norm", [f"{block}.attention.out"])
+    if config.ffn_norm:
+        _fold(weights, f"{block}.ffn.norm", [f"{block}.ffn.down"])
     up = ("up",) if config.ffn_type is FFNType.MLP else ("gate", "up")
     ffn_in = [f"{block}.ffn.{role}" for role in up]
     if config.normalization_position is NormalizationPosition.PRE:

@@ -59,7 +59,7 @@ def _has_one_stream(config: ViTConfig) -> bool:
     return (
         config.normalization_type is NormalizationType.LAYER_NORM
         and config.normalization_position is NormalizationPosition.PRE
-        and not (config.pre_norm or config.qk_norm or mixed)
+        and not (config.pre_norm or config.qk_norm or config.attention_norm or config.ffn_norm or mixed)
         and config.effective_pooling is not Pooling.MAP
     )
 

@@ -58,6 +58,7 @@ class Attention(NamedVariables):
         dropout_rate: the dropout rate of attention probabilities, while training.
         weights: initializers of the projections, from the block that owns this layer.
         prefix: canonical name of this layer.
+        norm: kind of the norm in front of the last projection; empty for none.
         positions: the config of the whole ViT, where queries and keys have rotary positions; None for none.
         relative: the layer of its own relative positions, or its config; None for none.
     """
@@ -89,6 +90,7 @@ class Attention(NamedVariables):
         dropout_rate: float = 0.0,
         weights: WeightOptions | Mapping[str, Any] | None = None,
         prefix: str = "attention",
+        norm: str = "",
         positions: ViTConfig | Mapping[str, Any] | None = None,
         relative: RelativeScores | Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -104,6 +106,7 @@ class Attention(NamedVariables):
         self.dropout_rate = dropout_rate
         self.weight_options = WeightOptions.of(weights)
         self.prefix = prefix
+        self.norm = Norm(norm, epsilon, name="norm", dtype=self.dtype_policy) if norm else None
         self.positions = ViTConfig.from_dict(positions) if isinstance(positions, Mapping) else positions
         self.query, self.key, self.value, self.out = (
             Projection(
@@ -131,6 +134,8 @@ class Attention(NamedVariables):
         for norm in (self.query_norm, self.key_norm):
             if norm is not None:
                 norm.build((None, None, self.num_heads, self.head_dim))
+        if self.norm is not None:
+            self.norm.build(input_shape)
         rotary = None if self.positions is None else self.positions.rotary
         shapes = {} if rotary is None else rotary.weight_shapes(self.num_heads, self.head_dim)
         self.learned = {
@@ -163,7 +168,8 @@ class Attention(NamedVariables):
             mixed = self._products(query, key, value, training, relative)
         else:
             mixed = self._fused(*self._turned(query, key), value, relative)
-        return self.out(ops.reshape(mixed, (-1, asking.shape[1], self.embed_dim)))
+        mixed = ops.reshape(mixed, (-1, asking.shape[1], self.embed_dim))
+        return self.out(mixed if self.norm is None else self.norm(mixed))
 
     def _fused(self, query: Any, key: Any, value: Any, relative: Any = None) -> Any:
         bias = None if relative is None else ops.cast(relative, query.dtype)[None, :, : query.shape[1]]
@@ -251,6 +257,7 @@ class Attention(NamedVariables):
             "dropout_rate": self.dropout_rate,
             "weights": self.weight_options.to_config(),
             "prefix": self.prefix,
+            "norm": "" if self.norm is None else str(self.norm.kind),
             "positions": None if self.positions is None else self.positions.to_dict(),
             **({} if self.relative is None else {"relative": self.relative.get_config()}),
         }
@@ -269,6 +276,8 @@ class FeedForward(NamedVariables):
         dropout_rate: float = 0.0,
         weights: WeightOptions | Mapping[str, Any] | None = None,
         prefix: str = "ffn",
+        norm: str = "",
+        epsilon: float = 1e-6,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -282,6 +291,8 @@ class FeedForward(NamedVariables):
         gated = self.ffn_type is not FFNType.MLP
         self.gate = self._projection("gate", mlp_dim) if gated else None
         self.up = self._projection("up", mlp_dim)
+        self.norm = Norm(norm, epsilon, name="norm", dtype=self.dtype_policy) if norm else None
+        self.epsilon = epsilon
         self.down = self._projection("down", embed_dim)
         self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
 
@@ -294,6 +305,8 @@ class FeedForward(NamedVariables):
         if self.gate is not None:
             self.gate.build(input_shape)
         self.up.build(input_shape)
+        if self.norm is not None:
+            self.norm.build((*input_shape[:-1], self.mlp_dim))
         self.down.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, x: Any, training: bool | None = None) -> Any:
@@ -302,6 +315,7 @@ class FeedForward(NamedVariables):
             hidden = ACTIVATIONS[self.activation](self.up(x))
         else:
             hidden = ACTIVATIONS[GATES[self.ffn_type]](self.gate(x)) * self.up(x)
+        hidden = hidden if self.norm is None else self.norm(hidden)
         return self.down(self.dropout(hidden, training=training))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -319,6 +333,8 @@ class FeedForward(NamedVariables):
             "dropout_rate": self.dropout_rate,
             "weights": self.weight_options.to_config(),
             "prefix": self.prefix,
+            "norm": "" if self.norm is None else str(self.norm.kind),
+            "epsilon": self.epsilon,
         }
 
 
@@ -367,6 +383,7 @@ class TransformerBlock(NamedVariables):
             dropout_rate=attention_dropout_rate,
             weights=self.weight_options,
             prefix=f"{self.name}.attention",
+            norm=str(self.config.normalization_type) if self.config.attention_norm else "",
             positions=None if self.config.rotary is None else self.config,
             relative=RelativeScores.of_block(self.config, f"{self.name}.attention", self.weight_options, policy),
             name="attention",
@@ -380,6 +397,8 @@ class TransformerBlock(NamedVariables):
             dropout_rate=dropout_rate,
             weights=self.weight_options,
             prefix=f"{self.name}.ffn",
+            norm=str(self.config.normalization_type) if self.config.ffn_norm else "",
+            epsilon=self.config.epsilon,
             name="ffn",
             dtype=policy,
         )

@@ -96,12 +96,12 @@ class MapPooling(NamedVariables):
         self.weight_options = WeightOptions.of(weights)
         own, policy = self.config, self.dtype_policy
         self.attention = ProbeAttention(
-            own.embed_dim, own.num_heads, self.weight_options, "map_pool.attention", name="attention", dtype=policy
+            own.embed_dim, own.probe_heads, self.weight_options, "map_pool.attention", name="attention", dtype=policy
         )
         self.norm = Norm(own.normalization_type, own.epsilon, name="norm", dtype=policy)
         self.ffn = FeedForward(
             own.embed_dim,
-            own.mlp_dim,
+            own.probe_mlp_dim,
             activation=own.activation,
             weights=self.weight_options,
             prefix="map_pool.ffn",

@@ -78,6 +78,10 @@ class ViT(keras.Model):  # type: ignore[misc]
         rotary: the name of a convention of rotary positions, or its fields, see `vit_deploy.core.rotary`.
         relative_positions: what attention adds to its scores by the distance of two tokens, see
             `vit_deploy.core.config.RelativePositions`.
+        attention_norm: whether what the heads give is normalized before the last projection of the attention.
+        ffn_norm: whether the hidden units are normalized before the last projection of the feed-forward.
+        pool_heads: attention heads of "map" pooling; 0 for as many as a block has.
+        pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
         seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -129,6 +133,10 @@ class ViT(keras.Model):  # type: ignore[misc]
         pre_logits_dim: int = 0,
         rotary: Rotary | Mapping[str, Any] | str | None = None,
         relative_positions: str = "none",
+        attention_norm: bool = False,
+        ffn_norm: bool = False,
+        pool_heads: int = 0,
+        pool_mlp_dim: int = 0,
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -172,6 +180,10 @@ class ViT(keras.Model):  # type: ignore[misc]
                 pre_logits_dim=pre_logits_dim,
                 rotary=rotary,
                 relative_positions=relative_positions,
+                attention_norm=attention_norm,
+                ffn_norm=ffn_norm,
+                pool_heads=pool_heads,
+                pool_mlp_dim=pool_mlp_dim,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:

@@ -32,7 +32,15 @@ from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
 from vit_deploy.checkpoints.timm.names import PATCHES, Renamed
 from vit_deploy.checkpoints.timm.shapes import depth_of
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, NormalizationType, Pooling, ViTConfig, as_pair
+from vit_deploy.core.config import (
+    Activation,
+    FFNType,
+    NormalizationPosition,
+    NormalizationType,
+    Pooling,
+    ViTConfig,
+    as_pair,
+)
 from vit_deploy.core.rotary import Rotary, RotaryConvention
 from vit_deploy.core.rotary_angles import as_bfloat16, halves_of_pairs
 from vit_deploy.core.weights import Float32
@@ -228,7 +236,10 @@ def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> C
         "pooling": POOLINGS[arguments["global_pool"]],
         "activation": Activation.GELU,
         "rotary": _rotary(arguments, found),
+        "pool_heads": (arguments["attn_pool_num_heads"] or 0) if arguments["global_pool"] == "map" else 0,
     }
+    if arguments["use_post_norm"]:
+        beside["normalization_position"] = NormalizationPosition.RES_POST
     if not document:  # a name alone, which the user may know better
         beside = {name: value for name, value in beside.items() if name not in stated}
     facts = Facts(shapes, beside, {} if said or rows is not None else {"image_size": size})
@@ -266,8 +277,6 @@ def _check_supported(name: str, arguments: Arguments, view: Renamed) -> None:
         problems.append(f"the norm {arguments['norm_layer'][0]}")
     if arguments["global_pool"] not in POOLINGS:
         problems.append(f"the pooling {arguments['global_pool']}")
-    if arguments["use_post_norm"]:
-        problems.append("norms behind the halves of a block and before their sums")
     if "blocks.*.attn.gate.weight" in view.kinds:
         problems.append("gated attention")
     if arguments["rope_type"] == "mrope" and arguments["use_rot_pos_emb"]:
@@ -276,14 +285,9 @@ def _check_supported(name: str, arguments: Arguments, view: Renamed) -> None:
         problems.append("a norm before pooling and one behind it")
     if not {"norm.weight", "fc_norm.weight"} & set(view.kinds):
         problems.append("no last norm")
-    if "blocks.*.attn.norm.weight" in view.kinds or "blocks.*.mlp.norm.weight" in view.kinds:
-        problems.append("norms inside the halves of a block")
     width, named = view.common_shape(PATCHES, 4)[0], arguments["embed_dim"]
     if width != named:
         problems.append(f"tokens {width} wide where the architecture named has {named}")
-    heads, pool_heads = arguments["num_heads"], arguments["attn_pool_num_heads"]
-    if arguments["global_pool"] == "map" and pool_heads not in (None, heads):
-        problems.append(f"attention pooling of {pool_heads} heads beside {heads} of its blocks")
     if problems:
         raise unsupported(name, problems)
 
@@ -315,6 +319,7 @@ def _shapes(view: Renamed, arguments: Arguments) -> dict[str, Any]:
     embed_dim, channels, *patch_size = view.common_shape(PATCHES, 4)
     hidden = _hidden(view)
     packed = "blocks.*.mlp.fc1.weight" in kinds and view.common_shape("blocks.*.mlp.fc1.weight", 2)[0] == 2 * hidden
+    pooled = view.common_shape("attn_pool.mlp.fc2.weight", 2)[1] if "attn_pool.mlp.fc2.weight" in kinds else 0
     biases = ("blocks.*.attn.q_bias", "blocks.*.attn.qkv.bias", "blocks.*.attn.q_proj.bias")
     return {
         "patch_size": tuple(patch_size),
@@ -330,6 +335,9 @@ def _shapes(view: Renamed, arguments: Arguments) -> dict[str, Any]:
         "class_token": "cls_token" in kinds,
         "register_tokens": view.common_shape("reg_token", 3)[1] if "reg_token" in kinds else 0,
         "pre_norm": "norm_pre.weight" in kinds,
+        "attention_norm": "blocks.*.attn.norm.weight" in kinds,
+        "ffn_norm": "blocks.*.mlp.norm.weight" in kinds,
+        "pool_mlp_dim": 0 if pooled in (0, hidden) else pooled,
         "norm_after_pooling": "fc_norm.weight" in kinds,
         "include_top": "head.weight" in kinds,
         "num_classes": view.common_shape("head.weight", 2)[0] if "head.weight" in kinds else 0,
@@ -372,6 +380,8 @@ def _block(index: int, view: Renamed, config: ViTConfig, *, side_by_side: bool) 
         **_head_norm(f"{ours}.attention.query_norm", f"{theirs}.attn.q_norm", order, config),
         **_head_norm(f"{ours}.attention.key_norm", f"{theirs}.attn.k_norm", order, config),
         **_queries_keys_values(f"{ours}.attention", f"{theirs}.attn", view, config, order),
+        **_norm(f"{ours}.attention.norm", f"{theirs}.attn.norm"),
+        **_norm(f"{ours}.ffn.norm", f"{theirs}.mlp.norm"),
         f"{ours}.attention.out.kernel": transposed(f"{theirs}.attn.proj.weight"),
         f"{ours}.attention.out.bias": _or_zeros(f"{theirs}.attn.proj.bias", view, config.embed_dim),
         f"{ours}.ffn.down.kernel": transposed(f"{theirs}.mlp.fc2.weight"),

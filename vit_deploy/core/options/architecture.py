@@ -39,6 +39,10 @@ class ArchitectureOptions:
         rotary: name of a convention of rotary positions, such as "dinov3"; None for none.
         relative_positions: what attention adds by the distance of two tokens, "none", "table", "shared_table",
             "scores" or "shared_scores".
+        attention_norm: whether a norm stands in front of the attention's last projection.
+        ffn_norm: whether a norm stands in front of the feed-forward's last projection.
+        pool_heads: heads of "map" pooling; 0 for as many as a block has.
+        pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
     """
 
     channels: Annotated[int, Option(min=1, help="Of the images.")] = 3
@@ -68,6 +72,10 @@ class ArchitectureOptions:
     relative_positions: Annotated[
         str, Option(help="none, table or shared_table: what attention adds by the distance of two tokens.")
     ] = "none"
+    attention_norm: Annotated[bool, Option(help="In front of the attention's last projection.")] = False
+    ffn_norm: Annotated[bool, Option(help="In front of the feed-forward's last projection.")] = False
+    pool_heads: Annotated[int, Option(min=0, help="Heads of map pooling; 0 for a block's.")] = 0
+    pool_mlp_dim: Annotated[int, Option(min=0, help="Hidden units of map pooling; 0 for a block's.")] = 0
 
     def fields(self) -> dict[str, Any]:
         """Fields of a config, without those that the scale says."""

@@ -84,12 +84,16 @@ def links(config: ViTConfig) -> Iterator[Link]:
         if norms[0]:
             yield Link(_parts(norms[0], weights), tuple(f"{block}.attention.{role}" for role in QKV))
         # Heads mix tokens, not channels.
-        value = _parts(f"{block}.attention.value", weights)
-        yield Link(value, (f"{block}.attention.out",), norms[0])
+        mixed = f"{block}.attention.{'norm' if config.attention_norm else 'value'}"
+        if not config.attention_norm or scales:
+            yield Link(_parts(mixed, weights), (f"{block}.attention.out",), "" if config.attention_norm else norms[0])
         if norms[1]:
             up = ("gate", "up") if gated else ("up",)
             yield Link(_parts(norms[1], weights), tuple(f"{block}.ffn.{role}" for role in up))
-        if gated or homogeneous:  # what the gate is multiplied with is linear
+        if config.ffn_norm:
+            if scales:
+                yield Link(_parts(f"{block}.ffn.norm", weights), (f"{block}.ffn.down",))
+        elif gated or homogeneous:  # what the gate is multiplied with is linear
             yield Link(_parts(f"{block}.ffn.up", weights), (f"{block}.ffn.down",), norms[1])
     pooled = config.norm_after_pooling or config.effective_pooling in (Pooling.CLS, Pooling.MEAN, Pooling.MAX)
     if config.include_top and pooled and scales:

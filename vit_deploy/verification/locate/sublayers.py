@@ -80,7 +80,8 @@ class SublayerReader:
             given = self.flow.moving_inputs(softmax)[0]
             yield Detail(f"{tap}.scores", (Option(scores[0], self._carried(given)),), None)
         yield Detail(f"{tap}.softmax", (Option(softmax, softmax.outputs[:1]),), None)
-        yield self._read_by(leaving[0], f"{tap}.mix", dim, mixes[0])
+        if not self.config.attention_norm:  # else what the projection reads is normalized
+            yield self._read_by(leaving[0], f"{tap}.mix", dim, mixes[0])
         # The bias of a norm in front of post-norm blocks, which the first residual sum reads too, is moved in here.
         takes_bias = self.folded_norms and self.config.pre_norm and tap == "block_0.attention"
         if not (takes_bias and self.config.normalization_position is NormalizationPosition.POST):
@@ -95,6 +96,11 @@ class SublayerReader:
         yield from self._normed(entering, tap)
         options = tuple(Option(node, self._finished(node, section)) for node in entering)
         hidden = self._read_by(down, f"{tap}.hidden", self.config.mlp_dim)
+        if self.config.ffn_norm:
+            for role in roles:
+                yield Detail(f"{tap}.{role}", options, self.config.mlp_dim)
+            yield self._last(down, section, tap, "down")
+            return
         if hidden.options[0].node not in entering:  # else the activation is a part of the product
             for role in roles:
                 yield Detail(f"{tap}.{role}", options, self.config.mlp_dim)
