@@ -31,18 +31,8 @@ def test_artifacts_are_proven_and_timed_there_and_times_are_compared_with_nothin
     [record] = proven.document["results"]
     assert (record["verdict"], record["on"], record["emulated"]) == ("same", "qemu://cortex-a76", True)
     saved = tmp_path / "emulated.json"
-    timed = run(
-        "bench",
-        bundles["onnx"],
-        bundles["tflite"],
-        *on,
-        "--runtime",
-        "onnxruntime,litert",
-        "--runs",
-        3,
-        "--save",
-        saved,
-    )
+    words = ("--runtime", "onnxruntime", "--threads", "1,2", "--runs", 3)
+    timed = run("bench", bundles["onnx"], *on, *words, "--save", saved)
     assert timed.code == 0, timed.err
     assert "times of an emulator, which say nothing about a real machine" in timed.err
     assert [line.split()[-1] for line in timed.out.splitlines() if "qemu://" in line] == ["emulated"] * 2
