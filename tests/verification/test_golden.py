@@ -218,3 +218,4 @@ def test_the_reference_reports_how_much_of_it_is_done(checkpoint):
     figures = [int(text.removeprefix("computing the reference: ").removesuffix("%")) for text in said]
     assert len(figures) > 2 * checkpoint.config.num_layers
     assert figures == sorted(figures) and figures[0] > 0 and figures[-1] == 100
+    assert figures.count(100) == 1  # nothing of it comes after what is said to be all

@@ -52,12 +52,14 @@ def record(checkpoint: Checkpoint, progress: Callable[[str], object] = lambda do
     """
     images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
     taps, rounded_taps = Recorder(), [Recorder() for _ in ORDERS]
-    counted = _counted(len(activations.tap_names(checkpoint.config)) * (1 + len(ORDERS)), progress)
+    large = _is_large(checkpoint.config)
+    runs = (1 + len(ORDERS)) * (1 if large else 2)  # of the seeded images, and of those unlike any photograph
+    counted = _counted(len(activations.tap_names(checkpoint.config)) * runs, progress)
     outputs = forward(checkpoint, images, tap=counted(taps.tap), detail=taps.detail)
     recorders = [(counted(recorder.tap), recorder.detail) for recorder in rounded_taps]
     rounded = forward_float32(checkpoint, images, recorders)
     floor = float(noise_floor(outputs, rounded))
-    hard = record_adversarial(checkpoint) if not _is_large(checkpoint.config) else None
+    hard = None if large else record_adversarial(checkpoint, counted(_nothing))
     picture = natural_pixels(1, *preprocessing.SIZE, 3, seed=SEED + 1)[0]
     file = preprocessing.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
     return Golden(images, outputs, floor, taps.against(rounded_taps, checkpoint), hard, file)
@@ -77,13 +79,23 @@ def _counted(steps: int, progress: Callable[[str], object]) -> Callable[[Tap], T
     return counted
 
 
-def record_adversarial(checkpoint: Checkpoint) -> Adversarial:
-    """What the reference answers to each of them."""
+def _nothing(name: str, values: Array) -> None:
+    """A tap that keeps nothing."""
+
+
+def record_adversarial(checkpoint: Checkpoint, tap: Tap | None = None) -> Adversarial:
+    """What the reference answers to each of the adversarial images.
+
+    Args:
+        checkpoint: the model.
+        tap: called with every tap of each run of the reference.
+    """
     config = checkpoint.config
     images = adversarial_images((*config.image_size, config.channels), checkpoint.preprocess)
     stacked = np.stack(list(images.values()))
-    outputs = forward(checkpoint, stacked)
-    floors = noise_floor(outputs, forward_float32(checkpoint, stacked), axis=tuple(range(1, outputs.ndim)))
+    outputs = forward(checkpoint, stacked, tap=tap)
+    rounded = forward_float32(checkpoint, stacked, [(tap, None)] * len(ORDERS))
+    floors = noise_floor(outputs, rounded, axis=tuple(range(1, outputs.ndim)))
     return Adversarial(tuple(images), stacked, outputs, floors)
 
 
