@@ -43,6 +43,8 @@ def test_the_least_important_columns_are_left_out_and_named_and_what_is_everywhe
     shown = fitted(COLUMNS, ROWS, 45, len)
     assert [column.name for column in shown.columns] == ["artifact", "p50 ms", "p90 ms", "steady"]
     assert shown.remarks[0] == "in every row: runtime onnxruntime (cpu)"
+    absent = fitted(COLUMNS, [(row[0], "-", *row[2:]) for row in ROWS], 45, len)
+    assert absent.remarks[0] == "in every row: runtime none"
     shown = fitted(COLUMNS, ROWS, 36, len)
     assert [column.name for column in shown.columns] == ["artifact", "p50 ms", "steady"]
     assert "left out: p90 ms; " in shown.remarks[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vit_deploy.cli.columns import Column, paths, ranked
+from vit_deploy.cli.columns import ABSENT, Column, paths, ranked
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.performance.latency import Latency
@@ -33,7 +33,6 @@ SPARE = (
     *("GPU mJ/image", "GPU MB", "queued images/s", "first ms", "load ms", "image file ms", "build ms"),
 )
 
-ABSENT = "-"
 # What GPUs alone have: before which column it stands, and its cell. Copies are no part of the times of calls there.
 OF_GPUS: Mapping[str, tuple[str, Callable[[Latency], str]]] = {
     "copies ms": ("images/s", lambda each: _figure(each.transfer_ms, ".2f")),

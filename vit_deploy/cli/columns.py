@@ -13,6 +13,7 @@ Measure = Callable[[str], int]
 BETWEEN = 3  # spaces between two columns
 AROUND = 2  # spaces at both ends of a line together
 ELLIPSIS = "…"
+ABSENT = "-"  # the cell of a figure that there is none of
 SEPARATOR = os.sep  # of the parts of a path
 LEAST_PROSE = 12  # characters of a line of prose that can be read
 LONGEST_WORD = 24  # characters; a longer one, as a digest, may be cut
@@ -85,7 +86,8 @@ class Fitted:
         """What has to be known of it; nothing where all is shown."""
         said = []
         if self.everywhere:
-            said.append(f"in every row: {', '.join(f'{name} {cell}' for name, cell in self.everywhere)}")
+            told = (f"{name} {'none' if cell == ABSENT else cell}" for name, cell in self.everywhere)
+            said.append(f"in every row: {', '.join(told)}")
         missing = [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
         missing += [f"{ELLIPSIS} stands for what was cut"] if self.cut else []
         if missing:
