@@ -72,7 +72,9 @@ def in_words(provenance: Sequence[Step]) -> str:
     if fields := _fields(provenance):
         listed = ", ".join(f"{name} {value}" for name, value in fields.items())
         notes.append(f"assumed, for the checkpoint does not say it: {listed} ({_otherwise(list(fields))})")
-    notes += [f"assumed: {each.field} {each.value}, for {each.why}" for each in _supposed(provenance)]
+    notes += [
+        f"assumed: {assumption.field} {assumption.value}, for {assumption.why}" for assumption in _supposed(provenance)
+    ]
     taken = (*_file(provenance), *_chosen(provenance), *_foreign_head(provenance))
     notes += [f"taken: {key}, {why}" for key, why in taken]
     notes += [
@@ -92,8 +94,8 @@ def _imported(provenance: Sequence[Step]) -> Mapping[str, Any]:
 
 def _supposed(provenance: Sequence[Step]) -> list[Assumed]:
     found = _imported(provenance).get(SUPPOSED)
-    listed = [each for each in found if isinstance(each, Mapping)] if isinstance(found, list | tuple) else []
-    return [Assumed(str(each.get("field")), each.get("value"), str(each.get("why"))) for each in listed]
+    listed = [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list | tuple) else []
+    return [Assumed(str(entry.get("field")), entry.get("value"), str(entry.get("why"))) for entry in listed]
 
 
 def _fields(provenance: Sequence[Step]) -> Mapping[str, Any]:
@@ -101,7 +103,7 @@ def _fields(provenance: Sequence[Step]) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):  # somebody else's file can record anything
         return {}
     stated = [step.facts.get("stated") for step in provenance if step.action == PREPROCESS]
-    said = {name for each in stated if isinstance(each, Mapping) for name in each}
+    said = {name for mapping in stated if isinstance(mapping, Mapping) for name in mapping}
     return {str(name): value for name, value in found.items() if name not in said}
 
 

@@ -49,10 +49,10 @@ def weights_in(folder: Path, depth: int = MAX_FOLDERS) -> Taken:
     for name in WEIGHT_FILES:
         if _is_file(folder / name):
             return Taken(folder / name)
-    found = [each for each in sorted(folder.glob("*")) if each.name.endswith(SUFFIXES) and _is_file(each)]
-    found = [each for each in found if not each.name.startswith(".")]  # macOS leaves such beside copied files
-    found = [each for each in found if each.name not in ADAPTERS] or found  # the base model beside its adapter
-    if shard := next((match for each in found if (match := SHARD.fullmatch(each.name))), None):
+    found = [path for path in sorted(folder.glob("*")) if path.name.endswith(SUFFIXES) and _is_file(path)]
+    found = [path for path in found if not path.name.startswith(".")]  # macOS leaves such beside copied files
+    found = [path for path in found if path.name not in ADAPTERS] or found  # the base model beside its adapter
+    if shard := next((match for path in found if (match := SHARD.fullmatch(path.name))), None):
         raise CheckpointError(
             f"{folder} is a folder that holds shards, and no {shard[1]}{shard[2]}{INDEX_SUFFIX} that lists them",
             fix=GET_ALL,
@@ -67,7 +67,7 @@ def weights_in(folder: Path, depth: int = MAX_FOLDERS) -> Taken:
         raise CheckpointError(f"{said.message}, and holds no checkpoint", fix=said.fix)
     raise CheckpointError(
         f"{folder} is a folder that holds {'several checkpoints' if found else 'no checkpoint'}",
-        fix=f"give the file: {', '.join(each.name for each in found)}" if found else "give a checkpoint file",
+        fix=f"give the file: {', '.join(path.name for path in found)}" if found else "give a checkpoint file",
     )
 
 
@@ -127,7 +127,7 @@ def _shards(index: Path) -> dict[str, str]:
     if len(files) > MAX_SHARDS:
         problems.append(f"it names {len(files)} files; expected {MAX_SHARDS} at most")
     for name in files[:MAX_SHARDS]:
-        if any(each in name for each in "/\\:\0") or name in ("", ".", ".."):
+        if any(character in name for character in "/\\:\0") or name in ("", ".", ".."):
             problems.append(f"{name!r} lies elsewhere")
         elif name.endswith(INDEX_SUFFIX) or not _is_file(index.parent / name):
             problems.append(f"{name} is missing")
@@ -174,7 +174,7 @@ class Documents(Mapping[str, Any]):
         return parse_json(_text(path), name)
 
     def __iter__(self) -> Iterator[str]:
-        beside = (each.name for each in sorted(self._folder.glob("*.json")) if _is_file(each))
+        beside = (path.name for path in sorted(self._folder.glob("*.json")) if _is_file(path))
         return iter(dict.fromkeys((*self._own, *beside)))
 
     def __len__(self) -> int:

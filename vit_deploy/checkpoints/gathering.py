@@ -80,9 +80,9 @@ def gather(
     stored = dict.fromkeys(file.names())
     specs = weight_specs(config)
     table = {name: same(origin) if isinstance(origin, str) else origin for name, origin in origins.items()}
-    table = {name: origin for name, origin in table.items() if all(each in stored for each in origin.names)}
+    table = {name: origin for name, origin in table.items() if all(tensor in stored for tensor in origin.names)}
     weights, problems = _fitting(file, table, specs)
-    used = {each for origin in table.values() for each in origin.names}
+    used = {name for origin in table.values() for name in origin.names}
     unexpected = {name: _stand_in(file, name) for name in stored if name not in used and name not in ignored}
     if problems or found:
         problems += weight_problems(config, weights | unexpected)
@@ -114,22 +114,22 @@ def _fitting(
     problems: list[str] = []
     fitting: dict[str, Origin] = {}
     for name, origin in table.items():
-        stand_ins = [_stand_in(file, each) for each in origin.names]
+        stand_ins = [_stand_in(file, name) for name in origin.names]
         try:
             weights[name] = origin.make(*stand_ins)
         except (ValueError, IndexError) as error:
-            shapes = ", ".join(f"{each} {file.shape(each)}" for each in origin.names)
+            shapes = ", ".join(f"{name} {file.shape(name)}" for name in origin.names)
             problems.append(f"{name} cannot be made of {shapes}: {error}")
             continue
         if name in specs and weights[name].shape == specs[name].shape:
             fitting[name] = origin
-    pending = Counter(each for origin in fitting.values() for each in origin.names)
+    pending = Counter(name for origin in fitting.values() for name in origin.names)
     held: dict[str, Float32] = {}
     for name, origin in fitting.items():
-        for each in origin.names:
-            if each not in held:
-                held[each] = file.read(each)
-        weights[name] = _in_order(origin.make(*(held[each] for each in origin.names)))
+        for tensor in origin.names:
+            if tensor not in held:
+                held[tensor] = file.read(tensor)
+        weights[name] = _in_order(origin.make(*(held[tensor] for tensor in origin.names)))
         # Zero axes are lost on `ascontiguousarray`.
         weights[name] = weights[name].reshape(specs[name].shape)
         _drop(held, pending, origin.names)

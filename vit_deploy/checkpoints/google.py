@@ -102,7 +102,7 @@ class _Layout:
     def has(self, name: str) -> bool:
         """Whether the model has a tensor or a part of that name."""
         whole = self.prefix + name
-        return any(each == whole or each.startswith(f"{whole}/") for each in self.file.names())
+        return any(name == whole or name.startswith(f"{whole}/") for name in self.file.names())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; empty if there is none."""
@@ -152,7 +152,7 @@ class _Layout:
 def _layout(file: TensorFile) -> _Layout:
     found = [match for match in map(ENCODER.match, file.names()) if match]
     prefixes = dict.fromkeys(match["prefix"] for match in found)
-    prefix = next((each for each in BESIDE if each in prefixes), None)
+    prefix = next((head for head in BESIDE if head in prefixes), None)
     if prefix is None and len(prefixes) > 1:
         raise CheckpointError(
             f"it holds {len(prefixes)} encoders, and none is known to be that of images: {', '.join(prefixes)}",
@@ -273,16 +273,16 @@ def _origins(layout: _Layout, config: ViTConfig, *, sines: bool) -> Iterator[tup
     for index in range(config.num_layers):
         row = (index, config.num_layers) if layout.stacked else None
         for part, (path, tensors) in _encoder_block(layout, layout.block(index), config).items():
-            for role, each in tensors.items():
-                origin = _origin(f"{at}{path}/{each.name}", each.shape, each.canonical, row)
+            for role, tensor in tensors.items():
+                origin = _origin(f"{at}{path}/{tensor.name}", tensor.shape, tensor.canonical, row)
                 yield f"block_{index}.{part}.{role}", origin
     last: Parts = {"norm": ("Transformer/encoder_norm", _norm(config))}
     if config.effective_pooling is Pooling.MAP:
         yield "map_pool.probe", _origin(f"{at}{layout.map_head}probe", (1, 1, dim), (1, dim))
         last = {**last, **_map_pool(layout.map_head, config)}
     for part, (path, tensors) in last.items():
-        for role, each in tensors.items():
-            yield f"{part}.{role}", _origin(f"{at}{path}/{each.name}", each.shape, each.canonical)
+        for role, tensor in tensors.items():
+            yield f"{part}.{role}", _origin(f"{at}{path}/{tensor.name}", tensor.shape, tensor.canonical)
 
 
 def _origin(name: str, shape: Shape, canonical: Shape, row: tuple[int, int] | None = None) -> Origin:
@@ -323,5 +323,5 @@ def sine_table(grid: tuple[int, int], dim: int) -> Float32:
         dim: a multiple of 4.
     """
     frequencies = MAX_PERIOD ** -np.linspace(0, 1, dim // 4)
-    rows, columns = (each.reshape(-1, 1) * frequencies for each in np.indices(grid))
+    rows, columns = (positions.reshape(-1, 1) * frequencies for positions in np.indices(grid))
     return np.hstack([np.sin(columns), np.cos(columns), np.sin(rows), np.cos(rows)]).astype(np.float32)

@@ -170,7 +170,7 @@ def imported(
     taken: Mapping[str, Any] = _usual(usual)
     if preprocess is not None:
         taken = _told(preprocess) if preprocess_assumed else {}
-    more = {SUPPOSED: [each.to_dict() for each in supposed]} if supposed else {}
+    more = {SUPPOSED: [assumption.to_dict() for assumption in supposed]} if supposed else {}
     step = Step("import", {"family": family, **facts, "assumed": {**settled.assumed, **taken}, **more})
     whole = input_size or settled.input_size
     made = dataclasses.replace(preprocess or usual, input_size=None if whole == config.image_size else whole)
@@ -203,7 +203,7 @@ def known_heads(facts: Facts, stated: Stated, embed_dim: int) -> Iterator[None]:
         ConfigError: neither file nor user say it, and the embed dim is no multiple of the usual width.
         CheckpointError: as inside.
     """
-    said = any("num_heads" in each for each in (facts.shapes, facts.beside, stated, facts.defaults))
+    said = any("num_heads" in fields for fields in (facts.shapes, facts.beside, stated, facts.defaults))
     unknown = f"nothing says how many heads it has, and its embed dim {embed_dim} is no multiple of {HEAD_WIDTH}"
     fix = 'give a --config with {"num_heads": …}'
     try:

@@ -40,7 +40,7 @@ def checked_path(path: Path) -> Path:
     if not path.is_file():
         folder = path.parent
         names = (
-            [each.name for each in sorted(folder.glob("*")) if each.name.endswith(SUFFIXES)] if folder.is_dir() else []
+            [file.name for file in sorted(folder.glob("*")) if file.name.endswith(SUFFIXES)] if folder.is_dir() else []
         )
         meant = closest(path.name, [*names, *SCALE_CONFIGS])
         where = f"the checkpoints in {folder} are {', '.join(names)}" if names else f"{folder} holds no checkpoint"
@@ -72,7 +72,7 @@ def detected_container(path: Path) -> str:
         return "torch"
     if known := not_weights(path, start):
         raise known
-    suffixes = {suffix for each in FORMATS.of_artifacts().values() for suffix in each.suffixes}
+    suffixes = {suffix for format in FORMATS.of_artifacts().values() for suffix in format.suffixes}
     if path.suffix in {*suffixes, *(Path(name).suffix for name in _folder_files())}:
         raise CheckpointError(
             f"{path} is an artifact, which weights cannot be taken back from",
@@ -98,4 +98,4 @@ def _kind_of_zip(path: Path) -> str:
 
 def _folder_files() -> list[str]:
     """The files by which models are known that are folders."""
-    return [each.folder_file for each in FORMATS.of_artifacts().values() if each.folder_file]
+    return [format.folder_file for format in FORMATS.of_artifacts().values() if format.folder_file]

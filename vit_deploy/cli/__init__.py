@@ -88,7 +88,7 @@ def _run(args: list[str]) -> int:
     _hush_engines(verbose=bool({"-v", "--verbose"} & set(args)))
     command = next((arg for arg in args if arg in command_names()), "vit-deploy")
     # typer carries click inside itself since 0.26 or so; its public error class leads to the common base.
-    usage_error: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
+    usage_error: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     usage = "vit-deploy --help" if command == "vit-deploy" else f"vit-deploy {command} --help"
     try:
         code = int(app(args, standalone_mode=False, prog_name="vit-deploy") or 0)

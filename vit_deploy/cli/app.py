@@ -74,13 +74,13 @@ def help(
     """Show what a command takes, or which commands there are."""
     from vit_deploy.cli.output import Output
 
-    about = {each.name: each for each in COMMANDS}
+    about = {entry.name: entry for entry in COMMANDS}
     if topic is not None and topic not in about:
         raise typer.BadParameter(f"there is no command {topic!r}; expected one of {', '.join(about)}")
     if not printing.json:
         app([*([topic] if topic is not None else []), "--help"], standalone_mode=False, prog_name=NAME)
     shown = [about[topic]] if topic is not None else COMMANDS
-    records = [{"command": each.name, "help": each.help, "example": each.example} for each in shown]
+    records = [{"command": entry.name, "help": entry.help, "example": entry.example} for entry in shown]
     return Output("help", printing).finish(records)
 
 
@@ -132,10 +132,10 @@ COMMANDS = (
     Command(help, MORE, "vit-deploy help export"),
 )
 
-for each in COMMANDS:
+for entry in COMMANDS:
     # Square brackets are markup in a help text, and those that mean nothing are left out.
-    app.command(help=escape(each.help), epilog=escape(f"Example: {each.example}"), rich_help_panel=each.panel)(
-        each.function
+    app.command(help=escape(entry.help), epilog=escape(f"Example: {entry.example}"), rich_help_panel=entry.panel)(
+        entry.function
     )
 
 

@@ -35,21 +35,21 @@ SPARE = (
 
 # What GPUs alone have: before which column it stands, and its cell. Copies are no part of the times of calls there.
 OF_GPUS: Mapping[str, tuple[str, Callable[[Latency], str]]] = {
-    "copies ms": ("images/s", lambda each: _figure(each.transfer_ms, ".2f")),
-    "queued images/s": ("load ms", lambda each: _figure(each.queued_throughput_per_s, ".1f")),
-    "build ms": ("load ms", lambda each: _figure(each.build_ms, ".0f")),
-    "GPU mJ/image": ("size", lambda each: _figure(each.gpu_energy_mj_per_image, ".2f")),
-    "GPU MB": ("size", lambda each: _figure(each.peak_gpu_mb, ".0f")),
+    "copies ms": ("images/s", lambda latency: _figure(latency.transfer_ms, ".2f")),
+    "queued images/s": ("load ms", lambda latency: _figure(latency.queued_throughput_per_s, ".1f")),
+    "build ms": ("load ms", lambda latency: _figure(latency.build_ms, ".0f")),
+    "GPU mJ/image": ("size", lambda latency: _figure(latency.gpu_energy_mj_per_image, ".2f")),
+    "GPU MB": ("size", lambda latency: _figure(latency.peak_gpu_mb, ".0f")),
 }
 
 SORTS: Mapping[str, Callable[[Latency], float]] = {
-    "p50": lambda each: each.p50_ms,
-    "p90": lambda each: each.p90_ms,
-    "p99": lambda each: each.p99_ms,
-    "throughput": lambda each: -each.throughput_per_s,
-    "load": lambda each: each.load_ms,
-    "memory": lambda each: each.peak_rss_mb or float("inf"),
-    "size": lambda each: each.bytes or float("inf"),
+    "p50": lambda latency: latency.p50_ms,
+    "p90": lambda latency: latency.p90_ms,
+    "p99": lambda latency: latency.p99_ms,
+    "throughput": lambda latency: -latency.throughput_per_s,
+    "load": lambda latency: latency.load_ms,
+    "memory": lambda latency: latency.peak_rss_mb or float("inf"),
+    "size": lambda latency: latency.bytes or float("inf"),
 }
 
 

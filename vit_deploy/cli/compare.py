@@ -66,7 +66,7 @@ def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _shown(value: object) -> str:

@@ -19,7 +19,7 @@ def completion(values: tuple[str, ...] | str, *, commas: bool = False) -> Callab
 
     def complete(incomplete: str) -> list[str]:
         before, comma, begun = incomplete.rpartition(",") if commas else ("", "", incomplete)
-        return [f"{before}{comma}{each}" for each in _listed(values) if each.startswith(begun)]
+        return [f"{before}{comma}{value}" for value in _listed(values) if value.startswith(begun)]
 
     return complete
 
@@ -29,4 +29,4 @@ def _listed(values: tuple[str, ...] | str) -> list[str]:
         return list(values)
     module, _, name = values.partition(":")
     found = getattr(importlib.import_module(module), name)
-    return [str(each) for each in (found() if callable(found) and not isinstance(found, type) else found)]
+    return [str(value) for value in (found() if callable(found) and not isinstance(found, type) else found)]

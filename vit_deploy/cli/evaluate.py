@@ -77,7 +77,7 @@ def _tell(out: Output, found: EvaluateOutcome) -> None:
 def _tell_confusions(out: Output, found: EvaluateOutcome) -> None:
     """The most frequent ones of all artifacts together."""
     confused = [(result.artifact.path, confusion) for result in found for confusion in result.confusions]
-    confused.sort(key=lambda each: -each[1].count)
+    confused.sort(key=lambda item: -item[1].count)
     for path, worst in confused[:MOST_CONFUSIONS]:
         out.note(f"{path}: {worst.count} of class {worst.actual} taken for {worst.predicted}")
     if len(confused) > MOST_CONFUSIONS:

@@ -64,12 +64,14 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows += _held(found.graph)
     if found.accelerators is not None:
         rows += _left_to_the_cpu(found.accelerators, 0 if found.graph is None else sum(found.graph.operators.values()))
-    fates = {each.fate: None for each in found.on_cuda or ()}
+    fates = {operator.fate: None for operator in found.on_cuda or ()}
     for fate in fates:
-        those = [f"{each.count} {each.operator}" for each in found.on_cuda or () if each.fate == fate]
+        those = [f"{operator.count} {operator.operator}" for operator in found.on_cuda or () if operator.fate == fate]
         rows.append(("ONNX Runtime on CUDA", f"{', '.join(those)}: {fate}"))
     # A file can say anything; to a terminal it may not.
-    return [(name, "".join(each if each.isprintable() else "?" for each in value)) for name, value in rows]
+    return [
+        (name, "".join(character if character.isprintable() else "?" for character in value)) for name, value in rows
+    ]
 
 
 def _runtimes(format: str) -> str:
@@ -146,7 +148,7 @@ def _held(graph: Graph) -> list[tuple[str, str]]:
     operators = ", ".join(f"{count} {name}" for name, count in graph.operators.items())
     counted = [("operators", f"{sum(graph.operators.values())} in all: {operators}")] if operators else []
     return [
-        *(("graph input", str(each)) for each in graph.inputs),
+        *(("graph input", str(tensor)) for tensor in graph.inputs),
         *(("graph output", str(output)) for output in graph.outputs),
         *counted,
         *((name, str(value)) for name, value in graph.facts.items()),
@@ -160,8 +162,11 @@ def _left_to_the_cpu(accelerators: Mapping[str, Sequence[Mapping[str, Any]]], op
 
     rows = []
     for key, found in accelerators.items():
-        said = [f"{each['count']} {each['operator']} ({each['reason']})" for each in found]
-        if sum(each["count"] for each in found) == operators and len({each["reason"] for each in found}) == 1:
+        said = [f"{fallback['count']} {fallback['operator']} ({fallback['reason']})" for fallback in found]
+        if (
+            sum(fallback["count"] for fallback in found) == operators
+            and len({fallback["reason"] for fallback in found}) == 1
+        ):
             said = [f"everything ({found[0]['reason']})"]
         device = ACCELERATORS.get(key)
         remarks = [device.remark] if found and device is not None and device.remark else []

@@ -190,7 +190,9 @@ def terminal_width() -> int | None:
 
 def _printable(text: str) -> str:
     """What a terminal shows and does not obey: names of files and labels can hold anything."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 class PatientLines:

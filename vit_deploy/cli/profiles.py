@@ -24,12 +24,12 @@ def show_profiles(out: Output, records: Sequence[Mapping[str, Any]]) -> None:
             rows += [
                 (
                     _case(record) if number == 0 else "",
-                    each["operator"],
-                    f"{each['calls']:g}",
-                    f"{each['ms']:.3f}",
-                    f"{each['share']:.1%}",
+                    operator["operator"],
+                    f"{operator['calls']:g}",
+                    f"{operator['ms']:.3f}",
+                    f"{operator['share']:.1%}",
                 )
-                for number, each in enumerate(record["profile"])
+                for number, operator in enumerate(record["profile"])
             ]
         elif "profile" in record:
             reasons[record["notes"][-1]] = None

@@ -38,8 +38,8 @@ def show_artifacts(out: Output, done: ArtifactsOutcome) -> int:
             out.finding(f"{result.artifact.name} {what} and is {where}: {reason}")
     for gap in made.skipped:
         out.finding(f"skipped {gap}")
-    for each in made.failed:
-        out.finding(f"{each.name} could not be made: {each.error}")
+    for failure in made.failed:
+        out.finding(f"{failure.name} could not be made: {failure.error}")
     if not out.as_json:
         _show_sensitivities(out, made)
     figure = records.figure_heading([result.parity for result in made.results])
@@ -94,19 +94,19 @@ def _facts_table(facts: dict[str, Facts]) -> tuple[tuple[Column, ...], list[tupl
         *(("top-1", "points lost") if labelled else ()),
     )
     rows = []
-    for name, each in facts.items():
+    for name, fact in facts.items():
         cells = [
             name,
-            _megabytes(each.bytes),
-            f"{each.size_ratio:.2f}",
-            "-" if each.latency_ms is None else milliseconds(each.latency_ms),
-            "-" if each.latency_ratio is None else f"{each.latency_ratio:.2f}",
-            f"{each.cosine:.5f}",
-            *((("NO" if each.unsteady else "yes") if each.latency_ms is not None else "-",) if timed else ()),
-            "-" if each.agreement is None else f"{each.agreement:.1%}",
+            _megabytes(fact.bytes),
+            f"{fact.size_ratio:.2f}",
+            "-" if fact.latency_ms is None else milliseconds(fact.latency_ms),
+            "-" if fact.latency_ratio is None else f"{fact.latency_ratio:.2f}",
+            f"{fact.cosine:.5f}",
+            *((("NO" if fact.unsteady else "yes") if fact.latency_ms is not None else "-",) if timed else ()),
+            "-" if fact.agreement is None else f"{fact.agreement:.1%}",
         ]
-        if labelled and each.top1 is not None and each.fp32_top1 is not None:
-            cells += [f"{each.top1:.1%}", f"{100 * (each.fp32_top1 - each.top1):.2f}"]
+        if labelled and fact.top1 is not None and fact.fp32_top1 is not None:
+            cells += [f"{fact.top1:.1%}", f"{100 * (fact.fp32_top1 - fact.top1):.2f}"]
         rows.append(tuple(cells))
     spare = ["points lost", agreement, "size", "steady", "ms a call", "top-1", "of fp32", "cosine"]
     return ranked(columns, spare), rows
@@ -124,12 +124,12 @@ def _show_sensitivities(out: Output, made: Made) -> None:
         in_float = set(kept.get("keep_float", []))
         rows = [
             (
-                each.layer,
-                f"1 - {max(1 - each.cosine, 0):.1e}",
-                "-" if each.agreement is None else f"{each.agreement:.1%}",
-                "float" if each.layer in in_float else "quantized",
+                row.layer,
+                f"1 - {max(1 - row.cosine, 0):.1e}",
+                "-" if row.agreement is None else f"{row.agreement:.1%}",
+                "float" if row.layer in in_float else "quantized",
             )
-            for each in table[: max(SHOWN, len(in_float))]
+            for row in table[: max(SHOWN, len(in_float))]
         ]
         title = f"{name}: quantizing one alone, {len(rows)} of {len(table)} layers"
         columns = ("layer", "smallest cosine", "top-1 as fp32", "is now")

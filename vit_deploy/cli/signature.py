@@ -194,13 +194,13 @@ def options_of(group: type) -> tuple[Parameter, ...]:
     """The options that a dataclass has: its fields that an `Option` describes."""
     return tuple(
         Parameter(
-            each.name,
-            each.type,
-            each.option,
-            inspect.Parameter.empty if each.default is dataclasses.MISSING else each.default,
+            field.name,
+            field.type,
+            field.option,
+            inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
             getattr(group, PANEL, None),
         )
-        for each in described(group)
+        for field in described(group)
     )
 
 

@@ -100,10 +100,10 @@ class Merged(TensorView):
                     f"{theirs} {values.shape} is no half of {name} {weight.shape}", fix="get the adapter again"
                 )
             total[half * len(values) : (half + 1) * len(values)] = values
-        for each in self.sums.get(name, ()):
-            rows = len(total) if each.half is None else len(total) // 2
-            start = 0 if each.half is None else each.half * rows
-            total[start : start + rows] = each.added_to(total[start : start + rows], weight.shape)
+        for term in self.sums.get(name, ()):
+            rows = len(total) if term.half is None else len(total) // 2
+            start = 0 if term.half is None else term.half * rows
+            total[start : start + rows] = term.added_to(total[start : start + rows], weight.shape)
         return total.astype(np.float32)
 
 
@@ -219,7 +219,7 @@ def merge(file: TensorFile, adapter: TensorFile, document: Mapping[str, Any], or
             halves.setdefault(f"{place.module}.{part}", []).append((place.half, adapter, name))
         elif place is not None:
             replaced[f"{place.module}.{part}"] = (adapter, name)
-        elif any(each in whole for each in module.split(".")):
+        elif any(part in whole for part in module.split(".")):
             replaced[theirs] = (adapter, name)
         else:
             unknown.append(name)

@@ -62,8 +62,8 @@ def _fields(module: Inert, name: str) -> Iterator[tuple[str, Any]]:
     yield from (("num_heads", value) for key in HEADS if is_count(value := attributes.get(key)) and value > 0)
     if name.endswith("Norm") and isinstance(attributes.get("eps"), float):
         yield "epsilon", attributes["eps"]
-    if any(each in name.lower() for each in GATED):  # which agrees with nothing
-        yield from (("activation", each) for each in ("", name))
+    if any(word in name.lower() for word in GATED):  # which agrees with nothing
+        yield from (("activation", value) for value in ("", name))
     if name in ACTIVATIONS:
         tanh = attributes.get("approximate") == "tanh"
         yield "activation", str(Activation.GELU_TANH if tanh else ACTIVATIONS[name])

@@ -112,7 +112,7 @@ def key_of(value: Any) -> Any:
     if isinstance(value, str | int | float | bytes | Global | Tensor | Inert) or value is None:
         return value
     plain = isinstance(value, tuple) and len(value) <= MAX_KEY_ITEMS
-    if plain and all(isinstance(each, str | int | float | bytes) for each in value):
+    if plain and all(isinstance(item, str | int | float | bytes) for item in value):
         return value
     return Inert(f"a key that is a {type(value).__name__}")
 
@@ -187,7 +187,7 @@ class _Machine:
 
     def _popped(self, count: int) -> list[Any]:
         """The last so many values."""
-        if len(self._stack) < count or any(isinstance(each, _Mark) for each in self._stack[len(self._stack) - count :]):
+        if len(self._stack) < count or any(isinstance(item, _Mark) for item in self._stack[len(self._stack) - count :]):
             raise IndexError
         values = self._stack[len(self._stack) - count :]
         del self._stack[len(self._stack) - count :]

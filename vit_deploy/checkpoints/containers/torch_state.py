@@ -121,7 +121,7 @@ def _of_module(root: Inert, visited: set[int], seen: list[Inert]) -> Iterator[tu
         if QUANTIZED.search(module.name):  # its numbers are inside of an object, and would be missed without a word
             yield f"{prefix}_packed_params", quantized_tensor()
         dropped = attributes.get("_non_persistent_buffers_set")
-        for name, value in ((str(key), each) for part in parts for key, each in part.items()):
+        for name, value in ((str(key), value) for part in parts for key, value in part.items()):
             if isinstance(value, Tensor) and not (isinstance(dropped, list) and name in dropped):
                 yield f"{prefix}{name}", value
             elif isinstance(value, Inert) and _is_module(value) and id(value) not in above:

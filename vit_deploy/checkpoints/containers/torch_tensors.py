@@ -222,7 +222,7 @@ def _refused(kind: str, shape: object = (), dtype: object = None) -> Tensor:
 
 def _sparse(*args: object) -> Tensor:
     inside = next((arg for arg in args if isinstance(arg, tuple)), ())
-    shape = next((each for each in inside[1:] if isinstance(each, tuple)), ())
+    shape = next((item for item in inside[1:] if isinstance(item, tuple)), ())
     return _refused("a sparse tensor", shape)
 
 

@@ -48,7 +48,7 @@ def _names(record: Mapping[Any, Any]) -> Iterator[str]:
 def _classes(meta: Mapping[Any, Any]) -> list[str]:
     """The classes that mmengine and, before it, mmcv keep."""
     inner = _entries(meta.get("dataset_meta"))
-    found = next((each for each in (inner.get("classes"), inner.get("CLASSES"), meta.get("CLASSES")) if each), ())
+    found = next((names for names in (inner.get("classes"), inner.get("CLASSES"), meta.get("CLASSES")) if names), ())
     if not isinstance(found, Sequence) or isinstance(found, str | bytes) or len(found) > MAX_CLASSES:
         return []
     return list(found) if all(isinstance(name, str) for name in found) else []

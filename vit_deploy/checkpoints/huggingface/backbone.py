@@ -41,7 +41,7 @@ def backbone_depth(document: Mapping[str, Any], num_layers: int) -> int:
         features, indices = document.get("out_features"), document.get("out_indices")
         if features is None and indices is not None:
             features = [names[index] for index in as_list(indices) if is_count(index)]
-        stages = [str(each) for each in as_list(features)] if features is not None else names[-1:]
+        stages = [str(feature) for feature in as_list(features)] if features is not None else names[-1:]
     if len(stages) != 1:
         raise CheckpointError(
             f"its config.json says out_features {', '.join(stages) or 'none'}: a backbone of {len(stages)} feature "

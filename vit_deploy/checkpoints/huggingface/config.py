@@ -136,7 +136,7 @@ def _family_by_parts(names: Names) -> Family:
     marks = {
         hf.CLASS_ANGLES: MLCD,
         f"{hf.DINOV3}.weight": DINOV3,
-        **{f"{each}.weight": CLIP for each in hf.PRE_NORM},
+        **{f"{norm}.weight": CLIP for norm in hf.PRE_NORM},
         "embeddings.position_embedding.weight": SIGLIP,
         hf.REGISTERS: REGISTERS,
         hf.DISTILLATION: DEIT,
@@ -144,7 +144,7 @@ def _family_by_parts(names: Names) -> Family:
     for mark, family in marks.items():
         if names.has(mark):
             return family
-    if not any(names.has(each) for each in hf.CLASS):
+    if not any(names.has(token) for token in hf.CLASS):
         return IJEPA
     return DINOV2 if any(name.endswith(tuple(hf.SCALES.values())) for name in names.stored) else VIT
 
@@ -236,10 +236,10 @@ def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
         "mlp_dim": mlp_dim,
         "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
         "qkv_bias": any(f"{names.within(block, query)}.bias" in names.stored for block in names.blocks),
-        "class_token": any(names.has(each) for each in hf.CLASS),
+        "class_token": any(names.has(token) for token in hf.CLASS),
         "distillation_token": names.has(hf.DISTILLATION),
         "register_tokens": sum(_more_tokens(file, names)),
-        "layer_scale": any(each.endswith(tuple(hf.SCALES.values())) for each in names.stored),
+        "layer_scale": any(name.endswith(tuple(hf.SCALES.values())) for name in names.stored),
         "pre_norm": names.pre_norm,
     }
 
@@ -300,13 +300,13 @@ def _headless_pooling(names: Names, family: Family, document: Mapping[str, Any])
         if vision_config(document).get("vision_use_head") is True and not _says_no_head(document):
             raise missing_head("its config.json says vision_use_head")
         return None
-    classifier = any(each.endswith("ForImageClassification") for each in _architectures(document))
+    classifier = any(architecture.endswith("ForImageClassification") for architecture in _architectures(document))
     return family.head if classifier else family.headless  # a classifier of no classes gives what it pools
 
 
 def _refuse(names: Names, family: Family, document: Mapping[str, Any]) -> None:
     """What is computed otherwise than by any ViT here, though its weights look the same."""
-    classifies = any(each.endswith("ForImageClassification") for each in _architectures(document))
+    classifies = any(architecture.endswith("ForImageClassification") for architecture in _architectures(document))
     if family is CLIP and (classifies or hf.CLASSIFIER in _heads(names)):
         raise CheckpointError(
             "CLIPForImageClassification pools tokens before the last norm; expected a CLIP model or its projection",
@@ -316,7 +316,7 @@ def _refuse(names: Names, family: Family, document: Mapping[str, Any]) -> None:
 
 def _architectures(document: Mapping[str, Any]) -> list[str]:
     found = document.get("architectures")
-    return [str(each) for each in found] if isinstance(found, list) else []
+    return [str(label) for label in found] if isinstance(found, list) else []
 
 
 def _activation(vision: Mapping[str, Any], family: Family) -> str:

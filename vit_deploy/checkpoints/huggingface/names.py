@@ -112,7 +112,7 @@ class Names:
     @functools.cached_property
     def pre_norm(self) -> bool:
         """Whether there is a norm in front of the blocks."""
-        return any(self.has(f"{each}.weight") for each in PRE_NORM)
+        return any(self.has(f"{norm}.weight") for norm in PRE_NORM)
 
     def head(self, name: str) -> str:
         """A head by its own name, with the path of what it is beside the encoder in."""
@@ -337,9 +337,9 @@ def spare(names: Names, config: ViTConfig, whole: str = "") -> dict[str, list[st
         found = {what: tensors for what, tensors in found.items() if what not in SPARE_BESIDE}
         found[f"rest of a {whole}"] = sorted(rest)
     if not config.register_tokens:
-        found["registers"] = [each for each in (f"{names.prefix}{REGISTERS}",) if each in names.stored]
+        found["registers"] = [name for name in (f"{names.prefix}{REGISTERS}",) if name in names.stored]
     # A buffer of YOLOS, empty unless it adds positions after every block.
-    found["mid positions"] = [each for each in (f"{names.prefix}{MID_POSITIONS}",) if each in names.stored]
+    found["mid positions"] = [name for name in (f"{names.prefix}{MID_POSITIONS}",) if name in names.stored]
     later = tuple(path for number, path in names.blocks.items() if number >= config.num_layers)
     found["blocks after the one that is read"] = sorted(name for name in names.stored if name.startswith(later))
     return {what: tensors for what, tensors in found.items() if tensors}

@@ -141,11 +141,13 @@ def _efficientnet(settings: dict[str, Any]) -> dict[str, Any]:
     """A byte less one where `rescale_offset` is set, and a second division by the deviation with `include_top`."""
     offset, twice = settings.pop("rescale_offset", False), settings.pop("include_top", True)
     deviation = settings.get("image_std")
-    stds = [float(each) for each in deviation] if isinstance(deviation, list | tuple) else [float(deviation or 1)]
+    stds = [float(value) for value in deviation] if isinstance(deviation, list | tuple) else [float(deviation or 1)]
     means, once = [0.0] * len(stds), [1.0] * len(stds)
     if settings.get("do_normalize", True):
         given = settings.get("image_mean")
-        means = [float(each) for each in given] if isinstance(given, list | tuple) else [float(given or 0)] * len(stds)
+        means = (
+            [float(value) for value in given] if isinstance(given, list | tuple) else [float(given or 0)] * len(stds)
+        )
         once = stds
     shift = 1.0 if offset and settings.get("do_rescale", True) else 0.0
     return settings | {

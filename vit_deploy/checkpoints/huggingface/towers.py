@@ -106,8 +106,8 @@ def tower_in(document: Mapping[str, Any], known: frozenset[str]) -> Tower:
         found = list(_inner(document))
         if not found or (whole in known and "backbone_config" not in document):
             return Tower(_settled(document, whole), whole if whole in OF_OTHER_TASKS else "")
-        types = [str(each.get("model_type") or TOWER_OF.get(whole)) for each in found]
-        chosen = [number for number, each in enumerate(types) if each in known] or [0]
+        types = [str(tower.get("model_type") or TOWER_OF.get(whole)) for tower in found]
+        chosen = [number for number, kind in enumerate(types) if kind in known] or [0]
         if len(chosen) > 1:
             raise CheckpointError(
                 f"its config.json is that of a {whole} with {len(chosen)} towers of images: {', '.join(types)}",
@@ -159,7 +159,9 @@ def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
         strides = [document.get(f"{axis}_stride", 10) for axis in ("frequency", "time")]
         if strides != [patch, patch]:
             yield f"patches of {patch} that overlap, {strides[0]} and {strides[1]} apart"
-        classifies = any(str(each).endswith("ForAudioClassification") for each in document.get("architectures") or [])
+        classifies = any(
+            str(architecture).endswith("ForAudioClassification") for architecture in document.get("architectures") or []
+        )
         if classifies and document.get("num_labels") != 0:
             yield f"a head behind the norm of the mean of two tokens ({WITHOUT_HEAD} gives the tokens)"
     if model_type in ("idefics2_vision", "idefics3_vision", "smolvlm_vision"):

@@ -130,14 +130,14 @@ def _order_problems(
         yield from problems
         if problems:
             return
-    aside = [layer for layer in layers if not any(layer is each for each in chain)]
+    aside = [layer for layer in layers if not any(layer is one for one in chain)]
     yield from (f"{label(layer)} is not between the input and the output" for layer in aside)
     if not aside and _position(chain, vit) > _position(chain, head):
         yield f"{label(head)} comes before {label(vit)}"
 
 
 def _position(chain: Sequence[Mapping[str, Any]], layer: Mapping[str, Any]) -> int:
-    return next(index for index, each in enumerate(chain) if each is layer)
+    return next(index for index, one in enumerate(chain) if one is layer)
 
 
 def _chain(config: Mapping[str, Any], problems: list[str]) -> list[Mapping[str, Any]]:
@@ -175,5 +175,5 @@ def _inputs(value: Any) -> Iterator[str]:
             return
         value = list(value.values())
     if isinstance(value, list):
-        for each in value:
-            yield from _inputs(each)
+        for part in value:
+            yield from _inputs(part)

@@ -173,7 +173,7 @@ def _preprocess(converter: Mapping[str, Any] | None, config: ViTConfig) -> Prepr
     if converter is None:
         return None
     scales, offsets = (
-        [float(each) for each in value] if isinstance(value, list) else [float(value)] * config.channels
+        [float(number) for number in value] if isinstance(value, list) else [float(value)] * config.channels
         for value in (1 if converter["scale"] is None else converter["scale"], converter["offset"] or 0)
     )
     stds = [1 / (255 * scale) for scale in scales]

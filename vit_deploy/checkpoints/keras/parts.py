@@ -42,9 +42,9 @@ class Parts:
     def split(self, canonical: tuple[str, ...], *paths: str) -> None:
         """Kernels and biases of several that lie side by side in one."""
         path = self.found(*paths)
-        for index, each in enumerate(canonical):
-            self.put(f"{each}.kernel", f"{path}.0", share(index, len(canonical)))
-            self.put(f"{each}.bias", f"{path}.1", share(index, len(canonical)))
+        for index, name in enumerate(canonical):
+            self.put(f"{name}.kernel", f"{path}.0", share(index, len(canonical)))
+            self.put(f"{name}.bias", f"{path}.1", share(index, len(canonical)))
 
 
 def share(index: int, number: int) -> Make:

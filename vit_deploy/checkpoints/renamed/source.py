@@ -95,7 +95,7 @@ class RenamedSource:
         names = frozenset(file.names())
         prefixes = [found["prefix"] for name in names if (found := self.dialect.mark.match(name))]
         beside = self.dialect.beside or ("",)
-        marked = any(not each or prefix + each in names for prefix in prefixes for each in beside)
+        marked = any(not name or prefix + name in names for prefix in prefixes for name in beside)
         # Only then is what may be anybody's file read; a model type is of transformers.
         return marked and "model_type" not in (file.documents.get("config.json") or {})
 

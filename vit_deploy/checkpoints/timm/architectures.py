@@ -133,21 +133,21 @@ def _pair(text: str) -> tuple[int, int]:
 def architecture_named(name: str) -> Architecture | None:
     """The architecture of this name, without the tag of its weights; None if the table has none."""
     wanted = name.partition(".")[0]
-    return next((each for each in architectures() if each.name == wanted), None)
+    return next((known for known in architectures() if known.name == wanted), None)
 
 
 def alike(found: Iterable[Architecture], shapes: Mapping[str, Any]) -> tuple[Architecture, ...]:
     """Those whose tensors have these shapes, but for head and positions; of as many blocks where there are such."""
     same = ("patch_size", "embed_dim", "mlp_dim")
-    wide = [each for each in found if all(getattr(each, name) == shapes[name] for name in same)]
-    deep = [each for each in wide if each.num_layers == shapes["num_layers"]]
+    wide = [known for known in found if all(getattr(known, name) == shapes[name] for name in same)]
+    deep = [known for known in wide if known.num_layers == shapes["num_layers"]]
     return tuple(deep or wide)
 
 
 def of_these_names(shapes: Mapping[str, Any]) -> tuple[Architecture, ...]:
     """The architectures whose tensors have the names of these."""
     traits = traits_of(shapes)
-    return tuple(each for each in architectures() if each.traits == traits)
+    return tuple(known for known in architectures() if known.traits == traits)
 
 
 def listed(found: Iterable[Architecture], than: Architecture | None) -> str:
@@ -158,8 +158,8 @@ def listed(found: Iterable[Architecture], than: Architecture | None) -> str:
         than: that they are compared with; None lists what they need, or their activation.
     """
     groups: dict[str, list[str]] = {}
-    for each in found:
-        groups.setdefault(_difference(each, than), []).append(each.name)
+    for known in found:
+        groups.setdefault(_difference(known, than), []).append(known.name)
     words = []
     for difference, names in groups.items():
         unique = list(dict.fromkeys(names))

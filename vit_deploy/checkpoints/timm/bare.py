@@ -47,7 +47,7 @@ def taken_for(shapes: Mapping[str, Any], usual: Mapping[str, Any], rows: int) ->
     """
     named = of_these_names(shapes)
     found = alike(named, shapes)
-    readable = [each for each in found if not each.needs]
+    readable = [candidate for candidate in found if not candidate.needs]
     if found and not readable:
         raise CheckpointError(
             f"it holds no config, and timm has such weights in {listed(found, None)} alone",
@@ -55,10 +55,12 @@ def taken_for(shapes: Mapping[str, Any], usual: Mapping[str, Any], rows: int) ->
             "--num-heads N",
         )
     if not readable:
-        others = [each for each in named if each.needs or each.activation != usual["activation"]]
+        others = [candidate for candidate in named if candidate.needs or candidate.activation != usual["activation"]]
         return Taken(supposed=_supposed(CLASS, others, None))
     chosen = _nearest(readable, usual)
-    others = [each for each in found if each.hidden != chosen.hidden or _leaves_rest(each, shapes, rows)]
+    others = [
+        candidate for candidate in found if candidate.hidden != chosen.hidden or _leaves_rest(candidate, shapes, rows)
+    ]
     return Taken(
         fields={**chosen.fields, "pooling": chosen.pooling},
         pools_prefix=chosen.pools_prefix,

@@ -49,8 +49,8 @@ def positions_of(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any])
     tokens = shapes["class_token"] + shapes["distillation_token"]
     choices = tuple(dict.fromkeys((tokens + shapes["register_tokens"], tokens, 0)))
     patch = shapes["patch_size"]
-    for each in sizes:
-        size = as_pair(each, "image_size")
+    for given in sizes:
+        size = as_pair(given, "image_size")
         read = without_rest(size, patch)
         for prefix in choices:
             if rows - prefix == (read[0] // patch[0]) * (read[1] // patch[1]):
@@ -64,8 +64,8 @@ def _of_distances(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any]
     """The positions of a model that knows nothing but how far apart tokens are."""
     prefix = shapes["class_token"] + shapes["distillation_token"] + shapes["register_tokens"]
     patch, distances = shapes["patch_size"], table_size(view, prefix)
-    for each in sizes:
-        size = as_pair(each, "image_size")
+    for given in sizes:
+        size = as_pair(given, "image_size")
         read = without_rest(size, patch)
         if distances is None or fits_table((read[0] // patch[0], read[1] // patch[1]), distances):
             return Positions(prefix, read, known=size)

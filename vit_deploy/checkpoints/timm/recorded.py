@@ -38,10 +38,10 @@ def recorded_by_training(file: TensorFile, shapes: Mapping[str, Any]) -> Recorde
     said = file.documents.get(TRAINING) or {}
     options = said.get(OPTIONS) or {}
     names = {str(name).partition(".")[0] for name in said.get(MODEL) or ()}
-    fitting = [each for each in architectures() if each.name in names and _fits(each, shapes, bool(options))]
-    if len({each.name for each in fitting}) != 1:
+    fitting = [known for known in architectures() if known.name in names and _fits(known, shapes, bool(options))]
+    if len({known.name for known in fitting}) != 1:
         return None
-    chosen = next((each for each in fitting if each.traits == traits_of(shapes)), fitting[0])
+    chosen = next((known for known in fitting if known.traits == traits_of(shapes)), fitting[0])
     hub = hub_of(chosen.name, {"model_args": options}) if options else _of_a_row(chosen)
     why = f"the training that saved it names it, and the weights alone do not show it; {OTHERWISE}"
     hub = dataclasses.replace(hub, named={**hub.named, **hub.fields}, fields={}, data=None)

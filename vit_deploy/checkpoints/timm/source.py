@@ -154,7 +154,7 @@ def _beside(shapes: Mapping[str, Any], hub: Hub, stated: Stated) -> dict[str, An
 
 
 def _check_width(hub: Hub, shapes: Mapping[str, Any], stated: Stated) -> None:
-    known = any("num_heads" in each for each in (hub.fields, shapes, stated))
+    known = any("num_heads" in fields for fields in (hub.fields, shapes, stated))
     if hub.architecture is not None and hub.data is None and not known:
         raise CheckpointError(
             f"its tokens are {shapes['embed_dim']} wide, and those of {hub.architecture.name} "

@@ -75,7 +75,7 @@ def linear_head(file: TensorFile, names: Iterable[str], origin: str) -> LinearHe
         CheckpointError: they are not those of one linear layer, with or without a BatchNorm before it.
     """
     stored = {name.replace(KEY_END, "."): name for name in names}
-    shapes = {name: file.shape(each) for name, each in stored.items()}
+    shapes = {name: file.shape(path) for name, path in stored.items()}
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     if len(matrices) != 1:
         raise _no_head(origin, shapes)

@@ -151,18 +151,18 @@ def chosen(file: TensorFile, models: Sequence[Model], wanted: str | None, tower:
         return _choice(models, keys, model)
     if len(models) == 1:
         return _choice(models, keys, models[0])
-    first, *rest = sorted(models, key=lambda each: _rank(each, keys[id(each)]))
+    first, *rest = sorted(models, key=lambda candidate: _rank(candidate, keys[id(candidate)]))
     if all(_comes_first(file, first, other, keys) for other in rest):
         return _choice(models, keys, first)
     raise CheckpointError(
-        f"it holds several models: {', '.join(keys[id(each)] or UNNAMED for each in models)}",
+        f"it holds several models: {', '.join(keys[id(candidate)] or UNNAMED for candidate in models)}",
         fix="say which with --weights KEY, or leave others out with --ignore 'KEY.*'",
     )
 
 
 def _comes_first(file: TensorFile, first: Model, other: Model, keys: Mapping[int, str]) -> bool:
     """Whether a rule says that one is taken and not the other: they are copies, or one is the other's part."""
-    ranks = [_rank(each, keys[id(each)]) for each in (first, other)]
+    ranks = [_rank(candidate, keys[id(candidate)]) for candidate in (first, other)]
     if ranks[0] == ranks[1]:
         return first.keys == other.keys and other.root.startswith(first.root)
     usual = first.keys != other.keys and any(key in USUAL for key in first.keys)
@@ -170,7 +170,7 @@ def _comes_first(file: TensorFile, first: Model, other: Model, keys: Mapping[int
 
 
 def _choice(models: Sequence[Model], keys: Mapping[int, str], model: Model) -> Choice:
-    others = [each for each in models if each is not model]
+    others = [candidate for candidate in models if candidate is not model]
     apart = tuple(filter(None, (_apart(other, model) for other in others)))
     within = max((_within(other, model) for other in others), key=len, default="")
     if len(models) == 1:
@@ -209,8 +209,8 @@ def _keys(models: Sequence[Model]) -> dict[int, str]:
         start += 1
     # The end of a path says which wrapper it is in, where its keys tell the models apart already.
     told = [[*model.keys][start:] for model in models]
-    if len({tuple(each) for each in told}) == len(models) and all(told):
-        return {id(model): ".".join(each) for model, each in zip(models, told, strict=True)}
+    if len({tuple(words) for words in told}) == len(models) and all(told):
+        return {id(model): ".".join(words) for model, words in zip(models, told, strict=True)}
     end = 0
     while all(len(path) - end > start + 1 and path[-1 - end] == paths[0][-1 - end] for path in paths):
         end += 1
@@ -248,7 +248,7 @@ def _of_tower(models: Sequence[Model], keys: Mapping[int, str], tower: str) -> M
 
 def _rank(model: Model, key: str) -> tuple[tuple[int, ...], int]:
     ranks = _ranks(key.split("."))
-    usual = next((USUAL.index(each) for each in model.keys if each in USUAL), len(USUAL))
+    usual = next((USUAL.index(key) for key in model.keys if key in USUAL), len(USUAL))
     return tuple(ranks) or (NEUTRAL,), usual if not ranks else 0
 
 

@@ -106,11 +106,11 @@ def folder_of_run(folder: Path) -> Taken | None:
     """
     if (snapshots := folder / "snapshots").is_dir():
         return _snapshot(folder, snapshots)
-    models = sorted(each for each in folder.glob(f"{HUB_FOLDER}*") if (each / "snapshots").is_dir())
+    models = sorted(entry for entry in folder.glob(f"{HUB_FOLDER}*") if (entry / "snapshots").is_dir())
     if models:
         return _only(folder, models, "models of a hub")
     for pattern in INSIDE:
-        found = sorted(each for each in folder.glob(pattern) if each.is_dir() and _holds_files(each))
+        found = sorted(entry for entry in folder.glob(pattern) if entry.is_dir() and _holds_files(entry))
         if found:
             return _last_of_trainer(found) or _only(folder, found, "folders of checkpoints")
     return None
@@ -136,7 +136,7 @@ def _last_of_trainer(folders: Sequence[Path]) -> Taken | None:
     """The folder that the Trainer's state calls the best, where there are several."""
     if len(folders) < 2 or not all(OF_THE_TRAINER.match(folder.name) for folder in folders):
         return None
-    last = max(folders, key=lambda each: int(each.name.rpartition("-")[2]))
+    last = max(folders, key=lambda entry: int(entry.name.rpartition("-")[2]))
     try:
         best = json.loads(_text(last / TRAINER_STATE) or "{}")
     except (ValueError, RecursionError):
@@ -149,18 +149,18 @@ def _last_of_trainer(folders: Sequence[Path]) -> Taken | None:
 
 def _snapshot(folder: Path, snapshots: Path) -> Taken | None:
     """The revision that `refs/main` names, else the only one."""
-    found = sorted(each for each in snapshots.iterdir() if each.is_dir())
+    found = sorted(snapshot for snapshot in snapshots.iterdir() if snapshot.is_dir())
     named = _text(folder / "refs" / "main").strip()
-    for each in found:
-        if each.name == named:
-            return Taken(each, "the revision main", tuple(other.name for other in found if other != each))
+    for snapshot in found:
+        if snapshot.name == named:
+            return Taken(snapshot, "the revision main", tuple(other.name for other in found if other != snapshot))
     return _only(folder, found, "revisions") if found else None
 
 
 def _only(folder: Path, found: Sequence[Path], what: str) -> Taken:
     if len(found) == 1:
         return Taken(found[0])
-    listed = [str(each.relative_to(folder)) for each in found]
+    listed = [str(entry.relative_to(folder)) for entry in found]
     more = [f"and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
     raise CheckpointError(
         f"{folder} is a folder that holds several {what}", fix=f"give one of {', '.join([*listed[:LISTED], *more])}"
@@ -168,11 +168,11 @@ def _only(folder: Path, found: Sequence[Path], what: str) -> Taken:
 
 
 def _holds_files(folder: Path) -> bool:
-    return any(each.name.endswith((*SUFFIXES, ".index.json")) for each in _entries(folder))
+    return any(entry.name.endswith((*SUFFIXES, ".index.json")) for entry in _entries(folder))
 
 
 def _kind(folder: Path, kinds: Sequence[tuple[str, str, str]]) -> CheckpointError | None:
-    names = [each.name for each in _entries(folder)]
+    names = [entry.name for entry in _entries(folder)]
     for pattern, what, fix in kinds:
         found = [name for name in names if re.match(pattern, name)]
         if found:
