@@ -282,7 +282,9 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{wanted['organization']}/{wanted['name']}" if wanted.get("organization") else wanted["name"]
         if name in self.hub.repositories:
             raise Refused(409, message="You already created this model repo")
-        self.hub.add(name, {}, access="private" if wanted.get("private") else "public", granted={self.token})
+        private = wanted.get("private") or wanted.get("visibility") == "private"  # as older and newer clients say it
+        access = "private" if private else "public"
+        self.hub.add(name, {}, access=access, granted={self.token})
         self._json({"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name})
 
     def _preupload(self, name: str, revision: str) -> None:

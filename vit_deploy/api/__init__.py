@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # at run time each is imported when it is first used, so that a command starts with only its own
     from vit_deploy.api.answers import evaluate, predict
     from vit_deploy.api.artifacts import export, quantize
+    from vit_deploy.api.cards import card
     from vit_deploy.api.checkpoints import build, convert, resize
     from vit_deploy.api.compressing import compress
     from vit_deploy.api.insight import bundle, doctor, emulator, inspect
@@ -22,6 +23,7 @@ _LAZY = {
     "bench": "vit_deploy.api.timing",
     "build": "vit_deploy.api.checkpoints",
     "bundle": "vit_deploy.api.insight",
+    "card": "vit_deploy.api.cards",
     "compare": "vit_deploy.api.proof",
     "compress": "vit_deploy.api.compressing",
     "convert": "vit_deploy.api.checkpoints",
@@ -45,6 +47,7 @@ __all__ = [
     "bench",
     "build",
     "bundle",
+    "card",
     "compare",
     "compress",
     "convert",

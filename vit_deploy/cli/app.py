@@ -14,6 +14,7 @@ from vit_deploy import __version__
 from vit_deploy.cli.bench import bench
 from vit_deploy.cli.build import build
 from vit_deploy.cli.bundle import bundle
+from vit_deploy.cli.card import card
 from vit_deploy.cli.compare import compare
 from vit_deploy.cli.completion import completion
 from vit_deploy.cli.compress import compress
@@ -119,6 +120,7 @@ COMMANDS = (
     Command(export, ARTIFACTS, "vit-deploy export model.pth -f onnx,tflite -p fp32,int8 -o artifacts"),
     Command(quantize, ARTIFACTS, "vit-deploy quantize artifacts/onnx-fp32 -p int8-static -o artifacts"),
     Command(bundle, ARTIFACTS, "vit-deploy bundle artifacts -o for-the-device.tar.gz"),
+    Command(card, ARTIFACTS, "vit-deploy card artifacts -o README.md --results verify.json bench.json"),
     Command(verify, PROOF, "vit-deploy verify artifacts --locate"),
     Command(compare, PROOF, "vit-deploy compare artifacts/onnx-fp32 artifacts/tflite-fp32"),
     Command(evaluate, PROOF, "vit-deploy evaluate artifacts --data photos"),

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-import vit_deploy
 from vit_deploy.checkpoints.folder import INDEX_SUFFIX, WEIGHT_FILES
 from vit_deploy.checkpoints.hub import Located
 from vit_deploy.checkpoints.hub.card import CARD, Licence, foreign_code, licence_of
+from vit_deploy.checkpoints.hub.client import BUSY, CLIENT, TRIES, patiently
 from vit_deploy.checkpoints.hub.digests import GIT, SHA256, Digest, digest_in_cache, is_genuine
 from vit_deploy.checkpoints.hub.files import DOCUMENTS, in_folder, needed, shards
 from vit_deploy.checkpoints.hub.names import Name
@@ -28,14 +27,8 @@ from vit_deploy.core.manifest import sha256
 from vit_deploy.core.origin import Origin, check_licence
 from vit_deploy.errors import HubError
 
-CLIENT = {"library_name": "vit-deploy", "library_version": vit_deploy.__version__}
 TIMEOUT_S = 20.0
-BUSY = (429, 500, 502, 503, 504)
-TRIES = 4
-LONGEST_WAIT_S = 60.0
 ENTIRE = 100
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -114,25 +107,6 @@ def _digest(file: Any) -> Digest | None:
     if file.lfs is not None:
         return Digest(SHA256, str(file.lfs.sha256))
     return Digest(GIT, str(file.blob_id)) if file.blob_id else None
-
-
-def patiently(call: Callable[[], Answer]) -> Answer:
-    """What a call to the hub gives, made again where it says that it is busy, when it says so.
-
-    Raises:
-        HfHubHTTPError: it is still busy, wants more time than is waited, or has refused.
-    """
-    for attempt in range(1, TRIES + 1):
-        try:
-            return call()
-        except HfHubHTTPError as error:
-            after = str(error.response.headers.get("Retry-After", ""))
-            pause = float(after) if after.isdigit() else 2.0 ** (attempt - 1)
-            if attempt == TRIES or error.response.status_code not in BUSY or pause > LONGEST_WAIT_S:
-                raise
-            tell(f"waiting {pause:g} s, for the hub is busy")
-            time.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _fetched(asked: Asked, file: str, listing: Listing) -> tuple[Path, Path]:

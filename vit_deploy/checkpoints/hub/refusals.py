@@ -67,9 +67,12 @@ def explained(asked: Asked) -> Iterator[None]:
         raise (_of_hub(cause, asked) if isinstance(cause, Exception) else _unreachable(error, asked)) from error
     except (HTTP_ERROR, OfflineModeIsEnabled, FileMetadataError) as error:
         raise _of_hub(error, asked) from error
-    except RuntimeError as error:  # what hf_xet raises
+    except RuntimeError as error:  # what hf_xet raises, and what the client raises of an upload that failed
+        cause = error.__cause__
+        if isinstance(cause, HTTP_ERROR):
+            raise _of_hub(cause, asked) from cause
         raise HubError(
-            f"{asked.what} cannot be fetched: {_first_line(error)}", fix="try again, or with HF_HUB_DISABLE_XET=1"
+            f"{asked.what} cannot be transferred: {_first_line(error)}", fix="try again, or with HF_HUB_DISABLE_XET=1"
         ) from error
     except OSError as error:
         raise _of_disk(error, asked) from error

@@ -1,0 +1,212 @@
+"""The text of a model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vit_deploy.core import markdown
+from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.host import Host
+from vit_deploy.core.quantities import megabytes, milliseconds
+from vit_deploy.formats.snippet import snippet
+from vit_deploy.performance.card.front_matter import front_matter, licences_of, origins_of
+from vit_deploy.performance.card.measured import Subject
+from vit_deploy.verification.tolerances import LIMITS
+
+DASH = "-"
+SAME = ("cpu", "architecture", "cores", "os")  # by which a machine is told from others
+RANDOM = "random"  # the step of a model whose weights were drawn
+
+
+def page(subjects: Sequence[Subject], title: str, repository: str = "") -> str:
+    """A card: entries, files, proof, accuracy, latency, how to run it, limits.
+
+    Args:
+        subjects: artifacts with what was measured of them.
+        title: heading.
+        repository: "owner/name" that it goes to; empty where that is not known.
+    """
+    parts = [
+        [f"# {_plain(title)}", "", *_introduction(subjects)],
+        ["## Files", "", *_files(subjects)],
+        ["## Proof", "", *_proof(subjects)],
+        *([["## Accuracy", "", *_accuracy(subjects)]] if any(each.accuracies for each in subjects) else []),
+        *([["## Latency", "", *_latency(subjects)]] if any(each.latencies for each in subjects) else []),
+        ["## Run it", "", *_run(subjects, repository)],
+        ["## Limits", "", *(f"- {limit}" for limit in _limits(subjects))],
+    ]
+    return front_matter(subjects) + "\n" + "\n".join("\n".join([*part, ""]) for part in parts)
+
+
+def _introduction(subjects: Sequence[Subject]) -> Iterator[str]:
+    titles = dict.fromkeys(FORMATS[each.artifact.format].title for each in subjects)
+    origins = {each.repository: each for each in origins_of(subjects) if each.repository}
+    versions = dict.fromkeys(each.artifact.producer.get("vit-deploy", "") for each in subjects)
+    made = f"A Vision Transformer as {' and '.join(titles)}, made by vit-deploy {' and '.join(versions)}".rstrip()
+    if not origins:
+        yield f"{made}. Where its weights come from is not recorded."
+    for origin in origins.values():
+        link = f"[{_plain(origin.repository)}]({origin.url})" if _is_address(origin.url) else _plain(origin.repository)
+        licence = f"whose licence is {_plain(origin.licence)}" if origin.licence else "which states no licence"
+        yield f"{made} of {link} at commit `{origin.commit}`, {licence}."
+
+
+def _files(subjects: Sequence[Subject]) -> list[str]:
+    rows = []
+    for each in subjects:
+        artifact = each.artifact
+        size = "x".join(map(str, artifact.config.image_size))
+        batch = "any" if artifact.input.batch is None else str(artifact.input.batch)
+        name = f"`{each.folder}/{artifact.model_path.name}`"
+        made_for = f" for {artifact.options['for']}" if "for" in artifact.options else ""
+        cells = (artifact.precision, megabytes(artifact.model_bytes), size, artifact.input.dtype, batch)
+        format = f"{FORMATS[artifact.format].title}{made_for}"
+        rows.append((name, _plain(format), *cells, f"`{artifact.weights_digest[:12]}`"))
+    columns = ("file", "format", "precision", "size", "image", "input", "batch", "weights")
+    inside = (
+        "Each folder has the model, `artifact.json` (config, preprocessing, labels, digests, versions) and `golden.npz`"
+    )
+    return [*markdown.table(columns, rows), "", f"{inside} (test inputs and what a float64 reference answers to them)."]
+
+
+def _proof(subjects: Sequence[Subject]) -> list[str]:
+    rows = [
+        (
+            f"`{each.folder}`",
+            _plain(proof.where) or DASH,
+            _plain(proof.verdict),
+            _figure(proof.max_abs),
+            _limits_of(proof.tolerance),
+            DASH if proof.cosine is None else f"{proof.cosine:.7f}",
+            DASH if proof.checks is None else f"{proof.checks[0]} of {proof.checks[1]}",
+        )
+        for each in subjects
+        for proof in each.proofs
+    ]
+    if not rows:
+        none = "No comparison with the reference is among the results that this card was made of."
+        return [f"{none} `vit-deploy verify` makes it from what is in the folders."]
+    told = "The files were compared with a float64 reference of the same network."
+    told = f"{told} `vit-deploy verify` repeats that on any machine, from what is in the folders."
+    columns = ("artifact", "engine", "verdict", "largest difference", "tolerance", "cosine", "checks")
+    return [told, "", *markdown.table(columns, rows, numeric=(3, 5, 6))]
+
+
+def _accuracy(subjects: Sequence[Subject]) -> list[str]:
+    rows = [
+        (
+            f"`{each.folder}`",
+            _plain(accuracy.where) or DASH,
+            str(accuracy.images),
+            _percent(accuracy.top1),
+            _percent(accuracy.top5),
+            DASH
+            if accuracy.reference == each.folder
+            else _percent(accuracy.agreement) + (f" with `{accuracy.reference}`" if accuracy.reference else ""),
+        )
+        for each in subjects
+        for accuracy in each.accuracies
+    ]
+    return markdown.table(("artifact", "engine", "images", "top-1", "top-5", "agreement"), rows, numeric=(2, 3, 4))
+
+
+def _latency(subjects: Sequence[Subject]) -> list[str]:
+    timed = [(each, latency) for each in subjects for latency in each.latencies]
+    machines = {_identity(latency.host): latency.host for _, latency in timed}
+    lines: list[str] = []
+    for identity, host in machines.items():
+        cores = f"{host.cores:g} core{'s' * (host.cores != 1)}"
+        rows = [
+            (
+                f"`{each.folder}`",
+                _plain(f"{latency.case.runtime} ({latency.provider})"),
+                str(latency.case.batch),
+                str(latency.case.threads or DASH),
+                milliseconds(latency.p50_ms),
+                milliseconds(latency.p90_ms),
+                f"{latency.throughput_per_s:.1f}",
+                DASH if latency.peak_rss_mb is None else f"{latency.peak_rss_mb:.0f}",
+                "unsteady" if latency.unsteady else "",
+            )
+            for each, latency in timed
+            if _identity(latency.host) == identity
+        ]
+        columns = ("artifact", "engine", "batch", "threads", "p50 ms", "p90 ms", "images/s", "peak MB", "")
+        lines += [f"On {_plain(host.cpu)}, {cores}, {_plain(host.os)}, Python {_plain(host.python)}:", ""]
+        lines += [*markdown.table(columns, rows, numeric=range(2, 8)), ""]
+    return lines[:-1]
+
+
+def _run(subjects: Sequence[Subject], repository: str) -> list[str]:
+    first = subjects[0]
+    relative = dataclasses.replace(first.artifact, directory=Path(first.folder))
+    get = f"`hf download {repository} --local-dir .` fetches the files" if repository else "Fetch the files"
+    return [
+        f"{get}; this runs `{first.folder}` on a photograph, with its plain engine:",
+        "",
+        "```python",
+        *snippet(relative).splitlines(),
+        "```",
+        "",
+        "`vit-deploy inspect FOLDER --snippet` prints the same for the others.",
+    ]
+
+
+def _limits(subjects: Sequence[Subject]) -> Iterator[str]:
+    """What nobody has measured, or what narrows the use of the files."""
+    artifacts = [each.artifact for each in subjects]
+    sizes = {"x".join(map(str, each.config.image_size)) for each in artifacts}
+    yield f"Images are {' or '.join(sorted(sizes))} pixels (height x width); other sizes are resized to that."
+    if not licences_of(subjects):
+        yield "The licence of the weights is not recorded: ask whoever made them before you use or share the files."
+    if any(step.action == RANDOM for each in artifacts for step in each.provenance):
+        yield "The weights are random: good for sizes and timings, not for answers."
+    for what, has in (("Accuracy", "accuracies"), ("Latency", "latencies"), ("Parity", "proofs")):
+        lacking = [f"`{each.folder}`" for each in subjects if not getattr(each, has)]
+        if lacking:
+            yield f"{what} was not measured of {', '.join(lacking)}."
+    if failed := [f"`{each.folder}`" for each in subjects if any(not proof.ok for proof in each.proofs)]:
+        yield f"A comparison with the reference **failed** for {', '.join(failed)}."
+    if any(latency.unsteady for each in subjects for latency in each.latencies):
+        yield "Latencies that are marked as unsteady were measured while the machine did other things too."
+    if any(each.accuracies for each in subjects):
+        yield "Accuracy is that on the images that were given, which need not be like yours."
+    if any(each.latencies for each in subjects):
+        yield "Latency is that of the machines above alone."
+    if not any(each.labels for each in artifacts) and any(each.config.include_top for each in artifacts):
+        yield "Names of the classes are not recorded."
+
+
+def _identity(host: Host) -> tuple[object, ...]:
+    return tuple(getattr(host, name) for name in SAME)
+
+
+def _figure(value: float | None) -> str:
+    return DASH if value is None else f"{value:.1e}"
+
+
+def _limits_of(tolerance: Mapping[str, float]) -> str:
+    """What has to hold, in words."""
+    held = []
+    for name, value in tolerance.items():
+        known = LIMITS.get(name)
+        if known is None:
+            held.append(f"{_plain(name)} {value:.2g}")
+        else:
+            held.append(f"{known.words} {'at most' if known.at_most else 'at least'} {value:.2g}{known.unit}")
+    return ", ".join(held) or DASH
+
+
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.2f} %"
+
+
+def _is_address(text: str) -> bool:
+    return re.fullmatch(r"https?://[\w.:/@%~+-]+", text, re.ASCII) is not None
+
+
+def _plain(text: str) -> str:
+    return markdown.escaped(text)
