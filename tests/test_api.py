@@ -118,6 +118,7 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
         "bench",
         "build",
         "bundle",
+        "card",
         "compare",
         "compress",
         "convert",

@@ -124,6 +124,10 @@ CALLS = {
         ["bundle", "@onnx", "-o", "b.tar.gz", "--force"],
         lambda at: vit_deploy.bundle(at["onnx"], "b.tar.gz", force=True),
     ),
+    "card": (
+        ["card", "@onnx", "-o", "README.md", "--results", "@bench.json", "--force"],
+        lambda at: vit_deploy.card(at["onnx"], "README.md", results=at["bench.json"], force=True),
+    ),
     "doctor": (["doctor"], lambda at: vit_deploy.doctor()),
 }
 

@@ -60,6 +60,7 @@ BUNDLE = (
     ("verify", "{path}"),
     ("inspect", "{path}"),
     ("bundle", "{path}", "-o", "{out}.tar.gz"),
+    ("card", "{path}", "-o", "{out}.md"),
     ("compare", "{path}", "{path}"),
     ("predict", "{path}", "{images}/photo.png"),
     ("evaluate", "{path}", "--data", "{images}/data.npz"),
@@ -74,6 +75,7 @@ RESULTS = (
     ("report", "{path}", "-o", "{out}.html"),
     ("report", "{path}", "-o", "{out}.md"),
     ("report", "{folder}/bench.json", "{path}", "-o", "{out}.csv"),
+    ("card", "{images}/onnx", "-o", "{out}.md", "--results", "{path}"),
 )
 BASELINE = (*RESULTS, ("bench", "{folder}/none", "--baseline", "{path}"))
 TARGETS = {

@@ -109,6 +109,7 @@ def commands(bundles, keras_file, images, folder):
         ["convert", keras_file, "-o", other],
         ["build", "pico", "-o", folder / "built.keras", "--image-size", "32"],
         ["bundle", onnx, "-o", folder / "archive.tar.gz"],
+        ["card", onnx, "-o", folder / "README.md"],
     ]
 
 

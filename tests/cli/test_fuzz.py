@@ -92,7 +92,7 @@ def test_no_command_is_left_out() -> None:
     asked = {command[0] for kind, target in TARGETS.items() for command in in_turn(target, kind)}
     assert asked == {command[0] for target in TARGETS.values() for command in target.commands}
     every = {"convert", "resize", "export", "quantize", "verify", "compare", "bench", "report", "evaluate", "predict"}
-    assert asked == every | {"bundle", "inspect"}
+    assert asked == every | {"bundle", "card", "inspect"}
 
 
 @pytest.mark.slow

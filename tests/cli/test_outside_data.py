@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": ("predict", "{bundle}", "{photo}"),
     "evaluate": ("evaluate", "{bundle}", "--data", "{data}"),
     "bundle": ("bundle", "{bundle}", "-o", "{out}.tar.gz"),
+    "card": ("card", "{bundle}", "-o", "{out}.md"),
 }
 
 

@@ -13,6 +13,7 @@ from vit_deploy.checkpoints.hub.card import CARD
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.hub.publishing import Upload, publisher
 from vit_deploy.core.artifact_folders import MANIFEST, UNPROVEN
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import ConfigError, UsageError
@@ -88,6 +89,7 @@ def card(
     Raises:
         UsageError: nothing to write and nothing to push.
         ArtifactError: no artifact, or one that was changed.
+        EngineError: an ONNX artifact whose weights lie outside of it.
         ConfigError: two artifacts of one name, or one to push that is not proven.
         DataError: a file that is no document of results.
         HubError: the hub cannot be reached, or refuses.
@@ -106,6 +108,10 @@ def card(
     there = None if push is None else publisher(push)
     progress("reading the artifacts")
     found = [read_artifact(each) for each in artifact_paths(artifacts)]
+    for artifact in found:
+        refuse = FORMATS[artifact.format].refuse
+        if refuse is not None:
+            refuse.load()(artifact.model_path)
     subjects, notes = subjects_of(found, documents)
     unproven = [each.folder for each in subjects if each.folder.endswith((UNPROVEN, ".unproven"))]
     if there is not None and unproven:
