@@ -134,3 +134,28 @@ def test_torchs_floats_of_eight_bits_with_scales(name: str, timm: dict[str, NDAr
     found = checkpoints.load(tmp_path / "a.pth", config=STATED)
     expected = (eight.double() * scale.double()).float().numpy()
     np.testing.assert_array_equal(found.weights[CANONICAL], expected.T)
+
+
+def test_pruned_weights_are_read_with_their_masks(timm: dict[str, NDArray[Any]], tmp_path: Path) -> None:
+    mask = (np.arange(144).reshape(12, 12) % 3 > 0).astype(np.float32)
+    state = {name: each for name, each in timm.items() if name != NAME}
+    state |= {f"{NAME}_orig": timm[NAME], f"{NAME}_mask": mask}
+    found = checkpoints.load(write_zip(tmp_path / "a.pth", {"state_dict": state}), config=STATED)
+    np.testing.assert_array_equal(found.weights[CANONICAL], (timm[NAME] * mask).T)
+
+
+def test_a_mask_of_another_shape_is_unexpected(timm: dict[str, NDArray[Any]], tmp_path: Path) -> None:
+    state = {name: each for name, each in timm.items() if name != NAME}
+    state |= {f"{NAME}_orig": timm[NAME], f"{NAME}_mask": np.ones((12, 1), np.float32)}
+    with pytest.raises(CheckpointError, match=r"missing block_0\.attention\.out\.kernel"):
+        checkpoints.load(write_zip(tmp_path / "a.pth", state), config=STATED)
+
+
+def test_a_weight_that_is_computed_from_others_says_how_to_save_it(
+    timm: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    state = {name: each for name, each in timm.items() if name != NAME}
+    state["blocks.0.attn.proj.parametrizations.weight.original"] = timm[NAME]
+    with pytest.raises(CheckpointError, match="a weight that torch computes from others") as caught:
+        checkpoints.load(write_zip(tmp_path / "a.pth", state), config=STATED)
+    assert "remove_parametrizations" in caught.value.fix

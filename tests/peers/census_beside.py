@@ -138,6 +138,29 @@ def _half(path: str, folder: Path) -> Made:
     return _saved(lambda state: {name: each for name, each in state.items() if not name.startswith(path)}, folder)
 
 
+def _changed(change: Callable[[Any], Any], folder: Path) -> Made:
+    """A model whose weights torch computes from others."""
+    import torch
+
+    model = trained()
+    change(model.model)
+    torch.save(model.model.state_dict(), folder / "model.pth")
+    return Made(folder / "model.pth", model.images, timm_families.output(model.model, model.images).astype(np.float32))
+
+
+def _prune(model: Any) -> None:
+    from torch.nn.utils import prune
+
+    for block in model.blocks:
+        prune.l1_unstructured(block.mlp.fc1, "weight", 0.5)
+
+
+def _normalize(model: Any) -> None:
+    from torch.nn.utils import parametrizations
+
+    parametrizations.weight_norm(model.head)
+
+
 def storages() -> Iterator[Row]:
     """One model in storages of many kinds, whole and not."""
     for name, store in (
@@ -149,6 +172,9 @@ def storages() -> Iterator[Row]:
         yield Row(SOURCE, name, "torch.save", partial(_saved, store), "", STATED, NEEDS)
     yield Row(SOURCE, "one storage for all, the format before zip", "torch.save before 1.6",
               partial(_saved, _in_one, _use_new_zipfile_serialization=False), "", STATED, NEEDS)  # fmt: skip
+    yield Row(SOURCE, "pruned layers", "torch.nn.utils.prune", partial(_changed, _prune), "", STATED, NEEDS)
+    yield Row(SOURCE, "a parametrized head", "torch.nn.utils.parametrizations", partial(_changed, _normalize),
+              "a weight that torch computes from others", STATED, NEEDS)  # fmt: skip
     for name, path, said in (
         ("a block that is gone", "blocks.0.", "missing block_0"),
         ("a bias that is gone", "blocks.1.attn.qkv.bias", r"missing block_1\.attention\.query\.bias"),

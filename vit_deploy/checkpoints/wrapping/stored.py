@@ -1,4 +1,4 @@
-"""Weights that are stored otherwise and mean the same: floats of eight bits with scales beside them, MLX's matrices."""
+"""Weights that are stored otherwise and mean the same: eight bits with scales, masks beside them, MLX's matrices."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from vit_deploy.checkpoints.source import KEY_END, TensorFile, TensorView
 from vit_deploy.checkpoints.wrapping.mlx import WEIGHT, without_packing
 from vit_deploy.checkpoints.wrapping.models import STEM
+from vit_deploy.checkpoints.wrapping.pruned import with_masks
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
@@ -30,7 +31,7 @@ def as_plain(file: TensorFile) -> TensorFile:
         CheckpointError: floats of eight bits whose scales cannot be told, or with scales for the activations too; or
             matrices that MLX has packed, and nothing says how.
     """
-    file = without_packing(file)
+    file = with_masks(without_packing(file))
     names = list(file.names())
     scales = _scales(file, names)
     kernels = frozenset(_channels_last(file, names))

@@ -83,7 +83,7 @@ MODEL_AGAIN = "get the weights that it was quantized from, and quantize what is 
 
 
 def refuse_quantized(file: TensorFile, names: Iterable[str]) -> None:
-    """Refuse weights that only the library which quantized them can read.
+    """Refuse weights that only the library which quantized them can read, or that are computed from others.
 
     Raises:
         CheckpointError: says which it is.
@@ -92,6 +92,11 @@ def refuse_quantized(file: TensorFile, names: Iterable[str]) -> None:
     for pattern, library in QUANTIZED.items():
         if found := next((name for name in held if re.search(pattern, name)), None):
             raise CheckpointError(f"its weights are quantized by {library} ({_plain(found)})", fix=MODEL_AGAIN)
+    if found := next((name for name in held if ".parametrizations." in name), None):
+        raise CheckpointError(
+            f"it has a weight that torch computes from others whenever it is used ({_plain(found)})",
+            fix="put it into one, and save again: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')",
+        )
     subclasses = [name for name in held if file.dtype(name).startswith("a tensor of the subclass")]
     if found := next((name for name in subclasses if "torchao" in file.dtype(name)), None):
         raise CheckpointError(
