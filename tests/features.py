@@ -67,6 +67,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "register_tokens": 1,
         "qk_norm": True,
     },
+    "AIMv2": {
+        "patch_norm": True,
+        "normalization_type": "rms_norm",
+        "ffn_type": "swiglu",
+        "qkv_bias": False,
+        "class_token": False,
+        "pooling": "mean",
+    },
+    "ViT-22B": {"normalization_position": "parallel", "qk_norm": True, "layer_scale": True, "activation": "mish"},
     "dynamic tanh, greatest patch": {
         "normalization_type": "dynamic_tanh",
         "normalization_position": "post",

@@ -23,6 +23,10 @@ SCALAR_ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
     "relu": lambda x: max(x, 0.0),
     "relu6": lambda x: min(max(x, 0.0), 6.0),
     "leaky_relu": lambda x: x if x > 0 else 0.2 * x,
+    "leaky_relu_0.01": lambda x: x if x > 0 else 0.01 * x,
+    "squared_relu": lambda x: max(x, 0.0) ** 2,
+    "gelu_clipped": lambda x: min(max(x * 0.5 * math.erfc(-x / math.sqrt(2)), -10.0), 10.0),
+    "mish": lambda x: x * math.tanh(math.log1p(math.exp(x))),
     "elu": lambda x: x if x > 0 else math.exp(x) - 1,
     "silu": lambda x: x / (1 + math.exp(-x)),
     "hard_silu": lambda x: x * min(max(x / 6 + 0.5, 0.0), 1.0),
@@ -93,7 +97,8 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
     config, w = checkpoint.config, {name: value.astype(np.float64) for name, value in checkpoint.weights.items()}
     tokens = [token for kind in TOKEN_KINDS for token in w.get(f"class_token.{kind}", ())]
     prefix = len(tokens)
-    tokens += loop_patches(image, config, w)
+    patches = loop_patches(image, config, w)
+    tokens += [loop_norm(token, "patch_norm", config, w) for token in patches] if config.patch_norm else patches
     tokens = [token + position for token, position in zip(tokens, w["pos_embed.table"], strict=True)]
 
     def norm(token: Array, name: str) -> Array:
@@ -148,12 +153,16 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
         return dense(inner(hidden, f"{name}.norm"), f"{name}.down")
 
     tokens = [norm(token, "pre_norm") for token in tokens] if config.pre_norm else tokens
+    read: list[Array] = []
     for index in range(config.num_layers):
         block = f"block_{index}"
         for half in ("attention", "ffn"):
             name = f"{block}.{'norm1' if half == 'attention' else 'norm2'}"
             pre = config.normalization_position == "pre"
             inputs = [norm(token, name) for token in tokens] if pre else tokens
+            if config.normalization_position == "parallel":
+                read = [norm(token, name) for token in tokens] if half == "attention" else read
+                inputs = read
             if half == "attention":
                 outputs = attention(inputs, inputs, f"{block}.attention")
             else:

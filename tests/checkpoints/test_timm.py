@@ -184,7 +184,7 @@ def test_arguments_of_another_model_are_refused(argument: str, value: Any, said:
         ({"architecture": "vit_small_patch16_of_mine"}, "an architecture that may compute something else"),
         ({"global_pool": "avgmax", "model_args": {}}, "the pooling avgmax"),
         ({"model_args": {"num_heads": 3, "norm_layer": "batchnorm"}}, "the norm batchnorm"),
-        ({"model_args": {"num_heads": 3, "act_layer": "mish"}}, "the activation mish"),
+        ({"model_args": {"num_heads": 3, "act_layer": "selu"}}, "the activation selu"),
         (
             {"model_args": {"num_heads": 3, "final_norm": False, "attn_layer": "diff"}},
             "attention of another kind; no last",

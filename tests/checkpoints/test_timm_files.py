@@ -150,10 +150,9 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "sam": ({"blocks.0.attn.rel_pos_h": (9, 4)}, "relative positions"),
     "eva": ({"blocks.0.attn.q_proj.weight": (12, 12), "rope.periods": (4,)}, "rotary positions (rope.periods); query"),
     "sub-norms": ({"blocks.1.mlp.norm.weight": (24,)}, "norms inside the halves of a block (blocks.1.mlp.norm.weight)"),
-    "parallel": ({"blocks.0.attns.0.norm.weight": (12,)}, "parallel halves of a block"),
+    "parallel": ({"blocks.0.attns.0.norm.weight": (12,)}, "several attentions in a block"),
     "differential": ({"blocks.0.attn.lambda_q1": (4,)}, "differential attention"),
     "cait": ({"blocks_token_only.0.gamma_1": (12,)}, "class attention"),
-    "aim": ({"patch_embed.norm.weight": (12,)}, "a norm of the patches"),
     "video": ({"patch_embed.proj.weight": (12, 3, 2, 8, 4)}, "patches of another kind"),
 }
 
@@ -182,10 +181,9 @@ def test_what_a_vit_always_has_and_the_file_has_not_is_named_together(tmp_path: 
     [
         *("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "vit_base_r50_s16_224"),
         *("beit3_base_patch16_224", "cait_xxs24_224"),
-        *("vit_base_patch16_xp_224", "vit_small_patch16_18x2_224", "vit_dlittle_patch16_reg1_gap_256"),
+        *("vit_small_patch16_18x2_224", "vit_dlittle_patch16_reg1_gap_256"),
         *(
             "vit_pe_lang_large_patch14_448",
-            "aimv2_large_patch14_224",
             "samvit_base_patch16",
         ),
         *("vit_base_patch16_radio_v3", "vit_so150m_patch16_reg4_map_256", "vit_intern300m_patch14_448"),

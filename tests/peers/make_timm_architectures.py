@@ -41,11 +41,10 @@ BY_CLASS = {
     "VisionTransformerSAM": f"{RELATIVE} and windows",
     "NaFlexVit": "patches of any number and aspect",
 }
-BY_NAME = {"aimv2_": "a norm of the patches", "beit3_": "norms inside the halves of a block"}
+BY_NAME = {"beit3_": "norms inside the halves of a block"}
 BY_BLOCK = {
-    "ParallelScalingBlock": "parallel halves of a block",
-    "ParallelThingsBlock": "parallel halves of a block",
-    "DiffParallelScalingBlock": "parallel halves of a block",
+    "ParallelThingsBlock": "several attentions in a block",
+    "DiffParallelScalingBlock": "differential attention",
 }
 BY_ATTENTION = {"DiffAttention": "differential attention"}
 ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
@@ -134,8 +133,12 @@ def made(timm: Any, name: str, **arguments: Any) -> Any:
 def row_of(name: str, model: Any, num_layers: int) -> dict[str, Any]:
     first = model.blocks[0]
     attention, mlp = getattr(first, "attn", None), getattr(first, "mlp", None)
-    heads = getattr(attention, "num_heads", 0)
+    parallel = type(first).__name__ == "ParallelScalingBlock"
+    heads = first.num_heads if parallel else getattr(attention, "num_heads", 0)
     act = type(getattr(mlp, "act", None)).__name__ if type(mlp).__name__ == "Mlp" else ""  # gates bring their own
+    act = type(first.mlp_act).__name__ if parallel else act
+    hidden = mlp.fc2.in_features if hasattr(mlp, "fc2") else 0
+    positions = {"ResPostBlock": "res_post", "ResPostRelPosBlock": "res_post", "ParallelScalingBlock": "parallel"}
     stem = getattr(model, "patch_embed", None)
     height, width = getattr(stem, "img_size", None) or model.pretrained_cfg["input_size"][1:]
     patches = getattr(stem, "patch_size", None) or (0, 0)
@@ -145,13 +148,13 @@ def row_of(name: str, model: Any, num_layers: int) -> dict[str, Any]:
         "image_size": f"{height}x{width}",
         "embed_dim": model.embed_dim,
         "num_layers": num_layers,
-        "mlp_dim": mlp.fc2.in_features if hasattr(mlp, "fc2") else 0,
+        "mlp_dim": first.in_proj.out_features - 3 * model.embed_dim if parallel else hidden,
         "num_heads": heads,
-        "epsilon": getattr(getattr(first, "norm1", None), "eps", 0.0),
+        "epsilon": getattr(getattr(first, "in_norm" if parallel else "norm1", None), "eps", 0.0),
         "activation": ACTIVATIONS.get(act, "gelu"),
         "pooling": POOLINGS[model.global_pool],
         "pools_prefix": "yes" if getattr(model, "pool_include_prefix", False) else "",
-        "normalization_position": "res_post" if type(first).__name__.startswith("ResPost") else "pre",
+        "normalization_position": positions.get(type(first).__name__, "pre"),
     }
     file = Shapes(model.state_dict())
     return rows | {"needs": reason(name, model, attention), "traits": traits(file, heads, bool(rows["pools_prefix"]))}

@@ -67,6 +67,10 @@ CASES: Mapping[str, Case] = {
     "relpos_like_swin": Case("vit_relpos_medium_patch16_cls_224", {"rel_pos_type": "mlp-swin", "global_pool": "token"}),
     "relpos_table": Case("vit_srelpos_small_patch16_224", {"rel_pos_type": "bias"}),
     "rpn": Case("vit_base_patch16_rpn_224"),
+    "aimv2": Case("aimv2_large_patch14_224"),
+    "parallel": Case("vit_pwee_patch16_reg1_gap_256"),
+    "parallel_qk_norm": Case("vit_base_patch16_xp_224"),
+    "mish": Case("vit_tiny_patch16_224", {"act_layer": "mish"}),
     "no_biases": Case("vit_tiny_patch16_224", {"proj_bias": False, "qkv_bias": False}),
 }
 

@@ -66,7 +66,7 @@ def settle(facts: Facts, stated: Stated) -> Settled:
     if stated.get("activation") == Activation.LEAKY_RELU and "activation" not in facts.shapes:
         raise ConfigError(
             "the activation stated is a leaky_relu of slope 0.2, as Keras has it; programs with such files have 0.01",
-            fix="a model with it cannot be converted; if it has another activation, say that one",
+            fix="say leaky_relu_0.01, or another activation",
         )
     fields: dict[str, Any] = {}
     problems = []

@@ -19,7 +19,7 @@ import tf_keras
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
-from vit_deploy.core.reference import BAND_WIDTH, GATES, weights_of
+from vit_deploy.core.reference import BAND_WIDTH, GATES, GELU_LIMIT, weights_of
 from vit_deploy.core.relative_positions import relative_index
 from vit_deploy.core.rotary_angles import angles, tables
 from vit_deploy.core.weights import OF_BLOCKS, RELATIVE, SHARED, Float32, learned_positions, weight_specs
@@ -35,6 +35,10 @@ ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     Activation.RELU: tf.nn.relu,
     Activation.RELU6: tf.nn.relu6,
     Activation.LEAKY_RELU: lambda x: tf.nn.leaky_relu(x, alpha=0.2),
+    Activation.LEAKY_RELU_TORCH: lambda x: tf.nn.leaky_relu(x, alpha=0.01),
+    Activation.SQUARED_RELU: lambda x: tf.square(tf.nn.relu(x)),
+    Activation.GELU_CLIPPED: lambda x: tf.clip_by_value(tf.nn.gelu(x, approximate=False), -GELU_LIMIT, GELU_LIMIT),
+    Activation.MISH: lambda x: x * tf.tanh(tf.nn.softplus(x)),
     Activation.ELU: tf.nn.elu,
     Activation.SILU: lambda x: x * tf.sigmoid(x),
     Activation.HARD_SILU: lambda x: x * tf.clip_by_value(x + 3, 0, 6) / 6,
@@ -81,6 +85,8 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
     make = _Maker(checkpoint, wrap, frozenset(frozen))
     images = tf_keras.Input((*config.image_size, config.channels), name="images")
     x = make.dense("patch_embed", _op(lambda images: _patches(images, config))(images))
+    if config.patch_norm:
+        x = make.norm("patch_norm", x)
     x = make.owning(["class_token", "pos_embed"], _with_tokens)(x)
     make.share_relative_positions()
     if config.pre_norm:
@@ -216,6 +222,8 @@ def _norm(x: Tensor, own: Mapping[str, Any], name: str, config: ViTConfig) -> Te
 def _block(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     """The first `count` tokens: an exported file computes no others either, and ranges are learned of what is read."""
     config = make.config
+    if config.normalization_position is NormalizationPosition.PARALLEL:
+        return _side_by_side(make, name, x, count)
     for half, number in ((_attention, 1), (_ffn, 2)):
         position, norm = config.normalization_position, f"{name}.norm{number}"
         change = half(make, name, make.norm(norm, x) if position is NormalizationPosition.PRE else x, count)
@@ -224,6 +232,17 @@ def _block(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
             change = make.owning([f"{name}.scale{number}"], _scaled)(change)
         x = tf_keras.layers.Add()([_first(x, count), change])
         x = make.norm(norm, x) if position is NormalizationPosition.POST else x
+    return x
+
+
+def _side_by_side(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
+    normed = make.norm(f"{name}.norm1", x)
+    x = _first(x, count)
+    for half, number in ((_attention, 1), (_ffn, 2)):
+        change = half(make, name, normed, count)
+        if make.config.layer_scale:
+            change = make.owning([f"{name}.scale{number}"], _scaled)(change)
+        x = tf_keras.layers.Add()([x, change])
     return x
 
 

@@ -25,14 +25,16 @@ class NormalizationType(StrEnum):
 
 
 class NormalizationPosition(StrEnum):
-    """Before each half of a block (as published), after its residual sum, or after the half and before the sum.
+    """Before each half of a block (as published), after its residual sum, inside of it, or once for both halves.
 
-    The last is `x + norm(half(x))` (Liu et al. 2021, arXiv 2111.09883), where the norm scales what is added.
+    Inside the sum it is `x + norm(half(x))` (Liu et al. 2021, arXiv 2111.09883), where the norm scales what is added.
+    In parallel both halves read one norm, `x + attention(norm(x)) + ffn(norm(x))` (Dehghani et al. 2023).
     """
 
     PRE = "pre"
     POST = "post"
     RES_POST = "res_post"
+    PARALLEL = "parallel"
 
 
 class RelativePositions(StrEnum):
@@ -75,7 +77,10 @@ class Pooling(StrEnum):
 
 
 class Activation(StrEnum):
-    """The activation of the `mlp` feed-forward; `gelu` is the exact one, with erf."""
+    """The activation of the `mlp` feed-forward; `gelu` is the exact one, with erf.
+
+    A leaky ReLU has the slope 0.2, as in Keras, or that of its name, as in torch. A clipped GELU is at most 10.
+    """
 
     GELU = "gelu"
     GELU_TANH = "gelu_tanh"
@@ -83,6 +88,10 @@ class Activation(StrEnum):
     RELU = "relu"
     RELU6 = "relu6"
     LEAKY_RELU = "leaky_relu"
+    LEAKY_RELU_TORCH = "leaky_relu_0.01"
+    SQUARED_RELU = "squared_relu"
+    GELU_CLIPPED = "gelu_clipped"
+    MISH = "mish"
     ELU = "elu"
     SILU = "silu"
     HARD_SILU = "hard_silu"
@@ -166,6 +175,7 @@ class ViTConfig:
         layer_scale: whether each half's output is scaled feature by feature before its residual sum.
         qk_norm: whether each head's queries and keys are normalized.
         pre_norm: whether the tokens are normalized before the first block.
+        patch_norm: whether the patches are normalized once they are embedded, before tokens and positions join them.
         norm_after_pooling: whether the last norm is that of the pooled vector instead of that of the tokens.
         pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
         rotary: the rotary positions of queries and keys, see `vit_deploy.core.rotary`; None for none. The position
@@ -210,6 +220,7 @@ class ViTConfig:
     ffn_norm: bool = False
     pool_heads: int = 0
     pool_mlp_dim: int = 0
+    patch_norm: bool = False
 
     def __post_init__(self) -> None:
         problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
@@ -444,11 +455,12 @@ SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
 OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim")  # zero for none
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
-    *("norm_after_pooling", "attention_norm", "ffn_norm"),
+    *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm"),
 )
 LATER: Mapping[str, object] = MappingProxyType(
     {
         "relative_positions": RelativePositions.NONE,
+        "patch_norm": False,
         **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
     }
 )

@@ -26,6 +26,7 @@ Array = NDArray[Any]
 Weights = Mapping[str, Array]
 Tap = Callable[[str, Array], object]
 
+GELU_LIMIT = 10.0  # of the clipped GELU
 BAND_WIDTH = 0.1  # w of band RMS
 
 
@@ -59,6 +60,8 @@ def forward(
         return {name: weight.astype(dtype, copy=False) for name, weight in own.items()}
 
     x = patch_embed(images.astype(dtype), part("patch_embed"), config)
+    if config.patch_norm:
+        x = norm(x, part("patch_norm"), config)
     tap("patch_embed", x)
     prefix = [np.broadcast_to(each, (len(x), *each.shape)) for each in part("class_token").values()]
     x = np.concatenate([*prefix, x], axis=1)
@@ -102,6 +105,8 @@ def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
 
 def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
     """One encoder block: attention and feed-forward, each with a residual sum and a norm before, after or inside it."""
+    if config.normalization_position is NormalizationPosition.PARALLEL:
+        return _side_by_side(x, weights, config, tap, name, detail)
     x = _sublayer(attention, x, _Part("attention", 1, weights, name, tap, detail), config)
     return _sublayer(ffn, x, _Part("ffn", 2, weights, name, tap, detail), config)
 
@@ -159,6 +164,18 @@ def _sublayer(
     else:
         x = norm(part.show("sum", x + part.scaled(compute(x, part.weights, config, part.show))), part.norm, config)
     part.tap(f"{part.name}.{part.role}", x)
+    return x
+
+
+def _side_by_side(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
+    """Attention and feed-forward of what one norm gives, both added to the stream."""
+    normed = norm(x, weights_of("norm1", weights), config)
+    detail(f"{name}.attention.norm", normed)
+    _detail_unit(detail, f"{name}.attention.unit", x, weights_of("norm1", weights), config)
+    for compute, role, number in ((attention, "attention", 1), (ffn, "ffn", 2)):
+        part = _Part(role, number, weights, name, tap, detail)
+        x = x + part.scaled(compute(normed, part.weights, config, part.show))
+        tap(f"{name}.{role}", x)
     return x
 
 
@@ -358,6 +375,10 @@ ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
     Activation.RELU: lambda x: np.maximum(x, 0),
     Activation.RELU6: lambda x: np.clip(x, 0, 6),
     Activation.LEAKY_RELU: lambda x: np.where(x < 0, 0.2 * x, x),
+    Activation.LEAKY_RELU_TORCH: lambda x: np.where(x < 0, 0.01 * x, x),
+    Activation.SQUARED_RELU: lambda x: np.square(np.maximum(x, 0)),
+    Activation.GELU_CLIPPED: lambda x: np.clip(gelu(x), -GELU_LIMIT, GELU_LIMIT),
+    Activation.MISH: lambda x: x * np.tanh(np.logaddexp(x, x.dtype.type(0))),
     Activation.ELU: lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
     Activation.SILU: lambda x: x * sigmoid(x),
     Activation.HARD_SILU: lambda x: x * np.clip(x + 3, 0, 6) / 6,

@@ -19,7 +19,14 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import FFNType, NormalizationType, Pooling, RelativePositions, ViTConfig
+from vit_deploy.core.config import (
+    FFNType,
+    NormalizationPosition,
+    NormalizationType,
+    Pooling,
+    RelativePositions,
+    ViTConfig,
+)
 from vit_deploy.core.relative_tables import table_rows
 
 Float32 = NDArray[np.float32]
@@ -75,6 +82,8 @@ def _specs(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     dim = config.embed_dim
     yield "patch_embed.kernel", _drawn(*config.patch_size, config.channels, dim)
     yield "patch_embed.bias", _zeros(dim)
+    if config.patch_norm:
+        yield from _norm("patch_norm", config, dim)
     if config.class_token:
         yield "class_token.class", _drawn(1, dim)
     if config.distillation_token:
@@ -110,7 +119,8 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     yield from _dense(f"{block}.attention.out", dim, dim)
     if config.layer_scale:
         yield f"{block}.scale1.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
-    yield from _norm(f"{block}.norm2", config, dim)
+    if config.normalization_position is not NormalizationPosition.PARALLEL:
+        yield from _norm(f"{block}.norm2", config, dim)
     if config.ffn_type is not FFNType.MLP:
         yield from _dense(f"{block}.ffn.gate", dim, config.mlp_dim)
     yield from _dense(f"{block}.ffn.up", dim, config.mlp_dim)

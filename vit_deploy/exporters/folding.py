@@ -98,6 +98,8 @@ def _fold_block(weights: dict[str, Float32], config: ViTConfig, index: int) -> N
     if config.normalization_position is NormalizationPosition.PRE:
         _fold(weights, f"{block}.norm1", [f"{block}.attention.{role}" for role in ROLES])
         _fold(weights, f"{block}.norm2", ffn_in)
+    elif config.normalization_position is NormalizationPosition.PARALLEL:
+        _fold(weights, f"{block}.norm1", [*(f"{block}.attention.{role}" for role in ROLES), *ffn_in])
     elif config.normalization_position is NormalizationPosition.POST:
         if index == 0 and config.pre_norm:
             into = [f"{block}.attention.{role}" for role in ROLES]

@@ -58,8 +58,9 @@ def _has_one_stream(config: ViTConfig) -> bool:
     mixed = config.norm_after_pooling and (side_by_side or config.effective_pooling is Pooling.MAX)
     return (
         config.normalization_type is NormalizationType.LAYER_NORM
-        and config.normalization_position is NormalizationPosition.PRE
-        and not (config.pre_norm or config.qk_norm or config.attention_norm or config.ffn_norm or mixed)
+        and config.normalization_position in (NormalizationPosition.PRE, NormalizationPosition.PARALLEL)
+        and not (config.pre_norm or config.patch_norm or config.qk_norm)
+        and not (config.attention_norm or config.ffn_norm or mixed)
         and config.effective_pooling is not Pooling.MAP
     )
 

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, ViTConfig
-from vit_deploy.core.reference import GATES
+from vit_deploy.core.reference import GATES, GELU_LIMIT
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Projection, take_tokens
 from vit_deploy.model.norms import Norm
@@ -28,6 +28,13 @@ from vit_deploy.model.rotary import (
     turned,
 )
 
+
+def _mish_gate(share: Any) -> Any:
+    # tanh(softplus(x)) of sigmoid(x), which no power overflows: TFLite has no softplus.
+    odds = share * (2 - share)
+    return odds / (2 - odds)
+
+
 ACTIVATIONS: Mapping[Activation, Any] = {
     Activation.GELU: lambda x: ops.gelu(x, approximate=False),
     Activation.GELU_TANH: lambda x: ops.gelu(x, approximate=True),
@@ -35,6 +42,10 @@ ACTIVATIONS: Mapping[Activation, Any] = {
     Activation.RELU: ops.relu,
     Activation.RELU6: ops.relu6,
     Activation.LEAKY_RELU: ops.leaky_relu,
+    Activation.LEAKY_RELU_TORCH: lambda x: ops.leaky_relu(x, negative_slope=0.01),
+    Activation.SQUARED_RELU: lambda x: ops.relu(x) * ops.relu(x),
+    Activation.GELU_CLIPPED: lambda x: ops.clip(ops.gelu(x, approximate=False), -GELU_LIMIT, GELU_LIMIT),
+    Activation.MISH: lambda x: x * _mish_gate(ops.sigmoid(x)),
     Activation.ELU: ops.elu,
     Activation.SILU: lambda x: x * ops.sigmoid(x),
     Activation.HARD_SILU: ops.hard_silu,
@@ -369,9 +380,12 @@ class TransformerBlock(NamedVariables):
         self.flash_attention = flash_attention
         self.weight_options = WeightOptions.of(weights)
         policy = self.dtype_policy
+        both = self.config.normalization_position is NormalizationPosition.PARALLEL
+        self.norm1: Any
+        self.norm2: Any
         self.norm1, self.norm2 = (
-            Norm(self.config.normalization_type, self.config.epsilon, name=name, dtype=policy)
-            for name in ("norm1", "norm2")
+            Norm(self.config.normalization_type, self.config.epsilon, name=name, dtype=policy) if needed else None
+            for name, needed in (("norm1", True), ("norm2", not both))
         )
         self.attention = Attention(
             self.config.embed_dim,
@@ -423,8 +437,13 @@ class TransformerBlock(NamedVariables):
         pre, inside = position is NormalizationPosition.PRE, position is NormalizationPosition.RES_POST
         attention: Any = self.attention if shared is None else functools.partial(self._attend, shared)
         halves = ((self.norm1, attention, self.scale1), (self.norm2, self.ffn, self.scale2))
+        normed = self.norm1(x) if self.norm2 is None else None
         for norm, half, scale in halves:
-            change = half(norm(x) if pre else x, training=training)
+            if normed is not None:
+                normed = normed if normed.shape[1] == x.shape[1] else take_tokens(normed, 0, x.shape[1])
+                change = half(normed, training=training)
+            else:
+                change = half(norm(x) if pre else x, training=training)
             change = norm(change) if inside else change
             change = self.dropout(change if scale is None else scale(change), training=training)
             x = x if change.shape[1] == x.shape[1] else take_tokens(x, 0, change.shape[1])

@@ -73,5 +73,10 @@ class Norm(NamedVariables):
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
+class PatchNorm(Norm):
+    """The norm behind the patch embedding; by its class Keras tells it from the others in a file."""
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
 class PreNorm(Norm):
     """The norm in front of the first block; by its class Keras tells it from the last one in a file."""

@@ -28,7 +28,7 @@ from vit_deploy.model.layers import (
     pool,
 )
 from vit_deploy.model.map_pooling import MapPooling
-from vit_deploy.model.norms import Norm, PreNorm
+from vit_deploy.model.norms import Norm, PatchNorm, PreNorm
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.model.relative import RelativeScores
 from vit_deploy.model.summary import summary_lines
@@ -54,7 +54,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         pos_dropout_rate: after the positions were added.
         stochastic_depth_rate: the stochastic depth rate of the last block; it grows linearly from none in the first.
         normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
-        normalization_position: "pre", as published, "post", or "res_post", after each half and before its sum.
+        normalization_position: "pre", as published, "post", "res_post" or "parallel", see
+            `vit_deploy.core.config.NormalizationPosition`.
         ffn_type: "mlp", "swiglu", "geglu" or "glu".
         activation: the activation of the mlp; "gelu" is exact, see `vit_deploy.core.config.Activation`.
         epsilon: the epsilon of the norms.
@@ -82,6 +83,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         ffn_norm: whether the hidden units are normalized before the last projection of the feed-forward.
         pool_heads: attention heads of "map" pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
+        patch_norm: whether the patches are normalized once they are embedded.
         seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -137,6 +139,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         ffn_norm: bool = False,
         pool_heads: int = 0,
         pool_mlp_dim: int = 0,
+        patch_norm: bool = False,
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -184,6 +187,7 @@ class ViT(keras.Model):  # type: ignore[misc]
                 ffn_norm=ffn_norm,
                 pool_heads=pool_heads,
                 pool_mlp_dim=pool_mlp_dim,
+                patch_norm=patch_norm,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:
@@ -215,11 +219,12 @@ class ViT(keras.Model):  # type: ignore[misc]
         self.patch_embed = PatchEmbedding(
             config.embed_dim, config.patch_size, name="patch_embed", dtype=policy, **options.projection("patch_embed")
         )
+        norm = (config.normalization_type, config.epsilon)
+        self.patch_norm = PatchNorm(*norm, name="patch_norm", dtype=policy) if config.patch_norm else None
         self.class_token = PrefixTokens(config, options, name="class_token", dtype=policy)
         self.pos_embed = PositionEmbedding(
             options.drawn("pos_embed.table"), self.rates["pos_dropout_rate"], name="pos_embed", dtype=policy
         )
-        norm = (config.normalization_type, config.epsilon)
         self.pre_norm = PreNorm(*norm, name="pre_norm", dtype=policy) if config.pre_norm else None
         self.relative = RelativeScores.shared(config, options, policy)
         self.transformer_layers = [
@@ -257,6 +262,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         config = self.config
         sequence = (None, config.sequence_length, config.embed_dim)
         self.patch_embed.build(input_shape)
+        if self.patch_norm is not None:
+            self.patch_norm.build((None, config.num_patches, config.embed_dim))
         self.class_token.build((None, config.num_patches, config.embed_dim))
         for layer in (self.pos_embed, self.pre_norm, *self.transformer_layers, self.map_pool):
             if layer is not None:
@@ -273,6 +280,8 @@ class ViT(keras.Model):  # type: ignore[misc]
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Images `(batch, height, width, channels)`, normalised, to logits or features."""
         x = self.patch_embed(images)
+        if self.patch_norm is not None:
+            x = self.patch_norm(x)
         x = self.class_token(x)
         x = self.pos_embed(x, training=training)
         if self.pre_norm is not None:
@@ -330,7 +339,14 @@ class ViT(keras.Model):  # type: ignore[misc]
 
         The states of the random generators are not among them: the function does not depend on them.
         """
-        layers = [self.patch_embed, self.class_token, self.pos_embed, self.pre_norm, *self.transformer_layers]
+        layers = [
+            self.patch_embed,
+            self.patch_norm,
+            self.class_token,
+            self.pos_embed,
+            self.pre_norm,
+            *self.transformer_layers,
+        ]
         layers += [self.relative, self.norm, self.map_pool, self.pre_logits, self.head]
         # The path of a variable begins with whatever scopes the model was built in.
         variables = {

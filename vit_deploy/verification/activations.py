@@ -128,12 +128,13 @@ def tap_names(config: ViTConfig) -> tuple[str, ...]:
 
 def detail_names(config: ViTConfig) -> tuple[str, ...]:
     """What is recorded between the taps, by the name of the tap it leads to, in the order of the network."""
-    before = ["norm", "unit"] if config.normalization_position is NormalizationPosition.PRE else []
+    both = config.normalization_position is NormalizationPosition.PARALLEL  # of which the attention's comes first
+    before = ["norm", "unit"] if both or config.normalization_position is NormalizationPosition.PRE else []
     after = ["sum"] if config.normalization_position is NormalizationPosition.POST else []
     projections = ["up"] if config.ffn_type is FFNType.MLP else ["gate", "up"]
     scaled = ["scaled"] if config.layer_scale else []
     attention = [*before, "query", "key", "value", "scores", "softmax", "mix", "out", *scaled, *after]
-    ffn = [*before, *projections, "hidden", "down", *scaled, *after]
+    ffn = [*(() if both else before), *projections, "hidden", "down", *scaled, *after]
     inside = [
         f"block_{index}.{half}.{name}"
         for index in range(config.num_layers)

@@ -41,6 +41,7 @@ RENAMED = {
     "prefix_tokens": "class_token",
     "position_embedding": "pos_embed",
     "map_pooling": "map_pool",
+    "patch_norm": "patch_norm",
     "relative_scores": "relative",
 }
 BLOCK = re.compile(r"transformer_block(?:_(\d+))?")

@@ -96,6 +96,8 @@ def traits_of(shapes: Mapping[str, Any]) -> str:
         "rms": shapes["normalization_type"] is NormalizationType.RMS_NORM,
         "no_qkv_bias": not shapes["qkv_bias"],
         "qk_norm": shapes["qk_norm"],
+        "parallel": shapes.get("normalization_position") is NormalizationPosition.PARALLEL,
+        "patch_norm": shapes.get("patch_norm", False),
         str(relative): relative is not RelativePositions.NONE,
     }
     return "+".join(name for name, there in traits.items() if there) or "plain"

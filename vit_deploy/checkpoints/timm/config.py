@@ -73,9 +73,10 @@ ACTIVATIONS: Mapping[str, Activation] = {
     **{"gelu": Activation.GELU, "gelu_tanh": Activation.GELU_TANH, "quick_gelu": Activation.QUICK_GELU},
     **{"relu": Activation.RELU, "relu6": Activation.RELU6, "elu": Activation.ELU, "sigmoid": Activation.SIGMOID},
     **{"silu": Activation.SILU, "swish": Activation.SILU, "tanh": Activation.TANH},
+    **{"mish": Activation.MISH, "leaky_relu": Activation.LEAKY_RELU_TORCH},
     **{"hard_swish": Activation.HARD_SILU, "hardswish": Activation.HARD_SILU},
 }
-"""By timm's names, those that are the same function there; a leaky ReLU has another slope, 0.01."""
+"""By timm's names, those that are the same function there."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DINOV2_DATA: Mapping[str, Any] = {"crop_pct": 1.0}  # of the facebookresearch files, which bring no config
 CROP_FRACTION = 0.875  # of the resized image, where nothing is said

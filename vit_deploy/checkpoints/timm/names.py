@@ -39,12 +39,11 @@ TRUNK, PROJECTION = "trunk.", "head.proj."  # of OpenCLIP's towers, whose head i
 UNSUPPORTED: Mapping[str, str] = {
     r"^(layers|stages)\.\d+\.": "stages of several resolutions, as Swin has",
     r"^patch_embed\.(backbone|conv\d*|stem|\d+)\.": "a convolutional stem",
-    r"^patch_embed\.norm\.": "a norm of the patches",
     r"^(?!(blocks\.\d+\.attn\.(rel_pos\.)?|rel_pos_bias\.|shared_rel_pos\.)"
     r"(relative_position_(bias_table|index)|mlp\.fc[12]\.(weight|bias))$)"
     r".*(relative_position|rel_pos)": "relative positions of another kind, as SAM has",
     r"(^|\.)rope\b|\.freqs|\.periods$": "rotary positions",
-    r"^blocks\.\d+\.((attns|ffns)\.|(in_proj|in_norm|mlp_out_proj|attn_out_proj)\b)": "parallel halves of a block",
+    r"^blocks\.\d+\.(attns|ffns)\.": "several attentions in a block",
     r"\.lambda_[qk]\d$": "differential attention",
     r"\.attn\.gate\.": "gated attention",
     r"\.attn\.(norm|inner_attn_ln)\.|\.mlp\.(norm|ffn_ln)\.": "norms inside the halves of a block",

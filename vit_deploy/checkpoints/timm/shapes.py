@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vit_deploy.checkpoints.timm.names import BLOCK, PATCHES, Renamed
+from vit_deploy.checkpoints.timm.parallel import is_parallel, parallel_shapes
 from vit_deploy.checkpoints.timm.relative import relative_shapes
 from vit_deploy.core.config import FFNType, NormalizationType, Pooling
 from vit_deploy.errors import CheckpointError
@@ -14,22 +15,13 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
     """What the names and shapes say, all but the image size."""
     kinds = view.kinds
     embed_dim, channels, *patch_size = view.common_shape(PATCHES, 4)
-    gate = "blocks.*.mlp.fc1_g.weight"
-    hidden, _ = view.common_shape(gate if gate in kinds else "blocks.*.mlp.fc1.weight", 2)
-    _, taken = view.common_shape("blocks.*.mlp.fc2.weight", 2)
-    gated = gate in kinds or hidden == 2 * taken
-    layer_norm = "blocks.*.norm1.bias" in kinds
+    blocks = parallel_shapes(view) if is_parallel(view) else _sequential(view)
     shapes: dict[str, Any] = {
         "patch_size": tuple(patch_size),
         "channels": channels,
         "embed_dim": embed_dim,
         "num_layers": depth_of(view),
-        "mlp_dim": taken,
-        "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
-        "normalization_type": NormalizationType.LAYER_NORM if layer_norm else NormalizationType.RMS_NORM,
-        "qkv_bias": not {"blocks.*.attn.qkv.bias", "blocks.*.attn.q_bias"}.isdisjoint(kinds),
-        "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
-        "layer_scale": "blocks.*.ls1.gamma" in kinds,
+        **blocks,
         "class_token": "cls_token" in kinds,
         "distillation_token": "dist_token" in kinds,
         "register_tokens": view.common_shape("reg_token", 3)[1] if "reg_token" in kinds else 0,
@@ -39,8 +31,8 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
         "include_top": "head.weight" in kinds,
         "num_classes": view.common_shape("head.weight", 2)[0] if "head.weight" in kinds else 0,
     }
-    if shapes["qk_norm"]:
-        shapes["num_heads"] = embed_dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
+    if "patch_embed.norm.weight" in kinds:
+        shapes["patch_norm"] = True
     shapes |= relative_shapes(view)
     if "attn_pool.latent" in kinds:
         shapes["pooling"] = Pooling.MAP
@@ -51,6 +43,27 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
         if not shapes["include_top"]:  # timm's features are the average of the two tokens, which a head can compute
             shapes |= {"include_top": True, "num_classes": embed_dim}
     return shapes
+
+
+def _sequential(view: Renamed) -> dict[str, Any]:
+    """The fields that the usual blocks say, of attention and feed-forward one after the other."""
+    kinds = view.kinds
+    gate = "blocks.*.mlp.fc1_g.weight"
+    hidden, _ = view.common_shape(gate if gate in kinds else "blocks.*.mlp.fc1.weight", 2)
+    dim, taken = view.common_shape("blocks.*.mlp.fc2.weight", 2)
+    gated = gate in kinds or hidden == 2 * taken
+    layer_norm = "blocks.*.norm1.bias" in kinds
+    fields: dict[str, Any] = {
+        "mlp_dim": taken,
+        "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
+        "normalization_type": NormalizationType.LAYER_NORM if layer_norm else NormalizationType.RMS_NORM,
+        "qkv_bias": not {"blocks.*.attn.qkv.bias", "blocks.*.attn.q_bias"}.isdisjoint(kinds),
+        "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
+        "layer_scale": "blocks.*.ls1.gamma" in kinds,
+    }
+    if fields["qk_norm"]:
+        fields["num_heads"] = dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
+    return fields
 
 
 def depth_of(view: Renamed) -> int:

@@ -45,6 +45,7 @@ from vit_deploy.checkpoints.timm.names import (
     kind_of,
     renamed,
 )
+from vit_deploy.checkpoints.timm.parallel import is_parallel, parallel_origins
 from vit_deploy.checkpoints.timm.positions import Positions, positions_of
 from vit_deploy.checkpoints.timm.recorded import recorded_by_training
 from vit_deploy.checkpoints.timm.relative import INDEX, relative_origins
@@ -211,6 +212,7 @@ def _check_supported(config: ViTConfig, hub: Hub, pools_prefix: bool) -> None:
 
 def _origins(view: Renamed, config: ViTConfig, positions: Positions) -> dict[str, Origin]:
     dim, missing = config.embed_dim, config.num_prefix_tokens - positions.prefix
+    normed = config.pre_norm or config.patch_norm
 
     def table(stored: Float32) -> Float32:
         rows = stored[0]
@@ -221,7 +223,7 @@ def _origins(view: Renamed, config: ViTConfig, positions: Positions) -> dict[str
     origins = {
         "patch_embed.kernel": Origin((PATCHES,), lambda kernel: kernel.transpose(2, 3, 1, 0)),
         # timm leaves it out where a norm follows.
-        "patch_embed.bias": _bias("patch_embed.proj", view, dim) if config.pre_norm else same("patch_embed.proj.bias"),
+        "patch_embed.bias": (_bias("patch_embed.proj", view, dim) if normed else same("patch_embed.proj.bias")),
         "class_token.class": _first("cls_token"),
         "class_token.distillation": _first("dist_token"),
         "class_token.registers": _first("reg_token"),
@@ -229,13 +231,15 @@ def _origins(view: Renamed, config: ViTConfig, positions: Positions) -> dict[str
             Origin(("pos_embed",), table) if "pos_embed" in view.stored else zeros(config.sequence_length, dim)
         ),
         **relative_origins(view, config),
+        **_norm("patch_norm", "patch_embed.norm"),
         **_norm("pre_norm", "norm_pre"),
         **_norm("norm", "fc_norm" if config.norm_after_pooling else "norm"),
         **_dense("pre_logits", "pre_logits"),
         **_head(view, config),
     }
     for index in range(config.num_layers):
-        origins |= _block(f"block_{index}", f"blocks.{index}", view, config)
+        block = parallel_origins if is_parallel(view) else _block
+        origins |= block(f"block_{index}", f"blocks.{index}", view, config)
     return origins | (_map_pool() if config.effective_pooling is Pooling.MAP else {})
 
 

@@ -19,7 +19,7 @@ class ArchitectureOptions:
         include_top: whether there is a head.
         pooling: how tokens become one vector, "cls", "mean", "max", "cls_distillation", "cls_mean" or "map".
         normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
-        normalization_position: "pre", "post" or "res_post".
+        normalization_position: "pre", "post", "res_post" or "parallel".
         ffn_type: "mlp", "swiglu", "geglu" or "glu".
         activation: name of the activation function of an mlp.
         epsilon: added to the variance by the normalization layers.
@@ -37,6 +37,7 @@ class ArchitectureOptions:
         norm_after_pooling: whether the last norm is that of the pooled vector.
         pre_logits_dim: width of a dense layer with tanh before the head; 0 for none.
         rotary: name of a convention of rotary positions, such as "dinov3"; None for none.
+        patch_norm: whether the patches are normalized once they are embedded.
         relative_positions: what attention adds by the distance of two tokens, "none", "table", "shared_table",
             "scores" or "shared_scores".
         attention_norm: whether a norm stands in front of the attention's last projection.
@@ -49,7 +50,7 @@ class ArchitectureOptions:
     include_top: Annotated[bool, Option(help="With a head.")] = True
     pooling: Annotated[str | None, Option(help="cls, mean, max, cls_distillation, cls_mean or map.")] = None
     normalization_type: Annotated[str, Option(help="layer_norm, rms_norm, dynamic_tanh or band_rms.")] = "layer_norm"
-    normalization_position: Annotated[str, Option(help="pre, post or res_post.")] = "pre"
+    normalization_position: Annotated[str, Option(help="pre, post, res_post or parallel.")] = "pre"
     ffn_type: Annotated[str, Option(help="mlp, swiglu, geglu or glu.")] = "mlp"
     activation: Annotated[str, Option(help="Of the mlp: gelu, gelu_tanh, relu, silu, …")] = "gelu"
     epsilon: Annotated[float, Option(help="Of the norms.")] = 1e-6
@@ -69,6 +70,7 @@ class ArchitectureOptions:
     rotary: Annotated[
         str | None, Option(help="Rotary positions: dinov3, eva, pe, rope_vit, …", values=tuple(RotaryConvention))
     ] = None
+    patch_norm: Annotated[bool, Option(help="A norm behind the patch embedding.")] = False
     relative_positions: Annotated[
         str, Option(help="none, table or shared_table: what attention adds by the distance of two tokens.")
     ] = "none"

@@ -22,7 +22,11 @@ from vit_deploy.core.weights import weight_specs
 Float32 = NDArray[np.float32]
 
 DATA_FREE_ALPHA = 0.5  # activations and weights share the difficulty equally
-HOMOGENEOUS = (Activation.RELU, Activation.LEAKY_RELU)  # of a positive multiple they give that multiple
+HOMOGENEOUS = (
+    Activation.RELU,
+    Activation.LEAKY_RELU,
+    Activation.LEAKY_RELU_TORCH,
+)  # of a positive multiple they give that multiple
 MOST = 2.0**15  # that a channel is multiplied or divided by
 
 
@@ -73,23 +77,25 @@ def smoothed(
 def links(config: ViTConfig) -> Iterator[Link]:
     """Everything in a ViT that can be scaled, in the order of the network."""
     weights = weight_specs(config)
-    before = config.normalization_position is NormalizationPosition.PRE
+    both = config.normalization_position is NormalizationPosition.PARALLEL
+    before = both or config.normalization_position is NormalizationPosition.PRE
     scales = config.normalization_type is not NormalizationType.BAND_RMS
     gated = config.ffn_type is not FFNType.MLP
     homogeneous = not gated and config.activation in HOMOGENEOUS
     for index in range(config.num_layers):
         block = f"block_{index}"
-        norms = [f"{block}.norm{half}" if before and scales else "" for half in (1, 2)]
+        norms = [f"{block}.norm{half}" if before and scales else "" for half in (1, 1 if both else 2)]
+        up = tuple(f"{block}.ffn.{role}" for role in (("gate", "up") if gated else ("up",)))
         # A norm after its half is read by the residual sum too.
         if norms[0]:
-            yield Link(_parts(norms[0], weights), tuple(f"{block}.attention.{role}" for role in QKV))
+            read = tuple(f"{block}.attention.{role}" for role in QKV)
+            yield Link(_parts(norms[0], weights), (*read, *up) if both else read)
         # Heads mix tokens, not channels.
         mixed = f"{block}.attention.{'norm' if config.attention_norm else 'value'}"
         if not config.attention_norm or scales:
             yield Link(_parts(mixed, weights), (f"{block}.attention.out",), "" if config.attention_norm else norms[0])
-        if norms[1]:
-            up = ("gate", "up") if gated else ("up",)
-            yield Link(_parts(norms[1], weights), tuple(f"{block}.ffn.{role}" for role in up))
+        if norms[1] and not both:
+            yield Link(_parts(norms[1], weights), up)
         if config.ffn_norm:
             if scales:
                 yield Link(_parts(f"{block}.ffn.norm", weights), (f"{block}.ffn.down",))

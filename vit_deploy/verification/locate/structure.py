@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from vit_deploy.core.config import NormalizationPosition, Pooling, ViTConfig
 from vit_deploy.verification.locate.flow import Flow, Node, Section
 from vit_deploy.verification.locate.nodes import (
+    ADDS,
     CARRIERS,
     adds_bias,
     carries,
@@ -65,8 +66,10 @@ def find_taps(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
     sublayers = _sublayers(flow, config)
     if sublayers:
         _find_start(flow, config, sections[: sublayers[0]], places)
-        reader = SublayerReader(flow, config, folded_norms)
-        _find_sublayers(reader, sublayers, places)
+        if config.normalization_position is NormalizationPosition.PARALLEL:
+            find_parallel(flow, [sections[index] for index in sublayers], places)
+        else:
+            _find_sublayers(SublayerReader(flow, config, folded_norms), sublayers, places)
     else:
         count = sum(map(has_softmax, sections))
         reason = f"the graph has {count} parts with a softmax, which do not make up {config.num_layers} blocks"
@@ -80,6 +83,9 @@ def find_taps(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
 def _sublayers(flow: Flow, config: ViTConfig) -> list[int]:
     """The sections that are sublayers of blocks, attention and feed-forward in turn; none if they do not add up."""
     found: list[int] = []
+    if config.normalization_position is NormalizationPosition.PARALLEL:
+        found = [index for index, section in enumerate(flow.sections) if has_softmax(section)]
+        return found[: config.num_layers] if len(found) - config.num_layers == _pools_by_attention(config) else []
     for index, section in enumerate(flow.sections):
         wants_attention = len(found) % 2 == 0
         if len(found) == 2 * config.num_layers:
@@ -91,8 +97,30 @@ def _sublayers(flow: Flow, config: ViTConfig) -> list[int]:
         elif not wants_attention and any(is_projection(flow, node) for node in section.nodes):
             found.append(index)
     left = sum(map(has_softmax, flow.sections[found[-1] + 1 :])) if found else 0
-    complete = len(found) == 2 * config.num_layers and left == (config.effective_pooling is Pooling.MAP)
+    complete = len(found) == 2 * config.num_layers and left == _pools_by_attention(config)
     return found if complete else []
+
+
+def _pools_by_attention(config: ViTConfig) -> bool:
+    return config.effective_pooling is Pooling.MAP
+
+
+def find_parallel(flow: Flow, blocks: Sequence[Section], places: Places) -> None:
+    """The taps of blocks whose halves are computed side by side: the sum of one is part of the sum of both."""
+    for index, section in enumerate(blocks):
+        last = source(flow, section.end)
+        assert last is not None  # sections end in what a node computes
+        sums = [value for value in flow.moving_inputs(last) if _is_residual_sum(flow, value)]
+        if len(sums) == 1 and (node := source(flow, sums[0])) is not None:
+            places.found[f"block_{index}.attention"] = Place((sums[0],), node)
+        else:
+            places.missing[f"block_{index}.attention"] = "it is computed together with the feed-forward"
+        places.found[f"block_{index}.ffn"] = Place((section.end,), last)
+
+
+def _is_residual_sum(flow: Flow, value: str) -> bool:
+    node = source(flow, value)
+    return node is not None and node.kind in ADDS and len(flow.moving_inputs(node)) == 2
 
 
 def _find_start(flow: Flow, config: ViTConfig, sections: Sequence[Section], places: Places) -> None:
