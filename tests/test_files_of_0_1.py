@@ -59,7 +59,7 @@ def test_keras_loads_an_old_file_and_it_answers_as_it_did(name: str) -> None:
     np.testing.assert_allclose(outputs, ANSWERS[name], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["vit", "options"])
+@pytest.mark.parametrize("name", [pytest.param("vit", marks=pytest.mark.slow), "options"])
 def test_a_program_that_imports_the_model_by_its_path_loads_it(name: str, tmp_path: Path) -> None:
     code = (
         "import sys, keras, numpy as np, vit_deploy.model.vit\n"

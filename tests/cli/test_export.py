@@ -160,6 +160,7 @@ def test_a_target_below_a_file_is_refused(run, keras_file, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow  # as in tests/test_reproducible.py
 def test_another_process_writes_the_same_bytes(run, keras_file, tmp_path):
     command = ["export", keras_file, "-f", "onnx", "-f", "tflite", "-o"]
     assert run(*command, "here").code == 0

@@ -131,7 +131,7 @@ def test_a_file_saved_on_one_backend_loads_on_the_others(folders: dict[str, Path
         np.testing.assert_allclose(table, tables[0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [*(pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS[:2]), "torch"])
 def test_flash_attention_without_its_device_is_refused_and_never_replaced(backend: str) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

@@ -52,7 +52,9 @@ SLOW = pytest.mark.slow
     "options",
     [
         {},
-        {"pooling": "mean", "normalization_type": "rms_norm", "ffn_type": "swiglu", "dropout_rate": 0.1},
+        pytest.param(
+            {"pooling": "mean", "normalization_type": "rms_norm", "ffn_type": "swiglu", "dropout_rate": 0.1}, marks=SLOW
+        ),
         pytest.param({"pooling": "max", "normalization_type": "dynamic_tanh", "ffn_type": "geglu"}, marks=SLOW),
         pytest.param({"normalization_type": "band_rms", "ffn_type": "glu", "stochastic_depth_rate": 0.1}, marks=SLOW),
         pytest.param({"normalization_position": "post", "activation": "relu"}, marks=SLOW),
