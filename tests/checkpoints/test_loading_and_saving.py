@@ -262,12 +262,12 @@ def test_a_config_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
         checkpoints.read_config(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("name", [*checkpoints.SOURCES])
-def test_every_source_can_be_imported_without_an_engine(name: str) -> None:
+def test_every_source_can_be_imported_without_an_engine() -> None:
     code = (
         "import sys; from vit_deploy import checkpoints\n"
-        f"checkpoints.SOURCES.load({name!r})()\n"
-        "assert not {'keras', 'tensorflow', 'h5py', 'torch', 'onnx'} & set(sys.modules)\n"
+        "for name in checkpoints.SOURCES:\n"
+        "    checkpoints.SOURCES.load(name)()\n"
+        "    assert not {'keras', 'tensorflow', 'h5py', 'torch', 'onnx'} & set(sys.modules), name\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -63,6 +63,7 @@ def test_the_fixtures_tell_a_wrong_mean_filter_resize_and_crop(golden, images, c
 
 
 @pytest.mark.peers
+@pytest.mark.slow  # what other versions of the libraries may change, and no change here
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_the_fixtures_are_what_the_originals_make_today(golden, images, case):
     library = "timm" if case.family == "timm" else "transformers"

@@ -96,7 +96,9 @@ def test_the_snippet_answers_as_the_reference_does(case, tmp_path):
     assert len([line for line in text.splitlines() if line and "import " not in line]) <= 12
 
 
-@pytest.mark.parametrize("format", ["onnx", "tflite", "savedmodel"])
+@pytest.mark.parametrize(
+    "format", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tflite", "savedmodel"))]
+)
 def test_the_folder_may_be_called_like_a_pattern(format, tmp_path):
     checkpoint = dataclasses.replace(trained(), labels=LABELS)
     folder = tmp_path / "run [1] * what?"

@@ -211,7 +211,10 @@ def test_a_new_process_loads_a_model_with_any_option_with_the_same_bits(models: 
         np.testing.assert_array_equal(before[0], after[0], err_msg=name)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+# Of the others, that their configs and their clones are the same is among the quick tests.
+@pytest.mark.parametrize(
+    "name", [name if name in FRESH else pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS]
+)
 def test_every_constructor_argument_survives_load_and_save(tmp_path: Path, models: dict[str, ViT], name: str) -> None:
     model = models[name]
     model.save(tmp_path / "a.keras")

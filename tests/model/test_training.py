@@ -118,7 +118,8 @@ def test_unfreezing_the_last_block_trains_it_alone(data: Data) -> None:
     assert names == {name for name in model.canonical_variables() if name.startswith("block_1.")}
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=SLOW)])
+@pytest.mark.slow  # that it is near single precision is quick
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_it_trains_in_mixed_precision_with_weights_and_logits_in_float32(data: Data, policy: str) -> None:
     keras.utils.set_random_seed(0)
     model = compiled(ViT(**TINY, dtype=policy, dropout_rate=0.1, stochastic_depth_rate=0.1, attention_dropout_rate=0.1))
