@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vit_deploy.cli.columns import ABSENT, Column, paths, ranked
+from vit_deploy.cli.columns import ABSENT, Column, paths, prose, ranked
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.performance.latency import Latency
@@ -84,7 +84,8 @@ def headings(names: Sequence[str], sort: str | None) -> tuple[Column, ...]:
         sort: one of `SORTS`, or None.
     """
     kept = SORTED_BY.get(sort or "")
-    return ranked([paths(name) if name == "artifact" else name for name in names], [n for n in SPARE if n != kept])
+    kinds = {"artifact": paths, "runtime": prose}
+    return ranked([kinds.get(name, Column)(name) for name in names], [name for name in SPARE if name != kept])
 
 
 def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequence[str] = COLUMNS) -> tuple[str, ...]:

@@ -159,8 +159,8 @@ def _narrowed(table: Fitted, width: int, measure: Measure) -> Fitted:
     cells = [[row[at] for row in table.rows] for at in range(len(columns))]
     widths = [max(map(measure, (column.name, *cells[at]))) for at, column in enumerate(columns)]
     least = [_least(column, cells[at], measure) for at, column in enumerate(columns)]
-    # What goes on in the next line loses nothing, so it gives way first, and the widest before others.
-    for at in sorted(range(len(columns)), key=lambda at: (columns[at].shortening is Shortening.LEFT, -widths[at])):
+    # Paths give way first, so that a row keeps to one line while it can, and of two columns the wider one.
+    for at in sorted(range(len(columns)), key=lambda at: (columns[at].shortening is not Shortening.LEFT, -widths[at])):
         room = max(least[at], widths[at] - max(0, _needed(widths) - width))
         if columns[at].shortening is Shortening.NEVER or room >= widths[at]:
             continue

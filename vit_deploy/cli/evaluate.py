@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vit_deploy.cli.columns import paths, ranked
+from vit_deploy.cli.columns import paths, prose, ranked
 from vit_deploy.cli.options import Artifacts, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import EvaluateOptions, Option, PreprocessOptions
@@ -47,7 +47,7 @@ def evaluate(
     machine = ["machine"] if hosts.on else []
     agreement = f"as {found[0].reference.name}"
     columns = ranked(
-        (*machine, paths("artifact"), "runtime", "images", "top-1", "top-5", agreement),
+        (*machine, paths("artifact"), prose("runtime"), "images", "top-1", "top-5", agreement),
         [agreement, "images", "top-5", "runtime"],
     )
     code = out.show(found, columns=columns, rows=[_row(result) for result in found])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vit_deploy.cli.columns import Column, paths, ranked
+from vit_deploy.cli.columns import Column, paths, prose, ranked
 from vit_deploy.cli.options import Artifacts, Force, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, Option
@@ -152,9 +152,9 @@ def _columns(found: VerifyOutcome) -> tuple[Column, ...]:
     from vit_deploy.verification.records import figure_heading
 
     if _is_elsewhere(found):
-        return ranked(("machine", paths("model"), "runtime", "figure", "tolerance", *MORE_COLUMNS), SPARE)
+        return ranked(("machine", paths("model"), prose("runtime"), "figure", "tolerance", *MORE_COLUMNS), SPARE)
     figure = figure_heading([result.parity for result in found])
-    return ranked((paths("model"), "runtime", figure, "tolerance", *MORE_COLUMNS), SPARE)
+    return ranked((paths("model"), prose("runtime"), figure, "tolerance", *MORE_COLUMNS), SPARE)
 
 
 def _rows(found: VerifyOutcome) -> list[tuple[str, ...]]:
