@@ -29,7 +29,7 @@ from vit_deploy.core.weights import Float32
 def write_example_files(folder: Path) -> None:
     """Write all of them into a folder; what is there by the same names is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    _timm_folder(folder / "vit_tiny_timm")
+    write_timm_folder(folder / "vit_tiny_timm")
     _colleagues_file(folder / "vit_tiny_timm", folder / "colleague.onnx")
     pictures = natural_pixels(8, 120, 160, 3)
     Image.fromarray(pictures[0]).save(folder / "photo.jpg")
@@ -39,22 +39,22 @@ def write_example_files(folder: Path) -> None:
         Image.fromarray(picture).save(place / f"{index}.jpg")
 
 
-def _timm_folder(folder: Path) -> None:
-    """timm's vit_tiny_patch16_224 with one block, as its hub has it."""
+def write_timm_folder(folder: Path, num_layers: int = 1, num_classes: int = 2) -> None:
+    """timm's vit_tiny_patch16_224 as its hub has it, with random weights: one block unless more are asked for."""
     folder.mkdir(exist_ok=True)
-    config = ViTConfig.from_scale("tiny", num_layers=1, num_classes=2)
+    config = ViTConfig.from_scale("tiny", num_layers=num_layers, num_classes=num_classes)
     write_safetensors(folder / "model.safetensors", _timm_names(Checkpoint.random(config, 0)), {})
     described = {
         "architecture": "vit_tiny_patch16_224",
         "global_pool": "token",
-        "num_classes": 2,
+        "num_classes": num_classes,
         "pretrained_cfg": {
             "input_size": [3, 224, 224],
             "mean": [0.5, 0.5, 0.5],
             "std": [0.5, 0.5, 0.5],
             "crop_pct": 0.9,
             "interpolation": "bicubic",
-            "label_names": ["cat", "dog"],
+            **({"label_names": ["cat", "dog"]} if num_classes == 2 else {}),
         },
     }
     (folder / "config.json").write_text(json.dumps(described))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.hub_server import serving
 from vit_deploy.core import cost
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
+from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.origin import licence_in
 
 ROOT = Path(__file__).parent.parent
 FRONT = ROOT / "README.md"
@@ -32,7 +37,24 @@ def commands(page: Path) -> list[str]:
     return [part.strip() for line in lines for part in line.split("&&")]
 
 
-def execute(page: Path, folder: Path) -> None:
+NAMED = "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"  # the model of a hub that the README takes
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of commands for which a hub on loopback has the README's model, with random weights."""
+    from samples.example_files import write_timm_folder
+
+    folder = tmp_path_factory.mktemp("hub")
+    write_timm_folder(folder / "model", num_layers=12, num_classes=1000)
+    (folder / "model" / "README.md").write_text("---\nlicense: apache-2.0\n---\n", encoding="utf-8")
+    with serving() as served:
+        served.add(NAMED.replace(":", "/"), folder / "model")
+        own = {"HF_ENDPOINT": served.endpoint, "HF_HOME": str(folder / "home"), "NO_PROXY": "127.0.0.1,localhost"}
+        yield {**os.environ, **own, "HF_HUB_OFFLINE": ""}
+
+
+def execute(page: Path, folder: Path, environment: dict[str, str]) -> None:
     """Run all commands of a page in their order; installing and testing are what this test is part of."""
     for command in commands(page):
         program, *arguments = shlex.split(command)
@@ -46,17 +68,17 @@ def execute(page: Path, folder: Path) -> None:
             continue
         run = {"vit-deploy": [sys.executable, "-m", "vit_deploy"], "python": [sys.executable], "tar": ["tar"]}[program]
         arguments = [str(ROOT / word) if word.startswith("samples/") else word for word in arguments]
-        done = subprocess.run([*run, *arguments], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([*run, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
         expected = 1 if "--unproven" in arguments else 0  # published, but nobody has proven it
         assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def followed(tmp_path_factory: pytest.TempPathFactory, hub: dict[str, str]) -> Path:
     """A folder in which all commands of the README were run."""
     folder = tmp_path_factory.mktemp("readme")
-    execute(FRONT, folder)
+    execute(FRONT, folder, hub)
     return folder
 
 
@@ -65,12 +87,22 @@ def test_the_commands_of_the_readme_run_in_order_and_succeed(followed: Path) -> 
     ours = [command for command in commands(FRONT) if command.startswith("vit-deploy ")]
     assert len(ours) >= 20
     assert (followed / "report.html").stat().st_size
+    assert "license" not in (followed / "model-card.md").read_text(encoding="utf-8")  # the sample's model has none
+    named = followed / "artifacts" / f"{NAMED.partition(':')[2]}-224x224" / "tflite-int8"
+    assert licence_in(read_artifact(named).provenance) == "apache-2.0"
+
+
+def test_the_first_command_after_the_installation_takes_a_model_by_its_name() -> None:
+    others = [command for command in commands(FRONT) if shlex.split(command)[0] not in ("pip", "pytest")]
+    assert others[1] == f"vit-deploy export {NAMED} --format tflite --precision int8"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [pytest.param(path, id=path.name) for path in DOCS])
-def test_the_commands_of_a_page_run_in_order_after_those_of_the_readme(page: Path, followed: Path) -> None:
-    execute(page, followed)
+def test_the_commands_of_a_page_run_in_order_after_those_of_the_readme(
+    page: Path, followed: Path, hub: dict[str, str]
+) -> None:
+    execute(page, followed, hub)
 
 
 def test_what_else_the_readme_runs_is_installing_and_testing() -> None:
@@ -87,7 +119,7 @@ def test_no_command_is_there_twice() -> None:
 def test_what_the_commands_of_the_readme_take_was_made_by_a_line_above() -> None:
     read = {"--against", "--data", "--images", "--calibrate", "--baseline"}
     written = {"-o", "--save", "--junit", "--markdown", "--triton"}
-    made = ["tiny", "pico"]
+    made = ["tiny", "pico", NAMED]
     for command in commands(FRONT):
         program, *words = shlex.split(command)
         if command == "python samples/example_files.py":
