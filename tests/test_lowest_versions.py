@@ -9,16 +9,20 @@ import subprocess
 import sys
 import tomllib
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tests.hub_server import TOKEN, serving
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 EXTRA = "cpu"
+WEIGHTS = "model.safetensors"
 
 
 def promised(extra: str) -> list[Requirement]:
@@ -59,10 +63,10 @@ def test_the_lowest_versions_export_prove_quantize_and_time(tmp_path: Path) -> N
     for requirement in promised(EXTRA):
         assert Version(installed[requirement.name.lower()]) == Version(lowest(requirement).partition("==")[2])
 
-    def run(*arguments: object) -> list[dict[str, object]]:
+    def run(*arguments: object, **settings: str) -> list[dict[str, object]]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
         command = [binaries / "vit-deploy", *map(str, arguments), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, env=clean)
+        done = subprocess.run(command, capture_output=True, text=True, env=clean | settings)
         assert done.returncode == 0, done.stderr
         document = json.loads(done.stdout)
         assert document["ok"]
@@ -74,3 +78,18 @@ def test_the_lowest_versions_export_prove_quantize_and_time(tmp_path: Path) -> N
     assert len(made) == 3 + 3 + 1
     assert len(run("verify", *(each["path"] for each in made))) == len(made)
     assert len(run("bench", *(each["path"] for each in made[:2]), "--runs", 3)) == 2
+    check_names(run, tmp_path)
+
+
+def check_names(run: Callable[..., list[dict[str, object]]], folder: Path) -> None:
+    """A model is fetched by its name, and a card of it is pushed."""
+    plain = ROOT / "tests" / "peers" / "golden" / "timm" / "plain"
+    with serving() as hub:
+        hub.add("timm/vit_plain.golden", {name: (plain / name).read_bytes() for name in ("config.json", WEIGHTS)})
+        own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder / "home"), "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": ""}
+        own |= {"NO_PROXY": "127.0.0.1,localhost", "HF_HUB_DISABLE_XET": "1"}
+        name = "timm:vit_plain.golden"
+        made = run("export", name, "--format", "onnx", "--no-speed", "-o", folder / "named", **own)
+        assert run("inspect", made[0]["path"], **own)[0]["licence"] == "apache-2.0"
+        pushed = run("card", made[0]["path"], "--push", "me/plain", "--yes", **own)
+        assert pushed[0]["pushed"] and "onnx-fp32/model.onnx" in hub.repositories["me/plain"].files

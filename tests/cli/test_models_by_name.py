@@ -242,3 +242,14 @@ def test_a_keras_model_is_loaded_by_name(timm_hub: Hub) -> None:
     pytest.importorskip("keras")
     model: Any = vit_deploy.load(f"timm:{PLAIN}")
     assert model.config == checkpoints.load(GOLDEN / "timm" / "plain").config
+
+
+def test_no_layers_that_a_repository_describes_are_made(
+    hub: Hub, keras_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras = pytest.importorskip("keras")
+    hub.add("org/keras", {"model.keras": keras_file.read_bytes()})
+    monkeypatch.setattr(keras.saving, "load_model", lambda *args, **options: pytest.fail("Keras reads the file"))
+    for name in ("hf:org/keras", "hf:org/keras/model.keras"):
+        model: Any = vit_deploy.load(name)
+        assert model.config == checkpoints.load(keras_file).config

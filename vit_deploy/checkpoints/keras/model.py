@@ -18,7 +18,8 @@ def load(path: str | Path, *, reading: CheckpointOptions = CheckpointOptions()) 
     """The Keras model in a checkpoint file: a `ViT`, or the functional model around one in a `.keras` file.
 
     Args:
-        path: a file or a folder.
+        path: a file, a folder, or the name of a model on a hub, which gives a `ViT`: no layers of Keras that a
+            repository describes are made.
         reading: what the checkpoint does not say; the model is then a `ViT`.
 
     Raises:
@@ -26,13 +27,15 @@ def load(path: str | Path, *, reading: CheckpointOptions = CheckpointOptions()) 
             around the ViT.
     """
     stated = stated_fields(reading)
+    located = checkpoints.locate(Path(path), stated.get(checkpoints.REQUIRE_LICENCE, ()))
+    ours_alone = bool(stated or located.origin.repository)
     try:
-        checkpoint = checkpoints.load(path, config=stated)  # the clear errors, before Keras sees the file
+        checkpoint = checkpoints.load(located, config=stated)  # the clear errors, before Keras sees the file
     except checkpoints.FoldingError:
-        if stated:
+        if ours_alone:
             raise
         return _load_keras(path)
-    return _load_keras(path) if Path(path).suffix == ".keras" and not stated else ViT.from_checkpoint(checkpoint)
+    return _load_keras(path) if Path(path).suffix == ".keras" and not ours_alone else ViT.from_checkpoint(checkpoint)
 
 
 def _load_keras(path: str | Path) -> Any:
