@@ -136,6 +136,14 @@ PARTS: Mapping[str, Part] = {
             extra="openvino",
         ),
         Part(
+            "rotary",
+            "what do rotary positions cost, beside a position table",
+            "benchmarks.rotary",
+            "benchmarks.rotary_tables",
+            needs=_EXPORTING,
+            extra="cpu",
+        ),
+        Part(
             "startup",
             "how long does the command line take to start, beside a bare Typer program",
             "benchmarks.startup",
