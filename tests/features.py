@@ -104,6 +104,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "rotary": "pe",
         "ffn_norm": True,
     },
+    "no last norm": {"pre_norm": True, "pooling": "mean", "layer_scale": True, "last_norm": False},
     "RoPE-ViT, mixed": {"include_top": False, "rotary": "rope_vit_mixed"},
     "MLCD": {"pre_norm": True, "pooling": "cls", "include_top": False, "rotary": "mlcd"},
 }

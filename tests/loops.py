@@ -174,7 +174,8 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
                 outputs = [output * gamma for output in outputs]
             tokens = [token + output for token, output in zip(tokens, outputs, strict=True)]
             tokens = [norm(token, name) for token in tokens] if config.normalization_position == "post" else tokens
-    tokens = tokens if config.norm_after_pooling else [norm(token, "norm") for token in tokens]
+    normed = config.last_norm and not config.norm_after_pooling
+    tokens = [norm(token, "norm") for token in tokens] if normed else tokens
     pooling = config.pooling or ("cls" if config.include_top else None)
     if pooling is None:
         return np.array(tokens)

@@ -182,10 +182,7 @@ def test_what_a_vit_always_has_and_the_file_has_not_is_named_together(tmp_path: 
         *("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "vit_base_r50_s16_224"),
         *("beit3_base_patch16_224", "cait_xxs24_224"),
         *("vit_small_patch16_18x2_224", "vit_dlittle_patch16_reg1_gap_256"),
-        *(
-            "vit_pe_lang_large_patch14_448",
-            "samvit_base_patch16",
-        ),
+        *("samvit_base_patch16",),
         *("vit_base_patch16_radio_v3", "vit_so150m_patch16_reg4_map_256", "vit_intern300m_patch14_448"),
         *("mvitv2_tiny", "xcit_nano_12_p16_224", "pvt_v2_b0", "deit3_small_patch16_224"),
     ],

@@ -92,6 +92,7 @@ COUNTS: dict[str, dict[str, int]] = {
         **PROBE,
         **{"Gemm": 19, "Gelu": 3, "LayerNormalization": 9, "Slice": 8, "Concat": 6, "Mul": 9, "Add": 10},
     },
+    "no last norm": SEQUENCE | {"Slice": 1, "ReduceMean": 1},
     "RoPE-ViT, mixed": SEQUENCE | {"Gemm": 12, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
     "MLCD": {"Gemm": 12, "LayerNormalization": 6, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
 }

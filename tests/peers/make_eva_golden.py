@@ -22,6 +22,7 @@ CASES = {
     "eva02_sub_norms": "eva02_base_patch16_clip_224",
     "eva02_enormous": "eva02_enormous_patch14_clip_224",
     "pe": "vit_pe_core_base_patch16_224",
+    "pe_spatial": "vit_pe_spatial_gigantic_patch14_448",
     "rope_vit": "vit_small_patch16_rope_ape_224",
     "rope_vit_mixed": "vit_small_patch16_rope_mixed_224",
     "sbb": "vit_betwixt_patch16_rope_reg4_gap_256",

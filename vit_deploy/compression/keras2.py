@@ -96,7 +96,8 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
         x = _block(make, f"block_{index}", x, config.num_tokens_read if last else config.sequence_length)
     if config.norm_after_pooling:
         x = _pooled(make, x)
-    x = make.norm("norm", x)
+    if config.last_norm:
+        x = make.norm("norm", x)
     if not config.norm_after_pooling:
         x = _pooled(make, x)
     if config.pre_logits_dim:

@@ -185,6 +185,7 @@ class ViTConfig:
         ffn_norm: whether the hidden units are normalized before the last projection of the feed-forward.
         pool_heads: attention heads of `map` pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of `map` pooling; 0 for as many as a block has.
+        last_norm: whether a norm follows the last block; without one its tokens are pooled as they are.
 
     Raises:
         ConfigError: no ViT has these options; the message lists all that is wrong.
@@ -221,6 +222,7 @@ class ViTConfig:
     pool_heads: int = 0
     pool_mlp_dim: int = 0
     patch_norm: bool = False
+    last_norm: bool = True
 
     def __post_init__(self) -> None:
         problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
@@ -306,6 +308,8 @@ class ViTConfig:
             yield f"pooling is {pooling}, and distillation_token is False"
         if self.pool_heads and self.embed_dim % self.pool_heads:
             yield f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.pool_heads}"
+        if self.norm_after_pooling and not self.last_norm:
+            yield "norm_after_pooling is True, and last_norm is False: it is the last norm that follows the pooling"
         if pooling is not Pooling.MAP:
             of_a_map = [name for name in ("pool_heads", "pool_mlp_dim") if getattr(self, name)]
             yield from (f"{name} is {getattr(self, name)}, and pooling is {pooling}" for name in of_a_map)
@@ -374,7 +378,8 @@ class ViTConfig:
     @property
     def projection_after_norm(self) -> str | None:
         """The projection that reads what the last norm gives, with no more in between than a choice of tokens."""
-        if not (self.norm_after_pooling or self.effective_pooling in (Pooling.CLS, Pooling.CLS_DISTILLATION)):
+        of_a_choice = self.norm_after_pooling or self.effective_pooling in (Pooling.CLS, Pooling.CLS_DISTILLATION)
+        if not (of_a_choice and self.last_norm):
             return None
         return "pre_logits" if self.pre_logits_dim else "head" if self.include_top else None
 
@@ -455,13 +460,14 @@ SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
 OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim")  # zero for none
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
-    *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm"),
+    *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "last_norm"),
 )
 LATER: Mapping[str, object] = MappingProxyType(
     {
         "relative_positions": RelativePositions.NONE,
         "patch_norm": False,
         **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
+        "last_norm": True,
     }
 )
 """Fields that documents name only where they differ from this default."""

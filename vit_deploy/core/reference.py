@@ -75,9 +75,10 @@ def forward(
         x = block(x, {**part(f"block_{index}"), **shared}, config, tap, f"block_{index}", detail)
     if config.norm_after_pooling:
         x = pool(x, part("map_pool"), config)
-    _detail_unit(detail, "norm.unit", x, part("norm"), config)
-    x = norm(x, part("norm"), config)
-    tap("norm", x)
+    if config.last_norm:
+        _detail_unit(detail, "norm.unit", x, part("norm"), config)
+        x = norm(x, part("norm"), config)
+    tap("norm", x)  # the last tokens as they are, where no norm follows them
     if not config.norm_after_pooling:
         x = pool(x, part("map_pool"), config)
     detail("head.pooled", x)

@@ -97,7 +97,8 @@ def _specs(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
         yield from _relative("", config)
     for index in range(config.num_layers):
         yield from _block(f"block_{index}", config)
-    yield from _norm("norm", config, config.pooled_dim if config.norm_after_pooling else dim)
+    if config.last_norm:
+        yield from _norm("norm", config, config.pooled_dim if config.norm_after_pooling else dim)
     yield from _after(config)
 
 

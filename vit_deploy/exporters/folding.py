@@ -115,7 +115,7 @@ def _after_blocks(config: ViTConfig) -> Iterator[tuple[str, list[str]]]:
     if config.effective_pooling is Pooling.MAP:
         yield "map_pool.norm", ["map_pool.ffn.up"]
         keys_and_values = ["map_pool.attention.key", "map_pool.attention.value"]
-        if not config.norm_after_pooling:
+        if config.last_norm and not config.norm_after_pooling:
             yield "norm", keys_and_values
         elif config.normalization_position is NormalizationPosition.POST:
             yield f"block_{config.num_layers - 1}.norm2", keys_and_values

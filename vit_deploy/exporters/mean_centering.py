@@ -62,6 +62,7 @@ def _has_one_stream(config: ViTConfig) -> bool:
         and not (config.pre_norm or config.patch_norm or config.qk_norm)
         and not (config.attention_norm or config.ffn_norm or mixed)
         and config.effective_pooling is not Pooling.MAP
+        and config.last_norm
     )
 
 

@@ -84,6 +84,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_heads: attention heads of "map" pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
         patch_norm: whether the patches are normalized once they are embedded.
+        last_norm: whether a norm follows the last block.
         seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -140,6 +141,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_heads: int = 0,
         pool_mlp_dim: int = 0,
         patch_norm: bool = False,
+        last_norm: bool = True,
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -188,6 +190,7 @@ class ViT(keras.Model):  # type: ignore[misc]
                 pool_heads=pool_heads,
                 pool_mlp_dim=pool_mlp_dim,
                 patch_norm=patch_norm,
+                last_norm=last_norm,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:
@@ -240,7 +243,7 @@ class ViT(keras.Model):  # type: ignore[misc]
             )
             for index in range(config.num_layers)
         ]
-        self.norm = Norm(*norm, name="norm", dtype=policy)
+        self.norm = Norm(*norm, name="norm", dtype=policy) if config.last_norm else None
         is_map = config.effective_pooling is Pooling.MAP
         self.map_pool = MapPooling(config, options, name="map_pool", dtype=policy) if is_map else None
         self.pre_logits = (
@@ -270,7 +273,8 @@ class ViT(keras.Model):  # type: ignore[misc]
                 layer.build(sequence)
         if self.relative is not None:
             self.relative.build()
-        self.norm.build((None, config.pooled_dim) if config.norm_after_pooling else sequence)
+        if self.norm is not None:
+            self.norm.build((None, config.pooled_dim) if config.norm_after_pooling else sequence)
         if self.pre_logits is not None:
             self.pre_logits.build((None, config.pooled_dim))
         if self.head is not None:
@@ -289,7 +293,10 @@ class ViT(keras.Model):  # type: ignore[misc]
         shared = None if self.relative is None else self.relative.scores_of_pairs()
         for block in self.transformer_layers:
             x = block(x, training=training) if shared is None else block(x, training=training, shared=shared)
-        x = self.norm(self._pooled(x)) if self.config.norm_after_pooling else self._pooled(self.norm(x))
+        if self.norm is None:
+            x = self._pooled(x)
+        else:
+            x = self.norm(self._pooled(x)) if self.config.norm_after_pooling else self._pooled(self.norm(x))
         if self.pre_logits is not None:
             x = self.pre_logits(x)
         return x if self.head is None else self.head(x)

@@ -142,7 +142,8 @@ def detail_names(config: ViTConfig) -> tuple[str, ...]:
         for name in names
     ]
     pre_logits = ["head.pre_logits"] if config.pre_logits_dim else []
-    return ("pos_embed.tokens", *inside, "norm.unit", "head.pooled", *pre_logits)
+    unit = ["norm.unit"] if config.last_norm else []
+    return ("pos_embed.tokens", *inside, *unit, "head.pooled", *pre_logits)
 
 
 def sketch(values: Array) -> Array:

@@ -283,8 +283,6 @@ def _check_supported(name: str, arguments: Arguments, view: Renamed) -> None:
         problems.append("rotary positions of three axes")
     if {"norm.weight", "fc_norm.weight"} <= set(view.kinds):
         problems.append("a norm before pooling and one behind it")
-    if not {"norm.weight", "fc_norm.weight"} & set(view.kinds):
-        problems.append("no last norm")
     width, named = view.common_shape(PATCHES, 4)[0], arguments["embed_dim"]
     if width != named:
         problems.append(f"tokens {width} wide where the architecture named has {named}")
@@ -339,6 +337,7 @@ def _shapes(view: Renamed, arguments: Arguments) -> dict[str, Any]:
         "ffn_norm": "blocks.*.mlp.norm.weight" in kinds,
         "pool_mlp_dim": 0 if pooled in (0, hidden) else pooled,
         "norm_after_pooling": "fc_norm.weight" in kinds,
+        "last_norm": bool({"norm.weight", "fc_norm.weight"} & set(kinds)),
         "include_top": "head.weight" in kinds,
         "num_classes": view.common_shape("head.weight", 2)[0] if "head.weight" in kinds else 0,
     }

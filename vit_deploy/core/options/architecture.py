@@ -44,6 +44,7 @@ class ArchitectureOptions:
         ffn_norm: whether a norm stands in front of the feed-forward's last projection.
         pool_heads: heads of "map" pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
+        last_norm: whether a norm follows the last block.
     """
 
     channels: Annotated[int, Option(min=1, help="Of the images.")] = 3
@@ -78,6 +79,7 @@ class ArchitectureOptions:
     ffn_norm: Annotated[bool, Option(help="In front of the feed-forward's last projection.")] = False
     pool_heads: Annotated[int, Option(min=0, help="Heads of map pooling; 0 for a block's.")] = 0
     pool_mlp_dim: Annotated[int, Option(min=0, help="Hidden units of map pooling; 0 for a block's.")] = 0
+    last_norm: Annotated[bool, Option(help="A norm behind the last block.")] = True
 
     def fields(self) -> dict[str, Any]:
         """Fields of a config, without those that the scale says."""

@@ -198,7 +198,9 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
     )
     if config.pre_logits_dim and config.include_top:
         details.append(_head_detail(flow, "head.pre_logits", starts[1], config.pre_logits_dim))
-    if not tail or len(ending) != head_layers:
+    if not config.last_norm:
+        places.missing["norm"] = "no norm follows the last block"
+    elif not tail or len(ending) != head_layers:
         places.missing["norm"] = "the parts behind the last block are not told apart"
     else:
         opening = [stage for stage in tail if has_softmax(stage) or stage in products]
