@@ -80,6 +80,14 @@ def test_a_model_with_an_adapter_inside_and_nothing_that_says_how_is_refused(tmp
         load(TARGET / "timm-whole", config={"adapter": TARGET / "timm"})
 
 
+def test_an_adapter_beside_its_model_is_never_left_out(tmp_path: Path) -> None:
+    folder = together("timm", tmp_path)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"an adapter lies beside it \(adapter_model\.safetensors\)") as caught:
+        load(folder)
+    assert "take the adapter out" in caught.value.fix
+
+
 def test_matrices_of_other_programs_are_never_left_out(tmp_path: Path) -> None:
     tensors = dict(read(BASES / "timm/plain/model.safetensors"))
     tensors["blocks.0.attn.qkv.lora_A"] = np.ones((2, 12), np.float32)

@@ -90,6 +90,17 @@ def test_the_activation_of_a_pooler_is_not_that_of_the_blocks() -> None:
     assert facts_of([inert("torch.nn.modules.activation.MultiheadAttention", num_heads=4)]) == {"num_heads": 4}
 
 
+def test_what_transformers_keeps_in_its_modules_is_read() -> None:
+    config = inert("transformers.models.vit.configuration_vit.ViTConfig", image_size=[24, 32])
+    module = inert("transformers.models.vit.modeling_vit.ViTLayer", config=config)
+    assert facts_of([module, module]) == {"image_size": (24, 32)}
+    assert facts_of([inert("transformers.activations.AccurateGELUActivation")]) == {"activation": "gelu_tanh"}
+    squared = facts_of([inert("transformers.activations.ReLUSquaredActivation")])
+    assert squared == {UNREAD: ["the activation ReLUSquaredActivation"]}
+    backbone = facts_of([inert("transformers.models.dinov2.modeling_dinov2.Dinov2Backbone")])
+    assert "the feature maps of Dinov2Backbone" in backbone[UNREAD][0]
+
+
 def as_module(parameters: dict[str, Any], inside: dict[str, Any]) -> Inert:
     return inert("torch.nn.Module", _parameters=parameters, _buffers={}, _modules=inside)
 

@@ -148,9 +148,14 @@ def adapted(file: TensorFile, given: object, opener: Opener) -> Iterator[TensorF
         yield _unwrapped(file, config)
         return
     beside = next((each for name in ADAPTERS if (each := file.path.parent / name).is_file()), None)
-    if beside is None or not isinstance(config, Mapping):
+    if beside is None:
         yield file
         return
+    if not isinstance(config, Mapping):
+        raise CheckpointError(
+            f"an adapter lies beside it ({beside.name}), and no {FILE} that says how it is merged",
+            fix=f"put the {FILE} there that was saved with it, or take the adapter out of the folder",
+        )
     with opener(beside) as adapter:
         yield merge(file, adapter, config, beside.name)
 

@@ -20,7 +20,10 @@ HEADS = ("num_heads", "num_attention_heads")
 GATED = ("glu",)  # in names of classes whose activation is another thing
 ACTIVATIONS: Mapping[str, Activation] = {
     **dict.fromkeys(("GELU", "GELUActivation"), Activation.GELU),
-    **dict.fromkeys(("GELUTanh", "PytorchGELUTanh", "NewGELUActivation", "FastGELUActivation"), Activation.GELU_TANH),
+    **dict.fromkeys(
+        ("GELUTanh", "PytorchGELUTanh", "NewGELUActivation", "FastGELUActivation", "AccurateGELUActivation"),
+        Activation.GELU_TANH,
+    ),
     **dict.fromkeys(("QuickGELU", "QuickGELUActivation"), Activation.QUICK_GELU),
     **dict.fromkeys(("SiLU", "Swish", "SiLUActivation"), Activation.SILU),
     **dict.fromkeys(("Hardswish", "HardSwish"), Activation.HARD_SILU),
@@ -31,8 +34,12 @@ ACTIVATIONS: Mapping[str, Activation] = {
 ALONE: Mapping[str, Activation] = {"Tanh": Activation.TANH, "Sigmoid": Activation.SIGMOID}
 """Likewise, of those that a pooler or a head has beside the blocks' own."""
 
-ACTIVATION = re.compile(r"(^|\.)(torch\.nn\.modules\.activation|timm\.layers\.activations\w*)\.")
+ACTIVATION = re.compile(
+    r"(^|\.)(torch\.nn\.modules\.activation|timm\.layers\.activations\w*|transformers\.activations)\."
+)
 NO_ACTIVATION = ("MultiheadAttention", "Softmax", "LogSoftmax", "Softmax2d", "Softmin")
+BACKBONE = re.compile(r"(^|\.)transformers\.models\..*Backbone$")
+OF_TRANSFORMERS = re.compile(r"(^|\.)transformers\.models\.")
 OF_TIMM = re.compile(r"(^|\.)timm\.models\.vision_transformer\.")
 BLOCKS = re.compile(r"\w*Block$")
 PLAIN_BLOCK = "Block"
@@ -70,14 +77,30 @@ def _fields(module: Inert, name: str) -> Iterator[tuple[str, Any]]:
     pooling = attributes.get("global_pool") if OF_TIMM.search(module.name) and name == "VisionTransformer" else None
     if isinstance(pooling, str) and pooling in POOLINGS:
         yield "pooling", str(POOLINGS[pooling])
-    size = attributes.get("img_size") if name == "PatchEmbed" else None
-    if isinstance(size, tuple | list) and len(size) == 2 and all(is_count(side) and side > 0 for side in size):
-        yield "image_size", tuple(map(int, size))
+    if size := _size(_said_size(module, name)):
+        yield "image_size", size
+
+
+def _said_size(module: Inert, name: str) -> Any:
+    """What timm's patches, or the config that transformers keeps in every module, say of the images."""
+    if name == "PatchEmbed":
+        return module.attributes.get("img_size")
+    config = module.attributes.get("config") if OF_TRANSFORMERS.search(module.name) else None
+    return config.attributes.get("image_size") if isinstance(config, Inert) else None
+
+
+def _size(said: Any) -> tuple[int, int] | None:
+    sides = (said, said) if is_count(said) else said
+    if not isinstance(sides, tuple | list) or len(sides) != 2 or not all(is_count(side) and side > 0 for side in sides):
+        return None
+    return int(sides[0]), int(sides[1])
 
 
 def _unread(module: Inert, name: str) -> Iterator[str]:
     if ACTIVATION.search(module.name) and name not in (*ACTIVATIONS, *ALONE, *NO_ACTIVATION):
         yield f"the activation {name}"
+    if BACKBONE.search(module.name):
+        yield f"the feature maps of {name}, whose stages its config says (save_pretrained keeps it)"
     if not OF_TIMM.search(module.name):
         return
     if BLOCKS.match(name) and name != PLAIN_BLOCK:
