@@ -17,7 +17,7 @@ from vit_deploy.checkpoints.containers.torch_modules import UNREAD, facts_of
 from vit_deploy.checkpoints.containers.torch_pickle import Inert
 from vit_deploy.checkpoints.containers.torch_state import MAX_NESTED, state_dicts
 from vit_deploy.checkpoints.containers.torch_tensors import Storage, Tensor
-from vit_deploy.core.config import Activation
+from vit_deploy.core.config import Activation, NormalizationPosition
 from vit_deploy.errors import CheckpointError
 
 GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm" / "plain"
@@ -56,17 +56,19 @@ def whole(*beside: Any, **said: Any) -> Any:
 def test_pooling_images_and_activation_are_those_of_the_modules(tmp_path: Path) -> None:
     stem = module("timm.layers.patch_embed.PatchEmbed", img_size=(24, 32))
     act = module("timm.layers.activations.HardSwish")
-    path = write_zip(tmp_path / "a.pth", whole(stem, act, global_pool="avg"))
+    block = module(f"{TIMM}.ResPostBlock")
+    path = write_zip(tmp_path / "a.pth", whole(stem, act, block, global_pool="avg"))
     config = load(path, config={"num_heads": 3}).config
+    assert config.normalization_position is NormalizationPosition.RES_POST
     assert (config.image_size, str(config.pooling), config.activation) == ((24, 32), "mean", Activation.HARD_SILU)
 
 
 @pytest.mark.parametrize(
     ("beside", "said", "refused"),
     [
-        (["torch.nn.modules.activation.LeakyReLU"], {}, "the activation LeakyReLU"),
-        (["timm.layers.activations.Mish"], {}, "the activation Mish"),
-        ([f"{TIMM}.ResPostBlock"], {}, "the blocks ResPostBlock"),
+        (["torch.nn.modules.activation.SELU"], {}, "the activation SELU"),
+        (["timm.layers.activations.HardMish"], {}, "the activation HardMish"),
+        ([f"{TIMM}.DiffParallelScalingBlock"], {}, "the blocks DiffParallelScalingBlock"),
         ([f"{TIMM}.BlockOfTomorrow", f"{TIMM}.FutureBlock"], {}, "the blocks FutureBlock"),
         ([], {"global_pool": "avg", "pool_include_prefix": True}, "a pooling that takes its prefix tokens in"),
         ([], {"global_pool": "", "num_classes": 5}, "a head for every token"),
@@ -86,7 +88,11 @@ def test_the_activation_of_a_pooler_is_not_that_of_the_blocks() -> None:
     assert facts_of([tanh, gelu]) == {"activation": "gelu"}
     assert facts_of([tanh, tanh]) == {"activation": "tanh"}
     assert facts_of([gelu, inert("timm.layers.mlp.SwiGLU")]) == {}
-    assert facts_of([inert("__torch__.torch.nn.modules.activation.Mish")])[UNREAD] == ["the activation Mish"]
+    assert facts_of([inert("__torch__.torch.nn.modules.activation.CELU")])[UNREAD] == ["the activation CELU"]
+    leaky = inert("torch.nn.modules.activation.LeakyReLU", negative_slope=0.01)
+    assert facts_of([leaky, leaky]) == {"activation": "leaky_relu_0.01"}
+    steep = facts_of([inert("torch.nn.modules.activation.LeakyReLU", negative_slope=0.2)])
+    assert steep[UNREAD] == ["the activation LeakyReLU with negative_slope 0.2"]
     assert facts_of([inert("torch.nn.modules.activation.MultiheadAttention", num_heads=4)]) == {"num_heads": 4}
 
 
@@ -95,8 +101,9 @@ def test_what_transformers_keeps_in_its_modules_is_read() -> None:
     module = inert("transformers.models.vit.modeling_vit.ViTLayer", config=config)
     assert facts_of([module, module]) == {"image_size": (24, 32)}
     assert facts_of([inert("transformers.activations.AccurateGELUActivation")]) == {"activation": "gelu_tanh"}
-    squared = facts_of([inert("transformers.activations.ReLUSquaredActivation")])
-    assert squared == {UNREAD: ["the activation ReLUSquaredActivation"]}
+    assert facts_of([inert("transformers.activations.ReLUSquaredActivation")]) == {"activation": "squared_relu"}
+    clipped = facts_of([inert("transformers.activations.LaplaceActivation")])
+    assert clipped == {UNREAD: ["the activation LaplaceActivation"]}
     backbone = facts_of([inert("transformers.models.dinov2.modeling_dinov2.Dinov2Backbone")])
     assert "the feature maps of Dinov2Backbone" in backbone[UNREAD][0]
 

@@ -222,7 +222,10 @@ def of_timm() -> Iterator[Row]:
     """What weights of timm's do not show."""
     leaky = {**SMALL, "act_layer": "leaky_relu"}
     yield Row("timm", "leaky ReLU", "timm.models.save_for_hf", partial(_of_timm, "vit_tiny_patch16_224", leaky, True),
-              "the activation leaky_relu", {}, NEEDS)  # fmt: skip
+              "", {}, NEEDS)  # fmt: skip
+    selu = {**SMALL, "act_layer": "selu"}
+    yield Row("timm", "SELU", "timm.models.save_for_hf", partial(_of_timm, "vit_tiny_patch16_224", selu, True),
+              "the activation selu", {}, NEEDS)  # fmt: skip
     said = {"architecture": "vit_base_patch32_clip_quickgelu_224", "num_heads": 3, "image_size": list(SIZE)}
     quick = partial(_of_timm, said["architecture"], SMALL, False)
     yield Row("timm", "bare weights with a name", "--architecture NAME", quick, "", said, NEEDS)

@@ -453,6 +453,10 @@ def _leaky(folder: Path) -> Made:
     return _made(folder, act_layer="leaky_relu")
 
 
+def _selu(folder: Path) -> Made:
+    return _made(folder, act_layer="selu")
+
+
 def _of_the_mean(folder: Path) -> Made:
     return _made(folder, global_pool="avg", fc_norm=False)
 
@@ -471,8 +475,8 @@ def others_of_torch() -> Iterator[Row]:
     yield Row("trainings", "a whole pickled model", "torch.save(model)", _whole_model, "", STATED, NEEDS)
     yield Row("trainings", "a whole model that shares a block", "torch.save(model)", _sharing, "",
               {"num_heads": 3}, NEEDS)  # fmt: skip
-    yield Row("trainings", "a whole model with leaky ReLU", "torch.save(model)", _leaky, "the activation LeakyReLU", {},
-              NEEDS)  # fmt: skip
+    yield Row("trainings", "a whole model with leaky ReLU", "torch.save(model)", _leaky, "", {}, NEEDS)
+    yield Row("trainings", "a whole model with SELU", "torch.save(model)", _selu, "the activation SELU", {}, NEEDS)
     yield Row("trainings", "a whole model of the mean", "torch.save(model)", _of_the_mean, "", {}, NEEDS)
     yield Row("trainings", "TorchScript", "torch.jit.trace(model).save", _script, "", STATED, NEEDS)
     yield Row("trainings", "a git-lfs pointer", "git clone without git-lfs", _pointer, "git-lfs|Git LFS|pointer")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vit_deploy.checkpoints.containers.torch_pickle import Inert
-from vit_deploy.core.config import Activation, Pooling, is_count
+from vit_deploy.core.config import Activation, NormalizationPosition, Pooling, is_count
 
 UNREAD = "unread"
 """The entry of what is found that lists, in words, what no config here can say."""
@@ -27,9 +27,14 @@ ACTIVATIONS: Mapping[str, Activation] = {
     **dict.fromkeys(("QuickGELU", "QuickGELUActivation"), Activation.QUICK_GELU),
     **dict.fromkeys(("SiLU", "Swish", "SiLUActivation"), Activation.SILU),
     **dict.fromkeys(("Hardswish", "HardSwish"), Activation.HARD_SILU),
+    **dict.fromkeys(("Mish", "MishActivation"), Activation.MISH),
+    **{"ReLUSquaredActivation": Activation.SQUARED_RELU, "LeakyReLU": Activation.LEAKY_RELU_TORCH},
     **{"ReLU": Activation.RELU, "ReLU6": Activation.RELU6, "ELU": Activation.ELU},
 }
 """By the name of the class, without its module."""
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"LeakyReLU": {"negative_slope": 0.01}, "ELU": {"alpha": 1.0}}
+"""What these have to be for that, where a module says it."""
 
 ALONE: Mapping[str, Activation] = {"Tanh": Activation.TANH, "Sigmoid": Activation.SIGMOID}
 """Likewise, of those that a pooler or a head has beside the blocks' own."""
@@ -42,7 +47,8 @@ BACKBONE = re.compile(r"(^|\.)transformers\.models\..*Backbone$")
 OF_TRANSFORMERS = re.compile(r"(^|\.)transformers\.models\.")
 OF_TIMM = re.compile(r"(^|\.)timm\.models\.vision_transformer\.")
 BLOCKS = re.compile(r"\w*Block$")
-PLAIN_BLOCK = "Block"
+NORMED_BEFORE_SUMS = "ResPostBlock"
+KNOWN_BLOCKS = ("Block", NORMED_BEFORE_SUMS, "ParallelScalingBlock")  # the last is told by its tensors' names
 POOLINGS: Mapping[str, Pooling] = {"token": Pooling.CLS, "avg": Pooling.MEAN, "max": Pooling.MAX, "map": Pooling.MAP}
 
 
@@ -77,6 +83,8 @@ def _fields(module: Inert, name: str) -> Iterator[tuple[str, Any]]:
     pooling = attributes.get("global_pool") if OF_TIMM.search(module.name) and name == "VisionTransformer" else None
     if isinstance(pooling, str) and pooling in POOLINGS:
         yield "pooling", str(POOLINGS[pooling])
+    if OF_TIMM.search(module.name) and name == NORMED_BEFORE_SUMS:
+        yield "normalization_position", str(NormalizationPosition.RES_POST)
     if size := _size(_said_size(module, name)):
         yield "image_size", size
 
@@ -99,11 +107,14 @@ def _size(said: Any) -> tuple[int, int] | None:
 def _unread(module: Inert, name: str) -> Iterator[str]:
     if ACTIVATION.search(module.name) and name not in (*ACTIVATIONS, *ALONE, *NO_ACTIVATION):
         yield f"the activation {name}"
+    for option, usual in OPTIONS.get(name, {}).items():
+        if (said := module.attributes.get(option, usual)) != usual:
+            yield f"the activation {name} with {option} {said}"
     if BACKBONE.search(module.name):
         yield f"the feature maps of {name}, whose stages its config says (save_pretrained keeps it)"
     if not OF_TIMM.search(module.name):
         return
-    if BLOCKS.match(name) and name != PLAIN_BLOCK:
+    if BLOCKS.match(name) and name not in KNOWN_BLOCKS:
         yield f"the blocks {name}"
     if module.attributes.get("pool_include_prefix") is True and module.attributes.get("global_pool") in ("avg", "max"):
         yield "a pooling that takes its prefix tokens in"

@@ -97,7 +97,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "quick_gelu": Activation.QUICK_GELU,
     "relu": Activation.RELU,
     "relu6": Activation.RELU6,
-    "hardswish": Activation.HARD_SILU,
+    **{"hardswish": Activation.HARD_SILU, "mish": Activation.MISH, "leaky_relu": Activation.LEAKY_RELU_TORCH},
+    **{"relu2": Activation.SQUARED_RELU, "gelu_10": Activation.GELU_CLIPPED},
     "sigmoid": Activation.SIGMOID,
     "tanh": Activation.TANH,
 }
