@@ -61,6 +61,7 @@ def test_a_users_program_is_checked_and_no_public_function_is_any(tmp_path):
 
 def test_every_public_name_is_listed_by_dir_and_by_help():
     assert set(vit_deploy.__all__) <= set(dir(vit_deploy))
+    assert not {"Any", "TYPE_CHECKING", "annotations", "importlib"} & set(dir(vit_deploy))
     done = subprocess.run(
         [sys.executable, "-c", "import vit_deploy; help(vit_deploy)"], capture_output=True, text=True, check=True
     )

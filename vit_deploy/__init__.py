@@ -120,4 +120,4 @@ if not TYPE_CHECKING:  # a type checker must not take every name for Any
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations", "importlib"})

@@ -22,6 +22,7 @@ STARTED = ("vit_deploy.remote.device", "vit_deploy.performance.worker", "vit_dep
 # where there are artifacts and nothing else.
 LEFT_AT_HOME: Mapping[str, str] = {
     "vit_deploy.checkpoints": "checkpoints are read where artifacts are made",
+    "vit_deploy.core.origin": "so are their licences looked at there",
     "vit_deploy.core.reference": "so do they answer by the reference there",
     "vit_deploy.verification.recording": "and their golden data are recorded there",
     "vit_deploy.verification.targets": "model files of anybody are proven and timed where they are",

@@ -18,7 +18,6 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.core.manifest import read_artifact
-from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
@@ -151,15 +150,9 @@ def open_classifier(
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
     """
     if (path / MANIFEST).is_file() or path.name == MANIFEST:
-        stated = dict(stated or {})
-        required = stated.pop(REQUIRE_LICENCE, ())
-        if stated:
-            raise ConfigError(
-                f"{', '.join(stated)} can be stated of a checkpoint, and {path} is an artifact, which has its own",
-                fix="export it again with them",
-            )
         artifact = read_artifact(path)
-        check_licence(licence_in(artifact.provenance), required, str(path))
+        if stated:
+            _check_stated(stated, artifact, path)
         with _of_artifact(artifact, runtime, options) as classifier:
             yield classifier
         return
@@ -187,6 +180,18 @@ def open_classifier(
         runtime=NUMPY,
         origin=checkpoint.provenance,
     )
+
+
+def _check_stated(stated: Mapping[str, Any], artifact: Artifact, path: Path) -> None:
+    """Refuse what is stated of an artifact, but for the licences of which it has to have one."""
+    from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in  # a device is told nothing of these
+
+    if others := [name for name in stated if name != REQUIRE_LICENCE]:
+        raise ConfigError(
+            f"{', '.join(others)} can be stated of a checkpoint, and {path} is an artifact, which has its own",
+            fix="export it again with them",
+        )
+    check_licence(licence_in(artifact.provenance), stated[REQUIRE_LICENCE], str(path))
 
 
 @contextmanager
