@@ -71,7 +71,7 @@ def test_a_linear_projection_is_the_head(tmp_path: Path) -> None:
         ({"timm_proj": "mlp"}, "open_clip_config.json says timm_proj 'mlp'"),
         ({"timm_pool": "rot_attn"}, "the pooling rot_attn"),
         ({"timm_pool": ["avg"]}, "the pooling ['avg']"),
-        ({"timm_model_name": "vit_base_patch16_rope_ape_224"}, "rotary positions"),
+        ({"timm_model_name": "vit_base_patch16_rope_ape_224"}, "tokens 12 wide where the architecture named has"),
         ({"timm_model_name": "vit_of_tomorrow"}, "vit_of_tomorrow is not a ViT that vit-deploy knows"),
         ({"image_size": "large"}, "image_size is 'large'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.checkpoints.state_dicts import read, write
 from tests.peers import timm_families
 from vit_deploy.checkpoints import load
+from vit_deploy.checkpoints.timm import eva
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
 from vit_deploy.core.reference import forward
 from vit_deploy.core.resize import resize
@@ -87,6 +89,30 @@ def test_a_table_of_another_prefix_than_the_name_says_is_refused(tmp_path: Path)
     shutil.copy(GOLDEN / "rope_vit" / "config.json", tmp_path)
     with pytest.raises(ConfigError, match="pooling is cls, and class_token is False"):
         load(tmp_path)
+
+
+def test_a_tower_of_open_clips_is_read_by_the_architecture_that_its_config_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = dict(read(GOLDEN / "pe" / "model.safetensors"))
+    stored = {f"visual.trunk.{name}": value for name, value in tensors.items()}
+    stored["text.token_embedding.weight"] = np.zeros((4, 3), np.float32)
+    write(tmp_path / "open_clip_model.safetensors", stored)
+    vision = {"timm_model_name": "vit_pe_core_base_patch16_224", "timm_pool": "map", "timm_proj": None}
+    document = {
+        "model_cfg": {"vision_cfg": {**vision, "image_size": list(SIZE)}},
+        "preprocess_cfg": {"mean": [0.5] * 3},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="tokens 16 wide where the architecture named has 768"):
+        load(tmp_path)
+    as_narrow = {**(eva_arguments(vision["timm_model_name"]) or {}), "embed_dim": 16, "num_heads": 2}
+    monkeypatch.setattr(eva, "eva_arguments", lambda name: {**as_narrow, "attn_pool_num_heads": 4})
+    checkpoint = load(tmp_path)
+    assert checkpoint.preprocess.mean == (0.5, 0.5, 0.5)
+    assert checkpoint.provenance[-1].facts["left_out"] == ["text tower"]
+    images = timm_families.drawn_images(*SIZE)
+    assert distance(forward(checkpoint, images), np.load(GOLDEN / "pe" / "output.npy")) <= LIMIT
 
 
 def metas(case: str, *, rounded: bool, blocks: int = 2) -> dict[str, Any]:

@@ -7,7 +7,7 @@ in the order of `vit_deploy.core.rotary`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,9 @@ from vit_deploy.checkpoints.timm.config import (
     preprocess_of,
 )
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
-from vit_deploy.checkpoints.timm.names import PATCHES, Renamed
+from vit_deploy.checkpoints.timm.names import PATCHES, TEXT, Renamed
 from vit_deploy.checkpoints.timm.shapes import depth_of
+from vit_deploy.checkpoints.timm.towers import Tower, tower_of
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import (
     Activation,
@@ -41,6 +42,8 @@ from vit_deploy.core.config import (
     ViTConfig,
     as_pair,
 )
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.resize import resized_preprocess
 from vit_deploy.core.rotary import Rotary, RotaryConvention
 from vit_deploy.core.rotary_angles import as_bfloat16, halves_of_pairs
 from vit_deploy.core.weights import Float32
@@ -80,6 +83,7 @@ class Found:
         supposed: that it is this architecture, where nothing names it.
         family: whose way of resizing it follows.
         convention: the rotary convention where the file itself shows it.
+        preprocess: the preprocessing for a config, where another program than timm says it.
     """
 
     arguments: Arguments
@@ -87,6 +91,7 @@ class Found:
     supposed: tuple[Assumed, ...] = ()
     family: str = "timm"
     convention: RotaryConvention | None = None
+    preprocess: Callable[[ViTConfig], Preprocess] | None = None
 
 
 def find_eva(file: TensorFile, view: Renamed) -> Found | None:
@@ -103,9 +108,22 @@ def find_eva(file: TensorFile, view: Renamed) -> Found | None:
     if name is not None:
         arguments = eva_arguments(str(name))
         return None if arguments is None else Found({**arguments, **_overrides(document)}, document)
+    if (tower := tower_of(file.documents)) is not None:
+        return _of_tower(tower)
     if any(kind in view.kinds for kind in ("blocks.*.attn.rel_pos", "rel_pos_bias.relative_position_bias_table")):
         return None
     return _alone(view)
+
+
+def _of_tower(tower: Tower) -> Found | None:
+    """What OpenCLIP's config says, if its tower is of this class."""
+    arguments = eva_arguments(tower.architecture)
+    if arguments is None:
+        return None
+    pooling = {} if tower.pooling is None else {"global_pool": tower.pooling}
+    sizes = {"img_size": list(tower.sizes[0])} if tower.sizes else {}
+    document = {"architecture": tower.architecture}
+    return Found({**arguments, **pooling, **sizes}, document, preprocess=tower.preprocess)
 
 
 def _defaults() -> Arguments:
@@ -251,9 +269,14 @@ def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> C
     problems = [*settled.problems]
     if config.include_top:
         problems += label_problems(labels, config.num_classes)
-    ignored = {name for name in view.names() if name.startswith(OF_TRAINING) or _is_buffer(name)}
+    others = [name for name in view.names() if found.preprocess is not None and TEXT.match(name)]
+    ignored = {*others, *(name for name in view.names() if name.startswith(OF_TRAINING) or _is_buffer(name))}
     origins = _origins(view, config, arguments, own_rows)
     weights = gather(view, origins, config, ignored=ignored, found=problems)
+    if found.preprocess is not None:
+        made = resized_preprocess(found.preprocess(config), config.image_size, size)
+        left_out = ["text tower"] if others else []
+        return imported(settled, weights, family=found.family, preprocess=made, left_out=left_out)
     preprocess = preprocess_of(data, size, config.channels)
     return imported(
         settled,
