@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,11 +27,15 @@ from vit_deploy.core.weights import draw_weights
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
-    """Undo the switch to Keras 2 that tensorflow-model-optimization sets for the whole process where it is imported."""
-    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    """Undo what is set for the whole process.
+
+    The switch to Keras 2, where tensorflow-model-optimization is imported, and the silence of libraries, by a command.
+    """
+    before, silence = os.environ.get("TF_USE_LEGACY_KERAS"), logging.root.manager.disable
     try:
         return (yield)
     finally:
+        logging.disable(silence)
         if before is None:
             os.environ.pop("TF_USE_LEGACY_KERAS", None)
         else:

@@ -18,7 +18,12 @@ from vit_deploy.model.vit import ViT
 IMAGES = np.random.default_rng(3).standard_normal((2, 8, 12, 3)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+QUICK = ("SigLIP", "DeiT", "post-norm, RMS, probe", "BEiT", "ViT-22B", "EVA-02")  # the others combine their layers
+
+
+@pytest.fixture(
+    scope="module", params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 def model(request: Any) -> ViT:
     return vit(**as_arguments(FAMILIES[request.param]))
 
