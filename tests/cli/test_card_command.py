@@ -207,3 +207,12 @@ def test_nothing_in_a_name_or_a_result_becomes_markup(made: Path, run: Run) -> N
     assert run("card", "made", "-o", "README.md", "--results", "other.json", "--title", "# <b>x</b>").code == 0
     text = Path("README.md").read_text(encoding="utf-8")
     assert "<script>" not in text and "<b>" not in text and "[x](http" not in text
+
+
+def test_an_address_of_another_machine_is_not_published(made: Path, run: Run) -> None:
+    record = {"artifact": "made/onnx-fp32", "runtime": "onnxruntime", "provider": "cpu", "images": 5, "top1": 1.0}
+    document = {"schema": 1, "command": "evaluate", "ok": True, "skipped": []}
+    Path("there.json").write_text(json.dumps({**document, "results": [{**record, "on": "ssh://me@board.local"}]}))
+    assert run("card", "made", "-o", "README.md", "--results", "there.json").code == 0
+    text = Path("README.md").read_text(encoding="utf-8")
+    assert "onnxruntime (cpu) on another machine" in text and "board" not in text

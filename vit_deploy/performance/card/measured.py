@@ -25,7 +25,7 @@ class Proof:
 
     Args:
         command: that compared.
-        where: engine, provider and machine, as far as they are recorded.
+        where: engine and provider, and whether it was on another machine.
         verdict: in words.
         ok: whether it was within the tolerance.
         max_abs: largest difference of an output.
@@ -49,7 +49,7 @@ class Accuracy:
     """Answers to labelled images.
 
     Args:
-        where: engine, provider and machine, as far as they are recorded.
+        where: engine and provider, and whether it was on another machine.
         images: how many.
         top1: fraction that is right.
         top5: fraction with the right class among the best five.
@@ -190,10 +190,10 @@ def _proofs(command: str, record: Mapping[str, Any], path: Path) -> Iterator[Pro
 
 
 def _where(record: Mapping[str, Any]) -> str:
-    """Engine, provider and machine."""
+    """Engine and provider, and whether it was elsewhere: an address with a user's name is nobody's business."""
     engine = str(record.get("runtime") or "")
     provider = f" ({record['provider']})" if engine and record.get("provider") else ""
-    machine = f" on {record['on']}" if record.get("on") else ""
+    machine = " on another machine" if record.get("on") else ""
     return f"{engine}{provider}{machine}".strip()
 
 
