@@ -35,7 +35,7 @@ def export(
         str | None,
         typer.Argument(
             metavar="[CHECKPOINT|SCALE]",
-            help="A checkpoint, or pico, tiny, small, base, large, huge with random weights.",
+            help="A checkpoint, a name as timm:NAME.TAG, or pico, tiny, small, base, large, huge with random weights.",
             show_default="tiny",
             autocompletion=completion(KNOWN_SCALES),
         ),
