@@ -12,7 +12,7 @@ import pytest
 
 from tests.checkpoints.state_dicts import read, write
 from tests.peers import timm_families
-from vit_deploy.checkpoints import load
+from vit_deploy.checkpoints import assumed, load
 from vit_deploy.checkpoints.timm import eva
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
 from vit_deploy.core.reference import forward
@@ -59,6 +59,11 @@ def test_the_rotary_positions_are_those_that_the_architectures_name_stands_for()
         "sapiens2": Rotary(RotaryConvention.DINOV3_FLOAT32),
         "sbb": Rotary(RotaryConvention.EVA, reference_grid=(16, 16)),
     }
+
+
+def test_nothing_is_assumed_of_a_folder_that_timm_saved() -> None:
+    for case in CASES:
+        assert [entry.field for entry in assumed(load(GOLDEN / case).provenance)] == []
 
 
 def test_every_architecture_of_the_table_has_the_arguments_that_are_read() -> None:

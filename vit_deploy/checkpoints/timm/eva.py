@@ -260,9 +260,9 @@ def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> C
         beside["normalization_position"] = NormalizationPosition.RES_POST
     if not document:  # a name alone, which the user may know better
         beside = {name: value for name, value in beside.items() if name not in stated}
-    facts = Facts(shapes, beside, {} if said or rows is not None else {"image_size": size})
-    if rows is not None or said:
+    if rows is not None or said or document:  # else it is the usual one of the architecture
         shapes["image_size"] = size
+    facts = Facts(shapes, beside, {} if "image_size" in shapes else {"image_size": size})
     settled = settle(facts, {**stated, "image_size": list(size)} if said else stated)
     config = settled.config
     labels = labels_of(document, data)
