@@ -33,7 +33,7 @@ def test_weights_alone_of_no_square_do_not_tell_their_size(tmp_path: Path) -> No
         load(folder, config={"num_heads": 3})
 
 
-@pytest.mark.parametrize("model_type", ["swin", "beit", "convnext", "dinov3_convnext"])
+@pytest.mark.parametrize("model_type", ["swin", "swinv2", "convnext", "dinov3_convnext"])
 def test_another_architecture_is_refused_by_its_name(model_type: str, tmp_path: Path) -> None:
     folder = changed(
         tmp_path, "vit", lambda tensors: {f"{model_type}.stem": np.zeros(3, np.float32)}, {"model_type": model_type}

@@ -85,6 +85,9 @@ def variants() -> Iterator[Row]:
         lambda model, pixels: model.deit(pixels).last_hidden_state,
     )  # fmt: skip
     yield _row("deit without biases", "DeiTModel", "DeiTConfig", {**deit, "qkv_bias": False}, HIDDEN, image_size=oblong)
+    square = {**WIDE, "image_size": 16, "patch_size": 8, **LABELS, "use_relative_position_bias": True}
+    for kind in ("Beit", "Data2VecVision"):
+        yield _row(f"{kind} for images", f"{kind}ForImageClassification", f"{kind}Config", square)
     yield _row("msn without its head", "ViTMSNModel", "ViTMSNConfig", {**WIDE, **OBLONG}, HIDDEN, image_size=oblong)
     for size in ((16, 40), (40, 16)):
         options = {**WIDE, "image_size": size, "patch_size": 8}
@@ -230,8 +233,6 @@ OTHERS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
         "image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}),
     "swinv2": ("Swinv2Model", "Swinv2Config", {
         "image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}),
-    "beit": ("BeitModel", "BeitConfig", VISION),
-    "data2vec-vision": ("Data2VecVisionModel", "Data2VecVisionConfig", VISION),
     "convnext": ("ConvNextModel", "ConvNextConfig", {"hidden_sizes": [4, 4, 8, 8], "depths": [1, 1, 1, 1]}),
     "convnextv2": ("ConvNextV2Model", "ConvNextV2Config", {"hidden_sizes": [4, 4, 8, 8], "depths": [1, 1, 1, 1]}),
     "resnet": ("ResNetModel", "ResNetConfig", {

@@ -71,6 +71,41 @@ CASES: Mapping[str, Case] = {
     "vit-newer": Case("ViTForImageClassification", "ViTConfig", {**WIDE, **OBLONG, "hidden_act": "relu"}, newer=True),
     "vit-model": Case("ViTModel", "ViTConfig", {**WIDE, **OBLONG, "qkv_bias": False}, HIDDEN),
     "vit-model-newer": Case("ViTModel", "ViTConfig", {**WIDE, **OBLONG}, HIDDEN, newer=True),
+    "beit": Case(
+        "BeitForImageClassification",
+        "BeitConfig",
+        {**WIDE, **SQUARE, **LABELS, "use_relative_position_bias": True},
+        "logits",
+        (16, 16),
+        resized=(24, 40),
+    ),
+    "beit-shared": Case(
+        "BeitForImageClassification",
+        "BeitConfig",
+        {
+            **{**WIDE, **SQUARE, "use_shared_relative_position_bias": True, "use_mean_pooling": False},
+            "use_absolute_position_embeddings": True,
+        },
+        "logits",
+        (16, 16),
+    ),
+    "beit-model": Case(
+        "BeitModel",
+        "BeitConfig",
+        {
+            **{**WIDE, **SQUARE, "use_relative_position_bias": True, "use_shared_relative_position_bias": True},
+            "layer_scale_init_value": 0.0,
+        },
+        POOLED,
+        (16, 16),
+    ),
+    "data2vec": Case(
+        "Data2VecVisionForImageClassification",
+        "Data2VecVisionConfig",
+        {**WIDE, **SQUARE, "use_relative_position_bias": True},
+        "logits",
+        (16, 16),
+    ),
     "vit-pooler": Case(
         "ViTModel", "ViTConfig", {**WIDE, **OBLONG}, POOLED, stated={"pooling": "cls", "pre_logits_dim": 24}
     ),

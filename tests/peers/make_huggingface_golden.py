@@ -18,6 +18,7 @@ EXPECTED = "expected.npz"
 GOLDEN = (
     *("vit", "vit-newer", "vit-model", "deit", "deit-teacher", "dinov2", "dinov2-newer", "registers"),
     *("mae", "mae-newer", "clip", "clip-vision", "clip-projection", "siglip", "siglip-vision", "siglip-classifier"),
+    *("beit", "beit-shared"),
 )
 PHOTO = (30, 42, 3)  # whose middle is no half pixel: there the processors differ among themselves
 # The processors that published models of these families come with.

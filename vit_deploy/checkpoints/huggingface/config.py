@@ -13,6 +13,12 @@ from vit_deploy.checkpoints.heads import missing_head, ordered_labels
 from vit_deploy.checkpoints.huggingface import names as hf
 from vit_deploy.checkpoints.huggingface.backbone import backbone_depth, is_backbone
 from vit_deploy.checkpoints.huggingface.names import Names
+from vit_deploy.checkpoints.huggingface.relative import (
+    POOLED_NORM,
+    has_relative_positions,
+    relative_fields,
+    size_of_table,
+)
 from vit_deploy.checkpoints.huggingface.towers import UNLIKE
 from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads, without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
@@ -68,6 +74,7 @@ IDEFICS = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", No
 TOKENS = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)
 PIXIO = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", None)
 DINOV3 = Family(1e-5, "gelu", Convention.HUGGINGFACE, "DINOv3ViT", Pooling.CLS)
+BEIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "Beit", Pooling.CLS)
 MLCD = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
 
 MODEL_TYPES: Mapping[str, Family] = {
@@ -85,6 +92,7 @@ MODEL_TYPES: Mapping[str, Family] = {
     },
     **{"idefics2_vision": IDEFICS, "idefics3_vision": IDEFICS, "smolvlm_vision": IDEFICS},
     **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
+    **{"beit": BEIT, "data2vec-vision": BEIT},
     **{"pixio": PIXIO, "mlcd_vision_model": MLCD, "dinov3_vit": DINOV3},
 }
 
@@ -142,6 +150,8 @@ def _family_by_parts(names: Names) -> Family:
         hf.REGISTERS: REGISTERS,
         hf.DISTILLATION: DEIT,
     }
+    if has_relative_positions(names):
+        return BEIT
     for mark, family in marks.items():
         if names.has(mark):
             return family
@@ -240,9 +250,16 @@ def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
         "class_token": any(names.has(token) for token in hf.CLASS),
         "distillation_token": names.has(hf.DISTILLATION),
         "register_tokens": sum(_more_tokens(file, names)),
-        "layer_scale": any(name.endswith(tuple(hf.SCALES.values())) for name in names.stored),
+        "layer_scale": _scales_layers(names),
         "pre_norm": names.pre_norm,
+        **relative_fields(names),
     }
+
+
+def _scales_layers(names: Names) -> bool:
+    """Whether some block has a layer scale, by the name that most have, or every block by BEiT's."""
+    beit = [f"{path}{hf.BEIT_SCALES['scale1.gamma']}" in names.stored for path in names.blocks.values()]
+    return any(name.endswith(tuple(hf.SCALES.values())) for name in names.stored) or (any(beit) and all(beit))
 
 
 def _more_tokens(file: TensorFile, names: Names) -> tuple[int, int]:
@@ -293,6 +310,8 @@ def _head(file: TensorFile, names: Names, family: Family, document: Mapping[str,
             found["pre_logits_dim"] = _shape(file, f"{names.prefix}{hf.POOLER}.weight", 2)[0]
     elif heads[0] in hf.TWO_HEADS:
         found["pooling"] = Pooling.CLS_DISTILLATION
+    elif family is BEIT and names.has(f"{POOLED_NORM}.weight"):
+        found["pooling"] = Pooling.MEAN
     return found
 
 
@@ -301,6 +320,8 @@ def _headless_pooling(names: Names, family: Family, document: Mapping[str, Any])
         if vision_config(document).get("vision_use_head") is True and not _says_no_head(document):
             raise missing_head("its config.json says vision_use_head")
         return None
+    if family is BEIT:
+        return Pooling.MEAN if names.has(f"{POOLED_NORM}.weight") else None
     classifier = any(architecture.endswith("ForImageClassification") for architecture in _architectures(document))
     return family.head if classifier else family.headless  # a classifier of no classes gives what it pools
 
@@ -339,6 +360,9 @@ def _image_size(
     patches of 14): the size without the rest stands for it.
     """
     table = names.tensor(hf.POSITIONS)
+    if table not in names.stored and has_relative_positions(names):
+        said = vision.get("image_size", IMAGE_SIZE if vision else stated.get("image_size"))
+        return size_of_table(file, names, shapes["patch_size"], None if said is None else as_pair(said, "image_size"))
     if (names.has(hf.CLASS_ANGLES) or names.has(f"{hf.DINOV3}.weight")) and table not in names.stored:
         return _stated_size(vision, shapes["patch_size"], stated)
     tokens = _shape(file, table, 2 if table.endswith(".weight") else 3)[-2]

@@ -15,7 +15,7 @@ import numpy as np
 
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
 from vit_deploy.core import rotary
-from vit_deploy.core.config import FFNType, Pooling, ViTConfig
+from vit_deploy.core.config import FFNType, Pooling, RelativePositions, ViTConfig
 from vit_deploy.core.weights import Float32, weight_specs
 from vit_deploy.errors import CheckpointError
 
@@ -44,7 +44,7 @@ TWO_HEADS = ("cls_classifier", "distillation_classifier")
 # Every part with a weight and a bias, by canonical name.
 AROUND: Mapping[str, tuple[str, ...]] = {
     "pre_norm": PRE_NORM,
-    "norm": ("layernorm", "post_layernorm", "norm"),
+    "norm": ("layernorm", "post_layernorm", "norm", "pooler.layernorm"),  # the last is that of BEiT's mean
     "map_pool.attention.out": (f"{MAP_HEAD}.attention.out_proj",),
     "map_pool.norm": (f"{MAP_HEAD}.layernorm",),
     "map_pool.ffn.up": (f"{MAP_HEAD}.mlp.fc1",),
@@ -65,6 +65,7 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
     "ffn.down": ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
 }
 SCALES: Mapping[str, str] = {"scale1.gamma": "layer_scale1.lambda1", "scale2.gamma": "layer_scale2.lambda1"}
+BEIT_SCALES: Mapping[str, str] = {"scale1.gamma": "lambda_1", "scale2.gamma": "lambda_2"}
 HEAD_TENSORS = re.compile(rf"(^|\.)({'|'.join((CLASSIFIER, *TWO_HEADS, PROJECTION))})\.(weight|bias)$")
 NORMS = ("norm", "norm1", "norm2", "pre_norm")
 
@@ -194,7 +195,8 @@ def _embeddings(names: Names, config: ViTConfig) -> dict[str, Origin]:
 def _table(names: Names, config: ViTConfig) -> Origin:
     """The position table, or zeros where queries and keys are turned instead."""
     stored = names.tensor(POSITIONS)
-    if config.rotary is not None and stored not in names.stored:
+    relative = config.relative_positions is not RelativePositions.NONE
+    if (config.rotary is not None or relative) and stored not in names.stored:
         return zeros(config.sequence_length, config.embed_dim)
     return Origin((stored,), lambda table: _positions(table, config, names))
 
@@ -248,7 +250,8 @@ def _blocks(names: Names, config: ViTConfig) -> dict[str, Origin]:
         if names.has(f"{DINOV3}.weight"):
             table |= _biases_left_out(index, names, config)
         for gamma, stored in SCALES.items():
-            table[f"block_{index}.{gamma}"] = same(path + stored)
+            there = BEIT_SCALES[gamma] if path + BEIT_SCALES[gamma] in names.stored else stored
+            table[f"block_{index}.{gamma}"] = same(path + there)
         if f"{path}{PACKED}.weight" in names.stored:
             for number, role in enumerate(("query", "key", "value")):
                 table[f"block_{index}.attention.{role}.kernel"] = _share(f"{path}{PACKED}.weight", number, 3)
@@ -321,7 +324,8 @@ def spare(names: Names, config: ViTConfig, whole: str = "") -> dict[str, list[st
         config: the config of the ViT.
         whole: model type of the larger model whose tower it is.
     """
-    used = {"pooler": bool(config.pre_logits_dim), "attention pooling": config.effective_pooling is Pooling.MAP}
+    pooler = bool(config.pre_logits_dim) or names.has("pooler.layernorm.weight")
+    used = {"pooler": pooler, "attention pooling": config.effective_pooling is Pooling.MAP}
     beginnings = {
         **{what: tuple(names.prefix + part for part in parts) for what, parts in SPARE_WITHIN.items()},
         **SPARE_BESIDE,

@@ -1,9 +1,9 @@
 """Checkpoints of ViTs saved by Hugging Face transformers.
 
-ViT, DeiT, DINOv2, ViTMSN, I-JEPA, the encoder of ViTMAE, and the vision towers of CLIP and SigLIP, with or without a
-head. A model without a classifier gives what transformers calls `last_hidden_state`, or the pooled vector where CLIP
-and SigLIP have one of their own; a config given can ask for another `pooling`, and for a ViT's pooler with
-`pre_logits_dim`.
+ViT, DeiT, DINOv2, BEiT, Data2VecVision, ViTMSN, I-JEPA, the encoder of ViTMAE, and the vision towers of CLIP and
+SigLIP, with or without a head. A model without a classifier gives what transformers calls `last_hidden_state`, or the
+pooled vector where BEiT, CLIP and SigLIP have one of their own; a config given can ask for another `pooling`, and for a
+ViT's pooler with `pre_logits_dim`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from vit_deploy.checkpoints.huggingface.config import (
 )
 from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, encoders, named, origins, spare
 from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in, supposed_of
+from vit_deploy.checkpoints.huggingface.relative import INDEX, relative_origins
 from vit_deploy.checkpoints.huggingface.towers import SPECTROGRAM, tower_in
 from vit_deploy.checkpoints.importing import imported, settle
 from vit_deploy.checkpoints.safetensors import CANONICAL, FORMAT
@@ -62,8 +63,11 @@ class HuggingFaceSource:
         check_layers(file, config)
         unused = spare(names, config, tower.whole)
         ignored = frozenset(tensor for tensors in unused.values() for tensor in tensors)
+        ignored |= {name for name in names.stored if name.endswith(INDEX)}
         problems = [*settled.problems, *(label_problems(labels, config.num_classes) if config.include_top else ())]
-        weights = gather(file, origins(names, config), config, ignored=ignored, found=problems)
+        weights = gather(
+            file, origins(names, config) | relative_origins(names, config), config, ignored=ignored, found=problems
+        )
         processor = {} if document.get("model_type") == SPECTROGRAM else settings_in(file.documents)
         whole = settled.input_size or whole_size(vision_config(document))
         preprocess = preprocess_of(processor, family.processor, config, whole)
