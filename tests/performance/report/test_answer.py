@@ -103,3 +103,5 @@ def test_an_accuracy_of_unknown_images_has_no_interval(write, images):
     timed = [latency("m/a", ms=1.0), latency("m/b", ms=2.0)]
     answer = answered(write, timed, [evaluated("m/a", images=images), evaluated("m/b", images=images)])
     assert "right on 90.0 % of the images" in answer.sentences[0]
+    answer = answered(write, timed, [evaluated("m/a", top1=0.8, images=images), evaluated("m/b", images=images)])
+    assert answer.sentences[0].startswith("Ship b,") and "Not a: less often right than b." in answer.sentences

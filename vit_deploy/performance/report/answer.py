@@ -10,6 +10,7 @@ from vit_deploy.performance.report.naming import Names, in_words, setting, usual
 from vit_deploy.performance.report.wording import counted, listed, milliseconds
 
 LEAST_AGREEMENT = 0.9  # with fp32, below which a file answers as another model would
+LOST = 0.01  # of all images, which is much where their number does not tell what is chance
 FEW_IMAGES = 200  # fewer say little about accuracy
 AS_FAST = 1.03  # times the fastest median, where too few calls tell what is chance
 DIFFERENT = "different"
@@ -93,8 +94,12 @@ def _against(case: Timed, most_right: Timed | None, names: Names) -> str:
         return "it computes another function than its checkpoint"
     if most_right is not None and quality.top1 is None:
         return "how right it is was not measured"
-    if most_right is not None and interval is not None and interval.high < (most_right.quality.top1 or 0.0):
-        return f"less often right than {names.artifact_of(most_right)}, beyond chance"
+    if most_right is not None and quality.top1 is not None:
+        least = most_right.quality.top1 or 0.0
+        if interval is None and quality.top1 < least - LOST:
+            return f"less often right than {names.artifact_of(most_right)}"
+        if interval is not None and interval.high < least:
+            return f"less often right than {names.artifact_of(most_right)}, beyond chance"
     if quality.agreement is not None and quality.agreement < LEAST_AGREEMENT:
         return f"answers as fp32 does on {quality.agreement:.0%} of the images only"
     return ""
