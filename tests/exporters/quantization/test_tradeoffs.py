@@ -53,5 +53,5 @@ def test_an_unsteady_latency_is_said_with_its_reason():
     assert unsteady == "onnx-int8 was unsteady: the calls differ by 40%: the machine may be busy"
     assert table["onnx-int8"].to_dict()["unsteady"] == ["the calls differ by 40%: the machine may be busy"]
     columns, rows = quantizing._facts_table(table)
-    assert [row[columns.index("steady")] for row in rows] == ["yes", "NO", "yes"]
+    assert [row[[column.name for column in columns].index("steady")] for row in rows] == ["yes", "NO", "yes"]
     json.dumps([each.to_dict() for each in table.values()], allow_nan=False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vit_deploy.core.cache import cache_folder
+from vit_deploy.core.child_processes import ISOLATION, python
 from vit_deploy.errors import MissingEngineError, OutputError, RemoteError
 from vit_deploy.remote.emulation.debian import Package, closure, index, unpack
 from vit_deploy.remote.emulation.download import fetch
@@ -194,7 +195,7 @@ def _install_wheels(target: Path) -> None:
     fresh = target.with_name(f"{target.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
     platforms = [f"--platform=manylinux_2_{glibc}_aarch64" for glibc in GLIBC]
-    pip = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    pip = python("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
     pip += ["--target", str(fresh), "--only-binary=:all:", *platforms, "--platform=manylinux2014_aarch64"]
     pip += ["--implementation=cp", f"--python-version={PYTHON}", *WHEELS]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
@@ -221,7 +222,7 @@ def _write_wrapper(place: Path) -> None:
 
 
 def _try(emulator: Emulator) -> None:
-    code = "import platform, numpy, onnxruntime, ai_edge_litert; print(platform.machine())"
+    code = f"{ISOLATION}; import platform, numpy, onnxruntime, ai_edge_litert; print(platform.machine())"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run([emulator.python, "-c", code], capture_output=True, text=True, env=clean, check=False)
     if done.stdout.strip() != "aarch64":
