@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vit_deploy.cli.columns import prose
 from vit_deploy.cli.completion import completion
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.signature import command
@@ -50,4 +51,4 @@ def emulator(
         *found.result.main_versions.items(),
         ("CPUs", ", ".join(found.records[0]["cpus"])),
     ]
-    return out.show(found, columns=("removed" if action == "remove" else "what", "found"), rows=rows)
+    return out.show(found, columns=("removed" if action == "remove" else "what", prose("found")), rows=rows)
