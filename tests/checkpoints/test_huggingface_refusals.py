@@ -14,6 +14,7 @@ import pytest
 from tests.checkpoints.huggingface_folders import Tensors, changed
 from tests.peers.make_huggingface_golden import TARGET
 from vit_deploy.checkpoints import assumptions, load
+from vit_deploy.core.config import Pooling
 from vit_deploy.errors import CheckpointError, ConfigError
 
 
@@ -70,18 +71,27 @@ def test_an_activation_that_no_vit_here_has_is_refused(act: object, tmp_path: Pa
         load(changed(tmp_path, "vit", config={"hidden_act": act}))
 
 
-def test_clips_classifier_is_refused(tmp_path: Path) -> None:
-    def classifier(tensors: Tensors) -> Tensors:
-        return {**tensors, "classifier.weight": np.ones((5, 24), np.float32), "classifier.bias": np.ones(5, np.float32)}
-
-    with pytest.raises(CheckpointError, match="CLIPForImageClassification pools tokens before the last norm"):
-        load(changed(tmp_path, "clip-vision", classifier))
+def with_classifier(tensors: Tensors) -> Tensors:
+    return {**tensors, "classifier.weight": np.ones((5, 24), np.float32), "classifier.bias": np.ones(5, np.float32)}
 
 
-def test_clips_classifier_of_no_classes_pools_the_same_tokens_and_is_refused(tmp_path: Path) -> None:
+def test_clips_own_classifier_reads_the_mean_of_patches_without_the_last_norm(tmp_path: Path) -> None:
+    labels = {"id2label": {number: f"class {number}" for number in range(5)}}
+    config = {"architectures": ["CLIPForImageClassification"], **labels}
+    found = load(changed(tmp_path, "clip-vision", with_classifier, config))
+    assert (found.config.last_norm, found.config.pooling, found.config.num_classes) == (False, Pooling.MEAN, 5)
+    assert "last norm" in assumptions(found)
+
+
+def test_clips_own_classifier_of_no_classes_gives_that_mean(tmp_path: Path) -> None:
     config = {"architectures": ["CLIPForImageClassification"], "num_labels": 0, "id2label": {}}
-    with pytest.raises(CheckpointError, match="CLIPForImageClassification pools tokens before the last norm"):
-        load(changed(tmp_path, "clip-vision", config=config))
+    found = load(changed(tmp_path, "clip-vision", config=config)).config
+    assert (found.last_norm, found.pooling, found.include_top) == (False, Pooling.MEAN, False)
+
+
+def test_a_classifier_on_a_clip_that_nothing_is_said_of_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"a classifier on a CLIP, and no config\.json of a CLIPFor"):
+        load(changed(tmp_path, "clip-vision", with_classifier))
 
 
 def test_a_pooler_of_another_activation_is_refused(tmp_path: Path) -> None:
@@ -125,10 +135,14 @@ def test_an_early_stage_of_a_backbone_is_the_shorter_encoder_with_the_last_norm(
     assert "blocks after the one that is read" in assumptions(early)
 
 
-def test_a_backbone_without_the_last_norm_is_refused(tmp_path: Path) -> None:
-    config = {"architectures": ["Dinov2Backbone"], "apply_layernorm": False}
-    with pytest.raises(CheckpointError, match="apply_layernorm"):
-        load(changed(tmp_path, "dinov2", config=config))
+def test_a_backbone_without_the_last_norm_gives_the_tokens_as_they_are(tmp_path: Path) -> None:
+    def headless(tensors: Tensors) -> Tensors:
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}
+
+    config = {**BACKBONE, "apply_layernorm": False}
+    found = load(changed(tmp_path, "dinov2", headless, config))
+    assert (found.config.last_norm, found.config.pooling) == (False, None)
+    assert "last norm" in assumptions(found)
 
 
 def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path) -> None:

@@ -108,8 +108,7 @@ def variants() -> Iterator[Row]:
         yield _row(f"{kind} backbone of two stages", f"{kind}Backbone", config, several, None,
                    refused="a backbone of 2 feature maps; expected one")  # fmt: skip
         bare = {**backbone, "apply_layernorm": False}
-        yield _row(f"{kind} backbone without its norm", f"{kind}Backbone", config, bare, None,
-                   refused="apply_layernorm false")  # fmt: skip
+        yield _row(f"{kind} backbone without its norm", f"{kind}Backbone", config, bare, _last_tokens)
     clip = {**WIDE, **SQUARE}
     for name in ("gelu", "gelu_new"):
         yield _row(f"clip with {name}", "CLIPVisionModel", "CLIPVisionConfig", {**clip, "hidden_act": name}, POOLED)
@@ -119,14 +118,18 @@ def variants() -> Iterator[Row]:
     yield _row("siglip with gelu", "SiglipVisionModel", "SiglipVisionConfig", {**clip, "hidden_act": "gelu"}, POOLED)
     yield _row(
         "clip classifier", "CLIPForImageClassification", "CLIPConfig",
-        {"vision_config": VISION, "text_config": TEXT, "projection_dim": 7, **LABELS}, None,
-        refused="CLIPForImageClassification",
+        {"vision_config": VISION, "text_config": TEXT, "projection_dim": 7, **LABELS}, LOGITS,
     )  # fmt: skip
     yield _row(
         "clip classifier without labels", "CLIPForImageClassification", "CLIPConfig",
-        {"vision_config": VISION, "text_config": TEXT, "projection_dim": 7, "num_labels": 0}, None,
-        refused="CLIPForImageClassification",
+        {"vision_config": VISION, "text_config": TEXT, "projection_dim": 7, "num_labels": 0}, LOGITS,
     )  # fmt: skip
+    yield _row(
+        "metaclip 2 classifier", "MetaClip2ForImageClassification", "MetaClip2Config",
+        {"vision_config": VISION, "text_config": TEXT, "projection_dim": 7, **LABELS}, LOGITS,
+    )  # fmt: skip
+    yield _row("siglip classifier", "SiglipForImageClassification", "SiglipConfig",
+               {"vision_config": VISION, "text_config": TEXT, **LABELS}, LOGITS)  # fmt: skip
     cut = {**WIDE, "image_size": 20, "patch_size": 8}
     for kind in ("Siglip", "CLIP"):
         yield _row(f"{kind} of images that patches do not divide", f"{kind}VisionModel", f"{kind}VisionConfig", cut,
@@ -134,6 +137,11 @@ def variants() -> Iterator[Row]:
     for name in ("ViTForImageClassification", "Dinov2ForImageClassification"):
         options = {**(RATIO if name.startswith("D") else {**WIDE, **SQUARE}), "num_labels": 0}
         yield _row(f"{name} without labels", name, name.replace("ForImageClassification", "Config"), options, LOGITS)
+
+
+def _last_tokens(model: Any, pixels: Any) -> Any:
+    """The tokens as the last block leaves them."""
+    return model(pixels, output_hidden_states=True).hidden_states[-1]
 
 
 def _of_the_first_pixels(model: Any, pixels: Any) -> Any:

@@ -21,21 +21,15 @@ def is_backbone(document: Mapping[str, Any]) -> bool:
 
 
 def backbone_depth(document: Mapping[str, Any], num_layers: int) -> int:
-    """How many blocks the one feature map that a backbone gives has behind it; the last norm follows them.
+    """How many blocks the one feature map that a backbone gives has behind it.
 
     Args:
         document: config.json.
         num_layers: blocks of the whole encoder.
 
     Raises:
-        CheckpointError: a backbone without its last norm, of several feature maps, of none behind a block, or of stages
-            that it does not have.
+        CheckpointError: a backbone of several feature maps, of none behind a block, or of stages that it does not have.
     """
-    if document.get("apply_layernorm") is False:
-        raise CheckpointError(
-            "its config.json says apply_layernorm false, and every ViT here ends with its norm",
-            fix="convert the model that the backbone was made of",
-        )
     names = [STEM, *(f"{STAGE}{number}" for number in range(1, num_layers + 1))]
     with explained("config.json: out_features"):
         features, indices = document.get("out_features"), document.get("out_indices")

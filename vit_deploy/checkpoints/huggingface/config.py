@@ -61,7 +61,6 @@ IJEPA = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.MEAN)
 # without: the family is the program that the file is from.
 DINOV2 = Family(1e-6, "gelu", Convention.HUGGINGFACE, "Bit", Pooling.CLS_MEAN)
 REGISTERS = Family(1e-6, "gelu", Convention.DINOV2_REGISTERS, "Bit", Pooling.CLS_MEAN)
-# CLIP's own classifier takes the mean of tokens that were not normalized, which no ViT here computes.
 CLIP = Family(1e-5, "quick_gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
 SIGLIP = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", Pooling.MEAN, headless=Pooling.MAP)
 
@@ -213,6 +212,9 @@ def facts_of(
                 fix="correct config.json, or get the file again",
             )
         shapes["num_layers"] = backbone_depth(document, num_layers)
+        beside["last_norm"] = document.get("apply_layernorm") is not False
+    if _pools_unnormalized(family, document):
+        beside["last_norm"] = False
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):
         placed = _more_tokens(file, names)[1]
@@ -310,7 +312,7 @@ def _head(file: TensorFile, names: Names, family: Family, document: Mapping[str,
             found["pre_logits_dim"] = _shape(file, f"{names.prefix}{hf.POOLER}.weight", 2)[0]
     elif heads[0] in hf.TWO_HEADS:
         found["pooling"] = Pooling.CLS_DISTILLATION
-    elif family is BEIT and names.has(f"{POOLED_NORM}.weight"):
+    elif (family is BEIT and names.has(f"{POOLED_NORM}.weight")) or _pools_unnormalized(family, document):
         found["pooling"] = Pooling.MEAN
     return found
 
@@ -322,18 +324,24 @@ def _headless_pooling(names: Names, family: Family, document: Mapping[str, Any])
         return None
     if family is BEIT:
         return Pooling.MEAN if names.has(f"{POOLED_NORM}.weight") else None
+    if _pools_unnormalized(family, document):
+        return Pooling.MEAN
     classifier = any(architecture.endswith("ForImageClassification") for architecture in _architectures(document))
     return family.head if classifier else family.headless  # a classifier of no classes gives what it pools
 
 
 def _refuse(names: Names, family: Family, document: Mapping[str, Any]) -> None:
     """What is computed otherwise than by any ViT here, though its weights look the same."""
-    classifies = any(architecture.endswith("ForImageClassification") for architecture in _architectures(document))
-    if family is CLIP and (classifies or hf.CLASSIFIER in _heads(names)):
+    if family is CLIP and hf.CLASSIFIER in _heads(names) and not _pools_unnormalized(family, document):
         raise CheckpointError(
-            "CLIPForImageClassification pools tokens before the last norm; expected a CLIP model or its projection",
-            fix="convert the CLIP model that the classifier was put on",
+            "it holds a classifier on a CLIP, and no config.json of a CLIPForImageClassification says what it reads",
+            fix="give it with that config.json, or leave the head out: --no-head",
         )
+
+
+def _pools_unnormalized(family: Family, document: Mapping[str, Any]) -> bool:
+    """Whether it is CLIP's own classifier, which takes the mean of the patches as the last block leaves them."""
+    return family is CLIP and any(name.endswith("ForImageClassification") for name in _architectures(document))
 
 
 def _architectures(document: Mapping[str, Any]) -> list[str]:

@@ -340,6 +340,9 @@ def spare(names: Names, config: ViTConfig, whole: str = "") -> dict[str, list[st
         rest = [name for name in names.stored if not name.startswith((names.prefix, f"{head}."))]
         found = {what: tensors for what, tensors in found.items() if what not in SPARE_BESIDE}
         found[f"rest of a {whole}"] = sorted(rest)
+    if not config.last_norm:
+        last = names.part(AROUND["norm"])
+        found["last norm"] = [name for name in (f"{last}.weight", f"{last}.bias") if name in names.stored]
     if not config.register_tokens:
         found["registers"] = [name for name in (f"{names.prefix}{REGISTERS}",) if name in names.stored]
     # A buffer of YOLOS, empty unless it adds positions after every block.

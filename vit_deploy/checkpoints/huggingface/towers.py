@@ -115,8 +115,18 @@ def tower_in(document: Mapping[str, Any], known: frozenset[str]) -> Tower:
             )
         inner, model_type = found[chosen[0]], types[chosen[0]]
         projects = {"projects_pooled": True} if whole == "vision-text-dual-encoder" else {}
-        alone = {**inner, "model_type": model_type, "architectures": [], **projects}
+        alone = {**inner, "model_type": model_type, "architectures": [], **projects, **_of_a_classifier(document)}
         return Tower(_settled(alone, model_type), whole)
+
+
+def _of_a_classifier(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the config of a larger model says of a classifier that it puts on its tower."""
+    architectures = [str(name) for name in document.get("architectures") or []]
+    classifiers = [name for name in architectures if name.endswith("ForImageClassification")]
+    if not classifiers:
+        return {}
+    said = {name: document[name] for name in ("id2label", "num_labels") if name in document}
+    return {"architectures": classifiers, **said}
 
 
 def _inner(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
