@@ -104,6 +104,7 @@ class Format:
         folds_norms: whether scale and bias of a norm, and its mean, are part of the matmuls around it.
         rebalanced: the precisions in which factors move from norms into the weights behind them.
         saturating: the precisions whose products of 8 bits saturate on x86 processors without VNNI.
+        half_sums: the precisions whose sums are kept in half on Arm processors with half arithmetic.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Format:
     folds_norms: bool = False
     rebalanced: tuple[str, ...] = ()
     saturating: tuple[str, ...] = ()
+    half_sums: tuple[str, ...] = ()
 
     @property
     def runtime_names(self) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ ONNX = Format(
     tapper=Plugin("vit_deploy.verification.locate.onnx:OnnxTapper", extra="onnx", needs=("onnxruntime",)),
     rebalanced=("int8", "int8-static", "int4"),
     saturating=("int8", "int8-static"),
+    half_sums=("fp16",),
 )
 
 TFLITE = Format(

@@ -77,7 +77,7 @@ class ReferenceOptions:
         layout: layout of the input of a bare file; None reads it from the shape.
         values: "normalized" or "pixels", which the input of a bare file takes; None reads it from the type.
         output: name of the output of a bare file that counts; None for its only one.
-        simulate: a processor that is not here, whose int8 products are computed.
+        simulate: a processor that is not here, whose int8 or fp16 products are computed.
         locate: whether the tap and the operator are named where a failing artifact goes wrong.
     """
 
@@ -109,8 +109,8 @@ class ReferenceOptions:
     simulate: Annotated[
         str | None,
         Option(
-            metavar="no-vnni",
-            help="Compute int8 ONNX files as a processor that is not here: x86 without VNNI.",
+            metavar="no-vnni|arm-fp16",
+            help="Compute ONNX files as a processor that is not here: int8 on x86 without VNNI, fp16 on Arm.",
             show_default=False,
         ),
     ] = None

@@ -253,15 +253,15 @@ def test_all_layers_can_stay_in_float32(cases, tmp_path):
         assert noise_db(outputs, case.expected) > 100
 
 
-def test_fp16_computes_norms_softmax_and_residual_sums_in_float32(cases, tmp_path):
+def test_fp16_computes_norms_softmax_gelu_and_residual_sums_in_float32(cases, tmp_path):
     _, model = made(cases["plain"], ONNX_RECIPES["fp16"], tmp_path)
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types = {each.name: each.type.tensor_type.elem_type for each in (*inferred.value_info, *inferred.output)}
-    careful = [node for node in model.graph.node if node.op_type in ("LayerNormalization", "Softmax")]
+    careful = [node for node in model.graph.node if node.op_type in ("LayerNormalization", "Softmax", "Gelu")]
     careful += [node for node in model.graph.node if node.op_type == "Add" and node.name.startswith("block_")]
-    assert len(careful) == 5 + 2 + 4
+    assert len(careful) == 5 + 2 + 2 + 4
     assert {types[node.output[0]] for node in careful} == {onnx.TensorProto.FLOAT}
-    products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul", "Conv", "Gelu")]
+    products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul", "Conv")]
     outputs = {types[node.output[0]] for node in products}
     assert outputs == {onnx.TensorProto.FLOAT16}
 

@@ -9,28 +9,21 @@ the same fours, by its sources; QEMU does not execute them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.engine_errors import explained
-from vit_deploy.core.engine_paths import engine_path
-from vit_deploy.core.erf import erf
-from vit_deploy.core.reference import gelu, gelu_tanh
 from vit_deploy.core.saturation import saturated_product
-from vit_deploy.errors import EngineError
-from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.simulators import NO_VNNI
-from vit_deploy.runtimes.values import as_stored, checked_images, quantized
+from vit_deploy.runtimes.simulators.onnx_session import Erf, Gelu, SimulatedSession, read_model
+from vit_deploy.runtimes.values import quantized
 
 DOMAIN = "vit_deploy.simulated"
 NO_ZERO = np.uint8(0)
@@ -47,36 +40,10 @@ class OnnxWithoutVnni:
         Raises:
             EngineError: a file that the onnx package cannot read or run.
         """
-        refuse_outside_data(artifact.model_path)
-        try:
-            model = onnx.load(engine_path(artifact.model_path))
-        except (ValueError, TypeError, OSError, onnx.checker.ValidationError) as error:
-            raise EngineError(f"onnx cannot read {artifact.model_path}: {error}", fix="export it again") from error
-        yield SimulatedSession(model, artifact)
-
-
-class SimulatedSession:
-    """One loaded ONNX file."""
-
-    def __init__(self, model: onnx.ModelProto, artifact: Artifact) -> None:
-        self.provider = NO_VNNI
-        self.placement: Mapping[str, int] = {}
-        self.notes: Sequence[str] = ()
-        self._artifact = artifact
+        model = read_model(artifact)
         _with_integer_products(model.graph)
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-        what, fix = f"the onnx package cannot run {artifact.model_path}", "simulate a file of vit-deploy export"
-        with explained(what, (RuntimeError, NotImplementedError), fix, words=str):
-            self._model = ReferenceEvaluator(model, new_ops=OPERATORS)
-
-    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
-        return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
-
-    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        spec = self._artifact.input
-        (output,) = self._model.run([self._artifact.output_name], {spec.name: as_stored(images, spec)})
-        return np.asarray(output, np.float32)
+        yield SimulatedSession(NO_VNNI, model, OPERATORS, artifact)
 
 
 def _with_integer_products(graph: onnx.GraphProto) -> None:
@@ -139,18 +106,4 @@ class DequantizeLinear(OpRun):  # type: ignore[misc]
         return ((x.astype(np.float32) - low) * np.reshape(scale, shape),)
 
 
-class Erf(OpRun):  # type: ignore[misc]
-    """The error function, for which the onnx package asks for one number after the other."""
-
-    def _run(self, x: Any) -> tuple[NDArray[Any]]:
-        return (erf(x),)
-
-
-class Gelu(OpRun):  # type: ignore[misc]
-    """The activation function, which the onnx package writes with `Erf`."""
-
-    def _run(self, x: Any, approximate: str = "none") -> tuple[NDArray[Any]]:
-        return ((gelu_tanh if approximate == "tanh" else gelu)(x).astype(x.dtype),)
-
-
-OPERATORS = [MatMulInteger, QuantizedProduct, QuantizeLinear, DequantizeLinear, Erf, Gelu]
+OPERATORS = (MatMulInteger, QuantizedProduct, QuantizeLinear, DequantizeLinear, Erf, Gelu)
