@@ -1,4 +1,4 @@
-"""Sums in half precision, compared with what ONNX Runtime gave on QEMU's Cortex-A76, and with what half precision can."""
+"""Sums in half precision, compared with what ONNX Runtime gave on QEMU's Cortex-A76."""
 
 from __future__ import annotations
 
