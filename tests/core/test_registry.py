@@ -22,6 +22,8 @@ from vit_deploy.runtimes.packages import admits
 ROOT = Path(__file__).parents[2]
 REGISTRIES = {
     "vit_deploy.checkpoints": ("CONTAINERS", "SOURCES", "WRITERS"),
+    "vit_deploy.checkpoints.hub": ("HUBS",),
+    "vit_deploy.checkpoints.hub.publishing": ("PUBLISHERS",),
     "vit_deploy.runtimes": ("RUNTIMES",),
     "vit_deploy.runtimes.simulators": ("SIMULATORS",),
     "vit_deploy.verification.locate": ("TAPPERS",),
@@ -138,7 +140,7 @@ def names(extra):
 
 def test_exporting_and_gpu_timing_fit_into_one_environment():
     assert not names("export") & set(ONNX_RUNTIMES), "which ONNX Runtime is the user's choice"
-    assert names("cpu") == names("export") | names("report") | {"onnxruntime"}
+    assert names("cpu") == names("export") | names("report") | names("hub") | {"onnxruntime"}
     for extra in ("gpu", "gpu-cuda12", "tensorrt"):
         assert names(extra) & set(ONNX_RUNTIMES) == {"onnxruntime-gpu"}
 
