@@ -28,8 +28,11 @@ def rows() -> dict[str, str]:
     text = resources.files("vit_deploy.checkpoints.timm").joinpath("architectures.csv").read_text(encoding="utf-8")
     found: dict[str, str] = {}
     for row in csv.DictReader(text.splitlines()):
-        if eva_arguments(row["name"]) is None:
-            found.setdefault(row["name"], row["needs"])
+        if eva_arguments(row["name"]) is not None:
+            continue
+        # The weights of relpos models say too little to be read alone, which is what traits are known from.
+        readable = row["traits"] or "relpos" in row["name"]
+        found.setdefault(row["name"], row["needs"] or ("" if readable else "what its tensors' names say"))
     return found
 
 
@@ -65,7 +68,8 @@ def small_arguments(timm: Any, name: str) -> Mapping[str, Any]:
             continue
         if cut.get("depth", 0) > 1 and model.embed_dim >= WIDE:
             continue
-        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+        stem = getattr(model, "patch_embed", None)
+        patch = stem.patch_size if type(stem).__name__ == "PatchEmbed" else None
         size = {} if patch is None else {"img_size": [GRID[0] * patch[0], GRID[1] * patch[1]]}
         try:
             with torch.device("meta"):
