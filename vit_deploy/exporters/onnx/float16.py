@@ -17,7 +17,19 @@ from vit_deploy.exporters.quantization.recipes import Part, Recipe
 OPERATORS: dict[Part, tuple[str, ...]] = {
     Part.SOFTMAX: ("Softmax",),
     Part.NORMS: ("LayerNormalization",),
-    Part.ACTIVATION_FUNCTIONS: ("Gelu", "Erf", "Sigmoid", "Tanh", "Relu", "LeakyRelu", "Elu", "HardSwish", "Clip"),
+    Part.ACTIVATION_FUNCTIONS: (
+        "Gelu",
+        "Erf",
+        "Sigmoid",
+        "Tanh",
+        "Relu",
+        "LeakyRelu",
+        "Elu",
+        "HardSwish",
+        "Clip",
+        "Max",
+        "Min",
+    ),
 }
 NORM = re.compile(r"(^|\.)(\w*norm\d*)\.")  # `block_0.norm1.`, `norm.`, `block_0.attention.query_norm.`
 RESIDUAL = re.compile(r"^(block_\d+|pos_embed|class_token)\.(Add|Concat|Expand|Gather|Reshape|Slice|Squeeze)(_\d+)?$")

@@ -19,7 +19,7 @@ from vit_deploy.exporters.onnx.constants import add_constant, constant
 TOKENWISE = frozenset(
     {
         *("Add", "Clip", "Div", "Elu", "Erf", "Gelu", "Gemm", "HardSwish", "LayerNormalization", "LeakyRelu", "MatMul"),
-        *("Mul", "Neg", "Pow", "ReduceMean", "Relu", "Reciprocal", "Sigmoid", "Sqrt", "Sub", "Tanh"),
+        *("Max", "Min", "Mul", "Neg", "Pow", "ReduceMean", "Relu", "Reciprocal", "Sigmoid", "Sqrt", "Sub", "Tanh"),
     }
 )
 SEQUENCE_READERS = frozenset({"ReduceMax", "ReduceMean", "Slice"})  # the poolings

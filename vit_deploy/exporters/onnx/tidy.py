@@ -34,6 +34,8 @@ KNOWN = frozenset(
             "LayerNormalization",
             "LeakyRelu",
             "MatMul",
+            "Max",
+            "Min",
             "Mul",
             "Neg",
             "Pow",
