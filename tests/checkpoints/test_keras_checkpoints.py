@@ -160,7 +160,7 @@ def test_loading_takes_little_more_memory_than_the_weights(tmp_path: Path) -> No
 def test_an_option_that_this_version_does_not_know_is_named(tmp_path: Path) -> None:
     class Newer(ViT):
         def get_config(self) -> dict[str, Any]:
-            return super().get_config() | {"rotary": True}
+            return super().get_config() | {"windows": True}
 
     Newer.__name__ = "ViT"
     model = Newer(**TINY)
@@ -169,5 +169,5 @@ def test_an_option_that_this_version_does_not_know_is_named(tmp_path: Path) -> N
         (tmp_path / "a.keras").read_bytes(), b'"registered_name": "ViT"', b'"registered_name": "vit_deploy>ViT"'
     )
     (tmp_path / "a.keras").write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"options that this version does not know: rotary\n  fix: update"):
+    with pytest.raises(CheckpointError, match=r"options that this version does not know: windows\n  fix: update"):
         checkpoints.load(tmp_path / "a.keras")

@@ -22,6 +22,7 @@ GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm"
 # Both sides compute in float64 with the same float32 weights; of two heads the average bias is rounded to float32.
 # A wrong epsilon, 1e-5 in place of 1e-6, is off by 1e-6 and more.
 TOLERANCE = 1e-8
+COMPUTED, COMPUTED_TOLERANCE = {"relpos_like_swin"}, 1e-7  # a table that a network gives is rounded to float32
 RESIZE_TOLERANCE = 1e-5  # timm resamples positions in float32
 IMAGES = timm_families.drawn_images(24, 32)
 SMALL = {"num_heads": 3, "image_size": [24, 32]}
@@ -49,7 +50,8 @@ def test_a_model_that_timm_saves_now_gives_the_logits_that_timm_gives(name: str,
     model = timm_families.make(timm, name, img_size=[16, 12])
     timm_families.save(timm, name, model, tmp_path)
     images = timm_families.drawn_images(16, 12)
-    assert distance(forward(checkpoints.load(tmp_path), images), timm_families.output(model, images)) <= TOLERANCE
+    tolerance = COMPUTED_TOLERANCE if name in COMPUTED else TOLERANCE
+    assert distance(forward(checkpoints.load(tmp_path), images), timm_families.output(model, images)) <= tolerance
 
 
 @pytest.mark.parametrize("name", timm_families.RESIZED)

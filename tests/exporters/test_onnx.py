@@ -22,6 +22,7 @@ POST = {"Reshape": 11, "Gather": 1}
 NO_PREFIX = {"Shape": 0, "Concat": 0, "Expand": 0}
 PROBE = {"Transpose": 13, "Reshape": 14, "MatMul": 6, "Softmax": 3, "Gather": 0}
 
+RES_POST = {"Gather": 1, "Reshape": 11}
 COUNTS: dict[str, dict[str, int]] = {
     "layer_norm-post": POST,
     "rms_norm-pre": RMS,
@@ -30,6 +31,20 @@ COUNTS: dict[str, dict[str, int]] = {
     "dynamic_tanh-post": TANH | POST,
     "band_rms-pre": BAND,
     "band_rms-post": BAND | POST,
+    # The class token of the last block is gathered once, of what its attention adds to.
+    "layer_norm-res_post": RES_POST,
+    "rms_norm-res_post": RMS | RES_POST,
+    "dynamic_tanh-res_post": TANH | RES_POST,
+    "band_rms-res_post": BAND | RES_POST,
+    # One norm a block and the last one.
+    "layer_norm-parallel": {"LayerNormalization": 3},
+    "rms_norm-parallel": RMS | {"Add": 8, "Div": 3, "Mul": 5, "Pow": 3, "ReduceMean": 3, "Sqrt": 3},
+    "dynamic_tanh-parallel": TANH | {"Add": 8, "Mul": 8, "Tanh": 3},
+    "band_rms-parallel": BAND | {"Add": 11, "Div": 3, "Mul": 11, "Pow": 3, "ReduceMean": 3, "Sigmoid": 3, "Sqrt": 3},
+    "leaky_relu_0.01": {"Gelu": 0, "LeakyRelu": 2},
+    "squared_relu": {"Gelu": 0, "Mul": 4, "Relu": 2},
+    "gelu_clipped": {"Max": 2, "Min": 2},
+    "mish": {"Div": 2, "Gelu": 0, "Mul": 6, "Sigmoid": 2, "Sub": 4},
     "swiglu": {"Gemm": 15, "Gelu": 0, "Sigmoid": 2, "Mul": 6},
     "geglu": {"Gemm": 15, "Mul": 4},
     "glu": {"Gemm": 15, "Gelu": 0, "Sigmoid": 2, "Mul": 4},
@@ -92,6 +107,15 @@ COUNTS: dict[str, dict[str, int]] = {
         **PROBE,
         **{"Gemm": 19, "Gelu": 3, "LayerNormalization": 9, "Slice": 8, "Concat": 6, "Mul": 9, "Add": 10},
     },
+    # Positions are one more sum in front of each softmax.
+    "BEiT": SEQUENCE | {"Add": 7, "ReduceMean": 1, "Slice": 1},
+    "shared distances, norms inside, class token": RES_POST
+    | {"Add": 7, "Concat": 3, "LayerNormalization": 9, "Slice": 1},
+    "AIMv2": NO_PREFIX
+    | SEQUENCE
+    | {"Add": 11, "Div": 6, "Gelu": 0, "Gemm": 9, "LayerNormalization": 0, "MatMul": 10, "Mul": 12, "Pow": 6}
+    | {"ReduceMean": 7, "Sigmoid": 2, "Slice": 1, "Sqrt": 6},
+    "ViT-22B": {"Div": 2, "Gelu": 0, "LayerNormalization": 7, "Mul": 6, "Sigmoid": 2, "Sub": 4},
     "no last norm": SEQUENCE | {"Slice": 1, "ReduceMean": 1},
     "RoPE-ViT, mixed": SEQUENCE | {"Gemm": 12, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
     "MLCD": {"Gemm": 12, "LayerNormalization": 6, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},

@@ -43,7 +43,7 @@ ACTIVATIONS: Mapping[Activation, Any] = {
     Activation.RELU6: ops.relu6,
     Activation.LEAKY_RELU: ops.leaky_relu,
     Activation.LEAKY_RELU_TORCH: lambda x: ops.leaky_relu(x, negative_slope=0.01),
-    Activation.SQUARED_RELU: lambda x: ops.relu(x) * ops.relu(x),
+    Activation.SQUARED_RELU: lambda x: ops.square(ops.relu(x)),
     Activation.GELU_CLIPPED: lambda x: ops.clip(ops.gelu(x, approximate=False), -GELU_LIMIT, GELU_LIMIT),
     Activation.MISH: lambda x: x * _mish_gate(ops.sigmoid(x)),
     Activation.ELU: ops.elu,

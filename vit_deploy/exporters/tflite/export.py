@@ -20,6 +20,7 @@ from tensorflow.lite.python.convert import ConverterError
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import NormalizationPosition, NormalizationType, ViTConfig
 from vit_deploy.core.engine_errors import first_line
 from vit_deploy.core.relative_positions import gather_relative_positions
 from vit_deploy.core.stderr import quiet_stderr
@@ -63,10 +64,11 @@ class TFLiteExporter:
         """Write the file with the standard metadata, the labels, and the artifact's essentials as one JSON object.
 
         Raises:
-            ExportError: the converter's result is not the graph of this model.
+            ExportError: a model that the converter changes, or a result that is not its graph.
             EngineError: the converter failed.
             OSError: the disk is full.
         """
+        _refuse(checkpoint.config)
         if options.batch is None:
             options = dataclasses.replace(options, batch=1)
         checkpoint = gather_relative_positions(centre_stream(fold_norms(fold_layer_scales(checkpoint))))
@@ -85,6 +87,16 @@ class TFLiteExporter:
             metadata_entries(artifact),
             inline_limit=self.inline_limit,
             trailer=packed_labels(artifact.labels),
+        )
+
+
+def _refuse(config: ViTConfig) -> None:
+    behind = config.normalization_position is NormalizationPosition.RES_POST
+    if behind and config.normalization_type is NormalizationType.DYNAMIC_TANH:
+        raise ExportError(
+            "TFLite's converter multiplies the factor of a dynamic tanh into the kernel in front of it, so that the "
+            "file would not have this model's weights",
+            fix="export another format",
         )
 
 
