@@ -34,9 +34,14 @@ def test_an_operator_that_is_not_known_to_be_portable_is_an_error(tmp_path, monk
 
 
 def test_weights_that_the_graph_does_not_use_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(block.Attention, "_products", lambda self, query, *others: query)
+    original = block.Attention._products
+    monkeypatch.setattr(
+        block.Attention,
+        "_products",
+        lambda self, query, key, value, *others: original(self, query, key, query, *others),
+    )
 
-    with pytest.raises(ExportError, match=r"block_0\.attention\.key\.kernel.*block_1\.attention\.value\.bias"):
+    with pytest.raises(ExportError, match=r"block_0\.attention\.value\.kernel.*block_1\.attention\.value\.bias"):
         write(tmp_path)
 
 

@@ -142,7 +142,11 @@ def _first_queries(graph: ir.Graph, scores: ir.Value, count: int, *, before: ir.
 
 def _first_rows(graph: ir.Graph, config: ViTConfig, value: ir.Value, count: int) -> ir.Value:
     producer = value.producer()
-    assert producer is not None  # rows are made by nodes
+    if producer is None:
+        raise ExportError(
+            f"the class token depends on the first rows of {value.name}, which no operator makes",
+            fix="export another format, or report the model's options",
+        )
     sequence = reshaped(graph, value, (-1, config.sequence_length, config.embed_dim), after=producer)
     indices = np.array(0 if count == 1 else range(count), np.int64)
     which = graph.initializers.get("first_tokens") or add_constant(graph, "first_tokens", indices)
