@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.processes import environment
 from benchmarks.progress import progress
@@ -19,6 +19,12 @@ from vit_deploy.performance.process import WORKER, CaseProcess
 
 FOREIGN_WORKER = python("-m", "benchmarks.foreign_worker")
 TIMEOUT_S = 600.0
+T = TypeVar("T")
+
+
+def in_turn(workers: Sequence[T], index: int) -> Iterable[T]:
+    """The order of one round: every other one backwards, so that nobody always follows the same neighbour."""
+    return workers if index % 2 == 0 else reversed(workers)
 
 
 def measure_latencies(
@@ -65,8 +71,7 @@ def measure_latencies(
             entry["warmup_flat"] = worker.ask({"warmup": None})["flat"]
         for index in range(rounds):
             progress(f"{size.name}: latency round {index + 1}/{rounds}")
-            # Every other round runs backwards, so that nobody always follows the same neighbour.
-            for worker, entry in workers if index % 2 == 0 else reversed(workers):
+            for worker, entry in in_turn(workers, index):
                 entry["load_1m"].append(os.getloadavg()[0])
                 answer = worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
                 entry["samples_ns"].append(answer["samples_ns"])

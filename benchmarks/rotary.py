@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.job import Job
-from benchmarks.latency import TIMEOUT_S
+from benchmarks.latency import TIMEOUT_S, in_turn
 from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
@@ -66,8 +66,7 @@ def _latencies(size: Size, folder: Path, rounds: int, seconds: float) -> list[di
                 entries.append(entry)
         for index in range(rounds):
             progress(f"{size.name}: round {index + 1}/{rounds}")
-            # Every other round runs backwards, so that nobody always follows the same neighbour.
-            for worker, entry in workers if index % 2 == 0 else reversed(workers):
+            for worker, entry in in_turn(workers, index):
                 entry["load_1m"].append(os.getloadavg()[0])
                 answer = worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
                 entry["samples_ns"].append(answer["samples_ns"])

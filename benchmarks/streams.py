@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.job import Job
-from benchmarks.latency import FOREIGN_WORKER, TIMEOUT_S
+from benchmarks.latency import FOREIGN_WORKER, TIMEOUT_S, in_turn
 from benchmarks.processes import ROOT, environment
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
@@ -54,8 +54,7 @@ def _calls(size: Size, folder: Path, rounds: int, seconds: float) -> list[dict[s
                     entries.append(entry)
         for index in range(rounds):
             progress(f"{size.name}: round {index + 1}/{rounds}")
-            # Every other round runs backwards, so that nobody always follows the same neighbour.
-            for worker, entry in workers if index % 2 == 0 else reversed(workers):
+            for worker, entry in in_turn(workers, index):
                 answer = worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
                 entry["calls_per_s"].append(len(answer["samples_ns"]) / (answer["round_ns"] / 1e9))
     return entries
