@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -123,3 +124,43 @@ def timm() -> Any:
     import timm.models.vision_transformer
 
     return timm
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium; skips where there is none."""
+    from browser import CHROMIUM
+
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    return CHROMIUM
+
+
+@pytest.fixture(scope="session")
+def firefox() -> str:
+    """The path of a Firefox; skips where there is none."""
+    from browser import FIREFOX
+
+    if FIREFOX is None:
+        pytest.skip("needs Firefox")
+    return FIREFOX
+
+
+@pytest.fixture(scope="session")
+def npm_files() -> Path:
+    """The folder `node_modules` with onnxruntime-web, @litertjs/core and @huggingface/transformers; skips without."""
+    from vit_deploy.runtimes.web.packages import VARIABLE
+
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"needs {VARIABLE}, a node_modules with onnxruntime-web, @litertjs/core, @huggingface/transformers")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The path of Node; skips where there is none."""
+    path = shutil.which("node")
+    if path is None:
+        pytest.skip("needs Node")
+    return path

@@ -6,12 +6,15 @@ import base64
 import json
 import os
 import select
-import shutil
+import signal
 import subprocess
 import tempfile
 import time
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from vit_deploy.runtimes.web.browsers import installed_browsers
+
+CHROMIUM = next((found.path for found in installed_browsers() if not found.is_firefox), None)
+FIREFOX = next((found.path for found in installed_browsers() if found.is_firefox), None)
 ANSWER_S = 60
 
 
@@ -36,6 +39,7 @@ class Browser:
             close_fds=False,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(read_there)
         os.close(write_there)
@@ -49,7 +53,7 @@ class Browser:
         return self
 
     def __exit__(self, *error):
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._read)
         os.close(self._write)

@@ -1,0 +1,1 @@
+"""Browsers as a runtime, with the engines that npm brings: ONNX Runtime Web and LiteRT.js."""
