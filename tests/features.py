@@ -105,6 +105,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "ffn_norm": True,
     },
     "no last norm": {"pre_norm": True, "pooling": "mean", "layer_scale": True, "last_norm": False},
+    "CLIP's classes from words": {
+        "pre_norm": True,
+        "activation": "quick_gelu",
+        "pooling": "cls",
+        "norm_after_pooling": True,
+        "pre_logits_dim": 9,
+        "pre_logits_linear": True,
+        "head_norm": True,
+    },
+    "SigLIP's classes from words": {
+        "class_token": False,
+        "pooling": "map",
+        "activation": "gelu_tanh",
+        "head_norm": True,
+        "probabilities": "sigmoid",
+    },
     "RoPE-ViT, mixed": {"include_top": False, "rotary": "rope_vit_mixed"},
     "MLCD": {"pre_norm": True, "pooling": "cls", "include_top": False, "rotary": "mlcd"},
 }

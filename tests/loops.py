@@ -186,5 +186,8 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
         pooled = loop_pool(tokens, prefix, pooling)
     pooled = norm(pooled, "norm") if config.norm_after_pooling else pooled
     if config.pre_logits_dim:
-        pooled = np.array([math.tanh(value) for value in dense(pooled, "pre_logits")])
+        pooled = dense(pooled, "pre_logits")
+        pooled = pooled if config.pre_logits_linear else np.array([math.tanh(value) for value in pooled])
+    if config.head_norm:
+        pooled = pooled / math.sqrt(sum(value * value for value in pooled) / len(pooled))
     return dense(pooled, "head") if config.include_top else pooled

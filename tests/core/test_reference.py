@@ -35,6 +35,18 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
+def test_a_head_with_a_norm_of_its_own_gives_cosines(make_checkpoint: Callable[..., Checkpoint], images: Array) -> None:
+    changes = {"pooling": "cls", "pre_logits_dim": 7, "pre_logits_linear": True}
+    headed = make_checkpoint(**changes, head_norm=True)
+    features = forward(make_checkpoint(**changes, include_top=False), images)
+    kernel = headed.weights["head.kernel"].astype(np.float64)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True) * np.linalg.norm(kernel, axis=0)
+    logits = forward(headed, images) - headed.weights["head.bias"]
+    np.testing.assert_allclose(
+        logits / np.linalg.norm(kernel, axis=0) / np.sqrt(7), features @ kernel / lengths, atol=1e-7
+    )
+
+
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: "-".join(map(str, changes.values())))
 def test_the_reference_is_what_loops_over_tokens_and_heads_compute(
     make_checkpoint: Callable[..., Checkpoint], changes: dict[str, Any]

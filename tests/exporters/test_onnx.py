@@ -116,6 +116,15 @@ COUNTS: dict[str, dict[str, int]] = {
     | {"Add": 11, "Div": 6, "Gelu": 0, "Gemm": 9, "LayerNormalization": 0, "MatMul": 10, "Mul": 12, "Pow": 6}
     | {"ReduceMean": 7, "Sigmoid": 2, "Slice": 1, "Sqrt": 6},
     "ViT-22B": {"Div": 2, "Gelu": 0, "LayerNormalization": 7, "Mul": 6, "Sigmoid": 2, "Sub": 4},
+    # The norm in front of the head.
+    "CLIP's classes from words": {
+        **{"Gemm": 14, "LayerNormalization": 6, "Gelu": 0, "Sigmoid": 2, "Mul": 6},
+        **{"Add": 6, "Pow": 1, "ReduceMean": 1, "Sqrt": 1, "Div": 1},
+    },
+    "SigLIP's classes from words": NO_PREFIX
+    | PROBE
+    | {"Gemm": 19, "LayerNormalization": 6, "Gelu": 3, "Add": 7, "Mul": 3}
+    | {"Pow": 1, "ReduceMean": 1, "Sqrt": 1, "Div": 1},
     "no last norm": SEQUENCE | {"Slice": 1, "ReduceMean": 1},
     "RoPE-ViT, mixed": SEQUENCE | {"Gemm": 12, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
     "MLCD": {"Gemm": 12, "LayerNormalization": 6, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},

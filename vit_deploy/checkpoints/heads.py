@@ -122,7 +122,7 @@ def without_head(checkpoint: Checkpoint) -> Checkpoint:
     config = checkpoint.config
     if not config.include_top:
         return checkpoint
-    bare = config.replace(include_top=False, num_classes=0, pooling=config.effective_pooling)
+    bare = config.replace(include_top=False, num_classes=0, pooling=config.effective_pooling, head_norm=False)
     made = dataclasses.replace(
         checkpoint,
         config=bare,

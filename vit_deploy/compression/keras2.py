@@ -19,7 +19,7 @@ import tf_keras
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
-from vit_deploy.core.reference import BAND_WIDTH, GATES, GELU_LIMIT, weights_of
+from vit_deploy.core.reference import BAND_WIDTH, GATES, GELU_LIMIT, HEAD_NORM_EPSILON, weights_of
 from vit_deploy.core.relative_positions import relative_index
 from vit_deploy.core.rotary_angles import angles, tables
 from vit_deploy.core.weights import OF_BLOCKS, RELATIVE, SHARED, Float32, learned_positions, weight_specs
@@ -101,7 +101,10 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
     if not config.norm_after_pooling:
         x = _pooled(make, x)
     if config.pre_logits_dim:
-        x = _op(tf.tanh)(make.dense("pre_logits", x))
+        x = make.dense("pre_logits", x)
+        x = x if config.pre_logits_linear else _op(tf.tanh)(x)
+    if config.head_norm:
+        x = _op(lambda x: _unit(x, HEAD_NORM_EPSILON))(x)
     if config.include_top:
         x = make.dense("head", x)
     return Twin(tf_keras.Model(images, x), checkpoint, make.variables)
@@ -202,9 +205,13 @@ def _with_tokens(x: Tensor, own: Mapping[str, Any]) -> Tensor:
     return tf.concat([*repeated, x], axis=1) + own["pos_embed.table"]
 
 
+def _unit(values: Tensor, epsilon: float) -> Tensor:
+    return values * tf.math.rsqrt(tf.reduce_mean(tf.square(values), axis=-1, keepdims=True) + epsilon)
+
+
 def _norm(x: Tensor, own: Mapping[str, Any], name: str, config: ViTConfig) -> Tensor:
     def unit(values: Tensor) -> Tensor:
-        return values * tf.math.rsqrt(tf.reduce_mean(tf.square(values), axis=-1, keepdims=True) + config.epsilon)
+        return _unit(values, config.epsilon)
 
     def weight(part: str) -> Tensor:
         return own[f"{name}.{part}"]

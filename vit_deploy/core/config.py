@@ -99,6 +99,13 @@ class Activation(StrEnum):
     TANH = "tanh"
 
 
+class Probabilities(StrEnum):
+    """What makes probabilities of logits: classes that rule each other out, or each class by itself."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
 ACTIVATION_ALIASES: Mapping[str, str] = MappingProxyType(
     {"swish": "silu", "hard_swish": "hard_silu", "gelu_new": "gelu_tanh"}
 )
@@ -186,6 +193,11 @@ class ViTConfig:
         pool_heads: attention heads of `map` pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of `map` pooling; 0 for as many as a block has.
         last_norm: whether a norm follows the last block; without one its tokens are pooled as they are.
+        pre_logits_linear: whether the dense layer between pooling and head has no tanh, as a projection into the space
+            of CLIP's images and texts.
+        head_norm: whether the vector that the head reads is divided by its root mean square, so that a head of unit
+            vectors gives cosines.
+        probabilities: what makes probabilities of the logits; the logits themselves do not depend on it.
 
     Raises:
         ConfigError: no ViT has these options; the message lists all that is wrong.
@@ -223,6 +235,9 @@ class ViTConfig:
     pool_mlp_dim: int = 0
     patch_norm: bool = False
     last_norm: bool = True
+    pre_logits_linear: bool = False
+    head_norm: bool = False
+    probabilities: Probabilities = Probabilities.SOFTMAX
 
     def __post_init__(self) -> None:
         problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
@@ -310,6 +325,10 @@ class ViTConfig:
             yield f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.pool_heads}"
         if self.norm_after_pooling and not self.last_norm:
             yield "norm_after_pooling is True, and last_norm is False: it is the last norm that follows the pooling"
+        if self.pre_logits_linear and not self.pre_logits_dim:
+            yield "pre_logits_linear is True, and pre_logits_dim is 0"
+        if self.head_norm and not self.include_top:
+            yield "head_norm is True, and there is no head"
         if pooling is not Pooling.MAP:
             of_a_map = [name for name in ("pool_heads", "pool_mlp_dim") if getattr(self, name)]
             yield from (f"{name} is {getattr(self, name)}, and pooling is {pooling}" for name in of_a_map)
@@ -381,7 +400,9 @@ class ViTConfig:
         of_a_choice = self.norm_after_pooling or self.effective_pooling in (Pooling.CLS, Pooling.CLS_DISTILLATION)
         if not (of_a_choice and self.last_norm):
             return None
-        return "pre_logits" if self.pre_logits_dim else "head" if self.include_top else None
+        if self.pre_logits_dim:
+            return "pre_logits"
+        return "head" if self.include_top and not self.head_norm else None
 
     @property
     def pooled_dim(self) -> int:
@@ -461,6 +482,7 @@ OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_d
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
     *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "last_norm"),
+    *("pre_logits_linear", "head_norm"),
 )
 LATER: Mapping[str, object] = MappingProxyType(
     {
@@ -468,6 +490,7 @@ LATER: Mapping[str, object] = MappingProxyType(
         "patch_norm": False,
         **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
         "last_norm": True,
+        **{"pre_logits_linear": False, "head_norm": False, "probabilities": Probabilities.SOFTMAX},
     }
 )
 """Fields that documents name only where they differ from this default."""
@@ -481,5 +504,6 @@ _CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
         "ffn_type": FFNType,
         "activation": Activation,
         "relative_positions": RelativePositions,
+        "probabilities": Probabilities,
     }
 )

@@ -27,6 +27,7 @@ Weights = Mapping[str, Array]
 Tap = Callable[[str, Array], object]
 
 GELU_LIMIT = 10.0  # of the clipped GELU
+HEAD_NORM_EPSILON = 1e-12  # added to the mean square; 1e-5 would change the answers of a classifier from words
 BAND_WIDTH = 0.1  # w of band RMS
 
 
@@ -81,11 +82,14 @@ def forward(
     tap("norm", x)  # the last tokens as they are, where no norm follows them
     if not config.norm_after_pooling:
         x = pool(x, part("map_pool"), config)
-    detail("head.pooled", x)
     if config.pre_logits_dim:
+        detail("head.pooled", x)
         dense = part("pre_logits")
-        x = np.tanh(product(x, dense["kernel"], dense["bias"]))
-        detail("head.pre_logits", x)
+        x = product(x, dense["kernel"], dense["bias"])
+        x = x if config.pre_logits_linear else np.tanh(x)
+    if config.head_norm:
+        x = _unit(x, HEAD_NORM_EPSILON)
+    detail("head.pre_logits" if config.pre_logits_dim else "head.pooled", x)
     if config.include_top:
         head = part("head")
         x = product(x, head["kernel"], head["bias"])

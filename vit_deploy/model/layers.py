@@ -117,6 +117,11 @@ class Projection(NamedVariables):
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
+class LinearPreLogits(Projection):
+    """A projection between pooling and head; by its class Keras tells it from the head in a file."""
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
 class PreLogits(Projection):
     """A projection and a tanh, between pooling and head."""
 

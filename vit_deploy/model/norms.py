@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from vit_deploy.core.config import NormalizationType
-from vit_deploy.core.reference import BAND_WIDTH
+from vit_deploy.core.reference import BAND_WIDTH, HEAD_NORM_EPSILON
 from vit_deploy.core.weights import ALPHA
 from vit_deploy.model.layers import HALF_TYPES, NamedVariables
 
@@ -60,7 +60,7 @@ class Norm(NamedVariables):
                 return self._unit(x) * (1 - BAND_WIDTH + BAND_WIDTH * ops.sigmoid(5.0 * weights["band"]))
 
     def _unit(self, x: Any) -> Any:
-        return x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + self.epsilon)  # `square` has no integer form
+        return _unit(x, self.epsilon)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's."""
@@ -80,3 +80,22 @@ class PatchNorm(Norm):
 @keras.saving.register_keras_serializable("vit_deploy")
 class PreNorm(Norm):
     """The norm in front of the first block; by its class Keras tells it from the last one in a file."""
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
+class HeadNorm(NamedVariables):
+    """The vector that the head reads, divided by its root mean square; in half precision it computes in float32."""
+
+    def call(self, inputs: Any) -> Any:
+        """`(batch, features)` to the same."""
+        if keras.backend.standardize_dtype(inputs.dtype) in HALF_TYPES:
+            return ops.cast(_unit(ops.cast(inputs, "float32"), HEAD_NORM_EPSILON), inputs.dtype)
+        return _unit(inputs, HEAD_NORM_EPSILON)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's."""
+        return input_shape
+
+
+def _unit(x: Any, epsilon: float) -> Any:
+    return x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + epsilon)  # `square` has no integer form

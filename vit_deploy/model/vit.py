@@ -20,6 +20,7 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.model.block import TransformerBlock
 from vit_deploy.model.checks import checked_shape, companion_problems, option_problems
 from vit_deploy.model.layers import (
+    LinearPreLogits,
     PatchEmbedding,
     PositionEmbedding,
     PrefixTokens,
@@ -28,7 +29,7 @@ from vit_deploy.model.layers import (
     pool,
 )
 from vit_deploy.model.map_pooling import MapPooling
-from vit_deploy.model.norms import Norm, PatchNorm, PreNorm
+from vit_deploy.model.norms import HeadNorm, Norm, PatchNorm, PreNorm
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.model.relative import RelativeScores
 from vit_deploy.model.summary import summary_lines
@@ -85,6 +86,9 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
         patch_norm: whether the patches are normalized once they are embedded.
         last_norm: whether a norm follows the last block.
+        pre_logits_linear: whether the dense layer between pooling and head has no tanh.
+        head_norm: whether the vector that the head reads is divided by its root mean square.
+        probabilities: "softmax" or "sigmoid", what makes probabilities of the logits; travels with the model.
         seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -142,6 +146,9 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_mlp_dim: int = 0,
         patch_norm: bool = False,
         last_norm: bool = True,
+        pre_logits_linear: bool = False,
+        head_norm: bool = False,
+        probabilities: str = "softmax",
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -191,6 +198,9 @@ class ViT(keras.Model):  # type: ignore[misc]
                 pool_mlp_dim=pool_mlp_dim,
                 patch_norm=patch_norm,
                 last_norm=last_norm,
+                pre_logits_linear=pre_logits_linear,
+                head_norm=head_norm,
+                probabilities=probabilities,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:
@@ -246,11 +256,13 @@ class ViT(keras.Model):  # type: ignore[misc]
         self.norm = Norm(*norm, name="norm", dtype=policy) if config.last_norm else None
         is_map = config.effective_pooling is Pooling.MAP
         self.map_pool = MapPooling(config, options, name="map_pool", dtype=policy) if is_map else None
+        dense = LinearPreLogits if config.pre_logits_linear else PreLogits
         self.pre_logits = (
-            PreLogits(config.pre_logits_dim, name="pre_logits", dtype=policy, **options.projection("pre_logits"))
+            dense(config.pre_logits_dim, name="pre_logits", dtype=policy, **options.projection("pre_logits"))
             if config.pre_logits_dim
             else None
         )
+        self.head_norm = HeadNorm(name="head_norm", dtype=policy) if config.head_norm else None
         # Logits stay in the type of the weights: in float16 a loss over them overflows.
         self.head = (
             Projection(config.num_classes, name="head", dtype=policy.variable_dtype, **options.projection("head"))
@@ -299,6 +311,8 @@ class ViT(keras.Model):  # type: ignore[misc]
             x = self.norm(self._pooled(x)) if self.config.norm_after_pooling else self._pooled(self.norm(x))
         if self.pre_logits is not None:
             x = self.pre_logits(x)
+        if self.head_norm is not None:
+            x = self.head_norm(x)
         return x if self.head is None else self.head(x)
 
     def _pooled(self, tokens: Any) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config import Probabilities, ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.core.manifest import read_artifact
@@ -37,7 +37,7 @@ class Seen:
     Args:
         index: the index of the class.
         label: its recorded name; empty where there is none.
-        probability: its probability by softmax.
+        probability: its probability, by the softmax or sigmoid that the model was trained with.
         logit: what the model answered.
     """
 
@@ -117,8 +117,7 @@ class Classifier:
                 f"the model answered {int((~np.isfinite(values)).sum())} values that are NaN or infinite",
                 fix="prove the model with vit-deploy verify",
             )
-        probabilities = np.exp(values - values.max())
-        probabilities /= probabilities.sum()
+        probabilities = _probabilities(values, self.config.probabilities)
         best = np.argsort(-values, kind="stable")[:count]
         return tuple(
             Seen(
@@ -126,6 +125,15 @@ class Classifier:
             )
             for index in best
         )
+
+
+def _probabilities(logits: NDArray[np.float64], by: Probabilities) -> NDArray[np.float64]:
+    """Of one image's classes."""
+    if by is Probabilities.SIGMOID:
+        return 0.5 * (1 + np.tanh(0.5 * logits))
+    exponentials = np.exp(logits - logits.max())
+    shares: NDArray[np.float64] = exponentials / exponentials.sum()
+    return shares
 
 
 @contextmanager

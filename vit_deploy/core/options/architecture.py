@@ -45,6 +45,9 @@ class ArchitectureOptions:
         pool_heads: heads of "map" pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
         last_norm: whether a norm follows the last block.
+        pre_logits_linear: whether the dense layer before the head has no tanh.
+        head_norm: whether the vector that the head reads is divided by its root mean square.
+        probabilities: "softmax" or "sigmoid", what makes probabilities of the logits.
     """
 
     channels: Annotated[int, Option(min=1, help="Of the images.")] = 3
@@ -80,6 +83,9 @@ class ArchitectureOptions:
     pool_heads: Annotated[int, Option(min=0, help="Heads of map pooling; 0 for a block's.")] = 0
     pool_mlp_dim: Annotated[int, Option(min=0, help="Hidden units of map pooling; 0 for a block's.")] = 0
     last_norm: Annotated[bool, Option(help="A norm behind the last block.")] = True
+    pre_logits_linear: Annotated[bool, Option(help="No tanh in the dense layer before the head.")] = False
+    head_norm: Annotated[bool, Option(help="The head reads a vector divided by its root mean square.")] = False
+    probabilities: Annotated[str, Option(help="softmax or sigmoid: what makes them of the logits.")] = "softmax"
 
     def fields(self) -> dict[str, Any]:
         """Fields of a config, without those that the scale says."""

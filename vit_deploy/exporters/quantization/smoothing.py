@@ -102,8 +102,9 @@ def links(config: ViTConfig) -> Iterator[Link]:
         elif gated or homogeneous:  # what the gate is multiplied with is linear
             yield Link(_parts(f"{block}.ffn.up", weights), (f"{block}.ffn.down",), norms[1])
     pooled = config.norm_after_pooling or config.effective_pooling in (Pooling.CLS, Pooling.MEAN, Pooling.MAX)
-    if config.include_top and pooled and scales and config.last_norm:
-        yield Link(_parts("norm", weights), ("pre_logits" if config.pre_logits_dim else "head",))
+    reader = "pre_logits" if config.pre_logits_dim else "head"
+    if config.include_top and pooled and scales and config.last_norm and not (config.head_norm and reader == "head"):
+        yield Link(_parts("norm", weights), (reader,))
 
 
 QKV = ("query", "key", "value")

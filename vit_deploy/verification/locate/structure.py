@@ -193,13 +193,14 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
     products = [stage for stage in tail if any(is_projection(flow, node) for node in stage.nodes)]
     ending = products[len(products) - head_layers :] if head_layers else []
     starts = [section.start for section in ending] or [flow.output]
-    details = (
-        [] if config.norm_after_pooling or folded else [_head_detail(flow, "head.pooled", starts[0], config.pooled_dim)]
-    )
+    pooled_is_norm = config.norm_after_pooling and not _reads_normed(config)
+    details = [] if pooled_is_norm or folded else [_head_detail(flow, "head.pooled", starts[0], config.pooled_dim)]
     if config.pre_logits_dim and config.include_top:
         details.append(_head_detail(flow, "head.pre_logits", starts[1], config.pre_logits_dim))
     if not config.last_norm:
         places.missing["norm"] = "no norm follows the last block"
+    elif config.norm_after_pooling and _reads_normed(config):
+        places.missing["norm"] = "the head's own norm follows it, and the two are not told apart"
     elif not tail or len(ending) != head_layers:
         places.missing["norm"] = "the parts behind the last block are not told apart"
     else:
@@ -217,6 +218,11 @@ def _find_end(flow: Flow, config: ViTConfig, tail: Sequence[Section], places: Pl
     places.found["head"] = Place(
         (flow.output,), last or producer, tuple(detail for detail in details if detail is not None)
     )
+
+
+def _reads_normed(config: ViTConfig) -> bool:
+    """Whether a norm of the head's own lies between the pooling and the first product behind it."""
+    return config.head_norm and not config.pre_logits_dim
 
 
 def _head_detail(flow: Flow, name: str, value: str, features: int) -> Detail:
