@@ -246,3 +246,10 @@ def test_files_that_transformers_saved_without_a_head_are_told_apart(tmp_path: P
     with pytest.raises(CheckpointError, match="says ViTForImageClassification with 12 labels"):
         load(tmp_path / "bare")
     assert not load(tmp_path / "bare", config=NO_HEAD).config.include_top
+
+
+def test_a_model_for_several_classes_at_once_is_read_as_such(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "vit", config={"problem_type": "multi_label_classification"})
+    assert load(folder).config.probabilities == "sigmoid"
+    other = changed(tmp_path / "other", "vit", config={"problem_type": "single_label_classification"})
+    assert load(other).config.probabilities == "softmax"

@@ -20,6 +20,7 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
+from vit_deploy.runtimes.classify import Classifier
 
 LABELS = ("ash", "beech", "cedar", "date palm", "elm")
 PREPROCESS = Preprocess((0.4, 0.5, 0.6), (0.2, 0.3, 0.25), resize=36, crop=True, interpolation="bicubic")
@@ -179,3 +180,11 @@ def test_nothing_but_paths_that_do_not_exist_is_bad_input(run: Any, models: dict
     result = run("predict", models["onnx"], *absent, "--json")
     assert result.code == 2 and result.document["results"] == []
     assert result.document["error"]["type"] == "DataError" and "two.png" in result.document["error"]["message"]
+
+
+def test_classes_that_exclude_no_other_have_the_probability_of_a_sigmoid(checkpoint, tmp_path):
+    several = dataclasses.replace(checkpoint, config=checkpoint.config.replace(probabilities="sigmoid"))
+    classifier = Classifier(several.config, several.preprocess, (), False, lambda images: images, "numpy")
+    first, second = classifier.top(np.array([0.0, 2.0, -1000.0]), 2)
+    assert (first.index, second.index, second.probability) == (1, 0, 0.5)
+    assert first.probability == pytest.approx(1 / (1 + np.exp(-2.0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ConfigError
@@ -123,7 +125,8 @@ class Artifact:
         preprocess: the preprocessing from image to input.
         labels: name of each class, or empty.
         input: what the file takes.
-        output: what it gives.
+        output: what it gives; of several outputs, the first that it is asked for.
+        outputs: what each of its outputs gives, by name; empty for the one that the config says.
         weights_digest: the weights digest of the fp32 checkpoint the artifact was made from; the same in all formats.
         provenance: what was done to the weights, oldest first.
         options: what the exporter was asked for, in plain JSON values.
@@ -152,11 +155,45 @@ class Artifact:
     output: OutputSpec = OutputSpec()
     output_tensor: str = ""
     is_bare: bool = False
+    outputs: Mapping[str, OutputSpec] = field(default_factory=dict)
 
     @property
     def output_name(self) -> str:
-        """What the model file calls its output."""
-        return self.output_tensor or self.config.output_name
+        """What the model file calls its output; of several, the config's own if that is among them, else the first."""
+        usual = self.config.output_name
+        if self.outputs and usual not in self.outputs:
+            usual = next(iter(self.outputs))
+        return self.output_tensor or usual
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What the model file calls its outputs."""
+        return tuple(self.outputs) or (self.output_name,)
+
+    @property
+    def named_outputs(self) -> tuple[Output, ...]:
+        """Its outputs where it was made for some by name; empty for the one that the config says."""
+        return outputs_of_model(self.outputs, self.config)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of `output` for one image."""
+        own = [output for output in self.named_outputs if output.name == self.output_name]
+        return own[0].shape(self.config) if own else self.config.output_shape
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether `output` is logits."""
+        return self.config.include_top and (not self.outputs or self.config.output_name in self.outputs)
+
+    def giving(self, specs: Mapping[str, OutputSpec]) -> Artifact:
+        """A copy whose outputs give other numbers.
+
+        Args:
+            specs: what each output gives, by its name.
+        """
+        outputs = {name: specs[name] for name in self.outputs}
+        return dataclasses.replace(self, output=specs[self.output_name], outputs=outputs)
 
     @property
     def model_path(self) -> Path:
@@ -194,10 +231,11 @@ class Artifact:
             "model": self.model_path.name,
             "input": self.input.to_dict(),
             "output": {
-                "name": self.config.output_name,
-                "shape": [self.input.batch, *self.config.output_shape],
+                "name": self.output_name if self.outputs else self.config.output_name,
+                "shape": [self.input.batch, *self.output_shape],
                 **vars(self.output),
             },
+            **({"outputs": [self._output_entry(output) for output in self.named_outputs]} if self.outputs else {}),
             "config": self.config.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "labels": list(self.labels),
@@ -209,11 +247,16 @@ class Artifact:
             "files": {name: {"sha256": sha, "bytes": size} for name, (sha, size) in sorted(self.files.items())},
         }
 
+    def _output_entry(self, output: Output) -> dict[str, Any]:
+        shape = [self.input.batch, *output.shape(self.config)]
+        return {"name": output.name, "kind": str(output.kind), "shape": shape, **vars(self.outputs[output.name])}
+
     def essentials(self) -> dict[str, str]:
         """What goes into the model file itself: short keys, JSON texts, no file digests."""
         manifest = self.to_dict()
         keys = ("format", "precision", "input", "output", "config", "preprocess", "labels", "weights_digest")
-        kept = {key: manifest[key] for key in (*keys, "provenance", "producer")}
+        named = ("outputs",) if self.outputs else ()
+        kept = {key: manifest[key] for key in (*keys, *named, "provenance", "producer")}
         return {f"{ESSENTIAL}{key}": json.dumps(value, sort_keys=True) for key, value in kept.items()}
 
 

@@ -13,6 +13,7 @@ from vit_deploy.core.artifact_folders import MANIFEST, not_a_bundle
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.older_python import sha256_of
+from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError
@@ -118,19 +119,31 @@ def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
         producer=values["producer"],
         parent=values["parent"],
         model=values["model"],
-        output=OutputSpec(
-            **{name: values["output"].get(name, default) for name, default in vars(OutputSpec()).items()}
-        ),
+        output=_output_spec(values["output"]),
+        outputs={entry["name"]: _output_spec(entry) for entry in values.get("outputs", [])},
     )
     height, width, channels = (*artifact.config.image_size, artifact.config.channels)
     image = (height, width, channels) if artifact.input.layout == "nhwc" else (channels, height, width)
     if artifact.input.shape[1:] != image:
         raise ValueError(f"input shape is {artifact.input.shape}, the config's images are {image}")
+    names = [entry["name"] for entry in values.get("outputs", [])]
+    if "outputs" in values and not names:
+        raise ValueError("outputs is empty")
+    outputs_of_model(names, artifact.config)
+    if names and values["output"]["name"] != artifact.output_name:
+        raise ValueError(f"output is {values['output']['name']!r}, expected {artifact.output_name!r}")
     return artifact
+
+
+def _output_spec(values: Mapping[str, Any]) -> OutputSpec:
+    return OutputSpec(**{name: values.get(name, default) for name, default in vars(OutputSpec()).items()})
 
 
 def _check_kinds(values: Mapping[str, Any]) -> None:
     problems = [f"{name} is {values[name]!r}" for name, kind in KINDS.items() if not isinstance(values[name], kind)]
+    outputs = values.get("outputs", [])
+    if not isinstance(outputs, list) or not all(_is_named(entry) for entry in outputs):
+        problems.append(f"outputs is {outputs!r}")
     if problems:
         raise ValueError("; ".join(problems))
     formats = FORMATS.of_artifacts()
@@ -145,6 +158,10 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
     problems += [f"{name} is recorded as {entry!r}" for name, entry in values["files"].items() if not _is_digest(entry)]
     if problems:
         raise ValueError("; ".join(problems))
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("name"), str)
 
 
 def _is_digest(value: Any) -> bool:

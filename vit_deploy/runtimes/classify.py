@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.config import Probabilities, ViTConfig
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.outputs import probabilities_of
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
@@ -117,7 +118,7 @@ class Classifier:
                 f"the model answered {int((~np.isfinite(values)).sum())} values that are NaN or infinite",
                 fix="prove the model with vit-deploy verify",
             )
-        probabilities = _probabilities(values, self.config.probabilities)
+        probabilities = probabilities_of(values, self.config)
         best = np.argsort(-values, kind="stable")[:count]
         return tuple(
             Seen(
@@ -125,15 +126,6 @@ class Classifier:
             )
             for index in best
         )
-
-
-def _probabilities(logits: NDArray[np.float64], by: Probabilities) -> NDArray[np.float64]:
-    """Of one image's classes."""
-    if by is Probabilities.SIGMOID:
-        return 0.5 * (1 + np.tanh(0.5 * logits))
-    exponentials = np.exp(logits - logits.max())
-    shares: NDArray[np.float64] = exponentials / exponentials.sum()
-    return shares
 
 
 @contextmanager

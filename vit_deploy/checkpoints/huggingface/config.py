@@ -22,7 +22,7 @@ from vit_deploy.checkpoints.huggingface.relative import (
 from vit_deploy.checkpoints.huggingface.towers import UNLIKE
 from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads, without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
-from vit_deploy.core.config import Activation, FFNType, Pooling, as_pair
+from vit_deploy.core.config import Activation, FFNType, Pooling, Probabilities, as_pair
 from vit_deploy.core.resize import Convention
 from vit_deploy.core.rotary import CONVENTIONS, Rotary, RotaryConvention
 from vit_deploy.errors import CheckpointError
@@ -109,6 +109,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "sigmoid": Activation.SIGMOID,
     "tanh": Activation.TANH,
 }
+
+MULTI_LABEL = "multi_label_classification"
 
 SAME_FIELDS: Mapping[str, str] = {
     "hidden_size": "embed_dim",
@@ -202,6 +204,8 @@ def facts_of(
     beside |= {name: value for name, value in said.items() if value is not None or name not in shapes}
     if shapes["include_top"] and "num_labels" in document and not labels:
         beside["num_classes"] = document["num_labels"]
+    if shapes["include_top"] and document.get("problem_type") == MULTI_LABEL:
+        beside["probabilities"] = Probabilities.SIGMOID
     if "patch_size" in vision:
         beside["patch_size"] = as_pair(vision["patch_size"], "patch_size")
     if is_backbone(document):
