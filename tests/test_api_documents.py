@@ -97,6 +97,15 @@ CALLS = {
         ["evaluate", "@onnx", "@tflite", "--data", "@data.npz", "--threads", "1"],
         lambda at: vit_deploy.evaluate([at["onnx"], at["tflite"]], at["data.npz"], threads=1),
     ),
+    "evaluate against a checkpoint": (
+        ["evaluate", "@onnx", "--data", "@data.npz", "--against", "@small.safetensors", "--std", "0.4"],
+        lambda at: vit_deploy.evaluate(
+            at["onnx"],
+            at["data.npz"],
+            against=at["small.safetensors"],
+            reading=vit_deploy.CheckpointOptions(std=0.4),
+        ),
+    ),
     "predict": (
         ["predict", "@onnx", "@images", "--top", "2"],
         lambda at: vit_deploy.predict(at["onnx"], at["images"], top=2),

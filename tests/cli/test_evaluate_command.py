@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+
+import vit_deploy
+from vit_deploy import checkpoints
+from vit_deploy.core.reference import forward
 
 CONTRACT = {"artifact", "top1", "top5", "agreement", "images"}
 
@@ -101,3 +106,103 @@ def test_what_a_keras_file_does_not_say_of_its_pixels_and_classes_can_be_stated(
     assert {each["actual"] for each in said["confusions"]} <= {"ash", "beech", "cedar", "date", "elm"}
     refused = run("evaluate", bundles["onnx"], *stated, "--data", data)
     assert refused.code == 2 and "artifacts record their own" in refused.err
+
+
+def other_answers(checkpoint, data):
+    """Logits of the checkpoint, in NumPy, for the images of an `.npz`, and their classes."""
+    with np.load(data) as arrays:
+        return forward(checkpoint, checkpoint.preprocess.normalize(arrays["images"])), arrays["labels"]
+
+
+def test_agreement_with_a_checkpoint_stands_beside_that_with_fp32(run, bundles, make_checkpoint, data, tmp_path):
+    same = make_checkpoint()
+    other = dataclasses.replace(
+        same, preprocess=dataclasses.replace(same.preprocess, mean=(0.9, 0.0, 0.5), std=(0.05,) * 3)
+    )
+    checkpoints.save(other, tmp_path / "other.safetensors")
+    given = [
+        "evaluate",
+        bundles["onnx"],
+        bundles["tflite"],
+        "--data",
+        data,
+        "--against",
+        tmp_path / "other.safetensors",
+    ]
+    result = run(*given, "--json")
+    assert result.code == 0, result.err
+    expected, labels = other_answers(other, data)
+    outputs, _ = other_answers(make_checkpoint(), data)
+    first, others_first = outputs.argmax(axis=-1), expected.argmax(axis=-1)
+    p, q = (np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True) for logits in (expected, outputs))
+    for each in result.document["results"]:
+        assert each["agreement"] == 1
+        assert each["against"]["model"] == str(tmp_path / "other.safetensors")
+        assert each["against"]["runtime"] == "numpy"
+        assert each["against"]["top1_agreement"] == pytest.approx(np.mean(first == others_first))
+        assert each["against"]["top5_agreement"] == 1  # of five classes
+        assert each["against"]["mean_kl"] == pytest.approx((p * np.log(p / q)).sum(axis=-1).mean(), rel=1e-4)
+        assert each["against"]["top1"] == pytest.approx(np.mean(others_first == labels))
+    assert 0 < each["against"]["top1_agreement"] < 1
+    assert [each["checkpoint"] for each in result.document["assumed"]] in ([], [str(tmp_path / "other.safetensors")])
+    shown = run(*given)
+    assert "same top-1" in shown.out and "as onnx-fp32" in shown.out
+    assert f"compared with {tmp_path / 'other.safetensors'} in numpy, whose own top-1 is" in shown.err
+
+
+def test_an_artifact_agrees_with_the_checkpoint_it_was_made_of(run, bundles, keras_file, data, tmp_path):
+    for other in (keras_file, bundles["tflite"]):
+        result = run("evaluate", bundles["onnx"], "--data", data, "--against", other, "--json")
+        assert result.code == 0, result.err
+        [each] = result.document["results"]
+        assert (each["against"]["top1_agreement"], each["against"]["top5_agreement"]) == (1, 1)
+        assert each["against"]["mean_kl"] < 1e-9 and each["agreement"] is None
+    shown = run("evaluate", bundles["onnx"], "--data", data, "--against", keras_file)
+    assert "needs a second artifact" not in shown.err
+
+
+def test_what_cannot_be_compared_is_refused(run, bundles, make_checkpoint, data, tmp_path):
+    def refused(*given):
+        result = run("evaluate", bundles["onnx"], "--data", data, *given)
+        assert result.code == 2 and result.out == "" and "Traceback" not in result.err
+        return " ".join(result.err.split())
+
+    checkpoints.save(make_checkpoint(num_classes=4), tmp_path / "four.safetensors")
+    checkpoints.save(make_checkpoint(include_top=False), tmp_path / "features.safetensors")
+    checkpoints.save(make_checkpoint(image_size=(32, 32)), tmp_path / "square.safetensors")
+    said = refused("--against", tmp_path / "four.safetensors")
+    assert "has 5 classes" in said and "four.safetensors 4" in said
+    assert "has no head" in refused("--against", tmp_path / "features.safetensors")
+    assert "takes 32x32x3" in refused("--against", tmp_path / "square.safetensors")
+    assert "absent" in refused("--against", tmp_path / "absent.pth")
+    assert "can be stated of a checkpoint" in refused("--against", bundles["tflite"], "--mean", "0.4")
+    assert "another machine" in refused("--against", bundles["tflite"], "--on", "ssh://nobody@127.0.0.1:1")
+    assert "artifacts record their own" in refused("--num-heads", "2")
+
+
+def test_what_a_checkpoint_does_not_say_can_be_stated_of_the_one_to_compare_with(
+    run, bundles, make_checkpoint, data, tmp_path
+):
+    checkpoints.save(make_checkpoint(), tmp_path / "same.safetensors")
+    given = ["evaluate", bundles["onnx"], "--data", data, "--against", tmp_path / "same.safetensors", "--json"]
+    [said] = run(*given, "--mean", "0.9,0.1,0.5", "--std", "0.1").document["results"]
+    assert said["against"]["mean_kl"] > 1e-6
+
+
+def test_images_without_numbers_agree_with_nothing(bundles, data, monkeypatch):
+    from vit_deploy.runtimes.ort.runtime import OnnxSession
+
+    infer = OnnxSession.infer
+
+    def spoilt(self, images):
+        outputs = infer(self, images).copy()
+        outputs[0] = np.nan
+        return outputs
+
+    monkeypatch.setattr(OnnxSession, "infer", spoilt)
+    found = vit_deploy.evaluate(bundles["tflite"], data, against=bundles["onnx"])
+    other = found.result.against
+    assert not found.ok and other.top1 == other.top5 == pytest.approx(5 / 6) and other.kl < 1e-9
+    assert other.failures == (f"the outputs of {bundles['onnx']} for 1 of 6 images are NaN or infinite",)
+    found = vit_deploy.evaluate(bundles["onnx"], data, against=bundles["tflite"])
+    assert found.result.against.top1 == pytest.approx(5 / 6) and found.result.against.failures == ()

@@ -226,6 +226,13 @@ def test_an_export_is_named_after_the_model_and_proven_against_its_name(
     folder = Path("artifacts") / f"{PLAIN}-{'x'.join(map(str, config.image_size))}" / "onnx-fp32"
     assert made.document["results"][0]["path"] == str(folder)
     assert run("verify", folder, "--against", f"timm:{PLAIN}").code == 0
+    rng = np.random.default_rng(3)
+    shape = (4, *config.image_size, config.channels)
+    np.savez("data.npz", images=rng.integers(0, 256, shape, np.uint8), labels=np.arange(4) % config.num_classes)
+    judged = run("evaluate", folder, "--data", "data.npz", "--against", f"timm:{PLAIN}", "--json")
+    assert judged.code == 0, judged.err
+    (found,) = judged.document["results"]
+    assert found["against"]["model"] == f"timm:{PLAIN}" and found["against"]["top1_agreement"] == 1
 
 
 def test_the_functions_take_a_name_as_the_commands_do(timm_hub: Hub, tmp_path: Path) -> None:

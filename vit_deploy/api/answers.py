@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from vit_deploy.api.given import (
     silent,
 )
 from vit_deploy.api.results import EvaluateOutcome, PredictOutcome
+from vit_deploy.checkpoints.documents import LABELS, PREPROCESS
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact_folders import is_bundle
@@ -35,7 +38,10 @@ from vit_deploy.remote.work import SENT
 from vit_deploy.runtimes import classify
 from vit_deploy.runtimes.choosing import with_engines
 from vit_deploy.verification import accuracy
+from vit_deploy.verification.agreement import OtherModel
 from vit_deploy.verification.targets import is_checkpoint, open_artifact
+
+OF_A_KERAS_FILE = (PREPROCESS, LABELS)  # what can be stated of one that stands among artifacts
 
 
 def predict(
@@ -165,6 +171,8 @@ def evaluate(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     labels: PathLike | Sequence[str] | None = None,
+    against: ArtifactLike | None = None,
+    reading: CheckpointOptions = CheckpointOptions(),
     on: str | Sequence[str] = (),
     remote_python: str = HostOptions.remote_python,
     ssh_config: PathLike | None = None,
@@ -186,6 +194,8 @@ def evaluate(
         mean: of pixels in 0..1, in place of what a `.keras` file says; one for each channel or one for all.
         std: standard deviation of pixels, likewise.
         labels: names of the classes of a `.keras` file, or a file that holds them.
+        against: a checkpoint or an artifact whose answers to the same images are compared with too.
+        reading: what a checkpoint that is given as `against` does not say, or how it is to be read otherwise.
         on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
@@ -198,9 +208,10 @@ def evaluate(
 
     Raises:
         ArtifactError, CheckpointError: what cannot be read.
-        ConfigError: a runtime that does not take a format, or options of a GPU where none is used.
-        UsageError: what is stated of a `.keras` file where there is none.
-        DataError: classes or sizes that do not fit an artifact, or an image that cannot be read.
+        ConfigError: a runtime that does not take a format, options of a GPU where none is used, or an `against` without
+            a head.
+        UsageError: what is stated of a checkpoint where there is none, or `against` for another machine.
+        DataError: classes or sizes that do not fit an artifact or `against`, or an image that cannot be read.
         MissingEngineError, EngineError: not one artifact has its engine, or an engine refused.
         RemoteError: no machine answered.
     """
@@ -211,14 +222,21 @@ def evaluate(
     progress("reading the artifacts")
     found = artifact_paths(artifacts)
     [folder] = paths(data, "data")
-    stated = stated_fields(CheckpointOptions(mean=mean, std=std, labels=_labels(labels)))
-    if stated and not any(map(is_checkpoint, found)):
-        raise UsageError(
-            f"{', '.join(stated)} can be stated of a checkpoint, and artifacts record their own",
-            fix="leave it out, or give the .keras file",
+    stated = stated_fields(
+        dataclasses.replace(
+            reading,
+            mean=reading.mean if mean is None else mean,
+            std=reading.std if std is None else std,
+            labels=reading.labels if labels is None else _labels(labels),
         )
+    )
+    other = None if against is None else artifact_path(against)
+    _check_stated(stated, found, other)
+    if other is not None and hosts.on:
+        raise UsageError("--against and --on: another machine has the artifacts alone", fix="evaluate them here")
     if not hosts.on:
-        return _evaluate_here(found, folder, options, stated, progress)
+        with telling(progress):
+            return _evaluate_here(found, folder, options, other, stated, progress)
     return _evaluate_elsewhere(found, folder, options, hosts, progress, note)
 
 
@@ -226,21 +244,53 @@ def _labels(given: PathLike | Sequence[str] | None) -> Path | Sequence[str] | No
     return Path(given) if isinstance(given, str | os.PathLike) else given
 
 
+def _check_stated(stated: Mapping[str, Any], found: Sequence[Path], against: Path | None) -> None:
+    """Refuse what is stated of a checkpoint where there is none that it can be about.
+
+    Raises:
+        UsageError: such statements; all are named.
+    """
+    if against is not None or not stated:
+        return
+    if not any(map(is_checkpoint, found)):
+        raise UsageError(
+            f"{', '.join(stated)} can be stated of a checkpoint, and artifacts record their own",
+            fix="leave it out, or give the .keras file",
+        )
+    if others := [name for name in stated if name not in OF_A_KERAS_FILE]:
+        raise UsageError(f"{', '.join(others)} can be stated of the checkpoint of --against alone", fix="leave it out")
+
+
 def _evaluate_here(
-    found: Sequence[Path], data: Path, options: EvaluateOptions, stated: Mapping[str, Any], progress: Tell
+    found: Sequence[Path],
+    data: Path,
+    options: EvaluateOptions,
+    against: Path | None,
+    stated: Mapping[str, Any],
+    progress: Tell,
 ) -> EvaluateOutcome:
     engine, runtime = options.engine, options.runtime
-    opened, failed = with_engines([open_artifact(entry, stated) for entry in found], runtime, engine)
+    of_keras = {name: value for name, value in stated.items() if name in OF_A_KERAS_FILE}
+    opened, failed = with_engines([open_artifact(entry, of_keras) for entry in found], runtime, engine)
     dataset = read_dataset(data)
-    results = accuracy.evaluate(
-        opened, dataset, batch=options.batch, runtime=runtime, options=engine, progress=progress
-    )
+    with contextlib.ExitStack() as stack:
+        other = None
+        if against is not None:
+            progress(f"loading {against}")
+            other = OtherModel(against, stack.enter_context(classify.open_classifier(against, stated=stated)))
+            dataset.check_size(str(against), other.classifier.config)
+        results = accuracy.evaluate(
+            opened, dataset, batch=options.batch, runtime=runtime, options=engine, against=other, progress=progress
+        )
+    origins = {model.path: model.provenance for model in opened if model.is_checkpoint}
+    if other is not None and other.classifier.origin is not None:
+        origins[other.path] = other.classifier.origin
     return EvaluateOutcome(
         tuple(results),
         tuple(accuracy.to_json(result) | dataset.to_dict(result.artifact) for result in results),
-        ok=all(result.finite for result in results) and not failed,
+        ok=all(result.finite and not (result.against and result.against.failures) for result in results) and not failed,
         failed=tuple(failed),
-        origins={model.path: model.provenance for model in opened if model.is_checkpoint} or None,
+        origins=origins or None,
         dataset=dataset,
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from vit_deploy.cli.columns import paths, prose, ranked
 from vit_deploy.cli.options import Artifacts, OutputOptions
 from vit_deploy.cli.signature import command
-from vit_deploy.core.options import EvaluateOptions, Option, PreprocessOptions
+from vit_deploy.core.options import CheckpointOptions, EvaluateOptions, Option
 from vit_deploy.remote.options import HostOptions
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
@@ -29,9 +29,17 @@ def evaluate(
             help="A folder with a folder of images for each class, or uint8 images and labels.",
         ),
     ],
+    against: Annotated[
+        Path | None,
+        Option(
+            metavar="CHECKPOINT|ARTIFACT",
+            help="A model whose answers to the same images are compared with too.",
+            show_default="none",
+        ),
+    ] = None,
     *,
     running: EvaluateOptions,
-    reading: PreprocessOptions,
+    reading: CheckpointOptions,
     hosts: HostOptions,
     printing: OutputOptions,
 ) -> int:
@@ -41,14 +49,17 @@ def evaluate(
 
     out = Output("evaluate", printing)
     with out.progress() as progress:
-        options = {**vars(running), **vars(reading), **vars(hosts)}
-        found = api.evaluate(artifacts, data, **options, progress=progress, note=out.note)
+        options = {**vars(running), **vars(hosts)}
+        found = api.evaluate(
+            artifacts, data, against=against, reading=reading, **options, progress=progress, note=out.note
+        )
     _tell(out, found)
     machine = ["machine"] if hosts.on else []
     agreement = f"as {found[0].reference.name}"
+    other = ["same top-1", "same top-5", "mean KL"] if against is not None else []
     columns = ranked(
-        (*machine, paths("artifact"), prose("runtime"), "images", "top-1", "top-5", agreement),
-        [agreement, "images", "top-5", "runtime"],
+        (*machine, paths("artifact"), prose("runtime"), "images", "top-1", "top-5", agreement, *other),
+        [*other[:1], agreement, *other[1:], "images", "top-5", "runtime"],
     )
     code = out.show(found, columns=columns, rows=[_row(result) for result in found])
     _tell_confusions(out, found)
@@ -57,7 +68,7 @@ def evaluate(
 
 def _tell(out: Output, found: EvaluateOutcome) -> None:
     """What the table has no room for: which folder is which class, and what is wrong."""
-    from vit_deploy.verification.accuracy import FP32
+    from vit_deploy.verification.accuracy import ALONE, FP32
 
     for mapping in dict.fromkeys(filter(None, (found.dataset.describe_mapping(result.artifact) for result in found))):
         out.note(mapping)
@@ -71,7 +82,12 @@ def _tell(out: Output, found: EvaluateOutcome) -> None:
         out.note(f"none of them is {FP32}: agreement is with {reference.path}")
     for result in found:
         for reason in result.failures:
-            (out.note if result.finite else out.finding)(f"{result.artifact.path}: {reason}")
+            if reason != ALONE or result.against is None:
+                (out.note if result.finite else out.finding)(f"{result.artifact.path}: {reason}")
+    if (other := found[0].against) is not None:
+        out.note(f"compared with {other.model} in {other.runtime}, whose own top-1 is {other.right:.2%}")
+        for reason in other.failures:
+            out.finding(reason)
 
 
 def _tell_confusions(out: Output, found: EvaluateOutcome) -> None:
@@ -93,4 +109,12 @@ def _row(result: Evaluation) -> tuple[Cell, ...]:
         f"{result.top1:.2%}",
         f"{result.top5:.2%}",
         "-" if result.agreement is None else f"{result.agreement:.2%}",
+        *_other(result),
     )
+
+
+def _other(result: Evaluation) -> tuple[Cell, ...]:
+    """Agreement with the model of `--against`."""
+    if (other := result.against) is None:
+        return ()
+    return f"{other.top1:.2%}", f"{other.top5:.2%}", "-" if other.kl is None else f"{other.kl:.1e}"

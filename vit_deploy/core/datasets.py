@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.images import SUFFIXES, channels_first, images_in, load_pixels
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import DataError
@@ -128,19 +129,27 @@ class Dataset:
             raise DataError(
                 f"{artifact.path} has no head, and classes are what is evaluated", fix="give one with a head"
             )
-        size = (*artifact.config.image_size, artifact.config.channels)
-        if self.image_shape and self.image_shape != size:
-            turned = channels_first(self.image_shape, size)
-            raise DataError(
-                f"{self.path} has images of {_sides(self.image_shape)}, {artifact.path} takes {_sides(size)}",
-                fix="save them with their channels last: images.transpose(0, 2, 3, 1)"
-                if turned
-                else "resize them, or give a folder of image files, which are resized as the model asks for",
-            )
+        self.check_size(str(artifact.path), artifact.config)
         if self.labels:
             return self._checked(np.array(self.labels, np.int64), artifact)
         indices = list(self.folders(artifact).values())
         return np.array([indices[folder] for _, folder in self.files], np.int64)
+
+    def check_size(self, model: str, config: ViTConfig) -> None:
+        """Refuse a model that takes images of another size than those of an `.npz`.
+
+        Raises:
+            DataError: it does.
+        """
+        size = (*config.image_size, config.channels)
+        if self.image_shape and self.image_shape != size:
+            turned = channels_first(self.image_shape, size)
+            raise DataError(
+                f"{self.path} has images of {_sides(self.image_shape)}, {model} takes {_sides(size)}",
+                fix="save them with their channels last: images.transpose(0, 2, 3, 1)"
+                if turned
+                else "resize them, or give a folder of image files, which are resized as the model asks for",
+            )
 
     def _checked(self, labels: Classes, artifact: Artifact) -> Classes:
         count = artifact.config.num_classes

@@ -1,4 +1,4 @@
-"""Accuracy on labelled images, and agreement with the fp32 artifact."""
+"""Accuracy on labelled images, and agreement with the fp32 artifact and with another model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,13 @@ from vit_deploy.core.datasets import Classes, Pixels
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.runtimes import RuntimeOptions, Session, open_session, runtime_for
 
+if TYPE_CHECKING:  # no device is asked for it
+    from vit_deploy.verification.agreement import Agreement, OtherModel
+
 BATCH = 32  # images a call, where the file takes any number
 WORST = 5  # confusions that are told
 FP32 = "fp32"
+ALONE = "agreement needs a second artifact to agree with"
 
 Progress = Callable[[str], object]
 
@@ -56,6 +60,7 @@ class Evaluation:
         failures: what is wrong with the outputs, or does not apply, in words.
         finite: whether every output was a number.
         on: address of the machine that ran it; None for this one.
+        against: agreement with a model that was given for it; None where none was.
     """
 
     artifact: Artifact
@@ -70,6 +75,7 @@ class Evaluation:
     failures: tuple[str, ...] = ()
     finite: bool = True
     on: str | None = None
+    against: Agreement | None = None
 
 
 class LabelledImages(Protocol):
@@ -92,8 +98,9 @@ class LabelledImages(Protocol):
 class _Tally:
     """What was counted of one artifact so far."""
 
-    def __init__(self, artifact: Artifact, session: Session) -> None:
+    def __init__(self, artifact: Artifact, session: Session, against: OtherModel | None) -> None:
         self.artifact = artifact
+        self.against = None if against is None else against.count()
         self.session = session
         self.first = self.among_five = self.agreed = self.not_finite = 0
         self.confused: Counter[tuple[int, int]] = Counter()
@@ -103,8 +110,10 @@ class _Tally:
         spec, preprocess = self.artifact.input, self.artifact.preprocess
         return self.session.infer(pixels if spec.preprocessing_inside else preprocess.normalize(pixels))
 
-    def count(self, outputs: NDArray[np.float32], actual: Classes) -> Classes:
+    def count(self, outputs: NDArray[np.float32], actual: Classes, expected: NDArray[Any] | None) -> Classes:
         """Add a batch; gives the first classes, -1 for outputs that are no numbers."""
+        if self.against is not None and expected is not None:
+            self.against.add(outputs, expected, actual)
         finite = np.isfinite(outputs).all(axis=-1)
         ranked = np.argsort(-outputs, axis=-1, kind="stable")[:, :5]
         ranked[~finite] = -1  # never right
@@ -125,6 +134,7 @@ def evaluate(
     batch: int = BATCH,
     runtime: str | None = None,
     options: RuntimeOptions = RuntimeOptions(),
+    against: OtherModel | None = None,
     progress: Progress = lambda doing: None,
 ) -> list[Evaluation]:
     """Run all artifacts over the images in one pass, a batch at a time.
@@ -137,33 +147,40 @@ def evaluate(
         batch: images a call; files made for a fixed batch take their own.
         runtime: that runs all of them; None takes the usual one of each.
         options: the options to run with.
+        against: a model beside them, whose answers theirs are compared with too.
         progress: called with what is being done.
 
     Raises:
         ConfigError: a runtime that is unknown or does not take a format, or options of a GPU where none is used.
-        DataError: classes or sizes that do not fit an artifact, or an image that cannot be read.
+        DataError: classes or sizes that do not fit an artifact, or classes that are not those of the other model, or an
+            image that cannot be read.
         MissingEngineError, EngineError: an engine that is not installed, or refused.
     """
     options = dataclasses.replace(options, largest_batch=options.largest_batch or batch)
     names = [runtime_for(artifact, runtime, options) for artifact in artifacts]
     classes = [dataset.classes(artifact) for artifact in artifacts]
+    if against is not None:
+        for artifact in artifacts:
+            against.check(artifact)
     reference = next((index for index, artifact in enumerate(artifacts) if artifact.precision == FP32), 0)
     with contextlib.ExitStack() as stack:
         tallies = []
         for artifact, name in zip(artifacts, names, strict=True):
             progress(f"loading {artifact.path}")
             session = stack.enter_context(open_session(artifact, name, options))
-            tallies.append(_Tally(artifact, session))
+            tallies.append(_Tally(artifact, session, against))
         # Models of one size and one preprocessing see the same pixels, which are read once.
         inputs = [(artifact.preprocess, artifact.config.image_size) for artifact in artifacts]
-        kinds = list(dict.fromkeys(inputs))
+        asked = [] if against is None else [(against.classifier.preprocess, against.classifier.config.image_size)]
+        kinds = list(dict.fromkeys(inputs + asked))
         streams = [dataset.batches(*kind, batch) for kind in kinds]
         done = 0
         for groups in zip(*streams, strict=True):
             size = len(groups[0])
             progress(f"{done} of {len(dataset)} images")
+            expected = None if against is None else against.logits(groups[kinds.index(asked[0])])
             answered = [
-                tally.count(tally.outputs(groups[kinds.index(kind)]), actual[done : done + size])
+                tally.count(tally.outputs(groups[kinds.index(kind)]), actual[done : done + size], expected)
                 for tally, kind, actual in zip(tallies, inputs, classes, strict=True)
             ]
             for tally, first in zip(tallies, answered, strict=True):
@@ -183,7 +200,7 @@ def _evaluation(
     if tally.not_finite:
         failures.append(f"the outputs of {tally.not_finite} of {images} images are NaN or infinite")
     if not compared:
-        failures.append("agreement needs a second artifact to agree with")
+        failures.append(ALONE)
     worst = sorted(tally.confused.items(), key=lambda item: (-item[1], item[0]))[:WORST]
     return Evaluation(
         artifact=tally.artifact,
@@ -199,6 +216,7 @@ def _evaluation(
         ),
         failures=tuple(failures),
         finite=not tally.not_finite,
+        against=None if tally.against is None else tally.against.result(),
     )
 
 
@@ -208,6 +226,7 @@ def _name(index: int, names: Sequence[str]) -> str:
 
 def to_json(result: Evaluation) -> dict[str, Any]:
     """One result of the `evaluate` command; fractions, and null for what does not apply."""
+    more = {} if result.against is None else {"against": result.against.to_dict()}
     return {
         "artifact": str(result.artifact.path),
         "runtime": result.runtime,
@@ -220,6 +239,7 @@ def to_json(result: Evaluation) -> dict[str, Any]:
         "confusions": [vars(confusion) for confusion in result.confusions],
         "failures": list(result.failures),
         "finite": result.finite,
+        **more,
     }
 
 

@@ -81,9 +81,9 @@ def measure(outputs: NDArray[Any], reference: NDArray[Any], *, classes: bool, no
         rms=math.sqrt(noise_power),
         cosine=cosine,
         snr_db=_decibels(float(np.mean(truth**2)), noise_power) if truth.any() else None,
-        top1_agreement=_top_agreement(values, truth, 1) if classes else None,
-        top5_agreement=_top_agreement(values, truth, 5) if classes else None,
-        kl=_divergence(values, truth) if classes else None,
+        top1_agreement=float(shared_classes(values, truth, 1).mean()) if classes else None,
+        top5_agreement=float(shared_classes(values, truth, 5).mean()) if classes else None,
+        kl=float(divergences(values, truth).max()) if classes else None,
         relative=float((np.linalg.norm(rows - true_rows, axis=1) / lengths).max()) if lengths.all() else None,
         flips=_flips(values, truth, noise) if classes else None,
         token_cosine=None if classes else _cosine(tokens, true_tokens),
@@ -103,11 +103,12 @@ def _decibels(signal: float, noise: float) -> float | None:
     return 10 * math.log10(signal / noise) if noise and signal else None
 
 
-def _top_agreement(values: Values, truth: Values, count: int) -> float:
+def shared_classes(values: Values, truth: Values, count: int) -> NDArray[np.bool_]:
+    """Which of the first `count` classes of `values` are among those of `truth`, `(…, count)`."""
     count = min(count, truth.shape[-1])
     found, expected = (np.argsort(-logits, axis=-1, kind="stable")[..., :count] for logits in (values, truth))
-    shared = (found[..., :, None] == expected[..., None, :]).any(axis=-1)
-    return float(shared.mean())
+    shared: NDArray[np.bool_] = (found[..., :, None] == expected[..., None, :]).any(axis=-1)
+    return shared
 
 
 def _flips(values: Values, truth: Values, noise: float) -> float:
@@ -118,9 +119,11 @@ def _flips(values: Values, truth: Values, noise: float) -> float:
     return float((changed & (first_two[..., 1] - first_two[..., 0] > noise)).mean())
 
 
-def _divergence(values: Values, truth: Values) -> float:
+def divergences(values: Values, truth: Values) -> Values:
+    """Kullback-Leibler divergence of each softmax of `values` from that of `truth`, in nats."""
     log_p, log_q = _log_softmax(truth), _log_softmax(values)
-    return max(0.0, float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).max()))
+    found: Values = np.maximum(0.0, (np.exp(log_p) * (log_p - log_q)).sum(axis=-1))
+    return found
 
 
 def _log_softmax(logits: Values) -> Values:

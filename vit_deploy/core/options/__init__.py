@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # at run time each is imported when it is first used, so that
     from vit_deploy.core.options.compressing import CompressOptions
     from vit_deploy.core.options.option import Option, panel
     from vit_deploy.core.options.quantizing import QuantizeOptions
-    from vit_deploy.core.options.reading import CheckpointOptions, PreprocessOptions
+    from vit_deploy.core.options.reading import CheckpointOptions
     from vit_deploy.core.options.running import EngineOptions, EvaluateOptions, PredictOptions, RuntimeOptions
     from vit_deploy.core.options.tensorrt import PlanOptions
 
@@ -27,7 +27,6 @@ _LAZY = {
     "Option": "vit_deploy.core.options.option",
     "PlanOptions": "vit_deploy.core.options.tensorrt",
     "PredictOptions": "vit_deploy.core.options.running",
-    "PreprocessOptions": "vit_deploy.core.options.reading",
     "QuantizeOptions": "vit_deploy.core.options.quantizing",
     "RuntimeOptions": "vit_deploy.core.options.running",
     "panel": "vit_deploy.core.options.option",
@@ -42,7 +41,6 @@ __all__ = [
     "Option",
     "PlanOptions",
     "PredictOptions",
-    "PreprocessOptions",
     "QuantizeOptions",
     "RuntimeOptions",
     "panel",

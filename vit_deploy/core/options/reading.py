@@ -35,22 +35,6 @@ Labels = Annotated[
 
 @panel("Reading a checkpoint")
 @dataclass(frozen=True)
-class PreprocessOptions:
-    """What a `.keras` file that stands among artifacts does not say, or is to be read otherwise than it says.
-
-    Args:
-        mean: of pixels in 0..1, one for each channel or one for all.
-        std: standard deviation of pixels, likewise.
-        labels: names of the classes, or a file that holds them.
-    """
-
-    mean: Mean = None
-    std: Std = None
-    labels: Labels = None
-
-
-@panel("Reading a checkpoint")
-@dataclass(frozen=True)
 class CheckpointOptions:
     """What a checkpoint does not say, or is to be read otherwise than it says.
 
