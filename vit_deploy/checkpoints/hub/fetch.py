@@ -21,6 +21,7 @@ from vit_deploy.checkpoints.hub.client import BUSY, CLIENT, TRIES, patiently
 from vit_deploy.checkpoints.hub.digests import GIT, SHA256, Digest, digest_in_cache, is_genuine
 from vit_deploy.checkpoints.hub.files import DOCUMENTS, in_folder, needed, shards
 from vit_deploy.checkpoints.hub.names import Name
+from vit_deploy.checkpoints.hub.parts import receive
 from vit_deploy.checkpoints.hub.progress import tell
 from vit_deploy.checkpoints.hub.refusals import HTTP_ERROR, Asked, explained, incomplete, no_hub, offline
 from vit_deploy.core.manifest import sha256
@@ -117,7 +118,7 @@ def _fetched(asked: Asked, file: str, listing: Listing) -> tuple[Path, Path]:
     path = by_commit if by_commit == by_revision else None
     if path is None:
         with explained(asked):
-            path = _downloaded(asked)
+            path = _downloaded(asked, listing.digests[file])
     folder = path.parents[file.count("/")]
     if folder.name != commit:
         raise HubError(f"{name.repository} was changed while it was fetched", fix="run it again")
@@ -127,13 +128,14 @@ def _fetched(asked: Asked, file: str, listing: Listing) -> tuple[Path, Path]:
     return path, folder
 
 
-def _downloaded(asked: Asked) -> Path:
+def _downloaded(asked: Asked, expected: Digest | None) -> Path:
     """A file, in the hub's cache. A connection that is cut is made again as long as that brings more of the file."""
     doing = f"fetching {asked.file} of {asked.name.repository}"
     tell(doing)
     for attempt in range(1, TRIES + 1):
         reporter = _reporter(doing)
         try:
+            receive(asked, expected, reporter)
             path = hf_hub_download(
                 asked.name.repository,
                 asked.file,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vit_deploy.core import markdown
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.host import Host
 from vit_deploy.core.quantities import megabytes, milliseconds
@@ -18,6 +19,7 @@ from vit_deploy.verification.tolerances import LIMITS
 
 DASH = "-"
 SAME = ("cpu", "architecture", "cores", "os")  # by which a machine is told from others
+EXTRAS = {"cuda": "gpu", "tensorrt": "tensorrt"}  # that run what files of several targets were made for
 RANDOM = "random"  # the step of a model whose weights were drawn
 
 
@@ -144,15 +146,60 @@ def _run(subjects: Sequence[Subject], repository: str) -> list[str]:
     first = subjects[0]
     relative = dataclasses.replace(first.artifact, directory=Path(first.folder))
     get = f"`hf download {repository} --local-dir .` fetches the files" if repository else "Fetch the files"
+    extra = _extra(first.artifact)
+    install = f'`pip install "vit-deploy[{extra}]"`' if extra else "`pip install vit-deploy`"
+    lines = [
+        f"{get}; after {install}, this runs `{first.folder}` on a photograph:",
+        "",
+        "```python",
+        *program(relative),
+        "```",
+    ]
+    if FORMATS[relative.format].snippet is None:
+        return lines
     return [
-        f"{get}; this runs `{first.folder}` on a photograph, with its plain engine:",
+        *lines,
+        "",
+        "<details><summary>With its plain engine, and nothing of vit-deploy</summary>",
         "",
         "```python",
         *snippet(relative).splitlines(),
         "```",
         "",
         "`vit-deploy inspect FOLDER --snippet` prints the same for the others.",
+        "</details>",
     ]
+
+
+def program(artifact: Artifact) -> list[str]:
+    """A program of ten lines at most that runs an artifact of any format on an image file, its only argument."""
+    folder, provider = repr(str(artifact.directory)), artifact.options.get("for")
+    asked = f", provider={provider!r}" if provider in EXTRAS else ""
+    if artifact.config.include_top:
+        return [
+            "import sys",
+            "",
+            "import vit_deploy",
+            "",
+            f"[prediction] = vit_deploy.predict({folder}, sys.argv[1]{asked})",
+            "for seen in prediction.top:",
+            '    print(f"{seen.probability:.4f} {seen.label or seen.index}")',
+        ]
+    return [
+        "import sys",
+        "",
+        "import vit_deploy",
+        "",
+        f"with vit_deploy.session({folder}{asked}) as session:",
+        f"    features = session.infer(vit_deploy.read_images({folder}, sys.argv[1]))",
+        'print("features of shape", features.shape)',
+    ]
+
+
+def _extra(artifact: Artifact) -> str:
+    """What of vit-deploy has to be installed to run it; empty where another distribution brings its engine."""
+    made_for = str(artifact.options.get("for", ""))
+    return EXTRAS.get(made_for) or FORMATS[artifact.format].runtimes[0].engine.extra
 
 
 def _limits(subjects: Sequence[Subject]) -> Iterator[str]:
