@@ -124,6 +124,7 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
         "convert",
         "create_vision_transformer",
         "doctor",
+        "embed",
         "emulator",
         "evaluate",
         "export",

@@ -37,6 +37,8 @@ ENGINES = {
     "flatbuffers",
     "vl_convert",
     "huggingface_hub",
+    "pyarrow",
+    "ray",
 }
 ONNX, TENSORFLOW, FLATBUFFERS = {"onnx"}, {"tensorflow", "keras"}, {"flatbuffers"}
 # Every module that imports an engine when it is imported, with the one that it is there for. All others import none.
@@ -83,6 +85,7 @@ LEAVES = {
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
     "exporters.tflite.ranges": {"ai_edge_litert"},
+    **{f"data.{name}": {"pyarrow"} for name in ("parquet_output", "parquet_source", "remote_source")},
     "compression.augment": TENSORFLOW,
     **{f"compression.{name}": {"tensorflow_model_optimization", "tf_keras"} for name in ("cluster", "prune", "qat")},
     **{f"compression.{name}": {"tf_keras"} for name in ("keras2", "training")},

@@ -32,6 +32,8 @@ REGISTRIES = {
     "vit_deploy.exporters": ("EXPORTERS", "COMPILERS"),
     "vit_deploy.exporters.quantization": ("QUANTIZERS",),
     "vit_deploy.compression": ("METHODS",),
+    "vit_deploy.data.embedding": ("OUTPUTS",),
+    "vit_deploy.data.finding": ("READERS",),
 }
 ENTRIES = [
     pytest.param(getattr(importlib.import_module(module), table), name, id=f"{module}.{table}-{name}")

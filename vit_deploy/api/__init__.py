@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # at run time each is imported when it is first used, so that
     from vit_deploy.api.cards import card
     from vit_deploy.api.checkpoints import build, convert, resize
     from vit_deploy.api.compressing import compress
+    from vit_deploy.api.embedding import embed
     from vit_deploy.api.insight import bundle, doctor, emulator, inspect
     from vit_deploy.api.models import as_checkpoint
     from vit_deploy.api.proof import compare, verify
@@ -28,6 +29,7 @@ _LAZY = {
     "compress": "vit_deploy.api.compressing",
     "convert": "vit_deploy.api.checkpoints",
     "doctor": "vit_deploy.api.insight",
+    "embed": "vit_deploy.api.embedding",
     "emulator": "vit_deploy.api.insight",
     "evaluate": "vit_deploy.api.answers",
     "export": "vit_deploy.api.artifacts",
@@ -52,6 +54,7 @@ __all__ = [
     "compress",
     "convert",
     "doctor",
+    "embed",
     "emulator",
     "evaluate",
     "export",

@@ -14,6 +14,7 @@ from vit_deploy.errors import Failed, VitDeployError
 
 if TYPE_CHECKING:  # each is imported by the function that makes it; ruff does not see those in the bases of classes
     from vit_deploy.core.datasets import Dataset
+    from vit_deploy.data.embedding import Embedded  # noqa: F401
     from vit_deploy.formats.inspect import Inspection  # noqa: F401
     from vit_deploy.performance.latency import Latency  # noqa: F401
     from vit_deploy.performance.regression import Change
@@ -161,6 +162,13 @@ class PredictOutcome(Outcome["Prediction"]):
 
     unanswered: Mapping[str, VitDeployError] = field(default_factory=dict)
     command: ClassVar[str] = "predict"
+
+
+@dataclass(frozen=True)
+class EmbedOutcome(Outcome["Embedded"]):
+    """The file that `embed` wrote; one result."""
+
+    command: ClassVar[str] = "embed"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from vit_deploy.cli.completion import completion
 from vit_deploy.cli.compress import compress
 from vit_deploy.cli.convert import convert
 from vit_deploy.cli.doctor import doctor
+from vit_deploy.cli.embed import embed
 from vit_deploy.cli.emulator import emulator
 from vit_deploy.cli.evaluate import evaluate
 from vit_deploy.cli.export import export
@@ -125,6 +126,7 @@ COMMANDS = (
     Command(compare, PROOF, "vit-deploy compare artifacts/onnx-fp32 artifacts/tflite-fp32"),
     Command(evaluate, PROOF, "vit-deploy evaluate artifacts --data photos"),
     Command(predict, PROOF, "vit-deploy predict artifacts/onnx-int8 cat.jpg dog.jpg"),
+    Command(embed, PROOF, "vit-deploy embed artifacts/onnx-fp32 --data photos -o features.parquet"),
     Command(bench, SPEED, "vit-deploy bench artifacts --batch 1,8 --save results.json"),
     Command(report, SPEED, "vit-deploy report results.json -o report.html"),
     Command(inspect, MORE, "vit-deploy inspect model.pth"),

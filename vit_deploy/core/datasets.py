@@ -65,8 +65,8 @@ class Dataset:
                 group = self.files[start : start + size]
                 yield np.stack([load_pixels(path, preprocess, image_size) for path, _ in group])
             return
-        with _explained(self.path), zipfile.ZipFile(self.path) as archive, archive.open("images.npy") as stream:
-            shape, _ = _header(stream, self.path, "images")
+        with explained_arrays(self.path), zipfile.ZipFile(self.path) as archive, archive.open("images.npy") as stream:
+            shape, _ = read_header(stream, self.path, "images")
             left = shape[0]
             while left:
                 count = min(size, left)
@@ -193,11 +193,11 @@ def read_chosen(path: Path, choose: Callable[[int], Sequence[int]]) -> tuple[NDA
     fix = "give a folder of images, or an .npz with images (n, height, width, channels)"
     if not path.exists():
         raise DataError(f"there is nothing at {path}", fix=fix)
-    with _explained(path, fix), zipfile.ZipFile(path) as archive:
+    with explained_arrays(path, fix), zipfile.ZipFile(path) as archive:
         if "images.npy" not in archive.namelist():
             raise DataError(f"{path} has no array images", fix=fix)
         with archive.open("images.npy") as stream:
-            shape, dtype = _header(stream, path, "images")
+            shape, dtype = read_header(stream, path, "images")
             if len(shape) != 4:
                 raise DataError(f"{path} has images of shape {shape}", fix="expected (n, height, width, channels)")
             start, size = stream.tell(), int(np.prod(shape[1:])) * dtype.itemsize
@@ -230,12 +230,12 @@ def _natural(name: str) -> tuple[list[Any], str]:
 
 
 def _read_arrays(path: Path) -> Dataset:
-    with _explained(path), zipfile.ZipFile(path) as archive:
+    with explained_arrays(path), zipfile.ZipFile(path) as archive:
         missing = [name for name in ("images", "labels") if f"{name}.npy" not in archive.namelist()]
         if missing:
             raise DataError(f"{path} has no array {' and no array '.join(missing)}", fix=FIX)
         with archive.open("images.npy") as stream:
-            shape, dtype = _header(stream, path, "images")
+            shape, dtype = read_header(stream, path, "images")
         with archive.open("labels.npy") as stream:
             labels = np.lib.format.read_array(stream, allow_pickle=False)
     problems = []
@@ -253,7 +253,7 @@ def _read_arrays(path: Path) -> Dataset:
     return Dataset(path, labels=tuple(map(int, labels)), image_shape=shape[1:])
 
 
-def _header(stream: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def read_header(stream: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of an array in the `.npy` format (`numpy.lib.format`); its values come next in the stream."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -264,7 +264,8 @@ def _header(stream: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], 
 
 
 @contextlib.contextmanager
-def _explained(path: Path, fix: str = FIX) -> Iterator[None]:
+def explained_arrays(path: Path, fix: str = FIX) -> Iterator[None]:
+    """A block in which what NumPy says of a damaged `.npz` becomes a `DataError`."""
     try:
         yield
     except BROKEN as error:

@@ -8,6 +8,7 @@ larger than its image is black around it.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -63,7 +64,37 @@ def load_pixels(path: Path, preprocess: Preprocess, image_size: Size) -> NDArray
             resize that leads to another size than the model's.
         MissingEngineError: Pillow is not installed.
     """
-    bands = _bands(_read(path), preprocess.channels, path)
+    return _pixels(path, path, preprocess, image_size)
+
+
+def decode_pixels(content: bytes, name: str, preprocess: Preprocess, image_size: Size) -> NDArray[np.uint8]:
+    """The same of a file whose content is at hand.
+
+    Args:
+        content: of the file.
+        name: what errors call it.
+        preprocess: resize, crop, mean and standard deviation.
+        image_size: (height, width) that the model takes.
+
+    Raises:
+        DataError, MissingEngineError: as `load_pixels`.
+    """
+    return _pixels(_Content(content, name), Path(name), preprocess, image_size)
+
+
+class _Content(io.BytesIO):
+    """A file in memory that Pillow's messages call by its name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self._name = name
+
+    def __repr__(self) -> str:
+        return repr(self._name)
+
+
+def _pixels(file: Path | _Content, path: Path, preprocess: Preprocess, image_size: Size) -> NDArray[np.uint8]:
+    bands = _bands(_read(file, path), preprocess.channels, path)
     whole = preprocess.input_size or image_size
     _check_shape(bands[0], preprocess, whole, path)
     resized = [_resized(band, preprocess, whole) for band in bands]
@@ -96,12 +127,12 @@ def crop_start(size: int, wanted: int) -> int:
     return round((size - wanted) / 2)
 
 
-def _read(path: Path) -> Image.Image:
+def _read(file: Path | _Content, path: Path) -> Image.Image:
     pil = _pillow()
     # Pillow's readers say that a file is broken in all these ways.
     broken = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
     try:
-        with pil.open(path) as image:
+        with pil.open(file) as image:
             image.load()
             return _upright(image)
     except FileNotFoundError as error:

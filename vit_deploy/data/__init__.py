@@ -1,0 +1,1 @@
+"""Images of any number, read from where they lie and run through artifacts in their order."""

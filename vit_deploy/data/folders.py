@@ -1,0 +1,177 @@
+"""Image files in folders, by name, without all names in memory."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from vit_deploy.core.images import SUFFIXES
+from vit_deploy.data.items import Item, printable
+from vit_deploy.errors import DataError
+
+RUN = 20_000  # names that are sorted at once; longer lists are sorted in pieces on disk
+END = "\0"  # the one character that no name has
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The image files in a folder and its subfolders, in the order of `images.images_in`; none that is hidden.
+
+    Links to files count, links to folders are not followed.
+
+    Args:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @property
+    def identity(self) -> Any:
+        """The folder; its files have stamps of their own."""
+        return ["folder", str(self.path.resolve())]
+
+    def total(self) -> int | None:
+        """How many files there are."""
+        return sum(1 for _ in _files(str(self.path), ""))
+
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """The files from one on, named by their paths in the folder."""
+        for inside in islice(_files(str(self.path), ""), start, None):
+            yield file_item(os.path.join(self.path, inside), inside)  # noqa: PTH118  # of texts, of which there are many
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files that were named one by one.
+
+    Args:
+        paths: of the files.
+    """
+
+    paths: tuple[str, ...]
+
+    @property
+    def identity(self) -> Any:
+        """Where the first one is; each file has a stamp of its own."""
+        return ["files", os.path.abspath(self.paths[0]) if self.paths else ""]  # noqa: PTH100
+
+    def total(self) -> int | None:
+        """How many there are."""
+        return len(self.paths)
+
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """The files from one on, by the names that they were given."""
+        for path in self.paths[start:]:
+            yield file_item(path, path)
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Files that a text file lists, one a line; relative ones are beside it.
+
+    Args:
+        path: of the text file.
+    """
+
+    path: Path
+
+    @property
+    def identity(self) -> Any:
+        """The list; its files have stamps of their own."""
+        return ["list", str(self.path.resolve())]
+
+    def total(self) -> int | None:
+        """How many lines are not empty."""
+        return sum(1 for _ in self._lines())
+
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """The files from one on, named as they are listed."""
+        for line in islice(self._lines(), start, None):
+            yield file_item(os.path.join(self.path.parent, line), line)  # noqa: PTH118
+
+    def _lines(self) -> Iterator[str]:
+        try:
+            with self.path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                for line in file:
+                    if name := line.rstrip("\r\n"):
+                        yield name
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}", fix="check the path") from error
+
+
+def file_item(path: str, name: str, label: int | str | None = None) -> Item:
+    """An image file; one that is not there is told when it is read."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+        stamp = f"{name}\0{found.st_size} {found.st_mtime_ns}"
+    except OSError:
+        stamp = f"{name}\0absent"
+    return Item(printable(name), path, label=label, stamp=stamp)
+
+
+def _files(folder: str, inside: str) -> Iterator[str]:
+    """Paths below `folder`, in the order of their parts."""
+    for name in _sorted(_entries(folder)):
+        path = f"{inside}{name}"
+        if name.endswith(os.sep):
+            yield from _files(os.path.join(folder, name), path)  # noqa: PTH118
+        else:
+            yield path
+
+
+def _entries(folder: str) -> Iterator[str]:
+    """Names of the image files in a folder, and of its folders with a slash at the end."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield entry.name + os.sep
+                elif not entry.name.startswith(".") and entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                    yield entry.name
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be read: {error.strerror}", fix="check the path and its permissions"
+        ) from error
+
+
+def _sorted(names: Iterator[str]) -> Iterator[str]:
+    """Names in their order; of more than `RUN` of them all but a part wait in files."""
+    first = sorted(islice(names, RUN), key=_order)
+    if len(first) < RUN:
+        yield from first
+        return
+    runs = [_spooled(first)]
+    del first
+    while run := sorted(islice(names, RUN), key=_order):
+        runs.append(_spooled(run))
+    try:
+        yield from heapq.merge(*map(_unspooled, runs), key=_order)
+    finally:
+        for file in runs:
+            file.close()
+
+
+def _order(name: str) -> str:
+    return name.removesuffix(os.sep)
+
+
+def _spooled(names: list[str]) -> IO[str]:
+    file = tempfile.TemporaryFile(  # noqa: SIM115  # closed where the runs are merged
+        "w+", encoding="utf-8", errors="surrogateescape", newline=""
+    )
+    file.write("".join(name + END for name in names))
+    file.seek(0)
+    return file
+
+
+def _unspooled(file: IO[str]) -> Iterator[str]:
+    left = ""
+    while piece := file.read(1 << 14):
+        *whole, left = (left + piece).split(END)
+        yield from whole

@@ -1,0 +1,146 @@
+"""One image of a source: its name, where its bytes are, and what it is labelled with."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from vit_deploy.errors import DataError
+
+REMOTE = "://"  # in the paths of other file systems than the computer's own
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image that is not read yet.
+
+    Args:
+        name: what it is called in results; it need not be the only one of this name.
+        path: file that holds it, or of another file system its address; empty where `content` does.
+        offset: where in the file it begins.
+        size: its bytes; None for all of the file.
+        content: its bytes, where they cannot be read again on their own.
+        shape: `(height, width, channels)` of uint8 pixels, where the bytes are these; else they are an image file.
+        label: its class, by number or by name; None where the source says none.
+        stamp: what is another one when the file was changed; empty where `Source.identity` says as much.
+        failure: why there is nothing to read; empty where there is.
+    """
+
+    name: str
+    path: str = ""
+    offset: int = 0
+    size: int | None = None
+    content: bytes | None = None
+    shape: tuple[int, ...] = ()
+    label: int | str | None = None
+    stamp: str = ""
+    failure: str = ""
+
+    def read(self) -> bytes:
+        """Its bytes.
+
+        Raises:
+            DataError: the file is missing or cannot be read.
+        """
+        if self.failure:
+            raise DataError(self.failure)
+        if self.content is not None:
+            return self.content
+        try:
+            if REMOTE in self.path:
+                return _read_remote(self.path)
+            with open(self.path, "rb") as file:  # noqa: PTH123  # a text that is no valid name stays as it is
+                file.seek(self.offset)
+                return file.read() if self.size is None else file.read(self.size)
+        except FileNotFoundError as error:
+            raise DataError(f"there is no image {self.path}", fix="check the path") from error
+        except OSError as error:
+            raise DataError(
+                f"{self.path} is no image that can be read: {error}", fix="remove it or get it again"
+            ) from error
+
+
+class Source(Protocol):
+    """Images in a fixed order."""
+
+    @property
+    def identity(self) -> Any:
+        """What says that a later run has the same images before it, in plain JSON values; see `Item.stamp` too."""
+
+    def total(self) -> int | None:
+        """How many images there are; None where only reading all of them would tell."""
+
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """The images from one on, by its place from 0.
+
+        Raises:
+            DataError: what holds them is missing, or damaged so that no image can be told from the next.
+        """
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several sources, one behind the other."""
+
+    sources: tuple[Source, ...]
+
+    @property
+    def identity(self) -> Any:
+        """Those of its sources."""
+        return [source.identity for source in self.sources]
+
+    def total(self) -> int | None:
+        """How many images there are together."""
+        counts = [source.total() for source in self.sources]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """The images of all from one on."""
+        for source in self.sources:
+            if start:
+                count = source.total()
+                known = sum(1 for _ in source.items()) if count is None else count
+                if start >= known:
+                    start -= known
+                    continue
+            yield from source.items(start)
+            start = 0
+
+
+def file_stamp(path: str | Path) -> str:
+    """Size and time of the last change of a file.
+
+    Raises:
+        DataError: there is none.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116  # a text that is no valid name stays as it is
+    except OSError as error:
+        raise DataError(f"there is nothing at {path}", fix="check the path") from error
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def printable(name: str) -> str:
+    """A file's name as valid Unicode: bytes that are none become escapes as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def pixels_of(content: bytes, shape: Sequence[int]) -> Any:
+    """Raw uint8 pixels as an array."""
+    import numpy as np
+
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _read_remote(address: str) -> bytes:
+    from pyarrow import fs
+
+    system, path = fs.FileSystem.from_uri(address)
+    with system.open_input_stream(path) as stream:
+        content: bytes = io.BytesIO(stream.read()).getvalue()
+    return content
