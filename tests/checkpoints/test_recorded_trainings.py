@@ -125,3 +125,108 @@ def test_mmpretrains_names_of_classes_become_labels(meta: dict[str, Any], tmp_pa
 )
 def test_names_of_other_classes_become_none(meta: Any, tmp_path: Path) -> None:
     assert load(saved(tmp_path, tiny(), meta=meta)).labels == ()
+
+
+TEST_PIPELINE = """[
+    dict(type='LoadImageFromFile'),
+    dict(backend='pillow', edge='short', interpolation='bicubic', scale=(SCALE), type='ResizeEdge'),
+    dict(crop_size=(SIZE), type='CenterCrop'),
+    dict(type='PackInputs'),
+]"""
+OF_MMENGINE = """
+data_preprocessor = dict(
+    mean=[123.675, 116.28, 103.53], num_classes=5, std=[58.395, 57.12, 57.375], to_rgb=True)
+model = dict(
+    backbone=dict(arch=dict(num_heads=2), norm_cfg=dict(eps=1e-05, type='LN'), type='VisionTransformer'),
+    head=dict(num_classes=5, type='VisionTransformerClsHead'), neck=None, type='ImageClassifier')
+test_dataloader = dict(batch_size=64, dataset=dict(pipeline=PIPELINE, type='ImageNet'))
+optim_wrapper = dict(optimizer=dict(lr=0.003, type='AdamW'))
+"""
+OF_MMCV = """
+img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+model = dict(type='ImageClassifier', backbone=dict(type='VisionTransformer', arch='deit-t'))
+data = dict(test=dict(type='ImageNet', pipeline=[
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', size=(64, -1), backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=(SIZE)),
+    dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
+    dict(type='ImageToTensor', keys=['img']),
+    dict(type='Collect', keys=['img'])]))
+"""
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def of_mmpretrain(folder: Path, text: str, pipeline: str = TEST_PIPELINE, **stated: Any) -> Any:
+    """What is read of a recorded model of mmpretrain whose file has the text of a config."""
+    case = dialect_models.CASES["mmpretrain"]
+    state = dict(state_dicts.read(make_dialect_golden.TARGET / "mmpretrain" / "model.safetensors"))
+    text = text.replace("PIPELINE", pipeline).replace("SCALE", "64").replace("SIZE", str(tuple(case.image_size)))
+    key = "config" if text.startswith(OF_MMCV[:8]) else "cfg"
+    path = saved(folder, state, meta={key: text})
+    return load(path, config={"num_heads": dialect_models.HEADS, "image_size": list(case.image_size), **stated})
+
+
+@pytest.mark.parametrize("text", [OF_MMENGINE, OF_MMCV])
+def test_the_config_text_of_mmpretrain_says_mean_std_and_sizes(text: str, tmp_path: Path) -> None:
+    found = of_mmpretrain(tmp_path, text)
+    assert found.preprocess.mean == pytest.approx([value / 255 for value in MEAN])
+    assert found.preprocess.std == pytest.approx([value / 255 for value in STD])
+    assert (found.preprocess.resize, found.preprocess.crop, found.preprocess.interpolation) == (64, True, "bicubic")
+    said = assumptions(found)
+    assert "mean" not in said and "interpolation" not in said and "preprocess" not in said
+
+
+def test_a_config_text_says_heads_and_epsilon_unless_the_user_does(tmp_path: Path) -> None:
+    case = dialect_models.CASES["mmpretrain"]
+    state = dict(state_dicts.read(make_dialect_golden.TARGET / "mmpretrain" / "model.safetensors"))
+    path = saved(tmp_path, state, meta={"cfg": OF_MMENGINE.replace("PIPELINE", "[]")})
+    found = load(path, config={"image_size": list(case.image_size)})
+    assert (found.config.num_heads, found.config.epsilon) == (2, 1e-5)
+    assert "num_heads" not in assumptions(found)
+    assert load(path, config={"image_size": list(case.image_size), "num_heads": 1}).config.num_heads == 1
+
+
+def test_a_model_for_blue_first_becomes_one_for_red_first(tmp_path: Path) -> None:
+    from vit_deploy.core.reference import forward
+
+    usual = of_mmpretrain(tmp_path, OF_MMENGINE)
+    turned = of_mmpretrain(tmp_path, OF_MMENGINE.replace("to_rgb=True", "to_rgb=False"))
+    assert turned.preprocess.mean == usual.preprocess.mean[::-1] and turned.preprocess.std == usual.preprocess.std[::-1]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *usual.config.image_size, 3), np.uint8)
+    theirs = forward(usual, usual.preprocess.normalize(pixels[..., ::-1]))  # as the file has it, of blue first
+    assert np.abs(forward(turned, turned.preprocess.normalize(pixels)) - theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "said"),
+    [
+        (TEST_PIPELINE.replace("backend='pillow', ", ""), "interpolation of Pillow, for its training resized with"),
+        (TEST_PIPELINE.replace("'CenterCrop'", "'TenCrop'"), "preprocess resized to the model's input"),
+        (TEST_PIPELINE.replace("edge='short'", "edge='long'"), "preprocess resized to the model's input"),
+        (TEST_PIPELINE.replace("crop_size=(SIZE)", "crop_size=999"), "preprocess resized to the model's input"),
+        ("[]", "preprocess resized to the model's input"),
+    ],
+)
+def test_a_pipeline_that_is_not_taken_as_it_is_said_is_an_assumption(pipeline: str, said: str, tmp_path: Path) -> None:
+    found = of_mmpretrain(tmp_path, OF_MMENGINE, pipeline)
+    assert said in assumptions(found)
+    assert found.preprocess.mean == pytest.approx([value / 255 for value in MEAN])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os\nos.system('false')",
+        "data_preprocessor = __import__('os').system('false')",
+        "data_preprocessor = dict(mean=[1, 2, 3])",
+        "data_preprocessor = dict(mean=[1, 2, 3], std=[1, 1, 0])",
+        "data_preprocessor = dict(mean='abc', std='abc')",
+        "a = " + "(" * 5000 + ")" * 5000,
+        "a = " + "[" * 90 + "]" * 90,
+        "a = \x00",
+        "data_preprocessor: dict = {'mean': [1], **{}}",
+    ],
+)
+def test_a_text_that_says_nothing_is_none(text: str, tmp_path: Path) -> None:
+    found = of_mmpretrain(tmp_path, text)
+    assert "mean" in assumptions(found)

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.checkpoints.adapters.merged import Merged, adapted
+from vit_deploy.checkpoints.adapters.found import adapted
+from vit_deploy.checkpoints.adapters.merged import Merged
 from vit_deploy.checkpoints.assumed import FILE_FACT, LEFT_OUT, WEIGHTS, Assumed, assumed, assumptions, in_words
 from vit_deploy.checkpoints.containers.torch_modules import UNREAD
 from vit_deploy.checkpoints.documents import (

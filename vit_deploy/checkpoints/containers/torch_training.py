@@ -7,8 +7,8 @@ from typing import Any
 
 from vit_deploy.checkpoints.containers.torch_pickle import Inert
 
-MODEL, OPTIONS, CLASSES = "model", "options", "classes"
-"""Entries of what is found: a name, a mapping, a list of texts."""
+MODEL, OPTIONS, CLASSES, CONFIG = "model", "options", "classes", "config"
+"""Entries of what is found: a name, a mapping, a list of texts, the text of a config."""
 
 NAMES = ("arch", "architecture", "model", "model_name", "backbone", "backbone_name", "encoder", "timm_model")
 """Keys under which trainings keep the name of their model."""
@@ -18,10 +18,11 @@ MODEL_OPTIONS = ("model_kwargs", "model_args")  # keys in these
 POOLING = "gp"  # timm's option for the pooling
 MAX_CLASSES = 1 << 20
 MAX_TEXT = 1 << 10
+MAX_CONFIG = 1 << 18  # characters
 
 
 def training_of(value: Any) -> dict[str, Any]:
-    """What the value of a torch file says about its training, of `MODEL`, `OPTIONS` and `CLASSES`.
+    """What the value of a torch file says about its training, of `MODEL`, `OPTIONS`, `CLASSES` and `CONFIG`.
 
     Several names of a model, of which nobody says which is meant, are all given: in a list.
     """
@@ -35,8 +36,9 @@ def training_of(value: Any) -> dict[str, Any]:
         if isinstance(record.get(POOLING), str):
             options["global_pool"] = record[POOLING]
     model = {MODEL: names, OPTIONS: options} if names else {}
-    classes = _classes(_entries(value.get("meta")))
-    return {**model, CLASSES: classes} if classes else model
+    meta = _entries(value.get("meta"))
+    classes, text = _classes(meta), _config(meta)
+    return {**model, **({CLASSES: classes} if classes else {}), **({CONFIG: text} if text else {})}
 
 
 def _names(record: Mapping[Any, Any]) -> Iterator[str]:
@@ -52,6 +54,12 @@ def _classes(meta: Mapping[Any, Any]) -> list[str]:
     if not isinstance(found, Sequence) or isinstance(found, str | bytes) or len(found) > MAX_CLASSES:
         return []
     return list(found) if all(isinstance(name, str) for name in found) else []
+
+
+def _config(meta: Mapping[Any, Any]) -> str:
+    """The config that mmengine and, before it, mmcv keep as a text of Python."""
+    texts = (meta.get(key) for key in ("cfg", "config"))
+    return next((text for text in texts if isinstance(text, str) and len(text) <= MAX_CONFIG), "")
 
 
 def _entries(value: Any) -> Mapping[Any, Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from vit_deploy.checkpoints.gathering import same
+from vit_deploy.checkpoints.containers.torch_training import CONFIG
+from vit_deploy.checkpoints.gathering import Origin, same
+from vit_deploy.checkpoints.renamed.mmpretrain_config import Said, said_in
 from vit_deploy.checkpoints.renamed.names import Common, Known
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
-from vit_deploy.checkpoints.source import Stated
+from vit_deploy.checkpoints.source import TRAINING, Stated
 from vit_deploy.core.config import Pooling
+from vit_deploy.core.weights import Float32
 
 HEAD = (r"(^|.*\.)head\.(?:layers\.head|fc|head)\.(weight|bias)$", r"head.\2")
 PRE_LOGITS = (r"(^|.*\.)head\.layers\.pre_logits\.", "pre_logits.")
@@ -19,12 +23,30 @@ def _known(view: Common, stated: Stated) -> Known:
     after, before = view.has("mean_norm.weight"), view.has("norm.weight")
     if after and before:
         return Known(refused=["a norm of the tokens and another of their mean"], fix="train it with final_norm=False")
-    if not after:
-        return Known()
-    return Known(
-        fixed={"pooling": Pooling.MEAN, "norm_after_pooling": True},
-        origins={"norm.scale": same("mean_norm.weight"), "norm.bias": same("mean_norm.bias")},
+    known = Known()
+    if after:
+        known = Known(
+            fixed={"pooling": Pooling.MEAN, "norm_after_pooling": True},
+            origins={"norm.scale": same("mean_norm.weight"), "norm.bias": same("mean_norm.bias")},
+        )
+    said = said_in((view.documents.get(TRAINING) or {}).get(CONFIG))
+    return known if said is None else _as_said(known, said, stated)
+
+
+def _as_said(known: Known, said: Said, stated: Stated) -> Known:
+    """What the config of the training says too; a model for blue, green and red becomes one for red, green and blue."""
+    kernel = {"patch_embed.kernel": Origin(("patch_embed.weight",), _red_first)} if said.blue_first else {}
+    return replace(
+        known,
+        fixed={**known.fixed, **{name: value for name, value in said.fields.items() if name not in stated}},
+        origins={**known.origins, **kernel},
+        preprocess=said.preprocess,
+        supposed=said.supposed,
     )
+
+
+def _red_first(kernel: Float32) -> Float32:
+    return kernel.transpose(2, 3, 1, 0)[:, :, ::-1]
 
 
 DIALECT = Dialect(

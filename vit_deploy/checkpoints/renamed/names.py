@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
 from vit_deploy.checkpoints.importing import image_size_of, without_rest
 from vit_deploy.checkpoints.source import TensorFile
@@ -68,6 +69,7 @@ class Known:
         sizes: (height, width) in pixels that the weights may be for, best first.
         origins: the origins of weights that the common names do not give.
         preprocess: that is recorded beside the weights, for a config; None where none is.
+        supposed: what of that is not taken as it is said, for a config.
         refused: what no ViT here computes, in words.
         fix: what to do about that.
     """
@@ -78,6 +80,7 @@ class Known:
     sizes: Sequence[Any] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
     preprocess: Callable[[ViTConfig], Preprocess] | None = None
+    supposed: Callable[[ViTConfig], Sequence[Assumed]] = lambda config: ()
     refused: Sequence[str] = ()
     fix: str = ""
 

@@ -146,6 +146,7 @@ class RenamedSource:
             preprocess=preprocess,
             input_size=whole,
             preprocess_assumed=known.preprocess is None,
+            supposed=known.supposed(config),
             dialect=dialect.name,
             left_out=[what for what, names in unused.items() if names],
         )
