@@ -45,7 +45,7 @@ ONNX, TENSORFLOW, FLATBUFFERS = {"onnx"}, {"tensorflow", "keras"}, {"flatbuffers
 LEAVES = {
     "checkpoints.containers.h5": {"h5py"},
     "checkpoints.containers.keras_zip": {"h5py"},
-    **{f"checkpoints.hub.{name}": {"huggingface_hub"} for name in ("client", "fetch", "refusals", "upload")},
+    **{f"checkpoints.hub.{name}": {"huggingface_hub"} for name in ("client", "fetch", "parts", "refusals", "upload")},
     "checkpoints.keras.model": {"keras"},
     "checkpoints.keras.writer": {"keras"},
     **{
