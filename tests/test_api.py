@@ -123,6 +123,7 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
         "compress",
         "convert",
         "create_vision_transformer",
+        "demo",
         "doctor",
         "embed",
         "emulator",

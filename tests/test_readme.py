@@ -68,6 +68,8 @@ def execute(page: Path, folder: Path, environment: dict[str, str]) -> None:
             continue
         if ".parquet" in command and importlib.util.find_spec("pyarrow") is None:
             continue
+        if arguments[0] == "demo" and not environment.get("VIT_DEPLOY_WEB"):
+            continue
         run = {"vit-deploy": [sys.executable, "-m", "vit_deploy"], "python": [sys.executable], "tar": ["tar"]}[program]
         arguments = [str(ROOT / word) if word.startswith("samples/") else word for word in arguments]
         done = subprocess.run([*run, *arguments], cwd=folder, capture_output=True, text=True, env=environment)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # at run time each is imported when it is first used, so that
     from vit_deploy.api.embedding import embed
     from vit_deploy.api.insight import bundle, doctor, emulator, inspect
     from vit_deploy.api.models import as_checkpoint
+    from vit_deploy.api.pages import demo
     from vit_deploy.api.proof import compare, verify
     from vit_deploy.api.sessions import as_artifact, read_images, session
     from vit_deploy.api.timing import bench, report
@@ -28,6 +29,7 @@ _LAZY = {
     "compare": "vit_deploy.api.proof",
     "compress": "vit_deploy.api.compressing",
     "convert": "vit_deploy.api.checkpoints",
+    "demo": "vit_deploy.api.pages",
     "doctor": "vit_deploy.api.insight",
     "embed": "vit_deploy.api.embedding",
     "emulator": "vit_deploy.api.insight",
@@ -53,6 +55,7 @@ __all__ = [
     "compare",
     "compress",
     "convert",
+    "demo",
     "doctor",
     "embed",
     "emulator",

@@ -19,6 +19,7 @@ from vit_deploy.cli.compare import compare
 from vit_deploy.cli.completion import completion
 from vit_deploy.cli.compress import compress
 from vit_deploy.cli.convert import convert
+from vit_deploy.cli.demo import demo
 from vit_deploy.cli.doctor import doctor
 from vit_deploy.cli.embed import embed
 from vit_deploy.cli.emulator import emulator
@@ -122,6 +123,7 @@ COMMANDS = (
     Command(quantize, ARTIFACTS, "vit-deploy quantize artifacts/onnx-fp32 -p int8-static -o artifacts"),
     Command(bundle, ARTIFACTS, "vit-deploy bundle artifacts -o for-the-device.tar.gz"),
     Command(card, ARTIFACTS, "vit-deploy card artifacts -o README.md --results verify.json bench.json"),
+    Command(demo, ARTIFACTS, "vit-deploy demo artifacts/onnx-int8 -o page.html --runtime-files node_modules"),
     Command(verify, PROOF, "vit-deploy verify artifacts --locate"),
     Command(compare, PROOF, "vit-deploy compare artifacts/onnx-fp32 artifacts/tflite-fp32"),
     Command(evaluate, PROOF, "vit-deploy evaluate artifacts --data photos"),

@@ -1,0 +1,274 @@
+"""The page in a browser without network: proves itself, and sees in pictures what `predict` sees."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import http.server
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, Browser
+from PIL import Image
+
+import vit_deploy
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.synthetic_images import natural_pixels
+from vit_deploy.web.models import Content, model_of
+from vit_deploy.web.page import one_file, runtime_contents
+
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+LABELS = ("tabby cat", "</script><b>dog", "fire engine", "ein Wörterbuch", "teapot")
+READY = "document.documentElement?.dataset.ready"
+
+
+@pytest.fixture(scope="module")
+def artifacts(make_checkpoint, tmp_path_factory):
+    """Of a model whose recorded preprocessing has a filter with overshoots and a crop."""
+    made = make_checkpoint()
+    preprocess = Preprocess((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), resize=(28, 37), crop=True, interpolation="bicubic")
+    checkpoint = Checkpoint(made.config, made.weights, preprocess, labels=LABELS)
+    folder = tmp_path_factory.mktemp("artifacts")
+    return list(vit_deploy.export(checkpoint, folder, formats="onnx", precisions=["fp32", "int8"]))
+
+
+@pytest.fixture(scope="module")
+def page(artifacts, npm_files, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    return vit_deploy.demo(artifacts, path, runtime_files=npm_files).result.path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photos")
+    pixels = natural_pixels(2, 90, 130, 3)
+    paths = [folder / "photo.jpg", folder / "upright.png"]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels[0]).save(paths[0], exif=exif, quality=92)
+    Image.fromarray(pixels[1]).convert("RGBA").save(paths[1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def started():
+    with Browser() as found:
+        yield found
+
+
+@pytest.fixture
+def browser(started):
+    started.asked.clear()
+    started.said.clear()
+    return started
+
+
+def wait(browser: Browser, condition: str) -> None:
+    end = time.monotonic() + 60
+    while not browser.run(condition):
+        assert time.monotonic() < end, f"{condition} does not come true; the page said {browser.said}"
+        time.sleep(0.05)
+
+
+def opened(browser: Browser, page: Path) -> None:
+    browser.open(page, **DESKTOP)
+    wait(browser, f"['yes', 'failed'].includes({READY})")
+
+
+def choose(browser: Browser, file: Path) -> None:
+    browser.run("document.getElementById('said').textContent = ''; document.getElementById('problem').hidden = true")
+    document = browser.ask("DOM.getDocument")["root"]["nodeId"]
+    node = browser.ask("DOM.querySelector", nodeId=document, selector="#file")["nodeId"]
+    browser.ask("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+    wait(browser, "!!document.getElementById('said').textContent || !document.getElementById('problem').hidden")
+
+
+def seen(browser: Browser) -> list[dict[str, str]]:
+    rows = "[...document.querySelectorAll('#classes li')]"
+    return browser.run(f"{rows}.map(e => ({{...e.dataset, name: e.querySelector('.name').textContent}}))")
+
+
+def text(browser: Browser, name: str) -> str:
+    return browser.run(f"document.getElementById('{name}').innerText")
+
+
+def test_it_proves_itself_and_sees_what_predict_sees_and_asks_for_nothing(browser, page, artifacts, photos):
+    opened(browser, page)
+    assert browser.run("document.getElementById('proof').dataset.state") == "same"
+    assert "answers 8 recorded images as the float64 reference does" in text(browser, "checks")
+    assert "becomes the same pixels as where the model was exported, to the byte" in text(browser, "checks")
+    for photo in photos:
+        choose(browser, photo)
+        top = vit_deploy.predict(artifacts[0], photo).result.top
+        found = seen(browser)
+        assert [int(row["class"]) for row in found] == [entry.index for entry in top]
+        assert [row["name"] for row in found] == [entry.label for entry in top]
+        logits, shares = ([float(row[name]) for row in found] for name in ("logit", "probability"))
+        assert logits == pytest.approx([entry.logit for entry in top], abs=2e-5)
+        assert shares == pytest.approx([entry.probability for entry in top], abs=1e-5)
+        assert text(browser, "notes") == ""
+    assert {url.partition(":")[0] for url in browser.asked} <= {"file", "blob"}
+    assert [url for url in browser.asked if url.startswith("file:")] == [page.as_uri()]
+    assert browser.said == []
+
+
+def test_another_model_can_be_chosen_and_sees_the_same_picture(browser, page, artifacts, photos):
+    opened(browser, page)
+    choose(browser, photos[0])
+    browser.run("(e => { e.value = 1; e.dispatchEvent(new Event('change')); })(document.getElementById('model'))")
+    wait(browser, f"{READY} === 'yes' && document.getElementById('card').innerText.includes('int8')")
+    assert browser.run("document.getElementById('proof').dataset.state") == "same"
+    assert "signal to noise ratio" in text(browser, "checks")
+    top = vit_deploy.predict(artifacts[1], photos[0]).result.top
+    wait(browser, f"document.querySelector('#classes li').dataset.class === '{top[0].index}'")
+    assert float(seen(browser)[0]["logit"]) == pytest.approx(top[0].logit, abs=0.05)
+
+
+def test_what_is_no_picture_is_named_and_the_page_goes_on(browser, page, photos, tmp_path):
+    opened(browser, page)
+    (tmp_path / "text.png").write_text("not a picture")
+    choose(browser, tmp_path / "text.png")
+    assert text(browser, "problem") == (
+        "That picture cannot be used: this browser cannot read the file, or it is no image; save it as PNG or JPEG."
+    )
+    choose(browser, photos[0])
+    assert browser.run("document.getElementById('problem').hidden") and len(seen(browser)) == 5
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_pictures_are_dropped_and_pasted(browser, page, photos, way):
+    opened(browser, page)
+    content = base64.b64encode(photos[1].read_bytes()).decode()
+    browser.run(
+        f"""(() => {{
+          const bytes = Uint8Array.from(atob({json.dumps(content)}), (letter) => letter.charCodeAt(0));
+          const held = new DataTransfer();
+          held.items.add(new File([bytes], "photo.png", {{type: "image/png"}}));
+          document.getElementById("drop").dispatchEvent("{way}" === "drop"
+            ? new DragEvent("drop", {{dataTransfer: held, bubbles: true, cancelable: true}})
+            : new ClipboardEvent("paste", {{clipboardData: held, bubbles: true}}));
+        }})()"""
+    )
+    wait(browser, "!!document.getElementById('said').textContent")
+    assert len(seen(browser)) == 5
+
+
+def test_the_camera_is_classified_until_it_is_stopped(browser, page):
+    opened(browser, page)
+    browser.run(
+        """(() => {
+          const canvas = Object.assign(document.createElement("canvas"), {width: 160, height: 120});
+          const context = canvas.getContext("2d");
+          setInterval(() => {
+            context.fillStyle = `hsl(${performance.now() / 10}, 80%, 50%)`;
+            context.fillRect(0, 0, 160, 120);
+          }, 30);
+          navigator.mediaDevices.getUserMedia = async () => (window.stream = canvas.captureStream(20));
+          document.getElementById("camera").click();
+        })()"""
+    )
+    wait(browser, "!!document.getElementById('said').textContent")
+    assert text(browser, "camera") == "Stop the camera" and "of 160x120" in text(browser, "size")
+    browser.run("document.getElementById('camera').click()")
+    assert browser.run("window.stream.getTracks().every((track) => track.readyState === 'ended')")
+    assert browser.run("document.getElementById('camera').getAttribute('aria-pressed')") == "false"
+
+
+def test_a_camera_that_may_not_be_used_is_said(browser, page):
+    opened(browser, page)
+    browser.run("document.getElementById('camera').click()")
+    wait(browser, "!document.getElementById('problem').hidden")
+    assert "there is no camera, or it may not be used" in text(browser, "problem")
+
+
+def test_wrong_answers_and_other_preprocessing_are_different(browser, artifacts, npm_files, tmp_path):
+    runtime, package = runtime_contents(npm_files)
+    model = model_of(artifacts[0], "model")
+    outputs = np.frombuffer(next(part.data for part in model.contents if part.name == "model-outputs"), "<f8") + 1e-3
+    contents = [
+        Content(part.name, outputs.tobytes()) if part.name == "model-outputs" else part for part in model.contents
+    ]
+    preprocess = model.facts["preprocess"] | {"interpolation": "bilinear"}
+    changed = dataclasses.replace(model, facts=model.facts | {"preprocess": preprocess}, contents=tuple(contents))
+    (tmp_path / "page.html").write_text(one_file([changed], runtime, package, "Wrong"), encoding="utf-8")
+    opened(browser, tmp_path / "page.html")
+    assert text(browser, "verdict") == "Different from the reference"
+    assert "The model's answers: largest difference 0.001 is above the tolerance of" in text(browser, "checks")
+    assert "A recorded image file becomes other pixels, up to" in text(browser, "checks")
+
+
+def test_a_model_that_does_not_load_is_said(browser, artifacts, npm_files, tmp_path):
+    runtime, package = runtime_contents(npm_files)
+    model = model_of(artifacts[0], "model")
+    contents = [Content(part.name, b"no model") if part.name == "model-model" else part for part in model.contents]
+    broken = dataclasses.replace(model, contents=tuple(contents))
+    (tmp_path / "page.html").write_text(one_file([broken], runtime, package, "Broken"), encoding="utf-8")
+    opened(browser, tmp_path / "page.html")
+    assert text(browser, "verdict").startswith("The model does not run here: ")
+
+
+def test_it_fits_follows_the_scheme_and_is_named_for_screen_readers(browser, page, photos):
+    opened(browser, page)
+    choose(browser, photos[0])
+    for size, dark in ((PHONE, False), (PHONE, True), (DESKTOP, True), (DESKTOP, False)):
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        browser.ask("Emulation.setEmulatedMedia", features=scheme)
+        browser.ask("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=size is PHONE)
+        assert browser.run("document.documentElement.scrollWidth") <= size["width"]
+        ground = browser.run("getComputedStyle(document.body).backgroundColor")
+        assert ground == ("rgb(20, 23, 26)" if dark else "rgb(255, 255, 255)")
+    tree = browser.ask("Accessibility.getFullAXTree")["nodes"]
+    named = {(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if "role" in node}
+    assert ("combobox", "Model") in named and ("button", "Use the camera") in named
+    assert ("image", "The picture as the model sees it") in named and ("list", "Classes") in named
+    assert browser.run("document.getElementById('said').getAttribute('aria-live')") == "polite"
+    assert browser.run("document.getElementById('said').textContent") == (
+        f"{seen(browser)[0]['name']}, " + browser.run("document.querySelector('#classes .share').textContent")
+    )
+
+
+def test_everything_is_reached_from_the_keyboard(browser, page):
+    opened(browser, page)
+    reached = []
+    for _ in range(5):
+        browser.press("Tab")
+        reached.append(browser.run("document.activeElement.id || document.activeElement.textContent"))
+    assert reached == ["Skip to the picture", "model", "file", "camera", "Licences of what is in this page"]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+def test_a_folder_is_served_and_fetches_its_own_files_alone(browser, artifacts, npm_files, tmp_path):
+    folder = vit_deploy.demo(artifacts[1], tmp_path / "site", runtime_files=npm_files).result.path
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        browser.ask(
+            "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
+        browser.ask("Page.navigate", url=address)
+        wait(browser, f"['yes', 'failed'].includes({READY})")
+        assert browser.run("document.getElementById('proof').dataset.state") == "same"
+        assert all(url.startswith((address, "blob:")) for url in browser.asked)
+        browser.ask(
+            "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0
+        )
+        server.shutdown()
+
+
+def test_a_folder_that_is_opened_as_a_file_says_what_to_do(browser, artifacts, npm_files, tmp_path):
+    folder = vit_deploy.demo(artifacts[1], tmp_path / "site", runtime_files=npm_files).result.path
+    opened(browser, folder / "index.html")
+    assert text(browser, "verdict") == (
+        "The model does not run here: this folder has to be served: python -m http.server"
+    )

@@ -1,0 +1,127 @@
+"""Pages that run models in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from vit_deploy.api.given import Artifacts, PathLike, Tell, artifact_paths, folder_path, path, silent
+from vit_deploy.api.results import Outcome
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.quantities import megabytes
+from vit_deploy.core.staging import check_file_target, check_targets, staged_file, staged_folder
+from vit_deploy.errors import ConfigError, UsageError
+from vit_deploy.web.models import check_artifact, model_of, names_of
+from vit_deploy.web.page import folder_files, one_file, page_bytes, runtime_contents, title_of
+
+SUFFIXES = (".html", ".htm")
+EMBED_MB = 100
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A page that runs models.
+
+    Args:
+        path: the page, or the folder that holds it.
+        artifacts: the models that it runs.
+        bytes: how large all of it is.
+        needs_server: whether it is a folder, which browsers read from a server alone.
+    """
+
+    path: Path
+    artifacts: tuple[Artifact, ...]
+    bytes: int
+    needs_server: bool
+
+
+@dataclass(frozen=True)
+class DemoOutcome(Outcome[Demo]):
+    """What `demo` has done; one result."""
+
+    command: ClassVar[str] = "demo"
+
+
+def demo(
+    artifacts: Artifacts,
+    output: PathLike,
+    *,
+    title: str | None = None,
+    runtime_files: PathLike | None = None,
+    embed_mb: int = EMBED_MB,
+    force: bool = False,
+    progress: Tell = silent,
+) -> DemoOutcome:
+    """Make a page that runs models in a browser, proves each at its start, and shows the classes of pictures.
+
+    The page asks no network for anything, and no picture leaves it.
+
+    Args:
+        artifacts: ONNX artifacts, or folders of them.
+        output: a name that ends in .html for one file that holds everything; any other is a folder, to be served.
+        title: heading; None for the model's name.
+        runtime_files: `node_modules` with onnxruntime-web, or the folder around it; None takes the one that the
+            environment variable VIT_DEPLOY_WEB names.
+        embed_mb: how many MB one file may hold.
+        force: whether what is there is replaced.
+        progress: called with what is being done.
+
+    Raises:
+        UsageError: no artifact in what is given.
+        ArtifactError: no artifact, or one that was changed.
+        ConfigError: another format than ONNX, a model without classes, or more than one file may hold.
+        MissingEngineError: onnxruntime-web is not there.
+        OutputError: the page is there, or cannot be written.
+    """
+    target, is_file = folder_path(output, "output"), Path(output).suffix.lower() in SUFFIXES
+    if is_file:
+        check_file_target(target, force=force)
+    else:
+        check_targets([target], force=force)
+    runtime, package = runtime_contents(path(runtime_files))
+    progress("reading the artifacts")
+    found = [read_artifact(each) for each in artifact_paths(artifacts)]
+    if not found:
+        raise UsageError("no artifact is given; expected folders that export has written")
+    for artifact in found:
+        check_artifact(artifact)
+    heading = title or title_of(found)
+    models = [model_of(artifact, name) for artifact, name in zip(found, names_of(found), strict=True)]
+    progress(f"writing {target}")
+    if is_file:
+        held = page_bytes(models, runtime)
+        if held > embed_mb * 1_000_000:
+            raise ConfigError(
+                f"the page would hold {megabytes(held)}, and one file holds up to {embed_mb} MB",
+                fix="name a folder as --output, which is to be served, or raise --embed-mb",
+            )
+        size = _write_file(target, one_file(models, runtime, package, heading).encode(), force=force)
+    else:
+        size = _write_folder(target, folder_files(models, runtime, package, heading), force=force)
+    made = Demo(target, tuple(found), size, not is_file)
+    record = {
+        "path": str(target),
+        "bytes": size,
+        "artifacts": [str(artifact.path) for artifact in found],
+        "needs_server": made.needs_server,
+        "runtime": package.to_dict(),
+    }
+    return DemoOutcome((made,), (record,))
+
+
+def _write_file(target: Path, content: bytes, *, force: bool) -> int:
+    with staged_file(target, force=force) as staged:
+        staged.write_bytes(content)
+    return len(content)
+
+
+def _write_folder(target: Path, files: Mapping[str, bytes], *, force: bool) -> int:
+    with staged_folder(target, force=force) as stage:
+        for name, content in files.items():
+            place = stage.folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+    return sum(map(len, files.values()))
