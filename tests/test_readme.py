@@ -20,6 +20,7 @@ from vit_deploy.core import cost
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.origin import licence_in
+from vit_deploy.runtimes import RUNTIMES
 
 ROOT = Path(__file__).parent.parent
 FRONT = ROOT / "README.md"
@@ -69,6 +70,8 @@ def execute(page: Path, folder: Path, environment: dict[str, str]) -> None:
         if ".parquet" in command and importlib.util.find_spec("pyarrow") is None:
             continue
         if arguments[0] == "demo" and not environment.get("VIT_DEPLOY_WEB"):
+            continue
+        if {"web", "wasm"} & set(arguments) and RUNTIMES["web"].missing():
             continue
         run = {"vit-deploy": [sys.executable, "-m", "vit_deploy"], "python": [sys.executable], "tar": ["tar"]}[program]
         arguments = [str(ROOT / word) if word.startswith("samples/") else word for word in arguments]

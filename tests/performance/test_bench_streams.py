@@ -23,7 +23,7 @@ class Meeting:
 
 @pytest.mark.parametrize("streams", [2, 3])
 def test_each_stream_has_a_call_under_way_while_the_others_have(streams, monkeypatch):
-    monkeypatch.setattr(worker, "_sleep_until_idle", lambda: True)
+    monkeypatch.setattr(worker, "_sleep_until_idle", lambda calls: True)
     barrier = threading.Barrier(streams)
     calls = [Meeting(barrier) for _ in range(streams)]
     found = worker._measured(calls, calls=4 * streams, seconds=None, on_gpu=False)
@@ -33,7 +33,7 @@ def test_each_stream_has_a_call_under_way_while_the_others_have(streams, monkeyp
 
 
 def test_calls_in_turn_would_be_found_out(monkeypatch):
-    monkeypatch.setattr(worker, "_sleep_until_idle", lambda: True)
+    monkeypatch.setattr(worker, "_sleep_until_idle", lambda calls: True)
     alone = Meeting(threading.Barrier(2))
     monkeypatch.setattr(alone.barrier, "wait", lambda timeout: threading.Barrier.wait(alone.barrier, 0.05))
     with pytest.raises(threading.BrokenBarrierError):

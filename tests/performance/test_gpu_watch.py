@@ -70,7 +70,7 @@ def nvml(monkeypatch):
     monkeypatch.setattr(worker, "GPU_WARMUP_S", 0.05)
     monkeypatch.setattr(gpu_watch, "REWARM_S", 0.03)
     monkeypatch.setattr(gpu_watch, "QUEUED_S", 0.02)
-    monkeypatch.setattr(worker, "_sleep_until_idle", lambda: True)
+    monkeypatch.setattr(worker, "_sleep_until_idle", lambda calls: True)
     return found
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.linear_bundle import write_bundle
 from vit_deploy.core import child_processes
+from vit_deploy.core.memory import peak_rss_mb
 from vit_deploy.errors import EngineError
 from vit_deploy.performance import worker as worker_module
 from vit_deploy.performance.process import CaseProcess
-from vit_deploy.performance.worker import peak_rss_mb
 
 HANG_S = 600.0  # that no worker takes which answers, however busy the machine is
 
@@ -89,7 +89,7 @@ sys.exit(worker.main())
 def test_peak_memory_is_the_processs_own_and_not_its_parents(tmp_path):
     ballast = np.ones(60_000_000, np.float32)  # 240 MB
     body = """
-from vit_deploy.performance.worker import peak_rss_mb
+from vit_deploy.core.memory import peak_rss_mb
 sys.stdin.readline()
 print(json.dumps({"mb": peak_rss_mb()}))
 """

@@ -6,7 +6,7 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import MissingEngineError
-from vit_deploy.runtimes import RUNTIMES, installed_takers
+from vit_deploy.runtimes import RUNTIMES, installed_takers, takers_of
 from vit_deploy.verification.parity import verify
 
 MISSING = Plugin("x:Y", extra="openvino", needs=("no_such_engine",))
@@ -26,7 +26,8 @@ def test_where_none_is_installed_the_usual_one_is_named(monkeypatch):
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_order_is_that_of_the_table(format):
     takers = FORMATS[format].runtime_names
-    assert installed_takers(format) == tuple(name for name in takers if not RUNTIMES[name].missing())
+    usual = [name for name in takers if not FORMATS.runtimes()[name].named_only]
+    assert installed_takers(format) == tuple(name for name in usual if not RUNTIMES[name].missing())
 
 
 def test_an_engine_that_has_not_the_provider_is_passed_over_unless_it_is_asked_for(monkeypatch):
@@ -69,3 +70,17 @@ def test_a_device_that_needs_one_of_several_engines_is_told_one_to_install(monke
     with pytest.raises(MissingEngineError, match="has no no_such_engine or nor_this_one") as caught:
         require(["tensorrt"])
     assert caught.value.fix.endswith("-m pip install nor-this-one")
+
+
+def test_a_browser_is_taken_where_it_or_a_provider_of_its_own_is_named_alone(monkeypatch):
+    monkeypatch.setattr("vit_deploy.runtimes.web.found.lacking", tuple)
+    for format in ("onnx", "tflite"):
+        assert FORMATS[format].runtime_names[-1] == "web"
+        assert "web" not in installed_takers(format) and "web" not in takers_of(format)
+        assert installed_takers(format, "wasm") == installed_takers(format, "webgpu") == ("web",)
+
+
+def test_what_a_browser_lacks_is_told_though_no_module_is_missing(monkeypatch):
+    monkeypatch.setattr("vit_deploy.runtimes.web.found.lacking", lambda: ("a browser",))
+    assert RUNTIMES["web"].missing() == ("a browser",) and RUNTIMES["web"].absent_modules() == ()
+    RUNTIMES.check("web")  # options may name what the environment does not

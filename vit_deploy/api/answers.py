@@ -17,6 +17,7 @@ from vit_deploy.api.given import (
     Tell,
     artifact_path,
     artifact_paths,
+    as_text,
     as_tuple,
     path,
     paths,
@@ -53,6 +54,8 @@ def predict(
     provider: str | None = None,
     device: int = 0,
     cuda_graph: bool = False,
+    runtime_files: PathLike | None = None,
+    browser: str | None = None,
     threads: int | None = None,
     reading: CheckpointOptions = CheckpointOptions(),
     on: str | Sequence[str] = (),
@@ -72,6 +75,8 @@ def predict(
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         threads: threads for the work inside one call; None leaves the engine's own choice.
         reading: what a checkpoint file does not say, or how it is to be read otherwise.
         on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
@@ -92,7 +97,7 @@ def predict(
         RemoteError: no machine answered.
     """
     given, files = artifact_path(model), classify.image_files(paths(images, "images"))
-    options = PredictOptions(runtime, provider, device, cuda_graph, threads, top)
+    options = PredictOptions(runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, top)
     hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
     stated = stated_fields(reading)
     if not hosts.on:
@@ -167,6 +172,8 @@ def evaluate(
     provider: str | None = None,
     device: int = 0,
     cuda_graph: bool = False,
+    runtime_files: PathLike | None = None,
+    browser: str | None = None,
     threads: int | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -190,6 +197,8 @@ def evaluate(
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         threads: threads for the work inside one call; None leaves the engine's own choice.
         mean: of pixels in 0..1, in place of what a `.keras` file says; one for each channel or one for all.
         std: standard deviation of pixels, likewise.
@@ -217,7 +226,7 @@ def evaluate(
     """
     if batch < 1:
         raise ConfigError(f"batch is {batch}; expected a positive number", fix="give 1 or more")
-    options = EvaluateOptions(runtime, provider, device, cuda_graph, threads, batch)
+    options = EvaluateOptions(runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, batch)
     hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
     progress("reading the artifacts")
     found = artifact_paths(artifacts)

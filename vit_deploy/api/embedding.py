@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, folder_path, silent
+from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, as_text, folder_path, silent
 from vit_deploy.api.results import EmbedOutcome
 from vit_deploy.core.artifact import Artifact, versions
 from vit_deploy.core.artifact_folders import MANIFEST
@@ -43,6 +43,8 @@ def embed(
     device: int = 0,
     cuda_graph: bool = False,
     threads: int | None = None,
+    runtime_files: PathLike | None = None,
+    browser: str | None = None,
     force: bool = False,
     progress: Tell = silent,
     note: Tell = silent,
@@ -68,6 +70,8 @@ def embed(
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         threads: threads for the work inside one call; None shares the cores among the streams.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         force: whether an output that is there is replaced, and parts of another run are thrown away.
         progress: called with what is being done, how fast, and how long it is going to take.
         note: called with what has to be known meanwhile.
@@ -83,7 +87,8 @@ def embed(
         OutputError: a file that is there or cannot be written, or parts that another run has begun otherwise.
         UsageError: an output with another ending, or options that exclude each other.
     """
-    options = EmbedOptions(runtime, provider, device, cuda_graph, threads, batch, streams, top)
+    files = as_text(runtime_files)
+    options = EmbedOptions(runtime, provider, device, cuda_graph, threads, files, browser, batch, streams, top)
     reading = StreamOptions(workers, column)
     for name in ("top", "batch", "streams", "threads"):
         if (value := getattr(options, name)) is not None and value < 1:

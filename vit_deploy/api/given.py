@@ -73,6 +73,11 @@ def path(given: PathLike | None) -> Path | None:
     return None if given is None else Path(given)
 
 
+def as_text(given: PathLike | None) -> str | None:
+    """A path as a text, where there is one."""
+    return None if given is None else str(given)
+
+
 def as_tuple(given: Value | Sequence[Value] | None) -> tuple[Value, ...]:
     """One value or several as a tuple; empty for None."""
     if given is None:

@@ -14,6 +14,7 @@ from vit_deploy.api.given import (
     Tell,
     artifact_path,
     artifact_paths,
+    as_text,
     as_tuple,
     path,
     silent,
@@ -52,6 +53,8 @@ def verify(
     provider: str | None = None,
     device: int = 0,
     cuda_graph: bool = False,
+    runtime_files: PathLike | None = None,
+    browser: str | None = None,
     tolerance: Mapping[str, float | None] | Sequence[str] = (),
     allow_tf32: bool = False,
     threads: int | Sequence[int] = (),
@@ -86,6 +89,8 @@ def verify(
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         tolerance: limits by metric, None for one not to be held, or texts as "max_abs=1e-4".
         allow_tf32: whether a GPU may round fp32 products to 11 bits; has its own tolerance.
         threads: numbers of threads to run with too.
@@ -116,7 +121,9 @@ def verify(
         RemoteError: no machine answered.
         OutputError: a report that cannot be written.
     """
-    proof = ProofOptions(runtime, provider, device, cuda_graph, as_tuple(threads), quick)
+    proof = ProofOptions(
+        runtime, provider, device, cuda_graph, as_tuple(threads), quick, as_text(runtime_files), browser
+    )
     reference = ReferenceOptions(path(against), path(images), max_images, layout, values, output, simulate, locate)
     hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
     reports = ReportFiles(path(junit), path(markdown))
@@ -144,6 +151,7 @@ def _check(proof: ProofOptions, reference: ReferenceOptions, hosts: HostOptions,
         raise UsageError("--images needs --against: the recorded answers are to the golden images")
     own: dict[str, object] = {"--runtime": proof.runtime, "--provider": proof.provider, "--device": proof.device}
     own |= {"--cuda-graph": proof.cuda_graph, "--threads": proof.threads}
+    own |= {"--runtime-files": proof.runtime_files, "--browser": proof.browser}
     own |= {"--on": hosts.on, "--locate": reference.locate}
     given = [name for name, value in own.items() if value]
     if reference.simulate is not None and given:
@@ -199,6 +207,8 @@ def _verify_here(
             questions=questions,
             device=proof.device,
             cuda_graph=proof.cuda_graph,
+            runtime_files=proof.runtime_files,
+            browser=proof.browser,
             simulate=reference.simulate,
         ),
         progress,

@@ -24,6 +24,8 @@ def session(
     provider: str | None = None,
     device: int = 0,
     cuda_graph: bool = False,
+    runtime_files: str | Path | None = None,
+    browser: str | None = None,
 ) -> AbstractContextManager[Session]:
     """Load an artifact in an engine: `with session(path) as model: logits = model.infer(images)`.
 
@@ -36,6 +38,8 @@ def session(
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
 
     Raises:
         ArtifactError: no artifact, or one that was changed.
@@ -43,7 +47,10 @@ def session(
         MissingEngineError, EngineError: the engine is not installed, or refuses the file.
     """
     artifact = as_artifact(bundle)
-    options = RuntimeOptions(threads, provider, device=device, cuda_graph=cuda_graph)
+    files = None if runtime_files is None else str(runtime_files)
+    options = RuntimeOptions(
+        threads, provider, device=device, cuda_graph=cuda_graph, runtime_files=files, browser=browser
+    )
     return open_session(artifact, runtime_for(artifact, runtime, options), options)
 
 

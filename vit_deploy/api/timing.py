@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vit_deploy.api.given import Artifacts, PathLike, Tell, artifact_paths, as_tuple, path, paths, silent
+from vit_deploy.api.given import Artifacts, PathLike, Tell, artifact_paths, as_text, as_tuple, path, paths, silent
 from vit_deploy.api.results import BenchOutcome, ReportOutcome
 from vit_deploy.core import documents
 from vit_deploy.core.documents import Record
@@ -44,6 +44,8 @@ def bench(
     seconds: float = BenchOptions.seconds,
     device: int = 0,
     cuda_graph: bool = False,
+    runtime_files: PathLike | None = None,
+    browser: str | None = None,
     under: float | str | None = None,
     one_at_a_time: bool = False,
     runs: int | None = None,
@@ -73,6 +75,8 @@ def bench(
         seconds: length of the calls of each case together.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         under: a time in milliseconds, or as "5ms", under which the calls of the largest batch stay, which is looked
             for; None for no search.
         one_at_a_time: whether each case is loaded, measured and freed before the next.
@@ -111,6 +115,8 @@ def bench(
         seconds=seconds,
         device=device,
         cuda_graph=cuda_graph,
+        runtime_files=as_text(runtime_files),
+        browser=browser,
         under=_milliseconds(under),
         one_at_a_time=one_at_a_time,
         runs=runs,

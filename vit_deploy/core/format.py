@@ -40,6 +40,7 @@ class RuntimeEntry:
         not_profiled: why there is no profiler.
         keeps_threads: whether the engine takes the number of its threads once in a process.
         prefers_gpus: whether it takes a GPU where there is one and no provider is named.
+        named_only: whether it runs only where it, or a provider of its own, is named, and on this machine alone.
     """
 
     name: str
@@ -51,6 +52,7 @@ class RuntimeEntry:
     not_profiled: str = ""
     keeps_threads: bool = False
     prefers_gpus: bool = False
+    named_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,13 @@ from vit_deploy.core.format import FP32, Format, Formats, RuntimeEntry, Target
 from vit_deploy.core.registry import Plugin
 
 TENSORFLOW_IS_NOT_PROFILED = "TensorFlow's operators are not profiled"
+WEB = RuntimeEntry(
+    "web",
+    Plugin("vit_deploy.runtimes.web.runtime:Web", found="vit_deploy.runtimes.web.found:lacking"),
+    providers=("wasm", "webgpu"),
+    not_profiled="engines in a browser do not time their operators",
+    named_only=True,
+)
 ONNX_PRECISIONS: Mapping[str, tuple[str, ...]] = {
     Target.CPU: (FP32, "fp16", "int8", "int8-static", "int4"),
     Target.CUDA: (FP32, "fp16", "bf16"),
@@ -44,6 +51,7 @@ ONNX = Format(
             ),
             profiled_on="cpu",
         ),
+        WEB,
     ),
     suffixes=(".onnx",),
     read_graph=Plugin("vit_deploy.formats.onnx.graph:read_graph"),
@@ -93,6 +101,7 @@ TFLITE = Format(
             ),
             profiled_on="xnnpack",
         ),
+        WEB,
     ),
     suffixes=(".tflite",),
     magic=((4, b"TFL3"),),

@@ -24,19 +24,36 @@ class Plugin:
         extra: the pip extra that installs what the module needs; empty if it needs nothing.
         needs: the top-level modules the leaf imports, checked before the import.
         either: modules of which one is enough, checked likewise.
+        found: "module:function" that names what else is not there, as programs; empty for modules alone. Options may
+            say where it is, so that whoever is loaded checks that for itself.
     """
 
     target: str
     extra: str = ""
     needs: tuple[str, ...] = ()
     either: tuple[str, ...] = ()
+    found: str = ""
 
     def load(self) -> Any:
         """The class, function or value that it names."""
         module, _, attribute = self.target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
-    def missing(self, is_installed: Callable[[str], bool] | None = None) -> tuple[str, ...]:
+    def missing(self) -> tuple[str, ...]:
+        """What this Python lacks: of `absent_modules`, and what `found` names."""
+        return (*self.absent_modules(), *self._not_found())
+
+    def _not_found(self) -> tuple[str, ...]:
+        if not self.found:
+            return ()
+        module, _, name = self.found.partition(":")
+        try:
+            look: Callable[[], tuple[str, ...]] = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError:  # another machine, to which it does not travel
+            return (module,)
+        return look()
+
+    def absent_modules(self, is_installed: Callable[[str], bool] | None = None) -> tuple[str, ...]:
         """The modules in `needs` that are not installed; and, if none is, those in `either` in one text.
 
         Args:
@@ -82,7 +99,7 @@ class Registry(Mapping[str, Plugin]):
     def check(self, name: str) -> None:
         """Raise `MissingEngineError`, naming the extra, unless everything `name` needs is installed."""
         plugin = self[name]
-        if missing := plugin.missing():
+        if missing := plugin.absent_modules():
             raise MissingEngineError(
                 f"the {self.kind} {name!r} needs {', '.join(missing)}, which is not installed",
                 fix=f'pip install "vit-deploy[{fitting_extra(plugin.extra)}]"',

@@ -50,6 +50,8 @@ def cases_of(
     streams: int = 1,
     device: int = 0,
     cuda_graph: bool = False,
+    runtime_files: str | None = None,
+    browser: str | None = None,
 ) -> list[Case]:
     """Every combination; what is only for GPUs is given to the cases that may run on one.
 
@@ -62,6 +64,8 @@ def cases_of(
         streams: calls at the same time.
         device: which GPU.
         cuda_graph: whether kernels are recorded once.
+        runtime_files: the folder with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser; None takes the first that is installed.
 
     Raises:
         ConfigError: a GPU or a graph is requested, and no case may run on a GPU.
@@ -77,11 +81,13 @@ def cases_of(
             case,
             device=device if _may_be_on_gpu(case) else 0,
             cuda_graph=cuda_graph and is_asked_for_gpu(case.runtime, case.provider),
+            runtime_files=runtime_files,
+            browser=browser,
         )
         for case in cases
     ]
     asked = [f"device is {device}"] * (device > 0) + ["CUDA graphs are requested"] * cuda_graph
-    if asked and cases and placed == cases:
+    if asked and cases and not any(case.device or case.cuda_graph for case in placed):
         raise ConfigError(
             f"{' and '.join(asked)}, and no case runs on a GPU", fix="name a provider that does: --provider cuda"
         )
@@ -219,6 +225,7 @@ def _latency(
         queued_calls=tuple(round["queued_calls"] for round in rounds if round["queued_calls"] is not None),
         queued_ns=tuple(round["queued_ns"] for round in rounds if round["queued_ns"] is not None),
         remarks=tuple(loaded["notes"]),
+        engine=loaded.get("engine", {}),
     )
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class Latency:
         remarks: what the engine and its process say of how it ran.
         under: what a search for the largest batch under a time found; None without one.
         emulated: whether the machine is an emulator's, so that the times say nothing about a real one.
+        engine: the program that ran it where that is none of Python's: a browser, with the packages in it.
     """
 
     case: Case
@@ -93,6 +95,7 @@ class Latency:
     remarks: tuple[str, ...] = ()
     under: LargestUnder | None = None
     emulated: bool = False
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def on_gpu(self) -> bool:

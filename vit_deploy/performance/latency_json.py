@@ -66,6 +66,7 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
         "remarks": list(latency.remarks),
         "notes": list(latency.notes),
         "unsteady": list(latency.unsteady),
+        **({"engine": dict(latency.engine)} if latency.engine else {}),
         "failures": [f"{name} cannot be told" for name in absent if name not in RARE],
         "plan": dataclasses.asdict(latency.plan),
         "host": latency.host.to_dict(),
@@ -121,6 +122,7 @@ def from_json(values: Mapping[str, Any]) -> Latency:
         under=None if values.get("largest_under") is None else under_from(values["largest_under"]),
         on=None if values.get("on") is None else str(values["on"]),
         emulated=bool(values.get("emulated", False)),
+        engine=dict(values.get("engine", {})),
         **{name: values[name] for name in FACTS},
     )
 

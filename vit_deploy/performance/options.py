@@ -8,7 +8,7 @@ from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
 from vit_deploy.core.options.parsing import counts, milliseconds, percentage, thread_counts
-from vit_deploy.core.options.running import CudaGraph, Device
+from vit_deploy.core.options.running import BrowserProgram, CudaGraph, Device, RuntimeFiles
 from vit_deploy.errors import UsageError
 
 BATCH = (1,)
@@ -34,6 +34,8 @@ class BenchOptions:
         runs: calls for each case, instead of seconds.
         timeout: seconds for each step of a case, as loading.
         profile: whether each operator is timed too, in a run of its own.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
 
     Raises:
         UsageError: options that exclude each other.
@@ -90,6 +92,8 @@ class BenchOptions:
             help="Seconds for each step of a case, as loading; with --on for each machine too, sending included.",
         ),
     ] = STEP_TIMEOUT_S
+    runtime_files: RuntimeFiles = None
+    browser: BrowserProgram = None
 
     def __post_init__(self) -> None:
         if self.under is not None and tuple(self.batch) != BATCH:

@@ -24,6 +24,8 @@ class Case:
         streams: calls that are made at the same time, each by a copy of the model of its own.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        runtime_files: the folder with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
     """
 
     artifact: Path
@@ -34,6 +36,8 @@ class Case:
     streams: int = 1
     device: int = 0
     cuda_graph: bool = False
+    runtime_files: str | None = None
+    browser: str | None = None
 
     def __str__(self) -> str:
         engine = f"{self.runtime} on {self.provider}" if self.provider else self.runtime

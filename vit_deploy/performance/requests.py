@@ -45,6 +45,8 @@ def cases_for(options: BenchOptions, artifacts: Sequence[tuple[Path, str]]) -> l
         streams=options.streams,
         device=options.device,
         cuda_graph=options.cuda_graph,
+        runtime_files=options.runtime_files,
+        browser=options.browser,
     )
 
 

@@ -28,15 +28,17 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.manifest import read_artifact
-from vit_deploy.core.memory import peak_rss_mb, rss_mb
+from vit_deploy.core.memory import rss_mb
 from vit_deploy.core.stderr import private_pipes
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import DataError, VitDeployError
+from vit_deploy.performance.clocked import InAnotherProgram, peak_mb, processor_s, refuse_unfit
 from vit_deploy.performance.energy import EnergyMeter
 from vit_deploy.performance.timing import at_once, measure, warm_up
 from vit_deploy.runtimes import (
     GPU_PROVIDERS,
     RUNTIMES,
+    ClockedSession,
     DeviceRuntime,
     DeviceSession,
     RuntimeOptions,
@@ -166,6 +168,9 @@ def _call(session: Session, images: NDArray[Any]) -> Callable[[], object]:
     if isinstance(session, DeviceSession):  # what it computes and what it copies are timed apart
         session.upload(images)
         return session.compute
+    if isinstance(session, ClockedSession):
+        session.upload(images)
+        return InAnotherProgram(session)
     return lambda: session.infer(images)
 
 
@@ -197,6 +202,8 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
         device=case.get("device", 0),
         cuda_graph=case.get("cuda_graph", False),
         largest_batch=case["batch"],
+        runtime_files=case.get("runtime_files"),
+        browser=case.get("browser"),
     )
     if isinstance(engine, DeviceRuntime):
         engine.prepare(options)  # or a device's libraries and context would be taken for the model's
@@ -214,6 +221,10 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
         trial_ns, build_ns = trial(session)
         facts |= {"load_ms": (load_ns - trial_ns - build_ns) / 1e6, "placement": dict(session.placement)}
         facts |= {"build_ms": build_ns / 1e6} if build_ns else {}
+        if isinstance(session, ClockedSession):
+            refuse_unfit(artifact, session)
+            facts |= {"load_ms": session.load_ns / 1e6, "resting_rss_mb": session.resting_mb}
+            facts |= {"engine": dict(session.engine)}
         yield session, images, facts | ({"first_ms": trial_ns / 1e6} if trial_ns else {})
 
 
@@ -275,7 +286,7 @@ def _warmed_up(calls: Sequence[Callable[[], object]], count: int | None, least_s
     else:
         parts = at_once(calls, lambda call: measure(call, calls=count, seconds=None))
         samples, flat = [sample for part in parts for sample in part], True
-    _sleep_until_idle()
+    _sleep_until_idle(calls)
     return {"samples_ns": samples, "flat": flat}
 
 
@@ -312,21 +323,21 @@ def _measured(
         "samples_ns": samples,
         "round_ns": round_ns,
         **_queued(sessions, samples),
-        "idle": _sleep_until_idle(),
-        "peak_rss_mb": peak_rss_mb(),
+        "idle": _sleep_until_idle(streams),
+        "peak_rss_mb": peak_mb(streams),
         "energy_j": energy_j,
         "gpu_energy_j": gpu_energy_j,
         "gpu_states": states,
     }
 
 
-def _sleep_until_idle() -> bool:
+def _sleep_until_idle(calls: Sequence[Callable[[], object]]) -> bool:
     """Wait for the engine's threads, which spin for a while after a call; whether they all went to sleep."""
     end = time.perf_counter() + IDLE_LIMIT_S
     while time.perf_counter() < end:
-        begun, used = time.perf_counter(), time.process_time()
+        begun, used = time.perf_counter(), processor_s(calls)
         time.sleep(IDLE_STEP_S)
-        if time.process_time() - used < IDLE_SHARE * (time.perf_counter() - begun):
+        if processor_s(calls) - used < IDLE_SHARE * (time.perf_counter() - begun):
             return True
     return False
 

@@ -61,7 +61,7 @@ def engines(formats: Iterable[str]) -> set[str]:
         ConfigError: they are in another distribution, whose files do not travel.
     """
     formats = tuple(formats)
-    runtimes = {runtime for format in formats for runtime in FORMATS[format].runtime_names}
+    runtimes = {runtime.name for format in formats for runtime in FORMATS[format].runtimes if not runtime.named_only}
     plugins = [registry[name] for registry in (RUNTIMES, PROFILERS) for name in runtimes if name in registry]
     plugins += [limit for format in formats if (limit := FORMATS[format].largest_batch) is not None]
     found = {plugin.target.partition(":")[0] for plugin in plugins}

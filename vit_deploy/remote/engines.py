@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Plugin
-from vit_deploy.errors import MissingEngineError
+from vit_deploy.errors import ConfigError, MissingEngineError
 from vit_deploy.runtimes import RUNTIMES, takers_of
 
 
@@ -31,7 +32,7 @@ class Need:
         Args:
             absent: those of `modules` that are not installed there.
         """
-        lacking = [engine.missing(lambda name: name not in absent) for engine in self.engines]
+        lacking = [engine.absent_modules(lambda name: name not in absent) for engine in self.engines]
         return () if () in lacking else lacking[0]
 
 
@@ -44,8 +45,13 @@ def needs(formats: Iterable[str], runtimes: Sequence[str] = (), providers: Seque
         providers: that one of them has to offer; none for any.
 
     Raises:
-        ConfigError: a runtime that there is not.
+        ConfigError: a runtime that there is not, or one of this machine alone.
     """
+    offered = {name: runtime.providers for name, runtime in FORMATS.runtimes().items() if runtime.named_only}
+    local = [name for name in runtimes if name in offered]
+    local += [name for name in providers if any(name in own for own in offered.values())]
+    if local:
+        raise ConfigError(f"{', '.join(local)} runs on this machine alone", fix="leave out --on")
     if runtimes:
         return tuple(Need((RUNTIMES[name],)) for name in dict.fromkeys(runtimes))
     alternatives = {takers_of(format, provider): None for format in formats for provider in providers or (None,)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.manifest import read_artifact
-from vit_deploy.errors import RemoteError, VitDeployError
+from vit_deploy.errors import ConfigError, RemoteError, VitDeployError
 from vit_deploy.remote.arguments import request
 from vit_deploy.remote.emulation.machine import SCHEME, emulated_machine, is_emulated
 from vit_deploy.remote.engines import needs
@@ -80,9 +80,13 @@ def ask_hosts(
         ArtifactError: an artifact that is missing or was changed.
         RemoteError: no machine answered; says why each did not.
     """
-    arguments = request(command, options, more)
     formats = [read_artifact(path, check_digests=False).format for path in artifacts]
     needed = needs(formats, runtimes, providers)
+    own = [name for name in ("runtime_files", "browser") if getattr(options, name, None) is not None]
+    if own:
+        said = ", ".join(f"--{name.replace('_', '-')}" for name in own)
+        raise ConfigError(f"{said} is of this machine's browsers", fix="leave out --on")
+    arguments = request(command, options, more)
     reached = {url: _machine(url, hosts) for url in hosts.on}
     stop = threading.Event()
     one_at_a_time = threading.Lock()

@@ -31,14 +31,14 @@ def is_library(provider: str) -> bool:
 
 
 def installed_takers(format: str, provider: str | None = None) -> tuple[str, ...]:
-    """The installed runtimes that take a format and can be asked for a provider; the format's first if there is none.
+    """The installed runtimes that take a format and can be asked for a provider; the first of `takers_of` without any.
 
     Args:
         format: the format of the artifact.
         provider: None for any.
     """
     takers = takers_of(format, provider)
-    return tuple(name for name in takers if not RUNTIMES[name].missing()) or FORMATS[format].runtime_names[:1]
+    return tuple(name for name in takers if not RUNTIMES[name].missing()) or takers[:1]
 
 
 def takers_of(format: str, provider: str | None = None) -> tuple[str, ...]:
@@ -49,7 +49,8 @@ def takers_of(format: str, provider: str | None = None) -> tuple[str, ...]:
         provider: None for any.
     """
     takers = FORMATS[format].runtimes
-    return tuple(taker.name for taker in takers if _offers(taker, provider)) or (takers[0].name,)
+    offering = (taker for taker in takers if _offers(taker, provider))
+    return tuple(taker.name for taker in offering if provider or not taker.named_only) or (takers[0].name,)
 
 
 def _offers(runtime: RuntimeEntry, provider: str | None) -> bool:
@@ -125,6 +126,40 @@ class DeviceSession(Protocol):
 
     def download(self) -> NDArray[np.float32]:
         """Copy the outputs of the last `compute` to the host."""
+
+
+@runtime_checkable
+class ClockedSession(Protocol):
+    """A loaded model in another program, whose calls are timed by a clock there.
+
+    Attributes:
+        load_ns: nanoseconds of loading the model by that clock, without starting the program and its engine.
+        resting_mb: the memory of the program with the engine and no model, in 10^6 bytes; None where it is unknown.
+        engine: what the program is, as plain JSON values.
+        unfit: why its times say nothing of the machines that users have; empty if they do.
+    """
+
+    load_ns: int
+    resting_mb: float | None
+    engine: Mapping[str, Any]
+    unfit: str
+
+    def upload(self, images: NDArray[Any]) -> None:
+        """Give the program the images of the calls to come, in place of those before."""
+
+    def time(self, calls: int | None, seconds: float | None) -> list[int]:
+        """Nanoseconds of each call on what was uploaded last.
+
+        Args:
+            calls: the number of calls; None for as many as begin within `seconds`, and at least one.
+            seconds: the time for all calls together; None for no limit.
+        """
+
+    def peak_mb(self) -> float | None:
+        """The most memory that the program was seen to hold, in 10^6 bytes; None where it is unknown."""
+
+    def cpu_s(self) -> float | None:
+        """Seconds of processors that the program has taken so far; None where it is unknown."""
 
 
 def infer_on_device(session: DeviceSession, images: NDArray[Any]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
 from vit_deploy.core.options.parsing import thread_counts
-from vit_deploy.core.options.running import CudaGraph, Device, Provider, Runtime
+from vit_deploy.core.options.running import BrowserProgram, CudaGraph, Device, Provider, Runtime, RuntimeFiles
 
 MAX_IMAGES = 64
 
@@ -25,6 +25,8 @@ class ProofOptions:
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         threads: numbers of threads to run with too.
         quick: whether only the golden images are run: no other batches, inputs and repeated runs.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
     """
 
     runtime: Runtime = None
@@ -41,6 +43,8 @@ class ProofOptions:
         ),
     ] = ()
     quick: Annotated[bool, Option(help="Golden images alone: no other batches, inputs and repeated runs.")] = False
+    runtime_files: RuntimeFiles = None
+    browser: BrowserProgram = None
 
 
 @panel("Tolerance")

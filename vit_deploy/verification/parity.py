@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import ConfigError
-from vit_deploy.runtimes import GPU_PROVIDERS, Runtime, RuntimeOptions, Session, open_session, runtime_for
+from vit_deploy.runtimes import (
+    GPU_PROVIDERS,
+    ClockedSession,
+    Runtime,
+    RuntimeOptions,
+    Session,
+    open_session,
+    runtime_for,
+)
 from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.metrics import Metrics, measure
 from vit_deploy.verification.tolerances import (
@@ -90,6 +98,7 @@ class Verification:
         checks: what else it was asked.
         seconds: that it took, loading included.
         on: address of the machine that ran it; None for this one.
+        engine: the program that ran it where that is none of Python's: a browser, with the packages in it.
     """
 
     artifact: Artifact
@@ -99,6 +108,7 @@ class Verification:
     checks: tuple[Check, ...] = ()
     seconds: float = 0.0
     on: str | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -153,6 +163,8 @@ def verify(
     questions: Sequence[Question] = (),
     device: int = 0,
     cuda_graph: bool = False,
+    runtime_files: str | None = None,
+    browser: str | None = None,
     simulate: str | None = None,
 ) -> Verification:
     """Run an artifact on its golden images and compare with the recorded outputs.
@@ -167,6 +179,8 @@ def verify(
         questions: checks to run once its outputs have the right form; see `checks`.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         simulate: a processor that is not here, in the place of a runtime; see `simulators`.
 
     Raises:
@@ -176,7 +190,13 @@ def verify(
         MissingEngineError, EngineError: the runtime is not installed or refuses the file.
     """
     options = RuntimeOptions(
-        provider=provider, allow_tf32=limits.allow_tf32, device=device, cuda_graph=cuda_graph, largest_batch=GROUP
+        provider=provider,
+        allow_tf32=limits.allow_tf32,
+        device=device,
+        cuda_graph=cuda_graph,
+        largest_batch=GROUP,
+        runtime_files=runtime_files,
+        browser=browser,
     )
     golden = golden or read_golden(artifact)
     start = time.perf_counter()
@@ -200,7 +220,9 @@ def verify(
         asked = Asked(artifact, name, options, session, golden, outputs, tolerance)
         checks = [check for ask in questions for check in ask(asked)] if parity.max_abs is not None else []
         provider = session.provider
-    return Verification(artifact, name, provider, parity, tuple(checks), time.perf_counter() - start)
+        engine = dict(session.engine) if isinstance(session, ClockedSession) else {}
+    seconds = time.perf_counter() - start
+    return Verification(artifact, name, provider, parity, tuple(checks), seconds, engine=engine)
 
 
 def _simulator(artifact: Artifact, processor: str) -> Runtime:

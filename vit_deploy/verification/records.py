@@ -83,6 +83,7 @@ def verification(result: Verification) -> dict[str, Any]:
         "precision": result.artifact.precision,
         "runtime": result.runtime,
         "provider": result.provider,
+        **({"engine": dict(result.engine)} if result.engine else {}),
     }
     proof = parity(result.parity)
     own = {

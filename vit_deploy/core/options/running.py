@@ -30,6 +30,24 @@ Threads = Annotated[
 ]
 Device = Annotated[int, Option(min=0, help="Which GPU, of those that are visible.")]
 CudaGraph = Annotated[bool, Option(help="Let a GPU record the kernels of a call once, and replay them.")]
+RuntimeFiles = Annotated[
+    str | None,
+    Option(
+        metavar="DIR",
+        help="The node_modules with the JavaScript of --runtime web.",
+        show_default="the one that VIT_DEPLOY_WEB names",
+        panel="Running",
+    ),
+]
+BrowserProgram = Annotated[
+    str | None,
+    Option(
+        metavar="PROGRAM",
+        help="Browser of --runtime web.",
+        show_default="the first that is installed",
+        panel="Running",
+    ),
+]
 
 
 @panel("Running")
@@ -44,6 +62,8 @@ class RuntimeOptions:
         device: which of the GPUs that this process sees, from 0; `CUDA_VISIBLE_DEVICES` says which these are.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         largest_batch: that calls are going to have; engines that are built for a range of batches build for this one.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
     """
 
     threads: Threads = None
@@ -52,6 +72,8 @@ class RuntimeOptions:
     device: Device = 0
     cuda_graph: CudaGraph = False
     largest_batch: int | None = None
+    runtime_files: RuntimeFiles = None
+    browser: BrowserProgram = None
 
 
 @panel("Running")
@@ -65,6 +87,8 @@ class EngineOptions:
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         threads: threads for the work inside one call; None leaves the engine's own choice.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
     """
 
     runtime: Runtime = None
@@ -72,11 +96,20 @@ class EngineOptions:
     device: Device = 0
     cuda_graph: CudaGraph = False
     threads: Threads = None
+    runtime_files: RuntimeFiles = None
+    browser: BrowserProgram = None
 
     @property
     def engine(self) -> RuntimeOptions:
         """What of it a runtime takes."""
-        return RuntimeOptions(self.threads, self.provider, device=self.device, cuda_graph=self.cuda_graph)
+        return RuntimeOptions(
+            self.threads,
+            self.provider,
+            device=self.device,
+            cuda_graph=self.cuda_graph,
+            runtime_files=self.runtime_files,
+            browser=self.browser,
+        )
 
 
 @panel("Running")
@@ -90,6 +123,8 @@ class PredictOptions(EngineOptions):
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         threads: threads for the work inside one call; None leaves the engine's own choice.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         top: how many classes of each image.
     """
 
@@ -107,6 +142,8 @@ class EvaluateOptions(EngineOptions):
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         threads: threads for the work inside one call; None leaves the engine's own choice.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         batch: images a call, where a file takes any number.
     """
 

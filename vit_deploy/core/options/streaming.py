@@ -47,6 +47,8 @@ class EmbedOptions(EngineOptions):
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         threads: threads for the work inside one call; None shares the cores among the streams.
+        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
+        browser: the program of a browser, where one runs it; None takes the first that is installed.
         batch: images a call, where a file takes any number.
         streams: calls at the same time, each with a model of its own; None for two on a processor.
         top: how many of the likeliest classes are written in place of the vector; None for the vector.

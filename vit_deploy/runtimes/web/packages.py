@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vit_deploy.errors import MissingEngineError
+from vit_deploy.runtimes.web.engines import ENGINES
 
 VARIABLE = "VIT_DEPLOY_WEB"
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "onnx": ("onnxruntime-web",),
-    "tflite": ("@litertjs/core", "@litertjs/wasm-utils"),
-}
-"""The packages that run files of a format; the engine's first."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Package:
         return {"name": self.name, "version": self.version, "licence": self.licence}
 
 
-def packages_for(format: str, requested: Path | None = None) -> tuple[Package, ...]:
+def packages_for(format: str, requested: str | Path | None = None) -> tuple[Package, ...]:
     """The packages that run files of a format.
 
     Args:
@@ -50,7 +45,7 @@ def packages_for(format: str, requested: Path | None = None) -> tuple[Package, .
     Raises:
         MissingEngineError: no folder is named, or a package is not in it.
     """
-    names = NAMES[format]
+    names = ENGINES[format].packages
     install = f"npm install {' '.join(names)}"
     given = requested or os.environ.get(VARIABLE)
     if not given:

@@ -1,0 +1,135 @@
+"""Browsers as the runtime of ONNX and TFLite artifacts."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format_table import FORMATS
+from vit_deploy.errors import EngineError
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.ort.provider_trials import doubling
+from vit_deploy.runtimes.web.browsers import find_browser
+from vit_deploy.runtimes.web.engines import ENGINES, WASM, WEBGPU, refuse_halves, refuse_impossible
+from vit_deploy.runtimes.web.packages import Package, packages_for
+from vit_deploy.runtimes.web.page import ANSWER_S, open_page
+from vit_deploy.runtimes.web.session import WebSession
+
+SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "warp")
+OWN_NAMES = ("Google Chrome", "Microsoft Edge", "Chromium", "HeadlessChrome")
+IN_AGENT = re.compile(r"(Firefox|HeadlessChrome|Chrome)/([\d.]+)")
+
+
+class Web:
+    """A browser without a window, one for each session, and the engine's JavaScript from the user's own npm.
+
+    Its providers are `wasm` and `webgpu`. Where a WebGPU adapter is software, a session's provider says so, as
+    `webgpu-swiftshader` does: good for verdicts, and not for times.
+
+    Args:
+        timeout_s: the limit in seconds for each answer of the page.
+    """
+
+    def __init__(self, timeout_s: float = ANSWER_S) -> None:
+        self._timeout_s = timeout_s
+
+    @contextlib.contextmanager
+    def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[WebSession]:
+        """Load an artifact.
+
+        Raises:
+            MissingEngineError: there is no browser, or no JavaScript.
+            EngineError: a file or a provider that cannot work in a browser, or that the engine refuses.
+        """
+        asked = options.provider or WASM
+        refuse_impossible(artifact, asked)
+        packages = packages_for(artifact.format, options.runtime_files)
+        title, script = ENGINES[artifact.format].title, ENGINES[artifact.format].scripts[asked]
+        if not (packages[0].folder / script).is_file():
+            raise EngineError(
+                f"{packages[0].name} {packages[0].version} has no {script}",
+                fix=f"install a version that has it: npm install {packages[0].name}@latest",
+            )
+        browser = find_browser(options.browser)
+        models = model_files(artifact)
+        folders = {package.name: package.folder for package in packages}
+        with open_page(browser, folders, models, webgpu=asked == WEBGPU, timeout_s=self._timeout_s) as page:
+            seen, _ = page.ask("look", "say what it is", webgpu=asked == WEBGPU)
+            provider = _provider(asked, seen, browser.path)
+            adapter = seen["adapter"] or {}
+            refuse_halves(artifact, asked, has_f16=adapter.get("f16", False), adapter=adapter.get("name", ""))
+            page.ask(
+                "start",
+                f"start {title}",
+                body=bytes(doubling()),
+                format=artifact.format,
+                script=f"npm/{packages[0].name}/{script}",
+                provider=asked,
+                threads=options.threads,
+            )
+            resting_mb = page.process.memory_mb()
+            model, *data = models
+            opened, _ = page.ask(
+                "open",
+                f"load {artifact.model_path}",
+                model=model,
+                data=data,
+                input=artifact.input.name,
+                output=artifact.output_name,
+            )
+            engine = _engine(packages, seen)
+            notes = [_in_words(engine)]
+            if asked == WEBGPU and opened.get("delegated") is False:
+                notes.append("LiteRT.js computes a part of the graph in WebAssembly")
+            yield WebSession(
+                page, artifact, opened, provider=provider, engine=engine, notes=notes, resting_mb=resting_mb
+            )
+
+
+def model_files(artifact: Artifact) -> dict[str, Path]:
+    """The files that a page may read of an artifact, by name, the model first and then those that hold its weights."""
+    files = {artifact.model_path.name: artifact.model_path}
+    beside = FORMATS[artifact.format].files_beside
+    if beside is not None:
+        found, _ = beside.load()(artifact.model_path)
+        files |= {path.relative_to(artifact.model_path.parent).as_posix(): path for path in found}
+    return files
+
+
+def _provider(asked: str, seen: Mapping[str, Any], browser: str) -> str:
+    """What really executes: the requested provider, with the name of an adapter that is software.
+
+    Raises:
+        EngineError: there is no adapter.
+    """
+    if asked != WEBGPU:
+        return asked
+    adapter = seen["adapter"]
+    if adapter is None:
+        raise EngineError(f"{browser} has no WebGPU adapter", fix="add --provider wasm, or name another with --browser")
+    known = next((name for name in SOFTWARE if name in adapter["name"].lower()), None)
+    if known is None and not adapter["software"]:
+        return asked
+    return f"{asked}-{known or 'software'}"
+
+
+def _engine(packages: tuple[Package, ...], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """What ran a model: the browser, its adapter, and the packages with their licences."""
+    name = next((name for name in OWN_NAMES if name in seen["versions"]), None)
+    found = IN_AGENT.search(seen["agent"])
+    if name is not None:
+        browser = f"{name} {seen['versions'][name]}"
+    else:
+        browser = f"{found[1]} {found[2]}" if found else seen["agent"]
+    adapter = {} if seen["adapter"] is None else {"adapter": seen["adapter"]["name"]}
+    return {"browser": browser, **adapter, "packages": [package.to_dict() for package in packages]}
+
+
+def _in_words(engine: Mapping[str, Any]) -> str:
+    packages = [f"{package['name']} {package['version']} ({package['licence']})" for package in engine["packages"]]
+    on = [f"adapter {engine['adapter']}"] if "adapter" in engine else []
+    return ", ".join([engine["browser"], *packages, *on])

@@ -1,0 +1,52 @@
+// TFLite files in LiteRT.js.
+
+export async function start({script, provider, threads}) {
+  const address = new URL(script, location).href;
+  const litert = await import(address);
+  const many = threads !== null && threads > 1;
+  await litert.loadLiteRt(new URL("../wasm/", address).href, {threads: many});
+  return {
+    async open({model, output}) {
+      const compiled = await litert.loadAndCompile(`model/${encodeURIComponent(model)}`, {
+        accelerator: provider,
+        ...(provider === "wasm" && many && {cpuOptions: {numThreads: threads}}),
+        ...(provider === "webgpu" && {gpuOptions: {precision: "fp32"}}),  // by itself it may compute in halves
+      });
+      const [given] = compiled.getInputDetails();
+      const names = compiled.getOutputDetails().map(({name}) => name);
+      const wanted = Math.max(0, names.indexOf(output));
+      let feeds = [];
+      let results = [];
+      return {
+        facts: {
+          input: {name: given.name, shape: [...given.shape]},
+          outputs: names,
+          delegated: compiled.isFullyAccelerated,
+        },
+        upload(parts) {
+          for (const tensor of feeds) tensor.delete();
+          feeds = parts.map(({values, shape}) => new litert.Tensor(values, shape));
+        },
+        async compute() {
+          for (const tensors of results) for (const tensor of tensors) tensor.delete();
+          results = [];
+          for (const feed of feeds) {
+            const outputs = await compiled.run([feed]);
+            // A call is over when its answer is there, as everywhere else.
+            if (provider !== "wasm") outputs[wanted] = await outputs[wanted].moveTo("wasm");
+            results.push(outputs);
+          }
+        },
+        async download() {
+          return Promise.all(
+            results.map(async ({[wanted]: tensor}) => ({
+              dtype: tensor.type.dtype,
+              shape: [...tensor.type.layout.dimensions],
+              data: await tensor.data(),
+            })),
+          );
+        },
+      };
+    },
+  };
+}
