@@ -223,6 +223,7 @@ def test_what_a_checkpoint_file_does_not_say_is_stated_and_of_a_model_it_is_refu
         as_checkpoint(whole, stated)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_prints_nothing_of_what_tensorflow_logs(bundles, checkpoint, tmp_path):
     checkpoints.save(checkpoint, tmp_path / "small.keras")
     programs = (

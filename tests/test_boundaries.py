@@ -136,6 +136,7 @@ def test_only_leaves_import_an_engine():
     assert not offenders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", DEVICE_LEAVES)
 def test_a_devices_leaf_imports_its_own_engine_alone(leaf):
     pytest.importorskip(next(iter(LEAVES[leaf])))
@@ -143,6 +144,7 @@ def test_a_devices_leaf_imports_its_own_engine_alone(leaf):
     assert imported_by([name])[name] & ENGINES == LEAVES[leaf]
 
 
+@pytest.mark.slow
 def test_every_leaf_imports_the_engine_that_it_is_there_for():
     """By its text, so that what is not installed here counts too: a leaf that needs none is none."""
     for leaf, engines in LEAVES.items():

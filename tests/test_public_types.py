@@ -29,6 +29,7 @@ def mypy(program: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_users_program_is_checked_and_no_public_function_is_any(tmp_path):
     program = tmp_path / "program.py"
     calls = [
@@ -59,6 +60,7 @@ def test_a_users_program_is_checked_and_no_public_function_is_any(tmp_path):
     assert "has incompatible type" in found[calls[-1]][0]
 
 
+@pytest.mark.slow
 def test_every_public_name_is_listed_by_dir_and_by_help():
     assert set(vit_deploy.__all__) <= set(dir(vit_deploy))
     assert not {"Any", "TYPE_CHECKING", "annotations", "importlib"} & set(dir(vit_deploy))

@@ -235,19 +235,12 @@ def test_a_file_gives_what_flax_gave(name: str) -> None:
 
 # Of the newest Flax; parts were named otherwise in the programs of these two, which computed the same.
 RENAMED = (plain.MHA, plain.BIG_VISION_BEFORE_2022)
-QUICK = "imagenet21k"
 
 
 @pytest.mark.peers
 @pytest.mark.skipif(importlib.util.find_spec("flax") is None, reason="needs flax")
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == QUICK else pytest.param(name, marks=pytest.mark.slow)  # Flax compiles each for seconds
-        for name, variant in plain.VARIANTS.items()
-        if variant.names not in RENAMED
-    ],
-)
+@pytest.mark.slow  # Flax compiles each for seconds
+@pytest.mark.parametrize("name", [name for name, variant in plain.VARIANTS.items() if variant.names not in RENAMED])
 def test_the_plain_definition_gives_what_flax_gives(name: str) -> None:
     from tests.peers import make_google_golden
 

@@ -182,6 +182,7 @@ BOMBS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BOMBS)
 def test_a_pickle_that_would_grow_without_end_does_not(case: str, tmp_path: Path) -> None:
     """In a process of its own, since one that overflows the stack ends it."""

@@ -175,6 +175,7 @@ def test_the_table_of_arguments_is_what_the_library_says_today(timm: Any) -> Non
         assert unlike <= {"img_size", "num_kv_heads"}, name
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_every_architecture_is_read_exactly_or_refused_with_its_reason(timm: Any, tmp_path: Path) -> None:
     from tests.peers.census_eva import census

@@ -175,6 +175,7 @@ def test_what_a_vit_always_has_and_the_file_has_not_is_named_together(tmp_path: 
     assert expected in caught.value.message
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize(
     "architecture",

@@ -17,6 +17,7 @@ CONTRACT = {
 }
 
 
+@pytest.mark.slow
 def test_every_artifact_is_timed_in_every_runtime_that_runs_it(run, bundles, keras_file):
     options = ["--batch", "3", "--threads", "1", "--runs", "5", "--json"]
     result = run("bench", bundles["onnx"], bundles["tflite"], keras_file, *options)

@@ -141,6 +141,7 @@ def check(texts):
             assert all(part in told for name in names for part in name.split() if "/" not in part), width
 
 
+@pytest.mark.slow
 def test_every_commands_tables_fit_the_terminal(run, bundles, keras_file, images, tmp_path, capfd, monkeypatch):
     printed = []
     table = Output.table

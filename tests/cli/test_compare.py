@@ -147,6 +147,7 @@ def test_a_weight_that_is_nan_stands_before_all_that_is_nearer(make_checkpoint):
     assert [each.name for each in found] == ["head.bias", "norm.bias", "block_0.ffn.up.bias"]
 
 
+@pytest.mark.slow
 def test_what_tensorflow_logs_is_not_among_what_is_said(bundles):
     command = ["-m", "vit_deploy", "compare", "-q", str(bundles["onnx"]), str(bundles["savedmodel"])]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}

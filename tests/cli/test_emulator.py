@@ -19,6 +19,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         yield mirror
 
 
+@pytest.mark.slow
 def test_artifacts_are_proven_and_timed_there_and_times_are_compared_with_nothing(
     mirror: Mirror, run: Any, bundles: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def test_people_get_a_table_and_the_worst_confusions(run, bundles, data):
     assert "taken for" in result.err
 
 
+@pytest.mark.slow
 def test_confusions_come_after_the_table_the_most_frequent_first_and_at_most_ten(bundles, tmp_path):
     rng = np.random.default_rng(8)
     np.savez(tmp_path / "data.npz", images=rng.integers(0, 256, (40, 24, 32, 3), np.uint8), labels=np.arange(40) % 5)

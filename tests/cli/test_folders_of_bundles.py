@@ -35,6 +35,7 @@ def test_verify_proves_all_that_is_inside_by_name(run, folder):
     assert document["ok"]
 
 
+@pytest.mark.slow
 def test_bench_times_all_that_is_inside_once(run, folder):
     done = run("bench", folder, folder / "onnx-fp32", "--runs", "2", "--runtime", "onnxruntime")
     assert done.code == 2 and "onnxruntime does not run" in done.err and str(folder / "tflite-fp32") in done.err

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_operators_are_shown_and_saved_and_leave_the_samples_alone(run, bundles, tmp_path):
     saved = tmp_path / "saved.json"
     result = run(

@@ -228,6 +228,7 @@ def test_a_baseline_of_no_time_is_damaged_and_no_division_by_it(baseline: Path) 
         read_results(baseline)
 
 
+@pytest.mark.slow
 def test_the_command_saves_and_compares(run: Any, bundles: dict[str, Path], tmp_path: Path) -> None:
     saved = tmp_path / "now.json"
     said = run("bench", bundles["onnx"], "--runs", 10, "--save", saved)

@@ -29,6 +29,7 @@ def trained(checkpoint, data, state, progress=lambda doing: None, **options) -> 
     return train(checkpoint, chosen, images, held_out, state=state, fingerprint="job", progress=progress)
 
 
+@pytest.mark.slow
 def test_pruned_kernels_have_the_zeros_that_were_asked_for(small, striped, tmp_path):
     said: list[str] = []
     result = trained(ready(small), striped, tmp_path / "state", said.append, method="prune", keep=("head",))

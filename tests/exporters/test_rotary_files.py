@@ -60,6 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return export
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ENGINES)
 @pytest.mark.parametrize("case", CASES)
 def test_a_plain_engine_gives_the_logits_that_timm_gave(case: str, format: str, exported: Any) -> None:

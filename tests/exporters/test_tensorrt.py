@@ -76,17 +76,10 @@ def test_tensorrt_builds_every_variant(name, tmp_path):
 
 
 FORMS = ({"batch": 2}, {"layout": "nchw"}, {"include_preprocessing": True}, {"opset": 17})
-# Building takes seconds; both precisions, and both layouts, are in the quick ones.
-QUICK = (("fp16", FORMS[2]), ("int8-static", FORMS[1]))
 
 
-@pytest.mark.parametrize(
-    ("precision", "options"),
-    [
-        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow)
-        for case in itertools.product(("fp16", "int8-static"), FORMS)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "options"), list(itertools.product(("fp16", "int8-static"), FORMS)))
 def test_tensorrt_builds_smaller_precisions_in_every_form(precision, options, tmp_path):
     (bundle,) = vit_deploy.export(trained(), tmp_path, formats=["onnx"], precisions=[precision], **options)
     network = Network(bundle.model_path)
@@ -94,6 +87,7 @@ def test_tensorrt_builds_smaller_precisions_in_every_form(precision, options, tm
     assert len(network.engine()) > 0 and not network.log.complaints
 
 
+@pytest.mark.slow
 def test_tensorrt_knows_both_sides_of_all_layers_of_int8_static_as_quantized(tmp_path):
     (bundle,) = vit_deploy.export(trained(), tmp_path, formats=["onnx"], precisions=["int8-static"])
     network = Network(bundle.model_path)

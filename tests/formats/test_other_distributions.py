@@ -93,6 +93,7 @@ def test_it_is_timed_in_processes_of_its_own(vit_deploy):
     assert "no profile: NumPy's calls are not timed" in result["notes"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("exported")
 def test_what_it_does_not_have_is_refused_in_words(vit_deploy):
     for arguments, message in {

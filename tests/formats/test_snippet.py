@@ -74,6 +74,7 @@ def answered(text: str, image: Path, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_snippet_answers_as_the_reference_does(case, tmp_path):
     format, options, changes, preparation = CASES[case]

@@ -58,6 +58,7 @@ def results(folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_a_model_that_is_loaded_on_another_backend_computes_the_reference(
     backend: str, checkpoint: Checkpoint, images: NDArray[np.float32], tmp_path: Path
@@ -131,7 +132,8 @@ def test_a_file_saved_on_one_backend_loads_on_the_others(folders: dict[str, Path
         np.testing.assert_allclose(table, tables[0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", [*(pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS[:2]), "torch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_flash_attention_without_its_device_is_refused_and_never_replaced(backend: str) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

@@ -38,6 +38,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_artifacts_are_proven_and_timed_there_and_told_as_here(
     there: dict[str, Any], server: Server, bundles: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_images_are_classified_there_as_here(
     assert server.left_behind() == set()
 
 
+@pytest.mark.slow
 def test_labelled_images_are_counted_there_as_here(
     there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_labelled_images_are_counted_there_as_here(
         assert [each.reference.name for each in found] == ["onnx-fp32"] * 2
 
 
+@pytest.mark.slow
 def test_the_commands_have_a_column_for_the_machine(
     capfd: pytest.CaptureFixture[str], there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path
 ) -> None:
@@ -121,6 +124,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_is_asked(
         vit_deploy.predict(bundles["onnx"], tmp_path / "broken.png", **nowhere)
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_there_is_run_by_hand(
     bundles: dict[str, Path], device_python: Path, tmp_path: Path, photos: Path
 ) -> None:

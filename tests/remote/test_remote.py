@@ -68,6 +68,7 @@ def test_a_bundle_is_proven_there_and_nothing_stays(
     (server.home / ".bashrc").unlink()
 
 
+@pytest.mark.slow
 def test_a_connection_that_drops_is_taken_up_where_it_broke(
     host: Any, server: Server, package: Path, tmp_path: Path
 ) -> None:
@@ -99,6 +100,7 @@ def has_ended(process: int) -> bool:
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_ended_and_taken_away(host: Any, server: Server, package: Path) -> None:
     found: list[int] = []
     watcher = threading.Thread(target=lambda: found.append(running(server)))

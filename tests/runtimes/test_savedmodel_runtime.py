@@ -74,6 +74,7 @@ def test_a_provider_that_is_not_there_is_an_error(make_artifact, weight):
         SavedModelRuntime().open(artifact, RuntimeOptions(provider="npu")).__enter__()
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_keras_takes_threads(make_artifact, weight, seven_images):
     artifact = write_manifest(write_model(make_artifact("savedmodel"), weight))
     program = """

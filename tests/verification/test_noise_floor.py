@@ -54,6 +54,7 @@ def test_a_large_bias_that_comes_first_takes_digits_of_every_product():
     assert (product(x, kernel, bias) > 1000).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spike", SPIKES)
 def test_right_files_of_models_with_spikes_are_the_same(plain, spike, tmp_path):
     results = export(spiked(plain, spike), tmp_path, plan(["onnx", "tflite", "savedmodel"], ["fp32"])[0])

@@ -100,6 +100,7 @@ TURNS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plant", "format"), TURNS)
 def test_every_precision_is_made_and_proven(plant, format, make_checkpoint, tmp_path):
     checkpoint = make_checkpoint(embed_dim=64, num_heads=2, mlp_dim=96)

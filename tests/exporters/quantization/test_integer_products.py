@@ -123,6 +123,7 @@ def test_products_of_layers_in_float_are_of_integers_until_they_are_named_themse
         assert alike(result.artifact, checkpoint) > MIN_COSINE
 
 
+@pytest.mark.slow
 def test_products_cost_something_of_their_own_and_every_attention_has_them(made, tmp_path):
     checkpoint, source, _ = made
     table = quantize(source, tmp_path, ["int8-static"], dataclasses.replace(QUIET, sensitivity=True)).sensitivities

@@ -71,6 +71,7 @@ def here(artifact, images):
     return np.concatenate([engine.run(None, {"images": given[i : i + size]})[0] for i in range(0, len(given), size)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_file_whose_pairs_fit_answers_as_it_does_with_vnni(options, precision, tmp_path):
