@@ -69,7 +69,10 @@ LEAVES = {
     "performance.report.drawn": {"vl_convert"},
     "exporters.failures": {"tensorflow"},
     "exporters.tracing": TENSORFLOW,
-    **{f"exporters.onnx.{name}": ONNX | {"onnx_ir"} for name in ("class_token", "constants", "cuda", "rows", "tidy")},
+    **{
+        f"exporters.onnx.{name}": ONNX | {"onnx_ir"}
+        for name in ("arithmetic", "class_token", "constants", "cuda", "open_sizes", "rows", "tidy")
+    },
     "exporters.onnx.rules": ONNX | {"onnx_ir", "onnxscript"},
     "exporters.onnx.trace": ONNX | {"onnx_ir", "tf2onnx", "tensorflow"},
     "exporters.onnx.export": ONNX | {"onnx_ir", "onnxscript", "tf2onnx", "tensorflow"},

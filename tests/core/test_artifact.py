@@ -132,7 +132,7 @@ def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
     assert preprocess["required"] == list(Preprocess().to_dict())
     assert preprocess["properties"]["interpolation"]["enum"] == list(Interpolation)
     assert set(schema["$defs"]["input"]["required"]) == {field.name for field in dataclasses.fields(InputSpec)}
-    assert set(schema["required"]) == set(schema["properties"]) - {"outputs"} == set(bundle.to_dict())
+    assert set(schema["required"]) == set(schema["properties"]) - {"outputs", "sizes"} == set(bundle.to_dict())
     assert schema["properties"]["format"]["enum"] == FORMATS
     had = {precision for each in format_table.FORMATS.values() for precision in each.every_precision}
     assert set(schema["properties"]["precision"]["enum"]) == had

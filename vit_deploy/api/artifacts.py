@@ -14,10 +14,13 @@ from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.config import SCALE_CONFIGS, as_pair
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.image_sizes import DYNAMIC, in_words
 from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions
 from vit_deploy.core.staging import check_targets
-from vit_deploy.errors import ExportError
+from vit_deploy.errors import ConfigError, ExportError
+from vit_deploy.exporters.open_or_many import Sizes
 from vit_deploy.exporters.plan import plan, usual_formats
 from vit_deploy.exporters.publish import targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, compiled, pipeline
@@ -84,7 +87,7 @@ def export(
     *,
     formats: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] = ("fp32",),
-    image_size: Size | None = None,
+    image_size: Size | str | Sequence[Size | str] | None = None,
     patch_size: Size | None = None,
     like: str | None = None,
     num_classes: int | None = None,
@@ -115,7 +118,8 @@ def export(
         formats: one or several of "savedmodel", "onnx", "tflite", and "tensorrt" where a GPU can prove its plans; None
             for the first three where they have the precisions.
         precisions: one or several, of each format where it has them.
-        image_size: pixels of a side, or (height, width); a checkpoint is resized.
+        image_size: pixels of a side, or (height, width); a checkpoint is resized. A list of several is for one TFLite
+            file with a signature for each; "dynamic" leaves height and width of ONNX and SavedModel open.
         patch_size: likewise.
         like: whose way of resampling a checkpoint; None for that of its own family, else timm's.
         num_classes: outputs of the head of a model that is made from a scale.
@@ -146,7 +150,8 @@ def export(
         ConfigError, DataError, MissingEngineError, EngineError, OutputError: options, images, engines or files.
     """
     asked = names(precisions, "precisions")
-    usual = usual_formats(asked, target, served=triton is not None)
+    wanted = Sizes.asked(_listed_sizes(image_size), like)
+    usual = usual_formats(asked, target, served=triton is not None, sizes=wanted)
     jobs, skipped = plan(
         usual if formats is None else names(formats, "formats"),
         asked,
@@ -155,7 +160,14 @@ def export(
         layout=layout,
         include_preprocessing=include_preprocessing,
         target=target,
+        sizes=wanted,
     )
+    if triton is not None and wanted.in_words:
+        raise ConfigError(
+            "--triton serves models for one size of images, and --image-size is "
+            f"{wanted.in_words.replace('-', ' and ')}",
+            fix="give one size, or leave --triton out",
+        )
     folder = None if directory is None else folder_path(directory, "directory")
     repository = None if triton is None else folder_path(triton, "triton")
     quantizing = _calibrated(quantizing, calibrate)
@@ -168,16 +180,18 @@ def export(
     if folder is not None:
         check_targets(targets(folder, jobs, keep_failed=keep_failed, unproven=plans.unproven), force=force)
     progress("loading the model")
-    sizes = {"image_size": image_size, "patch_size": patch_size}
-    overrides = {name: sides(size) for name, size in sizes.items() if size is not None}
+    given: dict[str, Size | None] = {"image_size": _first_size(model, image_size, wanted), "patch_size": patch_size}
+    overrides = {name: sides(size) for name, size in given.items() if size is not None}
     classes = {} if num_classes is None else {"num_classes": num_classes}
     with telling(progress):
-        source = open_source(model, {**overrides, **classes}, seed, like, stated_fields(reading))
-    height, width = source.checkpoint.config.image_size
-    folder = folder or Path("artifacts") / f"{source.name}-{height}x{width}"
+        convention = None if wanted.in_words and not overrides else like
+        source = open_source(model, {**overrides, **classes}, seed, convention, stated_fields(reading))
+    checkpoint, resized = wanted.of(source.checkpoint)
+    jobs = [dataclasses.replace(job, options=dataclasses.replace(job.options, resized=resized)) for job in jobs]
+    folder = folder or Path("artifacts") / f"{source.name}-{wanted.in_words or in_words(checkpoint.config.image_size)}"
     models = places(repository, source.name, jobs, force=force)
     made = compiled.export(
-        source.checkpoint,
+        checkpoint,
         folder,
         jobs,
         quantizing,
@@ -203,6 +217,31 @@ def export(
     if check:
         exports.raise_unless_ok()
     return exports
+
+
+def _listed_sizes(given: Size | str | Sequence[Size | str] | None) -> tuple[tuple[int, int] | str, ...]:
+    """Each size that was asked for, as (height, width) or "dynamic".
+
+    Raises:
+        ConfigError: what is neither.
+    """
+    if given is None:
+        return ()
+    pair = isinstance(given, tuple) and len(given) == 2 and all(isinstance(side, int) for side in given)
+    listed = [given] if isinstance(given, int | str) or pair else [*given]
+    if any(isinstance(size, str) and size != DYNAMIC for size in listed):
+        raise ConfigError(
+            f"image_size is {given!r}", fix=f"give pixels, (height, width), several of these, or {DYNAMIC}"
+        )
+    return tuple(size if isinstance(size, str) else as_pair(size, "image_size") for size in listed)
+
+
+def _first_size(model: Model, given: Size | str | Sequence[Size | str] | None, wanted: Sizes) -> Size | None:
+    """The size that a model is read at: as it is where it has to be resized to several."""
+    if wanted.is_dynamic or (wanted.pixels and not (isinstance(model, str) and model in SCALE_CONFIGS)):
+        return None
+    listed = _listed_sizes(given)
+    return None if not listed or isinstance(listed[0], str) else listed[0]
 
 
 def quantize(

@@ -89,6 +89,7 @@ def _scaled(count: int) -> str:
 
 def _said(artifact: Artifact) -> list[tuple[str, str]]:
     """What was recorded when the model was made."""
+    from vit_deploy.core.image_sizes import in_words, listed
     from vit_deploy.core.origin import ORIGIN
 
     config, preprocess, spec = artifact.config.to_dict(), artifact.preprocess, artifact.input
@@ -98,9 +99,15 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
     read = f", top left {'x'.join(map(str, artifact.config.image_size))}" if preprocess.input_size else ""
     inside = "inside the model" if spec.preprocessing_inside else "to be done before"
     shape = ", ".join("?" if side is None else str(side) for side in spec.shape)
+    sizes = listed(artifact.sizes)
+    if artifact.sizes and artifact.is_for_any_size:
+        sizes = f"any multiple of {in_words(artifact.config.patch_size)}; proven at {sizes}"
+    elif artifact.sizes:
+        sizes = ", ".join(f"{size} ({size.signature})" for size in artifact.sizes)
     rows = [
         ("config", ", ".join(f"{name}={value}" for name, value in config.items())),
         ("input", f"{spec.name} {spec.dtype} ({shape}) {spec.layout}"),
+        *([("sizes", sizes)] if sizes else []),
         ("output", f"{artifact.config.output_name} {artifact.config.output_shape} an image"),
         (
             "preprocessing",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vit_deploy.core.options import Option, panel
-from vit_deploy.core.options.parsing import size
+from vit_deploy.core.options.parsing import size, size_or_dynamic
 
 
 @panel("Output")
@@ -55,6 +55,17 @@ OutputFile = Annotated[
 ImageSize = Annotated[
     tuple[int, int] | None,
     Option(metavar="N|HxW", help="Pixels, as 224 or 384x512 (height x width).", show_default="224", parse=size),
+]
+ImageSizes = Annotated[
+    tuple[tuple[int, int] | str, ...] | None,
+    Option(
+        metavar="N|HxW|dynamic",
+        help="Pixels, as 224 or 384x512 (height x width); dynamic: any size, for ONNX.",
+        show_default="224",
+        commas=True,
+        parse=size_or_dynamic,
+        repeats=True,
+    ),
 ]
 PatchSize = Annotated[
     tuple[int, int] | None,

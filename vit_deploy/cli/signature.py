@@ -98,13 +98,15 @@ class Parameter:
         """
         kind = self._typer_type()
         if get_origin(kind) is list:
-            return tuple(given)
+            return tuple(given if self.option.parse is None else map(self._parsed, given))
         if _is_choice(kind):
             if given not in list(kind):
                 raise typer.BadParameter(f"{self.option_name} is {given!r}; expected one of {', '.join(kind)}")
             return kind(given)
-        if self.option.parse is None:
-            return given
+        return given if self.option.parse is None else self._parsed(given)
+
+    def _parsed(self, given: str) -> Any:
+        assert self.option.parse is not None  # whoever calls has looked
         try:
             return self.option.parse(given)
         except VitDeployError:  # complete already, and a ValueError too
@@ -125,7 +127,7 @@ class Parameter:
         members = get_args(self.type) if get_origin(self.type) in (Union, types.UnionType) else (self.type,)
         members = tuple(member for member in members if member is not type(None))
         if self.option.parse is not None:
-            return str
+            return list[str] if self.option.repeats else str
         if get_origin(members[0]) is tuple and len(members) == 1:
             return list[get_args(members[0])[0]]  # type: ignore[misc]  # known when it runs
         return Path if Path in members else members[0]

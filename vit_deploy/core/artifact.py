@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.image_sizes import ImageSize, Size, in_words, resized_preprocess
 from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
@@ -136,6 +137,8 @@ class Artifact:
         model: the model's path in `directory`; empty takes the format's usual one.
         output_tensor: the output's name in the file; empty takes the config's.
         is_bare: whether it is a file by itself, without a manifest and golden data; see `bare`.
+        sizes: of images that the file is for, or was proven at where it takes any, the config's first; empty for that
+            one alone.
     """
 
     directory: Path
@@ -156,6 +159,57 @@ class Artifact:
     output_tensor: str = ""
     is_bare: bool = False
     outputs: Mapping[str, OutputSpec] = field(default_factory=dict)
+    sizes: tuple[ImageSize, ...] = ()
+
+    @property
+    def signature(self) -> str:
+        """What runs images of its size, in a file that has a graph for each; empty elsewhere."""
+        return next((size.signature for size in self.sizes if size.pixels == self.config.image_size), "")
+
+    @property
+    def is_for_any_size(self) -> bool:
+        """Whether height and width of the images are open."""
+        return None in self.input.shape[1:]
+
+    def at(self, image_size: Size) -> Artifact:
+        """The same file, taken for images of another of its sizes.
+
+        Raises:
+            ConfigError: it is not for images of that size.
+        """
+        if image_size == self.config.image_size:
+            return self
+        there = [size.pixels for size in self.sizes] or [self.config.image_size]
+        if not self.is_for_any_size and image_size not in there:
+            raise ConfigError(
+                f"{self.path} is for images of {' and '.join(map(in_words, there))} pixels (height x width), "
+                f"not of {in_words(image_size)}",
+                fix="export it for that size",
+            )
+        spec = self.input
+        if not self.is_for_any_size:
+            spec = dataclasses.replace(spec, shape=(spec.batch, *image_size, self.config.channels))
+        return dataclasses.replace(
+            self,
+            config=self.config.replace(image_size=image_size),
+            preprocess=resized_preprocess(self.preprocess, self.config.image_size, image_size),
+            input=spec,
+        )
+
+    def with_signature(self, name: str) -> Artifact:
+        """The same file, taken for the images of one of its signatures.
+
+        Raises:
+            ConfigError: it has none of that name.
+        """
+        found = [size.pixels for size in self.sizes if size.signature == name]
+        if not found or not name:
+            there = [size.signature for size in self.sizes if size.signature]
+            raise ConfigError(
+                f"{self.path} has no signature {name!r}",
+                fix=f"choose one of {', '.join(there)}" if there else "leave it out: the file has one alone",
+            )
+        return self.at(found[0])
 
     @property
     def output_name(self) -> str:
@@ -232,10 +286,11 @@ class Artifact:
             "input": self.input.to_dict(),
             "output": {
                 "name": self.output_name if self.outputs else self.config.output_name,
-                "shape": [self.input.batch, *self.output_shape],
+                "shape": [self.input.batch, *self._open_sides(self.output_shape)],
                 **vars(self.output),
             },
             **({"outputs": [self._output_entry(output) for output in self.named_outputs]} if self.outputs else {}),
+            **({"sizes": [size.to_dict() for size in self.sizes]} if self.sizes else {}),
             "config": self.config.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "labels": list(self.labels),
@@ -248,14 +303,18 @@ class Artifact:
         }
 
     def _output_entry(self, output: Output) -> dict[str, Any]:
-        shape = [self.input.batch, *output.shape(self.config)]
+        shape = [self.input.batch, *self._open_sides(output.shape(self.config))]
         return {"name": output.name, "kind": str(output.kind), "shape": shape, **vars(self.outputs[output.name])}
+
+    def _open_sides(self, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+        """The shape of an output for one image, whose tokens are open where the size of the images is."""
+        return (None, *shape[1:]) if self.is_for_any_size and len(shape) > 1 else shape
 
     def essentials(self) -> dict[str, str]:
         """What goes into the model file itself: short keys, JSON texts, no file digests."""
         manifest = self.to_dict()
         keys = ("format", "precision", "input", "output", "config", "preprocess", "labels", "weights_digest")
-        named = ("outputs",) if self.outputs else ()
+        named = [name for name in ("outputs", "sizes") if name in manifest]
         kept = {key: manifest[key] for key in (*keys, *named, "provenance", "producer")}
         return {f"{ESSENTIAL}{key}": json.dumps(value, sort_keys=True) for key, value in kept.items()}
 

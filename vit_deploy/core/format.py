@@ -96,6 +96,8 @@ class Format:
         has_opset: whether `--opset` says something of it.
         has_layout: whether `--layout` says something of it.
         has_fixed_batch: whether its files are made for one number of images.
+        opens_sizes: whether its files can be made for images of any height and width.
+        joins_sizes: whether several sizes of images can be in one file, a signature for each.
         quantizer: the class with `write`, see `exporters.quantization.Quantizer`.
         recipes: the tables of recipes by precision, by what the files are made for.
         refuse_options: `(options) -> None`, raises on quantization options that do nothing in this format.
@@ -140,6 +142,8 @@ class Format:
     has_opset: bool = False
     has_layout: bool = False
     has_fixed_batch: bool = False
+    opens_sizes: bool = False
+    joins_sizes: bool = False
     quantizer: Plugin | None = None
     recipes: Mapping[str, Plugin] = field(default_factory=dict)
     refuse_options: Plugin | None = None

@@ -69,6 +69,7 @@ ONNX = Format(
     ),
     has_opset=True,
     has_layout=True,
+    opens_sizes=True,
     quantizer=Plugin("vit_deploy.exporters.onnx.quantize:OnnxQuantizer", extra="cpu", needs=("onnx", "onnxruntime")),
     recipes={
         Target.CPU: Plugin("vit_deploy.exporters.onnx.recipes:ONNX_RECIPES"),

@@ -12,6 +12,7 @@ from vit_deploy.core.artifact import ESSENTIAL, GOLDEN, SCHEMA, Artifact, InputS
 from vit_deploy.core.artifact_folders import MANIFEST, not_a_bundle
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.image_sizes import ImageSize
 from vit_deploy.core.older_python import sha256_of
 from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
@@ -121,11 +122,9 @@ def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
         model=values["model"],
         output=_output_spec(values["output"]),
         outputs={entry["name"]: _output_spec(entry) for entry in values.get("outputs", [])},
+        sizes=tuple(map(ImageSize.from_dict, values.get("sizes", []))),
     )
-    height, width, channels = (*artifact.config.image_size, artifact.config.channels)
-    image = (height, width, channels) if artifact.input.layout == "nhwc" else (channels, height, width)
-    if artifact.input.shape[1:] != image:
-        raise ValueError(f"input shape is {artifact.input.shape}, the config's images are {image}")
+    _check_sizes(artifact)
     names = [entry["name"] for entry in values.get("outputs", [])]
     if "outputs" in values and not names:
         raise ValueError("outputs is empty")
@@ -137,6 +136,23 @@ def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
 
 def _output_spec(values: Mapping[str, Any]) -> OutputSpec:
     return OutputSpec(**{name: values.get(name, default) for name, default in vars(OutputSpec()).items()})
+
+
+def _check_sizes(artifact: Artifact) -> None:
+    """Raise `ValueError` unless the sizes of the images are those of the config and of the input."""
+    channels, shape = artifact.config.channels, artifact.input.shape[1:]
+    possible: list[tuple[int | None, int | None]] = [artifact.config.image_size]
+    possible += [(None, None)] if artifact.sizes and not any(size.signature for size in artifact.sizes) else []
+    images = [(*sides, channels) if artifact.input.layout == "nhwc" else (channels, *sides) for sides in possible]
+    if shape not in images:
+        raise ValueError(f"input shape is {artifact.input.shape}, the config's images are {images[0]}")
+    if artifact.sizes and artifact.sizes[0].pixels != artifact.config.image_size:
+        raise ValueError(f"the first size is {artifact.sizes[0]}, the config's images are {artifact.config.image_size}")
+    for size in artifact.sizes:
+        artifact.config.replace(image_size=size.pixels)
+    names = [size.signature for size in artifact.sizes]
+    if any(names) and len(set(names)) < len(names) + names.count(""):
+        raise ValueError(f"the signatures are {', '.join(map(repr, names))}, expected a name of its own for each size")
 
 
 def _check_kinds(values: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ The position tables, the patch kernel and the recorded resize of the preprocessi
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +14,7 @@ import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint, weights_digests
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.image_sizes import resized_preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.resampling import (
     Filter,
@@ -34,6 +33,19 @@ from vit_deploy.core.weights import TABLES, relative_names
 from vit_deploy.errors import ConfigError
 
 Size = tuple[int, int]
+__all__ = [
+    "DEFAULT",
+    "FILTERS",
+    "Convention",
+    "Filters",
+    "as_convention",
+    "assumed_convention",
+    "convention_of",
+    "resize",
+    "resized_positions",
+    "resized_preprocess",
+    "sizes",
+]
 
 
 class Convention(StrEnum):
@@ -187,35 +199,6 @@ def _resized_relative(checkpoint: Checkpoint, new: ViTConfig, kind: Filter) -> d
         )
         for name, table in tables.items()
     }
-
-
-def resized_preprocess(preprocess: Preprocess, old: Size, new: Size) -> Preprocess:
-    """The recorded resize, scaled as the input is, of which the model then reads all.
-
-    A shorter edge has only one scale. Where the sides' differ, an image that is cropped then covers the scaled edge on
-    either side, which shows as much of it as before, and as timm does; without a crop the edge has the scale of the
-    shorter side, which it stands for.
-    """
-    if new == old:
-        return preprocess
-    scales = [after / before for before, after in zip(preprocess.input_size or old, new, strict=True)]
-    preprocess = dataclasses.replace(preprocess, input_size=None)
-    match preprocess.resize:
-        case None:
-            return preprocess
-        case (height, width):
-            sides = (_pixels(height * scales[0]), _pixels(width * scales[1]))
-            return dataclasses.replace(preprocess, resize=sides)
-        case edge:
-            if preprocess.crop and scales[0] != scales[1]:
-                sides = (_pixels(edge * scales[0]), _pixels(edge * scales[1]))
-                return dataclasses.replace(preprocess, resize=sides, keep_aspect=True)
-            scale = scales[0] if preprocess.crop else min(new) / min(old)
-            return dataclasses.replace(preprocess, resize=_pixels(edge * scale))
-
-
-def _pixels(length: float) -> int:
-    return max(1, round(length))
 
 
 def sizes(config: ViTConfig) -> dict[str, list[int]]:

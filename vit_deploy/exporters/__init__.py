@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,8 +11,11 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.image_sizes import ImageSize, signature_of
 from vit_deploy.core.options.tensorrt import PlanOptions as PlanOptions
 from vit_deploy.core.registry import Registry
+from vit_deploy.core.resampling import Filter
+from vit_deploy.core.resize import FILTERS, Convention, convention_of
 from vit_deploy.errors import ConfigError
 
 EXPORTERS = Registry("format", lambda: FORMATS.plugins(lambda format: format.exporter))
@@ -32,6 +36,9 @@ class ExportOptions:
         layout: the layout of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is then uint8 pixels; scaling, mean and standard deviation are inside.
         target: what an ONNX file is made for.
+        dynamic_size: whether height and width of the images are open, as multiples of the patch.
+        resized: the checkpoint resized to each further size that the file is for, or is proven at where it takes any.
+        like: whose way of resampling positions; None follows the checkpoint.
 
     Raises:
         ConfigError: values that cannot be.
@@ -42,6 +49,9 @@ class ExportOptions:
     layout: str = "nhwc"
     include_preprocessing: bool = False
     target: Target = Target.CPU
+    dynamic_size: bool = False
+    resized: tuple[Checkpoint, ...] = ()
+    like: Convention | None = None
 
     def __post_init__(self) -> None:
         problems = []
@@ -56,7 +66,7 @@ class ExportOptions:
 
     def input_spec(self, config: ViTConfig) -> InputSpec:
         """The input of a float model made with these options."""
-        height, width = config.image_size
+        height, width = (None, None) if self.dynamic_size else config.image_size
         image = (height, width, config.channels) if self.layout == "nhwc" else (config.channels, height, width)
         return InputSpec(
             shape=(self.batch, *image),
@@ -64,6 +74,21 @@ class ExportOptions:
             layout=self.layout,
             preprocessing_inside=self.include_preprocessing,
         )
+
+    def traced_spec(self, config: ViTConfig) -> InputSpec:
+        """The input of the structure of this config, which is traced for one size."""
+        return dataclasses.replace(self, dynamic_size=False).input_spec(config)
+
+    def sizes(self, config: ViTConfig) -> tuple[ImageSize, ...]:
+        """What a manifest says of its sizes, of which the first is the config's; empty for that one alone."""
+        if not self.resized:
+            return ()
+        pixels = (config.image_size, *(checkpoint.config.image_size for checkpoint in self.resized))
+        return tuple(ImageSize(size, "" if self.dynamic_size else signature_of(size)) for size in pixels)
+
+    def position_filter(self, checkpoint: Checkpoint) -> Filter:
+        """What positions are resampled with where the size of the images is open."""
+        return FILTERS[convention_of(checkpoint, self.like)].positions
 
 
 class Exporter(Protocol):

@@ -10,6 +10,7 @@ from vit_deploy.core.format_table import EXPORTED_BY_DEFAULT, FORMATS, SERVED_BY
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError, EngineError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, USUAL_OPSET, ExportOptions
+from vit_deploy.exporters.open_or_many import ONE_SIZE, Sizes
 from vit_deploy.exporters.proving import cuda_failure
 from vit_deploy.runtimes import RUNTIMES
 
@@ -41,6 +42,7 @@ def plan(
     layout: str = "nhwc",
     include_preprocessing: bool = False,
     target: str = Target.CPU,
+    sizes: Sizes = ONE_SIZE,
 ) -> tuple[list[Job], list[str]]:
     """Every combination that exists, and in words those that do not.
 
@@ -52,6 +54,7 @@ def plan(
         layout: the layout of ONNX's input.
         include_preprocessing: pixels in.
         target: what ONNX files are made for, of `core.format.Target`.
+        sizes: the sizes of images that a file is for.
 
     Raises:
         ConfigError: an unknown name, a format with none of the precisions, or options that fit no format.
@@ -74,6 +77,7 @@ def plan(
     for name in formats:
         check_exists(name)
     _check_shaping(formats, opset=opset, layout=layout, target=wanted)
+    sizes.check(formats, wanted)
     for name in dict.fromkeys(formats):
         check_installed(name)
         format = FORMATS[name]
@@ -107,6 +111,8 @@ def plan(
             layout=layout if format.has_layout else "nhwc",
             include_preprocessing=include_preprocessing,
             target=format.target(wanted),
+            dynamic_size=sizes.is_dynamic,
+            like=sizes.like,
         )
         jobs += [Job(name, precision, own) for precision in possible]
     return jobs, skipped
@@ -129,15 +135,18 @@ def _usual_precisions() -> tuple[str, ...]:
     return tuple(precision for format in made for precision in format.precisions_for(Target.CPU))
 
 
-def usual_formats(precisions: Sequence[str], target: str, *, served: bool = False) -> Sequence[str]:
+def usual_formats(
+    precisions: Sequence[str], target: str, *, served: bool = False, sizes: Sizes = ONE_SIZE
+) -> Sequence[str]:
     """The formats that are made where none is named: those that have one of the precisions, of those for the target.
 
     Args:
         precisions: the requested precisions.
         target: what the files are made for.
         served: whether models go into a repository of Triton.
+        sizes: the sizes of images that a file is for.
     """
-    usual = SERVED_BY_DEFAULT if served else EXPORTED_BY_DEFAULT
+    usual = [name for name in (SERVED_BY_DEFAULT if served else EXPORTED_BY_DEFAULT) if sizes.fit(FORMATS[name])]
     fitting = [name for name in usual if target in FORMATS[name].precisions] or [
         name for name in usual if FORMATS[name].is_made_for_targets
     ]

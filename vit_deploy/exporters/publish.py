@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,16 @@ from vit_deploy.core.engine_paths import refuse_odd_folder
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import write_manifest
+from vit_deploy.core.resize import convention_of
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import EngineError, ExportError, Failed, VitDeployError
 from vit_deploy.exporters import EXPORTERS, Exporter
 from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.proving import proving_provider
 from vit_deploy.verification import records
-from vit_deploy.verification.golden import Golden
-from vit_deploy.verification.parity import NO_LIMITS, Parity, verify
-from vit_deploy.verification.recording import golden_pixels, record, write_golden
+from vit_deploy.verification.golden import Golden, Sized
+from vit_deploy.verification.parity import NO_LIMITS, Parity, Verification, verify
+from vit_deploy.verification.recording import golden_pixels, record, record_sizes, sized_pixels, write_golden
 from vit_deploy.verification.user_limits import Limits
 
 Progress = Callable[[str], object]
@@ -107,12 +109,17 @@ def export_each(
     check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
     progress("computing the reference in float64")
     golden = record(checkpoint, progress)
+    sized: dict[tuple[Checkpoint, ...], tuple[Sized, ...]] = {}
     results: list[Exported] = []
     failed: list[Failed] = []
     for job in jobs:
         try:
             with telling_what_is_there(results, but=OF_ONE_FILE):
-                results.append(_export_one(checkpoint, directory, job, golden, force, keep_failed, progress))
+                resized = job.options.resized
+                if resized not in sized:
+                    sized[resized] = record_sizes(resized, progress)
+                known = dataclasses.replace(golden, sizes=sized[resized])
+                results.append(_export_one(checkpoint, directory, job, known, force, keep_failed, progress))
         except OF_ONE_FILE as error:
             failed.append(Failed(job.name, job.format, job.precision, error))
     return results, failed
@@ -177,6 +184,7 @@ def _export_one(
             options={
                 **({"opset": job.options.opset} if FORMATS[job.format].has_opset else {}),
                 **({} if job.options.target is Target.CPU else {"for": str(job.options.target)}),
+                **({"like": str(convention_of(checkpoint, job.options.like))} if job.options.resized else {}),
                 **(
                     {"ranges": {name: list(ends) for name, ends in checkpoint.ranges.items()}}
                     if checkpoint.ranges
@@ -184,12 +192,18 @@ def _export_one(
                 ),
             },
             producer=versions(*exporter.libraries),
+            sizes=job.options.sizes(checkpoint.config),
         )
         exporter.write(checkpoint, artifact, job.options)
         return artifact
 
     if job.options.include_preprocessing:
         golden = golden.as_pixels(golden_pixels(checkpoint.config))
+        of_sizes = (
+            dataclasses.replace(sized, images=sized_pixels(resized.config))
+            for sized, resized in zip(golden.sizes, job.options.resized, strict=True)
+        )
+        golden = dataclasses.replace(golden, sizes=tuple(of_sizes))
     return publish(directory / job.name, write, golden, force=force, keep_failed=keep_failed, progress=progress)
 
 
@@ -230,7 +244,8 @@ def publish(
         artifact = write_manifest(artifact)
         with _naming(stage.folder, target):
             proving = proving_provider(artifact)
-            parity = verify(artifact, provider=proving, golden=golden, limits=limits).parity if prove else UNPROVEN
+            proof = verify(artifact, provider=proving, golden=golden, limits=limits) if prove else None
+            parity = UNPROVEN if proof is None else with_sizes(proof)
         verify_seconds = time.perf_counter() - start
         size = artifact.model_bytes
         if prove and not parity.ok:
@@ -239,6 +254,15 @@ def publish(
                 parity = parity.failed(f"{target} still holds the earlier artifact")
     published = Artifact(**{**vars(artifact), "directory": stage.published or target})
     return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None)
+
+
+def with_sizes(proof: Verification) -> Parity:
+    """The parity of a file at its own size, which has failed where it failed at another."""
+    parity = proof.parity
+    for one in proof.sizes:
+        for failure in one.parity.failures:
+            parity = parity.failed(f"at {one.size}: {failure}")
+    return parity
 
 
 @contextlib.contextmanager

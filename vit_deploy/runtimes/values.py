@@ -24,13 +24,24 @@ def checked_images(images: Array, artifact: Artifact) -> Array:
     config = artifact.config
     expected = (*config.image_size, config.channels)
     dtype = np.dtype(np.uint8 if artifact.input.preprocessing_inside else np.float32)
-    if images.ndim != 4 or images.shape[1:] != expected or not len(images) or images.dtype != dtype:
-        height, width, channels = expected
+    channels = expected[2]
+    fits = images.ndim == 4 and (
+        images.shape[3] == channels if artifact.is_for_any_size else images.shape[1:] == expected
+    )
+    if not fits or not images.size or images.dtype != dtype:
+        height, width = ("height", "width") if artifact.is_for_any_size else config.image_size
         kind = "uint8 pixels" if artifact.input.preprocessing_inside else "normalised float32 images"
         raise DataError(
             f"images are {images.dtype} of shape {images.shape}; "
             f"expected {kind} of shape (batch, {height}, {width}, {channels})",
             fix="resize and normalise the images as artifact.json says under preprocess",
+        )
+    found, patch = images.shape[1:3], config.patch_size
+    if any(side % step for side, step in zip(found, patch, strict=True)):
+        raise DataError(
+            f"images are {found[0]}x{found[1]} pixels (height x width), which is no whole number of patches of "
+            f"{patch[0]}x{patch[1]}",
+            fix="resize or crop the images to multiples of the patch",
         )
     return images
 

@@ -17,11 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import GOLDEN, Artifact
+from vit_deploy.core.image_sizes import Size, in_words
 from vit_deploy.errors import ArtifactError
 from vit_deploy.verification import activations, adversarial, preprocessing
 from vit_deploy.verification.activations import Taps
 from vit_deploy.verification.adversarial import Adversarial
 from vit_deploy.verification.preprocessing import Photo
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Recorded inputs of one more size, and what the reference resized to it answers.
+
+    Args:
+        pixels: (height, width) of the images.
+        images: `(n, height, width, channels)`, as those of `Golden`.
+        outputs: the outputs of the float64 reference, `(n, …)`.
+        noise_floor: the noise floor at this size.
+    """
+
+    pixels: Size
+    images: NDArray[Any]
+    outputs: NDArray[np.float64]
+    noise_floor: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,7 @@ class Golden:
         adversarial: inputs that are like no photograph, with the reference's answers; None likewise,
             and for large models.
         photo: an image file with what preprocessing makes of it; None likewise, and without Pillow.
+        sizes: inputs of the other sizes that the model is for, or was proven at.
     """
 
     images: NDArray[Any]
@@ -45,6 +64,7 @@ class Golden:
     taps: Taps | None = None
     adversarial: Adversarial | None = None
     photo: Photo | None = None
+    sizes: tuple[Sized, ...] = ()
 
     @property
     def spread(self) -> float:
@@ -55,6 +75,11 @@ class Golden:
         """The same outputs for a model that takes the pixels themselves."""
         hard = self.adversarial.as_pixels() if self.adversarial else None
         return dataclasses.replace(self, images=pixels, adversarial=hard)
+
+    def at(self, image_size: Size) -> Golden:
+        """What is recorded for another size alone; itself where none is of this one."""
+        found = next((sized for sized in self.sizes if sized.pixels == image_size), None)
+        return self if found is None else Golden(found.images, found.outputs, found.noise_floor)
 
 
 def read_golden(artifact: Artifact) -> Golden:
@@ -71,9 +96,15 @@ def read_golden(artifact: Artifact) -> Golden:
         with zipfile.ZipFile(path) as archive:
             images, outputs, floor = (_member(archive, name) for name in ("images", "outputs", "noise_floor"))
             arrays = {part: _members(archive, part.ARRAYS) for part in (activations, adversarial, preprocessing)}
+            others = [size.pixels for size in artifact.sizes if size.pixels != artifact.config.image_size]
+            sized = {size: [_member(archive, name) for name in sized_names(size)] for size in others}
     except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix=again) from error
-    if problems := _golden_problems(images, outputs, floor, artifact):
+    problems = _golden_problems(images, outputs, floor, artifact)
+    for size, (its_images, its_outputs, its_floor) in sized.items():
+        of_size = _golden_problems(its_images, its_outputs, its_floor, artifact.at(size))
+        problems += [f"at {in_words(size)}: {problem}" for problem in of_size]
+    if problems:
         raise ArtifactError(f"{path} does not fit its model: {'; '.join(problems)}", fix=again)
     try:
         taps = activations.from_arrays(arrays[activations], artifact.config) if arrays[activations] else None
@@ -81,7 +112,13 @@ def read_golden(artifact: Artifact) -> Golden:
         file = preprocessing.from_arrays(arrays[preprocessing], images) if arrays[preprocessing] else None
     except ValueError as error:
         raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
-    return Golden(images, outputs, float(floor), taps, hard, file)
+    more = tuple(Sized(size, images, outputs, float(floor)) for size, (images, outputs, floor) in sized.items())
+    return Golden(images, outputs, float(floor), taps, hard, file, more)
+
+
+def sized_names(size: Size) -> tuple[str, str, str]:
+    """What the arrays of one more size are called: images, outputs and noise floor."""
+    return (f"{in_words(size)}.images", f"{in_words(size)}.outputs", f"{in_words(size)}.noise_floor")
 
 
 # The third and fourth: foreign kinds of zip; the last two: the header of an array that is no Python.

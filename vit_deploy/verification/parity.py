@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.image_sizes import ImageSize
 from vit_deploy.errors import ConfigError
 from vit_deploy.runtimes import (
     GPU_PROVIDERS,
@@ -22,7 +23,7 @@ from vit_deploy.runtimes import (
     open_session,
     runtime_for,
 )
-from vit_deploy.verification.golden import Golden, read_golden
+from vit_deploy.verification.golden import Golden, Sized, read_golden
 from vit_deploy.verification.metrics import Metrics, measure
 from vit_deploy.verification.tolerances import (
     LIMITS,
@@ -87,6 +88,19 @@ class Check:
 
 
 @dataclass(frozen=True)
+class SizeParity:
+    """The parity of an artifact at one more size of images.
+
+    Args:
+        size: the size, with the signature that ran it where there is one for each.
+        parity: with the reference resized to it.
+    """
+
+    size: ImageSize
+    parity: Parity
+
+
+@dataclass(frozen=True)
 class Verification:
     """One artifact, proven or not, in one runtime.
 
@@ -99,6 +113,7 @@ class Verification:
         seconds: that it took, loading included.
         on: address of the machine that ran it; None for this one.
         engine: the program that ran it where that is none of Python's: a browser, with the packages in it.
+        sizes: the parity at each further size that was recorded.
     """
 
     artifact: Artifact
@@ -109,11 +124,14 @@ class Verification:
     seconds: float = 0.0
     on: str | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
+    sizes: tuple[SizeParity, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
         """All that is wrong, in words."""
-        return (*self.parity.failures, *(f"{check.name}: {check.words}" for check in self.checks if not check.ok))
+        of_sizes = (f"at {one.size}: {failure}" for one in self.sizes for failure in one.parity.failures)
+        of_checks = (f"{check.name}: {check.words}" for check in self.checks if not check.ok)
+        return (*self.parity.failures, *of_sizes, *of_checks)
 
     @property
     def ok(self) -> bool:
@@ -123,7 +141,11 @@ class Verification:
     @property
     def verdict(self) -> str:
         """The verdict in one word: same, inconclusive or different."""
-        return "different" if self.parity.ok and not self.ok else self.parity.verdict
+        if not self.parity.ok or self.ok:
+            return self.parity.verdict
+        wrong = [one.parity for one in self.sizes if not one.parity.ok]
+        unclear = all(check.ok for check in self.checks) and all(parity.inconclusive for parity in wrong)
+        return "inconclusive" if unclear else "different"
 
 
 @dataclass(frozen=True)
@@ -199,6 +221,7 @@ def verify(
         browser=browser,
     )
     golden = golden or read_golden(artifact)
+    sizes: list[SizeParity] = []
     start = time.perf_counter()
     simulator = None if simulate is None else _simulator(artifact, simulate)
     name = SIMULATED if simulator else runtime_for(artifact, runtime, options)
@@ -217,12 +240,28 @@ def verify(
             )
         outputs = outputs_of(session, golden.images)
         parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
+        if artifact.is_for_any_size:
+            sizes = [_at_size(session, artifact, sized, held, limits) for sized in golden.sizes]
         asked = Asked(artifact, name, options, session, golden, outputs, tolerance)
         checks = [check for ask in questions for check in ask(asked)] if parity.max_abs is not None else []
         provider = session.provider
         engine = dict(session.engine) if isinstance(session, ClockedSession) else {}
+    if not artifact.is_for_any_size:
+        for sized in golden.sizes:
+            with open_session(artifact.at(sized.pixels), name, options, engine=simulator) as session:
+                sizes.append(_at_size(session, artifact, sized, held, limits))
     seconds = time.perf_counter() - start
-    return Verification(artifact, name, provider, parity, tuple(checks), seconds, engine=engine)
+    return Verification(artifact, name, provider, parity, tuple(checks), seconds, engine=engine, sizes=tuple(sizes))
+
+
+def _at_size(session: Session, artifact: Artifact, sized: Sized, precision: str, limits: Limits) -> SizeParity:
+    """The parity at one more size, held to what this precision allows there."""
+    there = artifact.at(sized.pixels)
+    tolerance = limits.apply(tolerance_for(precision, sized.noise_floor), precision)
+    outputs = outputs_of(session, sized.images)
+    golden = Golden(sized.images, sized.outputs, sized.noise_floor)
+    parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
+    return SizeParity(ImageSize(sized.pixels, there.signature), parity)
 
 
 def _simulator(artifact: Artifact, processor: str) -> Runtime:

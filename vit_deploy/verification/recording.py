@@ -15,17 +15,19 @@ from vit_deploy.core import cost
 from vit_deploy.core.artifact import GOLDEN
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.image_sizes import in_words
 from vit_deploy.core.reference import Array, Tap, forward
 from vit_deploy.core.summation import ORDERS
 from vit_deploy.core.synthetic_images import SEED, natural_pixels
 from vit_deploy.verification import activations, adversarial, preprocessing
 from vit_deploy.verification.activations import IMAGES, Sketch, Taps, by_token, detail_sketch, moving_norms, sketch
 from vit_deploy.verification.adversarial import Adversarial, adversarial_images
-from vit_deploy.verification.golden import Golden
+from vit_deploy.verification.golden import Golden, Sized, sized_names
 from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 
 COUNT = 8
 COUNT_LARGE = 2
+COUNT_SIZED = 4  # of each further size
 LARGE_FLOP = 10e9  # an image; above it the reference takes seconds for each
 
 
@@ -63,6 +65,31 @@ def record(checkpoint: Checkpoint, progress: Callable[[str], object] = lambda do
     picture = natural_pixels(1, *preprocessing.SIZE, 3, seed=SEED + 1)[0]
     file = preprocessing.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
     return Golden(images, outputs, floor, taps.against(rounded_taps, checkpoint), hard, file)
+
+
+def record_sizes(
+    resized: Sequence[Checkpoint], progress: Callable[[str], object] = lambda doing: None
+) -> tuple[Sized, ...]:
+    """What a model, resized to several sizes, answers to a few seeded images of each.
+
+    Args:
+        resized: the model, once for each size.
+        progress: called with what is being done.
+    """
+    found = []
+    for checkpoint in resized:
+        size = checkpoint.config.image_size
+        progress(f"computing the reference for images of {in_words(size)}")
+        images = checkpoint.preprocess.normalize(sized_pixels(checkpoint.config))
+        outputs = forward(checkpoint, images)
+        floor = float(noise_floor(outputs, forward_float32(checkpoint, images)))
+        found.append(Sized(size, images, outputs, floor))
+    return tuple(found)
+
+
+def sized_pixels(config: ViTConfig) -> NDArray[np.uint8]:
+    """The seeded images of one more size, that of the config, as pixels `(n, height, width, channels)`."""
+    return natural_pixels(COUNT_LARGE if _is_large(config) else COUNT_SIZED, *config.image_size, config.channels)
 
 
 def _counted(steps: int, progress: Callable[[str], object]) -> Callable[[Tap], Tap]:
@@ -112,6 +139,9 @@ def write_golden(golden: Golden, directory: Path) -> None:
         arrays |= adversarial.to_arrays(golden.adversarial)
     if golden.photo is not None:
         arrays |= preprocessing.to_arrays(golden.photo)
+    for sized in golden.sizes:
+        values = (sized.images, sized.outputs, np.float64(sized.noise_floor))
+        arrays |= dict(zip(sized_names(sized.pixels), values, strict=True))
     np.savez_compressed(directory / GOLDEN, **arrays)
 
 

@@ -94,6 +94,8 @@ def verification(result: Verification) -> dict[str, Any]:
         "checks": [{"name": check.name, "ok": check.ok, "message": check.words} for check in result.checks],
         "failures": [*result.failures, *result.parity.notes],
     }
+    if result.sizes:
+        own["sizes"] = [one.size.to_dict() | parity(one.parity) for one in result.sizes]
     return named | proof | own
 
 

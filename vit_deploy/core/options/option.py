@@ -27,6 +27,7 @@ class Option:
         show_default: words in place of the default; False shows none.
         commas: whether several values can be joined by commas, besides repeating the option.
         parse: gives the value that a text stands for, or raises `ValueError` with what was expected.
+        repeats: whether the option is given once for each of several values, which `parse` reads one by one.
         values: what a shell completes: the values themselves, or "module:name" of something that lists them.
         panel: heading of the help that the option stands under; None for that of its dataclass.
     """
@@ -39,6 +40,7 @@ class Option:
     show_default: str | bool = True
     commas: bool = False
     parse: Callable[[str], Any] | None = None
+    repeats: bool = False
     values: tuple[str, ...] | str = ()
     panel: str | None = None
 

@@ -39,6 +39,20 @@ def size(text: str) -> tuple[int, int]:
     return (int(sides[0]), int(sides[-1]))
 
 
+def size_or_dynamic(text: str) -> tuple[int, int] | str:
+    """Pixels as (height, width) from "224" or "384x512", or "dynamic".
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text == "dynamic":
+        return text
+    try:
+        return size(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or dynamic") from error
+
+
 def counts(text: str, most: int = MOST) -> tuple[int, ...]:
     """Positive whole numbers from "1" or "1,2,8", in that order and each once.
 

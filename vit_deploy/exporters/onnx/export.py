@@ -20,6 +20,7 @@ from vit_deploy.exporters.folding import fold_layer_scales
 from vit_deploy.exporters.onnx.class_token import class_token_alone
 from vit_deploy.exporters.onnx.constants import fold_constants
 from vit_deploy.exporters.onnx.cuda import fuse_for_cuda
+from vit_deploy.exporters.onnx.open_sizes import at_a_telling_size, open_image_size
 from vit_deploy.exporters.onnx.rows import products_with_bias, tokens_as_rows
 from vit_deploy.exporters.onnx.rules import apply_rules
 from vit_deploy.exporters.onnx.tidy import tidy
@@ -52,9 +53,13 @@ class OnnxExporter:
             OSError: the disk is full.
         """
         checkpoint = gather_relative_positions(fold_layer_scales(checkpoint))
-        spec, for_cuda = options.input_spec(checkpoint.config), options.target is Target.CUDA
-        model = traced_structure(checkpoint, spec, turned_first=for_cuda)
-        rewrite_structure(model, checkpoint.config, options)
+        for_cuda = options.target is Target.CUDA
+        traced = at_a_telling_size(checkpoint) if options.dynamic_size else checkpoint
+        model = traced_structure(traced, options.traced_spec(traced.config), turned_first=for_cuda)
+        rewrite_structure(model, traced.config, options)
+        if options.dynamic_size:
+            kind = options.position_filter(checkpoint)
+            open_image_size(model.graph, checkpoint, traced.config, kind, layout=options.layout, batch=options.batch)
         learned = learned_positions(checkpoint.config)
         weights = {name: weight for name, weight in checkpoint.weights.items() if name not in learned}
         if for_cuda:
@@ -85,7 +90,7 @@ def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions
             fix="export another format, or report the model's options",
         )
     batch = BATCH if options.batch is None else options.batch
-    graph.inputs[0].shape = ir.Shape([batch, *options.input_spec(config).shape[1:]])
+    graph.inputs[0].shape = ir.Shape([batch, *options.traced_spec(config).shape[1:]])
     graph.outputs[0].shape = ir.Shape([batch, *config.output_shape])
     graph.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     del graph.inputs[1:]

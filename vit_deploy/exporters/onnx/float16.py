@@ -11,6 +11,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from vit_deploy.core.weights import JOINED
 from vit_deploy.exporters.onnx.layers import KERNEL, PATCH_EMBED, layers_of
+from vit_deploy.exporters.onnx.size_nodes import COUNTS, SCOPE
 from vit_deploy.exporters.quantization.float16_kernels import fits_half
 from vit_deploy.exporters.quantization.recipes import Part, Recipe
 
@@ -86,6 +87,8 @@ def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
 
 
 def _stays(node: onnx.NodeProto, recipe: Recipe) -> bool:
+    if node.name.startswith((SCOPE, *COUNTS)):  # positions of images of any size: counts pass what 16 bits hold
+        return True
     if Part.NORMS not in recipe.parts and NORM.search(node.name):
         return True
     return Part.RESIDUALS not in recipe.parts and bool(RESIDUAL.match(node.name))

@@ -6,7 +6,7 @@ A layer is a product with a kernel that has its canonical name. All forms below 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import JOINED
 from vit_deploy.errors import ExportError
+from vit_deploy.exporters.onnx.size_nodes import COUNTS
 from vit_deploy.formats.onnx.graph import CONTRIB
 
 KERNEL = ".kernel"
@@ -87,19 +88,22 @@ def patches_as_product(graph: onnx.GraphProto, config: ViTConfig) -> None:
     nhwc = before is not None and before.op_type == "Transpose" and list(_ints(before, "perm")) == [0, 3, 1, 2]
     pixels = before.input[0] if nhwc and before is not None else conv.input[0]
     height, width, channels, outputs = kernel.dims
-    grid, name = config.grid, PATCH_EMBED
+    name = PATCH_EMBED
+    # Of images of any size the counts are computed, by nodes in front of all others.
+    rows_columns = tuple(node.output[0] for node in graph.node if node.name.startswith(COUNTS)) or config.grid
+    (down, across), patches = rows_columns, -1 if rows_columns is not config.grid else config.num_patches
     if nhwc:
-        cut, order = [0, grid[0], height, grid[1], width, channels], [0, 1, 3, 2, 4, 5]
+        cut, order = [0, down, height, across, width, channels], [0, 1, 3, 2, 4, 5]
     else:
-        cut, order = [0, channels, grid[0], height, grid[1], width], [0, 2, 4, 3, 5, 1]
+        cut, order = [0, channels, down, height, across, width], [0, 2, 4, 3, 5, 1]
     new = [
-        _reshaped(graph, pixels, f"{name}.patches", cut),
+        *_cut(graph, pixels, f"{name}.patches", cut),
         helper.make_node("Transpose", [f"{name}.patches"], [f"{name}.order"], name=f"{name}.order", perm=order),
         _reshaped(graph, f"{name}.order", f"{name}.rows", [-1, height * width * channels]),
         helper.make_node(
             "Gemm", [f"{name}.rows", kernel.name, *conv.input[2:]], [f"{name}.tokens"], name=f"{name}.Gemm"
         ),
-        _reshaped(graph, f"{name}.tokens", tokens.output[0], [-1, grid[0] * grid[1], outputs]),
+        *_sequence(graph, f"{name}.tokens", tokens.output[0], patches, outputs, images=pixels),
     ]
     flat = numpy_helper.to_array(kernel).reshape(-1, outputs)
     kernel.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(flat), kernel.name))
@@ -239,6 +243,35 @@ def _reshaped(graph: onnx.GraphProto, value: str, output: str, shape: list[int])
     key = f"{output}.shape"
     add_initializers(graph, **{key: np.array(shape, np.int64)})
     return helper.make_node("Reshape", [value, key], [output], name=f"{PATCH_EMBED}.{output.rpartition('.')[2]}")
+
+
+def _cut(graph: onnx.GraphProto, pixels: str, output: str, cut: Sequence[int | str]) -> list[onnx.NodeProto]:
+    """Pixels with other sides, of which those that are texts are computed: they name a vector of one number."""
+    known = [side for side in cut if not isinstance(side, str)]
+    if len(known) == len(cut):
+        return [_reshaped(graph, pixels, output, known)]
+    names = [side if isinstance(side, str) else f"{output}.side_{side}" for side in cut]
+    add_initializers(graph, **{f"{output}.side_{side}": np.array([side], np.int64) for side in known})
+    key = f"{output}.shape"
+    return [
+        helper.make_node("Concat", names, [key], name=f"{PATCH_EMBED}.shape", axis=0),
+        helper.make_node("Reshape", [pixels, key], [output], name=f"{PATCH_EMBED}.{output.rpartition('.')[2]}"),
+    ]
+
+
+def _sequence(
+    graph: onnx.GraphProto, rows: str, output: str, patches: int, dim: int, *, images: str
+) -> list[onnx.NodeProto]:
+    """Rows as the sequences of the images, whose number is computed where that of the patches is open."""
+    if patches >= 0:
+        return [_reshaped(graph, rows, output, [-1, patches, dim])]
+    batch, rest, key = f"{output}.batch", f"{output}.rest", f"{output}.shape"
+    add_initializers(graph, **{rest: np.array([-1, dim], np.int64)})
+    return [
+        helper.make_node("Shape", [images], [batch], name=f"{PATCH_EMBED}.batch", start=0, end=1),
+        helper.make_node("Concat", [batch, rest], [key], name=f"{PATCH_EMBED}.sequence", axis=0),
+        helper.make_node("Reshape", [rows, key], [output], name=f"{PATCH_EMBED}.{output.rpartition('.')[2]}"),
+    ]
 
 
 def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:

@@ -107,6 +107,12 @@ class OnnxRuntime:
         provider = options.provider or "cpu"
         with rounding(provider, options.allow_tf32):
             self.prepare(options)
+            if provider == "tensorrt" and artifact.is_for_any_size:
+                raise EngineError(
+                    f"{artifact.path} is for images of any size, and TensorRT's engines are built for sizes that are "
+                    "known",
+                    fix="run it with --provider cuda, or export it for one size",
+                )
             refuse_outside_data(artifact.model_path)
             with _opened(artifact, options, provider) as session:
                 session.notes = (*session.notes, *notes_on(provider, artifact.precision), *rounding_notes(provider))

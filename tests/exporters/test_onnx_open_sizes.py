@@ -1,0 +1,204 @@
+"""An ONNX file for images of any size is the model resized to each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import vit_deploy
+from tests.exporters.onnx_files import run, sides, write
+from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
+from vit_deploy.cli import run as command
+from vit_deploy.core.artifact import GOLDEN
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.image_sizes import proving_sizes
+from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.options import QuantizeOptions
+from vit_deploy.core.resize import Convention, resize
+from vit_deploy.errors import ArtifactError, ConfigError, DataError
+from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.onnx.export import OnnxExporter
+from vit_deploy.exporters.open_or_many import Sizes
+from vit_deploy.verification.golden import read_golden
+from vit_deploy.verification.parity import verify
+
+FEW = ("mean pooling", "RoPE-ViT, mixed", "DINOv2 with registers", "SigLIP", "MLCD", "DeiT")
+PRECISIONS = ["fp16", "int8", "int8-static", "int4"]
+WITHOUT_TIMES = QuantizeOptions(measure_speed=False)
+OPEN = ExportOptions(dynamic_size=True)
+RELATIVE = [name for name, changes in VARIANTS.items() if "relative_positions" in changes]
+
+
+def assert_resizes(path, checkpoint, like=None, grids=((3, 8), (5, 8), (2, 3), (1, 11), (4, 20))):
+    height, width = checkpoint.config.patch_size
+    for rows, columns in grids:
+        resized = resize(checkpoint, (rows * height, columns * width), like=like)
+        images = resized.preprocess.normalize(pixels(resized, 3))
+        assert_same_function(run(path, images), resized, images)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name not in {*FEW, *RELATIVE})],
+)
+def test_every_variant_is_the_model_resized_to_the_images(name, tmp_path):
+    checkpoint, path, model = write(tmp_path, options=OPEN, **VARIANTS[name])
+
+    assert_resizes(path, checkpoint)
+    assert sides(model.graph.input[0]) == ["batch", "height", "width", checkpoint.config.channels]
+    assert {node.domain for node in model.graph.node} == {""}
+
+
+@pytest.mark.parametrize("like", Convention)
+def test_positions_are_resampled_like_each_convention(like, tmp_path):
+    checkpoint = trained(register_tokens=1, pooling="mean")
+    path = exported(OnnxExporter(), checkpoint, tmp_path, dataclasses.replace(OPEN, like=like)).model_path
+
+    assert_resizes(path, checkpoint, like, [(3, 8), (4, 8), (2, 13)])
+
+
+@pytest.mark.parametrize("changes", [{"batch": 3}, {"layout": "nchw"}, {"opset": 17}])
+def test_batch_layout_and_opset_are_as_they_were_asked_for(changes, tmp_path):
+    checkpoint = trained(pooling="mean", rotary="rope_vit")
+    options = dataclasses.replace(OPEN, **changes)
+    path = exported(OnnxExporter(), checkpoint, tmp_path, options).model_path
+    resized = resize(checkpoint, (40, 12))
+    images = resized.preprocess.normalize(pixels(resized, 3))
+
+    given = images.transpose(0, 3, 1, 2) if "layout" in changes else images
+    assert_same_function(run(path, np.ascontiguousarray(given)), resized, images)
+
+
+def test_tokens_of_a_model_without_pooling_are_open_too(tmp_path):
+    _, _, model = write(tmp_path, options=OPEN, include_top=False)
+
+    assert sides(model.graph.output[0]) == ["batch", "tokens", 12]
+
+
+@pytest.mark.parametrize(("size", "said"), [((25, 32), "height_must_be_a_multiple_of_8"), ((24, 30), "width_must_be")])
+def test_an_image_that_is_not_cut_into_patches_is_an_error_of_the_engine_that_says_so(size, said, tmp_path):
+    _, path, _ = write(tmp_path, options=OPEN)
+
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail, match=said):
+        run(path, np.zeros((1, *size, 3), np.float32))
+
+
+@pytest.fixture(scope="module")
+def open_bundle(tmp_path_factory):
+    checkpoint = trained(register_tokens=1)
+    made = vit_deploy.export(checkpoint, tmp_path_factory.mktemp("open"), formats="onnx", image_size="dynamic")
+    return made.result
+
+
+def test_the_manifest_lists_five_sizes_that_were_proven_of_which_some_are_oblong(open_bundle):
+    manifest = json.loads((open_bundle.directory / "artifact.json").read_text())
+    proven = [tuple(size["image_size"]) for size in manifest["sizes"]]
+
+    assert proven[0] == (24, 32) and len(set(proven)) == 5
+    assert manifest["input"]["shape"] == [None, None, None, 3]
+    assert manifest["options"]["like"] == "timm"
+    result = vit_deploy.verify(open_bundle, quick=True)
+    (record,) = result.to_dict()["results"]
+    assert [tuple(size["image_size"]) for size in record["sizes"]] == proven[1:]
+    assert all(size["ok"] and size["metrics"]["max_abs"] > 0 for size in record["sizes"])
+
+
+def test_a_file_that_is_right_at_its_own_size_alone_is_not_proven(open_bundle):
+    golden = read_golden(open_bundle)
+    wrong = dataclasses.replace(golden.sizes[1], outputs=golden.sizes[1].outputs[::-1])
+    planted = dataclasses.replace(golden, sizes=(golden.sizes[0], wrong, *golden.sizes[2:]))
+
+    found = verify(open_bundle, golden=planted)
+
+    assert found.parity.ok and not found.ok and found.verdict == "different"
+    assert all(failure.startswith(f"at {wrong.pixels[0]}x{wrong.pixels[1]}: ") for failure in found.failures)
+
+
+def test_recorded_answers_of_every_size_have_to_be_there(open_bundle, tmp_path):
+    with np.load(open_bundle.directory / GOLDEN) as arrays:
+        kept = {name: array for name, array in arrays.items() if not name.startswith("24x40.")}
+    assert len(kept) < len(arrays.files)
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    np.savez(folder / GOLDEN, **kept)
+
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_golden(dataclasses.replace(open_bundle, directory=folder))
+
+
+def test_a_session_takes_every_size_and_names_what_does_not_fit(open_bundle):
+    with vit_deploy.session(open_bundle) as session:
+        assert session.infer(np.zeros((2, 48, 12, 3), np.float32)).shape == (2, 5)
+        with pytest.raises(DataError, match="no whole number of patches of 8x4"):
+            session.infer(np.zeros((1, 25, 32, 3), np.float32))
+
+
+@pytest.mark.parametrize("runtime", ["openvino"])
+def test_other_engines_prove_it_too(open_bundle, runtime):
+    pytest.importorskip("openvino")
+
+    assert vit_deploy.verify(open_bundle, runtime=runtime, quick=True).ok
+
+
+@pytest.mark.slow
+def test_quantized_files_stay_open_and_are_proven_at_every_size(open_bundle, tmp_path):
+    made = vit_deploy.quantize(open_bundle, tmp_path, precisions=PRECISIONS, quantizing=WITHOUT_TIMES)
+
+    assert [artifact.precision for artifact in made] == PRECISIONS
+    for artifact in made:
+        assert artifact.sizes == open_bundle.sizes and artifact.input.shape == (None, None, None, 3)
+
+
+def test_inspect_shows_the_sizes(open_bundle, capsys):
+    assert command(["inspect", str(open_bundle.directory)]) == 0
+
+    assert "any multiple of 8x4; proven at 24x32, 8x32" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 4), (2, 2), (3, 8), (14, 14), (37, 37)])
+def test_five_different_sizes_are_proven_of_every_grid(grid):
+    config = ViTConfig(image_size=(grid[0] * 8, grid[1] * 4), patch_size=(8, 4), embed_dim=12, num_heads=3)
+
+    found = proving_sizes(config)
+
+    assert found[0] == config.image_size and len(set(found)) == 5
+    assert any(height * 4 != width * 8 for height, width in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"formats": ["onnx", "tflite"], "image_size": "dynamic"}, "TFLite files are made for sizes that are known"),
+        ({"formats": "onnx", "image_size": "dynamic", "target": "cuda"}, "fused for one size"),
+        ({"formats": "onnx", "image_size": ["dynamic", 64]}, "others are given beside it"),
+        ({"formats": "onnx", "image_size": [64, 48]}, "ONNX files are for one size"),
+        ({"formats": "onnx", "image_size": "any"}, "image_size is 'any'"),
+        ({"formats": "onnx", "image_size": "dynamic", "like": "me"}, "unknown convention"),
+        ({"formats": "onnx", "image_size": "dynamic", "triton": "repository"}, "--triton serves"),
+    ],
+)
+def test_what_is_not_to_be_had_is_refused_by_name(options, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        vit_deploy.export(trained(), tmp_path / "out", **options)
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", RELATIVE)
+def test_relative_positions_are_refused_by_name(name):
+    with pytest.raises(ConfigError, match="the model has relative positions"):
+        Sizes(is_dynamic=True).of(trained(**VARIANTS[name]))
+
+
+@pytest.mark.slow
+def test_the_command_takes_dynamic_and_names_the_folder_after_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command(["export", "pico", "--format", "onnx", "--image-size", "dynamic", "--patch-size", "112", "-q"]) == 0
+
+    assert read_artifact(tmp_path / "artifacts" / "pico-dynamic" / "onnx-fp32").is_for_any_size
+    assert command(["export", "pico", "--image-size", "any"]) == 2
+    assert "pixels as 224 or 384x512 (height x width), or dynamic" in " ".join(capsys.readouterr().err.split())
