@@ -1,0 +1,177 @@
+"""Artifacts in Chromium and Firefox without a window, with the engines that npm brings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_web_protocol import members
+
+import vit_deploy
+from tests.runtimes import linear_onnx, linear_tflite
+from tests.runtimes.linear_onnx import expected
+from vit_deploy.errors import EngineError
+from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.web.runtime import Web
+
+pytestmark = pytest.mark.slow
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+ALL = [f"{format}-{precision}" for format in ("onnx", "tflite") for precision in PRECISIONS]
+FLOAT = 1e-4  # of linear models, whose outputs are about 10
+
+
+@pytest.fixture(params=["chromium", "firefox"])
+def options(request, npm_files):
+    """How to run in each of the browsers that are there."""
+    browser = request.getfixturevalue(request.param)
+    return RuntimeOptions(threads=1, runtime_files=str(npm_files), browser=browser)
+
+
+@pytest.fixture(scope="module")
+def pico(npm_files, chromium, tmp_path_factory):
+    """Pico in every precision of both formats, by the name of the folder."""
+    folder = tmp_path_factory.mktemp("pico")
+    vit_deploy.export(
+        "pico", folder, image_size=(32, 48), patch_size=(8, 16), formats=("onnx", "tflite"), precisions=PRECISIONS
+    )
+    return folder
+
+
+def in_chromium(npm_files, chromium):
+    return {"runtime": "web", "runtime_files": npm_files, "browser": chromium}
+
+
+def test_batches_of_any_size_get_their_own_answers_and_nothing_is_left(options, make_artifact, weight, seven_images):
+    artifact = linear_onnx.write_model(make_artifact("onnx"), weight)
+    for threads in (1, 2):
+        with Web().open(artifact, dataclasses.replace(options, threads=threads)) as session:
+            for count in (1, 7, 3):
+                images = seven_images[:count]
+                np.testing.assert_allclose(session.infer(images), expected(images, weight), atol=FLOAT)
+            group = session._page.process.group
+            assert len(members(group)) > 3
+        assert not members(group)
+
+
+def test_tflite_files_answer_with_one_thread_and_with_two(options, make_artifact, weight, seven_images):
+    artifact = linear_tflite.write_model(make_artifact("tflite", 2), weight)
+    for threads in (1, 2):
+        with Web().open(artifact, dataclasses.replace(options, threads=threads)) as session:
+            np.testing.assert_allclose(session.infer(seven_images), expected(seven_images, weight), atol=FLOAT)
+
+
+def test_weights_beside_the_file_other_layouts_and_pixels_are_taken(options, make_artifact, weight, seven_images):
+    artifact = linear_onnx.write_model(make_artifact("onnx"), weight, location="model.onnx.data")
+    with Web().open(artifact, options) as session:
+        np.testing.assert_allclose(session.infer(seven_images), expected(seven_images, weight), atol=FLOAT)
+    with Web().open(linear_onnx.write_channels_first(make_artifact, weight), options) as session:
+        np.testing.assert_allclose(session.infer(seven_images), expected(seven_images, weight), atol=FLOAT)
+    pixels = np.arange(2 * 6 * 5 * 3, dtype=np.uint8).reshape(2, 6, 5, 3)
+    with Web().open(linear_onnx.write_for_pixels(make_artifact, weight), options) as session:
+        np.testing.assert_allclose(session.infer(pixels), expected(pixels, weight), rtol=1e-4)
+
+
+def test_weights_that_are_not_there_are_named(make_artifact, weight, npm_files, chromium):
+    artifact = linear_onnx.write_model(make_artifact("onnx"), weight, location="model.onnx.data")
+    (artifact.directory / "model.onnx.data").unlink()
+    options = RuntimeOptions(runtime_files=str(npm_files), browser=chromium)
+    with pytest.raises(EngineError, match=r"model\.onnx\.data"), Web().open(artifact, options):
+        pass
+
+
+def test_a_damaged_file_is_one_error_with_the_engines_words(make_artifact, npm_files, chromium):
+    for format in ("onnx", "tflite"):
+        artifact = make_artifact(format, 1)
+        artifact.model_path.write_bytes(b"\x08\x08")
+        options = RuntimeOptions(runtime_files=str(npm_files), browser=chromium)
+        with pytest.raises(EngineError, match=f"cannot load {artifact.model_path}: "), Web().open(artifact, options):
+            pass
+
+
+def test_a_page_whose_process_is_killed_is_one_error(make_artifact, weight, seven_images, npm_files, chromium):
+    artifact = linear_onnx.write_model(make_artifact("onnx"), weight)
+    options = RuntimeOptions(runtime_files=str(npm_files), browser=chromium)
+    with Web().open(artifact, options) as session:
+        group = session._page.process.group
+        for number in members(group):
+            if b"--type=renderer" in Path(f"/proc/{number}/cmdline").read_bytes():
+                os.kill(int(number), signal.SIGKILL)
+        with pytest.raises(EngineError, match="the page crashed or was closed"):
+            session.infer(seven_images)
+    assert not members(group)
+
+
+def test_an_endless_loop_ends_with_its_browser(make_artifact, weight, seven_images, npm_files, chromium):
+    artifact = linear_onnx.write_model(make_artifact("onnx"), weight)
+    options = RuntimeOptions(runtime_files=str(npm_files), browser=chromium)
+    with Web().open(artifact, options) as session:
+        session.upload(seven_images)
+        session._page._timeout_s = 0.5
+        with pytest.raises(EngineError, match="no answer in"):
+            session._page.ask("time", "run for ever", calls=None, seconds=None)
+        group = session._page.process.group
+    assert not members(group)
+
+
+def test_precisions_are_held_to_the_tolerance_that_they_have_natively(pico, npm_files, chromium):
+    found = vit_deploy.verify([pico / name for name in ALL], **in_chromium(npm_files, chromium), quick=True)
+    assert {record["artifact"].split("/")[-1]: record["verdict"] for record in found.records} == dict.fromkeys(
+        ALL, "same"
+    )
+    for record in found.records:
+        engine = record["engine"]
+        assert record["runtime"] == "web" and record["provider"] == "wasm"
+        assert engine["browser"].split()[0] in ("Chromium", "Google", "HeadlessChrome", "Chrome", "Microsoft")
+        assert all(package["version"][0].isdigit() for package in engine["packages"])
+        licences = {"onnx": {"MIT"}, "tflite": {"Apache-2.0"}}[record["format"]]
+        assert {package["licence"] for package in engine["packages"]} == licences
+
+
+def test_every_question_of_a_native_runtime_is_answered(pico, npm_files, chromium):
+    found = vit_deploy.verify(pico / "onnx-int8", **in_chromium(npm_files, chromium), threads=[2])
+    [record] = found.records
+    assert found.ok and len(record["checks"]) > 8, record["failures"]
+
+
+@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-int8", "tflite-fp32"])
+def test_a_software_adapter_gives_verdicts(pico, npm_files, chromium, name):
+    wanted = in_chromium(npm_files, chromium) | {"provider": "webgpu"}
+    [record] = vit_deploy.verify(pico / name, **wanted, quick=True).records
+    assert record["verdict"] == "same" and record["provider"].startswith("webgpu-")
+
+
+def test_a_software_adapter_gives_no_times_and_no_halves(pico, npm_files, chromium):
+    wanted = in_chromium(npm_files, chromium) | {"provider": "webgpu"}
+    with pytest.raises(EngineError, match="adapter is software"):
+        vit_deploy.bench(pico / "tflite-fp32", **wanted, runs=1)
+    with pytest.raises(EngineError, match="shaders have no halves"):
+        vit_deploy.verify(pico / "onnx-fp16", **wanted)
+
+
+def test_it_is_timed_by_the_pages_clock_beside_a_native_engine(pico, npm_files, chromium):
+    wanted = {"runtime_files": npm_files, "browser": chromium, "threads": 1, "runs": 4}
+    found = vit_deploy.bench(pico / "onnx-int8", runtime=["onnxruntime", "web"], **wanted)
+    native, web = found.records
+    assert "engine" not in native and web["engine"]["packages"][0]["name"] == "onnxruntime-web"
+    assert web["provider"] == "wasm" and len(web["samples_ns"]) == 4
+    assert web["load_ms"] > 0 and web["first_ms"] > 0
+    assert web["peak_rss_mb"] > 100 and web["growth_mb"] > 0  # a browser, not the process that asks it
+    assert web["ratio"] is not None
+
+
+def test_images_are_classified_as_natively(pico, npm_files, chromium, tmp_path):
+    folder, rng = tmp_path / "photos" / "one", np.random.default_rng(8)
+    folder.mkdir(parents=True)
+    picture = folder / "a.png"
+    Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(picture)
+    name, chosen = pico / "tflite-fp32", in_chromium(npm_files, chromium)
+    [here], [there] = vit_deploy.predict(name, picture), vit_deploy.predict(name, picture, **chosen)
+    assert [seen.index for seen in there.top] == [seen.index for seen in here.top]
+    with vit_deploy.session(name, **chosen) as session:
+        images = vit_deploy.read_images(name, picture)
+        assert session.infer(images).shape == (1, 1000)
