@@ -44,7 +44,7 @@ def test_every_option_that_repeats_takes_commas_too():
         for each in command.params
         if each.param_type_name == "option" and each.multiple
     }
-    paths = {"report --output", "card --results", "embed --data"}  # whose names may have commas
+    paths = {"report --output", "card --results", "embed --data", "evaluate --data"}  # whose names may have commas
     assert "export --format" in repeated and "bench --provider" in repeated
     assert [name for name, split in repeated.items() if not split and name not in paths] == []
 

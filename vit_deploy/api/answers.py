@@ -18,9 +18,9 @@ from vit_deploy.api.given import (
     artifact_path,
     artifact_paths,
     as_text,
+    as_texts,
     as_tuple,
     path,
-    paths,
     silent,
 )
 from vit_deploy.api.results import EvaluateOutcome, PredictOutcome
@@ -31,6 +31,13 @@ from vit_deploy.core.artifact_folders import is_bundle
 from vit_deploy.core.datasets import read_dataset
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import CheckpointOptions, EvaluateOptions, PredictOptions
+from vit_deploy.core.options.streaming import StreamOptions
+from vit_deploy.data import answering
+from vit_deploy.data.answering import images_of
+from vit_deploy.data.finding import is_stream
+from vit_deploy.data.items import Source
+from vit_deploy.data.labelled import labelled_stream
+from vit_deploy.data.pipeline import used_workers
 from vit_deploy.errors import ConfigError, DataError, UsageError
 from vit_deploy.remote.hosts import ask_hosts
 from vit_deploy.remote.options import HostOptions
@@ -57,6 +64,8 @@ def predict(
     runtime_files: PathLike | None = None,
     browser: str | None = None,
     threads: int | None = None,
+    workers: int | None = None,
+    column: str | None = None,
     reading: CheckpointOptions = CheckpointOptions(),
     on: str | Sequence[str] = (),
     remote_python: str = HostOptions.remote_python,
@@ -69,7 +78,7 @@ def predict(
 
     Args:
         model: an artifact, or a checkpoint.
-        images: image files, or folders of them.
+        images: image files, folders of them, or any other source that `embed` takes.
         top: how many classes of each image.
         runtime: engine; None takes the first installed one of the format.
         provider: what executes the graph; None takes the engine's usual one.
@@ -78,6 +87,8 @@ def predict(
         runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser, where one runs it; None takes the first that is installed.
         threads: threads for the work inside one call; None leaves the engine's own choice.
+        workers: processes that decode ahead of the model; None for one for each core, up to 8, of many images.
+        column: of the images in Parquet files; None finds the only one that can be.
         reading: what a checkpoint file does not say, or how it is to be read otherwise.
         on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
         remote_python: command of the Python there.
@@ -96,28 +107,39 @@ def predict(
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
         RemoteError: no machine answered.
     """
-    given, files = artifact_path(model), classify.image_files(paths(images, "images"))
+    given, texts = artifact_path(model), as_texts(images, "images")
+    streaming = StreamOptions(workers, column)
     options = PredictOptions(runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, top)
     hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
     stated = stated_fields(reading)
     if not hosts.on:
-        return _predict_here(given, files, options, stated, progress)
+        source = images_of(texts, streaming.column)
+        return _predict_here(given, source, options, streaming, stated, progress)
+    _refuse_streams(texts, streaming)
     if not is_bundle(given):
         raise UsageError(f"--on sends artifacts, and {given} is none", fix="export it first")
     if stated:
         raise UsageError(f"{', '.join(stated)} can be stated of a checkpoint, and --on sends artifacts")
+    files = classify.image_files(list(map(Path, texts)))
     return _predict_elsewhere(given, files, options, hosts, progress, note)
 
 
 def _predict_here(
-    given: Path, files: Sequence[Path], options: PredictOptions, stated: Mapping[str, Any], progress: Tell
+    given: Path,
+    source: Source,
+    options: PredictOptions,
+    streaming: StreamOptions,
+    stated: Mapping[str, Any],
+    progress: Tell,
 ) -> PredictOutcome:
     found = []
+    total = source.total()
+    count = used_workers(streaming.workers, total)
     progress(f"loading {given}")
     with telling(progress), classify.open_classifier(given, options.runtime, options.engine, stated) as classifier:
-        for prediction in classify.predict(classifier, files, count=options.top):
+        for prediction in answering.predict(classifier, source, count=options.top, workers=count):
             found.append(prediction)
-            progress(f"{len(found)} of {len(files)} images")
+            progress(f"{len(found)} of {total or 'many'} images")
         origins = None if classifier.origin is None else {given: classifier.origin}
     return PredictOutcome(
         tuple(found),
@@ -165,7 +187,7 @@ def _predict_elsewhere(
 
 def evaluate(
     artifacts: Artifacts,
-    data: PathLike,
+    data: PathLike | Sequence[PathLike],
     *,
     batch: int = EvaluateOptions.batch,
     runtime: str | None = None,
@@ -179,6 +201,8 @@ def evaluate(
     std: float | Sequence[float] | None = None,
     labels: PathLike | Sequence[str] | None = None,
     against: ArtifactLike | None = None,
+    workers: int | None = None,
+    column: str | None = None,
     reading: CheckpointOptions = CheckpointOptions(),
     on: str | Sequence[str] = (),
     remote_python: str = HostOptions.remote_python,
@@ -191,7 +215,8 @@ def evaluate(
 
     Args:
         artifacts: an artifact or a `.keras` file, or several; a folder of artifacts stands for those inside it.
-        data: a folder with a folder of images for each class, or an `.npz` with uint8 images and labels.
+        data: a folder with a folder of images for each class, an `.npz` with uint8 images and labels, or any other
+            source that `embed` takes, or several; classes are in tar and Parquet files, else they are files' folders.
         batch: images a call, where a file takes any number.
         runtime: engine that runs all of them; None takes the usual one of each.
         provider: what executes the graph; None takes the engine's usual one.
@@ -204,6 +229,8 @@ def evaluate(
         std: standard deviation of pixels, likewise.
         labels: names of the classes of a `.keras` file, or a file that holds them.
         against: a checkpoint or an artifact whose answers to the same images are compared with too.
+        workers: processes that decode ahead of the models; None for one for each core, up to 8, of many images.
+        column: of the images in Parquet files; None finds the only one that can be.
         reading: what a checkpoint that is given as `against` does not say, or how it is to be read otherwise.
         on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
         remote_python: command of the Python there.
@@ -213,14 +240,16 @@ def evaluate(
         note: called with what has to be known meanwhile: what could not be taken away from another machine.
 
     Returns:
-        An evaluation of each artifact; `ok` if all outputs are numbers and every artifact had its engine.
+        An evaluation of each artifact; `ok` if all outputs are numbers, every artifact had its engine, and every image
+        could be read: others are named, and not counted.
 
     Raises:
         ArtifactError, CheckpointError: what cannot be read.
         ConfigError: a runtime that does not take a format, options of a GPU where none is used, or an `against` without
             a head.
         UsageError: what is stated of a checkpoint where there is none, or `against` for another machine.
-        DataError: classes or sizes that do not fit an artifact or `against`, or an image that cannot be read.
+        DataError: classes or sizes that do not fit an artifact or `against`, or no image that can be read; with
+            `on`, one that cannot.
         MissingEngineError, EngineError: not one artifact has its engine, or an engine refused.
         RemoteError: no machine answered.
     """
@@ -230,7 +259,7 @@ def evaluate(
     hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
     progress("reading the artifacts")
     found = artifact_paths(artifacts)
-    [folder] = paths(data, "data")
+    texts, streaming = as_texts(data, "data"), StreamOptions(workers, column)
     stated = stated_fields(
         dataclasses.replace(
             reading,
@@ -245,8 +274,23 @@ def evaluate(
         raise UsageError("--against and --on: another machine has the artifacts alone", fix="evaluate them here")
     if not hosts.on:
         with telling(progress):
-            return _evaluate_here(found, folder, options, other, stated, progress)
-    return _evaluate_elsewhere(found, folder, options, hosts, progress, note)
+            return _evaluate_here(found, texts, options, streaming, other, stated, progress)
+    _refuse_streams(texts, streaming)
+    if len(texts) > 1:
+        raise UsageError("--on sends one folder of images, or one .npz", fix="give one, or evaluate here")
+    return _evaluate_elsewhere(found, Path(texts[0]), options, hosts, progress, note)
+
+
+def _refuse_streams(texts: Sequence[str], streaming: StreamOptions) -> None:
+    """Refuse what is for images that stay here.
+
+    Raises:
+        UsageError: such options or sources.
+    """
+    if streaming != StreamOptions():
+        raise UsageError("--workers and --column are about images that are read for this machine", fix="leave them out")
+    if other := [text for text in texts if is_stream(text) and not text.endswith(".npz")]:
+        raise UsageError(f"--on sends image files, and {', '.join(other)} is something else", fix="run it here")
 
 
 def _labels(given: PathLike | Sequence[str] | None) -> Path | Sequence[str] | None:
@@ -272,8 +316,9 @@ def _check_stated(stated: Mapping[str, Any], found: Sequence[Path], against: Pat
 
 def _evaluate_here(
     found: Sequence[Path],
-    data: Path,
+    data: Sequence[str],
     options: EvaluateOptions,
+    streaming: StreamOptions,
     against: Path | None,
     stated: Mapping[str, Any],
     progress: Tell,
@@ -281,15 +326,18 @@ def _evaluate_here(
     engine, runtime = options.engine, options.runtime
     of_keras = {name: value for name, value in stated.items() if name in OF_A_KERAS_FILE}
     opened, failed = with_engines([open_artifact(entry, of_keras) for entry in found], runtime, engine)
-    dataset = read_dataset(data)
-    with contextlib.ExitStack() as stack:
+    with (
+        labelled_stream(data, streaming.column, used_workers(streaming.workers)) as images,
+        contextlib.ExitStack() as stack,
+    ):
+        dataset = images.dataset
         other = None
         if against is not None:
             progress(f"loading {against}")
             other = OtherModel(against, stack.enter_context(classify.open_classifier(against, stated=stated)))
             dataset.check_size(str(against), other.classifier.config)
         results = accuracy.evaluate(
-            opened, dataset, batch=options.batch, runtime=runtime, options=engine, against=other, progress=progress
+            opened, images, batch=options.batch, runtime=runtime, options=engine, against=other, progress=progress
         )
     origins = {model.path: model.provenance for model in opened if model.is_checkpoint}
     if other is not None and other.classifier.origin is not None:
@@ -297,7 +345,9 @@ def _evaluate_here(
     return EvaluateOutcome(
         tuple(results),
         tuple(accuracy.to_json(result) | dataset.to_dict(result.artifact) for result in results),
-        ok=all(result.finite and not (result.against and result.against.failures) for result in results) and not failed,
+        ok=all(result.finite and not (result.against and result.against.failures) for result in results)
+        and not failed
+        and not images.broken,
         failed=tuple(failed),
         origins=origins or None,
         dataset=dataset,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, as_text, folder_path, silent
+from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, as_text, as_texts, folder_path, silent
 from vit_deploy.api.results import EmbedOutcome
 from vit_deploy.core.artifact import Artifact, versions
 from vit_deploy.core.artifact_folders import MANIFEST
@@ -18,7 +18,7 @@ from vit_deploy.core.options.streaming import EmbedOptions, StreamOptions
 from vit_deploy.core.staging import check_file_target
 from vit_deploy.data import embedding
 from vit_deploy.data.finding import find_source
-from vit_deploy.data.pipeline import usual_workers
+from vit_deploy.data.pipeline import used_workers
 from vit_deploy.errors import ConfigError, UsageError
 from vit_deploy.runtimes import GPU_PROVIDERS, RuntimeOptions, is_asked_for_gpu, may_choose_gpu, runtime_for
 from vit_deploy.verification.targets import open_artifact
@@ -98,8 +98,8 @@ def embed(
         check_file_target(file, force=force)
     progress("reading the artifact")
     model = _model(open_artifact(artifact_path(artifact)), options)
-    source = find_source(_texts(data), reading.column)
-    count = usual_workers() if reading.workers is None else reading.workers
+    source = find_source(as_texts(data, "data"), reading.column)
+    count = used_workers(reading.workers)
     found = embedding.embed(
         model,
         source,
@@ -111,13 +111,6 @@ def embed(
         note=note,
     )
     return EmbedOutcome((found,), (found.to_dict(),), ok=not found.broken)
-
-
-def _texts(given: PathLike | Sequence[PathLike]) -> list[str]:
-    several = [given] if isinstance(given, str | os.PathLike) else list(given)
-    if not several or not all(isinstance(entry, str | os.PathLike) for entry in several):
-        raise ConfigError(f"data is {given!r}; expected a path or several", fix="give texts or pathlib.Paths")
-    return [os.fspath(entry) for entry in several]
 
 
 def _model(artifact: Artifact, options: EmbedOptions) -> embedding.Model:

@@ -68,6 +68,22 @@ def paths(given: PathLike | Sequence[PathLike], field: str) -> list[Path]:
     return [Path(entry) for entry in several]
 
 
+def as_texts(given: PathLike | Sequence[PathLike], field: str) -> list[str]:
+    """Paths, patterns and addresses of images; not as paths, for these would change what `s3://` says.
+
+    Args:
+        given: one or several.
+        field: name of the argument, for the error.
+
+    Raises:
+        ConfigError: something that is no path, or nothing.
+    """
+    several = [given] if isinstance(given, str | Path) else as_list(given)
+    if not several or not all(isinstance(entry, str | Path) for entry in several):
+        raise ConfigError(f"{field} is {given!r}; expected a path or several", fix="give texts or pathlib.Paths")
+    return [str(entry) for entry in several]
+
+
 def path(given: PathLike | None) -> Path | None:
     """A path, where there is one."""
     return None if given is None else Path(given)

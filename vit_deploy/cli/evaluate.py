@@ -9,6 +9,7 @@ from vit_deploy.cli.columns import paths, prose, ranked
 from vit_deploy.cli.options import Artifacts, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, EvaluateOptions, Option
+from vit_deploy.core.options.streaming import StreamOptions
 from vit_deploy.remote.options import HostOptions
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.cli.output import Cell, Output
     from vit_deploy.verification.accuracy import Evaluation
 
+MOST_BROKEN = 20  # images that are named
 MOST_CONFUSIONS = 10  # beside the table; all that are counted are in the document
 
 
@@ -23,10 +25,10 @@ MOST_CONFUSIONS = 10  # beside the table; all that are counted are in the docume
 def evaluate(
     artifacts: Artifacts,
     data: Annotated[
-        Path,
+        tuple[str, ...],
         Option(
             metavar="DIR|FILE.npz",
-            help="A folder with a folder of images for each class, or uint8 images and labels.",
+            help="A folder of a folder for each class, uint8 images and labels, or what embed takes; repeat for more.",
         ),
     ],
     against: Annotated[
@@ -39,6 +41,7 @@ def evaluate(
     ] = None,
     *,
     running: EvaluateOptions,
+    streaming: StreamOptions,
     reading: CheckpointOptions,
     hosts: HostOptions,
     printing: OutputOptions,
@@ -49,7 +52,7 @@ def evaluate(
 
     out = Output("evaluate", printing)
     with out.progress() as progress:
-        options = {**vars(running), **vars(hosts)}
+        options = {**vars(running), **vars(streaming), **vars(hosts)}
         found = api.evaluate(
             artifacts, data, against=against, reading=reading, **options, progress=progress, note=out.note
         )
@@ -84,6 +87,8 @@ def _tell(out: Output, found: EvaluateOutcome) -> None:
         for reason in result.failures:
             if reason != ALONE or result.against is None:
                 (out.note if result.finite else out.finding)(f"{result.artifact.path}: {reason}")
+    for failure in found[0].broken[:MOST_BROKEN]:
+        out.finding(f"broken: {failure}")
     if (other := found[0].against) is not None:
         out.note(f"compared with {other.model} in {other.runtime}, whose own top-1 is {other.right:.2%}")
         for reason in other.failures:

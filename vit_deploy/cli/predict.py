@@ -11,6 +11,7 @@ from vit_deploy.cli.columns import paths, prose, ranked
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, PredictOptions
+from vit_deploy.core.options.streaming import StreamOptions
 from vit_deploy.remote.options import HostOptions
 
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
@@ -21,10 +22,14 @@ if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
 def predict(
     model: Annotated[Path, typer.Argument(metavar="ARTIFACT|CHECKPOINT", help="What classifies.", show_default=False)],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE…", help="Image files, folders of them, or what embed's --data takes.", show_default=False
+        ),
     ],
     *,
     running: PredictOptions,
+    streaming: StreamOptions,
     reading: CheckpointOptions,
     hosts: HostOptions,
     printing: OutputOptions,
@@ -34,7 +39,7 @@ def predict(
     from vit_deploy.cli.output import Output
 
     out = Output("predict", printing)
-    options = {**vars(running), **vars(hosts)}
+    options = {**vars(running), **vars(streaming), **vars(hosts)}
     with out.progress() as progress:
         found = api.predict(model, images, **options, reading=reading, progress=progress, note=out.note)
     out.tell_assumed(found)

@@ -7,7 +7,7 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -75,6 +75,11 @@ class Dataset:
                     raise DataError(f"{self.path} ends in the middle of its images", fix="get it again")
                 yield np.frombuffer(content, np.uint8).reshape(count, *shape[1:])
                 left -= count
+
+    @property
+    def broken(self) -> Mapping[int, str]:
+        """Images that are left out of the batches: none, for one that cannot be read is an error."""
+        return {}
 
     def is_by_name(self, artifact: Artifact) -> bool:
         """Whether every folder has the name of one class of the model."""
@@ -213,7 +218,7 @@ def read_chosen(path: Path, choose: Callable[[int], Sequence[int]]) -> tuple[NDA
 
 def _read_folder(path: Path) -> Dataset:
     found = (entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    folders = sorted(found, key=lambda entry: _natural(entry.name))
+    folders = sorted(found, key=lambda entry: natural_order(entry.name))
     if not folders:
         raise DataError(f"{path} has no class folders", fix=FIX)
     files = [(file, index) for index, folder in enumerate(folders) for file in images_in(folder)]
@@ -223,7 +228,7 @@ def _read_folder(path: Path) -> Dataset:
     return Dataset(path, tuple(folder.name for folder in folders), tuple(files))
 
 
-def _natural(name: str) -> tuple[list[Any], str]:
+def natural_order(name: str) -> tuple[list[Any], str]:
     """To sort by: 2 before 10, also inside of names, and otherwise as strings are sorted."""
     parts = re.split(r"([0-9]+)", name)  # texts and numbers in turns
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name

@@ -33,6 +33,11 @@ class Arrays:
         """The file with its size and time."""
         return ["npz", str(self.path.resolve()), file_stamp(self.path)]
 
+    @property
+    def carries_content(self) -> bool:
+        """Items have their bytes with them."""
+        return True
+
     def total(self) -> int | None:
         """How many images there are."""
         return self._shape[0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.images import decode_pixels, load_pixels
 from vit_deploy.core.preprocess import Preprocess
-from vit_deploy.data.items import REMOTE, Item, pixels_of
+from vit_deploy.data.items import Item, pixels_of
 from vit_deploy.errors import DataError
 
 Size = tuple[int, int]
@@ -51,7 +51,7 @@ class Decoder:
     def _row(self, item: Item) -> tuple[list[NDArray[np.uint8]], str, str]:
         digest = ""
         try:
-            if not self.digests and _is_plain(item):
+            if not self.digests and item.is_file:
                 return [load_pixels(Path(item.path), *kind) for kind in self.kinds], "", ""
             content = item.read()
             if self.digests:
@@ -90,10 +90,6 @@ class Decoded:
             )
             for start in starts
         ]
-
-
-def _is_plain(item: Item) -> bool:
-    return bool(item.path) and item.content is None and item.size is None and REMOTE not in item.path
 
 
 def _pixels(content: bytes, item: Item, kind: Kind) -> NDArray[np.uint8]:

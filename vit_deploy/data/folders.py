@@ -36,6 +36,11 @@ class Folder:
         """The folder; its files have stamps of their own."""
         return ["folder", str(self.path.resolve())]
 
+    @property
+    def carries_content(self) -> bool:
+        """Items say where they are."""
+        return False
+
     def total(self) -> int | None:
         """How many files there are."""
         return sum(1 for _ in _files(str(self.path), ""))
@@ -61,6 +66,11 @@ class Files:
         """Where the first one is; each file has a stamp of its own."""
         return ["files", os.path.abspath(self.paths[0]) if self.paths else ""]  # noqa: PTH100
 
+    @property
+    def carries_content(self) -> bool:
+        """Items say where they are."""
+        return False
+
     def total(self) -> int | None:
         """How many there are."""
         return len(self.paths)
@@ -85,6 +95,11 @@ class FileList:
     def identity(self) -> Any:
         """The list; its files have stamps of their own."""
         return ["list", str(self.path.resolve())]
+
+    @property
+    def carries_content(self) -> bool:
+        """Items say where they are."""
+        return False
 
     def total(self) -> int | None:
         """How many lines are not empty."""

@@ -40,6 +40,11 @@ class Item:
     stamp: str = ""
     failure: str = ""
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a whole file of this computer."""
+        return bool(self.path) and self.content is None and self.size is None and REMOTE not in self.path
+
     def read(self) -> bytes:
         """Its bytes.
 
@@ -71,6 +76,10 @@ class Source(Protocol):
     def identity(self) -> Any:
         """What says that a later run has the same images before it, in plain JSON values; see `Item.stamp` too."""
 
+    @property
+    def carries_content(self) -> bool:
+        """Whether items have their bytes with them, as they cannot be read again on their own."""
+
     def total(self) -> int | None:
         """How many images there are; None where only reading all of them would tell."""
 
@@ -92,6 +101,11 @@ class Joined:
     def identity(self) -> Any:
         """Those of its sources."""
         return [source.identity for source in self.sources]
+
+    @property
+    def carries_content(self) -> bool:
+        """Whether those of one have."""
+        return any(source.carries_content for source in self.sources)
 
     def total(self) -> int | None:
         """How many images there are together."""

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from vit_deploy.data.items import Item, file_stamp, printable
 from vit_deploy.errors import DataError
 
+LABELS_READ = 65_536
 ROWS = 32  # that are held at a time
 NAMES = ("file_name", "filename", "name", "image_path", "path", "id", "key")  # columns that name an image
 LABELS = ("label", "labels", "class", "cls")
@@ -49,6 +50,22 @@ class Parquet:
             return ()
         return tuple(map(str, found[0])) if found else ()
 
+    def labels(self) -> Iterator[int | str | None]:
+        """The class of each row, without its image."""
+        for path in self.paths:
+            with _opened(path) as file:
+                label = _label_column(file.schema_arrow)
+                if label is None:
+                    yield from [None] * file.metadata.num_rows
+                    continue
+                for batch in file.iter_batches(LABELS_READ, columns=[label]):
+                    yield from batch.column(0).to_pylist()
+
+    @property
+    def carries_content(self) -> bool:
+        """Items have their bytes with them."""
+        return True
+
     def total(self) -> int | None:
         """How many rows there are."""
         count = 0
@@ -75,7 +92,7 @@ class Parquet:
         if self._column not in schema.names:
             raise DataError(f"{path} has no column {self._column}", fix="give files of one schema")
         name = next((name for name in NAMES if name in schema.names and _is_text(schema.field(name).type)), None)
-        label = next((label for label in LABELS if label in schema.names and _is_label(schema.field(label).type)), None)
+        label = _label_column(schema)
         columns = [column for column in (self._column, name, label) if column is not None]
         place = first
         try:
@@ -121,6 +138,11 @@ def read_parquet(paths: Sequence[Path], column: str | None) -> Parquet:
     source = Parquet(tuple(paths), column)
     assert source.identity
     return source
+
+
+def _label_column(schema: pa.Schema) -> str | None:
+    found = (label for label in LABELS if label in schema.names and _is_label(schema.field(label).type))
+    return next(found, None)
 
 
 def _opened(path: Path) -> pq.ParquetFile:

@@ -23,6 +23,7 @@ from vit_deploy.data.items import Item
 from vit_deploy.errors import VitDeployError
 
 WORKER = python("-m", "vit_deploy.data.worker")
+FEW = 32  # images that are decoded sooner than a process that would do it has started
 MOST_WORKERS = 8  # that are started unasked
 LEAST_GROUP = 8  # images that a worker takes at once
 AHEAD = 2  # groups of each worker that wait, decoded or being so
@@ -33,8 +34,17 @@ Made = TypeVar("Made")
 Groups = Iterator[tuple[list[Item], Decoded]]
 
 
-def usual_workers() -> int:
-    """Workers that are started unasked: one for each core, up to `MOST_WORKERS`."""
+def used_workers(asked: int | None, images: int | None = None) -> int:
+    """How many workers are started; unasked one for each core, up to `MOST_WORKERS`, and none for few images.
+
+    Args:
+        asked: how many were; None for as many as are useful.
+        images: how many there are; None where that is not known.
+    """
+    if asked is not None:
+        return asked
+    if images is not None and images <= FEW:
+        return 0
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST_WORKERS)
 
 

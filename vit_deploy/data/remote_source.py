@@ -31,6 +31,11 @@ class Remote:
         """The address; its files have stamps of their own."""
         return ["remote", self.address]
 
+    @property
+    def carries_content(self) -> bool:
+        """Items say where they are."""
+        return False
+
     def total(self) -> int | None:
         """How many files there are."""
         return len(self._found)

@@ -38,6 +38,11 @@ class Shards:
         """Each file with its size and time."""
         return ["tar", *([str(path.resolve()), file_stamp(path)] for path in self.paths)]
 
+    @property
+    def carries_content(self) -> bool:
+        """Only images in compressed files have their bytes with them."""
+        return any(map(is_packed, self.paths))
+
     def total(self) -> int | None:
         """How many images there are; of compressed files only reading them would tell."""
         if any(is_packed(path) for path in self.paths):

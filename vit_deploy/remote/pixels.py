@@ -59,6 +59,7 @@ class SentDataset:
         self._sent = sent
         self._place = {artifact.directory: index for index, artifact in enumerate(artifacts)}
         kinds = [(artifact.preprocess, artifact.config.image_size) for artifact in artifacts]
+        self.broken: dict[int, str] = {}  # they were read where they come from
         self._of_kind = {kind: index for index, kind in reversed(list(enumerate(kinds)))}
 
     def __len__(self) -> int:

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.datasets import Classes, Pixels
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.errors import DataError
 from vit_deploy.runtimes import RuntimeOptions, Session, open_session, runtime_for
 
 if TYPE_CHECKING:  # no device is asked for it
     from vit_deploy.verification.agreement import Agreement, OtherModel
 
 BATCH = 32  # images a call, where the file takes any number
+NAMED = 100  # broken images that a document names
 WORST = 5  # confusions that are told
 FP32 = "fp32"
 ALONE = "agreement needs a second artifact to agree with"
@@ -61,6 +63,7 @@ class Evaluation:
         finite: whether every output was a number.
         on: address of the machine that ran it; None for this one.
         against: agreement with a model that was given for it; None where none was.
+        broken: why images could not be read; they are not counted.
     """
 
     artifact: Artifact
@@ -76,6 +79,7 @@ class Evaluation:
     finite: bool = True
     on: str | None = None
     against: Agreement | None = None
+    broken: tuple[str, ...] = ()
 
 
 class LabelledImages(Protocol):
@@ -84,6 +88,10 @@ class LabelledImages(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes' folders; empty where labels are numbers."""
+
+    @property
+    def broken(self) -> Mapping[int, str]:
+        """Why images are left out of the batches, by their places; of those that were asked for so far."""
 
     def __len__(self) -> int:
         """How many images."""
@@ -176,29 +184,52 @@ def evaluate(
         streams = [dataset.batches(*kind, batch) for kind in kinds]
         done = 0
         for groups in zip(*streams, strict=True):
-            size = len(groups[0])
             progress(f"{done} of {len(dataset)} images")
+            size = min(batch, len(dataset) - done)
+            places = [place for place in range(done, done + size) if place not in dataset.broken]
+            done += size
+            if not places:
+                continue
             expected = None if against is None else against.logits(groups[kinds.index(asked[0])])
             answered = [
-                tally.count(tally.outputs(groups[kinds.index(kind)]), actual[done : done + size], expected)
+                tally.count(tally.outputs(groups[kinds.index(kind)]), actual[places], expected)
                 for tally, kind, actual in zip(tallies, inputs, classes, strict=True)
             ]
             for tally, first in zip(tallies, answered, strict=True):
                 tally.agreed += int(((first == answered[reference]) & (first >= 0)).sum())
-            done += size
+        broken = dict(dataset.broken)
+        if len(broken) == done:
+            raise DataError(f"not one of {done} images can be read: {broken[0]}", fix="give images that can be read")
         return [
-            _evaluation(tally, name, done, artifacts[reference], dataset.names, compared=len(artifacts) > 1)
+            _evaluation(
+                tally,
+                name,
+                done - len(broken),
+                artifacts[reference],
+                dataset.names,
+                broken,
+                compared=len(artifacts) > 1,
+            )
             for tally, name in zip(tallies, names, strict=True)
         ]
 
 
 def _evaluation(
-    tally: _Tally, runtime: str, images: int, reference: Artifact, folders: Sequence[str], *, compared: bool
+    tally: _Tally,
+    runtime: str,
+    images: int,
+    reference: Artifact,
+    folders: Sequence[str],
+    broken: Mapping[int, str],
+    *,
+    compared: bool,
 ) -> Evaluation:
     names = tally.artifact.labels or folders  # without labels the folders are the classes in order
     failures = []
     if tally.not_finite:
         failures.append(f"the outputs of {tally.not_finite} of {images} images are NaN or infinite")
+    if broken:
+        failures.append(f"{len(broken)} images cannot be read, and are not counted: {next(iter(broken.values()))}")
     if not compared:
         failures.append(ALONE)
     worst = sorted(tally.confused.items(), key=lambda item: (-item[1], item[0]))[:WORST]
@@ -216,6 +247,7 @@ def _evaluation(
         ),
         failures=tuple(failures),
         finite=not tally.not_finite,
+        broken=tuple(broken.values()),
         against=None if tally.against is None else tally.against.result(),
     )
 
@@ -226,7 +258,9 @@ def _name(index: int, names: Sequence[str]) -> str:
 
 def to_json(result: Evaluation) -> dict[str, Any]:
     """One result of the `evaluate` command; fractions, and null for what does not apply."""
-    more = {} if result.against is None else {"against": result.against.to_dict()}
+    more: dict[str, Any] = {} if result.against is None else {"against": result.against.to_dict()}
+    if result.broken:
+        more["broken"] = list(result.broken[:NAMED])
     return {
         "artifact": str(result.artifact.path),
         "runtime": result.runtime,
