@@ -20,6 +20,7 @@ from vit_deploy.core.image_sizes import DYNAMIC, in_words
 from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ConfigError, ExportError
+from vit_deploy.exporters import transformers_js
 from vit_deploy.exporters.open_or_many import Sizes
 from vit_deploy.exporters.plan import plan, usual_formats
 from vit_deploy.exporters.publish import targets, telling_what_is_there
@@ -129,7 +130,8 @@ def export(
         opset: the opset of ONNX; None is the default.
         layout: the layout of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is uint8 pixels, normalised inside.
-        target: what ONNX files are made for: "cpu" (only standard operators), "cuda" or "tensorrt".
+        target: what ONNX files are made for: "cpu" (only standard operators), "cuda", "tensorrt", or "transformers.js",
+            for which a folder of that name is written beside the artifacts, in the form that the library expects.
         calibrate: images to measure the ranges of activations on, in place of those of `quantizing`.
         quantizing: how precisions other than fp32 are made.
         plans: how TensorRT plans are built.
@@ -190,6 +192,9 @@ def export(
     jobs = [dataclasses.replace(job, options=dataclasses.replace(job.options, resized=resized)) for job in jobs]
     folder = folder or Path("artifacts") / f"{source.name}-{wanted.in_words or in_words(checkpoint.config.image_size)}"
     models = places(repository, source.name, jobs, force=force)
+    library = transformers_js.folder_for(folder, jobs, quantizing, force=force)
+    if library is not None:
+        transformers_js.check_model(checkpoint)
     made = compiled.export(
         checkpoint,
         folder,
@@ -201,11 +206,14 @@ def export(
         progress=progress,
     )
     served = serve(made.results, models, triton_provider, force=force)
+    placed = {} if library is None else transformers_js.write_folder(made.results, library, force=force)
     origins = None if source.origin is None else {Path(str(model)): source.origin}
-    notes = (source.note,) if source.note else ()
+    notes: tuple[str, ...] = (source.note,) if source.note else ()
+    if library is not None:
+        notes += transformers_js.differences(checkpoint.preprocess, checkpoint.config)
     exports = ExportOutcome(
         _published(made),
-        records_of(made, served),
+        records_of(made, served, placed),
         _is_ok(made),
         (*skipped, *made.skipped),
         tuple(made.failed),

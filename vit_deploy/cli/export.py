@@ -87,7 +87,7 @@ def export(
         str,
         Option(
             names=("--for",),
-            metavar="cpu|cuda|tensorrt",
+            metavar="cpu|cuda|tensorrt|transformers.js",
             help="What an ONNX file is made for; cpu: standard operators alone.",
             values="vit_deploy.exporters:Target",
             panel=FILE,

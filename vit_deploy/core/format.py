@@ -24,6 +24,7 @@ class Target(StrEnum):
     CPU = "cpu"  # and everything else: standard operators alone
     CUDA = "cuda"  # ONNX Runtime on an NVIDIA GPU
     TENSORRT = "tensorrt"
+    TRANSFORMERS_JS = "transformers.js"  # the library that runs models of the hub in browsers and Node
 
 
 @dataclass(frozen=True)

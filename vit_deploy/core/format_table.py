@@ -23,6 +23,7 @@ ONNX_PRECISIONS: Mapping[str, tuple[str, ...]] = {
     Target.CPU: (FP32, "fp16", "int8", "int8-static", "int4"),
     Target.CUDA: (FP32, "fp16", "bf16"),
     Target.TENSORRT: (FP32, "fp16", "int8-static"),
+    Target.TRANSFORMERS_JS: (FP32, "fp16", "int8", "int8-static", "int4"),
 }
 """What each has kernels for."""
 
@@ -75,6 +76,7 @@ ONNX = Format(
         Target.CPU: Plugin("vit_deploy.exporters.onnx.recipes:ONNX_RECIPES"),
         Target.CUDA: Plugin("vit_deploy.exporters.onnx.gpu_recipes:CUDA_RECIPES"),
         Target.TENSORRT: Plugin("vit_deploy.exporters.onnx.gpu_recipes:TENSORRT_RECIPES"),
+        Target.TRANSFORMERS_JS: Plugin("vit_deploy.exporters.onnx.recipes:ONNX_RECIPES"),
     },
     refuse_options=Plugin("vit_deploy.exporters.onnx.recipes:refuse_options"),
     quantization_options=frozenset(("half_io", "full_range")),

@@ -24,6 +24,7 @@ COMPILERS = Registry("format", lambda: FORMATS.plugins(lambda format: format.com
 
 OPSETS = range(17, 22)
 USUAL_OPSET = 20
+PIXEL_VALUES = "pixel_values"  # what transformers.js calls its models' input
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ExportOptions:
         opset: the opset of ONNX, 17 to 21.
         layout: the layout of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is then uint8 pixels; scaling, mean and standard deviation are inside.
-        target: what an ONNX file is made for.
+        target: what an ONNX file is made for; transformers.js takes `pixel_values` in NCHW.
         dynamic_size: whether height and width of the images are open, as multiples of the patch.
         resized: the checkpoint resized to each further size that the file is for, or is proven at where it takes any.
         like: whose way of resampling positions; None follows the checkpoint.
@@ -61,6 +62,8 @@ class ExportOptions:
             problems.append(f"opset is {self.opset}; expected {OPSETS.start} to {OPSETS.stop - 1}")
         if self.layout not in ("nhwc", "nchw"):
             problems.append(f"layout is {self.layout!r}; expected nhwc or nchw")
+        if self.target is Target.TRANSFORMERS_JS and (self.layout != "nchw" or self.include_preprocessing):
+            problems.append("transformers.js gives its models normalised images in NCHW, not pixels")
         if problems:
             raise ConfigError("; ".join(problems), fix="correct the options named above")
 
@@ -73,6 +76,7 @@ class ExportOptions:
             dtype="uint8" if self.include_preprocessing else "float32",
             layout=self.layout,
             preprocessing_inside=self.include_preprocessing,
+            name=PIXEL_VALUES if self.target is Target.TRANSFORMERS_JS else InputSpec.name,
         )
 
     def traced_spec(self, config: ViTConfig) -> InputSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vit_deploy.core.format import Target
+from vit_deploy.core.format import Format, Target
 from vit_deploy.core.format_table import EXPORTED_BY_DEFAULT, FORMATS, SERVED_BY_DEFAULT
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError, EngineError
@@ -108,7 +108,7 @@ def plan(
         own = ExportOptions(
             batch=(1 if format.has_fixed_batch else None) if batch in (None, DYNAMIC) else int(batch or 0),
             opset=opset if opset is not None and format.has_opset else USUAL_OPSET,
-            layout=layout if format.has_layout else "nhwc",
+            layout=_layout(format, layout, wanted),
             include_preprocessing=include_preprocessing,
             target=format.target(wanted),
             dynamic_size=sizes.is_dynamic,
@@ -116,6 +116,13 @@ def plan(
         )
         jobs += [Job(name, precision, own) for precision in possible]
     return jobs, skipped
+
+
+def _layout(format: Format, requested: str, target: Target) -> str:
+    """The layout of a file's input, which transformers.js does not leave open."""
+    if format.target(target) is Target.TRANSFORMERS_JS:
+        return "nchw"
+    return requested if format.has_layout else "nhwc"
 
 
 def known_formats() -> tuple[str, ...]:

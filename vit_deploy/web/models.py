@@ -70,7 +70,7 @@ def check_artifact(artifact: Artifact) -> None:
             fix="give the ONNX artifact of the same model",
         )
     target = artifact.options.get("for", Target.CPU)
-    if target not in (Target.CPU, "transformers.js"):
+    if target not in (Target.CPU, Target.TRANSFORMERS_JS):
         raise ConfigError(f"{artifact.path} is made for {target}, which no browser has", fix="export it without --for")
     if not artifact.gives_logits:
         raise ConfigError(f"{artifact.path} gives no logits, and a page shows classes", fix="give a model with a head")

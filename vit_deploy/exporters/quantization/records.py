@@ -13,17 +13,24 @@ from vit_deploy.exporters.quantization.tradeoffs import verdicts
 from vit_deploy.formats.tensorrt_plan import RECORD
 
 
-def records_of(made: Made, served: Mapping[str, Path]) -> tuple[dict[str, Any], ...]:
+def records_of(
+    made: Made, served: Mapping[str, Path], in_library: Mapping[str, Path] | None = None
+) -> tuple[dict[str, Any], ...]:
     """One record an artifact, in order.
 
     Args:
         made: the artifacts.
         served: where the model of an artifact lies in a Triton repository, by the artifact's name.
+        in_library: where it lies in the folder for transformers.js, likewise.
     """
-    return tuple(_record(result, made, served.get(result.artifact.name)) for result in made.results)
+    found = in_library or {}
+    return tuple(
+        _record(result, made, served.get(result.artifact.name), found.get(result.artifact.name))
+        for result in made.results
+    )
 
 
-def _record(result: Exported, made: Made, served: Path | None) -> dict[str, Any]:
+def _record(result: Exported, made: Made, served: Path | None, in_library: Path | None) -> dict[str, Any]:
     record, name = to_json(result), result.artifact.name
     if (built := result.artifact.options.get(RECORD)) is not None:
         record["tensorrt"] = dict(built)
@@ -37,4 +44,6 @@ def _record(result: Exported, made: Made, served: Path | None) -> dict[str, Any]
         record["keep_float"] = list(result.artifact.options["recipe"].get("keep_float", []))
     if served is not None:
         record["triton"] = str(served)
+    if in_library is not None:
+        record["transformers_js"] = str(in_library)
     return record
