@@ -3,7 +3,8 @@
 python samples/example_files.py [DIR]
 
 It writes `vit_tiny_timm` (timm's ViT-Tiny as its hub has it, with one block, two classes and random weights),
-`colleague.onnx` (the same network as somebody else exported it), `photo.jpg`, and `photos`, a folder for each class.
+`colleague.onnx` (the same network as somebody else exported it), `tiny_clip` (a CLIP of transformers with random
+weights, which reads words letter by letter) and `labels.txt`, `photo.jpg`, and `photos`, a folder for each class.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def write_example_files(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_timm_folder(folder / "vit_tiny_timm")
     _colleagues_file(folder / "vit_tiny_timm", folder / "colleague.onnx")
+    write_clip_folder(folder / "tiny_clip")
+    (folder / "labels.txt").write_text("cat\ndog\nred panda\n", encoding="utf-8")
     pictures = natural_pixels(8, 120, 160, 3)
     Image.fromarray(pictures[0]).save(folder / "photo.jpg")
     for index, picture in enumerate(pictures):
@@ -58,6 +61,52 @@ def write_timm_folder(folder: Path, num_layers: int = 1, num_classes: int = 2) -
         },
     }
     (folder / "config.json").write_text(json.dumps(described))
+
+
+def write_clip_folder(folder: Path) -> None:
+    """transformers' CLIP with two blocks for images and one for texts, and a tokenizer that knows letters alone."""
+    folder.mkdir(exist_ok=True)
+    letters = [chr(number) for number in range(ord("!"), ord("~") + 1)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    rng = np.random.default_rng(0)
+    sides = {"vision": (64, 2), "text": (32, 1)}
+    tensors = {
+        "vision_model.embeddings.class_embedding": rng.standard_normal(64),
+        "vision_model.embeddings.patch_embedding.weight": rng.standard_normal((64, 3, 16, 16)) * 0.05,
+        "vision_model.embeddings.position_embedding.weight": rng.standard_normal((17, 64)) * 0.1,
+        "text_model.embeddings.token_embedding.weight": rng.standard_normal((len(tokens), 32)),
+        "text_model.embeddings.position_embedding.weight": rng.standard_normal((77, 32)) * 0.1,
+        "visual_projection.weight": rng.standard_normal((48, 64)) * 0.1,
+        "text_projection.weight": rng.standard_normal((48, 32)) * 0.1,
+        "logit_scale": np.array(2.6592),
+    }
+    norms = {"vision": ("pre_layrnorm", "post_layernorm"), "text": ("final_layer_norm",)}
+    for side, (width, depth) in sides.items():
+        blocks = [f"encoder.layers.{index}" for index in range(depth)]
+        roles = [f"{block}.self_attn.{role}_proj" for block in blocks for role in ("q", "k", "v", "out")]
+        layers = dict.fromkeys(roles, (width, width))
+        layers |= {f"{block}.mlp.fc1": (4 * width, width) for block in blocks}
+        layers |= {f"{block}.mlp.fc2": (width, 4 * width) for block in blocks}
+        for name, shape in layers.items():
+            tensors[f"{side}_model.{name}.weight"] = rng.standard_normal(shape) / np.sqrt(shape[1])
+            tensors[f"{side}_model.{name}.bias"] = np.zeros(shape[0])
+        for name in (*norms[side], *(f"{block}.layer_norm{half}" for block in blocks for half in (1, 2))):
+            tensors[f"{side}_model.{name}.weight"] = np.ones(width)
+            tensors[f"{side}_model.{name}.bias"] = np.zeros(width)
+    write_safetensors(folder / "model.safetensors", {name: np.float32(each) for name, each in tensors.items()}, {})
+    widths = {
+        f"{side}_config": {
+            **{"hidden_size": width, "num_hidden_layers": depth, "intermediate_size": 4 * width},
+            **{"num_attention_heads": width // 16},
+        }
+        for side, (width, depth) in sides.items()
+    }
+    widths["vision_config"] |= {"image_size": 64, "patch_size": 16}
+    widths["text_config"] |= {"eos_token_id": vocabulary["<|endoftext|>"]}
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip", "projection_dim": 48, **widths}))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n")
 
 
 def _colleagues_file(checkpoint: Path, path: Path) -> None:

@@ -39,6 +39,9 @@ ENGINES = {
     "huggingface_hub",
     "pyarrow",
     "ray",
+    "tokenizers",
+    "sentencepiece",
+    "ftfy",
 }
 ONNX, TENSORFLOW, FLATBUFFERS = {"onnx"}, {"tensorflow", "keras"}, {"flatbuffers"}
 # Every module that imports an engine when it is imported, with the one that it is there for. All others import none.
@@ -52,6 +55,9 @@ LEAVES = {
         f"model.{name}": {"keras"}
         for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "relative", "rotary", "vit")
     },
+    "text.byte_pairs": {"tokenizers"},
+    "text.sentence_pieces": {"sentencepiece"},
+    "text.repaired": {"ftfy"},
     "runtimes.keras.runtime": {"keras"},
     "runtimes.litert": {"ai_edge_litert"},
     "runtimes.openvino": {"openvino"},

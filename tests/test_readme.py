@@ -130,7 +130,7 @@ def test_what_the_commands_of_the_readme_take_was_made_by_a_line_above() -> None
     for command in commands(FRONT):
         program, *words = shlex.split(command)
         if command == "python samples/example_files.py":
-            made += ["vit_tiny_timm", "colleague.onnx", "photo.jpg", "photos"]
+            made += ["vit_tiny_timm", "colleague.onnx", "tiny_clip", "labels.txt", "photo.jpg", "photos"]
         if program != "vit-deploy":
             continue
         pairs = list(itertools.pairwise(words))

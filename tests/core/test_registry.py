@@ -24,6 +24,7 @@ REGISTRIES = {
     "vit_deploy.checkpoints": ("CONTAINERS", "SOURCES", "WRITERS"),
     "vit_deploy.checkpoints.hub": ("HUBS",),
     "vit_deploy.checkpoints.hub.publishing": ("PUBLISHERS",),
+    "vit_deploy.text": ("TOKENIZERS", "CLEANERS"),
     "vit_deploy.runtimes": ("RUNTIMES",),
     "vit_deploy.runtimes.simulators": ("SIMULATORS",),
     "vit_deploy.verification.locate": ("TAPPERS",),
@@ -142,7 +143,7 @@ def names(extra):
 
 def test_exporting_and_gpu_timing_fit_into_one_environment():
     assert not names("export") & set(ONNX_RUNTIMES), "which ONNX Runtime is the user's choice"
-    assert names("cpu") == names("export") | names("report") | names("hub") | {"onnxruntime"}
+    assert names("cpu") == names("export") | names("report") | names("hub") | names("text") | {"onnxruntime"}
     for extra in ("gpu", "gpu-cuda12", "tensorrt"):
         assert names(extra) & set(ONNX_RUNTIMES) == {"onnxruntime-gpu"}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, folder_path, names, silent
+from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, as_tuple, folder_path, names, silent
 from vit_deploy.api.models import Model, Size, open_source, sides
 from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.hub.progress import telling
@@ -94,6 +94,8 @@ def export(
     num_classes: int | None = None,
     seed: int | None = None,
     reading: CheckpointOptions = CheckpointOptions(),
+    classes: Sequence[str] | None = None,
+    templates: str | Sequence[str] = (),
     batch: int | str | None = None,
     opset: int | None = None,
     layout: str = "nhwc",
@@ -126,6 +128,9 @@ def export(
         num_classes: outputs of the head of a model that is made from a scale.
         seed: the seed of random weights, and of the choice of calibration images.
         reading: what a checkpoint file does not say.
+        classes: names of classes that the text tower of a CLIP or SigLIP reads for a head of them, in place of those of
+            `reading`.
+        templates: prompts that each is put into, as "a photo of a {}", likewise.
         batch: images a call, or "dynamic"; None is dynamic, and 1 for TFLite.
         opset: the opset of ONNX; None is the default.
         layout: the layout of ONNX's input, "nhwc" or "nchw".
@@ -184,10 +189,11 @@ def export(
     progress("loading the model")
     given: dict[str, Size | None] = {"image_size": _first_size(model, image_size, wanted), "patch_size": patch_size}
     overrides = {name: sides(size) for name, size in given.items() if size is not None}
-    classes = {} if num_classes is None else {"num_classes": num_classes}
+    width = {} if num_classes is None else {"num_classes": num_classes}
+    stated = stated_fields(_in_words(reading, classes, templates))
     with telling(progress):
         convention = None if wanted.in_words and not overrides else like
-        source = open_source(model, {**overrides, **classes}, seed, convention, stated_fields(reading))
+        source = open_source(model, {**overrides, **width}, seed, convention, stated)
     checkpoint, resized = wanted.of(source.checkpoint)
     jobs = [dataclasses.replace(job, options=dataclasses.replace(job.options, resized=resized)) for job in jobs]
     folder = folder or Path("artifacts") / f"{source.name}-{wanted.in_words or in_words(checkpoint.config.image_size)}"
@@ -330,6 +336,14 @@ def _published(made: Made) -> tuple[Artifact, ...]:
 
 def _is_ok(made: Made) -> bool:
     return all(result.parity.ok for result in made.results) and not made.failed
+
+
+def _in_words(
+    reading: CheckpointOptions, classes: Sequence[str] | None, templates: str | Sequence[str]
+) -> CheckpointOptions:
+    if classes is not None:
+        reading = dataclasses.replace(reading, classes=classes)
+    return dataclasses.replace(reading, template=as_tuple(templates)) if templates else reading
 
 
 def _calibrated(quantizing: QuantizeOptions, calibrate: PathLike | None) -> QuantizeOptions:

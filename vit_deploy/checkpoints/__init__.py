@@ -45,6 +45,7 @@ from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
 from vit_deploy.checkpoints.source import KEY_END, MODULES, Source, Stated, TensorFile
+from vit_deploy.checkpoints.text_towers import CLASSES, Words, with_words
 from vit_deploy.checkpoints.timm.named import check_named, named
 from vit_deploy.checkpoints.wrapping.heads import LinearHead, head_in, head_names, linear_head, with_head
 from vit_deploy.checkpoints.wrapping.runs import Taken
@@ -144,7 +145,9 @@ def load(path: str | Path | Located, *, config: ViTConfig | Mapping[str, Any] | 
             `architecture` is timm's name of what the files do not name, and `adapter` the folder of a LoRA adapter that
             is merged; one beside the weights is merged without being asked; `weights` is the key of the model that is
             taken of several, `tower` a part of the path of the encoder, `ignore` patterns of names that are left out,
-            and `head_file` a file with the head alone; `require_licence` has licences, of which it needs one.
+            and `head_file` a file with the head alone; `classes` has names that the model's text tower reads for a head
+            of them, each in the `templates`, and `tokenizer` the folder of its tokenizer; `require_licence` has
+            licences, of which it needs one.
 
     Raises:
         CheckpointError: no such file, no checkpoint, of no known dialect, damaged, or not fitting its config, such as
@@ -152,11 +155,12 @@ def load(path: str | Path | Located, *, config: ViTConfig | Mapping[str, Any] | 
         FoldingError: a Keras model around a ViT that is not just a new head on it.
         HubError: a name that leads to no model, or one that cannot be fetched.
         LicenceError: a model whose licence is none of those required.
-        MissingEngineError: a container, or a hub, whose library is not installed.
+        MissingEngineError: a container, a hub or a tokenizer whose library is not installed.
+        DataError, UsageError: classes or templates that cannot be.
     """
     stated = config.to_dict() if isinstance(config, ViTConfig) else dict(config or {})
     required = stated.pop(REQUIRE_LICENCE, ())
-    located = path if isinstance(path, Located) else locate(Path(path), required)
+    located = path if isinstance(path, Located) else locate(Path(path), required, words=CLASSES in stated)
     loaded = _load(checked_path(located.path), stated, located.origin.source)
     if located.origin.step is not None:
         loaded = dataclasses.replace(loaded, provenance=(located.origin.step, *loaded.provenance))
@@ -172,6 +176,7 @@ def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:
         stated: as `load` takes it.
         name: of the model on a hub, for messages; empty of one that has none.
     """
+    words = Words.taken_from(stated)
     preprocess, labels = stated.pop(PREPROCESS, None), stated.pop(LABELS, None)
     reading = Reading.taken_from(stated)
     architecture, adapter = stated.pop(ARCHITECTURE, None), stated.pop(ADAPTER, None)
@@ -192,6 +197,8 @@ def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:
                 if isinstance(base, Merged):
                     loaded = loaded.with_step(ADAPTER, **base.note)
                 loaded = with_recorded_labels(loaded, inner)
+                if words is not None:
+                    loaded = with_words(loaded, inner if keyed else view, words)
         if not reading.head and source.heads is None:
             loaded = without_head(loaded)
         if labels is not None:

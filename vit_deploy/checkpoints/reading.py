@@ -76,5 +76,8 @@ def options_of_files(stated: Mapping[str, Any]) -> list[str]:
         TOWER: "--tower",
         IGNORE: "--ignore",
         HEAD_FILE: "--head",
+        "classes": "--classes",
+        "templates": "--template",
+        "tokenizer": "--tokenizer",
     }
     return [option for key, option in options.items() if key in stated]

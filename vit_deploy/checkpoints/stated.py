@@ -9,8 +9,10 @@ from typing import Any
 from vit_deploy.checkpoints.documents import ADAPTER, ARCHITECTURE, HEAD, LABELS, PREPROCESS, read_config
 from vit_deploy.checkpoints.heads import read_labels
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, TOWER, WEIGHTS_KEY
+from vit_deploy.checkpoints.text_towers.words import CLASSES, TEMPLATES, TOKENIZER
 from vit_deploy.core.options import CheckpointOptions
 from vit_deploy.core.origin import REQUIRE_LICENCE
+from vit_deploy.text.lines import lines_of
 
 OF_THE_CONFIG = ("num_heads", "epsilon", "activation")  # options that are fields of the config under the same name
 OF_A_MODEL = (ARCHITECTURE, ADAPTER)  # options that say which model a file holds, under the same name
@@ -23,6 +25,7 @@ def stated_fields(options: CheckpointOptions) -> dict[str, Any]:
 
     Raises:
         CheckpointError: a config file or a file of labels that cannot be read.
+        DataError: a file of classes that cannot be read.
     """
     config = options.config
     stated: dict[str, Any] = read_config(Path(config)) if isinstance(config, str | Path) else dict(config or {})
@@ -33,6 +36,13 @@ def stated_fields(options: CheckpointOptions) -> dict[str, Any]:
     if pixels:
         said = stated.get(PREPROCESS, {})
         stated[PREPROCESS] = {**said, **pixels} if isinstance(said, Mapping) else said
+    if options.classes is not None:
+        said = options.classes
+        stated[CLASSES] = lines_of(Path(said), "class") if isinstance(said, str | Path) else list(said)
+    if options.template:
+        stated[TEMPLATES] = options.template
+    if options.tokenizer is not None:
+        stated[TOKENIZER] = options.tokenizer
     if options.labels is not None:
         named = options.labels
         stated[LABELS] = read_labels(Path(named)) if isinstance(named, str | Path) else list(named)

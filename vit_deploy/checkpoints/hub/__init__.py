@@ -39,13 +39,14 @@ class Located:
         return sum(each.stat().st_size for each in self.weights or (self.path,))
 
 
-def locate(path: Path, required: Sequence[str] = ()) -> Located:
+def locate(path: Path, required: Sequence[str] = (), *, words: bool = False) -> Located:
     """The file of a name, which is fetched where it is not there yet, or `path` itself, with what its card says.
 
     Args:
         path: a name, as `hf:org/name`, or the path of a file or a folder.
         required: licences of which one has to be the model's; none for any. A model that is fetched is refused before
             its weights are.
+        words: whether the files of its tokenizer are needed too.
 
     Raises:
         HubError: a name that leads to no model, or one that cannot be fetched.
@@ -54,7 +55,7 @@ def locate(path: Path, required: Sequence[str] = ()) -> Located:
     """
     name = None if path.exists() else parse(path.as_posix())
     if name is not None:
-        fetched: Located = HUBS.load("huggingface")(name, required)
+        fetched: Located = HUBS.load("huggingface")(name, required, words=words)
         return fetched
     if not path.is_dir():
         return Located(path, Origin())

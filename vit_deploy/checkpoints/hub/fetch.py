@@ -45,7 +45,7 @@ class Listing:
     digests: Mapping[str, Digest | None]
 
 
-def fetch(name: Name, required: Sequence[str] = ()) -> Located:
+def fetch(name: Name, required: Sequence[str] = (), *, words: bool = False) -> Located:
     """The checkpoint of a name, from the cache where it is there, with its origin. Nothing of it is run.
 
     Where the hub cannot be reached, what was fetched before is taken, and the origin says so.
@@ -53,6 +53,7 @@ def fetch(name: Name, required: Sequence[str] = ()) -> Located:
     Args:
         name: the model.
         required: licences, of which its own has to be one; it is refused before the weights are fetched.
+        words: whether the files of its tokenizer are fetched too.
 
     Raises:
         HubError: the model is not there, not for this user, or cannot be fetched or kept.
@@ -68,7 +69,7 @@ def fetch(name: Name, required: Sequence[str] = ()) -> Located:
         if not (away or isinstance(cause, OfflineModeIsEnabled) or _status(cause) in BUSY):
             raise
         return _from_cache(asked, required, error)
-    wanted = needed(name, listing.digests)
+    wanted = needed(name, listing.digests, words=words)
     paths: dict[str, Path] = {}
     folder = None
     for file in wanted.small:

@@ -20,6 +20,10 @@ DOCUMENTS = (
     *("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json"),
     *("adapter_config.json", "task.json", "preprocessor.json", "image_converter.json", "metadata.json"),
 )
+OF_TOKENIZERS = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt", "spiece.model"),
+)
 ADAPTER_CONFIG = "adapter_config.json"
 BEST_SUFFIX = ".safetensors"  # which is taken before others
 LISTED = 12
@@ -40,8 +44,13 @@ class Needed:
     weights: tuple[str, ...]
 
 
-def needed(name: Name, files: Collection[str]) -> Needed:
+def needed(name: Name, files: Collection[str], *, words: bool = False) -> Needed:
     """The files that a model takes of those that its repository has.
+
+    Args:
+        name: the model.
+        files: of its repository.
+        words: whether its texts are read, for which it takes a tokenizer's files.
 
     Raises:
         HubError: no such file, no weights, or several of which none is the usual one.
@@ -54,9 +63,10 @@ def needed(name: Name, files: Collection[str]) -> Needed:
             fix=f"{meant and f'{meant} '}{_has(name, files)}",
         )
     folder = PurePosixPath(path).parent
-    beside = {str(folder / each): each for each in (*DOCUMENTS, *ADAPTERS, *HEAD_FILES)}
+    documents = (*DOCUMENTS, *OF_TOKENIZERS) if words else DOCUMENTS
+    beside = {str(folder / each): each for each in (*documents, *ADAPTERS, *HEAD_FILES)}
     there = [full for full in beside if full in files and full != path]
-    small = [full for full in there if beside[full] in DOCUMENTS]
+    small = [full for full in there if beside[full] in documents]
     weights = [] if path.endswith(INDEX_SUFFIX) else [path]
     if any(beside[full] == ADAPTER_CONFIG for full in small):
         weights += [full for full in there if beside[full] in ADAPTERS][:1]

@@ -54,6 +54,9 @@ class CheckpointOptions:
         head_file: a file that holds the head alone.
         no_head: whether the checkpoint is read without its head, so that it gives features.
         require_licence: licences, of which the model's card has to state one.
+        classes: names of classes that the model's text tower reads for a head of them, or a file that holds them.
+        template: prompts that each is put into, whose embeddings are averaged, or names or files of some.
+        tokenizer: folder or file of the text tower's tokenizer, where it is not beside the weights.
     """
 
     config: Annotated[
@@ -112,3 +115,23 @@ class CheckpointOptions:
             commas=True,
         ),
     ] = ()
+    classes: Annotated[
+        str | Path | Sequence[str] | None,
+        Option(
+            metavar="FILE",
+            help="Names of classes, one a line, that a CLIP or SigLIP reads and then tells apart in images.",
+            show_default=False,
+        ),
+    ] = None
+    template: Annotated[
+        tuple[str, ...],
+        Option(
+            metavar="TEXT",
+            help="A text with {} for a class, openai-7, siglip, or a file of texts; repeat for the mean of several.",
+            show_default="a photo of a {}",
+        ),
+    ] = ()
+    tokenizer: Annotated[
+        Path | None,
+        Option(metavar="FOLDER", help="The tokenizer for --classes.", show_default="beside the weights"),
+    ] = None
