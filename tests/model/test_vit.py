@@ -13,8 +13,10 @@ from tests.features import FAMILIES, as_arguments
 from vit_deploy.core import cost
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import SCALE_CONFIGS, Activation, Pooling, ViTConfig
+from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
+from vit_deploy.core.reference_outputs import forward_outputs
 from vit_deploy.core.weights import draw_weights, weight_specs
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.vit import ViT, create_vision_transformer
@@ -389,3 +391,26 @@ def test_the_first_axis_of_the_positions_is_the_prefix() -> None:
     moved = np.abs(keras.ops.convert_to_numpy(model.pos_embed(zeros)) - before).max(axis=-1)[0]
     assert moved[0] > 0.5
     assert not moved[1:].any()
+
+
+def test_outputs_by_name_are_those_of_the_reference(make_checkpoint: Any, images: Any) -> None:
+    checkpoint = make_checkpoint(register_tokens=1, layer_scale=True)
+    names = ["probabilities", "features", "map", "block_0.normed.class_token", "block_1", "block_0.attention"]
+    model = ViT.from_checkpoint(checkpoint)
+    found = model.outputs_by_name(images, names)
+    given = keras.Input(images.shape[1:])
+    by_functional = keras.Model(given, model.outputs_by_name(given, names[:-1]))(images)
+    expected = forward_outputs(checkpoint, images, outputs_of_model(names, checkpoint.config))
+    assert list(found) == names
+    for name in names:
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found[name]), expected[name], atol=2e-5)
+    for name in names[:-1]:
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(by_functional[name]), expected[name], atol=2e-5)
+    with pytest.raises(ConfigError, match="on a symbolic input no layer computes"):
+        model.outputs_by_name(given, names)
+
+
+def test_a_fused_attention_has_no_probabilities_to_give(make_checkpoint: Any, images: Any) -> None:
+    model = ViT.from_checkpoint(make_checkpoint(), attention_args={"flash_attention": None})
+    with pytest.raises(ConfigError, match="a fused kernel gives no attention probabilities"):
+        model.outputs_by_name(images, ["block_0.attention", "tokens"])

@@ -22,7 +22,7 @@ from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.exporters import transformers_js
 from vit_deploy.exporters.open_or_many import Sizes
-from vit_deploy.exporters.plan import plan, usual_formats
+from vit_deploy.exporters.plan import plan, usual_formats, with_outputs
 from vit_deploy.exporters.publish import targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, compiled, pipeline
 from vit_deploy.exporters.quantization.made import Made
@@ -101,6 +101,7 @@ def export(
     layout: str = "nhwc",
     include_preprocessing: bool = False,
     target: str = "cpu",
+    outputs: str | Sequence[str] = (),
     calibrate: PathLike | None = None,
     quantizing: QuantizeOptions = QuantizeOptions(),
     plans: PlanOptions = PlanOptions(),
@@ -137,6 +138,8 @@ def export(
         include_preprocessing: the input is uint8 pixels, normalised inside.
         target: what ONNX files are made for: "cpu" (only standard operators), "cuda", "tensorrt", or "transformers.js",
             for which a folder of that name is written beside the artifacts, in the form that the library expects.
+        outputs: names of what the files give, such as "logits", "class_token", "block_8.map"; none for the model's own
+            output. What none of them reads is left out of the files.
         calibrate: images to measure the ranges of activations on, in place of those of `quantizing`.
         quantizing: how precisions other than fp32 are made.
         plans: how TensorRT plans are built.
@@ -168,6 +171,7 @@ def export(
         include_preprocessing=include_preprocessing,
         target=target,
         sizes=wanted,
+        outputs=names(outputs, "outputs") if outputs else (),
     )
     if triton is not None and wanted.in_words:
         raise ConfigError(
@@ -195,6 +199,7 @@ def export(
         convention = None if wanted.in_words and not overrides else like
         source = open_source(model, {**overrides, **width}, seed, convention, stated)
     checkpoint, resized = wanted.of(source.checkpoint)
+    checkpoint, jobs = with_outputs(checkpoint, jobs)
     jobs = [dataclasses.replace(job, options=dataclasses.replace(job.options, resized=resized)) for job in jobs]
     folder = folder or Path("artifacts") / f"{source.name}-{wanted.in_words or in_words(checkpoint.config.image_size)}"
     models = places(repository, source.name, jobs, force=force)

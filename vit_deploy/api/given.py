@@ -110,7 +110,7 @@ def as_list(given: Sequence[Item]) -> list[Item]:
 
 
 def names(given: str | Sequence[str], field: str) -> tuple[str, ...]:
-    """Names of formats or precisions.
+    """Names of formats, precisions or outputs.
 
     Args:
         given: one or several.
@@ -121,7 +121,7 @@ def names(given: str | Sequence[str], field: str) -> tuple[str, ...]:
     """
     several: object = (given,) if isinstance(given, str) else given
     if not isinstance(several, Sequence) or not several or not all(isinstance(entry, str) for entry in several):
-        example = {"formats": "onnx", "precisions": "int8"}[field]
+        example = {"formats": "onnx", "precisions": "int8", "outputs": "class_token"}[field]
         raise ConfigError(f"{field} is {given!r}; expected a name, or several", fix=f'write {field}=["{example}"]')
     return tuple(several)
 

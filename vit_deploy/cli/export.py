@@ -60,9 +60,21 @@ def export(
             values=KNOWN_PRECISIONS,
         ),
     ] = None,
-    output: Annotated[
+    directory: Annotated[
         Path | None,
-        Option(names=("--output", "-o"), metavar="DIR", help="Where the artifacts go.", show_default="artifacts/…"),
+        Option(names=("--directory", "-o"), metavar="DIR", help="Where the artifacts go.", show_default="artifacts/…"),
+    ] = None,
+    output: Annotated[
+        tuple[str, ...] | None,
+        Option(
+            names=("--output",),
+            metavar="NAME",
+            help="logits, probabilities, features, class_token, patch_tokens, map, block_8.map, block_11.attention, …; "
+            "repeat for more.",
+            commas=True,
+            show_default="logits; features without a head",
+            panel=FILE,
+        ),
     ] = None,
     image_size: ImageSizes = None,
     patch_size: PatchSize = None,
@@ -125,7 +137,7 @@ def export(
     with out.progress() as progress:
         done = api.export(
             source or "tiny",
-            output,
+            directory,
             formats=format,
             precisions=precision or ("fp32",),
             image_size=image_size,
@@ -139,6 +151,7 @@ def export(
             layout=layout,
             include_preprocessing=include_preprocessing,
             target=target,
+            outputs=output or (),
             quantizing=quantizing,
             plans=plans,
             triton=triton,

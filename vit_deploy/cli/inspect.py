@@ -108,7 +108,7 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
         ("config", ", ".join(f"{name}={value}" for name, value in config.items())),
         ("input", f"{spec.name} {spec.dtype} ({shape}) {spec.layout}"),
         *([("sizes", sizes)] if sizes else []),
-        ("output", f"{artifact.config.output_name} {artifact.config.output_shape} an image"),
+        *[("output", f"{name} {shape} an image") for name, shape in _outputs(artifact)],
         (
             "preprocessing",
             f"resize {resize} {preprocess.interpolation}{', crop ' + size if preprocess.crop else ''}{read}; mean "
@@ -125,6 +125,11 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
     ]
     made = ", ".join(f"{name} {version}" for name, version in artifact.producer.items())
     return [*rows, ("made with", made)] if made else rows
+
+
+def _outputs(artifact: Artifact) -> list[tuple[str, tuple[int, ...]]]:
+    named = [(output.name, output.shape(artifact.config)) for output in artifact.named_outputs]
+    return named or [(artifact.config.output_name, artifact.config.output_shape)]
 
 
 def _origin(artifact: Artifact) -> list[tuple[str, str]]:

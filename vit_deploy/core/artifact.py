@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.image_sizes import ImageSize, Size, in_words, resized_preprocess
-from vit_deploy.core.outputs import Output, outputs_of_model
+from vit_deploy.core.outputs import LOGITS, PROBABILITIES, Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ConfigError
@@ -87,7 +87,7 @@ class OutputSpec:
     """What the numbers are that the model file gives; our runtimes hide it behind float32.
 
     Args:
-        dtype: "float32", "float16", or "int8" (quantized).
+        dtype: "float32", "float16", or "int8" and "int16" (quantized).
         scale: the scale of a quantized output: real value = scale * (stored - zero_point).
         zero_point: the zero point of a quantized output.
 
@@ -102,7 +102,7 @@ class OutputSpec:
     def __post_init__(self) -> None:
         scale, zero_point = self.scale, self.zero_point
         checks = {
-            "dtype": self.dtype in ("float32", "float16", "int8"),
+            "dtype": self.dtype in ("float32", "float16", "int8", "int16"),
             "scale": scale is None or (isinstance(scale, int | float) and 0 < scale < math.inf),
             "zero_point": zero_point is None or is_count(zero_point),
         }
@@ -239,6 +239,16 @@ class Artifact:
     def gives_logits(self) -> bool:
         """Whether `output` is logits."""
         return self.config.include_top and (not self.outputs or self.config.output_name in self.outputs)
+
+    @property
+    def gives_classes(self) -> bool:
+        """Whether `output` is of classes: logits or probabilities."""
+        return self.config.include_top and (not self.outputs or self.output_name in (LOGITS, PROBABILITIES))
+
+    @property
+    def no_classes(self) -> str:
+        """Why it gives no classes, in words."""
+        return f"gives {', '.join(self.output_names)}" if self.config.include_top else "has no head"
 
     def giving(self, specs: Mapping[str, OutputSpec]) -> Artifact:
         """A copy whose outputs give other numbers.

@@ -130,9 +130,9 @@ class Dataset:
         Raises:
             DataError: images or classes that the model cannot have.
         """
-        if not artifact.config.include_top:
+        if not artifact.gives_classes:
             raise DataError(
-                f"{artifact.path} has no head, and classes are what is evaluated", fix="give one with a head"
+                f"{artifact.path} {artifact.no_classes}, and classes are what is evaluated", fix="give one with a head"
             )
         self.check_size(str(artifact.path), artifact.config)
         if self.labels:

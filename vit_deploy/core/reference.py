@@ -38,6 +38,7 @@ def forward(
     *,
     tap: Tap | None = None,
     detail: Tap | None = None,
+    watch: Tap | None = None,
 ) -> Array:
     """The output of a ViT for a batch of images.
 
@@ -49,12 +50,14 @@ def forward(
             and `block_<i>.ffn` (the residual stream), `norm` and `head`.
         detail: called with (name, activations) for what is computed between two taps, by the later one's name and
             its own: `block_<i>.attention.query`, `block_<i>.ffn.up`, `head.pooled`, …
+        watch: called with (name, values) for `block_<i>`, what a block gives, `tokens`, behind the last norm where it
+            is that of tokens, and `features`, what a head reads.
 
     Returns:
         Logits `(batch, classes)`, features `(batch, embed dim)` or `(batch, tokens, embed dim)`.
     """
     config = checkpoint.config
-    tap, detail = tap or _no_tap, detail or _no_tap
+    tap, detail, watch = tap or _no_tap, detail or _no_tap, watch or _no_tap
 
     def part(prefix: str) -> Weights:
         own = weights_of(prefix, checkpoint.weights)
@@ -74,19 +77,23 @@ def forward(
     shared = {f"attention.{RELATIVE}.{name}": each for name, each in part(RELATIVE).items()}
     for index in range(config.num_layers):
         x = block(x, {**part(f"block_{index}"), **shared}, config, tap, f"block_{index}", detail)
+        watch(f"block_{index}", x)
     if config.norm_after_pooling:
+        watch("tokens", x)
         x = pool(x, part("map_pool"), config)
     if config.last_norm:
         _detail_unit(detail, "norm.unit", x, part("norm"), config)
         x = norm(x, part("norm"), config)
     tap("norm", x)  # the last tokens as they are, where no norm follows them
     if not config.norm_after_pooling:
+        watch("tokens", x)
         x = pool(x, part("map_pool"), config)
     if config.pre_logits_dim:
         detail("head.pooled", x)
         dense = part("pre_logits")
         x = product(x, dense["kernel"], dense["bias"])
         x = x if config.pre_logits_linear else np.tanh(x)
+    watch("features", x)
     if config.head_norm:
         x = _unit(x, HEAD_NORM_EPSILON)
     detail("head.pre_logits" if config.pre_logits_dim else "head.pooled", x)

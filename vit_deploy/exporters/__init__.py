@@ -40,6 +40,7 @@ class ExportOptions:
         dynamic_size: whether height and width of the images are open, as multiples of the patch.
         resized: the checkpoint resized to each further size that the file is for, or is proven at where it takes any.
         like: whose way of resampling positions; None follows the checkpoint.
+        outputs: the names of the file's outputs, see `core.outputs`; none for the one that the config says.
 
     Raises:
         ConfigError: values that cannot be.
@@ -53,6 +54,7 @@ class ExportOptions:
     dynamic_size: bool = False
     resized: tuple[Checkpoint, ...] = ()
     like: Convention | None = None
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problems = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,15 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH, sigmoid
 from vit_deploy.core.weights import Float32, weight_specs
+
+
+@dataclass(frozen=True)
+class Affine:
+    """What the end of a norm multiplies and adds, `(features,)` each; None for nothing."""
+
+    scale: Float32 | None
+    bias: Float32 | None
+
 
 ROLES = ("query", "key", "value")
 
@@ -85,6 +95,32 @@ def _with_scales(config: ViTConfig, weights: dict[str, Float32]) -> tuple[ViTCon
         renamed = name.removesuffix("band") + "scale"
         weights[renamed] = np.full(specs[renamed].shape, scale, np.float32)
     return config, weights
+
+
+def moved_affines(checkpoint: Checkpoint, folded: Checkpoint) -> dict[str, Affine]:
+    """What `fold_norms` took from norms whose results are outputs by name, which still have it.
+
+    Args:
+        checkpoint: the model before, and
+        folded: after.
+
+    Returns:
+        A scale and a bias by `block_<i>`, where a block ends in a norm, and by `norm`, for those that moved.
+    """
+    _, weights = _with_scales(checkpoint.config, dict(checkpoint.weights))
+    norms = {"norm": "norm"}
+    if checkpoint.config.normalization_position is NormalizationPosition.POST:
+        norms |= {f"block_{index}": f"block_{index}.norm2" for index in range(checkpoint.config.num_layers)}
+    found = {}
+    for output, norm in norms.items():
+        changed = {
+            part: weights[name]
+            for part in ("scale", "bias")
+            if (name := f"{norm}.{part}") in weights and not np.array_equal(weights[name], folded.weights[name])
+        }
+        if changed:
+            found[output] = Affine(changed.get("scale"), changed.get("bias"))
+    return found
 
 
 def _fold_block(weights: dict[str, Float32], config: ViTConfig, index: int) -> None:

@@ -8,11 +8,13 @@ none, neither has the stream, and a layer norm of it is an RMS norm, which is tw
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.outputs import Output
 from vit_deploy.core.weights import Float32
 
 TOKENS = ("class_token.", "pos_embed.")
@@ -22,7 +24,7 @@ MOST_CLUSTERS = 256
 SAMPLE = 4096  # weights that show whether a kernel is clustered
 
 
-def centre_stream(checkpoint: Checkpoint) -> Checkpoint:
+def centre_stream(checkpoint: Checkpoint, outputs: Sequence[Output] = ()) -> Checkpoint:
     """A checkpoint of the same function with RMS norms and a stream without a mean; the one given where it cannot be.
 
     Kernels that were pruned or clustered stay as they are, and so does whatever ranges were learned for, which is
@@ -30,7 +32,10 @@ def centre_stream(checkpoint: Checkpoint) -> Checkpoint:
 
     Args:
         checkpoint: whose norms have given their biases to what reads them, see `folding.fold_norms`.
+        outputs: the outputs by name that have to stay as they are; none for the one that the config says.
     """
+    if any(_is_stream(output, checkpoint.config) for output in outputs):
+        return checkpoint
     config, weights = checkpoint.config, checkpoint.weights
     norms = [name for name in weights if name.endswith((".norm1.bias", ".norm2.bias")) or name == "norm.bias"]
     written = ["patch_embed", *(f"block_{index}.{name}" for index in range(config.num_layers) for name in ADDED)]
@@ -44,6 +49,12 @@ def centre_stream(checkpoint: Checkpoint) -> Checkpoint:
     }
     config = config.replace(normalization_type=NormalizationType.RMS_NORM)
     return dataclasses.replace(checkpoint, config=config, weights=centred)
+
+
+def _is_stream(output: Output, config: ViTConfig) -> bool:
+    """Whether an output is tokens as they are in the residual stream."""
+    of_tokens = config.last_norm and not config.norm_after_pooling
+    return output.part is not None and not (output.normed or (output.block is None and of_tokens))
 
 
 def _without_mean(weight: Float32) -> Float32:

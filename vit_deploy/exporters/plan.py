@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.format import Format, Target
 from vit_deploy.core.format_table import EXPORTED_BY_DEFAULT, FORMATS, SERVED_BY_DEFAULT
+from vit_deploy.core.outputs import outputs_of_model
+from vit_deploy.core.reduced import reduced
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError, EngineError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, USUAL_OPSET, ExportOptions
@@ -43,6 +47,7 @@ def plan(
     include_preprocessing: bool = False,
     target: str = Target.CPU,
     sizes: Sizes = ONE_SIZE,
+    outputs: Sequence[str] = (),
 ) -> tuple[list[Job], list[str]]:
     """Every combination that exists, and in words those that do not.
 
@@ -55,6 +60,7 @@ def plan(
         include_preprocessing: pixels in.
         target: what ONNX files are made for, of `core.format.Target`.
         sizes: the sizes of images that a file is for.
+        outputs: the names of outputs; none for the one that each model has.
 
     Raises:
         ConfigError: an unknown name, a format with none of the precisions, or options that fit no format.
@@ -89,6 +95,14 @@ def plan(
                 f"{name}{made_for} has none of the precisions {', '.join(precisions)}",
                 fix=f"{name}{made_for} can be made in {', '.join(there)}",
             )
+        if outputs and (sizes.in_words or wanted is Target.TRANSFORMERS_JS):
+            why = "files for transformers.js" if not sizes.in_words else f"files for images of {sizes.in_words} pixels"
+            raise ConfigError(f"{why} have one output, and --output is {', '.join(outputs)}", fix="leave --output out")
+        if outputs and format.made_of:
+            raise ConfigError(
+                f"{format.title} files have one output, and --output is {', '.join(outputs)}",
+                fix="leave --output out, or give another format",
+            )
         if "bf16" in possible:
             _check_cuda_is_here()
         if include_preprocessing and INTEGER_INPUT & set(possible):
@@ -113,6 +127,7 @@ def plan(
             target=format.target(wanted),
             dynamic_size=sizes.is_dynamic,
             like=sizes.like,
+            outputs=tuple(outputs),
         )
         jobs += [Job(name, precision, own) for precision in possible]
     return jobs, skipped
@@ -123,6 +138,24 @@ def _layout(format: Format, requested: str, target: Target) -> str:
     if format.target(target) is Target.TRANSFORMERS_JS:
         return "nchw"
     return requested if format.has_layout else "nhwc"
+
+
+def with_outputs(checkpoint: Checkpoint, jobs: Sequence[Job]) -> tuple[Checkpoint, list[Job]]:
+    """The model that the outputs of jobs read, and the jobs; those of its own output alone name none.
+
+    Args:
+        checkpoint: the model.
+        jobs: jobs of the same outputs.
+
+    Raises:
+        ConfigError: outputs that the model does not have, or not together.
+    """
+    named = outputs_of_model(jobs[0].options.outputs, checkpoint.config)
+    checkpoint = reduced(checkpoint, named)
+    names = tuple(output.name for output in named)
+    own = names == (checkpoint.config.output_name,)
+    made = [dataclasses.replace(job.options, outputs=() if own else names) for job in jobs]
+    return checkpoint, [dataclasses.replace(job, options=options) for job, options in zip(jobs, made, strict=True)]
 
 
 def known_formats() -> tuple[str, ...]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import Artifact, describe, versions
+from vit_deploy.core.artifact import Artifact, OutputSpec, describe, versions
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.engine_paths import refuse_odd_folder
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import write_manifest
+from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.resize import convention_of
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import EngineError, ExportError, Failed, VitDeployError
@@ -44,6 +45,7 @@ class Exported:
         verify_seconds: proving them took, without the reference, which all artifacts of an export share.
         parity: the parity with the reference.
         published: whether the folder is there.
+        outputs: the parity of each output of a file that was made for outputs by name.
     """
 
     artifact: Artifact
@@ -52,6 +54,7 @@ class Exported:
     verify_seconds: float
     parity: Parity
     published: bool
+    outputs: Mapping[str, Parity] = field(default_factory=dict)
 
 
 OF_ONE_FILE = (EngineError, ExportError)
@@ -108,7 +111,7 @@ def export_each(
     """
     check_targets(targets(directory, jobs, keep_failed=keep_failed), force=force)
     progress("computing the reference in float64")
-    golden = record(checkpoint, progress)
+    golden = record(checkpoint, progress, outputs_of_model(jobs[0].options.outputs, checkpoint.config))
     sized: dict[tuple[Checkpoint, ...], tuple[Sized, ...]] = {}
     results: list[Exported] = []
     failed: list[Failed] = []
@@ -193,12 +196,14 @@ def _export_one(
             },
             producer=versions(*exporter.libraries),
             sizes=job.options.sizes(checkpoint.config),
+            outputs={name: OutputSpec() for name in job.options.outputs},
         )
         exporter.write(checkpoint, artifact, job.options)
         return artifact
 
+    outputs = outputs_of_model(job.options.outputs, checkpoint.config)
     if job.options.include_preprocessing:
-        golden = golden.as_pixels(golden_pixels(checkpoint.config))
+        golden = golden.as_pixels(golden_pixels(checkpoint.config, outputs))
         of_sizes = (
             dataclasses.replace(sized, images=sized_pixels(resized.config))
             for sized, resized in zip(golden.sizes, job.options.resized, strict=True)
@@ -246,6 +251,7 @@ def publish(
             proving = proving_provider(artifact)
             proof = verify(artifact, provider=proving, golden=golden, limits=limits) if prove else None
             parity = UNPROVEN if proof is None else with_sizes(proof)
+        judged = {} if proof is None else proof.outputs
         verify_seconds = time.perf_counter() - start
         size = artifact.model_bytes
         if prove and not parity.ok:
@@ -253,7 +259,7 @@ def publish(
             if target.exists():
                 parity = parity.failed(f"{target} still holds the earlier artifact")
     published = Artifact(**{**vars(artifact), "directory": stage.published or target})
-    return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None)
+    return Exported(published, size, seconds, verify_seconds, parity, stage.published is not None, judged)
 
 
 def with_sizes(proof: Verification) -> Parity:
@@ -285,4 +291,5 @@ def to_json(result: Exported) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "verify_seconds": round(result.verify_seconds, 3),
         "parity": records.parity(result.parity),
+        **records.of_outputs(result.outputs),
     }

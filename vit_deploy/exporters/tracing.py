@@ -5,18 +5,23 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.outputs import Output, tokens_read
 from vit_deploy.core.reference import weights_of
 from vit_deploy.core.weights import learned_positions
 from vit_deploy.errors import EngineError
+from vit_deploy.exporters.folding import Affine
 from vit_deploy.model.block import Attention
 from vit_deploy.model.layers import Projection
 from vit_deploy.model.rotary import Tables, fixed_tables
@@ -32,6 +37,8 @@ class TracedViT:
         by_rows: spell projections as products of plain matrices, see `Projection.by_rows`, and those of attention as
             products with a matrix that is given by its rows, which LiteRT's integer kernels take as they are.
         read_alone: compute in the last block no more than the tokens that are read, such as the class token.
+        outputs: what a call gives; none for the one that the config says.
+        moved: what norms lack whose results are outputs, see `folding.moved_affines`.
         turned_first: turn queries and keys before their heads are taken apart, see `Attention.turned_first`.
 
     Rotary positions are constants, whatever the checkpoint learned for them; those of the last block's queries are left
@@ -46,6 +53,8 @@ class TracedViT:
         checkpoint: Checkpoint,
         spec: InputSpec,
         *,
+        outputs: Sequence[Output] = (),
+        moved: Mapping[str, Affine] = MappingProxyType({}),
         by_rows: bool = False,
         read_alone: bool = False,
         turned_first: bool = False,
@@ -66,7 +75,9 @@ class TracedViT:
                 if checkpoint.config.rotary is not None:
                     layer.turned_first = turned_first
                     layer.tables = _rotary_tables(checkpoint, layer)
-        count = checkpoint.config.num_tokens_read
+        self._model.read_outputs = tuple(outputs)
+        self._model.restored = functools.partial(_restored, moved) if moved else None
+        count = tokens_read(checkpoint.config, outputs)
         if read_alone and count < checkpoint.config.sequence_length:
             self._model.transformer_layers[-1].attention.num_queries = count
         if checkpoint.config.rotary is not None and count <= checkpoint.config.num_prefix_tokens:
@@ -88,7 +99,10 @@ class TracedViT:
         return [tf.TensorSpec(tuple(variables[name].shape), tf.float32, name=name) for name in self.names]
 
     def call(self, images: Any, weights: Sequence[Any]) -> Any:
-        """The model's output for images as the file takes them, computed with `weights` in the order of `names`."""
+        """The model's output for images as the file takes them, computed with `weights` in the order of `names`.
+
+        Where it was made for outputs by name, a list of them in their order.
+        """
         if self.spec.preprocessing_inside:
             scale, offset = self._preprocess.scale_and_offset()
             channels = (-1, 1, 1) if self.spec.layout == "nchw" else (-1,)
@@ -99,13 +113,32 @@ class TracedViT:
         given = dict(zip(self.names, weights, strict=True))
         # What the tables stand for is read by nothing.
         given = {name: tf.zeros(variables[name].shape) for name in learned_positions(self.config)} | given
-        outputs, _ = self._model.stateless_call(
+        given_back, _ = self._model.stateless_call(
             [given[_canonical(variables, variable)] for variable in self._model.trainable_variables],
             [variable.value for variable in self._model.non_trainable_variables],
             images,
             training=False,
         )
-        return outputs
+        return given_back
+
+
+def outputs_by_name(traced: Any, outputs: Sequence[Output], config: ViTConfig) -> dict[str, Any]:
+    """What `TracedViT.call` gives, by the names of the file's outputs."""
+    if not outputs:
+        return {config.output_name: traced}
+    return {output.name: value for output, value in zip(outputs, traced, strict=True)}
+
+
+def _restored(moved: Mapping[str, Affine], name: str, values: Any) -> Any:
+    """For tokens, or for several of them side by side."""
+    if name not in moved:
+        return values
+    affine = moved[name]
+    scale, bias = (
+        None if part is None else np.tile(part, values.shape[-1] // len(part)) for part in (affine.scale, affine.bias)
+    )
+    values = values if scale is None else values * scale
+    return values if bias is None else values + bias
 
 
 def _rotary_tables(checkpoint: Checkpoint, attention: Attention) -> Tables:

@@ -23,7 +23,8 @@ class Lines:
 
     Args:
         imports: the imports of its engine.
-        run: lines from `images` to `output`, the first image's.
+        run: lines from `images` to `output`, the first image's; where outputs are by name, by way of `outputs`, of all
+            images.
         labels: an expression of the labels, read from the artifact: a thousand of them are no snippet.
         labels_by: the module of the standard library that this expression needs.
         standard: other modules of the standard library.
@@ -39,7 +40,7 @@ class Lines:
 
 
 def snippet(artifact: Artifact) -> str:
-    """A program that takes an image file as its first argument and prints the best classes, or the features' shape.
+    """A program that takes an image file as its first argument and prints the best classes, or shapes of outputs.
 
     Raises:
         ArtifactError: a format that only this package can run.
@@ -63,7 +64,7 @@ def snippet(artifact: Artifact) -> str:
 
 def _imports(artifact: Artifact, lines: Lines) -> Iterator[str]:
     standard = {"sys", *lines.standard(artifact)}
-    if artifact.labels and artifact.config.include_top:
+    if artifact.labels and artifact.gives_classes:
         standard.add(lines.labels_by)
     yield from (f"import {name}" for name in sorted(standard))
     yield ""
@@ -118,8 +119,12 @@ def _images(artifact: Artifact, least_batch: int) -> Iterator[str]:
 
 
 def _answer(artifact: Artifact, lines: Lines) -> Iterator[str]:
-    if not artifact.config.include_top:
+    if artifact.outputs:
+        yield "for name, values in outputs.items():"
+        yield "    print(name, values.shape)"
+    elif not artifact.config.include_top:
         yield 'print("features of shape", output.shape)'
+    if not artifact.gives_classes:
         return
     name = "index"
     if artifact.labels:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -89,6 +90,28 @@ class Attention(NamedVariables):
 
     queries_read: int | None = None
     """How many queries, from the first on, are read at all; None for every one. The others need not be turned."""
+
+    probabilities: list[Any] | None = None
+    """Where the attention probabilities of calls go; None for nowhere."""
+
+    @contextlib.contextmanager
+    def observed(self) -> Iterator[list[Any]]:
+        """Keep the attention probabilities `(batch, heads, queries, tokens)` of the calls in this block of code.
+
+        Raises:
+            ConfigError: a fused kernel computes the attention, and gives no probabilities.
+        """
+        if self.flash_attention is not False:
+            raise ConfigError(
+                f"flash_attention is {self.flash_attention}, and a fused kernel gives no attention probabilities",
+                fix="make the model with attention_args={'flash_attention': False}",
+            )
+        kept: list[Any] = []
+        object.__setattr__(self, "probabilities", kept)  # Keras would track the list
+        try:
+            yield kept
+        finally:
+            object.__setattr__(self, "probabilities", None)
 
     def __init__(
         self,
@@ -218,6 +241,8 @@ class Attention(NamedVariables):
             scores = scores + ops.cast(relative, scores.dtype)
         half = keras.backend.standardize_dtype(scores.dtype) in HALF_TYPES
         weights = ops.softmax(ops.cast(scores, "float32") if half else scores, axis=-1)
+        if self.probabilities is not None:
+            self.probabilities.append(weights)
         weights = self.dropout(ops.cast(weights, scores.dtype) if half else weights, training=training)
         return ops.transpose(self._times(weights, value, (0, 2, 1, 3)), (0, 2, 1, 3))
 

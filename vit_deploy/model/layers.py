@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.outputs import Kind, Output
 from vit_deploy.core.weights import LAYER_SCALE
 from vit_deploy.model.options import WeightOptions
 
@@ -314,6 +315,15 @@ def pool(tokens: Any, config: ViTConfig) -> Any:
             return ops.max(take_tokens(tokens, first, config.num_patches), axis=1)
         case _:
             return tokens
+
+
+def part_of(tokens: Any, output: Output, config: ViTConfig) -> Any:
+    """The tokens that an output holds, of all tokens `(batch, tokens, dim)`, or of the first where it holds those."""
+    start, stop = output.rows(config)
+    taken = tokens if stop - start == tokens.shape[1] else take_tokens(tokens, start, stop - start)
+    if output.kind is Kind.VECTOR:
+        return ops.squeeze(taken, axis=1)
+    return ops.reshape(taken, (-1, *output.shape(config))) if output.kind is Kind.MAP else taken
 
 
 def take_tokens(tokens: Any, start: int, count: int) -> Any:

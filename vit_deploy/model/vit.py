@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,7 +11,8 @@ import keras
 import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import LATER, SCALE_CONFIGS, Pooling, Scale, ViTConfig
+from vit_deploy.core.config import LATER, SCALE_CONFIGS, Pooling, Probabilities, Scale, ViTConfig
+from vit_deploy.core.outputs import FEATURES, LOGITS, PROBABILITIES, Kind, Output, Part, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.rotary import Rotary
@@ -26,6 +28,7 @@ from vit_deploy.model.layers import (
     PrefixTokens,
     PreLogits,
     Projection,
+    part_of,
     pool,
 )
 from vit_deploy.model.map_pooling import MapPooling
@@ -103,6 +106,12 @@ class ViT(keras.Model):  # type: ignore[misc]
 
     SCALE_CONFIGS: ClassVar[Mapping[str, Scale]] = SCALE_CONFIGS
     built: bool
+
+    read_outputs: Sequence[Output] = ()
+    """The outputs that a call gives, in a list; none for the one that the config says. Set where a file has more."""
+
+    restored: Callable[[str, Any], Any] | None = None
+    """What an output is of `norm`, or of a block, by its name; set where other layers have some of their weights."""
 
     def __init__(
         self,
@@ -295,13 +304,9 @@ class ViT(keras.Model):  # type: ignore[misc]
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Images `(batch, height, width, channels)`, normalised, to logits or features."""
-        x = self.patch_embed(images)
-        if self.patch_norm is not None:
-            x = self.patch_norm(x)
-        x = self.class_token(x)
-        x = self.pos_embed(x, training=training)
-        if self.pre_norm is not None:
-            x = self.pre_norm(x)
+        if self.read_outputs:
+            return list(self._by_name(images, self.read_outputs, training).values())
+        x = self._embedded(images, training)
         shared = None if self.relative is None else self.relative.scores_of_pairs()
         for block in self.transformer_layers:
             x = block(x, training=training) if shared is None else block(x, training=training, shared=shared)
@@ -314,6 +319,85 @@ class ViT(keras.Model):  # type: ignore[misc]
         if self.head_norm is not None:
             x = self.head_norm(x)
         return x if self.head is None else self.head(x)
+
+    def outputs_by_name(self, images: Any, names: Sequence[str], training: bool | None = None) -> dict[str, Any]:
+        """What the model gives for images, by the names of outputs such as "class_token", "block_8.map", "logits".
+
+        On a symbolic input it makes a functional model, `keras.Model(images, model.outputs_by_name(images, names))`.
+
+        Args:
+            images: `(batch, height, width, channels)`, normalised.
+            names: see `vit_deploy.core.outputs`.
+            training: whether some values are dropped.
+
+        Raises:
+            ConfigError: names that this model does not have, an attention that a fused kernel computes, or one of a
+                symbolic input.
+        """
+        return self._by_name(images, outputs_of_model(names, self.config), training)
+
+    def _by_name(self, images: Any, outputs: Sequence[Output], training: bool | None) -> dict[str, Any]:
+        x = self._embedded(images, training)
+        shared = None if self.relative is None else self.relative.scores_of_pairs()
+        found: dict[str, Any] = {}
+        for index, block in enumerate(self.transformer_layers):
+            own = [output for output in outputs if output.block == index]
+            attentions = [output for output in own if output.kind is Kind.ATTENTION]
+            with contextlib.ExitStack() as observing:
+                seen = observing.enter_context(block.attention.observed()) if attentions else []
+                x = block(x, training=training) if shared is None else block(x, training=training, shared=shared)
+            if attentions and not seen:
+                raise ConfigError(
+                    f"{attentions[0].name} is computed inside of a layer, and on a symbolic input no layer computes",
+                    fix="call outputs_by_name on images, or leave the attention out of the functional model",
+                )
+            found |= {output.name: seen[0] for output in attentions}
+            for output in own:
+                if output.kind is not Kind.ATTENTION:
+                    values = self._restored(block.name, x)
+                    values = self._restored("norm", self.norm(values)) if output.normed and self.norm else values
+                    found[output.name] = part_of(values, output, self.config)
+        after = self.config.norm_after_pooling
+        tokens = x if after or self.norm is None else self.norm(x)
+        vector = self._pooled(tokens)
+        end = self.transformer_layers[-1].name if after or self.norm is None else "norm"
+        for output in outputs:
+            if output.block is None and output.part is not None:
+                is_pooled = output.part is Part.CLASS and self.config.effective_pooling is Pooling.CLS
+                values = vector if is_pooled else part_of(tokens, output, self.config)
+                found[output.name] = self._restored(end, values)
+        if after and self.norm is not None:
+            vector = self.norm(vector)
+        if self.pre_logits is not None:
+            vector = self.pre_logits(vector)
+        read = vector if self.head_norm is None else self.head_norm(vector)
+        logits = read if self.head is None else self.head(read)
+        whole = {
+            LOGITS: lambda: logits,
+            FEATURES: lambda: self._read(vector),
+            PROBABILITIES: lambda: self._probabilities(logits),
+        }
+        return {output.name: found[output.name] if output.name in found else whole[output.name]() for output in outputs}
+
+    def _read(self, vector: Any) -> Any:
+        """What the head reads."""
+        return self._restored("norm", vector) if self.config.projection_after_norm == "head" else vector
+
+    def _restored(self, name: str, values: Any) -> Any:
+        return values if self.restored is None else self.restored(name, values)
+
+    def _probabilities(self, logits: Any) -> Any:
+        by_sigmoid = self.config.probabilities is Probabilities.SIGMOID
+        return keras.ops.sigmoid(logits) if by_sigmoid else keras.ops.softmax(logits, axis=-1)
+
+    def _embedded(self, images: Any, training: bool | None) -> Any:
+        """The tokens that the first block reads."""
+        x = self.patch_embed(images)
+        if self.patch_norm is not None:
+            x = self.patch_norm(x)
+        x = self.class_token(x)
+        x = self.pos_embed(x, training=training)
+        return x if self.pre_norm is None else self.pre_norm(x)
 
     def _pooled(self, tokens: Any) -> Any:
         return pool(tokens, self.config) if self.map_pool is None else self.map_pool(tokens)

@@ -14,7 +14,7 @@ from vit_deploy.core.format import RuntimeEntry
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.running import RuntimeOptions as RuntimeOptions
 from vit_deploy.core.registry import Registry
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, EngineError
 
 RUNTIMES = Registry("runtime", lambda: {name: runtime.engine for name, runtime in FORMATS.runtimes().items()})
 GPU_PROVIDERS = ("cuda", "cuda-eager", "tensorrt", "tensorrt-rtx")
@@ -99,6 +99,14 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class NamedSession(Protocol):
+    """A loaded model that tells its outputs apart."""
+
+    def infer_outputs(self, images: NDArray[Any]) -> Mapping[str, NDArray[np.float32]]:
+        """What `Session.infer` gives, of every output that is recorded, by its name."""
+
+
+@runtime_checkable
 class DeviceSession(Protocol):
     """A loaded model on a device with memory of its own: what `infer` does there, step by step.
 
@@ -160,6 +168,28 @@ class ClockedSession(Protocol):
 
     def cpu_s(self) -> float | None:
         """Seconds of processors that the program has taken so far; None where it is unknown."""
+
+
+def infer_outputs(session: Session, artifact: Artifact, images: NDArray[Any]) -> Mapping[str, NDArray[np.float32]]:
+    """Every recorded output `(batch, …)` of a loaded artifact, by its name.
+
+    Args:
+        session: the loaded artifact.
+        artifact: the artifact.
+        images: as `Session.infer` takes them.
+
+    Raises:
+        EngineError: the engine gives one output alone, and the artifact has several.
+    """
+    if not artifact.outputs:
+        return {artifact.output_name: session.infer(images)}
+    if not isinstance(session, NamedSession):
+        raise EngineError(
+            f"this engine reads {artifact.output_name} alone, and {artifact.model_path} has {len(artifact.outputs)} "
+            "outputs",
+            fix="run it with another runtime",
+        )
+    return session.infer_outputs(images)
 
 
 def infer_on_device(session: DeviceSession, images: NDArray[Any]) -> NDArray[np.float32]:

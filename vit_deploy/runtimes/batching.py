@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,14 @@ def in_batches(infer: Callable[[Array], Array], images: Array, batch: int | None
     if len(parts) == 1 and len(parts[0]) == len(images):
         return infer(parts[0])
     return joined([infer(part).copy() for part in parts], len(images))
+
+
+def outputs_in_batches(
+    infer: Callable[[Array], Mapping[str, Array]], images: Array, batch: int | None
+) -> dict[str, Array]:
+    """As `in_batches`, for several outputs by name."""
+    parts = [{name: values.copy() for name, values in infer(part).items()} for part in groups(images, batch)]
+    return {name: joined([part[name] for part in parts], len(images)) for name in parts[0]}
 
 
 def groups(images: Array, batch: int | None) -> list[Array]:

@@ -197,6 +197,11 @@ def _check_stated(stated: Mapping[str, Any], artifact: Artifact, path: Path) -> 
 @contextmanager
 def _of_artifact(artifact: Artifact, runtime: str | None, options: RuntimeOptions) -> Iterator[Classifier]:
     _check_head(artifact.config, artifact.directory)
+    if not artifact.gives_logits:
+        raise ConfigError(
+            f"{artifact.path} {artifact.no_classes}, and classes are told by logits",
+            fix="export it with --output logits as well",
+        )
     name = runtime_for(artifact, runtime, options)
     inside = artifact.input.preprocessing_inside
     options = dataclasses.replace(options, largest_batch=options.largest_batch or BATCH)

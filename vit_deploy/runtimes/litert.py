@@ -20,7 +20,7 @@ from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RuntimeOptions, is_library
-from vit_deploy.runtimes.batching import in_batches
+from vit_deploy.runtimes.batching import in_batches, outputs_in_batches
 from vit_deploy.runtimes.values import (
     as_stored,
     checked_images,
@@ -91,25 +91,34 @@ class LiteRTSession:
         name = signature["inputs"][0] if signature["inputs"] else given["name"]
         refuse_other_input(artifact, name, [int(side) for side in given["shape_signature"]])
         found = _outputs_by_name(engine, signatures, signature["outputs"])
-        if artifact.output_name not in found or (len(found) > 1 and not artifact.is_bare):
+        names = artifact.output_names
+        if not set(names) <= set(found) or (len(found) > len(names) and not artifact.is_bare):
             raise missing_output(artifact, list(found))
-        output = found[artifact.output_name]
         self.provider = provider
         self.placement = placement
         self.notes: Sequence[str] = ()
         self._engine = engine
         self._turn = threading.Lock()
         self._artifact = artifact
-        self._input, self._output = given["index"], output["index"]
+        self._input = given["index"]
+        self._outputs = {name: found[name] for name in names}
         self._shape = tuple(map(int, given["shape"]))
-        scale, self._zero_point = output["quantization"]
-        self._scale = float(scale) if np.issubdtype(output["dtype"], np.integer) else None
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
 
+    def infer_outputs(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Every recorded output by its name; see `runtimes.NamedSession`."""
+        return outputs_in_batches(self._run_all, checked_images(images, self._artifact), self._artifact.input.batch)
+
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        return self._read(images, [self._artifact.output_name])[self._artifact.output_name]
+
+    def _run_all(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return self._read(images, list(self._outputs))
+
+    def _read(self, images: NDArray[Any], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         # Tensors by index: a signature runner looks every tensor up by name at each call.
         stored = as_stored(images, self._artifact.input)
         with self._turn, explained(f"run {self._artifact.model_path}"):
@@ -119,14 +128,19 @@ class LiteRTSession:
                 self._shape = stored.shape
             self._engine.set_tensor(self._input, stored)
             self._engine.invoke()
-            output: NDArray[Any] = self._engine.get_tensor(self._output)
-        if self._scale is not None:
-            return dequantized(output, self._scale, self._zero_point)
-        return np.asarray(output, np.float32)
+            outputs = {name: self._engine.get_tensor(self._outputs[name]["index"]) for name in names}
+        return {name: _as_float(values, self._outputs[name]) for name, values in outputs.items()}
 
     def close(self) -> None:
         """Free the interpreter and its weights."""
         self._engine = None
+
+
+def _as_float(values: NDArray[Any], output: Mapping[str, Any]) -> NDArray[np.float32]:
+    scale, zero_point = output["quantization"]
+    if np.issubdtype(output["dtype"], np.integer):
+        return dequantized(values, float(scale), zero_point)
+    return np.asarray(values, np.float32)
 
 
 def _outputs_by_name(engine: Interpreter, signatures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.batching import in_batches
+from vit_deploy.runtimes.batching import in_batches, outputs_in_batches
 from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input, refuse_unplaced
 
 DEVICE = "CPU"
@@ -70,7 +70,7 @@ class OpenVINOSession:
         )  # a tensor may have several
         refuse_other_input(artifact, name, shape)
         names = [name for output in engine.outputs for name in output.names]
-        if artifact.output_name not in names:
+        if not set(artifact.output_names) <= set(names):
             raise missing_output(artifact, names)
         self.provider = provider
         self.placement: Mapping[str, int] = _placement(engine)
@@ -87,12 +87,25 @@ class OpenVINOSession:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
 
+    def infer_outputs(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Every recorded output by its name; see `runtimes.NamedSession`."""
+        return outputs_in_batches(self._run_all, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def _run_all(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        with self._results(images) as results:
+            names = self._artifact.output_names
+            return {name: np.array(results[self._engine.output(name)], np.float32) for name in names}
+
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        with self._results(images) as results:
+            return np.array(results[self._output], np.float32)
+
+    @contextlib.contextmanager
+    def _results(self, images: NDArray[Any]) -> Iterator[Any]:
+        """The results of a call: views of memory that the next call writes to."""
         spec = self._artifact.input
         with explained(f"run {self._artifact.model_path}"), self._request() as request:
-            # Its results are views of memory that the next call writes to.
-            results = request.infer({spec.name: as_stored(images, spec)}, share_inputs=True)
-            return np.array(results[self._output], np.float32)
+            yield request.infer({spec.name: as_stored(images, spec)}, share_inputs=True)
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:

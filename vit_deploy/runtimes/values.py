@@ -100,9 +100,10 @@ def refuse_other_input(artifact: Artifact, name: str, shape: Sequence[object]) -
 
 
 def missing_output(artifact: Artifact, found: Sequence[str]) -> EngineError:
-    """What to raise when the file has no output of the recorded name."""
+    """What to raise when the file has no output of a recorded name."""
+    missing = [name for name in artifact.output_names if name not in found] or [artifact.output_name]
     return EngineError(
-        f"{artifact.model_path} has no output {artifact.output_name}; it has {', '.join(found) or 'none'}",
+        f"{artifact.model_path} has no output {', '.join(missing)}; it has {', '.join(found) or 'none'}",
         fix="export the model again; the file is not the one that the artifact was made with",
     )
 

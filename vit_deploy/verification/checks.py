@@ -25,7 +25,7 @@ from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
 from vit_deploy.verification.options import ProofOptions
-from vit_deploy.verification.parity import GROUP, Asked, Check, Question, compare
+from vit_deploy.verification.parity import GROUP, Asked, Check, Question, compare, form_of
 from vit_deploy.verification.preprocessing import photo_problems
 from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
 
@@ -64,7 +64,7 @@ def _mates(asked: Asked, together: NDArray[Any], alone: NDArray[Any]) -> str:
     if apart <= NOISE_FACTOR * asked.golden.noise_floor:
         return ""
     said = f"allowed, but an image's answer depends on the others of its batch, by up to {apart:.2g}"
-    if asked.artifact.config.include_top:
+    if form_of(asked.artifact).classes:
         changed = int((together.argmax(axis=-1) != alone.argmax(axis=-1)).sum())
         said += f"; {changed} of {len(alone)} have another first class than alone"
     return said

@@ -240,5 +240,5 @@ def _outputs(one: _Model, other: _Model) -> Parity:
     pixels = golden_pixels(one.artifact.config)
     precision = looser(one.artifact.precision, other.artifact.precision)
     tolerance = tolerance_for(precision, max(one.noise_floor, other.noise_floor))
-    classes = one.artifact.config.include_top and other.artifact.config.include_top
+    classes = one.artifact.gives_logits and other.artifact.gives_logits
     return compare(other.outputs(pixels), one.outputs(pixels), tolerance, classes=classes)

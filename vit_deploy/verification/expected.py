@@ -20,16 +20,17 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_pixels
+from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
-from vit_deploy.core.reference import forward
+from vit_deploy.core.reduced import reduced
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.formats.bare import Known
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.golden import Golden
-from vit_deploy.verification.noise_floor import forward_float32, noise_floor
-from vit_deploy.verification.parity import GROUP, outputs_of
-from vit_deploy.verification.recording import golden_pixels, record, record_adversarial
+from vit_deploy.verification.named_golden import NamedGolden, kept_of
+from vit_deploy.verification.parity import GROUP, named_outputs_of, outputs_of
+from vit_deploy.verification.recording import answers, golden_pixels, record, record_adversarial
 from vit_deploy.verification.targets import load_source, open_artifact, open_with_golden
 from vit_deploy.verification.tolerances import looser
 
@@ -88,7 +89,7 @@ class Reference:
             ArtifactError, CheckpointError, DataError: what cannot be read.
         """
         config = artifact.config
-        key = (config.image_size, config.patch_size, config.channels)
+        key = (config.image_size, config.patch_size, config.channels, artifact.output_names)
         if key not in self._done:
             of_size = {name: getattr(config, name) for name in SIZES}
             self._done[key] = (
@@ -105,7 +106,7 @@ class Reference:
 
     def _pixels(self, preprocess: Preprocess, artifact: Artifact) -> NDArray[np.uint8]:
         if not self.files:
-            return golden_pixels(artifact.config)
+            return golden_pixels(artifact.config, artifact.named_outputs)
         return np.stack([load_pixels(file, preprocess, artifact.config.image_size) for file in self.files])
 
     def _same_channels(self, artifact: Artifact, config: ViTConfig) -> None:
@@ -122,14 +123,17 @@ class Reference:
         changes = {name: size for name, size in of_size.items() if getattr(loaded.config, name) != size}
         checkpoint = load_source(str(self.path), changes, None, stated=self.stated).checkpoint if changes else loaded
         self._same_channels(artifact, checkpoint.config)
+        outputs = outputs_of_model(artifact.outputs, checkpoint.config)
+        checkpoint = reduced(checkpoint, outputs)
         if not self.files:
-            return record(checkpoint)
+            return record(checkpoint, outputs=outputs)
         size = checkpoint.config.image_size
         images = checkpoint.preprocess.normalize(
             np.stack([load_pixels(file, checkpoint.preprocess, size) for file in self.files])
         )
-        outputs, floor = _reference(checkpoint, images)
-        return Golden(images, outputs, floor, adversarial=record_adversarial(checkpoint))
+        exact, floor, named = _reference(checkpoint, images, outputs)
+        hard = record_adversarial(checkpoint, outputs=outputs)
+        return Golden(images, exact, floor, adversarial=hard, named=named)
 
     def _by_artifact(self, candidate: Artifact) -> Golden:
         artifact, own = open_with_golden(self.path)
@@ -144,8 +148,23 @@ class Reference:
         images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
         runtime = FORMATS[artifact.format].proving_runtime
         with open_session(artifact, runtime, RuntimeOptions(allow_tf32=False)) as session:
-            outputs = outputs_of(session, images)
-        return Golden(images, outputs.astype(np.float64), own.noise_floor)
+            if not candidate.outputs and not artifact.outputs:
+                return Golden(images, outputs_of(session, images).astype(np.float64), own.noise_floor)
+            every = named_outputs_of(session, artifact, images)
+        if missing := [name for name in candidate.output_names if name not in every]:
+            raise ConfigError(
+                f"{self.path} has no output {', '.join(missing)}, which {candidate.path} has",
+                fix="compare files of the same outputs, or give the checkpoint",
+            )
+        first = candidate.output_name
+        floors = {name: golden.noise_floor for name, golden in own.named.items()}
+        named = {}
+        for output in candidate.named_outputs:
+            if output.name != first:
+                kept = kept_of(output, candidate.config, len(images), len(candidate.outputs) - 1)
+                values = kept.of(every[output.name].astype(np.float64), output.name)
+                named[output.name] = NamedGolden(kept, values, floors.get(output.name, own.noise_floor))
+        return Golden(images, every[first].astype(np.float64), floors.get(first, own.noise_floor), named=named)
 
 
 def image_files(directory: Path, most: int) -> list[Path]:
@@ -162,11 +181,9 @@ def image_files(directory: Path, most: int) -> list[Path]:
     return found[:most]
 
 
-def _reference(checkpoint: Checkpoint, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
-    outputs = []
-    floor = 0.0
-    for start in range(0, len(images), GROUP):
-        group = images[start : start + GROUP]
-        outputs.append(forward(checkpoint, group))
-        floor = max(floor, float(noise_floor(outputs[-1], forward_float32(checkpoint, group))))
-    return np.concatenate(outputs), floor
+def _reference(
+    checkpoint: Checkpoint, images: NDArray[np.float32], outputs: Sequence[Output]
+) -> tuple[NDArray[np.float64], float, dict[str, NamedGolden]]:
+    """What the reference gives; of further outputs for the first images alone."""
+    parts = [answers(checkpoint, images[start : start + GROUP], outputs) for start in range(0, len(images), GROUP)]
+    return np.concatenate([part[0] for part in parts]), max(part[1] for part in parts), parts[0][2]

@@ -9,8 +9,8 @@ import dataclasses
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from vit_deploy.errors import ArtifactError
 from vit_deploy.verification import activations, adversarial, preprocessing
 from vit_deploy.verification.activations import Taps
 from vit_deploy.verification.adversarial import Adversarial
+from vit_deploy.verification.named_golden import NamedGolden, from_archive
 from vit_deploy.verification.preprocessing import Photo
 
 
@@ -56,6 +57,7 @@ class Golden:
             and for large models.
         photo: an image file with what preprocessing makes of it; None likewise, and without Pillow.
         sizes: inputs of the other sizes that the model is for, or was proven at.
+        named: what is recorded of the file's further outputs, by name.
     """
 
     images: NDArray[Any]
@@ -65,6 +67,7 @@ class Golden:
     adversarial: Adversarial | None = None
     photo: Photo | None = None
     sizes: tuple[Sized, ...] = ()
+    named: Mapping[str, NamedGolden] = field(default_factory=dict)
 
     @property
     def spread(self) -> float:
@@ -95,6 +98,7 @@ def read_golden(artifact: Artifact) -> Golden:
     try:
         with zipfile.ZipFile(path) as archive:
             images, outputs, floor = (_member(archive, name) for name in ("images", "outputs", "noise_floor"))
+            named = from_archive(archive, _member, artifact, len(images) if images.ndim else 0)
             arrays = {part: _members(archive, part.ARRAYS) for part in (activations, adversarial, preprocessing)}
             others = [size.pixels for size in artifact.sizes if size.pixels != artifact.config.image_size]
             sized = {size: [_member(archive, name) for name in sized_names(size)] for size in others}
@@ -113,7 +117,7 @@ def read_golden(artifact: Artifact) -> Golden:
     except ValueError as error:
         raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
     more = tuple(Sized(size, images, outputs, float(floor)) for size, (images, outputs, floor) in sized.items())
-    return Golden(images, outputs, float(floor), taps, hard, file, more)
+    return Golden(images, outputs, float(floor), taps, hard, file, more, named)
 
 
 def sized_names(size: Size) -> tuple[str, str, str]:
@@ -142,7 +146,7 @@ def _golden_problems(images: NDArray[Any], outputs: NDArray[Any], floor: NDArray
     kind = "uint8" if artifact.input.preprocessing_inside else "float32"
     expected = {
         "images": (images, kind, (len(images) if images.ndim else 0, *config.image_size, config.channels)),
-        "outputs": (outputs, "float64", (len(images) if images.ndim else 0, *config.output_shape)),
+        "outputs": (outputs, "float64", (len(images) if images.ndim else 0, *artifact.output_shape)),
         "noise_floor": (floor, "float64", ()),
     }
     problems = [

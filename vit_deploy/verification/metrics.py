@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.core.config import Probabilities
+
 Values = NDArray[np.float64]
 
 
@@ -30,6 +32,8 @@ class Metrics:
         centred_cosine: cosine of all outputs with the reference once the reference's mean over the images is taken
             from both; a constant has at most zero.
         centred_snr_db: power of the reference about that mean over the noise, in dB; a constant has at most zero.
+        total_variation: largest total variation distance of any distribution from its reference, half the sum of the
+            differences; of probabilities that exclude no other, the largest difference; None where there are none.
         worst: index of the worst value, image first.
         notes: figures that do not apply, and why.
     """
@@ -46,17 +50,26 @@ class Metrics:
     token_cosine: float | None = None
     centred_cosine: float | None = None
     centred_snr_db: float | None = None
+    total_variation: float | None = None
     worst: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def measure(outputs: NDArray[Any], reference: NDArray[Any], *, classes: bool, noise: float = 0.0) -> Metrics:
+def measure(
+    outputs: NDArray[Any],
+    reference: NDArray[Any],
+    *,
+    classes: bool,
+    noise: float = 0.0,
+    shares: Probabilities | None = None,
+) -> Metrics:
     """All figures of finite `outputs` against a finite `reference` of the same shape `(images, …)`.
 
     Args:
         outputs: what an engine answered.
         reference: what it should have answered.
-        classes: whether the last axis is logits, so that classes can be compared.
+        classes: whether the last axis is of classes, so that they can be compared.
+        shares: what made probabilities of the last axis; None where it is none.
         noise: a reference's first class that leads by no more than this may change without being counted as a flip.
     """
     values, truth = outputs.astype(np.float64), reference.astype(np.float64)
@@ -83,12 +96,13 @@ def measure(outputs: NDArray[Any], reference: NDArray[Any], *, classes: bool, no
         snr_db=_decibels(float(np.mean(truth**2)), noise_power) if truth.any() else None,
         top1_agreement=float(shared_classes(values, truth, 1).mean()) if classes else None,
         top5_agreement=float(shared_classes(values, truth, 5).mean()) if classes else None,
-        kl=float(divergences(values, truth).max()) if classes else None,
+        kl=_divergence(values, truth, shares) if classes else None,
         relative=float((np.linalg.norm(rows - true_rows, axis=1) / lengths).max()) if lengths.all() else None,
         flips=_flips(values, truth, noise) if classes else None,
         token_cosine=None if classes else _cosine(tokens, true_tokens),
         centred_cosine=centred,
         centred_snr_db=_decibels(float(np.mean((truth - mean) ** 2)), noise_power) if varies else None,
+        total_variation=_total_variation(difference, shares),
         worst=tuple(int(place) for place in np.unravel_index(int(difference.argmax()), difference.shape)),
         notes=tuple(notes),
     )
@@ -124,6 +138,21 @@ def divergences(values: Values, truth: Values) -> Values:
     log_p, log_q = _log_softmax(truth), _log_softmax(values)
     found: Values = np.maximum(0.0, (np.exp(log_p) * (log_p - log_q)).sum(axis=-1))
     return found
+
+
+def _total_variation(difference: Values, shares: Probabilities | None) -> float | None:
+    if shares is None:
+        return None
+    return float(difference.max() if shares is Probabilities.SIGMOID else 0.5 * difference.sum(axis=-1).max())
+
+
+def _divergence(values: Values, truth: Values, shares: Probabilities | None) -> float | None:
+    if shares is Probabilities.SIGMOID:  # which are no distribution
+        return None
+    if shares is None:
+        return float(divergences(values, truth).max())
+    p, q = (np.maximum(probabilities, np.finfo(np.float64).tiny) for probabilities in (truth, values))
+    return max(0.0, float((p * np.log(p / q)).sum(axis=-1).max()))
 
 
 def _log_softmax(logits: Values) -> Values:

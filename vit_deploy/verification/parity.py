@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.config import Probabilities
 from vit_deploy.core.image_sizes import ImageSize
+from vit_deploy.core.outputs import Kind, Output
 from vit_deploy.errors import ConfigError
 from vit_deploy.runtimes import (
     GPU_PROVIDERS,
@@ -20,6 +22,7 @@ from vit_deploy.runtimes import (
     Runtime,
     RuntimeOptions,
     Session,
+    infer_outputs,
     open_session,
     runtime_for,
 )
@@ -52,12 +55,14 @@ class Parity(Metrics):
         failures: failures in words; those in `notes` are no failures.
         inconclusive: whether it failed only because these inputs cannot tell a right answer from a constant one.
         unproven: whether nothing was compared, because there was nothing here to run it on.
+        compared: what of an output was compared, where it was not all; see `named_golden.Kept`.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
     failures: tuple[str, ...] = ()
     inconclusive: bool = False
     unproven: bool = False
+    compared: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -114,6 +119,8 @@ class Verification:
         on: address of the machine that ran it; None for this one.
         engine: the program that ran it where that is none of Python's: a browser, with the packages in it.
         sizes: the parity at each further size that was recorded.
+        outputs: the parity of each output of an artifact that was made for outputs by name, of which `parity` is the
+            worst one's.
     """
 
     artifact: Artifact
@@ -125,6 +132,7 @@ class Verification:
     on: str | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
     sizes: tuple[SizeParity, ...] = ()
+    outputs: Mapping[str, Parity] = field(default_factory=dict)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -231,15 +239,22 @@ def verify(
             held = "tf32"
         if session.provider in BF16_PROVIDERS:
             held = looser(held, "bf16")
-        tolerance = limits.apply(tolerance_for(held, golden.noise_floor), held)
-        if not set(tolerance.held()) - set(foreign(artifact.config.include_top)):
+        form = form_of(artifact)
+        usual = tolerance_for(held, golden.noise_floor, shares=form.shares is not None)
+        tolerance = limits.apply(usual, held)
+        if not set(tolerance.held()) - set(form.foreign):
             raise ConfigError(
-                f"{', '.join(tolerance.held())} cannot be taken of the {artifact.config.output_name} of "
+                f"{', '.join(tolerance.held())} cannot be taken of the {artifact.output_name} of "
                 f"{artifact.model_path}, so that everything finite would pass",
                 fix="hold another metric as well, such as snr_db",
             )
-        outputs = outputs_of(session, golden.images)
-        parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
+        every = named_outputs_of(session, artifact, golden.images)
+        outputs = every[artifact.output_name]
+        parity = judge(outputs, golden, classes=form.classes, tolerance=tolerance, shares=form.shares)
+        judged = {artifact.output_name: parity} if artifact.outputs else {}
+        for output in artifact.named_outputs:
+            if output.name in golden.named:
+                judged[output.name] = judge_named(every[output.name], output, golden, artifact, limits, held)
         if artifact.is_for_any_size:
             sizes = [_at_size(session, artifact, sized, held, limits) for sized in golden.sizes]
         asked = Asked(artifact, name, options, session, golden, outputs, tolerance)
@@ -250,8 +265,18 @@ def verify(
         for sized in golden.sizes:
             with open_session(artifact.at(sized.pixels), name, options, engine=simulator) as session:
                 sizes.append(_at_size(session, artifact, sized, held, limits))
-    seconds = time.perf_counter() - start
-    return Verification(artifact, name, provider, parity, tuple(checks), seconds, engine=engine, sizes=tuple(sizes))
+    parity = worst_of(judged) if judged else parity
+    return Verification(
+        artifact,
+        name,
+        provider,
+        parity,
+        tuple(checks),
+        time.perf_counter() - start,
+        engine=engine,
+        sizes=tuple(sizes),
+        outputs={output: judged[output] for output in artifact.outputs if output in judged},
+    )
 
 
 def _at_size(session: Session, artifact: Artifact, sized: Sized, precision: str, limits: Limits) -> SizeParity:
@@ -262,6 +287,95 @@ def _at_size(session: Session, artifact: Artifact, sized: Sized, precision: str,
     golden = Golden(sized.images, sized.outputs, sized.noise_floor)
     parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
     return SizeParity(ImageSize(sized.pixels, there.signature), parity)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the numbers of an output are.
+
+    Args:
+        classes: whether the last axis is of classes.
+        shares: what made probabilities of the last axis; None where it is none.
+    """
+
+    classes: bool
+    shares: Probabilities | None = None
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Metrics that do not apply to it."""
+        return foreign(self.classes, self.shares)
+
+
+def form_of(artifact: Artifact, output: Output | None = None) -> Form:
+    """The form of an output.
+
+    Args:
+        artifact: that gives it.
+        output: which one; None for the one that is read first.
+    """
+    if output is None:
+        own = [one for one in artifact.named_outputs if one.name == artifact.output_name]
+        if not own:
+            return Form(artifact.config.include_top)
+        output = own[0]
+    if output.kind is Kind.PROBABILITIES:
+        return Form(True, artifact.config.probabilities)
+    return Form(output.kind is Kind.LOGITS, Probabilities.SOFTMAX if output.kind is Kind.ATTENTION else None)
+
+
+def judge_named(
+    values: NDArray[Any], output: Output, golden: Golden, artifact: Artifact, limits: Limits, precision: str
+) -> Parity:
+    """Compare one of several outputs with what is recorded of it.
+
+    Args:
+        values: what an engine answered to the golden images, `(images, …)`.
+        output: which output.
+        golden: golden data that have this output.
+        artifact: the artifact.
+        limits: those that are held instead of the precision's own.
+        precision: that it is held to.
+
+    Raises:
+        ConfigError: the limits leave nothing to hold.
+    """
+    recorded, form = golden.named[output.name], form_of(artifact, output)
+    usual = tolerance_for(precision, recorded.noise_floor, shares=form.shares is not None)
+    held = limits.apply(usual, precision)
+    if not set(held.held()) - set(form.foreign):  # what was asked for does not fit this output
+        held = usual
+    expected = (len(golden.images), *output.shape(artifact.config))
+    nothing = Parity(tolerance=held)
+    if values.shape != expected:
+        return nothing.failed(f"the output has shape {values.shape}, expected {expected}")
+    if not np.isfinite(values).all():
+        return nothing.failed(f"{int((~np.isfinite(values)).sum())} of {values.size} outputs are NaN or infinite")
+    part = dataclasses.replace(golden, outputs=recorded.values, noise_floor=recorded.noise_floor)
+    found = judge(recorded.kept.of(values, output.name), part, classes=form.classes, tolerance=held, shares=form.shares)
+    return dataclasses.replace(found, compared=recorded.kept.to_dict())
+
+
+def worst_of(judged: Mapping[str, Parity]) -> Parity:
+    """The parity of the worst output, with the failures of all, each after the name of its output."""
+    failures = tuple(f"{name}: {failure}" for name, parity in judged.items() for failure in parity.failures)
+    worst = min(judged.values(), key=_standing)
+    if not failures:
+        return worst
+    return dataclasses.replace(
+        worst, failures=failures, inconclusive=all(one.ok or one.inconclusive for one in judged.values())
+    )
+
+
+def _standing(parity: Parity) -> tuple[int, float]:
+    """The worse, the less: failures first, then by how much of what it is allowed an output uses."""
+    rank = 2 if parity.ok else 1 if parity.inconclusive else 0
+    largest = parity.tolerance.max_abs
+    if largest is not None and parity.max_abs is not None:
+        return rank, -parity.max_abs / largest
+    if parity.total_variation is not None and parity.tolerance.total_variation:
+        return rank, -parity.total_variation / parity.tolerance.total_variation
+    return rank, -1.0 if parity.snr_db is None else -(10 ** (((parity.tolerance.snr_db or 0.0) - parity.snr_db) / 20))
 
 
 def _simulator(artifact: Artifact, processor: str) -> Runtime:
@@ -279,6 +393,14 @@ def outputs_of(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:
     return groups[0] if len(groups) == 1 else np.concatenate(groups)
 
 
+def named_outputs_of(session: Session, artifact: Artifact, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    """As `outputs_of`, every recorded output by its name."""
+    groups = [infer_outputs(session, artifact, images[start : start + GROUP]) for start in range(0, len(images), GROUP)]
+    if len(groups) == 1:
+        return dict(groups[0])
+    return {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
+
+
 def judge(
     outputs: NDArray[Any],
     golden: Golden,
@@ -286,6 +408,7 @@ def judge(
     classes: bool,
     precision: str = "fp32",
     tolerance: Tolerance | None = None,
+    shares: Probabilities | None = None,
 ) -> Parity:
     """Compare outputs with golden ones, held to what their precision allows; see `tolerances`.
 
@@ -298,11 +421,12 @@ def judge(
         classes: whether the last axis is logits.
         precision: the precision of the artifact.
         tolerance: instead of the precision's own.
+        shares: what made probabilities of the last axis; None where it is none.
     """
-    held = tolerance or tolerance_for(precision, golden.noise_floor)
+    held = tolerance or tolerance_for(precision, golden.noise_floor, shares=shares is not None)
     signal_rms = float(np.sqrt(np.mean(np.square(golden.outputs)))) if golden.outputs.size else 0.0
     noise = margin_noise(held, golden.noise_floor, signal_rms)
-    parity = compare(outputs, golden.outputs, held, classes=classes, noise=noise)
+    parity = compare(outputs, golden.outputs, held, classes=classes, noise=noise, shares=shares)
     floor = held.max_abs if held.max_abs is not None else NOISE_FACTOR * golden.noise_floor
     if parity.max_abs is None:
         return parity
@@ -338,6 +462,7 @@ def compare(
     *,
     classes: bool,
     noise: float = 0.0,
+    shares: Probabilities | None = None,
 ) -> Parity:
     """All metrics of `outputs` against `reference`, both `(images, …)`; NaN and wrong shapes never pass.
 
@@ -347,6 +472,7 @@ def compare(
         tolerance: what the metrics are held to; a number is for the largest absolute difference.
         classes: whether the last axis is logits, so that classes can be compared.
         noise: first classes that lead by no more may change without being counted as flips.
+        shares: what made probabilities of the last axis; None where it is none.
     """
     held = tolerance if isinstance(tolerance, Tolerance) else Tolerance(max_abs=tolerance)
     nothing = Parity(tolerance=held)
@@ -357,20 +483,22 @@ def compare(
         return nothing.failed(f"{bad} of {outputs.size} outputs are NaN or infinite")
     if not reference.size or not np.isfinite(reference).all():
         return nothing.failed("the reference holds no outputs, or some that are NaN or infinite")
-    metrics = measure(outputs, reference, classes=classes, noise=noise)
-    return Parity(**vars(metrics), tolerance=held, failures=_failures(metrics, held, classes=classes))
+    metrics = measure(outputs, reference, classes=classes, noise=noise, shares=shares)
+    return Parity(**vars(metrics), tolerance=held, failures=_failures(metrics, held, foreign(classes, shares)))
 
 
-def foreign(classes: bool) -> tuple[str, ...]:
-    """Metrics that do not apply to outputs which are logits, or are not."""
-    return ("token_cosine",) if classes else ("top1_agreement", "top5_agreement", "kl", "flips")
+def foreign(classes: bool, shares: Probabilities | None = None) -> tuple[str, ...]:
+    """Metrics that do not apply to outputs which are classes, or are not, or probabilities."""
+    of_others = ("token_cosine",) if classes else ("top1_agreement", "top5_agreement", "kl", "flips")
+    of_values = ("snr_db", "centred_snr_db", "token_cosine")
+    return (*of_others, *(("total_variation",) if shares is None else of_values))
 
 
-def _failures(metrics: Metrics, tolerance: Tolerance, *, classes: bool) -> tuple[str, ...]:
+def _failures(metrics: Metrics, tolerance: Tolerance, left_out: Collection[str]) -> tuple[str, ...]:
     failures = []
     for name, limit in tolerance.held().items():
         value, kind = getattr(metrics, name), LIMITS[name]
-        if name in foreign(classes):
+        if name in left_out:
             continue
         if value is None:
             if metrics.max_abs != 0:  # equal outputs have no noise, and a constant may be right

@@ -18,7 +18,6 @@ def verification_in(record: Mapping[str, Any], artifact: Artifact) -> Verificati
         record: as `records.verification` makes it, with `on`.
         artifact: the artifact as it is on this machine.
     """
-    metrics = record["metrics"]
     failed = (f"{check['name']}: {check['message']}" for check in record["checks"] if not check["ok"])
     own = {*record["golden_failures"], *failed}
     return Verification(
@@ -26,7 +25,7 @@ def verification_in(record: Mapping[str, Any], artifact: Artifact) -> Verificati
         runtime=record["runtime"],
         provider=record["provider"],
         parity=Parity(
-            **{name: metrics.get(name) for name in (*METRICS, *MORE_METRICS)},
+            **_figures(record),
             worst=tuple(record["worst_index"]),
             notes=tuple(note for note in record["failures"] if note not in own),
             tolerance=Tolerance(**record["tolerance"]),
@@ -37,4 +36,17 @@ def verification_in(record: Mapping[str, Any], artifact: Artifact) -> Verificati
         checks=tuple(Check(check["name"], check["ok"], check["message"]) for check in record["checks"]),
         seconds=record["seconds"],
         on=record["on"],
+        outputs={name: _of_output(found) for name, found in record.get("outputs", {}).items()},
     )
+
+
+def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record["metrics"].get(name) for name in (*METRICS, *MORE_METRICS)}
+
+
+def _of_output(record: Mapping[str, Any]) -> Parity:
+    words = tuple(record["failures"])
+    failures, notes = ((), words) if record["ok"] else (words, ())
+    held = Tolerance(**record["tolerance"])
+    compared = record.get("compared", {})
+    return Parity(**_figures(record), tolerance=held, failures=failures, notes=notes, compared=compared)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from vit_deploy.core import cost
 from vit_deploy.core.artifact import GOLDEN
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.image_sizes import in_words
+from vit_deploy.core.outputs import Output
 from vit_deploy.core.reference import Array, Tap, forward
+from vit_deploy.core.reference_outputs import forward_outputs
 from vit_deploy.core.summation import ORDERS
 from vit_deploy.core.synthetic_images import SEED, natural_pixels
-from vit_deploy.verification import activations, adversarial, preprocessing
+from vit_deploy.verification import activations, adversarial, named_golden, preprocessing
 from vit_deploy.verification.activations import IMAGES, Sketch, Taps, by_token, detail_sketch, moving_norms, sketch
 from vit_deploy.verification.adversarial import Adversarial, adversarial_images
 from vit_deploy.verification.golden import Golden, Sized, sized_names
+from vit_deploy.verification.named_golden import NUMBERS, NamedGolden, kept_of
 from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 
 COUNT = 8
@@ -31,40 +35,83 @@ COUNT_SIZED = 4  # of each further size
 LARGE_FLOP = 10e9  # an image; above it the reference takes seconds for each
 
 
-def golden_count(config: ViTConfig) -> int:
-    """How many images prove a model of this size."""
-    return COUNT_LARGE if _is_large(config) else COUNT
+def golden_count(config: ViTConfig, outputs: Sequence[Output] = ()) -> int:
+    """How many images prove a model of this size, with these outputs by name."""
+    few = bool(outputs) and COUNT * math.prod(first_output(outputs, config).shape(config)) > NUMBERS
+    return COUNT_LARGE if few or _is_large(config) else COUNT
+
+
+def first_output(outputs: Sequence[Output], config: ViTConfig) -> Output:
+    """The one that is read first, as `Artifact.output_name` says."""
+    return next((output for output in outputs if output.name == config.output_name), outputs[0])
 
 
 def _is_large(config: ViTConfig) -> bool:
     return 2 * cost.macs(config) > LARGE_FLOP
 
 
-def golden_pixels(config: ViTConfig) -> NDArray[np.uint8]:
-    """The seeded images of this config as pixels `(n, height, width, channels)`."""
-    return natural_pixels(golden_count(config), *config.image_size, config.channels)
+def golden_pixels(config: ViTConfig, outputs: Sequence[Output] = ()) -> NDArray[np.uint8]:
+    """The seeded images of this config and these outputs as pixels `(n, height, width, channels)`."""
+    return natural_pixels(golden_count(config, outputs), *config.image_size, config.channels)
 
 
-def record(checkpoint: Checkpoint, progress: Callable[[str], object] = lambda doing: None) -> Golden:
+def record(
+    checkpoint: Checkpoint, progress: Callable[[str], object] = lambda doing: None, outputs: Sequence[Output] = ()
+) -> Golden:
     """Run the reference on the seeded images, in float64, and in float32 in every order that engines sum in.
 
     Args:
         checkpoint: the model.
         progress: called with what is being done and how much of it is done.
+        outputs: the outputs of the files by name; none for the one that the config says.
     """
-    images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config))
+    images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config, outputs))
     taps, rounded_taps = Recorder(), [Recorder() for _ in ORDERS]
     large = _is_large(checkpoint.config)
     runs = (1 + len(ORDERS)) * (1 if large else 2)  # of the seeded images, and of those unlike any photograph
     counted = _counted(len(activations.tap_names(checkpoint.config)) * runs, progress)
-    outputs = forward(checkpoint, images, tap=counted(taps.tap), detail=taps.detail)
-    recorders = [(counted(recorder.tap), recorder.detail) for recorder in rounded_taps]
-    rounded = forward_float32(checkpoint, images, recorders)
-    floor = float(noise_floor(outputs, rounded))
-    hard = None if large else record_adversarial(checkpoint, counted(_nothing))
+    recorders = [(counted(recorder.tap), recorder.detail) for recorder in (taps, *rounded_taps)]
+    exact, floor, named = answers(checkpoint, images, outputs, recorders)
+    hard = None if large else record_adversarial(checkpoint, counted(_nothing), outputs)
     picture = natural_pixels(1, *preprocessing.SIZE, 3, seed=SEED + 1)[0]
     file = preprocessing.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
-    return Golden(images, outputs, floor, taps.against(rounded_taps, checkpoint), hard, file)
+    return Golden(images, exact, floor, taps.against(rounded_taps, checkpoint), hard, file, named=named)
+
+
+def answers(
+    checkpoint: Checkpoint,
+    images: Array,
+    outputs: Sequence[Output] = (),
+    taps: Sequence[tuple[Tap | None, Tap | None]] = ((None, None),) * (1 + len(ORDERS)),
+) -> tuple[NDArray[np.float64], float, dict[str, NamedGolden]]:
+    """What the reference gives for images, its noise floor, and both of every further output.
+
+    Args:
+        checkpoint: the model.
+        images: `(n, height, width, channels)`, normalised.
+        outputs: the outputs by name; none for the one that the config says.
+        taps: `tap` and `detail` of `reference.forward`, first in float64, then in float32 in each order.
+    """
+    if not outputs:
+        exact = forward(checkpoint, images, tap=taps[0][0], detail=taps[0][1])
+        return exact, float(noise_floor(exact, forward_float32(checkpoint, images, taps[1:]))), {}
+    config = checkpoint.config
+    first = first_output(outputs, config)
+    others = [output for output in outputs if output is not first]
+    kept = {output.name: kept_of(output, config, len(images), len(others)) for output in others}
+
+    def run(dtype: DTypeLike, tap: Tap | None, detail: Tap | None) -> dict[str, Array]:
+        found = forward_outputs(checkpoint, images, outputs, dtype, tap=tap, detail=detail)
+        return {name: kept[name].of(values, name) if name in kept else values for name, values in found.items()}
+
+    exactly = run(np.float64, *taps[0])
+    rounded = []
+    for order, (tap, detail) in zip(ORDERS, taps[1:], strict=True):
+        with order():
+            rounded.append(run(np.float32, tap, detail))
+    floors = {name: float(noise_floor(exactly[name], [one[name] for one in rounded])) for name in (first.name, *kept)}
+    named = {name: NamedGolden(part, exactly[name], floors[name]) for name, part in kept.items()}
+    return exactly[first.name], floors[first.name], named
 
 
 def record_sizes(
@@ -110,20 +157,29 @@ def _nothing(name: str, values: Array) -> None:
     """A tap that keeps nothing."""
 
 
-def record_adversarial(checkpoint: Checkpoint, tap: Tap | None = None) -> Adversarial:
+def record_adversarial(checkpoint: Checkpoint, tap: Tap | None = None, outputs: Sequence[Output] = ()) -> Adversarial:
     """What the reference answers to each of the adversarial images.
 
     Args:
         checkpoint: the model.
         tap: called with every tap of each run of the reference.
+        outputs: the outputs by name, of which the first is recorded; none for the one that the config says.
     """
     config = checkpoint.config
     images = adversarial_images((*config.image_size, config.channels), checkpoint.preprocess)
     stacked = np.stack(list(images.values()))
-    outputs = forward(checkpoint, stacked, tap=tap)
-    rounded = forward_float32(checkpoint, stacked, [(tap, None)] * len(ORDERS))
-    floors = noise_floor(outputs, rounded, axis=tuple(range(1, outputs.ndim)))
-    return Adversarial(tuple(images), stacked, outputs, floors)
+    first = [first_output(outputs, config)] if outputs else []
+
+    def run(dtype: DTypeLike) -> Array:
+        return list(forward_outputs(checkpoint, stacked, first, dtype, tap=tap).values())[-1]
+
+    exact = run(np.float64)
+    rounded = []
+    for order in ORDERS:
+        with order():
+            rounded.append(run(np.float32))
+    floors = noise_floor(exact, rounded, axis=tuple(range(1, exact.ndim)))
+    return Adversarial(tuple(images), stacked, exact, floors)
 
 
 def write_golden(golden: Golden, directory: Path) -> None:
@@ -142,6 +198,8 @@ def write_golden(golden: Golden, directory: Path) -> None:
     for sized in golden.sizes:
         values = (sized.images, sized.outputs, np.float64(sized.noise_floor))
         arrays |= dict(zip(sized_names(sized.pixels), values, strict=True))
+    if golden.named:
+        arrays |= named_golden.to_arrays(golden.named)
     np.savez_compressed(directory / GOLDEN, **arrays)
 
 

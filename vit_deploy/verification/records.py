@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,14 @@ REPORTED = b"vit-deploy verify"  # at the beginning of every report of a check
 MARKED_WITHIN = 200  # bytes
 
 METRICS = ("max_abs", "rms", "cosine", "snr_db", "top1_agreement", "top5_agreement", "kl")  # always there
-MORE_METRICS = ("relative", "flips", "token_cosine", "centred_cosine", "centred_snr_db")  # where they apply
+MORE_METRICS = (
+    "relative",
+    "flips",
+    "token_cosine",
+    "centred_cosine",
+    "centred_snr_db",
+    "total_variation",
+)  # where they apply
 
 
 def parity(result: Parity) -> dict[str, Any]:
@@ -96,7 +103,18 @@ def verification(result: Verification) -> dict[str, Any]:
     }
     if result.sizes:
         own["sizes"] = [one.size.to_dict() | parity(one.parity) for one in result.sizes]
-    return named | proof | own
+    return named | proof | own | of_outputs(result.outputs)
+
+
+def of_outputs(outputs: Mapping[str, Parity]) -> dict[str, Any]:
+    """What became of each output, where an artifact was made for outputs by name."""
+    found = {}
+    for name, result in outputs.items():
+        whole = parity(result)
+        found[name] = {key: whole[key] for key in ("ok", "metrics", "tolerance", "failures")}
+        if result.compared:
+            found[name]["compared"] = dict(result.compared)
+    return {"outputs": found} if found else {}
 
 
 def unanswered(machine: str, why: str) -> dict[str, Any]:

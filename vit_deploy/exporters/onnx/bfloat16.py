@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def with_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with all floats in bfloat16 but for its input and its output.
+    """The model with all floats in bfloat16 but for its input and its outputs.
 
     Args:
         model: fp32; changed.
@@ -25,9 +25,11 @@ def with_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.BFLOAT16
     del graph.value_info[:]  # the types of what lies between
-    [output] = graph.output
-    _rename(graph, output.name, f"{output.name}.bfloat16", outputs=True)
-    graph.node.append(_cast(f"{output.name}.bfloat16", output.name, TensorProto.FLOAT))
+    for output in graph.output:
+        for outputs in (True, False):  # what is an output may be read in the graph as well
+            _rename(graph, output.name, f"{output.name}.bfloat16", outputs=outputs)
+    for output in graph.output:
+        graph.node.append(_cast(f"{output.name}.bfloat16", output.name, TensorProto.FLOAT))
     for given in graph.input:
         if given.type.tensor_type.elem_type == TensorProto.FLOAT:
             _rename(graph, given.name, f"{given.name}.bfloat16", outputs=False)

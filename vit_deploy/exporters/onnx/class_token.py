@@ -7,12 +7,13 @@ tokens laid out as rows, see `exporters.onnx.rows`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import onnx_ir as ir
 
 from vit_deploy.core.config import Pooling, ViTConfig
+from vit_deploy.core.outputs import Output, tokens_read
 from vit_deploy.core.weights import RELATIVE
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.onnx.constants import add_constant, constant
@@ -31,16 +32,27 @@ TOKENS = 1  # the axis, of queries too
 WHOLE = (0, 2**31 - 1)  # how tf2onnx writes a part that is everything
 
 
-def class_token_alone(graph: ir.Graph, config: ViTConfig, rows: set[ir.Value]) -> None:
+def class_token_alone(graph: ir.Graph, config: ViTConfig, rows: set[ir.Value], outputs: Sequence[Output] = ()) -> None:
     """Select the class token, and the distillation token, in front of everything that is computed for them alone.
+
+    Nothing is selected where outputs read more of the last block.
+
+    Args:
+        graph: changed in place.
+        config: the config of the ViT.
+        rows: the values that are rows of tokens.
+        outputs: the outputs of the graph by name; none for the one that the config says.
 
     Raises:
         ExportError: the pooling is spelled in an unknown way.
     """
     pooling = config.effective_pooling
-    if pooling not in POOLING:
+    if pooling not in POOLING or tokens_read(config, outputs) > config.num_tokens_read:
         return
-    ending = _pooling(graph, POOLING[pooling], config.num_tokens_read)
+    readers = _readers_of_last_block(graph, config) if outputs else [_last_slice(graph)]
+    if len(readers) != 1:
+        return
+    ending = _pooling(graph, readers[0], POOLING[pooling], config.num_tokens_read)
     stream = ending[-1].inputs[0]
     if stream is None:
         raise ExportError("the class token is read from nowhere")
@@ -55,9 +67,25 @@ def class_token_alone(graph: ir.Graph, config: ViTConfig, rows: set[ir.Value]) -
     _select(graph, config, rows, stream)
 
 
-def _pooling(graph: ir.Graph, spelling: tuple[str, ...], count: int) -> list[ir.Node]:
+def _last_slice(graph: ir.Graph) -> ir.Node | None:
+    return next((node for node in reversed(graph) if node.op_type == "Slice"), None)
+
+
+def _readers_of_last_block(graph: ir.Graph, config: ViTConfig) -> list[ir.Node]:
+    """The nodes that take tokens of what comes behind the last sum of the last block; none if nothing else does."""
+    last = f"block_{config.num_layers - 1}.ffn.down.kernel"
+    behind: set[ir.Value | None] = {value for value in graph.inputs if value.name == last}
+    found = []
+    for node in graph:
+        if any(value in behind for value in node.inputs):
+            behind.update(node.outputs)
+            if node.op_type == "Slice":
+                found.append(node)
+    return found
+
+
+def _pooling(graph: ir.Graph, reader: ir.Node | None, spelling: tuple[str, ...], count: int) -> list[ir.Node]:
     """The nodes that read the first tokens, the last one first."""
-    reader = next((node for node in reversed(graph) if node.op_type == "Slice"), None)
     nodes = [] if reader is None else [*reader.outputs[0].consumers()[:1], reader]
     if reader is not None and (before := reader.inputs[0]) is not None and (node := before.producer()) is not None:
         nodes.append(node)
@@ -116,6 +144,8 @@ def _computed_for_few_rows(graph: ir.Graph, tokenwise: Set[ir.Value], stream: ir
     for node in reversed(graph):
         uses = node.outputs[0].uses()
         is_last = node.outputs[0] is stream
+        if not is_last and node.outputs[0].is_graph_output():
+            continue
         if is_last or (uses and all(use.node in alone and _carries(use.node, use.idx, tokenwise) for use in uses)):
             alone[node] = None
     return alone

@@ -51,7 +51,8 @@ def fuse_for_cuda(model: ir.Model, config: ViTConfig, weights: Mapping[str, NDAr
     _patches_as_product(graph, config, made)
     for softmax in _nodes(graph, "Softmax"):
         # Not that of a pooling, nor one that relative positions are added in front of.
-        if softmax.name.startswith("block_") and config.relative_positions is RelativePositions.NONE:
+        is_read = softmax.outputs[0].is_graph_output()
+        if softmax.name.startswith("block_") and config.relative_positions is RelativePositions.NONE and not is_read:
             _fuse_attention(graph, softmax, config, made)
     for gelu in _nodes(graph, "Gelu"):
         _fuse_bias_and_gelu(graph, gelu)

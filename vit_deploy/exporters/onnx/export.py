@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -12,6 +13,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Target
+from vit_deploy.core.outputs import Output
 from vit_deploy.core.relative_positions import gather_relative_positions
 from vit_deploy.core.weights import learned_positions
 from vit_deploy.errors import ExportError
@@ -53,10 +55,10 @@ class OnnxExporter:
             OSError: the disk is full.
         """
         checkpoint = gather_relative_positions(fold_layer_scales(checkpoint))
-        for_cuda = options.target is Target.CUDA
+        for_cuda, outputs = options.target is Target.CUDA, artifact.named_outputs
         traced = at_a_telling_size(checkpoint) if options.dynamic_size else checkpoint
-        model = traced_structure(traced, options.traced_spec(traced.config), turned_first=for_cuda)
-        rewrite_structure(model, traced.config, options)
+        model = traced_structure(traced, options.traced_spec(traced.config), outputs, turned_first=for_cuda)
+        rewrite_structure(model, traced.config, options, outputs)
         if options.dynamic_size:
             kind = options.position_filter(checkpoint)
             open_image_size(model.graph, checkpoint, traced.config, kind, layout=options.layout, batch=options.batch)
@@ -70,7 +72,9 @@ class OnnxExporter:
         check_model(artifact.model_path)
 
 
-def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions) -> None:
+def rewrite_structure(
+    model: ir.Model, config: ViTConfig, options: ExportOptions, outputs: Sequence[Output] = ()
+) -> None:
     """Turn tf2onnx's graph, in place, into the one that is published; its weights become initializers without values.
 
     Raises:
@@ -81,7 +85,7 @@ def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions
     fold_constants(graph)
     apply_rules(model, config, options.opset, options.batch)
     rows = tokens_as_rows(graph, config)
-    class_token_alone(graph, config, rows)
+    class_token_alone(graph, config, rows, outputs)
     products_with_bias(graph)
     tidy(model, options.opset)
     if unused := [value.name for value in graph.inputs if not value.uses()]:
@@ -91,6 +95,8 @@ def rewrite_structure(model: ir.Model, config: ViTConfig, options: ExportOptions
         )
     batch = BATCH if options.batch is None else options.batch
     graph.inputs[0].shape = ir.Shape([batch, *options.traced_spec(config).shape[1:]])
-    graph.outputs[0].shape = ir.Shape([batch, *config.output_shape])
-    graph.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    shapes = [output.shape(config) for output in outputs] or [config.output_shape]
+    for value, shape in zip(graph.outputs, shapes, strict=True):
+        value.shape = ir.Shape([batch, *shape])
+        value.type = ir.TensorType(ir.DataType.FLOAT)
     del graph.inputs[1:]

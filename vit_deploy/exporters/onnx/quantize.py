@@ -61,7 +61,8 @@ class OnnxQuantizer:
         if recipe.half_io:
             inside = source.input.preprocessing_inside
             spec = source.input if inside else dataclasses.replace(source.input, dtype="float16")
-            target = dataclasses.replace(target, input=spec, output=OutputSpec("float16"))
+            halves = {name: OutputSpec("float16") for name in target.output_names}
+            target = dataclasses.replace(target.giving(halves), input=spec)
         with quiet_stderr():
             model = quantized(model, source, recipe, calibration)
             ONNXModel(model).topological_sort()  # the tools put new nodes at the end
@@ -104,9 +105,9 @@ def _smooth(model: onnx.ModelProto, source: Artifact, recipe: Recipe, calibratio
         return
     if recipe.smoothing is not None and calibration is not None:
         largest = largest_by_channel(model, source.input, calibration)
-        changed = smoothed(weights, source.config, largest, recipe.smoothing)
+        changed = smoothed(weights, source.config, largest, recipe.smoothing, source.named_outputs)
     elif recipe.equalized:
-        changed = smoothed(weights, source.config)
+        changed = smoothed(weights, source.config, outputs=source.named_outputs)
     else:
         return
     for name, values in changed.items():

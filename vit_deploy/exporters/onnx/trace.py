@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -15,6 +15,7 @@ import tf2onnx.tfonnx
 from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.engine_errors import explained
+from vit_deploy.core.outputs import Output
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.failures import REPORT, explained_tensorflow_errors
@@ -23,12 +24,15 @@ from vit_deploy.exporters.tracing import TracedViT
 OPSET = 18  # the newest that tf2onnx speaks
 
 
-def traced_structure(checkpoint: Checkpoint, spec: InputSpec, *, turned_first: bool = False) -> ir.Model:
+def traced_structure(
+    checkpoint: Checkpoint, spec: InputSpec, outputs: Sequence[Output] = (), *, turned_first: bool = False
+) -> ir.Model:
     """The graph as tf2onnx spells it, for any batch: inputs are the images and every weight, by canonical name.
 
     Args:
         checkpoint: whose structure is traced.
         spec: the input of the file.
+        outputs: its outputs by name; none for the one that the config says.
         turned_first: see `TracedViT`.
 
     Raises:
@@ -37,7 +41,7 @@ def traced_structure(checkpoint: Checkpoint, spec: InputSpec, *, turned_first: b
     """
     with explained_tensorflow_errors("tracing the model"), quiet_stderr():
         any_batch = dataclasses.replace(spec, shape=(None, *spec.shape[1:]))
-        traced = TracedViT(checkpoint, any_batch, turned_first=turned_first)
+        traced = TracedViT(checkpoint, any_batch, outputs=outputs, turned_first=turned_first)
 
         def serve(images: Any, *weights: Any) -> Any:
             return traced.call(images, weights)
@@ -48,7 +52,9 @@ def traced_structure(checkpoint: Checkpoint, spec: InputSpec, *, turned_first: b
             structure = _converted(concrete)
     for value, name in zip(structure.graph.inputs, (spec.name, *traced.names), strict=True):
         value.name = name
-    structure.graph.outputs[0].name = checkpoint.config.output_name
+    names = [output.name for output in outputs] or [checkpoint.config.output_name]
+    for value, name in zip(structure.graph.outputs, names, strict=True):
+        value.name = name
     return structure
 
 

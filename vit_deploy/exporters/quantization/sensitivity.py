@@ -164,7 +164,7 @@ def measure_layers(work: Work) -> Sensitivities:
         work.progress(f"{work.recipe.precision}: measuring layer {index + 1} of {len(layers)}, {layer}")
         outputs = work.keeping([name for name in everything if name != layer]).answers(images)
         agreement = None
-        if work.source.config.include_top:
+        if work.source.gives_classes:
             agreement = float((outputs.argmax(axis=-1) == exact.argmax(axis=-1)).mean())
         found.append(Sensitivity(layer, float(cosines(outputs, exact).min()), agreement))
     return tuple(sorted(found, key=lambda row: row.cosine))

@@ -10,13 +10,14 @@ on a ViT with planted outliers int8 then kept 98.7 % of the first classes, and k
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.outputs import FEATURES, Output
 from vit_deploy.core.weights import weight_specs
 
 Float32 = NDArray[np.float32]
@@ -50,6 +51,7 @@ def smoothed(
     config: ViTConfig,
     largest: Mapping[str, NDArray[np.floating]] | None = None,
     alpha: float = DATA_FREE_ALPHA,
+    outputs: Sequence[Output] = (),
 ) -> dict[str, Float32]:
     """The weights that are different in the same function with smoother activations.
 
@@ -59,10 +61,13 @@ def smoothed(
         largest: absolute value of each channel of each layer's input, by the layer's name; None estimates it from the
             weights.
         alpha: share of the difficulty that moves into the weights, from 0 (none) to 1 (all of it).
+        outputs: the outputs by name, which stay as they are; none for the one that the config says.
     """
+    fixed = LAST_NORM if any(_is_behind_norm(output) for output in outputs) else ()
     changed: dict[str, Float32] = {}
     for link in links(config):
-        if not all(name in weights for name in (*link.written, *(f"{name}.kernel" for name in link.read))):
+        needed = (*link.written, *(f"{name}.kernel" for name in link.read))
+        if link.written[:1] == fixed or not all(name in weights for name in needed):
             continue
         now = {**weights, **changed}
         kernels = [now[f"{name}.kernel"] for name in link.read]
@@ -72,6 +77,14 @@ def smoothed(
         changed |= {name: now[name] / factors for name in _with_biases(link.written, weights)}
         changed |= {f"{name}.kernel": now[f"{name}.kernel"] * factors[:, None] for name in link.read}
     return changed
+
+
+LAST_NORM = ("norm.scale",)
+
+
+def _is_behind_norm(output: Output) -> bool:
+    """Whether an output may be what the last norm gives."""
+    return output.name == FEATURES or output.normed or (output.part is not None and output.block is None)
 
 
 def links(config: ViTConfig) -> Iterator[Link]:

@@ -130,7 +130,7 @@ def compare_with_fp32(
             latency_ms=None if latency is None else latency.p50_ms,
             fp32_latency_ms=None if latencies[0] is None else latencies[0].p50_ms,
             cosine=float(cosines(outputs, exact).mean()),
-            agreement=_share(outputs, exact.argmax(axis=-1)) if source.config.include_top else None,
+            agreement=_share(outputs, exact.argmax(axis=-1)) if source.gives_classes else None,
             images=len(shown),
             top1=None if labelled is None else _share(outputs, labelled.classes),
             fp32_top1=None if labelled is None else _share(exact, labelled.classes),
@@ -178,7 +178,7 @@ def _changed_by_mates(artifact: Artifact, images: NDArray[Any]) -> float | None:
     recipe = artifact.options.get("recipe", {})
     if recipe.get("activations") != Activations.DYNAMIC or artifact.input.batch is not None:
         return None
-    if not artifact.config.include_top:
+    if not artifact.gives_classes:
         return None
     alone = answers(artifact, (image[None] for image in images))
     return 1 - _share(answers(artifact, images), alone.argmax(axis=-1))

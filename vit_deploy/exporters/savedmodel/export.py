@@ -14,7 +14,7 @@ from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import explained_tensorflow_errors
 from vit_deploy.exporters.folding import fold_layer_scales
 from vit_deploy.exporters.savedmodel.function_names import renumber_functions
-from vit_deploy.exporters.tracing import TracedViT
+from vit_deploy.exporters.tracing import TracedViT, outputs_by_name
 
 ESSENTIALS = "assets/vit_deploy.json"
 SIGNATURE = "serving_default"
@@ -36,7 +36,8 @@ class SavedModelExporter:
         """
         checkpoint = gather_relative_positions(fold_layer_scales(checkpoint))
         with explained_tensorflow_errors("writing the SavedModel"), quiet_stderr():
-            traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), read_alone=True)
+            outputs = artifact.named_outputs
+            traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), outputs=outputs, read_alone=True)
             module = tf.Module(name="vit")
             # TensorFlow shares the memory of an aligned array with the variable, so this is no second copy.
             module.weights = {
@@ -45,7 +46,7 @@ class SavedModelExporter:
             weights = [module.weights[name] for name in traced.names]
 
             def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-                return {checkpoint.config.output_name: traced.call(images, weights)}
+                return outputs_by_name(traced.call(images, weights), outputs, checkpoint.config)
 
             function = tf.function(serve, input_signature=[traced.images_spec()], autograph=False)
             concrete = function.get_concrete_function()

@@ -21,6 +21,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.tensorrt import FULL
+from vit_deploy.core.outputs import Kind
 from vit_deploy.core.staging import staged_folder
 from vit_deploy.errors import ConfigError
 from vit_deploy.formats.tensorrt_plan import PlanRecord
@@ -181,20 +182,15 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
     executor = provider or usual_provider(artifact)
     # With an open batch the first side is Triton's own; else it is a side like any other.
     sides = spec.shape[1:] if spec.batch is None else spec.shape
-    answered = artifact.config.output_shape if spec.batch is None else (spec.batch, *artifact.config.output_shape)
     tensor = {"data_type": Symbol(TYPES[spec.dtype]), "dims": _dims(sides)}
-    output = {
-        "name": artifact.config.output_name,
-        "data_type": Symbol(TYPES[artifact.output.dtype]),
-        "dims": _dims(answered),
-    }
+    outputs = [_output(artifact, output) for output in _outputs(artifact)]
     fields: dict[str, Any] = {
         "name": name,
         "backend": backend.name,
         "platform": backend.platform,
         "max_batch_size": _largest_batch(artifact),
         "input": {"name": spec.name, **tensor},
-        "output": output | ({"label_filename": LABELS} if _labelled(artifact) else {}),
+        "output": outputs[0] if len(outputs) == 1 else outputs,
         "instance_group": {"count": 1, "kind": Symbol("KIND_CPU" if executor == CPU else "KIND_GPU")},
     }
     if spec.batch is None:
@@ -214,6 +210,40 @@ def config(artifact: Artifact, name: str, provider: str | None = None) -> str:
         for batch in batches
     ]
     return "\n".join(_written(fields)) + "\n"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    has_labels: bool
+
+
+def _outputs(artifact: Artifact) -> list[_Answer]:
+    if not artifact.outputs:
+        name, shape = artifact.config.output_name, artifact.config.output_shape
+        return [_Answer(name, shape, artifact.output.dtype, _labelled(artifact))]
+    return [
+        _Answer(
+            output.name,
+            output.shape(artifact.config),
+            artifact.outputs[output.name].dtype,
+            bool(artifact.labels) and output.kind in (Kind.LOGITS, Kind.PROBABILITIES),
+        )
+        for output in artifact.named_outputs
+    ]
+
+
+def _output(artifact: Artifact, answer: _Answer) -> dict[str, Any]:
+    batch = () if artifact.input.batch is None else (artifact.input.batch,)
+    labels = {"label_filename": LABELS} if answer.has_labels else {}
+    return {
+        "name": answer.name,
+        "data_type": Symbol(TYPES[answer.dtype]),
+        "dims": _dims((*batch, *answer.shape)),
+        **labels,
+    }
 
 
 def usual_provider(artifact: Artifact) -> str:

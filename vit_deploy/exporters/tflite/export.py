@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,19 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import NormalizationPosition, NormalizationType, ViTConfig
 from vit_deploy.core.engine_errors import first_line
+from vit_deploy.core.outputs import Output
 from vit_deploy.core.relative_positions import gather_relative_positions
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError, ExportError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import REPORT, explained_tensorflow_errors, raise_full_disk
-from vit_deploy.exporters.folding import fold_layer_scales, fold_norms, fold_preprocessing
+from vit_deploy.exporters.folding import Affine, fold_layer_scales, fold_norms, fold_preprocessing, moved_affines
 from vit_deploy.exporters.mean_centering import centre_stream
 from vit_deploy.exporters.tflite.layers import WITH_KERNELS
-from vit_deploy.exporters.tflite.metadata import metadata_entries, packed_labels
+from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
 from vit_deploy.exporters.tflite.pixels import dequantized_pixels
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
-from vit_deploy.exporters.tracing import TracedViT
+from vit_deploy.exporters.tracing import TracedViT, outputs_by_name
 from vit_deploy.formats.tflite.file import root
 from vit_deploy.formats.tflite.schema import Model
 
@@ -71,20 +72,23 @@ class TFLiteExporter:
         _refuse(checkpoint.config)
         if options.batch is None:
             options = dataclasses.replace(options, batch=1)
-        checkpoint = gather_relative_positions(centre_stream(fold_norms(fold_layer_scales(checkpoint))))
+        outputs = artifact.named_outputs
+        checkpoint = fold_layer_scales(checkpoint)
+        moved = moved_affines(checkpoint, folded := fold_norms(checkpoint))
+        checkpoint = gather_relative_positions(centre_stream(folded, outputs))
         if options.include_preprocessing:
             checkpoint = fold_preprocessing(checkpoint)
         stand_ins = _stand_ins(checkpoint)
-        model = root(memoryview(_convert(checkpoint, options, stand_ins)))
+        model = root(memoryview(_convert(checkpoint, options, stand_ins, outputs, moved)))
         kernels = _kernels(model, checkpoint, stand_ins)
         if options.include_preprocessing:
             model = dequantized_pixels(model, kernels)
-        _check_graph(model, checkpoint)
+        _check_graph(model, artifact.output_names)
         write_model(
             artifact.model_path,
             model,
             kernels,
-            metadata_entries(artifact),
+            metadata_entries(artifact, output_order(model)),
             inline_limit=self.inline_limit,
             trailer=packed_labels(artifact.labels),
         )
@@ -118,10 +122,17 @@ def _stand_ins(checkpoint: Checkpoint) -> dict[np.float32, StandIn]:
     return found
 
 
-def _convert(checkpoint: Checkpoint, options: ExportOptions, stand_ins: Mapping[np.float32, StandIn]) -> bytes:
+def _convert(
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    stand_ins: Mapping[np.float32, StandIn],
+    outputs: Sequence[Output],
+    moved: Mapping[str, Affine],
+) -> bytes:
     values = {stand_in.name: value for value, stand_in in stand_ins.items() if stand_in.factor == 1}
     with explained_tensorflow_errors("converting to TFLite"), quiet_stderr() as noise:
-        traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), by_rows=True, read_alone=True)
+        spec = options.input_spec(checkpoint.config)
+        traced = TracedViT(checkpoint, spec, outputs=outputs, moved=moved, by_rows=True, read_alone=True)
 
         def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
             weights = [
@@ -130,7 +141,7 @@ def _convert(checkpoint: Checkpoint, options: ExportOptions, stand_ins: Mapping[
                 else tf.constant(checkpoint.weights[name])
                 for name in traced.names
             ]
-            return {checkpoint.config.output_name: traced.call(images, weights)}
+            return outputs_by_name(traced.call(images, weights), outputs, checkpoint.config)
 
         function = tf.function(serve, input_signature=[traced.images_spec()], autograph=False)
         module = tf.Module(name="vit")
@@ -205,7 +216,7 @@ def _content(weight: NDArray[np.float32], axes: tuple[int, ...], factor: np.floa
     return content
 
 
-def _check_graph(model: Model, checkpoint: Checkpoint) -> None:
+def _check_graph(model: Model, outputs: Sequence[str]) -> None:
     custom = [code.name for code in model.codes if code.is_custom]
     if custom:
         raise ExportError(
@@ -213,10 +224,10 @@ def _check_graph(model: Model, checkpoint: Checkpoint) -> None:
             fix="report this with the model's config",
         )
     signatures = [
-        (signature.key, [given.name for given in signature.inputs], [output.name for output in signature.outputs])
+        (signature.key, [given.name for given in signature.inputs], sorted(output.name for output in signature.outputs))
         for signature in model.signatures
     ]
-    expected = [("serving_default", ["images"], [checkpoint.config.output_name])]
+    expected = [("serving_default", ["images"], sorted(outputs))]
     if signatures != expected:
         raise ExportError(
             f"the TFLite signatures are {signatures}, expected {expected}", fix="report this with the model's config"

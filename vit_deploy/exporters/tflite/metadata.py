@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 import flatbuffers
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.outputs import Kind
 from vit_deploy.formats.tflite.file import LABELS_FILE, OWN_ENTRY, STANDARD_ENTRY
+from vit_deploy.formats.tflite.schema import Model
 
 IDENTIFIER = b"M001"
 MIN_PARSER_VERSION = "1.0.0"  # nothing newer than the first schema is used
@@ -37,13 +39,34 @@ TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can hold
 
 
-def metadata_entries(artifact: Artifact) -> dict[str, bytes]:
-    """The entries of a model file by their names: the standard's, and the essentials as JSON in one of our own."""
+WORDS: Mapping[Kind, str] = {
+    Kind.LOGITS: "Logits, before the softmax.",
+    Kind.PROBABILITIES: "Probabilities of the classes.",
+    Kind.VECTOR: "Features.",
+    Kind.TOKENS: "Tokens and their features.",
+    Kind.MAP: "Rows and columns of patches, with their features.",
+    Kind.ATTENTION: "Attention probabilities: heads, tokens that ask, tokens that answer.",
+}
+
+
+def metadata_entries(artifact: Artifact, order: Sequence[str] = ()) -> dict[str, bytes]:
+    """The entries of a model file by their names: the standard's, and the essentials as JSON in one of our own.
+
+    Args:
+        artifact: the artifact.
+        order: the names of its outputs as the graph lists them; none for a single output.
+    """
     own = json.dumps(artifact.essentials(), sort_keys=True).encode()
-    return {STANDARD_ENTRY: standard_metadata(artifact), OWN_ENTRY: own}
+    return {STANDARD_ENTRY: standard_metadata(artifact, order), OWN_ENTRY: own}
 
 
-def standard_metadata(artifact: Artifact) -> bytes:
+def output_order(model: Model) -> tuple[str, ...]:
+    """The names of the outputs as the graph lists them."""
+    names = {output.tensor: output.name for output in model.signatures[0].outputs}
+    return tuple(names[tensor] for tensor in model.graph.outputs)
+
+
+def standard_metadata(artifact: Artifact, order: Sequence[str] = ()) -> bytes:
     """The `TFLITE_METADATA` flatbuffer: image size, normalization in pixel values 0..255, and the label file."""
     builder = _Builder()
     config, preprocess = artifact.config, artifact.preprocess
@@ -73,9 +96,15 @@ def standard_metadata(artifact: Artifact) -> bytes:
             kind="Int8",
         )
         files = {TENSOR_FILES: builder.vector([label_file])}
-    kind = "Logits, before the softmax." if config.include_top else "Features."
-    output = builder.tensor(config.output_name, kind, files)
-    graph = builder.table(offsets={GRAPH_INPUTS: builder.vector([image]), GRAPH_OUTPUTS: builder.vector([output])})
+    classes = (Kind.LOGITS, Kind.PROBABILITIES)
+    kinds = {output.name: output.kind for output in artifact.named_outputs} or {
+        config.output_name: Kind.LOGITS if config.include_top else Kind.VECTOR
+    }
+    outputs = [
+        builder.tensor(name, WORDS[kinds[name]], files if not artifact.outputs or kinds[name] in classes else {})
+        for name in (order if artifact.outputs else kinds)
+    ]
+    graph = builder.table(offsets={GRAPH_INPUTS: builder.vector([image]), GRAPH_OUTPUTS: builder.vector(outputs)})
     model = builder.table(
         offsets={
             MODEL_NAME: builder.text("Vision Transformer"),

@@ -41,7 +41,8 @@ from vit_deploy.exporters.tflite.bias_correction import corrected_biases
 from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
 from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, output_factor
 from vit_deploy.exporters.tflite.matmuls import PRODUCT, Product, find_products
-from vit_deploy.exporters.tflite.metadata import metadata_entries, packed_labels
+from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
+from vit_deploy.exporters.tflite.output_tensors import with_named_outputs
 from vit_deploy.exporters.tflite.ranges import Observations, observe
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite.smoothing import write_smoothed
@@ -124,6 +125,9 @@ class TFLiteQuantizer:
         if recipe.weight_bits != HALF:
             with opened(source.model_path) as original:
                 content = with_scales_for_empty(content, original, source.config)
+        if target.outputs:
+            with opened(source.model_path) as original:
+                content = with_named_outputs(content, output_order(original))
         target = _with_integer_io(target, content) if recipe.integer_io else target
         model = root(memoryview(content))
         contents = {}
@@ -134,7 +138,7 @@ class TFLiteQuantizer:
             target.model_path,
             model,
             contents,
-            metadata_entries(target),
+            metadata_entries(target, output_order(model)),
             inline_limit=self.inline_limit,
             trailer=packed_labels(target.labels),
         )
@@ -307,13 +311,19 @@ def _with_integer_io(target: Artifact, content: Any) -> Artifact:
     """
     with quiet_stderr():
         engine = Interpreter(model_content=bytes(content))
-    (given,), (result,) = engine.get_input_details(), engine.get_output_details()
-    if not all(tensor["dtype"] == np.int8 for tensor in (given, result)):
+    (given,), results = engine.get_input_details(), engine.get_signature_runner().get_output_details()
+    kinds = {result["dtype"] for result in results.values()} - ({np.int16} if target.outputs else set())
+    if given["dtype"] != np.int8 or kinds - {np.int8}:
+        gives = ", ".join(dict.fromkeys(result["dtype"].__name__ for result in results.values()))
         raise ExportError(
-            f"the integer file takes {given['dtype'].__name__} and gives {result['dtype'].__name__}, expected int8",
+            f"the integer file takes {given['dtype'].__name__} and gives {gives}, expected int8",
             fix="report this with the model's config",
         )
     scale, zero_point = given["quantization"]
     spec = dataclasses.replace(target.input, dtype="int8", scale=float(scale), zero_point=int(zero_point))
-    scale, zero_point = result["quantization"]
-    return dataclasses.replace(target, input=spec, output=OutputSpec("int8", float(scale), int(zero_point)))
+    scales = {name: result["quantization"] for name, result in results.items()}
+    outputs = {
+        name: OutputSpec(np.dtype(results[name]["dtype"]).name, float(scale), int(zero))
+        for name, (scale, zero) in scales.items()
+    }
+    return dataclasses.replace(target.giving(outputs), input=spec)

@@ -20,6 +20,11 @@ def _run(artifact: Artifact) -> Iterator[str]:
     # It names the CPU, for onnxruntime-gpu would take TensorRT first, and say in many lines where there is none.
     providers = 'providers=["CPUExecutionProvider"]'
     yield f"session = onnxruntime.InferenceSession({str(artifact.model_path)!r}{options}, {providers})  {ON_CUDA}"
+    if artifact.outputs:
+        yield f"names = {list(artifact.outputs)}"
+        yield f"outputs = dict(zip(names, session.run(names, {{{artifact.input.name!r}: images}})))"
+        yield f"output = outputs[{artifact.output_name!r}][0]"
+        return
     yield f"output = session.run([{artifact.config.output_name!r}], {{{artifact.input.name!r}: images}})[0][0]"
 
 

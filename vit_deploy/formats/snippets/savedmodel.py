@@ -15,6 +15,11 @@ def _run(artifact: Artifact) -> Iterator[str]:
         yield f"os.chdir({path!r})  # TensorFlow takes such a path for a pattern"
     yield f"model = tf.saved_model.load({('.' if _is_pattern(artifact) else path)!r})"
     yield 'with tf.device("/GPU:0" if tf.config.list_physical_devices("GPU") else "/CPU:0"):'
+    if artifact.outputs:
+        yield f'    outputs = model.signatures["serving_default"]({name}=tf.constant(images))'
+        yield "outputs = {name: values.numpy() for name, values in outputs.items()}"
+        yield f"output = outputs[{artifact.output_name!r}][0]"
+        return
     yield f'    output = model.signatures["serving_default"]({name}=tf.constant(images))[{output!r}][0].numpy()'
 
 

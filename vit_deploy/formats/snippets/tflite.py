@@ -11,6 +11,15 @@ from vit_deploy.formats.snippet import Lines
 def _run(artifact: Artifact) -> Iterator[str]:
     output = artifact.config.output_name
     yield f"model = Interpreter({str(artifact.model_path)!r})"
+    if artifact.outputs:
+        yield 'runner = model.get_signature_runner("serving_default")'
+        yield f"outputs = runner({artifact.input.name}=images)"
+        if artifact.input.scale is not None:
+            yield "for name, tensor in runner.get_output_details().items():"
+            yield '    scale, zero_point = tensor["quantization"]'
+            yield "    outputs[name] = scale * (outputs[name].astype(np.float32) - zero_point)"
+        yield f"output = outputs[{artifact.output_name!r}][0]"
+        return
     yield f'output = model.get_signature_runner("serving_default")({artifact.input.name}=images)[{output!r}][0]'
     if artifact.input.scale is not None:
         yield 'scale, zero_point = model.get_output_details()[0]["quantization"]'

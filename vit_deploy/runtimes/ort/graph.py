@@ -44,6 +44,13 @@ class OnnxGraphSession(OnnxDeviceSession):
         self._kept: dict[tuple[int, tuple[int, ...]], Place] = {}  # by place in the call and shape
         self._recorded = Recorded()
 
+    def infer_outputs(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Refused; see `runtimes.NamedSession`."""
+        raise EngineError(
+            f"a CUDA graph is recorded for {self._artifact.output_name} alone, and there are more outputs",
+            fix="leave --cuda-graph out",
+        )
+
     def _forget(self) -> None:
         self._kept = {}
         super()._forget()

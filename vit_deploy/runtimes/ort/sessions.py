@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.runtimes import infer_on_device
-from vit_deploy.runtimes.batching import groups, groups_within, in_batches, joined
+from vit_deploy.runtimes.batching import groups, groups_within, in_batches, joined, outputs_in_batches
 from vit_deploy.runtimes.ort.errors import explained, setting_of
 from vit_deploy.runtimes.ort.recording import RECORDING
 from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
@@ -30,7 +30,7 @@ class OnnxSession:
         given = engine.get_inputs()[0]
         refuse_other_input(artifact, given.name, given.shape)
         names = [output.name for output in engine.get_outputs()]
-        if artifact.output_name not in names:
+        if not set(artifact.output_names) <= set(names):
             raise missing_output(artifact, names)
         self.provider = provider
         self.placement: Mapping[str, int] = {}
@@ -45,6 +45,16 @@ class OnnxSession:
     def infer(self, images: Array) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def infer_outputs(self, images: Array) -> dict[str, NDArray[np.float32]]:
+        """Every recorded output by its name; see `runtimes.NamedSession`."""
+        return outputs_in_batches(self._run_all, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def _run_all(self, images: Array) -> dict[str, NDArray[np.float32]]:
+        spec, names = self._artifact.input, self._artifact.output_names
+        with self._running:
+            outputs = self._engine.run(list(names), {spec.name: as_stored(images, spec)})
+        return {name: np.asarray(output, np.float32) for name, output in zip(names, outputs, strict=True)}
 
     def _run(self, images: Array) -> NDArray[np.float32]:
         spec = self._artifact.input
@@ -107,6 +117,11 @@ class OnnxDeviceSession(OnnxSession):
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         with self._whole:
             return infer_on_device(self, images)
+
+    def infer_outputs(self, images: Array) -> dict[str, NDArray[np.float32]]:
+        """Every recorded output by its name, copied to the host; see `runtimes.NamedSession`."""
+        with self._whole, RECORDING:
+            return super().infer_outputs(images)
 
     def upload(self, images: Array) -> None:
         """Copy images to the device; see `runtimes.DeviceSession`."""

@@ -18,7 +18,7 @@ from vit_deploy.core.erf import erf
 from vit_deploy.core.reference import gelu, gelu_tanh
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx.file import refuse_outside_data
-from vit_deploy.runtimes.batching import in_batches
+from vit_deploy.runtimes.batching import in_batches, outputs_in_batches
 from vit_deploy.runtimes.values import as_stored, checked_images
 
 
@@ -62,6 +62,15 @@ class SimulatedSession:
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def infer_outputs(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Every recorded output by its name; see `runtimes.NamedSession`."""
+        return outputs_in_batches(self._run_all, checked_images(images, self._artifact), self._artifact.input.batch)
+
+    def _run_all(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        spec, names = self._artifact.input, self._artifact.output_names
+        outputs = self._model.run(list(names), {spec.name: as_stored(images, spec)})
+        return {name: np.asarray(output, np.float32) for name, output in zip(names, outputs, strict=True)}
 
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         spec = self._artifact.input

@@ -23,7 +23,7 @@ from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import GPU_PROVIDERS, RuntimeOptions, infer_on_device
-from vit_deploy.runtimes.batching import groups, in_batches, joined
+from vit_deploy.runtimes.batching import groups, in_batches, joined, outputs_in_batches
 from vit_deploy.runtimes.tensorflow.options import DEVICES, ONE_STREAM, apply, open_device, tf32
 from vit_deploy.runtimes.values import (
     as_stored,
@@ -117,7 +117,7 @@ class SavedModelSession:
         _, inputs = signature.structured_input_signature
         name, given = next(iter(inputs.items()))
         refuse_other_input(artifact, name, given.shape.as_list())
-        if artifact.output_name not in signature.structured_outputs:
+        if not set(artifact.output_names) <= set(signature.structured_outputs):
             raise missing_output(artifact, list(signature.structured_outputs))
         self.provider = provider
         self.placement: Mapping[str, int] = {}
@@ -130,12 +130,21 @@ class SavedModelSession:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
 
+    def infer_outputs(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Every recorded output by its name; see `runtimes.NamedSession`."""
+        return outputs_in_batches(self._run_all, checked_images(images, self._artifact), self._artifact.input.batch)
+
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        return self._read(images, [self._artifact.output_name])[self._artifact.output_name]
+
+    def _run_all(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return self._read(images, self._artifact.output_names)
+
+    def _read(self, images: NDArray[Any], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         spec = self._artifact.input
         with explained(f"run {self._artifact.model_path}"), tf.device(DEVICES[self.provider]):
             outputs = self._signature(**{spec.name: tf.convert_to_tensor(as_stored(images, spec))})
-            output = outputs[self._artifact.output_name].numpy()
-        return np.asarray(output, np.float32)
+            return {name: np.asarray(outputs[name].numpy(), np.float32) for name in names}
 
     def close(self) -> None:
         """Free the model and its weights."""
