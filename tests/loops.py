@@ -75,6 +75,8 @@ def loop_patches(image: Array, config: ViTConfig, w: Mapping[str, Array]) -> lis
     for row in range(config.image_size[0] // height):
         for column in range(config.image_size[1] // width):
             patch = image[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            if config.pixel_norm:
+                patch = loop_norm(patch.ravel(), "pixel_norm", config, w).reshape(patch.shape)
             token = w["patch_embed.bias"].copy()
             for y, x, c in np.ndindex(patch.shape):
                 token += patch[y, x, c] * w["patch_embed.kernel"][y, x, c]

@@ -71,7 +71,13 @@ def test_any_prefix_may_stand_before_the_names(name: str, tmp_path: Path) -> Non
     ("name", "width"),
     [
         *(("torchvision", 16), ("openai-clip", 16), ("open_clip-custom-text", 16), ("vit-pytorch-0.24", 16)),
-        *(("mmpretrain", 16), ("jeonsworld", 16), ("pytorch_pretrained_vit", 16), ("vit-pytorch-simple-0.35", 16)),
+        *(
+            ("vit-pytorch", 16),
+            ("mmpretrain", 16),
+            ("jeonsworld", 16),
+            ("pytorch_pretrained_vit", 16),
+            ("vit-pytorch-simple-0.35", 16),
+        ),
     ],
 )
 def test_without_its_head_a_model_gives_the_features_that_its_head_reads(name: str, width: int) -> None:
@@ -225,11 +231,6 @@ def test_shapes_of_no_vit_are_refused(name: str, shape: tuple[int, ...], problem
 
 ZEROS = {name: np.zeros(shape) for name, shape in {"a": (16,), "b": (16, 16), "c": (16, 3, 8, 8)}.items()}
 OTHERS = {
-    "vit-pytorch since 1.0": (
-        {"to_patch_embedding.1.weight": "a", "to_patch_embedding.2.weight": "b", "to_patch_embedding.3.weight": "a"},
-        "it is a ViT of vit-pytorch that has a norm of the pixels of each patch and another",
-        "models of vit-pytorch before 1.0 have none: train with one of those",
-    ),
     "clip's resnet": (
         {"visual.conv1.weight": "c", "visual.attnpool.positional_embedding": "b", "visual.layer1.0.conv1.weight": "c"},
         "it is a ViT of OpenCLIP that has a ResNet for its vision tower",

@@ -57,6 +57,13 @@ def test_another_patch_alone_keeps_the_image_and_changes_the_grid(make_checkpoin
     assert after.config.grid == (6, 4)
 
 
+def test_a_norm_of_pixels_holds_for_one_size_of_patch(make_checkpoint):
+    checkpoint = make_checkpoint(pixel_norm=True)
+    assert resize(checkpoint, image_size=(48, 64)).config.image_size == (48, 64)
+    with pytest.raises(ConfigError, match="so that its patches have one size"):
+        resize(checkpoint, patch_size=(4, 4))
+
+
 def test_the_same_sizes_give_the_checkpoint_back(make_checkpoint):
     checkpoint = make_checkpoint()
     assert resize(checkpoint) is checkpoint

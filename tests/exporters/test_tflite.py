@@ -59,9 +59,9 @@ def test_every_variant_computes_the_reference_and_is_delegated_as_a_whole(name, 
     assert left_out(interpreter) == []
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_go_in_when_preprocessing_is_inside_and_nothing_is_left_out(channels, tmp_path):
-    checkpoint = trained(channels=channels)
+@pytest.mark.parametrize("changes", [{"channels": 1}, {"channels": 3}, {"pixel_norm": True, "patch_norm": True}])
+def test_pixels_go_in_when_preprocessing_is_inside_and_nothing_is_left_out(changes, tmp_path):
+    checkpoint = trained(**changes)
     raw = pixels(checkpoint, 2)
     options = ExportOptions(batch=2, include_preprocessing=True)
 

@@ -358,6 +358,7 @@ def test_the_detailed_summary_adds_up_to_parameters_and_multiply_accumulates(opt
         "head",
         "relative",
         "patch_norm",
+        "pixel_norm",
     ]
     layers = {name: getattr(model, name) for name in attributes if getattr(model, name) is not None}
     layers |= {block.name: block for block in model.transformer_layers}

@@ -75,6 +75,7 @@ def programs() -> Iterator[Row]:
     )  # fmt: skip
     yield _in_a_training("monai", "MONAI's CheckpointSaver", lambda state: {"model": state}, "key_metric=0.9.pt")
     yield _in_a_training("vit-pytorch-0.24", "torch.save(model.state_dict())", dict, "vit.pt")
+    yield _in_a_training("vit-pytorch", "torch.save(model.state_dict())", dict, "vit-1.26.pt")
     yield _in_a_training("jeonsworld", "ViT-pytorch/train.py", dict, "cifar10_checkpoint.bin")
     yield _in_a_training("pytorch_pretrained_vit", "torch.save(model.state_dict())", dict, "B_16.pth")
     yield _in_a_training("openai-clip-visual", "torch.save(model.visual.state_dict())", dict, "visual.pt")
@@ -91,10 +92,6 @@ def _open_clip_logs(folder: Path) -> Made:
 
 
 FOREIGN: Mapping[str, tuple[str, str, Mapping[str, tuple[int, ...]], str]] = {
-    "ViT since 1.0": (
-        "vit-pytorch", "ViT of vit-pytorch 1.0", {
-            "to_patch_embedding.1.weight": (144,), "to_patch_embedding.2.weight": (16, 144),
-            "to_patch_embedding.3.weight": (16,)}, "a norm of the pixels of each patch"),
     "a ResNet of CLIP": (
         "OpenAI CLIP, OpenCLIP", "RN50.pt", {
             "visual.conv1.weight": (8, 3, 3, 3), "visual.attnpool.positional_embedding": (5, 8)},

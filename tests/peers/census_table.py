@@ -48,7 +48,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
         "`.pt`, `.bin`, `.safetensors`, hub folders",
         "the vision tower and its projection, towers of timm too; `open_clip_config.json`",
     ),
-    "vit-pytorch": ("`.pt`", "ViT and SimpleViT of versions before 1.0"),
+    "vit-pytorch": ("`.pt`", "ViT and SimpleViT, of versions before 1.0 and since"),
     "mmpretrain, mmcls": ("`.pth`", "VisionTransformer with its heads, and the backbone alone"),
     "MONAI": ("`.pt`", "ViT of two dimensions, convolution and perceptron patches"),
     "jeonsworld/ViT-pytorch": ("`.bin`", "its VisionTransformer"),

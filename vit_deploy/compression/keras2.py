@@ -84,7 +84,8 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
     config = checkpoint.config
     make = _Maker(checkpoint, wrap, frozenset(frozen))
     images = tf_keras.Input((*config.image_size, config.channels), name="images")
-    x = make.dense("patch_embed", _op(lambda images: _patches(images, config))(images))
+    patches = _op(lambda images: _patches(images, config))(images)
+    x = make.dense("patch_embed", make.norm("pixel_norm", patches) if config.pixel_norm else patches)
     if config.patch_norm:
         x = make.norm("patch_norm", x)
     x = make.owning(["class_token", "pos_embed"], _with_tokens)(x)

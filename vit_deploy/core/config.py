@@ -182,6 +182,7 @@ class ViTConfig:
         layer_scale: whether each half's output is scaled feature by feature before its residual sum.
         qk_norm: whether each head's queries and keys are normalized.
         pre_norm: whether the tokens are normalized before the first block.
+        pixel_norm: whether the pixels of each patch are normalized before they are embedded.
         patch_norm: whether the patches are normalized once they are embedded, before tokens and positions join them.
         norm_after_pooling: whether the last norm is that of the pooled vector instead of that of the tokens.
         pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
@@ -234,6 +235,7 @@ class ViTConfig:
     pool_heads: int = 0
     pool_mlp_dim: int = 0
     patch_norm: bool = False
+    pixel_norm: bool = False
     last_norm: bool = True
     pre_logits_linear: bool = False
     head_norm: bool = False
@@ -350,6 +352,11 @@ class ViTConfig:
     def num_prefix_tokens(self) -> int:
         """Tokens in front of the patches: class, distillation and registers."""
         return self.class_token + self.distillation_token + self.register_tokens
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers of a patch's pixels."""
+        return self.patch_size[0] * self.patch_size[1] * self.channels
 
     @property
     def sequence_length(self) -> int:
@@ -481,13 +488,14 @@ SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
 OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim")  # zero for none
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
-    *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "last_norm"),
+    *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "pixel_norm", "last_norm"),
     *("pre_logits_linear", "head_norm"),
 )
 LATER: Mapping[str, object] = MappingProxyType(
     {
         "relative_positions": RelativePositions.NONE,
         "patch_norm": False,
+        "pixel_norm": False,
         **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
         "last_norm": True,
         **{"pre_logits_linear": False, "head_norm": False, "probabilities": Probabilities.SOFTMAX},

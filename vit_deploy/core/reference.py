@@ -63,7 +63,7 @@ def forward(
         own = weights_of(prefix, checkpoint.weights)
         return {name: weight.astype(dtype, copy=False) for name, weight in own.items()}
 
-    x = patch_embed(images.astype(dtype), part("patch_embed"), config)
+    x = patch_embed(images.astype(dtype), part("patch_embed"), config, part("pixel_norm"))
     if config.patch_norm:
         x = norm(x, part("patch_norm"), config)
     tap("patch_embed", x)
@@ -104,14 +104,23 @@ def forward(
     return x
 
 
-def patch_embed(images: Array, weights: Weights, config: ViTConfig) -> Array:
-    """Cut into patches, each flattened as (height, width, channel), and project them: `(batch, patches, dim)`."""
+def patch_embed(images: Array, weights: Weights, config: ViTConfig, of_pixels: Weights | None = None) -> Array:
+    """Cut into patches, each flattened as (height, width, channel), and project them: `(batch, patches, dim)`.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        weights: of the projection.
+        config: which patches.
+        of_pixels: weights of the norm that each patch has first, where the config has one.
+    """
     (rows, columns), (height, width) = config.grid, config.patch_size
     expected = (*config.image_size, config.channels)
     if images.shape[1:] != expected:
         raise ValueError(f"images are {images.shape[1:]}, the model takes {expected}")
     cut = images.reshape(len(images), rows, height, columns, width, config.channels)
     patches = cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
+    if config.pixel_norm:
+        patches = norm(patches, of_pixels or {}, config)
     return product(patches, weights["kernel"].reshape(-1, config.embed_dim), weights["bias"])
 
 

@@ -106,13 +106,19 @@ def resize(
         itself where both sizes are what they were.
 
     Raises:
-        ConfigError: an image that is not a multiple of its patch, or relative positions that hold for one size.
+        ConfigError: an image that is not a multiple of its patch, relative positions that hold for one size, or other
+            patches where the pixels of each have a norm.
     """
     convention = convention_of(checkpoint, like)
     old = checkpoint.config
     new = old.replace(image_size=image_size or old.image_size, patch_size=patch_size or old.patch_size)
     if new == old:
         return checkpoint
+    if old.pixel_norm and new.patch_size != old.patch_size:
+        raise ConfigError(
+            "it normalizes the pixels of each patch, pixel by pixel, so that its patches have one size",
+            fix="leave --patch-size out",
+        )
     filters = FILTERS[convention]
     prefix = old.num_prefix_tokens
     table, kernel = checkpoint.weights["pos_embed.table"], checkpoint.weights["patch_embed.kernel"]

@@ -80,6 +80,8 @@ def learned_positions(config: ViTConfig) -> tuple[str, ...]:
 
 def _specs(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     dim = config.embed_dim
+    if config.pixel_norm:
+        yield from _norm("pixel_norm", config, config.patch_dim)
     yield "patch_embed.kernel", _drawn(*config.patch_size, config.channels, dim)
     yield "patch_embed.bias", _zeros(dim)
     if config.patch_norm:

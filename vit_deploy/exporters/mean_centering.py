@@ -70,7 +70,7 @@ def _has_one_stream(config: ViTConfig) -> bool:
     return (
         config.normalization_type is NormalizationType.LAYER_NORM
         and config.normalization_position in (NormalizationPosition.PRE, NormalizationPosition.PARALLEL)
-        and not (config.pre_norm or config.patch_norm or config.qk_norm)
+        and not (config.pre_norm or config.patch_norm or config.pixel_norm or config.qk_norm)
         and not (config.attention_norm or config.ffn_norm or mixed)
         and config.effective_pooling is not Pooling.MAP
         and config.last_norm

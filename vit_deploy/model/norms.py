@@ -73,6 +73,42 @@ class Norm(NamedVariables):
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
+class PixelNorm(Norm):
+    """The norm of the pixels of each patch, in front of the patch embedding: images to images of the same shape.
+
+    Args:
+        kind: which norm.
+        epsilon: added to the variance.
+        patch_size: (height, width) in pixels.
+    """
+
+    def __init__(self, kind: str, epsilon: float = 1e-6, patch_size: tuple[int, int] = (16, 16), **kwargs: Any) -> None:
+        super().__init__(kind, epsilon, **kwargs)
+        self.patch_size = tuple(patch_size)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the weights, each with the length of a patch's pixels as (height, width, channel)."""
+        height, width = self.patch_size
+        super().build((None, height * width * int(input_shape[-1] or 0)))
+
+    def call(self, inputs: Any) -> Any:
+        """`(batch, height, width, channels)` to the same."""
+        (high, wide), (_, rows, columns, channels) = self.patch_size, inputs.shape
+        # Four axes are enough, for the pixels of a row of a patch lie side by side.
+        cut = ops.reshape(inputs, (-1, high, columns // wide, wide * channels))
+        patches = ops.reshape(
+            ops.transpose(cut, (0, 2, 1, 3)), (-1, rows * columns // (high * wide), high * wide * channels)
+        )
+        normed = ops.reshape(super().call(patches), (-1, columns // wide, high, wide * channels))
+        return ops.reshape(ops.transpose(normed, (0, 2, 1, 3)), (-1, rows, columns, channels))
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` takes."""
+        config: dict[str, Any] = super().get_config()
+        return config | {"patch_size": list(self.patch_size)}
+
+
+@keras.saving.register_keras_serializable("vit_deploy")
 class PatchNorm(Norm):
     """The norm behind the patch embedding; by its class Keras tells it from the others in a file."""
 

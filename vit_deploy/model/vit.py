@@ -32,7 +32,7 @@ from vit_deploy.model.layers import (
     pool,
 )
 from vit_deploy.model.map_pooling import MapPooling
-from vit_deploy.model.norms import HeadNorm, Norm, PatchNorm, PreNorm
+from vit_deploy.model.norms import HeadNorm, Norm, PatchNorm, PixelNorm, PreNorm
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.model.relative import RelativeScores
 from vit_deploy.model.summary import summary_lines
@@ -88,6 +88,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_heads: attention heads of "map" pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
         patch_norm: whether the patches are normalized once they are embedded.
+        pixel_norm: whether the pixels of each patch are normalized before they are embedded.
         last_norm: whether a norm follows the last block.
         pre_logits_linear: whether the dense layer between pooling and head has no tanh.
         head_norm: whether the vector that the head reads is divided by its root mean square.
@@ -154,6 +155,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_heads: int = 0,
         pool_mlp_dim: int = 0,
         patch_norm: bool = False,
+        pixel_norm: bool = False,
         last_norm: bool = True,
         pre_logits_linear: bool = False,
         head_norm: bool = False,
@@ -206,6 +208,7 @@ class ViT(keras.Model):  # type: ignore[misc]
                 pool_heads=pool_heads,
                 pool_mlp_dim=pool_mlp_dim,
                 patch_norm=patch_norm,
+                pixel_norm=pixel_norm,
                 last_norm=last_norm,
                 pre_logits_linear=pre_logits_linear,
                 head_norm=head_norm,
@@ -242,6 +245,9 @@ class ViT(keras.Model):  # type: ignore[misc]
             config.embed_dim, config.patch_size, name="patch_embed", dtype=policy, **options.projection("patch_embed")
         )
         norm = (config.normalization_type, config.epsilon)
+        self.pixel_norm = (
+            PixelNorm(*norm, config.patch_size, name="pixel_norm", dtype=policy) if config.pixel_norm else None
+        )
         self.patch_norm = PatchNorm(*norm, name="patch_norm", dtype=policy) if config.patch_norm else None
         self.class_token = PrefixTokens(config, options, name="class_token", dtype=policy)
         self.pos_embed = PositionEmbedding(
@@ -285,6 +291,8 @@ class ViT(keras.Model):  # type: ignore[misc]
             return
         config = self.config
         sequence = (None, config.sequence_length, config.embed_dim)
+        if self.pixel_norm is not None:
+            self.pixel_norm.build(input_shape)
         self.patch_embed.build(input_shape)
         if self.patch_norm is not None:
             self.patch_norm.build((None, config.num_patches, config.embed_dim))
@@ -392,7 +400,7 @@ class ViT(keras.Model):  # type: ignore[misc]
 
     def _embedded(self, images: Any, training: bool | None) -> Any:
         """The tokens that the first block reads."""
-        x = self.patch_embed(images)
+        x = self.patch_embed(images if self.pixel_norm is None else self.pixel_norm(images))
         if self.patch_norm is not None:
             x = self.patch_norm(x)
         x = self.class_token(x)
@@ -445,6 +453,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         The states of the random generators are not among them: the function does not depend on them.
         """
         layers = [
+            self.pixel_norm,
             self.patch_embed,
             self.patch_norm,
             self.class_token,

@@ -42,6 +42,7 @@ RENAMED = {
     "position_embedding": "pos_embed",
     "map_pooling": "map_pool",
     "patch_norm": "patch_norm",
+    "pixel_norm": "pixel_norm",
     "linear_pre_logits": "pre_logits",
     "relative_scores": "relative",
 }

@@ -1,9 +1,9 @@
 """One set of common names for torch checkpoints of ViTs that differ in little more than what their parts are called.
 
-Common are `patch_embed.weight`, `cls_token`, `pos_embed`, `pre_norm.*`, `blocks.0.norm1.*`,
-`blocks.0.attention.packed.*` (or `query`, `key`, `value`), `blocks.0.attention.out.*`, `blocks.0.ffn.up.*`,
-`blocks.0.ffn.down.*` (`ffn.packed` of a gated one, gate first), `blocks.0.scale1`, `norm.*`, `pre_logits.*`, `head.*`,
-and `projection` for a matrix (inputs, outputs) in the head's place.
+Common are `pixel_norm.*`, `patch_embed.weight`, `patch_norm.*`, `cls_token`, `pos_embed`, `pre_norm.*`,
+`blocks.0.norm1.*`, `blocks.0.attention.packed.*` (or `query`, `key`, `value`), `blocks.0.attention.out.*`,
+`blocks.0.ffn.up.*`, `blocks.0.ffn.down.*` (`ffn.packed` of a gated one, gate first), `blocks.0.scale1`, `norm.*`,
+`pre_logits.*`, `head.*`, and `projection` for a matrix (inputs, outputs) in the head's place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
-TABLES = frozenset({"cls_token", "pos_embed"})  # as (rows, dim) here, whatever axes of one they have
+CLASS_TOKEN = "cls_token"
+TABLES = frozenset({CLASS_TOKEN, "pos_embed"})  # as (rows, dim) here, whatever axes of one they have
 QKV = ("query", "key", "value")
 PACKED = "blocks.*.attention.packed.weight"
 PACKED_GATES = "blocks.*.ffn.packed.weight"
@@ -105,6 +106,8 @@ def common(
         here = name.removeprefix(prefix)
         for pattern, replacement in names if name.startswith(prefix) else outside:
             here = re.sub(pattern, replacement, here)
+        if here == CLASS_TOKEN and 0 in file.shape(name):  # no rows: there is none
+            continue
         stored[name if here in stored else here] = name
     return Common(file, stored)
 
@@ -140,6 +143,8 @@ def shapes_of(view: Common, flattened: tuple[int, int] | None = None) -> dict[st
         "layer_scale": view.has("blocks.*.scale1"),
         "class_token": view.has("cls_token"),
         "pre_norm": view.has("pre_norm.weight"),
+        "pixel_norm": view.has("pixel_norm.weight"),
+        "patch_norm": view.has("patch_norm.weight"),
         "pre_logits_dim": view.common_shape("pre_logits.weight", 2)[0] if view.has("pre_logits.weight") else 0,
         "include_top": view.has(head),
         "num_classes": view.common_shape(head, 2)[head == "projection"] if view.has(head) else 0,
@@ -198,6 +203,8 @@ def origins_of(
         "patch_embed.bias": _bias("patch_embed.bias", view, config.embed_dim if without_bias else 0),
         "class_token.class": same("cls_token"),
         "pos_embed.table": _positions(config, prefix, table),
+        **_norm("pixel_norm", "pixel_norm"),
+        **_norm("patch_norm", "patch_norm"),
         **_norm("pre_norm", "pre_norm"),
         **_norm("norm", "norm"),
         **_dense("pre_logits"),

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vit_deploy.checkpoints.renamed.monai import patch_of
 from vit_deploy.checkpoints.renamed.names import Common, Known, Table
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
-from vit_deploy.checkpoints.source import Stated
+from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import Pooling
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
 TEMPERATURE = 10_000  # of the positions of SimpleViT
 STEM = "patch_embed.weight"
-PATCH_NORMS = "a norm of the pixels of each patch and another of the patch before its position"
-BEFORE_NORMS = "models of vit-pytorch before 1.0 have none: train with one of those"
 
 
 def _known(view: Common, stated: Stated) -> Known:
     """The norm in front of the head is that of the pooled vector in older versions, and of the tokens in later ones."""
-    if view.has("patch_norm.weight"):
-        return Known(refused=[PATCH_NORMS], fix=BEFORE_NORMS)
     refused = []
     embed_dim, _ = view.common_shape(STEM, 2)
     inner = view.common_shape("blocks.*.attention.packed.weight", 2)[0] // 3
@@ -64,11 +62,10 @@ def sines_and_cosines(grid: tuple[int, int], embed_dim: int) -> Float32:
 
 VECTOR_NORM = re.compile(r"(^|\.)(mlp_head|linear_head)\.0\.")
 
-DIALECT = Dialect(
+BEFORE_1_0 = Dialect(
     name="vit-pytorch",
-    mark=re.compile(r"(?P<prefix>(?:.*\.)?)to_patch_embedding\.[12]\.weight$"),
+    mark=re.compile(r"(?P<prefix>(?:.*\.)?)to_patch_embedding\.1\.weight$"),
     names=(
-        (r"^to_patch_embedding\.3\.", "patch_norm."),
         (r"^to_patch_embedding\.1\.", "patch_embed."),
         (r"^pos_embedding$", "pos_embed"),
         (r"^transformer\.layers\.(\d+)\.", r"blocks.\1."),
@@ -96,7 +93,38 @@ DIALECT = Dialect(
     table=_table,
 )
 
+# A norm of each patch's pixels comes first, and another behind the embedding.
+SINCE_1_0 = replace(
+    BEFORE_1_0,
+    mark=re.compile(r"(?P<prefix>(?:.*\.)?)to_patch_embedding\.2\.weight$"),
+    names=(
+        (r"^to_patch_embedding\.1\.", "pixel_norm."),
+        (r"^to_patch_embedding\.2\.", "patch_embed."),
+        (r"^to_patch_embedding\.3\.", "patch_norm."),
+        *BEFORE_1_0.names,
+    ),
+)
 
-def vit_pytorch() -> RenamedSource:
+
+@dataclass(frozen=True)
+class VitPytorch:
+    """A `Source` of the versions before 1.0 and since."""
+
+    @property
+    def heads(self) -> re.Pattern[str]:
+        """Found in the names of a head's tensors."""
+        return BEFORE_1_0.heads
+
+    def detects(self, file: TensorFile) -> bool:
+        """By the name of the patches' kernel."""
+        return RenamedSource(BEFORE_1_0).detects(file) or RenamedSource(SINCE_1_0).detects(file)
+
+    def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
+        """The checkpoint, by the names of its version."""
+        later = RenamedSource(SINCE_1_0)
+        return (later if later.detects(file) else RenamedSource(BEFORE_1_0)).read(file, stated)
+
+
+def vit_pytorch() -> VitPytorch:
     """The source."""
-    return RenamedSource(DIALECT)
+    return VitPytorch()

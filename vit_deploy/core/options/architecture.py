@@ -38,6 +38,7 @@ class ArchitectureOptions:
         pre_logits_dim: width of a dense layer with tanh before the head; 0 for none.
         rotary: name of a convention of rotary positions, such as "dinov3"; None for none.
         patch_norm: whether the patches are normalized once they are embedded.
+        pixel_norm: whether the pixels of each patch are normalized before they are embedded.
         relative_positions: what attention adds by the distance of two tokens, "none", "table", "shared_table",
             "scores" or "shared_scores".
         attention_norm: whether a norm stands in front of the attention's last projection.
@@ -75,6 +76,7 @@ class ArchitectureOptions:
         str | None, Option(help="Rotary positions: dinov3, eva, pe, rope_vit, …", values=tuple(RotaryConvention))
     ] = None
     patch_norm: Annotated[bool, Option(help="A norm behind the patch embedding.")] = False
+    pixel_norm: Annotated[bool, Option(help="A norm of each patch's pixels in front of it.")] = False
     relative_positions: Annotated[
         str, Option(help="none, table or shared_table: what attention adds by the distance of two tokens.")
     ] = "none"
