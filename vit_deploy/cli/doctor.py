@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.core.gpu import Gpu
     from vit_deploy.runtimes.diagnosis import Diagnosis
     from vit_deploy.runtimes.nvidia import Nvidia
+    from vit_deploy.runtimes.web.diagnosis import WebFound
 
 
 @command
@@ -53,6 +54,8 @@ def _rows(found: Diagnosis) -> list[tuple[str, str]]:
         rows.append(("TensorFlow's GPUs", ", ".join(found.gpus) or "none"))
     if found.nvidia is not None:
         rows += _nvidia(found.nvidia)
+    if found.web is not None:
+        rows += _web(found.web)
     rows += [("warning", warning) for warning in found.warnings]
     for index, conflict in enumerate(found.conflicts, 1):
         rows.append((f"conflict {index}", f"{conflict.problem}; fix: {conflict.fix}"))
@@ -85,6 +88,19 @@ def _nvidia(found: Nvidia) -> Iterator[tuple[str, str]]:
     if found.gpus:
         missing = "missing, so that driver, MIG, clocks and energy are not told -> pip install nvidia-ml-py"
         yield "nvidia-ml-py", found.nvidia_ml_py or missing
+
+
+def _web(found: WebFound) -> Iterator[tuple[str, str]]:
+    for browser in found.browsers:
+        if browser.failure:
+            yield "browser", f"{browser.path}, which opens no page: {browser.failure}"
+            continue
+        asked = f"WebGPU on {browser.adapter} ({browser.provider})" if browser.adapter else "no WebGPU"
+        yield "browser", f"{browser.path}: {browser.name}, {asked}" if browser.name else browser.path
+    if not found.browsers:
+        yield "browser", "none -> apt install chromium, where models are to run in one"
+    packages = ", ".join(f"{package.name} {package.version} ({package.licence})" for package in found.packages)
+    yield "engines in browsers", packages or f"missing -> {found.install}"
 
 
 def _facts(found: Nvidia, gpu: Gpu) -> Iterator[str]:

@@ -16,6 +16,7 @@ from vit_deploy.core.processor import cpu_features
 from vit_deploy.runtimes.nvidia import Nvidia, look
 from vit_deploy.runtimes.ort.provider_trials import CUDA, REMOTE, TENSORRT, Trial, try_provider
 from vit_deploy.runtimes.packages import Installed, installed, unmet
+from vit_deploy.runtimes.web.diagnosis import WebFound, look_for_browsers
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_KERAS = 3
@@ -102,6 +103,7 @@ class Diagnosis:
         openvino: what numbers it computes in on this CPU; None where it is missing or cannot be imported.
         trials: what came of each of the providers.
         nvidia: its GPUs and libraries; None where nobody looked.
+        web: browsers, and the JavaScript of engines in them; None where nobody looked.
     """
 
     host: Host
@@ -113,6 +115,7 @@ class Diagnosis:
     openvino: tuple[str, ...] | None = None
     trials: tuple[Trial, ...] = ()
     nvidia: Nvidia | None = None
+    web: WebFound | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -134,6 +137,7 @@ class Diagnosis:
             "openvino": None if self.openvino is None else list(self.openvino),
             "gpus": None if self.gpus is None else list(self.gpus),
             "nvidia": None if self.nvidia is None else self.nvidia.to_dict(),
+            "web": None if self.web is None else self.web.to_dict(),
             "warnings": list(self.warnings),
             "conflicts": [conflict.to_dict() for conflict in self.conflicts],
         }
@@ -178,7 +182,16 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
             problems.append(Conflict(problem, _reinstall(own, own[0])))
     found = {engine: engine.found(here) for engine in ENGINES}
     return Diagnosis(
-        read_host(), cpu_features(), found, providers, gpus, tuple(problems), numbers, trials=trials, nvidia=nvidia
+        read_host(),
+        cpu_features(),
+        found,
+        providers,
+        gpus,
+        tuple(problems),
+        numbers,
+        trials=trials,
+        nvidia=nvidia,
+        web=look_for_browsers(),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,10 @@ from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.ort.provider_trials import doubling
 from vit_deploy.runtimes.web.browsers import find_browser
 from vit_deploy.runtimes.web.engines import ENGINES, WASM, WEBGPU, refuse_halves, refuse_impossible
+from vit_deploy.runtimes.web.facts import browser_in, provider_on
 from vit_deploy.runtimes.web.packages import Package, packages_for
 from vit_deploy.runtimes.web.page import ANSWER_S, open_page
 from vit_deploy.runtimes.web.session import WebSession
-
-SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "warp")
-OWN_NAMES = ("Google Chrome", "Microsoft Edge", "Chromium", "HeadlessChrome")
-IN_AGENT = re.compile(r"(Firefox|HeadlessChrome|Chrome)/([\d.]+)")
 
 
 class Web:
@@ -108,25 +104,15 @@ def _provider(asked: str, seen: Mapping[str, Any], browser: str) -> str:
     """
     if asked != WEBGPU:
         return asked
-    adapter = seen["adapter"]
-    if adapter is None:
+    if seen["adapter"] is None:
         raise EngineError(f"{browser} has no WebGPU adapter", fix="add --provider wasm, or name another with --browser")
-    known = next((name for name in SOFTWARE if name in adapter["name"].lower()), None)
-    if known is None and not adapter["software"]:
-        return asked
-    return f"{asked}-{known or 'software'}"
+    return provider_on(seen["adapter"])
 
 
 def _engine(packages: tuple[Package, ...], seen: Mapping[str, Any]) -> dict[str, Any]:
     """What ran a model: the browser, its adapter, and the packages with their licences."""
-    name = next((name for name in OWN_NAMES if name in seen["versions"]), None)
-    found = IN_AGENT.search(seen["agent"])
-    if name is not None:
-        browser = f"{name} {seen['versions'][name]}"
-    else:
-        browser = f"{found[1]} {found[2]}" if found else seen["agent"]
     adapter = {} if seen["adapter"] is None else {"adapter": seen["adapter"]["name"]}
-    return {"browser": browser, **adapter, "packages": [package.to_dict() for package in packages]}
+    return {"browser": browser_in(seen), **adapter, "packages": [package.to_dict() for package in packages]}
 
 
 def _in_words(engine: Mapping[str, Any]) -> str:
