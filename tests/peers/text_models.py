@@ -213,6 +213,7 @@ def _siglip(folder: Path, rows: int) -> Any:
     from transformers import SiglipConfig, SiglipModel
 
     text = {**TEXT, "vocab_size": rows, "projection_size": VISION["hidden_size"], "eos_token_id": 1, "bos_token_id": 1}
+    text["max_position_embeddings"] = 64  # to which the pipeline fills rows, whatever the config says
     model = drawn(SiglipModel(SiglipConfig(text_config=text, vision_config=VISION)))
     model.logit_scale.data.fill_(1.7)
     model.logit_bias.data.fill_(-1.2)
@@ -292,8 +293,10 @@ def _processor(folder: Path, kind: str) -> None:
 def _of_transformers(model: Any, tokenizer: Any, padding: str) -> Answer:
     import torch
 
+    length = model.config.text_config.max_position_embeddings
+
     def logits(images: NDArray[np.float32], texts: Sequence[str]) -> NDArray[np.float64]:
-        read = tokenizer(list(texts), padding=padding, truncation=True, max_length=CONTEXT, return_tensors="pt")
+        read = tokenizer(list(texts), padding=padding, truncation=True, max_length=length, return_tensors="pt")
         with torch.no_grad():
             answer = model(pixel_values=torch.from_numpy(images.transpose(0, 3, 1, 2)), **read).logits_per_image
         return np.asarray(answer.double().numpy())

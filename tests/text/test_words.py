@@ -14,6 +14,9 @@ import pytest
 from tests.text import tiny_clip
 from vit_deploy import checkpoints
 from vit_deploy.checkpoints import assumed, assumptions, load
+from vit_deploy.checkpoints.hub import parse
+from vit_deploy.checkpoints.hub.files import needed
+from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.core.config import Pooling, Probabilities
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError, ConfigError, DataError, UsageError, VitDeployError
@@ -203,3 +206,32 @@ def test_a_classifier_from_words_is_exported_and_proven_against_its_model(folder
     assert vit_deploy.verify(made, against=folder, reading=reading).ok
     other = CheckpointOptions(classes=["fox", "cow", "bee"], template=("a {}",))
     assert not vit_deploy.verify(made, against=folder, reading=other).ok
+
+
+def test_names_that_the_tokenizer_reads_as_the_same_are_told(folder: Path) -> None:
+    made = load(folder, config={"classes": ["Cat", "dog", "cat", "CAT"]})
+    (note,) = (note for note in assumed(made.provenance) if note.field == "classes that are not told apart")
+    assert note.why == "the tokenizer reads 'Cat' and 'cat' and 'CAT' as the same: their answers are equal"
+
+
+def test_progress_ends_with_all_of_it(folder: Path) -> None:
+    told: list[str] = []
+    with telling(told.append):
+        load(folder, config={"classes": CLASSES, "templates": "openai-7"})
+    assert told[-1] == "reading 3 classes in 7 prompts: 100%"
+
+
+def test_the_files_of_a_tokenizer_are_fetched_where_words_are_read() -> None:
+    name = parse("hf:org/clip")
+    files = ["config.json", "model.safetensors", "tokenizer.json", "merges.txt", "vocab.json", "README.md", "other.txt"]
+    assert name is not None
+    assert set(needed(name, files).small) == {"README.md", "config.json"}
+    assert set(needed(name, files, words=True).small) == {*files} - {"model.safetensors", "other.txt"}
+
+
+def test_a_siglip_2_of_any_size_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    folder = tiny_clip.saved(tmp_path / "clip", model_type="siglip2")
+    with pytest.raises(
+        CheckpointError, match=r"model_type 'siglip2_vision_model', which has images of any size .*\(NaFlex\)"
+    ):
+        load(folder, config={"classes": CLASSES})

@@ -56,10 +56,8 @@ def classifier(
         )
     texts = [prompt.of(name) for name in classes for prompt in prompts]
     tokens = tokenized(tokenizer, texts, tower.config.context)
-    said = f"{len(classes)} classes in {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}"
-    embeddings = embed(
-        tower, tokens, progress=lambda done, of: progress(f"reading {said}: {done} of {of} different texts")
-    )
+    said = f"reading {len(classes)} classes in {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}"
+    embeddings = embed(tower, tokens, progress=lambda share: progress(f"{said}: {share:.0%}"))
     vectors = averaged(embeddings.reshape(len(classes), len(prompts), -1))
     # The head reads vectors whose mean square is one, which are longer than those of length one by this factor.
     kernel = vectors.T * (tower.scale / np.sqrt(width))
@@ -77,7 +75,17 @@ def classifier(
     made = dataclasses.replace(checkpoint, config=topped, weights=weights, labels=tuple(classes))
     facts = {"classes": len(classes), "prompts": [prompt.text for prompt in prompts], "scale": tower.scale}
     cut = {"cut": [texts[row] for row in tokens.cut[:LISTED]], "cut_texts": len(tokens.cut)} if tokens.cut else {}
-    return made.with_step(STEP, **facts, context=tower.config.context, **cut)
+    alike = _alike(tokens.numbers.reshape(len(classes), -1), classes)
+    same = {"alike": alike} if alike else {}
+    return made.with_step(STEP, **facts, context=tower.config.context, **cut, **same)
+
+
+def _alike(rows: NDArray[np.int64], classes: Sequence[str]) -> list[list[str]]:
+    """Classes whose texts come to the same tokens, so that nothing tells them apart."""
+    groups: dict[bytes, list[str]] = {}
+    for row, name in zip(rows, classes, strict=True):
+        groups.setdefault(row.tobytes(), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def averaged(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:

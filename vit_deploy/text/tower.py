@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -102,7 +103,7 @@ def embed(
     tokens: Tokens,
     dtype: DTypeLike = np.float64,
     *,
-    progress: Callable[[int, int], object] = lambda done, of: None,
+    progress: Callable[[float], object] = lambda share: None,
 ) -> Array:
     """The embeddings of texts `(texts, dim)`, of whatever length they come out.
 
@@ -113,7 +114,7 @@ def embed(
         tower: the model's.
         tokens: no more than its context.
         dtype: float64, the definition, or float32.
-        progress: called with how many rows are done, and of how many.
+        progress: called with the share that is done.
     """
     both = tokens.numbers if tokens.seen is None else np.concatenate([tokens.numbers, tokens.seen], axis=1)
     _, first, place = np.unique(both, axis=0, return_index=True, return_inverse=True)
@@ -121,13 +122,13 @@ def embed(
     taken = _taken(tower.config, numbers)
     needed = taken + 1 if tower.config.causal else np.full(len(numbers), numbers.shape[1])
     found = np.empty((len(numbers), tower.dim), dtype)
-    done = 0
+    done, whole = 0, int(needed.sum())
     for rows, length in _groups(needed, tower.config.width * np.dtype(dtype).itemsize):
-        found[rows] = _embedded(
-            tower, numbers[rows, :length], None if seen is None else seen[rows, :length], taken[rows], dtype
-        )
-        done += len(rows)
-        progress(done, len(numbers))
+        size = int(needed[rows].sum())
+        group = Tokens(numbers[rows, :length], None if seen is None else seen[rows, :length], ())
+        blocks = functools.partial(_tell_blocks, progress, done / whole, size / whole)
+        found[rows] = _embedded(tower, group, taken[rows], dtype, blocks)
+        done += size
     result: Array = found[place.reshape(-1)]
     return result
 
@@ -157,14 +158,15 @@ def _groups(needed: NDArray[np.intp], bytes_a_token: int) -> Iterator[tuple[NDAr
         start = end
 
 
+def _tell_blocks(progress: Callable[[float], object], before: float, size: float, share: float) -> None:
+    progress(before + size * share)
+
+
 def _embedded(
-    tower: TextTower,
-    numbers: NDArray[np.int64],
-    seen: NDArray[np.bool_] | None,
-    taken: NDArray[np.intp],
-    dtype: DTypeLike,
+    tower: TextTower, tokens: Tokens, taken: NDArray[np.intp], dtype: DTypeLike, progress: Callable[[float], object]
 ) -> Array:
     config, of_blocks = tower.config, tower.config.of_blocks
+    numbers, seen = tokens.numbers, tokens.seen
     table, positions = (tower.weights[name] for name in TABLES)
     x = table[numbers].astype(dtype) + positions[: numbers.shape[1]].astype(dtype)
     later = np.tri(x.shape[1], dtype=np.bool_)[None, None] if config.causal else None
@@ -175,6 +177,7 @@ def _embedded(
             visible = _visible(later, None if seen is None else seen[rows])
             scores = {} if visible is None else {SCORES: np.where(visible, 0.0, -np.inf).astype(dtype)}
             x[rows] = block(x[rows], {**weights, **scores}, of_blocks, _unseen, "", _unseen)
+            progress((index + min(1.0, (start + size) / len(x))) / config.num_layers)
     pooled = norm(x[np.arange(len(x)), taken], _part(tower, "norm", dtype), of_blocks)
     projection = _part(tower, "projection", dtype)
     return product(pooled, projection["kernel"], projection.get("bias")) if projection else pooled

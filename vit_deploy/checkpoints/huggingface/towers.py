@@ -25,7 +25,7 @@ TOWER_OF: Mapping[str, str] = {
     **{"owlvit": "owlvit_vision_model", "owlv2": "owlv2_vision_model", "git": "git_vision_model"},
     **{"blip": "blip_vision_model", "blip-2": "blip_2_vision_model", "instructblip": "instructblip_vision_model"},
     **{"instructblipvideo": "instructblipvideo_vision_model", "kosmos-2": "kosmos_2_vision_model"},
-    **{"janus": "janus_vision_model", "flava": "flava_image_model"},
+    **{"siglip2": "siglip2_vision_model", "janus": "janus_vision_model", "flava": "flava_image_model"},
     **{"idefics2": "idefics2_vision", "idefics3": "idefics3_vision", "smolvlm": "smolvlm_vision"},
     **dict.fromkeys(("llava", "llava_next", "llava_next_video", "vipllava", "video_llava"), "clip_vision_model"),
     **dict.fromkeys(("paligemma", "llava_onevision", "gemma3", "shieldgemma2", "aya_vision"), "siglip_vision_model"),
@@ -66,6 +66,7 @@ UNLIKE: Mapping[str, str] = {
     **dict.fromkeys(("mobilenet_v1", "mobilenet_v2", "efficientnet", "focalnet"), CONVOLUTIONS),
     **dict.fromkeys(("vitdet", "sam_vision_model", "sam2_vision_model", "sam_hq_vision_model"), "attention in windows"),
     **dict.fromkeys(("vivit", "timesformer", "videomae", "vjepa2", "xclip_vision_model"), "frames of a video"),
+    **dict.fromkeys(("siglip2", "siglip2_vision_model"), "images of any size cut into patches beforehand (NaFlex)"),
     "groupvit_vision_model": "tokens that it groups on the way",
     "mllama_vision_model": "tiles and gates of its own",
 }

@@ -89,6 +89,13 @@ def _with_notes(checkpoint: Checkpoint, found: Found) -> Checkpoint:
         shown = first if len(first) <= SHOWN else f"{first[:SHOWN]}…"
         why = f"its {facts['context']} tokens are what the text tower takes; what follows in {shown!r} was not read"
         notes.append(Assumed("texts cut off", facts["cut_texts"], why).to_dict())
+    if "alike" in facts:
+        names = " and ".join(repr(name) for name in facts["alike"][0])
+        more = len(facts["alike"]) - 1
+        why = (
+            f"the tokenizer reads {names} as the same{f', and {more} others' if more else ''}: their answers are equal"
+        )
+        notes.append(Assumed("classes that are not told apart", len(facts["alike"]), why).to_dict())
     provenance = []
     for step in checkpoint.provenance:
         if step.action == "import":
