@@ -28,6 +28,10 @@ DATA = (
     "performance/report/page.css",
     "performance/report/page.js",
     "py.typed",
+    "web/demo.css",
+    "web/demo.html",
+    "web/licences/Apache-2.0.txt",
+    "web/preprocess.mjs",
 )
 IMPORT_EVERYTHING = """
 import importlib, json, pkgutil, vit_deploy

@@ -54,8 +54,8 @@ def test_one_file_holds_the_model_its_proof_and_the_runtime(linear, npm, tmp_pat
     page = made.path.read_text(encoding="utf-8")
     assert not made.needs_server and made.bytes == made.path.stat().st_size
     assert payload(page, "onnx-fp32-model") == (linear / "model.onnx").read_bytes()
-    assert payload(page, "runtime-script") == b"// </script> script"
-    assert payload(page, "runtime-wasm") == b"\0asm"
+    assert payload(page, "onnx-script") == b"// </script> script"
+    assert payload(page, "onnx-wasm") == b"\0asm"
     outputs = np.frombuffer(payload(page, "onnx-fp32-outputs"), "<f8")
     np.testing.assert_array_equal(outputs, np.load(linear / "golden.npz")["outputs"].ravel())
     assert facts(page)["models"][0]["tolerance"] == {"max_abs": pytest.approx(1e-5)}
@@ -81,8 +81,8 @@ def test_a_folder_has_the_large_files_beside_the_page(linear, npm, tmp_path):
     assert made.needs_server and "connect-src 'self'" in page
     files = facts(page)["files"]
     assert {name: entry["file"] for name, entry in files.items()} == {
-        "runtime-script": "runtime/ort.wasm.bundle.min.mjs",
-        "runtime-wasm": "runtime/ort-wasm-simd-threaded.wasm",
+        "onnx-script": "runtime/ort.wasm.bundle.min.mjs",
+        "onnx-wasm": "runtime/ort-wasm-simd-threaded.wasm",
         "onnx-fp32-model": "models/onnx-fp32/model.onnx",
     }
     assert all((made.path / entry["file"]).stat().st_size == entry["bytes"] for entry in files.values())
@@ -112,9 +112,12 @@ def test_what_a_page_cannot_run_is_refused_before_anything_is_written(linear, np
     import dataclasses
 
     artifact = read_artifact(linear)
-    other = dataclasses.replace(artifact, format="tflite", model="model.tflite")
-    with pytest.raises(ConfigError, match=r"is TFLite, and a page runs ONNX files\n  fix: give the ONNX artifact"):
+    other = dataclasses.replace(artifact, format="savedmodel", model="saved_model")
+    with pytest.raises(ConfigError, match="is SavedModel, and a page runs ONNX and TFLite files"):
         check_artifact(other)
+    integers = dataclasses.replace(artifact.input, dtype="int8", scale=0.1, zero_point=0)
+    with pytest.raises(ConfigError, match=r"takes and gives int8, which LiteRT\.js does not"):
+        check_artifact(dataclasses.replace(artifact, input=integers))
     with pytest.raises(ConfigError, match="is made for cuda, which no browser has"):
         check_artifact(dataclasses.replace(artifact, options={"for": "cuda"}))
     with pytest.raises(ConfigError, match="gives no logits, and a page shows classes"):
@@ -149,7 +152,7 @@ def test_the_command_prints_what_it_made(linear, npm, tmp_path, capfd):
     said = capfd.readouterr()
     [record] = json.loads(said.out)["results"]
     assert record["path"] == str(tmp_path / "site") and record["needs_server"]
-    assert record["runtime"] == {"name": "onnxruntime-web", "version": "1.2.3", "licence": "MIT"}
+    assert record["packages"] == [{"name": "onnxruntime-web", "version": "1.2.3", "licence": "MIT"}]
     assert "python -m http.server" in said.err
 
 

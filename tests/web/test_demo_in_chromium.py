@@ -21,7 +21,7 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.web.models import Content, model_of
-from vit_deploy.web.page import one_file, runtime_contents
+from vit_deploy.web.page import engine_for, one_file
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
@@ -30,13 +30,22 @@ READY = "document.documentElement?.dataset.ready"
 
 
 @pytest.fixture(scope="module")
-def artifacts(make_checkpoint, tmp_path_factory):
-    """Of a model whose recorded preprocessing has a filter with overshoots and a crop."""
+def labelled(make_checkpoint):
+    """A model whose recorded preprocessing has a filter with overshoots and a crop."""
     made = make_checkpoint()
     preprocess = Preprocess((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), resize=(28, 37), crop=True, interpolation="bicubic")
-    checkpoint = Checkpoint(made.config, made.weights, preprocess, labels=LABELS)
+    return Checkpoint(made.config, made.weights, preprocess, labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def artifacts(labelled, tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifacts")
-    return list(vit_deploy.export(checkpoint, folder, formats="onnx", precisions=["fp32", "int8"]))
+    return list(vit_deploy.export(labelled, folder, formats="onnx", precisions=["fp32", "int8"]))
+
+
+@pytest.fixture(scope="module")
+def tflite(labelled, tmp_path_factory):
+    return vit_deploy.export(labelled, tmp_path_factory.mktemp("tflite"), formats="tflite", precisions="int8").result
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +99,12 @@ def choose(browser: Browser, file: Path) -> None:
     wait(browser, "!!document.getElementById('said').textContent || !document.getElementById('problem').hidden")
 
 
+def choose_model(browser: Browser, index: int) -> None:
+    element = "document.getElementById('model')"
+    browser.run(f"{element}.value = {index}; {element}.dispatchEvent(new Event('change'))")
+    wait(browser, f"{READY} === 'yes'")
+
+
 def seen(browser: Browser) -> list[dict[str, str]]:
     rows = "[...document.querySelectorAll('#classes li')]"
     return browser.run(f"{rows}.map(e => ({{...e.dataset, name: e.querySelector('.name').textContent}}))")
@@ -122,13 +137,28 @@ def test_it_proves_itself_and_sees_what_predict_sees_and_asks_for_nothing(browse
 def test_another_model_can_be_chosen_and_sees_the_same_picture(browser, page, artifacts, photos):
     opened(browser, page)
     choose(browser, photos[0])
-    browser.run("(e => { e.value = 1; e.dispatchEvent(new Event('change')); })(document.getElementById('model'))")
-    wait(browser, f"{READY} === 'yes' && document.getElementById('card').innerText.includes('int8')")
+    choose_model(browser, 1)
+    assert "int8" in text(browser, "card")
     assert browser.run("document.getElementById('proof').dataset.state") == "same"
     assert "signal to noise ratio" in text(browser, "checks")
     top = vit_deploy.predict(artifacts[1], photos[0]).result.top
     wait(browser, f"document.querySelector('#classes li').dataset.class === '{top[0].index}'")
     assert float(seen(browser)[0]["logit"]) == pytest.approx(top[0].logit, abs=0.05)
+
+
+def test_tflite_files_run_in_litert_and_beside_onnx(browser, artifacts, tflite, npm_files, photos, tmp_path):
+    both = [tflite, artifacts[1]]
+    path = vit_deploy.demo(both, tmp_path / "both.html", runtime_files=npm_files).result.path
+    opened(browser, path)
+    for index, artifact in enumerate(both):
+        if index:
+            choose_model(browser, index)
+        assert browser.run("document.getElementById('proof').dataset.state") == "same"
+        choose(browser, photos[0])
+        top = vit_deploy.predict(artifact, photos[0]).result.top
+        assert int(seen(browser)[0]["class"]) == top[0].index
+        assert float(seen(browser)[0]["logit"]) == pytest.approx(top[0].logit, abs=0.05)
+    assert [url for url in browser.asked if not url.startswith("blob:")] == [path.as_uri()]
 
 
 def test_what_is_no_picture_is_named_and_the_page_goes_on(browser, page, photos, tmp_path):
@@ -189,7 +219,7 @@ def test_a_camera_that_may_not_be_used_is_said(browser, page):
 
 
 def test_wrong_answers_and_other_preprocessing_are_different(browser, artifacts, npm_files, tmp_path):
-    runtime, package = runtime_contents(npm_files)
+    engine = engine_for("onnx", npm_files)
     model = model_of(artifacts[0], "model")
     outputs = np.frombuffer(next(part.data for part in model.contents if part.name == "model-outputs"), "<f8") + 1e-3
     contents = [
@@ -197,7 +227,7 @@ def test_wrong_answers_and_other_preprocessing_are_different(browser, artifacts,
     ]
     preprocess = model.facts["preprocess"] | {"interpolation": "bilinear"}
     changed = dataclasses.replace(model, facts=model.facts | {"preprocess": preprocess}, contents=tuple(contents))
-    (tmp_path / "page.html").write_text(one_file([changed], runtime, package, "Wrong"), encoding="utf-8")
+    (tmp_path / "page.html").write_text(one_file([changed], [engine], "Wrong"), encoding="utf-8")
     opened(browser, tmp_path / "page.html")
     assert text(browser, "verdict") == "Different from the reference"
     assert "The model's answers: largest difference 0.001 is above the tolerance of" in text(browser, "checks")
@@ -205,11 +235,11 @@ def test_wrong_answers_and_other_preprocessing_are_different(browser, artifacts,
 
 
 def test_a_model_that_does_not_load_is_said(browser, artifacts, npm_files, tmp_path):
-    runtime, package = runtime_contents(npm_files)
+    engine = engine_for("onnx", npm_files)
     model = model_of(artifacts[0], "model")
     contents = [Content(part.name, b"no model") if part.name == "model-model" else part for part in model.contents]
     broken = dataclasses.replace(model, contents=tuple(contents))
-    (tmp_path / "page.html").write_text(one_file([broken], runtime, package, "Broken"), encoding="utf-8")
+    (tmp_path / "page.html").write_text(one_file([broken], [engine], "Broken"), encoding="utf-8")
     opened(browser, tmp_path / "page.html")
     assert text(browser, "verdict").startswith("The model does not run here: ")
 

@@ -15,7 +15,7 @@ from vit_deploy.core.quantities import megabytes
 from vit_deploy.core.staging import check_file_target, check_targets, staged_file, staged_folder
 from vit_deploy.errors import ConfigError, UsageError
 from vit_deploy.web.models import check_artifact, model_of, names_of
-from vit_deploy.web.page import folder_files, one_file, page_bytes, runtime_contents, title_of
+from vit_deploy.web.page import all_contents, engine_for, folder_files, one_file, title_of
 
 SUFFIXES = (".html", ".htm")
 EMBED_MB = 100
@@ -60,11 +60,11 @@ def demo(
     The page asks no network for anything, and no picture leaves it.
 
     Args:
-        artifacts: ONNX artifacts, or folders of them.
+        artifacts: ONNX and TFLite artifacts, or folders of them.
         output: a name that ends in .html for one file that holds everything; any other is a folder, to be served.
         title: heading; None for the model's name.
-        runtime_files: `node_modules` with onnxruntime-web, or the folder around it; None takes the one that the
-            environment variable VIT_DEPLOY_WEB names.
+        runtime_files: `node_modules` with onnxruntime-web or LiteRT.js, or the folder around it; None takes the one
+            that the environment variable VIT_DEPLOY_WEB names.
         embed_mb: how many MB one file may hold.
         force: whether what is there is replaced.
         progress: called with what is being done.
@@ -72,8 +72,8 @@ def demo(
     Raises:
         UsageError: no artifact in what is given.
         ArtifactError: no artifact, or one that was changed.
-        ConfigError: another format than ONNX, a model without classes, or more than one file may hold.
-        MissingEngineError: onnxruntime-web is not there.
+        ConfigError: another format, a model without classes, or more than one file may hold.
+        MissingEngineError: the engine's package is not there.
         OutputError: the page is there, or cannot be written.
     """
     target, is_file = folder_path(output, "output"), Path(output).suffix.lower() in SUFFIXES
@@ -81,33 +81,33 @@ def demo(
         check_file_target(target, force=force)
     else:
         check_targets([target], force=force)
-    runtime, package = runtime_contents(path(runtime_files))
     progress("reading the artifacts")
     found = [read_artifact(each) for each in artifact_paths(artifacts)]
     if not found:
         raise UsageError("no artifact is given; expected folders that export has written")
     for artifact in found:
         check_artifact(artifact)
+    engines = [engine_for(format, path(runtime_files)) for format in dict.fromkeys(each.format for each in found)]
     heading = title or title_of(found)
     models = [model_of(artifact, name) for artifact, name in zip(found, names_of(found), strict=True)]
     progress(f"writing {target}")
     if is_file:
-        held = page_bytes(models, runtime)
+        held = sum(len(content.data) for content in all_contents(models, engines))
         if held > embed_mb * 1_000_000:
             raise ConfigError(
                 f"the page would hold {megabytes(held)}, and one file holds up to {embed_mb} MB",
                 fix="name a folder as --output, which is to be served, or raise --embed-mb",
             )
-        size = _write_file(target, one_file(models, runtime, package, heading).encode(), force=force)
+        size = _write_file(target, one_file(models, engines, heading).encode(), force=force)
     else:
-        size = _write_folder(target, folder_files(models, runtime, package, heading), force=force)
+        size = _write_folder(target, folder_files(models, engines, heading), force=force)
     made = Demo(target, tuple(found), size, not is_file)
     record = {
         "path": str(target),
         "bytes": size,
         "artifacts": [str(artifact.path) for artifact in found],
         "needs_server": made.needs_server,
-        "runtime": package.to_dict(),
+        "packages": [package.to_dict() for engine in engines for package in engine.packages],
     }
     return DemoOutcome((made,), (record,))
 

@@ -17,7 +17,7 @@ from vit_deploy.core.options import Option
 def demo(
     artifacts: Annotated[
         list[Path],
-        typer.Argument(metavar="ARTIFACT…", help="ONNX artifacts, or folders of them.", show_default=False),
+        typer.Argument(metavar="ARTIFACT…", help="ONNX and TFLite artifacts, or folders of them.", show_default=False),
     ],
     output: Annotated[
         Path,
@@ -30,9 +30,7 @@ def demo(
     title: Annotated[str | None, Option(metavar="TEXT", help="Heading.", show_default="the model's name")] = None,
     runtime_files: Annotated[
         Path | None,
-        Option(
-            metavar="DIR", help="node_modules with onnxruntime-web.", show_default="VIT_DEPLOY_WEB of the environment"
-        ),
+        Option(metavar="DIR", help="node_modules with the engine.", show_default="VIT_DEPLOY_WEB of the environment"),
     ] = None,
     embed_mb: Annotated[int, Option(min=1, help="MB that one file may hold.")] = 100,
     force: Force = False,

@@ -89,19 +89,17 @@ async function load(model) {
     await running;
     opened?.session.close();
     opened = null;
-    say("loading", "Loading the runtime …", 0);
-    const runtime = {};
-    for (const part of ["script", "wasm"]) runtime[part] = await bytesOf(`runtime-${part}`, (share) => say("loading", "Loading the runtime …", share * 0.3));
+    say("loading", "Loading the model …", 0);
+    const runtimeBytes = (part) => bytesOf(`${model.format}-${part}`, (share) => !late() && say("loading", "Loading the runtime …", 0.7 + share * 0.05));
     const files = {model: null, data: null};
     for (const part of ["model", "data"]) {
       if (!model[part]) continue;
-      files[part] = await bytesOf(model[part], (share) => !late() && say("loading", "Loading the model …", 0.3 + share * 0.4));
+      files[part] = await bytesOf(model[part], (share) => !late() && say("loading", "Loading the model …", share * 0.7));
     }
     if (late()) return;
     say("loading", "Starting the model …", 0.7);
     await pause();
-    const data = files.data && {name: model.data_name, bytes: files.data};
-    const session = await openModel(runtime, {model: files.model, data});
+    const session = await openModel(model, files, runtimeBytes);
     if (late()) return session.close();
     opened = {facts: model, session};
     const checks = await prove(model, (share) => say("loading", "Proving the model …", 0.75 + share * 0.25), late);
@@ -164,7 +162,7 @@ function infer(image) {
     all = new values.constructor(values.length * batch);
     for (let index = 0; index < batch; index++) all.set(values, index * values.length);
   }
-  const call = running.then(() => session.run(model.input, all, [batch ?? 1, ...shape]));
+  const call = running.then(() => session.run(all, [batch ?? 1, ...shape]));
   running = call.catch(() => {});
   return call.then((found) => Object.fromEntries(Object.entries(found).map(([name, numbers]) => [name, numbers.subarray(0, numbers.length / (batch ?? 1))])));
 }

@@ -24,7 +24,7 @@ from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.parity import judge
 from vit_deploy.verification.tolerances import LIMITS, margin_noise, tolerance_for
 
-FORMAT = "onnx"
+RUNNING = ("onnx", "tflite")  # formats that have an engine in JavaScript
 MOST_GOLDEN_BYTES = 8_000_000  # of images that a page proves itself on
 FEWEST_GOLDEN = 2
 
@@ -61,13 +61,18 @@ def check_artifact(artifact: Artifact) -> None:
     """Refuse what a page cannot run, or cannot show.
 
     Raises:
-        ConfigError: another format than ONNX, files for GPUs, a model without classes or for other channels.
+        ConfigError: another format than ONNX and TFLite, files for GPUs or accelerators, a model without classes or for
+            other channels.
         EngineError: weights that lie outside of the artifact.
     """
-    if artifact.format != FORMAT:
+    if artifact.format not in RUNNING:
         raise ConfigError(
-            f"{artifact.path} is {FORMATS[artifact.format].title}, and a page runs ONNX files",
-            fix="give the ONNX artifact of the same model",
+            f"{artifact.path} is {FORMATS[artifact.format].title}, and a page runs ONNX and TFLite files",
+            fix="give the ONNX or TFLite artifact of the same model",
+        )
+    if artifact.input.dtype == "int8" or artifact.output.dtype == "int8":
+        raise ConfigError(
+            f"{artifact.path} takes and gives int8, which LiteRT.js does not", fix="give the artifact in int8"
         )
     target = artifact.options.get("for", Target.CPU)
     if target not in (Target.CPU, Target.TRANSFORMERS_JS):
@@ -101,6 +106,8 @@ def model_of(artifact: Artifact, name: str) -> Model:
     proof, proof_contents = _proof(artifact, golden, name)
     facts = {
         "name": name,
+        "format": artifact.format,
+        "signature": artifact.signature,
         "model": contents[0].name,
         "data": contents[1].name if len(contents) > 1 else None,
         "data_name": data.name,

@@ -7,7 +7,8 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -16,67 +17,104 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.origin import origin_in
 from vit_deploy.errors import MissingEngineError
 from vit_deploy.runtimes.web.packages import Package, packages_for
-from vit_deploy.web.models import FORMAT, Content, Model
+from vit_deploy.web.models import Content, Model
 from vit_deploy.web.scripts import joined, source
 
 SCRIPTS = ("preprocess.mjs", "png.mjs", "images.mjs", "proof.mjs", "maps.mjs", "engine.mjs", "demo.mjs")
-RUNTIME = {"runtime-script": "ort.wasm.bundle.min.mjs", "runtime-wasm": "ort-wasm-simd-threaded.wasm"}
+ORT, CORE, UTILS = "onnxruntime-web", "@litertjs/core", "@litertjs/wasm-utils"
+# Of each format the parts of its engine: package, and file in it. LiteRT's are those that need no relaxed SIMD.
+FILES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "onnx": {
+        "script": (ORT, "dist/ort.wasm.bundle.min.mjs"),
+        "wasm": (ORT, "dist/ort-wasm-simd-threaded.wasm"),
+    },
+    "tflite": {
+        "script": (CORE, "dist/index.js"),
+        "utils": (UTILS, "dist/index.js"),
+        "loader": (CORE, "wasm/litert_wasm_compat_internal.js"),
+        "wasm": (CORE, "wasm/litert_wasm_compat_internal.wasm"),
+    },
+}
+MIT, APACHE = "MIT", "Apache-2.0"
+# Whose a package is, and under which licence: none of them holds its text.
+OWNERS = {
+    ORT: ("Copyright (c) Microsoft Corporation", MIT),
+    **dict.fromkeys((CORE, UTILS), ("Copyright Google LLC", APACHE)),
+}
 INDEX = "index.html"
 PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
-def runtime_contents(requested: Path | None = None) -> tuple[list[Content], Package]:
-    """The files of ONNX Runtime Web, and the package that they are from.
+@dataclass(frozen=True)
+class Engine:
+    """What runs the models of one format in a page.
 
     Args:
+        contents: its files.
+        packages: that they are from.
+    """
+
+    contents: tuple[Content, ...]
+    packages: tuple[Package, ...]
+
+
+def engine_for(format: str, requested: Path | None = None) -> Engine:
+    """The engine of a format, from npm's files.
+
+    Args:
+        format: "onnx" or "tflite".
         requested: `node_modules`, or the folder that holds it; None takes that of the environment.
 
     Raises:
-        MissingEngineError: the package or one of its files is not there.
+        MissingEngineError: a package or one of its files is not there.
     """
-    [package] = packages_for(FORMAT, requested)
+    packages = {package.name: package for package in packages_for(format, requested)}
     contents = []
-    for name, file in RUNTIME.items():
-        path = package.folder / "dist" / file
+    for part, (name, file) in FILES[format].items():
+        package = packages[name]
+        path = package.folder / file
         if not path.is_file():
             raise MissingEngineError(
-                f"{package.name} {package.version} in {package.folder} has no dist/{file}",
-                fix=f"npm install {package.name}@latest",
+                f"{name} {package.version} in {package.folder} has no {file}", fix=f"npm install {name}@latest"
             )
-        contents.append(Content(name, path.read_bytes(), f"runtime/{file}"))
-    return contents, package
+        contents.append(Content(f"{format}-{part}", path.read_bytes(), f"runtime/{path.name}"))
+    return Engine(tuple(contents), tuple(packages.values()))
 
 
-def one_file(models: Sequence[Model], runtime: Sequence[Content], package: Package, title: str) -> str:
+def one_file(models: Sequence[Model], engines: Sequence[Engine], title: str) -> str:
     """The text of a page that needs no other file and no network."""
-    contents = [*runtime, *(content for model in models for content in model.contents)]
-    return _page(models, contents, {}, package, title, beside=False)
+    return _page(models, engines, all_contents(models, engines), {}, title)
 
 
-def folder_files(models: Sequence[Model], runtime: Sequence[Content], package: Package, title: str) -> dict[str, bytes]:
+def folder_files(models: Sequence[Model], engines: Sequence[Engine], title: str) -> dict[str, bytes]:
     """The files of a page that is to be served, by their paths: large contents lie beside it."""
-    contents = [*runtime, *(content for model in models for content in model.contents)]
+    contents = all_contents(models, engines)
     beside = {content.name: content for content in contents if content.file}
     held = [content for content in contents if not content.file]
-    text = _page(models, held, beside, package, title, beside=True)
+    text = _page(models, engines, held, beside, title)
     return {INDEX: text.encode(), **{content.file: content.data for content in beside.values()}}
+
+
+def all_contents(models: Sequence[Model], engines: Sequence[Engine]) -> list[Content]:
+    """Everything that a page has to have, whether it holds it or not."""
+    of_engines = [content for engine in engines for content in engine.contents]
+    return of_engines + [content for model in models for content in model.contents]
 
 
 def _page(
     models: Sequence[Model],
+    engines: Sequence[Engine],
     held: Sequence[Content],
-    files: dict[str, Content],
-    package: Package,
+    files: Mapping[str, Content],
     title: str,
-    *,
-    beside: bool,
 ) -> str:
+    packages = [package for engine in engines for package in engine.packages]
     facts = {
         "models": [model.facts for model in models],
         "files": {name: {"file": content.file, "bytes": len(content.data)} for name, content in files.items()},
     }
     style, script = source("demo.css"), joined(*SCRIPTS)
-    connect = " connect-src 'self';" if beside else ""
+    connect = " connect-src 'self';" if files else ""
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}' blob: 'wasm-unsafe-eval'; style-src '{_digest(style)}';"
         f"{connect} img-src blob:; media-src blob:; base-uri 'none'; form-action 'none'"
@@ -86,8 +124,8 @@ def _page(
         "title": escape(title),
         "style": style,
         "script": script,
-        "made": f"Made by vit-deploy {__version__} with {package.name} {package.version}.",
-        "notices": _notices(package),
+        "made": escape(f"Made by vit-deploy {__version__} with {_named(packages)}."),
+        "notices": _notices(packages),
         "payloads": "\n".join(map(_element, held)),
         # No text of a model may end the element, nor begin a comment in it.
         "facts": json.dumps(facts, allow_nan=False).replace("<", "\\u003c"),
@@ -107,25 +145,25 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _notices(package: Package) -> str:
-    parts = [
-        (f"{package.name} {package.version}, {package.licence} licence", "Copyright (c) Microsoft Corporation", "MIT"),
-        (f"vit-deploy {__version__}, Apache-2.0 licence: preprocessing and the page itself", "", "Apache-2.0"),
+def _named(packages: Sequence[Package]) -> str:
+    return ", ".join(f"{package.name} {package.version}" for package in packages)
+
+
+def _notices(packages: Sequence[Package]) -> str:
+    """The licences of the engines and of the page's own code, each text once."""
+    owners = [
+        *((f"{package.name} {package.version}", *OWNERS[package.name]) for package in packages),
+        (f"vit-deploy {__version__}, its preprocessing and the page itself", "", APACHE),
     ]
-    shown = [
-        f"<h3>{escape(heading)}</h3><pre>{escape(owner)}\n\n{escape(source(f'licences/{name}.txt'))}</pre>"
-        for heading, owner, name in parts
-    ]
+    lines = [f"{name}: {licence}. {owner}".rstrip(". ") + "." for name, owner, licence in owners]
+    texts = [source(f"licences/{licence}.txt") for licence in dict.fromkeys(licence for *_, licence in owners)]
     more = (
-        "ONNX Runtime holds code of others; their notices are in ThirdPartyNotices.txt of its repository, "
-        "github.com/microsoft/onnxruntime. A model's own licence is on its card above."
+        "The engines hold code of others; their notices are in ThirdPartyNotices.txt of "
+        "github.com/microsoft/onnxruntime and in the sources of github.com/google-ai-edge/LiteRT. A model's own "
+        "licence is on its card above."
     )
-    return "".join(shown) + f"<p>{more}</p>"
-
-
-def page_bytes(models: Sequence[Model], runtime: Sequence[Content]) -> int:
-    """How many bytes one page would have to hold, before they are packed."""
-    return sum(len(content.data) for content in (*runtime, *(part for model in models for part in model.contents)))
+    shown = [f"<p>{escape(line)}</p>" for line in (*lines, more)]
+    return "".join(shown + [f"<pre>{escape(text)}</pre>" for text in texts])
 
 
 def title_of(artifacts: Sequence[Artifact]) -> str:
