@@ -27,6 +27,7 @@ from vit_deploy.api.results import EvaluateOutcome, PredictOutcome
 from vit_deploy.checkpoints.documents import LABELS, PREPROCESS
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import is_bundle
 from vit_deploy.core.datasets import read_dataset
 from vit_deploy.core.manifest import read_artifact
@@ -38,14 +39,14 @@ from vit_deploy.data.finding import is_stream
 from vit_deploy.data.items import Source
 from vit_deploy.data.labelled import labelled_stream
 from vit_deploy.data.pipeline import used_workers
-from vit_deploy.errors import ConfigError, DataError, UsageError
+from vit_deploy.errors import ConfigError, DataError, Failed, UsageError
 from vit_deploy.remote.hosts import ask_hosts
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.remote.sending import write_dataset, write_files
 from vit_deploy.remote.work import SENT
 from vit_deploy.runtimes import classify
 from vit_deploy.runtimes.choosing import with_engines
-from vit_deploy.verification import accuracy
+from vit_deploy.verification import accuracy, feature_accuracy
 from vit_deploy.verification.agreement import OtherModel
 from vit_deploy.verification.targets import is_checkpoint, open_artifact
 
@@ -201,6 +202,7 @@ def evaluate(
     std: float | Sequence[float] | None = None,
     labels: PathLike | Sequence[str] | None = None,
     against: ArtifactLike | None = None,
+    train: PathLike | Sequence[PathLike] | None = None,
     workers: int | None = None,
     column: str | None = None,
     reading: CheckpointOptions = CheckpointOptions(),
@@ -229,6 +231,8 @@ def evaluate(
         std: standard deviation of pixels, likewise.
         labels: names of the classes of a `.keras` file, or a file that holds them.
         against: a checkpoint or an artifact whose answers to the same images are compared with too.
+        train: labelled images, as `data`, by which the features of models without a head tell the classes; None for all
+            other images of `data`.
         workers: processes that decode ahead of the models; None for one for each core, up to 8, of many images.
         column: of the images in Parquet files; None finds the only one that can be.
         reading: what a checkpoint that is given as `against` does not say, or how it is to be read otherwise.
@@ -272,9 +276,12 @@ def evaluate(
     _check_stated(stated, found, other)
     if other is not None and hosts.on:
         raise UsageError("--against and --on: another machine has the artifacts alone", fix="evaluate them here")
+    training = None if train is None else as_texts(train, "train")
+    if training is not None and hosts.on:
+        raise UsageError("--train and --on: features are evaluated on this machine", fix="leave --on out")
     if not hosts.on:
         with telling(progress):
-            return _evaluate_here(found, texts, options, streaming, other, stated, progress)
+            return _evaluate_here(found, texts, options, streaming, other, stated, progress, training)
     _refuse_streams(texts, streaming)
     if len(texts) > 1:
         raise UsageError("--on sends one folder of images, or one .npz", fix="give one, or evaluate here")
@@ -322,10 +329,22 @@ def _evaluate_here(
     against: Path | None,
     stated: Mapping[str, Any],
     progress: Tell,
+    train: Sequence[str] | None,
 ) -> EvaluateOutcome:
     engine, runtime = options.engine, options.runtime
     of_keras = {name: value for name, value in stated.items() if name in OF_A_KERAS_FILE}
     opened, failed = with_engines([open_artifact(entry, of_keras) for entry in found], runtime, engine)
+    if opened and all(map(feature_accuracy.gives_features, opened)):
+        if against is not None:
+            raise UsageError(
+                "--against is a model whose classes are compared, and these give none", fix="evaluate it beside them"
+            )
+        return _features_here(opened, failed, data, train, options, streaming, progress)
+    if train is not None:
+        raise UsageError(
+            "--train is for models that give features, and these give classes",
+            fix="leave it out, or evaluate them apart",
+        )
     with (
         labelled_stream(data, streaming.column, used_workers(streaming.workers)) as images,
         contextlib.ExitStack() as stack,
@@ -348,6 +367,40 @@ def _evaluate_here(
         ok=all(result.finite and not (result.against and result.against.failures) for result in results)
         and not failed
         and not images.broken,
+        failed=tuple(failed),
+        origins=origins or None,
+        dataset=dataset,
+    )
+
+
+def _features_here(
+    opened: Sequence[Artifact],
+    failed: Sequence[Failed],
+    data: Sequence[str],
+    train: Sequence[str] | None,
+    options: EvaluateOptions,
+    streaming: StreamOptions,
+    progress: Tell,
+) -> EvaluateOutcome:
+    def images(given: Sequence[str]) -> feature_accuracy.Images:
+        return lambda: labelled_stream(given, streaming.column, used_workers(streaming.workers))
+
+    results = feature_accuracy.evaluate_features(
+        opened,
+        images(data),
+        None if train is None else images(train),
+        batch=options.batch,
+        runtime=options.runtime,
+        options=options.engine,
+        progress=progress,
+    )
+    with images(data)() as labelled:
+        dataset = labelled.dataset
+    origins = {model.path: model.provenance for model in opened if model.is_checkpoint}
+    return EvaluateOutcome(
+        tuple(results),
+        tuple(feature_accuracy.to_json(result) for result in results),
+        ok=all(result.finite and not result.broken for result in results) and not failed,
         failed=tuple(failed),
         origins=origins or None,
         dataset=dataset,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # each is imported by the function that makes it; ruff does n
     from vit_deploy.runtimes.diagnosis import Diagnosis  # noqa: F401
     from vit_deploy.verification.accuracy import Evaluation  # noqa: F401
     from vit_deploy.verification.compare import Comparison  # noqa: F401
+    from vit_deploy.verification.feature_accuracy import FeatureEvaluation  # noqa: F401
     from vit_deploy.verification.parity import Parity, Verification  # noqa: F401
     from vit_deploy.verification.proving import Proven
 
@@ -139,8 +140,8 @@ class BenchOutcome(Outcome["Latency"]):
 
 
 @dataclass(frozen=True)
-class EvaluateOutcome(Outcome["Evaluation"]):
-    """What `evaluate` counted.
+class EvaluateOutcome(Outcome["Evaluation | FeatureEvaluation"]):
+    """What `evaluate` counted; of models without a head, what their features tell.
 
     Args:
         dataset: the labelled images.

@@ -140,6 +140,12 @@ class Dataset:
         indices = list(self.folders(artifact).values())
         return np.array([indices[folder] for _, folder in self.files], np.int64)
 
+    def names_of_images(self) -> list[str]:
+        """The name of each image's class: that of its folder, or the number of its label."""
+        if self.labels:
+            return [str(label) for label in self.labels]
+        return [self.names[folder] for _, folder in self.files]
+
     def check_size(self, model: str, config: ViTConfig) -> None:
         """Refuse a model that takes images of another size than those of an `.npz`.
 
