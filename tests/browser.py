@@ -105,7 +105,7 @@ class Browser:
 
     def press(self, key, code=None):
         text = {"Enter": "\r"}.get(key, "")
-        number = {"Enter": 13, "Tab": 9, " ": 32}[key]
+        number = {"Enter": 13, "Tab": 9, " ": 32, "ArrowUp": 38}[key]
         values = {"key": key, "code": code or key, "windowsVirtualKeyCode": number}
         self.ask("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **values)
         self.ask("Input.dispatchKeyEvent", type="keyUp", **values)

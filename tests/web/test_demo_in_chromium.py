@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from browser import CHROMIUM, Browser
 from PIL import Image
@@ -159,6 +160,38 @@ def test_tflite_files_run_in_litert_and_beside_onnx(browser, artifacts, tflite, 
         assert int(seen(browser)[0]["class"]) == top[0].index
         assert float(seen(browser)[0]["logit"]) == pytest.approx(top[0].logit, abs=0.05)
     assert [url for url in browser.asked if not url.startswith("blob:")] == [path.as_uri()]
+
+
+def test_attention_and_alike_patches_are_drawn_where_the_file_gives_them(
+    browser, labelled, npm_files, photos, tmp_path
+):
+    names = ["logits", "patch_tokens", "block_1.attention"]
+    artifact = vit_deploy.export(labelled, tmp_path, formats="onnx", outputs=names).result
+    opened(browser, vit_deploy.demo(artifact, tmp_path / "maps.html", runtime_files=npm_files).result.path)
+    choose(browser, photos[0])
+    image = vit_deploy.read_images(artifact, photos[0])
+    engine = ort.InferenceSession(artifact.model_path)
+    tokens, attention = (values[0] for values in engine.run(names[1:], {"images": image}))
+    rows, columns = labelled.config.grid
+    by_attention = attention[:, 0, labelled.config.num_prefix_tokens :].mean(axis=0)
+    assert drawn(browser) == pytest.approx(spread(by_attention), abs=2e-3)
+    assert browser.run("document.getElementById('pointing').hidden")
+    select = "document.getElementById('map')"
+    browser.run(f"{select}.value = 'patch_tokens'; {select}.dispatchEvent(new Event('change'))")
+    unit = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+    middle = rows // 2 * columns + columns // 2
+    assert drawn(browser) == pytest.approx(spread(unit @ unit[middle]), abs=2e-3)
+    browser.run("document.getElementById('overlay').focus()")
+    browser.press("ArrowUp")
+    assert drawn(browser) == pytest.approx(spread(unit @ unit[middle - columns]), abs=2e-3)
+
+
+def drawn(browser: Browser) -> list[float]:
+    return json.loads(browser.run("document.getElementById('overlay').dataset.values"))
+
+
+def spread(values: np.ndarray) -> list[float]:
+    return ((values - values.min()) / np.ptp(values)).tolist()
 
 
 def test_what_is_no_picture_is_named_and_the_page_goes_on(browser, page, photos, tmp_path):

@@ -260,7 +260,9 @@ function showMaps(model) {
   const select = byId("map"), names = ["", ...model.maps.map(({name}) => name)];
   byId("mapping").hidden = names.length === 1;
   if ([...select.options].map(({value}) => value).join() !== names.join()) {
-    select.replaceChildren(...names.map((name) => new Option(name || "the picture alone", name)));
+    const words = {attention: "attention", patches: "patches alike"};
+    const known = model.maps.map(({name, kind}) => new Option(`${words[kind]} (${name})`, name));
+    select.replaceChildren(new Option("the picture alone", ""), ...known);
     select.value = names[1] ?? "";
   }
   drawMap();
@@ -271,7 +273,7 @@ function drawMap() {
   const context = canvas.getContext("2d");
   byId("pointing").hidden = chosen?.kind !== "patches";
   canvas.tabIndex = chosen?.kind === "patches" ? 0 : -1;
-  canvas.toggleAttribute("aria-hidden", chosen?.kind !== "patches");
+  canvas.setAttribute("aria-hidden", String(chosen?.kind !== "patches"));
   if (!chosen || !current?.outputs) return context.clearRect(0, 0, canvas.width, canvas.height);
   const [rows, columns] = model.grid, patches = rows * columns, values = current.outputs[chosen.name];
   chosenPatch = Math.min(chosenPatch ?? Math.floor(rows / 2) * columns + Math.floor(columns / 2), patches - 1);

@@ -21,7 +21,7 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.quantities import megabytes
 from vit_deploy.errors import ConfigError
 from vit_deploy.verification.golden import Golden, read_golden
-from vit_deploy.verification.parity import judge
+from vit_deploy.verification.parity import foreign, judge
 from vit_deploy.verification.tolerances import LIMITS, margin_noise, tolerance_for
 
 RUNNING = ("onnx", "tflite")  # formats that have an engine in JavaScript
@@ -179,22 +179,21 @@ def _stored(images: NDArray[Any], preprocess: Preprocess) -> tuple[NDArray[Any],
 
 
 def _maps(artifact: Artifact) -> list[dict[str, str]]:
-    """The outputs that can be drawn over the patches of an image."""
+    """The outputs that can be drawn over the patches of an image, attention first."""
     found = []
     for output in artifact.named_outputs:
         if output.kind is Kind.ATTENTION:
             found.append({"name": output.name, "kind": "attention"})
         elif output.part in (Part.PATCHES, Part.MAP):
             found.append({"name": output.name, "kind": "patches"})
-    return found
+    return sorted(found, key=lambda entry: entry["kind"])
 
 
 def _card(artifact: Artifact, golden: Golden) -> Sequence[tuple[str, str]]:
     config, origin = artifact.config, origin_in(artifact.provenance)
     tolerance = tolerance_for(artifact.precision, golden.noise_floor).held()
-    limits = ", ".join(
-        f"{LIMITS[metric].words} {value:.3g}{LIMITS[metric].unit}" for metric, value in tolerance.items()
-    )
+    held = [(LIMITS[metric], value) for metric, value in tolerance.items() if metric not in foreign(classes=True)]
+    limits = ", ".join(f"{limit.words} {value:.3g}{limit.unit}" for limit, value in held)
     height, width = config.image_size
     rows = [
         ("Model", f"Vision Transformer, {config.num_layers} blocks of {config.embed_dim} numbers a token"),
