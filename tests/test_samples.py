@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from vit_deploy.core.manifest import read_artifact
 
@@ -29,7 +32,7 @@ def accuracies(printed):
 def test_every_numbered_sample_has_a_test():
     numbered = sorted(path.name for path in SAMPLES.glob("[0-9]*.py"))
     tested = Path(__file__).read_text(encoding="utf-8")
-    assert len(numbered) >= 4
+    assert len(numbered) >= 5
     assert [name for name in numbered if f'run("{name}"' not in tested] == []
 
 
@@ -62,3 +65,18 @@ def test_a_fine_tuned_model_is_exported_as_one_vit(tmp_path):
     assert accuracies(printed)["onnx-fp32"] > 0.9
     assert float(printed.split()[-1]) < 1e-4
     assert read_artifact(tmp_path / "onnx-fp32").config.num_classes == 5
+
+
+@pytest.mark.slow
+def test_tokens_and_attention_are_drawn_from_the_file_alone(tmp_path):
+    printed = run("05_dense_features.py", "-o", tmp_path, "--epochs", "1")
+    held = re.search(r"^map \(8, 8, 64\): three components hold (0\.\d+) of the variance$", printed, re.M)
+    assert held and 0.2 < float(held[1]) < 1
+    assert re.search(r"^block_1.attention \(4, 65, 65\): ([01]\.\d+) of the class token's attention", printed, re.M)
+    shutil.move(tmp_path / "onnx-fp32" / "model.onnx", alone := tmp_path / "alone.onnx")
+    run("05_dense_features.py", "--file", alone, tmp_path / "digit.png", "-o", tmp_path / "again")
+    drawn, again = (np.asarray(Image.open(folder / "dense.png")) for folder in (tmp_path, tmp_path / "again"))
+    assert drawn.shape == (256, 768, 3)
+    np.testing.assert_array_equal(drawn, again)
+    for start in (256, 512):  # colours of patches, then their attention
+        assert np.ptp(drawn[:, start : start + 256].astype(int)) == 255
