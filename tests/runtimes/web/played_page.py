@@ -56,7 +56,9 @@ for head, body in commands():
     samples = [2.5] * (head.get("calls") or 3)
     replies = {"look": FACTS, "start": {}, "open": OPENED, "upload": {}, "time": {"samples_ms": samples}}
     if op == "run":
-        answer(head["number"], {"dtype": "float32", "shape": [head["shape"][0], 4]}, logits * head["shape"][0])
+        about = {"dtype": "float32", "shape": [head["shape"][0], 4]}
+        outputs = [about for _ in head["outputs"]]
+        answer(head["number"], {"outputs": outputs}, logits * head["shape"][0] * len(outputs))
     else:
         answer(head["number"], replies[op])
 """

@@ -145,6 +145,14 @@ def test_a_software_adapter_gives_verdicts(pico, npm_files, chromium, name):
     assert record["verdict"] == "same" and record["provider"].startswith("webgpu-")
 
 
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_every_output_by_its_name_is_proven(npm_files, chromium, tmp_path, format):
+    chosen = {"image_size": (32, 48), "patch_size": (8, 16), "formats": format, "outputs": ("logits", "map")}
+    vit_deploy.export("pico", tmp_path / "made", **chosen)
+    [record] = vit_deploy.verify(tmp_path / "made" / f"{format}-fp32", **in_chromium(npm_files, chromium)).records
+    assert record["verdict"] == "same" and len(record["outputs"]) == 2
+
+
 def test_a_software_adapter_gives_no_times_and_no_halves(pico, npm_files, chromium):
     wanted = in_chromium(npm_files, chromium) | {"provider": "webgpu"}
     with pytest.raises(EngineError, match="adapter is software"):

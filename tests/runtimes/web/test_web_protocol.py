@@ -203,7 +203,7 @@ def test_what_is_no_program_is_told(tmp_path):
 
 def test_an_error_before_the_first_command_is_told(page_of):
     script = 'held = alive()\nanswer(0, {"error": "SyntaxError: old browser"})\ntime.sleep(60)'
-    with page_of(script) as page, pytest.raises(EngineError, match="SyntaxError: old browser"):
+    with pytest.raises(EngineError, match="SyntaxError: old browser"), page_of(script) as page:
         page.ask("look", "say what it is")
 
 

@@ -9,7 +9,7 @@ export async function start({script, provider, threads, tiny}) {
   // WebAssembly and the device come up with the first model, which is a tiny one, so that they are no part of loading.
   await (await ort.InferenceSession.create(tiny, {executionProviders})).release();
   return {
-    async open({model, data, input, output}) {
+    async open({model, data, input}) {
       const externalData = data.map((path) => ({path, data: `model/${encodeURIComponent(path)}`}));
       const session = await ort.InferenceSession.create(`model/${encodeURIComponent(model)}`, {
         executionProviders,
@@ -33,12 +33,13 @@ export async function start({script, provider, threads, tiny}) {
           results = [];
           for (const feed of feeds) results.push(await session.run(feed));
         },
-        async download() {
+        async download(names) {
+          const [outputs] = results;
           return Promise.all(
-            results.map(async ({[output]: tensor}) => ({
-              dtype: tensor.type,
-              shape: tensor.dims,
-              data: await tensor.getData(),
+            names.map(async (name) => ({
+              dtype: outputs[name].type,
+              shape: outputs[name].dims,
+              data: await outputs[name].getData(),
             })),
           );
         },

@@ -66,11 +66,11 @@ const OPERATIONS = {
     return [{...model.facts, open_ms: performance.now() - begun}];
   },
 
-  async run({shape, dtype}, bytes) {
+  async run({shape, dtype, outputs}, bytes) {
     model.upload([{values: numbers(bytes, dtype), shape, dtype}]);
     await model.compute();
-    const [{data, ...head}] = await model.download();
-    return [head, [bytesOf(data)]];
+    const found = await model.download(outputs);
+    return [{outputs: found.map(({data, ...head}) => head)}, found.map(({data}) => bytesOf(data))];
   },
 
   // Images of the calls that `time` is going to make; several parts where the file takes fewer than a call has.

@@ -75,7 +75,6 @@ class Web:
                 model=model,
                 data=data,
                 input=artifact.input.name,
-                output=artifact.output_name,
             )
             engine = _engine(packages, seen)
             notes = [_in_words(engine)]

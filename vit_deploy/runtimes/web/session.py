@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.runtimes.batching import groups, in_batches
-from vit_deploy.runtimes.values import as_stored, checked_images, dequantized, missing_output, refuse_other_input
+from vit_deploy.runtimes.batching import groups, in_batches, outputs_in_batches
+from vit_deploy.runtimes.values import as_stored, checked_images, missing_output, refuse_other_input
 from vit_deploy.runtimes.web.engines import WASM, WEBGPU
 from vit_deploy.runtimes.web.page import Page
 
@@ -47,16 +48,34 @@ class WebSession:
         """Outputs `(batch, …)` for images `(batch, height, width, channels)`; see `runtimes.Session`."""
         return in_batches(self._run, checked_images(images, self._artifact), self._artifact.input.batch)
 
+    def infer_outputs(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Every recorded output by its name; see `runtimes.NamedSession`."""
+        return outputs_in_batches(self._run_all, checked_images(images, self._artifact), self._artifact.input.batch)
+
     def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        [output] = self._read(images, [self._artifact.output_name]).values()
+        return output
+
+    def _run_all(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return self._read(images, self._artifact.output_names)
+
+    def _read(self, images: NDArray[Any], names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         stored = as_stored(images, self._artifact.input)
         head, raw = self._page.ask(
-            "run", self._doing, body=stored.tobytes(), shape=stored.shape, dtype=stored.dtype.name
+            "run",
+            self._doing,
+            body=stored.tobytes(),
+            shape=stored.shape,
+            dtype=stored.dtype.name,
+            outputs=list(names),
         )
-        output = np.frombuffer(raw, head["dtype"]).reshape(head["shape"])
-        spec = self._artifact.output
-        if spec.scale is not None:
-            return dequantized(output, spec.scale, spec.zero_point or 0)
-        return output.astype(np.float32)
+        found, start = {}, 0
+        for name, about in zip(names, head["outputs"], strict=True):
+            dtype, count = np.dtype(about["dtype"]), math.prod(about["shape"])
+            values = np.frombuffer(raw, dtype, count, start).reshape(about["shape"])
+            found[name] = values.astype(np.float32)
+            start += values.nbytes
+        return found
 
     def upload(self, images: NDArray[Any]) -> None:
         """Give the page the images of the calls that `time` makes."""
@@ -98,6 +117,6 @@ class WebSession:
 def _check(artifact: Artifact, opened: Mapping[str, Any]) -> None:
     """Refuse a file that is not the one that the artifact was made with."""
     refuse_other_input(artifact, opened["input"]["name"], opened["input"]["shape"])
-    outputs = opened["outputs"]
-    if artifact.output_name not in outputs or (len(outputs) > 1 and not artifact.is_bare):
+    outputs, names = opened["outputs"], artifact.output_names
+    if not set(names) <= set(outputs) or (len(outputs) > len(names) and not artifact.is_bare):
         raise missing_output(artifact, outputs)

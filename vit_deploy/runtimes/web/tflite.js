@@ -6,7 +6,7 @@ export async function start({script, provider, threads}) {
   const many = threads !== null && threads > 1;
   await litert.loadLiteRt(new URL("../wasm/", address).href, {threads: many});
   return {
-    async open({model, output}) {
+    async open({model}) {
       const compiled = await litert.loadAndCompile(`model/${encodeURIComponent(model)}`, {
         accelerator: provider,
         ...(provider === "wasm" && many && {cpuOptions: {numThreads: threads}}),
@@ -14,7 +14,6 @@ export async function start({script, provider, threads}) {
       });
       const [given] = compiled.getInputDetails();
       const names = compiled.getOutputDetails().map(({name}) => name);
-      const wanted = Math.max(0, names.indexOf(output));
       let feeds = [];
       let results = [];
       return {
@@ -32,18 +31,21 @@ export async function start({script, provider, threads}) {
           results = [];
           for (const feed of feeds) {
             const outputs = await compiled.run([feed]);
-            // A call is over when its answer is there, as everywhere else.
-            if (provider !== "wasm") outputs[wanted] = await outputs[wanted].moveTo("wasm");
-            results.push(outputs);
+            // A call is over when its answers are there, as everywhere else.
+            results.push(provider === "wasm" ? outputs : await Promise.all(outputs.map((each) => each.moveTo("wasm"))));
           }
         },
-        async download() {
+        async download(wanted) {
+          const [outputs] = results;
           return Promise.all(
-            results.map(async ({[wanted]: tensor}) => ({
-              dtype: tensor.type.dtype,
-              shape: [...tensor.type.layout.dimensions],
-              data: await tensor.data(),
-            })),
+            wanted.map(async (name) => {
+              const tensor = outputs[names.indexOf(name)];
+              return {
+                dtype: tensor.type.dtype,
+                shape: [...tensor.type.layout.dimensions],
+                data: await tensor.data(),
+              };
+            }),
           );
         },
       };
