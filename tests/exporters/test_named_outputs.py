@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
+from tests.features import FAMILIES
 from vit_deploy import api
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
@@ -23,6 +26,7 @@ from vit_deploy.runtimes import infer_outputs, open_session
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.parity import NO_LIMITS, judge_named, verify
+from vit_deploy.verification.recorded import verification_in
 
 FEW = ("logits", "map", "block_0.attention")
 
@@ -214,3 +218,41 @@ def test_every_precision_proves_every_output(model, tmp_path):
     [whole] = [artifact for artifact in made if artifact.precision == "int8-full"]
     assert {spec.dtype for spec in whole.outputs.values()} <= {"int8", "int16"}
     assert len({spec.scale for spec in whole.outputs.values()}) > 2
+
+
+def test_a_proof_on_another_machine_tells_of_every_output(few):
+    proof = verify(few)
+    there = verification_in({**records.verification(proof), "on": "ssh://pi"}, few)
+    assert there.outputs.keys() == proof.outputs.keys()
+    for name, parity in proof.outputs.items():
+        assert there.outputs[name].max_abs == parity.max_abs and there.outputs[name].ok
+        assert there.outputs[name].compared == parity.compared
+
+
+def test_an_archive_proves_every_output_where_it_is_unpacked(few, tmp_path):
+    api.bundle([few], tmp_path / "archive.tar.gz")
+    with tarfile.open(tmp_path / "archive.tar.gz") as archive:
+        archive.extractall(tmp_path / "there", filter="data")
+    [runner] = (tmp_path / "there").rglob("run.py")
+    done = subprocess.run(
+        [sys.executable, runner, "verify", "--json"], capture_output=True, text=True, cwd=runner.parent
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["results"][0]["outputs"]) == set(FEW)
+
+
+FOLDED = ("post-norm behind a norm, probe", "averaged patches, norm after", "prefix of five, class token", "BEiT")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FOLDED)
+def test_norms_that_projections_take_up_are_whole_again_in_outputs(make_checkpoint, images, tmp_path, family):
+    checkpoint = make_checkpoint(**FAMILIES[family])
+    names = every_name(checkpoint)
+    [made] = api.export(checkpoint, tmp_path, formats="tflite", outputs=names)
+    found, expected = (
+        answers(made, images),
+        forward_outputs(checkpoint, images, outputs_of_model(names, checkpoint.config)),
+    )
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
