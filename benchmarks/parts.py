@@ -136,6 +136,14 @@ PARTS: Mapping[str, Part] = {
             extra="openvino",
         ),
         Part(
+            "images",
+            "how many images a second does `embed` run, and in how much memory",
+            "benchmarks.images",
+            "benchmarks.images_tables",
+            needs=_EXPORTING,  # and of the others, each way its own
+            extra="cpu",
+        ),
+        Part(
             "rotary",
             "what do rotary positions cost, beside a position table",
             "benchmarks.rotary",

@@ -95,6 +95,7 @@ LEAVES = {
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
     "exporters.tflite.ranges": {"ai_edge_litert"},
     **{f"data.{name}": {"pyarrow"} for name in ("parquet_output", "parquet_source", "remote_source")},
+    "data.cluster": {"ray", "pyarrow"},
     "compression.augment": TENSORFLOW,
     **{f"compression.{name}": {"tensorflow_model_optimization", "tf_keras"} for name in ("cluster", "prune", "qat")},
     **{f"compression.{name}": {"tf_keras"} for name in ("keras2", "training")},

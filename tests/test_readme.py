@@ -73,6 +73,8 @@ def execute(page: Path, folder: Path, environment: dict[str, str]) -> None:
             continue
         if {"web", "wasm"} & set(arguments) and RUNTIMES["web"].missing():
             continue
+        if "--ray" in arguments and not all(map(importlib.util.find_spec, ("ray", "pandas", "pyarrow"))):
+            continue
         run = {"vit-deploy": [sys.executable, "-m", "vit_deploy"], "python": [sys.executable], "tar": ["tar"]}[program]
         arguments = [str(ROOT / word) if word.startswith("samples/") else word for word in arguments]
         done = subprocess.run([*run, *arguments], cwd=folder, capture_output=True, text=True, env=environment)

@@ -82,3 +82,36 @@ def test_the_command_packs(run: Any, bundles: dict[str, Path], tmp_path: Path) -
     assert run("bundle", bundles["onnx"], "-o", tmp_path / "models.tar.gz").code == 2
     assert run("bundle", bundles["onnx"], "-o", tmp_path / "models.zip").code == 2
     assert [each.name for each in tmp_path.iterdir()] == ["models.tar.gz"]
+
+
+@needs_sshd
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_machines_of_a_file_go_by_their_names_and_one_that_is_gone_stops_none(
+    run: Any, server: Server, bundles: dict[str, Path], tmp_path: Path, command: str
+) -> None:
+    path = tmp_path / "hosts.toml"
+    path.write_text(
+        f'[defaults]\nremote_python = "{sys.executable}"\nssh_config = "{server.config}"\ntimeout = 90\n'
+        f'[hosts.here]\naddress = "{server.url}"\ngroups = ["near", "all"]\n'
+        f'[hosts.again]\naddress = "{server.url.replace("127.0.0.1", "localhost")}"\ngroups = ["all"]\n'
+        f'[hosts.gone]\naddress = "ssh://{getpass.getuser()}@127.0.0.1:{free_port()}"\ngroups = ["all"]\n'
+        '[hosts.other]\naddress = "ssh://nowhere.invalid"\n'
+    )
+    short = ["--runtime", "onnxruntime", "--runs", 3] if command == "bench" else ["--quick"]
+    said = run(command, bundles["onnx"], "--hosts", path, "--group", "all", *short, "--json")
+    assert said.code == 1, said.err
+    document = said.document
+    assert [each["on"] for each in document["results"]] == ["here", "again"]
+    assert document["results"][0]["address"] == server.url
+    assert [(each["name"], each["ok"], each["results"]) for each in document["hosts"]] == [
+        ("here", True, 1),
+        ("again", True, 1),
+        ("gone", False, 0),
+    ]
+    assert document["hosts"][0]["groups"] == ["near", "all"]
+    assert "cannot be reached" in document["hosts"][2]["error"]["message"]
+    assert "gone: no answer" in said.err and "here: 1 result" in said.err
+    if command == "verify":
+        assert run(command, bundles["onnx"], "--hosts", path, "--group", "near", *short, "-q").code == 0
+        assert server.left_behind() == set()

@@ -35,6 +35,7 @@ REGISTRIES = {
     "vit_deploy.compression": ("METHODS",),
     "vit_deploy.data.embedding": ("OUTPUTS",),
     "vit_deploy.data.finding": ("READERS",),
+    "vit_deploy.data.spreading": ("CLUSTERS",),
 }
 ENTRIES = [
     pytest.param(getattr(importlib.import_module(module), table), name, id=f"{module}.{table}-{name}")

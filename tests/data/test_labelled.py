@@ -179,7 +179,7 @@ def test_few_images_start_no_process(bundle, photos, monkeypatch):
 
 
 def test_what_is_for_this_machine_is_refused_for_another(bundle, photos, tmp_path):
-    with pytest.raises(UsageError, match="--workers and --column"):
+    with pytest.raises(UsageError, match="--workers, --column and --ray"):
         vit_deploy.predict(bundle, photos, workers=2, on="ssh://nowhere")
     tar = write_tar(tmp_path / "s.tar", named=False)
     with pytest.raises(UsageError, match="--on sends image files"):

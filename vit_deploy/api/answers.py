@@ -33,18 +33,22 @@ from vit_deploy.core.datasets import read_dataset
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import CheckpointOptions, EvaluateOptions, PredictOptions
 from vit_deploy.core.options.streaming import StreamOptions
+from vit_deploy.core.provenance import Step
 from vit_deploy.data import answering
 from vit_deploy.data.answering import images_of
+from vit_deploy.data.arrays import Arrays
+from vit_deploy.data.elsewhere import RayAnswers, check_stream, predictions_from_ray
 from vit_deploy.data.finding import is_stream
 from vit_deploy.data.items import Source
 from vit_deploy.data.labelled import labelled_stream
 from vit_deploy.data.pipeline import used_workers
+from vit_deploy.data.spreading import Evaluating, Predicting, of_one_worker
 from vit_deploy.errors import ConfigError, DataError, Failed, UsageError
 from vit_deploy.remote.hosts import ask_hosts
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.remote.sending import write_dataset, write_files
 from vit_deploy.remote.work import SENT
-from vit_deploy.runtimes import classify
+from vit_deploy.runtimes import classify, runtime_for
 from vit_deploy.runtimes.choosing import with_engines
 from vit_deploy.verification import accuracy, feature_accuracy
 from vit_deploy.verification.agreement import OtherModel
@@ -67,8 +71,11 @@ def predict(
     threads: int | None = None,
     workers: int | None = None,
     column: str | None = None,
+    ray: str | None = None,
     reading: CheckpointOptions = CheckpointOptions(),
     on: str | Sequence[str] = (),
+    hosts: PathLike | None = None,
+    group: str | Sequence[str] = (),
     remote_python: str = HostOptions.remote_python,
     ssh_config: PathLike | None = None,
     timeout: float = HostOptions.timeout,
@@ -90,8 +97,11 @@ def predict(
         threads: threads for the work inside one call; None leaves the engine's own choice.
         workers: processes that decode ahead of the model; None for one for each core, up to 8, of many images.
         column: of the images in Parquet files; None finds the only one that can be.
+        ray: address of a Ray cluster that runs it; "local" for one on this machine; None for none.
         reading: what a checkpoint file does not say, or how it is to be read otherwise.
         on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
+        hosts: file that names machines, with groups and options of each.
+        group: of the machines in that file, those that are in one of these; none for all.
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
         timeout: seconds for each machine, sending included.
@@ -109,11 +119,11 @@ def predict(
         RemoteError: no machine answered.
     """
     given, texts = artifact_path(model), as_texts(images, "images")
-    streaming = StreamOptions(workers, column)
+    streaming = StreamOptions(workers, column, ray)
     options = PredictOptions(runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, top)
-    hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
+    machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
     stated = stated_fields(reading)
-    if not hosts.on:
+    if not machines.elsewhere:
         source = images_of(texts, streaming.column)
         return _predict_here(given, source, options, streaming, stated, progress)
     _refuse_streams(texts, streaming)
@@ -122,7 +132,7 @@ def predict(
     if stated:
         raise UsageError(f"{', '.join(stated)} can be stated of a checkpoint, and --on sends artifacts")
     files = classify.image_files(list(map(Path, texts)))
-    return _predict_elsewhere(given, files, options, hosts, progress, note)
+    return _predict_elsewhere(given, files, options, machines, progress, note)
 
 
 def _predict_here(
@@ -133,8 +143,18 @@ def _predict_here(
     stated: Mapping[str, Any],
     progress: Tell,
 ) -> PredictOutcome:
-    found = []
+    check_stream(streaming)
+    found: list[classify.Prediction] = []
     total = source.total()
+    if streaming.ray is not None:
+        artifact = _artifact_for_ray(given, stated)
+        options = dataclasses.replace(options, runtime=runtime_for(artifact, options.runtime, options.engine))
+        work = Predicting((artifact,), (str(options.runtime),), of_one_worker(options.engine), options.top)
+        progress(f"starting Ray at {streaming.ray}")
+        for prediction in predictions_from_ray(streaming.ray, work, source):
+            found.append(prediction)
+            progress(f"{len(found)} of {total or 'many'} images")
+        return _predicted(found, None)
     count = used_workers(streaming.workers, total)
     progress(f"loading {given}")
     with telling(progress), classify.open_classifier(given, options.runtime, options.engine, stated) as classifier:
@@ -142,12 +162,32 @@ def _predict_here(
             found.append(prediction)
             progress(f"{len(found)} of {total or 'many'} images")
         origins = None if classifier.origin is None else {given: classifier.origin}
+    return _predicted(found, origins)
+
+
+def _predicted(found: Sequence[classify.Prediction], origins: Mapping[Path, tuple[Step, ...]] | None) -> PredictOutcome:
     return PredictOutcome(
         tuple(found),
         tuple(prediction.to_dict() for prediction in found),
         ok=not any(prediction.failure for prediction in found),
         origins=origins,
     )
+
+
+def _artifact_for_ray(given: Path, stated: Mapping[str, Any]) -> Artifact:
+    """The artifact whose files travel.
+
+    Raises:
+        UsageError: a checkpoint, or what is stated of one.
+        ConfigError: a model without a head.
+    """
+    if not is_bundle(given):
+        raise UsageError(f"--ray runs artifacts, and {given} is none", fix="export it first")
+    if stated:
+        raise UsageError(f"{', '.join(stated)} can be stated of a checkpoint, and --ray runs artifacts")
+    artifact = read_artifact(given)
+    classify.check_head(artifact.config, given)
+    return artifact
 
 
 def _predict_elsewhere(
@@ -183,6 +223,7 @@ def _predict_elsewhere(
         ok=not failures and not unanswered,
         skipped=tuple(answer.gap for answer in answers if answer.error is not None),
         unanswered=unanswered,
+        hosts=tuple(answer.to_dict() for answer in answers) if hosts.hosts is not None else (),
     )
 
 
@@ -205,8 +246,11 @@ def evaluate(
     train: PathLike | Sequence[PathLike] | None = None,
     workers: int | None = None,
     column: str | None = None,
+    ray: str | None = None,
     reading: CheckpointOptions = CheckpointOptions(),
     on: str | Sequence[str] = (),
+    hosts: PathLike | None = None,
+    group: str | Sequence[str] = (),
     remote_python: str = HostOptions.remote_python,
     ssh_config: PathLike | None = None,
     timeout: float = HostOptions.timeout,
@@ -235,8 +279,11 @@ def evaluate(
             other images of `data`.
         workers: processes that decode ahead of the models; None for one for each core, up to 8, of many images.
         column: of the images in Parquet files; None finds the only one that can be.
+        ray: address of a Ray cluster that runs it; "local" for one on this machine; None for none.
         reading: what a checkpoint that is given as `against` does not say, or how it is to be read otherwise.
         on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
+        hosts: file that names machines, with groups and options of each.
+        group: of the machines in that file, those that are in one of these; none for all.
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
         timeout: seconds for each machine, sending included.
@@ -260,10 +307,10 @@ def evaluate(
     if batch < 1:
         raise ConfigError(f"batch is {batch}; expected a positive number", fix="give 1 or more")
     options = EvaluateOptions(runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, batch)
-    hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
+    machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
     progress("reading the artifacts")
     found = artifact_paths(artifacts)
-    texts, streaming = as_texts(data, "data"), StreamOptions(workers, column)
+    texts, streaming = as_texts(data, "data"), StreamOptions(workers, column, ray)
     stated = stated_fields(
         dataclasses.replace(
             reading,
@@ -274,18 +321,18 @@ def evaluate(
     )
     other = None if against is None else artifact_path(against)
     _check_stated(stated, found, other)
-    if other is not None and hosts.on:
+    if other is not None and machines.elsewhere:
         raise UsageError("--against and --on: another machine has the artifacts alone", fix="evaluate them here")
     training = None if train is None else as_texts(train, "train")
-    if training is not None and hosts.on:
+    if training is not None and machines.elsewhere:
         raise UsageError("--train and --on: features are evaluated on this machine", fix="leave --on out")
-    if not hosts.on:
+    if not machines.elsewhere:
         with telling(progress):
             return _evaluate_here(found, texts, options, streaming, other, stated, progress, training)
     _refuse_streams(texts, streaming)
     if len(texts) > 1:
         raise UsageError("--on sends one folder of images, or one .npz", fix="give one, or evaluate here")
-    return _evaluate_elsewhere(found, Path(texts[0]), options, hosts, progress, note)
+    return _evaluate_elsewhere(found, Path(texts[0]), options, machines, progress, note)
 
 
 def _refuse_streams(texts: Sequence[str], streaming: StreamOptions) -> None:
@@ -295,7 +342,9 @@ def _refuse_streams(texts: Sequence[str], streaming: StreamOptions) -> None:
         UsageError: such options or sources.
     """
     if streaming != StreamOptions():
-        raise UsageError("--workers and --column are about images that are read for this machine", fix="leave them out")
+        raise UsageError(
+            "--workers, --column and --ray are about images that are not sent to another machine", fix="leave them out"
+        )
     if other := [text for text in texts if is_stream(text) and not text.endswith(".npz")]:
         raise UsageError(f"--on sends image files, and {', '.join(other)} is something else", fix="run it here")
 
@@ -331,10 +380,15 @@ def _evaluate_here(
     progress: Tell,
     train: Sequence[str] | None,
 ) -> EvaluateOutcome:
+    check_stream(streaming)
+    if streaming.ray is not None and against is not None:
+        raise UsageError("--against and --ray: the cluster has the artifacts alone", fix="compare them here")
     engine, runtime = options.engine, options.runtime
     of_keras = {name: value for name, value in stated.items() if name in OF_A_KERAS_FILE}
     opened, failed = with_engines([open_artifact(entry, of_keras) for entry in found], runtime, engine)
     if opened and all(map(feature_accuracy.gives_features, opened)):
+        if streaming.ray is not None:
+            raise UsageError("--ray counts classes, and these models give features", fix="leave --ray out, or embed")
         if against is not None:
             raise UsageError(
                 "--against is a model whose classes are compared, and these give none", fix="evaluate it beside them"
@@ -355,8 +409,22 @@ def _evaluate_here(
             progress(f"loading {against}")
             other = OtherModel(against, stack.enter_context(classify.open_classifier(against, stated=stated)))
             dataset.check_size(str(against), other.classifier.config)
+        answers = None
+        if streaming.ray is not None:
+            runtimes = tuple(runtime_for(artifact, runtime, engine) for artifact in opened)
+            largest = dataclasses.replace(of_one_worker(engine), largest_batch=options.batch)
+            work = Evaluating(tuple(opened), runtimes, largest, options.batch)
+            progress(f"starting Ray at {streaming.ray}")
+            answers = RayAnswers(streaming.ray, work, images.source or Arrays(dataset.path), images.broken)
         results = accuracy.evaluate(
-            opened, images, batch=options.batch, runtime=runtime, options=engine, against=other, progress=progress
+            opened,
+            images,
+            batch=options.batch,
+            runtime=runtime,
+            options=engine,
+            against=other,
+            answers=answers,
+            progress=progress,
         )
     origins = {model.path: model.provenance for model in opened if model.is_checkpoint}
     if other is not None and other.classifier.origin is not None:
@@ -438,5 +506,6 @@ def _evaluate_elsewhere(
         ok=all(answer.ok for answer in answers),
         skipped=tuple(answer.gap for answer in answers if answer.error is not None),
         unanswered={answer.host: answer.error for answer in answers if answer.error is not None},
+        hosts=tuple(answer.to_dict() for answer in answers) if hosts.hosts is not None else (),
         dataset=dataset,
     )

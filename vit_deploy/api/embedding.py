@@ -17,6 +17,7 @@ from vit_deploy.core.older_python import sha256_of
 from vit_deploy.core.options.streaming import EmbedOptions, StreamOptions
 from vit_deploy.core.staging import check_file_target
 from vit_deploy.data import embedding
+from vit_deploy.data.elsewhere import check_stream, rows_from_ray
 from vit_deploy.data.finding import find_source
 from vit_deploy.data.pipeline import used_workers
 from vit_deploy.errors import ConfigError, UsageError
@@ -38,6 +39,7 @@ def embed(
     streams: int | None = None,
     workers: int | None = None,
     column: str | None = None,
+    ray: str | None = None,
     runtime: str | None = None,
     provider: str | None = None,
     device: int = 0,
@@ -65,6 +67,8 @@ def embed(
         streams: calls at the same time, each with a model of its own; None for 2 on a processor.
         workers: processes that decode ahead; None for one for each core, up to 8; 0 for none.
         column: of the images in Parquet files; None finds the only one that can be.
+        ray: address of a Ray cluster that runs it, with an engine for each of its workers; "local" for one on this
+            machine; None for none.
         runtime: engine; None takes the first installed one of the format.
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
@@ -89,7 +93,7 @@ def embed(
     """
     files = as_text(runtime_files)
     options = EmbedOptions(runtime, provider, device, cuda_graph, threads, files, browser, batch, streams, top)
-    reading = StreamOptions(workers, column)
+    reading = StreamOptions(workers, column, ray)
     for name in ("top", "batch", "streams", "threads"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ConfigError(f"{name} is {value}; expected a positive number", fix="give 1 or more")
@@ -99,13 +103,22 @@ def embed(
     progress("reading the artifact")
     model = _model(open_artifact(artifact_path(artifact)), options)
     source = find_source(as_texts(data, "data"), reading.column)
+    check_stream(reading)
     count = used_workers(reading.workers)
+    if reading.ray is not None:
+        # One model a worker, on cores of its own: those that are asked for, or one.
+        engine = dataclasses.replace(model.options, threads=options.threads or (1 if model.streams > 1 else None))
+        model = dataclasses.replace(model, options=engine, streams=1)
     found = embedding.embed(
         model,
         source,
         target,
         _job(model, options),
-        lambda items: embedding.computed_here(model, items, count),
+        lambda items, start: (
+            embedding.computed_here(model, items, count)
+            if reading.ray is None
+            else rows_from_ray(reading.ray, model, source, start)
+        ),
         force=force,
         progress=progress,
         note=note,

@@ -27,7 +27,7 @@ from vit_deploy.core.options import CheckpointOptions
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import UsageError
 from vit_deploy.formats.bare import Stated
-from vit_deploy.remote.hosts import ask_hosts
+from vit_deploy.remote.hosts import Watch, ask_hosts
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.verification import checks, parity
 from vit_deploy.verification.compare import compare_models
@@ -66,11 +66,14 @@ def verify(
     force: bool = False,
     reading: CheckpointOptions = CheckpointOptions(),
     on: str | Sequence[str] = (),
+    hosts: PathLike | None = None,
+    group: str | Sequence[str] = (),
     remote_python: str = HostOptions.remote_python,
     ssh_config: PathLike | None = None,
     timeout: float = HostOptions.timeout,
     progress: Tell = silent,
     note: Tell = silent,
+    watch: Watch | None = None,
 ) -> VerifyOutcome:
     """Run artifacts on their golden images, and in other ways, and compare with the float64 reference.
 
@@ -103,12 +106,15 @@ def verify(
         force: whether other files are replaced too.
         reading: what a checkpoint file does not say, or how it is to be read otherwise; needs `against`.
         on: other machines to run on instead, as "ssh://user@host".
+        hosts: file that names machines, with groups and options of each.
+        group: of the machines in that file, those that are in one of these; none for all.
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
         timeout: seconds for each machine, sending included.
         progress: called with what is being done.
         note: called with what has to be known meanwhile: what was assumed of a bare file, and what could not be taken
             away from another machine.
+        watch: called with the name of another machine and what it does; None tells `progress` of all.
 
     Returns:
         A verification for each artifact, and on each machine; `ok` if all of them passed.
@@ -125,15 +131,15 @@ def verify(
         runtime, provider, device, cuda_graph, as_tuple(threads), quick, as_text(runtime_files), browser
     )
     reference = ReferenceOptions(path(against), path(images), max_images, layout, values, output, simulate, locate)
-    hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
+    machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
     reports = ReportFiles(path(junit), path(markdown))
     stated = stated_fields(reading)
-    _check(proof, reference, hosts, stated)
+    _check(proof, reference, machines, stated)
     limits = _limits(tolerance, allow_tf32=allow_tf32)
     check_reports(reports.junit, reports.markdown, force=force)
     found = artifact_paths(artifacts)
-    if hosts.on:
-        outcome = _verify_elsewhere(found, proof, limits, hosts, progress, note)
+    if machines.elsewhere:
+        outcome = _verify_elsewhere(found, proof, limits, machines, progress, note, watch)
     else:
         with telling(progress):
             outcome = _verify_here(found, proof, reference, limits, stated, progress, note)
@@ -152,7 +158,7 @@ def _check(proof: ProofOptions, reference: ReferenceOptions, hosts: HostOptions,
     own: dict[str, object] = {"--runtime": proof.runtime, "--provider": proof.provider, "--device": proof.device}
     own |= {"--cuda-graph": proof.cuda_graph, "--threads": proof.threads}
     own |= {"--runtime-files": proof.runtime_files, "--browser": proof.browser}
-    own |= {"--on": hosts.on, "--locate": reference.locate}
+    own |= {"--on": hosts.elsewhere, "--locate": reference.locate}
     given = [name for name, value in own.items() if value]
     if reference.simulate is not None and given:
         raise UsageError(f"{', '.join(given)} and --simulate: what is simulated runs here, in NumPy")
@@ -161,7 +167,7 @@ def _check(proof: ProofOptions, reference: ReferenceOptions, hosts: HostOptions,
     here: dict[str, object] = {"--against": reference.against, "--images": reference.images}
     here |= {"--locate": reference.locate} | dict.fromkeys(_reading(reference).options, True)
     given = [name for name, value in here.items() if value]
-    if hosts.on and given:
+    if hosts.elsewhere and given:
         raise UsageError(f"{', '.join(given)} and --on: another machine has the recorded answers alone")
 
 
@@ -237,7 +243,13 @@ def _origins(subjects: Sequence[Subject], reference: Reference | None) -> dict[P
 
 
 def _verify_elsewhere(
-    paths: Sequence[Path], proof: ProofOptions, limits: Limits, hosts: HostOptions, progress: Tell, note: Tell
+    paths: Sequence[Path],
+    proof: ProofOptions,
+    limits: Limits,
+    hosts: HostOptions,
+    progress: Tell,
+    note: Tell,
+    watch: Watch | None,
 ) -> VerifyOutcome:
     answers = ask_hosts(
         paths,
@@ -249,6 +261,7 @@ def _verify_elsewhere(
         providers=as_tuple(proof.provider),
         progress=progress,
         note=note,
+        watch=watch,
     )
     sent = {
         str(artifact.directory): artifact
@@ -261,6 +274,7 @@ def _verify_elsewhere(
         ok=all(answer.ok for answer in answers),
         skipped=tuple(answer.gap for answer in answers if answer.error is not None),
         unanswered={answer.host: answer.error for answer in answers if answer.error is not None},
+        hosts=tuple(answer.to_dict() for answer in answers) if hosts.hosts is not None else (),
     )
 
 

@@ -41,6 +41,7 @@ class Outcome(Sequence[Result_co], Generic[Result_co]):
         skipped: what was left out, and why, in words.
         failed: artifacts that came to nothing while others went on.
         origins: the provenance of each checkpoint that was read, by its path; None where none was.
+        hosts: the machines of a file of them, and what came of each.
     """
 
     results: tuple[Result_co, ...]
@@ -49,6 +50,7 @@ class Outcome(Sequence[Result_co], Generic[Result_co]):
     skipped: tuple[str, ...] = ()
     failed: tuple[Failed, ...] = ()
     origins: Mapping[Path, tuple[Step, ...]] | None = field(default=None, repr=False)
+    hosts: tuple[Record, ...] = field(default=(), repr=False, kw_only=True)
     command: ClassVar[str]
 
     @overload
@@ -85,7 +87,8 @@ class Outcome(Sequence[Result_co], Generic[Result_co]):
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of the command."""
         document = documents.document(self.command, self.records, ok=self.ok, skipped=self.skipped)
-        more = {} if self.origins is None else {"assumed": list(self.assumed)}
+        more: dict[str, Any] = {} if self.origins is None else {"assumed": list(self.assumed)}
+        more |= {"hosts": list(self.hosts)} if self.hosts else {}
         return document | more | documents.failures(self.failed)
 
 

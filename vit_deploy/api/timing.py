@@ -24,8 +24,9 @@ from vit_deploy.performance.report import WRITERS, written
 from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.requests import cases_for, measure, plan_for, profiles
 from vit_deploy.performance.saved_results import latency_in, save_document
+from vit_deploy.remote import hosts_file
 from vit_deploy.remote.emulation.machine import is_emulated
-from vit_deploy.remote.hosts import ask_hosts
+from vit_deploy.remote.hosts import Watch, ask_hosts
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.runtimes import RUNTIMES
 from vit_deploy.verification.targets import open_to_time
@@ -56,11 +57,14 @@ def bench(
     any_host: bool = False,
     force: bool = False,
     on: str | Sequence[str] = (),
+    hosts: PathLike | None = None,
+    group: str | Sequence[str] = (),
     remote_python: str = HostOptions.remote_python,
     ssh_config: PathLike | None = None,
     timeout: float = BenchOptions.timeout,
     progress: Tell = silent,
     note: Tell = silent,
+    watch: Watch | None = None,
 ) -> BenchOutcome:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory.
 
@@ -88,11 +92,14 @@ def bench(
         any_host: whether a baseline of another machine counts.
         force: whether the file of `save` is replaced.
         on: other machines to run on instead, as "ssh://user@host".
+        hosts: file that names machines, with groups and options of each.
+        group: of the machines in that file, those that are in one of these; none for all.
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
         timeout: seconds for each step of a case, as loading; with `on` for each machine too, sending included.
         progress: called with what is being done.
         note: called with what has to be known meanwhile: what could not be taken away from another machine.
+        watch: called with the name of another machine and what it does; None tells `progress` of all.
 
     Returns:
         What was measured of each case, and on each machine; `ok` if nothing regressed and every machine answered.
@@ -124,16 +131,21 @@ def bench(
         timeout=timeout,
     )
     compared = BaselineOptions(path(save), path(baseline), max_regression, any_host)
-    hosts = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout)
+    machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
     found = artifact_paths(artifacts)
-    if (emulated := [url for url in hosts.on if is_emulated(url)]) and compared.baseline is not None:
+    found_machines = hosts_file.machines(machines) if machines.elsewhere else []
+    if (
+        emulated := [host.name for host in found_machines if is_emulated(host.address)]
+    ) and compared.baseline is not None:
         raise UsageError(f"--baseline and {', '.join(emulated)}: times of an emulator are compared with nothing")
     plan_for(options)  # refuses values that cannot be, before anything is done
     if compared.save is not None:
         check_targets([compared.save], force=force)
     before = read_results(compared.baseline) if compared.baseline is not None else []
-    if hosts.on:
-        return _bench_elsewhere(found, options, compared, before, hosts, force=force, progress=progress, note=note)
+    if machines.elsewhere:
+        return _bench_elsewhere(
+            found, options, compared, before, machines, force=force, progress=progress, note=note, watch=watch
+        )
     return _bench_here(found, options, compared, before, force=force, progress=progress)
 
 
@@ -195,6 +207,7 @@ def _bench_elsewhere(
     force: bool,
     progress: Tell,
     note: Tell,
+    watch: Watch | None,
 ) -> BenchOutcome:
     answers = ask_hosts(
         found,
@@ -205,6 +218,7 @@ def _bench_elsewhere(
         providers=options.provider,
         progress=progress,
         note=note,
+        watch=watch,
     )
     records = [record for answer in answers for record in answer.records]
     results = [latency_in(record["on"], record) for record in records]
@@ -214,6 +228,7 @@ def _bench_elsewhere(
         compared,
         before,
         unanswered={answer.host: answer.error for answer in answers if answer.error is not None},
+        hosts=tuple(answer.to_dict() for answer in answers) if hosts.hosts is not None else (),
         force=force,
     )
 
@@ -226,6 +241,7 @@ def _compared(
     *,
     failed: Sequence[Failed] = (),
     unanswered: Mapping[str, VitDeployError] | None = None,
+    hosts: Sequence[Record] = (),
     force: bool,
 ) -> BenchOutcome:
     """Compare what was measured with the baseline, and save it.
@@ -237,6 +253,7 @@ def _compared(
         before: results of the baseline.
         failed: artifacts that could not be timed.
         unanswered: why a machine gave no results.
+        hosts: the machines of a file, and what came of each.
         force: whether a file that is there is replaced.
     """
     gaps = unanswered or {}
@@ -255,6 +272,7 @@ def _compared(
         failed=tuple(failed),
         changes=tuple(changed),
         unanswered=gaps,
+        hosts=tuple(hosts),
     )
     if compared.save is not None:
         # What failed is not in it, so that what was measured can be a baseline.

@@ -86,6 +86,7 @@ def _run(args: list[str]) -> int:
     from vit_deploy.errors import LicenceError, UsageError, VitDeployError
 
     _hush_engines(verbose=bool({"-v", "--verbose"} & set(args)))
+    args = with_addresses(args)
     command = next((arg for arg in args if arg in command_names()), "vit-deploy")
     # typer carries click inside itself since 0.26 or so; its public error class leads to the common base.
     usage_error: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -111,6 +112,19 @@ def _run(args: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     return _interrupted() if code == INTERRUPTED else code  # newer typers return it themselves
+
+
+def with_addresses(args: Sequence[str]) -> list[str]:
+    """The arguments with the address "local" behind each `--ray` that has none.
+
+    An address is `auto`, `local`, or has a colon and is no file.
+    """
+    found = []
+    for place, arg in enumerate(args):
+        following = args[place + 1] if place + 1 < len(args) else ""
+        is_address = following in ("auto", "local") or (":" in following and not os.path.exists(following))  # noqa: PTH110
+        found.append("--ray=local" if arg == "--ray" and (following.startswith("-") or not is_address) else arg)
+    return found
 
 
 def _hush_engines(*, verbose: bool) -> None:

@@ -48,8 +48,8 @@ def bench(
         raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
     out = Output("bench", printing)
     options = {**vars(measuring), **vars(comparing), **vars(hosts)}
-    with out.progress() as progress:
-        found = api.bench(artifacts, **options, force=force, progress=progress, note=out.note)
+    with out.watching(hosts.elsewhere) as (progress, watch):
+        found = api.bench(artifacts, **options, force=force, progress=progress, note=out.note, watch=watch)
     _tell(out, found)
     columns, rows = _table(found, sort)
     code = out.show(found, columns=headings(columns, sort), rows=rows, skipped=False)

@@ -68,7 +68,7 @@ def evaluate(
     if features := _features(found):
         return _show_features(out, found, features)
     _tell(out, found)
-    machine = ["machine"] if hosts.on else []
+    machine = ["machine"] if hosts.elsewhere else []
     agreement = f"as {found[0].reference.name}"
     other = ["same top-1", "same top-5", "mean KL"] if against is not None else []
     columns = ranked(

@@ -99,6 +99,22 @@ class Output:
             finally:
                 lines.stop()
 
+    @contextlib.contextmanager
+    def watching(self, elsewhere: bool) -> Iterator[tuple[Any, Any]]:
+        """Gives two functions: one to be told what is being done, and one what each other machine does.
+
+        Args:
+            elsewhere: whether other machines are asked; else the second is None.
+        """
+        with contextlib.ExitStack() as stack:
+            if not elsewhere:
+                yield stack.enter_context(self.progress()), None
+                return
+            from vit_deploy.cli.live import watched
+
+            watch = stack.enter_context(watched(self.quiet))
+            yield (lambda doing: None), watch
+
     def finish(self, results: Sequence[documents.Record]) -> int:
         """Print records as a document where one is asked for, and give the exit code of a command that went well."""
         if self.as_json:

@@ -48,7 +48,7 @@ def predict(
     for prediction in found:
         if prediction.failure:
             out.finding(f"skipped: {prediction.failure}")
-    machine = ["machine"] if hosts.on else []
+    machine = ["machine"] if hosts.elsewhere else []
     columns = ranked((*machine, paths("image"), "class", prose("label"), "probability"), ["class"])
     return out.show(found, columns=columns, rows=[row for prediction in found for row in _rows(prediction)])
 

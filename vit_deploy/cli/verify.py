@@ -53,7 +53,7 @@ def verify(
     from vit_deploy.cli.output import Output
 
     out = Output("verify", printing)
-    with out.progress() as progress:
+    with out.watching(hosts.elsewhere) as (progress, watch):
         found = api.verify(
             artifacts,
             **vars(proof),
@@ -65,6 +65,7 @@ def verify(
             force=force,
             progress=progress,
             note=out.note,
+            watch=watch,
         )
     out.tell_assumed(found, named=True)
     _tell(out, found)

@@ -140,8 +140,9 @@ class Embedded:
 
 
 Ready = Iterator[tuple[list[Item], Rows]]
-OpenRows = Callable[[Iterator[Item]], contextlib.AbstractContextManager[tuple[Ready, Callable[[], str]]]]
-"""Opens what turns images into rows, in their order; the second function gives what executed the graph."""
+OpenRows = Callable[[Iterator[Item], int], contextlib.AbstractContextManager[tuple[Ready, Callable[[], str]]]]
+"""Opens what turns images into rows, in their order, from one on whose place is given too; the function that comes
+with them gives what executed the graph."""
 
 
 def output_files(output: Path) -> tuple[Path, ...]:
@@ -238,7 +239,7 @@ def _compute(model: Model, source: Source, parts: Parts, open_rows: OpenRows, te
     first = next(items, None)
     if first is None:  # all was finished, and nothing written yet
         return ""
-    with open_rows(_chained(first, items)) as (ready, provider):
+    with open_rows(_chained(first, items), parts.count) as (ready, provider):
         kept = clock()
         try:
             for group, rows in ready:

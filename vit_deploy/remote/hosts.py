@@ -15,6 +15,7 @@ from vit_deploy.errors import ConfigError, RemoteError, VitDeployError
 from vit_deploy.remote.arguments import request
 from vit_deploy.remote.emulation.machine import SCHEME, emulated_machine, is_emulated
 from vit_deploy.remote.engines import needs
+from vit_deploy.remote.hosts_file import Host, machines
 from vit_deploy.remote.link import Machine
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.remote.packing import pack
@@ -22,6 +23,8 @@ from vit_deploy.remote.run import run_on
 from vit_deploy.remote.ssh import ssh_machine
 
 Told = Callable[[str], object]
+Watch = Callable[[str, str], object]
+MOST_AT_ONCE = 64  # machines that are sent to; others wait for one that is done
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,26 @@ class Answer:
     """What one machine answered.
 
     Args:
-        host: its address as it was given.
+        host: its name, which is its address where `--on` gave it.
         records: results of the command, each with `on`.
         ok: whether its check passed.
         error: why there are none; None if there are.
+        machine: as a file names it; None of `--on`.
     """
 
     host: str
     records: tuple[dict[str, Any], ...] = ()
     ok: bool = False
     error: VitDeployError | None = None
+    machine: Host | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The machine and what came of it, in plain JSON values."""
+        machine = self.machine or Host(self.host, self.host)
+        found = {"name": self.host, "address": machine.address, "groups": list(machine.groups), "ok": self.ok}
+        error = self.error
+        said = {} if error is None else {"error": {"message": error.message, "fix": error.fix}}
+        return {**found, "results": len(self.records), **said}
 
     @property
     def gap(self) -> str:
@@ -58,6 +71,7 @@ def ask_hosts(
     providers: Sequence[str] = (),
     progress: Told,
     note: Told,
+    watch: Watch | None = None,
 ) -> list[Answer]:
     """Pack artifacts and run a command on all machines at once.
 
@@ -74,9 +88,10 @@ def ask_hosts(
         providers: what is to execute the graphs; none for any.
         progress: called with what is being done.
         note: called with what could not be taken away again.
+        watch: called with the name of a machine and what it does; None tells `progress` of all.
 
     Raises:
-        ConfigError: an address that cannot be.
+        ConfigError: a file of machines that cannot be read, an address that cannot be.
         ArtifactError: an artifact that is missing or was changed.
         RemoteError: no machine answered; says why each did not.
     """
@@ -87,7 +102,8 @@ def ask_hosts(
         said = ", ".join(f"--{name.replace('_', '-')}" for name in own)
         raise ConfigError(f"{said} is of this machine's browsers", fix="leave out --on")
     arguments = request(command, options, more)
-    reached = {url: _machine(url, hosts) for url in hosts.on}
+    named = {host.name: host for host in machines(hosts)}
+    reached = {name: _machine(host) for name, host in named.items()}
     stop = threading.Event()
     one_at_a_time = threading.Lock()
 
@@ -100,17 +116,35 @@ def ask_hosts(
         package = Path(folder) / "package.tar.gz"
         pack(artifacts, package, images=images)
 
-        def ask(url: str) -> Answer:
-            try:
-                document = run_on(reached[url], package, arguments, tell, needed=needed, warn=note, stop=stop)
-            except RemoteError as error:
-                return Answer(url, error=error)
-            if said := document.get("error"):
-                return Answer(url, error=RemoteError(f"{reached[url]}: {said['message']}", fix=said["fix"]))
-            where = {"on": url, **({"emulated": True} if is_emulated(url) else {})}
-            return Answer(url, tuple({**record, **where} for record in document["results"]), bool(document["ok"]))
+        def ask(name: str) -> Answer:
+            answer = answered(name)
+            if watch is not None:
+                watch(name, _ended(answer))
+            return answer
 
-        with ThreadPoolExecutor(len(reached)) as pool:
+        def answered(name: str) -> Answer:
+            host = named[name]
+            machine = None if name == host.address else host
+
+            def doing(text: str) -> None:
+                if watch is None:
+                    tell(text)
+                else:
+                    watch(name, text)
+
+            try:
+                document = run_on(reached[name], package, arguments, doing, needed=needed, warn=note, stop=stop)
+            except RemoteError as error:
+                return Answer(name, error=error, machine=machine)
+            if said := document.get("error"):
+                refused = RemoteError(f"{reached[name]}: {said['message']}", fix=said["fix"])
+                return Answer(name, error=refused, machine=machine)
+            where = {"on": name, **({"emulated": True} if is_emulated(host.address) else {})}
+            where |= {} if machine is None else {"address": host.address}
+            records = tuple({**record, **where} for record in document["results"])
+            return Answer(name, records, bool(document["ok"]), machine=machine)
+
+        with ThreadPoolExecutor(min(len(reached), MOST_AT_ONCE)) as pool:
             try:
                 replies = list(pool.map(ask, reached))
             except BaseException:  # an interrupt: what runs there would go on
@@ -124,7 +158,12 @@ def ask_hosts(
     return replies
 
 
-def _machine(url: str, hosts: HostOptions) -> Machine:
-    if url.startswith(f"{SCHEME}:"):
-        return emulated_machine(url, timeout_s=hosts.timeout)
-    return ssh_machine(url, python=hosts.remote_python, config=hosts.ssh_config, timeout_s=hosts.timeout)
+def _ended(answer: Answer) -> str:
+    count = len(answer.records)
+    return "no answer" if answer.error is not None else f"{count} {'result' if count == 1 else 'results'}"
+
+
+def _machine(host: Host) -> Machine:
+    if host.address.startswith(f"{SCHEME}:"):
+        return emulated_machine(host.address, timeout_s=host.timeout)
+    return ssh_machine(host.address, python=host.remote_python, config=host.ssh_config, timeout_s=host.timeout)

@@ -22,6 +22,8 @@ class HostOptions:
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
         timeout: seconds for each machine, sending included.
+        hosts: file that names machines, with groups and options of each; see `hosts_file.read_hosts`.
+        group: of the machines in that file, those that are in one of these; none for all.
     """
 
     on: Annotated[
@@ -35,3 +37,12 @@ class HostOptions:
     remote_python: Annotated[str, Option(help="Python there.")] = PYTHON
     ssh_config: Annotated[Path | None, Option(metavar="FILE", help="Of ssh, instead of the user's.")] = None
     timeout: Annotated[float, Option(min=1, help="Seconds for each machine, sending included.")] = TIMEOUT_S
+    hosts: Annotated[
+        Path | None, Option(metavar="FILE", help="Machines by name, with groups and options of each: TOML, or lines.")
+    ] = None
+    group: Annotated[tuple[str, ...], Option(help="Of the machines of --hosts; repeat for more.", commas=True)] = ()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether any machine is named."""
+        return bool(self.on) or self.hosts is not None or bool(self.group)

@@ -170,7 +170,7 @@ def open_classifier(
             f"{path} is a checkpoint, which NumPy runs: it takes no provider, device or threads", fix="export it first"
         )
     checkpoint = checkpoints.load(path, config=stated)
-    _check_head(checkpoint.config, path)
+    check_head(checkpoint.config, path)
     yield Classifier(
         checkpoint.config,
         checkpoint.preprocess,
@@ -196,7 +196,7 @@ def _check_stated(stated: Mapping[str, Any], artifact: Artifact, path: Path) -> 
 
 @contextmanager
 def _of_artifact(artifact: Artifact, runtime: str | None, options: RuntimeOptions) -> Iterator[Classifier]:
-    _check_head(artifact.config, artifact.directory)
+    check_head(artifact.config, artifact.directory)
     if not artifact.gives_logits:
         raise ConfigError(
             f"{artifact.path} {artifact.no_classes}, and classes are told by logits",
@@ -209,7 +209,12 @@ def _of_artifact(artifact: Artifact, runtime: str | None, options: RuntimeOption
         yield Classifier(artifact.config, artifact.preprocess, artifact.labels, inside, session.infer, name)
 
 
-def _check_head(config: ViTConfig, path: Path) -> None:
+def check_head(config: ViTConfig, path: Path) -> None:
+    """Refuse a model that gives no classes.
+
+    Raises:
+        ConfigError: one without a head.
+    """
     if not config.include_top:
         raise ConfigError(f"{path} has no head: it gives features, no classes", fix="give a model with a head")
 

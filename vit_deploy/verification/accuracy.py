@@ -103,20 +103,25 @@ class LabelledImages(Protocol):
         """All images in order, at most `size` at a time, as pixels of a model's size."""
 
 
+class Answers(Protocol):
+    """What models that run elsewhere answer."""
+
+    @property
+    def providers(self) -> Sequence[str]:
+        """What executed the graph of each; known once there was an answer."""
+
+    def __iter__(self) -> Iterator[Sequence[NDArray[np.float32]]]:
+        """Outputs of each model for each batch, of the images in it that could be read."""
+
+
 class _Tally:
     """What was counted of one artifact so far."""
 
-    def __init__(self, artifact: Artifact, session: Session, against: OtherModel | None) -> None:
+    def __init__(self, artifact: Artifact, against: OtherModel | None) -> None:
         self.artifact = artifact
         self.against = None if against is None else against.count()
-        self.session = session
         self.first = self.among_five = self.agreed = self.not_finite = 0
         self.confused: Counter[tuple[int, int]] = Counter()
-
-    def outputs(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Outputs for pixels of the model's size."""
-        spec, preprocess = self.artifact.input, self.artifact.preprocess
-        return self.session.infer(pixels if spec.preprocessing_inside else preprocess.normalize(pixels))
 
     def count(self, outputs: NDArray[np.float32], actual: Classes, expected: NDArray[Any] | None) -> Classes:
         """Add a batch; gives the first classes, -1 for outputs that are no numbers."""
@@ -143,6 +148,7 @@ def evaluate(
     runtime: str | None = None,
     options: RuntimeOptions = RuntimeOptions(),
     against: OtherModel | None = None,
+    answers: Answers | None = None,
     progress: Progress = lambda doing: None,
 ) -> list[Evaluation]:
     """Run all artifacts over the images in one pass, a batch at a time.
@@ -156,6 +162,7 @@ def evaluate(
         runtime: that runs all of them; None takes the usual one of each.
         options: the options to run with.
         against: a model beside them, whose answers theirs are compared with too.
+        answers: what they answer where they run elsewhere, without `against`; None runs them here.
         progress: called with what is being done.
 
     Raises:
@@ -172,51 +179,81 @@ def evaluate(
             against.check(artifact)
     reference = next((index for index, artifact in enumerate(artifacts) if artifact.precision == FP32), 0)
     with contextlib.ExitStack() as stack:
-        tallies = []
-        for artifact, name in zip(artifacts, names, strict=True):
+        tallies = [_Tally(artifact, against) for artifact in artifacts]
+        sessions = []
+        for artifact, name in zip(artifacts, names, strict=True) if answers is None else ():
             progress(f"loading {artifact.path}")
-            session = stack.enter_context(open_session(artifact, name, options))
-            tallies.append(_Tally(artifact, session, against))
-        # Models of one size and one preprocessing see the same pixels, which are read once.
-        inputs = [(artifact.preprocess, artifact.config.image_size) for artifact in artifacts]
-        asked = [] if against is None else [(against.classifier.preprocess, against.classifier.config.image_size)]
-        kinds = list(dict.fromkeys(inputs + asked))
-        streams = [dataset.batches(*kind, batch) for kind in kinds]
+            sessions.append(stack.enter_context(open_session(artifact, name, options)))
         done = 0
-        for groups in zip(*streams, strict=True):
+        for outputs, expected in (
+            _answers_here(artifacts, sessions, dataset, batch, against)
+            if answers is None
+            else ((found, None) for found in answers)
+        ):
             progress(f"{done} of {len(dataset)} images")
             size = min(batch, len(dataset) - done)
             places = [place for place in range(done, done + size) if place not in dataset.broken]
             done += size
             if not places:
                 continue
-            expected = None if against is None else against.logits(groups[kinds.index(asked[0])])
             answered = [
-                tally.count(tally.outputs(groups[kinds.index(kind)]), actual[places], expected)
-                for tally, kind, actual in zip(tallies, inputs, classes, strict=True)
+                tally.count(values, actual[places], expected)
+                for tally, values, actual in zip(tallies, outputs, classes, strict=True)
             ]
             for tally, first in zip(tallies, answered, strict=True):
                 tally.agreed += int(((first == answered[reference]) & (first >= 0)).sum())
         broken = dict(dataset.broken)
         if len(broken) == done:
             raise DataError(f"not one of {done} images can be read: {broken[0]}", fix="give images that can be read")
+        providers = [session.provider for session in sessions] if answers is None else answers.providers
         return [
             _evaluation(
                 tally,
                 name,
+                provider,
                 done - len(broken),
                 artifacts[reference],
                 dataset.names,
                 broken,
                 compared=len(artifacts) > 1,
             )
-            for tally, name in zip(tallies, names, strict=True)
+            for tally, name, provider in zip(tallies, names, providers, strict=True)
         ]
+
+
+def _answers_here(
+    artifacts: Sequence[Artifact],
+    sessions: Sequence[Session],
+    dataset: LabelledImages,
+    batch: int,
+    against: OtherModel | None,
+) -> Iterator[tuple[list[NDArray[np.float32]], NDArray[Any] | None]]:
+    """Outputs of each artifact for each batch, and those of the other model."""
+    # Models of one size and one preprocessing see the same pixels, which are read once.
+    inputs = [(artifact.preprocess, artifact.config.image_size) for artifact in artifacts]
+    asked = [] if against is None else [(against.classifier.preprocess, against.classifier.config.image_size)]
+    kinds = list(dict.fromkeys(inputs + asked))
+    for groups in zip(*[dataset.batches(*kind, batch) for kind in kinds], strict=True):
+        pixels = dict(zip(kinds, groups, strict=True))
+        if not len(groups[0]):  # not one of them can be read
+            yield [], None
+            continue
+        expected = None if against is None else against.logits(pixels[asked[0]])
+        yield (
+            [
+                session.infer(
+                    pixels[kind] if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels[kind])
+                )
+                for artifact, session, kind in zip(artifacts, sessions, inputs, strict=True)
+            ],
+            expected,
+        )
 
 
 def _evaluation(
     tally: _Tally,
     runtime: str,
+    provider: str,
     images: int,
     reference: Artifact,
     folders: Sequence[str],
@@ -236,7 +273,7 @@ def _evaluation(
     return Evaluation(
         artifact=tally.artifact,
         runtime=runtime,
-        provider=tally.session.provider,
+        provider=provider,
         images=images,
         top1=tally.first / images,
         top5=tally.among_five / images,

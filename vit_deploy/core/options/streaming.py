@@ -22,6 +22,16 @@ Column = Annotated[
 ]
 
 
+Ray = Annotated[
+    str | None,
+    Option(
+        metavar="[ADDRESS]",
+        help="Run on a Ray cluster: at an address as auto, HOST:PORT or ray://HOST:PORT; without one, on this machine.",
+        show_default=False,
+    ),
+]
+
+
 @panel("Images")
 @dataclass(frozen=True)
 class StreamOptions:
@@ -30,10 +40,12 @@ class StreamOptions:
     Args:
         workers: processes that decode ahead of the model; None for one for each core, up to 8.
         column: of the images in Parquet files; None finds the only one that can be.
+        ray: address of a cluster that runs the model; "local" for one on this machine, None for none.
     """
 
     workers: Workers = None
     column: Column = None
+    ray: Ray = None
 
 
 @panel("Running")

@@ -1,0 +1,206 @@
+"""Images spread over the nodes of a Ray cluster, by Ray Data and a pool of workers with an engine each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+from ray import exceptions
+
+import vit_deploy
+from vit_deploy.core.child_processes import ISOLATING, set_for_libraries
+from vit_deploy.data.items import Item, Source
+from vit_deploy.data.spreading import GROUP, LOCAL, Needs, Shipment, Work, needs_of, ship
+from vit_deploy.errors import EngineError, UsageError, VitDeployError
+
+BLOCKS = 2_000  # that a run is cut into at most; what a worker had of one when it was killed is done again
+LOOPBACK = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def over_ray(
+    address: str, work: Work, source: Source, *, batch: int, start: int = 0
+) -> Iterator[Iterator[tuple[list[Item], Any]]]:
+    """What workers make of all images from one on: groups of items in their order, each with its result.
+
+    Ray replaces a worker that is killed, and gives its images to another. A group is a whole number of batches, as in
+    one process, so that results are the same bit for bit.
+
+    Args:
+        address: of the cluster, as Ray takes it; "local" starts one here, which ends with the block.
+        work: what is done.
+        source: the images.
+        batch: images a call.
+        start: the place of the first image.
+
+    Raises:
+        UsageError: no cluster answers, no node has what a worker needs, or work that cannot travel.
+        MissingEngineError, EngineError: a node has no engine, or it refuses; names the node.
+        DataError: a node does not see the images.
+    """
+    shipment, needs = ship(work, source), needs_of(work)
+    size = batch * -(-GROUP // batch)
+    with _connected(address):
+        count = _workers(needs)
+        yield _results(shipment, needs, count, source, start, size)
+
+
+def _results(
+    shipment: Shipment, needs: Needs, workers: int, source: Source, start: int, size: int
+) -> Iterator[tuple[list[Item], Any]]:
+    groups = list(_groups(shipment, source, start, size))
+    if not groups:
+        return
+    data = ray.data.from_items(groups, override_num_blocks=min(len(groups), BLOCKS))
+    done = data.map_batches(
+        _worker(shipment),
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(groups))),
+        num_cpus=needs.cpus,
+        num_gpus=needs.gpus or None,
+        memory=needs.memory,
+    )
+    items = source.items(start)
+    try:
+        for place, row in enumerate(done.iter_rows()):
+            answer = pickle.loads(row["answer"])
+            if isinstance(answer, VitDeployError):
+                raise answer
+            if row["place"] != place:
+                raise EngineError(
+                    f"Ray gave group {row['place']} where {place} was next", fix="try another version of Ray"
+                )
+            yield list(islice(items, size)), answer
+    except exceptions.RayError as error:
+        raise EngineError(
+            f"the cluster failed: {str(error).strip().splitlines()[-1]}", fix="look at Ray's logs"
+        ) from error
+
+
+def _groups(shipment: Shipment, source: Source, start: int, size: int) -> Iterator[dict[str, Any]]:
+    """Where each group of images is: its items, or its place where these carry their content."""
+    if shipment.source is None:
+        items = source.items(start)
+        place = 0
+        while group := list(islice(items, size)):
+            yield {"place": place, "start": 0, "count": len(group), "items": pickle.dumps(group)}
+            place += 1
+        return
+    total = source.total()
+    if total is None:
+        raise UsageError("--ray reads images at any place, which compressed tar files do not allow", fix="unpack them")
+    for place, first in enumerate(range(start, total, size)):
+        yield {"place": place, "start": first, "count": min(size, total - first), "items": b""}
+
+
+def _worker(shipment: Shipment) -> type:
+    """The class of a worker: its engines are loaded once, when its first images come.
+
+    It travels by value: as an argument of its constructor the work would be lost with the node that holds it.
+    """
+    packed = ray.put(pickle.dumps(shipment))  # held here as long as there are workers
+
+    class Worker:
+        def __init__(self) -> None:
+            self._open = contextlib.ExitStack()
+            self._answer: Any = None
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            answers = []
+            rows = zip(batch["items"], batch["start"], batch["count"], strict=True)
+            for items, first, count in rows:
+                try:
+                    if self._answer is None:
+                        self._answer = self._open.enter_context(pickle.loads(ray.get(packed)).open())
+                    answer = self._answer(items, int(first), int(count))
+                except VitDeployError as error:
+                    error.message = f"on the node {ray.util.get_node_ip_address()}: {error.message}"
+                    answer = error
+                answers.append(pickle.dumps(answer))
+            return {"place": batch["place"], "answer": answers}
+
+    return Worker
+
+
+def _workers(needs: Needs) -> int:
+    """How many workers the nodes have room for.
+
+    Raises:
+        UsageError: for none.
+    """
+    room = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = node["Resources"]
+            fits = [there.get("CPU", 0) // needs.cpus, there.get("memory", 0) // needs.memory]
+            fits += [there.get("GPU", 0) // needs.gpus] if needs.gpus else []
+            room += int(min(fits))
+    if not room:
+        gpus = f", {needs.gpus} GPU" if needs.gpus else ""
+        raise UsageError(
+            f"no node of the cluster has room for a worker: {needs.cpus} CPUs{gpus}, {needs.memory / 1e6:.0f} MB",
+            fix="ask for fewer --threads, or give a cluster with more",
+        )
+    return room
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """A connection, which a caller that has one of its own keeps."""
+    for name in ("ray", "ray.data"):  # what fails is said by the error that it becomes
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    if ray.is_initialized():
+        yield
+        return
+    set_for_libraries("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    set_for_libraries("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    package = Path(vit_deploy.__file__).parent
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK}
+        set_for_libraries(
+            "PYTHONPATH", os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")]))
+        )
+        set_for_libraries(ISOLATING, "1")
+    else:
+        options |= {"address": address, "runtime_env": {"py_modules": [str(package)], "env_vars": {ISOLATING: "1"}}}
+    try:
+        with _nowhere():
+            ray.init(**options)
+    except (ConnectionError, exceptions.RayError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address}: {str(error).strip().splitlines()[0]}",
+            fix="check the address, or start one with `ray start --head`",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _nowhere() -> Iterator[None]:
+    """A block in which this program has no folder that Ray would have its workers import from."""
+    before, program = os.getcwd(), sys.argv[0]  # noqa: PTH109
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        sys.argv[0] = ""
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            sys.argv[0] = program

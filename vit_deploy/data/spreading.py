@@ -1,0 +1,306 @@
+"""What one worker of a cluster does with images, and what it needs for that."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.data.decoding import Decoder
+from vit_deploy.data.embedding import Model
+from vit_deploy.data.items import Item, Source
+from vit_deploy.data.rows import Rows
+from vit_deploy.errors import ArtifactError, DataError, UsageError
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RuntimeOptions, is_asked_for_gpu, open_session
+from vit_deploy.runtimes.classify import Prediction, open_classifier
+
+CLUSTERS = Registry("cluster", {"ray": Plugin("vit_deploy.data.cluster:over_ray", "ray", ("ray", "pyarrow", "pandas"))})
+LOCAL = "local"  # the address of a cluster that is started here, and ends with the run
+GROUP = 64  # images that a worker takes at once, or a few more: a whole number of batches
+COPIES = 3  # of a model's files that an engine may hold in memory
+ABSENT = "there is no image "  # how the failure of a file begins that a node does not see
+
+Run = Callable[[Sequence[Item]], Any]
+
+
+class Work(Protocol):
+    """What is done with images."""
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """What is run; the files travel with it."""
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The engine of each."""
+
+    @property
+    def options(self) -> RuntimeOptions:
+        """How they are run."""
+
+    def open(self, artifacts: Sequence[Artifact]) -> contextlib.AbstractContextManager[Run]:
+        """Load the artifacts, from where they lie on this node."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The rows of `embed`.
+
+    Args:
+        model: what they are computed by.
+    """
+
+    model: Model
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The artifact that is run."""
+        return (self.model.artifact,)
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Its engine."""
+        return (self.model.runtime,)
+
+    @property
+    def options(self) -> RuntimeOptions:
+        """How it is run."""
+        return self.model.options
+
+    @contextlib.contextmanager
+    def open(self, artifacts: Sequence[Artifact]) -> Iterator[Run]:
+        """Load it."""
+        model = dataclasses.replace(self.model, artifact=artifacts[0])
+        with open_session(model.artifact, model.runtime, model.options) as session:
+
+            def run(items: Sequence[Item]) -> tuple[Rows, str]:
+                return model.rows(session, items, model.decoder(items)), session.provider
+
+            yield run
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Failures of images, and what models answer to the others.
+
+    Args:
+        failures: why an image could not be read; empty where it could.
+        values: outputs of each model `(readable, classes)`.
+        providers: what executed the graph of each.
+    """
+
+    failures: tuple[str, ...]
+    values: tuple[NDArray[np.float32], ...]
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """The outputs that `evaluate` counts, a batch after the other.
+
+    Args:
+        artifacts: that are run side by side.
+        runtimes: the engine of each.
+        options: how to run them.
+        batch: images a call.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    runtimes: tuple[str, ...]
+    options: RuntimeOptions
+    batch: int
+
+    @contextlib.contextmanager
+    def open(self, artifacts: Sequence[Artifact]) -> Iterator[Run]:
+        """Load them."""
+        inputs = [(artifact.preprocess, artifact.config.image_size) for artifact in artifacts]
+        kinds = tuple(dict.fromkeys(inputs))
+        decoder = Decoder(kinds)
+        with contextlib.ExitStack() as stack:
+            sessions = [
+                stack.enter_context(open_session(artifact, runtime, self.options))
+                for artifact, runtime in zip(artifacts, self.runtimes, strict=True)
+            ]
+
+            def run(items: Sequence[Item]) -> list[Outputs]:
+                found = []
+                for part in decoder(items).parts(self.batch):
+                    values = []
+                    for artifact, session, kind in zip(artifacts, sessions, inputs, strict=True):
+                        pixels = part.pixels[kinds.index(kind)]
+                        inside = artifact.input.preprocessing_inside
+                        values.append(
+                            session.infer(pixels if inside else artifact.preprocess.normalize(pixels))
+                            if len(pixels)
+                            else np.zeros((0, *artifact.output_shape), np.float32)
+                        )
+                    providers = tuple(session.provider for session in sessions)
+                    found.append(Outputs(part.failures, tuple(values), providers))
+                return found
+
+            yield run
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """The classes that `predict` sees.
+
+    Args:
+        artifacts: the one that is run.
+        runtimes: its engine.
+        options: how to run it.
+        top: how many classes of each image.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    runtimes: tuple[str, ...]
+    options: RuntimeOptions
+    top: int
+
+    @contextlib.contextmanager
+    def open(self, artifacts: Sequence[Artifact]) -> Iterator[Run]:
+        """Load it."""
+        from vit_deploy.data.answering import predictions
+
+        with open_classifier(artifacts[0].directory, self.runtimes[0], self.options) as classifier:
+
+            def run(items: Sequence[Item]) -> list[Prediction]:
+                decoder = Decoder(((classifier.preprocess, classifier.config.image_size),))
+                return list(predictions(classifier, items, decoder(items), self.top))
+
+            yield run
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one worker asks of a node.
+
+    Args:
+        cpus: cores.
+        gpus: GPUs.
+        memory: bytes.
+    """
+
+    cpus: int
+    gpus: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """Work with the files that it takes, as it travels.
+
+    Args:
+        work: what is done.
+        files: of each artifact, by their paths in it.
+        source: the images, where each group is read by whoever works on it; None where items say where they are.
+        folder: that relative paths are in.
+    """
+
+    work: Work
+    files: tuple[Mapping[str, bytes], ...]
+    source: Source | None
+    folder: str
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[bytes, int, int], Any]]:
+        """Load the artifacts on this node; gives what takes a group of items, or the place and length of one.
+
+        Raises:
+            MissingEngineError, EngineError: this node has no engine for them, or it refuses.
+        """
+        with contextlib.suppress(OSError):  # another machine may have no such folder
+            os.chdir(self.folder)
+        for runtime in self.work.runtimes:
+            RUNTIMES.check(runtime)
+        there = [
+            _on_this_node(artifact, files) for artifact, files in zip(self.work.artifacts, self.files, strict=True)
+        ]
+        with self.work.open(there) as run:
+
+            def answer(packed: bytes, start: int, count: int) -> Any:
+                if self.source is not None:
+                    items = list(islice(self.source.items(start), count))
+                else:
+                    items = pickle.loads(packed)
+                    _check_seen(items)
+                return run(items)
+
+            yield answer
+
+
+def ship(work: Work, source: Source) -> Shipment:
+    """Work and its files, ready to travel.
+
+    Raises:
+        UsageError: what is no artifact, or images that each worker would have to read from the first on.
+    """
+    if others := [str(artifact.path) for artifact in work.artifacts if artifact.is_checkpoint]:
+        raise UsageError(f"--ray runs artifacts, and {', '.join(others)} is none", fix="export it first")
+    files = tuple(
+        {
+            path.relative_to(artifact.directory).as_posix(): path.read_bytes()
+            for path in artifact.directory.rglob("*")
+            if path.is_file()
+        }
+        for artifact in work.artifacts
+    )
+    return Shipment(work, files, source if source.carries_content else None, os.getcwd())  # noqa: PTH109
+
+
+def of_one_worker(options: RuntimeOptions) -> RuntimeOptions:
+    """The options of one worker among many: on a processor one thread, where none are asked for."""
+    if options.threads is not None or options.provider in GPU_PROVIDERS:
+        return options
+    return dataclasses.replace(options, threads=1)
+
+
+def needs_of(work: Work) -> Needs:
+    """What one worker of it asks of a node: a core or the threads that were asked for, a GPU where one runs it."""
+    options = work.options
+    on_gpu = any(is_asked_for_gpu(runtime, options.provider) for runtime in work.runtimes)
+    bytes_of_models = sum(artifact.model_bytes for artifact in work.artifacts)
+    return Needs(options.threads or 1, int(on_gpu), COPIES * bytes_of_models + (256 << 20))
+
+
+def _on_this_node(artifact: Artifact, files: Mapping[str, bytes]) -> Artifact:
+    """The artifact where it lies, if this node sees it there, else in a folder of this node that its files go to."""
+    manifest = files[MANIFEST]
+    with contextlib.suppress(OSError):
+        if (artifact.directory / MANIFEST).read_bytes() == manifest:
+            return artifact
+    folder = Path(tempfile.gettempdir()) / f"vit-deploy-{hashlib.sha256(manifest).hexdigest()[:32]}-{os.getuid()}"
+    if not folder.is_dir():
+        waiting = Path(tempfile.mkdtemp(prefix="vit-deploy-"))
+        for name, content in files.items():
+            (waiting / name).parent.mkdir(parents=True, exist_ok=True)
+            (waiting / name).write_bytes(content)
+        with contextlib.suppress(OSError):  # another worker of this node was faster
+            waiting.rename(folder)
+    if (folder / MANIFEST).read_bytes() != manifest:  # others may write there too
+        raise ArtifactError(f"{folder} is not what was sent there", fix="remove it from this node")
+    return read_artifact(folder)
+
+
+def _check_seen(items: Sequence[Item]) -> None:
+    """Refuse files that were listed elsewhere and are not there on this node: they would all be broken images."""
+    for item in items:
+        if item.is_file and not os.path.exists(item.path):  # noqa: PTH110
+            if item.stamp.endswith("\0absent"):  # nor where they were listed
+                continue
+            raise DataError(f"{item.path} is not there", fix="give images on a disk that all nodes share, or s3://…")
