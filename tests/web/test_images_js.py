@@ -158,3 +158,13 @@ def test_colours_that_a_browser_converts_in_its_own_way_are_named(tmp_path):
     cmyk, gray = asked(tmp_path, FACTS, files)
     assert cmyk[3] == ["its colours are CMYK, which browsers turn into RGB in their own way: save it as RGB"]
     assert gray[3] == []
+
+
+def test_a_file_of_another_decoder_is_named_and_one_of_more_bits_is_refused(tmp_path):
+    plain = jpeg(Image.fromarray(np.zeros((16, 24, 3), np.uint8)))
+    deep = bytearray(plain)
+    deep[plain.index(b"\xff\xc0") + 4] = 12
+    [[*_, notes]] = asked(tmp_path, FACTS, {"image.avif": b"\0\0\0\x1cftypavif" + bytes(40)})
+    assert notes == ["the browser decodes this kind of file in its own way; PNG and JPEG are read exactly"]
+    [refusal] = asked(tmp_path, READ, {"deep.jpg": bytes(deep)})
+    assert refusal == "the JPEG file has 12 bits a channel, which is not read; save it as PNG or JPEG of 8 bits"

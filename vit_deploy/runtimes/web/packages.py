@@ -50,13 +50,13 @@ def packages_for(format: str, requested: str | Path | None = None) -> tuple[Pack
     given = requested or os.environ.get(VARIABLE)
     if not given:
         raise MissingEngineError(
-            f"the runtime 'web' needs the JavaScript of {names[0]}, and no folder is named that has it",
+            f"running models in a browser needs the JavaScript of {names[0]}, and no folder is named that has it",
             fix=f"{install}, and name node_modules with --runtime-files or in {VARIABLE}",
         )
     packages = {name: _package(Path(given), name, names[0]) for name in names}
     if absent := [name for name, package in packages.items() if package is None]:
         raise MissingEngineError(
-            f"the runtime 'web' needs {' and '.join(absent)}, which {given} does not have",
+            f"running models in a browser needs {' and '.join(absent)}, which {given} does not have",
             fix=f"{install}, and name its node_modules with --runtime-files or in {VARIABLE}",
         )
     return tuple(package for package in packages.values() if package is not None)
