@@ -75,6 +75,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "class_token": False,
         "pooling": "mean",
     },
+    "ViTPose": {"patch_padding": 1, "class_token": False, "include_top": False, "layer_scale": True},
     "vit-pytorch": {"pixel_norm": True, "patch_norm": True, "qkv_bias": False, "epsilon": 1e-5, "pooling": "cls"},
     "ViT-22B": {"normalization_position": "parallel", "qk_norm": True, "layer_scale": True, "activation": "mish"},
     "dynamic tanh, greatest patch": {

@@ -72,6 +72,10 @@ def loop_patches(image: Array, config: ViTConfig, w: Mapping[str, Array]) -> lis
     """The patch tokens of one image."""
     height, width = config.patch_size
     tokens = []
+    if edge := config.patch_padding:
+        shifted = np.zeros_like(image)
+        shifted[edge:, edge:] = image[:-edge, :-edge]
+        image = shifted
     for row in range(config.image_size[0] // height):
         for column in range(config.image_size[1] // width):
             patch = image[row * height : (row + 1) * height, column * width : (column + 1) * width]

@@ -17,6 +17,7 @@ from vit_deploy.errors import ConfigError
 VARIANTS = {
     "plain": {},
     "norms around the patches": {"pixel_norm": True, "patch_norm": True},
+    "a padded image": {"patch_padding": 1},
     "no class token, mean": {"class_token": False, "pooling": "mean"},
     "all prefix tokens": {"distillation_token": True, "register_tokens": 2, "pooling": "cls_distillation"},
     "map pooling": {"pooling": "map", "class_token": False, "activation": "gelu_tanh"},

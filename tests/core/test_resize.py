@@ -60,8 +60,9 @@ def test_another_patch_alone_keeps_the_image_and_changes_the_grid(make_checkpoin
 def test_a_norm_of_pixels_holds_for_one_size_of_patch(make_checkpoint):
     checkpoint = make_checkpoint(pixel_norm=True)
     assert resize(checkpoint, image_size=(48, 64)).config.image_size == (48, 64)
-    with pytest.raises(ConfigError, match="so that its patches have one size"):
-        resize(checkpoint, patch_size=(4, 4))
+    for changes in ({"pixel_norm": True}, {"patch_padding": 1}):
+        with pytest.raises(ConfigError, match="so that its patches have one size"):
+            resize(make_checkpoint(**changes), patch_size=(4, 4))
 
 
 def test_the_same_sizes_give_the_checkpoint_back(make_checkpoint):

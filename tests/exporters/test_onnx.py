@@ -115,6 +115,7 @@ COUNTS: dict[str, dict[str, int]] = {
     | SEQUENCE
     | {"Add": 11, "Div": 6, "Gelu": 0, "Gemm": 9, "LayerNormalization": 0, "MatMul": 10, "Mul": 12, "Pow": 6}
     | {"ReduceMean": 7, "Sigmoid": 2, "Slice": 1, "Sqrt": 6},
+    "ViTPose": NO_PREFIX | SEQUENCE | {"Gemm": 12, "Pad": 1, "Slice": 1},
     "vit-pytorch": {"Gemm": 7, "LayerNormalization": 7, "MatMul": 10, "Reshape": 16, "Transpose": 13},
     "ViT-22B": {"Div": 2, "Gelu": 0, "LayerNormalization": 7, "Mul": 6, "Sigmoid": 2, "Sub": 4},
     # The norm in front of the head.

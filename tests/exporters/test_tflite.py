@@ -59,7 +59,9 @@ def test_every_variant_computes_the_reference_and_is_delegated_as_a_whole(name, 
     assert left_out(interpreter) == []
 
 
-@pytest.mark.parametrize("changes", [{"channels": 1}, {"channels": 3}, {"pixel_norm": True, "patch_norm": True}])
+@pytest.mark.parametrize(
+    "changes", [{"channels": 1}, {"channels": 3}, {"pixel_norm": True, "patch_norm": True}, {"patch_padding": 1}]
+)
 def test_pixels_go_in_when_preprocessing_is_inside_and_nothing_is_left_out(changes, tmp_path):
     checkpoint = trained(**changes)
     raw = pixels(checkpoint, 2)

@@ -309,10 +309,21 @@ def rows() -> Iterator[Row]:
         t, "depth anything", SAVED, "DepthAnythingForDepthEstimation", _depth_anything,
         lambda model, pixels: model.backbone(pixels).feature_maps[-1],
     )  # fmt: skip
+    pose = {**RATIO, "image_size": [16, 24], "patch_size": [8, 8]}
     yield _row(
         t, "vitpose", SAVED, "VitPoseForPoseEstimation",
-        lambda library: library.VitPoseConfig(backbone_config=library.VitPoseBackboneConfig(
-            **WIDE, image_size=[16, 24], patch_size=[8, 8])), None, refused="a convolution that pads its image",
+        lambda library: library.VitPoseConfig(
+            backbone_config=library.VitPoseBackboneConfig(**pose, out_indices=[-1])
+        ), lambda model, pixels: model.backbone(pixels).feature_maps[-1], (16, 24),
+    )  # fmt: skip
+    yield _row(
+        t, "vitpose backbone", SAVED, "VitPoseBackbone", _of("VitPoseBackboneConfig", **pose, out_indices=[-1]),
+        lambda model, pixels: model(pixels).feature_maps[-1], (16, 24),
+    )  # fmt: skip
+    yield _row(
+        t, "vitpose with experts", SAVED, "VitPoseBackbone",
+        _of("VitPoseBackboneConfig", **pose, num_experts=2, part_features=4), None,
+        refused="a feed-forward that is another for each data set",
     )  # fmt: skip
     yield _row(t, "pixio", SAVED, "PixioModel", _of("PixioConfig", **RATIO, n_cls_tokens=3), _tokens())
     yield _row(

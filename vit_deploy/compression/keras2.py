@@ -196,6 +196,8 @@ def _op(function: Callable[[Tensor], Tensor]) -> Any:
 
 def _patches(images: Tensor, config: ViTConfig) -> Tensor:
     (rows, columns), (height, width) = config.grid, config.patch_size
+    if edge := config.patch_padding:
+        images = tf.pad(images[:, :-edge, :-edge], [[0, 0], [edge, 0], [edge, 0], [0, 0]])
     cut = tf.reshape(images, [-1, rows, height, columns, width, config.channels])
     return tf.reshape(tf.transpose(cut, [0, 1, 3, 2, 4, 5]), [-1, rows * columns, height * width * config.channels])
 

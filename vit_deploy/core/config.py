@@ -182,6 +182,7 @@ class ViTConfig:
         layer_scale: whether each half's output is scaled feature by feature before its residual sum.
         qk_norm: whether each head's queries and keys are normalized.
         pre_norm: whether the tokens are normalized before the first block.
+        patch_padding: pixels of zeros above and left of the image; at the other ends as many are left unread.
         pixel_norm: whether the pixels of each patch are normalized before they are embedded.
         patch_norm: whether the patches are normalized once they are embedded, before tokens and positions join them.
         norm_after_pooling: whether the last norm is that of the pooled vector instead of that of the tokens.
@@ -236,6 +237,7 @@ class ViTConfig:
     pool_mlp_dim: int = 0
     patch_norm: bool = False
     pixel_norm: bool = False
+    patch_padding: int = 0
     last_norm: bool = True
     pre_logits_linear: bool = False
     head_norm: bool = False
@@ -294,6 +296,8 @@ class ViTConfig:
         sides = zip(("height", "width"), self.image_size, self.patch_size, strict=True)
         if wrong := [f"{name} {image} is not a multiple of {patch}" for name, image, patch in sides if image % patch]:
             yield f"Image height/width must be divisible by patch size: {', '.join(wrong)}"
+        elif is_count(self.patch_padding) and 2 * self.patch_padding >= min(self.patch_size) and self.patch_padding:
+            yield f"patch_padding is {self.patch_padding}; expected less than half a patch of {self.patch_size}"
         elif self.num_patches > MAX_PATCHES:
             yield f"an image of {self.image_size} has {self.num_patches} patches; expected at most {MAX_PATCHES}"
 
@@ -325,6 +329,8 @@ class ViTConfig:
             yield f"pooling is {pooling}, and distillation_token is False"
         if self.pool_heads and self.embed_dim % self.pool_heads:
             yield f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.pool_heads}"
+        if self.patch_padding and self.pixel_norm:
+            yield f"patch_padding is {self.patch_padding}, and pixel_norm is True; the one has no norm of its pixels"
         if self.norm_after_pooling and not self.last_norm:
             yield "norm_after_pooling is True, and last_norm is False: it is the last norm that follows the pooling"
         if self.pre_logits_linear and not self.pre_logits_dim:
@@ -485,7 +491,7 @@ class ViTConfig:
 MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the scores of more
 
 SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
-OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim")  # zero for none
+OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim", "patch_padding")  # zero for none
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
     *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "pixel_norm", "last_norm"),
@@ -496,6 +502,7 @@ LATER: Mapping[str, object] = MappingProxyType(
         "relative_positions": RelativePositions.NONE,
         "patch_norm": False,
         "pixel_norm": False,
+        "patch_padding": 0,
         **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
         "last_norm": True,
         **{"pre_logits_linear": False, "head_norm": False, "probabilities": Probabilities.SOFTMAX},

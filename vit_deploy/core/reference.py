@@ -117,6 +117,8 @@ def patch_embed(images: Array, weights: Weights, config: ViTConfig, of_pixels: W
     expected = (*config.image_size, config.channels)
     if images.shape[1:] != expected:
         raise ValueError(f"images are {images.shape[1:]}, the model takes {expected}")
+    if edge := config.patch_padding:
+        images = np.pad(images[:, :-edge, :-edge], ((0, 0), (edge, 0), (edge, 0), (0, 0)))
     cut = images.reshape(len(images), rows, height, columns, width, config.channels)
     patches = cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows * columns, -1)
     if config.pixel_norm:

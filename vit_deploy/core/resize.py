@@ -114,9 +114,10 @@ def resize(
     new = old.replace(image_size=image_size or old.image_size, patch_size=patch_size or old.patch_size)
     if new == old:
         return checkpoint
-    if old.pixel_norm and new.patch_size != old.patch_size:
+    if (old.pixel_norm or old.patch_padding) and new.patch_size != old.patch_size:
+        what = "pads its images" if old.patch_padding else "normalizes the pixels of each patch"
         raise ConfigError(
-            "it normalizes the pixels of each patch, pixel by pixel, so that its patches have one size",
+            f"it {what}, pixel by pixel, so that its patches have one size",
             fix="leave --patch-size out",
         )
     filters = FILTERS[convention]

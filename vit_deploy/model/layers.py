@@ -143,11 +143,13 @@ class PatchEmbedding(NamedVariables):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
+        padding: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.embed_dim = embed_dim
         self.patch_size = tuple(patch_size)
+        self.padding = padding
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -170,10 +172,18 @@ class PatchEmbedding(NamedVariables):
 
     def call(self, images: Any) -> Any:
         """Patches in row-major order."""
+        if self.padding:
+            images = self._moved(images)
         # NHWC is said outright: Keras reads its default from a user-wide file.
         maps = ops.conv(images, self.kernel, strides=self.patch_size, padding="valid", data_format="channels_last")
         _, rows, columns, _ = maps.shape
         return ops.reshape(maps + self.bias, (-1, rows * columns, self.embed_dim))
+
+    def _moved(self, images: Any) -> Any:
+        """Images with zeros above and left of them, and as much less at the other end: patches then divide them."""
+        edge = self.padding
+        padded = ops.pad(images, ((0, 0), (edge, 0), (edge, 0), (0, 0)))
+        return padded[:, :-edge, :-edge]  # last, for a padding right in front of a convolution becomes a part of it
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """`(batch, patches, embed_dim)`."""
@@ -186,6 +196,7 @@ class PatchEmbedding(NamedVariables):
         return config | {
             "embed_dim": self.embed_dim,
             "patch_size": list(self.patch_size),
+            "padding": self.padding,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),

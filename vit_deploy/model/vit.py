@@ -89,6 +89,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
         patch_norm: whether the patches are normalized once they are embedded.
         pixel_norm: whether the pixels of each patch are normalized before they are embedded.
+        patch_padding: pixels of zeros above and left of the image.
         last_norm: whether a norm follows the last block.
         pre_logits_linear: whether the dense layer between pooling and head has no tanh.
         head_norm: whether the vector that the head reads is divided by its root mean square.
@@ -156,6 +157,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_mlp_dim: int = 0,
         patch_norm: bool = False,
         pixel_norm: bool = False,
+        patch_padding: int = 0,
         last_norm: bool = True,
         pre_logits_linear: bool = False,
         head_norm: bool = False,
@@ -209,6 +211,7 @@ class ViT(keras.Model):  # type: ignore[misc]
                 pool_mlp_dim=pool_mlp_dim,
                 patch_norm=patch_norm,
                 pixel_norm=pixel_norm,
+                patch_padding=patch_padding,
                 last_norm=last_norm,
                 pre_logits_linear=pre_logits_linear,
                 head_norm=head_norm,
@@ -242,7 +245,12 @@ class ViT(keras.Model):  # type: ignore[misc]
     def _make_layers(self) -> None:
         config, options, policy = self.config, self.weight_options, self.dtype_policy
         self.patch_embed = PatchEmbedding(
-            config.embed_dim, config.patch_size, name="patch_embed", dtype=policy, **options.projection("patch_embed")
+            config.embed_dim,
+            config.patch_size,
+            padding=config.patch_padding,
+            name="patch_embed",
+            dtype=policy,
+            **options.projection("patch_embed"),
         )
         norm = (config.normalization_type, config.epsilon)
         self.pixel_norm = (

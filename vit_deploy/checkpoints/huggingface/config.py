@@ -74,6 +74,7 @@ TOKENS = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)
 PIXIO = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", None)
 DINOV3 = Family(1e-5, "gelu", Convention.HUGGINGFACE, "DINOv3ViT", Pooling.CLS)
 BEIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "Beit", Pooling.CLS)
+VITPOSE = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)  # all tokens; a head finds keypoints in them
 MLCD = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
 
 MODEL_TYPES: Mapping[str, Family] = {
@@ -92,7 +93,7 @@ MODEL_TYPES: Mapping[str, Family] = {
     **{"idefics2_vision": IDEFICS, "idefics3_vision": IDEFICS, "smolvlm_vision": IDEFICS},
     **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
     **{"beit": BEIT, "data2vec-vision": BEIT},
-    **{"pixio": PIXIO, "mlcd_vision_model": MLCD, "dinov3_vit": DINOV3},
+    **{"pixio": PIXIO, "mlcd_vision_model": MLCD, "dinov3_vit": DINOV3, "vitpose_backbone": VITPOSE},
 }
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -109,6 +110,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "sigmoid": Activation.SIGMOID,
     "tanh": Activation.TANH,
 }
+
+VITPOSE_PADDING = 2  # of its convolution, whatever its patches are
 
 MULTI_LABEL = "multi_label_classification"
 
@@ -221,7 +224,9 @@ def facts_of(
         beside["last_norm"] = False
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):
-        placed = _more_tokens(file, names)[1]
+        # ViTPose's first row is that of a class token which is not there, and is added to every patch instead.
+        placed = _more_tokens(file, names)[1] + (family is VITPOSE)
+        shapes["patch_padding"] = VITPOSE_PADDING if family is VITPOSE else 0
         if family in ROTARY:
             with explained("config.json: rope_parameters"):
                 beside["rotary"] = _rotary(vision, ROTARY[family])

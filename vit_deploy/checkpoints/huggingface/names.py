@@ -222,6 +222,8 @@ def _registers(names: Names) -> Origin:
 def _positions(table: Float32, config: ViTConfig, names: Names) -> Float32:
     """In our order, with a row of zeros for each register that gets no position."""
     table = table if table.ndim == 2 else _only(table)
+    if config.patch_padding:  # ViTPose
+        return table[1:] + table[:1]
     if not config.register_tokens:
         return table
     if names.has(DETECTION):

@@ -49,6 +49,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "pixio": {"num_attention_heads": 16, "image_size": 256},
     "dinov3_vit": {"num_attention_heads": 6},
     "mlcd_vision_model": {"num_attention_heads": 16, "image_size": 336},
+    "vitpose_backbone": {"image_size": [256, 192]},
 }
 """What transformers does for a model type where it is not what most others do."""
 
@@ -59,7 +60,6 @@ OF_OTHER_TASKS = frozenset({"yolos", "dpt", SPECTROGRAM})
 CONVOLUTIONS = "convolutions instead of attention"
 RESOLUTIONS = "stages of several resolutions"
 UNLIKE: Mapping[str, str] = {
-    **dict.fromkeys(("vitpose", "vitpose_backbone"), "a convolution that pads its image by 2 pixels"),
     **dict.fromkeys(("swin", "swinv2", "swin2sr", "donut-swin", "maskformer-swin"), RESOLUTIONS),
     **dict.fromkeys(("hiera", "pvt", "pvt_v2", "segformer", "levit", "cvt", "poolformer", "dinat"), RESOLUTIONS),
     **dict.fromkeys(("convnext", "convnextv2", "resnet", "bit", "regnet", "align_vision_model"), CONVOLUTIONS),
@@ -156,6 +156,8 @@ def _settled(document: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
 def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
     if document.get("use_mid_position_embeddings") and model_type == "yolos":
         yield "positions that are added again after every block"
+    if model_type == "vitpose_backbone" and document.get("num_experts", 1) != 1:
+        yield "a feed-forward that is another for each data set"
     if document.get("is_hybrid"):
         yield "a convolutional network for its stem"
     if document.get("use_qk_norm") and model_type == "janus_vision_model":

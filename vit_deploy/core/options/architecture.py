@@ -39,6 +39,7 @@ class ArchitectureOptions:
         rotary: name of a convention of rotary positions, such as "dinov3"; None for none.
         patch_norm: whether the patches are normalized once they are embedded.
         pixel_norm: whether the pixels of each patch are normalized before they are embedded.
+        patch_padding: pixels of zeros above and left of the image.
         relative_positions: what attention adds by the distance of two tokens, "none", "table", "shared_table",
             "scores" or "shared_scores".
         attention_norm: whether a norm stands in front of the attention's last projection.
@@ -76,6 +77,7 @@ class ArchitectureOptions:
         str | None, Option(help="Rotary positions: dinov3, eva, pe, rope_vit, …", values=tuple(RotaryConvention))
     ] = None
     patch_norm: Annotated[bool, Option(help="A norm behind the patch embedding.")] = False
+    patch_padding: Annotated[int, Option(min=0, help="Pixels of zeros above and left of the image.")] = 0
     pixel_norm: Annotated[bool, Option(help="A norm of each patch's pixels in front of it.")] = False
     relative_positions: Annotated[
         str, Option(help="none, table or shared_table: what attention adds by the distance of two tokens.")

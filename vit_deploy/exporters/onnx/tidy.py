@@ -38,6 +38,7 @@ KNOWN = frozenset(
             "Min",
             "Mul",
             "Neg",
+            "Pad",
             "Pow",
             "ReduceMax",
             "ReduceMean",

@@ -76,7 +76,7 @@ class TFLiteExporter:
         checkpoint = fold_layer_scales(checkpoint)
         moved = moved_affines(checkpoint, folded := fold_norms(checkpoint))
         checkpoint = gather_relative_positions(centre_stream(folded, outputs))
-        if options.include_preprocessing and not checkpoint.config.pixel_norm:  # else a norm stands in between
+        if options.include_preprocessing and not (checkpoint.config.pixel_norm or checkpoint.config.patch_padding):
             checkpoint = fold_preprocessing(checkpoint)
         stand_ins = _stand_ins(checkpoint)
         model = root(memoryview(_convert(checkpoint, options, stand_ins, outputs, moved)))
