@@ -173,3 +173,20 @@ def test_streams_warm_up_at_the_same_time_and_each_until_all_are_flat():
     of_settling = len(samples) - next(i for i, each in enumerate(samples) if each == 5000)
     assert of_settling > 40  # until it was flat itself
     assert len(samples) - of_settling >= of_settling  # and the steady one did not leave it alone meanwhile
+
+
+class Elsewhere:
+    """A call in another program, whose clock says what it says."""
+
+    def __call__(self):
+        raise AssertionError("it is timed here")
+
+    def time(self, calls, seconds):
+        return [7] * (calls or 3)
+
+
+def test_a_call_with_a_clock_of_its_own_is_timed_by_that():
+    assert measure(Elsewhere(), calls=2, seconds=None) == [7, 7]
+    assert measure(Elsewhere(), calls=None, seconds=1.0) == [7, 7, 7]
+    samples, flat = warm_up(Elsewhere())
+    assert flat and samples == [7] * WINDOW

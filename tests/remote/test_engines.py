@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import vit_deploy
 from vit_deploy.errors import ConfigError
 from vit_deploy.remote.engines import missing_there, needs, no_engine
 
@@ -33,3 +36,15 @@ def test_of_two_libraries_either_will_do() -> None:
     [both] = missing_there(wanted, ["tensorrt", "tensorrt_rtx"])
     assert both == "tensorrt or tensorrt_rtx"
     assert no_engine("python3", [both]).fix == "python3 -m pip install tensorrt-rtx"
+
+
+@pytest.mark.parametrize(("runtimes", "providers"), [(["web"], []), ([], ["wasm"]), (["onnxruntime", "web"], ["cpu"])])
+def test_a_browser_is_of_this_machine_alone(runtimes: list[str], providers: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"(web|wasm) runs on this machine alone\n  fix: leave out --on"):
+        needs(["onnx"], runtimes, providers)
+
+
+def test_where_a_browser_is_and_its_files_are_not_sent(bundles: dict[str, Path]) -> None:
+    for given, option in (({"browser": "firefox"}, "--browser"), ({"runtime_files": "x"}, "--runtime-files")):
+        with pytest.raises(ConfigError, match=f"{option} is of this machine's browsers"):
+            vit_deploy.verify(bundles["onnx"], on="ssh://nobody@localhost", **given)

@@ -173,13 +173,15 @@ def test_it_is_timed_by_the_pages_clock_beside_a_native_engine(pico, npm_files, 
 
 
 def test_images_are_classified_as_natively(pico, npm_files, chromium, tmp_path):
-    folder, rng = tmp_path / "photos" / "one", np.random.default_rng(8)
-    folder.mkdir(parents=True)
-    picture = folder / "a.png"
-    Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(picture)
+    pixels = np.random.default_rng(8).integers(0, 256, (3, 32, 48, 3), np.uint8)
+    picture, data = tmp_path / "a.png", tmp_path / "three.npz"
+    Image.fromarray(pixels[0]).save(picture)
+    np.savez(data, images=pixels, labels=[1, 2, 3])
     name, chosen = pico / "tflite-fp32", in_chromium(npm_files, chromium)
     [here], [there] = vit_deploy.predict(name, picture), vit_deploy.predict(name, picture, **chosen)
     assert [seen.index for seen in there.top] == [seen.index for seen in here.top]
+    [here], [there] = vit_deploy.evaluate(name, data), vit_deploy.evaluate(name, data, **chosen)
+    assert (there.top1, there.top5, there.images) == (here.top1, here.top5, 3)
     with vit_deploy.session(name, **chosen) as session:
         images = vit_deploy.read_images(name, picture)
         assert session.infer(images).shape == (1, 1000)

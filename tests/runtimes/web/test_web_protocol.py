@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from played_page import good, write_browser
 
+import vit_deploy
 from tests.linear_bundle import write_bundle
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ConfigError, EngineError, MissingEngineError
@@ -344,3 +345,23 @@ def test_options_of_gpus_say_nothing_there(bundle, options):
     chosen, _ = options(good(), cuda_graph=True)
     with pytest.raises(ConfigError, match="--cuda-graph is for GPUs"), open_session(bundle, "web", chosen):
         pass
+
+
+def test_times_load_and_memory_of_a_bench_are_the_pages(bundle, options):
+    chosen, marks = options(good())
+    files, browser = chosen.runtime_files, chosen.browser
+    [record] = vit_deploy.bench(
+        bundle.path, runtime="web", runtime_files=files, browser=browser, runs=3, threads=1
+    ).records
+    assert record["samples_ns"] == [2_500_000] * 3 and record["first_ms"] == 2.5
+    assert record["load_ms"] == 12.5 and record["provider"] == "wasm"
+    assert record["engine"]["packages"][0]["version"] == "9.8.7"
+    assert record["peak_rss_mb"] > 1 and record["notes"][0].startswith("Chrome 156.0.0.0, onnxruntime-web 9.8.7")
+    assert len(marks.read_text().splitlines()) == 1
+
+
+def test_a_software_adapter_is_not_timed(bundle, options):
+    chosen, _ = options(good(adapter=repr(SWIFTSHADER)))
+    wanted = {"provider": "webgpu", "runtime_files": chosen.runtime_files, "browser": chosen.browser}
+    with pytest.raises(EngineError, match=r"is not timed: its WebGPU adapter is software \(webgpu-swiftshader\)"):
+        vit_deploy.bench(bundle.path, **wanted, runs=1)

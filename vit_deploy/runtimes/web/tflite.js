@@ -9,7 +9,7 @@ export async function start({script, provider, threads}) {
     async open({model}) {
       const compiled = await litert.loadAndCompile(`model/${encodeURIComponent(model)}`, {
         accelerator: provider,
-        ...(provider === "wasm" && many && {cpuOptions: {numThreads: threads}}),
+        ...(provider === "wasm" && {cpuOptions: {numThreads: threads ?? 1}}),
         ...(provider === "webgpu" && {gpuOptions: {precision: "fp32"}}),  // by itself it may compute in halves
       });
       const [given] = compiled.getInputDetails();
