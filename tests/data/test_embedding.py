@@ -97,6 +97,17 @@ def test_parquet_holds_the_same_and_classes_where_they_are_asked_for(bundle, pho
             assert 0 < sum(table["probability"][place]) <= 1.00001
 
 
+@pytest.mark.parametrize("top", [None, 2])
+def test_a_batch_of_broken_images_alone_is_rows_too(bundle, photos, tmp_path, top):
+    pq = pytest.importorskip("pyarrow.parquet")
+    for place in range(8, 16):
+        (photos / f"{place:03}.png").write_bytes(b"broken")
+    found = embed(bundle, photos, tmp_path / "f.parquet", top=top)
+    assert found.result.images == COUNT and found.result.broken == 10
+    failed = [bool(failure) for failure in pq.read_table(tmp_path / "f.parquet")["failure"].to_pylist()]
+    assert failed == [place in (*BROKEN, *range(8, 16)) for place in range(COUNT)]
+
+
 class Killed(BaseException):
     """What ends a run at once, wherever it is."""
 
@@ -167,12 +178,24 @@ def test_an_interrupt_keeps_what_is_computed(bundle, photos, tmp_path, monkeypat
         return rows(self, session, items, images)
 
     monkeypatch.setattr(embedding.Model, "rows", interrupted)
+    said = []
     with pytest.raises(KeyboardInterrupt):
-        embed(bundle, photos, tmp_path / "f.npy", streams=1)
+        embed(bundle, photos, tmp_path / "f.npy", streams=1, note=said.append)
+    assert said == [f"{tmp_path / 'f.npy'}.parts keeps 16 finished images, and the same command goes on from there"]
     monkeypatch.setattr(embedding.Model, "rows", rows)
     said = []
     assert embed(bundle, photos, tmp_path / "f.npy", note=said.append).result.resumed == 16
     assert said == [f"going on after 16 images that {tmp_path / 'f.npy'}.parts holds"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_names_that_are_no_unicode_are_escaped_where_they_fail_too(bundle, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"broken")
+    embed(bundle, tmp_path / "photos", tmp_path / "f.parquet")
+    [row] = pq.read_table(tmp_path / "f.parquet").to_pylist()
+    assert row["name"] == "caf\\xe9.png" and "caf\\xe9.png is no image" in row["failure"]
 
 
 @pytest.fixture

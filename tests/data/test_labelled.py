@@ -184,3 +184,10 @@ def test_what_is_for_this_machine_is_refused_for_another(bundle, photos, tmp_pat
     tar = write_tar(tmp_path / "s.tar", named=False)
     with pytest.raises(UsageError, match="--on sends image files"):
         vit_deploy.evaluate(bundle, tar, on="ssh://nowhere")
+
+
+def test_a_file_without_an_ending_is_still_an_image(bundle, tmp_path):
+    (tmp_path / "photo").write_bytes(picture(1))
+    (tmp_path / "photo[1].jfif").write_bytes(picture(1))
+    found = vit_deploy.predict(bundle, [tmp_path / "photo", tmp_path / "photo[1].jfif"])
+    assert found.ok and found[0].top == found[1].top

@@ -18,7 +18,7 @@ import ray.data
 from ray import exceptions
 
 import vit_deploy
-from vit_deploy.core.child_processes import ISOLATING, set_for_libraries
+from vit_deploy.core.child_processes import ISOLATING
 from vit_deploy.data.items import Item, Source
 from vit_deploy.data.spreading import GROUP, LOCAL, Needs, Shipment, Work, needs_of, ship
 from vit_deploy.errors import EngineError, UsageError, VitDeployError
@@ -166,20 +166,17 @@ def _connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    set_for_libraries("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    set_for_libraries("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    own = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     package = Path(vit_deploy.__file__).parent
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK}
-        set_for_libraries(
-            "PYTHONPATH", os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")]))
-        )
-        set_for_libraries(ISOLATING, "1")
+        paths = filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")])
+        own |= {"PYTHONPATH": os.pathsep.join(paths), ISOLATING: "1"}
     else:
         options |= {"address": address, "runtime_env": {"py_modules": [str(package)], "env_vars": {ISOLATING: "1"}}}
     try:
-        with _nowhere():
+        with _nowhere(), _environment(own):
             ray.init(**options)
     except (ConnectionError, exceptions.RayError, RuntimeError, ValueError) as error:
         raise UsageError(
@@ -190,6 +187,21 @@ def _connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _environment(own: dict[str, str]) -> Iterator[None]:
+    """A block in which what is started has these variables, and after which this process is as it was."""
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

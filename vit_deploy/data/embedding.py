@@ -16,7 +16,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.core.staging import check_file_target, staged_file
 from vit_deploy.data.decoding import Decoded, Decoder
-from vit_deploy.data.items import Item, Source
+from vit_deploy.data.items import Item, Source, printable
 from vit_deploy.data.npy_output import NAMES
 from vit_deploy.data.parts import Parts, open_parts
 from vit_deploy.data.pipeline import decoded, in_order
@@ -86,12 +86,13 @@ class Model:
         else:
             outputs = np.zeros((0, *artifact.output_shape), np.float32)
         values = {VECTOR: outputs} if self.top is None else likeliest(outputs, self.top, artifact.config)
-        wrong = (~np.isfinite(outputs)).reshape(len(outputs), -1).sum(axis=1)
+        wrong = (~np.isfinite(outputs)).sum(axis=tuple(range(1, outputs.ndim)))
         said = iter([f"the model answered {count} values that are NaN or infinite" if count else "" for count in wrong])
         return Rows(
             tuple(names),
             images.digests,
-            tuple(failure or next(said) for failure in images.failures),
+            # A path in a message may be no valid Unicode, as a Parquet file wants all texts.
+            tuple(printable(failure) or next(said) for failure in images.failures),
             {name: spread(value, images.failures, EMPTY[name]) for name, value in values.items()},
         )
 
@@ -202,7 +203,7 @@ def embed(
             note(f"going on after {resumed} images that {parts.folder} holds")
         progress("counting the images")
         telling = _Progress(str(model.artifact.path), source.total(), resumed, progress, clock)
-        provider = _compute(model, source, parts, open_rows, telling, clock)
+        provider = _compute(model, source, parts, open_rows, telling, clock, note)
         if not parts.count:
             raise DataError("there are no images", fix="check what --data stands for")
         progress(f"writing {output}")
@@ -221,7 +222,9 @@ def embed(
     )
 
 
-def _compute(model: Model, source: Source, parts: Parts, open_rows: OpenRows, telling: _Progress, clock: Clock) -> str:
+def _compute(
+    model: Model, source: Source, parts: Parts, open_rows: OpenRows, telling: _Progress, clock: Clock, note: Tell
+) -> str:
     """Compute what is not there yet, and keep it every few seconds and when the run ends, however it does."""
     waiting: list[Rows] = []
     seen: list[Item] = []
@@ -251,6 +254,8 @@ def _compute(model: Model, source: Source, parts: Parts, open_rows: OpenRows, te
                     kept = clock()
         except (KeyboardInterrupt, SystemExit):
             keep()
+            if parts.count:
+                note(f"{parts.folder} keeps {parts.count} finished images, and the same command goes on from there")
             raise
         keep()
         return provider()

@@ -52,9 +52,9 @@ def find_source(given: Sequence[str], column: str | None = None) -> Source:
 def is_stream(text: str) -> bool:
     """Whether a path is more than an image or a folder of them: a pattern, a list, or a file that holds images."""
     path = Path(text)
-    return REMOTE in text or (
-        not path.is_dir() and (_kind(text) != "image" or (_is_pattern(text) and not path.exists()))
-    )
+    if path.is_dir():
+        return False
+    return _kind(text) in ("remote", "tar", "parquet", "npz", "list") or (_is_pattern(text) and not path.exists())
 
 
 def _source(kind: str, paths: list[str], column: str | None) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import getpass
 import hashlib
 import os
 import pickle
@@ -284,7 +285,7 @@ def _on_this_node(artifact: Artifact, files: Mapping[str, bytes]) -> Artifact:
     with contextlib.suppress(OSError):
         if (artifact.directory / MANIFEST).read_bytes() == manifest:
             return artifact
-    folder = Path(tempfile.gettempdir()) / f"vit-deploy-{hashlib.sha256(manifest).hexdigest()[:32]}-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"vit-deploy-{hashlib.sha256(manifest).hexdigest()[:32]}-{getpass.getuser()}"
     if not folder.is_dir():
         waiting = Path(tempfile.mkdtemp(prefix="vit-deploy-"))
         for name, content in files.items():
