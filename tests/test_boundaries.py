@@ -74,6 +74,7 @@ LEAVES = {
     "performance.profilers.ort": {"onnxruntime"},
     "performance.report.drawn": {"vl_convert"},
     "exporters.failures": {"tensorflow"},
+    "exporters.open_tracing": {"tensorflow"},
     "exporters.tracing": TENSORFLOW,
     **{
         f"exporters.onnx.{name}": ONNX | {"onnx_ir"}
@@ -91,6 +92,7 @@ LEAVES = {
     "exporters.savedmodel.function_names": {"tensorflow"},
     **{f"exporters.tflite.{name}": FLATBUFFERS for name in ("bias_correction", "metadata", "repack", "smoothing")},
     "exporters.tflite.export": TENSORFLOW,
+    "exporters.tflite.join": FLATBUFFERS | {"ai_edge_litert"},
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
     "exporters.tflite.ranges": {"ai_edge_litert"},

@@ -62,6 +62,7 @@ def predict(
     images: PathLike | Sequence[PathLike],
     *,
     top: int = PredictOptions.top,
+    signature: str | None = None,
     runtime: str | None = None,
     provider: str | None = None,
     device: int = 0,
@@ -88,6 +89,7 @@ def predict(
         model: an artifact, or a checkpoint.
         images: image files, folders of them, or any other source that `embed` takes.
         top: how many classes of each image.
+        signature: which one runs, of a file for several sizes of images; None for the first.
         runtime: engine; None takes the first installed one of the format.
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
@@ -120,7 +122,9 @@ def predict(
     """
     given, texts = artifact_path(model), as_texts(images, "images")
     streaming = StreamOptions(workers, column, ray)
-    options = PredictOptions(runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, top)
+    options = PredictOptions(
+        runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, signature, top
+    )
     machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
     stated = stated_fields(reading)
     if not machines.elsewhere:
@@ -147,7 +151,7 @@ def _predict_here(
     found: list[classify.Prediction] = []
     total = source.total()
     if streaming.ray is not None:
-        artifact = _artifact_for_ray(given, stated)
+        artifact = _artifact_for_ray(given, stated).taken_for(options.signature)
         options = dataclasses.replace(options, runtime=runtime_for(artifact, options.runtime, options.engine))
         work = Predicting((artifact,), (str(options.runtime),), of_one_worker(options.engine), options.top)
         progress(f"starting Ray at {streaming.ray}")
@@ -157,7 +161,10 @@ def _predict_here(
         return _predicted(found, None)
     count = used_workers(streaming.workers, total)
     progress(f"loading {given}")
-    with telling(progress), classify.open_classifier(given, options.runtime, options.engine, stated) as classifier:
+    with (
+        telling(progress),
+        classify.open_classifier(given, options.runtime, options.engine, stated, options.signature) as classifier,
+    ):
         for prediction in answering.predict(classifier, source, count=options.top, workers=count):
             found.append(prediction)
             progress(f"{len(found)} of {total or 'many'} images")

@@ -55,6 +55,7 @@ def verify(
     cuda_graph: bool = False,
     runtime_files: PathLike | None = None,
     browser: str | None = None,
+    signature: str | None = None,
     tolerance: Mapping[str, float | None] | Sequence[str] = (),
     allow_tf32: bool = False,
     threads: int | Sequence[int] = (),
@@ -94,6 +95,7 @@ def verify(
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser, where one runs it; None takes the first that is installed.
+        signature: the only one to prove of a file with several; None for all.
         tolerance: limits by metric, None for one not to be held, or texts as "max_abs=1e-4".
         allow_tf32: whether a GPU may round fp32 products to 11 bits; has its own tolerance.
         threads: numbers of threads to run with too.
@@ -128,7 +130,7 @@ def verify(
         OutputError: a report that cannot be written.
     """
     proof = ProofOptions(
-        runtime, provider, device, cuda_graph, as_tuple(threads), quick, as_text(runtime_files), browser
+        runtime, provider, device, cuda_graph, as_tuple(threads), quick, as_text(runtime_files), browser, signature
     )
     reference = ReferenceOptions(path(against), path(images), max_images, layout, values, output, simulate, locate)
     machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
@@ -195,7 +197,7 @@ def _verify_here(
         files = image_files(reference.images, reference.max_images) if reference.images is not None else ()
         origin = Reference(reference.against, files, stated)
     progress("reading the artifacts")
-    subjects = open_subjects(paths, origin, _reading(reference))
+    subjects = open_subjects(paths, origin, _reading(reference), proof.signature)
     for subject in subjects:
         for assumption in subject.assumed:
             note(f"{subject.artifact.path}: {assumption.field} is {assumption.value}: {assumption.why}")

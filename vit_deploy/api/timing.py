@@ -9,9 +9,11 @@ from pathlib import Path
 from vit_deploy.api.given import Artifacts, PathLike, Tell, artifact_paths, as_text, as_tuple, path, paths, silent
 from vit_deploy.api.results import BenchOutcome, ReportOutcome
 from vit_deploy.core import documents
+from vit_deploy.core.config import as_pair
 from vit_deploy.core.documents import Record
 from vit_deploy.core.host import read_host
-from vit_deploy.core.options.parsing import milliseconds
+from vit_deploy.core.image_sizes import in_words
+from vit_deploy.core.options.parsing import milliseconds, size_in_words
 from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import DataError, Failed, UsageError, VitDeployError
 from vit_deploy.performance.bench import runnable
@@ -47,6 +49,8 @@ def bench(
     cuda_graph: bool = False,
     runtime_files: PathLike | None = None,
     browser: str | None = None,
+    image_size: int | tuple[int, int] | str | None = None,
+    signature: str | None = None,
     under: float | str | None = None,
     one_at_a_time: bool = False,
     runs: int | None = None,
@@ -81,6 +85,9 @@ def bench(
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser, where one runs it; None takes the first that is installed.
+        image_size: pixels of a side, (height, width), or "384x512", of files for several sizes
+            or for any; None for their own.
+        signature: the one that runs them, of a file with several; None for the first.
         under: a time in milliseconds, or as "5ms", under which the calls of the largest batch stay, which is looked
             for; None for no search.
         one_at_a_time: whether each case is loaded, measured and freed before the next.
@@ -124,6 +131,8 @@ def bench(
         cuda_graph=cuda_graph,
         runtime_files=as_text(runtime_files),
         browser=browser,
+        image_size=_pixels(image_size),
+        signature=signature,
         under=_milliseconds(under),
         one_at_a_time=one_at_a_time,
         runs=runs,
@@ -147,6 +156,12 @@ def bench(
             found, options, compared, before, machines, force=force, progress=progress, note=note, watch=watch
         )
     return _bench_here(found, options, compared, before, force=force, progress=progress)
+
+
+def _pixels(image_size: int | tuple[int, int] | str | None) -> str | None:
+    if image_size is None or isinstance(image_size, str):
+        return image_size if image_size is None else size_in_words(image_size)
+    return in_words(as_pair(image_size, "image_size"))
 
 
 def _milliseconds(given: float | str | None) -> float | None:

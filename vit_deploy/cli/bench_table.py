@@ -108,7 +108,7 @@ def row(result: Latency, base: Latency, best: Mapping[str, float], columns: Sequ
     largest = f" (largest under {result.under.limit_ms:g} ms)" if result.under and result.under.batch else ""
     cells = {
         "artifact": str(case.artifact),
-        "runtime": f"{case.runtime} ({where})",
+        "runtime": f"{case.runtime} ({where}{case.of_size})",
         "batch": f"{case.batch}{largest if result.under and result.under.batch == case.batch else ''}",
         "threads": f"{case.threads or ABSENT}{streams}",
         "p50 ms": marked("p50", f"{result.p50_ms:.2f}"),

@@ -60,7 +60,7 @@ ImageSizes = Annotated[
     tuple[tuple[int, int] | str, ...] | None,
     Option(
         metavar="N|HxW|dynamic",
-        help="Pixels, as 224 or 384x512 (height x width); dynamic: any size, for ONNX.",
+        help="Pixels, as 224 or 384x512; repeat for TFLite, or join by commas; dynamic: any, for ONNX and SavedModel.",
         show_default="224",
         commas=True,
         parse=size_or_dynamic,

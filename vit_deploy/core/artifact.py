@@ -164,7 +164,7 @@ class Artifact:
     @property
     def signature(self) -> str:
         """What runs images of its size, in a file that has a graph for each; empty elsewhere."""
-        return next((size.signature for size in self.sizes if size.pixels == self.config.image_size), "")
+        return next((one.signature for one in self.sizes if one.pixels == self.config.image_size), "")
 
     @property
     def is_for_any_size(self) -> bool:
@@ -179,7 +179,7 @@ class Artifact:
         """
         if image_size == self.config.image_size:
             return self
-        there = [size.pixels for size in self.sizes] or [self.config.image_size]
+        there = [one.pixels for one in self.sizes] or [self.config.image_size]
         if not self.is_for_any_size and image_size not in there:
             raise ConfigError(
                 f"{self.path} is for images of {' and '.join(map(in_words, there))} pixels (height x width), "
@@ -202,14 +202,30 @@ class Artifact:
         Raises:
             ConfigError: it has none of that name.
         """
-        found = [size.pixels for size in self.sizes if size.signature == name]
+        found = [one.pixels for one in self.sizes if one.signature == name]
         if not found or not name:
-            there = [size.signature for size in self.sizes if size.signature]
+            there = [one.signature for one in self.sizes if one.signature]
             raise ConfigError(
                 f"{self.path} has no signature {name!r}",
                 fix=f"choose one of {', '.join(there)}" if there else "leave it out: the file has one alone",
             )
         return self.at(found[0])
+
+    def taken_for(self, signature: str | None = None, image_size: str | None = None) -> Artifact:
+        """The same file, taken for what a command asks for; itself where it asks for nothing.
+
+        Args:
+            signature: the name of one.
+            image_size: pixels as "384x512".
+
+        Raises:
+            ConfigError: it has no such signature, or is not for images of that size.
+        """
+        chosen = self.with_signature(signature) if signature else self
+        if not image_size:
+            return chosen
+        height, _, width = image_size.partition("x")
+        return chosen.at((int(height), int(width)))
 
     @property
     def output_name(self) -> str:
@@ -300,7 +316,7 @@ class Artifact:
                 **vars(self.output),
             },
             **({"outputs": [self._output_entry(output) for output in self.named_outputs]} if self.outputs else {}),
-            **({"sizes": [size.to_dict() for size in self.sizes]} if self.sizes else {}),
+            **({"sizes": [one.to_dict() for one in self.sizes]} if self.sizes else {}),
             "config": self.config.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "labels": list(self.labels),

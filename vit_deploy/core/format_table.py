@@ -118,6 +118,7 @@ TFLITE = Format(
     precisions={Target.CPU: (FP32, "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4")},
     exporter=Plugin("vit_deploy.exporters.tflite.export:TFLiteExporter", extra="cpu", needs=("tensorflow", "keras")),
     has_fixed_batch=True,
+    joins_sizes=True,
     quantizer=Plugin(
         "vit_deploy.exporters.tflite.quantize:TFLiteQuantizer",
         extra="cpu",
@@ -154,6 +155,7 @@ SAVEDMODEL = Format(
     exporter=Plugin(
         "vit_deploy.exporters.savedmodel.export:SavedModelExporter", extra="cpu", needs=("tensorflow", "keras")
     ),
+    opens_sizes=True,
     triton=Plugin("vit_deploy.exporters.tensorrt.triton:SAVEDMODEL"),
     tapper=Plugin("vit_deploy.verification.locate.savedmodel:SavedModelTapper", extra="cpu", needs=("tensorflow",)),
 )

@@ -78,7 +78,7 @@ class Sizes:
             )
         if self.is_dynamic and target is not Target.CPU:
             raise ConfigError(
-                f"--image-size is dynamic, and files for {target} have operators that are fused for one size",
+                f"--image-size is dynamic, and files for {target} are made for one size",
                 fix="leave --for out, or give one size",
             )
 

@@ -17,11 +17,14 @@ import tensorflow as tf
 from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.open_positions import position_table, rotary_tables
 from vit_deploy.core.outputs import Output, tokens_read
 from vit_deploy.core.reference import weights_of
+from vit_deploy.core.resampling import Filter
 from vit_deploy.core.weights import learned_positions
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters.folding import Affine
+from vit_deploy.exporters.open_tracing import TensorFlowArithmetic, grid_of
 from vit_deploy.model.block import Attention
 from vit_deploy.model.layers import Projection
 from vit_deploy.model.rotary import Tables, fixed_tables
@@ -40,6 +43,8 @@ class TracedViT:
         outputs: what a call gives; none for the one that the config says.
         moved: what norms lack whose results are outputs, see `folding.moved_affines`.
         turned_first: turn queries and keys before their heads are taken apart, see `Attention.turned_first`.
+        open_positions: resample positions for the size of the images that are given, by this filter; None where they
+            are of the config's size.
 
     Rotary positions are constants, whatever the checkpoint learned for them; those of the last block's queries are left
     out where no query that is read is turned.
@@ -58,6 +63,7 @@ class TracedViT:
         by_rows: bool = False,
         read_alone: bool = False,
         turned_first: bool = False,
+        open_positions: Filter | None = None,
     ) -> None:
         if keras.backend.backend() != "tensorflow":
             raise EngineError(
@@ -83,6 +89,11 @@ class TracedViT:
         if checkpoint.config.rotary is not None and count <= checkpoint.config.num_prefix_tokens:
             self._model.transformer_layers[-1].attention.queries_read = count
         self._preprocess = checkpoint.preprocess
+        self._open_positions = open_positions
+        self._learned = {
+            index: weights_of(f"block_{index}.attention", checkpoint.weights)
+            for index in range(checkpoint.config.num_layers if checkpoint.config.rotary is not None else 0)
+        }
         self.config = checkpoint.config
         self.spec = spec
         learned = learned_positions(checkpoint.config)
@@ -113,6 +124,8 @@ class TracedViT:
         given = dict(zip(self.names, weights, strict=True))
         # What the tables stand for is read by nothing.
         given = {name: tf.zeros(variables[name].shape) for name in learned_positions(self.config)} | given
+        if self._open_positions is not None:
+            self._resample(images, given["pos_embed.table"])
         given_back, _ = self._model.stateless_call(
             [given[_canonical(variables, variable)] for variable in self._model.trainable_variables],
             [variable.value for variable in self._model.non_trainable_variables],
@@ -120,6 +133,15 @@ class TracedViT:
             training=False,
         )
         return given_back
+
+    def _resample(self, images: Any, table: Any) -> None:
+        """Let the model add the positions, and turn by the angles, of images `(batch, height, width, channels)`."""
+        assert self._open_positions is not None  # whoever calls has looked
+        xp, grid = TensorFlowArithmetic(), grid_of(images, self.config)
+        self._model.pos_embed.resampled = position_table(xp, self._open_positions, table, self.config, grid)
+        for index, learned in self._learned.items():
+            attention = self._model.transformer_layers[index].attention
+            attention.tables = rotary_tables(xp, self.config, grid, learned)
 
 
 def outputs_by_name(traced: Any, outputs: Sequence[Output], config: ViTConfig) -> dict[str, Any]:

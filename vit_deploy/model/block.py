@@ -14,7 +14,7 @@ from keras import ops
 from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, ViTConfig
 from vit_deploy.core.reference import GATES, GELU_LIMIT
 from vit_deploy.errors import ConfigError
-from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Projection, take_tokens
+from vit_deploy.model.layers import HALF_TYPES, LayerScale, NamedVariables, Projection, side_of, take_tokens
 from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
 from vit_deploy.model.relative import RelativeScores
@@ -193,7 +193,7 @@ class Attention(NamedVariables):
         relative = shared if self.relative is None else self.relative.scores_of_pairs()
         asking = x if self.num_queries is None else take_tokens(x, 0, self.num_queries)
         query, key, value = (
-            ops.reshape(role(given), (-1, given.shape[1], self.num_heads, self.head_dim))
+            ops.reshape(role(given), (-1, side_of(given, 1), self.num_heads, self.head_dim))
             for role, given in ((self.query, asking), (self.key, x), (self.value, x))
         )
         if self.query_norm is not None and self.key_norm is not None:
@@ -202,7 +202,7 @@ class Attention(NamedVariables):
             mixed = self._products(query, key, value, training, relative)
         else:
             mixed = self._fused(*self._turned(query, key), value, relative)
-        mixed = ops.reshape(mixed, (-1, asking.shape[1], self.embed_dim))
+        mixed = ops.reshape(mixed, (-1, side_of(asking, 1), self.embed_dim))
         return self.out(mixed if self.norm is None else self.norm(mixed))
 
     def _fused(self, query: Any, key: Any, value: Any, relative: Any = None) -> Any:

@@ -176,7 +176,7 @@ class PatchEmbedding(NamedVariables):
             images = self._moved(images)
         # NHWC is said outright: Keras reads its default from a user-wide file.
         maps = ops.conv(images, self.kernel, strides=self.patch_size, padding="valid", data_format="channels_last")
-        _, rows, columns, _ = maps.shape
+        rows, columns = side_of(maps, 1), side_of(maps, 2)
         return ops.reshape(maps + self.bias, (-1, rows * columns, self.embed_dim))
 
     def _moved(self, images: Any) -> Any:
@@ -263,6 +263,9 @@ class PrefixTokens(NamedVariables):
 class PositionEmbedding(NamedVariables):
     """Adds the learned absolute position of each token, then drops some values out while training."""
 
+    resampled: Any = None
+    """What is added in place of the table; set where it is computed for images of another size."""
+
     def __init__(self, initializer: Any = "zeros", dropout_rate: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.initializer = keras.initializers.get(initializer)
@@ -276,7 +279,7 @@ class PositionEmbedding(NamedVariables):
 
     def call(self, tokens: Any, training: bool | None = None) -> Any:
         """`(batch, tokens, dim)` to the same."""
-        return self.dropout(tokens + self.table, training=training)
+        return self.dropout(tokens + (self.table if self.resampled is None else self.resampled), training=training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's."""
@@ -311,19 +314,18 @@ class LayerScale(NamedVariables):
 
 def pool(tokens: Any, config: ViTConfig) -> Any:
     """`(batch, tokens, dim)` to one vector by the config's pooling, or unchanged without one; "map" has a layer."""
-    first = config.num_prefix_tokens
     match config.effective_pooling:
         case "cls":
             return ops.squeeze(take_tokens(tokens, 0, 1), axis=1)
         case "mean":
-            return ops.mean(take_tokens(tokens, first, config.num_patches), axis=1)
+            return ops.mean(take_patches(tokens, config), axis=1)
         case "cls_distillation":
             return ops.reshape(take_tokens(tokens, 0, 2), (-1, config.pooled_dim))
         case "cls_mean":
             token = ops.squeeze(take_tokens(tokens, 0, 1), axis=1)
-            return ops.concatenate([token, ops.mean(take_tokens(tokens, first, config.num_patches), axis=1)], axis=-1)
+            return ops.concatenate([token, ops.mean(take_patches(tokens, config), axis=1)], axis=-1)
         case "max":
-            return ops.max(take_tokens(tokens, first, config.num_patches), axis=1)
+            return ops.max(take_patches(tokens, config), axis=1)
         case _:
             return tokens
 
@@ -337,9 +339,24 @@ def part_of(tokens: Any, output: Output, config: ViTConfig) -> Any:
     return ops.reshape(taken, (-1, *output.shape(config))) if output.kind is Kind.MAP else taken
 
 
+def side_of(tensor: Any, axis: int) -> Any:
+    """The size of one axis, which is computed where it is open, and nothing where it is not."""
+    known = tensor.shape[axis]
+    return ops.shape(tensor)[axis] if known is None else known
+
+
+def take_patches(tokens: Any, config: ViTConfig) -> Any:
+    """The tokens behind the prefix, of whatever number they are."""
+    if tokens.shape[1] is None:
+        return tokens[:, config.num_prefix_tokens :]
+    return take_tokens(tokens, config.num_prefix_tokens, config.num_patches)
+
+
 def take_tokens(tokens: Any, start: int, count: int) -> Any:
     """`count` tokens from `start` on."""
-    batch, _, dim = tokens.shape
+    batch, known, dim = tokens.shape
+    if known is None:
+        return ops.reshape(tokens[:, start : start + count], (-1, count, dim))
     if batch is None:
         return tokens[:, start : start + count]
     # Traced for a fixed batch this is TFLite's SLICE, which XNNPACK takes; it leaves STRIDED_SLICE out.

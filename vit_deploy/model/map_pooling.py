@@ -11,7 +11,7 @@ from keras import ops
 
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.model.block import FeedForward
-from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Projection
+from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Projection, side_of
 from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
 
@@ -48,7 +48,7 @@ class ProbeAttention(NamedVariables):
 
     def call(self, probe: Any, tokens: Any) -> Any:
         """The probe's view of every image."""
-        split = (-1, tokens.shape[1], self.num_heads, self.head_dim)
+        split = (-1, side_of(tokens, 1), self.num_heads, self.head_dim)
         # The probe is the same for all images: its query is (heads, 1, head dim), and broadcasts over the batch.
         query = ops.reshape(self.query(probe), (1, self.num_heads, 1, self.head_dim)) * (1 / math.sqrt(self.head_dim))
         key, value = (ops.reshape(role(tokens), split) for role in (self.key, self.value))

@@ -50,6 +50,8 @@ def cases_of(
     streams: int = 1,
     device: int = 0,
     cuda_graph: bool = False,
+    image_size: str | None = None,
+    signature: str | None = None,
     runtime_files: str | None = None,
     browser: str | None = None,
 ) -> list[Case]:
@@ -64,6 +66,8 @@ def cases_of(
         streams: calls at the same time.
         device: which GPU.
         cuda_graph: whether kernels are recorded once.
+        image_size: pixels of the images, of files for several sizes or for any.
+        signature: that runs them, of a file with several.
         runtime_files: the folder with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser; None takes the first that is installed.
 
@@ -81,6 +85,8 @@ def cases_of(
             case,
             device=device if _may_be_on_gpu(case) else 0,
             cuda_graph=cuda_graph and is_asked_for_gpu(case.runtime, case.provider),
+            image_size=image_size,
+            signature=signature,
             runtime_files=runtime_files,
             browser=browser,
         )
@@ -275,7 +281,8 @@ def _check(cases: Sequence[Case]) -> None:
     artifacts: dict[Path, Artifact] = {}
     for case in cases:
         if case.artifact not in artifacts:
-            artifacts[case.artifact] = artifact_to_time(case.artifact)
+            found = artifact_to_time(case.artifact)
+            artifacts[case.artifact] = found.taken_for(case.signature, case.image_size)
             golden_images(artifacts[case.artifact])
     problems = []
     for case in cases:

@@ -20,6 +20,7 @@ FIGURES = (
     *("build_ms", "peak_gpu_mb", "queued_throughput_per_s"),
 )
 FACTS = ("bytes", "warmup_calls", "flat", "idle", "file_batch", "resting_rss_mb", "energy_j")
+CHOSEN = ("image_size", "signature")  # of files for several sizes
 # That many a machine or plan does not give.
 RARE = {
     *("std_ms", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"),
@@ -47,6 +48,7 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
         "streams": case.streams,
         "device": case.device,
         "cuda_graph": case.cuda_graph,
+        **{name: value for name in CHOSEN if (value := getattr(case, name)) is not None},
         "samples_ns": list(latency.samples_ns),
         "round_calls": list(latency.round_calls),
         "round_ns": list(latency.round_ns),
@@ -98,6 +100,8 @@ def from_json(values: Mapping[str, Any]) -> Latency:
             **{name: values[name] for name in named},
             device=values.get("device", 0),
             cuda_graph=bool(values.get("cuda_graph", False)),
+            image_size=_text(values.get("image_size")),
+            signature=_text(values.get("signature")),
         ),
         plan=Plan(**_known(Plan, values["plan"])),
         host=Host(**_known(Host, values["host"])),
@@ -125,6 +129,10 @@ def from_json(values: Mapping[str, Any]) -> Latency:
         engine=dict(values.get("engine", {})),
         **{name: values[name] for name in FACTS},
     )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _known(kind: type[Plan | Host], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
-from vit_deploy.core.options.parsing import counts, milliseconds, percentage, thread_counts
-from vit_deploy.core.options.running import BrowserProgram, CudaGraph, Device, RuntimeFiles
+from vit_deploy.core.options.parsing import counts, milliseconds, percentage, size_in_words, thread_counts
+from vit_deploy.core.options.running import BrowserProgram, CudaGraph, Device, RuntimeFiles, Signature
 from vit_deploy.errors import UsageError
 
 BATCH = (1,)
@@ -26,6 +26,8 @@ class BenchOptions:
         batch: images a call, each number in turn.
         threads: threads for the work inside one call, each number in turn; empty for all cores.
         streams: calls at the same time, each with a model of its own.
+        image_size: pixels of the images as "384x512", of files for several sizes or for any; None for their own.
+        signature: the one that runs them, of a file with several; None for the first.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         under: milliseconds under which calls stay of the largest batch, which is looked for; None for no search.
@@ -68,6 +70,16 @@ class BenchOptions:
     ] = ()
     streams: Annotated[int, Option(min=1, help="Calls at the same time, each with a model of its own.")] = 1
     seconds: Annotated[float, Option(help="Of calls for each case.")] = 3.0
+    image_size: Annotated[
+        str | None,
+        Option(
+            metavar="N|HxW",
+            help="Pixels of the images, of files for several sizes or for any.",
+            show_default="the size that it was trained for",
+            parse=size_in_words,
+        ),
+    ] = None
+    signature: Signature = None
     device: Device = 0
     cuda_graph: CudaGraph = False
     under: Annotated[

@@ -24,6 +24,8 @@ class Case:
         streams: calls that are made at the same time, each by a copy of the model of its own.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
+        image_size: pixels of the images as "384x512"; None for those that the file was made for.
+        signature: that runs them, of a file with several; None for the first.
         runtime_files: the folder with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser, where one runs it; None takes the first that is installed.
     """
@@ -36,8 +38,15 @@ class Case:
     streams: int = 1
     device: int = 0
     cuda_graph: bool = False
+    image_size: str | None = None
+    signature: str | None = None
     runtime_files: str | None = None
     browser: str | None = None
+
+    @property
+    def of_size(self) -> str:
+        """What it says of the size of the images, for a list of its properties; empty for the file's own."""
+        return "".join(f", {chosen}" for chosen in (self.image_size, self.signature) if chosen)
 
     def __str__(self) -> str:
         engine = f"{self.runtime} on {self.provider}" if self.provider else self.runtime
@@ -45,7 +54,7 @@ class Case:
         streams = f", {self.streams} streams" if self.streams > 1 else ""
         device = f", GPU {self.device}" if self.device else ""
         graph = ", CUDA graph" if self.cuda_graph else ""
-        return f"{self.artifact} in {engine} (batch {self.batch}{threads}{streams}{device}{graph})"
+        return f"{self.artifact} in {engine} (batch {self.batch}{self.of_size}{threads}{streams}{device}{graph})"
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,9 @@ def _is_of(before: Latency, case: Case) -> bool:
     then = before.case
     if case.threads is not None and case.threads != then.threads:
         return False
-    asked, had = ((one.runtime, one.batch, one.streams, one.cuda_graph) for one in (case, then))
+    asked, had = (
+        (one.runtime, one.batch, one.streams, one.cuda_graph, one.image_size, one.signature) for one in (case, then)
+    )
     return asked == had and then.artifact.parts[-2:] == case.artifact.parts[-2:]
 
 

@@ -45,6 +45,8 @@ def cases_for(options: BenchOptions, artifacts: Sequence[tuple[Path, str]]) -> l
         streams=options.streams,
         device=options.device,
         cuda_graph=options.cuda_graph,
+        image_size=options.image_size,
+        signature=options.signature,
         runtime_files=options.runtime_files,
         browser=options.browser,
     )

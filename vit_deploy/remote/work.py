@@ -44,6 +44,7 @@ class Command:
 def verify(given: argparse.Namespace) -> tuple[Records, bool]:
     """Compare all artifacts with their recorded outputs."""
     from vit_deploy.verification import checks, parity
+    from vit_deploy.verification.golden import signature_golden
     from vit_deploy.verification.records import verification
 
     options = options_from(given, ProofOptions)
@@ -51,7 +52,8 @@ def verify(given: argparse.Namespace) -> tuple[Records, bool]:
     require(options.runtime or installed_takers(artifact.format, options.provider)[0] for artifact, _ in artifacts)
     found = [
         parity.verify(
-            artifact,
+            artifact.taken_for(options.signature),
+            golden=signature_golden(artifact, options.signature),
             runtime=options.runtime,
             provider=options.provider,
             limits=Limits(**given.request.get("limits", {})),
@@ -95,7 +97,9 @@ def predict(given: argparse.Namespace) -> tuple[Records, bool]:
         raise UsageError("there are no images", fix="give files or folders of images")
     records: Records = []
     for index, (artifact, path) in enumerate(artifacts):
-        with classify.open_classifier(artifact.directory, options.runtime, options.engine) as classifier:
+        with classify.open_classifier(
+            artifact.directory, options.runtime, options.engine, signature=options.signature
+        ) as classifier:
             if sent is None:
                 files = classify.image_files(given.images)
                 found = [prediction.to_dict() for prediction in classify.predict(classifier, files, count=options.top)]

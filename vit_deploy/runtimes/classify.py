@@ -134,6 +134,7 @@ def open_classifier(
     runtime: str | None = None,
     options: RuntimeOptions = USUAL,
     stated: Mapping[str, Any] | None = None,
+    signature: str | None = None,
 ) -> Iterator[Classifier]:
     """The model in an artifact, run by its engine, or in a checkpoint, run by the NumPy reference.
 
@@ -142,6 +143,7 @@ def open_classifier(
         runtime: the requested one; None takes the usual one.
         options: the options to run it with.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
+        signature: which one runs, of an artifact with several; None for the first.
 
     Raises:
         ArtifactError, CheckpointError: nothing that can be run, or damaged.
@@ -150,7 +152,7 @@ def open_classifier(
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
     """
     if (path / MANIFEST).is_file() or path.name == MANIFEST:
-        artifact = read_artifact(path)
+        artifact = read_artifact(path).taken_for(signature)
         if stated:
             _check_stated(stated, artifact, path)
         with _of_artifact(artifact, runtime, options) as classifier:
@@ -163,6 +165,8 @@ def open_classifier(
         name for format in FORMATS.values() for name in format.model_files
     ):
         raise ArtifactError(f"{path} is the model alone, of an artifact", fix=f"give the artifact, {path.parent}")
+    if signature is not None:
+        raise ConfigError(f"{path} is a checkpoint, which has no signatures", fix="leave --signature out")
     if runtime not in (None, NUMPY):
         raise ConfigError(f"{runtime} runs artifacts, and {path} is a checkpoint", fix="export it first")
     if options != USUAL:

@@ -19,6 +19,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
+from vit_deploy.formats.tflite.file import with_graph_first
 from vit_deploy.runtimes import RuntimeOptions, is_library
 from vit_deploy.runtimes.batching import in_batches, outputs_in_batches
 from vit_deploy.runtimes.values import (
@@ -63,8 +64,10 @@ class LiteRT:
             )
         kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if requested == "cpu" else OpResolverType.AUTO
         with explained(f"load {artifact.model_path}"), quiet_stderr():
+            first = with_graph_first(artifact.model_path, artifact.signature) if artifact.signature else None
+            source = {"model_path": engine_path(artifact.model_path)} if first is None else {"model_content": first}
             engine = Interpreter(
-                model_path=engine_path(artifact.model_path),
+                **source,
                 num_threads=options.threads,
                 experimental_delegates=delegates,
                 experimental_op_resolver_type=kernels,
@@ -86,11 +89,12 @@ class LiteRTSession:
     def __init__(self, engine: Interpreter, artifact: Artifact, provider: str, placement: Mapping[str, int]) -> None:
         signatures = engine.get_signature_list()
         nothing: dict[str, list[str]] = {"inputs": [], "outputs": []}
-        signature = signatures.get(SIGNATURE) or next(iter(signatures.values()), nothing)
+        key = artifact.signature or SIGNATURE
+        signature = signatures.get(key) or next(iter(signatures.values()), nothing)
         given = engine.get_input_details()[0]
         name = signature["inputs"][0] if signature["inputs"] else given["name"]
         refuse_other_input(artifact, name, [int(side) for side in given["shape_signature"]])
-        found = _outputs_by_name(engine, signatures, signature["outputs"])
+        found = _outputs_by_name(engine, signatures, signature["outputs"], key)
         names = artifact.output_names
         if not set(names) <= set(found) or (len(found) > len(names) and not artifact.is_bare):
             raise missing_output(artifact, list(found))
@@ -143,11 +147,14 @@ def _as_float(values: NDArray[Any], output: Mapping[str, Any]) -> NDArray[np.flo
     return np.asarray(values, np.float32)
 
 
-def _outputs_by_name(engine: Interpreter, signatures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _outputs_by_name(
+    engine: Interpreter, signatures: Mapping[str, Any], names: Sequence[str], key: str
+) -> dict[str, Any]:
     """What the engine says of each output, by its name in the signature; by the tensor's in a file without one."""
     if not names:
         return {output["name"]: output for output in engine.get_output_details()}
-    key = next(key for key, signature in signatures.items() if signature["outputs"] == names)
+    if key not in signatures:
+        key = next(key for key, signature in signatures.items() if signature["outputs"] == names)
     details: dict[str, Any] = engine.get_signature_runner(key).get_output_details()
     return details
 

@@ -91,6 +91,8 @@ def read_golden(artifact: Artifact) -> Golden:
     Raises:
         ArtifactError: they are missing, damaged or of another shape than the model.
     """
+    if artifact.sizes and artifact.config.image_size != artifact.sizes[0].pixels:  # taken for another of its sizes
+        return read_golden(artifact.at(artifact.sizes[0].pixels)).at(artifact.config.image_size)
     path = artifact.directory / GOLDEN
     again = "export the model again"
     if not path.is_file():
@@ -118,6 +120,18 @@ def read_golden(artifact: Artifact) -> Golden:
         raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
     more = tuple(Sized(size, images, outputs, float(floor)) for size, (images, outputs, floor) in sized.items())
     return Golden(images, outputs, float(floor), taps, hard, file, more, named)
+
+
+def signature_golden(artifact: Artifact, signature: str | None) -> Golden | None:
+    """The golden data of one signature alone; None where none is named, which stands for the artifact's own.
+
+    Raises:
+        ArtifactError: they are missing or damaged.
+        ConfigError: there is no such signature.
+    """
+    if signature is None:
+        return None
+    return dataclasses.replace(read_golden(artifact.with_signature(signature)), sizes=())
 
 
 def sized_names(size: Size) -> tuple[str, str, str]:

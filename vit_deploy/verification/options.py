@@ -8,7 +8,15 @@ from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
 from vit_deploy.core.options.parsing import thread_counts
-from vit_deploy.core.options.running import BrowserProgram, CudaGraph, Device, Provider, Runtime, RuntimeFiles
+from vit_deploy.core.options.running import (
+    BrowserProgram,
+    CudaGraph,
+    Device,
+    Provider,
+    Runtime,
+    RuntimeFiles,
+    Signature,
+)
 
 MAX_IMAGES = 64
 
@@ -27,6 +35,7 @@ class ProofOptions:
         quick: whether only the golden images are run: no other batches, inputs and repeated runs.
         runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser, where one runs it; None takes the first that is installed.
+        signature: the only one to prove of a file with several; None for all.
     """
 
     runtime: Runtime = None
@@ -45,6 +54,7 @@ class ProofOptions:
     quick: Annotated[bool, Option(help="Golden images alone: no other batches, inputs and repeated runs.")] = False
     runtime_files: RuntimeFiles = None
     browser: BrowserProgram = None
+    signature: Signature = None
 
 
 @panel("Tolerance")

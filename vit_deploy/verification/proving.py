@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,16 @@ class Proven:
         return found
 
 
-def open_subjects(paths: Sequence[Path], reference: Reference | None, stated: Stated) -> list[Subject]:
+def open_subjects(
+    paths: Sequence[Path], reference: Reference | None, stated: Stated, signature: str | None = None
+) -> list[Subject]:
     """Open the models that are to be proven.
 
     Args:
         paths: artifacts, `.keras` files and bare files.
         reference: the model that bare files are matched to.
         stated: what is said of bare files.
+        signature: the only one to prove of files with several.
 
     Raises:
         ArtifactError: what cannot be read, or a bare file of another model.
@@ -80,7 +84,15 @@ def open_subjects(paths: Sequence[Path], reference: Reference | None, stated: St
     subjects = [_subject(path, reference, stated) for path in paths]
     if stated.options and all(subject.golden is not None for subject in subjects):
         raise ConfigError(f"{', '.join(stated.options)} is said of bare files, and there is none", fix="leave it out")
-    return subjects
+    return subjects if signature is None else [_taken_for(subject, signature) for subject in subjects]
+
+
+def _taken_for(subject: Subject, signature: str) -> Subject:
+    artifact = subject.artifact.with_signature(signature)
+    golden = subject.golden
+    if golden is not None:
+        golden = dataclasses.replace(golden.at(artifact.config.image_size), sizes=())
+    return dataclasses.replace(subject, artifact=artifact, golden=golden)
 
 
 def _subject(path: Path, reference: Reference | None, stated: Stated) -> Subject:

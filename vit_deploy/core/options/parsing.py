@@ -39,6 +39,16 @@ def size(text: str) -> tuple[int, int]:
     return (int(sides[0]), int(sides[-1]))
 
 
+def size_in_words(text: str) -> str:
+    """Pixels as "384x512" from "384" or "384x512".
+
+    Raises:
+        ValueError: anything else.
+    """
+    height, width = size(text)
+    return f"{height}x{width}"
+
+
 def size_or_dynamic(text: str) -> tuple[int, int] | str:
     """Pixels as (height, width) from "224" or "384x512", or "dynamic".
 

@@ -49,6 +49,16 @@ BrowserProgram = Annotated[
     ),
 ]
 
+Signature = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Of a TFLite file for several sizes of images: the one to run, as images_224x448.",
+        show_default=False,
+        panel="Running",
+    ),
+]
+
 
 @panel("Running")
 @dataclass(frozen=True)
@@ -126,8 +136,10 @@ class PredictOptions(EngineOptions):
         runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser, where one runs it; None takes the first that is installed.
         top: how many classes of each image.
+        signature: which one runs, of a file with several; None for the first.
     """
 
+    signature: Signature = None
     top: Annotated[int, Option(min=1, help="How many classes of each image.")] = 5
 
 

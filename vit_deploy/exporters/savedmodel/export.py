@@ -36,8 +36,9 @@ class SavedModelExporter:
         """
         checkpoint = gather_relative_positions(fold_layer_scales(checkpoint))
         with explained_tensorflow_errors("writing the SavedModel"), quiet_stderr():
-            outputs = artifact.named_outputs
-            traced = TracedViT(checkpoint, options.input_spec(checkpoint.config), outputs=outputs, read_alone=True)
+            kind = options.position_filter(checkpoint) if options.dynamic_size else None
+            spec, outputs = options.input_spec(checkpoint.config), artifact.named_outputs
+            traced = TracedViT(checkpoint, spec, outputs=outputs, read_alone=True, open_positions=kind)
             module = tf.Module(name="vit")
             # TensorFlow shares the memory of an aligned array with the variable, so this is no second copy.
             module.weights = {

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.failures import REPORT, explained_tensorflow_errors, raise_full_disk
 from vit_deploy.exporters.folding import Affine, fold_layer_scales, fold_norms, fold_preprocessing, moved_affines
 from vit_deploy.exporters.mean_centering import centre_stream
+from vit_deploy.exporters.tflite.join import join_files
 from vit_deploy.exporters.tflite.layers import WITH_KERNELS
 from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
 from vit_deploy.exporters.tflite.pixels import dequantized_pixels
@@ -72,6 +75,9 @@ class TFLiteExporter:
         _refuse(checkpoint.config)
         if options.batch is None:
             options = dataclasses.replace(options, batch=1)
+        if options.resized:
+            self._write_sizes(checkpoint, artifact, options)
+            return
         outputs = artifact.named_outputs
         checkpoint = fold_layer_scales(checkpoint)
         moved = moved_affines(checkpoint, folded := fold_norms(checkpoint))
@@ -92,6 +98,25 @@ class TFLiteExporter:
             inline_limit=self.inline_limit,
             trailer=packed_labels(artifact.labels),
         )
+
+    def _write_sizes(self, checkpoint: Checkpoint, artifact: Artifact, options: ExportOptions) -> None:
+        """Write one file for all sizes: each is converted by itself, and joined with the others."""
+        one_size = dataclasses.replace(options, resized=())
+        files = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for size, resized in zip(artifact.sizes, (checkpoint, *options.resized), strict=True):
+                alone = Path(folder) / size.signature
+                alone.mkdir()
+                single = dataclasses.replace(artifact.at(size.pixels), directory=alone, labels=())
+                self.write(resized, single, one_size)
+                files[size.signature] = single.model_path
+            join_files(
+                files,
+                artifact.model_path,
+                metadata_entries(artifact),
+                inline_limit=self.inline_limit,
+                trailer=packed_labels(artifact.labels),
+            )
 
 
 def _refuse(config: ViTConfig) -> None:

@@ -39,6 +39,7 @@ from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe,
 from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_shares
 from vit_deploy.exporters.tflite.bias_correction import corrected_biases
 from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
+from vit_deploy.exporters.tflite.join import join_files, split_file
 from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, output_factor
 from vit_deploy.exporters.tflite.matmuls import PRODUCT, Product, find_products
 from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
@@ -89,8 +90,46 @@ class TFLiteQuantizer:
             EngineError: the quantizer failed.
             OSError: the disk is full.
         """
+        if source.signature:
+            return self._write_sizes(source, target, recipe, calibration)
         with self._balanced(source, recipe, calibration) as balanced:
-            return self._write(balanced, target, recipe, calibration)
+            seen = None if calibration is None else self._observed(balanced, recipe, calibration)
+            return self._write(balanced, target, recipe, seen)
+
+    def _write_sizes(
+        self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None
+    ) -> Artifact:
+        """Write a file for several sizes: each is quantized by itself, by the ranges of the first, and joined again.
+
+        So weights and biases become the same integers at every size, and are in the file once.
+        """
+        made, seen = target, None
+        files: dict[str, Path] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            names = [size.signature for size in source.sizes]
+            singles = split_file(source.model_path, names, Path(folder))
+            for size in source.sizes:
+                given, written = (Path(folder) / f"{size.signature}.{kind}" for kind in ("given", "written"))
+                for place in (given, written):
+                    place.mkdir()
+                alone = dataclasses.replace(source.at(size.pixels), directory=given, sizes=())
+                singles[size.signature].rename(alone.model_path)
+                goal = dataclasses.replace(target.at(size.pixels), directory=written, sizes=(), labels=())
+                with self._balanced(alone, recipe, calibration) as balanced:
+                    if calibration is not None and seen is None:
+                        seen = self._observed(balanced, recipe, calibration)
+                    result = self._write(balanced, goal, recipe, seen)
+                if not files:
+                    made = dataclasses.replace(target, input=result.input, output=result.output, outputs=result.outputs)
+                files[size.signature] = result.model_path
+            join_files(
+                files,
+                target.model_path,
+                metadata_entries(made),
+                inline_limit=self.inline_limit,
+                trailer=packed_labels(target.labels),
+            )
+        return made
 
     @contextlib.contextmanager
     def _balanced(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Iterator[Artifact]:
@@ -105,22 +144,27 @@ class TFLiteQuantizer:
                 write_smoothed(balanced.model_path, model, layers, source.config, inline_limit=self.inline_limit)
             yield balanced
 
-    def _write(self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None) -> Artifact:
+    def _observed(self, source: Artifact, recipe: Recipe, calibration: Calibration) -> Observations:
+        """The values of the tensors of a file that its ranges follow from."""
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
             products = _integer_products(model, recipe, between)
             recipe = _with_room(model, recipe, layers)
-        seen = None
-        if calibration is not None:
-            seen = observe(
-                source.model_path,
-                source.input,
-                calibration,
-                only=_needed(recipe, layers, products),
-                counted=recipe.clipping is not Clipping.MIN_MAX,
-                means_of={layer.input for layer in layers.values()} if recipe.bias_correction else (),
-            )
-            seen = seen.with_ranges(_learned(source, calibration, layers, between))
+        seen = observe(
+            source.model_path,
+            source.input,
+            calibration,
+            only=_needed(recipe, layers, products),
+            counted=recipe.clipping is not Clipping.MIN_MAX,
+            means_of={layer.input for layer in layers.values()} if recipe.bias_correction else (),
+        )
+        return seen.with_ranges(_learned(source, calibration, layers, between))
+
+    def _write(self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None) -> Artifact:
+        with opened(source.model_path) as model:
+            layers, between = find_layers(model, source.config), find_tensors(model, source.config)
+            products = _integer_products(model, recipe, between)
+            recipe = _with_room(model, recipe, layers)
         content = _quantized(source, recipe, layers, products, seen)
         if recipe.weight_bits != HALF:
             with opened(source.model_path) as original:

@@ -11,8 +11,9 @@ from vit_deploy.formats.snippet import Lines
 def _run(artifact: Artifact) -> Iterator[str]:
     output = artifact.config.output_name
     yield f"model = Interpreter({str(artifact.model_path)!r})"
+    signature = artifact.signature or "serving_default"
     if artifact.outputs:
-        yield 'runner = model.get_signature_runner("serving_default")'
+        yield f'runner = model.get_signature_runner("{signature}")'
         yield f"outputs = runner({artifact.input.name}=images)"
         if artifact.input.scale is not None:
             yield "for name, tensor in runner.get_output_details().items():"
@@ -20,7 +21,7 @@ def _run(artifact: Artifact) -> Iterator[str]:
             yield "    outputs[name] = scale * (outputs[name].astype(np.float32) - zero_point)"
         yield f"output = outputs[{artifact.output_name!r}][0]"
         return
-    yield f'output = model.get_signature_runner("serving_default")({artifact.input.name}=images)[{output!r}][0]'
+    yield f'output = model.get_signature_runner("{signature}")({artifact.input.name}=images)[{output!r}][0]'
     if artifact.input.scale is not None:
         yield 'scale, zero_point = model.get_output_details()[0]["quantization"]'
         yield "output = scale * (output.astype(np.float32) - zero_point)"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.errors import ArtifactError
-from vit_deploy.formats.tflite.schema import Model
+from vit_deploy.formats.tflite.schema import Model, Signature
 
 IDENTIFIER = b"TFL3"
 STANDARD_ENTRY = "TFLITE_METADATA"
@@ -43,6 +43,30 @@ def opened(path: Path) -> Iterator[Model]:
             yield root(data)
     except (ValueError, struct.error, IndexError) as error:
         raise ArtifactError(f"{path} is a damaged TFLite file: {error}", fix="export the model again") from error
+
+
+def with_graph_first(path: Path, signature: str) -> bytes | None:
+    """A file's bytes with the graph of a signature in front of the others; None where it is the first.
+
+    Engines tell what runs where, and run by the indices of tensors, of the first graph alone.
+
+    Raises:
+        ArtifactError: it is no TFLite file, a damaged one, or has no such signature.
+    """
+    with opened(path) as model:
+        wanted = next((one for one in model.signatures if one.key == signature), None)
+        if wanted is None:
+            raise ArtifactError(f"{path} has no signature {signature}", fix="export the model again")
+        if wanted.graph == 0:
+            return None
+        start = model.target(Model.GRAPHS) + 4
+        first, other = start, start + 4 * wanted.graph
+        changed = bytearray(model.data[:])
+        targets = [slot + int(struct.unpack_from("<I", changed, slot)[0]) for slot in (first, other)]
+        struct.pack_into("<I", changed, first, targets[1] - first)
+        struct.pack_into("<I", changed, other, targets[0] - other)
+        struct.pack_into("<I", changed, wanted.field(Signature.GRAPH), 0)
+        return bytes(changed)
 
 
 def read_metadata(path: Path) -> dict[str, bytes]:

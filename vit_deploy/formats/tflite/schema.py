@@ -34,12 +34,15 @@ class Model(Table):
 
     @property
     def graph(self) -> SubGraph:
-        """The only graph.
+        """The only graph, or the first of several that have a signature each.
 
         Raises:
             ValueError: there are others, or none.
         """
-        (graph,) = self.graphs
+        graphs = self.graphs
+        if len(graphs) > 1 and sorted(one.graph for one in self.signatures) == [*range(len(graphs))]:
+            return graphs[0]
+        (graph,) = graphs
         return graph
 
     @property

@@ -40,6 +40,7 @@ def main() -> int:
 
 def _profile(case: Mapping[str, Any]) -> list[OperatorTime]:
     artifact = artifact_to_time(Path(case["artifact"]), check_digests=False)  # they were checked before
+    artifact = artifact.taken_for(case.get("signature"), case.get("image_size"))
     golden = golden_images(artifact)
     images = np.ascontiguousarray(golden[np.arange(case["batch"]) % len(golden)])
     profiler: Profiler = PROFILERS.load(case["runtime"])()

@@ -67,7 +67,7 @@ def _told_apart(cases: Sequence[Timed]) -> tuple[dict[str, str], dict[int, int]]
 def engine(case: Timed) -> str:
     """Runtime and provider, and whether CUDA graphs were used."""
     graph = ", graph" if case.latency.case.cuda_graph else ""
-    return f"{case.latency.case.runtime} ({case.latency.provider}{graph})"
+    return f"{case.latency.case.runtime} ({case.latency.provider}{graph}{case.latency.case.of_size})"
 
 
 def setting(case: Timed) -> Setting:
