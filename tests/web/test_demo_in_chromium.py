@@ -12,13 +12,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from browser import CHROMIUM, Browser
 from PIL import Image
 
 import vit_deploy
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.manifest import write_manifest
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.web.models import Content, model_of
@@ -160,6 +163,38 @@ def test_tflite_files_run_in_litert_and_beside_onnx(browser, artifacts, tflite, 
         assert int(seen(browser)[0]["class"]) == top[0].index
         assert float(seen(browser)[0]["logit"]) == pytest.approx(top[0].logit, abs=0.05)
     assert [url for url in browser.asked if not url.startswith("blob:")] == [path.as_uri()]
+
+
+def test_every_form_of_input_is_given_as_the_file_takes_it(
+    browser, labelled, make_checkpoint, artifacts, npm_files, photos, tmp_path
+):
+    pixels = {"layout": "nchw", "include_preprocessing": True, "batch": 2}
+    gray = make_checkpoint(channels=1)
+    half = vit_deploy.QuantizeOptions(half_io=True)
+    models = [
+        vit_deploy.export(labelled, tmp_path / "pixels", formats="onnx", **pixels).result,
+        vit_deploy.export(labelled, tmp_path / "half", formats="onnx", precisions="fp16", quantizing=half).result,
+        vit_deploy.export(gray, tmp_path / "gray", formats="onnx").result,
+        with_weights_outside(artifacts[0], tmp_path / "outside"),
+    ]
+    opened(browser, vit_deploy.demo(models, tmp_path / "forms.html", runtime_files=npm_files).result.path)
+    for index, artifact in enumerate(models):
+        if index:
+            choose_model(browser, index)
+        assert browser.run("document.getElementById('proof').dataset.state") == "same", artifact.directory
+        choose(browser, photos[0])
+        top = vit_deploy.predict(artifact, photos[0]).result.top
+        assert int(seen(browser)[0]["class"]) == top[0].index
+        assert float(seen(browser)[0]["logit"]) == pytest.approx(top[0].logit, abs=5e-3)
+
+
+def with_weights_outside(artifact: Artifact, folder: Path) -> Artifact:
+    """The same artifact as it is when its weights are too large for one file."""
+    folder.mkdir()
+    model = onnx.load(artifact.model_path)
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=512)
+    (folder / "golden.npz").write_bytes((artifact.directory / "golden.npz").read_bytes())
+    return write_manifest(dataclasses.replace(artifact, directory=folder))
 
 
 def test_attention_and_alike_patches_are_drawn_where_the_file_gives_them(
