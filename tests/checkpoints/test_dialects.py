@@ -154,7 +154,7 @@ def test_openclips_ways_of_resizing_are_read_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"attentional_pool": True}, "attention pooling of its own, as CoCa has"),
+        ({"attentional_pool": True}, "attention pooling into another width and a norm behind it, as CoCa has"),
         ({"qk_norm": True}, "a norm of queries and keys over the whole width"),
         ({"scale_heads": True}, "a scale of every attention head"),
         ({"pool_type": "none"}, "every token projected"),
@@ -238,7 +238,7 @@ OTHERS = {
     ),
     "coca": (
         {"visual.conv1.weight": "c", "visual.class_embedding": "a", "visual.attn_pool.query": "b"},
-        "attention pooling of its own, as CoCa has",
+        "attention pooling into another width and a norm behind it, as CoCa has",
         "give a CLIP model whose vision tower is a plain ViT",
     ),
     "jeonsworld's hybrid": (

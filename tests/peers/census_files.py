@@ -99,7 +99,7 @@ FOREIGN: Mapping[str, tuple[str, str, Mapping[str, tuple[int, ...]], str]] = {
     "CoCa": (
         "OpenAI CLIP, OpenCLIP", "coca_ViT-B-32", {
             "visual.conv1.weight": (16, 3, 8, 8), "visual.class_embedding": (16,), "visual.attn_pool.query": (4, 16)},
-        "attention pooling of its own, as CoCa has"),
+        "attention pooling into another width and a norm behind it, as CoCa has"),
     "volumes": (
         "MONAI", "ViT of three dimensions", {"patch_embedding.patch_embeddings.weight": (16, 1, 4, 4, 4)},
         "patches of volumes"),

@@ -330,7 +330,7 @@ class ViTConfig:
         if self.pool_heads and self.embed_dim % self.pool_heads:
             yield f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.pool_heads}"
         if self.patch_padding and self.pixel_norm:
-            yield f"patch_padding is {self.patch_padding}, and pixel_norm is True; the one has no norm of its pixels"
+            yield f"patch_padding is {self.patch_padding}, and pixel_norm is True; expected one of them at most"
         if self.norm_after_pooling and not self.last_norm:
             yield "norm_after_pooling is True, and last_norm is False: it is the last norm that follows the pooling"
         if self.pre_logits_linear and not self.pre_logits_dim:

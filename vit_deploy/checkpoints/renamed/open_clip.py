@@ -25,7 +25,7 @@ TEXT = (
 )
 # What these options of a vision tower compute, none of which a ViT here does.
 OPTIONS: Mapping[str, str] = {
-    "attentional_pool": "attention pooling of its own, as CoCa has",
+    "attentional_pool": "attention pooling into another width and a norm behind it, as CoCa has",
     "block_type": "blocks of another kind",
     "qk_norm": "a norm of queries and keys over the whole width",
     "scaled_cosine_attn": "cosine attention",
@@ -118,7 +118,7 @@ DIALECT = Dialect(
     left_out={TEXT: "text tower", rf"^({'|'.join(OPENAI_ENTRIES)})$": "sizes"},
     refused={
         r"^layer\d\.|^conv2\.|^attnpool\.": "a ResNet for its vision tower",
-        r"^attn_pool": "attention pooling of its own, as CoCa has",
+        r"^attn_pool": "attention pooling into another width and a norm behind it, as CoCa has",
     },
     fix="give a CLIP model whose vision tower is a plain ViT",
     known=_known,
