@@ -25,6 +25,7 @@ from vit_deploy.formats.snippet import snippet
 from vit_deploy.runtimes import infer_outputs, open_session
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import read_golden
+from vit_deploy.verification.locate.divergence import locate
 from vit_deploy.verification.parity import NO_LIMITS, judge_named, verify
 from vit_deploy.verification.recorded import verification_in
 
@@ -239,6 +240,32 @@ def test_an_archive_proves_every_output_where_it_is_unpacked(few, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["results"][0]["outputs"]) == set(FEW)
+
+
+def untold(artifact: Artifact) -> list[str]:
+    """The taps of a sound file that cannot be compared."""
+    located = locate(artifact)
+    assert located.tap is None
+    return [tap.name for tap in located.taps if tap.note]
+
+
+def test_every_part_of_a_file_with_outputs_is_looked_into(few):
+    assert untold(few) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (("logits", "map", "block_0.attention", "block_1"), []),
+        (("probabilities", "block_0"), []),
+        (("block_1.attention", "class_token", "block_0"), []),
+        (("map", "block_0.normed.map"), ["head"]),  # which would be all tokens
+    ],
+)
+def test_every_part_is_looked_into_whatever_the_outputs(make_checkpoint, tmp_path, names, left):
+    for made in api.export(make_checkpoint(), tmp_path, formats=FORMATS, outputs=names):
+        assert untold(made) == left
 
 
 FOLDED = ("post-norm behind a norm, probe", "averaged patches, norm after", "prefix of five, class token", "BEiT")

@@ -241,6 +241,13 @@ class Artifact:
         return tuple(self.outputs) or (self.output_name,)
 
     @property
+    def deepest_output(self) -> str:
+        """The output that most of the model is in front of."""
+        if not self.outputs:
+            return self.output_name
+        return max(self.named_outputs, key=lambda output: output.depth).name
+
+    @property
     def named_outputs(self) -> tuple[Output, ...]:
         """Its outputs where it was made for some by name; empty for the one that the config says."""
         return outputs_of_model(self.outputs, self.config)

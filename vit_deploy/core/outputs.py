@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,16 @@ class Output:
             return (config.embed_dim,)
         start, stop = self.rows(config)
         return (stop - start, config.embed_dim)
+
+    @property
+    def depth(self) -> tuple[float, ...]:
+        """How much of a model is in front of it, to be compared with others."""
+        if self.kind is Kind.ATTENTION:
+            return (-1.0 if self.block is None else self.block - 0.5,)
+        if self.block is not None:
+            return (self.block, self.normed)
+        behind = (FEATURES, PROBABILITIES, LOGITS)
+        return (math.inf, behind.index(self.name) if self.name in behind else -1)
 
     def rows(self, config: ViTConfig) -> tuple[int, int]:
         """The first of its tokens in the sequence, and the one behind the last."""

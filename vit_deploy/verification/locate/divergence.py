@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import NormalizationType, Pooling, ViTConfig
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.outputs import PROBABILITIES
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.verification.activations import IMAGES, Sketch, Taps, by_token, detail_sketch, sketch, tap_names
 from vit_deploy.verification.golden import Golden, read_golden
@@ -25,6 +27,7 @@ from vit_deploy.verification.tolerances import DEFAULTS, NOISE_FACTOR, SIGMAS, t
 Array = NDArray[Any]
 
 READ_ALONE = (2, 1)  # how many tokens may be left in the last block: those with class and distillation, or class
+BEHIND_LOGITS = frozenset({"SOFTMAX", "SIGMOID", "LOGISTIC", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE"})
 REBALANCED = (".norm", ".unit", ".value", ".mix", ".up", ".hidden", ".pooled")  # see `quantization.smoothing`
 
 
@@ -131,6 +134,16 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
         return _Search(artifact, opened, golden.images[:IMAGES], _comparable(golden.taps, artifact, opened.flow)).run()
 
 
+def logits_of(flow: Flow, artifact: Artifact) -> Flow:
+    """The graph up to its logits, where probabilities are all that it has behind them."""
+    if artifact.deepest_output != PROBABILITIES:
+        return flow
+    value = flow.output
+    while (node := flow.producers.get(value)) is not None and node.kind in BEHIND_LOGITS:
+        value = node.inputs[0]
+    return dataclasses.replace(flow, output=value)
+
+
 def _comparable(taps: Taps, artifact: Artifact, flow: Flow) -> Taps:
     """The reference's taps as a file of this format computes them."""
     if not FORMATS[artifact.format].folds_norms:
@@ -150,7 +163,8 @@ class _Search:
 
     def run(self) -> Located:
         config = self.artifact.config
-        places = find_taps(self.opened.flow, config, folded_norms=FORMATS[self.artifact.format].folds_norms)
+        flow, folded = logits_of(self.opened.flow, self.artifact), FORMATS[self.artifact.format].folds_norms
+        places = find_taps(flow, config, folded_norms=folded)
         values = self._values(name for place in places.found.values() for name in place.values)
         taps, tokens = [], config.sequence_length
         if self._is_rebalanced():

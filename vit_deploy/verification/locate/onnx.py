@@ -92,7 +92,7 @@ def _flow(graph: Message, artifact: Artifact) -> Flow:
         )
         for node in graph.messages(GRAPH_NODE)
     ]
-    return Flow(tuple(nodes), artifact.input.name, artifact.output_name, stored)
+    return Flow(tuple(nodes), artifact.input.name, artifact.deepest_output, stored)
 
 
 def _outputs(names: Sequence[str]) -> bytes:

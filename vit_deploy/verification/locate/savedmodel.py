@@ -85,4 +85,7 @@ def _flow(function: Any, artifact: Artifact) -> Flow:
         if operation.type in ("ReadVariableOp", "Const")
         for tensor in operation.outputs
     }
-    return Flow(tuple(nodes), f"{artifact.input.name}:0", "Identity:0", stored)
+    # A signature numbers its outputs in the order of their names.
+    place = sorted(artifact.output_names).index(artifact.deepest_output)
+    output = f"Identity_{place}:0" if place else "Identity:0"
+    return Flow(tuple(nodes), f"{artifact.input.name}:0", output, stored)

@@ -76,6 +76,10 @@ class OpenedTFLite:
         ]
         stored = {str(index): math.prod(map(int, tensor["shape"])) for index, tensor in self._tensors.items()}
         computed = {name for node in nodes for name in node.outputs} | {str(self._given)}
-        output = self._engine.get_output_details()[0]["index"]
+        outputs = self._engine.get_output_details()
+        if self._artifact.outputs:
+            named = self._engine.get_signature_runner().get_output_details()
+            outputs = [named[self._artifact.deepest_output]]
+        output = outputs[0]["index"]
         constants = {name: size for name, size in stored.items() if name not in computed}
         return Flow(tuple(nodes), str(self._given), str(output), constants)
