@@ -150,7 +150,9 @@ def test_the_command_prints_what_it_made(linear, npm, tmp_path, capfd):
     words = ["demo", str(linear), "-o", str(tmp_path / "site"), "--runtime-files", str(npm), "--json"]
     assert cli.run(words) == 0
     said = capfd.readouterr()
-    [record] = json.loads(said.out)["results"]
+    again = vit_deploy.demo(linear, tmp_path / "site", runtime_files=npm, force=True)
+    assert json.loads(said.out) == again.to_dict()
+    [record] = again.records
     assert record["path"] == str(tmp_path / "site") and record["needs_server"]
     assert record["packages"] == [{"name": "onnxruntime-web", "version": "1.2.3", "licence": "MIT"}]
     assert "python -m http.server" in said.err
