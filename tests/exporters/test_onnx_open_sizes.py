@@ -23,8 +23,10 @@ from vit_deploy.errors import ArtifactError, ConfigError, DataError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.open_or_many import Sizes
+from vit_deploy.verification import records
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.parity import verify
+from vit_deploy.verification.recorded import verification_in
 
 FEW = ("mean pooling", "RoPE-ViT, mixed", "DINOv2 with registers", "SigLIP", "MLCD", "DeiT")
 PRECISIONS = ["fp16", "int8", "int8-static", "int4"]
@@ -116,6 +118,8 @@ def test_a_file_that_is_right_at_its_own_size_alone_is_not_proven(open_bundle):
 
     assert found.parity.ok and not found.ok and found.verdict == "different"
     assert all(failure.startswith(f"at {wrong.pixels[0]}x{wrong.pixels[1]}: ") for failure in found.failures)
+    elsewhere = verification_in({**records.verification(found), "on": "ssh://board"}, open_bundle)
+    assert elsewhere.failures == found.failures and elsewhere.parity.ok and not elsewhere.parity.notes
 
 
 def test_recorded_answers_of_every_size_have_to_be_there(open_bundle, tmp_path):
@@ -176,7 +180,7 @@ def test_five_different_sizes_are_proven_of_every_grid(grid):
         ({"formats": "onnx", "image_size": "dynamic", "target": "cuda"}, "files for cuda are made for one size"),
         ({"formats": "onnx", "image_size": ["dynamic", 64]}, "others are given beside it"),
         ({"formats": "onnx", "image_size": [64, 48]}, "ONNX files are for one size"),
-        ({"formats": "onnx", "image_size": "dynamic", "outputs": "tokens"}, "outputs by name are proven at one size"),
+        ({"formats": "onnx", "image_size": "dynamic", "outputs": "tokens"}, "have one output, and --output is tokens"),
         ({"formats": "onnx", "image_size": "any"}, "image_size is 'any'"),
         ({"formats": "onnx", "image_size": "dynamic", "like": "me"}, "unknown convention"),
         ({"formats": "onnx", "image_size": "dynamic", "triton": "repository"}, "--triton serves"),

@@ -173,12 +173,6 @@ def export(
         sizes=wanted,
         outputs=names(outputs, "outputs") if outputs else (),
     )
-    if outputs and wanted.in_words:
-        raise ConfigError(
-            "outputs by name are proven at one size of images, and --image-size is "
-            f"{wanted.in_words.replace('-', ' and ')}",
-            fix="give one size, or leave --output out",
-        )
     if triton is not None and wanted.in_words:
         raise ConfigError(
             "--triton serves models for one size of images, and --image-size is "

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.verification.parity import Check, Parity, Verification
+from vit_deploy.core.image_sizes import ImageSize
+from vit_deploy.verification.parity import Check, Parity, SizeParity, Verification
 from vit_deploy.verification.records import METRICS, MORE_METRICS
 from vit_deploy.verification.tolerances import Tolerance
 
@@ -19,7 +20,9 @@ def verification_in(record: Mapping[str, Any], artifact: Artifact) -> Verificati
         artifact: the artifact as it is on this machine.
     """
     failed = (f"{check['name']}: {check['message']}" for check in record["checks"] if not check["ok"])
-    own = {*record["golden_failures"], *failed}
+    sizes = tuple(_of_size(found) for found in record.get("sizes", []))
+    of_sizes = (f"at {one.size}: {failure}" for one in sizes for failure in one.parity.failures)
+    own = {*record["golden_failures"], *failed, *of_sizes}
     return Verification(
         artifact,
         runtime=record["runtime"],
@@ -37,11 +40,17 @@ def verification_in(record: Mapping[str, Any], artifact: Artifact) -> Verificati
         seconds=record["seconds"],
         on=record["on"],
         outputs={name: _of_output(found) for name, found in record.get("outputs", {}).items()},
+        sizes=sizes,
     )
 
 
 def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record["metrics"].get(name) for name in (*METRICS, *MORE_METRICS)}
+
+
+def _of_size(record: Mapping[str, Any]) -> SizeParity:
+    size = ImageSize(tuple(record["image_size"]), record.get("signature", ""))
+    return SizeParity(size, _of_output(record))
 
 
 def _of_output(record: Mapping[str, Any]) -> Parity:
