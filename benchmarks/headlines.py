@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks import accuracy_tables, gpu_tables, precision_tables, quickstart
+from benchmarks import accuracy_tables, gpu_tables, precision_tables, quickstart, web_tables
 from benchmarks.figures import latency_ratio
 from benchmarks.markdown import number, table
 from benchmarks.parts import PARTS
@@ -22,6 +22,7 @@ def blocks(results: Results) -> dict[str, str]:
     return {
         **screens,
         "precisions": _precisions(results),
+        "web": _web(results),
         "peers": _peers(results),
         "targets": _targets(results),
     }
@@ -56,6 +57,12 @@ def _precisions(results: Results) -> str:
         f" digits lost on held-out images, the mean of {seeds} seed{'s' * (seeds != 1)} (less than nothing: it gained)."
     )
     return "\n\n".join((table(head, rows), where))
+
+
+def _web(results: Results) -> str:
+    """Every file of ViT-Tiny in a browser."""
+    shown = results["web"].get(web_tables.SHOWN)
+    return web_tables.summary(shown) if shown else "Not measured."
 
 
 def _gpu(results: Results) -> str:

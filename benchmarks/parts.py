@@ -12,6 +12,7 @@ from typing import Any, cast
 from benchmarks.job import Job
 from benchmarks.records import Result, read
 from benchmarks.targets import Target, target_table
+from vit_deploy.runtimes import RUNTIMES
 
 _EXPORTING = ("tensorflow", "tf2onnx", "onnxruntime", "ai_edge_litert")
 _TRAINED = (*_EXPORTING, "litert_quantizer", "sklearn")
@@ -28,6 +29,7 @@ class Part:
         tables: a module with `targets(results)` and `render(results)`, which need no engine.
         needs: modules that have to be installed.
         extra: of vit-deploy, that brings them.
+        runtime: of vit-deploy, that has to be there too.
     """
 
     name: str
@@ -36,10 +38,12 @@ class Part:
     tables: str
     needs: tuple[str, ...]
     extra: str
+    runtime: str = ""
 
     def missing(self) -> list[str]:
-        """Modules it needs that are not installed."""
-        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+        """Modules it needs that are not installed, and what its runtime lacks."""
+        modules = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return [*modules, *(RUNTIMES[self.runtime].missing() if self.runtime else ())]
 
     def measure(self, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each result with its name, as soon as it is there."""
@@ -150,6 +154,15 @@ PARTS: Mapping[str, Part] = {
             "benchmarks.rotary_tables",
             needs=_EXPORTING,
             extra="cpu",
+        ),
+        Part(
+            "web",
+            "how large, how fast and how right is each file in a browser, beside its native engine",
+            "benchmarks.web",
+            "benchmarks.web_tables",
+            needs=(*_EXPORTING, "litert_quantizer"),
+            extra="cpu",
+            runtime="web",
         ),
         Part(
             "startup",

@@ -44,6 +44,7 @@ class Size:
 SIZES = {
     size.name: size
     for size in (
+        Size("pico", "pico"),
         Size("tiny", "tiny"),
         Size("base", "base"),
         Size("quick", "pico", image_size=(32, 48), patch_size=(16, 8), num_classes=10),

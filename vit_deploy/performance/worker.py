@@ -2,7 +2,7 @@
 
     {"artifact", "runtime", "provider", "threads", "batch", "streams", …}  ->  {"provider", "load_ms", "first_ms", …}
     {"warmup": calls or null}                                              ->  {"samples_ns", "flat"}
-    {"calls", "seconds"}                                ->  {"samples_ns", "round_ns", "idle", "peak_rss_mb", …}
+    {"calls", "seconds"}                                ->  {"samples_ns", "round_ns", "processor_s", "idle", …}
 
 The last request of a case has {"last": true} as well and is answered with {"preprocess_ns"} too: what is imported and
 computed for that is not counted as the model's memory.
@@ -313,7 +313,7 @@ def _measured(
             call()  # the caches held another case's weights
     states = [watch.state()] if watch is not None else []
     gpu_meter = watch.energy() if watch is not None else None
-    meter, start = EnergyMeter(), time.perf_counter_ns()
+    used_s, meter, start = processor_s(streams), EnergyMeter(), time.perf_counter_ns()
     counts = [
         None if calls is None else calls // len(streams) + (i < calls % len(streams)) for i in range(len(streams))
     ]
@@ -322,11 +322,13 @@ def _measured(
     )
     round_ns, energy_j = time.perf_counter_ns() - start, meter.joules()
     gpu_energy_j = None if gpu_meter is None else gpu_meter.joules()
+    used_s = processor_s(streams) - used_s
     states += [watch.state()] if watch is not None else []
     samples = [sample for part in parts for sample in part]
     return {
         "samples_ns": samples,
         "round_ns": round_ns,
+        "processor_s": used_s,
         **_queued(sessions, samples),
         "idle": _sleep_until_idle(streams),
         "peak_rss_mb": peak_mb(streams),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from test_web_protocol import members
@@ -15,9 +17,12 @@ from test_web_protocol import members
 import vit_deploy
 from tests.runtimes import linear_onnx, linear_tflite
 from tests.runtimes.linear_onnx import expected
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
+from vit_deploy.exporters.onnx.file import save
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.web.runtime import Web
+from vit_deploy.verification import parity
 
 pytestmark = pytest.mark.slow
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -136,6 +141,17 @@ def test_every_question_of_a_native_runtime_is_answered(pico, npm_files, chromiu
     found = vit_deploy.verify(pico / "onnx-int8", **in_chromium(npm_files, chromium), threads=[2])
     [record] = found.records
     assert found.ok and len(record["checks"]) > 8, record["failures"]
+
+
+def test_a_vit_whose_weights_lie_beside_it_is_proven(pico, npm_files, chromium, tmp_path):
+    folder = tmp_path / "large"
+    shutil.copytree(pico / "onnx-fp32", folder)
+    model = onnx.load(folder / "model.onnx")
+    save(model, folder / "model.onnx", external_limit=1)  # as files past the limit of a message are written
+    assert (folder / "model.onnx.data").stat().st_size > 1_000_000 > (folder / "model.onnx").stat().st_size
+    large = read_artifact(folder, check_digests=False)
+    found = parity.verify(large, runtime="web", runtime_files=str(npm_files), browser=chromium)
+    assert found.verdict == "same"
 
 
 @pytest.mark.parametrize("name", ["onnx-fp32", "onnx-int8", "tflite-fp32"])

@@ -92,7 +92,6 @@ class WebSession:
     def time(self, calls: int | None, seconds: float | None) -> list[int]:
         """Nanoseconds of each call on what was uploaded last, by the page's clock; see `runtimes.ClockedSession`."""
         head, _ = self._page.ask("time", self._doing, extra_s=seconds or 0.0, calls=calls, seconds=seconds)
-        self._look_at_memory()
         return [max(1, round(sample * 1e6)) for sample in head["samples_ms"]]
 
     def peak_mb(self) -> float | None:

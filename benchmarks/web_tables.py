@@ -1,0 +1,127 @@
+"""Tables, targets and recommendation of files in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from statistics import median
+from typing import Any
+
+from benchmarks.figures import p50_ms
+from benchmarks.markdown import number, table
+from benchmarks.records import Result, facts_line
+from benchmarks.targets import Target
+from benchmarks.web import WEB
+
+SHOWN = "tiny"
+ENGINES = {"onnx": "ONNX Runtime Web", "tflite": "LiteRT.js"}
+SMALL = 0.5  # of fp32's download, that a file has at most which is recommended first
+NEAR = 1.1  # times the least time, within which the file comes first that is simpler to make
+
+
+def targets(results: Mapping[str, Result]) -> Iterator[Target]:
+    """What the recommendation rests on."""
+    result = results.get(SHOWN)
+    for format, title in ENGINES.items():
+        yield Target(
+            f"ViT-Tiny int8 in {title}: processor time a call, over that of fp32",
+            1.0,
+            None if result is None else _over(result, f"{format}-int8", f"{format}-fp32"),
+        )
+    yield Target(
+        "ViT-Tiny fp32: processor time a call in LiteRT.js, over that in ONNX Runtime Web",
+        1.0,
+        None if result is None else _over(result, "tflite-fp32", "onnx-fp32"),
+    )
+
+
+def render(results: Mapping[str, Result]) -> str:
+    """A table a size."""
+    return "\n\n".join(_section(name, result) for name, result in results.items())
+
+
+def summary(result: Result) -> str:
+    """For the README: what each file takes in a browser, and which to take."""
+    rows = [
+        (f"`{each['file']}`", *_figures(result, each)[:3], number(_over(result, each["file"], _fp32(each["file"])), 2))
+        for each in result["files"]
+    ]
+    head = ("ViT-Tiny in a browser", "verdict", "download MB", "processor ms a call", "over fp32")
+    host = result["host"]
+    versions = ", ".join(f"{package['name']} {package['version']}" for package in result["packages"])
+    where = (
+        f"One image on one thread of WebAssembly ({result['browser']}, {versions}; {host['cpu']}): time of the "
+        "processor, download compressed with gzip."
+    )
+    return "\n\n".join((table(head, rows), f"{recommendation(result)} {where}"))
+
+
+def recommendation(result: Result) -> str:
+    """Which file to take first, and which among those of fp32."""
+    sizes = {each["file"]: each["gzip_bytes"] for each in result["files"] if each["verdict"] == "same"}
+    times = {name: cpu for name in sizes if (cpu := _cpu_ms(result, name, WEB)) is not None}
+    small = {name: cpu for name, cpu in times.items() if sizes[name] <= SMALL * sizes.get(_fp32(name), 0)}
+    whole = {name: cpu for name, cpu in times.items() if name == _fp32(name)}
+    if not small or not whole:
+        return "Not measured."
+    first = next(name for name, cpu in small.items() if cpu <= NEAR * min(small.values()))
+    fastest = min(whole, key=whole.__getitem__)
+    share, time = sizes[first] / sizes[_fp32(first)], times[first] / times[_fp32(first)]
+    return (
+        f"Take **`{first}`** first: {share:.2f} of the download and {time:.2f} of the time of fp32. The fastest fp32 "
+        f"is `{fastest}`."
+    )
+
+
+def _section(name: str, result: Result) -> str:
+    head = ("file", "verdict", "download MB", "web: processor ms", "native: processor ms", "web over native")
+    head = (*head, "web: median ms", "load ms", "peak MB")
+    rows = [(each["file"], *_figures(result, each)) for each in result["files"]]
+    why = [f"{each['file']}: {each['error']}" for each in result["files"] if each["error"]]
+    versions = ", ".join(f"{each['name']} {each['version']} ({each['licence']})" for each in result["packages"])
+    about = f"{facts_line(result)} {result['browser']}, {versions}."
+    return "\n\n".join((f"### {name} in a browser", about, table(head, rows), *why, recommendation(result)))
+
+
+def _figures(result: Result, file: Mapping[str, Any]) -> tuple[str, ...]:
+    name = file["file"]
+    web, native = _cpu_ms(result, name, WEB), _cpu_ms(result, name, None)
+    entry = _entry(result, name, WEB)
+    return (
+        file["verdict"],
+        number(file["gzip_bytes"] / 1e6, 1),
+        number(web, 1),
+        number(native, 1),
+        number(web / native if web and native else None, 1),
+        number(p50_ms({**entry, "error": None}) if entry else None, 1),
+        number(entry.get("load_ms"), 0),
+        number(entry.get("peak_rss_mb"), 0),
+    )
+
+
+def _entry(result: Result, name: str, runtime: str | None) -> Mapping[str, Any]:
+    """The calls of a file in the browser; with None in its native engine."""
+    return next(
+        (
+            each
+            for each in result["calls"]
+            if each["file"] == name and (each["runtime"] == runtime if runtime else each["runtime"] != WEB)
+        ),
+        {},
+    )
+
+
+def _cpu_ms(result: Result, name: str, runtime: str | None) -> float | None:
+    """The median over the rounds of the processor's time a call, in milliseconds."""
+    entry = _entry(result, name, runtime)
+    rounds = zip(entry.get("processor_s", ()), entry.get("samples_ns", ()), strict=True)
+    found = [1e3 * used / len(samples) for used, samples in rounds]
+    return float(median(found)) if found else None
+
+
+def _over(result: Result, name: str, other: str) -> float | None:
+    mine, others = _cpu_ms(result, name, WEB), _cpu_ms(result, other, WEB)
+    return mine / others if mine and others else None
+
+
+def _fp32(name: str) -> str:
+    return f"{name.partition('-')[0]}-fp32"
