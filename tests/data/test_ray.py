@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,10 @@ def cluster(switch: Path) -> Iterator[None]:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(switch.parent), str(root), before]))
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    ray.init(num_cpus=2, _node_ip_address="127.0.0.1", object_store_memory=100 << 20, **quiet)
+    from vit_deploy.data.cluster import _reached_from_here
+
+    with _reached_from_here(True):
+        ray.init(num_cpus=2, object_store_memory=100 << 20, **quiet)
     yield
     ray.shutdown()
     if before is None:
@@ -82,6 +86,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def children() -> list[int]:
+    """Processes that this one has started."""
+    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
 def workers() -> list[int]:
     """Processes of the pool, of any Ray on this machine that this process started."""
     found = []
@@ -92,6 +102,18 @@ def workers() -> list[int]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.slow
+def test_a_cluster_here_is_reached_from_here_alone(cluster):
+    import ray
+
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+    if shutil.which("ss") is None:
+        pytest.skip("needs ss")
+    said = subprocess.run(["ss", "-ltnp"], capture_output=True, text=True).stdout
+    ours = [line.split() for line in said.splitlines() if any(f"pid={pid}," in line for pid in children())]
+    assert ours and all("127.0.0.1" in fields[3] or "[::1]" in fields[3] for fields in ours), said
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from vit_deploy.errors import EngineError, UsageError, VitDeployError
 
 BLOCKS = 2_000  # that a run is cut into at most; what a worker had of one when it was killed is done again
 LOOPBACK = "127.0.0.1"
+LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # what Ray reads in its own processes
 
 
 @contextlib.contextmanager
@@ -166,17 +167,17 @@ def _connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    own = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    own = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     package = Path(vit_deploy.__file__).parent
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK}
         paths = filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")])
-        own |= {"PYTHONPATH": os.pathsep.join(paths), ISOLATING: "1"}
+        own |= {"PYTHONPATH": os.pathsep.join(paths), ISOLATING: "1", LOOPBACK_ALONE: "0"}
     else:
         options |= {"address": address, "runtime_env": {"py_modules": [str(package)], "env_vars": {ISOLATING: "1"}}}
     try:
-        with _nowhere(), _environment(own):
+        with _nowhere(), _environment(own), _reached_from_here(address == LOCAL):
             ray.init(**options)
     except (ConnectionError, exceptions.RayError, RuntimeError, ValueError) as error:
         raise UsageError(
@@ -187,6 +188,23 @@ def _connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _reached_from_here(alone: bool) -> Iterator[None]:
+    """A block in which Ray starts a cluster that this machine alone can reach.
+
+    Ray has a way for that, which it takes on macOS and Windows by itself; elsewhere it would listen on every address,
+    whatever address of a node is asked for.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not alone
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager
