@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import inspect
 import json
 import re
 
@@ -156,6 +157,12 @@ def test_the_command_prints_what_it_made(linear, npm, tmp_path, capfd):
     assert record["path"] == str(tmp_path / "site") and record["needs_server"]
     assert record["packages"] == [{"name": "onnxruntime-web", "version": "1.2.3", "licence": "MIT"}]
     assert "python -m http.server" in said.err
+
+
+def test_the_command_and_the_function_hold_as_much_in_one_file(capfd):
+    assert cli.run(["demo", "--help"]) == 0
+    default = inspect.signature(vit_deploy.demo).parameters["embed_mb"].default
+    assert re.search(rf"MB that one file\s+(│\s+│\s+)?may hold\..*?{default}\b", capfd.readouterr().out, re.DOTALL)
 
 
 def test_joined_modules_import_nothing():

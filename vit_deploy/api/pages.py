@@ -18,7 +18,7 @@ from vit_deploy.web.models import check_artifact, model_of, names_of
 from vit_deploy.web.page import all_contents, engine_for, folder_files, one_file, title_of
 
 SUFFIXES = (".html", ".htm")
-EMBED_MB = 100
+EMBED_MB = 200
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def demo(
         Path | None,
         Option(metavar="DIR", help="node_modules with the engine.", show_default="VIT_DEPLOY_WEB of the environment"),
     ] = None,
-    embed_mb: Annotated[int, Option(min=1, help="MB that one file may hold.")] = 100,
+    embed_mb: Annotated[int, Option(min=1, help="MB that one file may hold.")] = 200,
     force: Force = False,
     *,
     printing: OutputOptions,
