@@ -165,6 +165,14 @@ PARTS: Mapping[str, Part] = {
             runtime="web",
         ),
         Part(
+            "resolutions",
+            "what do files for images of any size cost, and one file for several",
+            "benchmarks.resolutions",
+            "benchmarks.resolutions_tables",
+            needs=_EXPORTING,
+            extra="cpu",
+        ),
+        Part(
             "startup",
             "how long does the command line take to start, beside a bare Typer program",
             "benchmarks.startup",
