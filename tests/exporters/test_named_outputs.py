@@ -162,7 +162,9 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_written(model, tm
 
 def test_probabilities_are_sigmoids_where_classes_exclude_no_other(model, images, tmp_path):
     several = dataclasses.replace(model, config=model.config.replace(probabilities="sigmoid"))
-    [made] = api.export(several, tmp_path, formats="onnx", outputs=("logits", "probabilities"))
+    done = api.export(several, tmp_path, formats="onnx", outputs=("logits", "probabilities"))
+    assert done.notes == ("probabilities are sigmoids of the logits, as the model says",)
+    [made] = done
     found = answers(made, images)
     np.testing.assert_allclose(found["probabilities"], 1 / (1 + np.exp(-found["logits"])), atol=1e-6)
 

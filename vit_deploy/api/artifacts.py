@@ -22,7 +22,7 @@ from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.exporters import transformers_js
 from vit_deploy.exporters.open_or_many import Sizes
-from vit_deploy.exporters.plan import plan, usual_formats, with_outputs
+from vit_deploy.exporters.plan import plan, probability_notes, usual_formats, with_outputs
 from vit_deploy.exporters.publish import targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, compiled, pipeline
 from vit_deploy.exporters.quantization.made import Made
@@ -220,6 +220,7 @@ def export(
     placed = {} if library is None else transformers_js.write_folder(made.results, library, force=force)
     origins = None if source.origin is None else {Path(str(model)): source.origin}
     notes: tuple[str, ...] = (source.note,) if source.note else ()
+    notes += probability_notes(jobs[0].options.outputs, checkpoint.config)
     if library is not None:
         notes += transformers_js.differences(checkpoint.preprocess, checkpoint.config)
     exports = ExportOutcome(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Probabilities, ViTConfig
 from vit_deploy.core.format import Format, Target
 from vit_deploy.core.format_table import EXPORTED_BY_DEFAULT, FORMATS, SERVED_BY_DEFAULT
-from vit_deploy.core.outputs import outputs_of_model
+from vit_deploy.core.outputs import PROBABILITIES, outputs_of_model
 from vit_deploy.core.reduced import reduced
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError, EngineError
@@ -156,6 +157,17 @@ def with_outputs(checkpoint: Checkpoint, jobs: Sequence[Job]) -> tuple[Checkpoin
     own = names == (checkpoint.config.output_name,)
     made = [dataclasses.replace(job.options, outputs=() if own else names) for job in jobs]
     return checkpoint, [dataclasses.replace(job, options=options) for job, options in zip(jobs, made, strict=True)]
+
+
+def probability_notes(outputs: Sequence[str], config: ViTConfig) -> tuple[str, ...]:
+    """What makes the probabilities of a file, in words; nothing where it gives none."""
+    if PROBABILITIES not in outputs:
+        return ()
+    if config.probabilities is Probabilities.SIGMOID:
+        return ("probabilities are sigmoids of the logits, as the model says",)
+    return (
+        "probabilities are the softmax of the logits: the model does not say that an image may be of several classes",
+    )
 
 
 def known_formats() -> tuple[str, ...]:
