@@ -23,6 +23,10 @@ Note = Callable[[int], None]
 BATCH = 8
 
 
+def _files(job: dict[str, Any]) -> list[Path]:
+    return sorted(Path(job["photos"]).glob("*.jpg"))[: job["images"]]
+
+
 def embed(job: dict[str, Any], note: Note, **options: Any) -> None:
     """`vit_deploy.embed`, which says how far it is."""
     import vit_deploy
@@ -45,7 +49,7 @@ def engine(job: dict[str, Any], note: Note) -> None:
     """The engine alone, on images that are pixels already: calls of one session, or of two at once."""
     import vit_deploy
 
-    files = sorted(Path(job["photos"]).glob("*.jpg"))
+    files = _files(job)
     images = vit_deploy.read_images(job["artifact"], files[:BATCH])
     streams, done, turn = job["streams"], [0], threading.Lock()
     threads = max(1, len(os.sched_getaffinity(0)) // streams)
@@ -89,7 +93,7 @@ def pipeline(job: dict[str, Any], note: Note) -> None:
     side = shape["image_size"]
     processor = ViTImageProcessor(size={"height": side, "width": side})
     run = make("image-feature-extraction", model=model, image_processor=processor)
-    files = sorted(map(str, Path(job["photos"]).glob("*.jpg")))
+    files = list(map(str, _files(job)))
     for start in range(0, len(files), BATCH):
         run(files[start : start + BATCH], batch_size=BATCH)
         note(min(start + BATCH, len(files)))
@@ -117,7 +121,7 @@ def loader(job: dict[str, Any], note: Note) -> None:
     import onnxruntime
     from torch.utils.data import DataLoader
 
-    files = sorted(Path(job["photos"]).glob("*.jpg"))
+    files = _files(job)
     session = onnxruntime.InferenceSession(
         str(Path(job["artifact"]) / "model.onnx"), providers=["CPUExecutionProvider"]
     )

@@ -32,7 +32,7 @@ OUTPUTS = Registry(
     },
 )
 PART_S = 5.0  # after which what is computed is kept, so that no later run does it again
-PART_BYTES = 32_000_000
+PART_BYTES = 4_000_000  # of values, which are held twice while they are written
 EMPTY = {VECTOR: np.nan, CLASS: -1, PROBABILITY: np.nan}  # the values of an image that has none
 NAMED = 100  # broken images that the result names; the output has all
 

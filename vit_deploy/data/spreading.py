@@ -32,7 +32,7 @@ from vit_deploy.runtimes.classify import Prediction, open_classifier
 
 CLUSTERS = Registry("cluster", {"ray": Plugin("vit_deploy.data.cluster:over_ray", "ray", ("ray", "pyarrow", "pandas"))})
 LOCAL = "local"  # the address of a cluster that is started here, and ends with the run
-GROUP = 64  # images that a worker takes at once, or a few more: a whole number of batches
+GROUP = 32  # images that a worker takes at once, or a few more: a whole number of batches
 COPIES = 3  # of a model's files that an engine may hold in memory
 ABSENT = "there is no image "  # how the failure of a file begins that a node does not see
 
