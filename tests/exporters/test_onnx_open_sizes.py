@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import onnxruntime
@@ -27,6 +28,7 @@ from vit_deploy.verification import records
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.parity import verify
 from vit_deploy.verification.recorded import verification_in
+from vit_deploy.verification.reports.junit import junit
 
 FEW = ("mean pooling", "RoPE-ViT, mixed", "DINOv2 with registers", "SigLIP", "MLCD", "DeiT")
 PRECISIONS = ["fp16", "int8", "int8-static", "int4"]
@@ -119,6 +121,10 @@ def test_a_file_that_is_right_at_its_own_size_alone_is_not_proven(open_bundle):
 
     assert found.parity.ok and not found.ok and found.verdict == "different"
     assert all(failure.startswith(f"at {wrong.pixels[0]}x{wrong.pixels[1]}: ") for failure in found.failures)
+    report = ElementTree.fromstring(junit([records.verification(found)]))
+    (case,) = report.findall(".//testcase[failure]")
+    assert case.get("name") == f"images of {wrong.pixels[0]}x{wrong.pixels[1]}"
+    assert report.find("testsuite").get("tests") == str(len(report.findall(".//testcase"))) == "5"
     elsewhere = verification_in({**records.verification(found), "on": "ssh://board"}, open_bundle)
     assert elsewhere.failures == found.failures and elsewhere.parity.ok and not elsewhere.parity.notes
 
@@ -140,6 +146,14 @@ def test_a_session_takes_every_size_and_names_what_does_not_fit(open_bundle):
         assert session.infer(np.zeros((2, 48, 12, 3), np.float32)).shape == (2, 5)
         with pytest.raises(DataError, match="no whole number of patches of 8x4"):
             session.infer(np.zeros((1, 25, 32, 3), np.float32))
+
+
+def test_bench_times_a_file_at_any_size(open_bundle):
+    (record,) = vit_deploy.bench(open_bundle, runtime="onnxruntime", image_size=(40, 12), runs=2).to_dict()["results"]
+
+    assert record["image_size"] == "40x12" and len(record["samples_ns"]) == 2
+    with pytest.raises(ConfigError, match="height 41 is not a multiple of 8"):
+        vit_deploy.bench(open_bundle, runtime="onnxruntime", image_size=(41, 12), runs=2)
 
 
 @pytest.mark.parametrize("runtime", ["openvino"])

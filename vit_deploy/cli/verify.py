@@ -172,7 +172,7 @@ def _is_elsewhere(found: VerifyOutcome) -> bool:
 def _row(result: Verification) -> tuple[str, ...]:
     from vit_deploy.verification.records import figure_and_limit, shown
 
-    passed = sum(check.ok for check in result.checks)
+    asked = [*(check.ok for check in result.checks), *(one.parity.ok for one in result.sizes)]
     named = (str(result.artifact.model_path),) if result.on is None else (result.on, str(result.artifact.path))
     return (
         *named,
@@ -180,6 +180,6 @@ def _row(result: Verification) -> tuple[str, ...]:
         *figure_and_limit(result.parity),
         shown("cosine", result.parity.cosine),
         shown("top1_agreement", result.parity.top1_agreement),
-        f"{passed} of {len(result.checks)}",
+        f"{sum(asked)} of {len(asked)}",
         result.verdict if result.ok else result.verdict.upper(),
     )

@@ -1,8 +1,8 @@
 """Results of `verify` as a JUnit report, which every CI system shows.
 
-One suite an artifact and runtime; its cases are the golden images and each further check. The elements and attributes
-are those of the schema that Jenkins publishes (junit-10.xsd): what failed has `<failure>`, what was left out
-`<skipped>`, and the metrics are the suite's properties.
+One suite an artifact and runtime; its cases are the golden images, each further check and each further size of
+images. The elements and attributes are those of the schema that Jenkins publishes (junit-10.xsd): what failed has
+`<failure>`, what was left out `<skipped>`, and the metrics are the suite's properties.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def junit(results: Sequence[Record]) -> str:
 
 def _suite(result: Record) -> ElementTree.Element:
     name = _text(f"{result['artifact']} in {result['runtime']} ({result['provider']})")
-    checks: list[dict[str, Any]] = result["checks"]
+    checks: list[dict[str, Any]] = [*result["checks"], *map(_of_size, result.get("sizes", []))]
     failed = [check for check in checks if not check["ok"]]
     own = result["golden_failures"]
     skipped = [check for check in checks if check["ok"] and check["message"]]
@@ -64,6 +64,13 @@ def _suite(result: Record) -> ElementTree.Element:
         elif check["message"]:
             _add(case, "skipped", check["message"])
     return suite
+
+
+def _of_size(found: Record) -> dict[str, Any]:
+    """The parity at one more size of images, as a check."""
+    height, width = found["image_size"]
+    failed = "" if found["ok"] else "; ".join(found["failures"])
+    return {"name": f"images of {height}x{width}", "ok": found["ok"], "message": failed}
 
 
 def _add(case: ElementTree.Element, tag: str, message: str, kind: str = "") -> None:
