@@ -124,13 +124,13 @@ class Clocks:
 
 def test_a_worker_waits_until_its_threads_sleep(monkeypatch):
     monkeypatch.setattr(worker_module, "time", clocks := Clocks(busy_naps=20))
-    assert worker_module._sleep_until_idle()
+    assert worker_module._sleep_until_idle([])
     assert clocks.naps == 21
 
 
 def test_a_thread_that_never_sleeps_is_told(monkeypatch):
     monkeypatch.setattr(worker_module, "time", clocks := Clocks(busy_naps=10**9))
-    assert not worker_module._sleep_until_idle()
+    assert not worker_module._sleep_until_idle([])
     assert clocks.now == pytest.approx(worker_module.IDLE_LIMIT_S, abs=2 * worker_module.IDLE_STEP_S)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from vit_deploy.core.artifact import Artifact
@@ -44,7 +43,6 @@ def peak_mb(calls: Sequence[Callable[[], object]]) -> float | None:
     return sum(known) if len(known) == len(elsewhere) else None
 
 
-def processor_s(calls: Sequence[Callable[[], object]]) -> float:
-    """Seconds of processors that this process has taken, and the programs in which the calls are made."""
-    elsewhere = [call.session.cpu_s() or 0.0 for call in calls if isinstance(call, InAnotherProgram)]
-    return time.process_time() + sum(elsewhere)
+def processor_s_elsewhere(calls: Sequence[Callable[[], object]]) -> float:
+    """Seconds of processors that the programs have taken in which the calls are made; 0 where this one makes them."""
+    return sum(call.session.cpu_s() or 0.0 for call in calls if isinstance(call, InAnotherProgram))

@@ -32,7 +32,7 @@ from vit_deploy.core.memory import rss_mb
 from vit_deploy.core.stderr import private_pipes
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import DataError, VitDeployError
-from vit_deploy.performance.clocked import InAnotherProgram, peak_mb, processor_s, refuse_unfit
+from vit_deploy.performance.clocked import InAnotherProgram, peak_mb, processor_s_elsewhere, refuse_unfit
 from vit_deploy.performance.energy import EnergyMeter
 from vit_deploy.performance.timing import at_once, measure, warm_up
 from vit_deploy.runtimes import (
@@ -313,7 +313,7 @@ def _measured(
             call()  # the caches held another case's weights
     states = [watch.state()] if watch is not None else []
     gpu_meter = watch.energy() if watch is not None else None
-    used_s, meter, start = processor_s(streams), EnergyMeter(), time.perf_counter_ns()
+    used_s, meter, start = _processor_s(streams), EnergyMeter(), time.perf_counter_ns()
     counts = [
         None if calls is None else calls // len(streams) + (i < calls % len(streams)) for i in range(len(streams))
     ]
@@ -322,7 +322,7 @@ def _measured(
     )
     round_ns, energy_j = time.perf_counter_ns() - start, meter.joules()
     gpu_energy_j = None if gpu_meter is None else gpu_meter.joules()
-    used_s = processor_s(streams) - used_s
+    used_s = _processor_s(streams) - used_s
     states += [watch.state()] if watch is not None else []
     samples = [sample for part in parts for sample in part]
     return {
@@ -338,13 +338,17 @@ def _measured(
     }
 
 
+def _processor_s(calls: Sequence[Callable[[], object]]) -> float:
+    return time.process_time() + processor_s_elsewhere(calls)
+
+
 def _sleep_until_idle(calls: Sequence[Callable[[], object]]) -> bool:
     """Wait for the engine's threads, which spin for a while after a call; whether they all went to sleep."""
     end = time.perf_counter() + IDLE_LIMIT_S
     while time.perf_counter() < end:
-        begun, used = time.perf_counter(), processor_s(calls)
+        begun, used = time.perf_counter(), _processor_s(calls)
         time.sleep(IDLE_STEP_S)
-        if processor_s(calls) - used < IDLE_SHARE * (time.perf_counter() - begun):
+        if _processor_s(calls) - used < IDLE_SHARE * (time.perf_counter() - begun):
             return True
     return False
 
