@@ -26,7 +26,7 @@ PROCESS = """
 import json, sys, time
 from pathlib import Path
 import vit_deploy
-from vit_deploy.performance.worker import peak_rss_mb
+from vit_deploy.core.memory import peak_rss_mb
 
 def build(path):
     return Path(path).read_bytes(), vit_deploy.create_vision_transformer("base")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.cli.damage import DAMAGE, TARGETS, Command, Target, write_originals
 from vit_deploy.core.manifest import write_manifest
-from vit_deploy.performance.worker import peak_rss_mb
+from vit_deploy.core.memory import peak_rss_mb
 
 HANG_S = 60  # of computing, which does not grow where others keep the machine busy
 MEMORY_MB = 600  # that all of it together may take beyond what the process had
