@@ -35,7 +35,6 @@ PRECISIONS = ["fp16", "int8", "int8-static", "int4"]
 WITHOUT_TIMES = QuantizeOptions(measure_speed=False)
 OPEN = ExportOptions(dynamic_size=True)
 RELATIVE = [name for name, changes in VARIANTS.items() if "relative_positions" in changes]
-CLOSED = [*RELATIVE, *(name for name, changes in VARIANTS.items() if "pixel_norm" in changes)]
 
 
 def assert_resizes(path, checkpoint, like=None, grids=((3, 8), (5, 8), (2, 3), (1, 11), (4, 20))):
@@ -48,7 +47,7 @@ def assert_resizes(path, checkpoint, like=None, grids=((3, 8), (5, 8), (2, 3), (
 
 @pytest.mark.parametrize(
     "name",
-    [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name not in {*FEW, *CLOSED})],
+    [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name not in {*FEW, *RELATIVE})],
 )
 def test_every_variant_is_the_model_resized_to_the_images(name, tmp_path):
     checkpoint, path, model = write(tmp_path, options=OPEN, **VARIANTS[name])
@@ -64,6 +63,13 @@ def test_positions_are_resampled_like_each_convention(like, tmp_path):
     path = exported(OnnxExporter(), checkpoint, tmp_path, dataclasses.replace(OPEN, like=like)).model_path
 
     assert_resizes(path, checkpoint, like, [(3, 8), (4, 8), (2, 13)])
+
+
+@pytest.mark.parametrize("patch", [(8, 4), (4, 2)])
+def test_pixels_of_patches_are_normalized_whatever_the_size(patch, tmp_path):
+    checkpoint, path, _ = write(tmp_path, options=OPEN, pixel_norm=True, patch_size=patch)
+
+    assert_resizes(path, checkpoint)
 
 
 @pytest.mark.parametrize("changes", [{"batch": 3}, {"layout": "nchw"}, {"opset": 17}])
@@ -212,11 +218,6 @@ def test_what_is_not_to_be_had_is_refused_by_name(options, said, tmp_path):
 def test_relative_positions_are_refused_by_name(name):
     with pytest.raises(ConfigError, match="the model has relative positions"):
         Sizes(is_dynamic=True).of(trained(**VARIANTS[name]))
-
-
-def test_a_norm_of_pixels_is_refused_by_name():
-    with pytest.raises(ConfigError, match="a norm of each patch's pixels"):
-        Sizes(is_dynamic=True).of(trained(pixel_norm=True))
 
 
 @pytest.mark.slow

@@ -113,11 +113,6 @@ def refuse_closed(checkpoint: Checkpoint, like: Convention | None) -> None:
             "gathered for one size",
             fix="give one size",
         )
-    if checkpoint.config.pixel_norm:
-        raise ConfigError(
-            "--image-size is dynamic, and the model has a norm of each patch's pixels, cut for one size",
-            fix="give one size",
-        )
     convention = convention_of(checkpoint, like)
     if FILTERS[convention].positions not in SAMPLINGS:
         raise ConfigError(

@@ -11,7 +11,7 @@ from keras import ops
 from vit_deploy.core.config import NormalizationType
 from vit_deploy.core.reference import BAND_WIDTH, HEAD_NORM_EPSILON
 from vit_deploy.core.weights import ALPHA
-from vit_deploy.model.layers import HALF_TYPES, NamedVariables
+from vit_deploy.model.layers import HALF_TYPES, NamedVariables, side_of
 
 
 @keras.saving.register_keras_serializable("vit_deploy")
@@ -93,7 +93,8 @@ class PixelNorm(Norm):
 
     def call(self, inputs: Any) -> Any:
         """`(batch, height, width, channels)` to the same."""
-        (high, wide), (_, rows, columns, channels) = self.patch_size, inputs.shape
+        (high, wide), channels = self.patch_size, inputs.shape[-1]
+        rows, columns = side_of(inputs, 1), side_of(inputs, 2)
         # Four axes are enough, for the pixels of a row of a patch lie side by side.
         cut = ops.reshape(inputs, (-1, high, columns // wide, wide * channels))
         patches = ops.reshape(

@@ -43,7 +43,7 @@ def at_a_telling_size(checkpoint: Checkpoint) -> Checkpoint:
     others = {number for number in vars(config).values() if isinstance(number, int)}
     others |= {config.head_dim, config.probe_heads, config.probe_mlp_dim, height, width, config.pooled_dim}
     count = FIRST_COUNT
-    while {2 * count, 2 * count + config.num_prefix_tokens} & others:
+    while {count, 2 * count, 2 * count + config.num_prefix_tokens} & others:
         count += 1
     traced = config.replace(image_size=(2 * height, count * width))
     table = np.zeros((traced.sequence_length, traced.embed_dim), np.float32)
@@ -76,6 +76,8 @@ def open_image_size(
     for reader, index in readers:
         reader.replace_input_with(index, positions.value)
     _open_rotary(xp, graph, checkpoint, traced, grid)
+    if traced.pixel_norm:
+        _open_pixels(xp, graph, traced, images, places)
     _open_shapes(xp, graph, traced, images, batch)
     xp.insert_first()
     for value in list(graph.initializers.values()):
@@ -105,6 +107,22 @@ def _grid(xp: Operators, images: ir.Value, config: ViTConfig, places: Sequence[i
         count = xp.node("Reshape", repeated, one, name=f"{side}{MUST_BE}{patch}")
         found.append(Computed(xp, xp.node("Cast", count, to=ir.DataType.FLOAT)))
     return found[0], found[1]
+
+
+def _open_pixels(xp: Operators, graph: ir.Graph, traced: ViTConfig, images: ir.Value, places: Sequence[int]) -> None:
+    """Let the pixels of patches, which are normalized side by side, be cut out of images of any size and put back."""
+    height, width = (xp.node("Shape", images, start=place, end=place + 1) for place in places)
+    columns = xp.node("Div", width, xp.whole_numbers([traced.patch_size[1]]))
+    whole = (-1, *traced.image_size, traced.channels)
+    for node in list(graph):
+        sides = _numbers(node.inputs[1]) if node.op_type == "Reshape" else ()
+        if sides == whole:
+            parts = [xp.whole_numbers([-1]), height, width, xp.whole_numbers([traced.channels])]
+        elif len(sides) == len(whole) and traced.grid[1] in sides:
+            parts = [columns if side == traced.grid[1] else xp.whole_numbers([side]) for side in sides]
+        else:
+            continue
+        node.replace_input_with(1, xp.node("Concat", *parts, axis=0))
 
 
 def _open_shapes(xp: Operators, graph: ir.Graph, traced: ViTConfig, images: ir.Value, batch: int | None) -> None:
@@ -180,7 +198,7 @@ def _forms(fixed: NDArray[Any], scale: float) -> Iterator[tuple[tuple[int, ...],
 
 def _check(graph: ir.Graph, traced: ViTConfig) -> None:
     """Raise `ExportError` if a constant of the graph still holds for one size alone."""
-    counts = {traced.sequence_length, traced.num_patches}
+    counts = {traced.sequence_length, traced.num_patches, traced.grid[1]}
     for node in graph:
         for value in node.inputs:
             known = constant(value)
