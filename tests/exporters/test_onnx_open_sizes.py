@@ -178,6 +178,13 @@ def test_quantized_files_stay_open_and_are_proven_at_every_size(open_bundle, tmp
         assert artifact.sizes == open_bundle.sizes and artifact.input.shape == (None, None, None, 3)
 
 
+def test_the_card_says_which_sizes_were_proven(open_bundle, tmp_path):
+    vit_deploy.card(open_bundle, tmp_path / "card.md")
+
+    card = (tmp_path / "card.md").read_text()
+    assert "`onnx-fp32` takes images of any size, and was proven at 24x32, 8x32," in " ".join(card.split())
+
+
 def test_inspect_shows_the_sizes(open_bundle, capsys):
     assert command(["inspect", str(open_bundle.directory)]) == 0
 

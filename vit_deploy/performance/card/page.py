@@ -207,6 +207,11 @@ def _limits(subjects: Sequence[Subject]) -> Iterator[str]:
     artifacts = [each.artifact for each in subjects]
     sizes = {"x".join(map(str, each.config.image_size)) for each in artifacts}
     yield f"Images are {' or '.join(sorted(sizes))} pixels (height x width); other sizes are resized to that."
+    for each in artifacts:
+        if each.sizes:
+            proven = ", ".join(map(str, each.sizes))
+            words = "takes images of any size, and was proven at" if each.is_for_any_size else "is for images of"
+            yield f"`{each.name}` {words} {proven} pixels."
     if not licences_of(subjects):
         yield "The licence of the weights is not recorded: ask whoever made them before you use or share the files."
     if any(step.action == RANDOM for each in artifacts for step in each.provenance):
