@@ -19,6 +19,7 @@ from ray import exceptions
 
 import vit_deploy
 from vit_deploy.core.child_processes import ISOLATING
+from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.data.items import Item, Source
 from vit_deploy.data.spreading import GROUP, LOCAL, Needs, Shipment, Work, needs_of, ship
 from vit_deploy.errors import EngineError, UsageError, VitDeployError
@@ -177,7 +178,7 @@ def _connected(address: str) -> Iterator[None]:
     else:
         options |= {"address": address, "runtime_env": {"py_modules": [str(package)], "env_vars": {ISOLATING: "1"}}}
     try:
-        with _nowhere(), _environment(own), _reached_from_here(address == LOCAL):
+        with quiet_stderr(), _nowhere(), _environment(own), _reached_from_here(address == LOCAL):
             ray.init(**options)
     except (ConnectionError, exceptions.RayError, RuntimeError, ValueError) as error:
         raise UsageError(
