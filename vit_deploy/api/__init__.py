@@ -6,15 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time each is imported when it is first used, so that a command starts with only its own
-    from vit_deploy.api.answers import evaluate, predict
     from vit_deploy.api.artifacts import export, quantize
     from vit_deploy.api.cards import card
     from vit_deploy.api.checkpoints import build, convert, resize
     from vit_deploy.api.compressing import compress
     from vit_deploy.api.embedding import embed
+    from vit_deploy.api.evaluating import evaluate
     from vit_deploy.api.insight import bundle, doctor, emulator, inspect
     from vit_deploy.api.models import as_checkpoint
     from vit_deploy.api.pages import demo
+    from vit_deploy.api.predicting import predict
     from vit_deploy.api.proof import compare, verify
     from vit_deploy.api.sessions import as_artifact, read_images, session
     from vit_deploy.api.timing import bench, report
@@ -33,10 +34,10 @@ _LAZY = {
     "doctor": "vit_deploy.api.insight",
     "embed": "vit_deploy.api.embedding",
     "emulator": "vit_deploy.api.insight",
-    "evaluate": "vit_deploy.api.answers",
+    "evaluate": "vit_deploy.api.evaluating",
     "export": "vit_deploy.api.artifacts",
     "inspect": "vit_deploy.api.insight",
-    "predict": "vit_deploy.api.answers",
+    "predict": "vit_deploy.api.predicting",
     "quantize": "vit_deploy.api.artifacts",
     "read_images": "vit_deploy.api.sessions",
     "report": "vit_deploy.api.timing",

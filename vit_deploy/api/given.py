@@ -62,10 +62,7 @@ def paths(given: PathLike | Sequence[PathLike], field: str) -> list[Path]:
     Raises:
         ConfigError: something that is no path, or nothing.
     """
-    several = [given] if isinstance(given, str | Path) else as_list(given)
-    if not several or not all(isinstance(entry, str | Path) for entry in several):
-        raise ConfigError(f"{field} is {given!r}; expected a path or several", fix="give texts or pathlib.Paths")
-    return [Path(entry) for entry in several]
+    return [Path(text) for text in as_texts(given, field)]
 
 
 def as_texts(given: PathLike | Sequence[PathLike], field: str) -> list[str]:

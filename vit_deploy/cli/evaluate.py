@@ -56,7 +56,7 @@ def evaluate(
     printing: OutputOptions,
 ) -> int:
     """Run artifacts over labelled images, in one pass: top-1, top-5, agreement with fp32, and what is confused."""
-    from vit_deploy.api import answers as api
+    from vit_deploy.api import evaluating as api
     from vit_deploy.cli.output import Output
 
     out = Output("evaluate", printing)

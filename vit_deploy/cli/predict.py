@@ -35,7 +35,7 @@ def predict(
     printing: OutputOptions,
 ) -> int:
     """Classify image files through the recorded preprocessing; every format gives the same answer."""
-    from vit_deploy.api import answers as api
+    from vit_deploy.api import predicting as api
     from vit_deploy.cli.output import Output
 
     out = Output("predict", printing)

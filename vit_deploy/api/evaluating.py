@@ -1,11 +1,10 @@
-"""What artifacts answer: the classes they see in images, and how often they are right."""
+"""Accuracy of models over labelled images."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,31 +22,21 @@ from vit_deploy.api.given import (
     path,
     silent,
 )
-from vit_deploy.api.results import EvaluateOutcome, PredictOutcome
+from vit_deploy.api.results import EvaluateOutcome
+from vit_deploy.api.sending import evaluate_elsewhere, refuse_streams
 from vit_deploy.checkpoints.documents import LABELS, PREPROCESS
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import is_bundle
-from vit_deploy.core.datasets import read_dataset
-from vit_deploy.core.manifest import read_artifact
-from vit_deploy.core.options import CheckpointOptions, EvaluateOptions, PredictOptions
+from vit_deploy.core.options import CheckpointOptions, EvaluateOptions
 from vit_deploy.core.options.streaming import StreamOptions
-from vit_deploy.core.provenance import Step
-from vit_deploy.data import answering
-from vit_deploy.data.answering import images_of
 from vit_deploy.data.arrays import Arrays
-from vit_deploy.data.elsewhere import RayAnswers, check_stream, predictions_from_ray
-from vit_deploy.data.finding import is_stream
-from vit_deploy.data.items import Source
+from vit_deploy.data.elsewhere import RayAnswers, check_stream
 from vit_deploy.data.labelled import labelled_stream
 from vit_deploy.data.pipeline import used_workers
-from vit_deploy.data.spreading import Evaluating, Predicting, of_one_worker
-from vit_deploy.errors import ConfigError, DataError, Failed, UsageError
-from vit_deploy.remote.hosts import ask_hosts
+from vit_deploy.data.spreading import Evaluating, of_one_worker
+from vit_deploy.errors import ConfigError, Failed, UsageError
 from vit_deploy.remote.options import HostOptions
-from vit_deploy.remote.sending import write_dataset, write_files
-from vit_deploy.remote.work import SENT
 from vit_deploy.runtimes import classify, runtime_for
 from vit_deploy.runtimes.choosing import with_engines
 from vit_deploy.verification import accuracy, feature_accuracy
@@ -55,183 +44,6 @@ from vit_deploy.verification.agreement import OtherModel
 from vit_deploy.verification.targets import is_checkpoint, open_artifact
 
 OF_A_KERAS_FILE = (PREPROCESS, LABELS)  # what can be stated of one that stands among artifacts
-
-
-def predict(
-    model: ArtifactLike,
-    images: PathLike | Sequence[PathLike],
-    *,
-    top: int = PredictOptions.top,
-    signature: str | None = None,
-    runtime: str | None = None,
-    provider: str | None = None,
-    device: int = 0,
-    cuda_graph: bool = False,
-    runtime_files: PathLike | None = None,
-    browser: str | None = None,
-    threads: int | None = None,
-    workers: int | None = None,
-    column: str | None = None,
-    ray: str | None = None,
-    reading: CheckpointOptions = CheckpointOptions(),
-    on: str | Sequence[str] = (),
-    hosts: PathLike | None = None,
-    group: str | Sequence[str] = (),
-    remote_python: str = HostOptions.remote_python,
-    ssh_config: PathLike | None = None,
-    timeout: float = HostOptions.timeout,
-    progress: Tell = silent,
-    note: Tell = silent,
-) -> PredictOutcome:
-    """Classify image files through the recorded preprocessing; every format gives the same answer.
-
-    Args:
-        model: an artifact, or a checkpoint.
-        images: image files, folders of them, or any other source that `embed` takes.
-        top: how many classes of each image.
-        signature: which one runs, of a file for several sizes of images; None for the first.
-        runtime: engine; None takes the first installed one of the format.
-        provider: what executes the graph; None takes the engine's usual one.
-        device: which GPU of those that are visible, from 0.
-        cuda_graph: whether a GPU records the kernels of a call once and replays them.
-        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
-        browser: the program of a browser, where one runs it; None takes the first that is installed.
-        threads: threads for the work inside one call; None leaves the engine's own choice.
-        workers: processes that decode ahead of the model; None for one for each core, up to 8, of many images.
-        column: of the images in Parquet files; None finds the only one that can be.
-        ray: address of a Ray cluster that runs it; "local" for one on this machine; None for none.
-        reading: what a checkpoint file does not say, or how it is to be read otherwise.
-        on: other machines to run on instead, as "ssh://user@host", to which the images go as pixels.
-        hosts: file that names machines, with groups and options of each.
-        group: of the machines in that file, those that are in one of these; none for all.
-        remote_python: command of the Python there.
-        ssh_config: config file of ssh, instead of the user's.
-        timeout: seconds for each machine, sending included.
-        progress: called with what is being done.
-        note: called with what has to be known meanwhile: what could not be taken away from another machine.
-
-    Returns:
-        The likeliest classes of each image, or why it could not be read; `ok` if all could.
-
-    Raises:
-        ArtifactError, CheckpointError: nothing that can be run, or damaged.
-        ConfigError: a model without a head, a runtime that does not take it, or options that it does not take.
-        DataError: a folder without images, or nothing but paths that do not exist.
-        MissingEngineError, EngineError: the engine is not installed or refuses the file.
-        RemoteError: no machine answered.
-    """
-    given, texts = artifact_path(model), as_texts(images, "images")
-    streaming = StreamOptions(workers, column, ray)
-    options = PredictOptions(
-        runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, signature, top
-    )
-    machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
-    stated = stated_fields(reading)
-    if not machines.elsewhere:
-        source = images_of(texts, streaming.column)
-        return _predict_here(given, source, options, streaming, stated, progress)
-    _refuse_streams(texts, streaming)
-    if not is_bundle(given):
-        raise UsageError(f"--on sends artifacts, and {given} is none", fix="export it first")
-    if stated:
-        raise UsageError(f"{', '.join(stated)} can be stated of a checkpoint, and --on sends artifacts")
-    files = classify.image_files(list(map(Path, texts)))
-    return _predict_elsewhere(given, files, options, machines, progress, note)
-
-
-def _predict_here(
-    given: Path,
-    source: Source,
-    options: PredictOptions,
-    streaming: StreamOptions,
-    stated: Mapping[str, Any],
-    progress: Tell,
-) -> PredictOutcome:
-    check_stream(streaming)
-    found: list[classify.Prediction] = []
-    total = source.total()
-    if streaming.ray is not None:
-        artifact = _artifact_for_ray(given, stated).taken_for(options.signature)
-        options = dataclasses.replace(options, runtime=runtime_for(artifact, options.runtime, options.engine))
-        work = Predicting((artifact,), (str(options.runtime),), of_one_worker(options.engine), options.top)
-        progress(f"starting Ray at {streaming.ray}")
-        for prediction in predictions_from_ray(streaming.ray, work, source):
-            found.append(prediction)
-            progress(f"{len(found)} of {total or 'many'} images")
-        return _predicted(found, None)
-    count = used_workers(streaming.workers, total)
-    progress(f"loading {given}")
-    with (
-        telling(progress),
-        classify.open_classifier(given, options.runtime, options.engine, stated, options.signature) as classifier,
-    ):
-        for prediction in answering.predict(classifier, source, count=options.top, workers=count):
-            found.append(prediction)
-            progress(f"{len(found)} of {total or 'many'} images")
-        origins = None if classifier.origin is None else {given: classifier.origin}
-    return _predicted(found, origins)
-
-
-def _predicted(found: Sequence[classify.Prediction], origins: Mapping[Path, tuple[Step, ...]] | None) -> PredictOutcome:
-    return PredictOutcome(
-        tuple(found),
-        tuple(prediction.to_dict() for prediction in found),
-        ok=not any(prediction.failure for prediction in found),
-        origins=origins,
-    )
-
-
-def _artifact_for_ray(given: Path, stated: Mapping[str, Any]) -> Artifact:
-    """The artifact whose files travel.
-
-    Raises:
-        UsageError: a checkpoint, or what is stated of one.
-        ConfigError: a model without a head.
-    """
-    if not is_bundle(given):
-        raise UsageError(f"--ray runs artifacts, and {given} is none", fix="export it first")
-    if stated:
-        raise UsageError(f"{', '.join(stated)} can be stated of a checkpoint, and --ray runs artifacts")
-    artifact = read_artifact(given)
-    classify.check_head(artifact.config, given)
-    return artifact
-
-
-def _predict_elsewhere(
-    given: Path, files: Sequence[Path], options: PredictOptions, hosts: HostOptions, progress: Tell, note: Tell
-) -> PredictOutcome:
-    with tempfile.TemporaryDirectory() as folder:
-        progress("reading the images")
-        failures = write_files(Path(folder), read_artifact(given), files)
-        if all(file in failures for file in files):
-            raise DataError("; ".join(failures.values()), fix="give images that can be read")
-        answers = ask_hosts(
-            [given],
-            "predict",
-            options,
-            hosts,
-            more={SENT: True},
-            images=Path(folder),
-            runtimes=as_tuple(options.runtime),
-            providers=as_tuple(options.provider),
-            progress=progress,
-            note=note,
-        )
-    found = []
-    for answer in answers:
-        seen = map(classify.seen_in, answer.records)
-        for file in files if answer.error is None else ():
-            top = () if file in failures else next(seen)
-            found.append(classify.Prediction(file, top, failures.get(file, ""), answer.host))
-    unanswered = {answer.host: answer.error for answer in answers if answer.error is not None}
-    return PredictOutcome(
-        tuple(found),
-        tuple(record.to_dict() for record in found),
-        ok=not failures and not unanswered,
-        skipped=tuple(answer.gap for answer in answers if answer.error is not None),
-        unanswered=unanswered,
-        hosts=tuple(answer.to_dict() for answer in answers) if hosts.hosts is not None else (),
-    )
 
 
 def evaluate(
@@ -336,24 +148,10 @@ def evaluate(
     if not machines.elsewhere:
         with telling(progress):
             return _evaluate_here(found, texts, options, streaming, other, stated, progress, training)
-    _refuse_streams(texts, streaming)
+    refuse_streams(texts, streaming)
     if len(texts) > 1:
         raise UsageError("--on sends one folder of images, or one .npz", fix="give one, or evaluate here")
-    return _evaluate_elsewhere(found, Path(texts[0]), options, machines, progress, note)
-
-
-def _refuse_streams(texts: Sequence[str], streaming: StreamOptions) -> None:
-    """Refuse what is for images that stay here.
-
-    Raises:
-        UsageError: such options or sources.
-    """
-    if streaming != StreamOptions():
-        raise UsageError(
-            "--workers, --column and --ray are about images that are not sent to another machine", fix="leave them out"
-        )
-    if other := [text for text in texts if is_stream(text) and not text.endswith(".npz")]:
-        raise UsageError(f"--on sends image files, and {', '.join(other)} is something else", fix="run it here")
+    return evaluate_elsewhere(found, Path(texts[0]), options, machines, progress, note)
 
 
 def _labels(given: PathLike | Sequence[str] | None) -> Path | Sequence[str] | None:
@@ -478,41 +276,5 @@ def _features_here(
         ok=all(result.finite and not result.broken for result in results) and not failed,
         failed=tuple(failed),
         origins=origins or None,
-        dataset=dataset,
-    )
-
-
-def _evaluate_elsewhere(
-    found: Sequence[Path], data: Path, options: EvaluateOptions, hosts: HostOptions, progress: Tell, note: Tell
-) -> EvaluateOutcome:
-    if others := [str(entry) for entry in found if not is_bundle(entry)]:
-        raise UsageError(f"--on sends artifacts, and {', '.join(others)} is none", fix="export it first")
-    artifacts, dataset = list(map(read_artifact, found)), read_dataset(data)
-    with tempfile.TemporaryDirectory() as folder:
-        progress("reading the images")
-        write_dataset(Path(folder), artifacts, dataset)
-        answers = ask_hosts(
-            found,
-            "evaluate",
-            options,
-            hosts,
-            more={SENT: True},
-            images=Path(folder),
-            runtimes=as_tuple(options.runtime),
-            providers=as_tuple(options.provider),
-            progress=progress,
-            note=note,
-        )
-    sent = {str(artifact.directory): artifact for artifact in artifacts}
-    records = [
-        {**record, **dataset.to_dict(sent[record["artifact"]])} for answer in answers for record in answer.records
-    ]
-    return EvaluateOutcome(
-        tuple(accuracy.evaluation_in(record, sent) for record in records),
-        tuple(records),
-        ok=all(answer.ok for answer in answers),
-        skipped=tuple(answer.gap for answer in answers if answer.error is not None),
-        unanswered={answer.host: answer.error for answer in answers if answer.error is not None},
-        hosts=tuple(answer.to_dict() for answer in answers) if hosts.hosts is not None else (),
         dataset=dataset,
     )
