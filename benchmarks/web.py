@@ -20,7 +20,7 @@ from benchmarks.sizes import Size
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.performance.process import CaseProcess
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 WEB = "web"
 FULL, MINIATURE = (5, 0.6), (2, 0.1)  # rounds, and seconds of calls a case in each

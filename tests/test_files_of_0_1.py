@@ -20,7 +20,7 @@ import vit_deploy
 from vit_deploy import checkpoints
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.reference import forward
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 OLD = Path(__file__).parent / "made_by_0_1"
 ANSWERS = np.load(OLD / "answers.npz")

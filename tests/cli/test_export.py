@@ -24,8 +24,8 @@ from vit_deploy.exporters import EXPORTERS
 from vit_deploy.exporters.folding import fold_norms
 from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.verification import targets
-from vit_deploy.verification.parity import NOISE_FACTOR
 from vit_deploy.verification.recording import golden_pixels
+from vit_deploy.verification.tolerances import NOISE_FACTOR
 
 FORMATS = ("savedmodel", "onnx", "tflite")
 SMALL = MappingProxyType(

@@ -11,7 +11,7 @@ from vit_deploy.core.reference import forward
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, ExportOptions
 from vit_deploy.runtimes import RUNTIMES
-from vit_deploy.verification.parity import NOISE_FACTOR
+from vit_deploy.verification.tolerances import NOISE_FACTOR
 
 # One batch alone where a file is run as it is.
 BATCHES = {

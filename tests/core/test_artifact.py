@@ -29,7 +29,7 @@ from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.core.rotary import Rotary, RotaryConvention
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 FORMATS = list(format_table.FORMATS.of_artifacts())
 MADE_ANYWHERE = list(EXPORTERS)  # the others need a GPU to be proven on

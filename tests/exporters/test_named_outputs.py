@@ -26,8 +26,10 @@ from vit_deploy.runtimes import infer_outputs, open_session
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.locate.divergence import locate
-from vit_deploy.verification.parity import NO_LIMITS, judge_named, verify
+from vit_deploy.verification.named_parity import judge_named
 from vit_deploy.verification.recorded import verification_in
+from vit_deploy.verification.user_limits import NO_LIMITS
+from vit_deploy.verification.verifying import verify
 
 FEW = ("logits", "map", "block_0.attention")
 

@@ -26,9 +26,9 @@ from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.open_or_many import Sizes
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.parity import verify
 from vit_deploy.verification.recorded import verification_in
 from vit_deploy.verification.reports.junit import junit
+from vit_deploy.verification.verifying import verify
 
 FEW = ("mean pooling", "RoPE-ViT, mixed", "DINOv2 with registers", "SigLIP", "MLCD", "DeiT")
 PRECISIONS = ["fp16", "int8", "int8-static", "int4"]

@@ -26,7 +26,7 @@ from vit_deploy.exporters.quantization.compiled import export
 from vit_deploy.formats.inspect import inspect
 from vit_deploy.formats.tensorrt_plan import PlanRecord
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 QUIETLY = QuantizeOptions(measure_speed=False)
 

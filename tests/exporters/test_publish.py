@@ -18,8 +18,8 @@ from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export, to_json
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.parity import verify
 from vit_deploy.verification.recording import record
+from vit_deploy.verification.verifying import verify
 
 
 class OtherWeights(OnnxExporter):

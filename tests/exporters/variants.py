@@ -17,7 +17,7 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.verification.noise_floor import EPSILON
-from vit_deploy.verification.parity import NOISE_FACTOR
+from vit_deploy.verification.tolerances import NOISE_FACTOR
 
 SMALL: dict[str, Any] = {
     "image_size": (24, 32),

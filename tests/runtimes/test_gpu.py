@@ -22,7 +22,7 @@ from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 pytestmark = pytest.mark.gpu
 BUNDLES = "VIT_DEPLOY_GPU_BUNDLES"

@@ -7,7 +7,7 @@ from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import MissingEngineError
 from vit_deploy.runtimes import RUNTIMES, installed_takers, takers_of
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 MISSING = Plugin("x:Y", extra="openvino", needs=("no_such_engine",))
 

@@ -10,7 +10,7 @@ from vit_deploy import cli
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 openvino = pytest.importorskip("openvino")
 OpenVINO = pytest.importorskip("vit_deploy.runtimes.openvino").OpenVINO

@@ -27,8 +27,8 @@ from vit_deploy.performance.worker import transfer_samples
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 from vit_deploy.verification.checks import ALWAYS
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.parity import verify
 from vit_deploy.verification.user_limits import Limits
+from vit_deploy.verification.verifying import verify
 
 pytestmark = [
     pytest.mark.gpu,

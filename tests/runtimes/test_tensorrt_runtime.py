@@ -28,7 +28,8 @@ from vit_deploy.exporters.quantization.compiled import export
 from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions, installed_takers
 from vit_deploy.verification.checks import ALWAYS
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.parity import NOISE_FACTOR, verify
+from vit_deploy.verification.tolerances import NOISE_FACTOR
+from vit_deploy.verification.verifying import verify
 
 RANGE = BatchRange(2, 3, 4)
 

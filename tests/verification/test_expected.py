@@ -17,7 +17,7 @@ from vit_deploy.exporters.publish import export
 from vit_deploy.verification import checks
 from vit_deploy.verification.expected import Reference, image_files
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from vit_deploy.errors import ArtifactError
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.metrics import measure
 from vit_deploy.verification.named_golden import FEWEST, NUMBERS, SUMS, kept_of
-from vit_deploy.verification.parity import worst_of
+from vit_deploy.verification.named_parity import worst_of
 from vit_deploy.verification.recording import golden_pixels, record, write_golden
 from vit_deploy.verification.tolerances import tolerance_for
 

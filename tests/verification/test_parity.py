@@ -14,9 +14,10 @@ from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.errors import ConfigError
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import Golden, read_golden
-from vit_deploy.verification.parity import compare, judge, verify
+from vit_deploy.verification.parity import compare, judge
 from vit_deploy.verification.recording import write_golden
 from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
+from vit_deploy.verification.verifying import verify
 
 METRICS = ("max_abs", "rms", "cosine", "snr_db", "top1_agreement", "top5_agreement", "kl")
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from vit_deploy.core.manifest import read_artifact
-from vit_deploy.verification.parity import Check, Verification, compare
+from vit_deploy.verification.parity import compare
 from vit_deploy.verification.records import verification
 from vit_deploy.verification.reports.github import annotated
 from vit_deploy.verification.reports.junit import junit
 from vit_deploy.verification.reports.pull_request import markdown
 from vit_deploy.verification.tolerances import Tolerance
+from vit_deploy.verification.verifying import Check, Verification
 
 # What Jenkins' junit-10.xsd allows: children, required attributes, further attributes.
 TIME = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?")

@@ -29,7 +29,7 @@ from vit_deploy.errors import UsageError
 from vit_deploy.formats.bare import Stated
 from vit_deploy.remote.hosts import Watch, ask_hosts
 from vit_deploy.remote.options import HostOptions
-from vit_deploy.verification import checks, parity
+from vit_deploy.verification import checks, verifying
 from vit_deploy.verification.compare import compare_models
 from vit_deploy.verification.expected import Reference, image_files
 from vit_deploy.verification.locate.failure import look_into
@@ -205,7 +205,7 @@ def _verify_here(
     proven, failed = prove_each(
         subjects,
         origin,
-        lambda artifact, golden, precision: parity.verify(
+        lambda artifact, golden, precision: verifying.verify(
             artifact,
             runtime=proof.runtime,
             provider=proof.provider,

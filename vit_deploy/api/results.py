@@ -24,8 +24,9 @@ if TYPE_CHECKING:  # each is imported by the function that makes it; ruff does n
     from vit_deploy.verification.accuracy import Evaluation  # noqa: F401
     from vit_deploy.verification.compare import Comparison  # noqa: F401
     from vit_deploy.verification.feature_accuracy import FeatureEvaluation  # noqa: F401
-    from vit_deploy.verification.parity import Parity, Verification  # noqa: F401
+    from vit_deploy.verification.parity import Parity
     from vit_deploy.verification.proving import Proven
+    from vit_deploy.verification.verifying import Verification  # noqa: F401
 
 Result_co = TypeVar("Result_co", covariant=True)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.cli.output import Cell, Output
     from vit_deploy.core.documents import Record
     from vit_deploy.verification.locate.divergence import Located
-    from vit_deploy.verification.parity import Verification
     from vit_deploy.verification.proving import Proven
+    from vit_deploy.verification.verifying import Verification
 
 SPARE = ("figure", "max abs", "runtime", "tolerance", "checks", "top-1", "cosine")  # the most important first
 MORE_COLUMNS = ("cosine", "top-1", "checks", "verdict")
@@ -91,8 +91,8 @@ def _tell(out: Output, found: VerifyOutcome) -> None:
 
 def _note(out: Output, result: Verification) -> None:
     from vit_deploy.core import saturation
-    from vit_deploy.verification.parity import SIMULATED
     from vit_deploy.verification.records import held
+    from vit_deploy.verification.verifying import SIMULATED
 
     path, figures = result.artifact.model_path, held(result.parity)
     if figures and len(result.parity.tolerance.held()) > 1:

@@ -43,7 +43,7 @@ class Command:
 
 def verify(given: argparse.Namespace) -> tuple[Records, bool]:
     """Compare all artifacts with their recorded outputs."""
-    from vit_deploy.verification import checks, parity
+    from vit_deploy.verification import checks, verifying
     from vit_deploy.verification.golden import signature_golden
     from vit_deploy.verification.records import verification
 
@@ -51,7 +51,7 @@ def verify(given: argparse.Namespace) -> tuple[Records, bool]:
     artifacts = packed()
     require(options.runtime or installed_takers(artifact.format, options.provider)[0] for artifact, _ in artifacts)
     found = [
-        parity.verify(
+        verifying.verify(
             artifact.taken_for(options.signature),
             golden=signature_golden(artifact, options.signature),
             runtime=options.runtime,

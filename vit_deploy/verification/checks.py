@@ -1,9 +1,9 @@
 """Checks of an artifact in other ways of running it, and on inputs that are like no photograph.
 
-Each question takes what `parity.verify` has found so far and gives checks. fp32 artifacts are held to the tolerance of
-their golden images in all of them. Those of other precisions are held to their signal to noise ratio where the engine
-may scale activations by the batch they come in, and to finite answers where the input lies outside of the range that
-they were calibrated for.
+Each question takes what `verifying.verify` has found so far and gives checks. fp32 artifacts are held to the tolerance
+of their golden images in all of them. Those of other precisions are held to their signal to noise ratio where the
+engine may scale activations by the batch they come in, and to finite answers where the input lies outside of the range
+that they were calibrated for.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
+from vit_deploy.verification.named_parity import form_of
 from vit_deploy.verification.options import ProofOptions
-from vit_deploy.verification.parity import GROUP, Asked, Check, Question, compare, form_of
+from vit_deploy.verification.parity import compare
 from vit_deploy.verification.preprocessing import photo_problems
 from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
+from vit_deploy.verification.verifying import GROUP, Asked, Check, Question
 
 BATCHES = (1, 2, 7)
 DISTINCT = 3  # images of which they are made, in turn

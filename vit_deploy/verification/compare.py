@@ -24,9 +24,10 @@ from vit_deploy.formats.stored_weights import Weights, read_weights
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.parity import Parity, compare, outputs_of
+from vit_deploy.verification.parity import Parity, compare
 from vit_deploy.verification.recording import golden_pixels, record
 from vit_deploy.verification.tolerances import looser, tolerance_for
+from vit_deploy.verification.verifying import outputs_of
 
 ONLY = "only in one"
 CANONICAL, CONVERTER = "canonical", "converter"  # whose names weights have

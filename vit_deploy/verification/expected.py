@@ -29,10 +29,10 @@ from vit_deploy.formats.bare import Known
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.named_golden import NamedGolden, kept_of
-from vit_deploy.verification.parity import GROUP, named_outputs_of, outputs_of
 from vit_deploy.verification.recording import answers, golden_pixels, record, record_adversarial
 from vit_deploy.verification.targets import load_source, open_artifact, open_with_golden
 from vit_deploy.verification.tolerances import looser
+from vit_deploy.verification.verifying import GROUP, named_outputs_of, outputs_of
 
 SIZES = ("image_size", "patch_size")
 

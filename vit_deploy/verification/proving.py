@@ -15,8 +15,8 @@ from vit_deploy.verification import records
 from vit_deploy.verification.expected import Reference
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.locate.failure import Finding
-from vit_deploy.verification.parity import Verification
 from vit_deploy.verification.targets import open_with_golden
+from vit_deploy.verification.verifying import Verification
 
 OF_ONE_ENGINE = (MissingEngineError, EngineError)
 """Errors that are about one engine and one file, and say nothing of the next."""
@@ -123,7 +123,7 @@ def prove_each(
 
     Raises:
         MissingEngineError, EngineError: not one could be run; the error of the first.
-        VitDeployError: as `Reference.golden` and `parity.verify`.
+        VitDeployError: as `Reference.golden` and `verifying.verify`.
     """
     proven: list[Proven] = []
     failed: list[Failed] = []

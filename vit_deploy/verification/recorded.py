@@ -7,9 +7,10 @@ from typing import Any
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.image_sizes import ImageSize
-from vit_deploy.verification.parity import Check, Parity, SizeParity, Verification
+from vit_deploy.verification.parity import Parity
 from vit_deploy.verification.records import METRICS, MORE_METRICS
 from vit_deploy.verification.tolerances import Tolerance
+from vit_deploy.verification.verifying import Check, SizeParity, Verification
 
 
 def verification_in(record: Mapping[str, Any], artifact: Artifact) -> Verification:

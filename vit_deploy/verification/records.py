@@ -13,7 +13,8 @@ from vit_deploy.verification.tolerances import LIMITS
 if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
     from vit_deploy.formats.bare import Assumption
     from vit_deploy.verification.locate.divergence import Located
-    from vit_deploy.verification.parity import Parity, Verification
+    from vit_deploy.verification.parity import Parity
+    from vit_deploy.verification.verifying import Verification
 
 REPORTED = b"vit-deploy verify"  # at the beginning of every report of a check
 MARKED_WITHIN = 200  # bytes

@@ -72,6 +72,9 @@ class Limits:
         return result
 
 
+NO_LIMITS = Limits()
+
+
 def read_limits(start: Path) -> Limits:
     """What the nearest `pyproject.toml` from `start` upwards asks for; nothing where there is none.
 

@@ -22,7 +22,7 @@ from vit_deploy.errors import EngineError
 from vit_deploy.exporters.onnx.file import save
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.web.runtime import Web
-from vit_deploy.verification import parity
+from vit_deploy.verification import verifying
 
 pytestmark = pytest.mark.slow
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -150,7 +150,7 @@ def test_a_vit_whose_weights_lie_beside_it_is_proven(pico, npm_files, chromium, 
     save(model, folder / "model.onnx", external_limit=1)  # as files past the limit of a message are written
     assert (folder / "model.onnx.data").stat().st_size > 1_000_000 > (folder / "model.onnx").stat().st_size
     large = read_artifact(folder, check_digests=False)
-    found = parity.verify(large, runtime="web", runtime_files=str(npm_files), browser=chromium)
+    found = verifying.verify(large, runtime="web", runtime_files=str(npm_files), browser=chromium)
     assert found.verdict == "same"
 
 

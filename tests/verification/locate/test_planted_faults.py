@@ -24,8 +24,8 @@ from vit_deploy.verification.activations import tap_names
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.locate import TAPPERS
 from vit_deploy.verification.locate.divergence import locate
-from vit_deploy.verification.parity import verify
 from vit_deploy.verification.recording import record, write_golden
+from vit_deploy.verification.verifying import verify
 
 FORMATS = tuple(TAPPERS)
 

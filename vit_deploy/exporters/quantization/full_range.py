@@ -6,7 +6,7 @@ from vit_deploy.core.saturation import may_saturate
 from vit_deploy.exporters.publish import Exported, Progress
 from vit_deploy.runtimes.simulators import NO_VNNI
 from vit_deploy.verification.golden import Golden
-from vit_deploy.verification.parity import verify
+from vit_deploy.verification.verifying import verify
 
 
 def notes_on_saturation(made: Exported, golden: Golden, progress: Progress) -> list[str]:

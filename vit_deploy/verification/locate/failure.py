@@ -10,7 +10,7 @@ from vit_deploy.errors import VitDeployError
 from vit_deploy.verification import records
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.locate.divergence import Located, locate
-from vit_deploy.verification.parity import Verification
+from vit_deploy.verification.verifying import Verification
 
 
 @dataclass(frozen=True)
