@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class Part(StrEnum):
     MAP = "map"
 
 
-BLOCK = re.compile(r"block_(0|[1-9]\d*)(?:\.(attention)|(\.normed)?(?:\.(\w+))?)")
+MOST_COMPARED = 2000  # names that one that is not there is compared with
+BLOCK = re.compile(r"block_(0|[1-9]\d{0,8})(?:\.(attention)|(\.normed)?(?:\.(\w+))?)")
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,12 @@ def possible_outputs(config: ViTConfig) -> tuple[Output, ...]:
 
 
 def _possible(config: ViTConfig) -> Iterator[Output]:
+    yield from _behind(config)
+    for block in range(config.num_layers):
+        yield from _of_block(block, config)
+
+
+def _behind(config: ViTConfig) -> Iterator[Output]:
     if config.include_top:
         yield Output(LOGITS, Kind.LOGITS)
         yield Output(PROBABILITIES, Kind.PROBABILITIES)
@@ -131,17 +139,19 @@ def _possible(config: ViTConfig) -> Iterator[Output]:
         yield Output(FEATURES, Kind.TOKENS, Part.TOKENS)
     else:
         yield Output(FEATURES, Kind.VECTOR)
-    parts = list(_parts(config))
-    yield from (Output(str(part), kind, part) for part, kind in parts)
-    for block in range(config.num_layers):
-        name = f"block_{block}"
-        ends = [(name, False)]
-        if config.last_norm and not config.norm_after_pooling:
-            ends.append((f"{name}.{NORMED}", True))
-        for end, normed in ends:
-            yield Output(end, Kind.TOKENS, Part.TOKENS, block, normed)
-            yield from (Output(f"{end}.{part}", kind, part, block, normed) for part, kind in parts[1:])
-        yield Output(f"{name}.{ATTENTION}", Kind.ATTENTION, None, block)
+    yield from (Output(str(part), kind, part) for part, kind in _parts(config))
+
+
+def _of_block(block: int, config: ViTConfig) -> Iterator[Output]:
+    name = f"block_{block}"
+    ends = [(name, False)]
+    if config.last_norm and not config.norm_after_pooling:
+        ends.append((f"{name}.{NORMED}", True))
+    parts = list(_parts(config))[1:]
+    for end, normed in ends:
+        yield Output(end, Kind.TOKENS, Part.TOKENS, block, normed)
+        yield from (Output(f"{end}.{part}", kind, part, block, normed) for part, kind in parts)
+    yield Output(f"{name}.{ATTENTION}", Kind.ATTENTION, None, block)
 
 
 def _parts(config: ViTConfig) -> Iterator[tuple[Part, Kind]]:
@@ -163,11 +173,15 @@ def outputs_of_model(names: Iterable[str], config: ViTConfig) -> tuple[Output, .
         ConfigError: names that this model does not have, names twice, or two names for the same numbers; all of them
             are named.
     """
-    known = {output.name: output for output in possible_outputs(config)}
     wanted = list(names)
+    blocks = {int(block[1]) for name in wanted if (block := BLOCK.fullmatch(name))}
+    # Of the blocks that are named alone: a config from a file may promise any number of them.
+    named = (_of_block(block, config) for block in sorted(blocks) if block < config.num_layers)
+    known = {output.name: output for output in chain(_behind(config), *named)}
     problems = [_no_output(name, config) for name in dict.fromkeys(wanted) if name not in known]
     if problems:
-        hints = [closest(name, known) for name in dict.fromkeys(wanted) if name not in known]
+        names_there = [output.name for output in islice(_possible(config), MOST_COMPARED)]
+        hints = [closest(name, names_there) for name in dict.fromkeys(wanted) if name not in known]
         raise ConfigError("; ".join(problems), fix="; ".join([*filter(None, hints)] or [f"choose {in_words(config)}"]))
     seen: dict[tuple[object, ...], str] = {}
     for name in wanted:
@@ -185,8 +199,8 @@ def outputs_of_model(names: Iterable[str], config: ViTConfig) -> tuple[Output, .
 
 def in_words(config: ViTConfig) -> str:
     """The names that `possible_outputs` gives, those of all blocks together."""
-    behind = [output.name for output in possible_outputs(config) if output.block is None]
-    of_one = [output.name.partition(".")[2] for output in possible_outputs(config) if output.block == 0]
+    behind = [output.name for output in _behind(config)]
+    of_one = [output.name.partition(".")[2] for output in _of_block(0, config)]
     blocks = "block_0" if config.num_layers == 1 else f"block_0 to block_{config.num_layers - 1}"
     return f"{', '.join(behind)}, or {blocks} alone or with .{', .'.join(filter(None, of_one))}"
 
