@@ -229,8 +229,16 @@ for head, body in commands():
     assert not members(group)
 
 
-def test_the_browser_ends_with_the_process_that_started_it(tmp_path):
-    program, _ = write_browser(tmp_path, "held = alive()\ntime.sleep(60)")
+def test_the_browser_and_its_profile_end_with_the_process_that_started_it(tmp_path):
+    told = tmp_path / "profile.txt"
+    script = f"""
+profile = next(word.partition("=")[2] for word in sys.argv if word.startswith("--user-data-dir="))
+open(profile + "/history", "w").close()
+open({str(told)!r}, "w").write(profile)
+held = alive()
+time.sleep(60)
+"""
+    program, _ = write_browser(tmp_path, script)
     code = f"""
 import sys, time
 from vit_deploy.runtimes.web.browsers import Browser
@@ -242,11 +250,13 @@ with open_page(Browser({program!r}), {{}}, {{}}) as page:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         group = int(parent.stdout.readline())
         assert len(members(group)) == 2
+        profile = Path(told.read_text())
+        assert (profile / "history").exists()
         parent.send_signal(signal.SIGKILL)
     end = time.monotonic() + 20
     while members(group) and time.monotonic() < end:
         time.sleep(0.01)
-    assert not members(group)
+    assert not members(group) and not profile.exists()
 
 
 def test_a_session_gives_answers_times_and_what_it_is(bundle, options):

@@ -119,10 +119,11 @@ def open_page(
     """
     exchange = Exchange(packages, models)
     with contextlib.ExitStack() as stack:
-        profile = stack.enter_context(tempfile.TemporaryDirectory(prefix="vit-deploy-", ignore_cleanup_errors=True))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vit-deploy-", ignore_cleanup_errors=True))
+        profile = Path(folder)
         stack.enter_context(serving(exchange))
-        command = browser.command(exchange.url, Path(profile), webgpu=webgpu)
-        process = stack.enter_context(BrowserProcess(command))
+        command = browser.command(exchange.url, profile, webgpu=webgpu)
+        process = stack.enter_context(BrowserProcess(command, profile))
         page = Page(exchange, process, browser, timeout_s)
         page.wait_for_start()
         yield page

@@ -25,15 +25,16 @@ class BrowserProcess:
 
     Args:
         command: of the browser.
+        profile: its folder, which is taken away where this process does not live to do so.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
+    def __init__(self, command: Sequence[str], profile: Path) -> None:
+        self._command, self._profile = command, profile
 
     def __enter__(self) -> BrowserProcess:
         self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            python(str(KEEPER), *self._command),
+            python(str(KEEPER), str(self._profile), *self._command),
             stdin=subprocess.PIPE,
             stdout=self._said,
             stderr=self._said,
