@@ -168,6 +168,24 @@ for head, body in commands():
     assert not members(group)
 
 
+def test_a_page_that_ends_in_the_middle_of_an_answer_has_given_none(page_of):
+    script = """
+held = alive()
+for head, body in commands():
+    half = http.client.HTTPConnection(where.netloc)
+    half.putrequest("POST", where.path + f"answer/{head['number']}")
+    half.putheader("Content-Length", "100")
+    half.endheaders(b"{}\\nhalf")
+    half.sock.shutdown(1)
+    half.sock.recv(1)
+    half.close()
+    held.close()
+    time.sleep(60)
+"""
+    with page_of(script) as page, pytest.raises(EngineError, match="cannot run it: the page crashed or was closed"):
+        page.ask("run", "run it")
+
+
 def test_an_endless_loop_ends_after_the_limit(page_of):
     script = """
 held = alive()
@@ -330,6 +348,13 @@ def test_the_build_with_wrong_kernels_is_never_the_one_that_is_loaded(bundle, op
         script = f"npm/onnxruntime-web/dist/ort.{provider}.bundle.min.mjs"
         with pytest.raises(EngineError, match=f"cannot start ONNX Runtime Web: {script}"), Web().open(bundle, chosen):
             pass
+
+
+def test_an_engine_that_does_not_start_is_to_be_installed_anew(bundle, options):
+    chosen, _ = options(good('"start": lambda head: answer(head["number"], {"error": "SyntaxError: half a file"})'))
+    with pytest.raises(EngineError, match="cannot start ONNX Runtime Web") as caught, Web().open(bundle, chosen):
+        pass
+    assert "npm install onnxruntime-web" in caught.value.fix
 
 
 def test_without_files_or_a_browser_nothing_starts(bundle, options, packages, monkeypatch):

@@ -42,7 +42,14 @@ class Page:
         self._turn = threading.Lock()
 
     def ask(
-        self, op: str, doing: str, *, body: bytes = b"", extra_s: float = 0.0, **values: Any
+        self,
+        op: str,
+        doing: str,
+        *,
+        body: bytes = b"",
+        extra_s: float = 0.0,
+        fix: str = TRY_ANOTHER,
+        **values: Any,
     ) -> tuple[Mapping[str, Any], bytes]:
         """What the page answers to a command.
 
@@ -51,6 +58,7 @@ class Page:
             doing: completes "the browser cannot …".
             body: bytes that go with it.
             extra_s: seconds that the command itself is meant to take, on top of the limit.
+            fix: what to do where it fails.
             values: what else the command says.
 
         Raises:
@@ -60,7 +68,7 @@ class Page:
             self._number += 1
             head = json.dumps({"op": op, "number": self._number, **values})
             self._exchange.commands.put(head.encode() + b"\n" + body)
-            return self._answer(doing, self._timeout_s + extra_s)
+            return self._answer(doing, self._timeout_s + extra_s, fix)
 
     def wait_for_start(self) -> None:
         """Return when the page is there.

@@ -62,6 +62,7 @@ class Web:
                 "start",
                 f"start {title}",
                 body=bytes(doubling()),
+                fix=f"install it anew (npm install {' '.join(folders)}), or try another runtime or provider",
                 format=artifact.format,
                 script=f"npm/{packages[0].name}/{script}",
                 provider=asked,

@@ -127,7 +127,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self._send(404)
             return
-        head, _, body = self.rfile.read(length).partition(b"\n")
+        content = self.rfile.read(length)
+        if len(content) < length:  # the page has ended in the middle of it, which `alive` tells
+            self.close_connection = True
+            return
+        head, _, body = content.partition(b"\n")
         number = int(name.removeprefix("answer/"))
         self.server.exchange.answers.put(Answer(number, json.loads(head), body))
         self._send(204)
