@@ -116,3 +116,14 @@ def test_what_is_for_gpus_is_given_to_cases_that_may_run_on_one(tmp_path):
         cases_of([(path, "onnx")], ["onnxruntime"], ["cpu", None], **asked)
     assert error.value.message == "device is 1 and CUDA graphs are requested, and no case runs on a GPU"
     assert "--provider cuda" in error.value.fix
+
+
+def test_what_is_for_browsers_is_given_to_cases_that_run_in_one(tmp_path):
+    path = tmp_path / "a"
+    asked = {"batches": [1], "threads": [None], "browser": "firefox", "runtime_files": "npm"}
+    cases = cases_of([(path, "onnx")], ["onnxruntime", "web"], [None], **asked)
+    assert [(each.browser, each.runtime_files) for each in cases] == [(None, None), ("firefox", "npm")]
+    with pytest.raises(ConfigError) as error:
+        cases_of([(path, "onnx")], ["onnxruntime"], [None], **asked)
+    assert error.value.message == "browser is firefox and runtime_files is npm, and no case runs in a browser"
+    assert "--runtime web" in error.value.fix

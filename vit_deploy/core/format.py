@@ -42,6 +42,7 @@ class RuntimeEntry:
         keeps_threads: whether the engine takes the number of its threads once in a process.
         prefers_gpus: whether it takes a GPU where there is one and no provider is named.
         named_only: whether it runs only where it, or a provider of its own, is named, and on this machine alone.
+        in_browsers: whether a browser runs it, of the user's choice.
     """
 
     name: str
@@ -54,6 +55,7 @@ class RuntimeEntry:
     keeps_threads: bool = False
     prefers_gpus: bool = False
     named_only: bool = False
+    in_browsers: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ WEB = RuntimeEntry(
     providers=("wasm", "webgpu"),
     not_profiled="engines in a browser do not time their operators",
     named_only=True,
+    in_browsers=True,
 )
 ONNX_PRECISIONS: Mapping[str, tuple[str, ...]] = {
     Target.CPU: (FP32, "fp16", "int8", "int8-static", "int4"),

@@ -25,7 +25,7 @@ from vit_deploy.performance.latency import Case, Latency, Plan
 from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.process import CaseProcess
 from vit_deploy.performance.worker import artifact_to_time, golden_images
-from vit_deploy.runtimes import RUNTIMES, installed_takers, is_asked_for_gpu, may_choose_gpu
+from vit_deploy.runtimes import RUNTIMES, installed_takers, is_asked_for_gpu, is_in_browsers, may_choose_gpu
 
 __all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
 
@@ -55,7 +55,7 @@ def cases_of(
     runtime_files: str | None = None,
     browser: str | None = None,
 ) -> list[Case]:
-    """Every combination; what is only for GPUs is given to the cases that may run on one.
+    """Every combination; what is only for GPUs, or for browsers, is given to the cases that may run there.
 
     Args:
         artifacts: path and format of each.
@@ -72,7 +72,7 @@ def cases_of(
         browser: the program of a browser; None takes the first that is installed.
 
     Raises:
-        ConfigError: a GPU or a graph is requested, and no case may run on a GPU.
+        ConfigError: a GPU, a graph or a browser is requested, and no case may run there.
     """
     cases = [
         Case(path, runtime, provider, batch, count, streams)
@@ -87,8 +87,8 @@ def cases_of(
             cuda_graph=cuda_graph and is_asked_for_gpu(case.runtime, case.provider),
             image_size=image_size,
             signature=signature,
-            runtime_files=runtime_files,
-            browser=browser,
+            runtime_files=runtime_files if is_in_browsers(case.runtime) else None,
+            browser=browser if is_in_browsers(case.runtime) else None,
         )
         for case in cases
     ]
@@ -96,6 +96,12 @@ def cases_of(
     if asked and cases and not any(case.device or case.cuda_graph for case in placed):
         raise ConfigError(
             f"{' and '.join(asked)}, and no case runs on a GPU", fix="name a provider that does: --provider cuda"
+        )
+    chosen = {"browser": browser, "runtime_files": runtime_files}
+    asked = [f"{name} is {value}" for name, value in chosen.items() if value is not None]
+    if asked and cases and not any(is_in_browsers(case.runtime) for case in cases):
+        raise ConfigError(
+            f"{' and '.join(asked)}, and no case runs in a browser", fix="name the runtime that does: --runtime web"
         )
     return placed
 

@@ -78,6 +78,12 @@ def may_choose_gpu(runtime: str, provider: str | None) -> bool:
     return provider is None and known is not None and known.prefers_gpus
 
 
+def is_in_browsers(runtime: str) -> bool:
+    """Whether a browser runs it."""
+    known = FORMATS.runtimes().get(runtime)
+    return known is not None and known.in_browsers
+
+
 class Session(Protocol):
     """A loaded model.
 
@@ -261,10 +267,15 @@ def open_session(
         engine: takes the place of the named one, as those that simulate a processor do.
 
     Raises:
-        ConfigError: a runtime that is unknown or does not take the format, or options of a GPU where none executes it.
+        ConfigError: a runtime that is unknown or does not take the format, or options of a GPU or a browser where none
+            executes it.
         MissingEngineError, EngineError: the engine is not installed, or refuses the file or the options.
     """
-    chosen: Runtime = engine or RUNTIMES.load(runtime_for(artifact, runtime, options))()
+    chosen = engine
+    if chosen is None:
+        name = runtime_for(artifact, runtime, options)
+        refuse_idle_browser(artifact, options, name)
+        chosen = RUNTIMES.load(name)()
     with chosen.open(artifact, options) as session:
         refuse_idle_options(artifact, options, session.provider)
         yield session
@@ -290,4 +301,25 @@ def refuse_idle_options(artifact: Artifact, options: RuntimeOptions, provider: s
         raise ConfigError(
             f"{' and '.join(given)} {is_are} for GPUs, and {artifact.path} runs on {provider}",
             fix="add --provider cuda",
+        )
+
+
+def refuse_idle_browser(artifact: Artifact, options: RuntimeOptions, runtime: str) -> None:
+    """Refuse a browser, or files for one, where none is opened.
+
+    Args:
+        artifact: that is to run.
+        options: that it is going to be opened with.
+        runtime: that runs it.
+
+    Raises:
+        ConfigError: such options.
+    """
+    given = [] if options.browser is None else [f"--browser {options.browser}"]
+    given += [] if options.runtime_files is None else [f"--runtime-files {options.runtime_files}"]
+    if given and not is_in_browsers(runtime):
+        is_are = "are" if len(given) > 1 else "is"
+        raise ConfigError(
+            f"{' and '.join(given)} {is_are} for browsers, and {artifact.path} runs in {runtime}",
+            fix="add --runtime web",
         )

@@ -382,6 +382,17 @@ def test_options_of_gpus_say_nothing_there(bundle, options):
         pass
 
 
+def test_a_browser_says_nothing_where_none_is_opened(bundle, options):
+    chosen, marks = options(good())
+    with pytest.raises(ConfigError) as caught, open_session(bundle, "onnxruntime", chosen):
+        pass
+    assert caught.value.message == (
+        f"--browser {chosen.browser} and --runtime-files {chosen.runtime_files} are for browsers, "
+        f"and {bundle.path} runs in onnxruntime"
+    )
+    assert caught.value.fix == "add --runtime web" and not marks.exists()
+
+
 def test_times_load_and_memory_of_a_bench_are_the_pages(bundle, options):
     chosen, marks = options(good())
     files, browser = chosen.runtime_files, chosen.browser
