@@ -139,6 +139,23 @@ def test_what_is_there_is_kept_unless_forced(linear, npm, tmp_path):
     vit_deploy.demo(linear, tmp_path / "page.html", runtime_files=npm, force=True)
 
 
+def test_force_replaces_no_folder_but_a_page(linear, npm, tmp_path, monkeypatch):
+    site = vit_deploy.demo(linear, tmp_path / "site", runtime_files=npm).result.path
+    vit_deploy.demo(linear, site, runtime_files=npm, force=True)
+    with pytest.raises(OutputError, match="holds other things than a page: onnx-fp32") as caught:
+        vit_deploy.demo(linear, linear.parent, runtime_files=npm, force=True)
+    assert "--force replaces a page alone" in caught.value.fix
+    (site / "index.html").unlink()
+    with pytest.raises(OutputError, match="holds other things than a page: models, runtime"):
+        vit_deploy.demo(linear, site, runtime_files=npm, force=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (".", ".."):
+        with pytest.raises(OutputError, match=r"is the folder that this runs in, or around it"):
+            vit_deploy.demo(linear, folder, runtime_files=npm, force=True)
+    assert (linear / "artifact.json").exists()
+
+
 def test_without_the_runtimes_files_the_command_says_how_to_get_them(linear, tmp_path, capfd, monkeypatch):
     monkeypatch.delenv("VIT_DEPLOY_WEB", raising=False)
     assert cli.run(["demo", str(linear), "-o", str(tmp_path / "page.html"), "--json"]) == 2

@@ -13,12 +13,13 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.quantities import megabytes
 from vit_deploy.core.staging import check_file_target, check_targets, staged_file, staged_folder
-from vit_deploy.errors import ConfigError, UsageError
+from vit_deploy.errors import ConfigError, OutputError, UsageError
 from vit_deploy.web.models import check_artifact, model_of, names_of
-from vit_deploy.web.page import all_contents, engine_for, folder_files, one_file, title_of
+from vit_deploy.web.page import FOLDER, INDEX, all_contents, engine_for, folder_files, one_file, title_of
 
 SUFFIXES = (".html", ".htm")
 EMBED_MB = 200
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def demo(
         runtime_files: `node_modules` with onnxruntime-web or LiteRT.js, or the folder around it; None takes the one
             that the environment variable VIT_DEPLOY_WEB names.
         embed_mb: how many MB one file may hold.
-        force: whether what is there is replaced.
+        force: whether a page that is there is replaced.
         progress: called with what is being done.
 
     Raises:
@@ -74,13 +75,13 @@ def demo(
         ArtifactError: no artifact, or one that was changed.
         ConfigError: another format, a model without classes, or more than one file may hold.
         MissingEngineError: the engine's package is not there.
-        OutputError: the page is there, or cannot be written.
+        OutputError: the page is there, or cannot be written; or a folder is there that holds other things.
     """
     target, is_file = folder_path(output, "output"), Path(output).suffix.lower() in SUFFIXES
     if is_file:
         check_file_target(target, force=force)
     else:
-        check_targets([target], force=force)
+        _check_folder(target, force=force)
     progress("reading the artifacts")
     found = [read_artifact(each) for each in artifact_paths(artifacts)]
     if not found:
@@ -110,6 +111,21 @@ def demo(
         "packages": [package.to_dict() for engine in engines for package in engine.packages],
     }
     return DemoOutcome((made,), (record,))
+
+
+def _check_folder(target: Path, *, force: bool) -> None:
+    check_targets([target], force=force)
+    if not target.is_dir() or target.is_symlink():
+        return
+    if Path.cwd().is_relative_to(target.resolve()):
+        raise OutputError(f"{target} is the folder that this runs in, or around it", fix="choose another output")
+    held = sorted(entry.name for entry in target.iterdir())
+    others = [name for name in held if name not in FOLDER]
+    if others or (held and INDEX not in held):
+        raise OutputError(
+            f"{target} holds other things than a page: {', '.join((others or held)[:MOST_NAMED])}",
+            fix="choose another output: --force replaces a page alone",
+        )
 
 
 def _write_file(target: Path, content: bytes, *, force: bool) -> int:

@@ -42,6 +42,7 @@ OWNERS = {
     **dict.fromkeys((CORE, UTILS), ("Copyright Google LLC", APACHE)),
 }
 INDEX = "index.html"
+FOLDER = (INDEX, "models", "runtime")  # what a page in a folder holds
 PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
