@@ -53,7 +53,21 @@ LEAVES = {
     "checkpoints.keras.writer": {"keras"},
     **{
         f"model.{name}": {"keras"}
-        for name in ("block", "checks", "layers", "map_pooling", "norms", "options", "relative", "rotary", "vit")
+        for name in (
+            *(
+                "block",
+                "checks",
+                "factory",
+                "layers",
+                "map_pooling",
+                "norms",
+                "options",
+                "passes",
+                "relative",
+                "rotary",
+            ),
+            *("saving", "vit"),
+        )
     },
     "text.byte_pairs": {"tokenizers"},
     "text.sentence_pieces": {"sentencepiece"},

@@ -39,7 +39,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; at run time each name i
         RuntimeOptions,
     )
     from vit_deploy.errors import VitDeployError
-    from vit_deploy.model.vit import ViT, create_vision_transformer
+    from vit_deploy.model.factory import create_vision_transformer
+    from vit_deploy.model.vit import ViT
 
 __version__ = "0.2.0"
 
@@ -59,7 +60,7 @@ _LAZY = {
     "compare": "vit_deploy.api",
     "compress": "vit_deploy.api",
     "convert": "vit_deploy.api",
-    "create_vision_transformer": "vit_deploy.model.vit",
+    "create_vision_transformer": "vit_deploy.model.factory",
     "demo": "vit_deploy.api",
     "doctor": "vit_deploy.api",
     "embed": "vit_deploy.api",

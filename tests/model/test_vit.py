@@ -19,7 +19,8 @@ from vit_deploy.core.reference import forward
 from vit_deploy.core.reference_outputs import forward_outputs
 from vit_deploy.core.weights import draw_weights, weight_specs
 from vit_deploy.errors import ConfigError
-from vit_deploy.model.vit import ViT, create_vision_transformer
+from vit_deploy.model.factory import create_vision_transformer
+from vit_deploy.model.vit import ViT
 
 TINY: dict[str, Any] = {
     "input_shape": (24, 32, 3),

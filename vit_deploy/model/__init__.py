@@ -1,1 +1,1 @@
-"""The ViT as a Keras 3 model: `vit.py` is the model, the other files are its layers."""
+"""The ViT as a Keras 3 model: `vit.py` is its class, `passes.py` what it computes; the rest is mostly layers."""

@@ -28,6 +28,13 @@ def checked_shape(input_shape: object) -> tuple[Any, Any, Any]:
     return (input_shape[0], input_shape[1], input_shape[2])
 
 
+def as_preprocess(given: Preprocess | Mapping[str, Any] | None, config: ViTConfig) -> Preprocess:
+    """The preprocessing that was given, as itself or as plain values; the usual one where none was."""
+    if given is None:
+        return Preprocess.for_channels(config.channels)
+    return given if isinstance(given, Preprocess) else Preprocess.from_dict(given)
+
+
 def option_problems(rates: Mapping[str, float], attention_args: Mapping[str, Any], seed: int | None) -> list[str]:
     """What is wrong with the options that concern the making and the training of a model."""
     problems = [f"{name} is {rate!r}; expected 0 <= rate < 1" for name, rate in rates.items() if not 0 <= rate < 1]

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import LATER, SCALE_CONFIGS, Pooling, Probabilities, Scale, ViTConfig
-from vit_deploy.core.outputs import FEATURES, LOGITS, PROBABILITIES, Kind, Output, Part, outputs_of_model
+from vit_deploy.core.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig
+from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.rotary import Rotary
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.core.weights import weight_specs
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.block import TransformerBlock
-from vit_deploy.model.checks import checked_shape, companion_problems, option_problems
+from vit_deploy.model.checks import as_preprocess, checked_shape, companion_problems, option_problems
 from vit_deploy.model.layers import (
     LinearPreLogits,
     PatchEmbedding,
@@ -28,13 +23,13 @@ from vit_deploy.model.layers import (
     PrefixTokens,
     PreLogits,
     Projection,
-    part_of,
-    pool,
 )
 from vit_deploy.model.map_pooling import MapPooling
 from vit_deploy.model.norms import HeadNorm, Norm, PatchNorm, PixelNorm, PreNorm
 from vit_deploy.model.options import WeightOptions
+from vit_deploy.model.passes import forward, outputs_by_name
 from vit_deploy.model.relative import RelativeScores
+from vit_deploy.model.saving import arguments_of, canonical_variables, checkpoint_of
 from vit_deploy.model.summary import summary_lines
 
 
@@ -220,7 +215,7 @@ class ViT(keras.Model):  # type: ignore[misc]
             )
         except ConfigError as error:
             raise ConfigError("; ".join([error.message, *problems]), fix=error.fix) from None
-        preprocess = _as_preprocess(preprocess, config)
+        preprocess = as_preprocess(preprocess, config)
         problems += companion_problems(config, preprocess, labels)
         if problems:
             raise ConfigError("; ".join(problems), fix="correct the options named above")
@@ -321,20 +316,8 @@ class ViT(keras.Model):  # type: ignore[misc]
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Images `(batch, height, width, channels)`, normalised, to logits or features."""
         if self.read_outputs:
-            return list(self._by_name(images, self.read_outputs, training).values())
-        x = self._embedded(images, training)
-        shared = None if self.relative is None else self.relative.scores_of_pairs()
-        for block in self.transformer_layers:
-            x = block(x, training=training) if shared is None else block(x, training=training, shared=shared)
-        if self.norm is None:
-            x = self._pooled(x)
-        else:
-            x = self.norm(self._pooled(x)) if self.config.norm_after_pooling else self._pooled(self.norm(x))
-        if self.pre_logits is not None:
-            x = self.pre_logits(x)
-        if self.head_norm is not None:
-            x = self.head_norm(x)
-        return x if self.head is None else self.head(x)
+            return list(outputs_by_name(self, images, self.read_outputs, training).values())
+        return forward(self, images, training)
 
     def outputs_by_name(self, images: Any, names: Sequence[str], training: bool | None = None) -> dict[str, Any]:
         """What the model gives for images, by the names of outputs such as "class_token", "block_8.map", "logits".
@@ -350,73 +333,7 @@ class ViT(keras.Model):  # type: ignore[misc]
             ConfigError: names that this model does not have, an attention that a fused kernel computes, or one of a
                 symbolic input.
         """
-        return self._by_name(images, outputs_of_model(names, self.config), training)
-
-    def _by_name(self, images: Any, outputs: Sequence[Output], training: bool | None) -> dict[str, Any]:
-        x = self._embedded(images, training)
-        shared = None if self.relative is None else self.relative.scores_of_pairs()
-        found: dict[str, Any] = {}
-        for index, block in enumerate(self.transformer_layers):
-            own = [output for output in outputs if output.block == index]
-            attentions = [output for output in own if output.kind is Kind.ATTENTION]
-            with contextlib.ExitStack() as observing:
-                seen = observing.enter_context(block.attention.observed()) if attentions else []
-                x = block(x, training=training) if shared is None else block(x, training=training, shared=shared)
-            if attentions and not seen:
-                raise ConfigError(
-                    f"{attentions[0].name} is computed inside of a layer, and on a symbolic input no layer computes",
-                    fix="call outputs_by_name on images, or leave the attention out of the functional model",
-                )
-            found |= {output.name: seen[0] for output in attentions}
-            for output in own:
-                if output.kind is not Kind.ATTENTION:
-                    values = self._restored(block.name, x)
-                    values = self._restored("norm", self.norm(values)) if output.normed and self.norm else values
-                    found[output.name] = part_of(values, output, self.config)
-        after = self.config.norm_after_pooling
-        tokens = x if after or self.norm is None else self.norm(x)
-        vector = self._pooled(tokens)
-        end = self.transformer_layers[-1].name if after or self.norm is None else "norm"
-        for output in outputs:
-            if output.block is None and output.part is not None:
-                is_pooled = output.part is Part.CLASS and self.config.effective_pooling is Pooling.CLS
-                values = vector if is_pooled else part_of(tokens, output, self.config)
-                found[output.name] = self._restored(end, values)
-        if after and self.norm is not None:
-            vector = self.norm(vector)
-        if self.pre_logits is not None:
-            vector = self.pre_logits(vector)
-        read = vector if self.head_norm is None else self.head_norm(vector)
-        logits = read if self.head is None else self.head(read)
-        whole = {
-            LOGITS: lambda: logits,
-            FEATURES: lambda: self._read(vector),
-            PROBABILITIES: lambda: self._probabilities(logits),
-        }
-        return {output.name: found[output.name] if output.name in found else whole[output.name]() for output in outputs}
-
-    def _read(self, vector: Any) -> Any:
-        """What the head reads."""
-        return self._restored("norm", vector) if self.config.projection_after_norm == "head" else vector
-
-    def _restored(self, name: str, values: Any) -> Any:
-        return values if self.restored is None else self.restored(name, values)
-
-    def _probabilities(self, logits: Any) -> Any:
-        by_sigmoid = self.config.probabilities is Probabilities.SIGMOID
-        return keras.ops.sigmoid(logits) if by_sigmoid else keras.ops.softmax(logits, axis=-1)
-
-    def _embedded(self, images: Any, training: bool | None) -> Any:
-        """The tokens that the first block reads."""
-        x = self.patch_embed(images if self.pixel_norm is None else self.pixel_norm(images))
-        if self.patch_norm is not None:
-            x = self.patch_norm(x)
-        x = self.class_token(x)
-        x = self.pos_embed(x, training=training)
-        return x if self.pre_norm is None else self.pre_norm(x)
-
-    def _pooled(self, tokens: Any) -> Any:
-        return pool(tokens, self.config) if self.map_pool is None else self.map_pool(tokens)
+        return outputs_by_name(self, images, outputs_of_model(names, self.config), training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """`(batch, classes)`, `(batch, width of the vector)` or `(batch, tokens, embed dim)`."""
@@ -429,63 +346,19 @@ class ViT(keras.Model):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values."""
-        config = self.config
-        fields = ("num_classes", "include_top", "embed_dim", "num_heads", "num_layers", "mlp_dim", "epsilon")
-        kinds = ("pooling", "normalization_type", "normalization_position", "ffn_type", "activation")
-        plain = config.to_dict()
         base: dict[str, Any] = super().get_config()
-        features = ("class_token", "distillation_token", "register_tokens", "layer_scale", "qk_norm", "pre_norm")
-        after = ("norm_after_pooling", "pre_logits_dim", *(["rotary"] if config.rotary else []))
-        return base | {
-            **{name: plain[name] for name in (*fields, *kinds, *features, *after)},
-            **{name: plain[name] for name in LATER if name in plain},
-            **self.rates,
-            **self.weight_options.to_config(),
-            "input_shape": [*config.image_size, config.channels],
-            "patch_size": list(config.patch_size),
-            "scale": self.scale,
-            "attention_args": dict(self.attention_args),
-            "preprocess": self.preprocess.to_dict(),
-            "labels": list(self.labels),
-            "provenance": [step.to_dict() for step in self.provenance],
-            # Versions that know no ranges read the files of models that have none.
-            **({"ranges": {tensor: list(each) for tensor, each in self.ranges.items()}} if self.ranges else {}),
-            "name": self.name,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "trainable": self.trainable,
-        }
+        return base | arguments_of(self)
 
     def canonical_variables(self) -> dict[str, Any]:
         """Every variable by its canonical name, in the order in which the network uses them.
 
         The states of the random generators are not among them: the function does not depend on them.
         """
-        layers = [
-            self.pixel_norm,
-            self.patch_embed,
-            self.patch_norm,
-            self.class_token,
-            self.pos_embed,
-            self.pre_norm,
-            *self.transformer_layers,
-        ]
-        layers += [self.relative, self.norm, self.map_pool, self.pre_logits, self.head]
-        # The path of a variable begins with whatever scopes the model was built in.
-        variables = {
-            f"{layer.name}/{f'/{variable.path}'.rpartition(f'/{layer.name}/')[2]}".replace("/", "."): variable
-            for layer in layers
-            if layer is not None
-            for variable in layer.weights
-        }
-        return {name: variables[name] for name in weight_specs(self.config)}
+        return canonical_variables(self)
 
     def to_checkpoint(self) -> Checkpoint:
         """Config, weights as float32 NumPy arrays, and all that travels with the model."""
-        weights = {
-            name: np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
-            for name, variable in self.canonical_variables().items()
-        }
-        return Checkpoint(self.config, weights, self.preprocess, self.labels, self.provenance, self.ranges)
+        return checkpoint_of(self)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> ViT:
@@ -514,30 +387,3 @@ class ViT(keras.Model):  # type: ignore[misc]
         """Print each part with its output shape, parameters and multiply-accumulates an image."""
         for line in summary_lines(self.name, self.config):
             print_fn(line)
-
-
-def create_vision_transformer(
-    scale: str = "base",
-    *,
-    input_shape: Sequence[int] = (224, 224, 3),
-    num_classes: int = 1000,
-    patch_size: int | Sequence[int] = 16,
-    **options: Any,
-) -> ViT:
-    """A `ViT` with its options checked by name first; see `ViT` for all of them.
-
-    Raises:
-        ConfigError: an option that `ViT` does not have, or values no ViT can have.
-    """
-    known = [name for name in inspect.signature(ViT.__init__).parameters if name not in ("self", "kwargs")]
-    known += ["dtype", "trainable"]
-    if unknown := [name for name in options if name not in known]:
-        hints = dict.fromkeys(did_you_mean(name, sorted(known)) for name in unknown)
-        raise ConfigError(f"unknown ViT options: {', '.join(unknown)}", fix="; ".join(hints))
-    return ViT(input_shape=input_shape, num_classes=num_classes, scale=scale, patch_size=patch_size, **options)
-
-
-def _as_preprocess(given: Preprocess | Mapping[str, Any] | None, config: ViTConfig) -> Preprocess:
-    if given is None:
-        return Preprocess.for_channels(config.channels)
-    return given if isinstance(given, Preprocess) else Preprocess.from_dict(given)
