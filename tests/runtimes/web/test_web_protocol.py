@@ -16,6 +16,7 @@ from played_page import good, write_browser
 
 import vit_deploy
 from tests.linear_bundle import write_bundle
+from vit_deploy.core.image_sizes import ImageSize
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ConfigError, EngineError, MissingEngineError
 from vit_deploy.runtimes import ClockedSession, DeviceSession, RuntimeOptions, open_session
@@ -329,6 +330,20 @@ def test_what_cannot_work_is_refused_before_a_browser_starts(make_artifact, opti
     with pytest.raises(EngineError, match=why), Web().open(artifact, chosen):
         pass
     assert not marks.exists()
+
+
+def test_a_file_for_several_sizes_runs_by_its_first_signature(make_artifact, options):
+    import dataclasses
+
+    sizes = (ImageSize((6, 5), "images_6x5"), ImageSize((12, 5), "images_12x5"))
+    artifact = dataclasses.replace(make_artifact("tflite", 1), sizes=sizes)
+    chosen, marks = options(good())
+    with (
+        pytest.raises(EngineError, match="by its first signature alone, images_6x5, and not by images_12x5") as caught,
+        Web().open(artifact.with_signature("images_12x5"), chosen),
+    ):
+        pass
+    assert "--signature images_6x5" in caught.value.fix and not marks.exists()
 
 
 def test_halves_are_refused_where_shaders_have_none(bundle, options):

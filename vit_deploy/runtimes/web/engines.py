@@ -82,9 +82,9 @@ def refuse_impossible(artifact: Artifact, provider: str) -> None:
         raise EngineError(f"a browser has no provider {provider!r}", fix=f"choose {' or '.join(engine.scripts)}")
     if artifact.signature and artifact.signature != artifact.sizes[0].signature:
         raise EngineError(
-            f"{artifact.model_path} runs in a browser by its first signature, {artifact.sizes[0].signature}, and asked "
-            f"for is {artifact.signature}",
-            fix="name that one with --signature, or run it with --runtime litert",
+            f"{artifact.model_path} runs in a browser by its first signature alone, {artifact.sizes[0].signature}, and "
+            f"not by {artifact.signature}",
+            fix=f"add --signature {artifact.sizes[0].signature}, or run it with --runtime litert",
         )
     reason = engine.impossible(artifact, provider)
     if reason is not None:
