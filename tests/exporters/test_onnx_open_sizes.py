@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import vit_deploy
 from tests.exporters.onnx_files import run, sides, write
 from tests.exporters.variants import VARIANTS, assert_same_function, exported, pixels, trained
+from vit_deploy.checkpoints import save
 from vit_deploy.cli import run as command
 from vit_deploy.core.artifact import GOLDEN
 from vit_deploy.core.config import ViTConfig
@@ -160,6 +162,27 @@ def test_bench_times_a_file_at_any_size(open_bundle):
     assert record["image_size"] == "40x12" and len(record["samples_ns"]) == 2
     with pytest.raises(ConfigError, match="height 41 is not a multiple of 8"):
         vit_deploy.bench(open_bundle, runtime="onnxruntime", image_size=(41, 12), runs=2)
+
+
+def test_a_file_that_is_alone_is_compared_and_timed_at_every_size(open_bundle, tmp_path):
+    bare = shutil.copy(open_bundle.model_path, tmp_path / "alone.onnx")
+    save(trained(register_tokens=1), tmp_path / "model.safetensors")
+
+    (found,) = vit_deploy.verify(bare, against=tmp_path / "model.safetensors").to_dict()["results"]
+    assert found["ok"] and len(found["sizes"]) == 4
+    (timed,) = vit_deploy.bench(bare, image_size="16x40", runtime="onnxruntime", runs=2).to_dict()["results"]
+    assert timed["image_size"] == "16x40"
+
+
+@pytest.mark.parametrize("like", [Convention.GOOGLE, Convention.HUGGINGFACE])
+def test_a_checkpoint_is_resized_as_the_artifact_was(like, tmp_path):
+    save(trained(pooling="mean"), tmp_path / "model.safetensors")
+    made = vit_deploy.export(
+        tmp_path / "model.safetensors", tmp_path / "open", formats="onnx", image_size="dynamic", like=like
+    )
+
+    (found,) = vit_deploy.verify(made.result, against=tmp_path / "model.safetensors").to_dict()["results"]
+    assert found["ok"] and len(found["sizes"]) == 4
 
 
 @pytest.mark.parametrize("runtime", ["openvino"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ from ai_edge_litert.interpreter import Interpreter
 
 import vit_deploy
 from tests.exporters.variants import assert_same_function, pixels, trained
+from vit_deploy.checkpoints import save
 from vit_deploy.cli import run as command
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import QuantizeOptions
 from vit_deploy.core.resize import Convention, resize
 from vit_deploy.errors import ConfigError
+from vit_deploy.formats.stored_weights import read_weights
 from vit_deploy.formats.tflite.file import opened, read_labels
 
 SIZES = [(24, 32), (48, 32), (16, 40)]
@@ -66,6 +70,13 @@ def test_each_weight_is_in_the_file_once(bundle):
     assert len(used[0] & used[1] & used[2]) > 20 and all(len(one - used[0]) <= 10 for one in used)
 
 
+def test_the_constants_of_every_graph_are_compared(bundle, checkpoint):
+    held = [array.tobytes() for array in read_weights(bundle.model_path, "tflite").values()]
+    for size in SIZES:
+        last = resize(checkpoint, size).weights["pos_embed.table"][-1].tobytes()
+        assert any(last in content for content in held), size
+
+
 def test_the_manifest_names_each_size_and_its_signature(bundle):
     manifest = json.loads((bundle.directory / "artifact.json").read_text())
 
@@ -85,6 +96,35 @@ def test_verify_proves_all_signatures_or_the_one_that_is_named(bundle):
         vit_deploy.verify(bundle, signature="images_1x1")
 
 
+@pytest.fixture
+def bare(bundle, tmp_path):
+    """The file alone, without its manifest and what was recorded."""
+    return Path(shutil.copy(bundle.model_path, tmp_path / "alone.tflite"))
+
+
+def test_a_checkpoint_is_compared_with_every_signature_or_the_one_that_is_named(bundle, bare, checkpoint, tmp_path):
+    save(checkpoint, tmp_path / "model.safetensors")
+    for path in (bundle, bare):
+        (every,) = vit_deploy.verify(path, against=tmp_path / "model.safetensors").to_dict()["results"]
+        assert every["ok"] and [size["signature"] for size in every["sizes"]] == NAMES[1:]
+        for name in NAMES:
+            (one,) = vit_deploy.verify(path, against=tmp_path / "model.safetensors", signature=name).to_dict()[
+                "results"
+            ]
+            assert one["ok"] and "sizes" not in one
+
+
+def test_a_signature_that_left_the_checkpoint_is_told_of(bundle, bare, checkpoint, tmp_path):
+    row = resize(checkpoint, SIZES[1]).weights["pos_embed.table"][-1].tobytes()
+    held = bare.read_bytes()
+    position = held.index(row)
+    bare.write_bytes(held[:position] + np.float32(9).tobytes() + held[position + 4 :])
+    save(checkpoint, tmp_path / "model.safetensors")
+
+    (found,) = vit_deploy.verify(bare, against=tmp_path / "model.safetensors").to_dict()["results"]
+    assert not found["ok"] and [size["ok"] for size in found["sizes"]] == [False, True]
+
+
 def test_images_of_another_size_are_refused_with_those_that_there_are(bundle):
     with pytest.raises(ConfigError, match="is for images of 24x32 and 48x32 and 16x40 pixels"):
         bundle.at((24, 40))
@@ -98,6 +138,14 @@ def test_bench_takes_a_signature_or_a_size(bundle):
     assert len(named["samples_ns"]) == len(sized["samples_ns"]) == 2
     with pytest.raises(ConfigError, match="not of 24x40"):
         vit_deploy.bench(bundle, image_size="24x40", runs=2)
+    with pytest.raises(ConfigError, match=f"the signature {NAMES[1]} of .* is for images of 48x32 .* not of 16x40"):
+        vit_deploy.bench(bundle, image_size="16x40", signature=NAMES[1], runs=2)
+
+
+def test_bench_takes_a_signature_of_a_file_that_is_alone(bare):
+    (named,) = vit_deploy.bench(bare, signature=NAMES[1], runs=2).to_dict()["results"]
+
+    assert named["signature"] == NAMES[1] and len(named["samples_ns"]) == 2
 
 
 def test_predict_takes_a_signature(bundle, tmp_path, capfd):

@@ -219,13 +219,21 @@ class Artifact:
             image_size: pixels as "384x512".
 
         Raises:
-            ConfigError: it has no such signature, or is not for images of that size.
+            ConfigError: it has no such signature, or is not for images of that size, or the signature is not.
         """
         chosen = self.with_signature(signature) if signature else self
         if not image_size:
             return chosen
         height, _, width = image_size.partition("x")
-        return chosen.at((int(height), int(width)))
+        size = int(height), int(width)
+        if signature and size != chosen.config.image_size:
+            own = in_words(chosen.config.image_size)
+            raise ConfigError(
+                f"the signature {signature} of {self.path} is for images of {own} pixels (height x width), "
+                f"not of {in_words(size)}",
+                fix="give the signature or the size",
+            )
+        return chosen.at(size)
 
     @property
     def output_name(self) -> str:
@@ -271,7 +279,7 @@ class Artifact:
     @property
     def no_classes(self) -> str:
         """Why it gives no classes, in words."""
-        return f"gives {', '.join(self.output_names)}" if self.config.include_top else "has no head"
+        return f"gives {', '.join(self.outputs)}" if self.outputs else "has no head"
 
     def giving(self, specs: Mapping[str, OutputSpec]) -> Artifact:
         """A copy whose outputs give other numbers.

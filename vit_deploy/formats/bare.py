@@ -107,11 +107,10 @@ def read_bare(path: Path, known: Known, stated: Stated = Stated()) -> tuple[Arti
         ConfigError: what can be read in several ways, and nothing is said of it.
     """
     format, graph = _graph(path)
-    if any(key.startswith(ESSENTIAL) for key in graph.metadata):
-        # One of ours that has left its artifact says all this itself.
+    if own := _own(path, graph):
         if stated.options:
             raise ConfigError(f"{path} says itself what it takes", fix=f"leave {', '.join(stated.options)} out")
-        return dataclasses.replace(from_essentials(path, graph.metadata), is_bare=True), ()
+        return own, ()
     given = _only_input(path, graph)
     layout, why = _layout(path, given, known, stated)
     spec, values = _input_spec(path, format, given, layout, known.preprocess, stated)
@@ -140,7 +139,7 @@ def read_bare(path: Path, known: Known, stated: Stated = Stated()) -> tuple[Arti
 
 
 def read_to_time(path: Path) -> Artifact:
-    """A bare file as an artifact that can be timed; of its config only the size of the images counts.
+    """A bare file as an artifact that can be timed; of anybody else's config only the size of the images counts.
 
     Args:
         path: the path of a file for which `bare_format` has a format.
@@ -150,6 +149,8 @@ def read_to_time(path: Path) -> Artifact:
         ConfigError: its layout can be read in several ways.
     """
     format, graph = _graph(path)
+    if own := _own(path, graph):
+        return own
     given = _only_input(path, graph)
     sides = tuple(side if isinstance(side, int) else None for side in given.shape or ())
     found = {name: [sides[place] for place in places] for name, places in LAYOUTS.items()}
@@ -184,6 +185,13 @@ def read_to_time(path: Path) -> Artifact:
         output_tensor=output,
         is_bare=True,
     )
+
+
+def _own(path: Path, graph: Graph) -> Artifact | None:
+    """A file of ours that has left its artifact, which says all about it itself; None of another's."""
+    if not any(key.startswith(ESSENTIAL) for key in graph.metadata):
+        return None
+    return dataclasses.replace(from_essentials(path, graph.metadata), is_bare=True)
 
 
 def _graph(path: Path) -> tuple[Format, Graph]:

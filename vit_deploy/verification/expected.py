@@ -24,12 +24,20 @@ from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.reduced import reduced
+from vit_deploy.core.resize import as_convention, resize
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.formats.bare import Known
 from vit_deploy.runtimes import RuntimeOptions, open_session
-from vit_deploy.verification.golden import Golden
+from vit_deploy.verification.golden import Golden, Sized
 from vit_deploy.verification.named_golden import NamedGolden, kept_of
-from vit_deploy.verification.recording import answers, golden_pixels, record, record_adversarial
+from vit_deploy.verification.recording import (
+    answers,
+    golden_pixels,
+    record,
+    record_adversarial,
+    record_sizes,
+    sized_pixels,
+)
 from vit_deploy.verification.targets import load_source, open_artifact, open_with_golden
 from vit_deploy.verification.tolerances import looser
 from vit_deploy.verification.verifying import GROUP, named_outputs_of, outputs_of
@@ -103,6 +111,29 @@ class Reference:
         images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
         golden = found.as_pixels(pixels) if artifact.input.preprocessing_inside else found
         return dataclasses.replace(golden, images=images, photo=own.photo if own is not None else None), precision
+
+    def at_further_sizes(self, artifact: Artifact) -> tuple[Sized, ...]:
+        """What a checkpoint answers to seeded images of the other sizes that an artifact is for, or was proven at.
+
+        It is resized by the convention that `artifact` records. Where this model is an artifact, there are none.
+
+        Raises:
+            ConfigError, CheckpointError: the checkpoint cannot be resized, or read.
+        """
+        pixels = [one.pixels for one in artifact.sizes if one.pixels != artifact.config.image_size]
+        if self.is_artifact or not pixels:
+            return ()
+        like = artifact.options.get("like")
+        convention = None if like is None else as_convention(like)
+        checkpoint = load_source(str(self.path), {}, None, stated=self.stated).checkpoint
+        resized = [resize(checkpoint, size, artifact.config.patch_size, convention) for size in pixels]
+        found = record_sizes(resized)
+        if not artifact.input.preprocessing_inside:
+            return found
+        return tuple(
+            dataclasses.replace(sized, images=sized_pixels(model.config))
+            for sized, model in zip(found, resized, strict=True)
+        )
 
     def _pixels(self, preprocess: Preprocess, artifact: Artifact) -> NDArray[np.uint8]:
         if not self.files:

@@ -30,11 +30,13 @@ class Subject:
         artifact: the model.
         golden: its own golden data; None for a bare file.
         assumed: what was assumed of a bare file.
+        is_for_one: whether only the size that it is taken for is to be proven.
     """
 
     artifact: Artifact
     golden: Golden | None
     assumed: tuple[Assumption, ...] = ()
+    is_for_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _taken_for(subject: Subject, signature: str) -> Subject:
     golden = subject.golden
     if golden is not None:
         golden = dataclasses.replace(golden.at(artifact.config.image_size), sizes=())
-    return dataclasses.replace(subject, artifact=artifact, golden=golden)
+    return dataclasses.replace(subject, artifact=artifact, golden=golden, is_for_one=True)
 
 
 def _subject(path: Path, reference: Reference | None, stated: Stated) -> Subject:
@@ -132,6 +134,8 @@ def prove_each(
         if reference is not None:
             progress(f"computing what {reference.path} answers")
             expected, precision = reference.golden(artifact, subject.golden)
+            if not subject.is_for_one:
+                expected = dataclasses.replace(expected, sizes=reference.at_further_sizes(artifact))
         assert expected is not None  # a bare file has a reference
         progress(f"running {artifact.model_path}")
         known = (expected, *([subject.golden] if subject.golden is not None else []))
