@@ -55,7 +55,7 @@ def test_predict_reads_logits_or_says_that_there_are_none(run, made, tmp_path):
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(tmp_path / "image.png")
     assert run("predict", made / "both" / "onnx-fp32", tmp_path / "image.png").code == 0
     done = run("predict", made / "maps" / "onnx-fp32", tmp_path / "image.png")
-    assert done.code == 2 and "no head" in done.err
+    assert done.code == 2 and "gives map, " in done.err and "--output logits as well" in done.err
 
 
 def test_a_name_that_is_not_there_is_refused_with_the_nearest(run, made, tmp_path):

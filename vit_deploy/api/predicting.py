@@ -167,12 +167,12 @@ def _artifact_for_ray(given: Path, stated: Mapping[str, Any]) -> Artifact:
 
     Raises:
         UsageError: a checkpoint, or what is stated of one.
-        ConfigError: a model without a head.
+        ConfigError: a model without a head, or made for other outputs.
     """
     if not is_bundle(given):
         raise UsageError(f"--ray runs artifacts, and {given} is none", fix="export it first")
     if stated:
         raise UsageError(f"{', '.join(stated)} can be stated of a checkpoint, and --ray runs artifacts")
     artifact = read_artifact(given)
-    classify.check_head(artifact.config, given)
+    classify.check_gives_logits(artifact)
     return artifact

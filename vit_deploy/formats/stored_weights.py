@@ -83,9 +83,13 @@ def tflite_weights(path: Path) -> Weights:
     found: Weights = {}
     with opened(path) as model:
         buffers = model.buffers
-        for tensor in (tensor for graph in model.graphs for tensor in graph.tensors):
-            if content := bytes(buffers[tensor.buffer].content):
-                found[tensor.name] = _array(content, tensor.dtype, tensor.shape)
+        for place, graph in enumerate(model.graphs):
+            for tensor in graph.tensors:
+                if content := bytes(buffers[tensor.buffer].content):
+                    array, name = _array(content, tensor.dtype, tensor.shape), tensor.name
+                    if place and name in found and not np.array_equal(found[name], array, equal_nan=True):
+                        name = f"{name} of graph {place}"  # names are a graph's own: those of positions occur in each
+                    found[name] = array
     return found
 
 

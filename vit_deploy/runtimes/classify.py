@@ -200,17 +200,26 @@ def _check_stated(stated: Mapping[str, Any], artifact: Artifact, path: Path) -> 
 
 @contextmanager
 def _of_artifact(artifact: Artifact, runtime: str | None, options: RuntimeOptions) -> Iterator[Classifier]:
-    check_head(artifact.config, artifact.directory)
-    if not artifact.gives_logits:
-        raise ConfigError(
-            f"{artifact.path} {artifact.no_classes}, and classes are told by logits",
-            fix="export it with --output logits as well",
-        )
+    check_gives_logits(artifact)
     name = runtime_for(artifact, runtime, options)
     inside = artifact.input.preprocessing_inside
     options = dataclasses.replace(options, largest_batch=options.largest_batch or BATCH)
     with open_session(artifact, name, options) as session:
         yield Classifier(artifact.config, artifact.preprocess, artifact.labels, inside, session.infer, name)
+
+
+def check_gives_logits(artifact: Artifact) -> None:
+    """Refuse an artifact that tells no classes.
+
+    Raises:
+        ConfigError: of a model without a head, or made for other outputs.
+    """
+    if artifact.outputs and not artifact.gives_logits:
+        raise ConfigError(
+            f"{artifact.path} {artifact.no_classes}, and classes are told by logits",
+            fix="export a model with a head, with --output logits as well",
+        )
+    check_head(artifact.config, artifact.path)
 
 
 def check_head(config: ViTConfig, path: Path) -> None:
