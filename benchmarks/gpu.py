@@ -19,7 +19,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from benchmarks.job import Job
-from benchmarks.processes import ROOT, environment
+from benchmarks.latency import in_rounds
+from benchmarks.processes import ROOT, environment, run_command
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
@@ -146,8 +147,7 @@ def _make(size: Size, folder: Path) -> None:
         if missing:
             progress(f"{size.name}{kind}: making {', '.join(missing)}")
             words += [word for each in missing for word in ("--precision", each)]
-            command = python("-m", "vit_deploy", *words, "--no-speed", "-o", str(target), "--quiet")
-            subprocess.run(command, cwd=ROOT, env=environment(), check=True, stdout=subprocess.DEVNULL)
+            run_command(*words, "--no-speed", "-o", str(target))
 
 
 def _proofs(size: Size, folder: Path) -> list[dict[str, Any]]:
@@ -190,13 +190,9 @@ def _latencies(size: Size, folder: Path, batch: int, rounds: int, seconds: float
             entry |= {name: told.get(name) for name in ("load_ms", "first_ms", "snr_db")} | {"samples_ns": []}
             entry["transfer_ms"] = statistics.median(told["transfer_ns"]) / 1e6 if told["transfer_ns"] else None
             running.append((worker, entry))
-        for index in range(rounds):
-            progress(f"{size.name} x{batch}: round {index + 1}/{rounds}")
-            # Every other round runs backwards, so that nobody always follows the same neighbour.
-            for worker, entry in running if index % 2 == 0 else reversed(running):
-                answer = worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
-                entry["samples_ns"].append(answer["samples_ns"])
-                entry["peak_gpu_mb"] = answer["peak_gpu_mb"]
+        for entry, _, answer in in_rounds(running, rounds, seconds, f"{size.name} x{batch}:"):
+            entry["samples_ns"].append(answer["samples_ns"])
+            entry["peak_gpu_mb"] = answer["peak_gpu_mb"]
     return entries
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.markdown import number, table
+from benchmarks.ratios import median_ratio
 from benchmarks.records import Result, facts_line
 from benchmarks.targets import Target
 
@@ -99,10 +100,9 @@ def _rate(found: Mapping[str, Any]) -> float:
 
 
 def _ratio(rates: Rates, one: tuple[str, str], two: tuple[str, str]) -> float | None:
-    """The median over all rounds: what slows a round slows it for all."""
     if one not in rates or two not in rates:
         return None
-    return statistics.median(a / b for a, b in zip(rates[one], rates[two], strict=True))
+    return median_ratio(rates[one], rates[two])
 
 
 def _range(entry: Mapping[str, Any]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +22,25 @@ TIMEOUT_S = 600.0
 T = TypeVar("T")
 
 
-def in_turn(workers: Sequence[T], index: int) -> Iterable[T]:
-    """The order of one round: every other one backwards, so that nobody always follows the same neighbour."""
-    return workers if index % 2 == 0 else reversed(workers)
+def in_rounds(
+    workers: Sequence[tuple[CaseProcess, T]], rounds: int, seconds: float, label: str
+) -> Iterator[tuple[T, float, dict[str, Any]]]:
+    """Let loaded processes call their models in turns, and give each answer as it comes.
+
+    Args:
+        workers: the processes, each with what belongs to it.
+        rounds: in which they take turns, every other one backwards: nobody always follows the same neighbour.
+        seconds: of calls a round.
+        label: said of the progress.
+
+    Yields:
+        What belongs to a process, the load average before it began, and its answer.
+    """
+    for index in range(rounds):
+        progress(f"{label} round {index + 1}/{rounds}")
+        for worker, own in workers if index % 2 == 0 else reversed(workers):
+            load = os.getloadavg()[0]
+            yield own, load, worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
 
 
 def measure_latencies(
@@ -69,14 +85,43 @@ def measure_latencies(
         for worker, entry in workers:
             progress(f"{size.name}: warming up {entry['way']}")
             entry["warmup_flat"] = worker.ask({"warmup": None})["flat"]
-        for index in range(rounds):
-            progress(f"{size.name}: latency round {index + 1}/{rounds}")
-            for worker, entry in in_turn(workers, index):
-                entry["load_1m"].append(os.getloadavg()[0])
-                answer = worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
-                entry["samples_ns"].append(answer["samples_ns"])
-                entry["peak_rss_mb"] = answer["peak_rss_mb"]
+        for entry, load, answer in in_rounds(workers, rounds, seconds, f"{size.name}: latency"):
+            entry["load_1m"].append(load)
+            entry["samples_ns"].append(answer["samples_ns"])
+            entry["peak_rss_mb"] = answer["peak_rss_mb"]
     return results
+
+
+def measure_artifacts(
+    artifacts: Sequence[tuple[dict[str, str], Path]], size: Size, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Time one image a call, on all cores, with artifacts that all load, each in a process of its own.
+
+    Args:
+        artifacts: what each is, its "engine" first, and where it is.
+        size: of the model.
+        rounds: in which the processes take turns.
+        seconds: of calls a round.
+
+    Returns:
+        One entry an artifact: what it is, the samples of each round and the load average before it.
+    """
+    threads = read_host().threads
+    entries: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        workers: list[tuple[CaseProcess, dict[str, Any]]] = []
+        for kind, artifact in artifacts:
+            progress(f"{size.name}: loading {', '.join(kind.values())}")
+            worker = stack.enter_context(CaseProcess(kind["engine"], TIMEOUT_S, WORKER))
+            request = {"runtime": kind["engine"], "threads": threads, "provider": None, "batch": 1}
+            worker.ask({**request, "artifact": str(artifact)})
+            worker.ask({"warmup": None})
+            entries.append({**kind, "threads": threads, "samples_ns": [], "load_1m": []})
+            workers.append((worker, entries[-1]))
+        for entry, load, answer in in_rounds(workers, rounds, seconds, f"{size.name}:"):
+            entry["load_1m"].append(load)
+            entry["samples_ns"].append(answer["samples_ns"])
+    return entries
 
 
 def _worker(way: Way) -> CaseProcess:

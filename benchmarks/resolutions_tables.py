@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.markdown import number, table
+from benchmarks.ratios import median_ratio, round_medians
 from benchmarks.records import Result, facts_line
 from benchmarks.targets import Target
 
@@ -65,13 +65,8 @@ def _growth(result: Result) -> float:
 
 
 def _medians(result: Result, engine: str, size: str) -> list[float]:
-    found: Mapping[str, Any] = next(
-        entry for entry in result["open"] if (entry["engine"], entry["size"]) == (engine, size)
-    )
-    return [statistics.median(samples) for samples in found["samples_ns"]]
+    return round_medians(result["open"], {"engine": engine, "size": size})
 
 
 def _ratio(result: Result, engine: str) -> float:
-    """The median over all rounds: what slows a round slows it for both."""
-    pairs = zip(_medians(result, engine, "dynamic"), _medians(result, engine, "fixed"), strict=True)
-    return statistics.median(dynamic / fixed for dynamic, fixed in pairs)
+    return median_ratio(_medians(result, engine, "dynamic"), _medians(result, engine, "fixed"))

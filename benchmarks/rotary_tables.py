@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from benchmarks.markdown import number, table
+from benchmarks.ratios import median_ratio, round_medians
 from benchmarks.records import Result, facts_line
 from benchmarks.targets import Target
 
@@ -46,13 +45,8 @@ def _section(name: str, result: Result) -> str:
 
 
 def _medians(result: Result, engine: str, positions: str) -> list[float]:
-    found: Mapping[str, Any] = next(
-        entry for entry in result["rotary"] if (entry["engine"], entry["positions"]) == (engine, positions)
-    )
-    return [statistics.median(samples) for samples in found["samples_ns"]]
+    return round_medians(result["rotary"], {"engine": engine, "positions": positions})
 
 
 def _ratio(result: Result, engine: str, positions: str) -> float:
-    """The median over all rounds: what slows a round slows it for both."""
-    pairs = zip(_medians(result, engine, positions), _medians(result, engine, "table"), strict=True)
-    return statistics.median(rotary / plain for rotary, plain in pairs)
+    return median_ratio(_medians(result, engine, positions), _medians(result, engine, "table"))

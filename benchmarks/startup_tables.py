@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.markdown import number, table
+from benchmarks.ratios import median_ratio
 from benchmarks.records import Result, facts_line
 from benchmarks.targets import Target
 
@@ -52,5 +53,4 @@ def _cpu_s(way: Mapping[str, Any]) -> float:
 
 
 def _ratio(way: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """The median over all rounds: what slows a round slows it for all."""
-    return statistics.median(one / two for one, two in zip(way["cpu_ns"], other["cpu_ns"], strict=True))
+    return median_ratio(way["cpu_ns"], other["cpu_ns"])

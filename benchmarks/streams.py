@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.job import Job
-from benchmarks.latency import FOREIGN_WORKER, TIMEOUT_S, in_turn
-from benchmarks.processes import ROOT, environment
+from benchmarks.latency import FOREIGN_WORKER, TIMEOUT_S, in_rounds
+from benchmarks.processes import environment, run_command
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
-from vit_deploy.core.child_processes import python
 from vit_deploy.performance.process import WORKER, CaseProcess
 
 ENGINES = {"litert": "tflite", "onnxruntime": "onnx", "openvino": "onnx"}
@@ -31,8 +29,7 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
         facts = run_facts()
         with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as made:
             formats = [f"--format={each}" for each in dict.fromkeys(ENGINES.values())]
-            command = python("-m", "vit_deploy", "export", *size.arguments, *formats, "-o", made, "--quiet")
-            subprocess.run([*command, "--force"], cwd=ROOT, env=environment(), check=True, stdout=subprocess.DEVNULL)
+            run_command("export", *size.arguments, *formats, "-o", made, "--force")
             yield size.name, {**facts, "streams": _calls(size, Path(made), rounds, seconds)}
 
 
@@ -52,11 +49,8 @@ def _calls(size: Size, folder: Path, rounds: int, seconds: float) -> list[dict[s
                     worker.ask({"warmup": None})
                     workers.append((worker, entry))
                     entries.append(entry)
-        for index in range(rounds):
-            progress(f"{size.name}: round {index + 1}/{rounds}")
-            for worker, entry in in_turn(workers, index):
-                answer = worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
-                entry["calls_per_s"].append(len(answer["samples_ns"]) / (answer["round_ns"] / 1e9))
+        for entry, _, answer in in_rounds(workers, rounds, seconds, f"{size.name}:"):
+            entry["calls_per_s"].append(len(answer["samples_ns"]) / (answer["round_ns"] / 1e9))
     return entries
 
 

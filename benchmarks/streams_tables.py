@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.markdown import number, table
+from benchmarks.ratios import median_ratio
 from benchmarks.records import Result, facts_line
 from benchmarks.targets import Target
 
@@ -53,6 +54,4 @@ def _of(result: Result, engine: str, streams: int, ours: bool) -> list[float]:
 
 
 def _ratio(result: Result, engine: str, streams: int) -> float:
-    """The median over all rounds: what slows a round slows it for both."""
-    pairs = zip(_of(result, engine, streams, True), _of(result, engine, streams, False), strict=True)
-    return statistics.median(mine / plain for mine, plain in pairs)
+    return median_ratio(_of(result, engine, streams, True), _of(result, engine, streams, False))

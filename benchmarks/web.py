@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.job import Job
-from benchmarks.latency import TIMEOUT_S, in_turn
+from benchmarks.latency import TIMEOUT_S, in_rounds
 from benchmarks.making import make_all, name_of
 from benchmarks.precisions import RUNTIMES
 from benchmarks.progress import progress
@@ -84,12 +83,9 @@ def _calls(
             entry |= {"samples_ns": [], "processor_s": [], "load_1m": [], "peak_rss_mb": None}
             workers.append((worker, entry))
             entries.append(entry)
-        for index in range(rounds):
-            progress(f"{size.name}: round {index + 1}/{rounds}")
-            for worker, entry in in_turn(workers, index):
-                entry["load_1m"].append(os.getloadavg()[0])
-                answer = worker.ask({"calls": None, "seconds": seconds}, extra_s=seconds)
-                entry["samples_ns"].append(answer["samples_ns"])
-                entry["processor_s"].append(answer["processor_s"])
-                entry["peak_rss_mb"] = answer["peak_rss_mb"]
+        for entry, load, answer in in_rounds(workers, rounds, seconds, f"{size.name}:"):
+            entry["load_1m"].append(load)
+            entry["samples_ns"].append(answer["samples_ns"])
+            entry["processor_s"].append(answer["processor_s"])
+            entry["peak_rss_mb"] = answer["peak_rss_mb"]
     return entries
