@@ -37,18 +37,10 @@ def merge(file: TensorFile, adapter: TensorFile, document: Mapping[str, Any], or
     """
     config = lora_config(document)
     names = frozenset(file.names())
-    sums: dict[str, list[Sum]] = {}
     replaced: dict[str, tuple[TensorFile, str]] = {}
     halves: dict[str, list[tuple[int, TensorFile, str]]] = {}
-    unknown = []
     pairs, rest = _pairs(adapter)
-    for module, matrices in pairs.items():
-        adapted = _adapted(module, names)
-        if adapted is None:
-            unknown.append(matrices[0])
-            continue
-        weight, target = adapted
-        sums.setdefault(weight, []).append(_sum(adapter, module, matrices, config, target))
+    sums, unknown = _sums(adapter, pairs, config, names)
     whole = _whole_modules(document)
     for name in rest:
         theirs = _inside(name)
@@ -81,15 +73,7 @@ def unwrapped(file: TensorFile, document: Mapping[str, Any]) -> Merged:
             continue
         stored[_inside(name)] = name
     held = frozenset(stored)
-    sums: dict[str, list[Sum]] = {}
-    unknown = []
-    for module, matrices in pairs.items():
-        adapted = _adapted(module, held)
-        if adapted is None:
-            unknown.append(matrices[0])
-            continue
-        weight, target = adapted
-        sums.setdefault(weight, []).append(_sum(file, module, matrices, config, target))
+    sums, unknown = _sums(file, pairs, config, held)
     endings = tuple(f".{part}" for part in ADAPTED)
     alone = [name for name in rest if ".base_layer." in name and name.endswith(endings)]
     if unknown or len(alone) != len(sums):
@@ -142,6 +126,32 @@ def _pairs(file: TensorFile) -> tuple[dict[str, tuple[str, str, str | None]], li
             f"its adapter has tensors that no pair of matrices explains: {', '.join(problems[:LISTED])}", fix=MERGE
         )
     return pairs, rest
+
+
+def _sums(
+    file: TensorFile, pairs: Mapping[str, tuple[str, str, str | None]], config: LoraConfig, names: frozenset[str]
+) -> tuple[dict[str, list[Sum]], list[str]]:
+    """What is added to each tensor of the base model, and the first matrix of each module that it does not have.
+
+    Args:
+        file: the matrices.
+        pairs: their names by module, as `_pairs` gives them.
+        config: of the adapter.
+        names: tensors of the base model.
+
+    Raises:
+        CheckpointError: lengths that belong to no rows.
+    """
+    sums: dict[str, list[Sum]] = {}
+    unknown = []
+    for module, matrices in pairs.items():
+        adapted = _adapted(module, names)
+        if adapted is None:
+            unknown.append(matrices[0])
+            continue
+        weight, target = adapted
+        sums.setdefault(weight, []).append(_sum(file, module, matrices, config, target))
+    return sums, unknown
 
 
 def _sum(file: TensorFile, module: str, names: tuple[str, str, str | None], config: LoraConfig, place: Place) -> Sum:

@@ -23,9 +23,8 @@ TEXT = (
     r"^(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection|logit_(scale|bias)$|attn_mask$"
     r"|text\.|text_decoder\.)"
 )
-# What these options of a vision tower compute, none of which a ViT here does.
-OPTIONS: Mapping[str, str] = {
-    "attentional_pool": "attention pooling into another width and a norm behind it, as CoCa has",
+# What these options of the blocks of a tower compute, none of which is computed here.
+BLOCK_OPTIONS: Mapping[str, str] = {
     "block_type": "blocks of another kind",
     "qk_norm": "a norm of queries and keys over the whole width",
     "scaled_cosine_attn": "cosine attention",
@@ -33,6 +32,11 @@ OPTIONS: Mapping[str, str] = {
     "scale_attn_inner": "a norm inside the attention",
     "scale_attn": "a norm behind the attention",
     "scale_fc": "a norm inside the feed-forward",
+}
+# What these options of a vision tower compute, none of which a ViT here does.
+OPTIONS: Mapping[str, str] = {
+    "attentional_pool": "attention pooling into another width and a norm behind it, as CoCa has",
+    **BLOCK_OPTIONS,
     "act_kwargs": "an activation with options",
 }
 

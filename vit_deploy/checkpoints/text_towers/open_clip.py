@@ -12,7 +12,7 @@ import numpy as np
 from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.gathering import Origin, same, transposed
-from vit_deploy.checkpoints.renamed.open_clip import DOCUMENT, EPSILON, OPENAI_ENTRIES
+from vit_deploy.checkpoints.renamed.open_clip import BLOCK_OPTIONS, DOCUMENT, EPSILON, OPENAI_ENTRIES
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.checkpoints.text_towers.found import GET_AGAIN, Found
 from vit_deploy.checkpoints.text_towers.tokenizer_files import Usual, read_tokenizer
@@ -35,13 +35,7 @@ CLEANS: Mapping[str, Callable[[str], str]] = {"lower": lowered, "whitespace": sp
 # What these options of a text tower compute, none of which is computed here.
 OPTIONS: Mapping[str, str] = {
     "embed_cls": "a class token of its own, as CoCa has",
-    "block_type": "blocks of another kind",
-    "qk_norm": "a norm of queries and keys over the whole width",
-    "scaled_cosine_attn": "cosine attention",
-    "scale_heads": "a scale of every attention head",
-    "scale_attn_inner": "a norm inside the attention",
-    "scale_attn": "a norm behind the attention",
-    "scale_fc": "a norm inside the feed-forward",
+    **BLOCK_OPTIONS,
     "tokenizer_mode": "a tokenizer with a class token",
     "hf_model_name": "a language model of transformers for it",
 }
