@@ -31,8 +31,10 @@ def draw(file: Path, photo: Path) -> Image.Image:
     """The image, the components of its patches as colours, and the attention of its class token, side by side."""
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    features = next(name for name in names if name.endswith("map"))
-    attention = next(name for name in names if name.endswith("attention"))
+    features = next((name for name in names if name.endswith("map")), None)
+    attention = next((name for name in names if name.endswith("attention")), None)
+    if features is None or attention is None:
+        raise SystemExit(f"{file} gives {', '.join(names)}: export it with --output map --output block_11.attention")
 
     # The file says itself how an image becomes its input.
     _, height, width, channels = session.get_inputs()[0].shape

@@ -97,7 +97,8 @@ def plan(
                 fix=f"{name}{made_for} can be made in {', '.join(there)}",
             )
         if outputs and (sizes.in_words or wanted is Target.TRANSFORMERS_JS):
-            why = "files for transformers.js" if not sizes.in_words else f"files for images of {sizes.in_words} pixels"
+            several = "images of any size" if sizes.is_dynamic else "images of several sizes"
+            why = f"files for {several if sizes.in_words else 'transformers.js'}"
             raise ConfigError(f"{why} have one output, and --output is {', '.join(outputs)}", fix="leave --output out")
         if outputs and format.made_of:
             raise ConfigError(
