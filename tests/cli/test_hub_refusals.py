@@ -215,7 +215,7 @@ def test_a_connection_that_never_gives_all(refused, stocked, monkeypatch) -> Non
 
 def test_without_the_client_the_extra_is_named(refused, monkeypatch) -> None:
     entry = HUBS["huggingface"]
-    monkeypatch.setattr(type(entry), "missing", lambda self, is_installed=None: self.needs)
+    monkeypatch.setattr(type(entry), "absent_modules", lambda self, is_installed=None: self.needs)
     said = refused()
     assert "needs huggingface_hub, which is not installed" in said and 'pip install "vit-deploy[hub]"' in said
 

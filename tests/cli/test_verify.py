@@ -70,7 +70,11 @@ def test_a_damaged_bundle_is_exit_2_and_named(run, bundles, tmp_path):
 
 def test_a_runtime_of_another_format_is_refused(run, bundles):
     result = run("verify", bundles["onnx"], "--runtime", "litert")
-    assert result.code == 2 and "litert does not run" in result.err and "fix: onnxruntime, openvino does" in result.err
+    assert (
+        result.code == 2
+        and "litert does not run" in result.err
+        and "fix: onnxruntime, openvino, web does" in result.err
+    )
 
 
 def test_a_missing_runtime_is_exit_2_with_the_command_that_installs_it(run, bundles, monkeypatch):

@@ -16,13 +16,13 @@ from vit_deploy.verification.options import ProofOptions
 ODD_BENCH = BenchOptions(
     *(("onnxruntime",), ("cuda", "cpu"), (2, 3), (1, 4), 2, 1.5),
     **{"device": 1, "cuda_graph": True, "one_at_a_time": True, "runs": 9, "profile": True, "timeout": 900.0},
-    **{"runtime_files": "node_modules", "browser": "firefox"},
+    **{"runtime_files": "node_modules", "browser": "firefox", "image_size": "32x48", "signature": "images_32x48"},
 )
-ODD_PROOF = ProofOptions("onnxruntime", "cuda", 1, True, (1, 4), True, "node_modules", "firefox")
+ODD_PROOF = ProofOptions("onnxruntime", "cuda", 1, True, (1, 4), True, "node_modules", "firefox", "images_32x48")
 ODD = {
     "bench": ODD_BENCH,
     "verify": ODD_PROOF,
-    "predict": PredictOptions("onnxruntime", "cuda", 1, True, 4, "node_modules", "firefox", 2),
+    "predict": PredictOptions("onnxruntime", "cuda", 1, True, 4, "node_modules", "firefox", "images_32x48", 2),
     "evaluate": EvaluateOptions("onnxruntime", "cuda", 1, True, 4, "node_modules", "firefox", 7),
 }
 
