@@ -54,19 +54,8 @@ LEAVES = {
     **{
         f"model.{name}": {"keras"}
         for name in (
-            *(
-                "block",
-                "checks",
-                "factory",
-                "layers",
-                "map_pooling",
-                "norms",
-                "options",
-                "passes",
-                "relative",
-                "rotary",
-            ),
-            *("saving", "vit"),
+            *("attention", "block", "checks", "factory", "feed_forward", "layers", "map_pooling", "norms", "options"),
+            *("passes", "relative", "rotary", "saving", "vit"),
         )
     },
     "text.byte_pairs": {"tokenizers"},

@@ -9,13 +9,13 @@ import pytest
 from tests.exporters.onnx_files import write
 from tests.exporters.variants import SMALL
 from vit_deploy.errors import ExportError
-from vit_deploy.model import block, layers
+from vit_deploy.model import attention, feed_forward, layers
 
 
 def test_an_operator_that_tf2onnx_only_logs_as_unsupported_is_an_error(tmp_path, monkeypatch, capfd):
     import tensorflow as tf
 
-    monkeypatch.setattr(block, "ACTIVATIONS", {**block.ACTIVATIONS, "relu": tf.math.bessel_i0e})
+    monkeypatch.setattr(feed_forward, "ACTIVATIONS", {**feed_forward.ACTIVATIONS, "relu": tf.math.bessel_i0e})
 
     with pytest.raises(ExportError, match="BesselI0e"):
         write(tmp_path, activation="relu")
@@ -27,16 +27,16 @@ def test_an_operator_that_tf2onnx_only_logs_as_unsupported_is_an_error(tmp_path,
 def test_an_operator_that_is_not_known_to_be_portable_is_an_error(tmp_path, monkeypatch):
     from keras import ops
 
-    monkeypatch.setattr(block, "ACTIVATIONS", {**block.ACTIVATIONS, "relu": ops.softplus})
+    monkeypatch.setattr(feed_forward, "ACTIVATIONS", {**feed_forward.ACTIVATIONS, "relu": ops.softplus})
 
     with pytest.raises(ExportError, match="Softplus"):
         write(tmp_path, activation="relu")
 
 
 def test_weights_that_the_graph_does_not_use_are_an_error(tmp_path, monkeypatch):
-    original = block.Attention._products
+    original = attention.Attention._products
     monkeypatch.setattr(
-        block.Attention,
+        attention.Attention,
         "_products",
         lambda self, query, key, value, *others: original(self, query, key, query, *others),
     )

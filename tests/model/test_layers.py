@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.config import Activation, ViTConfig
 from vit_deploy.core.reference import ACTIVATIONS as REFERENCE_ACTIVATIONS
-from vit_deploy.model.block import ACTIVATIONS, Attention, FeedForward, TransformerBlock
+from vit_deploy.model.attention import Attention
+from vit_deploy.model.block import TransformerBlock
+from vit_deploy.model.feed_forward import ACTIVATIONS, FeedForward
 from vit_deploy.model.layers import (
     LayerScale,
     PatchEmbedding,

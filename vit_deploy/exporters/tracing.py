@@ -25,7 +25,7 @@ from vit_deploy.core.weights import learned_positions
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters.folding import Affine
 from vit_deploy.exporters.open_tracing import TensorFlowArithmetic, grid_of
-from vit_deploy.model.block import Attention
+from vit_deploy.model.attention import Attention
 from vit_deploy.model.layers import Projection
 from vit_deploy.model.rotary import Tables, fixed_tables
 from vit_deploy.model.vit import ViT

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.model.block import FeedForward
+from vit_deploy.model.feed_forward import FeedForward
 from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Projection, side_of
 from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
