@@ -45,11 +45,13 @@ def test_broken_images_are_named_and_exit_1(run, bundle, photos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--data", "{photos}", "-o", "f.txt"], "--output is 'f.txt'"),
+        (["--data", "{photos}", "-o", "f.txt"], "the file to write is 'f.txt'"),
         (["--data", "{photos}/absent", "-o", "{tmp}/f.npy"], "there is nothing at"),
         (["--data", "{photos}", "--column", "x", "-o", "{tmp}/f.npy"], "--column names a column of Parquet files"),
         (["--data", "{photos}", "--top", "2", "-o", "{tmp}/f.npy"], "an .npy has room for one array"),
         (["-o", "{tmp}/f.npy"], "--data"),
+        (["--data", "{photos}", "--output", "logit", "-o", "{tmp}/f.npy"], "did you mean 'logits'? it gives logits"),
+        (["--data", "{photos}", "--top", "2", "--output", "logits", "-o", "{tmp}/f.parquet"], "leave out --top or"),
     ],
 )
 def test_what_cannot_be_is_exit_2_and_leaves_nothing(run, bundle, photos, tmp_path, arguments, said):

@@ -51,6 +51,22 @@ def test_inspect_lists_the_outputs(run, made):
     assert "map (3, 8, 12) an image" in done.out and "block_0.attention (3, 25, 25) an image" in done.out
 
 
+def test_embed_writes_the_output_that_is_named(run, made, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(tmp_path / "photos" / "1.png")
+    (tmp_path / "photos" / "2.png").write_bytes(b"broken")
+    bundle = made / "both" / "onnx-fp32"
+    with api.session(bundle) as session:
+        expected = session.infer_outputs(api.read_images(bundle, tmp_path / "photos" / "1.png"))
+    for name, shape in (("map", (3, 8, 12)), ("block_0.attention", (3, 25, 25)), ("logits", (5,))):
+        file = tmp_path / f"{name}.npy"
+        options = ("--data", tmp_path / "photos", "--workers", "0", "--output", name, "-o", file)
+        assert run("embed", bundle, *options).code == 1
+        found = np.load(file)
+        assert found.shape == (2, *shape) and np.isnan(found[1]).all()
+        np.testing.assert_array_equal(found[0], expected[name][0])
+
+
 def test_predict_reads_logits_or_says_that_there_are_none(run, made, tmp_path):
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(tmp_path / "image.png")
     assert run("predict", made / "both" / "onnx-fp32", tmp_path / "image.png").code == 0

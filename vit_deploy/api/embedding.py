@@ -16,6 +16,7 @@ from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.older_python import sha256_of
 from vit_deploy.core.options.streaming import EmbedOptions, StreamOptions
 from vit_deploy.core.staging import check_file_target
+from vit_deploy.core.suggestions import closest
 from vit_deploy.data import embedding
 from vit_deploy.data.elsewhere import check_stream, rows_from_ray
 from vit_deploy.data.finding import find_source
@@ -35,6 +36,7 @@ def embed(
     output: PathLike,
     *,
     top: int | None = None,
+    output_name: str | None = None,
     batch: int | None = None,
     streams: int | None = None,
     workers: int | None = None,
@@ -63,6 +65,7 @@ def embed(
             `s3://bucket/photos`, or several of these.
         output: a `.parquet`, or an `.npy` with a `.jsonl` beside it for names and digests.
         top: how many of the likeliest classes are written in place of the vector.
+        output_name: which output is written, of a file with several; None for logits, or the first without them.
         batch: images a call, where a file takes any number; None for 8, on a GPU 32.
         streams: calls at the same time, each with a model of its own; None for 2 on a processor.
         workers: processes that decode ahead; None for one for each core, up to 8; 0 for none.
@@ -92,7 +95,9 @@ def embed(
         UsageError: an output with another ending, or options that exclude each other.
     """
     files = as_text(runtime_files)
-    options = EmbedOptions(runtime, provider, device, cuda_graph, threads, files, browser, batch, streams, top)
+    options = EmbedOptions(
+        runtime, provider, device, cuda_graph, threads, files, browser, batch, streams, top, output_name
+    )
     reading = StreamOptions(workers, column, ray)
     for name in ("top", "batch", "streams", "threads"):
         if (value := getattr(options, name)) is not None and value < 1:
@@ -134,6 +139,14 @@ def _model(artifact: Artifact, options: EmbedOptions) -> embedding.Model:
     if options.batch is not None and options.batch != batch:
         raise ConfigError(f"--batch is {options.batch}, and {artifact.path} takes {batch}", fix="leave it out")
     classes = artifact.config.num_classes
+    output = options.output_name or artifact.output_name
+    if output not in artifact.output_names:
+        raise ConfigError(
+            f"{artifact.path} has no output {output!r}",
+            fix=f"{closest(output, artifact.output_names)} it gives {', '.join(artifact.output_names)}".strip(),
+        )
+    if options.top is not None and options.output_name is not None:
+        raise UsageError("--top writes classes in place of an output", fix="leave out --top or --output")
     if options.top is not None and not artifact.gives_logits:
         raise UsageError(
             f"--top gives classes, and {artifact.path} gives {artifact.output_name}", fix="leave it out for the vectors"
@@ -144,7 +157,7 @@ def _model(artifact: Artifact, options: EmbedOptions) -> embedding.Model:
         threads = max(1, _cores() // streams)
     engine: RuntimeOptions = dataclasses.replace(options.engine, threads=threads, largest_batch=batch)
     return embedding.Model(
-        artifact, name, engine, batch, streams, None if options.top is None else min(options.top, classes)
+        artifact, name, engine, batch, streams, None if options.top is None else min(options.top, classes), output
     )
 
 
@@ -162,6 +175,7 @@ def _job(model: embedding.Model, options: EmbedOptions) -> dict[str, Any]:
         "batch": model.batch,
         "threads": options.threads,
         "top": model.top,
+        "output": model.output_name,
         "versions": versions(
             "onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "openvino", "tensorflow-cpu", "pillow"
         ),

@@ -32,7 +32,7 @@ def session(
     Threads may share it: each call is whole, and its answer a copy that is the caller's own.
 
     Args:
-        artifact: its folder, or one of those that `export` returned.
+        bundle: the folder of an artifact, or one of those that `export` returned.
         runtime: None takes the format's usual one.
         threads: for the work inside one call; None leaves the engine's own choice.
         provider: what executes the graph; None takes the engine's usual one.

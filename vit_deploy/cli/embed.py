@@ -26,7 +26,7 @@ def embed(
             help="Images: a folder, a pattern, a .txt list, .npz, .parquet or .tar files, s3://…; repeat for more.",
         ),
     ],
-    output: Annotated[Path, Option(names=("--output", "-o"), metavar="FILE.parquet|FILE.npy", help="What to write.")],
+    file: Annotated[Path, Option(names=("--file", "-o"), metavar="FILE.parquet|FILE.npy", help="What to write.")],
     *,
     running: EmbedOptions,
     reading: StreamOptions,
@@ -40,7 +40,7 @@ def embed(
     out = Output("embed", printing)
     options = {**vars(running), **vars(reading)}
     with out.progress() as progress:
-        found = api.embed(artifact, data, output, **options, force=force, progress=progress, note=out.note)
+        found = api.embed(artifact, data, file, **options, force=force, progress=progress, note=out.note)
     result = found.result
     for failure in result.failures[:SHOWN]:
         out.finding(f"broken: {failure}")

@@ -22,7 +22,7 @@ from vit_deploy.data.parts import Parts, open_parts
 from vit_deploy.data.pipeline import decoded, in_order
 from vit_deploy.data.rows import CLASS, PROBABILITY, VECTOR, Rows, joined, likeliest, spread
 from vit_deploy.errors import DataError, UsageError
-from vit_deploy.runtimes import RuntimeOptions, Session, open_session
+from vit_deploy.runtimes import RuntimeOptions, Session, infer_outputs, open_session
 
 OUTPUTS = Registry(
     "output",
@@ -51,6 +51,7 @@ class Model:
         batch: images a call.
         streams: calls at the same time, each with a model of its own.
         top: how many of the likeliest classes are wanted, in place of the vector; None for the vector.
+        output: the name of the output that is wanted; empty for the artifact's own.
     """
 
     artifact: Artifact
@@ -59,6 +60,20 @@ class Model:
     batch: int
     streams: int = 1
     top: int | None = None
+    output: str = ""
+
+    @property
+    def output_name(self) -> str:
+        """The output that is written."""
+        return self.output or self.artifact.output_name
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Its shape for one image."""
+        artifact = self.artifact
+        if self.output_name == artifact.output_name:
+            return artifact.output_shape
+        return next(one.shape(artifact.config) for one in artifact.named_outputs if one.name == self.output)
 
     @property
     def decoder(self) -> Decoder:
@@ -82,9 +97,13 @@ class Model:
         artifact = self.artifact
         if len(pixels):
             inside = artifact.input.preprocessing_inside
-            outputs = session.infer(pixels if inside else artifact.preprocess.normalize(pixels))
+            given = pixels if inside else artifact.preprocess.normalize(pixels)
+            if self.output_name == artifact.output_name:
+                outputs = session.infer(given)
+            else:
+                outputs = infer_outputs(session, artifact, given)[self.output]
         else:
-            outputs = np.zeros((0, *artifact.output_shape), np.float32)
+            outputs = np.zeros((0, *self.output_shape), np.float32)
         values = {VECTOR: outputs} if self.top is None else likeliest(outputs, self.top, artifact.config)
         wrong = (~np.isfinite(outputs)).sum(axis=tuple(range(1, outputs.ndim)))
         said = iter([f"the model answered {count} values that are NaN or infinite" if count else "" for count in wrong])
@@ -154,7 +173,7 @@ def output_files(output: Path) -> tuple[Path, ...]:
         MissingEngineError: what writes them is not installed.
     """
     if output.suffix not in OUTPUTS:
-        raise UsageError(f"--output is {output.name!r}; expected a name that ends in {', '.join(OUTPUTS)}")
+        raise UsageError(f"the file to write is {output.name!r}; expected a name that ends in {', '.join(OUTPUTS)}")
     OUTPUTS.check(output.suffix)
     return (output, output.with_suffix(NAMES)) if output.suffix == ".npy" else (output,)
 
@@ -282,8 +301,8 @@ def _written(model: Model, parts: Parts, files: Sequence[Path], *, force: bool) 
     about = {
         "artifact": artifact.name,
         "weights_digest": artifact.weights_digest,
-        "output": artifact.output_name,
-        "shape": "x".join(map(str, artifact.output_shape)),
+        "output": model.output_name,
+        "shape": "x".join(map(str, model.output_shape)),
         "labels": "\n".join(artifact.labels) if model.top is not None else "",
     }
     with contextlib.ExitStack() as stack:

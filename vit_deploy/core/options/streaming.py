@@ -64,6 +64,7 @@ class EmbedOptions(EngineOptions):
         batch: images a call, where a file takes any number.
         streams: calls at the same time, each with a model of its own; None for two on a processor.
         top: how many of the likeliest classes are written in place of the vector; None for the vector.
+        output_name: which output is written, of a file with several; None for logits, or the first without them.
     """
 
     batch: Annotated[
@@ -80,4 +81,13 @@ class EmbedOptions(EngineOptions):
     ] = None
     top: Annotated[
         int | None, Option(min=1, help="Write the likeliest classes in place of the vector.", show_default=False)
+    ] = None
+    output_name: Annotated[
+        str | None,
+        Option(
+            names=("--output",),
+            metavar="NAME",
+            help="The output that is written, of a file with several.",
+            show_default="logits, else the first",
+        ),
     ] = None
