@@ -216,6 +216,15 @@ def test_models_of_other_channels_are_refused(run, bundles, make_checkpoint, tmp
     assert result.code == 2 and f"takes images of 3 channels, and {path} of 1" in result.err
 
 
+@pytest.mark.parametrize("like", ["google", "dinov2"])
+def test_a_checkpoint_is_resized_as_the_artifact_was(run, make_checkpoint, tmp_path, like):
+    checkpoints.save(make_checkpoint(), tmp_path / "model.safetensors")
+    options = ("--image-size", "48x32", "--like", like, "-f", "onnx", "-o", tmp_path / "out", "-q")
+    assert run("export", tmp_path / "model.safetensors", *options).code == 0
+    result = run("verify", tmp_path / "out" / "onnx-fp32", "--against", tmp_path / "model.safetensors", "--quick")
+    assert result.code == 0, result.out
+
+
 def test_against_an_artifact_the_recorded_activations_are_compared_with_and_that_is_said(run, bundles):
     arguments = ("--against", bundles["tflite"], "--tolerance", "max_abs=1e-12", "--quick", "--locate")
     result = run("verify", bundles["onnx"], *arguments)

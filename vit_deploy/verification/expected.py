@@ -97,7 +97,7 @@ class Reference:
             ArtifactError, CheckpointError, DataError: what cannot be read.
         """
         config = artifact.config
-        key = (config.image_size, config.patch_size, config.channels, artifact.output_names)
+        key = (config.image_size, config.patch_size, config.channels, artifact.output_names, _convention(artifact))
         if key not in self._done:
             of_size = {name: getattr(config, name) for name in SIZES}
             self._done[key] = (
@@ -123,7 +123,7 @@ class Reference:
         pixels = [one.pixels for one in artifact.sizes if one.pixels != artifact.config.image_size]
         if self.is_artifact or not pixels:
             return ()
-        like = artifact.options.get("like")
+        like = _convention(artifact)
         convention = None if like is None else as_convention(like)
         checkpoint = load_source(str(self.path), {}, None, stated=self.stated).checkpoint
         resized = [resize(checkpoint, size, artifact.config.patch_size, convention) for size in pixels]
@@ -152,7 +152,11 @@ class Reference:
         read = load_source(str(self.path), {}, None, stated=self.stated)
         loaded, self.origin = read.checkpoint, read.origin
         changes = {name: size for name, size in of_size.items() if getattr(loaded.config, name) != size}
-        checkpoint = load_source(str(self.path), changes, None, stated=self.stated).checkpoint if changes else loaded
+        if changes:
+            like = _convention(artifact)
+            checkpoint = load_source(str(self.path), changes, None, like, stated=self.stated).checkpoint
+        else:
+            checkpoint = loaded
         self._same_channels(artifact, checkpoint.config)
         outputs = outputs_of_model(artifact.outputs, checkpoint.config)
         checkpoint = reduced(checkpoint, outputs)
@@ -196,6 +200,13 @@ class Reference:
                 values = kept.of(every[output.name].astype(np.float64), output.name)
                 named[output.name] = NamedGolden(kept, values, floors.get(output.name, own.noise_floor))
         return Golden(images, every[first].astype(np.float64), floors.get(first, own.noise_floor), named=named)
+
+
+def _convention(artifact: Artifact) -> str | None:
+    """The name of the convention that an artifact was resized by; None where it was not, or says nothing of it."""
+    resized = [step.facts.get("convention") for step in artifact.provenance if step.action == "resize"]
+    like = artifact.options.get("like", resized[-1] if resized else None)
+    return None if like is None else str(like)
 
 
 def image_files(directory: Path, most: int) -> list[Path]:
