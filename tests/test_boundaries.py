@@ -94,13 +94,13 @@ LEAVES = {
     "exporters.savedmodel.export": TENSORFLOW,
     "exporters.savedmodel.function_names": {"tensorflow"},
     **{f"exporters.tflite.{name}": FLATBUFFERS for name in ("bias_correction", "metadata", "repack", "smoothing")},
-    "exporters.tflite.export": TENSORFLOW,
+    "exporters.tflite.export": TENSORFLOW | FLATBUFFERS | {"ai_edge_litert"},
     "exporters.tflite.join": FLATBUFFERS | {"ai_edge_litert"},
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
     "exporters.tflite.ranges": {"ai_edge_litert"},
     **{f"data.{name}": {"pyarrow"} for name in ("parquet_output", "parquet_source", "remote_source")},
-    "data.cluster": {"ray", "pyarrow"},
+    "data.cluster": {"ray"},
     "compression.augment": TENSORFLOW,
     **{f"compression.{name}": {"tensorflow_model_optimization", "tf_keras"} for name in ("cluster", "prune", "qat")},
     **{f"compression.{name}": {"tf_keras"} for name in ("keras2", "training")},
@@ -108,6 +108,7 @@ LEAVES = {
 # Engines that bring others along.
 LOADED_WITH = {
     "onnx_ir": {"onnx"},
+    "ray": {"pyarrow"},
     "tensorflow": {"keras", "h5py", "PIL", "flatbuffers", "jax"},
     "keras": {"tensorflow", "h5py", "PIL", "flatbuffers", "jax"},
     "tf_keras": {"tensorflow", "keras", "h5py", "PIL", "flatbuffers", "jax"},
