@@ -84,13 +84,20 @@ def test_a_table_is_resampled_as_its_convention_does(convention, grid):
     assert np.abs(expected).max() > 1
 
 
-@pytest.mark.parametrize("convention", RotaryConvention)
-@pytest.mark.parametrize("reference", [None, (3, 10)])
+def has_own_coordinates(convention):
+    return convention.startswith("dinov3") or convention == RotaryConvention.ROPE_VIT_MIXED
+
+
+@pytest.mark.parametrize(
+    ("convention", "reference"),
+    [
+        *((convention, None) for convention in RotaryConvention),
+        *((convention, (3, 10)) for convention in RotaryConvention if not has_own_coordinates(convention)),
+    ],
+)
 @pytest.mark.parametrize("grid", [(3, 10), (5, 4), (1, 24)])
 def test_rotary_tables_follow_the_grid(convention, reference, grid):
     fields = {"convention": convention, "reference_grid": list(reference) if reference else None}
-    if reference and (convention.startswith("dinov3") or convention == RotaryConvention.ROPE_VIT_MIXED):
-        pytest.skip("it has coordinates of its own")
     config = ViTConfig(
         image_size=(24, 40), patch_size=(8, 4), embed_dim=24, num_heads=3, register_tokens=1, rotary=fields
     )
