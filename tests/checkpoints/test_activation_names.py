@@ -14,7 +14,7 @@ from tests.peers import huggingface_models, timm_families
 from vit_deploy.checkpoints import load
 from vit_deploy.checkpoints.huggingface.config import ACTIVATIONS as OF_TRANSFORMERS
 from vit_deploy.checkpoints.timm.config import ACTIVATIONS as OF_TIMM
-from vit_deploy.core.config import Activation
+from vit_deploy.core.choices import Activation
 from vit_deploy.core.reference import ACTIVATIONS
 from vit_deploy.errors import ConfigError
 

@@ -18,7 +18,7 @@ from tests.peers.dialect_models import CASES, HEADS
 from tests.peers.make_dialect_golden import EXPECTED, TARGET
 from vit_deploy.checkpoints import assumptions, load
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, Pooling
+from vit_deploy.core.choices import Activation, Pooling
 from vit_deploy.core.preprocess import Interpolation
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError, VitDeployError

@@ -11,7 +11,7 @@ import pytest
 from tests.checkpoints import archives
 from vit_deploy import checkpoints
 from vit_deploy.core import reference
-from vit_deploy.core.config import FFNType, NormalizationPosition, Pooling
+from vit_deploy.core.choices import FFNType, NormalizationPosition, Pooling
 from vit_deploy.errors import CheckpointError
 
 IMAGES = np.random.default_rng(4).standard_normal((2, 16, 48, 3)).astype(np.float32)

@@ -13,7 +13,7 @@ import pytest
 from vit_deploy import checkpoints
 from vit_deploy.core import reference
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, Pooling
+from vit_deploy.core.choices import Activation, Pooling
 from vit_deploy.errors import CheckpointError
 
 SIZE = {"image_size": list(plain.IMAGE_SIZE)}  # 24 patches make no square, so that the file cannot say it

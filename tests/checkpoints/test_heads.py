@@ -17,7 +17,7 @@ from tests.checkpoints.huggingface_folders import changed, expected_of
 from tests.checkpoints.state_dicts import read, write
 from vit_deploy import checkpoints
 from vit_deploy.checkpoints import load, read_labels
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.choices import Pooling
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError
 

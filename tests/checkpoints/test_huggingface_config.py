@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.checkpoints.huggingface_folders import changed
 from tests.peers.make_huggingface_golden import TARGET
 from vit_deploy.checkpoints import assumptions, load
-from vit_deploy.core.config import Activation, FFNType, Pooling
+from vit_deploy.core.choices import Activation, FFNType, Pooling
 
 
 def test_the_config_says_what_shapes_cannot() -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.checkpoints.huggingface_folders import Tensors, changed
 from tests.peers.make_huggingface_golden import TARGET
 from vit_deploy.checkpoints import assumptions, load
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.choices import Pooling
 from vit_deploy.errors import CheckpointError, ConfigError
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.checkpoints.state_dicts import read, write
 from tests.peers import timm_families
 from vit_deploy.checkpoints import load
-from vit_deploy.core.config import Activation, Pooling
+from vit_deploy.core.choices import Activation, Pooling
 from vit_deploy.core.preprocess import Interpolation
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError

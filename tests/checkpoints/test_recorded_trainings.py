@@ -13,7 +13,7 @@ from tests.checkpoints import state_dicts
 from tests.checkpoints.torch_writer import Instance, View, write_zip
 from tests.peers import dialect_models, make_dialect_golden
 from vit_deploy.checkpoints import assumptions, load
-from vit_deploy.core.config import Activation, Pooling
+from vit_deploy.core.choices import Activation, Pooling
 from vit_deploy.errors import CheckpointError
 
 NUMBER = np.float32([0.01])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from vit_deploy import checkpoints
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import CheckpointError

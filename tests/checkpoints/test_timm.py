@@ -12,7 +12,8 @@ from peers import timm_families
 
 from vit_deploy import checkpoints
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Interpolation
 from vit_deploy.core.reference import forward
 from vit_deploy.core.resize import resize

@@ -16,7 +16,7 @@ from tests.peers import timm_families
 from vit_deploy.checkpoints import assumed, load
 from vit_deploy.checkpoints.timm import architectures as table
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, Pooling
+from vit_deploy.core.choices import Activation, Pooling
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError
 

@@ -14,7 +14,8 @@ from peers import timm_families
 from state_dicts import Tensors
 
 from vit_deploy import checkpoints
-from vit_deploy.core.config import FFNType, ViTConfig
+from vit_deploy.core.choices import FFNType
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import forward
 from vit_deploy.core.resize import convention_of
 from vit_deploy.errors import CheckpointError

@@ -17,7 +17,7 @@ from vit_deploy.checkpoints.containers.torch_modules import UNREAD, facts_of
 from vit_deploy.checkpoints.containers.torch_pickle import Inert
 from vit_deploy.checkpoints.containers.torch_state import MAX_NESTED, state_dicts
 from vit_deploy.checkpoints.containers.torch_tensors import Storage, Tensor
-from vit_deploy.core.config import Activation, NormalizationPosition
+from vit_deploy.core.choices import Activation, NormalizationPosition
 from vit_deploy.errors import CheckpointError
 
 GOLDEN = Path(timm_families.__file__).parent / "golden" / "timm" / "plain"

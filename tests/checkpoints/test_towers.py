@@ -18,7 +18,7 @@ from vit_deploy.checkpoints import assumptions, load
 from vit_deploy.checkpoints.huggingface.config import MODEL_TYPES
 from vit_deploy.checkpoints.huggingface.names import encoders, named
 from vit_deploy.checkpoints.huggingface.towers import places_are_kept, tower_in
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.choices import Pooling
 from vit_deploy.core.reference import forward
 from vit_deploy.core.rotary import Rotary, RotaryConvention
 from vit_deploy.errors import CheckpointError, ConfigError

@@ -11,7 +11,8 @@ pytest.importorskip("tf_keras")
 
 from vit_deploy.compression.keras2 import build
 from vit_deploy.core import reference
-from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.errors import ConfigError
 
 VARIANTS = {

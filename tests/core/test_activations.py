@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 
 from tests.loops import SCALAR_ACTIVATIONS
-from vit_deploy.core.config import Activation
+from vit_deploy.core.choices import Activation
 from vit_deploy.core.erf import erf
 from vit_deploy.core.reference import ACTIVATIONS, gelu, softmax
 

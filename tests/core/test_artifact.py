@@ -14,15 +14,15 @@ import pytest
 
 from vit_deploy.core import format_table
 from vit_deploy.core.artifact import InputSpec, describe, versions
-from vit_deploy.core.config import (
+from vit_deploy.core.choices import (
     Activation,
     FFNType,
     NormalizationPosition,
     NormalizationType,
     Pooling,
     RelativePositions,
-    ViTConfig,
 )
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Target
 from vit_deploy.core.manifest import read_artifact, sha256, write_manifest
 from vit_deploy.core.preprocess import Interpolation, Preprocess

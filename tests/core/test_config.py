@@ -9,17 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_deploy.core import cost
-from vit_deploy.core.config import (
+from vit_deploy.core.choices import (
     ACTIVATION_ALIASES,
-    SCALE_CONFIGS,
     Activation,
     FFNType,
     NormalizationPosition,
     NormalizationType,
     Pooling,
-    ViTConfig,
-    as_pair,
 )
+from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig, as_pair
 from vit_deploy.errors import ConfigError, VitDeployError
 
 # Dosovitskiy et al. 2020 and timm's tables, in millions.

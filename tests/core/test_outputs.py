@@ -10,7 +10,7 @@ import pytest
 from features import FAMILIES
 
 from vit_deploy.core.artifact import InputSpec, OutputSpec, describe
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.choices import Pooling
 from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.core.outputs import Kind, outputs_of_model, possible_outputs, reduced_config, tokens_read
 from vit_deploy.core.weights import weight_specs

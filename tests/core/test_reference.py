@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tests.features import FAMILIES
 from tests.loops import loop_forward
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, NormalizationType, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, NormalizationType
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import forward
 
 Array = NDArray[Any]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.peers.timm_models import timm_model
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.choices import Pooling
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.reference import forward, patch_embed

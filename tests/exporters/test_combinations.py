@@ -10,7 +10,7 @@ import pytest
 from tests.exporters.tflite_files import left_out, opened
 from tests.exporters.variants import trained
 from tests.features import FAMILIES
-from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType, Pooling
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tests.features import FAMILIES
 from vit_deploy.core.artifact import Artifact, describe
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.exporters import ExportOptions

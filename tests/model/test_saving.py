@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import vit_deploy
 from tests.features import FAMILIES, as_arguments
-from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType, Pooling
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.model.vit import ViT
 

@@ -12,7 +12,8 @@ import vit_deploy
 from tests.features import FAMILIES, as_arguments
 from vit_deploy.core import cost
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import SCALE_CONFIGS, Activation, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, Pooling
+from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward

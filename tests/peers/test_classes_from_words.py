@@ -16,7 +16,7 @@ from tests.peers import text_models
 from tests.peers.text_models import LABELS, LONG, Saved
 from vit_deploy.api import predict
 from vit_deploy.checkpoints import assumed, load
-from vit_deploy.core.config import Probabilities
+from vit_deploy.core.choices import Probabilities
 from vit_deploy.core.options import CheckpointOptions
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, Pooling
+from vit_deploy.core.config import ViTConfig
 
 POOLING = {None: "", "cls": "token", "mean": "avg", "max": "max", "map": "map", "cls_distillation": "token"}
 

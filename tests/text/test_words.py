@@ -17,7 +17,7 @@ from vit_deploy.checkpoints import assumed, assumptions, load
 from vit_deploy.checkpoints.hub import parse
 from vit_deploy.checkpoints.hub.files import needed
 from vit_deploy.checkpoints.hub.progress import telling
-from vit_deploy.core.config import Pooling, Probabilities
+from vit_deploy.core.choices import Pooling, Probabilities
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError, ConfigError, DataError, UsageError, VitDeployError
 from vit_deploy.verification.targets import load_source

@@ -19,7 +19,8 @@ from vit_deploy.checkpoints.gathering import Origin, check_layers, gather, same
 from vit_deploy.checkpoints.importing import HEAD_WIDTH, Facts, image_size_of, imported, settle
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

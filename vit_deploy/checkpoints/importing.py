@@ -12,7 +12,8 @@ from typing import Any
 from vit_deploy.checkpoints.assumed import SUPPOSED, Assumed
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, ViTConfig, as_pair
+from vit_deploy.core.choices import Activation
+from vit_deploy.core.config import ViTConfig, as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.weights import Float32

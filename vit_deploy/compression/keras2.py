@@ -18,7 +18,8 @@ import tensorflow as tf
 import tf_keras
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH, GATES, GELU_LIMIT, HEAD_NORM_EPSILON, weights_of
 from vit_deploy.core.relative_positions import relative_index
 from vit_deploy.core.rotary_angles import angles, tables

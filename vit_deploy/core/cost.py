@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from vit_deploy.core.config import FFNType, Pooling, ViTConfig
+from vit_deploy.core.choices import FFNType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import weight_specs
 
 

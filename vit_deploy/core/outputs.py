@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import Pooling, Probabilities, ViTConfig
+from vit_deploy.core.choices import Pooling, Probabilities
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.older_python import StrEnum
 from vit_deploy.core.suggestions import closest
 from vit_deploy.errors import ConfigError

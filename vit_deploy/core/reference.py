@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.erf import erf
 from vit_deploy.core.relative_positions import gathered
 from vit_deploy.core.rotary_angles import angles, swapped, tables

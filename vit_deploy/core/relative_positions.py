@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import RelativePositions
+from vit_deploy.core.choices import RelativePositions
 from vit_deploy.core.relative_tables import PREFIX_ROWS, table_rows
 from vit_deploy.core.weights import relative_names
 

@@ -19,14 +19,8 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import (
-    FFNType,
-    NormalizationPosition,
-    NormalizationType,
-    Pooling,
-    RelativePositions,
-    ViTConfig,
-)
+from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType, Pooling, RelativePositions
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.relative_tables import table_rows
 
 Float32 = NDArray[np.float32]

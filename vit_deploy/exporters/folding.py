@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH, sigmoid
 from vit_deploy.core.weights import Float32, weight_specs
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.choices import NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.outputs import Output
 from vit_deploy.core.weights import Float32
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import RelativePositions
+from vit_deploy.core.choices import RelativePositions
 from vit_deploy.core.format import Format, Target
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.image_sizes import DYNAMIC, Size, in_words, proving_sizes

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Probabilities, ViTConfig
+from vit_deploy.core.choices import Probabilities
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Format, Target
 from vit_deploy.core.format_table import EXPORTED_BY_DEFAULT, FORMATS, SERVED_BY_DEFAULT
 from vit_deploy.core.outputs import PROBABILITIES, outputs_of_model

@@ -10,7 +10,8 @@ from typing import Any
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Probabilities, ViTConfig
+from vit_deploy.core.choices import Probabilities
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Target
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.core.staging import check_targets, staged_folder

@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-from vit_deploy.core.config import NormalizationPosition, ViTConfig
+from vit_deploy.core.choices import NormalizationPosition
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.model.attention import Attention
 from vit_deploy.model.feed_forward import FeedForward
 from vit_deploy.model.layers import LayerScale, NamedVariables, take_tokens

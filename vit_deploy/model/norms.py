@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from vit_deploy.core.config import NormalizationType
+from vit_deploy.core.choices import NormalizationType
 from vit_deploy.core.reference import BAND_WIDTH, HEAD_NORM_EPSILON
 from vit_deploy.core.weights import ALPHA
 from vit_deploy.model.layers import HALF_TYPES, NamedVariables, side_of

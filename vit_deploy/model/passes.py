@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from vit_deploy.core.config import Pooling, Probabilities
+from vit_deploy.core.choices import Pooling, Probabilities
 from vit_deploy.core.outputs import FEATURES, LOGITS, PROBABILITIES, Kind, Output, Part
 from vit_deploy.errors import ConfigError
 from vit_deploy.model.layers import part_of, pool

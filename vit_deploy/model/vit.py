@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import keras
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import SCALE_CONFIGS, Pooling, Scale, ViTConfig
+from vit_deploy.core.choices import Pooling
+from vit_deploy.core.config import SCALE_CONFIGS, Scale, ViTConfig
 from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
@@ -46,7 +47,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         scale: key of `SCALE_CONFIGS`.
         patch_size: pixels, or (height, width).
         include_top: whether the model ends in a head that gives logits.
-        pooling: None or one of `vit_deploy.core.config.Pooling`; mean and max leave the prefix tokens out. None means
+        pooling: None or one of `vit_deploy.core.choices.Pooling`; mean and max leave the prefix tokens out. None means
             the class token with a head and the whole sequence without.
         dropout_rate: after each half of a block and inside its feed-forward.
         attention_dropout_rate: the dropout rate of attention probabilities.
@@ -54,9 +55,9 @@ class ViT(keras.Model):  # type: ignore[misc]
         stochastic_depth_rate: the stochastic depth rate of the last block; it grows linearly from none in the first.
         normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
         normalization_position: "pre", as published, "post", "res_post" or "parallel", see
-            `vit_deploy.core.config.NormalizationPosition`.
+            `vit_deploy.core.choices.NormalizationPosition`.
         ffn_type: "mlp", "swiglu", "geglu" or "glu".
-        activation: the activation of the mlp; "gelu" is exact, see `vit_deploy.core.config.Activation`.
+        activation: the activation of the mlp; "gelu" is exact, see `vit_deploy.core.choices.Activation`.
         epsilon: the epsilon of the norms.
         kernel_initializer: the initializer of every kernel; None draws truncated normals from `seed` with NumPy.
         bias_initializer: the initializer of every bias; None is zeros.
@@ -77,7 +78,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pre_logits_dim: width of a dense layer with tanh between pooling and head; 0 for none.
         rotary: the name of a convention of rotary positions, or its fields, see `vit_deploy.core.rotary`.
         relative_positions: what attention adds to its scores by the distance of two tokens, see
-            `vit_deploy.core.config.RelativePositions`.
+            `vit_deploy.core.choices.RelativePositions`.
         attention_norm: whether what the heads give is normalized before the last projection of the attention.
         ffn_norm: whether the hidden units are normalized before the last projection of the feed-forward.
         pool_heads: attention heads of "map" pooling; 0 for as many as a block has.

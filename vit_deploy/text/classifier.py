@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Pooling, Probabilities
+from vit_deploy.core.choices import Pooling, Probabilities
 from vit_deploy.errors import CheckpointError
 from vit_deploy.text.prompts import Prompt
 from vit_deploy.text.tokens import Tokenizer, tokenized

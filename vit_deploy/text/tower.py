@@ -10,7 +10,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from vit_deploy.core.config import Activation, ViTConfig
+from vit_deploy.core.choices import Activation
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import Array, block, norm, weights_of
 from vit_deploy.core.summation import product
 from vit_deploy.core.weights import RELATIVE, Float32

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import FFNType, NormalizationPosition, ViTConfig
+from vit_deploy.core.choices import FFNType, NormalizationPosition
+from vit_deploy.core.config import ViTConfig
 
 Array = NDArray[Any]
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Pooling, ViTConfig
+from vit_deploy.core.choices import Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import Array, forward, pool, weights_of
 from vit_deploy.core.resampling import Float32, bicubic_antialias, resample
 from vit_deploy.core.synthetic_images import natural_pixels

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import Probabilities
+from vit_deploy.core.choices import Probabilities
 
 Values = NDArray[np.float64]
 

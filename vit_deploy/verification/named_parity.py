@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.config import Probabilities
+from vit_deploy.core.choices import Probabilities
 from vit_deploy.core.outputs import Kind, Output
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.parity import Parity, foreign, judge

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import Probabilities
+from vit_deploy.core.choices import Probabilities
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.metrics import Metrics, measure
 from vit_deploy.verification.tolerances import (

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.config import Probabilities
+from vit_deploy.core.choices import Probabilities
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import MODES

@@ -11,7 +11,7 @@ from tests.verification.locate.planting import change_weight, copied
 from vit_deploy.cli import main
 from vit_deploy.core import format_table
 from vit_deploy.core.artifact import describe
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.choices import Pooling
 from vit_deploy.core.format import Target
 from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.errors import ArtifactError, ConfigError

@@ -22,7 +22,8 @@ from vit_deploy.checkpoints.huggingface.relative import (
 from vit_deploy.checkpoints.huggingface.towers import UNLIKE
 from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads, without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
-from vit_deploy.core.config import Activation, FFNType, Pooling, Probabilities, as_pair
+from vit_deploy.core.choices import Activation, FFNType, Pooling, Probabilities
+from vit_deploy.core.config import as_pair
 from vit_deploy.core.resize import Convention
 from vit_deploy.core.rotary import CONVENTIONS, Rotary, RotaryConvention
 from vit_deploy.errors import CheckpointError

@@ -15,7 +15,8 @@ import numpy as np
 
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
 from vit_deploy.core import rotary
-from vit_deploy.core.config import FFNType, Pooling, RelativePositions, ViTConfig
+from vit_deploy.core.choices import FFNType, Pooling, RelativePositions
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import Float32, weight_specs
 from vit_deploy.errors import CheckpointError
 

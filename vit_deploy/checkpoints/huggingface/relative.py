@@ -11,7 +11,8 @@ from vit_deploy.checkpoints.gathering import Origin, zeros
 from vit_deploy.checkpoints.huggingface.names import WITHIN, Names
 from vit_deploy.checkpoints.importing import without_rest
 from vit_deploy.checkpoints.source import TensorFile
-from vit_deploy.core.config import RelativePositions, ViTConfig
+from vit_deploy.core.choices import RelativePositions
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.relative_tables import PREFIX_ROWS, table_rows
 from vit_deploy.core.weights import RELATIVE
 from vit_deploy.errors import CheckpointError

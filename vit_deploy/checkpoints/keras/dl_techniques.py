@@ -17,7 +17,8 @@ from vit_deploy.checkpoints.keras.parts import Parts, first
 from vit_deploy.checkpoints.keras.source import LISTS, STATES
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import FFNType, NormalizationType, ViTConfig
+from vit_deploy.core.choices import FFNType, NormalizationType
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH
 from vit_deploy.errors import CheckpointError
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from vit_deploy.checkpoints.gathering import Origin
 from vit_deploy.checkpoints.keras.parts import Parts, first, reshaped
-from vit_deploy.core.config import FFNType, ViTConfig
+from vit_deploy.core.choices import FFNType
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

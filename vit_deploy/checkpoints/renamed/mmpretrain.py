@@ -11,7 +11,7 @@ from vit_deploy.checkpoints.renamed.mmpretrain_config import Said, said_in
 from vit_deploy.checkpoints.renamed.names import Common, Known
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
 from vit_deploy.checkpoints.source import TRAINING, Stated
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.choices import Pooling
 from vit_deploy.core.weights import Float32
 
 HEAD = (r"(^|.*\.)head\.(?:layers\.head|fc|head)\.(weight|bias)$", r"head.\2")

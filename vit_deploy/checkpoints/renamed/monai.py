@@ -11,7 +11,8 @@ from vit_deploy.checkpoints.gathering import Origin, zeros
 from vit_deploy.checkpoints.renamed.names import Common, Known
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
 from vit_deploy.checkpoints.source import Stated
-from vit_deploy.core.config import Pooling, as_pair
+from vit_deploy.core.choices import Pooling
+from vit_deploy.core.config import as_pair
 from vit_deploy.errors import CheckpointError
 
 STEM = "patch_embed.weight"

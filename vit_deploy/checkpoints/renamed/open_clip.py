@@ -11,7 +11,8 @@ from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.renamed.names import Common, Known
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
 from vit_deploy.checkpoints.source import Stated
-from vit_deploy.core.config import Activation, Pooling, ViTConfig, as_pair
+from vit_deploy.core.choices import Activation, Pooling
+from vit_deploy.core.config import ViTConfig, as_pair
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 
 DOCUMENT = "open_clip_config.json"

@@ -12,7 +12,7 @@ from vit_deploy.checkpoints.renamed.names import Common, Known, Table
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Pooling
+from vit_deploy.core.choices import Pooling
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

@@ -16,7 +16,8 @@ from vit_deploy.checkpoints.renamed.open_clip import BLOCK_OPTIONS, DOCUMENT, EP
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.checkpoints.text_towers.found import GET_AGAIN, Found
 from vit_deploy.checkpoints.text_towers.tokenizer_files import Usual, read_tokenizer
-from vit_deploy.core.config import Activation, ViTConfig
+from vit_deploy.core.choices import Activation
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.text.tokens import canonical, lowered, spaced
 from vit_deploy.text.tower import TextConfig, TextPooling

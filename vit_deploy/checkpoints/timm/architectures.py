@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from vit_deploy.core.config import (
+from vit_deploy.core.choices import (
     Activation,
     FFNType,
     NormalizationPosition,

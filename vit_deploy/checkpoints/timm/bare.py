@@ -8,7 +8,7 @@ from typing import Any
 
 from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.timm.architectures import Architecture, alike, listed, of_these_names
-from vit_deploy.core.config import NormalizationPosition, Pooling
+from vit_deploy.core.choices import NormalizationPosition, Pooling
 from vit_deploy.errors import CheckpointError
 
 FIELD = "architecture"

@@ -9,7 +9,8 @@ import numpy as np
 
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
 from vit_deploy.checkpoints.timm.names import PATCHES, Renamed
-from vit_deploy.core.config import FFNType, Pooling, ViTConfig
+from vit_deploy.core.choices import FFNType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.rotary_angles import halves_of_pairs
 from vit_deploy.core.weights import Float32
 

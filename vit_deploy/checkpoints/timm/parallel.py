@@ -12,7 +12,8 @@ import numpy as np
 
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
 from vit_deploy.checkpoints.timm.names import Renamed
-from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, ViTConfig
+from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType
+from vit_deploy.core.config import ViTConfig
 
 PACKED = "blocks.*.in_proj.weight"
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.gathering import Origin
 from vit_deploy.checkpoints.timm.names import Renamed
-from vit_deploy.core.config import RelativePositions, ViTConfig
+from vit_deploy.core.choices import RelativePositions
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.relative_positions import gathered
 from vit_deploy.core.relative_tables import PREFIX_ROWS, table_rows
 from vit_deploy.core.weights import RELATIVE, Float32

@@ -7,7 +7,7 @@ from typing import Any
 from vit_deploy.checkpoints.timm.names import BLOCK, PATCHES, Renamed
 from vit_deploy.checkpoints.timm.parallel import is_parallel, parallel_shapes
 from vit_deploy.checkpoints.timm.relative import relative_shapes
-from vit_deploy.core.config import FFNType, NormalizationType, Pooling
+from vit_deploy.core.choices import FFNType, NormalizationType, Pooling
 from vit_deploy.errors import CheckpointError
 
 

@@ -51,7 +51,8 @@ from vit_deploy.checkpoints.timm.recorded import recorded_by_training
 from vit_deploy.checkpoints.timm.relative import INDEX, relative_origins
 from vit_deploy.checkpoints.timm.shapes import shapes_of
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Activation, FFNType, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.resize import resized_preprocess
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError

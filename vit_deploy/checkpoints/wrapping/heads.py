@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from vit_deploy.checkpoints.assumed import HEAD_FACT
 from vit_deploy.checkpoints.source import KEY_END, TensorFile
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import Pooling, ViTConfig
+from vit_deploy.core.choices import Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError

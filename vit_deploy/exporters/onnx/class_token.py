@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence, Set
 import numpy as np
 import onnx_ir as ir
 
-from vit_deploy.core.config import Pooling, ViTConfig
+from vit_deploy.core.choices import Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.outputs import Output, tokens_read
 from vit_deploy.core.weights import RELATIVE
 from vit_deploy.errors import ExportError

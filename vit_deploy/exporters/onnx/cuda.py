@@ -20,7 +20,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import RelativePositions, ViTConfig
+from vit_deploy.core.choices import RelativePositions
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import JOINED
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.onnx.constants import constant

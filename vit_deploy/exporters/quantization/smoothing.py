@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.config import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.outputs import FEATURES, Output
 from vit_deploy.core.weights import weight_specs
 

@@ -22,7 +22,8 @@ from tensorflow.lite.python.convert import ConverterError
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import NormalizationPosition, NormalizationType, ViTConfig
+from vit_deploy.core.choices import NormalizationPosition, NormalizationType
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.engine_errors import first_line
 from vit_deploy.core.outputs import Output
 from vit_deploy.core.relative_positions import gather_relative_positions

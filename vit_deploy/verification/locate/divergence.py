@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.config import NormalizationType, Pooling, ViTConfig
+from vit_deploy.core.choices import NormalizationType, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.outputs import PROBABILITIES
 from vit_deploy.errors import ArtifactError, ConfigError

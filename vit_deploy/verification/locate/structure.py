@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vit_deploy.core.config import NormalizationPosition, Pooling, ViTConfig
+from vit_deploy.core.choices import NormalizationPosition, Pooling
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.verification.locate.flow import Flow, Node, Section
 from vit_deploy.verification.locate.nodes import (
     ADDS,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vit_deploy.core.config import FFNType, NormalizationPosition, NormalizationType, ViTConfig
+from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.verification.locate.flow import Flow, Node, Section
 from vit_deploy.verification.locate.nodes import ADDS, CARRIERS, is_product, is_projection, is_softmax, source
 
