@@ -107,13 +107,13 @@ def card(
     check_documents(documents)
     there = None if push is None else publisher(push)
     progress("reading the artifacts")
-    found = [read_artifact(each) for each in artifact_paths(artifacts)]
+    found = [read_artifact(path) for path in artifact_paths(artifacts)]
     for artifact in found:
         refuse = FORMATS[artifact.format].refuse
         if refuse is not None:
             refuse.load()(artifact.model_path)
     subjects, notes = subjects_of(found, documents)
-    unproven = [each.folder for each in subjects if each.folder.endswith((UNPROVEN, ".unproven"))]
+    unproven = [subject.folder for subject in subjects if subject.folder.endswith((UNPROVEN, ".unproven"))]
     if there is not None and unproven:
         raise ConfigError(f"{', '.join(unproven)} did not pass a proof", fix="publish those that did")
     repository = "" if push is None else push.removeprefix("hf:")
@@ -130,7 +130,7 @@ def card(
     made = Card(text, target, upload, commit)
     record = {
         "path": None if target is None else str(target),
-        "artifacts": [str(each.artifact.path) for each in subjects],
+        "artifacts": [str(subject.artifact.path) for subject in subjects],
         "text": text,
         "pushed": None if upload is None or not commit else {**upload.to_dict(), "commit": commit},
         "notes": list(notes),
@@ -139,14 +139,14 @@ def card(
 
 
 def _title(subjects: Sequence[Subject]) -> str:
-    names = dict.fromkeys(each.repository.partition("/")[2] for each in origins_of(subjects) if each.repository)
+    names = dict.fromkeys(origin.repository.partition("/")[2] for origin in origins_of(subjects) if origin.repository)
     return " and ".join(names) or "Vision Transformer"
 
 
 def _files(subjects: Sequence[Subject], text: str) -> dict[str, Path | bytes]:
     """The card, and of each artifact what its manifest lists, and nothing that lies beside it."""
     files: dict[str, Path | bytes] = {CARD: text.encode()}
-    for each in subjects:
-        artifact = each.artifact
-        files |= {f"{each.folder}/{name}": artifact.directory / name for name in (MANIFEST, *sorted(artifact.files))}
+    for subject in subjects:
+        artifact = subject.artifact
+        files |= {f"{subject.folder}/{name}": artifact.directory / name for name in (MANIFEST, *sorted(artifact.files))}
     return files

@@ -83,12 +83,14 @@ def demo(
     else:
         _check_folder(target, force=force)
     progress("reading the artifacts")
-    found = [read_artifact(each) for each in artifact_paths(artifacts)]
+    found = [read_artifact(path) for path in artifact_paths(artifacts)]
     if not found:
         raise UsageError("no artifact is given; expected folders that export has written")
     for artifact in found:
         check_artifact(artifact)
-    engines = [engine_for(format, path(runtime_files)) for format in dict.fromkeys(each.format for each in found)]
+    engines = [
+        engine_for(format, path(runtime_files)) for format in dict.fromkeys(artifact.format for artifact in found)
+    ]
     heading = title or title_of(found)
     models = [model_of(artifact, name) for artifact, name in zip(found, names_of(found), strict=True)]
     progress(f"writing {target}")

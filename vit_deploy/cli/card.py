@@ -55,8 +55,8 @@ def card(
     if push is not None and not yes and not sys.stdin.isatty():
         raise UsageError("--push asks before anything goes, and there is nobody to ask", fix="add --yes")
     # `--results a.json b.json`: an option takes one value, and what follows it are arguments.
-    listed = [each for each in artifacts if each.suffix == DOCUMENT and each.name != MANIFEST]
-    given = [each for each in artifacts if each not in listed]
+    listed = [artifact for artifact in artifacts if artifact.suffix == DOCUMENT and artifact.name != MANIFEST]
+    given = [artifact for artifact in artifacts if artifact not in listed]
     if not given:
         raise UsageError("no artifact is given; expected folders that export has written")
     out = Output("card", printing)

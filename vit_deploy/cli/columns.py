@@ -59,8 +59,9 @@ def ranked(columns: Sequence[str | Column], spare: Sequence[str] = ()) -> tuple[
         columns: of the table.
         spare: names of those that may be left out, the most important one first.
     """
-    whole = (Column(each) if isinstance(each, str) else each for each in columns)
-    return tuple(replace(each, rank=2 + spare.index(each.name)) if each.name in spare else each for each in whole)
+    ranks = {name: 2 + place for place, name in enumerate(spare)}
+    whole = (Column(column) if isinstance(column, str) else column for column in columns)
+    return tuple(replace(column, rank=ranks.get(column.name, column.rank)) for column in whole)
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _short_path(text: str, room: int, measure: Measure) -> str:
 def wrapped(text: str, room: int, measure: Measure) -> str:
     """Lines of whole words."""
     lines = [""]
-    for word in (_short_word(each, room, measure) for each in text.split(" ")):
+    for word in (_short_word(part, room, measure) for part in text.split(" ")):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
         if measure(longer) <= room:
             lines[-1] = longer

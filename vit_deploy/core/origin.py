@@ -68,7 +68,7 @@ class Origin:
 
 def origin_in(provenance: Iterable[Step]) -> Origin | None:
     """What a provenance says of the origin; None where it says nothing."""
-    known = {each.name for each in dataclasses.fields(Origin)}
+    known = {field.name for field in dataclasses.fields(Origin)}
     for step in provenance:
         if step.action == ORIGIN:
             facts: dict[str, Any] = {name: value for name, value in step.facts.items() if name in known}
@@ -100,9 +100,9 @@ def check_licence(licence: str, required: Sequence[str], what: str) -> None:
         LicenceError: another licence, or none that is stated.
     """
     required = required.split(",") if isinstance(required, str) else required
-    accepted = {each.strip().lower() for each in required}
-    stated = [each.strip().lower() for each in licence.split(",") if each.strip()]
-    if not required or (stated and all(each in accepted for each in stated)):
+    accepted = {licence.strip().lower() for licence in required}
+    stated = [part.strip().lower() for part in licence.split(",") if part.strip()]
+    if not required or (stated and all(part in accepted for part in stated)):
         return
     found = f"the licence of {what} is {licence}" if stated else f"{what} states no licence"
     raise LicenceError(

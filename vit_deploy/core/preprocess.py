@@ -104,7 +104,7 @@ class Preprocess:
         """Pixels `(batch, height, width, channels)` 0..255 to the model's input: (pixel / 255 - mean) / std."""
         # A row of the image at once: in runs of as many values as there are channels NumPy takes four times as long.
         *before, width, channels = pixels.shape
-        scale, offset = (np.tile(each, width) for each in self.scale_and_offset())
+        scale, offset = (np.tile(constants, width) for constants in self.scale_and_offset())
         rows = np.multiply(pixels.reshape(*before, width * channels), scale, dtype=np.float32)
         rows += offset
         return rows.reshape(pixels.shape)

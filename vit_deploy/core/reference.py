@@ -68,14 +68,14 @@ def forward(
     if config.patch_norm:
         x = norm(x, part("patch_norm"), config)
     tap("patch_embed", x)
-    prefix = [np.broadcast_to(each, (len(x), *each.shape)) for each in part("class_token").values()]
+    prefix = [np.broadcast_to(token, (len(x), *token.shape)) for token in part("class_token").values()]
     x = np.concatenate([*prefix, x], axis=1)
     detail("pos_embed.tokens", x)
     x = x + part("pos_embed")["table"]
     tap("pos_embed", x)
     if config.pre_norm:
         x = norm(x, part("pre_norm"), config)
-    shared = {f"attention.{RELATIVE}.{name}": each for name, each in part(RELATIVE).items()}
+    shared = {f"attention.{RELATIVE}.{name}": array for name, array in part(RELATIVE).items()}
     for index in range(config.num_layers):
         x = block(x, {**part(f"block_{index}"), **shared}, config, tap, f"block_{index}", detail)
         watch(f"block_{index}", x)
@@ -216,7 +216,7 @@ def _detail_unit(detail: Tap, name: str, x: Array, weights: Weights, config: ViT
 
 def weights_of(part: str, weights: Weights) -> Weights:
     """The weights of one part, by their names within it."""
-    return {name.removeprefix(f"{part}."): each for name, each in weights.items() if name.startswith(f"{part}.")}
+    return {name.removeprefix(f"{part}."): array for name, array in weights.items() if name.startswith(f"{part}.")}
 
 
 def norm(x: Array, weights: Weights, config: ViTConfig) -> Array:
@@ -249,7 +249,7 @@ def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_t
         query = norm(query, weights_of("query_norm", weights), config)
         key = norm(key, weights_of("key_norm", weights), config)
     if config.rotary is not None:
-        query, key = (turned(each, weights, config) for each in (query, key))
+        query, key = (turned(rows, weights, config) for rows in (query, key))
     return _attended(query, key, value, weights, config, detail, _relative(weights_of(RELATIVE, weights), config))
 
 

@@ -36,7 +36,7 @@ def arguments_of(model: ViT) -> dict[str, Any]:
         "labels": list(model.labels),
         "provenance": [step.to_dict() for step in model.provenance],
         # Versions that know no ranges read the files of models that have none.
-        **({"ranges": {tensor: list(each) for tensor, each in model.ranges.items()}} if model.ranges else {}),
+        **({"ranges": {tensor: list(spread) for tensor, spread in model.ranges.items()}} if model.ranges else {}),
         "name": model.name,
         "dtype": keras.dtype_policies.serialize(model.dtype_policy),
         "trainable": model.trainable,

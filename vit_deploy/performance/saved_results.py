@@ -160,7 +160,7 @@ def _printable(value: Any) -> Any:
     if isinstance(value, str):
         return UNPRINTABLE.sub("\ufffd", value)
     if isinstance(value, list):
-        return [_printable(each) for each in value]
+        return [_printable(item) for item in value]
     if isinstance(value, dict):
-        return {_printable(key): _printable(each) for key, each in value.items()}
+        return {_printable(key): _printable(item) for key, item in value.items()}
     return value

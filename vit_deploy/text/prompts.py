@@ -56,7 +56,7 @@ def prompts(given: Sequence[str]) -> tuple[Prompt, ...]:
     found: dict[Prompt, None] = {}
     for text in given or (USUAL,):
         if text in NAMED:
-            found |= {Prompt(each, text in LOWERED): None for each in NAMED[text]}
+            found |= {Prompt(template, text in LOWERED): None for template in NAMED[text]}
         elif PLACE in text:
             found[Prompt(text)] = None
         elif Path(text).is_file():

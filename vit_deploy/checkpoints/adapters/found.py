@@ -62,7 +62,7 @@ def adapted(file: TensorFile, given: object, opener: Opener) -> Iterator[TensorF
             )
         yield unwrapped(file, config)
         return
-    beside = next((each for name in ADAPTERS if (each := file.path.parent / name).is_file()), None)
+    beside = next((path for name in ADAPTERS if (path := file.path.parent / name).is_file()), None)
     if beside is None:
         yield file
         return
@@ -86,7 +86,7 @@ def adapter_weights(folder: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    found = next((each for name in ADAPTERS if (each := folder / name).is_file()), None)
+    found = next((path for name in ADAPTERS if (path := folder / name).is_file()), None)
     if found is None:
         raise CheckpointError(
             f"{folder} holds no adapter: neither {' nor '.join(ADAPTERS)}", fix="give the folder that PEFT has saved"

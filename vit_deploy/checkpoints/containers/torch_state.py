@@ -68,14 +68,14 @@ def _groups(value: Any, modules: dict[Keys, list[Inert]]) -> Iterator[tuple[tupl
     pending: list[tuple[Keys, Any]] = [((), value)]
     visited: set[int] = set()
     while pending:
-        path, each = pending.pop()
-        if id(each) in visited or len(path) > MAX_DEPTH or len(visited) > MAX_MODULES:
+        path, held = pending.pop()
+        if id(held) in visited or len(path) > MAX_DEPTH or len(visited) > MAX_MODULES:
             continue
-        visited.add(id(each))
-        if isinstance(each, Inert) and _is_module(each):
-            yield path, dict(_of_module(each, visited, modules.setdefault(path, [])))
+        visited.add(id(held))
+        if isinstance(held, Inert) and _is_module(held):
+            yield path, dict(_of_module(held, visited, modules.setdefault(path, [])))
             continue
-        entries = _entries(each)
+        entries = _entries(held)
         tensors = {str(key): inner for key, inner in entries.items() if isinstance(inner, Tensor)}
         if tensors:
             yield path, tensors

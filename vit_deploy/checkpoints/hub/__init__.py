@@ -36,7 +36,7 @@ class Located:
     @property
     def bytes(self) -> int:
         """Size of the weights, or of the file."""
-        return sum(each.stat().st_size for each in self.weights or (self.path,))
+        return sum(file.stat().st_size for file in self.weights or (self.path,))
 
 
 def locate(path: Path, required: Sequence[str] = (), *, words: bool = False) -> Located:

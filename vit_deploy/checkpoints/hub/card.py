@@ -34,7 +34,7 @@ def licence_of(folder: Path) -> Licence:
     """The licence in the front matter of a folder's card, else in the config that timm writes."""
     entries = front_matter(_start_of(folder / CARD))
     names = entries.get("license", [])
-    if [each.lower() for each in names] == [OTHER] and entries.get("license_name"):
+    if [name.lower() for name in names] == [OTHER] and entries.get("license_name"):
         names = entries["license_name"]
     if names:
         return Licence(", ".join(names), next(iter(entries.get("license_link", [])), ""))
@@ -73,7 +73,7 @@ def front_matter(text: str) -> dict[str, list[str]]:
             name = entry[1]
             inline = entry[2].strip()
             values = inline[1:-1].split(",") if inline.startswith("[") and inline.endswith("]") else [inline]
-            entries[name] = [value for each in values if (value := _scalar(each))]
+            entries[name] = [value for given in values if (value := _scalar(given))]
         elif line.strip() and not line.lstrip().startswith("#"):
             name = ""  # inside of something nested
     return entries

@@ -79,10 +79,10 @@ def fetch(name: Name, required: Sequence[str] = (), *, words: bool = False) -> L
     weights = wanted.weights
     if wanted.path.endswith(INDEX_SUFFIX):
         parts = shards(name, paths[wanted.path], wanted.path)
-        weights = (*weights, *(each for each in parts if each in listing.digests))  # its reader tells what is missing
+        weights = (*weights, *(part for part in parts if part in listing.digests))  # its reader tells what is missing
     for file in weights:
         paths[file], _ = _fetched(asked, file, listing)
-    return _located(origin, paths, wanted.path, {each: listing.digests[each] for each in weights})
+    return _located(origin, paths, wanted.path, {weight: listing.digests[weight] for weight in weights})
 
 
 def _listing(asked: Asked) -> Listing:
@@ -97,7 +97,7 @@ def _listing(asked: Asked) -> Listing:
 
     try:
         found = patiently(info)
-        files = {str(each.rfilename): _digest(each) for each in found.siblings or ()}
+        files = {str(file.rfilename): _digest(file) for file in found.siblings or ()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise no_hub(asked, f"its answer is no description of a model ({error})") from error
     if not found.sha:
@@ -196,7 +196,7 @@ def _from_cache(asked: Asked, required: Sequence[str], why: HubError) -> Located
     weights = wanted.weights
     if wanted.path.endswith(INDEX_SUFFIX):
         weights = (*weights, *shards(name, files[wanted.path], wanted.path))
-        if not all(each in files for each in weights):
+        if not all(weight in files for weight in weights):
             raise missing
     digests = {file: digest_in_cache(files[file]) for file in (*wanted.small, *weights)}
     for file, expected in digests.items():
@@ -205,7 +205,7 @@ def _from_cache(asked: Asked, required: Sequence[str], why: HubError) -> Located
     unreached = "HF_HUB_OFFLINE is set" if isinstance(why.__cause__, OfflineModeIsEnabled) else why.message
     origin = _origin(asked, folder.name, folder, files, unreached)
     check_licence(origin.licence, required, name.text)
-    return _located(origin, files, wanted.path, {each: digests[each] for each in weights})
+    return _located(origin, files, wanted.path, {weight: digests[weight] for weight in weights})
 
 
 def _origin(asked: Asked, commit: str, folder: Path | None, files: Mapping[str, object], unreached: str = "") -> Origin:

@@ -57,14 +57,14 @@ def needed(name: Name, files: Collection[str], *, words: bool = False) -> Needed
     """
     path = name.file or _weights(name, files)
     if path not in files:
-        meant = closest(path, [each for each in files if each.endswith(SUFFIXES)])
+        meant = closest(path, [file for file in files if file.endswith(SUFFIXES)])
         raise HubError(
             f"{name.repository} has no file {path} at {name.revision}",
             fix=f"{meant and f'{meant} '}{_has(name, files)}",
         )
     folder = PurePosixPath(path).parent
     documents = (*DOCUMENTS, *OF_TOKENIZERS) if words else DOCUMENTS
-    beside = {str(folder / each): each for each in (*documents, *ADAPTERS, *HEAD_FILES)}
+    beside = {str(folder / name): name for name in (*documents, *ADAPTERS, *HEAD_FILES)}
     there = [full for full in beside if full in files and full != path]
     small = [full for full in there if beside[full] in documents]
     weights = [] if path.endswith(INDEX_SUFFIX) else [path]
@@ -90,17 +90,17 @@ def shards(name: Name, index: Path, path: str) -> tuple[str, ...]:
         found = dict.fromkeys(map(str, listed.values()))
     except (ValueError, AttributeError, RecursionError):
         return ()
-    return tuple(str(PurePosixPath(path).parent / each) for each in found if "/" not in each and each not in ("", ".."))
+    return tuple(str(PurePosixPath(path).parent / name) for name in found if "/" not in name and name not in ("", ".."))
 
 
 def _weights(name: Name, files: Collection[str]) -> str:
     """The usual file of weights at the top of a repository, else the only one, else the only safetensors."""
-    top = [each for each in files if "/" not in each]
-    if usual := next((each for each in WEIGHT_FILES if each in top), None):
+    top = [file for file in files if "/" not in file]
+    if usual := next((file for file in WEIGHT_FILES if file in top), None):
         return usual
-    found = [each for each in sorted(top) if each.endswith(SUFFIXES) and not NO_WEIGHTS.match(each)]
-    found = [each for each in found if each not in ADAPTERS and not SHARD.fullmatch(each)]
-    best = [each for each in found if each.endswith(BEST_SUFFIX)]
+    found = [name for name in sorted(top) if name.endswith(SUFFIXES) and not NO_WEIGHTS.match(name)]
+    found = [name for name in found if name not in ADAPTERS and not SHARD.fullmatch(name)]
+    best = [name for name in found if name.endswith(BEST_SUFFIX)]
     for several in (found, best):
         if len(several) == 1:
             return several[0]
@@ -110,7 +110,7 @@ def _weights(name: Name, files: Collection[str]) -> str:
 
 def _has(name: Name, files: Collection[str]) -> str:
     """What a user can give instead."""
-    weights = [each for each in sorted(files) if each.endswith(SUFFIXES) and not NO_WEIGHTS.match(each)]
+    weights = [file for file in sorted(files) if file.endswith(SUFFIXES) and not NO_WEIGHTS.match(file)]
     if not weights:
         listed = ", ".join(sorted(files)[:LISTED]) or "nothing"
         return f"it holds {listed}; give a repository with weights in {', '.join(SUFFIXES)}"
@@ -120,5 +120,5 @@ def _has(name: Name, files: Collection[str]) -> str:
 
 def in_folder(folder: Path) -> Mapping[str, Path]:
     """Files of a snapshot in a cache, by their names in the repository."""
-    found = (each for each in sorted(folder.rglob("*")) if each.is_file())
-    return {each.relative_to(folder).as_posix(): each for each in found}
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in found}

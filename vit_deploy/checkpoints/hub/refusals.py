@@ -23,7 +23,7 @@ from vit_deploy.checkpoints.hub.names import MAIN, Name
 from vit_deploy.errors import HubError
 
 # The client's HTTP library, whose name depends on its version, has one base of all that a connection fails with.
-HTTP_ERROR: type[Exception] = next(each for each in HfHubHTTPError.__mro__ if each.__name__ == "HTTPError")
+HTTP_ERROR: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TOKEN = "set HF_TOKEN, or log in with: hf auth login"
 

@@ -39,7 +39,7 @@ class Target:
         there: set[str] | None = None
         with self._explained(), contextlib.suppress(RepositoryNotFoundError):
             found = patiently(lambda: self._api.model_info(repository))
-            there = {str(each.rfilename) for each in found.siblings or ()}
+            there = {str(file.rfilename) for file in found.siblings or ()}
         replaced = tuple(name for name in files if name in (there or ()))
         return Upload(repository, self._asked.page, there is not None, private, files, replaced)
 

@@ -65,8 +65,8 @@ def said_in(text: object) -> Said | None:
     model = _mapping(whole.get("model"))
     steps = _test_steps(whole)
     normalize: Mapping[str, Any] = next((step for step in steps if _kind(step) == "Normalize"), {})
-    found = [_mapping(each) for each in (model.get("data_preprocessor"), whole.get("data_preprocessor"), normalize)]
-    pixels = next((each for each in found if each.get("mean") is not None and each.get("std") is not None), {})
+    found = [_mapping(source) for source in (model.get("data_preprocessor"), whole.get("data_preprocessor"), normalize)]
+    pixels = next((values for values in found if values.get("mean") is not None and values.get("std") is not None), {})
     mean, std = _numbers(pixels.get("mean")), _numbers(pixels.get("std"))
     if not mean or len(mean) != len(std) or not all(value > 0 for value in std):
         return None
@@ -86,8 +86,8 @@ def _test_steps(whole: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """The pipeline of the test data, of mmengine's configs and of mmcv's."""
     datasets = [_mapping(_mapping(whole.get(name)).get("dataset")) for name in ("test_dataloader", "val_dataloader")]
     datasets += [_mapping(_mapping(whole.get("data")).get(name)) for name in ("test", "val")]
-    pipelines = [*(each.get("pipeline") for each in datasets), whole.get("test_pipeline")]
-    found = next((each for each in pipelines if isinstance(each, list) and each), [])
+    pipelines = [*(dataset.get("pipeline") for dataset in datasets), whole.get("test_pipeline")]
+    found = next((pipeline for pipeline in pipelines if isinstance(pipeline, list) and pipeline), [])
     return tuple(step for step in found if isinstance(step, Mapping))
 
 
@@ -176,12 +176,12 @@ def _value(node: ast.expr, depth: int) -> Any:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
             return -number
         case ast.List():
-            return [_value(each, depth + 1) for each in node.elts]
+            return [_value(element, depth + 1) for element in node.elts]
         case ast.Tuple():
-            return tuple(_value(each, depth + 1) for each in node.elts)
+            return tuple(_value(element, depth + 1) for element in node.elts)
         case ast.Dict():
             pairs = zip(node.keys, node.values, strict=True)
             return {key.value: _value(value, depth + 1) for key, value in pairs if isinstance(key, ast.Constant)}
         case ast.Call(func=ast.Name(id="dict"), args=[]):
-            return {each.arg: _value(each.value, depth + 1) for each in node.keywords if each.arg}
+            return {keyword.arg: _value(keyword.value, depth + 1) for keyword in node.keywords if keyword.arg}
     return None

@@ -80,10 +80,12 @@ def _leaves_rest(architecture: Architecture, shapes: Mapping[str, Any], rows: in
 def _nearest(readable: Sequence[Architecture], usual: Mapping[str, Any]) -> Architecture:
     """The first with most of the usual fields."""
 
-    def agreeing(each: Architecture) -> int:
+    def agreeing(architecture: Architecture) -> int:
         # An average leaves the prefix tokens out as a class token does; attention is shown by the weights.
-        pooling = each.pooling in (usual["pooling"], Pooling.MAP)
-        return int(pooling) + sum(bool(each.fields[name] == usual.get(name, PRE)) for name in each.fields)
+        pooling = architecture.pooling in (usual["pooling"], Pooling.MAP)
+        return int(pooling) + sum(
+            bool(architecture.fields[name] == usual.get(name, PRE)) for name in architecture.fields
+        )
 
     return max(readable, key=agreeing)
 

@@ -164,7 +164,7 @@ def _alone(view: Renamed) -> Found | None:
     if not alike:
         return None
     if len(alike) > 1:
-        names = ", ".join(each[0] for each in alike.values())
+        names = ", ".join(row[0] for row in alike.values())
         raise CheckpointError(
             f"it holds no config, and its weights may be those of timm's {names}, which compute different functions",
             fix="say which it is: --architecture NAME",
@@ -286,7 +286,7 @@ def _is_buffer(name: str) -> bool:
 
 def _check_supported(name: str, arguments: Arguments, view: Renamed) -> None:
     known = {*_defaults(), *SHOWN_BY_WEIGHTS, *WITHOUT_EFFECT, *MORE_WITHOUT_EFFECT}
-    problems = [f"the argument {each}" for each in arguments if each not in known]
+    problems = [f"the argument {argument}" for argument in arguments if argument not in known]
     if arguments["norm_layer"][0] not in NORMS:
         problems.append(f"the norm {arguments['norm_layer'][0]}")
     if arguments["global_pool"] not in POOLINGS:

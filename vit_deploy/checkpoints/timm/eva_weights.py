@@ -92,7 +92,7 @@ def _block(index: int, view: Renamed, config: ViTConfig, *, side_by_side: bool) 
 def _order(config: ViTConfig) -> Sequence[int]:
     """Where the outputs of all queries, or keys, are taken from."""
     of_head = halves_of_pairs(config.head_dim)
-    return [int(head * config.head_dim + each) for head in range(config.num_heads) for each in of_head]
+    return [int(head * config.head_dim + place) for head in range(config.num_heads) for place in of_head]
 
 
 def _head_norm(ours: str, theirs: str, order: Sequence[int] | None, config: ViTConfig) -> dict[str, Origin]:
@@ -130,7 +130,9 @@ def _queries_keys_values(
             origins[f"{ours}.{role}.bias"] = Origin((apart,), _rows(rows))
         else:
             origins[f"{ours}.{role}.bias"] = zeros(dim)
-    return origins if config.qkv_bias else {name: each for name, each in origins.items() if name.endswith(".kernel")}
+    return (
+        origins if config.qkv_bias else {name: origin for name, origin in origins.items() if name.endswith(".kernel")}
+    )
 
 
 def _rows(rows: Any) -> Any:

@@ -121,7 +121,7 @@ def _origin(view: Renamed, names: list[str], config: ViTConfig) -> Origin:
 def _scores_of_network(parts: Mapping[str, Float32], config: ViTConfig) -> NDArray[np.floating]:
     """What a network of the distance adds to the scores of patches; to those of prefix tokens nothing."""
     like_swin = "fc2.bias" not in parts
-    exact = {name: each.astype(np.float64) for name, each in parts.items()}
+    exact = {name: part.astype(np.float64) for name, part in parts.items()}
     hidden = np.maximum(_log_distances(config.grid, like_swin=like_swin) @ exact["fc1.weight"].T + exact["fc1.bias"], 0)
     table = hidden @ exact["fc2.weight"].T
     table = GAIN / (1 + np.exp(-table)) if like_swin else table + exact["fc2.bias"]

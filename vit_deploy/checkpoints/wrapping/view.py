@@ -109,7 +109,7 @@ def _refuse_adapters_elsewhere(names: Iterable[str], model: Model, models: Seque
     Raises:
         CheckpointError: there are matrices of an adapter that are no other model's.
     """
-    held = {name for each in (model, *(each for each in models if each.known)) for name in each.names.values()}
+    held = {name for other in (model, *models) if other is model or other.known for name in other.names.values()}
     if found := next((name for name in names if name not in held and MATRICES.search(name)), None):
         raise CheckpointError(
             f"it holds an adapter that is not merged ({found.replace(KEY_END, '.')})",

@@ -125,7 +125,7 @@ QKV = ("query", "key", "value")
 
 
 def _parts(name: str, weights: Container[str]) -> tuple[str, ...]:
-    return tuple(each for part in ("scale", "kernel", "bias") if (each := f"{name}.{part}") in weights)
+    return tuple(full for part in ("scale", "kernel", "bias") if (full := f"{name}.{part}") in weights)
 
 
 def _with_biases(written: tuple[str, ...], weights: Container[str]) -> tuple[str, ...]:

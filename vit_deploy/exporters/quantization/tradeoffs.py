@@ -159,9 +159,9 @@ def verdicts(facts: dict[str, Facts]) -> list[str]:
     for format in dict.fromkeys(name.split("-", 1)[0] for name in slower):
         own = {name: fact for name, fact in timed.items() if name.startswith(f"{format}-")}
         fastest = min(own, key=lambda name: own[name].latency_ms or np.inf)
-        for name in (each for each in slower if each in own):
-            each = own[name]
-            ms, fp32_ms = milliseconds_apart(each.latency_ms or 0.0, each.fp32_latency_ms or 0.0)
+        for name in (name for name in slower if name in own):
+            fact = own[name]
+            ms, fp32_ms = milliseconds_apart(fact.latency_ms or 0.0, fact.fp32_latency_ms or 0.0)
             said.append(
                 f"{name} is slower than fp32 on this machine: {ms} ms against {fp32_ms} ms; "
                 f"the fastest here is {fastest}{', but it was unsteady' if own[fastest].unsteady else ''}"

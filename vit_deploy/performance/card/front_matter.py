@@ -29,18 +29,18 @@ FP32 = "fp32"
 def front_matter(subjects: Sequence[Subject]) -> str:
     """The entries, between lines of dashes."""
     origins = origins_of(subjects)
-    formats = list(dict.fromkeys(each.artifact.format for each in subjects))
+    formats = list(dict.fromkeys(subject.artifact.format for subject in subjects))
     entries: dict[str, str | list[str]] = {}
     entries |= _licence(origins)
-    if bases := list(dict.fromkeys(each.repository for each in origins if each.repository)):
+    if bases := list(dict.fromkeys(origin.repository for origin in origins if origin.repository)):
         entries["base_model"] = bases
-        if any(each.artifact.precision != FP32 for each in subjects):
+        if any(subject.artifact.precision != FP32 for subject in subjects):
             entries["base_model_relation"] = "quantized"
     entries["pipeline_tag"] = CLASSES if subjects[0].artifact.config.include_top else FEATURES
     entries["library_name"] = LIBRARIES.get(formats[0], formats[0])
-    if any(accuracy.top1 is not None for each in subjects for accuracy in each.accuracies):
+    if any(accuracy.top1 is not None for subject in subjects for accuracy in subject.accuracies):
         entries["metrics"] = ["accuracy"]
-    precisions = dict.fromkeys(each.artifact.precision for each in subjects)
+    precisions = dict.fromkeys(subject.artifact.precision for subject in subjects)
     entries["tags"] = ["vit-deploy", "vision-transformer", *formats, *precisions]
     lines = [line for name, value in entries.items() for line in _entry(name, value)]
     return "\n".join(["---", *lines, "---", ""])
@@ -48,8 +48,8 @@ def front_matter(subjects: Sequence[Subject]) -> str:
 
 def origins_of(subjects: Sequence[Subject]) -> list[Origin]:
     """Where the models come from, as far as that is recorded."""
-    found = (origin_in(each.artifact.provenance) for each in subjects)
-    return [each for each in found if each is not None]
+    found = (origin_in(subject.artifact.provenance) for subject in subjects)
+    return [origin for origin in found if origin is not None]
 
 
 def licences_of(subjects: Sequence[Subject]) -> list[str]:
@@ -59,12 +59,14 @@ def licences_of(subjects: Sequence[Subject]) -> list[str]:
 
 
 def _licence(origins: Sequence[Origin]) -> dict[str, str | list[str]]:
-    names = list(dict.fromkeys(name.strip() for each in origins for name in each.licence.split(",") if name.strip()))
+    names = list(
+        dict.fromkeys(name.strip() for origin in origins for name in origin.licence.split(",") if name.strip())
+    )
     known = [name.lower() for name in names]
     if not names:
         return {}
     if len(names) == 1 and known[0] not in LICENCES:
-        link = next((each.licence_link for each in origins if each.licence_link.startswith("https://")), "")
+        link = next((origin.licence_link for origin in origins if origin.licence_link.startswith("https://")), "")
         named: dict[str, str | list[str]] = {"license": "other", "license_name": names[0]}
         return {**named, "license_link": link} if link else named
     listed = list(dict.fromkeys(name if name in LICENCES else "other" for name in known))
@@ -74,7 +76,7 @@ def _licence(origins: Sequence[Origin]) -> dict[str, str | list[str]]:
 def _entry(name: str, value: str | list[str]) -> list[str]:
     if isinstance(value, str):
         return [f"{name}: {_scalar(value)}"]
-    return [f"{name}:", *(f"- {_scalar(each)}" for each in value)]
+    return [f"{name}:", *(f"- {_scalar(item)}" for item in value)]
 
 
 def _scalar(text: str) -> str:

@@ -98,8 +98,8 @@ def subjects_of(artifacts: Sequence[Artifact], paths: Sequence[Path]) -> tuple[t
         ConfigError: two artifacts of one name.
         DataError: a file that is no such document, or a damaged one.
     """
-    found = {each.directory.resolve(): Subject(each) for each in artifacts}
-    names = [each.folder for each in found.values()]
+    found = {artifact.directory.resolve(): Subject(artifact) for artifact in artifacts}
+    names = [artifact.folder for artifact in found.values()]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(
             f"several artifacts are called {', '.join(doubled)}",
@@ -124,7 +124,7 @@ def subjects_of(artifacts: Sequence[Artifact], paths: Sequence[Path]) -> tuple[t
 
 def _without_repeated(subject: Subject) -> Subject:
     """Without what an export has compared, where `verify` has compared the same and more."""
-    verified = tuple(each for each in subject.proofs if each.command == VERIFY)
+    verified = tuple(proof for proof in subject.proofs if proof.command == VERIFY)
     return dataclasses.replace(subject, proofs=verified or subject.proofs)
 
 
@@ -176,7 +176,7 @@ def _proofs(command: str, record: Mapping[str, Any], path: Path) -> Iterator[Pro
     held = tolerance.items() if isinstance(tolerance, dict) else ()
     limits = {str(name): limit for name, value in held if (limit := number(path, "tolerance", value)) is not None}
     checks = record.get("checks")
-    done = [each.get("ok") is True for each in checks if isinstance(each, dict)] if isinstance(checks, list) else []
+    done = [check.get("ok") is True for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
     yield Proof(
         command,
         _where(record),

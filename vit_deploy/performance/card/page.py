@@ -35,8 +35,8 @@ def page(subjects: Sequence[Subject], title: str, repository: str = "") -> str:
         [f"# {_plain(title)}", "", *_introduction(subjects)],
         ["## Files", "", *_files(subjects)],
         ["## Proof", "", *_proof(subjects)],
-        *([["## Accuracy", "", *_accuracy(subjects)]] if any(each.accuracies for each in subjects) else []),
-        *([["## Latency", "", *_latency(subjects)]] if any(each.latencies for each in subjects) else []),
+        *([["## Accuracy", "", *_accuracy(subjects)]] if any(subject.accuracies for subject in subjects) else []),
+        *([["## Latency", "", *_latency(subjects)]] if any(subject.latencies for subject in subjects) else []),
         ["## Run it", "", *_run(subjects, repository)],
         ["## Limits", "", *(f"- {limit}" for limit in _limits(subjects))],
     ]
@@ -44,9 +44,9 @@ def page(subjects: Sequence[Subject], title: str, repository: str = "") -> str:
 
 
 def _introduction(subjects: Sequence[Subject]) -> Iterator[str]:
-    titles = dict.fromkeys(FORMATS[each.artifact.format].title for each in subjects)
-    origins = {each.repository: each for each in origins_of(subjects) if each.repository}
-    versions = dict.fromkeys(each.artifact.producer.get("vit-deploy", "") for each in subjects)
+    titles = dict.fromkeys(FORMATS[subject.artifact.format].title for subject in subjects)
+    origins = {origin.repository: origin for origin in origins_of(subjects) if origin.repository}
+    versions = dict.fromkeys(subject.artifact.producer.get("vit-deploy", "") for subject in subjects)
     made = f"A Vision Transformer as {' and '.join(titles)}, made by vit-deploy {' and '.join(versions)}".rstrip()
     if not origins:
         yield f"{made}. Where its weights come from is not recorded."
@@ -58,11 +58,11 @@ def _introduction(subjects: Sequence[Subject]) -> Iterator[str]:
 
 def _files(subjects: Sequence[Subject]) -> list[str]:
     rows = []
-    for each in subjects:
-        artifact = each.artifact
+    for subject in subjects:
+        artifact = subject.artifact
         size = "x".join(map(str, artifact.config.image_size))
         batch = "any" if artifact.input.batch is None else str(artifact.input.batch)
-        name = f"`{each.folder}/{artifact.model_path.name}`"
+        name = f"`{subject.folder}/{artifact.model_path.name}`"
         made_for = f" for {artifact.options['for']}" if "for" in artifact.options else ""
         cells = (artifact.precision, megabytes(artifact.model_bytes), size, artifact.input.dtype, batch)
         format = f"{FORMATS[artifact.format].title}{made_for}"
@@ -77,7 +77,7 @@ def _files(subjects: Sequence[Subject]) -> list[str]:
 def _proof(subjects: Sequence[Subject]) -> list[str]:
     rows = [
         (
-            f"`{each.folder}`",
+            f"`{subject.folder}`",
             _plain(proof.where) or DASH,
             _plain(proof.verdict),
             _figure(proof.max_abs),
@@ -85,8 +85,8 @@ def _proof(subjects: Sequence[Subject]) -> list[str]:
             DASH if proof.cosine is None else f"{proof.cosine:.7f}",
             DASH if proof.checks is None else f"{proof.checks[0]} of {proof.checks[1]}",
         )
-        for each in subjects
-        for proof in each.proofs
+        for subject in subjects
+        for proof in subject.proofs
     ]
     if not rows:
         none = "No comparison with the reference is among the results that this card was made of."
@@ -100,30 +100,30 @@ def _proof(subjects: Sequence[Subject]) -> list[str]:
 def _accuracy(subjects: Sequence[Subject]) -> list[str]:
     rows = [
         (
-            f"`{each.folder}`",
+            f"`{subject.folder}`",
             _plain(accuracy.where) or DASH,
             str(accuracy.images),
             _percent(accuracy.top1),
             _percent(accuracy.top5),
             DASH
-            if accuracy.reference == each.folder
+            if accuracy.reference == subject.folder
             else _percent(accuracy.agreement) + (f" with `{accuracy.reference}`" if accuracy.reference else ""),
         )
-        for each in subjects
-        for accuracy in each.accuracies
+        for subject in subjects
+        for accuracy in subject.accuracies
     ]
     return markdown.table(("artifact", "engine", "images", "top-1", "top-5", "agreement"), rows, numeric=(2, 3, 4))
 
 
 def _latency(subjects: Sequence[Subject]) -> list[str]:
-    timed = [(each, latency) for each in subjects for latency in each.latencies]
+    timed = [(subject, latency) for subject in subjects for latency in subject.latencies]
     machines = {_identity(latency.host): latency.host for _, latency in timed}
     lines: list[str] = []
     for identity, host in machines.items():
         cores = f"{host.cores:g} core{'s' * (host.cores != 1)}"
         rows = [
             (
-                f"`{each.folder}`",
+                f"`{artifact.folder}`",
                 _plain(f"{latency.case.runtime} ({latency.provider})"),
                 str(latency.case.batch),
                 str(latency.case.threads or DASH),
@@ -133,7 +133,7 @@ def _latency(subjects: Sequence[Subject]) -> list[str]:
                 DASH if latency.peak_rss_mb is None else f"{latency.peak_rss_mb:.0f}",
                 "unsteady" if latency.unsteady else "",
             )
-            for each, latency in timed
+            for artifact, latency in timed
             if _identity(latency.host) == identity
         ]
         columns = ("artifact", "engine", "batch", "threads", "p50 ms", "p90 ms", "images/s", "peak MB", "")
@@ -204,31 +204,33 @@ def _extra(artifact: Artifact) -> str:
 
 def _limits(subjects: Sequence[Subject]) -> Iterator[str]:
     """What nobody has measured, or what narrows the use of the files."""
-    artifacts = [each.artifact for each in subjects]
-    sizes = {"x".join(map(str, each.config.image_size)) for each in artifacts}
+    artifacts = [subject.artifact for subject in subjects]
+    sizes = {"x".join(map(str, artifact.config.image_size)) for artifact in artifacts}
     yield f"Images are {' or '.join(sorted(sizes))} pixels (height x width); other sizes are resized to that."
-    for each in artifacts:
-        if each.sizes:
-            proven = ", ".join(map(str, each.sizes))
-            words = "takes images of any size, and was proven at" if each.is_for_any_size else "is for images of"
-            yield f"`{each.name}` {words} {proven} pixels."
+    for artifact in artifacts:
+        if artifact.sizes:
+            proven = ", ".join(map(str, artifact.sizes))
+            words = "takes images of any size, and was proven at" if artifact.is_for_any_size else "is for images of"
+            yield f"`{artifact.name}` {words} {proven} pixels."
     if not licences_of(subjects):
         yield "The licence of the weights is not recorded: ask whoever made them before you use or share the files."
-    if any(step.action == RANDOM for each in artifacts for step in each.provenance):
+    if any(step.action == RANDOM for artifact in artifacts for step in artifact.provenance):
         yield "The weights are random: good for sizes and timings, not for answers."
     for what, has in (("Accuracy", "accuracies"), ("Latency", "latencies"), ("Parity", "proofs")):
-        lacking = [f"`{each.folder}`" for each in subjects if not getattr(each, has)]
+        lacking = [f"`{subject.folder}`" for subject in subjects if not getattr(subject, has)]
         if lacking:
             yield f"{what} was not measured of {', '.join(lacking)}."
-    if failed := [f"`{each.folder}`" for each in subjects if any(not proof.ok for proof in each.proofs)]:
+    if failed := [f"`{subject.folder}`" for subject in subjects if any(not proof.ok for proof in subject.proofs)]:
         yield f"A comparison with the reference **failed** for {', '.join(failed)}."
-    if any(latency.unsteady for each in subjects for latency in each.latencies):
+    if any(latency.unsteady for subject in subjects for latency in subject.latencies):
         yield "Latencies that are marked as unsteady were measured while the machine did other things too."
-    if any(each.accuracies for each in subjects):
+    if any(subject.accuracies for subject in subjects):
         yield "Accuracy is that on the images that were given, which need not be like yours."
-    if any(each.latencies for each in subjects):
+    if any(subject.latencies for subject in subjects):
         yield "Latency is that of the machines above alone."
-    if not any(each.labels for each in artifacts) and any(each.config.include_top for each in artifacts):
+    if not any(artifact.labels for artifact in artifacts) and any(
+        artifact.config.include_top for artifact in artifacts
+    ):
         yield "Names of the classes are not recorded."
 
 

@@ -124,10 +124,10 @@ def _as_fast(case: Timed, fastest: Timed) -> bool:
 def _virtues(case: Timed, compared: Sequence[Timed]) -> tuple[str, ...]:
     if len(compared) < 2:
         return ()
-    found = ["fastest"] if case.latency.p50_ms == min(each.latency.p50_ms for each in compared) else []
-    sizes = [each.bytes for each in compared if each.bytes is not None]
+    found = ["fastest"] if case.latency.p50_ms == min(other.latency.p50_ms for other in compared) else []
+    sizes = [other.bytes for other in compared if other.bytes is not None]
     found += ["smallest"] if sizes and case.bytes == min(sizes) < max(sizes) else []
-    rights = [each.quality.top1 for each in compared if each.quality.top1 is not None]
+    rights = [other.quality.top1 for other in compared if other.quality.top1 is not None]
     found += ["most often right"] if rights and case.quality.top1 == max(rights) > min(rights) else []
     return tuple(found)
 
@@ -144,8 +144,8 @@ def _sentences(
     else:
         said = [f"Ship {names.series(chosen)}: {_figures(chosen)}."]
         said += _why(chosen, fit, candidates, names)
-    for reason in dict.fromkeys(each.against for each in candidates if each.against):
-        those = [names.artifact_of(each.case) for each in candidates if each.against == reason]
+    for reason in dict.fromkeys(candidate.against for candidate in candidates if candidate.against):
+        those = [names.artifact_of(candidate.case) for candidate in candidates if candidate.against == reason]
         said.append(f"Not {listed(those)}: {reason}.")
     measured = [int(case.quality.images) for case in cases if case.quality.top1 is not None and case.quality.images]
     if not measured:
@@ -185,8 +185,10 @@ def _why(chosen: Timed, fit: Sequence[Timed], candidates: Sequence[Candidate], n
         said.append(f"It is the fastest{of}.")
     else:
         said.append(f"It is as fast as {names.artifact_of(fastest)} within chance, and smaller.")
-    exact = next((each.case for each in candidates if each.case.quality.precision == FP32), None)
-    exact = exact or next((each.case for each in candidates if FP32 in names.artifact_of(each.case)), None)
+    exact = next((candidate.case for candidate in candidates if candidate.case.quality.precision == FP32), None)
+    exact = exact or next(
+        (candidate.case for candidate in candidates if FP32 in names.artifact_of(candidate.case)), None
+    )
     if exact is not None and exact is not chosen:
         parts = (
             []

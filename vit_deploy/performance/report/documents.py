@@ -113,7 +113,10 @@ def gather(paths: Sequence[Path]) -> Gathered:
     documents = [(path, read_document(path, COMMANDS, fix=AGAIN)) for path in paths]
     qualities = _qualities(documents)
     timings = [
-        (path, each) for path, document in documents if document["command"] == "bench" for each in document["results"]
+        (path, result)
+        for path, document in documents
+        if document["command"] == "bench"
+        for result in document["results"]
     ]
     if not timings:
         raise DataError(f"nothing was timed in {', '.join(map(str, paths))}", fix=AGAIN)
@@ -135,7 +138,7 @@ def gather(paths: Sequence[Path]) -> Gathered:
         ratio = latency.p50_ms / base.p50_ms
         cases.append(Timed(latency, machine, ratio, None if latency is base else interval, profile, quality, path))
     timed = {case.quality.artifact for case in cases}
-    untimed = tuple(each for each in qualities.values() if each.artifact not in timed)
+    untimed = tuple(quality for quality in qualities.values() if quality.artifact not in timed)
     return Gathered(tuple(cases), {case.machine: case.latency.host for case in reversed(cases)}, untimed)
 
 
@@ -168,7 +171,7 @@ def _findings(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _profile(path: Path, record: Mapping[str, Any]) -> tuple[OperatorTime, ...]:
     rows = record.get("profile") or []
-    if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise damaged(path, "profile is no list of records")
     found = []
     for row in rows:

@@ -21,7 +21,7 @@ class Names:
 
     def __init__(self, gathered: Gathered) -> None:
         paths = [str(case.latency.case.artifact) for case in gathered.cases]
-        self._short = short_names([*paths, *(each.artifact for each in gathered.untimed)])
+        self._short = short_names([*paths, *(quality.artifact for quality in gathered.untimed)])
         self._settings = {setting(case) for case in gathered.cases}
         self._machines = len(gathered.machines)
         self._files, self._numbers = _told_apart(gathered.cases)
@@ -60,7 +60,7 @@ def _told_apart(cases: Sequence[Timed]) -> tuple[dict[str, str], dict[int, int]]
     kinds = [(str(case.latency.case.artifact), engine(case), case.machine, setting(case)) for case in cases]
     in_file = list(zip(kinds, (str(case.file) for case in cases), strict=True))
     alike = len(set(in_file)) > len(set(kinds))
-    numbers = {id(each): in_file[: place + 1].count(in_file[place]) for place, each in enumerate(cases)}
+    numbers = {id(case): in_file[: place + 1].count(in_file[place]) for place, case in enumerate(cases)}
     return short_names(dict.fromkeys(str(case.file) for case in cases)) if alike else {}, numbers
 
 
@@ -94,7 +94,7 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     """For each path as many of its last parts as tell all of them apart."""
     parts = {path: PurePath(path).parts or (path,) for path in paths}
     for count in range(1, max(map(len, parts.values()), default=1)):
-        names = {path: "/".join(each[-count:]) for path, each in parts.items()}
+        names = {path: "/".join(split[-count:]) for path, split in parts.items()}
         if len(set(names.values())) == len(names):
             return names
     return {path: path for path in parts}

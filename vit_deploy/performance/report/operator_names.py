@@ -42,6 +42,6 @@ def known_name(operator: str) -> str:
 def by_known_name(profile: Sequence[OperatorTime]) -> dict[str, list[OperatorTime]]:
     """The operators of a profile under the names that people know, the costliest name first."""
     found: dict[str, list[OperatorTime]] = {}
-    for each in profile:
-        found.setdefault(known_name(each.operator), []).append(each)
-    return dict(sorted(found.items(), key=lambda item: -sum(each.ms for each in item[1])))
+    for row in profile:
+        found.setdefault(known_name(row.operator), []).append(row)
+    return dict(sorted(found.items(), key=lambda item: -sum(row.ms for row in item[1])))

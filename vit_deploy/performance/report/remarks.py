@@ -56,7 +56,7 @@ def _merged(texts: Sequence[str]) -> str:
     parts = [NUMBER.split(text) for text in texts]
     merged = list(parts[0])
     for place in range(1, len(merged), 2):
-        values = sorted({each[place] for each in parts}, key=float)
+        values = sorted({part[place] for part in parts}, key=float)
         merged[place] = values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
     return "".join(merged)
 

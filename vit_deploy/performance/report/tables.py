@@ -78,11 +78,11 @@ def candidates(gathered: Gathered, names: Names) -> Table:
     several = len(found) > 1
     rows = []
     for answer in found:
-        for place, each in enumerate(answer.candidates):
-            case, quality = each.case, each.case.quality
-            ship = place == 0 and not each.against
-            verdict = "ship" if ship else each.against or ", ".join(each.virtues) or ABSENT
-            also = f"ship: {', '.join(each.virtues)}" if ship and each.virtues else verdict
+        for place, candidate in enumerate(answer.candidates):
+            case, quality = candidate.case, candidate.case.quality
+            ship = place == 0 and not candidate.against
+            verdict = "ship" if ship else candidate.against or ", ".join(candidate.virtues) or ABSENT
+            also = f"ship: {', '.join(candidate.virtues)}" if ship and candidate.virtues else verdict
             rows.append(
                 (
                     Cell(names.artifact_of(case)),
@@ -174,17 +174,17 @@ def latencies(gathered: Gathered, names: Names) -> Table:
 def costs(gathered: Gathered, names: Names) -> Table:
     """What a case takes beside its calls; figures that none of them has are left out."""
     possible: list[tuple[str, str, Callable[[Latency], float | None]]] = [
-        ("load ms", "{:.0f}", lambda each: each.load_ms),
-        ("engine build ms", "{:.0f}", lambda each: each.build_ms),
-        ("first call ms", "{:.1f}", lambda each: each.first_ms),
-        ("image file to input ms", "{:.1f}", lambda each: each.preprocess_ms),
-        ("copy to and from device ms", "{:.2f}", lambda each: each.transfer_ms),
-        ("images/s, calls queued", "{:.1f}", lambda each: each.queued_throughput_per_s),
-        ("peak memory MB", "{:.0f}", lambda each: each.peak_rss_mb),
-        ("of that for the model MB", "{:.0f}", lambda each: each.growth_mb),
-        ("peak GPU memory MB", "{:.0f}", lambda each: each.peak_gpu_mb),
-        ("energy mJ/image", "{:.1f}", lambda each: each.energy_mj_per_image),
-        ("GPU energy mJ/image", "{:.1f}", lambda each: each.gpu_energy_mj_per_image),
+        ("load ms", "{:.0f}", lambda case: case.load_ms),
+        ("engine build ms", "{:.0f}", lambda case: case.build_ms),
+        ("first call ms", "{:.1f}", lambda case: case.first_ms),
+        ("image file to input ms", "{:.1f}", lambda case: case.preprocess_ms),
+        ("copy to and from device ms", "{:.2f}", lambda case: case.transfer_ms),
+        ("images/s, calls queued", "{:.1f}", lambda case: case.queued_throughput_per_s),
+        ("peak memory MB", "{:.0f}", lambda case: case.peak_rss_mb),
+        ("of that for the model MB", "{:.0f}", lambda case: case.growth_mb),
+        ("peak GPU memory MB", "{:.0f}", lambda case: case.peak_gpu_mb),
+        ("energy mJ/image", "{:.1f}", lambda case: case.energy_mj_per_image),
+        ("GPU energy mJ/image", "{:.1f}", lambda case: case.gpu_energy_mj_per_image),
     ]
     columns: list[Column] = [("case", lambda case: Cell(names.case(case)))]
     for title, form, read in possible:
@@ -202,20 +202,20 @@ def qualities(gathered: Gathered, names: Names) -> Table:
     asked = {case.quality.artifact: case.quality for case in gathered.cases if is_known(case.quality)}
     seen = {case.quality.artifact: str(case.latency.case.artifact) for case in gathered.cases}
     rows = []
-    for each in (*asked.values(), *gathered.untimed):
+    for quality in (*asked.values(), *gathered.untimed):
         rows.append(
             (
-                Cell(names.artifact(seen.get(each.artifact, each.artifact))),
-                Cell(each.precision or ABSENT),
-                _megabytes(each.bytes),
-                _accuracy(each),
-                _percent(each.top5),
-                _percent(each.agreement),
-                _figure(each.images, "{:.0f}"),
-                _figure(each.max_abs, "{:.1e}"),
-                _figure(each.cosine, "{:.6f}"),
-                _figure(each.snr_db, "{:.1f}"),
-                Cell(each.verdict or ABSENT, mark="different" if each.verdict == "different" else ""),
+                Cell(names.artifact(seen.get(quality.artifact, quality.artifact))),
+                Cell(quality.precision or ABSENT),
+                _megabytes(quality.bytes),
+                _accuracy(quality),
+                _percent(quality.top5),
+                _percent(quality.agreement),
+                _figure(quality.images, "{:.0f}"),
+                _figure(quality.max_abs, "{:.1e}"),
+                _figure(quality.cosine, "{:.6f}"),
+                _figure(quality.snr_db, "{:.1f}"),
+                Cell(quality.verdict or ABSENT, mark="different" if quality.verdict == "different" else ""),
             )
         )
     right = ("top-1 % (95 %)", "top-5 %", "agreement with fp32 %", "images")
@@ -237,10 +237,10 @@ def operators(gathered: Gathered, names: Names) -> Table:
         (
             Cell(names.series(case) if len(shown) < len(profiled) else names.case(case)),
             Cell(known),
-            Cell(", ".join(each.operator for each in those)),
-            _figure(sum(each.calls for each in those), "{:g}"),
-            _figure(sum(each.ms for each in those), "{:.3f}"),
-            _percent(sum(each.share for each in those)),
+            Cell(", ".join(operator.operator for operator in those)),
+            _figure(sum(operator.calls for operator in those), "{:g}"),
+            _figure(sum(operator.ms for operator in those), "{:.3f}"),
+            _percent(sum(operator.share for operator in those)),
         )
         for case in shown
         for known, those in by_known_name(case.profile).items()

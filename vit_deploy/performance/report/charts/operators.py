@@ -21,17 +21,17 @@ def operators(gathered: Gathered, names: Names) -> Chart | None:
         return None
     totals: dict[str, float] = defaultdict(float)
     for case in cases:
-        for each in case.profile:
-            totals[known_name(each.operator)] += each.ms
+        for row in case.profile:
+            totals[known_name(row.operator)] += row.ms
     ranked = sorted(totals, key=lambda operator: -totals[operator])
     shown = ranked if len(ranked) <= MOST_OPERATORS + 1 else ranked[:MOST_OPERATORS]
     rest = f"{len(ranked) - len(shown)} others"
     rows: list[dict[str, Any]] = []
     for case in cases:
         times: dict[str, float] = defaultdict(float)
-        for each in case.profile:
-            known = known_name(each.operator)
-            times[known if known in shown else rest] += each.ms
+        for row in case.profile:
+            known = known_name(row.operator)
+            times[known if known in shown else rest] += row.ms
         whole = sum(times.values()) or 1.0
         for place, operator in enumerate((*shown, rest)):
             if operator in times:

@@ -18,7 +18,7 @@ def scaling(gathered: Gathered, names: Names, looks: Looks, part: int, name: str
     for case in gathered.cases:
         called = setting(case)
         at = called[part]
-        if at is not None and all(called[each] == usual[each] for each in range(3) if each != part):
+        if at is not None and all(called[index] == usual[index] for index in range(3) if index != part):
             lines[names.series(case)].setdefault(at, case)
     swept = {series: cases for series, cases in lines.items() if len(cases) > 1}
     if not swept:
