@@ -42,7 +42,7 @@ def of(results: Mapping[str, Result], kind: str) -> list[Result]:
 
 def values(models: Sequence[Result], variant: str, name: str, figure: str) -> list[float]:
     """A figure of one artifact in each model; none where it failed its proof in one of them."""
-    found = [each[figure] for model in models for each in model[variant] if each["artifact"] == name]
+    found = [sample[figure] for model in models for sample in model[variant] if sample["artifact"] == name]
     return found if len(found) == len(models) else []
 
 
@@ -78,7 +78,7 @@ def _models(models: Sequence[Result]) -> str:
 
 
 def _losses(models: Sequence[Result]) -> str:
-    names = [each["artifact"] for each in models[0]["plain"] if not each["artifact"].endswith("-fp32")]
+    names = [sample["artifact"] for sample in models[0]["plain"] if not sample["artifact"].endswith("-fp32")]
     rows = []
     for name in names:
         cells = []

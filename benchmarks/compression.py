@@ -69,7 +69,7 @@ def measure_one(model: Path, way: str, *, epochs: int | None = None) -> dict[str
         "options": options.to_dict(),
         "images": len(test),
         "best_epoch": result.best_epoch,
-        "history": [dict(each) for each in result.history],
-        "files": [each.to_dict() for each in measured.rows],
+        "history": [dict(epoch) for epoch in result.history],
+        "files": [row.to_dict() for row in measured.rows],
         "verdicts": [*table.verdicts(measured.rows), *measured.failures],
     }

@@ -35,25 +35,25 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
 
 def _of(figures: Sequence[float | None], summary: Any) -> float | None:
     """A summary; none where one figure is missing."""
-    known = [each for each in figures if each is not None]
+    known = [figure for figure in figures if figure is not None]
     return summary(known) if known and len(known) == len(figures) else None
 
 
 def _models(results: Mapping[str, Result], way: str) -> list[Result]:
-    return [each for each in results.values() if each["method"] == way]
+    return [result for result in results.values() if result["method"] == way]
 
 
 def _file(result: Result, state: str, name: str) -> Mapping[str, Any] | None:
-    return next((each for each in result["files"] if (each["state"], each["name"]) == (state, name)), None)
+    return next((file for file in result["files"] if (file["state"], file["name"]) == (state, name)), None)
 
 
 def _lost(results: Mapping[str, Result], way: str, was: str, name: str) -> list[float | None]:
-    pairs = [(_file(each, STATES[0], was), _file(each, STATES[1], name)) for each in _models(results, way)]
+    pairs = [(_file(model, STATES[0], was), _file(model, STATES[1], name)) for model in _models(results, way)]
     return [100 * (before["top1"] - after["top1"]) if before and after else None for before, after in pairs]
 
 
 def _sizes(results: Mapping[str, Result], way: str) -> list[float | None]:
-    return [_ratio(each, "tflite-fp32", "gzip_bytes") for each in _models(results, way)]
+    return [_ratio(model, "tflite-fp32", "gzip_bytes") for model in _models(results, way)]
 
 
 def _ratio(result: Result, name: str, figure: str) -> float | None:
@@ -91,20 +91,20 @@ def render(results: Mapping[str, Result]) -> str:
 
 def _cells(results: Mapping[str, Result], way: str, name: str) -> Iterator[str]:
     models = _models(results, way)
-    before, after = ([_file(each, state, name) for each in models] for state in STATES)
+    before, after = ([_file(model, state, name) for model in models] for state in STATES)
     for files in (before, after):
         yield number(_of(_each(files, "top1", 100), mean), 2)
     yield number(_of(_lost(results, way, name, name), max), 2)
     yield number(_of(_each(after, "sparsity", 100), mean), 1)
     yield number(_of(_each(after, "distinct"), max), 0)
     for figure, summary in (("bytes", mean), ("gzip_bytes", mean), ("latency_ms", median)):
-        yield number(_of([_ratio(each, name, figure) for each in models], summary), 2)
+        yield number(_of([_ratio(model, name, figure) for model in models], summary), 2)
 
 
 def _each(files: Sequence[Mapping[str, Any] | None], figure: str, factor: float = 1) -> list[float | None]:
-    return [None if each is None else factor * each[figure] for each in files]
+    return [None if file is None else factor * file[figure] for file in files]
 
 
 def _top1(result: Result | None, name: str) -> str:
     files = [result and _file(result, state, name) for state in STATES]
-    return " → ".join("-" if each is None else f"{100 * each['top1']:.2f}" for each in files)
+    return " → ".join("-" if file is None else f"{100 * file['top1']:.2f}" for file in files)

@@ -26,11 +26,11 @@ def latency_ratio(result: Result, way: str, other: str) -> float | None:
 
     Rounds are compared one by one, since both ran within seconds of each other there, whatever else the machine did.
     """
-    a, b = (_entry(result["latency"], each) for each in (way, other))
+    a, b = (_entry(result["latency"], path) for path in (way, other))
     if p50_ms(a) is None or p50_ms(b) is None:
         return None
     return float(median(median(x) / median(y) for x, y in zip(a["samples_ns"], b["samples_ns"], strict=True)))
 
 
 def _entry(entries: Iterable[Mapping[str, Any]], way: str) -> Mapping[str, Any]:
-    return next((each for each in entries if each["way"] == way), {})
+    return next((entry for entry in entries if entry["way"] == way), {})

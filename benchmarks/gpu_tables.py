@@ -22,8 +22,8 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
         ratio = None if result is None else _ratio(result, "fp16", batch, OURS, TORCH)
         yield Target(f"ViT-Base fp16, batch {batch}: its latency over that of PyTorch's fastest", 1.0, ratio)
     proofs = [] if result is None else result["proofs"]
-    strict = next((each for each in proofs if not each["bundle"] and each["precision"] == "fp32"), None)
-    loose = next((each for each in proofs if not each["bundle"] and each["tf32"]), None)
+    strict = next((proof for proof in proofs if not proof["bundle"] and proof["precision"] == "fp32"), None)
+    loose = next((proof for proof in proofs if not proof["bundle"] and proof["tf32"]), None)
     yield Target(
         "ViT-Base fp32 without TF32: its largest error over the tolerance of the noise floor",
         1.0,
@@ -50,8 +50,8 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
 
 def render(results: Mapping[str, Result]) -> str:
     """A section a size, and what the tests found."""
-    sections = [_section(name, each) for name, each in results.items() if "checks" not in each]
-    accepted = [_acceptance(each) for each in results.values() if "checks" in each]
+    sections = [_section(name, result) for name, result in results.items() if "checks" not in result]
+    accepted = [_acceptance(result) for result in results.values() if "checks" in result]
     return "\n\n".join([*sections, *(["### Acceptance on a GPU"] if accepted else []), *accepted])
 
 
@@ -63,13 +63,13 @@ def summary(result: Result) -> str:
 def _section(name: str, result: Result) -> str:
     rows = [
         (
-            f"`{each['precision']}`{' with TF32' if each['tf32'] else ''}",
-            "made for CUDA" if each["bundle"] else "standard file",
-            f"{each['max_abs']:.1e}",
-            number(each["snr_db"], 1),
-            "same" if each["ok"] else "**different**",
+            f"`{proof['precision']}`{' with TF32' if proof['tf32'] else ''}",
+            "made for CUDA" if proof["bundle"] else "standard file",
+            f"{proof['max_abs']:.1e}",
+            number(proof["snr_db"], 1),
+            "same" if proof["ok"] else "**different**",
         )
-        for each in result["proofs"]
+        for proof in result["proofs"]
     ]
     proofs = table(("precision", "file", "max abs", "SNR in dB", "verdict"), rows)
     energy = result["energy"]
@@ -78,10 +78,10 @@ def _section(name: str, result: Result) -> str:
 
 
 def _acceptance(result: Result) -> str:
-    counts = Counter(each["outcome"] for each in result["checks"])
+    counts = Counter(check["outcome"] for check in result["checks"])
     said = ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "skipped") if counts[name])
     what = "The first run of all, before what it found was mended" if result.get("first") else "Tests"
-    why = Counter(each["detail"] for each in result["checks"] if each["outcome"] == "skipped" and each["detail"])
+    why = Counter(check["detail"] for check in result["checks"] if check["outcome"] == "skipped" and check["detail"])
     listed = "".join(f"\n- {count} skipped: {reason}" for reason, count in why.items())
     return f"{what}: {said} ({result['started']}, {_card(result)}).{chr(10) * bool(listed)}{listed}"
 
@@ -92,9 +92,9 @@ def _card(result: Result) -> str:
 
 
 def _latency(result: Result) -> str:
-    batches = list(dict.fromkeys(each["batch"] for each in result["latency"]))
+    batches = list(dict.fromkeys(row["batch"] for row in result["latency"]))
     rows = []
-    for precision, way in dict.fromkeys((each["precision"], each["way"]) for each in result["latency"]):
+    for precision, way in dict.fromkeys((row["precision"], row["way"]) for row in result["latency"]):
         cells = []
         for batch in batches:
             entry = _entry(result, precision, batch, way)
@@ -107,7 +107,7 @@ def _latency(result: Result) -> str:
 
 def _entry(result: Result, precision: str, batch: int, way: str) -> Mapping[str, Any]:
     return next(
-        each for each in result["latency"] if (each["precision"], each["batch"], each["way"]) == (precision, batch, way)
+        row for row in result["latency"] if (row["precision"], row["batch"], row["way"]) == (precision, batch, way)
     )
 
 

@@ -49,7 +49,7 @@ def _precisions(results: Results) -> str:
                 number(accuracy_tables.mean_drop(digits, "plain", name), 2),
             ]
         rows.append((f"`{precision}`", *cells))
-    head = ("ViT-Base beside fp32", *(f"{name}: {each}" for name in ("onnx", "tflite") for each in FIGURES))
+    head = ("ViT-Base beside fp32", *(f"{name}: {figure}" for name in ("onnx", "tflite") for figure in FIGURES))
     host = base["host"]
     seeds = len(digits)
     where = (
@@ -83,7 +83,7 @@ def _targets(results: Results) -> str:
     """How many targets each part has and misses."""
     rows = []
     for name, part in PARTS.items():
-        verdicts = [each.met for each in part.targets(results[name])]
+        verdicts = [target.met for target in part.targets(results[name])]
         if verdicts:
             counts = (str(verdicts.count(each)) for each in (True, False, None))
             rows.append((f"[{name}](benchmarks/README.md#{name}): {part.asks}?", *counts))

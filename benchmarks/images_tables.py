@@ -70,7 +70,7 @@ def render(results: Mapping[str, Result]) -> str:
                 f"{entry['name']}, {entry['precision']}",
                 number(statistics.median(rates[entry["name"], entry["precision"]]), 1),
                 number(max(rates[entry["name"], entry["precision"]]), 1),
-                number(statistics.median(each["cpu_s"] for each in entry["rounds"]), 1),
+                number(statistics.median(round_["cpu_s"] for round_ in entry["rounds"]), 1),
                 " to ".join(number(load, 1) for load in _range(entry)),
             )
             for entry in found["ways"]
@@ -89,7 +89,9 @@ def render(results: Mapping[str, Result]) -> str:
 
 def _rates(result: Result) -> dict[tuple[str, str], list[float]]:
     """Images a second of each round, by way and precision."""
-    return {(entry["name"], entry["precision"]): [_rate(each) for each in entry["rounds"]] for entry in result["ways"]}
+    return {
+        (entry["name"], entry["precision"]): [_rate(round_) for round_ in entry["rounds"]] for entry in result["ways"]
+    }
 
 
 def _rate(found: Mapping[str, Any]) -> float:
@@ -106,5 +108,5 @@ def _ratio(rates: Rates, one: tuple[str, str], two: tuple[str, str]) -> float | 
 
 
 def _range(entry: Mapping[str, Any]) -> tuple[float, float]:
-    loads = [each["load_1m"] for each in entry["rounds"]]
+    loads = [round_["load_1m"] for round_ in entry["rounds"]]
     return min(loads), max(loads)

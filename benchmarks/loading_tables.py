@@ -31,7 +31,7 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
 def ratio(result: Result, name: str, seconds: str) -> float:
     """The median of one way's runs, that of the other being 1."""
     way, other = PAIRS[name]
-    ours, theirs = (median(run[seconds] for run in result["runs"][each]) for each in (way, other))
+    ours, theirs = (median(run[seconds] for run in result["runs"][path]) for path in (way, other))
     return float(ours / theirs)
 
 

@@ -29,7 +29,7 @@ def make_all(model: Sequence[str], folder: Path, calibrate: Path | None = None) 
     Raises:
         CalledProcessError: it failed; `output` holds what it said.
     """
-    asked = [*(f"--format={each}" for each in FORMATS), *(f"--precision={each}" for each in PRECISIONS)]
+    asked = [*(f"--format={each}" for each in FORMATS), *(f"--precision={precision}" for precision in PRECISIONS)]
     images = [] if calibrate is None else ["--calibrate", str(calibrate)]
     command = python("-m", "vit_deploy", "export", *model, *asked, *images, "-o", str(folder))
     said = subprocess.run(

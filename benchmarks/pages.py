@@ -36,7 +36,7 @@ def rewrite(results: Path) -> None:
 def everything(results: Path) -> str:
     """What the parts with results say, one below the other, for results that are not published."""
     found = {name: part.stored(results) for name, part in PARTS.items()}
-    return "\n\n".join(f"## {name}\n\n{_rendered(name, each)}" for name, each in found.items() if each)
+    return "\n\n".join(f"## {name}\n\n{_rendered(name, value)}" for name, value in found.items() if value)
 
 
 def _rendered(name: str, found: Mapping[str, Result]) -> str:

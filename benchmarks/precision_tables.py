@@ -51,7 +51,7 @@ def size_ratio(result: Result | None, name: str) -> float | None:
 
 def _made(result: Result | None, name: str) -> Mapping[str, Any]:
     entries = result["made"] if result else []
-    return next((each for each in entries if f"{each['format']}-{each['precision']}" == name), {})
+    return next((entry for entry in entries if f"{entry['format']}-{entry['precision']}" == name), {})
 
 
 def render(results: Mapping[str, Result]) -> str:

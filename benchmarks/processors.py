@@ -67,7 +67,7 @@ def _measured(title: str, checkpoint: Checkpoint, train: Path) -> Iterator[dict[
                         "format": artifact.format,
                         "precision": artifact.precision,
                         "weights": weights,
-                        "engines": {each: _engine(artifact, each) for each in ENGINES[artifact.format]},
+                        "engines": {engine: _engine(artifact, engine) for engine in ENGINES[artifact.format]},
                         "simulated": _simulated(artifact),
                     }
 

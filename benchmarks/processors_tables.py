@@ -67,5 +67,5 @@ def _files(results: Mapping[str, Result]) -> dict[File, list[dict[str, Any]]]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    there = [each for each in values if each is not None]
+    there = [value for value in values if value is not None]
     return mean(there) if there else None

@@ -33,7 +33,7 @@ def _ahead(models: Sequence[Result], format: str, precision: str) -> float:
     """Of the means over models, plain and with outliers planted, and over draws of images to calibrate on."""
     agreed: dict[str, list[float]] = {}
     for model in models:
-        for each in (each for variant in VARIANTS for each in model[variant]):
+        for each in (sample for variant in VARIANTS for sample in model[variant]):
             possible = precision != "int8" or not each["way"].startswith(WITH_IMAGES)
             if possible and (each["format"], each["precision"]) == (format, precision):
                 agreed.setdefault(each["way"], []).append(100 * each["agreement"])
@@ -57,11 +57,11 @@ def render(results: Mapping[str, Result]) -> str:
 def _table(models: Sequence[Result]) -> str:
     columns = ("file", "ranges and outliers", "lost", "as fp32", "planted outliers: lost", "as fp32")
     rows = []
-    ways = dict.fromkeys(tuple(each[key] for key in KEYS) for each in models[0]["plain"])
+    ways = dict.fromkeys(tuple(sample[key] for key in KEYS) for sample in models[0]["plain"])
     for format, precision, way in ways:
         cells = []
         for variant in VARIANTS:
-            every = (each for model in models for each in model[variant])
+            every = (sample for model in models for sample in model[variant])
             same = [each for each in every if tuple(each[key] for key in KEYS) == (format, precision, way)]
             failed = sum(not each["proven"] for each in same)
             note = f", {failed} of {len(same)} not proven" if failed else ""

@@ -28,7 +28,7 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
     for size in job.chosen("tiny"):
         facts = run_facts()
         with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as made:
-            formats = [f"--format={each}" for each in dict.fromkeys(ENGINES.values())]
+            formats = [f"--format={engine}" for engine in dict.fromkeys(ENGINES.values())]
             run_command("export", *size.arguments, *formats, "-o", made, "--force")
             yield size.name, {**facts, "streams": _calls(size, Path(made), rounds, seconds)}
 

@@ -32,7 +32,7 @@ def render(results: Mapping[str, Result]) -> str:
 
 
 def _section(name: str, result: Result) -> str:
-    kinds = dict.fromkeys((each["engine"], each["streams"]) for each in result["streams"])
+    kinds = dict.fromkeys((stream["engine"], stream["streams"]) for stream in result["streams"])
     rows = [
         (
             engine,
@@ -48,7 +48,9 @@ def _section(name: str, result: Result) -> str:
 
 def _of(result: Result, engine: str, streams: int, ours: bool) -> list[float]:
     found: Mapping[str, Any] = next(
-        each for each in result["streams"] if (each["engine"], each["streams"], each["ours"]) == (engine, streams, ours)
+        stream
+        for stream in result["streams"]
+        if (stream["engine"], stream["streams"], stream["ours"]) == (engine, streams, ours)
     )
     return list(found["calls_per_s"])
 

@@ -47,7 +47,7 @@ class Target:
 def target_table(targets: Iterable[Target]) -> str:
     """Markdown: a line a target."""
     rows = [
-        (each.text, f"{'≥' if each.at_least else '≤'} {each.limit:g}", each.shown(), VERDICTS[each.met])
-        for each in targets
+        (target.text, f"{'≥' if target.at_least else '≤'} {target.limit:g}", target.shown(), VERDICTS[target.met])
+        for target in targets
     ]
     return table(("target", "limit", "measured", ""), rows)

@@ -39,9 +39,9 @@ def _measure_size(size: Size, folder: Path, rounds: int, seconds: float) -> dict
     made = make_all(size.arguments, folder)
     names = {name_of(each): each["format"] for each in made if each["path"]}
     files = [_proven(size, name, folder / name) for name in names]
-    engines = {each["engine"]["browser"]: None for each in files if "engine" in each}
-    packages = {package["name"]: package for each in files for package in each.pop("engine", {}).get("packages", ())}
-    runs = [name for name in names if not next(each for each in files if each["file"] == name)["error"]]
+    engines = {file["engine"]["browser"]: None for file in files if "engine" in file}
+    packages = {package["name"]: package for file in files for package in file.pop("engine", {}).get("packages", ())}
+    runs = [name for name in names if not next(file for file in files if file["file"] == name)["error"]]
     cases = [(name, runtime) for name in runs for runtime in (RUNTIMES[names[name]], WEB)]
     return {
         **facts,

@@ -42,8 +42,8 @@ def render(results: Mapping[str, Result]) -> str:
 def summary(result: Result) -> str:
     """For the README: what each file takes in a browser, and which to take."""
     rows = [
-        (f"`{each['file']}`", *_figures(result, each)[:3], number(_over(result, each["file"], _fp32(each["file"])), 2))
-        for each in result["files"]
+        (f"`{file['file']}`", *_figures(result, file)[:3], number(_over(result, file["file"], _fp32(file["file"])), 2))
+        for file in result["files"]
     ]
     head = ("ViT-Tiny in a browser", "verdict", "download MB", "processor ms a call", "over fp32")
     host = result["host"]
@@ -57,7 +57,7 @@ def summary(result: Result) -> str:
 
 def recommendation(result: Result) -> str:
     """Which file to take first, and which among those of fp32."""
-    sizes = {each["file"]: each["gzip_bytes"] for each in result["files"] if each["verdict"] == "same"}
+    sizes = {file["file"]: file["gzip_bytes"] for file in result["files"] if file["verdict"] == "same"}
     times = {name: cpu for name in sizes if (cpu := _cpu_ms(result, name, WEB)) is not None}
     small = {name: cpu for name, cpu in times.items() if sizes[name] <= SMALL * sizes.get(_fp32(name), 0)}
     whole = {name: cpu for name, cpu in times.items() if name == _fp32(name)}
@@ -75,9 +75,11 @@ def recommendation(result: Result) -> str:
 def _section(name: str, result: Result) -> str:
     head = ("file", "verdict", "download MB", "web: processor ms", "native: processor ms", "web over native")
     head = (*head, "web: median ms", "load ms", "peak MB")
-    rows = [(each["file"], *_figures(result, each)) for each in result["files"]]
-    why = [f"{each['file']}: {each['error']}" for each in result["files"] if each["error"]]
-    versions = ", ".join(f"{each['name']} {each['version']} ({each['licence']})" for each in result["packages"])
+    rows = [(file["file"], *_figures(result, file)) for file in result["files"]]
+    why = [f"{file['file']}: {file['error']}" for file in result["files"] if file["error"]]
+    versions = ", ".join(
+        f"{package['name']} {package['version']} ({package['licence']})" for package in result["packages"]
+    )
     about = f"{facts_line(result)} {result['browser']}, {versions}."
     return "\n\n".join((f"### {name} in a browser", about, table(head, rows), *why, recommendation(result)))
 
@@ -102,9 +104,9 @@ def _entry(result: Result, name: str, runtime: str | None) -> Mapping[str, Any]:
     """The calls of a file in the browser; with None in its native engine."""
     return next(
         (
-            each
-            for each in result["calls"]
-            if each["file"] == name and (each["runtime"] == runtime if runtime else each["runtime"] != WEB)
+            call
+            for call in result["calls"]
+            if call["file"] == name and (call["runtime"] == runtime if runtime else call["runtime"] != WEB)
         ),
         {},
     )

@@ -94,7 +94,7 @@ def write_clip_folder(folder: Path) -> None:
         for name in (*norms[side], *(f"{block}.layer_norm{half}" for block in blocks for half in (1, 2))):
             tensors[f"{side}_model.{name}.weight"] = np.ones(width)
             tensors[f"{side}_model.{name}.bias"] = np.zeros(width)
-    write_safetensors(folder / "model.safetensors", {name: np.float32(each) for name, each in tensors.items()}, {})
+    write_safetensors(folder / "model.safetensors", {name: np.float32(tensor) for name, tensor in tensors.items()}, {})
     widths = {
         f"{side}_config": {
             **{"hidden_size": width, "num_hidden_layers": depth, "intermediate_size": 4 * width},
@@ -117,7 +117,7 @@ def _colleagues_file(checkpoint: Path, path: Path) -> None:
     del model.metadata_props[:]
     graph = model.graph
     for node in graph.node:
-        node.input[:] = ["pixel_values" if each == "images" else each for each in node.input]
+        node.input[:] = ["pixel_values" if tensor_name == "images" else tensor_name for tensor_name in node.input]
     graph.node.append(helper.make_node("Identity", ["logits"], ["scores"]))
     graph.input[0].name = "pixel_values"
     del graph.output[:]

@@ -91,18 +91,18 @@ class Hub:
     def add(self, name: str, files: Path | Mapping[str, bytes], **others: Any) -> Repository:
         """A repository with the files of a folder."""
         if isinstance(files, Path):
-            found = (each for each in sorted(files.rglob("*")) if each.is_file())
+            found = (path for path in sorted(files.rglob("*")) if path.is_file())
             files = {each.relative_to(files).as_posix(): each.read_bytes() for each in found}
         self.repositories[name] = Repository(dict(files), **others)
         return self.repositories[name]
 
     def asked(self, path: str, method: str = "GET") -> list[Request]:
         """Requests whose paths have it."""
-        return [each for each in self.requests if path in each.path and each.method == method]
+        return [request for request in self.requests if path in request.path and request.method == method]
 
     def content(self, digest: str) -> bytes:
         """A large file by its SHA-256."""
-        held = (content for each in self.repositories.values() for content in each.files.values())
+        held = (content for repository in self.repositories.values() for content in repository.files.values())
         return next(content for content in held if hashlib.sha256(content).hexdigest() == digest)
 
 
@@ -169,9 +169,9 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(Request(self.host, self.command, self.place, headers, self.body))
         self.fault = next(
             (
-                each
-                for each in self.hub.faults
-                if each.times > 0 and each.path in self.place and each.method == self.command
+                fault
+                for fault in self.hub.faults
+                if fault.times > 0 and fault.path in self.place and fault.method == self.command
             ),
             None,
         )
@@ -203,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         for pattern, route in routes.items():
             match = re.match(pattern, self.raw)  # in which a revision's slashes are no separators
             if match and self.command in methods.get(route.__name__, "POST").split():
-                return route(*(None if each is None else unquote(each) for each in match.groups()))
+                return route(*(None if group is None else unquote(group) for group in match.groups()))
         raise Refused(404)
 
     @property
@@ -225,8 +225,8 @@ class Handler(BaseHTTPRequestHandler):
     def _info(self, name: str, revision: str | None) -> None:
         found = self._repository(name, revision, content=False)
         siblings = [
-            {"rfilename": each, "size": len(content), "blobId": git_digest(content), **lfs(each, content)}
-            for each, content in found.files.items()
+            {"rfilename": file, "size": len(content), "blobId": git_digest(content), **lfs(file, content)}
+            for file, content in found.files.items()
         ]
         gated = "manual" if found.access == "gated" else False
         answer = {"id": name, "modelId": name, "sha": found.commit, "private": False, "gated": gated}
@@ -294,8 +294,8 @@ class Handler(BaseHTTPRequestHandler):
     def _preupload(self, name: str, revision: str) -> None:
         self._writer()
         files = json.loads(self.body)["files"]
-        modes = [{"path": each["path"], "uploadMode": "lfs" if large(each["path"]) else "regular"} for each in files]
-        self._json({"files": [{**each, "shouldIgnore": False, "oid": None} for each in modes]})
+        modes = [{"path": file["path"], "uploadMode": "lfs" if large(file["path"]) else "regular"} for file in files]
+        self._json({"files": [{**mode, "shouldIgnore": False, "oid": None} for mode in modes]})
 
     def _batch(self, name: str) -> None:
         self._writer()

@@ -148,7 +148,7 @@ def test_every_public_name_is_there():
 
 def test_what_export_returned_is_verified_and_a_name_alone_is_one_format(tmp_path, checkpoint):
     bundles = vit_deploy.export(checkpoint, tmp_path, formats="onnx", precisions="fp32")
-    assert [each.name for each in bundles] == ["onnx-fp32"]
+    assert [bundle.name for bundle in bundles] == ["onnx-fp32"]
     assert vit_deploy.verify(bundles[0]).parity.ok
     made = vit_deploy.quantize(bundles[0], tmp_path, precisions="int8")
     assert [each.name for each in made] == ["onnx-int8"]

@@ -71,7 +71,7 @@ def inputs(bundles, make_checkpoint, tmp_path_factory):
     onnx, tflite = bundles["onnx"], bundles["tflite"]
     timed = vit_deploy.bench(onnx, runtime="onnxruntime", runs=2, save=folder / "bench.json")
     assert timed.ok
-    return {"onnx": onnx, "tflite": tflite, **{each.name: each for each in folder.iterdir()}}
+    return {"onnx": onnx, "tflite": tflite, **{path.name: path for path in folder.iterdir()}}
 
 
 CALLS = {

@@ -40,5 +40,5 @@ def test_nothing_catches_everything_and_goes_on(path):
             continue
         caught = {name.id for name in ast.walk(node.type or ast.Name("BaseException")) if isinstance(name, ast.Name)}
         if caught & {"Exception", "BaseException"}:
-            raises = [each for each in node.body if isinstance(each, ast.Raise)]
+            raises = [statement for statement in node.body if isinstance(statement, ast.Raise)]
             assert raises, f"{path}:{node.lineno} catches {caught} and does not raise"

@@ -50,7 +50,7 @@ def test_the_package_for_gpus_is_said_not_to_work_where_there_is_none(tmp_path):
     )
     assert done.returncode == 1, done.stderr
     (found,) = json.loads(done.stdout)["results"]
-    usable = {each["provider"]: each["usable"] for each in found["provider_trials"]}
+    usable = {trial["provider"]: trial["usable"] for trial in found["provider_trials"]}
     assert usable == {
         "TensorrtExecutionProvider": False,
         "CUDAExecutionProvider": False,

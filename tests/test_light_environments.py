@@ -48,7 +48,7 @@ def test_a_copied_bundle_is_proven_and_timed_where_only_its_light_runtime_is_ins
     binaries = environment(tmp_path / "venv", extra)
 
     listing = [binaries / "python", "-m", "pip", "list", "--format", "json"]
-    installed = {each["name"].lower() for each in json.loads(subprocess.check_output(listing))}
+    installed = {package["name"].lower() for package in json.loads(subprocess.check_output(listing))}
     assert not installed & set(HEAVY)
 
     verified = run(binaries, "verify", copied)

@@ -39,13 +39,13 @@ def promised(extra: str) -> list[Requirement]:
 
 
 def lowest(requirement: Requirement) -> str:
-    [version] = [each.version for each in requirement.specifier if each.operator == ">="]
+    [version] = [bound.version for bound in requirement.specifier if bound.operator == ">="]
     return f"{requirement.name}=={version}"
 
 
 def test_every_requirement_promises_a_lowest_version() -> None:
-    assert len(pins := {lowest(each) for each in promised(EXTRA)}) > 10
-    assert len({each.partition("==")[0] for each in pins}) == len(pins)
+    assert len(pins := {lowest(requirement) for requirement in promised(EXTRA)}) > 10
+    assert len({pin.partition("==")[0] for pin in pins}) == len(pins)
 
 
 @pytest.mark.skipif(sys.version_info[:2] > (3, 12), reason="the lowest NumPy has no wheels for newer Pythons")
@@ -57,8 +57,8 @@ def test_the_lowest_versions_export_prove_quantize_and_time(tmp_path: Path) -> N
     pip = [binaries / "python", "-m", "pip"]
     subprocess.run([*pip, "install", "-q", "-c", constraints, f"{ROOT}[{EXTRA}]"], check=True)
     installed = {
-        each["name"].lower().replace("_", "-"): each["version"]
-        for each in json.loads(subprocess.check_output([*pip, "list", "--format", "json"]))
+        package["name"].lower().replace("_", "-"): package["version"]
+        for package in json.loads(subprocess.check_output([*pip, "list", "--format", "json"]))
     }
     for requirement in promised(EXTRA):
         assert Version(installed[requirement.name.lower()]) == Version(lowest(requirement).partition("==")[2])

@@ -35,7 +35,7 @@ def exports(make_checkpoint, tmp_path_factory):
     checkpoints.save(make_checkpoint(), folder / "small.safetensors")
     targets = [folder / "one", folder / "other"]
     environments = [{**os.environ, "PYTHONHASHSEED": seed, "TF_CPP_MIN_LOG_LEVEL": "3"} for seed in ("1", "2")]
-    commands = [[sys.executable, "-c", EXPORT, str(folder / "small.safetensors"), str(each)] for each in targets]
+    commands = [[sys.executable, "-c", EXPORT, str(folder / "small.safetensors"), str(target)] for target in targets]
     running = [
         subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         for command, environment in zip(commands, environments, strict=True)

@@ -123,8 +123,8 @@ def test_every_part_measures_judges_and_has_published_results(part):
     found = part.stored(RESULTS)
     assert found and part.render(found)
     targets = part.targets(found)
-    assert targets and any(each.met is not None for each in targets)
-    assert all(each.met is None for each in part.targets({}))
+    assert targets and any(target.met is not None for target in targets)
+    assert all(target.met is None for target in part.targets({}))
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.parent.name) for path in pages.PAGES])
@@ -181,7 +181,7 @@ def test_a_text_goes_between_its_markers_and_nowhere_else():
 
 def test_targets_are_met_missed_or_not_measured_and_rounding_hides_no_miss():
     targets = [Target("a", 0.45, 0.4504), Target("b", 2.0, 2.5, at_least=True), Target("c", 1.0, None)]
-    assert [each.met for each in targets] == [False, True, None]
+    assert [target.met for target in targets] == [False, True, None]
     lines = target_table(targets).splitlines()[2:]
     assert lines == [
         "| a | ≤ 0.45 | 0.4504 | **missed** |",

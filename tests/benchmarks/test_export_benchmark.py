@@ -23,7 +23,7 @@ def latency(way, *rounds, error=None):
 
 
 def export(way, *seconds, proof_s=0.0, error=None):
-    runs = [{"wall_s": each, "proof_s": proof_s, "peak_rss_mb": 500.0} for each in seconds]
+    runs = [{"wall_s": second, "proof_s": proof_s, "peak_rss_mb": 500.0} for second in seconds]
     return {"way": way, "runs": runs, "bytes": None if error else 23_000_000, "error": error}
 
 
@@ -70,10 +70,10 @@ def test_what_does_not_load_has_no_ratio(result):
 
 
 def test_targets_are_met_missed_or_not_measured(result):
-    verdicts = [(each.measured, each.met) for each in targets({"tiny": result, "base": result})]
+    verdicts = [(target.measured, target.met) for target in targets({"tiny": result, "base": result})]
     assert verdicts == [(10.0, True), (None, None), (0.5, True), (0.5, True), (None, None), (None, None)]
     slow = result | {"exports": [export("vit-deploy-onnx", 15.0), export("timm-script", 14.0)]}
-    assert [each.met for each in targets({"base": slow})][:3] == [None, None, False]
+    assert [target.met for target in targets({"base": slow})][:3] == [None, None, False]
 
 
 def test_tables_say_what_failed_and_what_was_skipped(result):

@@ -19,7 +19,7 @@ SECONDS = {"load": [3.0], "build": [2.0], "resize": [1.0, 9.0, 2.0], "convert": 
 @pytest.fixture
 def result():
     runs = {
-        way: [{"wall_s": each, "user_s": each / 2, "system_s": 0.25} for each in seconds]
+        way: [{"wall_s": second, "user_s": second / 2, "system_s": 0.25} for second in seconds]
         for way, seconds in SECONDS.items()
     }
     host = {"cpu": "a processor", "cores": 2, "python": "3.12", "load_1m": 0.5}
@@ -28,8 +28,8 @@ def result():
 
 def test_a_ratio_is_that_of_the_medians(result) -> None:
     assert ratio(result, RESIZE, "wall_s") == 2.0 / 4.0
-    assert [each.measured for each in targets({"base": result})] == [1.5, 0.5, 0.5]
-    assert [each.met for each in targets({"base": result})] == [True, True, True]
+    assert [target.measured for target in targets({"base": result})] == [1.5, 0.5, 0.5]
+    assert [target.met for target in targets({"base": result})] == [True, True, True]
 
 
 def test_the_table_has_a_line_a_way(result) -> None:
@@ -46,4 +46,4 @@ def test_the_file_that_is_measured_is_one_of_timms_layout(tmp_path: Path) -> Non
 
 
 def test_the_stored_runs_are_within_the_limits() -> None:
-    assert all(each.met for each in targets(read(RESULTS / "loading")))
+    assert all(target.met for target in targets(read(RESULTS / "loading")))

@@ -21,7 +21,7 @@ def made(format, precision, count, cosine=1.0):
 
 
 def timed(way, *rounds):
-    return {"way": way, "error": None, "samples_ns": [[each] for each in rounds], "load_1m": [1.0]}
+    return {"way": way, "error": None, "samples_ns": [[round_] for round_ in rounds], "load_1m": [1.0]}
 
 
 SPEED = {
@@ -55,7 +55,7 @@ ACCURACY = {
 
 
 def test_ratios_are_those_of_the_same_formats_fp32_in_the_same_round():
-    found = {each.text: each for each in precision_tables.targets(SPEED)}
+    found = {target.text: target for target in precision_tables.targets(SPEED)}
     assert size_ratio(SPEED["tiny"], "onnx-int8") == 0.27
     assert size_ratio(SPEED["tiny"], "tflite-int8") is None and size_ratio(None, "onnx-int8") is None
     fast = found["onnx `int8` of tiny: latency over fp32's"]
@@ -70,7 +70,7 @@ def test_losses_are_in_points_and_means_over_the_seeds():
     digits = [ACCURACY["digits-0"], ACCURACY["digits-1"]]
     assert drops(digits, "plain", "onnx-int8") == pytest.approx([0.4, 0.0])
     assert drops(digits, "plain", "onnx-int4") == []
-    found = {each.text: each for each in accuracy_tables.targets(ACCURACY)}
+    found = {target.text: target for target in accuracy_tables.targets(ACCURACY)}
     lost = found["onnx `int8` on digits: points of top-1 lost, mean of the seeds"]
     assert lost.measured == pytest.approx(0.2) and lost.met
     kept = found["onnx `int8` on photographs, outliers planted: first classes as fp32's"]

@@ -19,7 +19,7 @@ def result(*files):
 
 
 def verdicts(results):
-    return {each.text: each.met for each in targets(results) if each.met is not None}
+    return {target.text: target.met for target in targets(results) if target.met is not None}
 
 
 @pytest.mark.parametrize(("emulated", "met"), [(32.5, True), (8.0, False)])

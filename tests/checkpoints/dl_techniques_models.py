@@ -104,7 +104,7 @@ class SelfAttention(keras.layers.Layer):
         packed, out = (self.qkv, self.proj) if self.first_version else (self.qkv_dense, self.proj_dense)
         tokens = x.shape[1]
         split = ops.reshape(packed(x), (-1, tokens, 3, self.heads, self.dim // self.heads))
-        query, key, value = (each[0] for each in ops.split(ops.transpose(split, (2, 0, 3, 1, 4)), 3))
+        query, key, value = (part[0] for part in ops.split(ops.transpose(split, (2, 0, 3, 1, 4)), 3))
         shares = ops.softmax(ops.matmul(query, ops.swapaxes(key, -1, -2)) * (self.dim // self.heads) ** -0.5)
         return out(ops.reshape(ops.transpose(ops.matmul(shares, value), (0, 2, 1, 3)), (-1, tokens, self.dim)))
 

@@ -182,7 +182,7 @@ def stacked(params: Mapping[str, Array]) -> Params:
     """The same parameters with those of all blocks stacked, as of a scan over the depth."""
     first = "Transformer/encoderblock_0/"
     kept = {name: value for name, value in params.items() if "encoderblock_" not in name}
-    for name in [each for each in params if each.startswith(first)]:
+    for name in [param for param in params if param.startswith(first)]:
         rest = name.removeprefix(first)
         blocks = [params[f"Transformer/encoderblock_{index}/{rest}"] for index in range(DEPTH)]
         kept[f"Transformer/encoderblock/{rest}"] = np.stack(blocks)

@@ -21,5 +21,5 @@ def read(path: Path) -> Tensors:
 
 def write(path: Path, tensors: Mapping[str, NDArray[Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(path, {name: np.asarray(each, np.float32) for name, each in tensors.items()}, {})
+    write_safetensors(path, {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}, {})
     return path

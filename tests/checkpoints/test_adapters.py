@@ -64,7 +64,7 @@ def test_a_training_that_saved_its_adapter_inside_is_merged(tmp_path: Path) -> N
     torch = pytest.importorskip("torch")
     folder = shutil.copytree(TARGET / "timm-whole", tmp_path / "run", ignore=shutil.ignore_patterns("*.safetensors"))
     state = {
-        name: torch.from_numpy(each.copy()) for name, each in read(TARGET / "timm-whole/model.safetensors").items()
+        name: torch.from_numpy(tensor.copy()) for name, tensor in read(TARGET / "timm-whole/model.safetensors").items()
     }
     torch.save({"state_dict": state, "epoch": 3}, folder / "checkpoint.pth")
     assert off(load(folder / "checkpoint.pth"), "timm-whole") < LIMIT
@@ -114,8 +114,8 @@ def test_an_adapter_under_another_key_is_never_left_out(name: str, tmp_path: Pat
 def test_a_layer_whose_matrices_are_gone_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(TARGET / "timm-whole", tmp_path / "whole")
     tensors = {
-        name: each
-        for name, each in read(folder / "model.safetensors").items()
+        name: tensor
+        for name, tensor in read(folder / "model.safetensors").items()
         if ".blocks.1.attn.qkv.lora_" not in name
     }
     write(folder / "model.safetensors", tensors)
@@ -125,8 +125,8 @@ def test_a_layer_whose_matrices_are_gone_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["", "adapter_model.safetensors"])
 def test_an_adapter_alone_asks_for_its_base_model(file: str, tmp_path: Path) -> None:
-    for each in (TARGET / "vit").glob("adapter_*"):
-        shutil.copy(each, tmp_path)
+    for path in (TARGET / "vit").glob("adapter_*"):
+        shutil.copy(path, tmp_path)
     with pytest.raises(CheckpointError, match="it is an adapter, without its base model") as caught:
         load(tmp_path / file)
     assert "--adapter FOLDER" in caught.value.fix

@@ -170,7 +170,9 @@ def test_openclips_other_towers_are_refused_by_what_they_have(
 
 @pytest.mark.parametrize("bias", ["conv_proj.bias", "heads.head.bias"])
 def test_a_bias_that_its_program_has_is_missed(bias: str, tmp_path: Path) -> None:
-    path = changed("torchvision", tmp_path, lambda tensors: {each: t for each, t in tensors.items() if each != bias})
+    path = changed(
+        "torchvision", tmp_path, lambda tensors: {tensor: t for tensor, t in tensors.items() if tensor != bias}
+    )
     with pytest.raises(CheckpointError, match=r"missing (patch_embed|head)\.bias"):
         load(path, config=stated("torchvision"))
 
@@ -204,7 +206,7 @@ def test_computed_positions_need_the_size_that_they_are_for() -> None:
     ],
 )
 def test_what_is_missing_is_said_by_its_name(name: str, drop: str, problem: str, tmp_path: Path) -> None:
-    path = changed(name, tmp_path, lambda tensors: {each: t for each, t in tensors.items() if each != drop})
+    path = changed(name, tmp_path, lambda tensors: {tensor: t for tensor, t in tensors.items() if tensor != drop})
     with pytest.raises(CheckpointError) as caught:
         load(path, config=stated(name))
     assert problem in caught.value.message

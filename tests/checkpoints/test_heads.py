@@ -28,7 +28,7 @@ ANIMALS = {str(index): name for index, name in enumerate(("ant", "bee", "cat", "
 
 
 def without(*beginnings: str) -> Any:
-    return lambda tensors: {name: each for name, each in tensors.items() if not name.startswith(beginnings)}
+    return lambda tensors: {name: tensor for name, tensor in tensors.items() if not name.startswith(beginnings)}
 
 
 def timm_folder(folder: Path, name: str = "plain", *, headless: bool = False, **config: Any) -> Path:
@@ -241,7 +241,7 @@ def test_files_that_transformers_saved_without_a_head_are_told_apart(tmp_path: P
     classifier = transformers.ViTForImageClassification(config)
     classifier.save_pretrained(tmp_path / "whole")
     assert load(tmp_path / "whole").config.num_classes == 12
-    state = {name: each for name, each in classifier.state_dict().items() if not name.startswith("classifier.")}
+    state = {name: tensor for name, tensor in classifier.state_dict().items() if not name.startswith("classifier.")}
     classifier.save_pretrained(tmp_path / "bare", state_dict=state)
     with pytest.raises(CheckpointError, match="says ViTForImageClassification with 12 labels"):
         load(tmp_path / "bare")

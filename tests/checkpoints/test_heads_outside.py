@@ -26,9 +26,9 @@ STATED: dict[str, Any] = {"num_heads": 3, "image_size": [24, 32]}
 )
 def test_a_head_beside_its_encoder_is_said(encoder: str, head: str, said: bool, tmp_path: Path) -> None:
     tensors = read(GOLDEN)
-    named = {(head if name.startswith("head.") else encoder) + name: each for name, each in tensors.items()}
+    named = {(head if name.startswith("head.") else encoder) + name: tensor for name, tensor in tensors.items()}
     checkpoint = load(write(tmp_path / "wrapped.safetensors", named), config=STATED)
-    found = {each.field: each for each in assumed(checkpoint.provenance)}
+    found = {sentence.field: sentence for sentence in assumed(checkpoint.provenance)}
     assert ("head" in found) is said
     if said:
         assert f"outside of the encoder {encoder[:-1]}" in found["head"].why

@@ -126,7 +126,7 @@ def test_an_early_stage_of_a_backbone_is_the_shorter_encoder_with_the_last_norm(
     stages: Mapping[str, Any], tmp_path: Path
 ) -> None:
     def headless(tensors: Tensors) -> Tensors:
-        return {name: each for name, each in tensors.items() if not name.startswith("classifier.")}
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
 
     whole = load(changed(tmp_path / "whole", "dinov2", headless, BACKBONE))
     early = load(changed(tmp_path / "early", "dinov2", headless, {**BACKBONE, **stages}))

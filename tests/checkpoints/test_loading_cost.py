@@ -85,7 +85,7 @@ def measured(what: str, path: Path) -> dict[str, float]:
 
 def test_loading_base_costs_little_more_than_its_bytes_and_its_model(base: Path) -> None:
     rounds = [(measured("build", base), measured("load", base)) for _ in range(ROUNDS)]
-    build, load = (min(each["seconds"] for each in runs) for runs in zip(*rounds, strict=True))
+    build, load = (min(run["seconds"] for run in runs) for runs in zip(*rounds, strict=True))
     weights_mb = 4 * sum(np.prod(spec.shape) for spec in weight_specs(ViTConfig()).values()) / 1e6
     peak_mb = max(loaded["mb"] for _, loaded in rounds)
     print(f"load {load:.2f} s of {build:.2f} s, peak {peak_mb:.0f} MB of {weights_mb:.0f} MB")

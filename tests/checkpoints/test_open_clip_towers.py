@@ -37,7 +37,7 @@ def folder_of(tmp_path: Path, vision: dict[str, Any], tensors: dict[str, Any], *
 
 
 def trunk(name: str) -> dict[str, Any]:
-    return {f"visual.trunk.{key}": each for key, each in read(GOLDEN / name / "model.safetensors").items()}
+    return {f"visual.trunk.{key}": tensor for key, tensor in read(GOLDEN / name / "model.safetensors").items()}
 
 
 def test_the_activation_of_the_architecture_that_the_config_names_counts(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_the_activation_of_the_architecture_that_the_config_names_counts(tmp_pat
 
 
 def test_a_linear_projection_is_the_head(tmp_path: Path) -> None:
-    tensors = {name: each for name, each in trunk("plain").items() if ".head." not in name}
+    tensors = {name: tensor for name, tensor in trunk("plain").items() if ".head." not in name}
     projection = np.random.default_rng(2).standard_normal((6, 12)).astype(np.float32)
     tensors["visual.head.proj.weight"] = projection
     vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": [25, 34]}
@@ -84,7 +84,9 @@ def test_a_tower_that_is_no_plain_vit_is_refused(change: dict[str, Any], said: s
 
 
 def test_a_head_without_its_bias_is_still_incomplete(tmp_path: Path) -> None:
-    tensors = {name: each for name, each in read(GOLDEN / "plain" / "model.safetensors").items() if name != "head.bias"}
+    tensors = {
+        name: tensor for name, tensor in read(GOLDEN / "plain" / "model.safetensors").items() if name != "head.bias"
+    }
     with pytest.raises(CheckpointError, match=r"missing head\.bias"):
         load(write(tmp_path / "alone.safetensors", tensors), config={**STATED, "image_size": [24, 32]})
 
@@ -99,7 +101,7 @@ def test_a_tower_of_open_clip_gives_its_own_features(pool: str, proj: str, timm:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.2 + (parameter.ndim == 1))
-    tensors = {f"visual.{name}": each.numpy() for name, each in model.state_dict().items()}
+    tensors = {f"visual.{name}": tensor.numpy() for name, tensor in model.state_dict().items()}
     vision = {"timm_model_name": "test_vit", "timm_pool": pool, "timm_proj": proj, "image_size": 160}
     images = timm_families.drawn_images(160, 160)
     theirs = timm_families.output(model, images)

@@ -36,7 +36,7 @@ def put(folder: Path, tensors: dict[str, Any], *names: str) -> None:
 
 
 def wrong(tensors: dict[str, Any]) -> dict[str, Any]:
-    return {name: each + 1 for name, each in tensors.items()}
+    return {name: tensor + 1 for name, tensor in tensors.items()}
 
 
 RUNS: dict[str, tuple[str, tuple[str, ...], str]] = {
@@ -73,9 +73,9 @@ def test_the_obvious_file_of_a_run_is_taken_and_named(run: str, timm: dict[str, 
     found = checkpoints.load(tmp_path, config=STATED)
     assert found.digest() == checkpoints.load(GOLDEN).digest()
     assert (f"taken: {taken}, {said}" in checkpoints.assumptions(found)) == bool(said)
-    assert [each.value for each in checkpoints.assumed(found.provenance) if each.field == "file"] == [taken] * bool(
-        said
-    )
+    assert [sentence.value for sentence in checkpoints.assumed(found.provenance) if sentence.field == "file"] == [
+        taken
+    ] * bool(said)
 
 
 def test_the_file_that_a_run_points_to_is_taken(timm: dict[str, Any], tmp_path: Path) -> None:

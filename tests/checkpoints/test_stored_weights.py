@@ -104,14 +104,16 @@ def test_kernels_of_mlx_have_their_channels_last(
     suffix: str, prefix: str, timm: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
     stem = "patch_embed.proj.weight"
-    tensors = {prefix + name: each for name, each in (timm | {stem: timm[stem].transpose(0, 2, 3, 1)}).items()}
+    tensors = {prefix + name: value for name, value in (timm | {stem: timm[stem].transpose(0, 2, 3, 1)}).items()}
     path = tmp_path / f"weights{suffix}"
     if suffix == ".npz":
         np.savez(path, **tensors)  # type: ignore[arg-type]
     elif suffix == ".pth":
         write_zip(path, {"state_dict": tensors})
     else:
-        write_safetensors(path, {name: np.ascontiguousarray(each) for name, each in tensors.items()}, {"format": "mlx"})
+        write_safetensors(
+            path, {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {"format": "mlx"}
+        )
     assert checkpoints.load(path, config=STATED).digest() == checkpoints.load(GOLDEN).digest()
 
 
@@ -125,7 +127,7 @@ def test_weights_that_mlx_has_quantized_are_refused(timm: dict[str, NDArray[Any]
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
 def test_torchs_floats_of_eight_bits_with_scales(name: str, timm: dict[str, NDArray[Any]], tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    tensors = {key: torch.from_numpy(each.copy()) for key, each in timm.items()}
+    tensors = {key: torch.from_numpy(tensor.copy()) for key, tensor in timm.items()}
     weight = tensors[NAME]
     scale = weight.abs().max() / 100
     eight = (weight / scale).to(getattr(torch, name))
@@ -138,14 +140,14 @@ def test_torchs_floats_of_eight_bits_with_scales(name: str, timm: dict[str, NDAr
 
 def test_pruned_weights_are_read_with_their_masks(timm: dict[str, NDArray[Any]], tmp_path: Path) -> None:
     mask = (np.arange(144).reshape(12, 12) % 3 > 0).astype(np.float32)
-    state = {name: each for name, each in timm.items() if name != NAME}
+    state = {name: tensor for name, tensor in timm.items() if name != NAME}
     state |= {f"{NAME}_orig": timm[NAME], f"{NAME}_mask": mask}
     found = checkpoints.load(write_zip(tmp_path / "a.pth", {"state_dict": state}), config=STATED)
     np.testing.assert_array_equal(found.weights[CANONICAL], (timm[NAME] * mask).T)
 
 
 def test_a_mask_of_another_shape_is_unexpected(timm: dict[str, NDArray[Any]], tmp_path: Path) -> None:
-    state = {name: each for name, each in timm.items() if name != NAME}
+    state = {name: tensor for name, tensor in timm.items() if name != NAME}
     state |= {f"{NAME}_orig": timm[NAME], f"{NAME}_mask": np.ones((12, 1), np.float32)}
     with pytest.raises(CheckpointError, match=r"missing block_0\.attention\.out\.kernel"):
         checkpoints.load(write_zip(tmp_path / "a.pth", state), config=STATED)
@@ -154,7 +156,7 @@ def test_a_mask_of_another_shape_is_unexpected(timm: dict[str, NDArray[Any]], tm
 def test_a_weight_that_is_computed_from_others_says_how_to_save_it(
     timm: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:
-    state = {name: each for name, each in timm.items() if name != NAME}
+    state = {name: tensor for name, tensor in timm.items() if name != NAME}
     state["blocks.0.attn.proj.parametrizations.weight.original"] = timm[NAME]
     with pytest.raises(CheckpointError, match="a weight that torch computes from others") as caught:
         checkpoints.load(write_zip(tmp_path / "a.pth", state), config=STATED)

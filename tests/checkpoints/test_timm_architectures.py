@@ -25,7 +25,9 @@ LIMIT = 1e-5  # of the largest logit
 
 def weights_like(name: str, folder: Path, depth: int = 1) -> Path:
     """A file with tensors of an architecture's names and shapes, cut to `depth` blocks, and no config."""
-    row = next(each for each in table.architectures() if each.name == name and each.traits)
+    row = next(
+        architecture for architecture in table.architectures() if architecture.name == name and architecture.traits
+    )
     dim, hidden = row.embed_dim, row.mlp_dim
     traits = set(row.traits.split("+"))
     tokens = ("class" in traits) + 4
@@ -49,11 +51,11 @@ def weights_like(name: str, folder: Path, depth: int = 1) -> Path:
 
 
 def said_of(checkpoint: Checkpoint) -> dict[str, tuple[Any, str]]:
-    return {each.field: (each.value, each.why) for each in assumed(checkpoint.provenance)}
+    return {sentence.field: (sentence.value, sentence.why) for sentence in assumed(checkpoint.provenance)}
 
 
 def test_a_name_is_known_or_refused() -> None:
-    assert len({each.name for each in table.architectures()}) > 300
+    assert len({architecture.name for architecture in table.architectures()}) > 300
     base = table.architecture_named("vit_base_patch16_224.augreg_in21k")
     assert base is not None and (base.num_heads, base.needs, base.image_size) == (12, "", (224, 224))
     assert table.architecture_named("vit_base_patch16_of_tomorrow") is None

@@ -42,7 +42,7 @@ def assert_same(path: Path, name: str, **stated: Any) -> Any:
 def renamed(tensors: Tensors, *pairs: tuple[str, str]) -> Tensors:
     for old, new in pairs:
         assert any(re.search(old, name) for name in tensors)
-        tensors = {re.sub(old, new, name): each for name, each in tensors.items()}
+        tensors = {re.sub(old, new, name): tensor for name, tensor in tensors.items()}
     return tensors
 
 
@@ -81,7 +81,7 @@ def test_dinov2_without_registers_is_resized_as_dinov2_does(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("prefix", ["model.", "visual.trunk."])
 def test_a_model_inside_another_is_found_and_a_text_tower_is_left(prefix: str, tmp_path: Path) -> None:
-    tensors = {prefix + name: each for name, each in golden("siglip").items()}
+    tensors = {prefix + name: tensor for name, tensor in golden("siglip").items()}
     text = {"text.token_embedding.weight": np.ones((2, 3)), "logit_scale": np.ones(()), "logit_bias": np.ones(())}
     assert_same(state_dicts.write(tmp_path / "a.safetensors", tensors | text), "siglip")
 
@@ -169,7 +169,7 @@ def test_another_network_is_refused_by_what_it_has(name: str, tmp_path: Path) ->
 
 
 def test_what_a_vit_always_has_and_the_file_has_not_is_named_together(tmp_path: Path) -> None:
-    tensors = {name: each for name, each in golden("plain").items() if name.startswith("patch_embed")}
+    tensors = {name: tensor for name, tensor in golden("plain").items() if name.startswith("patch_embed")}
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(state_dicts.write(tmp_path / "a.safetensors", tensors), config=STATED)
     expected = "no position table (pos_embed); no last norm (norm.weight or fc_norm.weight); no blocks (blocks.0)"
@@ -195,9 +195,11 @@ def test_timms_other_networks_are_never_taken_for_this_vit(architecture: str, ti
     with torch.device("meta"):
         model = timm.create_model(architecture)
     # Of one width and depth in place of thousands of megabytes: what is refused is refused by names.
-    tensors = {name: np.zeros(tuple(each.shape), np.float32) for name, each in model.state_dict().items()}
+    tensors = {name: np.zeros(tuple(tensor.shape), np.float32) for name, tensor in model.state_dict().items()}
     kept = {
-        name: each for name, each in tensors.items() if each.size < 3_000_000 and not re.match(r"blocks\.[3-9]", name)
+        name: tensor
+        for name, tensor in tensors.items()
+        if tensor.size < 3_000_000 and not re.match(r"blocks\.[3-9]", name)
     }
     path = state_dicts.write(tmp_path / "a.safetensors", kept)
     if architecture == "deit3_small_patch16_224":

@@ -86,7 +86,7 @@ def torch() -> Any:
 @pytest.fixture(scope="module")
 def tensors(torch: Any) -> dict[str, Any]:
     arrays = state_dicts.read(GOLDEN / "model.safetensors")
-    return {name: torch.from_numpy(each.copy()) for name, each in arrays.items()}
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
 def assert_plain(path: Path, tolerance: float = 1e-8) -> None:
@@ -97,7 +97,7 @@ def assert_plain(path: Path, tolerance: float = 1e-8) -> None:
 
 
 def wrapped(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {prefix + name: each for name, each in tensors.items()}
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 LAYOUTS: dict[str, Any] = {
@@ -128,7 +128,7 @@ def test_the_state_dict_is_found_where_training_programs_put_it(
 def test_other_floats_become_float32(
     dtype: str, tolerance: float, torch: Any, tensors: dict[str, Any], tmp_path: Path
 ) -> None:
-    torch.save({name: each.to(getattr(torch, dtype)) for name, each in tensors.items()}, tmp_path / "a.pt")
+    torch.save({name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}, tmp_path / "a.pt")
     assert_plain(tmp_path / "a.pt", tolerance)
     for name, weight in checkpoints.load(tmp_path / "a.pt", config=STATED).weights.items():
         assert weight.dtype == np.float32, name
@@ -352,10 +352,12 @@ def model(tensors: dict[str, Any], leaves: dict[str, Any]) -> torch_writer.Insta
 
     def made(path: str, held: dict[str, Any]) -> torch_writer.Instance:
         inner = {
-            name: made(f"{path}.{name}".lstrip("."), each) for name, each in held.items() if isinstance(each, dict)
+            name: made(f"{path}.{name}".lstrip("."), tensor)
+            for name, tensor in held.items()
+            if isinstance(tensor, dict)
         }
         kind, attributes = leaves.get(path.rpartition(".")[2], ("torch.nn.modules.module.Module", {}))
-        own = {name: each for name, each in held.items() if name not in inner}
+        own = {name: tensor for name, tensor in held.items() if name not in inner}
         act = {"act": module("torch.nn.modules.activation.GELU", {}, {}, approximate="tanh")}
         return module(kind, own, inner | (act if path.endswith("mlp") else {}), **attributes)
 

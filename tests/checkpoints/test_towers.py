@@ -173,11 +173,11 @@ def two_eyes(tmp_path: Path) -> Path:
     target = tmp_path / "eyes"
     shutil.copytree(TARGET / "llava", target)
     tensors = state_dicts.read(target / "model.safetensors")
-    inside = {name: each for name, each in tensors.items() if "vision_tower." in name}
+    inside = {name: tensor for name, tensor in tensors.items() if "vision_tower." in name}
     assert inside
-    image = {name.replace("vision_tower.", "image_tower."): each for name, each in inside.items()}
-    video = {name.replace("vision_tower.", "video_tower."): each + 1 for name, each in inside.items()}
-    rest = {name: each for name, each in tensors.items() if name not in inside}
+    image = {name.replace("vision_tower.", "image_tower."): tensor for name, tensor in inside.items()}
+    video = {name.replace("vision_tower.", "video_tower."): tensor + 1 for name, tensor in inside.items()}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in inside}
     state_dicts.write(target / "model.safetensors", rest | image | video)
     return target
 

@@ -35,22 +35,22 @@ def timm() -> Tensors:
 @pytest.fixture(scope="module")
 def vit() -> Tensors:
     folder = GOLDEN / "huggingface" / "vit"
-    return {name: each for file in folder.glob("*.safetensors") for name, each in state_dicts.read(file).items()}
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in state_dicts.read(file).items()}
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {prefix + name: each for name, each in tensors.items()}
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def split(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Encoder and head."""
-    heads = {name: each for name, each in tensors.items() if name.startswith(("head.", "classifier."))}
-    return {name: each for name, each in tensors.items() if name not in heads}, heads
+    heads = {name: tensor for name, tensor in tensors.items() if name.startswith(("head.", "classifier."))}
+    return {name: tensor for name, tensor in tensors.items() if name not in heads}, heads
 
 
 def other(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """A copy with other numbers, which must not be taken."""
-    return {name: each + 1 for name, each in tensors.items()}
+    return {name: tensor + 1 for name, tensor in tensors.items()}
 
 
 PREFIXES = (
@@ -86,12 +86,12 @@ def test_every_container_of_state_dicts(suffix: str, timm: Tensors, tmp_path: Pa
 
 def test_a_state_dict_in_nested_dictionaries_is_put_together(timm: Tensors, tmp_path: Path) -> None:
     nested: dict[str, Any] = {}
-    for name, each in timm.items():
+    for name, tensor in timm.items():
         *path, last = name.split(".")
         here = nested
         for part in path:
             here = here.setdefault(part, {})
-        here[last] = each
+        here[last] = tensor
     path = write_legacy(tmp_path / "a.pth", nested)
     assert checkpoints.load(path, config=STATED).digest() == expected("timm/plain", tmp_path).digest()
 
@@ -169,7 +169,7 @@ def test_models_that_no_rule_tells_apart_are_asked_for(timm: Tensors, tmp_path: 
 
 
 def test_a_larger_teacher_is_no_copy(timm: Tensors, tmp_path: Path) -> None:
-    larger = timm | {f"blocks.2.{name[9:]}": each for name, each in timm.items() if name.startswith("blocks.1.")}
+    larger = timm | {f"blocks.2.{name[9:]}": tensor for name, tensor in timm.items() if name.startswith("blocks.1.")}
     path = write_zip(tmp_path / "a.pth", {**with_prefix("student.", timm), **with_prefix("teacher.", larger)})
     with pytest.raises(CheckpointError, match="it holds several models: student, teacher"):
         checkpoints.load(path, config=STATED)
@@ -226,14 +226,14 @@ HEADS = ("fc", "classifier", "linear_head", "heads", "heads.head", "cls_head.fc"
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_under_a_foreign_name_is_taken_and_said(name: str, prefix: str, timm: Tensors, tmp_path: Path) -> None:
     encoder, head = split(timm)
-    beside = {f"{name}.{part.removeprefix('head.')}": each for part, each in head.items()}
+    beside = {f"{name}.{part.removeprefix('head.')}": tensor for part, tensor in head.items()}
     held = with_prefix(prefix, {**with_prefix("backbone.", encoder), **beside})
     found = checkpoints.load(write_zip(tmp_path / "a.pth", {"state_dict": held}), config=STATED)
     images = timm_families.drawn_images(24, 32)
     expected_logits = np.load(GOLDEN / "timm" / "plain" / "output.npy")
     assert np.abs(forward(found, images) - expected_logits).max() < 1e-6
     assert f"taken: the head {name}, as one linear layer on the class token" in checkpoints.assumptions(found)
-    assert [each.value for each in checkpoints.assumed(found.provenance) if each.field == "head"] == [
+    assert [sentence.value for sentence in checkpoints.assumed(found.provenance) if sentence.field == "head"] == [
         f"the head {name}"
     ]
     bare = checkpoints.load(tmp_path / "a.pth", config=STATED | {"head": False})
@@ -242,7 +242,7 @@ def test_a_head_under_a_foreign_name_is_taken_and_said(name: str, prefix: str, t
 
 def test_a_head_under_a_foreign_name_on_an_encoder_of_transformers(vit: Tensors, tmp_path: Path) -> None:
     encoder, head = split(vit)
-    beside = {f"fc.{part.removeprefix('classifier.')}": each for part, each in head.items()}
+    beside = {f"fc.{part.removeprefix('classifier.')}": tensor for part, tensor in head.items()}
     held = {**with_prefix("net.backbone.", encoder), **with_prefix("net.", beside)}
     found = checkpoints.load(write_zip(tmp_path / "a.pth", held), config=HF | {"pooling": "cls"})
     assert found.digest() == expected("huggingface/vit", tmp_path).digest()
@@ -273,8 +273,8 @@ def test_the_norm_of_a_linear_probe_is_folded_exactly(affine: bool, timm: Tensor
     scale, shift = (rng.standard_normal(12), rng.standard_normal(12)) if affine else (np.ones(12), np.zeros(12))
     probe = {"head.0.running_mean": mean, "head.0.running_var": variance, "head.0.num_batches_tracked": np.int64([9])}
     probe |= {"head.0.weight": scale, "head.0.bias": shift} if affine else {}
-    held = {**encoder, **{name: np.asarray(each) for name, each in probe.items()}}
-    held |= {f"head.1.{part.removeprefix('head.')}": each for part, each in head.items()}
+    held = {**encoder, **{name: np.asarray(tensor) for name, tensor in probe.items()}}
+    held |= {f"head.1.{part.removeprefix('head.')}": tensor for part, tensor in head.items()}
     found = checkpoints.load(write_zip(tmp_path / "a.pth", {"model": held}), config=STATED)
     images = timm_families.drawn_images(24, 32)
     features = forward(checkpoints.load(write_zip(tmp_path / "b.pth", encoder), config=STATED), images)
@@ -383,14 +383,14 @@ def test_a_script_with_the_names_of_openai_is_read_as_its_state_dict(tmp_path: P
         numbers = ("input_resolution", "context_length", "vocab_size")
         assert set(numbers) <= set(file.names())
         tensors = {name: file.read(name) for name in file.names() if name not in numbers}
-    for name, each in tensors.items():
+    for name, tensor in tensors.items():
         *path, last = name.split(".")
         module = root
         for part in path:
             if part not in dict(module.named_children()):
                 module.add_module(part, Module())
             module = getattr(module, part)
-        module.register_parameter(last, torch.nn.Parameter(torch.from_numpy(each.copy())))
+        module.register_parameter(last, torch.nn.Parameter(torch.from_numpy(tensor.copy())))
     for name in numbers:
         root.register_buffer(name, torch.tensor(7))
     with warnings.catch_warnings():

@@ -47,7 +47,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> I
 
     def call(*arguments: object) -> Said:
         capfd.readouterr()
-        code = cli.run([str(each) for each in arguments])
+        code = cli.run([str(argument) for argument in arguments])
         return Said(code, *capfd.readouterr())
 
     with warnings.catch_warnings():

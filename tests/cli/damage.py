@@ -155,7 +155,7 @@ def early(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def repeated(data: bytes, rng: np.random.Generator) -> bytes:
-    start, end = sorted(int(each) for each in rng.integers(len(data), size=2))
+    start, end = sorted(int(place) for place in rng.integers(len(data), size=2))
     return data[:end] + data[start:]
 
 

@@ -36,8 +36,8 @@ def image(tmp_path: Path) -> Path:
 
 
 def fields(document: dict[str, Any]) -> dict[str, Any]:
-    assert all(each["why"] and each["checkpoint"] for each in document["assumed"])
-    return {each["field"]: each["value"] for each in document["assumed"]}
+    assert all(sentence["why"] and sentence["checkpoint"] for sentence in document["assumed"])
+    return {sentence["field"]: sentence["value"] for sentence in document["assumed"]}
 
 
 @pytest.mark.parametrize("command", ["convert", "resize", "inspect", "compare", "predict", "verify"])
@@ -95,7 +95,7 @@ def test_labels_are_told_in_a_file(alone: tuple[Path, Path], image: Path, tmp_pa
 
 def test_a_missing_head_is_an_error_and_its_fix_works_wherever_a_checkpoint_is_read(tmp_path: Path, run: Any) -> None:
     def bare(tensors: dict[str, Any]) -> dict[str, Any]:
-        return {name: each for name, each in tensors.items() if not name.startswith("classifier.")}
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
 
     folder = changed(tmp_path, "vit", tensors=bare)
     output = tmp_path / "out.safetensors"
@@ -117,8 +117,8 @@ def test_a_head_that_is_there_is_left_out_when_asked(tmp_path: Path, keras_file:
 
 def test_averaged_weights_are_said_and_recorded(tmp_path: Path, image: Path, run: Any) -> None:
     torch = pytest.importorskip("torch")
-    tensors = {name: torch.from_numpy(each.copy()) for name, each in read(GOLDEN / "model.safetensors").items()}
-    zeros = {name: 0 * each for name, each in tensors.items()}
+    tensors = {name: torch.from_numpy(tensor.copy()) for name, tensor in read(GOLDEN / "model.safetensors").items()}
+    zeros = {name: 0 * tensor for name, tensor in tensors.items()}
     torch.save({"state_dict": zeros, "state_dict_ema": tensors}, tmp_path / "a.pth")
     (tmp_path / "stated.json").write_text('{"image_size": [24, 32]}')
     stated = ("--num-heads", 3, "--config", tmp_path / "stated.json")
@@ -164,9 +164,9 @@ def test_options_of_files_are_refused_where_there_is_no_file(tmp_path: Path, run
 
 def test_models_tensors_and_heads_are_chosen_on_the_command_line(tmp_path: Path, run: Any) -> None:
     tensors = read(GOLDEN / "model.safetensors")
-    head = {name: each for name, each in tensors.items() if name.startswith("head.")}
-    encoder = {name: each for name, each in tensors.items() if name not in head}
-    others = {name: each + 1 for name, each in encoder.items()}
+    head = {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    encoder = {name: tensor for name, tensor in tensors.items() if name not in head}
+    others = {name: value + 1 for name, value in encoder.items()}
     odd = {"gate.weight": np.ones((2, 3), np.float32)}
     write_zip(tmp_path / "a.pth", {"student": encoder | odd, "teacher": others})
     write_zip(tmp_path / "head.pth", {"weight": head["head.weight"], "bias": head["head.bias"]})

@@ -27,7 +27,7 @@ def written_by(script, *arguments):
     path = os.pathsep.join(map(str, (ROOT, PEERS)))
     command = [sys.executable, PEERS / script, *arguments]
     done = subprocess.run(
-        [str(each) for each in command], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+        [str(word) for word in command], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return Path(arguments[-1])
@@ -63,13 +63,13 @@ def by_hand(bundles, tmp_path):
             nodes.append(helper.make_node("Transpose", [value], ["in_nhwc"], perm=transpose))
             value = "in_nhwc"
         for node in graph.node:
-            node.input[:] = [value if each == "images" else each for each in node.input]
+            node.input[:] = [value if tensor_name == "images" else tensor_name for tensor_name in node.input]
         for node in reversed(nodes):
             graph.node.insert(0, node)
-        graph.node.extend(helper.make_node("Identity", ["logits"], [each]) for each in outputs)
+        graph.node.extend(helper.make_node("Identity", ["logits"], [output]) for output in outputs)
         del graph.input[:], graph.output[:]
         graph.input.append(helper.make_tensor_value_info("anything", dtype, shape))
-        graph.output.extend(helper.make_tensor_value_info(each, TensorProto.FLOAT, ("n", 5)) for each in outputs)
+        graph.output.extend(helper.make_tensor_value_info(output, TensorProto.FLOAT, ("n", 5)) for output in outputs)
         onnx.save(model, tmp_path / name)
         return tmp_path / name
 
@@ -84,15 +84,15 @@ def test_what_torch_exports_of_timm_is_proven(run, from_torch, name, batch):
     done = run("verify", from_torch / name, "--against", from_torch / "small.safetensors", "--json")
     (result,) = done.document["results"]
     assert done.code == 0 and result["verdict"] == "same" and result["artifact"] == str(from_torch / name)
-    assumed = {each["field"]: each for each in result["assumed"]}
-    assert {name: each["value"] for name, each in assumed.items()} == {
+    assumed = {sentence["field"]: sentence for sentence in result["assumed"]}
+    assert {name: value["value"] for name, value in assumed.items()} == {
         "layout": "nchw",
         "input": "normalized by mean [0.5, 0.5, 0.5] and std [0.5, 0.5, 0.5]",
         "output": "scores" if name == "dynamo.onnx" else "y",
         "precision": "fp32",
     }
     assert f"({batch}, 3, 24, 32)" in assumed["layout"]["why"] and assumed["layout"]["why"] in done.err
-    asked = {each["name"] for each in result["checks"]}
+    asked = {check["name"] for check in result["checks"]}
     assert ("batch of 7" in asked) == (batch == "n") and "zero input" in asked
 
 
@@ -109,7 +109,10 @@ def test_files_of_plain_tensorflow_are_proven(run, from_tensorflow, keras_file):
     names = ["picture", "planes.tflite", "pixels.tflite", "keras.tflite", "integers.tflite"]
     done = run("verify", *(from_tensorflow / each for each in names), "--against", keras_file, "--json")
     results = dict(zip(names, done.document["results"], strict=True))
-    values = {name: {each["field"]: each["value"] for each in result["assumed"]} for name, result in results.items()}
+    values = {
+        name: {sentence["field"]: sentence["value"] for sentence in result["assumed"]}
+        for name, result in results.items()
+    }
     assert [values[name]["layout"] for name in names] == ["nhwc", "nchw", "nhwc", "nhwc", "nchw"]
     assert [values[name]["precision"] for name in names] == ["fp32"] * 4 + ["int8-full"]
     assert values["pixels.tflite"]["input"] == "pixels" and values["picture"]["output"] == "scores"
@@ -133,7 +136,7 @@ def test_other_names_and_planes_and_half_floats_and_pixels_are_taken(run, by_han
     half = by_hand("half.onnx", (2, 24, 32, 3), dtype=TensorProto.FLOAT16)
     done = run("verify", planes, half, "--against", keras_file, "--json")
     assert done.code == 0
-    assert [each["precision"] for each in done.document["results"]] == ["fp32", "fp16"]
+    assert [result["precision"] for result in done.document["results"]] == ["fp32", "fp16"]
 
 
 def test_the_images_of_a_folder_can_be_compared_on(run, by_hand, keras_file, tmp_path):
@@ -194,8 +197,8 @@ def test_bare_files_are_timed_without_a_checkpoint(run, by_hand, from_tensorflow
     done = run("bench", *paths, "--runs", "2", "--runtime", "onnxruntime", "--json")
     assert done.code == 2 and "onnxruntime does not run" in done.document["error"]["message"]
     document = run("bench", *paths, "--runs", "2", "--batch", "2", "--json").document
-    assert {each["artifact"] for each in document["results"]} == set(map(str, paths))
-    assert all(len(each["samples_ns"]) == 2 for each in document["results"])
+    assert {result["artifact"] for result in document["results"]} == set(map(str, paths))
+    assert all(len(result["samples_ns"]) == 2 for result in document["results"])
 
 
 def test_a_file_of_no_fixed_size_cannot_be_timed(run, by_hand):

@@ -62,4 +62,4 @@ def test_cases_that_were_measured_one_at_a_time_say_so(run: Any, bundles: Any) -
     said = run("bench", bundles["onnx"], *options, "--one-at-a-time", "--json")
     assert said.code == 0, said.err
     assert "all cases: each case was measured on its own: their rounds took no turns" in said.err
-    assert [each["plan"]["one_at_a_time"] for each in said.document["results"]] == [True, True]
+    assert [result["plan"]["one_at_a_time"] for result in said.document["results"]] == [True, True]

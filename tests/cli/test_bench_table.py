@@ -63,7 +63,7 @@ def test_a_ratio_stands_with_its_interval_and_the_first_is_one():
 @pytest.mark.parametrize("name", SORTS)
 def test_whatever_it_is_sorted_by_has_a_best(name):
     results = [latency(1.0, peak_rss_mb=90.0), latency(2.0, batch=3, load_ms=50.0)]
-    shown = [row(each, results[0], best_of(results, name)) for each in results]
+    shown = [row(result, results[0], best_of(results, name)) for result in results]
     order = sorted(range(2), key=lambda index: SORTS[name](results[index]))
     assert any("*" in text for text in shown[order[0]])
 
@@ -92,7 +92,7 @@ def test_what_gpus_alone_have_stands_in_the_table_when_a_case_ran_on_one_and_cop
     columns = columns_of(results)
     assert set(columns) - set(COLUMNS) == {"copies ms", "queued images/s", "GPU mJ/image", "GPU MB"}
     assert columns.index("copies ms") == columns.index("p99 ms") + 1
-    shown = [dict(zip(columns, row(each, results[0], {}, columns), strict=True)) for each in results]
+    shown = [dict(zip(columns, row(result, results[0], {}, columns), strict=True)) for result in results]
     assert [each["copies ms"] for each in shown] == ["-", "0.25"]
     assert shown[1]["queued images/s"] == "2000.0" and shown[1]["GPU MB"] == "812"
     assert shown[1]["GPU mJ/image"] == "50.00" and shown[1]["threads"] == "-"

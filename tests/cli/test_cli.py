@@ -120,7 +120,7 @@ def test_the_version_is_said_by_an_option_and_by_a_command(run, arguments):
 def test_the_command_help_is_the_option_help(run):
     assert run("help").out == run("--help").out
     assert run("help", "export").out == run("export", "--help").out
-    assert [each["command"] for each in run("help", "--json").document["results"]] == command_names()
+    assert [result["command"] for result in run("help", "--json").document["results"]] == command_names()
     said = run("help", "exprot")
     assert said.code == 2 and "there is no command 'exprot'" in said.err and said.out == ""
 
@@ -348,8 +348,8 @@ def test_the_console_script_is_the_main_function():
 def said_in_help(command):
     """All words that a command's help is made of."""
     yield command.help
-    for each in command.params:
-        yield getattr(each, "help", None)
+    for param in command.params:
+        yield getattr(param, "help", None)
 
 
 def test_help_loses_nothing_of_what_it_is_made_of(run):

@@ -56,9 +56,9 @@ def test_other_weights_are_named_the_furthest_apart_first(run, saved, make_check
     result = run("compare", saved("one"), saved("other", weights=weights), "--json")
     [record] = result.document["results"]
     assert result.code == 1 and not record["same"] and record["differences"] == []
-    found = [(each["name"], each["message"]) for each in record["weights"]]
+    found = [(weight["name"], weight["message"]) for weight in record["weights"]]
     assert found == [("head.bias", "furthest at (2)"), ("block_1.ffn.up.kernel", "furthest at (3, 5)")]
-    assert [each["max_abs"] for each in record["weights"]] == pytest.approx([0.5, 0.25], rel=1e-5)
+    assert [weight["max_abs"] for weight in record["weights"]] == pytest.approx([0.5, 0.25], rel=1e-5)
     assert record["outputs"]["metrics"]["max_abs"] > 0.1 and not record["outputs"]["ok"]
     shown = run("compare", saved("one"), saved("other", weights=weights))
     assert shown.code == 1 and "head.bias" in shown.out and "5.0e-01 apart" in shown.out
@@ -69,7 +69,10 @@ def test_another_preprocessing_and_other_labels_are_named(run, saved, make_check
     result = run("compare", saved("one"), saved("cropped", preprocess=preprocess, labels=tuple("abcde")), "--json")
     [record] = result.document["results"]
     assert result.code == 1
-    found = {(each["aspect"], each["name"]): (each["first"], each["second"]) for each in record["differences"]}
+    found = {
+        (difference["aspect"], difference["name"]): (difference["first"], difference["second"])
+        for difference in record["differences"]
+    }
     assert found["preprocess", "mean"] == ([0.5, 0.5, 0.5], [0.4, 0.5, 0.5])
     assert found["preprocess", "resize"] == (None, 40) and found["preprocess", "crop"] == (False, True)
     assert found["labels", "2"] == (None, "c")
@@ -81,7 +84,9 @@ def test_another_epsilon_is_a_difference_of_the_config(run, saved, make_checkpoi
     [record] = run("compare", saved("one"), saved("epsilon", config=config.replace(epsilon=1e-3)), "--json").document[
         "results"
     ]
-    assert [(each["aspect"], each["name"]) for each in record["differences"]] == [("config", "epsilon")]
+    assert [(difference["aspect"], difference["name"]) for difference in record["differences"]] == [
+        ("config", "epsilon")
+    ]
     assert record["weights"] == [] and not record["same"]
 
 
@@ -90,7 +95,7 @@ def test_another_image_size_is_compared_but_for_its_outputs(run, saved, make_che
     path = saved("larger", config=other.config, weights=other.weights)
     [record] = run("compare", saved("one"), path, "--json").document["results"]
     assert record["outputs"] is None and any("one image size" in note for note in record["notes"])
-    assert any("(25, 12) and" in each["message"] or "float32 (" in each["message"] for each in record["weights"])
+    assert any("(25, 12) and" in weight["message"] or "float32 (" in weight["message"] for weight in record["weights"])
 
 
 def test_a_planted_weight_in_a_file_is_found_by_name(run, bundles, make_checkpoint, tmp_path):
@@ -99,7 +104,7 @@ def test_a_planted_weight_in_a_file_is_found_by_name(run, bundles, make_checkpoi
     damage(artifact.model_path, make_checkpoint())
     write_manifest(artifact)
     [record] = run("compare", bundles["onnx"], copied, "--json").document["results"]
-    assert [each["name"] for each in record["weights"]] == ["head.bias"] and not record["outputs"]["ok"]
+    assert [weight["name"] for weight in record["weights"]] == ["head.bias"] and not record["outputs"]["ok"]
 
 
 @pytest.mark.parametrize("format", ["onnx", "savedmodel"])

@@ -200,7 +200,9 @@ def test_what_openvino_computes_in_is_told_and_one_that_cannot_be_imported_is_a_
     monkeypatch.setattr(diagnosis, "_asked", lambda program: (None, "no libtbb.so"))
     found = diagnosis.diagnose()
     assert found.openvino is None
-    assert [each.problem for each in found.conflicts] == ["openvino is installed and cannot be imported: no libtbb.so"]
+    assert [conflict.problem for conflict in found.conflicts] == [
+        "openvino is installed and cannot be imported: no libtbb.so"
+    ]
 
 
 def test_a_gpu_package_without_cuda_was_written_over(monkeypatch):
@@ -230,7 +232,9 @@ def on_gpus(monkeypatch):
         names = ("TensorrtExecutionProvider", CUDA, "AzureExecutionProvider", "CPUExecutionProvider")
         monkeypatch.setattr(diagnosis, "_asked", lambda program: (names, ""))
         monkeypatch.setattr(diagnosis, "try_provider", outcome)
-        tensorrt = TensorRT({}, {name.replace("_", "-"): each for name, each in more.items() if "tensorrt" in name}, 10)
+        tensorrt = TensorRT(
+            {}, {name.replace("_", "-"): value for name, value in more.items() if "tensorrt" in name}, 10
+        )
         found = Nvidia(has_driver, gpus, ((8, 0), (9, 0)), tensorrt, None)
         monkeypatch.setattr(diagnosis, "look", lambda here: found)
 
@@ -251,7 +255,7 @@ def test_a_cuda_that_does_not_work_is_a_conflict_and_a_tensorrt_that_nobody_inst
     on_gpus(only("CPUExecutionProvider"), has_driver=False)
     assert run(["doctor", "--json"]) == 1
     (found,) = json.loads(capfd.readouterr().out)["results"]
-    assert [each["usable"] for each in found["provider_trials"]] == [False, False, True]
+    assert [trial["usable"] for trial in found["provider_trials"]] == [False, False, True]
     (conflict,) = found["conflicts"]
     assert conflict["problem"].startswith("CUDAExecutionProvider of onnxruntime-gpu 1.31.1 is not usable: no luck")
     assert conflict["problem"].endswith("there is no NVIDIA driver here") and conflict["fix"] == "try again"
@@ -281,7 +285,7 @@ def test_a_cuda_that_comes_as_a_plugin_is_tried_though_it_is_not_listed(monkeypa
     monkeypatch.setattr(diagnosis, "_asked", lambda program: (("CPUExecutionProvider",), ""))
     monkeypatch.setattr(diagnosis, "try_provider", only("CPUExecutionProvider"))
     found = diagnosis.diagnose()
-    assert [each.provider for each in found.trials] == [CUDA, "CPUExecutionProvider"]
+    assert [trial.provider for trial in found.trials] == [CUDA, "CPUExecutionProvider"]
     (conflict,) = found.conflicts
     assert conflict.problem.startswith("CUDAExecutionProvider of onnxruntime 1.32.0 is not usable")
 

@@ -104,7 +104,7 @@ def test_what_a_keras_file_does_not_say_of_its_pixels_and_classes_can_be_stated(
     [recorded] = run("evaluate", converted, "--data", data, "--json").document["results"]
     [said] = run("evaluate", keras_file, *stated, "--data", data, "--json").document["results"]
     assert said["confusions"] == recorded["confusions"] and said["top1"] == recorded["top1"]
-    assert {each["actual"] for each in said["confusions"]} <= {"ash", "beech", "cedar", "date", "elm"}
+    assert {confusion["actual"] for confusion in said["confusions"]} <= {"ash", "beech", "cedar", "date", "elm"}
     refused = run("evaluate", bundles["onnx"], *stated, "--data", data)
     assert refused.code == 2 and "artifacts record their own" in refused.err
 
@@ -145,7 +145,10 @@ def test_agreement_with_a_checkpoint_stands_beside_that_with_fp32(run, bundles, 
         assert each["against"]["mean_kl"] == pytest.approx((p * np.log(p / q)).sum(axis=-1).mean(), rel=1e-4)
         assert each["against"]["top1"] == pytest.approx(np.mean(others_first == labels))
     assert 0 < each["against"]["top1_agreement"] < 1
-    assert [each["checkpoint"] for each in result.document["assumed"]] in ([], [str(tmp_path / "other.safetensors")])
+    assert [sentence["checkpoint"] for sentence in result.document["assumed"]] in (
+        [],
+        [str(tmp_path / "other.safetensors")],
+    )
     shown = run(*given)
     assert "same top-1" in shown.out and "as onnx-fp32" in shown.out
     assert f"compared with {tmp_path / 'other.safetensors'} in numpy, whose own top-1 is" in shown.err

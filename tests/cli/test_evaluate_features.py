@@ -82,7 +82,7 @@ def test_the_table_shows_intervals(run, made):
 )
 def test_what_cannot_be_evaluated_says_why(run, made, arguments, message):
     np.savez(made / "few.npz", images=np.zeros((2, 24, 32, 3), np.uint8), labels=np.array([0, 0]))
-    given = [made / each if "/" in each or "." in each else each for each in arguments]
+    given = [made / argument if "/" in argument or "." in argument else argument for argument in arguments]
     done = run("evaluate", *given, "--data", made / "data.npz")
     assert done.code == 2 and message in done.err
 

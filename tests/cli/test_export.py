@@ -100,7 +100,7 @@ def test_every_option_of_the_graph_reaches_the_file(run, keras_file, tmp_path):
     result = run("export", keras_file, "-f", "onnx", *graph, "-o", "out", "--json")
     assert result.code == 0, result.err
     path = tmp_path / "out" / "onnx-fp32" / "model.onnx"
-    assert [(each.domain, each.version) for each in onnx.load(path).opset_import] == [("", 17)]
+    assert [(opset.domain, opset.version) for opset in onnx.load(path).opset_import] == [("", 17)]
     session = onnxruntime.InferenceSession(path)
     (given,) = session.get_inputs()
     assert (given.name, given.shape, given.type) == ("images", [2, 3, 24, 32], "tensor(uint8)")

@@ -31,7 +31,7 @@ NAMES = ["onnx-fp32", "savedmodel-fp32", "tflite-fp32"]
 
 def test_verify_proves_all_that_is_inside_by_name(run, folder):
     document = run("verify", folder, "--quick", "--json").document
-    assert [each["artifact"] for each in document["results"]] == [str(folder / name) for name in NAMES]
+    assert [result["artifact"] for result in document["results"]] == [str(folder / name) for name in NAMES]
     assert document["ok"]
 
 
@@ -40,13 +40,13 @@ def test_bench_times_all_that_is_inside_once(run, folder):
     done = run("bench", folder, folder / "onnx-fp32", "--runs", "2", "--runtime", "onnxruntime")
     assert done.code == 2 and "onnxruntime does not run" in done.err and str(folder / "tflite-fp32") in done.err
     document = run("bench", folder, folder / "onnx-fp32", "--runs", "2", "--json").document
-    assert {each["artifact"] for each in document["results"]} == {str(folder / name) for name in NAMES}
+    assert {result["artifact"] for result in document["results"]} == {str(folder / name) for name in NAMES}
 
 
 def test_evaluate_runs_all_that_is_inside(run, folder, tmp_path):
     np.savez(tmp_path / "data.npz", images=natural_pixels(4, 24, 32, 3), labels=np.arange(4))
     document = run("evaluate", folder, "--data", tmp_path / "data.npz", "--json").document
-    assert [each["artifact"] for each in document["results"]] == [str(folder / name) for name in NAMES]
+    assert [result["artifact"] for result in document["results"]] == [str(folder / name) for name in NAMES]
 
 
 def test_bundle_packs_all_that_is_inside(run, folder, tmp_path):
@@ -56,7 +56,7 @@ def test_bundle_packs_all_that_is_inside(run, folder, tmp_path):
 
 def test_quantize_takes_the_fp32_files_of_every_format_that_has_the_precision(run, folder, tmp_path):
     done = run("quantize", folder, "-p", "int8", "-p", "int16x8", "--no-speed", "-o", tmp_path, "--json")
-    made = [each["path"].rpartition("/")[2] for each in done.document["results"]]
+    made = [result["path"].rpartition("/")[2] for result in done.document["results"]]
     assert made == ["onnx-int8", "tflite-int8", "tflite-int16x8"]
     assert "onnx-int16x8: does not exist" in done.document["skipped"]
     again = run("quantize", folder, "-p", "int8", "--no-speed", "-o", tmp_path)
@@ -70,8 +70,8 @@ def test_quantize_goes_on_to_the_next_format_where_nothing_can_be_made_of_one(ru
     monkeypatch.setattr(OnnxQuantizer, "write", write)
     done = run("quantize", folder, "-p", "int8", "--no-speed", "-o", tmp_path, "--json")
     assert done.code == 2 and not done.document["ok"]
-    assert [each["path"].rpartition("/")[2] for each in done.document["results"]] == ["tflite-int8"]
-    assert [each["artifact"] for each in done.document["failed"]] == ["onnx-int8"]
+    assert [result["path"].rpartition("/")[2] for result in done.document["results"]] == ["tflite-int8"]
+    assert [failure["artifact"] for failure in done.document["failed"]] == ["onnx-int8"]
     alone = run("quantize", folder / "onnx-fp32", "-p", "int8", "--no-speed", "-o", tmp_path / "alone", "--json")
     assert alone.code == 2 and alone.document["error"]["message"] == "no kernels for this"
 
@@ -97,8 +97,8 @@ def no_litert(monkeypatch):
 
 def test_bench_times_what_it_has_an_engine_for_and_says_what_it_has_not(run, bundles, no_litert):
     done = run("bench", bundles["tflite"], bundles["onnx"], "--runs", "2", "--json")
-    assert done.code == 2 and {each["artifact"] for each in done.document["results"]} == {str(bundles["onnx"])}
-    assert [each["artifact"] for each in done.document["failed"]] == [str(bundles["tflite"])]
+    assert done.code == 2 and {result["artifact"] for result in done.document["results"]} == {str(bundles["onnx"])}
+    assert [failure["artifact"] for failure in done.document["failed"]] == [str(bundles["tflite"])]
     assert f"{bundles['tflite']} was not timed" in done.err and "vit-deploy[litert]" in done.err
     alone = run("bench", bundles["tflite"], "--runs", "2", "--json")
     assert alone.code == 2 and alone.document["results"] == [] and "litert" in alone.document["error"]["message"]
@@ -107,7 +107,7 @@ def test_bench_times_what_it_has_an_engine_for_and_says_what_it_has_not(run, bun
 def test_evaluate_runs_what_it_has_an_engine_for_and_says_what_it_has_not(run, bundles, no_litert, tmp_path):
     np.savez(tmp_path / "data.npz", images=natural_pixels(4, 24, 32, 3), labels=np.arange(4))
     done = run("evaluate", bundles["tflite"], bundles["onnx"], "--data", tmp_path / "data.npz", "--json")
-    assert done.code == 2 and [each["artifact"] for each in done.document["results"]] == [str(bundles["onnx"])]
-    assert [each["artifact"] for each in done.document["failed"]] == [str(bundles["tflite"])]
+    assert done.code == 2 and [result["artifact"] for result in done.document["results"]] == [str(bundles["onnx"])]
+    assert [failure["artifact"] for failure in done.document["failed"]] == [str(bundles["tflite"])]
     alone = run("evaluate", bundles["tflite"], "--data", tmp_path / "data.npz", "--json")
     assert alone.code == 2 and alone.document["results"] == []

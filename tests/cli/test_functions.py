@@ -31,15 +31,15 @@ def same(run, tmp_path, monkeypatch):
 
     def check(arguments, function):
         folders = [tmp_path / name for name in ("command", "function")]
-        for each in folders:
-            each.mkdir()
+        for folder in folders:
+            folder.mkdir()
         monkeypatch.chdir(folders[0])
         said = run(*arguments, "--json")
         monkeypatch.chdir(folders[1])
         outcome = function()
         assert without_times(said.document) == without_times(outcome.to_dict())
         assert said.code == 0 and outcome.ok
-        written = [sorted(str(path.relative_to(each)) for path in each.rglob("*")) for each in folders]
+        written = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in folders]
         assert written[0] == written[1] != []
         return outcome
 
@@ -130,7 +130,7 @@ def test_what_failed_its_proof_is_raised_or_told(file, tmp_path, monkeypatch):
 
 
 def test_every_command_is_a_function_and_calls_no_other_code_of_its_own():
-    names = {each.name for each in COMMANDS} - {"version", "help"}
+    names = {command.name for command in COMMANDS} - {"version", "help"}
     assert names <= set(api.__all__) and names <= set(vit_deploy.__all__)
     for name in sorted(names):
         text = (Path(cli.__file__).parent / f"{name}.py").read_text()

@@ -111,20 +111,20 @@ def test_onnx_operators_are_those_that_the_onnx_package_finds(bundles, capfd):
     assert found["operators"] == Counter(node.op_type for node in read.graph.node)
     assert found["operators"]["Gelu"] == 2
     assert found["facts"]["opset"] == read.opset_import[0].version
-    assert found["metadata"] == {each.key: each.value for each in read.metadata_props}
+    assert found["metadata"] == {entry.key: entry.value for entry in read.metadata_props}
 
 
 def test_tflite_operators_are_those_of_the_public_schema(bundles, capfd):
     found = record(bundles["tflite"].model_path, capfd)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     read = schema.ModelT.InitFromPackedBuf(bundles["tflite"].model_path.read_bytes(), 0)
-    used = [read.operatorCodes[each.opcodeIndex].builtinCode for each in read.subgraphs[0].operators]
+    used = [read.operatorCodes[operator.opcodeIndex].builtinCode for operator in read.subgraphs[0].operators]
     assert found["operators"] == Counter(names[number] for number in used)
     assert found["facts"]["signature"] == "serving_default"
 
 
 def test_names_of_operators_and_types_are_those_of_the_public_schema():
-    for table, names in ((schema.BuiltinOperator, OPERATORS), (schema.TensorType, [each.upper() for each in DTYPES])):
+    for table, names in ((schema.BuiltinOperator, OPERATORS), (schema.TensorType, [dtype.upper() for dtype in DTYPES])):
         public = {value: name for name, value in vars(table).items() if not name.startswith("_")}
         assert {number: names[number] for number in public if number < len(names)} == {
             number: name for number, name in public.items() if number < len(names)
@@ -291,7 +291,7 @@ def test_damaged_essentials_are_named(bundles, tmp_path, capfd):
     read = onnx.load(bundles["onnx"].model_path)
     path = tmp_path / "model.onnx"
     for value, said in (("{", "damaged"), ('{"image_size": [7, 5]}', "divisible by patch"), ("[" * 100_000, "damaged")):
-        next(each for each in read.metadata_props if each.key == "vit_deploy.config").value = value
+        next(entry for entry in read.metadata_props if entry.key == "vit_deploy.config").value = value
         onnx.save(read, path)
         assert run(["inspect", str(path)]) == 2
         said_on_stderr = capfd.readouterr().err

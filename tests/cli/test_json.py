@@ -78,7 +78,7 @@ def test_a_document_keeps_its_form(run, bundles, keras_file, tmp_path, monkeypat
     }
     if command in READ_A_CHECKPOINT:
         document["required"].append("assumed")
-    filled = [each.format(keras=keras_file, **bundles) for each in arguments]
+    filled = [argument.format(keras=keras_file, **bundles) for argument in arguments]
     said = run(*filled, "--json")
     assert said.code == 0, said.err
     jsonschema.Draft202012Validator(document).validate(said.document)

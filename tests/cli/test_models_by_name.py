@@ -48,7 +48,7 @@ def test_only_what_is_needed_is_fetched_and_once(timm_hub: Hub, run: Run, tmp_pa
     assert len(timm_hub.asked("/storage/")) == 1
     del timm_hub.requests[:]
     assert run("convert", f"hf:timm/{PLAIN}", "-o", tmp_path / "b.safetensors").code == 0
-    assert [each.path for each in timm_hub.requests] == [f"/api/models/timm/{PLAIN}/revision/main"]
+    assert [request.path for request in timm_hub.requests] == [f"/api/models/timm/{PLAIN}/revision/main"]
 
 
 def test_files_lie_in_the_hubs_own_cache(timm_hub: Hub, run: Run, tmp_path: Path) -> None:

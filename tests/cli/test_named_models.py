@@ -20,7 +20,7 @@ def test_what_bare_weights_were_taken_for_is_said_and_a_name_decides_it(tmp_path
     said = run("inspect", file, "--json")
     assert said.code == 0, said.err
     assert "assumed: architecture vit_base_patch16_siglip_gap_224, for weights do not tell it from" in said.err
-    entry = next(each for each in said.document["assumed"] if each["field"] == "architecture")
+    entry = next(sentence for sentence in said.document["assumed"] if sentence["field"] == "architecture")
     assert entry["value"] == "vit_base_patch16_siglip_gap_224"
     assert "vit_base_patch16_gap_224 (16 heads" in entry["why"]
     named = run("inspect", file, "--architecture", "vit_base_patch16_gap_224", "--json")

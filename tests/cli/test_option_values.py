@@ -39,10 +39,10 @@ def test_nothing_beside_a_comma_is_bad_usage(given):
 def test_every_option_that_repeats_takes_commas_too():
     group = typer.main.get_command(app)
     repeated = {
-        f"{name} {each.opts[0]}": each.callback is not None
+        f"{name} {param.opts[0]}": param.callback is not None
         for name, command in group.commands.items()
-        for each in command.params
-        if each.param_type_name == "option" and each.multiple
+        for param in command.params
+        if param.param_type_name == "option" and param.multiple
     }
     paths = {"report --output", "card --results", "embed --data", "evaluate --data", "evaluate --train"}
     assert "export --format" in repeated and "bench --provider" in repeated

@@ -33,8 +33,8 @@ def test_commands_run_on_several_machines_in_one_table(
     hosts = ["--on", server.url, "--on", other, *python]
     said = run("bench", bundles["onnx"], *hosts, "--runtime", "onnxruntime", "--runs", 4, "--json")
     assert said.code == 0, said.err
-    assert [each["on"] for each in said.document["results"]] == [server.url, other]
-    assert all(len(each["samples_ns"]) == 4 for each in said.document["results"])
+    assert [result["on"] for result in said.document["results"]] == [server.url, other]
+    assert all(len(result["samples_ns"]) == 4 for result in said.document["results"])
     away = f"ssh://{getpass.getuser()}@127.0.0.1:{free_port()}"
     hosts = ["--on", server.url, "--on", away, *python]
     said = run("verify", bundles["onnx"], bundles["tflite"], *hosts, "--quick", "--tolerance", "max_abs=1e-9", "-q")
@@ -47,13 +47,13 @@ def test_commands_run_on_several_machines_in_one_table(
     said = run("verify", bundles["onnx"], *hosts, *files, "--github", "--json")
     suites = ElementTree.parse(reports["xml"]).getroot()
     assert (suites.attrib["tests"].isdigit(), suites.attrib["failures"]) == (True, "1")
-    assert [each.attrib["name"] for each in suites] == [
+    assert [suite.attrib["name"] for suite in suites] == [
         f"{bundles['onnx']} on {server.url} in onnxruntime (cpu)",
         f"{away} in no answer (-)",
     ]
     assert "1 of 2 compute the same function" in reports["md"].read_text()
     assert "::warning title=ssh" in said.err
-    assert said.code == 1 and [each["on"] for each in said.document["results"]] == [server.url]
+    assert said.code == 1 and [result["on"] for result in said.document["results"]] == [server.url]
     [skipped] = said.document["skipped"]
     assert skipped.startswith(away) and "cannot be reached" in skipped
     nowhere = "ssh://nobody@localhost:1"
@@ -81,7 +81,7 @@ def test_the_command_packs(run: Any, bundles: dict[str, Path], tmp_path: Path) -
     assert json.dumps(result["artifacts"]) == json.dumps([str(bundles["onnx"])])
     assert run("bundle", bundles["onnx"], "-o", tmp_path / "models.tar.gz").code == 2
     assert run("bundle", bundles["onnx"], "-o", tmp_path / "models.zip").code == 2
-    assert [each.name for each in tmp_path.iterdir()] == ["models.tar.gz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["models.tar.gz"]
 
 
 @needs_sshd
@@ -102,9 +102,9 @@ def test_machines_of_a_file_go_by_their_names_and_one_that_is_gone_stops_none(
     said = run(command, bundles["onnx"], "--hosts", path, "--group", "all", *short, "--json")
     assert said.code == 1, said.err
     document = said.document
-    assert [each["on"] for each in document["results"]] == ["here", "again"]
+    assert [result["on"] for result in document["results"]] == ["here", "again"]
     assert document["results"][0]["address"] == server.url
-    assert [(each["name"], each["ok"], each["results"]) for each in document["hosts"]] == [
+    assert [(host["name"], host["ok"], host["results"]) for host in document["hosts"]] == [
         ("here", True, 1),
         ("again", True, 1),
         ("gone", False, 0),

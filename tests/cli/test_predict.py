@@ -78,19 +78,19 @@ def test_every_format_gives_the_answer_of_the_reference(
         said = run("predict", path, photos / "a.png", "--json")
         assert said.code == 0, (name, said.err)
         [result] = said.document["results"]
-        assert [each["class"] for each in result["top"]] == [int(each) for each in np.argsort(-logits)], name
-        assert [each["label"] for each in result["top"]] == [LABELS[each["class"]] for each in result["top"]]
-        found = {each["class"]: each["probability"] for each in result["top"]}
+        assert [row["class"] for row in result["top"]] == [int(place) for place in np.argsort(-logits)], name
+        assert [row["label"] for row in result["top"]] == [LABELS[row["class"]] for row in result["top"]]
+        found = {row["class"]: row["probability"] for row in result["top"]}
         np.testing.assert_allclose([found[index] for index in range(5)], shares, atol=1e-4)
 
 
 def test_every_kind_of_image_is_read_as_what_is_seen(run: Any, models: dict[str, Path], photos: Path) -> None:
     results = run("predict", models["safetensors"], photos, "--json").document["results"]
     logits = {
-        Path(each["image"]).stem: np.array(
-            [seen["logit"] for seen in sorted(each["top"], key=lambda one: one["class"])]
+        Path(result["image"]).stem: np.array(
+            [seen["logit"] for seen in sorted(result["top"], key=lambda one: one["class"])]
         )
-        for each in results
+        for result in results
     }
     assert [*logits] == ["a", "b-exif", "c-alpha", "d-palette", "e-gray", "f-cmyk", "g-16bit"]
     spread = np.ptp(logits["a"])
@@ -111,7 +111,7 @@ def test_broken_images_are_named_and_the_others_answered(
     said = run("predict", models["onnx"], *files, "--top", 2, "--json")
     assert said.code == 1
     results = said.document["results"]
-    assert [len(each["top"]) for each in results] == [0, 2, 0, 0]
+    assert [len(result["top"]) for result in results] == [0, 2, 0, 0]
     for path, each in zip(files, results, strict=True):
         assert each["image"] == str(path)
         assert bool(each["failures"]) == (path != photos / "a.png")

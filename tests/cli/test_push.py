@@ -55,7 +55,7 @@ def test_card_and_artifacts_go_in_one_commit(made: Path, hub: Hub, run: Run) -> 
     assert len(hub.asked("/commit/", "POST")) == 1 and there.access == "public"
     pushed = done.document["results"][0]["pushed"]
     assert pushed["commit"] == f"{hub.endpoint}/{REPOSITORY}/commit/{there.commit}" and pushed["created"] is True
-    assert {each["name"] for each in pushed["files"]} == set(there.files)
+    assert {file["name"] for file in pushed["files"]} == set(there.files)
 
 
 def test_what_was_pushed_is_proven_where_it_is_fetched(made: Path, hub: Hub, run: Run) -> None:
@@ -78,7 +78,7 @@ def test_what_goes_is_shown_before_anybody_is_asked(
     for name in ("README.md", "onnx-fp32/model.onnx", "onnx-fp32/artifact.json", "onnx-fp32/golden.npz"):
         assert f"  {name}  " in shown
     assert "notes.txt" not in shown
-    assert REPOSITORY not in hub.repositories and [each for each in hub.requests if each.method != "GET"] == []
+    assert REPOSITORY not in hub.repositories and [request for request in hub.requests if request.method != "GET"] == []
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     assert run("card", "made", "--push", REPOSITORY).code == 0
     assert REPOSITORY in hub.repositories
@@ -120,7 +120,7 @@ def test_a_refusal_says_the_fix(
     made: Path, hub: Hub, run: Run, monkeypatch: pytest.MonkeyPatch, token: str, faults: list[Fault], why: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
-    hub.faults += [Fault(**vars(each)) for each in faults]
+    hub.faults += [Fault(**vars(fault)) for fault in faults]
     done = run("card", "made", "--push", REPOSITORY, "--yes", "-o", "README.md")
     assert done.code == 2 and why in done.err and "fix: " in done.err, done.err
     assert not Path("README.md").exists() and "Traceback" not in done.err

@@ -201,7 +201,7 @@ def test_the_check_of_batches_says_what_answers_owe_to_the_batch(run, bundles, t
     result = run("verify", tmp_path / "onnx-int8", bundles["onnx"], "--json")
     assert result.code == 0
     int8, fp32 = (
-        {each["name"]: each["message"] for each in record["checks"] if each["name"].startswith("batch of")}
+        {check["name"]: check["message"] for check in record["checks"] if check["name"].startswith("batch of")}
         for record in result.document["results"]
     )
     assert "an image's answer depends on the others of its batch, by up to" in int8["batch of 7"]

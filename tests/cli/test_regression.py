@@ -239,7 +239,7 @@ def test_the_command_saves_and_compares(run: Any, bundles: dict[str, Path], tmp_
     for path, factor in ((slower, 50), (faster, 0.02)):
         changed = json.loads(json.dumps(document))
         for result in changed["results"]:
-            result["samples_ns"] = [int(each * factor) for each in result["samples_ns"]]
+            result["samples_ns"] = [int(sample * factor) for sample in result["samples_ns"]]
         path.write_text(json.dumps(changed))
     said = run("bench", bundles["onnx"], "--runs", 10, "--baseline", slower)
     assert said.code == 0, said.err

@@ -18,7 +18,7 @@ def saved(bundles, tmp_path_factory):
     cases = [Case(bundles["onnx"], "onnxruntime", threads=1), Case(bundles["tflite"], "litert", threads=1)]
     results = bench(cases, Plan(seconds=None, runs=4, rounds=2, warmup=1))
     documents = {
-        "bench": [to_json(each, results[0]) for each in results],
+        "bench": [to_json(result, results[0]) for result in results],
         "verify": [verification(verify(open_artifact(bundles["onnx"])))],
     }
     for command, records in documents.items():

@@ -130,7 +130,7 @@ def test_a_shell_completes_values_of_choices_after_commas_and_from_a_table_elsew
 
 def test_every_table_that_a_shell_completes_from_is_there_and_has_values():
     group = typer.main.get_command(app)
-    completed = [each for one in group.commands.values() for each in one.params if each._custom_shell_complete]
+    completed = [param for one in group.commands.values() for param in one.params if param._custom_shell_complete]
     assert len(completed) > 3
     for option in completed:
         assert option.shell_complete(None, ""), option.name

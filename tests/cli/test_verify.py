@@ -30,12 +30,12 @@ def test_the_document_has_what_the_contract_says_for_each_artifact_in_order(run,
     assert document["ok"] and document["command"] == "verify"
     expected = [(str(path), RUNTIME[format]) for format, path in bundles.items()]
     expected.append((str(keras_file), "keras"))
-    assert [(each["artifact"], each["runtime"]) for each in document["results"]] == expected
-    for each in document["results"]:
-        assert {"artifact", "runtime", "ok", "metrics", "tolerance", "failures"} <= set(each)
-        assert set(each["metrics"]) >= METRICS and each["ok"] and each["failures"] == []
-        assert None not in each["metrics"].values()
-        assert each["metrics"]["top1_agreement"] == 1.0
+    assert [(result["artifact"], result["runtime"]) for result in document["results"]] == expected
+    for result in document["results"]:
+        assert {"artifact", "runtime", "ok", "metrics", "tolerance", "failures"} <= set(result)
+        assert set(result["metrics"]) >= METRICS and result["ok"] and result["failures"] == []
+        assert None not in result["metrics"].values()
+        assert result["metrics"]["top1_agreement"] == 1.0
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite"])

@@ -29,9 +29,9 @@ def made(make_checkpoint, tmp_path_factory) -> dict[str, Artifact]:
     for age in ("new", "old"):
         options = QuantizeOptions(full_range=age == "old", measure_speed=False)
         made = pipeline.quantize(source, folder / age, ["int8", "int8-static"], options)
-        said = [each for each in made.notes if "on x86 processors without VNNI" in each]
+        said = [note for note in made.notes if "on x86 processors without VNNI" in note]
         assert len(said) == (2 if age == "old" else 0)
-        found |= {f"{age} {each.artifact.precision}": each.artifact for each in made.results}
+        found |= {f"{age} {result.artifact.precision}": result.artifact for result in made.results}
     return found
 
 
@@ -97,7 +97,7 @@ def test_on_such_a_processor_onnx_runtime_is_told_to_be_exact_where_weights_do_n
         asked.clear()
         monkeypatch.setattr(ort_runtime, "cpu_features", lambda now=features: now)
         with vit_deploy.session(made[f"{age} {precision}"]) as session:
-            notes = [each for each in session.notes if "has no VNNI" in each]
+            notes = [note for note in session.notes if "has no VNNI" in note]
         exact = [each for each in asked if each == ("session.x64quantprecision", "1")]
         assert (len(exact), len(notes)) == (expected, expected)
 
@@ -107,7 +107,7 @@ def test_openvino_notes_it_for_calibrated_files_alone(made, monkeypatch):
     monkeypatch.setattr(openvino_runtime, "cpu_features", lambda: OLD_CPU)
     for name, expected in (("old int8-static", 1), ("new int8-static", 0), ("old int8", 0)):
         with vit_deploy.session(made[name], runtime="openvino") as session:
-            assert sum("quantize it again" in each for each in session.notes) == expected
+            assert sum("quantize it again" in note for note in session.notes) == expected
 
 
 def test_the_snippet_sets_it_where_weights_do_not_fit(made):
@@ -120,7 +120,7 @@ def test_the_snippet_sets_it_where_weights_do_not_fit(made):
 def test_the_doctor_warns_on_such_a_processor(monkeypatch, run):
     monkeypatch.setattr(diagnosis, "cpu_features", lambda: OLD_CPU)
     said = run("doctor", "--json").document["results"][0]
-    assert [each for each in said["warnings"] if "has no VNNI" in each]
+    assert [warning for warning in said["warnings"] if "has no VNNI" in warning]
     monkeypatch.setattr(diagnosis, "cpu_features", lambda: {"NEON": True})
     assert run("doctor", "--json").document["results"][0]["warnings"] == []
 

@@ -38,7 +38,7 @@ def test_bad_input_is_told_before_any_training(small, striped, tmp_path, capfd):
     args = ["compress", tmp_path / "model.safetensors", "--method", "prune", "--data", tmp_path / "other.npz"]
     code, document = called(capfd, *args, "-o", tmp_path / "out.safetensors")
     assert code == 2 and document["error"]["type"] == "DataError"
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["model.safetensors", "other.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "other.npz"]
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_a_clustered_checkpoint_is_exported_smaller_and_proven(small, striped, t
     )  # fmt: skip
     assert code == 0
     (result,) = document["results"]
-    files = {(each["state"], each["name"]): each for each in result["files"]}
+    files = {(file["state"], file["name"]): file for file in result["files"]}
     assert files["after", "tflite-fp32"]["distinct"] <= 4 < files["before", "tflite-fp32"]["distinct"]
     assert files["after", "tflite-fp32"]["gzip_bytes"] < files["before", "tflite-fp32"]["gzip_bytes"]
     assert not (tmp_path / "few.keras.training").exists()
@@ -66,7 +66,7 @@ def test_what_training_learned_of_ranges_reaches_the_integer_files(small, stripe
         "--data", striped, "-o", tmp_path / "ready.keras", "--no-speed",
     )  # fmt: skip
     assert code == 0
-    names = {each["name"] for each in document["results"][0]["files"] if each["state"] == "after"}
+    names = {file["name"] for file in document["results"][0]["files"] if file["state"] == "after"}
     assert "tflite-int8-static" in names
     assert checkpoints.load(tmp_path / "ready.keras").ranges
 
@@ -129,7 +129,7 @@ def test_models_of_all_kinds_are_trained_for_int8(make_checkpoint, small, tmp_pa
         "--data", tmp_path / "data.npz", "-o", tmp_path / "ready.safetensors", "--no-speed",
     )  # fmt: skip
     assert code == 0, document
-    after = {each["name"]: each["top1"] for each in document["results"][0]["files"] if each["state"] == "after"}
+    after = {file["name"]: file["top1"] for file in document["results"][0]["files"] if file["state"] == "after"}
     assert set(after) == {"tflite-fp32", "onnx-fp32", "tflite-int8-static", "tflite-int8-full"}
     ranges = checkpoints.load(tmp_path / "ready.safetensors").ranges
     layers = layer_names(model.config)
@@ -141,8 +141,8 @@ def test_models_of_all_kinds_are_trained_for_int8(make_checkpoint, small, tmp_pa
 def test_the_document_of_the_command_is_the_result_of_the_function(small, striped, tmp_path, capfd):
     checkpoints.save(small, tmp_path / "model.safetensors")
     folders = [tmp_path / name for name in ("command", "function")]
-    for each in folders:
-        each.mkdir()
+    for folder in folders:
+        folder.mkdir()
     code, document = called(
         capfd, "compress", tmp_path / "model.safetensors", "--method", "prune", "--sparsity", 0.5, "--epochs", 2,
         "--data", striped, "-o", folders[0] / "a.safetensors", "--no-speed", "--augment", "none", "--keep", "head",

@@ -64,7 +64,7 @@ def test_the_result_of_the_process_becomes_a_checkpoint_and_stays_until_it_is_sa
     run, small, tmp_path, method, norms
 ):
     about = {"history": [{"epoch": 1, "top1": 1.0}], "best_epoch": 1, "seconds": 1.0, "ranges": {}}
-    weights = {name: np.asarray(each) for name, each in stage.ready(small, centred=method == "qat").weights.items()}
+    weights = {name: np.asarray(tensor) for name, tensor in stage.ready(small, centred=method == "qat").weights.items()}
     weights["head.kernel"] = weights["head.kernel"] * 2
     np.savez(tmp_path / "weights.npz", **weights)
     told: list[Any] = []
@@ -107,7 +107,7 @@ def test_images_that_do_not_fit_are_told_of_the_model(run, striped, tmp_path):
     np.savez(tmp_path / "more.npz", images=data["images"], labels=data["labels"] + 3)
     with pytest.raises(DataError, match=r"more\.npz has labels from 3 to 5, the model has 3 classes"):
         run(DIES, data=tmp_path / "more.npz")
-    assert [each.name for each in tmp_path.iterdir()] == ["more.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["more.npz"]
 
 
 def test_a_model_without_a_head_is_refused(run, small):
@@ -117,5 +117,5 @@ def test_a_model_without_a_head_is_refused(run, small):
 
 def without_head(checkpoint):
     config = checkpoint.config.replace(include_top=False)
-    weights = {name: each for name, each in checkpoint.weights.items() if not name.startswith("head.")}
+    weights = {name: tensor for name, tensor in checkpoint.weights.items() if not name.startswith("head.")}
     return dataclasses.replace(checkpoint, config=config, weights=weights)

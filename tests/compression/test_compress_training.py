@@ -37,7 +37,7 @@ def test_pruned_kernels_have_the_zeros_that_were_asked_for(small, striped, tmp_p
         if name.endswith(".kernel"):
             zeros = np.mean(kernel == 0)
             assert zeros == (0 if name == "head.kernel" else pytest.approx(0.6, abs=0.02)), name
-    assert [(each["epoch"], each["settled"]) for each in result.history] == [(1, False), (2, True), (3, True)]
+    assert [(epoch["epoch"], epoch["settled"]) for epoch in result.history] == [(1, False), (2, True), (3, True)]
     assert result.best_epoch > 1
     assert said[0] == f"epoch 1 of 3, step 1 of 9 [{' ' * 20}]"
     assert said[5].startswith("epoch 2 of 3, step 6 of 9 [===========         ] ")
@@ -56,14 +56,14 @@ def test_two_of_four_inputs_are_zero(small, striped, tmp_path):
 @pytest.mark.parametrize("centroids", ["kmeans++", "linear", "density"])
 def test_clustered_kernels_have_as_many_values_as_were_asked_for(small, striped, tmp_path, centroids):
     result = trained(ready(small), striped, tmp_path / "state", method="cluster", clusters=5, centroids=centroids)
-    counts = {name: len(np.unique(each)) for name, each in result.weights.items() if name.endswith(".kernel")}
+    counts = {name: len(np.unique(tensor)) for name, tensor in result.weights.items() if name.endswith(".kernel")}
     assert max(counts.values()) <= 5 and min(counts.values()) > 1
 
 
 @pytest.mark.slow
 def test_clustering_keeps_the_zeros_of_a_pruned_model(small, striped, tmp_path):
     start = ready(small)
-    weights = {name: np.array(each) for name, each in start.weights.items()}
+    weights = {name: np.array(tensor) for name, tensor in start.weights.items()}
     kernel = weights["block_0.ffn.up.kernel"]
     kernel[np.abs(kernel) < np.quantile(np.abs(kernel), 0.6)] = 0
     pruned = dataclasses.replace(start, weights=weights)
@@ -100,8 +100,8 @@ def test_a_training_that_was_killed_goes_on_as_if_it_were_not(small, striped, tm
     resumed = trained(ready(small), striped, tmp_path / "killed", said.append, **options)
     assert said[0].startswith("epoch 3 of 3, step 7")
     assert resumed.history == whole.history and resumed.ranges == whole.ranges
-    for name, each in whole.weights.items():
-        np.testing.assert_array_equal(resumed.weights[name], each, err_msg=name)
+    for name, tensor in whole.weights.items():
+        np.testing.assert_array_equal(resumed.weights[name], tensor, err_msg=name)
 
 
 @pytest.mark.slow
@@ -112,16 +112,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(small, striped,
         for number, seed in enumerate((1, 1, 2))
     )
     assert one.history == same.history and one.ranges == same.ranges
-    for name, each in one.weights.items():
-        np.testing.assert_array_equal(same.weights[name], each, err_msg=name)
+    for name, tensor in one.weights.items():
+        np.testing.assert_array_equal(same.weights[name], tensor, err_msg=name)
     assert (one.weights["head.kernel"] != other.weights["head.kernel"]).any()
 
 
 @pytest.mark.slow
 def test_a_model_is_judged_in_the_ranges_of_its_weights_from_the_start(small, striped, tmp_path):
     result = trained(ready(small), striped, tmp_path / "state", method="qat", learning_rate=1e-7, epochs=1, distill=1)
-    assert [each["epoch"] for each in result.history] == [0, 1] and result.best_epoch == 1
-    before, after = (each["held_out_loss"] for each in result.history)
+    assert [epoch["epoch"] for epoch in result.history] == [0, 1] and result.best_epoch == 1
+    before, after = (epoch["held_out_loss"] for epoch in result.history)
     assert after == pytest.approx(before, rel=1e-4)
 
 

@@ -165,7 +165,7 @@ def test_a_model_made_ready_keeps_its_few_values_through_the_export(make_checkpo
     rounded = {
         name: np.round(value * 4) / 4 if name.endswith(".kernel") else value for name, value in folded.weights.items()
     }
-    few = dataclasses.replace(folded, weights={name: each.astype(np.float32) for name, each in rounded.items()})
+    few = dataclasses.replace(folded, weights={name: tensor.astype(np.float32) for name, tensor in rounded.items()})
     exported = centre_stream(fold_norms(few))
     assert distinct(exported) == distinct(few) < 20
     assert sparsity(exported) == sparsity(few) > 0

@@ -95,7 +95,7 @@ def drawn(seed: int) -> dict[str, Any]:
         return changes
 
 
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(each, marks=pytest.mark.slow) for each in range(4, 40))])
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(index, marks=pytest.mark.slow) for index in range(4, 40))])
 def test_the_twin_has_all_options_in_any_company(make_checkpoint, images, seed):
     checkpoint = make_checkpoint(**drawn(seed))
     exact = reference.forward(checkpoint, images)
@@ -115,6 +115,6 @@ def test_its_weights_are_the_checkpoints(make_checkpoint, changes):
 
 def test_frozen_weights_are_not_trained(make_checkpoint):
     twin = build(make_checkpoint(), frozen=["norm.scale"])
-    trained = {id(each) for each in twin.model.trainable_variables}
+    trained = {id(variable) for variable in twin.model.trainable_variables}
     assert id(twin.variables["norm.scale"]) not in trained
     assert id(twin.variables["norm.bias"]) in trained

@@ -67,8 +67,10 @@ def test_the_registries_hold_what_the_records_name():
     for registry, field in ((EXPORTERS, "exporter"), (COMPILERS, "compiler"), (QUANTIZERS, "quantizer")):
         assert dict(registry) == {name: plugin for name, each in FORMATS.items() if (plugin := getattr(each, field))}
     assert dict(TAPPERS) == {name: each.tapper for name, each in FORMATS.items() if each.tapper}
-    assert dict(RUNTIMES) == {each.name: each.engine for record in FORMATS.values() for each in record.runtimes}
-    assert dict(PROFILERS) == {name: each.profiler for name, each in FORMATS.runtimes().items() if each.profiler}
+    assert dict(RUNTIMES) == {
+        runtime.name: runtime.engine for record in FORMATS.values() for runtime in record.runtimes
+    }
+    assert dict(PROFILERS) == {name: value.profiler for name, value in FORMATS.runtimes().items() if value.profiler}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -116,8 +118,8 @@ def test_a_file_is_known_by_its_bytes_its_suffix_or_what_is_in_its_folder(name, 
     assert paths and all(format_of(path) is record for path in paths)
     model = Path(record.model_files[0])
     assert model.suffix in record.suffixes if record.suffixes else record.folder_file
-    others = [each for each in FORMATS.values() if each is not record]
-    assert not {suffix for each in others for suffix in each.suffixes} & set(record.suffixes)
+    others = [entry for entry in FORMATS.values() if entry is not record]
+    assert not {suffix for other in others for suffix in other.suffixes} & set(record.suffixes)
 
 
 def test_files_of_no_format_are_none(tmp_path):
@@ -176,7 +178,7 @@ def test_what_is_made_where_no_format_is_named_can_be_made():
 def test_help_names_every_format_that_can_be_made(capsys):
     assert cli.run(["export", "--help"]) == 0
     shown = capsys.readouterr().out
-    precisions = {precision for each in FORMATS.values() for precision in each.every_precision}
+    precisions = {precision for entry in FORMATS.values() for precision in entry.every_precision}
     assert all(name in shown for name in (*OF_ARTIFACTS, *precisions))
 
 
@@ -195,11 +197,11 @@ def sides(comparison):
 
 def names_in(node):
     """The last part of each name in an expression, as `format` of `artifact.format`."""
-    return {getattr(each, "attr", getattr(each, "id", None)) for each in ast.walk(node)}
+    return {getattr(part, "attr", getattr(part, "id", None)) for part in ast.walk(node)}
 
 
 def constants_in(node):
-    return {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+    return {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
 
 
 def test_records_cannot_be_changed():

@@ -120,7 +120,9 @@ def requirements(extra):
     found = []
     for text in extras["optional-dependencies"][extra]:
         inner = re.fullmatch(r"vit-deploy\[(.+)\]", text)
-        found += [each for name in inner[1].split(",") for each in requirements(name)] if inner else [text]
+        found += (
+            [requirement for name in inner[1].split(",") for requirement in requirements(name)] if inner else [text]
+        )
     return found
 
 

@@ -54,7 +54,7 @@ def test_a_score_depends_on_where_two_patches_are_to_each_other(convention, conf
     shapes = config.rotary.weight_shapes(config.num_heads, config.head_dim)
     rng = np.random.default_rng(1)
     cosine, sine = rotary_angles.tables(
-        rotary_angles.angles(config, {name: rng.standard_normal(each) for name, each in shapes.items()})
+        rotary_angles.angles(config, {name: rng.standard_normal(shape) for name, shape in shapes.items()})
     )
     query, key = rng.standard_normal((2, config.head_dim))
     turned = [x * cosine + rotary_angles.swapped(x) * sine for x in (query, key)]

@@ -60,10 +60,10 @@ def test_threads_that_are_quiet_at_the_same_time_leave_stderr_as_it_was(capfd):
             over.wait()
 
     threads = [threading.Thread(target=each) for each in (begin_and_end_first, begin_and_end_last)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     os.write(2, b"shown\n")
 
     assert sys.stderr is before

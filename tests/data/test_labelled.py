@@ -91,8 +91,8 @@ def test_classes_come_with_the_images_of_every_source(bundle, photos, plain, tmp
     def evaluated(data, **options):
         found = figures(vit_deploy.evaluate(bundle, data, batch=7, workers=0, **options))
         confusions = [
-            {**each, **{name: each[name].lstrip("c") for name in ("actual", "predicted")}}
-            for each in found["confusions"]
+            {**confusion, **{name: confusion[name].lstrip("c") for name in ("actual", "predicted")}}
+            for confusion in found["confusions"]
         ]
         return {**found, "confusions": confusions}
 

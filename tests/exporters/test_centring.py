@@ -107,6 +107,6 @@ def test_what_ranges_were_learned_for_stays():
 
 def test_the_norms_of_a_file_take_no_mean_away(tmp_path):
     made = exported(TFLiteExporter(), trained(), tmp_path, ExportOptions(batch=1))
-    counts = Counter(each["op_name"] for each in opened(made.model_path)._get_ops_details())
+    counts = Counter(detail["op_name"] for detail in opened(made.model_path)._get_ops_details())
     norms = 2 * made.config.num_layers + 1
     assert (counts["MEAN"], counts["RSQRT"], counts["SUB"], counts["SQUARED_DIFFERENCE"]) == (norms, norms, 0, 0)

@@ -62,7 +62,7 @@ def test_a_combination_of_options_is_exported_and_proven_in_every_format(name, f
         file = {key: value for key, value in file.items() if key not in ("opset", "layout")}  # which are ONNX's alone
     jobs, _ = plan(formats, ["fp32"], **file)
     results = export(trained(**model), tmp_path, jobs)
-    assert [(each.artifact.name, each.parity.failures) for each in results] == [
+    assert [(result.artifact.name, result.parity.failures) for result in results] == [
         (f"{format}-fp32", ()) for format in formats
     ]
 
@@ -88,5 +88,5 @@ def test_any_combination_of_features_is_exported_and_proven_in_every_format(kind
 
         results = export(trained(**model), tmp_path / f"{pooling}-{ffn}", jobs)
 
-        assert [each.parity.failures for each in results] == [(), (), ()], (model, file)
+        assert [result.parity.failures for result in results] == [(), (), ()], (model, file)
         assert left_out(opened(results[-1].artifact.model_path)) == [], (model, file)

@@ -142,7 +142,7 @@ def test_every_variant_computes_the_reference_with_the_operators_it_needs(name, 
 
     assert_same_function(run(path, images), checkpoint, images)
     assert operators(model) == Counter(PLAIN | COUNTS.get(name, {}))
-    assert [(each.domain, each.version) for each in model.opset_import] == [("", 20)]
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
     assert {node.domain for node in model.graph.node} == {""}
 
 
@@ -257,8 +257,8 @@ def test_pixels_go_in_when_preprocessing_is_inside(layout, channels, tmp_path):
 def test_the_input_is_images_and_the_output_logits_of_an_open_batch(tmp_path):
     _, _, model = write(tmp_path)
 
-    assert [(each.name, sides(each)) for each in model.graph.input] == [("images", ["batch", 24, 32, 3])]
-    assert [(each.name, sides(each)) for each in model.graph.output] == [("logits", ["batch", 5])]
+    assert [(tensor.name, sides(tensor)) for tensor in model.graph.input] == [("images", ["batch", 24, 32, 3])]
+    assert [(tensor.name, sides(tensor)) for tensor in model.graph.output] == [("logits", ["batch", 5])]
 
 
 @pytest.mark.parametrize("name", ["DeiT", "SigLIP", "band RMS, both tokens"])
@@ -275,6 +275,6 @@ def test_a_fixed_batch_leaves_no_shape_to_compute(tmp_path):
     images = checkpoint.preprocess.normalize(pixels(checkpoint, 2))
 
     assert_same_function(run(path, images), checkpoint, images)
-    assert [(each.name, sides(each)) for each in model.graph.input] == [("images", [2, 24, 32, 3])]
-    assert [(each.name, sides(each)) for each in model.graph.output] == [("features", [2, 25, 12])]
+    assert [(tensor.name, sides(tensor)) for tensor in model.graph.input] == [("images", [2, 24, 32, 3])]
+    assert [(tensor.name, sides(tensor)) for tensor in model.graph.output] == [("features", [2, 25, 12])]
     assert operators(model)["Shape"] == 0

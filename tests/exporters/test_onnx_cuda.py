@@ -76,7 +76,7 @@ def _made(folder):
 def test_query_key_and_value_are_one_kernel_and_biases_that_are_not_there_are_zero(tmp_path):
     checkpoint = trained(qkv_bias=False, num_layers=2)
     model = onnx.load(str(exported(OnnxExporter(), checkpoint, tmp_path, CUDA).model_path))
-    stored = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    stored = {initializer.name: onnx.numpy_helper.to_array(initializer) for initializer in model.graph.initializer}
     [kernel] = [name for name in stored if name.startswith("block_0.attention.query+") and name.endswith("kernel")]
     parts = [checkpoint.weights[f"block_0.attention.{role}.kernel"] for role in ("query", "key", "value")]
     np.testing.assert_array_equal(stored[kernel], np.concatenate(parts, axis=1))
@@ -128,7 +128,10 @@ def test_fp16_of_it_has_16_bits_everywhere_but_at_its_ends(made, tmp_path):
     assert result.published and result.artifact.options["for"] == "cuda"
     model = onnx.load(str(result.artifact.model_path))
     assert Counter(node.op_type for node in model.graph.node)["Cast"] == 2
-    assert {each.data_type for each in model.graph.initializer} == {TensorProto.FLOAT16, TensorProto.INT64}
+    assert {initializer.data_type for initializer in model.graph.initializer} == {
+        TensorProto.FLOAT16,
+        TensorProto.INT64,
+    }
 
 
 def test_a_layer_that_stays_in_float_keeps_the_attention_that_it_is_in(made, tmp_path):
@@ -136,7 +139,7 @@ def test_a_layer_that_stays_in_float_keeps_the_attention_that_it_is_in(made, tmp
     options = QuantizeOptions(measure_speed=False, keep_float=("block_1.attention.key", "block_2.ffn.down"))
     [result] = pipeline.quantize(artifact, tmp_path, ["fp16"], options).results
     model = onnx.load(str(result.artifact.model_path))
-    kept = {each.name for each in model.graph.initializer if each.data_type == TensorProto.FLOAT}
+    kept = {initializer.name for initializer in model.graph.initializer if initializer.data_type == TensorProto.FLOAT}
     assert {name.split("+")[0] for name in kept if name.endswith("kernel")} == {
         next(name for name in kept if name.startswith("block_1.attention.")).split("+")[0],
         "block_2.ffn.down.kernel",
@@ -183,7 +186,10 @@ def test_bf16_has_no_float32_but_at_its_ends(made, tmp_path):
     target = dataclasses.replace(artifact, directory=tmp_path, precision="bf16")
     OnnxQuantizer().write(artifact, target, recipe_for("onnx", "bf16", "cuda"), None)
     model = onnx.load(str(target.model_path))
-    assert {each.data_type for each in model.graph.initializer} == {TensorProto.BFLOAT16, TensorProto.INT64}
+    assert {initializer.data_type for initializer in model.graph.initializer} == {
+        TensorProto.BFLOAT16,
+        TensorProto.INT64,
+    }
     ends = [node for node in model.graph.node if node.op_type == "Cast"]
     assert [(node.input[0], node.output[0]) for node in ends] == [
         ("images", "images.bfloat16"),
@@ -195,10 +201,10 @@ def test_bf16_has_no_float32_but_at_its_ends(made, tmp_path):
 def test_bf16_rounds_weights_and_changes_nothing_else(made, tmp_path):
     _, artifact = made
     model = onnx.load(str(artifact.model_path))
-    exact = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
-    for each in with_bfloat16(model).graph.initializer:
-        stored = onnx.numpy_helper.to_array(each).astype(np.float32)
-        np.testing.assert_allclose(stored, exact[each.name], rtol=2**-8, atol=0)
+    exact = {initializer.name: onnx.numpy_helper.to_array(initializer) for initializer in model.graph.initializer}
+    for initializer in with_bfloat16(model).graph.initializer:
+        stored = onnx.numpy_helper.to_array(initializer).astype(np.float32)
+        np.testing.assert_allclose(stored, exact[initializer.name], rtol=2**-8, atol=0)
 
 
 def test_its_inside_cannot_be_looked_into_and_the_fix_says_where_it_can(made):

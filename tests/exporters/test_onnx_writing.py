@@ -57,7 +57,7 @@ def test_layer_scales_are_in_the_projections_before_them_and_the_file_says_what_
     artifact = exported(OnnxExporter(), checkpoint, tmp_path, ExportOptions())
 
     model = onnx.load(str(artifact.model_path))
-    stored = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    stored = {initializer.name: onnx.numpy_helper.to_array(initializer) for initializer in model.graph.initializer}
     scaled = {f"block_{i}.{each}.{part}" for i in (0, 1) for each in ("attention.out", "ffn.down") for part in PARTS}
     for name, weight in checkpoint.weights.items():
         if name in scaled:
@@ -67,7 +67,7 @@ def test_layer_scales_are_in_the_projections_before_them_and_the_file_says_what_
             assert name not in stored
         else:
             np.testing.assert_array_equal(stored[name], weight, strict=True)
-    recorded = {each.key: each.value for each in model.metadata_props}
+    recorded = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(recorded["vit_deploy.config"])["layer_scale"] is True
     assert json.loads(recorded["vit_deploy.weights_digest"]) == checkpoint.digest()
 
@@ -79,7 +79,7 @@ def test_initializers_are_the_weights_under_their_canonical_names_even_equal_one
     for weights in (checkpoint.weights, equal):
         artifact = exported(OnnxExporter(), dataclasses.replace(checkpoint, weights=weights), tmp_path, ExportOptions())
         model = onnx.load(str(artifact.model_path))
-        stored = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+        stored = {initializer.name: onnx.numpy_helper.to_array(initializer) for initializer in model.graph.initializer}
 
         used = {name for node in model.graph.node for name in node.input}
         for name, weight in weights.items():
@@ -94,7 +94,7 @@ def test_the_essentials_and_the_producer_are_inside(tmp_path):
 
     model = onnx.load(str(artifact.model_path))
 
-    assert {each.key: each.value for each in model.metadata_props} == artifact.essentials()
+    assert {entry.key: entry.value for entry in model.metadata_props} == artifact.essentials()
     assert json.loads(artifact.essentials()["vit_deploy.input"])["name"] == "images"
     assert model.producer_name == "vit-deploy"
 
@@ -120,7 +120,11 @@ def test_large_weights_lie_beside_the_model_on_whole_pages(tmp_path):
     path = exported(OnnxExporter(external_limit=checkpoint.num_bytes), checkpoint, tmp_path, ExportOptions()).model_path
 
     plain = onnx.load(str(path), load_external_data=False)
-    kept = {each.name: each for each in plain.graph.initializer if each.name in checkpoint.weights}
+    kept = {
+        initializer.name: initializer
+        for initializer in plain.graph.initializer
+        if initializer.name in checkpoint.weights
+    }
     assert set(kept) == set(checkpoint.weights)
     for each in kept.values():
         entries = {entry.key: entry.value for entry in each.external_data}
@@ -128,7 +132,10 @@ def test_large_weights_lie_beside_the_model_on_whole_pages(tmp_path):
         assert int(entries["offset"]) % 4096 == 0
     assert path.stat().st_size < path.with_name("model.onnx.data").stat().st_size
     np.testing.assert_array_equal(run(path, images), expected)
-    loaded = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(str(path)).graph.initializer}
+    loaded = {
+        initializer.name: onnx.numpy_helper.to_array(initializer)
+        for initializer in onnx.load(str(path)).graph.initializer
+    }
     for name, weight in checkpoint.weights.items():
         np.testing.assert_array_equal(loaded[name], weight, strict=True)
 

@@ -56,7 +56,7 @@ def jobs_of(*precisions, formats=("tensorrt",), **options):
 
 
 def names(folder):
-    return sorted(each.name for each in folder.iterdir() if not each.name.startswith("cache"))
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def unproven(make_checkpoint, tmp_path_factory):
         patched.setattr("vit_deploy.runtimes.cuda.memory.open_library", lambda: FakeCuda(gpus=()))
         asked = PlanOptions(unproven=True, batches=BatchRange(1, 2, 4))
         made = export(make_checkpoint(), folder, jobs_of(*FORMATS["tensorrt"].every_precision), QUIETLY, plans=asked)
-    assert [each.parity.verdict for each in made.results] == ["unproven"] * len(FORMATS["tensorrt"].every_precision)
+    assert [result.parity.verdict for result in made.results] == ["unproven"] * len(FORMATS["tensorrt"].every_precision)
     assert not made.facts and not made.skipped
-    return {each.artifact.precision: each.artifact.directory for each in made.results}
+    return {result.artifact.precision: result.artifact.directory for result in made.results}
 
 
 def test_tensorrt_for_rtx_builds_every_precision_that_there_is(unproven):
@@ -176,10 +176,10 @@ def test_on_a_gpu_a_plan_is_proven_like_anything_else(cuda, cache, make_checkpoi
     checkpoint = make_checkpoint()
     jobs = jobs_of("fp32", "fp16", formats=("onnx", "tensorrt"), target="tensorrt")
     made = export(checkpoint, tmp_path / "out", jobs, QUIETLY)
-    assert [each.artifact.name for each in made.results] == [
+    assert [result.artifact.name for result in made.results] == [
         *("onnx-fp32", "onnx-fp16", "tensorrt-fp32", "tensorrt-fp16")
     ]
-    assert all(each.parity.ok and each.published for each in made.results)
+    assert all(result.parity.ok and result.published for result in made.results)
     plain, built = (read_artifact(tmp_path / "out" / name) for name in ("onnx-fp32", "tensorrt-fp32"))
     assert built.parent == sha256(plain.directory / MANIFEST) and built.weights_digest == checkpoint.digest()
     record = PlanRecord.of(built)
@@ -341,7 +341,7 @@ def test_triton_serves_a_plan_of_tensorrt_within_its_batches(cuda, unproven, mak
     several = export_one(make_checkpoint(), tmp_path / "several", batches=BatchRange(2, 3, 4))
     with pytest.raises(ConfigError, match=r"may have one image, and .*model.plan takes at least 2"):
         write_model(read_artifact(several), tmp_path / "models" / "several")
-    assert [each.name for each in (tmp_path / "models").iterdir()] == ["vit"]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["vit"]
 
 
 def test_plans_are_built_of_the_graph_for_tensorrt_and_of_no_other(cuda, make_checkpoint, tmp_path):
@@ -351,5 +351,5 @@ def test_plans_are_built_of_the_graph_for_tensorrt_and_of_no_other(cuda, make_ch
         jobs_of("fp32", target="cuda")
     # Beside an ONNX file for CPUs, which is another graph, the one that the plan is made of is made and dropped.
     made = export(make_checkpoint(), tmp_path / "out", jobs_of("fp16", formats=("onnx", "tensorrt")), QUIETLY)
-    assert [each.artifact.options.get("for", "cpu") for each in made.results] == ["cpu", "tensorrt"]
+    assert [result.artifact.options.get("for", "cpu") for result in made.results] == ["cpu", "tensorrt"]
     assert names(tmp_path / "out") == ["onnx-fp16", "tensorrt-fp16"]

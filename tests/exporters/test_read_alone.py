@@ -28,8 +28,10 @@ EVERY_TOKEN = {
 def tflite_rows(path, width):
     """Rows of each product of this width, over all images, in the order of the file."""
     interpreter = Interpreter(model_path=str(path))
-    shapes = {each["index"]: each["shape"] for each in interpreter.get_tensor_details()}
-    outputs = [each["outputs"][0] for each in interpreter._get_ops_details() if each["op_name"] == "FULLY_CONNECTED"]
+    shapes = {detail["index"]: detail["shape"] for detail in interpreter.get_tensor_details()}
+    outputs = [
+        detail["outputs"][0] for detail in interpreter._get_ops_details() if detail["op_name"] == "FULLY_CONNECTED"
+    ]
     return [int(np.prod(shapes[index][:-1])) for index in outputs if shapes[index][-1] == width]
 
 
@@ -37,7 +39,7 @@ def savedmodel_rows(path, width):
     """Rows an image of each product of this width."""
     loaded = tf.saved_model.load(str(path))
     graph = convert_variables_to_constants_v2(loaded.signatures["serving_default"]).graph
-    products = [each.outputs[0].shape for each in graph.get_operations() if each.type == "BatchMatMulV2"]
+    products = [operation.outputs[0].shape for operation in graph.get_operations() if operation.type == "BatchMatMulV2"]
     return [shape[1] for shape in products if shape.rank == 3 and shape[-1] == width]
 
 
@@ -65,7 +67,7 @@ def test_the_last_block_computes_the_tokens_that_are_read_and_the_others_all(cha
     saved = exported(SavedModelExporter(), checkpoint, tmp_path / "two", ExportOptions())
 
     assert config.num_tokens_read == count
-    assert tflite_rows(light.model_path, config.mlp_dim) == [3 * each for each in rows]
+    assert tflite_rows(light.model_path, config.mlp_dim) == [3 * row for row in rows]
     assert savedmodel_rows(saved.model_path, config.mlp_dim) == rows
     outputs = Interpreter(model_path=str(light.model_path)).get_signature_runner("serving_default")(images=images)
     assert_same_function(outputs[config.output_name], checkpoint, images)

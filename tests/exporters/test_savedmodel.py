@@ -88,7 +88,7 @@ def test_the_signature_takes_images_of_any_batch_and_gives_logits(tmp_path):
 
     assert serve.structured_input_signature[1]["images"].shape.as_list() == [None, 24, 32, 3]
     assert serve.structured_input_signature[1]["images"].dtype == tf.float32
-    assert {name: each.shape.as_list() for name, each in serve.structured_outputs.items()} == {"logits": [None, 5]}
+    assert {name: output.shape.as_list() for name, output in serve.structured_outputs.items()} == {"logits": [None, 5]}
 
 
 def test_a_fixed_batch_is_part_of_the_signature(tmp_path):

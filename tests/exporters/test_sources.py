@@ -50,12 +50,12 @@ def recorded(name: str) -> tuple[Path, dict[str, Any], NDArray[Any], NDArray[Any
 def assert_exported(path: Path, stated: dict[str, Any], images: NDArray[Any], answers: Any, target: Path) -> None:
     jobs, _ = plan(FORMATS, ["fp32"])
     results = export(checkpoints.load(path, config=stated), target, jobs)
-    assert [(each.artifact.format, each.parity.failures) for each in results] == [(name, ()) for name in FORMATS]
-    for each in results:
-        with vit_deploy.session(each.artifact) as session:
+    assert [(result.artifact.format, result.parity.failures) for result in results] == [(name, ()) for name in FORMATS]
+    for result in results:
+        with vit_deploy.session(result.artifact) as session:
             found = session.infer(images.astype(np.float32))
         assert found.shape == answers.shape
-        assert np.abs(found - answers).max() <= TOLERANCE * np.abs(answers).max(), each.artifact.format
+        assert np.abs(found - answers).max() <= TOLERANCE * np.abs(answers).max(), result.artifact.format
 
 
 @pytest.mark.parametrize(

@@ -109,4 +109,4 @@ def test_tensorrt_takes_no_ranges_that_are_found_as_they_run_nor_blocks(precisio
     (bundle,) = vit_deploy.export(trained(), tmp_path, formats=["onnx"], precisions=[precision])
     network = Network(bundle.model_path)
     assert not network.read
-    assert any(operator in each for each in network.log.complaints)
+    assert any(operator in complaint for complaint in network.log.complaints)

@@ -237,10 +237,10 @@ def test_what_is_there_is_replaced_only_by_force_and_then_wholly(onnx, tmp_path)
     (target / "7").mkdir(parents=True)
     with pytest.raises(OutputError, match="already there"):
         triton.write_model(onnx, target)
-    assert [each.name for each in target.iterdir()] == ["7"]
+    assert [path.name for path in target.iterdir()] == ["7"]
     triton.write_model(onnx, target, force=True)
-    assert sorted(each.name for each in target.iterdir()) == ["1", "config.pbtxt", "warmup"]
-    assert [each.name for each in tmp_path.iterdir()] == ["small"]
+    assert sorted(path.name for path in target.iterdir()) == ["1", "config.pbtxt", "warmup"]
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
 @pytest.mark.parametrize("provider", ["cpu", "cuda", "tensorrt"])
@@ -258,9 +258,9 @@ def test_tritons_own_protobuf_reads_the_same(labelled, onnx, provider, model_con
         assert read.HasField("dynamic_batching") == (artifact is onnx)
         kind = model_config_pb2.ModelInstanceGroup.Kind.Name(read.instance_group[0].kind)
         assert kind == ("KIND_CPU" if provider == "cpu" else "KIND_GPU")
-        assert [each.inputs["images"].input_data_file for each in read.model_warmup] == ["images"] * len(
+        assert [request.inputs["images"].input_data_file for request in read.model_warmup] == ["images"] * len(
             said["model_warmup"]
         )
         accelerators = read.optimization.execution_accelerators.gpu_execution_accelerator
         expected = [("tensorrt", {"precision_mode": "FP32"})] if provider == "tensorrt" else []
-        assert [(each.name, dict(each.parameters)) for each in accelerators] == expected
+        assert [(accelerator.name, dict(accelerator.parameters)) for accelerator in accelerators] == expected

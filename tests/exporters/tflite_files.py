@@ -17,13 +17,13 @@ def opened(path: Path) -> Interpreter:
 def left_out(interpreter: Interpreter) -> list[str]:
     """Operators that are not part of the one delegated graph, going from the input to the output."""
     operators = interpreter._get_ops_details()
-    delegates = [each for each in operators if each["op_name"] == "DELEGATE"]
+    delegates = [operator for operator in operators if operator["op_name"] == "DELEGATE"]
     if len(delegates) != 1:
         return [f"{len(delegates)} delegates"]
     takes = set(delegates[0]["inputs"].tolist())
-    plain = [each for each in operators if each["op_name"] != "DELEGATE"]
+    plain = [operator for operator in operators if operator["op_name"] != "DELEGATE"]
     feeding = [each["op_name"] for each in plain if takes & set(each["outputs"].tolist())]
-    ends = {each["index"] for each in interpreter.get_output_details()}
-    starts = {each["index"] for each in interpreter.get_input_details()}
+    ends = {detail["index"] for detail in interpreter.get_output_details()}
+    starts = {detail["index"] for detail in interpreter.get_input_details()}
     feeding += [] if ends <= set(delegates[0]["outputs"].tolist()) else ["what makes the output"]
     return feeding if starts <= takes else [*feeding, "what takes the input"]

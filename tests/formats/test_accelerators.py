@@ -27,11 +27,13 @@ def files(bundles, tmp_path_factory):
     source = read_artifact(bundles["tflite"])
     options = QuantizeOptions(measure_speed=False)
     made = quantize(source, tmp_path_factory.mktemp("made"), ["int8-full", "int16x8"], options)
-    return {each.artifact.precision: each.artifact.model_path for each in made.results} | {"fp32": source.model_path}
+    return {result.artifact.precision: result.artifact.model_path for result in made.results} | {
+        "fp32": source.model_path
+    }
 
 
 def reasons(path, device):
-    return {each.operator: (each.count, each.reason) for each in fallbacks(path, ACCELERATORS[device])}
+    return {fallback.operator: (fallback.count, fallback.reason) for fallback in fallbacks(path, ACCELERATORS[device])}
 
 
 def test_of_an_integer_file_only_what_the_device_lacks_falls_back(files):  # the small model has two blocks
@@ -63,9 +65,9 @@ def test_the_edge_tpu_takes_rows_one_at_a_time_and_eight_bits_alone(files):
 def test_a_float_file_falls_back_as_a_whole(files):
     operators = inspect(files["fp32"]).graph.operators
     for device in ACCELERATORS.values():
-        found = {each.operator: each.count for each in fallbacks(files["fp32"], device)}
+        found = {fallback.operator: fallback.count for fallback in fallbacks(files["fp32"], device)}
         assert found == dict(operators)
-        assert all(each.reason == "computes in float32" for each in fallbacks(files["fp32"], device))
+        assert all(fallback.reason == "computes in float32" for fallback in fallbacks(files["fp32"], device))
 
 
 def test_sixteen_bits_are_for_the_device_that_has_them(files):
@@ -109,7 +111,7 @@ def test_sizes_that_are_open_are_read_from_the_file(tmp_path):
     with opened(tmp_path / "open.tflite") as model:
         (step,) = read_steps(model)
         assert rules.fixed_sizes(step) == "its sizes are open"
-        assert [each.is_constant for each in step.inputs] == [False, True]
+        assert [input.is_constant for input in step.inputs] == [False, True]
         assert step.inputs[1].values().tolist() == [1.0]
 
 

@@ -17,7 +17,7 @@ def quantized(bundles, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quantized")
     options = QuantizeOptions(measure_speed=False)
     made = quantize(read_artifact(bundles["onnx"]), folder, ["int8", "int8-static", "int4"], options, keep_failed=True)
-    return {each.artifact.precision: each.artifact.directory for each in made.results}
+    return {result.artifact.precision: result.artifact.directory for result in made.results}
 
 
 def fates(path):

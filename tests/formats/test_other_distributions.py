@@ -119,7 +119,7 @@ def formats_in(folder, monkeypatch):
         metadata,
         "entry_points",
         lambda group: metadata.EntryPoints(
-            each for dist in metadata.distributions(path=[str(folder)]) for each in dist.entry_points
+            entry for dist in metadata.distributions(path=[str(folder)]) for entry in dist.entry_points
         ).select(group=group),
     )
     return Formats((ONNX, TFLITE))

@@ -110,7 +110,7 @@ def test_the_folder_may_be_called_like_a_pattern(format, tmp_path):
     printed = answered(snippet(artifact), path, tmp_path)
     image = load_image(path, checkpoint.preprocess, checkpoint.config.image_size)
     (logits,) = forward(checkpoint, image[None])
-    assert [line.split(" ", 1)[1] for line in printed.splitlines()] == [LABELS[each] for each in np.argsort(-logits)]
+    assert [line.split(" ", 1)[1] for line in printed.splitlines()] == [LABELS[place] for place in np.argsort(-logits)]
 
 
 def test_where_it_runs_can_be_said(tmp_path):

@@ -140,7 +140,7 @@ def images_for(model: Any) -> Any:
 def answers(model: Any, images: Any) -> list[Any]:
     outputs = model(images)
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-    return [keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in outputs]
+    return [keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")) for output in outputs]
 
 
 def answers_before_and_after(folder: Path, made: Mapping[str, Any]) -> dict[str, tuple[list[Any], list[Any]]]:

@@ -59,7 +59,7 @@ class Row:
     @property
     def can_be_made(self) -> bool:
         """Whether what it needs is installed."""
-        return all(importlib.util.find_spec(each) is not None for each in self.needs)
+        return all(importlib.util.find_spec(need) is not None for need in self.needs)
 
 
 def distance(found: NDArray[Any], expected: NDArray[Any]) -> float:

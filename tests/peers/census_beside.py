@@ -135,7 +135,7 @@ def _with_objects(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _half(path: str, folder: Path) -> Made:
     """Without the block, or the tensor, that the path begins with."""
-    return _saved(lambda state: {name: each for name, each in state.items() if not name.startswith(path)}, folder)
+    return _saved(lambda state: {name: tensor for name, tensor in state.items() if not name.startswith(path)}, folder)
 
 
 def _changed(change: Callable[[Any], Any], folder: Path) -> Made:
@@ -188,8 +188,8 @@ def _head_apart(folder: Path) -> Made:
     import torch
 
     model = trained()
-    head = {name.removeprefix("head."): each for name, each in model.state.items() if name.startswith("head.")}
-    body = {name: each for name, each in model.state.items() if not name.startswith("head.")}
+    head = {name.removeprefix("head."): tensor for name, tensor in model.state.items() if name.startswith("head.")}
+    body = {name: tensor for name, tensor in model.state.items() if not name.startswith("head.")}
     torch.save(body, folder / "encoder.pth")
     torch.save({"state_dict": prefixed("linear.", head)}, folder / "head.pth")
     return Made(folder / "encoder.pth", model.images, model.answer, {"head_file": folder / "head.pth"})

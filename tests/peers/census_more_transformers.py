@@ -182,7 +182,7 @@ def _as_torch(folder: Path) -> Path:
 def _in_the_hubs_cache(folder: Path) -> Path:
     snapshot = folder / "models--org--vit" / "snapshots" / "0123456789abcdef"
     snapshot.mkdir(parents=True)
-    for file in [each for each in folder.iterdir() if each.is_file()]:
+    for file in [path for path in folder.iterdir() if path.is_file()]:
         shutil.move(file, snapshot / file.name)
     refs = folder / "models--org--vit" / "refs"
     refs.mkdir()
@@ -193,7 +193,7 @@ def _in_the_hubs_cache(folder: Path) -> Path:
 def _in_a_training(folder: Path) -> Path:
     checkpoint = folder / "checkpoint-500"
     checkpoint.mkdir()
-    for file in [each for each in folder.iterdir() if each.is_file()]:
+    for file in [path for path in folder.iterdir() if path.is_file()]:
         shutil.move(file, checkpoint / file.name)
     (checkpoint / "trainer_state.json").write_text('{"global_step": 500}')
     (checkpoint / "optimizer.pt").write_bytes(b"")

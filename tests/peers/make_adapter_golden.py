@@ -129,7 +129,7 @@ def save(wrapped: Any, case: Case, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     if case.whole:
         (folder / "adapter_model.safetensors").unlink()
-        save_file({name: each.clone() for name, each in wrapped.state_dict().items()}, folder / "model.safetensors")
+        save_file({name: tensor.clone() for name, tensor in wrapped.state_dict().items()}, folder / "model.safetensors")
         shutil.copy(BASES / case.base / "config.json", folder)
 
 

@@ -37,7 +37,7 @@ def main(sources: Path, names: list[str]) -> None:
         for file, document in case.beside.items():
             (folder / file).write_text(json.dumps(document, indent=1) + "\n")
         np.savez_compressed(folder / EXPECTED, images=images, answer=answer_of(case, model, images))
-        kilobytes = sum(each.stat().st_size for each in folder.iterdir()) / 1e3
+        kilobytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e3
         print(f"{name}: {kilobytes:.0f} kB, {len(state)} tensors")
 
 

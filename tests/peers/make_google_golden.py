@@ -121,7 +121,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, (variant, prefix) in CASES.items():
         params, answers = answered(variant)
-        np.savez(FOLDER / f"{name}.npz", **{prefix + each: value for each, value in params.items()})
+        np.savez(FOLDER / f"{name}.npz", **{prefix + tensor: value for tensor, value in params.items()})
         np.save(FOLDER / f"{name}_answers.npy", answers)
 
 

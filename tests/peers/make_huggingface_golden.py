@@ -50,8 +50,8 @@ def main() -> None:
             images = images_for(case, case.resized)
             arrays |= {"images_resized": images, "answer_resized": answer(model, case, images, **case.call)}
         np.savez_compressed(folder / EXPECTED, **arrays)
-        kilobytes = sum(each.stat().st_size for each in folder.iterdir()) / 1e3
-        print(f"{folder}: {kilobytes:.0f} kB: {', '.join(sorted(each.name for each in folder.iterdir()))}")
+        kilobytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e3
+        print(f"{folder}: {kilobytes:.0f} kB: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def main() -> None:
     import timm.models.eva
 
     defaults = {
-        key: plain(each.default)
-        for key, each in inspect.signature(timm.models.eva.Eva.__init__).parameters.items()
+        key: plain(parameter.default)
+        for key, parameter in inspect.signature(timm.models.eva.Eva.__init__).parameters.items()
         if key != "self" and key not in WITHOUT_EFFECT
     }
     architectures = {}
@@ -76,7 +76,7 @@ def main() -> None:
             found["num_kv_heads"] = None
         architectures[name] = {key: value for key, value in found.items() if value != defaults[key]}
     target = Path(str(resources.files("vit_deploy.checkpoints.timm"))) / eva_table.TABLE
-    lines = [f"  {json.dumps(name)}: {json.dumps(each)}" for name, each in architectures.items()]
+    lines = [f"  {json.dumps(name)}: {json.dumps(architecture)}" for name, architecture in architectures.items()]
     text = f'{{"defaults": {json.dumps(defaults)},\n"architectures": {{\n' + ",\n".join(lines) + "\n}}\n"
     target.write_text(text, encoding="utf-8")
     print(f"{target}: {len(architectures)} architectures")

@@ -32,7 +32,7 @@ def main() -> None:
         assert made.images is not None
         assert made.answer is not None
         np.savez_compressed(folder / EXPECTED, images=made.images, answer=made.answer)
-        print(f"{folder.name}: {sum(each.stat().st_size for each in folder.iterdir()) / 1e3:.0f} kB")
+        print(f"{folder.name}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

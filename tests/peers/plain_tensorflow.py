@@ -56,7 +56,7 @@ def main(checkpoint: str, folder: Path) -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (16, 1, 3, HEIGHT, WIDTH)).astype(np.float32)
     images[0], images[1] = -1, 1
     integers.optimizations = [tf.lite.Optimize.DEFAULT]
-    integers.representative_dataset = lambda: ([each] for each in images)
+    integers.representative_dataset = lambda: ([image] for image in images)
     integers.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     integers.inference_input_type = integers.inference_output_type = tf.uint8
     (folder / "integers.tflite").write_bytes(integers.convert())

@@ -117,7 +117,7 @@ def test_a_file_of_openais_names_needs_a_tokenizer_and_takes_it_from_a_training_
     saved = text_models.open_clip(tmp_path)
     whole = load(saved.folder, config={"classes": LABELS})
     (tmp_path / "training").mkdir()
-    state = {f"module.{name}": each for name, each in load_file(tmp_path / "open_clip_model.safetensors").items()}
+    state = {f"module.{name}": tensor for name, tensor in load_file(tmp_path / "open_clip_model.safetensors").items()}
     torch.save({"epoch": 3, "name": "run", "state_dict": state}, tmp_path / "training" / "epoch_3.pt")
     (tmp_path / "training" / "open_clip_config.json").write_bytes((tmp_path / "open_clip_config.json").read_bytes())
 

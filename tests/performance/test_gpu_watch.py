@@ -85,7 +85,7 @@ def served(nvml, *requests, streams=1, session=FakeSession, log=None):
         yield session(nvml, log, next(count)), IMAGES, {"load_ms": 1.0, "file_batch": None}
 
     lines = [{**REQUEST, "streams": streams}, *requests]
-    worker._serve(io.StringIO("".join(json.dumps(each) + "\n" for each in lines)), answers.append, open_case)
+    worker._serve(io.StringIO("".join(json.dumps(line) + "\n" for line in lines)), answers.append, open_case)
     return answers
 
 
@@ -320,8 +320,8 @@ def test_cases_are_loaded_together_and_take_turns_unless_they_are_measured_one_a
     Worker.log = []
     results = bench(two, dataclasses.replace(PLAN, one_at_a_time=True))
     assert [what for what, _ in Worker.log] == ["begin", "load", "round", "round", "end"] * 2
-    assert [each.case.batch for each in results] == [1, 4]
-    assert all("their rounds took no turns" in str(each.notes) for each in results)
+    assert [result.case.batch for result in results] == [1, 4]
+    assert all("their rounds took no turns" in str(result.notes) for result in results)
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_what_was_told_of_a_gpu_is_kept_in_a_file_and_read_back():
     assert read == dataclasses.replace(whole, case=dataclasses.replace(whole.case, provider=None))
     assert {"a remark", "the largest batch under 5 ms is 4"} <= set(read.notes)
     assert any(
-        "copying the images there and the outputs back, 2.00 ms a call, is told apart" in each for each in read.notes
+        "copying the images there and the outputs back, 2.00 ms a call, is told apart" in note for note in read.notes
     )
 
 

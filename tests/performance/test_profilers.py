@@ -31,13 +31,15 @@ def test_the_operators_of_a_call_are_summed_by_type_and_medians_taken_over_the_c
 
 def test_onnx_runtime_tells_what_its_operators_take(onnx_profile, bundles):
     assert onnx_profile.why_not is None
-    found = {each.operator: each for each in onnx_profile.operators}
+    found = {operator.operator: operator for operator in onnx_profile.operators}
     assert sum(each.share for each in found.values()) == pytest.approx(1)
-    assert [each.ms for each in onnx_profile.operators] == sorted((each.ms for each in found.values()), reverse=True)
+    assert [operator.ms for operator in onnx_profile.operators] == sorted(
+        (each.ms for each in found.values()), reverse=True
+    )
     # The engine's own optimizer leaves these of the file alone: two blocks of two norms, and one norm at the end.
     nodes = Counter(node.op_type for node in onnx.load(bundles["onnx"] / "model.onnx").graph.node)
     assert nodes["LayerNormalization"] == 5
-    norms = sum(each.calls for name, each in found.items() if "LayerNormalization" in name)
+    norms = sum(value.calls for name, value in found.items() if "LayerNormalization" in name)
     assert norms == 5
     assert found["Softmax"].calls == nodes["Softmax"] == 2
     assert all(each.ms > 0 for each in found.values())
@@ -46,8 +48,8 @@ def test_onnx_runtime_tells_what_its_operators_take(onnx_profile, bundles):
 def test_openvino_tells_what_its_operators_take(bundles):
     pytest.importorskip("openvino")
     found = profile(Case(bundles["onnx"], "openvino", batch=2, threads=1), timeout_s=60)
-    operators = {each.operator: each for each in found.operators}
-    assert sum(each.share for each in operators.values()) == pytest.approx(1)
+    operators = {operator.operator: operator for operator in found.operators}
+    assert sum(operator.share for operator in operators.values()) == pytest.approx(1)
     graph = onnx.load(bundles["onnx"] / "model.onnx").graph
     weights = {each.name for each in graph.initializer}
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
@@ -57,18 +59,18 @@ def test_openvino_tells_what_its_operators_take(bundles):
 
 def test_litert_tells_what_its_operators_take(bundles):
     found = profile(Case(bundles["tflite"], "litert", batch=3, threads=1), timeout_s=60)
-    operators = {each.operator: each for each in found.operators}
+    operators = {operator.operator: operator for operator in found.operators}
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     path = str(bundles["tflite"] / "model.tflite")
     in_file = Counter(
-        each["op_name"] for each in Interpreter(path, experimental_op_resolver_type=kernels)._get_ops_details()
+        detail["op_name"] for detail in Interpreter(path, experimental_op_resolver_type=kernels)._get_ops_details()
     )
     # The file is made for one image: three of them are three runs.
     assert operators["Softmax"].calls == 3 * in_file["SOFTMAX"] == 6
     assert operators["Fully Connected"].calls == 3 * in_file["FULLY_CONNECTED"] > 8
-    assert all(0 <= each.ms < 1000 for each in operators.values())
+    assert all(0 <= operator.ms < 1000 for operator in operators.values())
 
 
 def test_litert_before_it_had_a_profiler_is_told_by_its_version(bundles, monkeypatch):
@@ -92,7 +94,7 @@ def test_events_that_are_no_operators_work_are_left_out():
         if name == "LiteRtGetNumProfilerEvents":
             arguments[0]._obj.value = len(events)
         else:
-            (litert._Event * len(events)).from_buffer(arguments[1])[:] = [litert._Event(*each) for each in events]
+            (litert._Event * len(events)).from_buffer(arguments[1])[:] = [litert._Event(*event) for event in events]
 
     assert litert._operators(engine, None) == [("Fully Connected", 1.5), ("ADD", 0.007)]
 

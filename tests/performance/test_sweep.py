@@ -107,7 +107,7 @@ def test_what_is_for_gpus_is_given_to_cases_that_may_run_on_one(tmp_path):
     path = tmp_path / "a"
     asked = {"batches": [1], "threads": [None], "device": 1, "cuda_graph": True}
     cases = cases_of([(path, "onnx")], ["onnxruntime"], ["cpu", "cuda"], **asked)
-    assert [(each.provider, each.device, each.cuda_graph) for each in cases] == [("cpu", 0, False), ("cuda", 1, True)]
+    assert [(case.provider, case.device, case.cuda_graph) for case in cases] == [("cpu", 0, False), ("cuda", 1, True)]
     [tensorflow] = cases_of([(path, "savedmodel")], ["savedmodel"], [None], **{**asked, "cuda_graph": False})
     assert tensorflow.device == 1  # which it chooses by itself where it is there
     [plan] = cases_of([(path, "tensorrt")], ["tensorrt"], [None], **asked)
@@ -122,7 +122,7 @@ def test_what_is_for_browsers_is_given_to_cases_that_run_in_one(tmp_path):
     path = tmp_path / "a"
     asked = {"batches": [1], "threads": [None], "browser": "firefox", "runtime_files": "npm"}
     cases = cases_of([(path, "onnx")], ["onnxruntime", "web"], [None], **asked)
-    assert [(each.browser, each.runtime_files) for each in cases] == [(None, None), ("firefox", "npm")]
+    assert [(case.browser, case.runtime_files) for case in cases] == [(None, None), ("firefox", "npm")]
     with pytest.raises(ConfigError) as error:
         cases_of([(path, "onnx")], ["onnxruntime"], [None], **asked)
     assert error.value.message == "browser is firefox and runtime_files is npm, and no case runs in a browser"

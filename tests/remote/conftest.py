@@ -22,7 +22,7 @@ def environment(folder: Path, *distributions: str) -> Path:
     [site] = folder.glob("lib/python*/site-packages")
     for name in distributions:
         files = importlib.metadata.distribution(name).files or ()
-        for top in {each.parts[0] for each in files if not each.parts[0].startswith((".", "__"))}:
+        for top in {file.parts[0] for file in files if not file.parts[0].startswith((".", "__"))}:
             original = Path(str(importlib.metadata.distribution(name).locate_file(top)))
             (site / top).symlink_to(original)
     return folder / "bin" / "python"

@@ -33,7 +33,7 @@ class Server:
     def left_behind(self) -> set[str]:
         """Names of what runs there have not taken away."""
         folder = self.home / CACHE
-        return {each.name for each in folder.iterdir()} if folder.is_dir() else set()
+        return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def free_port() -> int:

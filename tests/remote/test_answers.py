@@ -46,18 +46,18 @@ def test_artifacts_are_proven_and_timed_there_and_told_as_here(
     here, found = (vit_deploy.verify(both, threads=1, **where) for where in ({}, there))
     assert found.ok and [each.on for each in found] == [server.url] * 2
     unlike = dict.fromkeys(("seconds", "on", "metrics", "checks"))  # a check is left out there, where Pillow is missing
-    assert [{**each, **unlike} for each in here.records] == [{**each, **unlike} for each in found.records]
+    assert [{**record, **unlike} for record in here.records] == [{**record, **unlike} for record in found.records]
     for one, other in zip(here, found, strict=True):
         assert (one.artifact, one.verdict) == (other.artifact, other.verdict)
-        assert [(each.name, each.ok) for each in one.checks] == [(each.name, each.ok) for each in other.checks]
+        assert [(check.name, check.ok) for check in one.checks] == [(check.name, check.ok) for check in other.checks]
         assert (one.parity.tolerance, one.parity.notes) == (other.parity.tolerance, other.parity.notes)
         assert one.parity.max_abs == pytest.approx(other.parity.max_abs, abs=1e-5)
     failed = vit_deploy.verify(both[0], quick=True, tolerance={"max_abs": 1e-12}, junit=tmp_path / "a.xml", **there)
     assert not failed.ok and failed.result.failures == tuple(failed.records[0]["failures"])
     assert f"{both[0]} on {server.url}" in (tmp_path / "a.xml").read_text()
     timed = vit_deploy.bench(both, runs=3, threads=1, **there)
-    assert timed.ok and {each.on for each in timed} == {server.url}
-    assert [len(each.samples_ns) for each in timed] == [3] * len(timed)
+    assert timed.ok and {case.on for case in timed} == {server.url}
+    assert [len(case.samples_ns) for case in timed] == [3] * len(timed)
     assert server.left_behind() == set()
 
 
@@ -71,8 +71,8 @@ def test_images_are_classified_there_as_here(
     assert [each.on for each in found] == [server.url] * 9
     assert [(each.image, each.failure) for each in found] == [(each.image, each.failure) for each in here]
     for one, other in zip(here, found, strict=True):
-        assert [each.index for each in one.top] == [each.index for each in other.top]
-        np.testing.assert_allclose([each.logit for each in one.top], [each.logit for each in other.top], atol=1e-6)
+        assert [row.index for row in one.top] == [row.index for row in other.top]
+        np.testing.assert_allclose([row.logit for row in one.top], [row.logit for row in other.top], atol=1e-6)
     assert set(found.records[0]) == {"image", "top", "failures", "on"}
     assert server.left_behind() == set()
 
@@ -87,7 +87,7 @@ def test_labelled_images_are_counted_there_as_here(
         here = vit_deploy.evaluate(both, data, batch=4)
         found = vit_deploy.evaluate(both, data, batch=4, **there)
         assert found.ok and here.ok
-        assert [{**each, "on": server.url} for each in here.records] == list(found.records)
+        assert [{**record, "on": server.url} for record in here.records] == list(found.records)
         assert [each.reference.name for each in found] == ["onnx-fp32"] * 2
 
 
@@ -135,7 +135,7 @@ def test_a_data_set_that_is_there_is_run_by_hand(
 
     def said(*words: object) -> subprocess.CompletedProcess[str]:
         command = [device_python, tmp_path / ROOT / "run.py", *words]
-        return subprocess.run([str(each) for each in command], capture_output=True, text=True)
+        return subprocess.run([str(word) for word in command], capture_output=True, text=True)
 
     done = said("evaluate", "--data", tmp_path / "data.npz", "--json")
     [record] = json.loads(done.stdout)["results"]

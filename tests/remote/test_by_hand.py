@@ -87,11 +87,11 @@ def test_a_batch_is_searched_and_cases_are_freed_in_turn_there_too(
     code, _, err = said(device_python, script, "bench", "--under", "1us", *options)
     assert code == 0, err
     records = json.loads(result.read_text())["results"]
-    assert [each["largest_under"]["batch"] for each in records] == [None, None]
+    assert [record["largest_under"]["batch"] for record in records] == [None, None]
     code, _, err = said(device_python, script, "bench", "--one-at-a-time", *options)
     assert code == 0, err
     plans = [each["plan"] for each in json.loads(result.read_text())["results"]]
-    assert [(each["one_at_a_time"], each["timeout_s"]) for each in plans] == [(True, 900.0)] * 2
+    assert [(plan["one_at_a_time"], plan["timeout_s"]) for plan in plans] == [(True, 900.0)] * 2
     code, _, err = said(device_python, script, "bench", "--cuda-graph")
     assert code == 2 and "no case runs on a GPU" in err
     assert said(device_python, script, "bench", "--under", "soon")[0] == 2
@@ -105,5 +105,5 @@ def test_only_what_the_manifest_lists_is_packed(bundles: dict[str, Path], tmp_pa
     pack([folder], tmp_path / "models.tar.gz")
     with tarfile.open(tmp_path / "models.tar.gz") as archive:
         names = {Path(name).name for name in archive.getnames() if "/artifacts/0-bundle/" in name}
-        assert all(each.isfile() for each in archive.getmembers())
+        assert all(getmember.isfile() for getmember in archive.getmembers())
     assert names == {"artifact.json", "golden.npz", "model.onnx"}

@@ -41,7 +41,7 @@ def test_every_module_that_is_imported_there_travels(format: str) -> None:
     there, left = modules_on_device([format]), left_at_home([format])
     assert {*STARTED, *engines([format])} <= set(there)
     for name in there:
-        missing = {each for each in imported_by(name) if not is_among(each, left)} - set(there)
+        missing = {module for module in imported_by(name) if not is_among(module, left)} - set(there)
         assert missing == set(), name
         parent = name.rpartition(".")[0]
         assert not parent or parent in there
@@ -53,7 +53,7 @@ def test_what_stays_at_home_is_imported_by_no_module_but_in_its_functions(format
     there, left = modules_on_device([format]), left_at_home([format])
     for name in there:
         assert [each for each in imported_by(name, in_functions=False) if is_among(each, left)] == [], name
-    inside = {each for name in there for each in imported_by(name) if is_among(each, left)}
+    inside = {module for name in there for module in imported_by(name) if is_among(module, left)}
     unused = [stays for stays in left if not any(each.startswith(stays) for each in inside)]
     assert unused == []
 
@@ -76,7 +76,7 @@ def test_modules_that_are_named_in_quotes_travel_too_or_belong_to_other_formats(
 
 
 def test_of_a_formats_record_a_device_uses_what_travels_with_its_engines() -> None:
-    at_home = {each.name for each in dataclasses.fields(Format) if "Plugin" in str(each.type)}
+    at_home = {field.name for field in dataclasses.fields(Format) if "Plugin" in str(field.type)}
     at_home -= {"largest_batch"}  # which travels
     assert {"exporter", "read_graph", "recipes"} <= at_home
     for name, path in modules_on_device(PACKABLE).items():
@@ -101,7 +101,7 @@ def test_every_format_brings_its_own_engines_alone() -> None:
     both = set(modules_on_device(["tflite", "onnx"]))
     assert both == tflite | set(modules_on_device(["onnx"]))
     for format, record in FORMATS.items():
-        elsewhere = [each.name for each in record.runtimes if not each.named_only]
+        elsewhere = [runtime.name for runtime in record.runtimes if not runtime.named_only]
         assert {RUNTIMES[each].target.partition(":")[0] for each in elsewhere} <= engines([format])
 
 

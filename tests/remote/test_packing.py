@@ -51,7 +51,7 @@ def test_the_same_bundles_give_the_same_bytes(bundles: dict[str, Path], tmp_path
 
 
 def test_nothing_of_the_workstation_is_packed(unpacked: Path) -> None:
-    packages = {each.name for each in (unpacked / "vit_deploy").iterdir() if each.is_dir()}
+    packages = {path.name for path in (unpacked / "vit_deploy").iterdir() if path.is_dir()}
     assert packages & {"cli", "model", "exporters", "compression", "checkpoints"} == set()
     assert {"runtimes"} <= packages
 
@@ -67,8 +67,8 @@ def test_models_are_proven_on_the_device(unpacked: Path, bundles: dict[str, Path
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["command"] == "verify" and document["ok"]
-    assert [each["artifact"] for each in document["results"]] == [str(bundles["onnx"]), str(bundles["tflite"])]
-    assert all(0 <= each["metrics"]["max_abs"] < 1e-4 for each in document["results"])
+    assert [result["artifact"] for result in document["results"]] == [str(bundles["onnx"]), str(bundles["tflite"])]
+    assert all(0 <= result["metrics"]["max_abs"] < 1e-4 for result in document["results"])
 
 
 def test_models_are_timed_on_the_device_and_told_plainly(unpacked: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_models_are_timed_on_the_device_and_told_plainly(unpacked: Path, tmp_pat
     results = json.loads((tmp_path / "result.json").read_text())["results"]
     runtimes = [*installed_takers("onnx"), *installed_takers("tflite")]
     assert {"onnxruntime", "litert"} <= set(runtimes)
-    assert [(each["runtime"], each["batch"], len(each["samples_ns"])) for each in results] == [
+    assert [(result["runtime"], result["batch"], len(result["samples_ns"])) for result in results] == [
         (runtime, 2, 4) for runtime in runtimes
     ]
     plain = on_device(unpacked, "bench", "--runs", "2", "--runtime", "onnxruntime")

@@ -61,7 +61,7 @@ def test_a_bundle_is_proven_there_and_nothing_stays(
     warned: list[str] = []
     document = run_on(host(server), tmp_path / "odd.tar.gz", ["verify"], warn=warned.append)
     assert document["ok"] and document["command"] == "verify"
-    assert [each["artifact"] for each in document["results"]] == [str(odd), str(bundles["tflite"])]
+    assert [result["artifact"] for result in document["results"]] == [str(odd), str(bundles["tflite"])]
     assert server.left_behind() == {"running"} and not warned
     assert not list(server.home.rglob("there"))
     shutil.rmtree(server.home / CACHE)

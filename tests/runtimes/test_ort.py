@@ -180,8 +180,8 @@ def test_threads_that_open_sessions_at_the_same_time_leave_stdout_and_stderr_as_
             over.wait()
 
     threads = [threading.Thread(target=each) for each in (begin_and_end_first, begin_and_end_last)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert (sys.stdout, sys.stderr) == before

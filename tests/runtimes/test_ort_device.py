@@ -37,7 +37,7 @@ def session_of(gpu, artifact, options=ON_CUDA):
 
 
 def events(gpu, *kinds):
-    return [each for each in gpu.events if each[0] in kinds]
+    return [event for event in gpu.events if event[0] in kinds]
 
 
 def test_a_call_waits_for_its_own_work_alone(make_artifact, weight, seven_images, gpu):
@@ -92,7 +92,7 @@ def test_everything_is_on_the_gpu_that_is_asked_for(make_artifact, weight, seven
     with OnnxRuntime().open(artifact, RuntimeOptions(provider=provider, device=3)) as session:
         session.infer(seven_images)
     assert {options["device_id"] for options in gpu.options.values()} == {"3"}
-    assert {each[1] for each in events(gpu, "value", "output")} == {3}
+    assert {event[1] for event in events(gpu, "value", "output")} == {3}
 
 
 def test_a_gpu_of_a_negative_number_is_an_error(gpu):
@@ -107,7 +107,7 @@ def test_no_session_is_made_on_another_provider_instead(make_artifact, weight, g
 
 def test_threads_that_share_a_session_get_their_own_answers(make_artifact, weight, gpu):
     images = [np.full((1 + number % 3, 6, 5, 3), number, np.float32) for number in range(8)]
-    truth = [expected(each, weight) for each in images]
+    truth = [expected(image, weight) for image in images]
 
     def ask(number):
         return [np.abs(session.infer(images[number]) - truth[number]).max() for _ in range(100)]

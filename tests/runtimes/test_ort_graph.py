@@ -113,7 +113,7 @@ def test_outputs_whose_size_is_not_known_are_an_error(make_artifact, weight, sev
 
 def test_threads_share_sessions_with_graphs_and_nothing_happens_while_one_records(make_artifact, weight, gpu):
     images = [np.full((1 + number % 3, 6, 5, 3), number, np.float32) for number in range(6)]
-    truth = [expected(each, weight) for each in images]
+    truth = [expected(image, weight) for image in images]
     artifact = write_model(make_artifact("onnx"), weight)
     with OnnxRuntime().open(artifact, GRAPH) as first, OnnxRuntime().open(artifact, GRAPH) as second:
 
@@ -138,8 +138,8 @@ def test_a_gate_lets_one_pass_alone_or_many_together():
                 inside.remove(number)
 
     threads = [threading.Thread(target=pass_through, args=(number,)) for number in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join(60)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
     assert len(seen) == 200 and not any(seen)

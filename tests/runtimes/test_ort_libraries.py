@@ -95,7 +95,7 @@ def test_a_package_that_brings_cuda_is_registered_once(paths, monkeypatch):
     )
     for _ in range(2):
         register_plugins(engine, CUDA)
-    assert [(each.ep_name, each.path) for each in devices] == [(CUDA, "/there/provider.so")]
+    assert [(device.ep_name, device.path) for device in devices] == [(CUDA, "/there/provider.so")]
     assert names_of_devices(engine) == {CUDA}
 
 

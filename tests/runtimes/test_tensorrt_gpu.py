@@ -46,7 +46,7 @@ def given():
 @pytest.fixture(scope="module")
 def source(make_checkpoint, tmp_path_factory):
     """The ONNX artifact that plans are built of."""
-    if found := [each for each in given() if each.name == "onnx-fp32" and each.options.get("for") != "cuda"]:
+    if found := [case for case in given() if case.name == "onnx-fp32" and case.options.get("for") != "cuda"]:
         return found[0]
     pytest.importorskip("tensorflow")
     (made,) = export(make_checkpoint(), tmp_path_factory.mktemp("source"), plan(["onnx"], ["fp32"])[0])
@@ -104,11 +104,11 @@ def test_calls_are_launched_without_waiting_and_copies_are_apart(built, graph):
             session.launch()
         session.wait()
         assert np.array_equal(session.download(), alone)
-        assert all(each > 0 for each in transfer_samples(session, images))
+        assert all(sample > 0 for sample in transfer_samples(session, images))
 
 
 def test_plans_that_were_built_elsewhere_are_proven_here():
-    plans = [each for each in given() if each.format == "tensorrt"]
+    plans = [case for case in given() if case.format == "tensorrt"]
     if not plans:
         pytest.skip(f"{BUNDLES} names no folder with plans")
     for artifact in plans:

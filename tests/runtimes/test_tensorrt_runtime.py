@@ -142,10 +142,10 @@ def test_threads_that_share_a_session_get_their_own_answers(plans, checkpoint, i
                     wrong.append((start, count))
 
         threads = [threading.Thread(target=work, args=(start,)) for start in range(6)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert not wrong
 
 
@@ -248,7 +248,7 @@ def test_a_damaged_plan_is_an_error_that_names_it_and_says_what_tensorrt_said(pl
     with pytest.raises(EngineError) as caught, RUNTIMES.load("tensorrt")().open(artifact):
         pass
     assert str(artifact.model_path) in caught.value.message and words in caught.value.message
-    assert [each.getMessage() for each in caplog.records] == [f"tensorrt: {words}"]  # which only -v lets through
+    assert [record.getMessage() for record in caplog.records] == [f"tensorrt: {words}"]  # which only -v lets through
     assert cuda.retained == 0 and not cuda.allocated
 
 

@@ -67,7 +67,9 @@ def test_counts_are_those_of_the_definition(bundles, make_checkpoint, arrays, pi
     pairs = [(str(a), str(p)) for a, p in zip(labels[wrong], ranked[wrong, 0], strict=True)]
     worst = result.confusions[0]
     assert worst.count == max(map(pairs.count, pairs)) == pairs.count((worst.actual, worst.predicted))
-    assert [each.count for each in result.confusions] == sorted((e.count for e in result.confusions), reverse=True)
+    assert [confusion.count for confusion in result.confusions] == sorted(
+        (e.count for e in result.confusions), reverse=True
+    )
 
 
 def test_several_artifacts_are_evaluated_in_one_pass_over_the_data(bundles, arrays, monkeypatch):
@@ -123,11 +125,15 @@ def test_folders_give_what_arrays_give(bundles, arrays, folder):
     artifact = opened(bundles, "onnx")
     (one,), (other,) = (evaluate([artifact], read_dataset(path)) for path in (arrays, folder))
     assert (one.images, one.top1) == (other.images, other.top1)
-    numbers = [(f"class {each.actual}", f"class {each.predicted}", each.count) for each in one.confusions]
-    assert sorted(numbers) == sorted((each.actual, each.predicted, each.count) for each in other.confusions)
+    numbers = [
+        (f"class {confusion.actual}", f"class {confusion.predicted}", confusion.count) for confusion in one.confusions
+    ]
+    assert sorted(numbers) == sorted(
+        (confusion.actual, confusion.predicted, confusion.count) for confusion in other.confusions
+    )
     labelled = opened(bundles, "onnx", labels=tuple("vwxyz"))
     (named,) = evaluate([labelled], read_dataset(folder))
-    assert {each.actual for each in named.confusions} <= set("vwxyz")
+    assert {confusion.actual for confusion in named.confusions} <= set("vwxyz")
 
 
 def test_folders_are_the_classes_of_their_names_where_the_labels_are_recorded(bundles, folder):
@@ -156,7 +162,7 @@ def test_images_come_in_batches_and_all_of_them(folder, arrays, pixels, make_che
     for path in (folder, arrays):
         dataset = read_dataset(path)
         batches = list(dataset.batches(checkpoint.preprocess, checkpoint.config.image_size, 10))
-        assert [len(each) for each in batches] == [10, 10, 3]
+        assert [len(batch) for batch in batches] == [10, 10, 3]
         found = np.concatenate(batches)
         assert found.dtype == np.uint8 and sorted(map(bytes, found)) == sorted(map(bytes, pixels))
     first = read_dataset(folder).files[0][0]

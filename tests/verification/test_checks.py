@@ -188,4 +188,4 @@ def test_a_tolerance_that_was_asked_for_scales_with_the_floor_of_each_input(bund
     strict = Limits(asked={"max_abs": 1e-3 * floor})
     found = verify(artifact, limits=strict, questions=[checks.adversarial])
     assert not found.parity.ok and not found.ok and found.verdict == "different"
-    assert any(each.startswith("very large input: ") for each in found.failures)
+    assert any(failure.startswith("very large input: ") for failure in found.failures)

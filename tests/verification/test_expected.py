@@ -38,8 +38,8 @@ def checkpoint_file(make_checkpoint, tmp_path_factory):
 
 
 def test_images_of_subfolders_count_and_come_by_name(folder):
-    assert [each.name for each in image_files(folder, 10)] == ["0.png", "1.png", "2.png"]
-    assert [each.name for each in image_files(folder, 2)] == ["0.png", "1.png"]
+    assert [file.name for file in image_files(folder, 10)] == ["0.png", "1.png", "2.png"]
+    assert [file.name for file in image_files(folder, 2)] == ["0.png", "1.png"]
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):
@@ -123,4 +123,7 @@ def test_a_model_of_pixels_is_compared_on_files_and_asked_what_pixels_can_say(
         assert golden.images.dtype == np.uint8
         found = verify(artifact, golden=golden, precision=precision, questions=checks.ALWAYS)
         assert found.ok, found.failures
-        assert [each.name for each in found.checks if "input" in each.name] == ["saturated input", "bright pixel input"]
+        assert [check.name for check in found.checks if "input" in check.name] == [
+            "saturated input",
+            "bright pixel input",
+        ]

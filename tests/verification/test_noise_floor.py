@@ -58,7 +58,7 @@ def test_a_large_bias_that_comes_first_takes_digits_of_every_product():
 @pytest.mark.parametrize("spike", SPIKES)
 def test_right_files_of_models_with_spikes_are_the_same(plain, spike, tmp_path):
     results = export(spiked(plain, spike), tmp_path, plan(["onnx", "tflite", "savedmodel"], ["fp32"])[0])
-    assert [(each.parity.verdict, each.parity.failures) for each in results] == [("same", ())] * 3
+    assert [(result.parity.verdict, result.parity.failures) for result in results] == [("same", ())] * 3
 
 
 def test_a_spike_makes_the_floor_as_high_as_the_order_of_engines_asks_for(plain):

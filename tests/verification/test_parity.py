@@ -200,8 +200,8 @@ def test_figures_that_do_not_apply_are_null_and_said():
     found = compare(np.full((2, 3), 0.5, np.float32), zero, 1.0, classes=True)
     assert found.ok and found.cosine is None and found.snr_db is None
     said = records.parity(found)
-    assert any("no cosine" in each for each in said["failures"])
-    assert any("no signal to noise ratio" in each for each in said["failures"])
+    assert any("no cosine" in failure for failure in said["failures"])
+    assert any("no signal to noise ratio" in failure for failure in said["failures"])
 
 
 def test_every_null_in_the_document_has_an_entry_under_failures(pair):

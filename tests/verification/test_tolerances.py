@@ -117,4 +117,4 @@ def test_features_are_held_by_their_worst_token(make_checkpoint, precision):
     assert judge(outputs, golden, classes=False, precision=precision).ok
     outputs[3, 5] = outputs[3, 5][::-1]  # one token of one image
     found = judge(outputs, golden, classes=False, precision=precision)
-    assert not found.ok and any("worst token" in each for each in found.failures)
+    assert not found.ok and any("worst token" in failure for failure in found.failures)

@@ -82,7 +82,7 @@ def test_junit_says_what_failed_what_was_left_out_and_every_figure(records):
     message = batch.find("failure").get("message")
     assert "\x1b" not in message and "<letters> & 50%" in message
     assert large.find("skipped").get("message").startswith("left out") and len(zero) == 0
-    figures = {each.get("name"): float(each.get("value")) for each in suite.iter("property")}
+    figures = {element.get("name"): float(element.get("value")) for element in suite.iter("property")}
     assert figures["max_abs"] == pytest.approx(0.5, rel=1e-3) and figures["tolerance.snr_db"] == 40
 
 

@@ -33,7 +33,7 @@ def saved(path, **arrays):
 def test_an_npz_of_pixels_is_normalised_and_digested(artifact, pixels, tmp_path):
     found = read_calibration(saved(tmp_path / "a.npz", images=pixels), artifact)
     np.testing.assert_array_equal(found.images, artifact.preprocess.normalize(pixels))
-    assert found.digests == tuple(hashlib.sha256(each.tobytes()).hexdigest() for each in pixels)
+    assert found.digests == tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in pixels)
     said = found.to_dict()
     assert said["images"] == len(pixels) and said["source"].endswith("a.npz") and said["seed"] == 0
 

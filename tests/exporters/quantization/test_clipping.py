@@ -21,8 +21,8 @@ def values():
 
 def seen(values, *, counted=True):
     observed = NOTHING
-    for each in values:
-        observed = observed.also(each, counted=counted)
+    for value in values:
+        observed = observed.also(value, counted=counted)
     return observed
 
 

@@ -111,7 +111,7 @@ def test_every_precision_is_made_and_proven(plant, format, make_checkpoint, tmp_
         precisions.remove("fp16")  # there keys of 1e7 are activations, which 16-bit floats do not hold
     planted = Checkpoint(checkpoint.config, weights, checkpoint.preprocess)
     made = export(planted, tmp_path, plan([format], precisions)[0], QuantizeOptions(measure_speed=False))
-    failures = {each.artifact.name: each.parity.failures for each in made.results if not each.published}
+    failures = {result.artifact.name: result.parity.failures for result in made.results if not result.published}
     assert (failures, made.skipped) == ({}, [])
     assert len(made.results) == len(precisions)
 
@@ -126,10 +126,10 @@ def test_one_huge_weight_is_in_every_file_and_costs_only_where_activations_are_i
     planted = Checkpoint(checkpoint.config, weights, checkpoint.preprocess)
     jobs = plan([format], list(FORMATS[format].precisions_for(Target.CPU)))[0]
     made = export(planted, tmp_path, jobs, QuantizeOptions(measure_speed=False))
-    assert [each.artifact.precision for each in made.results] == list(FORMATS[format].precisions_for(Target.CPU))
-    for each in made.results:
-        assert each.parity.snr_db is not None or each.parity.max_abs == 0, "NaN"
-        assert each.published or each.artifact.precision.startswith("int8"), each.parity.failures
+    assert [result.artifact.precision for result in made.results] == list(FORMATS[format].precisions_for(Target.CPU))
+    for result in made.results:
+        assert result.parity.snr_db is not None or result.parity.max_abs == 0, "NaN"
+        assert result.published or result.artifact.precision.startswith("int8"), result.parity.failures
 
 
 def test_an_empty_block_of_4_bit_weights_has_scale_one_and_zeros(make_checkpoint, tmp_path):

@@ -39,7 +39,7 @@ def made(request, make_checkpoint, tmp_path_factory):
     checkpoint = make_checkpoint(embed_dim=24, mlp_dim=64, num_layers=1, **VARIANTS[request.param])
     jobs = plan(["tflite"], ["fp32", "int8-static"])[0]
     results = export(checkpoint, tmp_path_factory.mktemp("made"), jobs, QUIET).results
-    return checkpoint, *(each.artifact for each in results)
+    return checkpoint, *(result.artifact for result in results)
 
 
 def steps(artifact):
@@ -49,8 +49,8 @@ def steps(artifact):
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     found = {
-        each["index"]: (np.dtype(each["dtype"]).name, *each["quantization"], each["shape"].tolist())
-        for each in engine.get_tensor_details()
+        detail["index"]: (np.dtype(detail["dtype"]).name, *detail["quantization"], detail["shape"].tolist())
+        for detail in engine.get_tensor_details()
     }
     return [
         (step["op_name"], *([found[index] for index in step[end] if index >= 0] for end in ("inputs", "outputs")))
@@ -98,7 +98,7 @@ def test_xnnpack_leaves_out_what_is_not_symmetric(made, tmp_path, monkeypatch):
     (result,) = quantize(made[1], tmp_path, ["int8-static"], QUIET).results
     assert any(right[2] for _, right, _ in products(result.artifact))
     delegates = [
-        each for each in opened(result.artifact.model_path)._get_ops_details() if each["op_name"] == "DELEGATE"
+        detail for detail in opened(result.artifact.model_path)._get_ops_details() if detail["op_name"] == "DELEGATE"
     ]
     assert len(delegates) > 1
 
@@ -144,7 +144,9 @@ def test_a_budget_that_only_float_products_meet_keeps_them_and_few_layers(make_c
         for role in ("query", "key")
     }
     checkpoint = dataclasses.replace(checkpoint, weights=checkpoint.weights | sharp)
-    (source,) = (each.artifact for each in export(checkpoint, tmp_path, plan(["tflite"], ["fp32"])[0], QUIET).results)
+    (source,) = (
+        result.artifact for result in export(checkpoint, tmp_path, plan(["tflite"], ["fp32"])[0], QUIET).results
+    )
     options = dataclasses.replace(QUIET, keep_float=("block_0.attention.products", "block_1.attention.products"))
     made = quantize(source, tmp_path / "named", ["int8-static"], options, keep_failed=True)
     wanted = made.facts["tflite-int8-static"].cosine
@@ -186,8 +188,8 @@ def test_shares_that_a_softmax_of_sixteen_bits_gives_are_multiplied_in_calibrate
     assert {outputs[0][0] for kind, _, outputs in steps(result.artifact) if kind == "SOFTMAX"} == {"int16"}
     shares = [left for left, _, _ in products(result.artifact)[1::2]]
     expected = largest_shares(source, read_calibration(None, source).images) / 255
-    assert [each[:1] + each[2:3] for each in shares] == [("int8", -128)] * len(expected)
-    np.testing.assert_allclose([each[1] for each in shares], expected, rtol=1e-3)
+    assert [share[:1] + share[2:3] for share in shares] == [("int8", -128)] * len(expected)
+    np.testing.assert_allclose([share[1] for share in shares], expected, rtol=1e-3)
 
 
 def test_products_can_have_sixteen_bits_where_shares_lose_none(made, tmp_path):

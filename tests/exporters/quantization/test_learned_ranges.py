@@ -50,9 +50,9 @@ def written(source, folder: Path, calibration):
 
 def test_an_onnx_file_has_the_learned_scales(sources, tmp_path):
     model = onnx.load(written(sources["onnx"], tmp_path, read_calibration(None, sources["onnx"])))
-    values = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    values = {initializer.name: numpy_helper.to_array(initializer) for initializer in model.graph.initializer}
     scales = [values[node.input[1]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert scales and all(each == pytest.approx(5 / 127.5, rel=0.01) for each in scales)
+    assert scales and all(scale == pytest.approx(5 / 127.5, rel=0.01) for scale in scales)
 
 
 def test_a_tflite_file_has_the_learned_scales(sources, tmp_path):
@@ -60,8 +60,8 @@ def test_a_tflite_file_has_the_learned_scales(sources, tmp_path):
 
     path = written(sources["tflite"], tmp_path, read_calibration(None, sources["tflite"]))
     engine = Interpreter(model_path=str(path))
-    details = [each for each in engine.get_tensor_details() if each["dtype"] == np.int8]
-    scales = [each["quantization"][0] for each in details if len(each["quantization_parameters"]["scales"]) == 1]
+    details = [detail for detail in engine.get_tensor_details() if detail["dtype"] == np.int8]
+    scales = [detail["quantization"][0] for detail in details if len(detail["quantization_parameters"]["scales"]) == 1]
     assert sum(scale == pytest.approx(8 / 255, rel=1e-3) for scale in scales) >= len(scales) / 2
 
 
@@ -76,7 +76,7 @@ def test_an_integer_file_has_the_ranges_between_its_layers_too(make_checkpoint, 
     with opened(made.results[0].artifact.model_path) as model:
         tensors = find_tensors(model, checkpoint.config)
     engine = Interpreter(model_path=str(made.results[1].artifact.model_path))
-    scales = {each["name"]: each["quantization"][0] for each in engine.get_tensor_details()}
+    scales = {detail["name"]: detail["quantization"][0] for detail in engine.get_tensor_details()}
     for name in wide:
         assert scales[tensors[name]] == pytest.approx(102 / 255, rel=1e-3), name
 
@@ -109,7 +109,7 @@ def test_every_tensor_of_a_tflite_file_has_one_name_that_a_checkpoint_takes(make
     (made,) = export(checkpoint, tmp_path, plan(["tflite"], ["fp32"])[0])
     with opened(made.artifact.model_path) as model:
         layers, between = find_layers(model, checkpoint.config), find_tensors(model, checkpoint.config)
-    named = set(between.values()) | {each.output for each in layers.values()}
+    named = set(between.values()) | {layer.output for layer in layers.values()}
     calibration = read_calibration(None, made.artifact, count=8)
     seen = observe(made.artifact.model_path, made.artifact.input, calibration, counted=False).tensors
     given = layers["patch_embed"].input

@@ -16,7 +16,7 @@ def made(make_checkpoint, tmp_path_factory):
     checkpoint = make_checkpoint(pooling="map", class_token=False, num_layers=1)
     jobs = plan(["tflite"], PRECISIONS)[0]
     results = export(checkpoint, tmp_path_factory.mktemp("map"), jobs, QuantizeOptions(measure_speed=False)).results
-    return {each.artifact.precision: each for each in results}
+    return {result.artifact.precision: result for result in results}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -95,7 +95,7 @@ def noise_db(outputs: NDArray[Any], expected: NDArray[np.float64]) -> float:
 
 
 def arrays(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
-    return {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    return {initializer.name: numpy_helper.to_array(initializer) for initializer in model.graph.initializer}
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
@@ -116,7 +116,7 @@ def test_every_precision_is_near_the_definition(options, precision, cases, tmp_p
 def test_the_essentials_are_in_the_file_and_input_and_output_stay_as_they_were(precision, cases, tmp_path):
     case = cases["plain"]
     target, model = made(case, ONNX_RECIPES[precision], tmp_path)
-    kept = {each.key: each.value for each in model.metadata_props}
+    kept = {entry.key: entry.value for entry in model.metadata_props}
     assert kept == target.essentials()
     assert json.loads(kept["vit_deploy.precision"]) == precision
     assert from_essentials(target.model_path, kept).weights_digest == case.source.weights_digest
@@ -151,9 +151,9 @@ def test_int8_kernels_have_the_nearest_integers_at_one_scale_a_channel(cases, tm
 @pytest.mark.parametrize("precision", ["int8", "int8-static"])
 def test_no_two_neighbouring_weights_can_saturate_a_sum_of_16_bits(precision, cases, tmp_path):
     _, model = made(cases["plain"], ONNX_RECIPES[precision], tmp_path)
-    kernels = {name: each for name, each in arrays(model).items() if name.endswith(".kernel_quantized")}
-    assert kernels and not [name for name, each in kernels.items() if saturates(each)]
-    assert max(np.abs(sums_of_pairs(each)).max() for each in kernels.values()) >= LARGEST_SUM - 1  # and all is used
+    kernels = {name: value for name, value in arrays(model).items() if name.endswith(".kernel_quantized")}
+    assert kernels and not [name for name, kernel in kernels.items() if saturates(kernel)]
+    assert max(np.abs(sums_of_pairs(kernel)).max() for kernel in kernels.values()) >= LARGEST_SUM - 1  # and all is used
 
 
 def test_channels_of_zeros_of_tiny_values_and_of_one_huge_value_have_scales_that_are_numbers():
@@ -223,7 +223,7 @@ def test_int4_stores_two_weights_of_the_feed_forward_halves_a_byte(cases, tmp_pa
     kernels = [node for node in model.graph.node if node.op_type == "MatMulNBits"]
     assert len(kernels) == len(layer_names(cases["plain"].source.config))
     for node in kernels:
-        facts = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        facts = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         bits = 4 if ".ffn." in node.input[1] else 8
         assert (facts["bits"], facts["block_size"]) == (bits, 32)
         blocks = -(-facts["K"] // 32)
@@ -400,7 +400,7 @@ def test_openvino_computes_all_products_of_int8_static_in_integers_and_answers_t
     engine = openvino.Core().compile_model(str(target.model_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     facts = [operator.get_rt_info() for operator in engine.get_runtime_model().get_ordered_ops()]
     found = Counter(
-        each["runtimePrecision"].astype(str) for each in facts if each["layerType"].astype(str) == "FullyConnected"
+        fact["runtimePrecision"].astype(str) for fact in facts if fact["layerType"].astype(str) == "FullyConnected"
     )
     assert found.keys() <= {"i8", "u8"} and found.total() == operators(model)["Gemm"] > 0
 

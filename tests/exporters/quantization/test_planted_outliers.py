@@ -91,8 +91,8 @@ def test_with_outliers_every_precision_stays_within_what_it_may_cost(format, hom
     lost: dict[str, list[float]] = {}
     for seed, (_, model) in enumerate(variants[0]):
         made = export(model, tmp_path / str(seed), jobs, options)
-        assert all(each.published for each in made.results)
-        exact, *found = evaluate([each.artifact for each in made.results], read_dataset(home / "digits-test.npz"))
+        assert all(result.published for result in made.results)
+        exact, *found = evaluate([result.artifact for result in made.results], read_dataset(home / "digits-test.npz"))
         for each in found:
             precision = each.artifact.precision
             lost.setdefault(precision, []).append(100 * (exact.top1 - each.top1))

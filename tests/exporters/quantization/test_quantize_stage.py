@@ -35,11 +35,11 @@ def source(bundles):
 def test_the_sensitivity_of_every_layer_is_measured_alone_saved_and_sorted(source, tmp_path):
     made = quantize(source, tmp_path, ["int4"], dataclasses.replace(QUIET, sensitivity=True))
     table = made.sensitivities["tflite-int4"]
-    assert sorted(each.layer for each in table) == sorted(layer_names(source.config))
-    assert [each.cosine for each in table] == sorted(each.cosine for each in table)
+    assert sorted(row.layer for row in table) == sorted(layer_names(source.config))
+    assert [row.cosine for row in table] == sorted(row.cosine for row in table)
     assert table[0].cosine < table[-1].cosine <= 1 + 1e-9
     saved = json.loads((tmp_path / "tflite-int4" / "sensitivity.json").read_text())
-    assert saved == [dataclasses.asdict(each) for each in table]
+    assert saved == [dataclasses.asdict(row) for row in table]
     assert "sensitivity.json" in read_artifact(tmp_path / "tflite-int4").files
 
 
@@ -100,7 +100,7 @@ def test_a_budget_that_nothing_meets_is_an_error_and_leaves_nothing_behind(sourc
 def test_export_makes_fp32_for_the_others_and_keeps_it_only_where_it_is_asked_for(make_checkpoint, tmp_path):
     jobs, _ = plan(["tflite"], ["int8", "fp16"])
     made = export(make_checkpoint(), tmp_path, jobs, QUIET)
-    assert [each.artifact.name for each in made.results] == ["tflite-int8", "tflite-fp16"]
+    assert [result.artifact.name for result in made.results] == ["tflite-int8", "tflite-fp16"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tflite-fp16", "tflite-int8"]
     assert set(made.facts) == {"tflite-fp32", "tflite-int8", "tflite-fp16"}
     assert made.facts["tflite-fp32"].size_ratio == 1 and made.facts["tflite-fp32"].cosine == pytest.approx(1)
@@ -145,7 +145,7 @@ def test_measuring_leaves_layers_out_that_stay_in_float_anyway(source):
     work = Work(quantizer, source, recipe, Calibration(np.zeros((1, 24, 32, 3), np.float32), (), 0, ""), lambda x: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "answers", lambda artifact, images: np.ones((1, 5), np.float32))
-        assert {each.layer for each in measure_layers(work)} == set(layer_names(source.config)[:2])
+        assert {layer.layer for layer in measure_layers(work)} == set(layer_names(source.config)[:2])
 
 
 class Constant:
@@ -196,8 +196,8 @@ def test_alone_means_that_nothing_else_is_rounded_in_a_file_of_integers_either(s
     work = Work(QUANTIZERS.load("tflite")(), source, recipe, images, lambda doing: None)
     whole = cosines(work.answers(images.images), answers(source, images.images)).min()
     table = measure_layers(work)
-    assert len({each.cosine for each in table}) == len(table) == 3 + source.config.num_layers
-    assert all(1 - each.cosine < (1 - whole) / 2 for each in table)
+    assert len({row.cosine for row in table}) == len(table) == 3 + source.config.num_layers
+    assert all(1 - row.cosine < (1 - whole) / 2 for row in table)
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
@@ -235,13 +235,13 @@ def failing(monkeypatch):
 def test_a_precision_that_fails_does_not_stop_the_others_and_is_told_with_its_reason(source, tmp_path, failing):
     failing("int8")
     made = quantize(source, tmp_path, ["fp16", "int8", "int4"], QUIET)
-    assert [each.artifact.precision for each in made.results if each.published] == ["fp16", "int4"]
+    assert [result.artifact.precision for result in made.results if result.published] == ["fp16", "int4"]
     assert set(made.facts) == {"tflite-fp32", "tflite-fp16", "tflite-int4"}
     (failed,) = made.failed
     assert (failed.name, failed.format, failed.precision) == ("tflite-int8", "tflite", "int8")
     # The hidden folder in which it was made is gone, so that it is called by the name that it would have had.
     assert failed.error.message == f"no kernels in {tmp_path / 'tflite-int8' / 'model.tflite'}"
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["tflite-fp16", "tflite-int4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tflite-fp16", "tflite-int4"]
 
 
 def test_where_every_precision_fails_there_is_one_error_that_tells_of_all(source, tmp_path, failing):
@@ -260,8 +260,8 @@ def test_a_budget_that_one_precision_cannot_meet_does_not_stop_the_others(source
     monkeypatch.setattr("vit_deploy.exporters.quantization.pipeline.keep_fewest", keep_fewest)
     monkeypatch.setattr("vit_deploy.exporters.quantization.pipeline.measure_layers", lambda work: ())
     made = quantize(source, tmp_path, ["int8", "fp16"], dataclasses.replace(QUIET, min_cosine=0.5))
-    assert [str(each.error) for each in made.failed] == ["int8 does not reach it"]
-    assert [each.name for each in tmp_path.iterdir()] == ["tflite-fp16"]
+    assert [str(failure.error) for failure in made.failed] == ["int8 does not reach it"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tflite-fp16"]
 
 
 class Refusing:
@@ -281,8 +281,10 @@ def test_a_format_that_fails_does_not_stop_the_others_and_its_precisions_say_why
     jobs, _ = plan(["onnx", "tflite"], ["fp32", "fp16"])
     for asked in (jobs, [job for job in jobs if job.precision != "fp32"]):
         made = export(make_checkpoint(), tmp_path / str(len(asked)), asked, QUIET)
-        assert [each.artifact.name for each in made.results] == [job.name for job in asked if job.format == "tflite"]
-        assert [each.name for each in made.failed] == [job.name for job in asked if job.format == "onnx"]
+        assert [result.artifact.name for result in made.results] == [
+            job.name for job in asked if job.format == "tflite"
+        ]
+        assert [failure.name for failure in made.failed] == [job.name for job in asked if job.format == "onnx"]
         assert made.failed[-1].error.message == (
             "the fp32 file that it is made of could not be made: the graph is upside down"
         )
@@ -301,7 +303,7 @@ def test_a_disk_that_is_full_stops_everything_and_tells_what_is_there(source, tm
     monkeypatch.setattr(TFLiteQuantizer, "write", write)
     with pytest.raises(OutputError, match=rf"no space left .*; already published: {tmp_path / 'tflite-fp16'}\n"):
         quantize(source, tmp_path, ["fp16", "int8", "int4"], QUIET)
-    assert [each.name for each in tmp_path.iterdir()] == ["tflite-fp16"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tflite-fp16"]
 
 
 def test_files_whose_fp32_fails_its_proof_are_not_named_by_a_folder_that_is_gone(
@@ -344,7 +346,7 @@ def test_a_file_that_is_not_what_the_search_took_it_for_is_not_published(source,
 
 def test_a_file_that_finds_ranges_over_the_batch_says_that_answers_depend_on_it(bundles, tmp_path):
     made = quantize(read_artifact(bundles["onnx"]), tmp_path, ["int8", "int8-static", "fp16"], QUIET)
-    shares = {name: each.changed_by_mates for name, each in made.facts.items()}
+    shares = {name: fact.changed_by_mates for name, fact in made.facts.items()}
     assert {name for name, share in shares.items() if share is not None} == {"onnx-int8"}
     artifact, images = made.results[0].artifact, read_calibration(None, read_artifact(bundles["onnx"])).images
     alone = np.concatenate([answers(artifact, image[None]) for image in images])

@@ -52,7 +52,7 @@ def source(checkpoint, tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(source, tmp_path_factory):
     made = quantize(source, tmp_path_factory.mktemp("made"), list(COSINES), QUIET)
-    return {each.artifact.precision: each for each in made.results}
+    return {result.artifact.precision: result for result in made.results}
 
 
 @pytest.mark.parametrize("precision", COSINES)
@@ -89,7 +89,7 @@ def tensors(artifact):
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     engine.allocate_tensors()
-    return engine, {each["index"]: each for each in engine.get_tensor_details()}
+    return engine, {detail["index"]: detail for detail in engine.get_tensor_details()}
 
 
 def test_int8_full_has_no_float_anywhere_and_its_scales_are_in_the_manifest(made):
@@ -182,8 +182,8 @@ def test_outliers_that_leave_the_function_unchanged_leave_the_quantized_file_unc
         each.artifact.precision: each for each in quantize(result.artifact, tmp_path, list(COSINES), QUIET).results
     }
     images = read_calibration(None, source, seed=9, count=12).images
-    for precision, each in again.items():
-        before, after = (answers(artifact, images) for artifact in (made[precision].artifact, each.artifact))
+    for precision, value in again.items():
+        before, after = (answers(artifact, images) for artifact in (made[precision].artifact, value.artifact))
         np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max(), err_msg=precision)
 
 

@@ -29,8 +29,8 @@ def scores(source, images):
         experimental_preserve_all_tensors=True,
     )
     engine.allocate_tensors()
-    names = {each["index"]: each["name"] for each in engine.get_tensor_details()}
-    found = {int(each["inputs"][0]): [] for each in engine._get_ops_details() if each["op_name"] == "SOFTMAX"}
+    names = {detail["index"]: detail["name"] for detail in engine.get_tensor_details()}
+    found = {int(detail["inputs"][0]): [] for detail in engine._get_ops_details() if detail["op_name"] == "SOFTMAX"}
     for image in images:
         engine.set_tensor(engine.get_input_details()[0]["index"], image[None])
         engine.invoke()
@@ -44,7 +44,7 @@ def test_scores_weigh_as_their_shares_and_all_else_the_same(make_checkpoint, tmp
     calibration = read_calibration(None, source, count=8)
     seen = observe(source.model_path, source.input, calibration, counted=True).tensors
     read = scores(source, calibration.images)
-    assert {name for name, each in seen.items() if each.worth.size} == set(read) != set()
+    assert {name for name, value in seen.items() if value.worth.size} == set(read) != set()
     for name, values in read.items():
         powers = np.exp(values - values.max(axis=-1, keepdims=True))
         shares = powers / powers.sum(axis=-1, keepdims=True)
@@ -57,7 +57,7 @@ def test_scores_weigh_as_their_shares_and_all_else_the_same(make_checkpoint, tmp
 
 def test_the_largest_scores_are_kept_and_the_lowest_may_be_cut_off(make_checkpoint, tmp_path):
     checkpoint = make_checkpoint()
-    sharp = {name: 6 * each for name, each in checkpoint.weights.items() if ".attention.query." in name}
+    sharp = {name: 6 * tensor for name, tensor in checkpoint.weights.items() if ".attention.query." in name}
     source = fp32(dataclasses.replace(checkpoint, weights=checkpoint.weights | sharp), tmp_path)
     calibration = read_calibration(None, source)
     seen = observe(source.model_path, source.input, calibration, counted=True).tensors

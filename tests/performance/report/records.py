@@ -41,7 +41,7 @@ def latency(artifact, batch=1, ms=1.0, threads=1, host=HOST, **changes):
 def measured():
     """Records of `bench`."""
     results = [latency(name, batch, ms) for name, ms in ARTIFACTS.items() for batch in (1, 4)]
-    records = [to_json(each, results[0]) for each in results]
+    records = [to_json(result, results[0]) for result in results]
     for record in records:
         record["profile"] = PROFILE if record["runtime"] == "onnxruntime" else None
     return records

@@ -18,7 +18,7 @@ BUSY = {**HOST.to_dict(), "competing": 1.5}
 
 def answered(write, timed, right=(), proven=()):
     """The answer for one machine: artifacts with their milliseconds, accuracies and verdicts."""
-    records = [to_json(each) for each in timed]
+    records = [to_json(case) for case in timed]
     documents = [write("bench", records)]
     documents += [write("evaluate", list(right))] if right else []
     documents += [write("verify", list(proven))] if proven else []
@@ -35,7 +35,7 @@ def test_the_fastest_of_those_that_are_right_is_shipped_and_the_others_have_thei
         evaluated("m/onnx-int4", top1=0.8, images=2000),
     ]
     answer = answered(write, timed, right)
-    assert [each.case.latency.case.artifact.name for each in answer.candidates] == [
+    assert [candidate.case.latency.case.artifact.name for candidate in answer.candidates] == [
         *("onnx-int8", "onnx-fp32", "onnx-int4"),
     ]
     first, *others = answer.sentences
@@ -54,12 +54,12 @@ def test_of_files_that_are_as_fast_within_chance_the_smallest_is_shipped(write):
     answer = answered(write, timed)
     assert answer.sentences[0].startswith("Ship onnx-int8")
     assert "It is as fast as onnx-fp32 within chance, and smaller." in answer.sentences
-    assert any("add what evaluate --json writes" in each for each in answer.sentences)
+    assert any("add what evaluate --json writes" in sentence for sentence in answer.sentences)
 
 
 def test_what_failed_its_proof_or_answers_as_another_model_is_not_shipped(write):
     timed = [latency("m/onnx-fp32", ms=2.0), latency("m/onnx-int8", ms=1.0), latency("m/tflite-int8", ms=0.5)]
-    right = [evaluated(str(each.case.artifact), images=2000) for each in timed]
+    right = [evaluated(str(case.case.artifact), images=2000) for case in timed]
     right[2]["agreement"] = 0.4
     proven = [verified("m/onnx-int8", verdict="different")]
     answer = answered(write, timed, right, proven)

@@ -25,7 +25,7 @@ def test_there_is_a_chart_for_all_that_was_measured(gathered):
     assert list(found) == ["size", "accuracy", "parity", "percentiles", "batch", "operator-time"]
     points = found["size"].body["data"]["values"]
     assert [point["x"] for point in points] == [5.0, 1.3, 1.3]
-    assert [point["y"] for point in points] == [each.latency.p50_ms for each in gathered.cases[::2]]
+    assert [point["y"] for point in points] == [case.latency.p50_ms for case in gathered.cases[::2]]
     assert all(point["low"] <= point["y"] <= point["high"] for point in points)
     assert "Fastest: tflite-int8, litert (xnnpack): 0.75 ms" in found["size"].summary
     lines = found["batch"].body["data"]["values"]
@@ -193,6 +193,6 @@ def test_no_box_leaves_the_plot(write):
     few = latency("a", samples_ns=(1_000_000,) * 9 + (8_000_000,) * 9, round_calls=(9, 9))
     few.__dict__["p50_interval_ms"] = Interval(1.0, 20.0)
     found = gather([write("bench", [to_json(few)])])
-    cases = [dataclasses.replace(each, latency=few) for each in found.cases]
+    cases = [dataclasses.replace(case, latency=few) for case in found.cases]
     box = drawn(dataclasses.replace(found, cases=cases))["percentiles"].body["layer"][1]
     assert box["encoding"]["x"]["scale"]["domain"][1] >= 20.0

@@ -108,7 +108,7 @@ def test_each_table_has_a_caption_and_headings_of_rows_and_columns(parsed):
     assert len(tables) == len(parsed.all("caption")) == 6
     assert {each["scope"] for each in parsed.all("th")} == {"row", "col"}
     regions = [each for each in parsed.all("div") if each.get("role") == "region"]
-    assert len(regions) == 6 and all(each["tabindex"] == "0" and each["aria-labelledby"] for each in regions)
+    assert len(regions) == 6 and all(region["tabindex"] == "0" and region["aria-labelledby"] for region in regions)
     assert [each for each in parsed.all("div") if each.get("aria-live") == "polite"]
 
 

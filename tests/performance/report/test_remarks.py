@@ -15,7 +15,7 @@ from vit_deploy.performance.report.remarks import remarks
 
 
 def told(write, cases):
-    gathered = gather([write("bench", [to_json(each) for each in cases])])
+    gathered = gather([write("bench", [to_json(case) for case in cases])])
     return remarks(gathered, Names(gathered))
 
 

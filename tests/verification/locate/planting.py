@@ -40,7 +40,7 @@ def edit_onnx(artifact: Artifact, edit: Callable[[onnx.ModelProto], None]) -> Ar
 
 def _in_onnx(artifact: Artifact, name: str, edit: Edit) -> None:
     def change(model: onnx.ModelProto) -> None:
-        (stored,) = (each for each in model.graph.initializer if each.name == name)
+        (stored,) = (initializer for initializer in model.graph.initializer if initializer.name == name)
         stored.CopyFrom(numpy_helper.from_array(_edited(numpy_helper.to_array(stored), edit), name))
 
     edit_onnx(artifact, change)
@@ -53,12 +53,12 @@ def _in_tflite(artifact: Artifact, name: str, edit: Edit) -> None:
     engine.allocate_tensors()
     *parts, kind = name.split(".")
     if kind == "table":
-        chosen = [each for each in engine.get_tensor_details() if each["name"].startswith("Const")]
+        chosen = [detail for detail in engine.get_tensor_details() if detail["name"].startswith("Const")]
         chosen = [each for each in chosen if tuple(each["shape"]) == _table_shape(artifact)]
     else:
         pattern = re.compile(r"\w*/".join(parts) + (r"\w*/MatMul" if kind == "kernel" else r"\w*/add"))
         sizes = 2 if kind == "kernel" else 1
-        chosen = [each for each in engine.get_tensor_details() if pattern.fullmatch(each["name"])]
+        chosen = [detail for detail in engine.get_tensor_details() if pattern.fullmatch(detail["name"])]
         chosen = [each for each in chosen if len(each["shape"]) == sizes]
     (tensor,) = chosen
     before = engine.get_tensor(tensor["index"])
@@ -79,7 +79,7 @@ def _in_savedmodel(artifact: Artifact, name: str, edit: Edit) -> None:
     prefix = str(artifact.model_path / "variables" / "variables")
     reader = tf.train.load_checkpoint(prefix)
     tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_dtype_map()}
-    (key,) = (each for each in tensors if name in each.replace("..", "."))
+    (key,) = (tensor for tensor in tensors if name in tensor.replace("..", "."))
     tensors[key] = _edited(tensors[key], edit)
     names = sorted(tensors)
     tf.raw_ops.SaveV2(

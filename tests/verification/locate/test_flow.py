@@ -24,7 +24,7 @@ def test_a_residual_branch_is_one_section_and_a_chain_one_for_each_node():
         kernel=8,
         weight=4,
     )
-    assert [(each.start, each.end, len(each.nodes)) for each in graph.sections] == [
+    assert [(section.start, section.end, len(section.nodes)) for section in graph.sections] == [
         ("images", "x", 1),
         ("x", "z", 3),
         ("z", "out", 1),
@@ -41,7 +41,7 @@ def test_what_reads_a_shape_alone_carries_no_numbers():
         kernel=8,
         token=4,
     )
-    assert [each.end for each in graph.sections] == ["x", "joined"]
+    assert [section.end for section in graph.sections] == ["x", "joined"]
     assert graph.moving_inputs(graph.producers["joined"]) == ["x"]
     assert graph.constants["tokens"] == 4
 
@@ -53,7 +53,7 @@ def test_results_that_nobody_reads_and_nodes_off_the_way_do_not_matter():
         node("Relu", "a", to="out"),
         output="out",
     )
-    assert [each.end for each in graph.sections] == ["a", "out"]
+    assert [section.end for section in graph.sections] == ["a", "out"]
     assert "dead" not in graph.producers
 
 

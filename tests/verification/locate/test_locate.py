@@ -49,7 +49,7 @@ def assert_right(artifact):
     probed = artifact.config.norm_after_pooling and artifact.config.effective_pooling is Pooling.MAP
     hidden = probed and artifact.format == "tflite" and artifact.config.normalization_position == "post"
     last = f"block_{artifact.config.num_layers - 1}.ffn"
-    assert [each.name for each in found.taps if each.error is None] == ([last] if hidden else [])
+    assert [tap.name for tap in found.taps if tap.error is None] == ([last] if hidden else [])
     golden = read_golden(artifact)
     with TAPPERS.load(artifact.format)().open(artifact) as opened:
         search = _Search(artifact, opened, golden.images[:2], _comparable(golden.taps, artifact, opened.flow))
@@ -100,7 +100,7 @@ def test_right_files_of_every_precision_stay_with_the_reference(tmp_path, format
     for result in export(checkpoint, tmp_path, jobs, QuantizeOptions()).results:
         found = locate(result.artifact)
         assert found.tap is None, result.artifact.name
-        missing = [each.name for each in found.taps if each.error is None]
+        missing = [tap.name for tap in found.taps if tap.error is None]
         rebalanced = format == "onnx" and result.artifact.precision.startswith("int")
         assert missing == (["norm"] if rebalanced else []), result.artifact.name
 
@@ -151,8 +151,8 @@ def test_verify_says_where_a_failing_artifact_leaves_the_reference(capfd, broken
     assert code == 1
     assert right["located"] is None
     assert (wrong["located"]["tap"], wrong["located"]["operator"]) == ("block_0.ffn", "Gemm block_0.ffn.up.Gemm")
-    assert [each["tap"] for each in wrong["located"]["taps"]] == list(tap_names(broken.config))
-    assert [each["ok"] for each in wrong["located"]["taps"]][:4] == [True, True, True, False]
+    assert [tap["tap"] for tap in wrong["located"]["taps"]] == list(tap_names(broken.config))
+    assert [tap["ok"] for tap in wrong["located"]["taps"]][:4] == [True, True, True, False]
     assert "leaves the reference at block_0.ffn, by Gemm block_0.ffn.up.Gemm" in err
 
 
@@ -191,5 +191,5 @@ def test_an_output_that_is_not_finite_is_null_in_the_document(capfd, bundles, tm
     artifact = change_weight(copied(bundles["onnx"], tmp_path / "inf"), "block_1.ffn.down.bias", edit)
     code, out, _ = run(capfd, "verify", "--quick", "--locate", artifact.directory, "--json")
     assert code == 1
-    taps = {each["tap"]: each for each in json.loads(out)["results"][0]["located"]["taps"]}
+    taps = {tap["tap"]: tap for tap in json.loads(out)["results"][0]["located"]["taps"]}
     assert taps["block_1.ffn"]["error"] is None and taps["block_1.ffn"]["ok"] is False

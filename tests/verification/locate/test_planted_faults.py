@@ -174,7 +174,7 @@ def test_a_weight_that_is_nan_is_found_and_its_error_is_infinite(right, tmp_path
 
     found = locate(change_weight(copied(right["onnx"], tmp_path / "bundle"), "block_1.ffn.down.kernel", edit))
     assert found.tap == "block_1.ffn" and found.operator.startswith("Gemm block_1.ffn.down")
-    errors = {each.name: each.error for each in found.taps}
+    errors = {tap.name: tap.error for tap in found.taps}
     assert errors["block_1.attention"] < 1e-4 and errors["block_1.ffn"] == np.inf
     assert found.growth()[tap_names(found.artifact.config).index("block_1.ffn")] is None
 
@@ -184,10 +184,10 @@ def test_in_a_right_file_every_tap_is_found_and_none_leaves_the_reference(right,
     artifact = read_artifact(right[format])
     found = locate(artifact)
     assert (found.tap, found.operator) == (None, None)
-    assert [each.name for each in found.taps] == list(tap_names(checkpoint.config))
-    assert all(each.error is not None and each.error <= each.tolerance for each in found.taps)
+    assert [tap.name for tap in found.taps] == list(tap_names(checkpoint.config))
+    assert all(tap.error is not None and tap.error <= tap.tolerance for tap in found.taps)
     assert "nothing leaves the reference" in found.notes[0]
-    assert [each.tolerance for each in found.taps] == pytest.approx([10 * each.noise_floor for each in found.taps])
+    assert [tap.tolerance for tap in found.taps] == pytest.approx([10 * tap.noise_floor for tap in found.taps])
 
 
 def test_weights_beside_an_onnx_file_stay_there(right, checkpoint, tmp_path):

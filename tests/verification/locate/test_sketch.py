@@ -85,9 +85,9 @@ def test_every_kind_of_model_is_recorded_by_the_names_and_survives_the_file(name
     assert tuple(taps.details) == detail_names(checkpoint.config)
     back = from_arrays(to_arrays(taps), checkpoint.config)
     for before, after in ((taps.stream, back.stream), (taps.details, back.details)):
-        for tap, each in before.items():
-            assert after[tap].noise_floor == each.noise_floor > 0
-            np.testing.assert_allclose(after[tap].values, each.values, rtol=1e-6, atol=1e-30)
+        for tap, value in before.items():
+            assert after[tap].noise_floor == value.noise_floor > 0
+            np.testing.assert_allclose(after[tap].values, value.values, rtol=1e-6, atol=1e-30)
     assert {name: bias.tolist() for name, bias in back.biases.items()} == {
         name: bias.tolist() for name, bias in taps.biases.items()
     }
