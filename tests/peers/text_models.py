@@ -60,12 +60,25 @@ class Saved:
         logits: what the program answers to images `(batch, height, width, channels)` and texts.
         sigmoid: whether it judges each text by itself.
         stated: what has to be said to read it.
+        program: OpenCLIP's own model and tokenizer; None of another's.
     """
 
     folder: Path
     logits: Answer
     sigmoid: bool
     stated: dict[str, Any]
+    program: tuple[Any, Any] | None = None
+
+    def answer_to(self, images: NDArray[np.float32], classifier: NDArray[np.float64]) -> NDArray[np.float64]:
+        """OpenCLIP's logits of images `(batch, height, width, channels)` for a classifier `(dim, classes)`."""
+        import torch
+
+        assert self.program is not None
+        model, _ = self.program
+        with torch.no_grad():
+            seen = model.encode_image(torch.from_numpy(images.transpose(0, 3, 1, 2)), normalize=True).double().numpy()
+            answer: NDArray[np.float64] = float(model.logit_scale.exp()) * seen @ classifier
+        return answer
 
 
 def drawn(model: Any, seed: int = 0) -> Any:
@@ -277,7 +290,7 @@ def _open_clip(folder: Path, model_cfg: dict[str, Any], clean: str | None) -> Sa
             answer = answer if model.logit_bias is None else answer + model.logit_bias
         return answer.double().numpy()
 
-    return Saved(folder, logits, model.logit_bias is not None, {})
+    return Saved(folder, logits, model.logit_bias is not None, {}, (model, tokenizer))
 
 
 def _processor(folder: Path, kind: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.errors import UsageError
 from vit_deploy.text.lines import lines_of
+from vit_deploy.text.openai_templates import openai_templates
 
 PLACE = "{}"
 NAMED: Mapping[str, tuple[str, ...]] = {
@@ -24,6 +25,7 @@ NAMED: Mapping[str, tuple[str, ...]] = {
     ),
     "siglip": ("this is a photo of {}.",),
 }
+OPENAI = "openai-80"  # all of them, which stand in a file of OpenCLIP's
 LOWERED = frozenset({"siglip"})  # whose texts are in lower case, as SigLIP 2 was trained
 USUAL = "a photo of a {}"
 
@@ -52,17 +54,20 @@ def prompts(given: Sequence[str]) -> tuple[Prompt, ...]:
     Raises:
         UsageError: a text without a place for the class, that is neither a name nor a file.
         DataError: a file that cannot be read, or with lines that have none.
+        MissingEngineError, EngineError: OpenAI's eighty, where OpenCLIP is not installed or has none.
     """
     found: dict[Prompt, None] = {}
     for text in given or (USUAL,):
         if text in NAMED:
             found |= {Prompt(template, text in LOWERED): None for template in NAMED[text]}
+        elif text == OPENAI:
+            found |= {Prompt(template): None for template in openai_templates()}
         elif PLACE in text:
             found[Prompt(text)] = None
         elif Path(text).is_file():
             found |= {Prompt(line): None for line in lines_of(Path(text), "template")}
         else:
-            hint = did_you_mean(text, NAMED) if " " not in text else ""
+            hint = did_you_mean(text, [*NAMED, OPENAI]) if " " not in text else ""
             raise UsageError(
                 f"the template {text!r} has no {PLACE} for the name of the class",
                 fix="; ".join(filter(None, (f'write it as "{USUAL}"', hint))),

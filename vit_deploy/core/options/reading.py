@@ -127,7 +127,7 @@ class CheckpointOptions:
         tuple[str, ...],
         Option(
             metavar="TEXT",
-            help="A text with {} for a class, openai-7, siglip, or a file of texts; repeat for the mean of several.",
+            help="A text with {} for a class, openai-80, openai-7, siglip, or a file of texts; repeat for their mean.",
             show_default="a photo of a {}",
         ),
     ] = ()
