@@ -88,7 +88,7 @@ def test_a_plan_that_was_built_here_is_proven_here(built, allowed):
 
 @pytest.mark.parametrize("graph", [False, True])
 def test_it_passes_every_question_with_and_without_a_cuda_graph(built, graph):
-    found = verify(built[False].artifact, cuda_graph=graph, questions=ALWAYS)
+    found = verify(built[False].artifact, cuda_graph=graph, checks=ALWAYS)
     assert found.ok, found.failures
     assert found.provider in ("tensorrt", "tensorrt-rtx")
 
@@ -112,5 +112,5 @@ def test_plans_that_were_built_elsewhere_are_proven_here():
     if not plans:
         pytest.skip(f"{BUNDLES} names no folder with plans")
     for artifact in plans:
-        found = verify(artifact, questions=ALWAYS)
+        found = verify(artifact, checks=ALWAYS)
         assert found.ok, found.failures

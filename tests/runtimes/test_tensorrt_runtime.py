@@ -92,7 +92,7 @@ def test_any_number_of_images_gives_the_references_output(plans, checkpoint, ima
 
 
 def test_a_plan_passes_every_question_of_verify(plans):
-    found = verify(read_artifact(plans["open"]), questions=ALWAYS)
+    found = verify(read_artifact(plans["open"]), checks=ALWAYS)
     assert found.ok, found.failures
     assert (found.runtime, found.provider) == ("tensorrt", "tensorrt")
     assert len(found.checks) > 3

@@ -16,7 +16,7 @@ from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.recording import record
 from vit_deploy.verification.tolerances import DEFAULTS, Tolerance
 from vit_deploy.verification.user_limits import Limits
-from vit_deploy.verification.verifying import Asked, verify
+from vit_deploy.verification.verifying import CheckContext, verify
 
 INPUTS = ["saturated", "bright pixel", "zero", "one", VERY_LARGE]
 
@@ -50,13 +50,13 @@ def ask(model, bundles):
         held = tolerance or Tolerance(max_abs=10 * recorded.noise_floor)
         options = RuntimeOptions(allow_tf32=False)
         outputs = forward(checkpoint, recorded.images, np.float32).astype(np.float32)
-        return Asked(read_artifact(bundles[format]), "onnxruntime", options, session, recorded, outputs, held)
+        return CheckContext(read_artifact(bundles[format]), "onnxruntime", options, session, recorded, outputs, held)
 
     return build
 
 
 def test_a_good_model_passes_every_trial(ask):
-    found = [check for question in checks.ALWAYS for check in question(ask())]
+    found = [check for function in checks.ALWAYS for check in function(ask())]
     assert [check.name for check in found] == [
         "repeated run",
         *(f"batch of {size}" for size in (1, 2, 7)),
@@ -88,8 +88,8 @@ def test_a_batch_that_gives_other_answers_than_its_images_one_by_one_is_found(as
 def test_two_golden_images_are_enough_for_a_batch_of_seven(ask, model):
     _, golden = model
     few = {"images": golden.images[:2], "outputs": golden.outputs[:2]}
-    asked = dataclasses.replace(ask(**few), outputs=ask().outputs[:2])
-    assert [check.ok for check in checks.batches(asked)] == [True, True, True]
+    context = dataclasses.replace(ask(**few), outputs=ask().outputs[:2])
+    assert [check.ok for check in checks.batches(context)] == [True, True, True]
 
 
 def test_a_file_of_a_fixed_batch_is_not_asked_for_others(ask):
@@ -144,9 +144,9 @@ def test_low_precisions_may_scale_by_the_batch_within_their_noise(ask):
     ],
 )
 def test_another_preprocessing_than_at_the_export_is_found(ask, change, said):
-    asked = ask()
-    other = dataclasses.replace(asked.artifact, preprocess=dataclasses.replace(asked.artifact.preprocess, **change))
-    [check] = checks.preprocessing(dataclasses.replace(asked, artifact=other))
+    context = ask()
+    other = dataclasses.replace(context.artifact, preprocess=dataclasses.replace(context.artifact.preprocess, **change))
+    [check] = checks.preprocessing(dataclasses.replace(context, artifact=other))
     assert not check.ok and said in check.words
 
 
@@ -165,20 +165,20 @@ def test_a_photo_of_other_channels_than_files_have_is_not_recorded():
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "savedmodel"])
 def test_real_bundles_pass_every_trial(bundles, format):
-    found = verify(read_artifact(bundles[format]), questions=checks.ALWAYS)
+    found = verify(read_artifact(bundles[format]), checks=checks.ALWAYS)
     assert found.ok, found.failures
     assert len(found.checks) == (7 if format == "tflite" else 10)
 
 
 def test_other_numbers_of_threads_agree(bundles):
     for format in ("onnx", "tflite"):
-        found = verify(read_artifact(bundles[format]), questions=[checks.threads([1, 2])])
+        found = verify(read_artifact(bundles[format]), checks=[checks.threads([1, 2])])
         assert [(check.name, check.ok) for check in found.checks] == [("1 thread", True), ("2 threads", True)]
 
 
 @pytest.mark.slow
 def test_tensorflow_takes_its_threads_in_a_process_of_its_own(bundles):
-    found = verify(read_artifact(bundles["savedmodel"]), questions=[checks.threads([1, 2])])
+    found = verify(read_artifact(bundles["savedmodel"]), checks=[checks.threads([1, 2])])
     assert [(check.name, check.ok) for check in found.checks] == [("1 thread", True), ("2 threads", True)]
 
 
@@ -186,6 +186,6 @@ def test_a_tolerance_that_was_asked_for_scales_with_the_floor_of_each_input(bund
     artifact = read_artifact(bundles["onnx"])
     floor = read_golden(artifact).noise_floor
     strict = Limits(asked={"max_abs": 1e-3 * floor})
-    found = verify(artifact, limits=strict, questions=[checks.adversarial])
+    found = verify(artifact, limits=strict, checks=[checks.adversarial])
     assert not found.parity.ok and not found.ok and found.verdict == "different"
     assert any(failure.startswith("very large input: ") for failure in found.failures)

@@ -121,7 +121,7 @@ def test_a_model_of_pixels_is_compared_on_files_and_asked_what_pixels_can_say(
     for files in ((), image_files(folder, 3)):
         golden, precision = Reference(checkpoint_file, files).golden(artifact, read_golden(artifact))
         assert golden.images.dtype == np.uint8
-        found = verify(artifact, golden=golden, precision=precision, questions=checks.ALWAYS)
+        found = verify(artifact, golden=golden, precision=precision, checks=checks.ALWAYS)
         assert found.ok, found.failures
         assert [check.name for check in found.checks if "input" in check.name] == [
             "saturated input",

@@ -201,7 +201,7 @@ def _verify_here(
     for subject in subjects:
         for assumption in subject.assumed:
             note(f"{subject.artifact.path}: {assumption.field} is {assumption.value}: {assumption.why}")
-    questions = checks.questions(proof, simulated=reference.simulate is not None)
+    check_functions = checks.checks_for(proof, simulated=reference.simulate is not None)
     proven, failed = prove_each(
         subjects,
         origin,
@@ -212,7 +212,7 @@ def _verify_here(
             golden=golden,
             limits=limits,
             precision=precision,
-            questions=questions,
+            checks=check_functions,
             device=proof.device,
             cuda_graph=proof.cuda_graph,
             runtime_files=proof.runtime_files,

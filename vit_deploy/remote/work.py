@@ -57,7 +57,7 @@ def verify(given: argparse.Namespace) -> tuple[Records, bool]:
             runtime=options.runtime,
             provider=options.provider,
             limits=Limits(**given.request.get("limits", {})),
-            questions=checks.questions(options),
+            checks=checks.checks_for(options),
             device=options.device,
             cuda_graph=options.cuda_graph,
         )

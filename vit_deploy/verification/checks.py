@@ -1,6 +1,6 @@
 """Checks of an artifact in other ways of running it, and on inputs that are like no photograph.
 
-Each question takes what `verifying.verify` has found so far and gives checks. fp32 artifacts are held to the tolerance
+Each check takes what `verifying.verify` has found so far and gives checks. fp32 artifacts are held to the tolerance
 of their golden images in all of them. Those of other precisions are held to their signal to noise ratio where the
 engine may scale activations by the batch they come in, and to finite answers where the input lies outside of the range
 that they were calibrated for.
@@ -29,81 +29,81 @@ from vit_deploy.verification.options import ProofOptions
 from vit_deploy.verification.parity import compare
 from vit_deploy.verification.preprocessing import photo_problems
 from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
-from vit_deploy.verification.verifying import GROUP, Asked, Check, Question
+from vit_deploy.verification.verifying import GROUP, Check, CheckContext, CheckFunction
 
 BATCHES = (1, 2, 7)
 DISTINCT = 3  # images of which they are made, in turn
 
 
-def repeats(asked: Asked) -> list[Check]:
+def repeats(context: CheckContext) -> list[Check]:
     """Whether a second run gives what the first gave."""
-    first, again = (asked.session.infer(asked.golden.images[:1]) for _ in range(2))
-    alike = Tolerance(max_abs=NOISE_FACTOR * asked.golden.noise_floor)
+    first, again = (context.session.infer(context.golden.images[:1]) for _ in range(2))
+    alike = Tolerance(max_abs=NOISE_FACTOR * context.golden.noise_floor)
     return [_compared("repeated run", again, first, alike)]
 
 
-def batches(asked: Asked) -> list[Check]:
+def batches(context: CheckContext) -> list[Check]:
     """Whether batches of several sizes give what their images give one by one; of files made for any batch."""
-    if asked.artifact.input.batch is not None:
+    if context.artifact.input.batch is not None:
         return []
-    images = asked.golden.images[:DISTINCT]
-    alone = np.concatenate([asked.session.infer(image[None]) for image in images])
-    held = _alike(asked)
-    found = [_compared("batch of 1", alone, asked.outputs[: len(images)], held)]
+    images = context.golden.images[:DISTINCT]
+    alone = np.concatenate([context.session.infer(image[None]) for image in images])
+    held = _alike(context)
+    found = [_compared("batch of 1", alone, context.outputs[: len(images)], held)]
     for size in BATCHES[1:]:
         order = np.arange(size) % len(images)
-        together = asked.session.infer(images[order])
+        together = context.session.infer(images[order])
         check = _compared(f"batch of {size}", together, alone[order], held)
         if check.ok and held.max_abs is None:
-            check = dataclasses.replace(check, words=_mates(asked, together, alone[order]))
+            check = dataclasses.replace(check, words=_mates(context, together, alone[order]))
         found.append(check)
     return found
 
 
-def _mates(asked: Asked, together: NDArray[Any], alone: NDArray[Any]) -> str:
+def _mates(context: CheckContext, together: NDArray[Any], alone: NDArray[Any]) -> str:
     """What an image's answer owes to the others of its batch, in words; nothing where it is rounding alone."""
     apart = float(np.abs(together - alone).max())
-    if apart <= NOISE_FACTOR * asked.golden.noise_floor:
+    if apart <= NOISE_FACTOR * context.golden.noise_floor:
         return ""
     said = f"allowed, but an image's answer depends on the others of its batch, by up to {apart:.2g}"
-    if form_of(asked.artifact).classes:
+    if form_of(context.artifact).classes:
         changed = int((together.argmax(axis=-1) != alone.argmax(axis=-1)).sum())
         said += f"; {changed} of {len(alone)} have another first class than alone"
     return said
 
 
-def adversarial(asked: Asked) -> list[Check]:
+def adversarial(context: CheckContext) -> list[Check]:
     """Whether it answers inputs that are like no photograph as the reference does; finitely, where none is recorded."""
-    hard, artifact = asked.golden.adversarial, asked.artifact
+    hard, artifact = context.golden.adversarial, context.artifact
     if hard is None:
-        shape = asked.golden.images.shape[1:]
+        shape = context.golden.images.shape[1:]
         inside = artifact.input.preprocessing_inside
         images = adversarial_pixels(shape) if inside else adversarial_images(shape, artifact.preprocess)
-        return [_unreferenced(asked, name, image) for name, image in images.items()]
-    exact = asked.tolerance.max_abs
+        return [_unreferenced(context, name, image) for name, image in images.items()]
+    exact = context.tolerance.max_abs
     if exact is None:
-        return [_unreferenced(asked, name, image) for name, image in zip(hard.names, hard.images, strict=True)]
+        return [_unreferenced(context, name, image) for name, image in zip(hard.names, hard.images, strict=True)]
     # A tolerance that was requested is as many times the floor here as it is on the golden images.
-    factor = exact / asked.golden.noise_floor
+    factor = exact / context.golden.noise_floor
     return [
         _compared(
-            f"{name} input", asked.session.infer(image[None]), truth[None], Tolerance(max_abs=factor * float(floor))
+            f"{name} input", context.session.infer(image[None]), truth[None], Tolerance(max_abs=factor * float(floor))
         )
         for name, image, truth, floor in zip(hard.names, hard.images, hard.outputs, hard.floors, strict=True)
     ]
 
 
-def _unreferenced(asked: Asked, name: str, image: NDArray[Any]) -> Check:
+def _unreferenced(context: CheckContext, name: str, image: NDArray[Any]) -> Check:
     title = f"{name} input"
-    if asked.tolerance.max_abs is None and name == VERY_LARGE:
+    if context.tolerance.max_abs is None and name == VERY_LARGE:
         return Check(title, True, "left out: beyond the range that such a precision holds")
-    outputs = asked.session.infer(image[None])
-    return _compared(title, outputs, np.zeros((1, *asked.golden.outputs.shape[1:])), Tolerance())
+    outputs = context.session.infer(image[None])
+    return _compared(title, outputs, np.zeros((1, *context.golden.outputs.shape[1:])), Tolerance())
 
 
-def preprocessing(asked: Asked) -> list[Check]:
+def preprocessing(context: CheckContext) -> list[Check]:
     """Whether the recorded image file still becomes the pixels that it became at the export."""
-    recorded, artifact = asked.golden.photo, asked.artifact
+    recorded, artifact = context.golden.photo, context.artifact
     if recorded is None:
         return []
     try:
@@ -113,12 +113,12 @@ def preprocessing(asked: Asked) -> list[Check]:
     return [Check("preprocessing", not wrong, "; ".join(wrong))]
 
 
-ALWAYS: tuple[Question, ...] = (repeats, batches, adversarial, preprocessing)
-"""What every artifact is asked unless only the golden images are requested."""
+ALWAYS: tuple[CheckFunction, ...] = (repeats, batches, adversarial, preprocessing)
+"""Checks of every artifact, unless only the golden images are requested."""
 
 
-def questions(options: ProofOptions, *, simulated: bool = False) -> tuple[Question, ...]:
-    """What an artifact is asked beside the golden images.
+def checks_for(options: ProofOptions, *, simulated: bool = False) -> tuple[CheckFunction, ...]:
+    """The checks beside the golden images.
 
     Args:
         options: of the command.
@@ -128,20 +128,20 @@ def questions(options: ProofOptions, *, simulated: bool = False) -> tuple[Questi
     return (*usual, threads(options.threads)) if options.threads else usual
 
 
-def threads(counts: Sequence[int]) -> Question:
+def threads(counts: Sequence[int]) -> CheckFunction:
     """Whether the engine gives the same with each of these numbers of threads."""
 
-    def ask(asked: Asked) -> list[Check]:
-        images = asked.golden.images[:GROUP]
+    def check(context: CheckContext) -> list[Check]:
+        images = context.golden.images[:GROUP]
         found = []
         for count in counts:
-            options = dataclasses.replace(asked.options, threads=count)
-            outputs = _answer_with(asked.artifact, asked.runtime, options, images)
+            options = dataclasses.replace(context.options, threads=count)
+            outputs = _answer_with(context.artifact, context.runtime, options, images)
             title = f"{count} thread{'s' if count > 1 else ''}"
-            found.append(_compared(title, outputs, asked.outputs[:GROUP], _alike(asked)))
+            found.append(_compared(title, outputs, context.outputs[:GROUP], _alike(context)))
         return found
 
-    return ask
+    return check
 
 
 def _answer_with(artifact: Artifact, runtime: str, options: RuntimeOptions, images: NDArray[Any]) -> NDArray[Any]:
@@ -163,12 +163,12 @@ def _answer(artifact: Artifact, runtime: str, options: RuntimeOptions, images: N
     return outputs
 
 
-def _alike(asked: Asked) -> Tolerance:
+def _alike(context: CheckContext) -> Tolerance:
     """What answers to the same images may differ by."""
-    if asked.tolerance.max_abs is None and asked.tolerance.snr_db is not None:
-        return Tolerance(snr_db=asked.tolerance.snr_db)
-    floor = NOISE_FACTOR * asked.golden.noise_floor
-    return Tolerance(max_abs=floor if asked.tolerance.max_abs is None else asked.tolerance.max_abs)
+    if context.tolerance.max_abs is None and context.tolerance.snr_db is not None:
+        return Tolerance(snr_db=context.tolerance.snr_db)
+    floor = NOISE_FACTOR * context.golden.noise_floor
+    return Tolerance(max_abs=floor if context.tolerance.max_abs is None else context.tolerance.max_abs)
 
 
 def _compared(title: str, outputs: NDArray[Any], expected: NDArray[Any], held: Tolerance) -> Check:

@@ -108,8 +108,8 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A loaded artifact and what it has answered so far, for further questions.
+class CheckContext:
+    """A loaded artifact and its outputs so far, for the checks.
 
     Args:
         artifact: the artifact.
@@ -130,7 +130,7 @@ class Asked:
     tolerance: Tolerance
 
 
-Question = Callable[[Asked], Sequence[Check]]
+CheckFunction = Callable[[CheckContext], Sequence[Check]]
 
 
 def verify(
@@ -141,7 +141,7 @@ def verify(
     golden: Golden | None = None,
     limits: Limits = NO_LIMITS,
     precision: str | None = None,
-    questions: Sequence[Question] = (),
+    checks: Sequence[CheckFunction] = (),
     device: int = 0,
     cuda_graph: bool = False,
     runtime_files: str | None = None,
@@ -157,7 +157,7 @@ def verify(
         golden: instead of the artifact's own.
         limits: those that are held instead of the precision's own.
         precision: the precision to hold it to instead of its own.
-        questions: checks to run once its outputs have the right form; see `checks`.
+        checks: to run once its outputs have the right form; see `checks`.
         device: which GPU of those that are visible, from 0.
         cuda_graph: whether a GPU records the kernels of a call once and replays them.
         runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
@@ -208,8 +208,8 @@ def verify(
                 judged[output.name] = judge_named(every[output.name], output, golden, artifact, limits, held)
         if artifact.is_for_any_size:
             sizes = [_at_size(session, artifact, sized, held, limits) for sized in golden.sizes]
-        asked = Asked(artifact, name, options, session, golden, outputs, tolerance)
-        checks = [check for ask in questions for check in ask(asked)] if parity.max_abs is not None else []
+        context = CheckContext(artifact, name, options, session, golden, outputs, tolerance)
+        results = [result for check in checks for result in check(context)] if parity.max_abs is not None else []
         provider = session.provider
         engine = dict(session.engine) if isinstance(session, ClockedSession) else {}
     if not artifact.is_for_any_size:
@@ -222,7 +222,7 @@ def verify(
         name,
         provider,
         parity,
-        tuple(checks),
+        tuple(results),
         time.perf_counter() - start,
         engine=engine,
         sizes=tuple(sizes),

@@ -23,7 +23,7 @@ from vit_deploy.checkpoints.hub.files import DOCUMENTS, in_folder, needed, shard
 from vit_deploy.checkpoints.hub.names import Name
 from vit_deploy.checkpoints.hub.parts import receive
 from vit_deploy.checkpoints.hub.progress import tell
-from vit_deploy.checkpoints.hub.refusals import HTTP_ERROR, Asked, explained, incomplete, no_hub, offline
+from vit_deploy.checkpoints.hub.refusals import HTTP_ERROR, HubRequest, explained, incomplete, no_hub, offline
 from vit_deploy.core.manifest import sha256
 from vit_deploy.core.origin import Origin, check_licence
 from vit_deploy.errors import HubError
@@ -59,49 +59,49 @@ def fetch(name: Name, required: Sequence[str] = (), *, words: bool = False) -> L
         HubError: the model is not there, not for this user, or cannot be fetched or kept.
         LicenceError: another licence.
     """
-    asked = Asked(name, (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
+    request = HubRequest(name, (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
     try:
-        with explained(asked):
-            listing = _listing(asked)
+        with explained(request):
+            listing = _listing(request)
     except HubError as error:
         cause = error.__cause__
         away = isinstance(cause, HTTP_ERROR) and not isinstance(cause, HfHubHTTPError)
         if not (away or isinstance(cause, OfflineModeIsEnabled) or _status(cause) in BUSY):
             raise
-        return _from_cache(asked, required, error)
+        return _from_cache(request, required, error)
     wanted = needed(name, listing.digests, words=words)
     paths: dict[str, Path] = {}
     folder = None
     for file in wanted.small:
-        paths[file], folder = _fetched(asked, file, listing)
-    origin = _origin(asked, listing.commit, folder, listing.digests)
+        paths[file], folder = _fetched(request, file, listing)
+    origin = _origin(request, listing.commit, folder, listing.digests)
     check_licence(origin.licence, required, name.text)
     weights = wanted.weights
     if wanted.path.endswith(INDEX_SUFFIX):
         parts = shards(name, paths[wanted.path], wanted.path)
         weights = (*weights, *(part for part in parts if part in listing.digests))  # its reader tells what is missing
     for file in weights:
-        paths[file], _ = _fetched(asked, file, listing)
+        paths[file], _ = _fetched(request, file, listing)
     return _located(origin, paths, wanted.path, {weight: listing.digests[weight] for weight in weights})
 
 
-def _listing(asked: Asked) -> Listing:
+def _listing(request: HubRequest) -> Listing:
     """What the repository has, asked with patience where the hub is busy."""
-    api = HfApi(endpoint=asked.endpoint, **CLIENT)
-    tell(f"looking for {asked.name.repository}")
+    api = HfApi(endpoint=request.endpoint, **CLIENT)
+    tell(f"looking for {request.name.repository}")
 
     def info() -> Any:
         return api.model_info(
-            asked.name.repository, revision=asked.name.revision, files_metadata=True, timeout=TIMEOUT_S
+            request.name.repository, revision=request.name.revision, files_metadata=True, timeout=TIMEOUT_S
         )
 
     try:
         found = patiently(info)
         files = {str(file.rfilename): _digest(file) for file in found.siblings or ()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise no_hub(asked, f"its answer is no description of a model ({error})") from error
+        raise no_hub(request, f"its answer is no description of a model ({error})") from error
     if not found.sha:
-        raise no_hub(asked, "it names no commit")
+        raise no_hub(request, "it names no commit")
     return Listing(str(found.sha), files)
 
 
@@ -111,37 +111,37 @@ def _digest(file: Any) -> Digest | None:
     return Digest(GIT, str(file.blob_id)) if file.blob_id else None
 
 
-def _fetched(asked: Asked, file: str, listing: Listing) -> tuple[Path, Path]:
+def _fetched(request: HubRequest, file: str, listing: Listing) -> tuple[Path, Path]:
     """A file with its digest checked, and the folder of the commit in the cache."""
-    name, commit = asked.name, listing.commit
-    asked = Asked(name, asked.endpoint, file)
+    name, commit = request.name, listing.commit
+    request = HubRequest(name, request.endpoint, file)
     by_commit, by_revision = (_cached(name, file, revision) for revision in (commit, name.revision))
     path = by_commit if by_commit == by_revision else None
     if path is None:
-        with explained(asked):
-            path = _downloaded(asked, listing.digests[file])
+        with explained(request):
+            path = _downloaded(request, listing.digests[file])
     folder = path.parents[file.count("/")]
     if folder.name != commit:
         raise HubError(f"{name.repository} was changed while it was fetched", fix="run it again")
     expected = listing.digests[file]
     if expected is not None:
-        _check(path, expected, asked)
+        _check(path, expected, request)
     return path, folder
 
 
-def _downloaded(asked: Asked, expected: Digest | None) -> Path:
+def _downloaded(request: HubRequest, expected: Digest | None) -> Path:
     """A file, in the hub's cache. A connection that is cut is made again as long as that brings more of the file."""
-    doing = f"fetching {asked.file} of {asked.name.repository}"
+    doing = f"fetching {request.file} of {request.name.repository}"
     tell(doing)
     for attempt in range(1, TRIES + 1):
         reporter = _reporter(doing)
         try:
-            receive(asked, expected, reporter)
+            receive(request, expected, reporter)
             path = hf_hub_download(
-                asked.name.repository,
-                asked.file,
-                revision=asked.name.revision,  # not its commit, so that the cache knows what the revision stands for
-                endpoint=asked.endpoint,
+                request.name.repository,
+                request.file,
+                revision=request.name.revision,  # not its commit, so that the cache knows what the revision stands for
+                endpoint=request.endpoint,
                 tqdm_class=reporter,
                 **CLIENT,
             )
@@ -159,7 +159,7 @@ def _cached(name: Name, file: str, revision: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _check(path: Path, expected: Digest, asked: Asked) -> None:
+def _check(path: Path, expected: Digest, request: HubRequest) -> None:
     """Remove a file that has another content from the cache.
 
     Raises:
@@ -171,20 +171,20 @@ def _check(path: Path, expected: Digest, asked: Asked) -> None:
     with contextlib.suppress(OSError):
         blob.unlink()
         path.unlink(missing_ok=True)
-    raise incomplete(asked)
+    raise incomplete(request)
 
 
-def _from_cache(asked: Asked, required: Sequence[str], why: HubError) -> Located:
+def _from_cache(request: HubRequest, required: Sequence[str], why: HubError) -> Located:
     """What was fetched before.
 
     Raises:
         HubError: `why`, where it is not there, or not whole.
         LicenceError: another licence.
     """
-    name = asked.name
+    name = request.name
     known = (name.file,) if name.file else (*WEIGHT_FILES, *DOCUMENTS, CARD)
     found = next(((path, file) for file in known if (path := _cached(name, file, name.revision))), None)
-    missing = offline(asked) if isinstance(why.__cause__, OfflineModeIsEnabled) else why
+    missing = offline(request) if isinstance(why.__cause__, OfflineModeIsEnabled) else why
     if found is None:
         raise missing
     folder = found[0].parents[found[1].count("/")]
@@ -201,22 +201,24 @@ def _from_cache(asked: Asked, required: Sequence[str], why: HubError) -> Located
     digests = {file: digest_in_cache(files[file]) for file in (*wanted.small, *weights)}
     for file, expected in digests.items():
         if expected is not None:
-            _check(files[file], expected, Asked(name, asked.endpoint, file))
+            _check(files[file], expected, HubRequest(name, request.endpoint, file))
     unreached = "HF_HUB_OFFLINE is set" if isinstance(why.__cause__, OfflineModeIsEnabled) else why.message
-    origin = _origin(asked, folder.name, folder, files, unreached)
+    origin = _origin(request, folder.name, folder, files, unreached)
     check_licence(origin.licence, required, name.text)
     return _located(origin, files, wanted.path, {weight: digests[weight] for weight in weights})
 
 
-def _origin(asked: Asked, commit: str, folder: Path | None, files: Mapping[str, object], unreached: str = "") -> Origin:
-    name = asked.name
+def _origin(
+    request: HubRequest, commit: str, folder: Path | None, files: Mapping[str, object], unreached: str = ""
+) -> Origin:
+    name = request.name
     licence = Licence() if folder is None else licence_of(folder)
     return Origin(
         name.text,
         name.repository,
         name.revision,
         commit,
-        f"{asked.page}/tree/{commit}",
+        f"{request.page}/tree/{commit}",
         licence.name,
         licence.link,
         unreached=unreached,

@@ -18,18 +18,18 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers
 from vit_deploy.checkpoints.hub.client import CLIENT
 from vit_deploy.checkpoints.hub.digests import SHA256, Digest, is_genuine
 from vit_deploy.checkpoints.hub.progress import tell
-from vit_deploy.checkpoints.hub.refusals import Asked, incomplete
+from vit_deploy.checkpoints.hub.refusals import HubRequest, incomplete
 
 PART = ".vit-deploy.incomplete"
 
 
-def receive(asked: Asked, expected: Digest | None, reporter: type[Any]) -> None:
+def receive(request: HubRequest, expected: Digest | None, reporter: type[Any]) -> None:
     """Put a large file into the client's cache, going on where an earlier command stopped.
 
     What lies there afterwards has its digest. Files that the hub keeps no digest of SHA-256 of are left to the client.
 
     Args:
-        asked: for the file.
+        request: for the file.
         expected: what the hub's listing says of it.
         reporter: class of the client's progress bars.
 
@@ -38,9 +38,9 @@ def receive(asked: Asked, expected: Digest | None, reporter: type[Any]) -> None:
     """
     if expected is None or expected.kind != SHA256 or not re.fullmatch(r"[0-9a-f]{64}", expected.value):
         return
-    name = asked.name
-    url = hf_hub_url(name.repository, asked.file, revision=name.revision, endpoint=asked.endpoint)
-    found = get_hf_file_metadata(url, endpoint=asked.endpoint, **CLIENT)
+    name = request.name
+    url = hf_hub_url(name.repository, request.file, revision=name.revision, endpoint=request.endpoint)
+    found = get_hf_file_metadata(url, endpoint=request.endpoint, **CLIENT)
     if found.etag != expected.value or not found.size:
         return
     cache, folder = Path(constants.HF_HUB_CACHE), f"models--{name.repository.replace('/', '--')}"
@@ -55,7 +55,7 @@ def receive(asked: Asked, expected: Digest | None, reporter: type[Any]) -> None:
         if not blob.exists():
             part = blob.with_name(f"{blob.name}{PART}")
             if not _received(part, found.location, headers, found.size, expected, reporter):
-                raise incomplete(asked)
+                raise incomplete(request)
             part.replace(blob)
 
 

@@ -15,7 +15,7 @@ from vit_deploy.checkpoints.hub.client import CLIENT, patiently
 from vit_deploy.checkpoints.hub.names import Name
 from vit_deploy.checkpoints.hub.progress import tell
 from vit_deploy.checkpoints.hub.publishing import Upload
-from vit_deploy.checkpoints.hub.refusals import Asked, explained
+from vit_deploy.checkpoints.hub.refusals import HubRequest, explained
 from vit_deploy.errors import HubError
 
 REFUSED = (401, 403)
@@ -29,19 +29,19 @@ class Target:
     """
 
     def __init__(self, name: Name) -> None:
-        self._asked = Asked(name, (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
-        self._api = HfApi(endpoint=self._asked.endpoint, **CLIENT)
+        self._request = HubRequest(name, (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
+        self._api = HfApi(endpoint=self._request.endpoint, **CLIENT)
 
     def look(self, files: Mapping[str, Path | bytes], *, private: bool) -> Upload:
         """What would go there."""
-        repository = self._asked.name.repository
+        repository = self._request.name.repository
         tell(f"looking for {repository}")
         there: set[str] | None = None
         with self._explained(), contextlib.suppress(RepositoryNotFoundError):
             found = patiently(lambda: self._api.model_info(repository))
             there = {str(file.rfilename) for file in found.siblings or ()}
         replaced = tuple(name for name in files if name in (there or ()))
-        return Upload(repository, self._asked.page, there is not None, private, files, replaced)
+        return Upload(repository, self._request.page, there is not None, private, files, replaced)
 
     def send(self, upload: Upload, message: str) -> str:
         """Upload in one commit, and give its address."""
@@ -57,9 +57,9 @@ class Target:
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn what the client raises into a `HubError`."""
-        repository = self._asked.name.repository
+        repository = self._request.name.repository
         try:
-            with explained(self._asked):
+            with explained(self._request):
                 yield
         except HubError as error:
             cause = error.__cause__
@@ -68,8 +68,8 @@ class Target:
             status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
             if status in REFUSED:
                 raise HubError(
-                    f"{self._asked.endpoint} does not let you write to {repository}",
-                    fix=f"set HF_TOKEN to a token that may write: {self._asked.endpoint}/settings/tokens makes them",
+                    f"{self._request.endpoint} does not let you write to {repository}",
+                    fix=f"set HF_TOKEN to a token that may write: {self._request.endpoint}/settings/tokens makes them",
                 ) from error
             raise
         except ValueError as error:  # the client's own, for what the storage or the card's check refuses
