@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from test_web_protocol import members
 
 import vit_deploy
+from tests.groups import members
 from tests.runtimes import linear_onnx, linear_tflite
 from tests.runtimes.linear_onnx import expected
 from vit_deploy.core.manifest import read_artifact
@@ -159,6 +159,14 @@ def test_a_software_adapter_gives_verdicts(pico, npm_files, chromium, name):
     wanted = in_chromium(npm_files, chromium) | {"provider": "webgpu"}
     [record] = vit_deploy.verify(pico / name, **wanted, quick=True).records
     assert record["verdict"] == "same" and record["provider"].startswith("webgpu-")
+
+
+def test_a_file_with_a_signature_for_each_size_is_proven_at_all_of_them(npm_files, chromium, tmp_path):
+    sizes = {"image_size": [(32, 48), (48, 32)], "patch_size": (16, 16)}
+    vit_deploy.export("pico", tmp_path / "made", formats="tflite", **sizes)
+    [record] = vit_deploy.verify(tmp_path / "made" / "tflite-fp32", **in_chromium(npm_files, chromium)).records
+    assert record["verdict"] == "same" and record["runtime"] == "web"
+    assert [(one["image_size"], one["verdict"]) for one in record["sizes"]] == [([48, 32], "same")]
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite"])

@@ -2,89 +2,58 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import dataclasses
+import threading
 
 import numpy as np
 import pytest
-from played_page import good, write_browser
+from played_page import SWIFTSHADER, PlayedBrowser, good
 
-import vit_deploy
-from tests.linear_bundle import write_bundle
 from vit_deploy.core.image_sizes import ImageSize
-from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ConfigError, EngineError, MissingEngineError
 from vit_deploy.runtimes import ClockedSession, DeviceSession, RuntimeOptions, open_session
 from vit_deploy.runtimes.web.browsers import Browser
 from vit_deploy.runtimes.web.page import open_page
 from vit_deploy.runtimes.web.runtime import Web
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="the script is started by its first line")
-SWIFTSHADER = {"name": "google swiftshader", "software": True, "f16": False}
-
-
-def group_of(page):
-    return page.process.group
-
-
-def members(group):
-    """The processes of a group that still run."""
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-        except (OSError, NotADirectoryError):
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(process.name)
-    return found
+LOOK_S = 0.002
 
 
 @pytest.fixture
-def page_of(tmp_path):
+def page_of():
     """Opens a page in a browser that does what a script says."""
 
     def opened(script, timeout_s=20.0, **files):
-        program, _ = write_browser(tmp_path, script)
-        return open_page(Browser(program), files.get("packages", {}), files.get("models", {}), timeout_s=timeout_s)
+        return open_page(
+            Browser("played"),
+            files.get("packages", {}),
+            files.get("models", {}),
+            timeout_s=timeout_s,
+            look_s=LOOK_S,
+            launch=PlayedBrowser(script),
+        )
 
     return opened
 
 
 @pytest.fixture
-def packages(tmp_path):
-    """A folder with all packages, whose files nobody reads."""
-    folder = tmp_path / "node_modules"
-    scripts = {
-        "onnxruntime-web": ("dist/ort.wasm.bundle.min.mjs", "dist/ort.webgpu.bundle.min.mjs"),
-        "@litertjs/core": ("dist/index.js",),
-        "@litertjs/wasm-utils": (),
-    }
-    for name, files in scripts.items():
-        (folder / name / "dist").mkdir(parents=True)
-        (folder / name / "package.json").write_text(json.dumps({"name": name, "version": "9.8.7", "license": "MIT"}))
-        for file in files:
-            (folder / name / file).write_text("")
-    return folder
+def options(packages, tmp_path):
+    """The runtime with a browser that does what a script says, and how to run in it."""
 
-
-@pytest.fixture
-def bundle(tmp_path):
-    return read_artifact(write_bundle(tmp_path / "bundle"))
-
-
-@pytest.fixture
-def options(tmp_path, packages):
     def with_browser(script, **others):
-        program, marks = write_browser(tmp_path, script)
-        return RuntimeOptions(runtime_files=str(packages), browser=program, **others), marks
+        program = tmp_path / "played"
+        program.touch(mode=0o755)
+        browser = PlayedBrowser(script)
+        return Web(launch=browser), RuntimeOptions(runtime_files=str(packages), browser=str(program), **others), browser
 
     return with_browser
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    before = set(threading.enumerate())
+    yield
+    assert not [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
 
 
 def test_commands_and_their_bytes_arrive_and_answers_come_back(page_of):
@@ -96,9 +65,6 @@ for head, body in commands():
     with page_of(script) as page:
         assert page.ask("any", "answer", body=b"a\nb\0", more=[1, None]) == ({"seen": [1, None]}, b"\0b\na")
         assert page.ask("any", "answer", more="again")[0] == {"seen": "again"}
-        group = group_of(page)
-        assert members(group)
-    assert not members(group)
 
 
 def test_the_page_is_isolated_and_may_ask_nobody_else(page_of):
@@ -152,7 +118,7 @@ for head, body in commands():
 """
     with page_of(script) as page, pytest.raises(EngineError) as caught:
         page.ask("open", "load model.onnx")
-    assert caught.value.message.splitlines()[0].endswith("/played cannot load model.onnx: Error: no backend")
+    assert caught.value.message.splitlines()[0] == "played cannot load model.onnx: Error: no backend"
     assert caught.value.message.splitlines()[1:] == ["  there is no model/weights.data", "  wasm streaming failed"]
 
 
@@ -161,19 +127,17 @@ def test_a_page_that_is_gone_is_told_at_once(page_of):
 held = alive()
 for head, body in commands():
     held.close()
-    time.sleep(60)
+    rest()
 """
     with page_of(script) as page, pytest.raises(EngineError, match="cannot run it: the page crashed or was closed"):
-        group = group_of(page)
         page.ask("run", "run it")
-    assert not members(group)
 
 
 def test_a_page_that_ends_in_the_middle_of_an_answer_has_given_none(page_of):
     script = """
 held = alive()
 for head, body in commands():
-    half = http.client.HTTPConnection(where.netloc)
+    half = connect()
     half.putrequest("POST", where.path + f"answer/{head['number']}")
     half.putheader("Content-Length", "100")
     half.endheaders(b"{}\\nhalf")
@@ -181,7 +145,7 @@ for head, body in commands():
     half.sock.recv(1)
     half.close()
     held.close()
-    time.sleep(60)
+    rest()
 """
     with page_of(script) as page, pytest.raises(EngineError, match="cannot run it: the page crashed or was closed"):
         page.ask("run", "run it")
@@ -191,124 +155,70 @@ def test_an_endless_loop_ends_after_the_limit(page_of):
     script = """
 held = alive()
 for head, body in commands():
-    time.sleep(60)
+    rest()
 """
     with (
-        page_of(script, timeout_s=0.5) as page,
-        pytest.raises(EngineError, match=r"cannot run it: no answer in 0\.5 s"),
+        page_of(script) as page,
+        pytest.raises(EngineError, match=r"cannot run it: no answer in 0\.01 s"),
     ):
+        page._timeout_s = 0.01  # once it is there, which has as long as it needs
         page.ask("run", "run it")
-    assert not members(group_of(page))
 
 
-def test_a_browser_that_ends_is_told_with_its_code_and_its_words(page_of):
-    script = 'sys.stderr.write("dbus noise\\nno display\\n"); sys.exit(3)'
+def test_a_browser_that_ends_is_told_with_its_words(page_of):
+    script = 'say("no display"); raise SystemExit(3)'
     with pytest.raises(EngineError, match=r"cannot open a page: it ended \(exit 3\)\n  no display"), page_of(script):
         pass
-    script = "os.kill(os.getpid(), 9)"
-    with pytest.raises(EngineError, match=r"it ended \(killed by SIGKILL\)"), page_of(script):
-        pass
-
-
-def test_what_is_no_program_is_told(tmp_path):
-    program = tmp_path / "played"
-    program.write_bytes(b"\0")
-    program.chmod(0o755)
-    with (
-        pytest.raises(EngineError, match=r"it ended \(exit 127\)\n  .*Exec format error"),
-        open_page(Browser(str(program)), {}, {}),
-    ):
-        pass
+    script = "held = alive()\nnext(commands())\nraise SystemExit(5)"
+    with pytest.raises(EngineError, match=r"cannot run it: it ended \(exit 5\)"), page_of(script) as page:
+        page.ask("run", "run it")
 
 
 def test_an_error_before_the_first_command_is_told(page_of):
-    script = 'held = alive()\nanswer(0, {"error": "SyntaxError: old browser"})\ntime.sleep(60)'
+    script = 'held = alive()\nanswer(0, {"error": "SyntaxError: old browser"})\nrest()'
     with pytest.raises(EngineError, match="SyntaxError: old browser"), page_of(script) as page:
         page.ask("look", "say what it is")
 
 
 def test_a_page_that_never_comes_is_told(page_of):
-    with pytest.raises(EngineError, match=r"cannot open a page: no answer in 0\.3 s"), page_of("time.sleep(60)", 0.3):
+    with pytest.raises(EngineError, match=r"cannot open a page: no answer in 0\.01 s"), page_of("rest()", 0.01):
         pass
 
 
-def test_children_of_the_browser_end_with_it_though_they_do_not_listen(page_of):
-    script = """
-import signal, subprocess
-subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"])
-time.sleep(0.2)
-held = alive()
-for head, body in commands():
-    answer(head["number"], {})
-"""
-    with page_of(script) as page:
-        page.ask("any", "answer")
-        group = group_of(page)
-        assert len(members(group)) == 3
-    assert not members(group)
-
-
-def test_the_browser_and_its_profile_end_with_the_process_that_started_it(tmp_path):
-    told = tmp_path / "profile.txt"
-    script = f"""
-profile = next(word.partition("=")[2] for word in sys.argv if word.startswith("--user-data-dir="))
-open(profile + "/history", "w").close()
-open({str(told)!r}, "w").write(profile)
-held = alive()
-time.sleep(60)
-"""
-    program, _ = write_browser(tmp_path, script)
-    code = f"""
-import sys, time
-from vit_deploy.runtimes.web.browsers import Browser
-from vit_deploy.runtimes.web.page import open_page
-with open_page(Browser({program!r}), {{}}, {{}}) as page:
-    print(page.process.group, flush=True)
-    time.sleep(60)
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
-        group = int(parent.stdout.readline())
-        assert len(members(group)) == 2
-        profile = Path(told.read_text())
-        assert (profile / "history").exists()
-        parent.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 20
-    while members(group) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not members(group) and not profile.exists()
-
-
 def test_a_session_gives_answers_times_and_what_it_is(bundle, options):
-    chosen, marks = options(good())
+    web, chosen, browser = options(good())
     images = np.zeros((3, 6, 5, 3), np.float32)
-    with open_session(bundle, "web", chosen) as session:
+    with open_session(bundle, "web", chosen, engine=web) as session:
         assert isinstance(session, ClockedSession) and not isinstance(session, DeviceSession)
         assert session.provider == "wasm" and session.load_ns == 12_500_000 and not session.unfit
         assert np.array_equal(session.infer(images), np.ones((3, 4), np.float32))
         session.upload(images)
         assert session.time(2, None) == [2_500_000] * 2
-        assert session.cpu_s() > 0 and session.peak_mb() > 1
+        assert session.cpu_s() == 1.5 and session.peak_mb() == 250
         package = {"name": "onnxruntime-web", "version": "9.8.7", "licence": "MIT"}
         assert session.engine == {"browser": "Chrome 156.0.0.0", "packages": [package]}
         assert session.notes == ["Chrome 156.0.0.0, onnxruntime-web 9.8.7 (MIT)"]
-    assert len(marks.read_text().splitlines()) == 1  # one browser for one session
+    assert len(browser.started) == 1  # one browser for one session
 
 
 def test_a_software_adapter_is_named_and_unfit_for_times(bundle, options):
-    chosen, _ = options(good(adapter=repr(SWIFTSHADER)), provider="webgpu")
-    with open_session(bundle, "web", chosen) as session:
+    web, chosen, _ = options(good(adapter=repr(SWIFTSHADER)), provider="webgpu")
+    with open_session(bundle, "web", chosen, engine=web) as session:
         assert session.provider == "webgpu-swiftshader" and "software" in session.unfit
-    chosen, _ = options(good(adapter=repr(SWIFTSHADER | {"name": "acme", "software": False})), provider="webgpu")
-    with open_session(bundle, "web", chosen) as session:
+    web, chosen, _ = options(good(adapter=repr(SWIFTSHADER | {"name": "acme", "software": False})), provider="webgpu")
+    with open_session(bundle, "web", chosen, engine=web) as session:
         assert session.provider == "webgpu" and not session.unfit
-    chosen, _ = options(good(), provider="webgpu")
-    with pytest.raises(EngineError, match="has no WebGPU adapter"), open_session(bundle, "web", chosen):
+    web, chosen, _ = options(good(), provider="webgpu")
+    with pytest.raises(EngineError, match="has no WebGPU adapter"), open_session(bundle, "web", chosen, engine=web):
         pass
 
 
 def test_a_file_that_is_not_the_recorded_one_is_refused(bundle, options):
-    chosen, _ = options(good().replace('"outputs": ["logits"]', '"outputs": ["features"]'))
-    with pytest.raises(EngineError, match="has no output logits; it has features"), open_session(bundle, "web", chosen):
+    web, chosen, _ = options(good().replace('"outputs": ["logits"]', '"outputs": ["features"]'))
+    with (
+        pytest.raises(EngineError, match="has no output logits; it has features"),
+        open_session(bundle, "web", chosen, engine=web),
+    ):
         pass
 
 
@@ -323,35 +233,29 @@ def test_a_file_that_is_not_the_recorded_one_is_refused(bundle, options):
     ],
 )
 def test_what_cannot_work_is_refused_before_a_browser_starts(make_artifact, options, format, precision, provider, why):
-    import dataclasses
-
     artifact = dataclasses.replace(make_artifact(format, 1), precision=precision)
-    chosen, marks = options(good(), provider=provider)
-    with pytest.raises(EngineError, match=why), Web().open(artifact, chosen):
+    web, chosen, browser = options(good(), provider=provider)
+    with pytest.raises(EngineError, match=why), web.open(artifact, chosen):
         pass
-    assert not marks.exists()
+    assert not browser.started
 
 
-def test_a_file_for_several_sizes_runs_by_its_first_signature(make_artifact, options):
-    import dataclasses
-
+def test_a_file_for_several_sizes_is_opened_by_the_signature_of_the_one_that_is_asked_for(make_artifact, options):
     sizes = (ImageSize((6, 5), "images_6x5"), ImageSize((12, 5), "images_12x5"))
     artifact = dataclasses.replace(make_artifact("tflite", 1), sizes=sizes)
-    chosen, marks = options(good())
-    with (
-        pytest.raises(EngineError, match="by its first signature alone, images_6x5, and not by images_12x5") as caught,
-        Web().open(artifact.with_signature("images_12x5"), chosen),
-    ):
-        pass
-    assert "--signature images_6x5" in caught.value.fix and not marks.exists()
+    for name in ("images_6x5", "images_12x5"):
+        web, chosen, _ = options(good('"open": lambda head: answer(head["number"], {"error": head["signature"]})'))
+        with (
+            pytest.raises(EngineError, match=f"cannot load .*: {name}"),
+            web.open(artifact.with_signature(name), chosen),
+        ):
+            pass
 
 
 def test_halves_are_refused_where_shaders_have_none(bundle, options):
-    import dataclasses
-
-    chosen, _ = options(good('"start": None', adapter=repr(SWIFTSHADER)), provider="webgpu")
+    web, chosen, _ = options(good('"start": None', adapter=repr(SWIFTSHADER)), provider="webgpu")
     fp16 = dataclasses.replace(bundle, precision="fp16")
-    with pytest.raises(EngineError, match=r"google swiftshader: its shaders have no halves"), Web().open(fp16, chosen):
+    with pytest.raises(EngineError, match=r"google swiftshader: its shaders have no halves"), web.open(fp16, chosen):
         pass
 
 
@@ -359,70 +263,52 @@ def test_the_build_with_wrong_kernels_is_never_the_one_that_is_loaded(bundle, op
     for provider in ("wasm", "webgpu"):
         adapter = repr(SWIFTSHADER)
         fault = '"start": lambda head: answer(head["number"], {"error": head["script"]})'
-        chosen, _ = options(good(fault, adapter=adapter), provider=provider)
+        web, chosen, _ = options(good(fault, adapter=adapter), provider=provider)
         script = f"npm/onnxruntime-web/dist/ort.{provider}.bundle.min.mjs"
-        with pytest.raises(EngineError, match=f"cannot start ONNX Runtime Web: {script}"), Web().open(bundle, chosen):
+        with pytest.raises(EngineError, match=f"cannot start ONNX Runtime Web: {script}"), web.open(bundle, chosen):
             pass
 
 
 def test_an_engine_that_does_not_start_is_to_be_installed_anew(bundle, options):
-    chosen, _ = options(good('"start": lambda head: answer(head["number"], {"error": "SyntaxError: half a file"})'))
-    with pytest.raises(EngineError, match="cannot start ONNX Runtime Web") as caught, Web().open(bundle, chosen):
+    web, chosen, _ = options(
+        good('"start": lambda head: answer(head["number"], {"error": "SyntaxError: half a file"})')
+    )
+    with pytest.raises(EngineError, match="cannot start ONNX Runtime Web") as caught, web.open(bundle, chosen):
         pass
     assert "npm install onnxruntime-web" in caught.value.fix
 
 
 def test_without_files_or_a_browser_nothing_starts(bundle, options, packages, monkeypatch):
     monkeypatch.delenv("VIT_DEPLOY_WEB", raising=False)
-    chosen, marks = options(good())
+    web, chosen, browser = options(good())
     with (
         pytest.raises(MissingEngineError, match="npm install onnxruntime-web"),
-        Web().open(bundle, RuntimeOptions(browser=chosen.browser)),
+        web.open(bundle, RuntimeOptions(browser=chosen.browser)),
     ):
         pass
     with (
         pytest.raises(MissingEngineError, match="there is no browser /nowhere"),
-        Web().open(bundle, RuntimeOptions(runtime_files=str(packages), browser="/nowhere")),
+        web.open(bundle, RuntimeOptions(runtime_files=str(packages), browser="/nowhere")),
     ):
         pass
     (packages / "onnxruntime-web" / "dist" / "ort.wasm.bundle.min.mjs").unlink()
-    with pytest.raises(EngineError, match=r"onnxruntime-web 9\.8\.7 has no dist/ort\.wasm"), Web().open(bundle, chosen):
+    with pytest.raises(EngineError, match=r"onnxruntime-web 9\.8\.7 has no dist/ort\.wasm"), web.open(bundle, chosen):
         pass
-    assert not marks.exists()
+    assert not browser.started
 
 
 def test_options_of_gpus_say_nothing_there(bundle, options):
-    chosen, _ = options(good(), cuda_graph=True)
-    with pytest.raises(ConfigError, match="--cuda-graph is for GPUs"), open_session(bundle, "web", chosen):
+    web, chosen, _ = options(good(), cuda_graph=True)
+    with pytest.raises(ConfigError, match="--cuda-graph is for GPUs"), open_session(bundle, "web", chosen, engine=web):
         pass
 
 
 def test_a_browser_says_nothing_where_none_is_opened(bundle, options):
-    chosen, marks = options(good())
+    _, chosen, browser = options(good())
     with pytest.raises(ConfigError) as caught, open_session(bundle, "onnxruntime", chosen):
         pass
     assert caught.value.message == (
         f"--browser {chosen.browser} and --runtime-files {chosen.runtime_files} are for browsers, "
         f"and {bundle.path} runs in onnxruntime"
     )
-    assert caught.value.fix == "add --runtime web" and not marks.exists()
-
-
-def test_times_load_and_memory_of_a_bench_are_the_pages(bundle, options):
-    chosen, marks = options(good())
-    files, browser = chosen.runtime_files, chosen.browser
-    [record] = vit_deploy.bench(
-        bundle.path, runtime="web", runtime_files=files, browser=browser, runs=3, threads=1
-    ).records
-    assert record["samples_ns"] == [2_500_000] * 3 and record["first_ms"] == 2.5
-    assert record["load_ms"] == 12.5 and record["provider"] == "wasm"
-    assert record["engine"]["packages"][0]["version"] == "9.8.7"
-    assert record["peak_rss_mb"] > 1 and record["notes"][0].startswith("Chrome 156.0.0.0, onnxruntime-web 9.8.7")
-    assert len(marks.read_text().splitlines()) == 1
-
-
-def test_a_software_adapter_is_not_timed(bundle, options):
-    chosen, _ = options(good(adapter=repr(SWIFTSHADER)))
-    wanted = {"provider": "webgpu", "runtime_files": chosen.runtime_files, "browser": chosen.browser}
-    with pytest.raises(EngineError, match=r"is not timed: its WebGPU adapter is software \(webgpu-swiftshader\)"):
-        vit_deploy.bench(bundle.path, **wanted, runs=1)
+    assert caught.value.fix == "add --runtime web" and not browser.started

@@ -80,12 +80,6 @@ def refuse_impossible(artifact: Artifact, provider: str) -> None:
     engine = ENGINES[artifact.format]
     if provider not in engine.scripts:
         raise EngineError(f"a browser has no provider {provider!r}", fix=f"choose {' or '.join(engine.scripts)}")
-    if artifact.signature and artifact.signature != artifact.sizes[0].signature:
-        raise EngineError(
-            f"{artifact.model_path} runs in a browser by its first signature alone, {artifact.sizes[0].signature}, and "
-            f"not by {artifact.signature}",
-            fix=f"add --signature {artifact.sizes[0].signature}, or run it with --runtime litert",
-        )
     reason = engine.impossible(artifact, provider)
     if reason is not None:
         raise EngineError(

@@ -8,9 +8,10 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes.web.browsers import Browser
@@ -25,6 +26,29 @@ CHECK = "check that the browser opens pages at all, or name another one with --b
 TRY_ANOTHER = "try another runtime or provider, or export the model in another precision"
 
 
+class Running(Protocol):
+    """A browser that was started: what `BrowserProcess` tells of itself."""
+
+    def ended(self) -> str | None:
+        """How it ended, in words; None while it runs."""
+
+    def said(self) -> list[str]:
+        """The last lines that it has printed."""
+
+    def memory_mb(self) -> float | None:
+        """The memory that it holds, in 10^6 bytes; None where it is unknown."""
+
+    def cpu_s(self) -> float | None:
+        """Seconds of processors that it has taken so far; None where it is unknown."""
+
+
+class Launch(Protocol):
+    """What starts a browser with a command and a folder for its profile, and ends it with the context."""
+
+    def __call__(self, command: Sequence[str], profile: Path) -> AbstractContextManager[Running]:
+        """The browser, while the context lasts."""
+
+
 class Page:
     """A page that is open.
 
@@ -33,11 +57,14 @@ class Page:
         process: the browser that it is in.
         browser: the browser's program.
         timeout_s: the limit in seconds for each answer.
+        look_s: seconds between two looks at whether the browser still runs.
     """
 
-    def __init__(self, exchange: Exchange, process: BrowserProcess, browser: Browser, timeout_s: float) -> None:
+    def __init__(
+        self, exchange: Exchange, process: Running, browser: Browser, timeout_s: float, look_s: float = LOOK_S
+    ) -> None:
         self.process = process
-        self._exchange, self._browser, self._timeout_s = exchange, browser, timeout_s
+        self._exchange, self._browser, self._timeout_s, self._look_s = exchange, browser, timeout_s, look_s
         self._number = ALIVE
         self._turn = threading.Lock()
 
@@ -82,7 +109,7 @@ class Page:
         end = time.monotonic() + limit_s
         while True:
             try:
-                answer = self._exchange.answers.get(timeout=LOOK_S)
+                answer = self._exchange.answers.get(timeout=max(0.0, min(self._look_s, end - time.monotonic())))
             except queue.Empty:
                 if (how := self.process.ended()) is not None:
                     raise self._failure(doing, f"it ended ({how})", self.process.said(), CHECK) from None
@@ -112,6 +139,8 @@ def open_page(
     *,
     webgpu: bool = False,
     timeout_s: float = ANSWER_S,
+    look_s: float = LOOK_S,
+    launch: Launch = BrowserProcess,
 ) -> Iterator[Page]:
     """A page in a browser of its own, which ends with the context.
 
@@ -121,6 +150,8 @@ def open_page(
         models: model files that it may read, by name.
         webgpu: whether WebGPU is wanted.
         timeout_s: the limit in seconds for each answer.
+        look_s: seconds between two looks at whether the browser still runs.
+        launch: starts the browser.
 
     Raises:
         EngineError: the browser does not start, or opens no page.
@@ -131,7 +162,7 @@ def open_page(
         profile = Path(folder)
         stack.enter_context(serving(exchange))
         command = browser.command(exchange.url, profile, webgpu=webgpu)
-        process = stack.enter_context(BrowserProcess(command, profile))
-        page = Page(exchange, process, browser, timeout_s)
+        process = stack.enter_context(launch(command, profile))
+        page = Page(exchange, process, browser, timeout_s, look_s)
         page.wait_for_start()
         yield page

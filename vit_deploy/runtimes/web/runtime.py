@@ -16,7 +16,8 @@ from vit_deploy.runtimes.web.browsers import find_browser
 from vit_deploy.runtimes.web.engines import ENGINES, WASM, WEBGPU, refuse_halves, refuse_impossible
 from vit_deploy.runtimes.web.facts import browser_in, provider_on
 from vit_deploy.runtimes.web.packages import Package, packages_for
-from vit_deploy.runtimes.web.page import ANSWER_S, open_page
+from vit_deploy.runtimes.web.page import ANSWER_S, Launch, open_page
+from vit_deploy.runtimes.web.process import BrowserProcess
 from vit_deploy.runtimes.web.session import WebSession
 
 
@@ -28,10 +29,11 @@ class Web:
 
     Args:
         timeout_s: the limit in seconds for each answer of the page.
+        launch: starts browsers.
     """
 
-    def __init__(self, timeout_s: float = ANSWER_S) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float = ANSWER_S, launch: Launch = BrowserProcess) -> None:
+        self._timeout_s, self._launch = timeout_s, launch
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions = RuntimeOptions()) -> Iterator[WebSession]:
@@ -53,7 +55,9 @@ class Web:
         browser = find_browser(options.browser)
         models = model_files(artifact)
         folders = {package.name: package.folder for package in packages}
-        with open_page(browser, folders, models, webgpu=asked == WEBGPU, timeout_s=self._timeout_s) as page:
+        with open_page(
+            browser, folders, models, webgpu=asked == WEBGPU, timeout_s=self._timeout_s, launch=self._launch
+        ) as page:
             seen, _ = page.ask("look", "say what it is", webgpu=asked == WEBGPU)
             provider = _provider(asked, seen, browser.path)
             adapter = seen["adapter"] or {}
@@ -76,6 +80,7 @@ class Web:
                 model=model,
                 data=data,
                 input=artifact.input.name,
+                signature=artifact.signature,
             )
             engine = _engine(packages, seen)
             notes = [_in_words(engine)]

@@ -9,6 +9,7 @@ import queue
 import secrets
 import select
 import shutil
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ POLL_S = 5.0
 LOOK_S = 0.2
 PAGE, PAGE_FILES = "page.html", ("page.html", "page.js", "onnx.js", "tflite.js")
 HERE = Path(__file__).parent
+NOTHING = b""  # to do: what `next` is told from time to time, and when the server ends
 GONE = -1  # the number of the answer that stands for the end of the page
 ALIVE = 0  # and of the one for its beginning
 
@@ -109,9 +111,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send(404)
         elif name == "next":
             try:
-                self._send(200, exchange.commands.get(timeout=POLL_S))
+                command = exchange.commands.get(timeout=POLL_S)
             except queue.Empty:
-                self._send(204)
+                command = NOTHING
+            self._send(200 if command else 204, command)
         elif name == "alive":
             self._wait_for_its_end()
         elif (path := exchange.file(name)) is not None:
@@ -184,14 +187,27 @@ class Server(http.server.ThreadingHTTPServer):
         self.exchange = exchange
         exchange.host = f"127.0.0.1:{self.server_port}"
 
+    def take_all(self) -> None:
+        """Take connections until the exchange is closing and somebody wakes it."""
+        while not self.exchange.closing.is_set():
+            self.handle_request()
+
+    def wake(self) -> None:
+        """Let `take_all` see that it is over, by a connection that asks for nothing: it looks at no clock."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.server_port)):
+            pass
+
 
 @contextlib.contextmanager
 def serving(exchange: Exchange) -> Iterator[None]:
     """Serve a page while the context lasts."""
     with Server(exchange) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        thread = threading.Thread(target=server.take_all, daemon=True)
+        thread.start()
         try:
             yield
         finally:
             exchange.closing.set()
-            server.shutdown()
+            exchange.commands.put(NOTHING)
+            server.wake()
+            thread.join()

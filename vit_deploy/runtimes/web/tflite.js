@@ -6,14 +6,16 @@ export async function start({script, provider, threads}) {
   const many = threads !== null && threads > 1;
   await litert.loadLiteRt(new URL("../wasm/", address).href, {threads: many});
   return {
-    async open({model}) {
+    async open({model, signature}) {
       const compiled = await litert.loadAndCompile(`model/${encodeURIComponent(model)}`, {
         accelerator: provider,
         ...(provider === "wasm" && {cpuOptions: {numThreads: threads ?? 1}}),
         ...(provider === "webgpu" && {gpuOptions: {precision: "fp32"}}),  // by itself it may compute in halves
       });
-      const [given] = compiled.getInputDetails();
-      const names = compiled.getOutputDetails().map(({name}) => name);
+      const runner = signature ? compiled.signatures[signature] : compiled;
+      if (!runner) throw new Error(`the file has no signature ${signature}, but ${Object.keys(compiled.signatures).join(", ")}`);
+      const [given] = runner.getInputDetails();
+      const names = runner.getOutputDetails().map(({name}) => name);
       let feeds = [];
       let results = [];
       return {
@@ -30,7 +32,7 @@ export async function start({script, provider, threads}) {
           for (const tensors of results) for (const tensor of tensors) tensor.delete();
           results = [];
           for (const feed of feeds) {
-            const outputs = await compiled.run([feed]);
+            const outputs = await runner.run([feed]);
             // A call is over when its answers are there, as everywhere else.
             results.push(provider === "wasm" ? outputs : await Promise.all(outputs.map((each) => each.moveTo("wasm"))));
           }
