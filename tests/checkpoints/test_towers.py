@@ -15,7 +15,7 @@ from tests.checkpoints.huggingface_folders import changed
 from tests.peers.census import LIMIT, distance
 from tests.peers.make_tower_golden import EXPECTED, GOLDEN, TARGET
 from vit_deploy.checkpoints import assumptions, load
-from vit_deploy.checkpoints.huggingface.config import MODEL_TYPES
+from vit_deploy.checkpoints.huggingface.families import MODEL_TYPES
 from vit_deploy.checkpoints.huggingface.names import encoders, named
 from vit_deploy.checkpoints.huggingface.towers import places_are_kept, tower_in
 from vit_deploy.core.choices import Pooling

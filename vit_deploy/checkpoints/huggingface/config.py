@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.heads import missing_head, ordered_labels
 from vit_deploy.checkpoints.huggingface import names as hf
 from vit_deploy.checkpoints.huggingface.backbone import backbone_depth, is_backbone
+from vit_deploy.checkpoints.huggingface.families import BEIT, CLIP, DINOV3, ROTARY, VITPOSE, Family
 from vit_deploy.checkpoints.huggingface.names import Names
 from vit_deploy.checkpoints.huggingface.relative import (
     POOLED_NORM,
     has_relative_positions,
-    relative_fields,
     size_of_table,
 )
-from vit_deploy.checkpoints.huggingface.towers import UNLIKE
+from vit_deploy.checkpoints.huggingface.shapes import fields_from_shapes, more_tokens, shape_of
 from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads, without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.choices import Activation, FFNType, Pooling, Probabilities
 from vit_deploy.core.config import as_pair
-from vit_deploy.core.resize import Convention
 from vit_deploy.core.rotary import CONVENTIONS, Rotary, RotaryConvention
 from vit_deploy.errors import CheckpointError
 
@@ -32,70 +29,6 @@ WITH_HEADS = ("ForImageClassification", "ForImageClassificationWithTeacher", "Mo
 IMAGE_SIZE = 224  # of every model type, unless its config says otherwise
 NUM_HEADS = 12  # likewise
 
-
-@dataclass(frozen=True)
-class Family:
-    """What transformers does for a model type unless its config says otherwise.
-
-    Args:
-        epsilon: the epsilon of its norms.
-        activation: the activation of its feed-forward, by its name there.
-        convention: the convention of resampling positions.
-        processor: that makes images its input; key of `huggingface.preprocess.PROCESSORS`.
-        head: the pooling of a model with a classifier.
-        headless: the pooling of one without: None for the program's `last_hidden_state`.
-    """
-
-    epsilon: float
-    activation: str
-    convention: Convention
-    processor: str
-    head: Pooling | None
-    headless: Pooling | None = None
-
-
-VIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.CLS)
-DEIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "DeiT", Pooling.CLS)
-MSN = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.CLS)
-IJEPA = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", Pooling.MEAN)
-# transformers resamples as DINOv2's own code does for its models with registers, and without DINOv2's offset for those
-# without: the family is the program that the file is from.
-DINOV2 = Family(1e-6, "gelu", Convention.HUGGINGFACE, "Bit", Pooling.CLS_MEAN)
-REGISTERS = Family(1e-6, "gelu", Convention.DINOV2_REGISTERS, "Bit", Pooling.CLS_MEAN)
-CLIP = Family(1e-5, "quick_gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
-SIGLIP = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", Pooling.MEAN, headless=Pooling.MAP)
-
-# These give all their tokens: what they pool is normalized twice, or nothing.
-BLIP = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None)
-BLIP2 = Family(1e-6, "gelu", Convention.HUGGINGFACE, "CLIP", None)
-GIT = Family(1e-5, "quick_gelu", Convention.HUGGINGFACE, "CLIP", None)
-JANUS = Family(1e-6, "gelu", Convention.HUGGINGFACE, "CLIP", None)
-IDEFICS = Family(1e-6, "gelu_pytorch_tanh", Convention.HUGGINGFACE, "Siglip", None)
-TOKENS = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)
-PIXIO = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", None)
-DINOV3 = Family(1e-5, "gelu", Convention.HUGGINGFACE, "DINOv3ViT", Pooling.CLS)
-BEIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "Beit", Pooling.CLS)
-VITPOSE = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)  # all tokens; a head finds keypoints in them
-MLCD = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
-
-MODEL_TYPES: Mapping[str, Family] = {
-    **{"vit": VIT, "deit": DEIT, "vit_mae": VIT, "vit_msn": MSN, "ijepa": IJEPA},
-    **{"dinov2": DINOV2, "dinov2_with_registers": REGISTERS},
-    **{"clip": CLIP, "clip_vision_model": CLIP, "siglip": SIGLIP, "siglip_vision_model": SIGLIP},
-    **{"metaclip_2_vision_model": CLIP, "altclip_vision_model": CLIP, "chinese_clip_vision_model": CLIP},
-    **{"clipseg_vision_model": CLIP, "owlvit_vision_model": CLIP, "owlv2_vision_model": CLIP},
-    **{"kosmos_2_vision_model": CLIP, "git_vision_model": GIT, "blip_vision_model": BLIP},
-    **{
-        "blip_2_vision_model": BLIP2,
-        "instructblip_vision_model": BLIP2,
-        "instructblipvideo_vision_model": BLIP2,
-        "janus_vision_model": JANUS,
-    },
-    **{"idefics2_vision": IDEFICS, "idefics3_vision": IDEFICS, "smolvlm_vision": IDEFICS},
-    **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
-    **{"beit": BEIT, "data2vec-vision": BEIT},
-    **{"pixio": PIXIO, "mlcd_vision_model": MLCD, "dinov3_vit": DINOV3, "vitpose_backbone": VITPOSE},
-}
 
 ACTIVATIONS: Mapping[str, Activation] = {
     **dict.fromkeys(("gelu", "gelu_python"), Activation.GELU),
@@ -128,43 +61,6 @@ SAME_FIELDS: Mapping[str, str] = {
 }
 
 
-def family_of(document: Mapping[str, Any], names: Names | None) -> Family:
-    """The family of a model, by the model type in config.json, else by the parts there are.
-
-    Raises:
-        CheckpointError: a model type that is no ViT of these.
-    """
-    if not document and names:
-        return _family_by_parts(names)
-    model_type = document.get("model_type")
-    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
-        what = f", which has {UNLIKE[model_type]}" if isinstance(model_type, str) and model_type in UNLIKE else ""
-        raise CheckpointError(
-            f"its config.json says model_type {model_type!r}{what}; expected one of {', '.join(MODEL_TYPES)}",
-            fix="give a plain ViT; if config.json is that of another model, put the weights into a folder of their own",
-        )
-    return MODEL_TYPES[model_type]
-
-
-def _family_by_parts(names: Names) -> Family:
-    marks = {
-        hf.CLASS_ANGLES: MLCD,
-        f"{hf.DINOV3}.weight": DINOV3,
-        **{f"{norm}.weight": CLIP for norm in hf.PRE_NORM},
-        "embeddings.position_embedding.weight": SIGLIP,
-        hf.REGISTERS: REGISTERS,
-        hf.DISTILLATION: DEIT,
-    }
-    if has_relative_positions(names):
-        return BEIT
-    for mark, family in marks.items():
-        if names.has(mark):
-            return family
-    if not any(names.has(token) for token in hf.CLASS):
-        return IJEPA
-    return DINOV2 if any(name.endswith(tuple(hf.SCALES.values())) for name in names.stored) else VIT
-
-
 def vision_config(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of config.json that is about images; all of it where there is no other part."""
     with explained("config.json"):
@@ -183,7 +79,7 @@ def facts_of(
         ConfigError: nobody says how many heads there are.
     """
     vision = vision_config(document)
-    shapes = _from_shapes(file, names)
+    shapes = fields_from_shapes(file, names)
     _refuse(names, family, document)
     pooler = vision.get("pooler_act", "tanh")
     if stated.get("pre_logits_dim") and pooler != "tanh":
@@ -226,7 +122,7 @@ def facts_of(
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):
         # ViTPose's first row is that of a class token which is not there, and is added to every patch instead.
-        placed = _more_tokens(file, names)[1] + (family is VITPOSE)
+        placed = more_tokens(file, names)[1] + (family is VITPOSE)
         shapes["patch_padding"] = VITPOSE_PADDING if family is VITPOSE else 0
         if family in ROTARY:
             with explained("config.json: rope_parameters"):
@@ -236,69 +132,6 @@ def facts_of(
         pooling = _headless_pooling(names, family, document)
         beside["pooling"] = pooling and str(pooling)
     return facts, labels
-
-
-def _from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
-    patches = f"{names.part(hf.PATCHES)}.weight"
-    embed_dim, channels, *patch_size = _shape(file, patches, 4)
-    gates = _shapes_in_blocks(file, names, ("mlp.gate_proj",))
-    packed = _shapes_in_blocks(file, names, (hf.PACKED_GATES,))
-    gated = gates or packed
-    hidden = [rows // 2 for rows, _ in packed] if packed and not gates else [rows for rows, _ in gated]
-    hidden += [] if gated else [rows for rows, _ in _shapes_in_blocks(file, names, hf.WITHIN["ffn.up"])]
-    hidden += [columns for _, columns in _shapes_in_blocks(file, names, hf.WITHIN["ffn.down"])]
-    if not hidden:
-        raise CheckpointError("no block has a feed-forward", fix="the file is damaged or no ViT: get it again")
-    mlp_dim = Counter(hidden).most_common(1)[0][0]  # what is of another size is then found to be wrong
-    query = (*hf.WITHIN["attention.query"], hf.PACKED)
-    return {
-        "embed_dim": embed_dim,
-        "channels": channels,
-        "patch_size": tuple(patch_size),
-        "num_layers": 1 + max(names.blocks, default=-1),
-        "mlp_dim": mlp_dim,
-        "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
-        "qkv_bias": any(f"{names.within(block, query)}.bias" in names.stored for block in names.blocks),
-        "class_token": any(names.has(token) for token in hf.CLASS),
-        "distillation_token": names.has(hf.DISTILLATION),
-        "register_tokens": sum(_more_tokens(file, names)),
-        "layer_scale": _scales_layers(names),
-        "pre_norm": names.pre_norm,
-        **relative_fields(names),
-    }
-
-
-def _scales_layers(names: Names) -> bool:
-    """Whether some block has a layer scale, by the name that most have, or every block by BEiT's."""
-    beit = [f"{path}{hf.BEIT_SCALES['scale1.gamma']}" in names.stored for path in names.blocks.values()]
-    return any(name.endswith(tuple(hf.SCALES.values())) for name in names.stored) or (any(beit) and all(beit))
-
-
-def _more_tokens(file: TensorFile, names: Names) -> tuple[int, int]:
-    """How many tokens stand beside the class token: those without a position, and those with one."""
-    registers, detection = names.prefix + hf.REGISTERS, names.prefix + hf.DETECTION
-    unplaced = _shape(file, registers, 3, empty=True)[1] if registers in names.stored else 0
-    placed = _shape(file, detection, 3)[1] if detection in names.stored else 0
-    classes = names.tensor(hf.CLASS)
-    if classes in names.stored and len(shape := file.shape(classes)) == 3:
-        placed += max(shape[1], 1) - 1
-    return unplaced, placed
-
-
-def _shapes_in_blocks(file: TensorFile, names: Names, part: Iterable[str]) -> list[tuple[int, ...]]:
-    """The shapes of a part's matrices in the blocks that have it."""
-    weights = [f"{names.within(block, part)}.weight" for block in names.blocks]
-    shapes = [file.shape(weight) for weight in weights if weight in names.stored]
-    return [shape for shape in shapes if len(shape) == 2 and all(shape)]
-
-
-def _shape(file: TensorFile, name: str, axes: int, *, empty: bool = False) -> tuple[int, ...]:
-    if name not in file.names():
-        raise CheckpointError(f"it has no {name}", fix="the file is damaged or no ViT: get it again")
-    shape = file.shape(name)
-    if len(shape) != axes or not (all(shape) or empty):
-        raise CheckpointError(f"{name} has the shape {shape}; expected {axes} axes, none empty", fix="get it again")
-    return shape
 
 
 def _heads(names: Names) -> list[str]:
@@ -314,12 +147,12 @@ def _head(file: TensorFile, names: Names, family: Family, document: Mapping[str,
         heads = []  # what it projects is pooled as no ViT here does
     if not heads:
         return {"include_top": False}
-    classes = _shape(file, f"{names.head(heads[0])}.weight", 2)[0]
+    classes = shape_of(file, f"{names.head(heads[0])}.weight", 2)[0]
     found: dict[str, Any] = {"include_top": True, "num_classes": classes, "pooling": family.head}
     if heads[0] == hf.PROJECTION:
         found["pooling"] = family.headless or Pooling.CLS
         if of_any_tower and names.has(f"{hf.POOLER}.weight"):
-            found["pre_logits_dim"] = _shape(file, f"{names.prefix}{hf.POOLER}.weight", 2)[0]
+            found["pre_logits_dim"] = shape_of(file, f"{names.prefix}{hf.POOLER}.weight", 2)[0]
     elif heads[0] in hf.TWO_HEADS:
         found["pooling"] = Pooling.CLS_DISTILLATION
     elif (family is BEIT and names.has(f"{POOLED_NORM}.weight")) or _pools_unnormalized(family, document):
@@ -383,7 +216,7 @@ def _image_size(
         return size_of_table(file, names, shapes["patch_size"], None if said is None else as_pair(said, "image_size"))
     if (names.has(hf.CLASS_ANGLES) or names.has(f"{hf.DINOV3}.weight")) and table not in names.stored:
         return _stated_size(vision, shapes["patch_size"], stated)
-    tokens = _shape(file, table, 2 if table.endswith(".weight") else 3)[-2]
+    tokens = shape_of(file, table, 2 if table.endswith(".weight") else 3)[-2]
     patches = tokens - shapes["class_token"] - shapes["distillation_token"] - shapes["placed"]
     patch = shapes["patch_size"]
     said = vision.get("image_size", IMAGE_SIZE if vision else None)
@@ -407,12 +240,6 @@ def _stated_size(vision: Mapping[str, Any], patch: tuple[int, int], stated: Stat
             fix="give the size it was made for: --config with image_size [height, width]",
         )
     return without_rest(as_pair(said, "image_size"), patch)
-
-
-ROTARY: Mapping[Family, RotaryConvention] = {
-    MLCD: RotaryConvention.MLCD,
-    DINOV3: RotaryConvention.DINOV3_FLOAT32,  # transformers computes the periods anew, and rounds none
-}
 
 
 def _rotary(vision: Mapping[str, Any], convention: RotaryConvention) -> dict[str, Any]:

@@ -13,15 +13,8 @@ from typing import Any
 
 from vit_deploy.checkpoints.gathering import check_layers, gather
 from vit_deploy.checkpoints.heads import label_problems
-from vit_deploy.checkpoints.huggingface.config import (
-    MODEL_TYPES,
-    are_nameless,
-    facts_of,
-    family_of,
-    parts_unread,
-    vision_config,
-    whole_size,
-)
+from vit_deploy.checkpoints.huggingface.config import are_nameless, facts_of, parts_unread, vision_config, whole_size
+from vit_deploy.checkpoints.huggingface.families import MODEL_TYPES, family_of
 from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, encoders, named, origins, spare
 from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in, supposed_of
 from vit_deploy.checkpoints.huggingface.relative import INDEX, relative_origins
