@@ -120,6 +120,7 @@ print(json.dumps([vit_deploy.__all__, sorted(engines & set(sys.modules))]))
         "bundle",
         "card",
         "compare",
+        "compile",
         "compress",
         "convert",
         "create_vision_transformer",

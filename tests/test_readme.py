@@ -67,6 +67,8 @@ def execute(page: Path, folder: Path, environment: dict[str, str]) -> None:
             "tensorrt_rtx"
         ) is None:
             continue
+        if arguments[0] == "compile" and importlib.util.find_spec("ethosu") is None:
+            continue
         if ".parquet" in command and importlib.util.find_spec("pyarrow") is None:
             continue
         if arguments[0] == "demo" and not environment.get("VIT_DEPLOY_WEB"):

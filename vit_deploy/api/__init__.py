@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # at run time each is imported when it is first used, so that
     from vit_deploy.api.artifacts import export, quantize
     from vit_deploy.api.cards import card
     from vit_deploy.api.checkpoints import build, convert, resize
+    from vit_deploy.api.compiling import compile
     from vit_deploy.api.compressing import compress
     from vit_deploy.api.embedding import embed
     from vit_deploy.api.evaluating import evaluate
@@ -28,6 +29,7 @@ _LAZY = {
     "bundle": "vit_deploy.api.insight",
     "card": "vit_deploy.api.cards",
     "compare": "vit_deploy.api.proof",
+    "compile": "vit_deploy.api.compiling",
     "compress": "vit_deploy.api.compressing",
     "convert": "vit_deploy.api.checkpoints",
     "demo": "vit_deploy.api.pages",
@@ -54,6 +56,7 @@ __all__ = [
     "bundle",
     "card",
     "compare",
+    "compile",
     "compress",
     "convert",
     "demo",

@@ -16,6 +16,7 @@ from vit_deploy.cli.build import build
 from vit_deploy.cli.bundle import bundle
 from vit_deploy.cli.card import card
 from vit_deploy.cli.compare import compare
+from vit_deploy.cli.compile import compile
 from vit_deploy.cli.completion import completion
 from vit_deploy.cli.compress import compress
 from vit_deploy.cli.convert import convert
@@ -121,6 +122,7 @@ COMMANDS = (
     Command(compress, CHECKPOINTS, "vit-deploy compress model.keras --method prune --data photos -o pruned.keras"),
     Command(export, ARTIFACTS, "vit-deploy export model.pth -f onnx,tflite -p fp32,int8 -o artifacts"),
     Command(quantize, ARTIFACTS, "vit-deploy quantize artifacts/onnx-fp32 -p int8-static -o artifacts"),
+    Command(compile, ARTIFACTS, "vit-deploy compile artifacts/tflite-int8-full --for ethos-u55-256 -o npu"),
     Command(bundle, ARTIFACTS, "vit-deploy bundle artifacts -o for-the-device.tar.gz"),
     Command(card, ARTIFACTS, "vit-deploy card artifacts -o README.md --results verify.json bench.json"),
     Command(demo, ARTIFACTS, "vit-deploy demo artifacts/onnx-int8 -o page.html --runtime-files node_modules"),

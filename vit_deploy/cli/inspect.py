@@ -59,7 +59,7 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows += [("made for", str(found.artifact.options["for"]))] if "for" in found.artifact.options else []
         rows += [("parameters", _scaled(found.num_parameters or 0))]
         rows += [("MACs an image", _scaled(found.macs or 0)), ("runs in", _runtimes(found.format))]
-        rows += [*_said(found.artifact), *_without_vnni(found.artifact)]
+        rows += [*_said(found.artifact), *_without_vnni(found.artifact), *_compiled(found.artifact)]
     if found.graph is not None:
         rows += _held(found.graph)
     if found.accelerators is not None:
@@ -153,6 +153,26 @@ def _without_vnni(artifact: Artifact) -> list[tuple[str, str]]:
         return []
     fits = "exact: no pair of products saturates"
     return [("x86 without VNNI", f"may saturate: {FIX}" if may_saturate(artifact) else fits)]
+
+
+def _compiled(artifact: Artifact) -> list[tuple[str, str]]:
+    """What a compiler made for an accelerator."""
+    from vit_deploy.core.compiled import Compiled
+
+    compiled = Compiled.of(artifact)
+    if compiled is None:
+        return []
+    settings = ", ".join(f"{name}={value}" for name, value in compiled.settings.items())
+    told = ", ".join(f"{name} {value:,.10g}" for name, value in compiled.estimates.items())
+    left = "; ".join(f"{fallback.count} {fallback.operator} ({fallback.reason})" for fallback in compiled.left)
+    return [
+        ("compiled for", f"{compiled.target} by {compiled.compiler} {compiled.version}: {compiled.file}"),
+        *([("compiled with", settings)] if settings else []),
+        ("operators on the NPU", f"{compiled.on_npu} of {compiled.operators}"),
+        ("left to the CPU", left or "nothing"),
+        *([("its compiler's estimates", told)] if told else []),
+        *([("proof of what was compiled", compiled.proof)] if compiled.proof else []),
+    ]
 
 
 def _held(graph: Graph) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from vit_deploy.core.compiled import Fallback
 from vit_deploy.formats import accelerator_rules as rules
 from vit_deploy.formats.accelerator_rules import Rule
 from vit_deploy.formats.tflite.file import opened
@@ -154,21 +155,6 @@ HEXAGON = Accelerator(
 ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType(
     {"coral": CORAL, "ethos-u": ETHOS_U55, "ethos-u85": ETHOS_U85, "hexagon": HEXAGON}
 )
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """Operators that an accelerator leaves to the CPU.
-
-    Args:
-        operator: the name of the operators.
-        count: the number of such operators.
-        reason: why.
-    """
-
-    operator: str
-    count: int
-    reason: str
 
 
 def fallbacks(path: Path, accelerator: Accelerator) -> tuple[Fallback, ...]:

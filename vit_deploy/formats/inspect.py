@@ -11,6 +11,7 @@ from typing import Any
 from vit_deploy.core import cost
 from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec, describe
 from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.compiled import RECORD
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import from_essentials, read_artifact
@@ -90,6 +91,7 @@ class Inspection:
             "weights_digest": None if said is None else said.weights_digest,
             "licence": None if said is None else licence_in(said.provenance) or None,
             "origin": None if said is None or (origin := origin_in(said.provenance)) is None else origin.to_dict(),
+            **({"compiled": dict(said.options[RECORD])} if said is not None and RECORD in said.options else {}),
             "provenance": None if said is None else [step.to_dict() for step in said.provenance],
             "producer": None if said is None else dict(said.producer),
             "inputs": None if graph is None else [tensor.to_dict() for tensor in graph.inputs],

@@ -67,6 +67,7 @@ ENGINES = (
     Engine("onnxscript", "export", ("onnxscript",)),
     Engine("openvino", "openvino", ("openvino",)),
     Engine("tensorflow-model-optimization", "compress", ("tensorflow-model-optimization",)),
+    Engine("ethos-u-vela", "ethos", ("ethos-u-vela",)),
     Engine("pillow", "export", ("pillow",)),
     Engine("vl-convert-python", "report", ("vl-convert-python",)),
     Engine("torch", "peers", ("torch",)),
