@@ -123,6 +123,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "head_norm": True,
         "probabilities": "sigmoid",
     },
+    "wide heads": {
+        "head_width": 8,
+        "rotary": "dinov3",
+        "qk_norm": True,
+        "attention_norm": True,
+        "layer_scale": True,
+        "pooling": "map",
+    },
+    "few heads": {"num_heads": 2, "head_width": 4, "relative_positions": "table", "ffn_type": "geglu"},
+    "one narrow head": {"num_heads": 1, "head_width": 5},
     "RoPE-ViT, mixed": {"include_top": False, "rotary": "rope_vit_mixed"},
     "MLCD": {"pre_norm": True, "pooling": "cls", "include_top": False, "rotary": "mlcd"},
 }

@@ -133,8 +133,8 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
         query = [dense(token, f"{name}.query") for token in asking]
         key, value = ([dense(token, f"{name}.{role}") for token in sequence] for role in ("key", "value"))
         heads = config.pool_heads if config.pool_heads and "map_pool" in name else config.num_heads
-        size = config.embed_dim // heads
-        mixed = [np.zeros(config.embed_dim) for _ in asking]
+        size = config.head_width if config.head_width and "map_pool" not in name else config.embed_dim // heads
+        mixed = [np.zeros(heads * size) for _ in asking]
         for head in range(heads):
             part = slice(head * size, (head + 1) * size)
             keys = [head_of(k, part, f"{name}.key_norm") for k in key]

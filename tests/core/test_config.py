@@ -288,6 +288,13 @@ def test_prefix_and_output_follow_the_tokens_and_the_pooling(
         ({"pre_logits_linear": True}, "pre_logits_linear is True, and pre_logits_dim is 0"),
         ({"include_top": False, "pooling": "cls", "head_norm": True}, "head_norm is True, and there is no head"),
         ({"probabilities": "sparsemax"}, "probabilities is 'sparsemax'; expected one of softmax, sigmoid"),
+        ({"head_width": -4}, "head_width is -4; expected a whole number"),
+        ({"num_heads": 5}, "embed_dim 12 is not a multiple of num_heads 5, and head_width is 0"),
+        (
+            {"num_heads": 5, "head_width": 4, "class_token": False, "pooling": "map"},
+            "embed_dim 12 is not a multiple of pool_heads 5",
+        ),
+        ({"head_width": 6, "rotary": "dinov3"}, "rotary positions divide a head in 4, and head_dim is 6"),
         ({"register_tokens": -1}, "register_tokens is -1; expected a whole number"),
         ({"register_tokens": True}, "register_tokens is True; expected a whole number"),
         ({"pre_logits_dim": 1.5}, "pre_logits_dim is 1.5; expected a whole number"),
@@ -359,3 +366,16 @@ def test_the_multiply_accumulates_are_those_of_a_hand_count(config: ViTConfig) -
     assert cost.macs(config) == patches + 2 * (projections + products + feed_forward) + 12 * 5
     gated = 2 * (projections + products + 3 * 25 * 12 * 20)
     assert cost.macs(config.replace(ffn_type="glu", include_top=False)) == patches + gated
+
+
+def test_heads_may_be_wider_or_narrower_than_their_share_of_a_token(config: ViTConfig) -> None:
+    changed = config.replace(num_heads=5, head_width=4)
+    assert (changed.head_dim, changed.attention_dim) == (4, 20)
+    assert changed.to_dict()["head_width"] == 4
+    assert ViTConfig.from_dict(changed.to_dict()) == changed
+
+
+def test_a_head_width_that_the_other_sizes_say_is_not_named(config: ViTConfig) -> None:
+    share = config.embed_dim // config.num_heads
+    assert config.replace(head_width=share) == config
+    assert "head_width" not in config.replace(head_width=share).to_dict()

@@ -127,6 +127,11 @@ COUNTS: dict[str, dict[str, int]] = {
     | PROBE
     | {"Gemm": 19, "LayerNormalization": 6, "Gelu": 3, "Add": 7, "Mul": 3}
     | {"Pow": 1, "ReduceMean": 1, "Sqrt": 1, "Div": 1},
+    "wide heads": {
+        **PROBE,
+        **{"Gemm": 19, "Gelu": 3, "LayerNormalization": 12, "Slice": 8, "Concat": 6, "Mul": 9, "Add": 10},
+    },
+    "few heads": {"Gemm": 15, "Mul": 4, "Add": 7, "Slice": 1},
     "no last norm": SEQUENCE | {"Slice": 1, "ReduceMean": 1},
     "RoPE-ViT, mixed": SEQUENCE | {"Gemm": 12, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
     "MLCD": {"Gemm": 12, "LayerNormalization": 6, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},

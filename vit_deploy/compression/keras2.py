@@ -275,7 +275,7 @@ def _attention(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
         query, key = (make.norm(f"{prefix}.{role}_norm", norm) for role, norm in (("query", query), ("key", key)))
     if config.rotary is not None:
         query, key = (_op(_turned(make, prefix))(heads) for heads in (query, key))
-    mixed = _mixed(query, key, value, config, make.relative(prefix))
+    mixed = _mixed(query, key, value, make.relative(prefix))
     return make.dense(f"{prefix}.out", make.norm(f"{prefix}.norm", mixed) if config.attention_norm else mixed)
 
 
@@ -301,13 +301,13 @@ def _turned(make: _Maker, prefix: str) -> Callable[[Tensor], Tensor]:
     return turn
 
 
-def _mixed(query: Tensor, key: Tensor, value: Tensor, config: ViTConfig, relative: Any = None) -> Tensor:
+def _mixed(query: Tensor, key: Tensor, value: Tensor, relative: Any = None) -> Tensor:
     def scored(pair: list[Tensor]) -> Tensor:
         return tf.matmul(pair[0], pair[1], transpose_b=True) / math.sqrt(query.shape[3])
 
     def mix(pair: list[Tensor]) -> Tensor:
         mixed = tf.transpose(tf.matmul(tf.nn.softmax(pair[0]), pair[1]), [0, 2, 1, 3])
-        return tf.reshape(mixed, [-1, query.shape[2], config.embed_dim])
+        return tf.reshape(mixed, [-1, query.shape[2], query.shape[1] * query.shape[3]])
 
     scores = _op(scored)([query, key])
     return _op(mix)([scores if relative is None else relative(scores), value])
@@ -356,6 +356,6 @@ def _map_pooled(make: _Maker, x: Tensor) -> Tensor:
     probe = make.owning([f"{name}.probe"], repeated)(x)
     roles = (("query", probe), ("key", x), ("value", x))
     query, key, value = (_heads(make, f"{name}.attention.{role}", tokens, config.probe_heads) for role, tokens in roles)
-    mixed = make.dense(f"{name}.attention.out", _mixed(query, key, value, config))
+    mixed = make.dense(f"{name}.attention.out", _mixed(query, key, value))
     pooled = _op(lambda tokens: tokens[:, 0])(mixed)
     return tf_keras.layers.Add()([pooled, _mlp(make, f"{name}.ffn", make.norm(f"{name}.norm", pooled))])

@@ -76,7 +76,7 @@ class ViTConfig:
         image_size: (height, width) in pixels; each a multiple of the patch's.
         patch_size: (height, width) in pixels.
         channels: the number of channels of the input images.
-        embed_dim: width of a token; a multiple of `num_heads`.
+        embed_dim: width of a token; a multiple of `num_heads` unless `head_width` is given.
         num_heads: attention heads a block.
         num_layers: encoder blocks.
         mlp_dim: hidden units of the feed-forward half.
@@ -114,6 +114,7 @@ class ViTConfig:
         head_norm: whether the vector that the head reads is divided by its root mean square, so that a head of unit
             vectors gives cosines.
         probabilities: what makes probabilities of the logits; the logits themselves do not depend on it.
+        head_width: width of one attention head; 0 for `embed_dim / num_heads`, and where it is that.
 
     Raises:
         ConfigError: no ViT has these options; the message lists all that is wrong.
@@ -156,6 +157,7 @@ class ViTConfig:
     pre_logits_linear: bool = False
     head_norm: bool = False
     probabilities: Probabilities = Probabilities.SOFTMAX
+    head_width: int = 0
 
     def __post_init__(self) -> None:
         problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
@@ -189,8 +191,11 @@ class ViTConfig:
             else:
                 unsound.add(name)
                 yield f"{name} is {value!r}; expected a {'positive ' if least else ''}whole number"
-        if not unsound & {"embed_dim", "num_heads"} and self.embed_dim % self.num_heads:
-            yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
+        if not unsound & {"embed_dim", "num_heads", "head_width"}:
+            if self.head_width * self.num_heads == self.embed_dim:
+                object.__setattr__(self, "head_width", 0)
+            elif not self.head_width and self.embed_dim % self.num_heads:
+                yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}, and head_width is 0"
         epsilon: object = self.epsilon
         if isinstance(epsilon, numbers.Real) and 0 < float(epsilon) < 1:
             object.__setattr__(self, "epsilon", float(epsilon))
@@ -241,8 +246,8 @@ class ViTConfig:
             yield "distillation_token is True, and class_token is False; the one stands beside the other"
         if pooling is Pooling.CLS_DISTILLATION and not self.distillation_token:
             yield f"pooling is {pooling}, and distillation_token is False"
-        if self.pool_heads and self.embed_dim % self.pool_heads:
-            yield f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.pool_heads}"
+        if (self.pool_heads or pooling is Pooling.MAP) and self.embed_dim % self.probe_heads:
+            yield f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.probe_heads}"
         if self.patch_padding and self.pixel_norm:
             yield f"patch_padding is {self.patch_padding}, and pixel_norm is True; expected one of them at most"
         if self.norm_after_pooling and not self.last_norm:
@@ -286,7 +291,12 @@ class ViTConfig:
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
-        return self.embed_dim // self.num_heads
+        return self.head_width or self.embed_dim // self.num_heads
+
+    @property
+    def attention_dim(self) -> int:
+        """Width of the queries, keys or values of all heads of a block."""
+        return self.num_heads * self.head_dim
 
     @property
     def probe_heads(self) -> int:
@@ -405,7 +415,9 @@ class ViTConfig:
 MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the scores of more
 
 SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
-OPTIONAL_SIZES = ("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim", "patch_padding")  # zero for none
+OPTIONAL_SIZES = (  # zero for none, or for what another size says
+    *("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim", "patch_padding", "head_width"),
+)
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
     *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "pixel_norm", "last_norm"),
@@ -420,6 +432,7 @@ LATER: Mapping[str, object] = MappingProxyType(
         **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
         "last_norm": True,
         **{"pre_logits_linear": False, "head_norm": False, "probabilities": Probabilities.SOFTMAX},
+        "head_width": 0,
     }
 )
 """Fields that documents name only where they differ from this default."""

@@ -34,7 +34,8 @@ def block_macs(config: ViTConfig) -> int:
     """Multiply-adds of one encoder block: four projections, two attention matmuls, the feed-forward."""
     tokens, dim = config.sequence_length, config.embed_dim
     matrices = 2 if config.ffn_type is FFNType.MLP else 3
-    return 4 * tokens * dim * dim + 2 * tokens * tokens * dim + matrices * tokens * dim * config.mlp_dim
+    attention = 4 * tokens * dim * config.attention_dim + 2 * tokens * tokens * config.attention_dim
+    return attention + matrices * tokens * dim * config.mlp_dim
 
 
 def pool_macs(config: ViTConfig) -> int:

@@ -102,7 +102,7 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     dim = config.embed_dim
     yield from _norm(f"{block}.norm1", config, dim)
     for role in ("query", "key", "value"):
-        yield from _dense(f"{block}.attention.{role}", dim, dim, bias=config.qkv_bias)
+        yield from _dense(f"{block}.attention.{role}", dim, config.attention_dim, bias=config.qkv_bias)
     if config.rotary is not None:
         for name, shape in config.rotary.weight_shapes(config.num_heads, config.head_dim).items():
             yield f"{block}.attention.{name}", WeightSpec(shape, Initial.TRUNCATED_NORMAL)
@@ -112,8 +112,8 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     if config.relative_positions in OF_BLOCKS:
         yield from _relative(f"{block}.attention.", config)
     if config.attention_norm:
-        yield from _norm(f"{block}.attention.norm", config, dim)
-    yield from _dense(f"{block}.attention.out", dim, dim)
+        yield from _norm(f"{block}.attention.norm", config, config.attention_dim)
+    yield from _dense(f"{block}.attention.out", config.attention_dim, dim)
     if config.layer_scale:
         yield f"{block}.scale1.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
     if config.normalization_position is not NormalizationPosition.PARALLEL:

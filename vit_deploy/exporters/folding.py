@@ -61,7 +61,7 @@ def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
     config, weights = _with_scales(checkpoint.config.replace(qkv_bias=True), dict(checkpoint.weights))
     for index in range(config.num_layers):
         for role in ROLES:
-            weights.setdefault(f"block_{index}.attention.{role}.bias", np.zeros(config.embed_dim, np.float32))
+            weights.setdefault(f"block_{index}.attention.{role}.bias", np.zeros(config.attention_dim, np.float32))
     for index in range(config.num_layers):
         if config.qk_norm:
             _fold_alphas(weights, f"block_{index}.attention")

@@ -34,7 +34,7 @@ class Attention(NamedVariables):
 
     Args:
         embed_dim: width of a token.
-        num_heads: that share it equally.
+        num_heads: that share it equally, unless `head_width` says more.
         qkv_bias: whether query, key and value have a bias.
         qk_norm: kind of the norm of each head's queries and keys; empty for none.
         epsilon: the epsilon of the norm of queries and keys.
@@ -46,6 +46,7 @@ class Attention(NamedVariables):
         norm: kind of the norm in front of the last projection; empty for none.
         positions: the config of the whole ViT, where queries and keys have rotary positions; None for none.
         relative: the layer of its own relative positions, or its config; None for none.
+        head_width: width of one head; 0 for an equal share of `embed_dim`.
     """
 
     num_queries: int | None = None
@@ -100,12 +101,15 @@ class Attention(NamedVariables):
         norm: str = "",
         positions: ViTConfig | Mapping[str, Any] | None = None,
         relative: RelativeScores | Mapping[str, Any] | None = None,
+        head_width: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.embed_dim = embed_dim
         self.num_heads = num_heads
-        self.head_dim = embed_dim // num_heads
+        self.head_width = head_width
+        self.head_dim = head_width or embed_dim // num_heads
+        self.attention_dim = num_heads * self.head_dim
         self.qkv_bias = qkv_bias
         self.qk_norm = qk_norm
         self.epsilon = epsilon
@@ -117,7 +121,7 @@ class Attention(NamedVariables):
         self.positions = ViTConfig.from_dict(positions) if isinstance(positions, Mapping) else positions
         self.query, self.key, self.value, self.out = (
             Projection(
-                embed_dim,
+                embed_dim if role == "out" else self.attention_dim,
                 use_bias=qkv_bias or role == "out",
                 name=role,
                 dtype=self.dtype_policy,
@@ -136,13 +140,15 @@ class Attention(NamedVariables):
         """Build the four projections, the norms of queries and keys, and the relative positions."""
         if self.relative is not None:
             self.relative.build()
-        for projection in (self.query, self.key, self.value, self.out):
+        for projection in (self.query, self.key, self.value):
             projection.build(input_shape)
+        mixed = (*input_shape[:-1], self.attention_dim)
+        self.out.build(mixed)
         for norm in (self.query_norm, self.key_norm):
             if norm is not None:
                 norm.build((None, None, self.num_heads, self.head_dim))
         if self.norm is not None:
-            self.norm.build(input_shape)
+            self.norm.build(mixed)
         rotary = None if self.positions is None else self.positions.rotary
         shapes = {} if rotary is None else rotary.weight_shapes(self.num_heads, self.head_dim)
         self.learned = {
@@ -175,7 +181,7 @@ class Attention(NamedVariables):
             mixed = self._products(query, key, value, training, relative)
         else:
             mixed = self._fused(*self._turned(query, key), value, relative)
-        mixed = ops.reshape(mixed, (-1, side_of(asking, 1), self.embed_dim))
+        mixed = ops.reshape(mixed, (-1, side_of(asking, 1), self.attention_dim))
         return self.out(mixed if self.norm is None else self.norm(mixed))
 
     def _fused(self, query: Any, key: Any, value: Any, relative: Any = None) -> Any:
@@ -269,4 +275,5 @@ class Attention(NamedVariables):
             "norm": "" if self.norm is None else str(self.norm.kind),
             "positions": None if self.positions is None else self.positions.to_dict(),
             **({} if self.relative is None else {"relative": self.relative.get_config()}),
+            **({"head_width": self.head_width} if self.head_width else {}),
         }

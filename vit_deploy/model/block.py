@@ -69,6 +69,7 @@ class TransformerBlock(NamedVariables):
             norm=str(self.config.normalization_type) if self.config.attention_norm else "",
             positions=None if self.config.rotary is None else self.config,
             relative=RelativeScores.of_block(self.config, f"{self.name}.attention", self.weight_options, policy),
+            head_width=self.config.head_width,
             name="attention",
             dtype=policy,
         )

@@ -90,6 +90,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pre_logits_linear: whether the dense layer between pooling and head has no tanh.
         head_norm: whether the vector that the head reads is divided by its root mean square.
         probabilities: "softmax" or "sigmoid", what makes probabilities of the logits; travels with the model.
+        head_width: width of one attention head; 0 for `embed_dim / num_heads`.
         seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -158,6 +159,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pre_logits_linear: bool = False,
         head_norm: bool = False,
         probabilities: str = "softmax",
+        head_width: int = 0,
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -212,6 +214,7 @@ class ViT(keras.Model):  # type: ignore[misc]
                 pre_logits_linear=pre_logits_linear,
                 head_norm=head_norm,
                 probabilities=probabilities,
+                head_width=head_width,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:

@@ -50,6 +50,7 @@ class ArchitectureOptions:
         pre_logits_linear: whether the dense layer before the head has no tanh.
         head_norm: whether the vector that the head reads is divided by its root mean square.
         probabilities: "softmax" or "sigmoid", what makes probabilities of the logits.
+        head_width: width of one attention head; 0 for the width of the tokens by the heads.
     """
 
     channels: Annotated[int, Option(min=1, help="Of the images.")] = 3
@@ -90,6 +91,7 @@ class ArchitectureOptions:
     pre_logits_linear: Annotated[bool, Option(help="No tanh in the dense layer before the head.")] = False
     head_norm: Annotated[bool, Option(help="The head reads a vector divided by its root mean square.")] = False
     probabilities: Annotated[str, Option(help="softmax or sigmoid: what makes them of the logits.")] = "softmax"
+    head_width: Annotated[int, Option(min=0, help="Of one attention head; 0 for embed dim by heads.")] = 0
 
     def fields(self) -> dict[str, Any]:
         """Fields of a config, without those that the scale says."""

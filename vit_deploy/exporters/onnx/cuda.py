@@ -138,17 +138,19 @@ def _fuse_attention(graph: ir.Graph, softmax: ir.Node, config: ViTConfig, weight
     ]
     whole = all(projection.tokens == config.sequence_length for projection in projections)
     if len(products) == len(projections) and len({product.inputs[0] for product in products}) == 1 and whole:
-        kernel, bias = _joined(products, config.embed_dim, weights)
-        tokens = _sequence(graph, add, products[0].inputs[0], config.sequence_length, config, f"{name}.tokens")
+        kernel, bias = _joined(products, config.attention_dim, weights)
+        tokens = _sequence(
+            graph, add, products[0].inputs[0], config.sequence_length, config.embed_dim, f"{name}.tokens"
+        )
         attended = add("Attention", [tokens, kernel, bias], f"{name}.Attention", CONTRIB, **options)
         gone += products
     else:
         parts = [
-            _sequence(graph, add, projection.value, projection.tokens, config, f"{name}.{role}")
+            _sequence(graph, add, projection.value, projection.tokens, config.attention_dim, f"{name}.{role}")
             for projection, role in zip(projections, ("queries", "keys", "values"), strict=True)
         ]
         attended = add("MultiHeadAttention", parts, f"{name}.Attention", CONTRIB, **options)
-    flat = add("Reshape", [attended, shape_constant(graph, (-1, config.embed_dim))], f"{name}.rows")
+    flat = add("Reshape", [attended, shape_constant(graph, (-1, config.attention_dim))], f"{name}.rows")
     _replace(graph, rows.outputs[0], flat, gone)
 
 
@@ -249,10 +251,8 @@ class _Adder:
         return node.outputs[0]
 
 
-def _sequence(
-    graph: ir.Graph, add: _Adder, value: ir.Value | None, tokens: int, config: ViTConfig, name: str
-) -> ir.Value:
-    return add("Reshape", [value, shape_constant(graph, (-1, tokens, config.embed_dim))], name)
+def _sequence(graph: ir.Graph, add: _Adder, value: ir.Value | None, tokens: int, width: int, name: str) -> ir.Value:
+    return add("Reshape", [value, shape_constant(graph, (-1, tokens, width))], name)
 
 
 def _weight(name: str) -> ir.Value:

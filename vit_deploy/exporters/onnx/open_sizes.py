@@ -41,7 +41,15 @@ def at_a_telling_size(checkpoint: Checkpoint) -> Checkpoint:
     config = checkpoint.config
     height, width = config.patch_size
     others = {number for number in vars(config).values() if isinstance(number, int)}
-    others |= {config.head_dim, config.probe_heads, config.probe_mlp_dim, height, width, config.pooled_dim}
+    others |= {
+        config.head_dim,
+        config.attention_dim,
+        config.probe_heads,
+        config.probe_mlp_dim,
+        height,
+        width,
+        config.pooled_dim,
+    }
     count = FIRST_COUNT
     while {count, 2 * count, 2 * count + config.num_prefix_tokens} & others:
         count += 1

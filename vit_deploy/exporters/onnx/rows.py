@@ -46,8 +46,8 @@ def tokens_as_rows(graph: ir.Graph, config: ViTConfig) -> set[ir.Value]:
         fixed.update(value for value in node.inputs if constant(value) is not None)
         if all(value in fixed for value in node.inputs):
             fixed.update(node.outputs)
-        elif node.op_type == "Reshape" and _sides(node) == (-1, config.sequence_length, config.embed_dim):
-            node.replace_input_with(1, shape_constant(graph, (-1, config.embed_dim)))
+        elif node.op_type == "Reshape" and _sides(node) == (-1, config.sequence_length, config.attention_dim):
+            node.replace_input_with(1, shape_constant(graph, (-1, config.attention_dim)))
             rows.update(node.outputs)
         elif any(value in rows for value in node.inputs):
             if is_tokenwise(node) and all(value in rows or value in fixed for value in node.inputs):

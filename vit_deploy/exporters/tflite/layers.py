@@ -113,8 +113,8 @@ def output_factor(name: str, config: ViTConfig) -> float:
     block = re.match(r"block_(\d+)\.", name)
     between = config.qk_norm or (block is not None and config.turns_queries(int(block[1])))
     divided = name.endswith(QUERIES) and (not between or name.startswith(MAP_POOL))
-    heads = config.probe_heads if name.startswith(MAP_POOL) else config.num_heads
-    return 1 / math.sqrt(config.embed_dim // heads) if divided else 1.0
+    width = config.embed_dim // config.probe_heads if name.startswith(MAP_POOL) else config.head_dim
+    return 1 / math.sqrt(width) if divided else 1.0
 
 
 def find_tensors(model: Model, config: ViTConfig) -> dict[str, str]:

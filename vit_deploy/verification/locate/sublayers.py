@@ -66,7 +66,7 @@ class SublayerReader:
         mixes = [node for node in products if node not in projections and node in later]
         if len(entering) != 3 or len(leaving) != 1 or len(scores) != 1 or len(mixes) != 1:
             return
-        dim = self.config.embed_dim
+        dim = self.config.attention_dim
         factors = (1.0, 1 / math.sqrt(self.config.head_dim))
         yield from self._normed(entering, tap)
         options = tuple(Option(node, self._finished(node, section)) for node in entering)
