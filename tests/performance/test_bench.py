@@ -7,6 +7,7 @@ import pytest
 
 from tests.linear_bundle import write_bundle
 from vit_deploy.core.host import read_host
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError
 from vit_deploy.performance import bench as bench_module
 from vit_deploy.performance.bench import Case, Plan, bench
@@ -97,6 +98,21 @@ def test_an_engine_that_refuses_is_an_error_that_names_the_case(make_bundle):
         bench([Case(bundle, "onnxruntime"), case], QUICK)
     assert "TensorrtExecutionProvider" in error.value.message
     assert "vit-deploy[tensorrt]" in error.value.fix
+
+
+def test_the_others_go_on_where_one_case_cannot_run_and_it_is_named(make_bundle):
+    bundle, damaged = make_bundle(), make_bundle("damaged")
+    (damaged / "model.onnx").write_bytes(b"no model")
+    write_manifest(read_artifact(damaged, check_digests=False))
+    cases = [Case(damaged, "onnxruntime", threads=1), Case(bundle, "onnxruntime", threads=1)]
+    left = []
+    for plan in (QUICK, dataclasses.replace(QUICK, one_at_a_time=True)):
+        [result] = bench(cases, plan, left_out=lambda case, error: left.append((case, type(error), error.message)))
+        assert result.case.artifact == bundle and len(result.samples_ns) == 7
+    assert [case for case, *_ in left] == [cases[0]] * 2
+    assert all(kind is EngineError and f"{damaged} in onnxruntime" in words for _, kind, words in left)
+    with pytest.raises(EngineError, match="damaged in onnxruntime"):
+        bench(cases[:1], QUICK, left_out=lambda case, error: None)
 
 
 def test_all_that_cannot_be_is_said_before_any_process_starts(make_bundle, monkeypatch):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import inspect
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from linear_bundle import write_bundle
 
 import vit_deploy
 from vit_deploy import cli
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import ConfigError, MissingEngineError, OutputError
@@ -110,8 +112,6 @@ def test_models_of_one_name_are_told_apart(linear, tmp_path):
 
 
 def test_what_a_page_cannot_run_is_refused_before_anything_is_written(linear, npm, tmp_path):
-    import dataclasses
-
     artifact = read_artifact(linear)
     other = dataclasses.replace(artifact, format="savedmodel", model="saved_model")
     with pytest.raises(ConfigError, match="is SavedModel, and a page runs ONNX and TFLite files"):
@@ -154,6 +154,31 @@ def test_force_replaces_no_folder_but_a_page(linear, npm, tmp_path, monkeypatch)
         with pytest.raises(OutputError, match=r"is the folder that this runs in, or around it"):
             vit_deploy.demo(linear, folder, runtime_files=npm, force=True)
     assert (linear / "artifact.json").exists()
+
+
+def test_what_a_page_cannot_run_is_left_out_by_name_while_the_others_go_on(linear, npm, tmp_path, capfd):
+    folder = tmp_path / "all"
+    shutil.copytree(linear, folder / "onnx-fp32")
+    litert = {"format": "tflite", "model": "model.tflite"}
+    for name, changes in (("cuda", {"options": {"for": "cuda"}}), ("litert", litert)):
+        shutil.copytree(linear, folder / name)
+        (folder / name / "model.onnx").rename(folder / name / changes.get("model", "model.onnx"))
+        write_manifest(dataclasses.replace(read_artifact(linear), directory=folder / name, **changes))
+    words = ["demo", str(folder), "-o", str(tmp_path / "page.html"), "--runtime-files", str(npm), "--json"]
+    assert cli.run(words) == 2
+    said = capfd.readouterr()
+    document = json.loads(said.out)
+    assert not document["ok"] and document["results"][0]["artifacts"] == [str(folder / "onnx-fp32")]
+    assert [(one["artifact"], one["error"]["type"]) for one in document["failed"]] == [
+        (str(folder / "cuda"), "ConfigError"),
+        (str(folder / "litert"), "MissingEngineError"),
+    ]
+    assert f"{folder / 'cuda'} is not in the page: " in said.err
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert [model["name"] for model in facts(page)["models"]] == ["onnx-fp32"]
+    with pytest.raises(ConfigError, match="is made for cuda, which no browser has"):
+        vit_deploy.demo([folder / "cuda", folder / "litert"], tmp_path / "other.html", runtime_files=npm)
+    assert not (tmp_path / "other.html").exists()
 
 
 def test_without_the_runtimes_files_the_command_says_how_to_get_them(linear, tmp_path, capfd, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,9 +13,9 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.quantities import megabytes
 from vit_deploy.core.staging import check_file_target, check_targets, staged_file, staged_folder
-from vit_deploy.errors import ConfigError, OutputError, UsageError
+from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError, OutputError, UsageError
 from vit_deploy.web.models import check_artifact, model_of, names_of
-from vit_deploy.web.page import FOLDER, INDEX, all_contents, engine_for, folder_files, one_file, title_of
+from vit_deploy.web.page import FOLDER, INDEX, Engine, all_contents, engine_for, folder_files, one_file, title_of
 
 SUFFIXES = (".html", ".htm")
 EMBED_MB = 200
@@ -41,7 +41,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class DemoOutcome(Outcome[Demo]):
-    """What `demo` has done; one result."""
+    """What `demo` has done; one result, and in `failed` the artifacts that the page cannot run."""
 
     command: ClassVar[str] = "demo"
 
@@ -73,8 +73,9 @@ def demo(
     Raises:
         UsageError: no artifact in what is given.
         ArtifactError: no artifact, or one that was changed.
-        ConfigError: another format, a model without classes, or more than one file may hold.
-        MissingEngineError: the engine's package is not there.
+        ConfigError: more than one file may hold.
+        ConfigError, MissingEngineError, EngineError: a page can run none of them, for its format, its outputs, or want
+            of its engine's package; the error of the first. Where it can run some, the others are in `failed`.
         OutputError: the page is there, or cannot be written; or a folder is there that holds other things.
     """
     target, is_file = folder_path(output, "output"), Path(output).suffix.lower() in SUFFIXES
@@ -83,14 +84,10 @@ def demo(
     else:
         _check_folder(target, force=force)
     progress("reading the artifacts")
-    found = [read_artifact(path) for path in artifact_paths(artifacts)]
-    if not found:
+    given = [read_artifact(path) for path in artifact_paths(artifacts)]
+    if not given:
         raise UsageError("no artifact is given; expected folders that export has written")
-    for artifact in found:
-        check_artifact(artifact)
-    engines = [
-        engine_for(format, path(runtime_files)) for format in dict.fromkeys(artifact.format for artifact in found)
-    ]
+    found, engines, failed = _fitting(given, path(runtime_files))
     heading = title or title_of(found)
     models = [model_of(artifact, name) for artifact, name in zip(found, names_of(found), strict=True)]
     progress(f"writing {target}")
@@ -112,7 +109,32 @@ def demo(
         "needs_server": made.needs_server,
         "packages": [package.to_dict() for engine in engines for package in engine.packages],
     }
-    return DemoOutcome((made,), (record,))
+    return DemoOutcome((made,), (record,), ok=not failed, failed=failed)
+
+
+def _fitting(
+    artifacts: Sequence[Artifact], runtime_files: Path | None
+) -> tuple[list[Artifact], list[Engine], tuple[Failed, ...]]:
+    """The artifacts that a page can run, their engines, and the others with why not; where none can, the first's error.
+
+    Raises:
+        ConfigError, EngineError, MissingEngineError: not one can be run.
+    """
+    found: list[Artifact] = []
+    engines: dict[str, Engine] = {}
+    failed: list[Failed] = []
+    for artifact in artifacts:
+        try:
+            check_artifact(artifact)
+            if artifact.format not in engines:
+                engines[artifact.format] = engine_for(artifact.format, runtime_files)
+        except (ConfigError, EngineError, MissingEngineError) as error:
+            failed.append(Failed(str(artifact.path), artifact.format, artifact.precision, error))
+        else:
+            found.append(artifact)
+    if not found:
+        raise failed[0].error
+    return found, list(engines.values()), tuple(failed)
 
 
 def _check_folder(target: Path, *, force: bool) -> None:

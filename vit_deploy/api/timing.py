@@ -16,7 +16,7 @@ from vit_deploy.core.image_sizes import in_words
 from vit_deploy.core.options.parsing import milliseconds, size_in_words
 from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import DataError, Failed, UsageError, VitDeployError
-from vit_deploy.performance.bench import runnable
+from vit_deploy.performance.bench import failed_case, runnable
 from vit_deploy.performance.latency import Latency
 from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.options import BaselineOptions, BenchOptions
@@ -116,7 +116,7 @@ def bench(
         ConfigError: a runtime that does not take a format, or numbers that cannot be.
         ArtifactError: an artifact that is missing or was changed.
         DataError: a baseline that cannot be read, or has nothing to compare with.
-        MissingEngineError, EngineError: not one case can be run, or an engine refused, crashed or hung.
+        MissingEngineError, EngineError: not one case can be timed; the error of the first.
         RemoteError: no machine answered.
         OutputError: a file that is there, or cannot be written.
     """
@@ -188,7 +188,12 @@ def _bench_here(
     cases, failed = runnable(cases_for(options, [(target, open_to_time(target).format) for target in found]))
     if compared.baseline is not None:
         refuse_baseline(cases, read_host(), before, any_host=compared.any_host)
-    results = measure(options, cases, lambda doing, done: progress(f"{done:4.0%} {doing}"))
+    results = measure(
+        options,
+        cases,
+        lambda doing, done: progress(f"{done:4.0%} {doing}"),
+        left_out=lambda case, error: failed.append(failed_case(case, error)),
+    )
     measured = [to_json(result, results[0]) for result in results]
     found_profiles = profiles(results, progress) if options.profile else []
     return _compared(

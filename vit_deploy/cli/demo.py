@@ -54,6 +54,8 @@ def demo(
             progress=progress,
         )
     page = made.result
+    for gap in made.failed:
+        out.finding(f"{gap.name} is not in the page: {gap.error}")
     if page.needs_server:
         out.note(f"browsers read a folder from a server alone: python -m http.server --directory {page.path}")
     rows = [(str(page.path), megabytes(page.bytes), str(len(page.artifacts)))]

@@ -19,7 +19,7 @@ from vit_deploy.core.child_processes import of_children
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.gpu import Gpu, gpu_from
 from vit_deploy.core.host import Host, read_host
-from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError
+from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError, VitDeployError
 from vit_deploy.performance.energy import gpu_energy
 from vit_deploy.performance.latency import Case, Latency, Plan
 from vit_deploy.performance.latency_json import to_json
@@ -38,6 +38,11 @@ NO_ROOM = re.compile(
 
 Progress = Callable[[str, float], object]
 """Called with what is being done and the fraction of the work that is done."""
+
+LeftOut = Callable[[Case, VitDeployError], object]
+"""Called with a case whose engine is missing, refuses, crashes or hangs, and why, where the others go on."""
+OF_ONE_CASE = (MissingEngineError, EngineError)
+"""Errors that are about one engine and one file, and say nothing of the next."""
 
 
 def cases_of(
@@ -122,9 +127,7 @@ def runnable(cases: Sequence[Case]) -> tuple[list[Case], list[Failed]]:
         try:
             RUNTIMES.check(case.runtime)
         except MissingEngineError as error:
-            artifact = artifact_to_time(case.artifact)
-            gap = Failed(str(case.artifact), artifact.format, artifact.precision, error)
-            failed.setdefault((case.artifact, case.runtime), gap)
+            failed.setdefault((case.artifact, case.runtime), failed_case(case, error))
         else:
             there.append(case)
     if failed and not there:
@@ -132,19 +135,32 @@ def runnable(cases: Sequence[Case]) -> tuple[list[Case], list[Failed]]:
     return there, [*failed.values()]
 
 
-def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lambda what, done: None) -> list[Latency]:
+def failed_case(case: Case, error: VitDeployError) -> Failed:
+    """An artifact that was not timed, and why."""
+    artifact = artifact_to_time(case.artifact)
+    return Failed(str(case.artifact), artifact.format, artifact.precision, error)
+
+
+def bench(
+    targets: Sequence[Case],
+    plan: Plan = Plan(),
+    progress: Progress = lambda what, done: None,
+    left_out: LeftOut | None = None,
+) -> list[Latency]:
     """Time all cases side by side.
 
     Args:
         targets: the targets, in the order of the results.
         plan: how long each case is measured.
         progress: is told what is being done.
+        left_out: is told of each case that cannot be timed, while the others go on; None lets its error end all.
 
     Raises:
         ArtifactError: an artifact that is missing, changed, or has no golden images.
         ConfigError: a runtime that does not take the format, or numbers that cannot be; names all of them.
-        MissingEngineError: a runtime that is not installed.
-        EngineError: an engine that refused, crashed or hung; names the case.
+        MissingEngineError: a runtime that is not installed, or lacks what is no module, as a browser.
+        EngineError: an engine that refused, crashed or hung; names the case. With `left_out` these are raised where not
+            one case can be timed; the error of the first.
     """
     _check(targets)
     requests = plan.requests(max((case.streams for case in targets), default=1))
@@ -158,7 +174,17 @@ def bench(targets: Sequence[Case], plan: Plan = Plan(), progress: Progress = lam
         done += 1
 
     groups = [[case] for case in targets] if plan.one_at_a_time else [list(targets)]
-    found = [latency for cases in groups if cases for latency in _measure(cases, plan, requests, host, report)]
+    refused: list[VitDeployError] = []
+
+    def refuse(case: Case, error: VitDeployError) -> None:
+        if left_out is None:
+            raise error
+        refused.append(error)
+        left_out(case, error)
+
+    found = [latency for cases in groups if cases for latency in _measure(cases, plan, requests, host, report, refuse)]
+    if refused and not found:
+        raise refused[0]
     if targets:
         progress("measured", 1.0)
     return found
@@ -170,18 +196,27 @@ def _measure(
     requests: Sequence[dict[str, Any]],
     host: Host,
     progress: Callable[[str], object],
+    refuse: LeftOut,
 ) -> list[Latency]:
-    """Cases that are loaded at the same time and take turns."""
+    """Cases that are loaded at the same time and take turns; without those that `refuse` is told of."""
+    gone: set[int] = set()
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(CaseProcess(str(case), plan.timeout_s)) for case in cases]
 
         def ask_each(doing: str, for_each: Sequence[dict[str, Any]], extra_s: float = 0.0) -> list[dict[str, Any]]:
             # One after the other: whoever is not asked sleeps.
-            replies = []
-            for case, worker, request in zip(cases, workers, for_each, strict=True):
+            replies: list[dict[str, Any]] = []
+            for index, (case, worker, request) in enumerate(zip(cases, workers, for_each, strict=True)):
                 progress(f"{doing} {case}")
-                with _fitting_fix(case, len(cases)):
-                    replies.append(worker.ask(request, extra_s=extra_s))
+                reply: dict[str, Any] = {}
+                if index not in gone:
+                    try:
+                        with _fitting_fix(case, len(cases)):
+                            reply = worker.ask(request, extra_s=extra_s)
+                    except OF_ONE_CASE as error:
+                        gone.add(index)
+                        refuse(case, error)
+                replies.append(reply)
             return replies
 
         loaded = ask_each("loading", [_request(case, host) for case in cases])
@@ -192,6 +227,7 @@ def _measure(
     return [
         _latency(case, plan, host, loaded[index], warm[index], [replies[index] for replies in rounds])
         for index, case in enumerate(cases)
+        if index not in gone
     ]
 
 

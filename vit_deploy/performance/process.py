@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from vit_deploy.core.child_processes import ending, of_children, python, was_killed
-from vit_deploy.errors import EngineError
+from vit_deploy.errors import EngineError, MissingEngineError
 
 WORKER = python("-m", "vit_deploy.performance.worker")
 STDERR_LINES = 5
@@ -64,7 +64,8 @@ class CaseProcess:
             extra_s: that the request itself is meant to take, on top of the timeout.
 
         Raises:
-            EngineError: the engine refused, the worker crashed, or there was no answer in time; names the case.
+            MissingEngineError: the engine lacks something, as a browser; names the case.
+            EngineError: the engine refused, the worker crashed, or there was no answer in time; likewise.
         """
         assert self._process.stdin and self._process.stdout
         limit_s = self._timeout_s + extra_s
@@ -89,7 +90,8 @@ class CaseProcess:
             raise self._hung(limit_s) if late.is_set() else self._crashed()
         answer: dict[str, Any] = json.loads(line)
         if error := answer.get("error"):
-            raise EngineError(f"{self._name}: {error['message']}", fix=error["fix"])
+            kind = MissingEngineError if error.get("missing") else EngineError
+            raise kind(f"{self._name}: {error['message']}", fix=error["fix"])
         return answer
 
     def _hung(self, limit_s: float) -> EngineError:

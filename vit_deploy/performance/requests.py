@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vit_deploy.performance.bench import Progress, bench, cases_of
+from vit_deploy.performance.bench import LeftOut, Progress, bench, cases_of
 from vit_deploy.performance.latency import Case, Latency, Plan
 from vit_deploy.performance.options import BenchOptions
 from vit_deploy.performance.profilers import Profile, profile_or_reason
@@ -53,7 +53,10 @@ def cases_for(options: BenchOptions, artifacts: Sequence[tuple[Path, str]]) -> l
 
 
 def measure(
-    options: BenchOptions, cases: Sequence[Case], progress: Progress = lambda doing, done: None
+    options: BenchOptions,
+    cases: Sequence[Case],
+    progress: Progress = lambda doing, done: None,
+    left_out: LeftOut | None = None,
 ) -> list[Latency]:
     """Time cases; gives the results in order.
 
@@ -61,14 +64,15 @@ def measure(
         options: of the command.
         cases: from `cases_for`.
         progress: called with what is being done and the fraction of the work that is done.
+        left_out: is told of each case that cannot be timed, while the others go on; None lets its error end all.
 
     Raises:
         ArtifactError, ConfigError, MissingEngineError, EngineError: as `bench.bench`.
     """
     plan = plan_for(options)
     if options.under is None:
-        return bench(cases, plan, progress)
-    return largest_under_each(cases, options.under, plan, progress)
+        return bench(cases, plan, progress, left_out)
+    return largest_under_each(cases, options.under, plan, progress, left_out)
 
 
 def profiles(results: Sequence[Latency], progress: Callable[[str], object] = lambda doing: None) -> list[Profile]:

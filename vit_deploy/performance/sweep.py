@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import read_artifact
-from vit_deploy.errors import EngineError
-from vit_deploy.performance.bench import Progress, bench, has_no_room
+from vit_deploy.errors import EngineError, VitDeployError
+from vit_deploy.performance.bench import OF_ONE_CASE, LeftOut, Progress, bench, has_no_room
 from vit_deploy.performance.latency import Case, Latency, Plan
 from vit_deploy.performance.plan import LargestUnder
 
@@ -84,13 +84,26 @@ def largest_under(
 
 
 def largest_under_each(
-    cases: Sequence[Case], limit_ms: float, plan: Plan = Plan(), progress: Progress = lambda what, done: None
+    cases: Sequence[Case],
+    limit_ms: float,
+    plan: Plan = Plan(),
+    progress: Progress = lambda what, done: None,
+    left_out: LeftOut | None = None,
 ) -> list[Latency]:
     """`largest_under` of several cases, one after the other; those that differ only in the batch are one."""
-    distinct = dict.fromkeys(dataclasses.replace(case, batch=1) for case in cases)
-    return [
-        latency for case in distinct for latency in largest_under(case, limit_ms, plan, progress, most=most_of(case))
-    ]
+    found: list[Latency] = []
+    refused: list[VitDeployError] = []
+    for case in dict.fromkeys(dataclasses.replace(case, batch=1) for case in cases):
+        try:
+            found += largest_under(case, limit_ms, plan, progress, most=most_of(case))
+        except OF_ONE_CASE as error:
+            if left_out is None:
+                raise
+            refused.append(error)
+            left_out(case, error)
+    if refused and not found:
+        raise refused[0]
+    return found
 
 
 def most_of(case: Case) -> int:

@@ -6,8 +6,9 @@
 
 The last request of a case has {"last": true} as well and is answered with {"preprocess_ns"} too: what is imported and
 computed for that is not counted as the model's memory.
-An error that the user can fix is answered with {"error": {"message", "fix"}} and ends the process; any other ends it
-with a traceback on stderr. Between two requests it sleeps, so that it does not disturb the other cases.
+An error that the user can fix is answered with {"error": {"message", "fix", "missing"}} and ends the process, where
+"missing" says whether something is to be installed; any other ends it with a traceback on stderr. Between two requests
+it sleeps, so that it does not disturb the other cases.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.memory import rss_mb
 from vit_deploy.core.stderr import private_pipes
 from vit_deploy.core.synthetic_images import natural_pixels
-from vit_deploy.errors import DataError, VitDeployError
+from vit_deploy.errors import DataError, MissingEngineError, VitDeployError
 from vit_deploy.performance.clocked import InAnotherProgram, peak_mb, processor_s_elsewhere, refuse_unfit
 from vit_deploy.performance.energy import EnergyMeter
 from vit_deploy.performance.timing import at_once, measure, warm_up
@@ -84,7 +85,8 @@ def main(open_case: OpenCase | None = None) -> int:
     try:
         _serve(requests, answer, open_case or _opened)
     except VitDeployError as error:
-        answer({"error": {"message": error.message, "fix": error.fix}})
+        missing = isinstance(error, MissingEngineError)
+        answer({"error": {"message": error.message, "fix": error.fix, "missing": missing}})
         return 1
     return 0
 

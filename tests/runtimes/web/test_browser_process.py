@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +18,9 @@ from played_page import SWIFTSHADER, good, write_browser
 
 import vit_deploy
 from tests.groups import members
-from vit_deploy.errors import EngineError
+from vit_deploy import cli
+from vit_deploy.core.manifest import write_manifest
+from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.web.browsers import Browser
 from vit_deploy.runtimes.web.page import open_page
@@ -141,3 +147,24 @@ def test_a_software_adapter_is_not_timed(bundle, options):
     wanted = {"provider": "webgpu", "runtime_files": chosen.runtime_files, "browser": chosen.browser}
     with pytest.raises(EngineError, match=r"is not timed: its WebGPU adapter is software \(webgpu-swiftshader\)"):
         vit_deploy.bench(bundle.path, **wanted, runs=1)
+
+
+def test_artifacts_that_run_are_timed_beside_one_that_does_not(bundle, options, tmp_path, capfd):
+    chosen, _ = options(good())
+    halves = shutil.copytree(bundle.path, tmp_path / "onnx-bf16")
+    write_manifest(dataclasses.replace(bundle, directory=halves, precision="bf16"))
+    web = ["--runtime", "web", "--runtime-files", chosen.runtime_files, "--browser", chosen.browser, "--runs", "2"]
+    assert cli.run(["bench", str(halves), str(bundle.path), *web, "--json"]) == 2
+    said = capfd.readouterr()
+    document = json.loads(said.out)
+    assert [record["artifact"] for record in document["results"]] == [str(bundle.path)]
+    assert [one["artifact"] for one in document["failed"]] == [str(halves)]
+    assert "no kernels for bfloat16" in document["error"]["message"] and f"{halves} was not timed: " in said.err
+
+
+def test_a_missing_browser_is_one_error_everywhere(bundle, packages):
+    wanted = {"runtime": "web", "runtime_files": packages, "browser": "/nowhere"}
+    for ask in (vit_deploy.verify, functools.partial(vit_deploy.bench, runs=1)):
+        with pytest.raises(MissingEngineError, match="there is no browser /nowhere") as caught:
+            ask(bundle.path, **wanted)
+        assert caught.value.fix == "give the path of a browser's program"
