@@ -47,6 +47,7 @@ SIZES = {
         Size("pico", "pico"),
         Size("tiny", "tiny"),
         Size("base", "base"),
+        Size("large", "large"),
         Size("quick", "pico", image_size=(32, 48), patch_size=(16, 8), num_classes=10),
     )
 }

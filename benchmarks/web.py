@@ -16,6 +16,7 @@ from benchmarks.precisions import RUNTIMES
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
 from benchmarks.sizes import Size
+from benchmarks.web_large import is_large, measure_large
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.performance.process import CaseProcess
@@ -26,11 +27,14 @@ FULL, MINIATURE = (5, 0.6), (2, 0.1)  # rounds, and seconds of calls a case in e
 
 
 def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A result a size."""
+    """A result a size; of one whose weights lie beside its file, that file alone."""
     rounds, seconds = MINIATURE if job.quick else FULL
     for size in job.chosen("pico", "tiny"):
         with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
-            yield size.name, _measure_size(size, Path(folder), rounds, seconds)
+            if is_large(size):
+                yield size.name, measure_large(size, Path(folder), WEB)
+            else:
+                yield size.name, _measure_size(size, Path(folder), rounds, seconds)
 
 
 def _measure_size(size: Size, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:

@@ -36,7 +36,10 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
 
 def render(results: Mapping[str, Result]) -> str:
     """A table a size."""
-    return "\n\n".join(_section(name, result) for name, result in results.items())
+    return "\n\n".join(
+        _section(name, result) if result["calls"] else _section_of_large(name, result)
+        for name, result in results.items()
+    )
 
 
 def summary(result: Result) -> str:
@@ -77,11 +80,37 @@ def _section(name: str, result: Result) -> str:
     head = (*head, "web: median ms", "load ms", "peak MB")
     rows = [(file["file"], *_figures(result, file)) for file in result["files"]]
     why = [f"{file['file']}: {file['error']}" for file in result["files"] if file["error"]]
-    versions = ", ".join(
-        f"{package['name']} {package['version']} ({package['licence']})" for package in result["packages"]
+    return "\n\n".join((f"### {name} in a browser", _about(result), table(head, rows), *why, recommendation(result)))
+
+
+def _about(result: Result) -> str:
+    versions = [f"{package['name']} {package['version']} ({package['licence']})" for package in result["packages"]]
+    return f"{facts_line(result)} {', '.join([result['browser'], *versions])}."
+
+
+def _section_of_large(name: str, result: Result) -> str:
+    """Of a model whose weights lie beside its file."""
+    head = (
+        "file",
+        "weights beside it, MB",
+        "verdict",
+        "largest difference",
+        "tolerance",
+        "load s",
+        "call s",
+        "peak MB",
     )
-    about = f"{facts_line(result)} {result['browser']}, {versions}."
-    return "\n\n".join((f"### {name} in a browser", about, table(head, rows), *why, recommendation(result)))
+    rows = [
+        (
+            *(file["file"], number(file["beside_bytes"] / 1e6, 0), file["verdict"]),
+            *(f"{file[name]:.1e}" if name in file else "-" for name in ("max_abs", "tolerance")),
+            *(number(file[name] / 1e3 if name in file else None, 1) for name in ("load_ms", "call_ms")),
+            number(file.get("peak_mb"), 0),
+        )
+        for file in result["files"]
+    ]
+    why = [f"{file['file']}: {file['error']}" for file in result["files"] if file["error"]]
+    return "\n\n".join((f"### {name} in a browser", _about(result), table(head, rows), *why))
 
 
 def _figures(result: Result, file: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from benchmarks import web_tables
+from benchmarks.sizes import SIZES
+from benchmarks.web_large import is_large
 
 TIMES = {  # milliseconds of the processor a call: in the browser, natively
     "onnx-fp32": (60.0, 15.0),
@@ -52,3 +54,15 @@ def test_each_file_has_its_line_and_what_is_refused_has_no_figures():
     assert lines[8] == "| `tflite-int8-full` | refused | 5.0 | - | - |"
     targets = {target.text: target.met for target in web_tables.targets({"tiny": result()})}
     assert list(targets.values()) == [True, True, True]
+
+
+def test_weights_beside_a_file_have_their_line():
+    facts = {"started": "today", "host": {"cpu": "a processor", "cores": 2, "python": "3.11", "load_1m": 0.1}}
+    file = {"file": "onnx-fp32", "bytes": 1, "beside_bytes": 1_217_000_000, "error": None, "verdict": "same"}
+    file |= {"max_abs": 1.6e-06, "tolerance": 1.7e-05, "load_ms": 9876.0, "call_ms": 4321.0, "peak_mb": 2900.4}
+    large = facts | {"versions": {}, "browser": "Chromium 1", "packages": [], "files": [file], "calls": []}
+    assert "| onnx-fp32 | 1217 | same | 1.6e-06 | 1.7e-05 | 9.9 | 4.3 | 2900 |" in web_tables.render({"large": large})
+
+
+def test_only_sizes_past_the_limit_of_one_file_are_taken_as_large():
+    assert [name for name, size in SIZES.items() if is_large(size)] == ["large"]

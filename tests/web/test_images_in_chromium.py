@@ -37,6 +37,18 @@ def smooth(height: int = 40, width: int = 56) -> Image.Image:
     return Image.fromarray(np.stack(bands, axis=-1).astype(np.uint8))
 
 
+def faint() -> Image.Image:
+    """With colours under transparency."""
+    made = smooth().convert("RGBA")
+    made.putalpha(Image.fromarray(np.tile(np.arange(56, dtype=np.uint8) * 4, (40, 1))))
+    return made
+
+
+def deep() -> Image.Image:
+    """Gray, of 16 bits."""
+    return Image.fromarray((np.arange(40 * 56, dtype=np.uint16) * 29).reshape(40, 56))
+
+
 def saved(image: Image.Image, form: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
@@ -79,10 +91,25 @@ EXACT = {
     "progressive jpeg": lambda: saved(smooth(41, 55), "JPEG", progressive=True),
     "gray jpeg": lambda: saved(smooth().convert("L"), "JPEG"),
     "jpeg with a profile": lambda: saved(smooth(), "JPEG", icc_profile=swapped_profile()),
+    "gray jpeg with a profile": lambda: saved(smooth().convert("L"), "JPEG", icc_profile=swapped_profile()),
+    "progressive jpeg with a profile and turned": lambda: saved(
+        smooth(41, 55), "JPEG", progressive=True, icc_profile=swapped_profile(), exif=turned(6)
+    ),
+    "jpeg with a profile in several parts": lambda: saved(
+        smooth(), "JPEG", icc_profile=swapped_profile() + bytes(70_000)
+    ),
+    "png with a profile": lambda: saved(smooth(), "PNG", icc_profile=swapped_profile()),
+    "png with a profile, transparent": lambda: saved(faint(), "PNG", icc_profile=swapped_profile()),
+    "png with a profile and a palette": lambda: saved(smooth().quantize(64), "PNG", icc_profile=swapped_profile()),
+    "gray png with a profile, of 16 bits": lambda: saved(deep(), "PNG", icc_profile=swapped_profile()),
     "jpeg without a transform": lambda: saved(smooth(), "JPEG", keep_rgb=True),
     "webp without loss, with a profile": lambda: saved(smooth(), "WEBP", lossless=True, icc_profile=swapped_profile()),
     "turned webp": lambda: saved(smooth(), "WEBP", lossless=True, exif=turned(6)),
     "webp": lambda: saved(smooth(), "WEBP", quality=80),
+    "webp with a profile": lambda: saved(smooth(), "WEBP", quality=80, icc_profile=swapped_profile()),
+    "turned webp with a profile": lambda: saved(
+        smooth(), "WEBP", quality=80, icc_profile=swapped_profile(), exif=turned(8)
+    ),
     "gif": lambda: saved(smooth().quantize(64), "GIF"),
     "bmp": lambda: saved(smooth(), "BMP"),
     **{f"orientation {n}": lambda n=n: saved(smooth(), "JPEG", exif=turned(n)) for n in range(1, 9)},
@@ -98,12 +125,23 @@ def test_a_file_is_read_to_the_byte(page, tmp_path, make):
 
 
 def test_what_the_browser_reads_in_another_way_is_named(page):
-    faint = smooth().convert("RGBA")
-    faint.putalpha(Image.fromarray(np.tile(np.arange(56, dtype=np.uint8) * 4, (40, 1))))
-    [note] = read(page, saved(faint, "WEBP", lossless=True))[1]
+    [note] = read(page, saved(faint(), "WEBP", lossless=True))[1]
     assert note == "some pixels are transparent, whose colours the browser does not keep: save it as PNG"
-    [note] = read(page, saved(smooth().convert("CMYK"), "JPEG"))[1]
-    assert note.startswith("its colours are CMYK")
+    for profile in ({}, {"icc_profile": swapped_profile()}):
+        [note] = read(page, saved(smooth().convert("CMYK"), "JPEG", **profile))[1]
+        assert note.startswith("its colours are CMYK")
+
+
+def test_a_profile_changes_what_a_browser_shows_by_itself(page):
+    """The profile of these tests is one that matters: without care the browser gives other pixels."""
+    found = page.run(
+        f"""(async () => {{
+          const bytes = Uint8Array.from(atob({json.dumps(base64.b64encode(EXACT["png with a profile"]()).decode())}),
+            (c) => c.charCodeAt(0));
+          return [...pixelsOf(await createImageBitmap(new Blob([bytes]))).image.data];
+        }})()"""
+    )
+    assert np.abs(np.array(found) - np.asarray(smooth()).ravel().astype(int)).max() > 50
 
 
 @pytest.mark.parametrize(("form", "kind"), [("TIFF", " (TIFF)"), ("PPM", " (PPM)")])

@@ -6,17 +6,19 @@ import base64
 import io
 import json
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from node import module, needs_node, run
-from PIL import Image
+from PIL import Image, ImageCms
 from png_files import KINDS, chunk, png
 
 from vit_deploy.core.images import load_pixels
 from vit_deploy.core.preprocess import Preprocess
 
 pytestmark = needs_node
+LAB = ImageCms.createProfile("LAB")
 
 READ = f"""
 import {{headerFacts, orientationIn, readImage}} from {json.dumps(module("images.mjs"))};
@@ -88,7 +90,9 @@ def test_png_files_of_every_colour_depth_and_order_are_read_to_the_byte(tmp_path
 def test_colours_under_transparency_stay_and_profiles_and_gamma_change_nothing(tmp_path):
     faint = chunk(b"tRNS", bytes([0, 3, 0, 3, 0, 3]))
     dark = chunk(b"gAMA", struct.pack(">I", 100000))
+    profile = chunk(b"iCCP", b"a profile\0\0" + zlib.compress(ImageCms.ImageCmsProfile(LAB).tobytes()))
     files = {"faint.png": png(9, 7, 2, 8, extra=faint), "dark.png": png(9, 7, 6, 16, extra=dark)}
+    files |= {f"{colour}-{depth}.png": png(9, 7, colour, depth, extra=profile) for colour, depth in KINDS}
     assert not same_as_predict(tmp_path, files)
 
 
