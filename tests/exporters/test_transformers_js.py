@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from PIL import Image
 import vit_deploy
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.manifest import write_manifest
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import ConfigError, OutputError
 from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.onnx.file import save
 from vit_deploy.exporters.plan import plan
-from vit_deploy.exporters.transformers_js import differences, model_config, processor_config, write_folder
+from vit_deploy.exporters.transformers_js import USUAL, differences, model_config, processor_config, write_folder
 
 LABELS = ("tabby cat", "golden retriever", "fire engine", "ein Wörterbuch", "teapot")
 SIZE = (24, 32)
@@ -152,18 +155,18 @@ RUN = """
 import {pipeline, RawImage, AutoModel, AutoModelForImageClassification, Tensor, env} from "LIBRARY";
 import {toPixels, normalize, toPlanes} from "PREPROCESS";
 import fs from "node:fs";
-const [folder, name, file, recorded, precisions] = JSON.parse(process.argv[1]);
+const [folder, file, recorded, models] = JSON.parse(process.argv[1]);
 Object.assign(env, {allowRemoteModels: false, localModelPath: folder});
-const answers = {};
-for (const dtype of precisions) {
+const answers = [];
+for (const [name, dtype] of models) {
   const classify = await pipeline("image-classification", name, {dtype, device: "cpu"});
-  answers[dtype] = await classify(file);
+  answers.push(await classify(file));
   // The same model with the pixels of the package's own preprocessing, of an image that has to be resized.
   const large = await RawImage.read(file.replace("fitting", "large"));
   const image = {width: large.width, height: large.height, channels: 3, data: large.rgb().data};
   const input = toPlanes(normalize(toPixels(image, recorded, [24, 32]).data, recorded), 3);
   const {logits} = await classify.model({pixel_values: new Tensor("float32", input, [1, 3, 24, 32])});
-  answers[dtype].push(Array.from(logits.data));
+  answers.at(-1).push(Array.from(logits.data));
 }
 process.stdout.write(JSON.stringify(answers));
 """
@@ -177,11 +180,14 @@ def test_the_library_sees_in_node_what_predict_sees(labelled, node, npm_files, t
         pytest.skip("needs @huggingface/transformers")
     made = vit_deploy.export(labelled, tmp_path, target="transformers.js", precisions=list(DTYPES))
     assert [artifact.precision for artifact in made] == list(DTYPES)
+    models = [("transformers.js", artifact) for artifact in made]
+    models += [("outside", artifact) for artifact in with_weights_outside(made, tmp_path)]
     Image.fromarray(natural_pixels(1, *RESIZED, 3)[0]).save(tmp_path / "fitting.png")
     Image.fromarray(natural_pixels(1, 90, 130, 3, seed=3)[0]).save(tmp_path / "large.png")
     script = RUN.replace("LIBRARY", library.as_uri())
     script = script.replace("PREPROCESS", (Path(vit_deploy.__file__).parent / "web" / "preprocess.mjs").as_uri())
-    given = [str(tmp_path), "transformers.js", str(tmp_path / "fitting.png"), RECORDED.to_dict(), list(DTYPES.values())]
+    asked = [(name, DTYPES[artifact.precision]) for name, artifact in models]
+    given = [str(tmp_path), str(tmp_path / "fitting.png"), RECORDED.to_dict(), asked]
     done = subprocess.run(
         [node, "--input-type=module", "--eval", script, "--", json.dumps(given)],
         capture_output=True,
@@ -189,9 +195,8 @@ def test_the_library_sees_in_node_what_predict_sees(labelled, node, npm_files, t
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)
-    for artifact in made:
-        *classes, logits = answers[DTYPES[artifact.precision]]
+    for (_, artifact), answer in zip(models, json.loads(done.stdout), strict=True):
+        *classes, logits = answer
         fitting, large = vit_deploy.predict(artifact, [tmp_path / "fitting.png", tmp_path / "large.png"])
         # Kernels of the library's own version of ONNX Runtime round otherwise where there are integers.
         close = 1e-5 if artifact.precision == "fp32" else 0.02
@@ -201,3 +206,16 @@ def test_the_library_sees_in_node_what_predict_sees(labelled, node, npm_files, t
         for seen in large.top:
             expected[seen.index] = seen.logit
         np.testing.assert_allclose(logits, expected, atol=4 * close)
+
+
+def with_weights_outside(made, folder: Path):
+    """Write `outside`, the folder of the same models as it is where their weights are too large for one file."""
+    moved = []
+    for result in (each for each in made.made.results if each.artifact.precision in USUAL):
+        artifact = dataclasses.replace(result.artifact, directory=folder / f"outside-{result.artifact.precision}")
+        shutil.copytree(result.artifact.directory, artifact.directory)
+        save(onnx.load(artifact.model_path), artifact.model_path, external_limit=1)  # as those past the limit are
+        moved.append(dataclasses.replace(result, artifact=write_manifest(artifact)))
+    placed = write_folder(moved, folder / "outside", force=False)
+    assert all(Path(f"{path}_data").stat().st_size > 1000 for path in placed.values())
+    return [one.artifact for one in moved]
