@@ -15,9 +15,11 @@ from vit_deploy.cli import run
 from vit_deploy.core.compiled import Compiled, Fallback
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ConfigError, EngineError, MissingEngineError, OutputError, UsageError
-from vit_deploy.exporters.npu import compiling, known_targets, vela
+from vit_deploy.exporters.npu import compiling, known_targets
+from vit_deploy.exporters.npu.vela import Vela
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import quantize
+from vit_deploy.formats import vela
 
 
 class Doubling:
@@ -136,7 +138,7 @@ Network summary for model
 
 
 def test_a_reason_is_the_compilers_own_without_the_names_of_tensors():
-    found = [(match["operator"], vela._reason(match["reason"])) for match in vela.OBJECTION.finditer(SAID)]
+    found = [(match["operator"], vela.reason_in(match["reason"])) for match in vela.OBJECTION.finditer(SAID)]
     depth = (
         "Unsupported depth-reduction. IFM: 1, 17, 3, 64; Reduction over depth is only supported if any of h,w,c == 1"
     )
@@ -188,4 +190,4 @@ def test_a_file_for_several_sizes_is_refused(made, tmp_path):
 
     sizes = (ImageSize((24, 32), "a"), ImageSize((48, 32), "b"))
     with pytest.raises(ConfigError, match="for several sizes"):
-        vela.Vela().check(dataclasses.replace(made["int8-full"], sizes=sizes), "ethos-u55-256")
+        Vela().check(dataclasses.replace(made["int8-full"], sizes=sizes), "ethos-u55-256")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from vit_deploy.core.options import CheckpointOptions, Option
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.core.artifact import Artifact
+    from vit_deploy.formats.accelerators import Verdict
     from vit_deploy.formats.graph import Graph
     from vit_deploy.formats.inspect import Inspection
 
@@ -188,20 +189,20 @@ def _held(graph: Graph) -> list[tuple[str, str]]:
     ]
 
 
-def _left_to_the_cpu(accelerators: Mapping[str, Sequence[Mapping[str, Any]]], operators: int) -> list[tuple[str, str]]:
+def _left_to_the_cpu(accelerators: Mapping[str, Verdict], operators: int) -> list[tuple[str, str]]:
     """What integer accelerators would not compute."""
     from vit_deploy.formats.accelerators import ACCELERATORS
 
     rows = []
-    for key, found in accelerators.items():
-        said = [f"{fallback['count']} {fallback['operator']} ({fallback['reason']})" for fallback in found]
-        if (
-            sum(fallback["count"] for fallback in found) == operators
-            and len({fallback["reason"] for fallback in found}) == 1
-        ):
-            said = [f"everything ({found[0]['reason']})"]
+    for key, verdict in accelerators.items():
+        found = verdict.left
+        said = [f"{fallback.count} {fallback.operator} ({fallback.reason})" for fallback in found]
+        if sum(fallback.count for fallback in found) == operators and len({entry.reason for entry in found}) == 1:
+            said = [f"everything ({found[0].reason})"]
         device = ACCELERATORS.get(key)
         remarks = [device.remark] if found and device is not None and device.remark else []
         name = key if device is None else device.name
-        rows.append((f"left to the CPU by {name}", "; ".join([*said, *remarks]) or "nothing"))
+        by = f"rules of {verdict.tool} {verdict.version}, read {verdict.checked}" if verdict.checked else ""
+        by = by or f"{verdict.tool} {verdict.version} itself"
+        rows.append((f"left to the CPU by {name}", f"{'; '.join([*said, *remarks]) or 'nothing'} [{by}]"))
     return rows

@@ -87,7 +87,7 @@ class Format:
         read_weights: `(path) -> {name: array}`; None where weights cannot be read.
         has_canonical_names: whether these weights have the checkpoint's names.
         operators_on_cuda: `(operators) -> list of formats.cuda_operators.OnCuda`.
-        accelerators: `(path) -> list` of what accelerators leave to the CPU, in JSON values.
+        accelerators: `(path) -> {key: formats.accelerators.Verdict}`, what accelerators leave to the CPU.
         snippet: the `formats.snippet.Lines` that run it in its plain engine.
         largest_batch: `(artifact) -> int`, the most images a call that a file with an open batch was built for; None
             where any number goes.

@@ -114,7 +114,7 @@ TFLITE = Format(
     weight_types=Plugin("vit_deploy.formats.tflite:weight_types"),
     read_weights=Plugin("vit_deploy.formats.stored_weights:tflite_weights"),
     has_canonical_names=False,
-    accelerators=Plugin("vit_deploy.formats.accelerators:to_json"),
+    accelerators=Plugin("vit_deploy.formats.accelerators:verdicts"),
     snippet=Plugin("vit_deploy.formats.snippets.tflite:LINES"),
     precisions={Target.CPU: (FP32, "fp16", "int8", "int8-static", "int8-full", "int16x8", "int4")},
     exporter=Plugin("vit_deploy.exporters.tflite.export:TFLiteExporter", extra="cpu", needs=("tensorflow", "keras")),

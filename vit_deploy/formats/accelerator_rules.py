@@ -1,13 +1,14 @@
 """What accelerators require of an operator besides supporting it.
 
 A rule says in words what is against an operator, and nothing where it is met. Those are here that decide about the
-operators of a ViT, after the documents that `accelerators` names; of the rest, the makers' compilers know.
+operators of a ViT; `accelerators.json` says which of them a device has, and of which document. Of the rest, the makers'
+compilers know.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -87,14 +88,13 @@ def plain_slice(step: Step) -> str:
     return "has strides or masks" if masked or (strides != 1).any() else ""
 
 
-def strides_to_three(step: Step) -> str:
-    """A convolution moves by at most three; along a row by more where that can be taken apart."""
-    if step.options is None or len(step.inputs[0].shape) != 4:
+def wide_strides_unpadded(step: Step) -> str:
+    """A convolution that moves by more than three has neither padding nor holes."""
+    if step.options is None:
         return ""
-    down, across = Conv2DOptions.of(step.options).strides
-    width, rows = step.inputs[0].shape[2], step.outputs[0].shape[1]
-    apart = any(across % parts == 0 and width % (across // parts) == 0 for parts in (2, 3))
-    return "has strides above 3" if (down > 3 and rows > 1) or (across > 3 and not apart) else ""
+    options = Conv2DOptions.of(step.options)
+    met = max(options.strides) <= 3 or (options.is_unpadded and max(options.dilation) <= 1)
+    return "" if met else "has strides above 3 and padding"
 
 
 def mean_of_a_plane(step: Step) -> str:
@@ -112,19 +112,6 @@ def few_rows(step: Step) -> str:
     return "has too many rows" if math.prod(step.inputs[0].shape[-3:-1]) > MOST_ROWS else ""
 
 
-def swaps_neighbours(step: Step) -> str:
-    """A transposition is one that the device has: of height and width, or where all but two dimensions are 1."""
-    shape, order = step.inputs[0].shape, step.inputs[1].values().tolist() if step.inputs[1].is_constant else []
-    if len(order) != len(shape):
-        return "its order is open"
-    if len(order) == 4 and order[0] != 0:
-        return "moves the batch"
-    moved = [axis for axis in order if shape[axis] > 1]
-    rows_and_columns = order[-3:] == [len(order) - 2, len(order) - 3, len(order) - 1]
-    met = moved == sorted(moved) or rows_and_columns or len(moved) <= 2
-    return "" if met else "moves more than rows and columns"
-
-
 def eight_bit_kernel(step: Step) -> str:
     """The kernel is a constant of 8 bits."""
     kernel = step.inputs[1]
@@ -140,6 +127,25 @@ def input_of(*dtypes: str) -> Rule:
         return "" if found in dtypes else f"computes in {found}"
 
     return rule
+
+
+PLAIN: Mapping[str, Rule] = {
+    rule.__name__: rule
+    for rule in (
+        *(fixed_sizes, three_inner_dimensions, one_row, short_row, joins_no_constant, channels_by_four, plain_slice),
+        *(wide_strides_unpadded, mean_of_a_plane, few_rows, eight_bit_kernel),
+    )
+}
+MADE: Mapping[str, Callable[..., Rule]] = {rule.__name__: rule for rule in (dimensions, one_image, input_of)}
+
+
+def named(name: str, *arguments: str | int) -> Rule:
+    """A rule by its name and what it is about, as data write it.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return MADE[name](*arguments) if name in MADE else PLAIN[name]
 
 
 def _reduces_channels(step: Step) -> bool:

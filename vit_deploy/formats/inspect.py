@@ -17,6 +17,7 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import from_essentials, read_artifact
 from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in, origin_in
 from vit_deploy.errors import ArtifactError
+from vit_deploy.formats.accelerators import Verdict
 from vit_deploy.formats.cuda_operators import OnCuda
 from vit_deploy.formats.detect import format_of
 from vit_deploy.formats.graph import Graph, read_graph
@@ -66,14 +67,14 @@ class Inspection:
         return None if reader is None or self.graph is None else reader.load()(self.graph.operators)
 
     @cached_property
-    def accelerators(self) -> dict[str, Any] | None:
-        """What accelerators leave to the CPU, in JSON values; None of formats of which that is not known."""
+    def accelerators(self) -> dict[str, Verdict] | None:
+        """What accelerators leave to the CPU; None of formats of which that is not known."""
         reader = None if self.model is None else FORMATS[self.format].accelerators
         return None if reader is None else reader.load()(self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is not recorded is null."""
-        said, graph = self.artifact, self.graph
+        said, graph, said_by = self.artifact, self.graph, self.accelerators
         return {
             "path": str(self.path),
             "kind": self.kind,
@@ -99,7 +100,8 @@ class Inspection:
             "operators": None if graph is None else dict(graph.operators),
             "facts": None if graph is None else dict(graph.facts),
             "metadata": None if graph is None else dict(graph.metadata),
-            "accelerators": self.accelerators,
+            "accelerators": None if said_by is None else {key: found.records for key, found in said_by.items()},
+            **({"accelerators_by": {key: found.source for key, found in said_by.items()}} if said_by else {}),
             "cuda": None if self.on_cuda is None else [operator.to_dict() for operator in self.on_cuda],
             "notes": list(self.notes),
         }

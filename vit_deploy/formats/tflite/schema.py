@@ -261,7 +261,20 @@ class Operator(Table):
 class Conv2DOptions(Table):
     """The options of a CONV_2D."""
 
-    _, STRIDE_WIDTH, STRIDE_HEIGHT = range(3)
+    PADDING, STRIDE_WIDTH, STRIDE_HEIGHT, _, DILATION_WIDTH, DILATION_HEIGHT = range(6)
+    VALID = 1  # of paddings
+
+    @property
+    def is_unpadded(self) -> bool:
+        """Whether nothing is put around the images."""
+        return self.number(self.PADDING, "b") == self.VALID
+
+    @property
+    def dilation(self) -> tuple[int, int]:
+        """Steps between the values that a kernel reads, `(height, width)`; the schema's default is 1."""
+        found = (self.field(index) for index in (self.DILATION_HEIGHT, self.DILATION_WIDTH))
+        height, width = (self._number("i", field) if field else 1 for field in found)
+        return height, width
 
     @property
     def strides(self) -> tuple[int, int]:
