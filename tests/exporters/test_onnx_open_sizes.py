@@ -231,10 +231,6 @@ def test_five_different_sizes_are_proven_of_every_grid(grid):
         ({"formats": "onnx", "image_size": "dynamic", "target": "cuda"}, "files for cuda are made for one size"),
         ({"formats": "onnx", "image_size": ["dynamic", 64]}, "others are given beside it"),
         ({"formats": "onnx", "image_size": [64, 48]}, "ONNX files are for one size"),
-        (
-            {"formats": "onnx", "image_size": "dynamic", "outputs": "tokens"},
-            "files for images of any size have one output",
-        ),
         ({"formats": "onnx", "image_size": "any"}, "image_size is 'any'"),
         ({"formats": "onnx", "image_size": "dynamic", "like": "me"}, "unknown convention"),
         ({"formats": "onnx", "image_size": "dynamic", "triton": "repository"}, "--triton serves"),

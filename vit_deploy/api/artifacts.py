@@ -199,8 +199,8 @@ def export(
         convention = None if wanted.in_words and not overrides else like
         source = open_source(model, {**overrides, **width}, seed, convention, stated)
     checkpoint, resized = wanted.of(source.checkpoint)
-    checkpoint, jobs = with_outputs(checkpoint, jobs)
     jobs = [dataclasses.replace(job, options=dataclasses.replace(job.options, resized=resized)) for job in jobs]
+    checkpoint, jobs = with_outputs(checkpoint, jobs)
     folder = folder or Path("artifacts") / f"{source.name}-{wanted.in_words or in_words(checkpoint.config.image_size)}"
     models = places(repository, source.name, jobs, force=force)
     library = transformers_js.folder_for(folder, jobs, quantizing, force=force)

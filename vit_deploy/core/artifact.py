@@ -327,7 +327,7 @@ class Artifact:
             "input": self.input.to_dict(),
             "output": {
                 "name": self.output_name if self.outputs else self.config.output_name,
-                "shape": [self.input.batch, *self._open_sides(self.output_shape)],
+                "shape": [self.input.batch, *self.open_output_shape()],
                 **vars(self.output),
             },
             **({"outputs": [self._output_entry(output) for output in self.named_outputs]} if self.outputs else {}),
@@ -344,12 +344,23 @@ class Artifact:
         }
 
     def _output_entry(self, output: Output) -> dict[str, Any]:
-        shape = [self.input.batch, *self._open_sides(output.shape(self.config))]
+        shape = [self.input.batch, *self.open_output_shape(output)]
         return {"name": output.name, "kind": str(output.kind), "shape": shape, **vars(self.outputs[output.name])}
 
-    def _open_sides(self, shape: tuple[int, ...]) -> tuple[int | None, ...]:
-        """The shape of an output for one image, whose tokens are open where the size of the images is."""
-        return (None, *shape[1:]) if self.is_for_any_size and len(shape) > 1 else shape
+    def open_output_shape(self, output: Output | None = None) -> tuple[int | None, ...]:
+        """The shape of an output for one image, None where a side follows from a size of images that is open.
+
+        Args:
+            output: one by name; None for the one that is read first.
+        """
+        here = self.output_shape if output is None else output.shape(self.config)
+        if not self.is_for_any_size:
+            return here
+        sides = zip(self.config.image_size, self.config.patch_size, (1, 2), strict=True)
+        larger = self.config.replace(image_size=tuple(side + more * patch for side, patch, more in sides))
+        other = dataclasses.replace(self, config=larger)
+        there = other.output_shape if output is None else output.shape(larger)
+        return tuple(side if side == moved else None for side, moved in zip(here, there, strict=True))
 
     def essentials(self) -> dict[str, str]:
         """What goes into the model file itself: short keys, JSON texts, no file digests."""

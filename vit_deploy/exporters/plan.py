@@ -97,10 +97,11 @@ def plan(
                 f"{name}{made_for} has none of the precisions {', '.join(precisions)}",
                 fix=f"{name}{made_for} can be made in {', '.join(there)}",
             )
-        if outputs and (sizes.in_words or wanted is Target.TRANSFORMERS_JS):
-            several = "images of any size" if sizes.is_dynamic else "images of several sizes"
-            why = f"files for {several if sizes.in_words else 'transformers.js'}"
-            raise ConfigError(f"{why} have one output, and --output is {', '.join(outputs)}", fix="leave --output out")
+        if outputs and wanted is Target.TRANSFORMERS_JS:
+            raise ConfigError(
+                f"files for transformers.js have one output, and --output is {', '.join(outputs)}",
+                fix="leave --output out",
+            )
         if outputs and format.made_of:
             raise ConfigError(
                 f"{format.title} files have one output, and --output is {', '.join(outputs)}",
@@ -144,11 +145,11 @@ def _layout(format: Format, requested: str, target: Target) -> str:
 
 
 def with_outputs(checkpoint: Checkpoint, jobs: Sequence[Job]) -> tuple[Checkpoint, list[Job]]:
-    """The model that the outputs of jobs read, and the jobs; those of its own output alone name none.
+    """The model that the outputs of jobs read, at every size, and the jobs; those of its own output alone name none.
 
     Args:
         checkpoint: the model.
-        jobs: jobs of the same outputs.
+        jobs: jobs of the same outputs and sizes.
 
     Raises:
         ConfigError: outputs that the model does not have, or not together.
@@ -157,7 +158,8 @@ def with_outputs(checkpoint: Checkpoint, jobs: Sequence[Job]) -> tuple[Checkpoin
     checkpoint = reduced(checkpoint, named)
     names = tuple(output.name for output in named)
     own = names == (checkpoint.config.output_name,)
-    made = [dataclasses.replace(job.options, outputs=() if own else names) for job in jobs]
+    resized = tuple(reduced(one, outputs_of_model(names, one.config)) for one in jobs[0].options.resized)
+    made = [dataclasses.replace(job.options, outputs=() if own else names, resized=resized) for job in jobs]
     return checkpoint, [dataclasses.replace(job, options=options) for job, options in zip(jobs, made, strict=True)]
 
 

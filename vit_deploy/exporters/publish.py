@@ -121,7 +121,7 @@ def export_each(
             with telling_what_is_there(results, but=OF_ONE_FILE):
                 resized = job.options.resized
                 if resized not in sized:
-                    sized[resized] = record_sizes(resized, progress)
+                    sized[resized] = record_sizes(resized, progress, job.options.outputs)
                 known = dataclasses.replace(golden, sizes=sized[resized])
                 results.append(_export_one(checkpoint, directory, job, known, force, keep_failed, progress))
         except OF_ONE_FILE as error:
@@ -206,7 +206,7 @@ def _export_one(
     if job.options.include_preprocessing:
         golden = golden.as_pixels(golden_pixels(checkpoint.config, outputs))
         of_sizes = (
-            dataclasses.replace(sized, images=sized_pixels(resized.config))
+            dataclasses.replace(sized, images=sized_pixels(resized.config, job.options.outputs, len(golden.sizes)))
             for sized, resized in zip(golden.sizes, job.options.resized, strict=True)
         )
         golden = dataclasses.replace(golden, sizes=tuple(of_sizes))

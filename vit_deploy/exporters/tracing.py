@@ -138,6 +138,8 @@ class TracedViT:
         """Let the model add the positions, and turn by the angles, of images `(batch, height, width, channels)`."""
         assert self._open_positions is not None  # whoever calls has looked
         xp, grid = TensorFlowArithmetic(), grid_of(images, self.config)
+        rows, columns = (tf.cast(tf.reshape(count, ()), tf.int32) for count in grid)
+        self._model.open_grid = rows, columns
         self._model.pos_embed.resampled = position_table(xp, self._open_positions, table, self.config, grid)
         for index, learned in self._learned.items():
             attention = self._model.transformer_layers[index].attention

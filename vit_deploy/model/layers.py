@@ -330,13 +330,24 @@ def pool(tokens: Any, config: ViTConfig) -> Any:
             return tokens
 
 
-def part_of(tokens: Any, output: Output, config: ViTConfig) -> Any:
-    """The tokens that an output holds, of all tokens `(batch, tokens, dim)`, or of the first where it holds those."""
+def part_of(tokens: Any, output: Output, config: ViTConfig, grid: tuple[Any, Any] | None = None) -> Any:
+    """The tokens that an output holds, of all tokens `(batch, tokens, dim)`, or of the first where it holds those.
+
+    Args:
+        tokens: of whatever number where the size of the images is open.
+        output: which.
+        config: of the model.
+        grid: the patches along (height, width) where they follow from the images; None for the config's.
+    """
     start, stop = output.rows(config)
-    taken = tokens if stop - start == tokens.shape[1] else take_tokens(tokens, start, stop - start)
+    if tokens.shape[1] is None and stop == config.sequence_length:
+        taken = tokens[:, start:] if start else tokens
+    else:
+        taken = tokens if stop - start == tokens.shape[1] else take_tokens(tokens, start, stop - start)
     if output.kind is Kind.VECTOR:
         return ops.squeeze(taken, axis=1)
-    return ops.reshape(taken, (-1, *output.shape(config))) if output.kind is Kind.MAP else taken
+    sides = (*(grid or config.grid), config.embed_dim)
+    return ops.reshape(taken, (-1, *sides)) if output.kind is Kind.MAP else taken
 
 
 def side_of(tensor: Any, axis: int) -> Any:

@@ -59,7 +59,7 @@ def outputs_by_name(model: ViT, images: Any, outputs: Sequence[Output], training
             if output.kind is not Kind.ATTENTION:
                 values = _restored(model, block.name, x)
                 values = _restored(model, "norm", model.norm(values)) if output.normed and model.norm else values
-                found[output.name] = part_of(values, output, model.config)
+                found[output.name] = part_of(values, output, model.config, model.open_grid)
     after = model.config.norm_after_pooling
     tokens = x if after or model.norm is None else model.norm(x)
     vector = _pooled(model, tokens)
@@ -67,7 +67,7 @@ def outputs_by_name(model: ViT, images: Any, outputs: Sequence[Output], training
     for output in outputs:
         if output.block is None and output.part is not None:
             is_pooled = output.part is Part.CLASS and model.config.effective_pooling is Pooling.CLS
-            values = vector if is_pooled else part_of(tokens, output, model.config)
+            values = vector if is_pooled else part_of(tokens, output, model.config, model.open_grid)
             found[output.name] = _restored(model, end, values)
     if after and model.norm is not None:
         vector = model.norm(vector)

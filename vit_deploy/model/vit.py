@@ -112,6 +112,9 @@ class ViT(keras.Model):  # type: ignore[misc]
     restored: Callable[[str, Any], Any] | None = None
     """What an output is of `norm`, or of a block, by its name; set where other layers have some of their weights."""
 
+    open_grid: tuple[Any, Any] | None = None
+    """The patches along (height, width), as whole numbers; set where they are computed of images of another size."""
+
     def __init__(
         self,
         input_shape: Sequence[int] = (224, 224, 3),

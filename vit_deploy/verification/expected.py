@@ -126,12 +126,14 @@ class Reference:
         like = _convention(artifact)
         convention = None if like is None else as_convention(like)
         checkpoint = load_source(str(self.path), {}, None, stated=self.stated).checkpoint
+        names = artifact.outputs
         resized = [resize(checkpoint, size, artifact.config.patch_size, convention) for size in pixels]
-        found = record_sizes(resized)
+        resized = [reduced(model, outputs_of_model(names, model.config)) for model in resized]
+        found = record_sizes(resized, names=tuple(names))
         if not artifact.input.preprocessing_inside:
             return found
         return tuple(
-            dataclasses.replace(sized, images=sized_pixels(model.config))
+            dataclasses.replace(sized, images=sized_pixels(model.config, tuple(names), len(resized)))
             for sized, model in zip(found, resized, strict=True)
         )
 
@@ -166,9 +168,8 @@ class Reference:
         images = checkpoint.preprocess.normalize(
             np.stack([load_pixels(file, checkpoint.preprocess, size) for file in self.files])
         )
-        exact, floor, named = _reference(checkpoint, images, outputs)
         hard = record_adversarial(checkpoint, outputs=outputs)
-        return Golden(images, exact, floor, adversarial=hard, named=named)
+        return dataclasses.replace(_reference(checkpoint, images, outputs), adversarial=hard)
 
     def _by_artifact(self, candidate: Artifact) -> Golden:
         artifact, own = open_with_golden(self.path)
@@ -223,9 +224,8 @@ def image_files(directory: Path, most: int) -> list[Path]:
     return found[:most]
 
 
-def _reference(
-    checkpoint: Checkpoint, images: NDArray[np.float32], outputs: Sequence[Output]
-) -> tuple[NDArray[np.float64], float, dict[str, NamedGolden]]:
+def _reference(checkpoint: Checkpoint, images: NDArray[np.float32], outputs: Sequence[Output]) -> Golden:
     """What the reference gives; of further outputs for the first images alone."""
     parts = [answers(checkpoint, images[start : start + GROUP], outputs) for start in range(0, len(images), GROUP)]
-    return np.concatenate([part[0] for part in parts]), max(part[1] for part in parts), parts[0][2]
+    exact = np.concatenate([part.outputs for part in parts])
+    return Golden(images, exact, max(part.noise_floor for part in parts), named=parts[0].named)

@@ -6,6 +6,7 @@ They are read here, on any machine; `recording` makes them.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tokenize
 import zipfile
 import zlib
@@ -22,7 +23,7 @@ from vit_deploy.errors import ArtifactError
 from vit_deploy.verification import activations, adversarial, preprocessing
 from vit_deploy.verification.activations import Taps
 from vit_deploy.verification.adversarial import Adversarial
-from vit_deploy.verification.named_golden import NamedGolden, from_archive
+from vit_deploy.verification.named_golden import FIRST, Kept, NamedGolden, first_kept, from_archive
 from vit_deploy.verification.preprocessing import Photo
 
 
@@ -35,12 +36,27 @@ class Sized:
         images: `(n, height, width, channels)`, as those of `Golden`.
         outputs: the outputs of the float64 reference, `(n, …)`.
         noise_floor: the noise floor at this size.
+        named: as of `Golden`, and
+        kept: likewise.
     """
 
     pixels: Size
     images: NDArray[Any]
     outputs: NDArray[np.float64]
     noise_floor: float
+    named: Mapping[str, NamedGolden] = field(default_factory=dict)
+    kept: Kept | None = None
+
+    @classmethod
+    def of(cls, golden: Golden) -> Sized:
+        """What is recorded of images of one size alone."""
+        pixels = golden.images.shape[1], golden.images.shape[2]
+        return cls(pixels, golden.images, golden.outputs, golden.noise_floor, golden.named, golden.kept)
+
+    @property
+    def golden(self) -> Golden:
+        """What is recorded of this size alone."""
+        return Golden(self.images, self.outputs, self.noise_floor, named=self.named, kept=self.kept)
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class Golden:
         photo: an image file with what preprocessing makes of it; None likewise, and without Pillow.
         sizes: inputs of the other sizes that the model is for, or was proven at.
         named: what is recorded of the file's further outputs, by name.
+        kept: which part of each output `outputs` are, where it is too large; None for all of it.
     """
 
     images: NDArray[Any]
@@ -68,6 +85,7 @@ class Golden:
     photo: Photo | None = None
     sizes: tuple[Sized, ...] = ()
     named: Mapping[str, NamedGolden] = field(default_factory=dict)
+    kept: Kept | None = None
 
     @property
     def spread(self) -> float:
@@ -79,10 +97,16 @@ class Golden:
         hard = self.adversarial.as_pixels() if self.adversarial else None
         return dataclasses.replace(self, images=pixels, adversarial=hard)
 
+    def part_of(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """The part of outputs `(n, …)` that is recorded; themselves where all is, or their shape another."""
+        if self.kept is None or math.prod(outputs.shape[1:-1]) != self.kept.of_rows:
+            return outputs
+        return dataclasses.replace(self.kept, images=len(outputs)).of(outputs, FIRST)
+
     def at(self, image_size: Size) -> Golden:
         """What is recorded for another size alone; itself where none is of this one."""
         found = next((sized for sized in self.sizes if sized.pixels == image_size), None)
-        return self if found is None else Golden(found.images, found.outputs, found.noise_floor)
+        return self if found is None else found.golden
 
 
 def read_golden(artifact: Artifact) -> Golden:
@@ -102,14 +126,13 @@ def read_golden(artifact: Artifact) -> Golden:
             images, outputs, floor = (_member(archive, name) for name in ("images", "outputs", "noise_floor"))
             named = from_archive(archive, _member, artifact, len(images) if images.ndim else 0)
             arrays = {part: _members(archive, part.ARRAYS) for part in (activations, adversarial, preprocessing)}
+            kept = first_kept(archive, _member, artifact, outputs)
             others = [size.pixels for size in artifact.sizes if size.pixels != artifact.config.image_size]
-            sized = {size: [_member(archive, name) for name in sized_names(size)] for size in others}
+            sized = [_sized(archive, artifact.at(size)) for size in others]
     except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix=again) from error
-    problems = _golden_problems(images, outputs, floor, artifact)
-    for size, (its_images, its_outputs, its_floor) in sized.items():
-        of_size = _golden_problems(its_images, its_outputs, its_floor, artifact.at(size))
-        problems += [f"at {in_words(size)}: {problem}" for problem in of_size]
+    problems = _golden_problems(images, outputs, floor, artifact, kept)
+    problems += [f"at {in_words(one.pixels)}: {problem}" for one, of_size in sized for problem in of_size]
     if problems:
         raise ArtifactError(f"{path} does not fit its model: {'; '.join(problems)}", fix=again)
     try:
@@ -118,8 +141,18 @@ def read_golden(artifact: Artifact) -> Golden:
         file = preprocessing.from_arrays(arrays[preprocessing], images) if arrays[preprocessing] else None
     except ValueError as error:
         raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
-    more = tuple(Sized(size, images, outputs, float(floor)) for size, (images, outputs, floor) in sized.items())
-    return Golden(images, outputs, float(floor), taps, hard, file, more, named)
+    return Golden(images, outputs, float(floor), taps, hard, file, tuple(one for one, _ in sized), named, kept)
+
+
+def _sized(archive: zipfile.ZipFile, artifact: Artifact) -> tuple[Sized, list[str]]:
+    """What is recorded of the size that an artifact is taken for, and what does not fit of it."""
+    size = artifact.config.image_size
+    images, outputs, floor = (_member(archive, name) for name in sized_names(size))
+    prefix = f"{in_words(size)}."
+    named = from_archive(archive, _member, artifact, len(images) if images.ndim else 0, prefix)
+    kept = first_kept(archive, _member, artifact, outputs, prefix)
+    problems = _golden_problems(images, outputs, floor, artifact, kept)
+    return Sized(size, images, outputs, float(floor.flat[0]) if floor.size else 0.0, named, kept), problems
 
 
 def signature_golden(artifact: Artifact, signature: str | None) -> Golden | None:
@@ -155,12 +188,15 @@ def _members(file: zipfile.ZipFile, names: Sequence[str]) -> dict[str, NDArray[A
     return {name: _member(file, name) for name in names} if f"{names[0]}.npy" in file.namelist() else {}
 
 
-def _golden_problems(images: NDArray[Any], outputs: NDArray[Any], floor: NDArray[Any], artifact: Artifact) -> list[str]:
+def _golden_problems(
+    images: NDArray[Any], outputs: NDArray[Any], floor: NDArray[Any], artifact: Artifact, kept: Kept | None
+) -> list[str]:
     config = artifact.config
     kind = "uint8" if artifact.input.preprocessing_inside else "float32"
+    recorded = artifact.output_shape if kept is None else outputs.shape[1:]  # a part has been looked at
     expected = {
         "images": (images, kind, (len(images) if images.ndim else 0, *config.image_size, config.channels)),
-        "outputs": (outputs, "float64", (len(images) if images.ndim else 0, *artifact.output_shape)),
+        "outputs": (outputs, "float64", (len(images) if images.ndim else 0, *recorded)),
         "noise_floor": (floor, "float64", ()),
     }
     problems = [

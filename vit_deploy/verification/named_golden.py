@@ -1,8 +1,9 @@
 """Golden data of outputs by name, of which no more is kept than a file can carry.
 
-Of all outputs together some 4 MB are kept, in equal parts. Where an output is larger than its part, fewer images are
-kept, and where two are still too many, some of their rows: tokens, or queries of heads. Those are drawn with a seed,
-and a few sums over all rows with random signs join them, in which every row shows.
+Some 4 MB are kept of the output that is read first, and as much of all others together, in equal parts; and as much of
+either again at all further sizes of images together. Where an output is larger than its part, fewer images are kept,
+and where two are still too many, some of their rows: tokens, or queries of heads. Those are drawn with a seed, and a
+few sums over all rows with random signs join them, in which every row shows.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ NUMBERS = 1 << 19  # of all outputs together, 4 MB in float64
 FEWEST = 2  # images, since a right answer is told from a constant one by their difference
 SUMS = 4  # over all rows
 SEED = 1805
-NAMES, FLOORS = "outputs.names", "outputs.noise_floors"
+OUTPUTS, NAMES, FLOORS = "outputs", "outputs.names", "outputs.noise_floors"
+FIRST = ""  # the name by which the sums over the output that is read first are drawn
 
 
 @dataclass(frozen=True)
@@ -103,27 +105,65 @@ def _signs(name: str, rows: int) -> Array:
     return result
 
 
-def to_arrays(named: Mapping[str, NamedGolden]) -> dict[str, Array]:
-    """Arrays for `golden.npz`."""
+def to_arrays(named: Mapping[str, NamedGolden], prefix: str = "") -> dict[str, Array]:
+    """Arrays for `golden.npz`, whose names begin with the prefix."""
     arrays: dict[str, Array] = {NAMES: np.array(list(named))}
     arrays[FLOORS] = np.array([golden.noise_floor for golden in named.values()], np.float64)
     for name, golden in named.items():
-        arrays[f"outputs.{name}"] = golden.values
+        arrays[f"{OUTPUTS}.{name}"] = golden.values
         if golden.kept.rows is not None:
-            arrays[f"outputs.{name}.rows"] = golden.kept.rows
-    return arrays
+            arrays[rows_name(name)] = golden.kept.rows
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def rows_name(name: str = FIRST) -> str:
+    """What the array is called that says which rows of an output are kept."""
+    return f"{OUTPUTS}.{name}.rows" if name else f"{OUTPUTS}.rows"
+
+
+def first_kept(
+    archive: zipfile.ZipFile,
+    member: Callable[[zipfile.ZipFile, str], Array],
+    artifact: Artifact,
+    values: Array,
+    prefix: str = "",
+) -> Kept | None:
+    """Which part of the output that is read first is recorded; None for all of it.
+
+    Args:
+        archive: `golden.npz`.
+        member: reads one array of it.
+        artifact: that they are of, taken for their size.
+        values: what is recorded.
+        prefix: that names of arrays begin with.
+
+    Raises:
+        ValueError, KeyError: arrays that are missing or do not fit.
+    """
+    name = f"{prefix}{rows_name()}"
+    if f"{name}.npy" not in archive.namelist():
+        return None
+    own = [output for output in artifact.named_outputs if output.name == artifact.output_name]
+    if not own:
+        raise ValueError(f"it has rows of {artifact.output_name}, and the file has no outputs by name")
+    return _checked(own[0], artifact.config, values, member(archive, name), len(values) if values.ndim else 0)
 
 
 def from_archive(
-    archive: zipfile.ZipFile, member: Callable[[zipfile.ZipFile, str], Array], artifact: Artifact, count: int
+    archive: zipfile.ZipFile,
+    member: Callable[[zipfile.ZipFile, str], Array],
+    artifact: Artifact,
+    count: int,
+    prefix: str = "",
 ) -> dict[str, NamedGolden]:
     """The inverse of `to_arrays`; empty where none are recorded.
 
     Args:
         archive: `golden.npz`.
         member: reads one array of it.
-        artifact: that they are of.
+        artifact: that they are of, taken for their size.
         count: how many golden images there are.
+        prefix: that names of arrays begin with.
 
     Raises:
         ValueError, KeyError: arrays that are missing or do not fit.
@@ -131,16 +171,16 @@ def from_archive(
     outputs = {output.name: output for output in artifact.named_outputs if output.name != artifact.output_name}
     if not outputs:
         return {}
-    names, floors = member(archive, NAMES), member(archive, FLOORS)
+    names, floors = member(archive, f"{prefix}{NAMES}"), member(archive, f"{prefix}{FLOORS}")
     if names.dtype.kind != "U" or sorted(names.tolist()) != sorted(outputs) or floors.shape != names.shape:
         raise ValueError(f"it has data of {names.tolist()}, and the file's other outputs are {list(outputs)}")
     if floors.dtype != np.float64 or not (np.isfinite(floors).all() and (floors > 0).all()):
         raise ValueError(f"the noise floors of its outputs are {floors}")
     found = {}
     for name, floor in zip(names.tolist(), floors.tolist(), strict=True):
-        values = member(archive, f"outputs.{name}")
-        has_rows = f"outputs.{name}.rows.npy" in archive.namelist()
-        rows = member(archive, f"outputs.{name}.rows") if has_rows else None
+        values = member(archive, f"{prefix}{OUTPUTS}.{name}")
+        its_rows = f"{prefix}{rows_name(name)}"
+        rows = member(archive, its_rows) if f"{its_rows}.npy" in archive.namelist() else None
         found[name] = NamedGolden(_checked(outputs[name], artifact.config, values, rows, count), values, floor)
     return found
 

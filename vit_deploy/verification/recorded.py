@@ -51,12 +51,15 @@ def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_size(record: Mapping[str, Any]) -> SizeParity:
     size = ImageSize(tuple(record["image_size"]), record.get("signature", ""))
-    return SizeParity(size, _of_output(record))
+    return SizeParity(
+        size, _of_output(record), {name: _of_output(one) for name, one in record.get("outputs", {}).items()}
+    )
 
 
 def _of_output(record: Mapping[str, Any]) -> Parity:
     words = tuple(record["failures"])
-    failures, notes = ((), words) if record["ok"] else (words, ())
+    notes = words if record["ok"] else tuple(record.get("notes", ()))
+    failures = tuple(word for word in words if word not in notes)
     held = Tolerance(**record["tolerance"])
     compared = record.get("compared", {})
     return Parity(**_figures(record), tolerance=held, failures=failures, notes=notes, compared=compared)

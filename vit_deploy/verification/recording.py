@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from vit_deploy.core.artifact import GOLDEN
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.image_sizes import in_words
-from vit_deploy.core.outputs import Output
+from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.reference import Array, Tap, forward
 from vit_deploy.core.reference_outputs import forward_outputs
 from vit_deploy.core.summation import ORDERS
@@ -26,7 +27,7 @@ from vit_deploy.verification import activations, adversarial, named_golden, prep
 from vit_deploy.verification.activations import IMAGES, Sketch, Taps, by_token, detail_sketch, moving_norms, sketch
 from vit_deploy.verification.adversarial import Adversarial, adversarial_images
 from vit_deploy.verification.golden import Golden, Sized, sized_names
-from vit_deploy.verification.named_golden import NUMBERS, NamedGolden, kept_of
+from vit_deploy.verification.named_golden import FIRST, NUMBERS, Kept, NamedGolden, kept_of, rows_name
 from vit_deploy.verification.noise_floor import forward_float32, noise_floor
 
 COUNT = 8
@@ -71,11 +72,12 @@ def record(
     runs = (1 + len(ORDERS)) * (1 if large else 2)  # of the seeded images, and of those unlike any photograph
     counted = _counted(len(activations.tap_names(checkpoint.config)) * runs, progress)
     recorders = [(counted(recorder.tap), recorder.detail) for recorder in (taps, *rounded_taps)]
-    exact, floor, named = answers(checkpoint, images, outputs, recorders)
-    hard = None if large else record_adversarial(checkpoint, counted(_nothing), outputs)
+    found = answers(checkpoint, images, outputs, recorders, sizes=1)
+    hard = None if large else record_adversarial(checkpoint, counted(_nothing), outputs, found.kept)
     picture = natural_pixels(1, *preprocessing.SIZE, 3, seed=SEED + 1)[0]
     file = preprocessing.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
-    return Golden(images, exact, floor, taps.against(rounded_taps, checkpoint), hard, file, named=named)
+    seen = taps.against(rounded_taps, checkpoint)
+    return dataclasses.replace(found, taps=seen, adversarial=hard, photo=file)
 
 
 def answers(
@@ -83,7 +85,9 @@ def answers(
     images: Array,
     outputs: Sequence[Output] = (),
     taps: Sequence[tuple[Tap | None, Tap | None]] = ((None, None),) * (1 + len(ORDERS)),
-) -> tuple[NDArray[np.float64], float, dict[str, NamedGolden]]:
+    *,
+    sizes: int = 0,
+) -> Golden:
     """What the reference gives for images, its noise floor, and both of every further output.
 
     Args:
@@ -91,18 +95,23 @@ def answers(
         images: `(n, height, width, channels)`, normalised.
         outputs: the outputs by name; none for the one that the config says.
         taps: `tap` and `detail` of `reference.forward`, first in float64, then in float32 in each order.
+        sizes: of images, among how many a file shares the room for them; 0 where no file keeps them, and of the output
+            that is read first there is all.
     """
     if not outputs:
         exact = forward(checkpoint, images, tap=taps[0][0], detail=taps[0][1])
-        return exact, float(noise_floor(exact, forward_float32(checkpoint, images, taps[1:]))), {}
+        return Golden(images, exact, float(noise_floor(exact, forward_float32(checkpoint, images, taps[1:]))))
     config = checkpoint.config
     first = first_output(outputs, config)
     others = [output for output in outputs if output is not first]
-    kept = {output.name: kept_of(output, config, len(images), len(others)) for output in others}
+    kept = {output.name: kept_of(output, config, len(images), len(others) * max(1, sizes)) for output in others}
+    whole = sizes == 0 or len(images) * math.prod(first.shape(config)) * sizes <= NUMBERS
+    part = None if whole else dataclasses.replace(kept_of(first, config, len(images), sizes), images=len(images))
 
     def run(dtype: DTypeLike, tap: Tap | None, detail: Tap | None) -> dict[str, Array]:
         found = forward_outputs(checkpoint, images, outputs, dtype, tap=tap, detail=detail)
-        return {name: kept[name].of(values, name) if name in kept else values for name, values in found.items()}
+        found = {name: kept[name].of(values, name) if name in kept else values for name, values in found.items()}
+        return found if part is None else {**found, first.name: part.of(found[first.name], FIRST)}
 
     exactly = run(np.float64, *taps[0])
     rounded = []
@@ -110,33 +119,44 @@ def answers(
         with order():
             rounded.append(run(np.float32, tap, detail))
     floors = {name: float(noise_floor(exactly[name], [one[name] for one in rounded])) for name in (first.name, *kept)}
-    named = {name: NamedGolden(part, exactly[name], floors[name]) for name, part in kept.items()}
-    return exactly[first.name], floors[first.name], named
+    named = {name: NamedGolden(which, exactly[name], floors[name]) for name, which in kept.items()}
+    return Golden(images, exactly[first.name], floors[first.name], named=named, kept=part)
 
 
 def record_sizes(
-    resized: Sequence[Checkpoint], progress: Callable[[str], object] = lambda doing: None
+    resized: Sequence[Checkpoint],
+    progress: Callable[[str], object] = lambda doing: None,
+    names: Sequence[str] = (),
 ) -> tuple[Sized, ...]:
     """What a model, resized to several sizes, answers to a few seeded images of each.
 
     Args:
         resized: the model, once for each size.
         progress: called with what is being done.
+        names: of the outputs of the files; none for the one that the config says.
     """
     found = []
     for checkpoint in resized:
         size = checkpoint.config.image_size
         progress(f"computing the reference for images of {in_words(size)}")
-        images = checkpoint.preprocess.normalize(sized_pixels(checkpoint.config))
-        outputs = forward(checkpoint, images)
-        floor = float(noise_floor(outputs, forward_float32(checkpoint, images)))
-        found.append(Sized(size, images, outputs, floor))
+        images = checkpoint.preprocess.normalize(sized_pixels(checkpoint.config, names, len(resized)))
+        outputs = outputs_of_model(names, checkpoint.config)
+        found.append(Sized.of(answers(checkpoint, images, outputs, sizes=len(resized))))
     return tuple(found)
 
 
-def sized_pixels(config: ViTConfig) -> NDArray[np.uint8]:
-    """The seeded images of one more size, that of the config, as pixels `(n, height, width, channels)`."""
-    return natural_pixels(COUNT_LARGE if _is_large(config) else COUNT_SIZED, *config.image_size, config.channels)
+def sized_pixels(config: ViTConfig, names: Sequence[str] = (), sizes: int = 1) -> NDArray[np.uint8]:
+    """The seeded images of one more size, that of the config, as pixels `(n, height, width, channels)`.
+
+    Args:
+        config: of the model at that size.
+        names: of the outputs of the files; none for the one that the config says.
+        sizes: how many further sizes there are.
+    """
+    outputs = outputs_of_model(names, config)
+    room = NUMBERS // sizes
+    few = bool(outputs) and COUNT_SIZED * math.prod(first_output(outputs, config).shape(config)) > room
+    return natural_pixels(COUNT_LARGE if few or _is_large(config) else COUNT_SIZED, *config.image_size, config.channels)
 
 
 def _counted(steps: int, progress: Callable[[str], object]) -> Callable[[Tap], Tap]:
@@ -157,21 +177,26 @@ def _nothing(name: str, values: Array) -> None:
     """A tap that keeps nothing."""
 
 
-def record_adversarial(checkpoint: Checkpoint, tap: Tap | None = None, outputs: Sequence[Output] = ()) -> Adversarial:
+def record_adversarial(
+    checkpoint: Checkpoint, tap: Tap | None = None, outputs: Sequence[Output] = (), kept: Kept | None = None
+) -> Adversarial:
     """What the reference answers to each of the adversarial images.
 
     Args:
         checkpoint: the model.
         tap: called with every tap of each run of the reference.
         outputs: the outputs by name, of which the first is recorded; none for the one that the config says.
+        kept: which part of it; None for all.
     """
     config = checkpoint.config
     images = adversarial_images((*config.image_size, config.channels), checkpoint.preprocess)
     stacked = np.stack(list(images.values()))
     first = [first_output(outputs, config)] if outputs else []
+    part = None if kept is None else dataclasses.replace(kept, images=len(stacked))
 
     def run(dtype: DTypeLike) -> Array:
-        return list(forward_outputs(checkpoint, stacked, first, dtype, tap=tap).values())[-1]
+        values = list(forward_outputs(checkpoint, stacked, first, dtype, tap=tap).values())[-1]
+        return values if part is None else part.of(values, FIRST)
 
     exact = run(np.float64)
     rounded = []
@@ -198,9 +223,17 @@ def write_golden(golden: Golden, directory: Path) -> None:
     for sized in golden.sizes:
         values = (sized.images, sized.outputs, np.float64(sized.noise_floor))
         arrays |= dict(zip(sized_names(sized.pixels), values, strict=True))
-    if golden.named:
-        arrays |= named_golden.to_arrays(golden.named)
+        arrays |= _parts(sized, f"{in_words(sized.pixels)}.")
+    arrays |= _parts(golden)
     np.savez_compressed(directory / GOLDEN, **arrays)
+
+
+def _parts(recorded: Golden | Sized, prefix: str = "") -> dict[str, Any]:
+    """The arrays of outputs by name, and which part of the first is kept."""
+    arrays: dict[str, Any] = named_golden.to_arrays(recorded.named, prefix) if recorded.named else {}
+    if recorded.kept is not None and recorded.kept.rows is not None:
+        arrays[f"{prefix}{rows_name()}"] = recorded.kept.rows
+    return arrays
 
 
 @dataclass

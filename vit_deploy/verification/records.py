@@ -103,8 +103,16 @@ def verification(result: Verification) -> dict[str, Any]:
         "failures": [*result.failures, *result.parity.notes],
     }
     if result.sizes:
-        own["sizes"] = [one.size.to_dict() | parity(one.parity) for one in result.sizes]
+        own["sizes"] = [
+            one.size.to_dict() | parity(one.parity) | _notes(one.parity) | of_outputs(one.outputs)
+            for one in result.sizes
+        ]
     return named | proof | own | of_outputs(result.outputs)
+
+
+def _notes(result: Parity) -> dict[str, Any]:
+    """Which of the words of a parity that failed say nothing against it; where it is well, all do."""
+    return {"notes": list(result.notes)} if result.notes and not result.ok else {}
 
 
 def of_outputs(outputs: Mapping[str, Parity]) -> dict[str, Any]:
@@ -112,7 +120,7 @@ def of_outputs(outputs: Mapping[str, Parity]) -> dict[str, Any]:
     found = {}
     for name, result in outputs.items():
         whole = parity(result)
-        found[name] = {key: whole[key] for key in ("ok", "metrics", "tolerance", "failures")}
+        found[name] = {key: whole[key] for key in ("ok", "metrics", "tolerance", "failures")} | _notes(result)
         if result.compared:
             found[name]["compared"] = dict(result.compared)
     return {"outputs": found} if found else {}

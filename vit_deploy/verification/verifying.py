@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,10 +51,13 @@ class SizeParity:
     Args:
         size: the size, with the signature that ran it where there is one for each.
         parity: with the reference resized to it.
+        outputs: the parity of each output of an artifact that was made for outputs by name, of which `parity` is the
+            worst one's.
     """
 
     size: ImageSize
     parity: Parity
+    outputs: Mapping[str, Parity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,11 +205,8 @@ def verify(
             )
         every = named_outputs_of(session, artifact, golden.images)
         outputs = every[artifact.output_name]
-        parity = judge(outputs, golden, classes=form.classes, tolerance=tolerance, shares=form.shares)
-        judged = {artifact.output_name: parity} if artifact.outputs else {}
-        for output in artifact.named_outputs:
-            if output.name in golden.named:
-                judged[output.name] = judge_named(every[output.name], output, golden, artifact, limits, held)
+        judged = _judged(every, golden, artifact, tolerance, limits, held)
+        parity = judged[artifact.output_name]
         if artifact.is_for_any_size:
             sizes = [_at_size(session, artifact, sized, held, limits) for sized in golden.sizes]
         context = CheckContext(artifact, name, options, session, golden, outputs, tolerance)
@@ -216,7 +217,7 @@ def verify(
         for sized in golden.sizes:
             with open_session(artifact.at(sized.pixels), name, options, engine=simulator) as session:
                 sizes.append(_at_size(session, artifact, sized, held, limits))
-    parity = worst_of(judged) if judged else parity
+    parity = worst_of(judged) if artifact.outputs else parity
     return Verification(
         artifact,
         name,
@@ -233,11 +234,41 @@ def verify(
 def _at_size(session: Session, artifact: Artifact, sized: Sized, precision: str, limits: Limits) -> SizeParity:
     """The parity at one more size, held to what this precision allows there."""
     there = artifact.at(sized.pixels)
-    tolerance = limits.apply(tolerance_for(precision, sized.noise_floor), precision)
-    outputs = outputs_of(session, sized.images)
-    golden = Golden(sized.images, sized.outputs, sized.noise_floor)
-    parity = judge(outputs, golden, classes=artifact.config.include_top, tolerance=tolerance)
-    return SizeParity(ImageSize(sized.pixels, there.signature), parity)
+    usual = tolerance_for(precision, sized.noise_floor, shares=form_of(there).shares is not None)
+    every = named_outputs_of(session, there, sized.images)
+    judged = _judged(every, sized.golden, there, limits.apply(usual, precision), limits, precision)
+    size = ImageSize(sized.pixels, there.signature)
+    if not artifact.outputs:
+        return SizeParity(size, judged[there.output_name])
+    return SizeParity(size, worst_of(judged), {name: judged[name] for name in artifact.outputs if name in judged})
+
+
+def _judged(
+    every: Mapping[str, NDArray[np.float32]],
+    golden: Golden,
+    artifact: Artifact,
+    tolerance: Tolerance,
+    limits: Limits,
+    precision: str,
+) -> dict[str, Parity]:
+    """The parity of each output by its name, that which is read first in front; see `judge_named`.
+
+    Args:
+        every: what an engine answered to the golden images, by name.
+        golden: golden data of them.
+        artifact: taken for their size.
+        tolerance: that the output which is read first is held to.
+        limits: that the others are held to where they fit, of the usual
+        precision.
+    """
+    form, first = form_of(artifact), artifact.output_name
+    compared = golden.part_of(every[first])
+    parity = judge(compared, golden, classes=form.classes, tolerance=tolerance, shares=form.shares)
+    judged = {first: parity if golden.kept is None else dataclasses.replace(parity, compared=golden.kept.to_dict())}
+    for output in artifact.named_outputs:
+        if output.name in golden.named:
+            judged[output.name] = judge_named(every[output.name], output, golden, artifact, limits, precision)
+    return judged
 
 
 def _simulator(artifact: Artifact, processor: str) -> Runtime:

@@ -56,12 +56,20 @@ class OnnxExporter:
         """
         checkpoint = gather_relative_positions(fold_layer_scales(checkpoint))
         for_cuda, outputs = options.target is Target.CUDA, artifact.named_outputs
-        traced = at_a_telling_size(checkpoint) if options.dynamic_size else checkpoint
+        traced = at_a_telling_size(checkpoint, options.batch) if options.dynamic_size else checkpoint
         model = traced_structure(traced, options.traced_spec(traced.config), outputs, turned_first=for_cuda)
         rewrite_structure(model, traced.config, options, outputs)
         if options.dynamic_size:
             kind = options.position_filter(checkpoint)
-            open_image_size(model.graph, checkpoint, traced.config, kind, layout=options.layout, batch=options.batch)
+            open_image_size(
+                model.graph,
+                checkpoint,
+                traced.config,
+                kind,
+                layout=options.layout,
+                batch=options.batch,
+                outputs=outputs,
+            )
         learned = learned_positions(checkpoint.config)
         weights = {name: weight for name, weight in checkpoint.weights.items() if name not in learned}
         if for_cuda:

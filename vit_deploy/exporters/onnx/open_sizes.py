@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.open_positions import position_table, rotary_tables
+from vit_deploy.core.outputs import Kind, Output
 from vit_deploy.core.reference import weights_of
 from vit_deploy.core.resampling import Filter
 from vit_deploy.core.rotary_angles import angles, tables
@@ -33,10 +34,14 @@ FIRST_COUNT = 101
 TABLE = "pos_embed.table"
 
 
-def at_a_telling_size(checkpoint: Checkpoint) -> Checkpoint:
+def at_a_telling_size(checkpoint: Checkpoint, batch: int | None = None) -> Checkpoint:
     """The same structure for images whose numbers of patches and of tokens are like no other number of the model.
 
     Its position table is not the checkpoint's.
+
+    Args:
+        checkpoint: of the structure.
+        batch: images a call, which is such a number as well; None for any.
     """
     config = checkpoint.config
     height, width = config.patch_size
@@ -49,6 +54,7 @@ def at_a_telling_size(checkpoint: Checkpoint) -> Checkpoint:
         height,
         width,
         config.pooled_dim,
+        batch or 0,
     }
     count = FIRST_COUNT
     while {count, 2 * count, 2 * count + config.num_prefix_tokens} & others:
@@ -59,7 +65,14 @@ def at_a_telling_size(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def open_image_size(
-    graph: ir.Graph, checkpoint: Checkpoint, traced: ViTConfig, kind: Filter, *, layout: str, batch: int | None
+    graph: ir.Graph,
+    checkpoint: Checkpoint,
+    traced: ViTConfig,
+    kind: Filter,
+    *,
+    layout: str,
+    batch: int | None,
+    outputs: Sequence[Output] = (),
 ) -> None:
     """Let a tidy graph take images of any size that is a multiple of the patch.
 
@@ -70,6 +83,7 @@ def open_image_size(
         kind: the filter that positions are resampled with.
         layout: of its input.
         batch: images a call, None for any number.
+        outputs: the outputs of the graph by name; none for the one that the config says.
 
     Raises:
         ExportError: something in it follows from the size in an unknown way.
@@ -84,6 +98,7 @@ def open_image_size(
     for reader, index in readers:
         reader.replace_input_with(index, positions.value)
     _open_rotary(xp, graph, checkpoint, traced, grid)
+    _open_maps(xp, graph, traced, images, places)
     if traced.pixel_norm:
         _open_pixels(xp, graph, traced, images, places)
     _open_shapes(xp, graph, traced, images, batch)
@@ -96,9 +111,17 @@ def open_image_size(
     for place, side in zip(places, SIDES, strict=True):
         sides[place] = side
     images.shape = ir.Shape(sides)
-    for output in graph.outputs:
-        counts = {traced.sequence_length, traced.num_patches}
-        output.shape = ir.Shape(["tokens" if side in counts else side for side in output.shape or ()])
+    maps = {output.name for output in outputs if output.kind is Kind.MAP}
+    for value in graph.outputs:
+        value.shape = ir.Shape(_open_sides(list(value.shape or ()), traced, is_map=value.name in maps))
+
+
+def _open_sides(known: Sequence[Any], traced: ViTConfig, *, is_map: bool) -> list[Any]:
+    """The sides of an output, by names where they follow from the size of the images."""
+    if is_map:
+        return [known[0], "rows", "columns", known[-1]]
+    counts = {traced.sequence_length, traced.num_patches}
+    return [*known[:1], *("tokens" if side in counts else side for side in known[1:])]
 
 
 def _grid(xp: Operators, images: ir.Value, config: ViTConfig, places: Sequence[int]) -> tuple[Computed, Computed]:
@@ -115,6 +138,21 @@ def _grid(xp: Operators, images: ir.Value, config: ViTConfig, places: Sequence[i
         count = xp.node("Reshape", repeated, one, name=f"{side}{MUST_BE}{patch}")
         found.append(Computed(xp, xp.node("Cast", count, to=ir.DataType.FLOAT)))
     return found[0], found[1]
+
+
+def _open_maps(xp: Operators, graph: ir.Graph, traced: ViTConfig, images: ir.Value, places: Sequence[int]) -> None:
+    """Let maps of patches have the rows and columns that images of any size have."""
+    whole = (-1, *traced.grid, traced.embed_dim)
+    readers = [node for node in graph if node.op_type == "Reshape" and _numbers(node.inputs[1]) == whole]
+    if not readers:
+        return
+    counts = [
+        xp.node("Div", xp.node("Shape", images, start=place, end=place + 1), xp.whole_numbers([patch]))
+        for place, patch in zip(places, traced.patch_size, strict=True)
+    ]
+    sides = xp.node("Concat", xp.whole_numbers([-1]), *counts, xp.whole_numbers([traced.embed_dim]), axis=0)
+    for node in readers:
+        node.replace_input_with(1, sides)
 
 
 def _open_pixels(xp: Operators, graph: ir.Graph, traced: ViTConfig, images: ir.Value, places: Sequence[int]) -> None:

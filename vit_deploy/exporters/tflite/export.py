@@ -39,7 +39,7 @@ from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order,
 from vit_deploy.exporters.tflite.pixels import dequantized_pixels
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
 from vit_deploy.exporters.tracing import TracedViT, outputs_by_name
-from vit_deploy.formats.tflite.file import root
+from vit_deploy.formats.tflite.file import opened, root
 from vit_deploy.formats.tflite.schema import Model
 
 STEP = 2.0**-12  # between the values of two stand-ins, which lie from 1 to 2
@@ -111,10 +111,12 @@ class TFLiteExporter:
                 single = dataclasses.replace(artifact.at(size.pixels), directory=alone, labels=())
                 self.write(resized, single, one_size)
                 files[size.signature] = single.model_path
+            with opened(next(iter(files.values()))) as first:
+                entries = metadata_entries(artifact, output_order(first) if artifact.outputs else ())
             join_files(
                 files,
                 artifact.model_path,
-                metadata_entries(artifact),
+                entries,
                 inline_limit=self.inline_limit,
                 trailer=packed_labels(artifact.labels),
             )

@@ -122,10 +122,12 @@ class TFLiteQuantizer:
                 if not files:
                     made = dataclasses.replace(target, input=result.input, output=result.output, outputs=result.outputs)
                 files[size.signature] = result.model_path
+            with opened(next(iter(files.values()))) as first:
+                entries = metadata_entries(made, output_order(first) if made.outputs else ())
             join_files(
                 files,
                 target.model_path,
-                metadata_entries(made),
+                entries,
                 inline_limit=self.inline_limit,
                 trailer=packed_labels(target.labels),
             )
