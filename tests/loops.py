@@ -64,6 +64,7 @@ def loop_pool(tokens: list[Array], prefix: int, pooling: str) -> Array:
         "max": lambda: np.array(patches).max(axis=0),
         "cls_distillation": lambda: np.array([*tokens[0], *tokens[1]]),
         "cls_mean": lambda: np.array([*tokens[0], *mean]),
+        "prefix_mean": lambda: sum(tokens[:prefix]) / prefix,
     }
     return ways[pooling]()
 
@@ -133,8 +134,8 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
         query = [dense(token, f"{name}.query") for token in asking]
         key, value = ([dense(token, f"{name}.{role}") for token in sequence] for role in ("key", "value"))
         heads = config.pool_heads if config.pool_heads and "map_pool" in name else config.num_heads
-        size = config.head_width if config.head_width and "map_pool" not in name else config.embed_dim // heads
-        mixed = [np.zeros(heads * size) for _ in asking]
+        size = len(value[0]) // heads
+        mixed = [np.zeros(len(value[0])) for _ in asking]
         for head in range(heads):
             part = slice(head * size, (head + 1) * size)
             keys = [head_of(k, part, f"{name}.key_norm") for k in key]
@@ -187,7 +188,9 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
         return np.array(tokens)
     if pooling == "map":
         (pooled,) = attention(list(w["map_pool.probe"]), tokens, "map_pool.attention")
-        pooled = pooled + feed_forward(norm(pooled, "map_pool.norm"), "map_pool.ffn", "mlp")
+        normed_vector = pooled if config.pool_end == "none" else norm(pooled, "map_pool.norm")
+        of_ffn = config.pool_end == "ffn"
+        pooled = pooled + feed_forward(normed_vector, "map_pool.ffn", "mlp") if of_ffn else normed_vector
     else:
         pooled = loop_pool(tokens, prefix, pooling)
     pooled = norm(pooled, "norm") if config.norm_after_pooling else pooled

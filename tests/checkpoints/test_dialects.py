@@ -154,7 +154,8 @@ def test_openclips_ways_of_resizing_are_read_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"attentional_pool": True}, "attention pooling into another width and a norm behind it, as CoCa has"),
+        ({"attentional_pool": True}, "attention pooling, of which it has no weights"),
+        ({"attentional_pool": "cascade"}, "an attention pooling for words and another for classes"),
         ({"qk_norm": True}, "a norm of queries and keys over the whole width"),
         ({"scale_heads": True}, "a scale of every attention head"),
         ({"pool_type": "none"}, "every token projected"),
@@ -239,8 +240,8 @@ OTHERS = {
         "give a CLIP model whose vision tower is a plain ViT",
     ),
     "coca": (
-        {"visual.conv1.weight": "c", "visual.class_embedding": "a", "visual.attn_pool.query": "b"},
-        "attention pooling into another width and a norm behind it, as CoCa has",
+        {"visual.conv1.weight": "c", "visual.class_embedding": "a", "visual.attn_pool_contrastive.query": "b"},
+        "an attention pooling for words and another for classes",
         "give a CLIP model whose vision tower is a plain ViT",
     ),
     "jeonsworld's hybrid": (

@@ -42,6 +42,8 @@ VARIANTS = {
         "pooling": "cls_mean",
     },
     "pre-logits, norm after pooling": {"pre_logits_dim": 7, "norm_after_pooling": True, "activation": "quick_gelu"},
+    "a probe of another width, a norm": {"pooling": "map", "pool_dim": 10, "pool_heads": 2, "pool_end": "norm"},
+    "a probe alone": {"pooling": "map", "pool_end": "none"},
     "features": {"include_top": False, "activation": "hard_silu"},
 }
 

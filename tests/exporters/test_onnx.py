@@ -112,9 +112,11 @@ COUNTS: dict[str, dict[str, int]] = {
     "shared distances, norms inside, class token": RES_POST
     | {"Add": 7, "Concat": 3, "LayerNormalization": 9, "Slice": 1},
     "AIMv2": NO_PREFIX
-    | SEQUENCE
-    | {"Add": 11, "Div": 6, "Gelu": 0, "Gemm": 9, "LayerNormalization": 0, "MatMul": 10, "Mul": 12, "Pow": 6}
-    | {"ReduceMean": 7, "Sigmoid": 2, "Slice": 1, "Sqrt": 6},
+    | PROBE
+    | {"Add": 11, "Div": 6, "Gelu": 0, "LayerNormalization": 0, "MatMul": 12, "Mul": 13, "Pow": 6}
+    | {"ReduceMean": 6, "Sigmoid": 2, "Sqrt": 6},
+    "PIXIO": SEQUENCE | {"Concat": 3, "Gemm": 12, "ReduceMean": 1, "Slice": 1},
+    "CoCa": PROBE | {"Gemm": 17, "LayerNormalization": 7, "Mul": 3},
     "ViTPose": NO_PREFIX | SEQUENCE | {"Gemm": 12, "Pad": 1, "Slice": 1},
     "vit-pytorch": {"Gemm": 7, "LayerNormalization": 7, "MatMul": 10, "Reshape": 16, "Transpose": 13},
     "ViT-22B": {"Div": 2, "Gelu": 0, "LayerNormalization": 7, "Mul": 6, "Sigmoid": 2, "Sub": 4},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tests import torchvision_stand_in
 from tests.checkpoints import state_dicts
 from tests.peers import dialect_models, make_dialect_golden
 from tests.peers.census import Made, Row
@@ -79,9 +81,29 @@ def programs() -> Iterator[Row]:
     yield _in_a_training("jeonsworld", "ViT-pytorch/train.py", dict, "cifar10_checkpoint.bin")
     yield _in_a_training("pytorch_pretrained_vit", "torch.save(model.state_dict())", dict, "B_16.pth")
     yield _in_a_training("openai-clip-visual", "torch.save(model.visual.state_dict())", dict, "visual.pt")
+    yield _in_a_training(
+        "open_clip-coca", "open_clip's training of CoCa",
+        lambda state: {"epoch": 3, "state_dict": prefixed("module.", state), "optimizer": {}}, "epoch_3.pt",
+    )  # fmt: skip
+    yield Row(
+        "OpenAI CLIP, OpenCLIP", "CoCa, a folder of the hub", "push_to_hf_hub", _coca, "", {}, (*TORCH, "open_clip")
+    )
     yield _in_a_training("dino", "torch.save of a DataParallel", partial(prefixed, "module."), "dino.pth")
     yield Row("OpenAI CLIP, OpenCLIP", "open_clip, a training folder", "logs/NAME/checkpoints", _open_clip_logs, "", {
         "num_heads": dialect_models.HEADS, "image_size": list(dialect_models.OBLONG)}, TORCH)  # fmt: skip
+
+
+def _coca(folder: Path) -> Made:
+    """As OpenCLIP makes and saves it today."""
+    import torch
+
+    torchvision_stand_in.install()
+    case = dialect_models.CASES["open_clip-coca"]
+    model, images = dialect_models.build(case, folder), dialect_models.images_for(case)
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    for file, document in case.beside.items():
+        (folder / file).write_text(json.dumps(document))
+    return Made(folder, images, dialect_models.answer_of(case, model, images))
 
 
 def _open_clip_logs(folder: Path) -> Made:
@@ -96,10 +118,11 @@ FOREIGN: Mapping[str, tuple[str, str, Mapping[str, tuple[int, ...]], str]] = {
         "OpenAI CLIP, OpenCLIP", "RN50.pt", {
             "visual.conv1.weight": (8, 3, 3, 3), "visual.attnpool.positional_embedding": (5, 8)},
         "a ResNet for its vision tower"),
-    "CoCa": (
-        "OpenAI CLIP, OpenCLIP", "coca_ViT-B-32", {
-            "visual.conv1.weight": (16, 3, 8, 8), "visual.class_embedding": (16,), "visual.attn_pool.query": (4, 16)},
-        "attention pooling into another width and a norm behind it, as CoCa has"),
+    "CoCa of two poolings": (
+        "OpenAI CLIP, OpenCLIP", "attentional_pool='parallel'", {
+            "visual.conv1.weight": (16, 3, 8, 8), "visual.class_embedding": (16,),
+            "visual.attn_pool.query": (4, 16), "visual.attn_pool_contrastive.query": (1, 16)},
+        "an attention pooling for words and another for classes"),
     "volumes": (
         "MONAI", "ViT of three dimensions", {"patch_embedding.patch_embeddings.weight": (16, 1, 4, 4, 4)},
         "patches of volumes"),

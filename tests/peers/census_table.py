@@ -46,7 +46,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "torchvision": ("`.pth`", "vit_b_16 to vit_h_14, the names of its MLP before and since 0.13"),
     "OpenAI CLIP, OpenCLIP": (
         "`.pt`, `.bin`, `.safetensors`, hub folders",
-        "the vision tower and its projection, towers of timm too; `open_clip_config.json`",
+        "the vision tower and its projection, CoCa's and those of timm too; `open_clip_config.json`",
     ),
     "vit-pytorch": ("`.pt`", "ViT and SimpleViT, of versions before 1.0 and since"),
     "mmpretrain, mmcls": ("`.pth`", "VisionTransformer with its heads, and the backbone alone"),

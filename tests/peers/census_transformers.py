@@ -334,6 +334,12 @@ def rows() -> Iterator[Row]:
         _of("PixioConfig", **RATIO, n_cls_tokens=1),
         _tokens(),
     )
+    several = _of("PixioConfig", **RATIO, n_cls_tokens=3)
+    yield _row(t, "pixio pooled", SAVED, "PixioModel", several, _pooled(), stated={"pooling": "prefix_mean"})
+    yield _row(
+        t, "pixio backbone", SAVED, "PixioBackbone", several,
+        lambda model, pixels: model.layernorm(model(pixels, output_hidden_states=True).hidden_states[-1]),
+    )  # fmt: skip
     dinov3 = {**WIDE, "image_size": [16, 24], "patch_size": 8, "num_register_tokens": 2}
     yield _row(t, "dinov3", SAVED, "DINOv3ViTModel", _of("DINOv3ViTConfig", **dinov3), _tokens(), (16, 24))
     yield _row(t, "dinov3 with gates", SAVED, "DINOv3ViTModel",

@@ -152,6 +152,21 @@ def _open_clip_case(kind: str = "CLIP", **options: Any) -> Case:
     )
 
 
+def _coca_case(embed_dim: int = 6) -> Case:
+    """CoCa, whose decoder of words is left out; it divides by the length unless it is told not to."""
+    words = {"context_length": 4, "vocab_size": 7, "width": 8, "heads": 2, "layers": 1}
+    document = _open_clip_config(
+        model={"embed_dim": embed_dim, "multimodal_cfg": words}, attentional_pool=True, attn_pooler_queries=3,
+        attn_pooler_heads=2, output_tokens=True,
+    )  # fmt: skip
+    return Case(
+        lambda sources: _open_clip(sources, document, "CoCa"),
+        stated={"pool_heads": 2},
+        answer=lambda model, images: model.encode_image(images, normalize=False),
+        beside=document,
+    )
+
+
 def _vit_pytorch(sources: Path, kind: str = "ViT", **options: Any) -> Any:
     module = importlib.import_module({"ViT": "vit_pytorch.vit", "SimpleViT": "vit_pytorch.simple_vit"}[kind])
     made = getattr(module, kind)
@@ -264,6 +279,8 @@ CASES: Mapping[str, Case] = {
     "open_clip-custom-text": _open_clip_case("CustomTextCLIP", model={"custom_text": True}),
     "open_clip-clipa": _open_clip_case(no_ln_pre=True, pool_type="avg", final_ln_after_pool=True),
     "open_clip-layer-scale": _open_clip_case(ls_init_value=0.1, pool_type="avg"),
+    "open_clip-coca": _coca_case(),
+    "open_clip-coca-of-one-width": _coca_case(embed_dim=DIM),
     "open_clip-siglip": _open_clip_timm_case("vit_base_patch16_siglip_224", "map", "none"),
     "open_clip-siglip2": _open_clip_timm_case("vit_base_patch32_siglip_256", "map", "none"),
     "open_clip-timm-projected": _open_clip_timm_case("vit_base_patch16_224", "", "linear"),

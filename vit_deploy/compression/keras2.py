@@ -18,7 +18,7 @@ import tensorflow as tf
 import tf_keras
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, PoolEnd, Pooling
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH, GATES, GELU_LIMIT, HEAD_NORM_EPSILON, weights_of
 from vit_deploy.core.relative_positions import relative_index
@@ -343,6 +343,8 @@ def _pooled(make: _Maker, x: Tensor) -> Tensor:
             return _op(lambda tokens: tf.concat([tokens[:, 0], tokens[:, 1]], axis=-1))(x)
         case Pooling.CLS_MEAN:
             return _op(lambda tokens: tf.concat([tokens[:, 0], tf.reduce_mean(tokens[:, first:], axis=1)], axis=-1))(x)
+        case Pooling.PREFIX_MEAN:
+            return _op(lambda tokens: tf.reduce_mean(tokens[:, :first], axis=1))(x)
         case Pooling.MAP:
             return _map_pooled(make, x)
 
@@ -358,4 +360,9 @@ def _map_pooled(make: _Maker, x: Tensor) -> Tensor:
     query, key, value = (_heads(make, f"{name}.attention.{role}", tokens, config.probe_heads) for role, tokens in roles)
     mixed = make.dense(f"{name}.attention.out", _mixed(query, key, value))
     pooled = _op(lambda tokens: tokens[:, 0])(mixed)
-    return tf_keras.layers.Add()([pooled, _mlp(make, f"{name}.ffn", make.norm(f"{name}.norm", pooled))])
+    if config.pool_end is PoolEnd.NONE:
+        return pooled
+    normed = make.norm(f"{name}.norm", pooled)
+    if config.pool_end is PoolEnd.NORM:
+        return normed
+    return tf_keras.layers.Add()([pooled, _mlp(make, f"{name}.ffn", normed)])

@@ -54,7 +54,7 @@ class FFNType(StrEnum):
 
 
 class Pooling(StrEnum):
-    """How the sequence becomes one vector; mean and max leave the prefix tokens out.
+    """How the sequence becomes one vector; mean and max leave the prefix tokens out, and `prefix_mean` the patches.
 
     Two give a vector of twice the embed dim: `cls_distillation` the class token beside the distillation token
     (Touvron et al. 2021), `cls_mean` the class token beside the mean (Oquab et al. 2023). `map` is attention of one
@@ -66,7 +66,20 @@ class Pooling(StrEnum):
     MAX = "max"
     CLS_DISTILLATION = "cls_distillation"
     CLS_MEAN = "cls_mean"
+    PREFIX_MEAN = "prefix_mean"
     MAP = "map"
+
+
+class PoolEnd(StrEnum):
+    """What follows the attention of `map` pooling.
+
+    A feed-forward behind a norm, added to what it reads (Zhai et al. 2022), a norm alone (CoCa, Yu et al. 2022, as
+    OpenCLIP has it), or nothing.
+    """
+
+    FFN = "ffn"
+    NORM = "norm"
+    NONE = "none"
 
 
 class Activation(StrEnum):

@@ -15,6 +15,7 @@ from vit_deploy.core.choices import (
     FFNType,
     NormalizationPosition,
     NormalizationType,
+    PoolEnd,
     Pooling,
     Probabilities,
     RelativePositions,
@@ -108,6 +109,8 @@ class ViTConfig:
         ffn_norm: whether the hidden units are normalized before the last projection of the feed-forward.
         pool_heads: attention heads of `map` pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of `map` pooling; 0 for as many as a block has.
+        pool_dim: width of what `map` pooling gives; 0 for that of a token.
+        pool_end: what follows the attention of `map` pooling.
         last_norm: whether a norm follows the last block; without one its tokens are pooled as they are.
         pre_logits_linear: whether the dense layer between pooling and head has no tanh, as a projection into the space
             of CLIP's images and texts.
@@ -150,6 +153,8 @@ class ViTConfig:
     ffn_norm: bool = False
     pool_heads: int = 0
     pool_mlp_dim: int = 0
+    pool_dim: int = 0
+    pool_end: PoolEnd = PoolEnd.FFN
     patch_norm: bool = False
     pixel_norm: bool = False
     patch_padding: int = 0
@@ -246,8 +251,13 @@ class ViTConfig:
             yield "distillation_token is True, and class_token is False; the one stands beside the other"
         if pooling is Pooling.CLS_DISTILLATION and not self.distillation_token:
             yield f"pooling is {pooling}, and distillation_token is False"
-        if (self.pool_heads or pooling is Pooling.MAP) and self.embed_dim % self.probe_heads:
-            yield f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.probe_heads}"
+        if pooling is Pooling.PREFIX_MEAN and not self.num_prefix_tokens:
+            yield f"pooling is {pooling}, and there are no prefix tokens"
+        if pooling is Pooling.MAP and self.pooled_dim % self.probe_heads:
+            width = "pool_dim" if self.pool_dim else "embed_dim"
+            yield f"{width} {self.pooled_dim} is not a multiple of pool_heads {self.probe_heads}"
+        if self.pool_mlp_dim and self.pool_end is not PoolEnd.FFN:
+            yield f"pool_mlp_dim is {self.pool_mlp_dim}, and pool_end is {self.pool_end}"
         if self.patch_padding and self.pixel_norm:
             yield f"patch_padding is {self.patch_padding}, and pixel_norm is True; expected one of them at most"
         if self.norm_after_pooling and not self.last_norm:
@@ -257,7 +267,7 @@ class ViTConfig:
         if self.head_norm and not self.include_top:
             yield "head_norm is True, and there is no head"
         if pooling is not Pooling.MAP:
-            of_a_map = [name for name in ("pool_heads", "pool_mlp_dim") if getattr(self, name)]
+            of_a_map = [name for name in OF_A_MAP if getattr(self, name) != LATER[name]]
             yield from (f"{name} is {getattr(self, name)}, and pooling is {pooling}" for name in of_a_map)
         if pooling is None:
             of_a_vector = [name for name in ("norm_after_pooling", "pre_logits_dim") if getattr(self, name)]
@@ -342,8 +352,20 @@ class ViTConfig:
         return "head" if self.include_top and not self.head_norm else None
 
     @property
+    def projection_after_pool(self) -> str | None:
+        """The projection that reads what `map` pooling gives, where that ends in a norm or in its attention."""
+        ends = self.effective_pooling is Pooling.MAP and self.pool_end is not PoolEnd.FFN
+        if not ends or self.norm_after_pooling:
+            return None
+        if self.pre_logits_dim:
+            return "pre_logits"
+        return "head" if self.include_top and not self.head_norm else None
+
+    @property
     def pooled_dim(self) -> int:
         """Width of what the pooling gives."""
+        if self.effective_pooling is Pooling.MAP and self.pool_dim:
+            return self.pool_dim
         beside = self.effective_pooling in (Pooling.CLS_DISTILLATION, Pooling.CLS_MEAN)
         return 2 * self.embed_dim if beside else self.embed_dim
 
@@ -415,8 +437,9 @@ class ViTConfig:
 MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the scores of more
 
 SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
+OF_A_MAP = ("pool_heads", "pool_mlp_dim", "pool_dim", "pool_end")
 OPTIONAL_SIZES = (  # zero for none, or for what another size says
-    *("register_tokens", "pre_logits_dim", "pool_heads", "pool_mlp_dim", "patch_padding", "head_width"),
+    *("register_tokens", "pre_logits_dim", *OF_A_MAP[:3], "patch_padding", "head_width"),
 )
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
@@ -430,6 +453,7 @@ LATER: Mapping[str, object] = MappingProxyType(
         "pixel_norm": False,
         "patch_padding": 0,
         **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
+        **{"pool_dim": 0, "pool_end": PoolEnd.FFN},
         "last_norm": True,
         **{"pre_logits_linear": False, "head_norm": False, "probabilities": Probabilities.SOFTMAX},
         "head_width": 0,
@@ -446,6 +470,7 @@ _CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
         "ffn_type": FFNType,
         "activation": Activation,
         "relative_positions": RelativePositions,
+        "pool_end": PoolEnd,
         "probabilities": Probabilities,
     }
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vit_deploy.core.choices import FFNType, Pooling
+from vit_deploy.core.choices import FFNType, PoolEnd, Pooling
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import weight_specs
 
@@ -39,11 +39,15 @@ def block_macs(config: ViTConfig) -> int:
 
 
 def pool_macs(config: ViTConfig) -> int:
-    """Multiply-adds of attention pooling: keys and values of all tokens, two projections and a feed-forward of one."""
+    """Multiply-adds of attention pooling: keys and values of all tokens, two projections and a feed-forward of one.
+
+    A pooling may have no feed-forward.
+    """
     if config.effective_pooling is not Pooling.MAP:
         return 0
-    tokens, dim = config.sequence_length, config.embed_dim
-    return 2 * tokens * dim * dim + 2 * tokens * dim + 2 * dim * dim + 2 * dim * config.probe_mlp_dim
+    tokens, dim = config.sequence_length, config.pooled_dim
+    hidden = config.probe_mlp_dim if config.pool_end is PoolEnd.FFN else 0
+    return 2 * tokens * config.embed_dim * dim + 2 * tokens * dim + 2 * dim * dim + 2 * dim * hidden
 
 
 def pre_logits_macs(config: ViTConfig) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.choices import Pooling, Probabilities
-from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config import LATER, OF_A_MAP, ViTConfig
 from vit_deploy.core.older_python import StrEnum
 from vit_deploy.core.suggestions import closest
 from vit_deploy.errors import ConfigError
@@ -262,7 +262,7 @@ def reduced_config(config: ViTConfig, outputs: Sequence[Output]) -> ViTConfig:
     if FEATURES in names:
         return config
     changes: dict[str, object] = {"pooling": None, "pre_logits_dim": 0, "pre_logits_linear": False}
-    changes |= {"pool_heads": 0, "pool_mlp_dim": 0}
+    changes |= {name: LATER[name] for name in OF_A_MAP}
     if config.norm_after_pooling:
         changes |= {"norm_after_pooling": False, "last_norm": False}
     behind = [output for output in outputs if output.block is None]

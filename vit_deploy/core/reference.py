@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, PoolEnd, Pooling
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.erf import erf
 from vit_deploy.core.relative_positions import gathered
@@ -346,24 +346,32 @@ def pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
             x = np.concatenate([x[:, 0], x[:, 1]], axis=-1)
         case Pooling.CLS_MEAN:
             x = np.concatenate([x[:, 0], patches.mean(axis=1)], axis=-1)
+        case Pooling.PREFIX_MEAN:
+            x = x[:, : config.num_prefix_tokens].mean(axis=1)
         case Pooling.MAP:
             x = map_pool(x, weights, config)
     return x
 
 
 def map_pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
-    """Attention of a learned probe to all tokens, then an mlp with a residual sum (Zhai et al. 2022): `(batch, dim)`.
+    """Attention of a learned probe to all tokens, then what the config says: `(batch, width of the vector)`.
 
-    The mlp is a plain one with the config's activation, whatever the blocks have.
+    The mlp with a residual sum is that of Zhai et al. 2022, and a plain one with the config's activation, whatever the
+    blocks have.
     """
     own = weights_of("attention", weights)
-    probe = np.broadcast_to(weights["probe"], (len(x), 1, config.embed_dim))
+    probe = np.broadcast_to(weights["probe"], (len(x), 1, config.pooled_dim))
     query, key, value = (
         _split(product(tokens, own[f"{role}.kernel"], own[f"{role}.bias"]), config.probe_heads)
         for role, tokens in (("query", probe), ("key", x), ("value", x))
     )
     pooled = _attended(query, key, value, own, config)[:, 0]
-    result: Array = pooled + mlp(norm(pooled, weights_of("norm", weights), config), weights_of("ffn", weights), config)
+    if config.pool_end is PoolEnd.NONE:
+        return pooled
+    normed = norm(pooled, weights_of("norm", weights), config)
+    if config.pool_end is PoolEnd.NORM:
+        return normed
+    result: Array = pooled + mlp(normed, weights_of("ffn", weights), config)
     return result
 
 

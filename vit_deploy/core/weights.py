@@ -19,7 +19,14 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType, Pooling, RelativePositions
+from vit_deploy.core.choices import (
+    FFNType,
+    NormalizationPosition,
+    NormalizationType,
+    PoolEnd,
+    Pooling,
+    RelativePositions,
+)
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.relative_tables import table_rows
 
@@ -145,12 +152,14 @@ def _relative(owner: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]
 def _after(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     dim, vector = config.embed_dim, config.pooled_dim
     if config.effective_pooling is Pooling.MAP:
-        yield "map_pool.probe", _drawn(1, dim)
-        for role in ("query", "key", "value", "out"):
-            yield from _dense(f"map_pool.attention.{role}", dim, dim)
-        yield from _norm("map_pool.norm", config, dim)
-        yield from _dense("map_pool.ffn.up", dim, config.probe_mlp_dim)
-        yield from _dense("map_pool.ffn.down", config.probe_mlp_dim, dim)
+        yield "map_pool.probe", _drawn(1, vector)
+        for role, inputs in (("query", vector), ("key", dim), ("value", dim), ("out", vector)):
+            yield from _dense(f"map_pool.attention.{role}", inputs, vector)
+        if config.pool_end is not PoolEnd.NONE:
+            yield from _norm("map_pool.norm", config, vector)
+        if config.pool_end is PoolEnd.FFN:
+            yield from _dense("map_pool.ffn.up", vector, config.probe_mlp_dim)
+            yield from _dense("map_pool.ffn.down", config.probe_mlp_dim, vector)
     if config.pre_logits_dim:
         yield from _dense("pre_logits", vector, config.pre_logits_dim)
         vector = config.pre_logits_dim

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType, Pooling
+from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType, PoolEnd, Pooling
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH, sigmoid
 from vit_deploy.core.weights import Float32, weight_specs
@@ -31,6 +31,7 @@ class Affine:
     bias: Float32 | None
 
 
+MAP_OUT = "map_pool.attention.out"
 ROLES = ("query", "key", "value")
 
 
@@ -68,6 +69,8 @@ def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
         _fold_block(weights, config, index)
     for norm, into in _after_blocks(config):
         _fold(weights, norm, into)
+    if config.projection_after_pool is not None and config.pool_end is PoolEnd.NONE:
+        _move_bias(weights, MAP_OUT, [config.projection_after_pool])
     return dataclasses.replace(checkpoint, config=config, weights=weights)
 
 
@@ -106,10 +109,11 @@ def moved_affines(checkpoint: Checkpoint, folded: Checkpoint) -> dict[str, Affin
         folded: after.
 
     Returns:
-        A scale and a bias by `block_<i>`, where a block ends in a norm, and by `norm`, for those that moved.
+        A scale and a bias by `block_<i>`, where a block ends in a norm, by `norm` and by `map_pool`, for those that
+        moved.
     """
     _, weights = _with_scales(checkpoint.config, dict(checkpoint.weights))
-    norms = {"norm": "norm"}
+    norms = {"norm": "norm", "map_pool": MAP_OUT if checkpoint.config.pool_end is PoolEnd.NONE else "map_pool.norm"}
     if checkpoint.config.normalization_position is NormalizationPosition.POST:
         norms |= {f"block_{index}": f"block_{index}.norm2" for index in range(checkpoint.config.num_layers)}
     found = {}
@@ -150,7 +154,9 @@ def _fold_block(weights: dict[str, Float32], config: ViTConfig, index: int) -> N
 def _after_blocks(config: ViTConfig) -> Iterator[tuple[str, list[str]]]:
     """The norms behind the blocks that nothing but projections read."""
     if config.effective_pooling is Pooling.MAP:
-        yield "map_pool.norm", ["map_pool.ffn.up"]
+        after = config.projection_after_pool if config.pool_end is PoolEnd.NORM else None
+        if config.pool_end is PoolEnd.FFN or after is not None:
+            yield "map_pool.norm", [after or "map_pool.ffn.up"]
         keys_and_values = ["map_pool.attention.key", "map_pool.attention.value"]
         if config.last_norm and not config.norm_after_pooling:
             yield "norm", keys_and_values

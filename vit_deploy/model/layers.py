@@ -324,6 +324,8 @@ def pool(tokens: Any, config: ViTConfig) -> Any:
         case "cls_mean":
             token = ops.squeeze(take_tokens(tokens, 0, 1), axis=1)
             return ops.concatenate([token, ops.mean(take_patches(tokens, config), axis=1)], axis=-1)
+        case "prefix_mean":
+            return ops.mean(take_tokens(tokens, 0, config.num_prefix_tokens), axis=1)
         case "max":
             return ops.max(take_patches(tokens, config), axis=1)
         case _:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from vit_deploy.core.choices import PoolEnd
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.model.feed_forward import FeedForward
 from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Projection, side_of
@@ -18,7 +19,7 @@ from vit_deploy.model.options import WeightOptions
 
 @keras.saving.register_keras_serializable("vit_deploy")
 class ProbeAttention(NamedVariables):
-    """Multi-head attention of a probe `(1, dim)` to tokens `(batch, tokens, dim)`, giving `(batch, dim)`."""
+    """Multi-head attention of a probe `(1, width)` to tokens `(batch, tokens, dim)`, giving `(batch, width)`."""
 
     def __init__(
         self,
@@ -43,8 +44,10 @@ class ProbeAttention(NamedVariables):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Build the four projections."""
-        for projection in (self.query, self.key, self.value, self.out):
+        for projection in (self.query, self.out):
             projection.build((None, self.embed_dim))
+        for projection in (self.key, self.value):
+            projection.build((None, input_shape[-1]))
 
     def call(self, probe: Any, tokens: Any) -> Any:
         """The probe's view of every image."""
@@ -62,7 +65,7 @@ class ProbeAttention(NamedVariables):
     def compute_output_shape(
         self, probe_shape: tuple[int | None, ...], tokens_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        """`(batch, dim)`."""
+        """`(batch, width)`."""
         return (tokens_shape[0], self.embed_dim)
 
     def get_config(self) -> dict[str, Any]:
@@ -78,7 +81,7 @@ class ProbeAttention(NamedVariables):
 
 @keras.saving.register_keras_serializable("vit_deploy")
 class MapPooling(NamedVariables):
-    """Multi-head attention pooling (Zhai et al. 2022): `(batch, tokens, dim)` to `(batch, dim)`.
+    """Multi-head attention pooling (Zhai et al. 2022): `(batch, tokens, dim)` to `(batch, width)`.
 
     Args:
         config: the config of the whole ViT.
@@ -96,37 +99,45 @@ class MapPooling(NamedVariables):
         self.weight_options = WeightOptions.of(weights)
         own, policy = self.config, self.dtype_policy
         self.attention = ProbeAttention(
-            own.embed_dim, own.probe_heads, self.weight_options, "map_pool.attention", name="attention", dtype=policy
+            own.pooled_dim, own.probe_heads, self.weight_options, "map_pool.attention", name="attention", dtype=policy
         )
-        self.norm = Norm(own.normalization_type, own.epsilon, name="norm", dtype=policy)
-        self.ffn = FeedForward(
-            own.embed_dim,
-            own.probe_mlp_dim,
-            activation=own.activation,
-            weights=self.weight_options,
-            prefix="map_pool.ffn",
-            name="ffn",
-            dtype=policy,
-        )
+        self.norm: Any = None
+        self.ffn: Any = None
+        if own.pool_end is not PoolEnd.NONE:
+            self.norm = Norm(own.normalization_type, own.epsilon, name="norm", dtype=policy)
+        if own.pool_end is PoolEnd.FFN:
+            self.ffn = FeedForward(
+                own.pooled_dim,
+                own.probe_mlp_dim,
+                activation=own.activation,
+                weights=self.weight_options,
+                prefix="map_pool.ffn",
+                name="ffn",
+                dtype=policy,
+            )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the probe (1, dim) and build the parts."""
-        dim = self.config.embed_dim
+        """Make the probe (1, width) and build the parts."""
+        dim = self.config.pooled_dim
         self.probe = self.add_weight(
             name="probe", shape=(1, dim), initializer=self.weight_options.drawn("map_pool.probe")
         )
         self.attention.build(input_shape)
-        self.norm.build((None, dim))
-        self.ffn.build((None, dim))
+        for layer in (self.norm, self.ffn):
+            if layer is not None:
+                layer.build((None, dim))
 
     def call(self, tokens: Any) -> Any:
         """One vector an image."""
         pooled = self.attention(ops.convert_to_tensor(self.probe), tokens)
-        return pooled + self.ffn(self.norm(pooled))
+        if self.norm is None:
+            return pooled
+        normed = self.norm(pooled)
+        return normed if self.ffn is None else pooled + self.ffn(normed)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """`(batch, dim)`."""
-        return (input_shape[0], input_shape[-1])
+        """`(batch, width)`."""
+        return (input_shape[0], self.config.pooled_dim)
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` takes."""

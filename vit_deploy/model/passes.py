@@ -99,6 +99,8 @@ def _pooled(model: ViT, tokens: Any) -> Any:
 
 def _read(model: ViT, vector: Any) -> Any:
     """What the head reads."""
+    if model.config.projection_after_pool == "head":
+        return _restored(model, "map_pool", vector)
     return _restored(model, "norm", vector) if model.config.projection_after_norm == "head" else vector
 
 

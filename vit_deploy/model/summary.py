@@ -33,7 +33,7 @@ def parts(config: ViTConfig) -> tuple[Part, ...]:
     sequence = (config.sequence_length, config.embed_dim)
     shapes = {
         "patch_embed": (config.num_patches, config.embed_dim),
-        "map_pool": (config.embed_dim,),
+        "map_pool": (config.pooled_dim,),
         "pre_logits": (config.pre_logits_dim,),
         "head": config.output_shape,
     }

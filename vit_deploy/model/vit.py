@@ -83,6 +83,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         ffn_norm: whether the hidden units are normalized before the last projection of the feed-forward.
         pool_heads: attention heads of "map" pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
+        pool_dim: width of what "map" pooling gives; 0 for that of a token.
+        pool_end: what follows the attention of "map" pooling, "ffn", "norm" or "none".
         patch_norm: whether the patches are normalized once they are embedded.
         pixel_norm: whether the pixels of each patch are normalized before they are embedded.
         patch_padding: pixels of zeros above and left of the image.
@@ -155,6 +157,8 @@ class ViT(keras.Model):  # type: ignore[misc]
         ffn_norm: bool = False,
         pool_heads: int = 0,
         pool_mlp_dim: int = 0,
+        pool_dim: int = 0,
+        pool_end: str = "ffn",
         patch_norm: bool = False,
         pixel_norm: bool = False,
         patch_padding: int = 0,
@@ -210,6 +214,8 @@ class ViT(keras.Model):  # type: ignore[misc]
                 ffn_norm=ffn_norm,
                 pool_heads=pool_heads,
                 pool_mlp_dim=pool_mlp_dim,
+                pool_dim=pool_dim,
+                pool_end=pool_end,
                 patch_norm=patch_norm,
                 pixel_norm=pixel_norm,
                 patch_padding=patch_padding,

@@ -33,6 +33,7 @@ DISTILLATION, REGISTERS = "embeddings.distillation_token", "embeddings.register_
 DETECTION = "embeddings.detection_tokens"  # of YOLOS, behind the patches there and registers here
 PRE_NORM = ("pre_layrnorm", "pre_layernorm")  # the first as it is spelled in CLIP
 CLASS_ANGLES = "class_pos_emb"  # of MLCD: how far every block turns its class token
+PIXIO_IN_A_BACKBONE, BESIDE_PIXIO = ("encoder.", "pixio."), "layernorm"
 MID_POSITIONS = "encoder.mid_position_embeddings"
 POOLER = "pooler.dense"
 MAP_HEAD = "head"
@@ -116,6 +117,12 @@ class Names:
         """Whether there is a norm in front of the blocks."""
         return any(self.has(f"{norm}.weight") for norm in PRE_NORM)
 
+    @property
+    def last_norm(self) -> str:
+        """The norm behind the blocks; PIXIO's backbone has one beside its encoder, and leaves the encoder's unread."""
+        beside = self.prefix in PIXIO_IN_A_BACKBONE and f"{BESIDE_PIXIO}.weight" in self.stored
+        return BESIDE_PIXIO if beside else self.part(AROUND["norm"])
+
     def head(self, name: str) -> str:
         """A head by its own name, with the path of what it is beside the encoder in."""
         parts = self.prefix.split(".")
@@ -171,6 +178,7 @@ def origins(names: Names, config: ViTConfig) -> dict[str, Origin]:
     table = {**_embeddings(names, config), **_blocks(names, config)}
     for part, choices in AROUND.items():
         table |= _part(part, names.part(choices))
+    table |= _part("norm", names.last_norm)
     if config.effective_pooling is Pooling.MAP:
         table |= _map_head(f"{names.prefix}{MAP_HEAD}")
     if config.pre_logits_dim:
@@ -343,9 +351,8 @@ def spare(names: Names, config: ViTConfig, whole: str = "") -> dict[str, list[st
         rest = [name for name in names.stored if not name.startswith((names.prefix, f"{head}."))]
         found = {what: tensors for what, tensors in found.items() if what not in SPARE_BESIDE}
         found[f"rest of a {whole}"] = sorted(rest)
-    if not config.last_norm:
-        last = names.part(AROUND["norm"])
-        found["last norm"] = [name for name in (f"{last}.weight", f"{last}.bias") if name in names.stored]
+    norms = {names.part(AROUND["norm"]), names.last_norm} - ({names.last_norm} if config.last_norm else set())
+    found["last norm"] = sorted(name for name in names.stored if name.rpartition(".")[0] in norms)
     if not config.register_tokens:
         found["registers"] = [name for name in (f"{names.prefix}{REGISTERS}",) if name in names.stored]
     # A buffer of YOLOS, empty unless it adds positions after every block.

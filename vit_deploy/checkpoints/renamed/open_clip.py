@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from vit_deploy.checkpoints.documents import explained
+from vit_deploy.checkpoints.renamed import coca
 from vit_deploy.checkpoints.renamed.names import Common, Known
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
 from vit_deploy.checkpoints.source import Stated
@@ -36,7 +38,6 @@ BLOCK_OPTIONS: Mapping[str, str] = {
 }
 # What these options of a vision tower compute, none of which a ViT here does.
 OPTIONS: Mapping[str, str] = {
-    "attentional_pool": "attention pooling into another width and a norm behind it, as CoCa has",
     **BLOCK_OPTIONS,
     "act_kwargs": "an activation with options",
 }
@@ -48,7 +49,8 @@ def _known(view: Common, stated: Stated) -> Known:
     model = found.get("model_cfg") if isinstance(found, Mapping) else None
     if found is None or not isinstance(model, Mapping) or not isinstance(model.get("vision_cfg"), Mapping):
         openai = any(name in view.stored for name in OPENAI_ENTRIES)
-        return Known(fixed={"activation": Activation.QUICK_GELU} if openai else {})
+        known = Known(fixed={"activation": Activation.QUICK_GELU} if openai else {})
+        return _attending(view, known, {}) if coca.pools(view) else known
     with explained(DOCUMENT):
         vision = model["vision_cfg"]
         refused = [what for option, what in OPTIONS.items() if vision.get(option)]
@@ -57,6 +59,7 @@ def _known(view: Common, stated: Stated) -> Known:
         mean = vision.get("pool_type", "tok") == "avg"
         if vision.get("pool_type", "tok") == "none":
             refused.append("every token projected")
+        refused += coca.problems(view, vision, mean=mean)
         fixed = {
             "num_heads": heads,
             "epsilon": epsilon,
@@ -66,7 +69,21 @@ def _known(view: Common, stated: Stated) -> Known:
         }
         sizes = [as_pair(vision["image_size"], "image_size")] if vision.get("image_size") else []
         said = dict(found.get("preprocess_cfg") or {})
-        return Known(fixed=fixed, sizes=sizes, refused=refused, preprocess=partial(recorded, said))
+        known = Known(fixed=fixed, sizes=sizes, refused=refused, preprocess=partial(recorded, said))
+        return _attending(view, known, vision) if coca.pools(view) else known
+
+
+def _attending(view: Common, known: Known, vision: Mapping[str, Any]) -> Known:
+    """With the attention pooling of CoCa."""
+    heads = {"pool_heads": coca.heads_of(vision)}
+    embed_dim, *_ = view.common_shape("patch_embed.weight", 4)
+    of_pooling = coca.fields(view, embed_dim)
+    return dataclasses.replace(
+        known,
+        fixed={**known.fixed, **of_pooling, **(heads if vision else {})},
+        defaults={} if vision else heads,
+        origins=coca.origins(view, known.fixed.get("epsilon", EPSILON)),
+    )
 
 
 def recorded(said: Mapping[str, Any], config: ViTConfig) -> Preprocess:
@@ -123,7 +140,7 @@ DIALECT = Dialect(
     left_out={TEXT: "text tower", rf"^({'|'.join(OPENAI_ENTRIES)})$": "sizes"},
     refused={
         r"^layer\d\.|^conv2\.|^attnpool\.": "a ResNet for its vision tower",
-        r"^attn_pool": "attention pooling into another width and a norm behind it, as CoCa has",
+        r"^attn_pool_contrastive\.": coca.OF_TWO,
     },
     fix="give a CLIP model whose vision tower is a plain ViT",
     known=_known,

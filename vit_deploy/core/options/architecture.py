@@ -17,7 +17,8 @@ class ArchitectureOptions:
     Args:
         channels: channels of the images.
         include_top: whether there is a head.
-        pooling: how tokens become one vector, "cls", "mean", "max", "cls_distillation", "cls_mean" or "map".
+        pooling: how tokens become one vector, "cls", "mean", "max", "cls_distillation", "cls_mean",
+            "prefix_mean" or "map".
         normalization_type: "layer_norm", "rms_norm", "dynamic_tanh" or "band_rms".
         normalization_position: "pre", "post", "res_post" or "parallel".
         ffn_type: "mlp", "swiglu", "geglu" or "glu".
@@ -46,6 +47,8 @@ class ArchitectureOptions:
         ffn_norm: whether a norm stands in front of the feed-forward's last projection.
         pool_heads: heads of "map" pooling; 0 for as many as a block has.
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
+        pool_dim: width of what "map" pooling gives; 0 for that of a token.
+        pool_end: what follows the attention of "map" pooling, "ffn", "norm" or "none".
         last_norm: whether a norm follows the last block.
         pre_logits_linear: whether the dense layer before the head has no tanh.
         head_norm: whether the vector that the head reads is divided by its root mean square.
@@ -55,7 +58,9 @@ class ArchitectureOptions:
 
     channels: Annotated[int, Option(min=1, help="Of the images.")] = 3
     include_top: Annotated[bool, Option(help="With a head.")] = True
-    pooling: Annotated[str | None, Option(help="cls, mean, max, cls_distillation, cls_mean or map.")] = None
+    pooling: Annotated[str | None, Option(help="cls, mean, max, cls_distillation, cls_mean, prefix_mean or map.")] = (
+        None
+    )
     normalization_type: Annotated[str, Option(help="layer_norm, rms_norm, dynamic_tanh or band_rms.")] = "layer_norm"
     normalization_position: Annotated[str, Option(help="pre, post, res_post or parallel.")] = "pre"
     ffn_type: Annotated[str, Option(help="mlp, swiglu, geglu or glu.")] = "mlp"
@@ -87,6 +92,8 @@ class ArchitectureOptions:
     ffn_norm: Annotated[bool, Option(help="In front of the feed-forward's last projection.")] = False
     pool_heads: Annotated[int, Option(min=0, help="Heads of map pooling; 0 for a block's.")] = 0
     pool_mlp_dim: Annotated[int, Option(min=0, help="Hidden units of map pooling; 0 for a block's.")] = 0
+    pool_dim: Annotated[int, Option(min=0, help="Width of what map pooling gives; 0 for a token's.")] = 0
+    pool_end: Annotated[str, Option(help="ffn, norm or none: what follows the attention of map pooling.")] = "ffn"
     last_norm: Annotated[bool, Option(help="A norm behind the last block.")] = True
     pre_logits_linear: Annotated[bool, Option(help="No tanh in the dense layer before the head.")] = False
     head_norm: Annotated[bool, Option(help="The head reads a vector divided by its root mean square.")] = False

@@ -113,7 +113,7 @@ def output_factor(name: str, config: ViTConfig) -> float:
     block = re.match(r"block_(\d+)\.", name)
     between = config.qk_norm or (block is not None and config.turns_queries(int(block[1])))
     divided = name.endswith(QUERIES) and (not between or name.startswith(MAP_POOL))
-    width = config.embed_dim // config.probe_heads if name.startswith(MAP_POOL) else config.head_dim
+    width = config.pooled_dim // config.probe_heads if name.startswith(MAP_POOL) else config.head_dim
     return 1 / math.sqrt(width) if divided else 1.0
 
 

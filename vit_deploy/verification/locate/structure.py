@@ -77,7 +77,8 @@ def find_taps(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
         names = [f"block_{index}.{half}" for index in range(config.num_layers) for half in ("attention", "ffn")]
         places.missing |= dict.fromkeys(("patch_embed", "pos_embed", *names), reason)
     tail = sections[sublayers[-1] + 1 :] if sublayers else ()
-    _find_end(flow, config, tail, places, folded=folded_norms and config.projection_after_norm is not None)
+    reader = config.projection_after_norm or config.projection_after_pool
+    _find_end(flow, config, tail, places, folded=folded_norms and reader is not None)
     return places
 
 
