@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from vit_deploy.core import registry as registries
 from vit_deploy.core.registry import Plugin, Registry
-from vit_deploy.errors import ConfigError, MissingEngineError
+from vit_deploy.errors import ConfigError, EngineError, MissingEngineError
 from vit_deploy.runtimes.diagnosis import ONNX_RUNTIMES
 from vit_deploy.runtimes.packages import admits
 
@@ -186,3 +186,11 @@ print(json.dumps(sorted(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "h5py"} & set(json.loads(done.stdout))
+
+
+def test_an_engine_that_would_crash_after_another_one_is_refused(monkeypatch):
+    table = Registry("engine", {"late": Plugin("no_such_module:Thing", extra="cpu", needs=("tensorflow",))})
+    monkeypatch.setitem(sys.modules, "onnxruntime_qnn", object())
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    with pytest.raises(EngineError, match=r"tensorflow crashes in a process that has loaded onnxruntime_qnn before it"):
+        table.load("late")

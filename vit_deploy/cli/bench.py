@@ -64,7 +64,7 @@ def _tell(out: Output, found: BenchOutcome) -> None:
     for error in found.unanswered.values():
         out.finding(str(error))
     _note(out, [(f"{result.on}: {result.case}" if result.on else str(result.case), result) for result in found])
-    if emulated := dict.fromkeys(str(result.on) for result in found if result.emulated):
+    if emulated := dict.fromkeys(result.on or result.provider for result in found if result.emulated):
         out.finding(f"{', '.join(emulated)}: times of an emulator, which say nothing about a real machine")
     for gap in found.failed:
         out.finding(f"{gap.name} was not timed: {gap.error}")

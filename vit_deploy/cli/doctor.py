@@ -50,6 +50,11 @@ def _rows(found: Diagnosis) -> list[tuple[str, str]]:
     rows += _providers(found)
     if found.openvino is not None:
         rows.append(("OpenVINO computes in", ", ".join(found.openvino)))
+    if found.hexagon is not None:
+        there = "its own processor" if "NPU" in found.hexagon else "one that is emulated here"
+        rows.append(
+            ("Qualcomm's Hexagon", f"{there}, with --runtime qnn" if found.hexagon else "not found by its plugin")
+        )
     if found.gpus is not None:
         rows.append(("TensorFlow's GPUs", ", ".join(found.gpus) or "none"))
     if found.nvidia is not None:

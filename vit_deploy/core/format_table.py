@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vit_deploy.core import hexagon
 from vit_deploy.core.format import FP32, Format, Formats, RuntimeEntry, Target
 from vit_deploy.core.registry import Plugin
 
@@ -19,6 +20,13 @@ WEB = RuntimeEntry(
     not_profiled="engines in a browser do not time their operators",
     named_only=True,
     in_browsers=True,
+)
+QNN = RuntimeEntry(
+    "qnn",
+    Plugin("vit_deploy.runtimes.qnn.runtime:Qnn", extra="qnn", needs=("onnxruntime", "onnxruntime_qnn")),
+    providers=hexagon.providers(),
+    not_profiled="a graph on Hexagon is one program; Qualcomm's own tools profile its inside",
+    named_only=True,
 )
 ONNX_PRECISIONS: Mapping[str, tuple[str, ...]] = {
     Target.CPU: (FP32, "fp16", "int8", "int8-static", "int4"),
@@ -53,6 +61,7 @@ ONNX = Format(
             ),
             profiled_on="cpu",
         ),
+        QNN,
         WEB,
     ),
     suffixes=(".onnx",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,10 @@ from typing import Any
 
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError, MissingEngineError
+from vit_deploy.errors import ConfigError, EngineError, MissingEngineError
+
+CRASHES_AFTER = {"tensorflow": "onnxruntime_qnn", "keras": "onnxruntime_qnn"}
+"""Modules that end the process where another one was imported first: both bring the same C++ library."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,19 @@ class Registry(Mapping[str, Plugin]):
     def load(self, name: str) -> Any:
         """The class or function behind `name`; the only place where an engine is imported."""
         self.check(name)
+        refuse_crash(self[name])
         with quiet_stderr():  # TensorFlow logs at import
             return self[name].load()
+
+
+def refuse_crash(plugin: Plugin) -> None:
+    """Raise `EngineError` where an engine would crash this process, for another one was loaded before it."""
+    for module, before in CRASHES_AFTER.items():
+        if module in plugin.needs and module not in sys.modules and before in sys.modules:
+            raise EngineError(
+                f"{module} crashes in a process that has loaded {before} before it",
+                fix=f"do what needs {module} first, or in a process of its own",
+            )
 
 
 def fitting_extra(extra: str) -> str:

@@ -25,7 +25,14 @@ from vit_deploy.performance.latency import Case, Latency, Plan
 from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.process import CaseProcess
 from vit_deploy.performance.worker import artifact_to_time, golden_images
-from vit_deploy.runtimes import RUNTIMES, installed_takers, is_asked_for_gpu, is_in_browsers, may_choose_gpu
+from vit_deploy.runtimes import (
+    RUNTIMES,
+    installed_takers,
+    is_asked_for_gpu,
+    is_emulated,
+    is_in_browsers,
+    may_choose_gpu,
+)
 
 __all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
 
@@ -274,6 +281,7 @@ def _latency(
         queued_ns=tuple(round["queued_ns"] for round in rounds if round["queued_ns"] is not None),
         remarks=tuple(loaded["notes"]),
         engine=loaded.get("engine", {}),
+        emulated=is_emulated(loaded["provider"]),
     )
 
 

@@ -69,6 +69,7 @@ def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
         "notes": list(latency.notes),
         "unsteady": list(latency.unsteady),
         **({"engine": dict(latency.engine)} if latency.engine else {}),
+        **({"emulated": True} if latency.emulated else {}),
         "failures": [f"{name} cannot be told" for name in absent if name not in RARE],
         "plan": dataclasses.asdict(latency.plan),
         "host": latency.host.to_dict(),

@@ -17,6 +17,7 @@ from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError, EngineError
 
 RUNTIMES = Registry("runtime", lambda: {name: runtime.engine for name, runtime in FORMATS.runtimes().items()})
+EMULATED = "-emulated"  # ends the name of what executes a graph where a processor is emulated
 GPU_PROVIDERS = ("cuda", "cuda-eager", "tensorrt", "tensorrt-rtx")
 
 
@@ -76,6 +77,11 @@ def may_choose_gpu(runtime: str, provider: str | None) -> bool:
     """Whether it takes a GPU where there is one, though none is requested."""
     known = FORMATS.runtimes().get(runtime)
     return provider is None and known is not None and known.prefers_gpus
+
+
+def is_emulated(provider: str) -> bool:
+    """Whether what executed a graph is an emulated processor, whose times say nothing of a real one."""
+    return provider.endswith(EMULATED)
 
 
 def is_in_browsers(runtime: str) -> bool:

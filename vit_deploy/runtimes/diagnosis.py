@@ -51,11 +51,18 @@ ONNX_RUNTIMES = (
     "onnxruntime-gpu",
     "onnxruntime-openvino",
     "onnxruntime-directml",
-    "onnxruntime-qnn",
     "onnxruntime-training",
 )
 # They bring CUDA to an ONNX Runtime that was built without, which does not list it then.
 CUDA_PLUGINS = ("onnxruntime-ep-cuda13", "onnxruntime-ep-cuda12")
+# It stands beside an ONNX Runtime, which it needs; before version 2 it was one, and writes over another's files.
+QNN = "onnxruntime-qnn"
+FIRST_QNN_PLUGIN = 2
+HEXAGON = """
+import onnxruntime as o, onnxruntime_qnn as q
+o.register_execution_provider_library('QNNExecutionProvider', q.get_library_path())
+answer = [d.device.type.name for d in o.get_ep_devices() if d.ep_name == 'QNNExecutionProvider']
+"""
 TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tf-nightly", "tf-nightly-cpu")
 ENGINES = (
     Engine("onnxruntime", "onnx", (*ONNX_RUNTIMES, *CUDA_PLUGINS)),
@@ -66,6 +73,7 @@ ENGINES = (
     Engine("onnx", "export", ("onnx",)),
     Engine("onnxscript", "export", ("onnxscript",)),
     Engine("openvino", "openvino", ("openvino",)),
+    Engine(QNN, "qnn", (QNN,)),
     Engine("tensorflow-model-optimization", "compress", ("tensorflow-model-optimization",)),
     Engine("ethos-u-vela", "ethos", ("ethos-u-vela",)),
     Engine("pillow", "export", ("pillow",)),
@@ -105,6 +113,8 @@ class Diagnosis:
         trials: what came of each of the providers.
         nvidia: its GPUs and libraries; None where nobody looked.
         web: browsers, and the JavaScript of engines in them; None where nobody looked.
+        hexagon: the kinds of devices on which Qualcomm's plugin runs files, "NPU" of a Hexagon processor; None where it
+            is missing or cannot be used.
     """
 
     host: Host
@@ -117,6 +127,7 @@ class Diagnosis:
     trials: tuple[Trial, ...] = ()
     nvidia: Nvidia | None = None
     web: WebFound | None = None
+    hexagon: tuple[str, ...] | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -135,6 +146,7 @@ class Diagnosis:
             ],
             "providers": None if self.providers is None else list(self.providers),
             "provider_trials": [trial.to_dict() for trial in self.trials],
+            "hexagon": None if self.hexagon is None else list(self.hexagon),
             "openvino": None if self.openvino is None else list(self.openvino),
             "gpus": None if self.gpus is None else list(self.gpus),
             "nvidia": None if self.nvidia is None else self.nvidia.to_dict(),
@@ -167,6 +179,12 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
         plugged = [CUDA] if providers and set(CUDA_PLUGINS) & set(here) else []
         trials = tuple(map(try_provider, dict.fromkeys([*plugged, *listed])))
         problems += unusable(trials, f"{own[0]} {here[own[0]].version}", nvidia)
+    hexagon = None
+    if QNN in here and set(ONNX_RUNTIMES) & set(here):
+        hexagon, failure = _asked(HEXAGON)
+        if failure:
+            problem = f"{QNN} {here[QNN].version} is installed and cannot be used: {failure}"
+            problems.append(Conflict(problem, _reinstall([QNN], QNN)))
     if "openvino" in here:
         numbers, failure = _asked(
             "import openvino as o; answer = o.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')"
@@ -193,6 +211,7 @@ def diagnose(*, gpu: bool = False) -> Diagnosis:
         trials=trials,
         nvidia=nvidia,
         web=look_for_browsers(),
+        hexagon=hexagon,
     )
 
 
@@ -233,6 +252,7 @@ def conflicts(here: Installed, environment: Mapping[str, str], python: Sequence[
                 f"{' and '.join(both)} are installed together, and write over each other's files",
                 _reinstall(both, kept if kept in both else both[0]),
             )
+    yield from _qnn_conflicts(here)
     yield from _keras_conflicts(here, environment)
     yield from _cuda_conflicts(here)
     yield from _version_conflicts(here)
@@ -250,6 +270,22 @@ def _version_conflicts(here: Installed) -> Iterator[Conflict]:
                 f"{name} {here[name].version} needs {required}, and {requirement.name} {version} is installed",
                 f'pip install "{required}"',
             )
+
+
+def _qnn_conflicts(here: Installed) -> Iterator[Conflict]:
+    if QNN not in here:
+        return
+    version, runtimes = here[QNN].version, [name for name in ONNX_RUNTIMES if name in here]
+    if int(version.split(".")[0]) < FIRST_QNN_PLUGIN:
+        if runtimes:
+            yield Conflict(
+                f"{' and '.join([QNN, *runtimes])} are installed together, and write over each other's files",
+                f'pip uninstall -y {QNN} {" ".join(runtimes)} && pip install {runtimes[0]} "{QNN}>={FIRST_QNN_PLUGIN}"',
+            )
+    elif not runtimes:
+        yield Conflict(
+            f"{QNN} {version} is a plugin of ONNX Runtime, which is not installed", 'pip install "vit-deploy[qnn]"'
+        )
 
 
 def _keras_conflicts(here: Installed, environment: Mapping[str, str]) -> Iterator[Conflict]:

@@ -64,13 +64,14 @@ def explained(doing: str, setting: Setting, *, fix: str = USUAL_FIX) -> engine_e
 
 
 @contextlib.contextmanager
-def opening(doing: str, setting: Setting, *, heard: str = "") -> Iterator[Captured]:
+def opening(doing: str, setting: Setting, *, heard: str = "", fix: str = USUAL_FIX) -> Iterator[Captured]:
     """The same for what is done once, with all that is printed meanwhile kept from the user and looked at for reasons.
 
     Args:
         doing: completes "ONNX Runtime cannot …".
         setting: the setting in which the work is done.
         heard: what was written before.
+        fix: the fix where no usual reason is found.
     """
     printed, noise = io.StringIO(), Captured()
     try:
@@ -79,7 +80,9 @@ def opening(doing: str, setting: Setting, *, heard: str = "") -> Iterator[Captur
     except DEVICE_ERRORS as error:
         if setting.provider == "cpu" and not isinstance(error, NATIVE_ERRORS):
             raise
-        raise failure(doing, setting, str(error), heard=f"{printed.getvalue()}\n{noise.text}\n{heard}") from error
+        raise failure(
+            doing, setting, str(error), heard=f"{printed.getvalue()}\n{noise.text}\n{heard}", fix=fix
+        ) from error
 
 
 def failure(doing: str, setting: Setting, raised: str, *, heard: str = "", fix: str = USUAL_FIX) -> EngineError:

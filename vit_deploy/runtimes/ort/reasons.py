@@ -22,7 +22,7 @@ class Setting:
     """What an ONNX Runtime was built for, and what it was asked to do.
 
     Args:
-        provider: "cpu", "cuda" or "tensorrt".
+        provider: "cpu", "cuda", "tensorrt" or "htp".
         device: index of the GPU among those that the process sees.
         cuda: version that it was built with, such as "13.0"; empty where it does not tell.
     """
@@ -41,13 +41,13 @@ class Setting:
 
 
 def known_reason(text: str, setting: Setting) -> Reason | None:
-    """The first of the usual failures of a GPU that a text tells of; None if there is none, and for the CPU.
+    """The first of the usual failures of a GPU that a text tells of; None if there is none, and for processors.
 
     Args:
         text: all that was written and raised.
         setting: the setting in which it happened.
     """
-    if setting.provider == "cpu":
+    if setting.provider == "cpu" or setting.provider.startswith("htp"):
         return None
     for pattern, reason in USUAL:
         if pattern.search(text):
