@@ -20,7 +20,7 @@ from vit_deploy import cli
 from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.synthetic_images import natural_pixels
-from vit_deploy.errors import ConfigError, MissingEngineError, OutputError
+from vit_deploy.errors import ConfigError, EngineError, MissingEngineError, OutputError
 from vit_deploy.web.models import check_artifact, model_of, names_of
 from vit_deploy.web.scripts import joined
 
@@ -121,6 +121,8 @@ def test_what_a_page_cannot_run_is_refused_before_anything_is_written(linear, np
         check_artifact(dataclasses.replace(artifact, input=integers))
     with pytest.raises(ConfigError, match="is made for cuda, which no browser has"):
         check_artifact(dataclasses.replace(artifact, options={"for": "cuda"}))
+    with pytest.raises(EngineError, match="ONNX Runtime Web has no kernels for bfloat16"):
+        check_artifact(dataclasses.replace(artifact, precision="bf16"))
     with pytest.raises(ConfigError, match="gives no logits, and a page shows classes"):
         check_artifact(dataclasses.replace(artifact, config=artifact.config.replace(include_top=False, num_classes=0)))
     with pytest.raises(ConfigError, match=r"the page would hold .* one file holds up to 0 MB(.|\n)*name a folder"):
@@ -159,7 +161,8 @@ def test_force_replaces_no_folder_but_a_page(linear, npm, tmp_path, monkeypatch)
 def test_what_a_page_cannot_run_is_left_out_by_name_while_the_others_go_on(linear, npm, tmp_path, capfd):
     folder = tmp_path / "all"
     shutil.copytree(linear, folder / "onnx-fp32")
-    litert = {"format": "tflite", "model": "model.tflite"}
+    fixed = dataclasses.replace(read_artifact(linear).input, batch=1)
+    litert = {"format": "tflite", "model": "model.tflite", "input": fixed}
     for name, changes in (("cuda", {"options": {"for": "cuda"}}), ("litert", litert)):
         shutil.copytree(linear, folder / name)
         (folder / name / "model.onnx").rename(folder / name / changes.get("model", "model.onnx"))

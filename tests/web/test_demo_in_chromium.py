@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import http.server
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -16,58 +18,21 @@ import onnx
 import onnxruntime as ort
 import pytest
 from browser import CHROMIUM, Browser
-from PIL import Image
 
 import vit_deploy
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.manifest import write_manifest
-from vit_deploy.core.preprocess import Preprocess
-from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.web.models import Content, model_of
 from vit_deploy.web.page import engine_for, one_file
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
-LABELS = ("tabby cat", "</script><b>dog", "fire engine", "ein Wörterbuch", "teapot")
 READY = "document.documentElement?.dataset.ready"
-
-
-@pytest.fixture(scope="module")
-def labelled(make_checkpoint):
-    """A model whose recorded preprocessing has a filter with overshoots and a crop."""
-    made = make_checkpoint()
-    preprocess = Preprocess((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), resize=(28, 37), crop=True, interpolation="bicubic")
-    return Checkpoint(made.config, made.weights, preprocess, labels=LABELS)
-
-
-@pytest.fixture(scope="module")
-def artifacts(labelled, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("artifacts")
-    return list(vit_deploy.export(labelled, folder, formats="onnx", precisions=["fp32", "int8"]))
 
 
 @pytest.fixture(scope="module")
 def tflite(labelled, tmp_path_factory):
     return vit_deploy.export(labelled, tmp_path_factory.mktemp("tflite"), formats="tflite", precisions="int8").result
-
-
-@pytest.fixture(scope="module")
-def page(artifacts, npm_files, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    return vit_deploy.demo(artifacts, path, runtime_files=npm_files).result.path
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("photos")
-    pixels = natural_pixels(2, 90, 130, 3)
-    paths = [folder / "photo.jpg", folder / "upright.png"]
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(pixels[0]).save(paths[0], exif=exif, quality=92)
-    Image.fromarray(pixels[1]).convert("RGBA").save(paths[1])
-    return paths
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +83,25 @@ def text(browser: Browser, name: str) -> str:
     return browser.run(f"document.getElementById('{name}').innerText")
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def served(browser, folder, handler=Quiet):
+    """The address of a folder that the browser has opened, on a server that it can reach."""
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        browser.ask("Network.emulateNetworkConditions", offline=False, **network)
+        browser.ask("Page.navigate", url=address)
+        yield address
+        browser.ask("Network.emulateNetworkConditions", offline=True, **network)
+        server.shutdown()
+
+
 def test_it_proves_itself_and_sees_what_predict_sees_and_asks_for_nothing(browser, page, artifacts, photos):
     opened(browser, page)
     assert browser.run("document.getElementById('proof').dataset.state") == "same"
@@ -136,6 +120,63 @@ def test_it_proves_itself_and_sees_what_predict_sees_and_asks_for_nothing(browse
     assert {url.partition(":")[0] for url in browser.asked} <= {"file", "blob"}
     assert [url for url in browser.asked if url.startswith("file:")] == [page.as_uri()]
     assert browser.said == []
+
+
+def test_how_far_loading_has_come_is_said_in_order(browser, page):
+    watch = """
+      const seen = window.seen = [];
+      new MutationObserver(() => {
+        const [words, bar] = ["verdict", "progress"].map((id) => document.getElementById(id));
+        if (words && bar) seen.push([words.textContent, bar.hidden ? null : bar.value]);
+      }).observe(document, {subtree: true, childList: true, attributes: true, attributeFilter: ["value", "hidden"]});
+    """
+    added = browser.ask("Page.addScriptToEvaluateOnNewDocument", source=watch)["identifier"]
+    opened(browser, page)
+    browser.ask("Page.removeScriptToEvaluateOnNewDocument", identifier=added)
+    told = browser.run("window.seen")
+    loading = ["Loading the model …", "Starting the model …", "Loading the runtime …", "Proving the model …"]
+    assert [words for words in dict.fromkeys(words for words, _ in told) if words != "Loading …"] == [
+        *loading,
+        "Same as the reference",
+    ]
+    shares = [share for words, share in told if words in loading and share is not None]
+    assert shares == sorted(shares) and shares[0] < 0.7 < shares[-1] == 1
+    assert told[-1] == ["Same as the reference", None]
+
+
+def test_half_of_a_download_is_shown_as_half(browser, artifacts, npm_files, tmp_path):
+    folder = vit_deploy.demo(artifacts[1], tmp_path / "site", runtime_files=npm_files).result.path
+    model = folder / "models" / "onnx-int8" / "model.onnx"
+    go_on = threading.Event()
+
+    class Halting(Quiet):
+        """Sends half of the model, and the rest when it is told to."""
+
+        def copyfile(self, source, outputfile):
+            if self.path.endswith("model.onnx"):
+                outputfile.write(source.read(model.stat().st_size // 2))
+                outputfile.flush()
+                assert go_on.wait(60)
+            super().copyfile(source, outputfile)
+
+    with served(browser, folder, Halting):
+        progress = "document.getElementById('progress')"
+        wait(browser, f"{progress}.value > 0")
+        assert browser.run(f"{progress}.value") == pytest.approx(0.7 / 2, abs=0.01)
+        assert text(browser, "verdict") == "Loading the model …" and not browser.run(f"{progress}.hidden")
+        assert browser.run(f"{progress}.getBoundingClientRect().width") > 100
+        go_on.set()
+        wait(browser, f"['yes', 'failed'].includes({READY})")
+        assert browser.run(f"{progress}.hidden") and text(browser, "verdict") == "Same as the reference"
+
+
+def test_the_time_that_a_picture_took_is_said(browser, page, photos):
+    opened(browser, page)
+    before = browser.run("performance.now()")
+    choose(browser, photos[0])
+    took = browser.run("performance.now()") - before
+    found = re.fullmatch(r"Preprocessing (\d+) ms, model (\d+) ms\.", text(browser, "latency"))
+    assert sum(map(int, found.groups())) <= took + 1
 
 
 def test_another_model_can_be_chosen_and_sees_the_same_picture(browser, page, artifacts, photos):
@@ -341,27 +382,12 @@ def test_everything_is_reached_from_the_keyboard(browser, page):
     assert reached == ["Skip to the picture", "model", "file", "camera", "Licences of what is in this page"]
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *words: object) -> None:
-        pass
-
-
 def test_a_folder_is_served_and_fetches_its_own_files_alone(browser, artifacts, npm_files, tmp_path):
     folder = vit_deploy.demo(artifacts[1], tmp_path / "site", runtime_files=npm_files).result.path
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/"
-        browser.ask(
-            "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
-        )
-        browser.ask("Page.navigate", url=address)
+    with served(browser, folder) as address:
         wait(browser, f"['yes', 'failed'].includes({READY})")
         assert browser.run("document.getElementById('proof').dataset.state") == "same"
         assert all(url.startswith((address, "blob:")) for url in browser.asked)
-        browser.ask(
-            "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0
-        )
-        server.shutdown()
 
 
 def test_a_folder_that_is_opened_as_a_file_says_what_to_do(browser, artifacts, npm_files, tmp_path):

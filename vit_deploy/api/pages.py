@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from vit_deploy.core.quantities import megabytes
 from vit_deploy.core.staging import check_file_target, check_targets, staged_file, staged_folder
 from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError, OutputError, UsageError
 from vit_deploy.web.models import check_artifact, model_of, names_of
+from vit_deploy.web.notices import lacking, notices_of
 from vit_deploy.web.page import FOLDER, INDEX, Engine, all_contents, engine_for, folder_files, one_file, title_of
 
 SUFFIXES = (".html", ".htm")
@@ -31,12 +32,15 @@ class Demo:
         artifacts: the models that it runs.
         bytes: how large all of it is.
         needs_server: whether it is a folder, which browsers read from a server alone.
+        without_notices: the engines whose notices of others' code it only refers to, each with the Python package that
+            would bring them.
     """
 
     path: Path
     artifacts: tuple[Artifact, ...]
     bytes: int
     needs_server: bool
+    without_notices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,15 @@ def demo(
         size = _write_file(target, one_file(models, engines, heading).encode(), force=force)
     else:
         size = _write_folder(target, folder_files(models, engines, heading), force=force)
-    made = Demo(target, tuple(found), size, not is_file)
+    packages = [package for engine in engines for package in engine.packages]
+    made = Demo(target, tuple(found), size, not is_file, lacking(packages))
     record = {
         "path": str(target),
         "bytes": size,
         "artifacts": [str(artifact.path) for artifact in found],
         "needs_server": made.needs_server,
-        "packages": [package.to_dict() for engine in engines for package in engine.packages],
+        "packages": [package.to_dict() for package in packages],
+        "notices": [notices.title for notices in notices_of(packages)],
     }
     return DemoOutcome((made,), (record,), ok=not failed, failed=failed)
 

@@ -56,6 +56,8 @@ def demo(
     page = made.result
     for gap in made.failed:
         out.finding(f"{gap.name} is not in the page: {gap.error}")
+    for name, package in page.without_notices.items():
+        out.note(f"the notices of what {name} is made of are named and not held: with {package} installed they are")
     if page.needs_server:
         out.note(f"browsers read a folder from a server alone: python -m http.server --directory {page.path}")
     rows = [(str(page.path), megabytes(page.bytes), str(len(page.artifacts)))]

@@ -20,6 +20,20 @@ const pause = () => new Promise((done) => setTimeout(done, 0));
 
 // Bytes that the page holds, or that lie beside it.
 
+const sizeOf = (name) => Number(byId(`payload-${name}`)?.dataset.bytes ?? facts.files[name].bytes);
+
+/** Gives bytes by name, one after the other, and tells which share of all of them is there. */
+function together(names, tell) {
+  const whole = names.reduce((sum, name) => sum + sizeOf(name), 0);
+  let before = 0;
+  return async (name) => {
+    const bytes = await bytesOf(name, (done) => tell((before + done) / whole));
+    before += bytes.length;
+    return bytes;
+  };
+}
+
+/** `progress` is told how many bytes there are. */
 async function bytesOf(name, progress = () => {}) {
   const held = byId(`payload-${name}`);
   if (held === null) return fetched(name, progress);
@@ -36,7 +50,7 @@ async function bytesOf(name, progress = () => {}) {
   for await (const part of parts(packed.pipeThrough(new DecompressionStream("gzip")))) {
     result.set(part, done);
     done += part.length;
-    progress(done / total);
+    progress(done);
   }
   return result;
 }
@@ -56,7 +70,7 @@ async function fetched(name, progress) {
     if (done + part.length > total) throw new Error(`${file} has more than the ${total} bytes it should have`);
     result.set(part, done);
     done += part.length;
-    progress(done / total);
+    progress(done);
   }
   if (done !== total) throw new Error(`${file} has ${done} bytes, expected ${total}`);
   return result;
@@ -90,12 +104,11 @@ async function load(model) {
     opened?.session.close();
     opened = null;
     say("loading", "Loading the model …", 0);
-    const runtimeBytes = (part) => bytesOf(`${model.format}-${part}`, (share) => !late() && say("loading", "Loading the runtime …", 0.7 + share * 0.05));
-    const files = {model: null, data: null};
-    for (const part of ["model", "data"]) {
-      if (!model[part]) continue;
-      files[part] = await bytesOf(model[part], (share) => !late() && say("loading", "Loading the model …", share * 0.7));
-    }
+    const needed = ["model", "data"].filter((part) => model[part]), files = {model: null, data: null};
+    const modelBytes = together(needed.map((part) => model[part]), (share) => !late() && say("loading", "Loading the model …", share * 0.7));
+    for (const part of needed) files[part] = await modelBytes(model[part]);
+    const engineBytes = together(facts.runtimes[model.format], (share) => !late() && say("loading", "Loading the runtime …", 0.7 + share * 0.05));
+    const runtimeBytes = (part) => engineBytes(`${model.format}-${part}`);
     if (late()) return;
     say("loading", "Starting the model …", 0.7);
     await pause();

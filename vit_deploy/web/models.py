@@ -20,6 +20,7 @@ from vit_deploy.core.outputs import Kind, Part
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.quantities import megabytes
 from vit_deploy.errors import ConfigError
+from vit_deploy.runtimes.web.engines import WASM, refuse_impossible
 from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.parity import foreign, judge
 from vit_deploy.verification.tolerances import LIMITS, margin_noise, tolerance_for
@@ -63,7 +64,7 @@ def check_artifact(artifact: Artifact) -> None:
     Raises:
         ConfigError: another format than ONNX and TFLite, files for GPUs or accelerators, a model without classes or for
             other channels.
-        EngineError: weights that lie outside of the artifact.
+        EngineError: what its engine cannot run in a browser, or weights that lie outside of the artifact.
     """
     if artifact.format not in RUNNING:
         raise ConfigError(
@@ -83,6 +84,7 @@ def check_artifact(artifact: Artifact) -> None:
         raise ConfigError(
             f"{artifact.path} takes images of {artifact.config.channels} channels, and a page reads those of 1 or 3"
         )
+    refuse_impossible(artifact, WASM)
     refuse = FORMATS[artifact.format].refuse
     if refuse is not None:
         refuse.load()(artifact.model_path)

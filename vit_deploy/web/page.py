@@ -18,10 +18,10 @@ from vit_deploy.core.origin import origin_in
 from vit_deploy.errors import MissingEngineError
 from vit_deploy.runtimes.web.packages import Package, packages_for
 from vit_deploy.web.models import Content, Model
+from vit_deploy.web.notices import CORE, ORT, UTILS, in_html
 from vit_deploy.web.scripts import joined, source
 
 SCRIPTS = ("preprocess.mjs", "png.mjs", "images.mjs", "proof.mjs", "maps.mjs", "engine.mjs", "demo.mjs")
-ORT, CORE, UTILS = "onnxruntime-web", "@litertjs/core", "@litertjs/wasm-utils"
 # Of each format the parts of its engine: package, and file in it. LiteRT's are those that need no relaxed SIMD.
 FILES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "onnx": {
@@ -35,12 +35,6 @@ FILES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "wasm": (CORE, "wasm/litert_wasm_compat_internal.wasm"),
     },
 }
-MIT, APACHE = "MIT", "Apache-2.0"
-# Whose a package is, and under which licence: none of them holds its text.
-OWNERS = {
-    ORT: ("Copyright (c) Microsoft Corporation", MIT),
-    **dict.fromkeys((CORE, UTILS), ("Copyright Google LLC", APACHE)),
-}
 INDEX = "index.html"
 FOLDER = (INDEX, "models", "runtime")  # what a page in a folder holds
 PLACE = re.compile(r"\{\{(\w+)\}\}")
@@ -51,10 +45,12 @@ class Engine:
     """What runs the models of one format in a page.
 
     Args:
+        format: of the models.
         contents: its files.
         packages: that they are from.
     """
 
+    format: str
     contents: tuple[Content, ...]
     packages: tuple[Package, ...]
 
@@ -79,7 +75,7 @@ def engine_for(format: str, requested: Path | None = None) -> Engine:
                 f"{name} {package.version} in {package.folder} has no {file}", fix=f"npm install {name}@latest"
             )
         contents.append(Content(f"{format}-{part}", path.read_bytes(), f"runtime/{path.name}"))
-    return Engine(tuple(contents), tuple(packages.values()))
+    return Engine(format, tuple(contents), tuple(packages.values()))
 
 
 def one_file(models: Sequence[Model], engines: Sequence[Engine], title: str) -> str:
@@ -112,6 +108,7 @@ def _page(
     packages = [package for engine in engines for package in engine.packages]
     facts = {
         "models": [model.facts for model in models],
+        "runtimes": {engine.format: [content.name for content in engine.contents] for engine in engines},
         "files": {name: {"file": content.file, "bytes": len(content.data)} for name, content in files.items()},
     }
     style, script = source("demo.css"), joined(*SCRIPTS)
@@ -126,7 +123,7 @@ def _page(
         "style": style,
         "script": script,
         "made": escape(f"Made by vit-deploy {__version__} with {_named(packages)}."),
-        "notices": _notices(packages),
+        "notices": in_html(packages),
         "payloads": "\n".join(map(_element, held)),
         # No text of a model may end the element, nor begin a comment in it.
         "facts": json.dumps(facts, allow_nan=False).replace("<", "\\u003c"),
@@ -148,23 +145,6 @@ def _digest(text: str) -> str:
 
 def _named(packages: Sequence[Package]) -> str:
     return ", ".join(f"{package.name} {package.version}" for package in packages)
-
-
-def _notices(packages: Sequence[Package]) -> str:
-    """The licences of the engines and of the page's own code, each text once."""
-    owners = [
-        *((f"{package.name} {package.version}", *OWNERS[package.name]) for package in packages),
-        (f"vit-deploy {__version__}, its preprocessing and the page itself", "", APACHE),
-    ]
-    lines = [f"{name}: {licence}. {owner}".rstrip(". ") + "." for name, owner, licence in owners]
-    texts = [source(f"licences/{licence}.txt") for licence in dict.fromkeys(licence for *_, licence in owners)]
-    more = (
-        "The engines hold code of others; their notices are in ThirdPartyNotices.txt of "
-        "github.com/microsoft/onnxruntime and in the sources of github.com/google-ai-edge/LiteRT. A model's own "
-        "licence is on its card above."
-    )
-    shown = [f"<p>{escape(line)}</p>" for line in (*lines, more)]
-    return "".join(shown + [f"<pre>{escape(text)}</pre>" for text in texts])
 
 
 def title_of(artifacts: Sequence[Artifact]) -> str:

@@ -240,6 +240,15 @@ def test_what_cannot_work_is_refused_before_a_browser_starts(make_artifact, opti
     assert not browser.started
 
 
+def test_more_than_webassembly_can_address_is_refused_before_a_browser_starts(bundle, options):
+    web, chosen, browser = options(good())
+    with (bundle.directory / "model.onnx.data").open("wb") as file:
+        file.truncate(2**32)  # takes no room on the disk
+    with pytest.raises(EngineError, match=r"it has 4295\.0 MB with its weights, and WebAssembly has") as caught:
+        web.open(bundle, chosen).__enter__()
+    assert caught.value.fix == "export the model in fp16 or int8, or a smaller one" and not browser.started
+
+
 def test_a_file_for_several_sizes_is_opened_by_the_signature_of_the_one_that_is_asked_for(make_artifact, options):
     sizes = (ImageSize((6, 5), "images_6x5"), ImageSize((12, 5), "images_12x5"))
     artifact = dataclasses.replace(make_artifact("tflite", 1), sizes=sizes)

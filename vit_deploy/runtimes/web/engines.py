@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_errors import Reason
+from vit_deploy.core.quantities import megabytes
 from vit_deploy.errors import EngineError
 
 WASM, WEBGPU = "wasm", "webgpu"
+MOST_BYTES = 2**32  # that WebAssembly can address, the engines' own and copies included
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,13 @@ class WebEngine:
     scripts: Mapping[str, str]
     impossible: Callable[[Artifact, str], Reason | None]
     halves_need_f16: bool
+
+
+def _too_large(artifact: Artifact) -> Reason | None:
+    if artifact.model_bytes < MOST_BYTES:
+        return None
+    words = f"it has {megabytes(artifact.model_bytes)} with its weights, and WebAssembly has a memory of 4295 MB"
+    return Reason(words, "export the model in fp16 or int8, or a smaller one")
 
 
 def _not_in_onnx_runtime(artifact: Artifact, provider: str) -> Reason | None:
@@ -80,7 +89,7 @@ def refuse_impossible(artifact: Artifact, provider: str) -> None:
     engine = ENGINES[artifact.format]
     if provider not in engine.scripts:
         raise EngineError(f"a browser has no provider {provider!r}", fix=f"choose {' or '.join(engine.scripts)}")
-    reason = engine.impossible(artifact, provider)
+    reason = _too_large(artifact) or engine.impossible(artifact, provider)
     if reason is not None:
         raise EngineError(
             f"{artifact.model_path} does not run in a browser on {provider}: {reason.words}", fix=reason.fix
