@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.api.given import ArtifactLike, PathLike, Tell, artifact_path, as_text, as_texts, folder_path, silent
+from vit_deploy.api.given import (
+    ArtifactLike,
+    PathLike,
+    Tell,
+    artifact_path,
+    as_text,
+    as_texts,
+    folder_path,
+    silent,
+    size_text,
+)
 from vit_deploy.api.results import EmbedOutcome
 from vit_deploy.core.artifact import Artifact, versions
 from vit_deploy.core.artifact_folders import MANIFEST
@@ -37,6 +47,7 @@ def embed(
     *,
     top: int | None = None,
     output_name: str | None = None,
+    image_size: int | tuple[int, int] | str | None = None,
     batch: int | None = None,
     streams: int | None = None,
     workers: int | None = None,
@@ -66,6 +77,8 @@ def embed(
         output: a `.parquet`, or an `.npy` with a `.jsonl` beside it for names and digests.
         top: how many of the likeliest classes are written in place of the vector.
         output_name: which output is written, of a file with several; None for logits, or the first without them.
+        image_size: pixels of a side, (height, width), or "384x512", of a file for several sizes or for any, to which
+            the recorded preprocessing is scaled; None for the size that it was trained for.
         batch: images a call, where a file takes any number; None for 8, on a GPU 32.
         streams: calls at the same time, each with a model of its own; None for 2 on a processor.
         workers: processes that decode ahead; None for one for each core, up to 8; 0 for none.
@@ -94,9 +107,9 @@ def embed(
         OutputError: a file that is there or cannot be written, or parts that another run has begun otherwise.
         UsageError: an output with another ending, or options that exclude each other.
     """
-    files = as_text(runtime_files)
+    files, size = as_text(runtime_files), size_text(image_size)
     options = EmbedOptions(
-        runtime, provider, device, cuda_graph, threads, files, browser, batch, streams, top, output_name
+        runtime, provider, device, cuda_graph, threads, files, browser, batch, streams, top, output_name, size
     )
     reading = StreamOptions(workers, column, ray)
     for name in ("top", "batch", "streams", "threads"):
@@ -106,7 +119,8 @@ def embed(
     for file in embedding.output_files(target):
         check_file_target(file, force=force)
     progress("reading the artifact")
-    model = _model(open_artifact(artifact_path(artifact)), options)
+    given = open_artifact(artifact_path(artifact)).taken_for(image_size=options.image_size)
+    model = _model(given, options)
     source = find_source(as_texts(data, "data"), reading.column)
     check_stream(reading)
     count = used_workers(reading.workers)
@@ -176,6 +190,7 @@ def _job(model: embedding.Model, options: EmbedOptions) -> dict[str, Any]:
         "threads": options.threads,
         "top": model.top,
         "output": model.output_name,
+        **({"image_size": model.artifact.taken_size} if model.artifact.taken_size else {}),
         "versions": versions(
             "onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "openvino", "tensorflow-cpu", "pillow"
         ),

@@ -21,6 +21,7 @@ from vit_deploy.api.given import (
     as_tuple,
     path,
     silent,
+    size_text,
 )
 from vit_deploy.api.results import EvaluateOutcome
 from vit_deploy.api.sending import evaluate_elsewhere, refuse_streams
@@ -51,6 +52,7 @@ def evaluate(
     data: PathLike | Sequence[PathLike],
     *,
     batch: int = EvaluateOptions.batch,
+    image_size: int | tuple[int, int] | str | None = None,
     runtime: str | None = None,
     provider: str | None = None,
     device: int = 0,
@@ -83,6 +85,8 @@ def evaluate(
         data: a folder with a folder of images for each class, an `.npz` with uint8 images and labels, or any other
             source that `embed` takes, or several; classes are in tar and Parquet files, else they are files' folders.
         batch: images a call, where a file takes any number.
+        image_size: pixels of a side, (height, width), or "384x512", of files for several sizes or for any, to which the
+            recorded preprocessing is scaled; None for the size that each was trained for.
         runtime: engine that runs all of them; None takes the usual one of each.
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
@@ -125,7 +129,10 @@ def evaluate(
     """
     if batch < 1:
         raise ConfigError(f"batch is {batch}; expected a positive number", fix="give 1 or more")
-    options = EvaluateOptions(runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, batch)
+    size = size_text(image_size)
+    options = EvaluateOptions(
+        runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, batch, size
+    )
     machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
     progress("reading the artifacts")
     found = artifact_paths(artifacts)
@@ -190,7 +197,8 @@ def _evaluate_here(
         raise UsageError("--against and --ray: the cluster has the artifacts alone", fix="compare them here")
     engine, runtime = options.engine, options.runtime
     of_keras = {name: value for name, value in stated.items() if name in OF_A_KERAS_FILE}
-    opened, failed = with_engines([open_artifact(entry, of_keras) for entry in found], runtime, engine)
+    given = [open_artifact(entry, of_keras).taken_for(image_size=options.image_size) for entry in found]
+    opened, failed = with_engines(given, runtime, engine)
     if opened and all(map(feature_accuracy.gives_features, opened)):
         if streaming.ray is not None:
             raise UsageError("--ray counts classes, and these models give features", fix="leave --ray out, or embed")

@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import each_bundle
+from vit_deploy.core.config import as_pair
+from vit_deploy.core.image_sizes import in_words
+from vit_deploy.core.options.parsing import size_in_words
 from vit_deploy.errors import ConfigError
 
 ArtifactLike = str | Path | Artifact
@@ -50,6 +53,22 @@ def artifact_path(artifact: ArtifactLike) -> Path:
     raise ConfigError(
         f"{type(given).__name__} is no artifact", fix="give an artifact's folder, or an artifact that export returned"
     )
+
+
+def size_text(image_size: int | tuple[int, int] | str | None) -> str | None:
+    """Pixels of a side, (height, width), or either as a text, as "384x512"; None where none are given.
+
+    Raises:
+        ConfigError: no size of an image.
+    """
+    if image_size is None:
+        return None
+    if not isinstance(image_size, str):
+        return in_words(as_pair(image_size, "image_size"))
+    try:
+        return size_in_words(image_size)
+    except ValueError as error:
+        raise ConfigError(f"image_size is {image_size!r}; expected {error}", fix="give pixels") from error
 
 
 def paths(given: PathLike | Sequence[PathLike], field: str) -> list[Path]:

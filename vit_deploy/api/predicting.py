@@ -17,6 +17,7 @@ from vit_deploy.api.given import (
     as_tuple,
     path,
     silent,
+    size_text,
 )
 from vit_deploy.api.results import PredictOutcome
 from vit_deploy.api.sending import check_artifacts, predict_elsewhere, refuse_streams
@@ -45,6 +46,7 @@ def predict(
     *,
     top: int = PredictOptions.top,
     signature: str | None = None,
+    image_size: int | tuple[int, int] | str | None = None,
     runtime: str | None = None,
     provider: str | None = None,
     device: int = 0,
@@ -72,6 +74,8 @@ def predict(
         images: image files, folders of them, or any other source that `embed` takes.
         top: how many classes of each image.
         signature: which one runs, of a file for several sizes of images; None for the first.
+        image_size: pixels of a side, (height, width), or "384x512", of a file for several sizes or for any, to which
+            the recorded preprocessing is scaled; None for the size that it was trained for.
         runtime: engine; None takes the first installed one of the format.
         provider: what executes the graph; None takes the engine's usual one.
         device: which GPU of those that are visible, from 0.
@@ -105,7 +109,16 @@ def predict(
     given, texts = artifact_path(model), as_texts(images, "images")
     streaming = StreamOptions(workers, column, ray)
     options = PredictOptions(
-        runtime, provider, device, cuda_graph, threads, as_text(runtime_files), browser, signature, top
+        runtime,
+        provider,
+        device,
+        cuda_graph,
+        threads,
+        as_text(runtime_files),
+        browser,
+        signature,
+        top,
+        size_text(image_size),
     )
     machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
     stated = stated_fields(reading)
@@ -132,7 +145,7 @@ def _predict_here(
     found: list[classify.Prediction] = []
     total = source.total()
     if streaming.ray is not None:
-        artifact = _artifact_for_ray(given, stated).taken_for(options.signature)
+        artifact = _artifact_for_ray(given, stated).taken_for(options.signature, options.image_size)
         options = dataclasses.replace(options, runtime=runtime_for(artifact, options.runtime, options.engine))
         work = Predicting((artifact,), (str(options.runtime),), of_one_worker(options.engine), options.top)
         progress(f"starting Ray at {streaming.ray}")
@@ -144,7 +157,9 @@ def _predict_here(
     progress(f"loading {given}")
     with (
         telling(progress),
-        classify.open_classifier(given, options.runtime, options.engine, stated, options.signature) as classifier,
+        classify.open_classifier(
+            given, options.runtime, options.engine, stated, options.signature, options.image_size
+        ) as classifier,
     ):
         for prediction in answering.predict(classifier, source, count=options.top, workers=count):
             found.append(prediction)

@@ -56,9 +56,10 @@ def predict_elsewhere(
         DataError: not one image can be read.
         RemoteError: no machine answered.
     """
+    artifact = read_artifact(given).taken_for(options.signature, options.image_size)
     with tempfile.TemporaryDirectory() as folder:
         progress("reading the images")
-        failures = write_files(Path(folder), read_artifact(given), files)
+        failures = write_files(Path(folder), artifact, files)
         if all(file in failures for file in files):
             raise DataError("; ".join(failures.values()), fix="give images that can be read")
         answers = ask_hosts(
@@ -101,7 +102,8 @@ def evaluate_elsewhere(
         RemoteError: no machine answered.
     """
     check_artifacts(found)
-    artifacts, dataset = list(map(read_artifact, found)), read_dataset(data)
+    artifacts = [read_artifact(path).taken_for(image_size=options.image_size) for path in found]
+    dataset = read_dataset(data)
     with tempfile.TemporaryDirectory() as folder:
         progress("reading the images")
         write_dataset(Path(folder), artifacts, dataset)

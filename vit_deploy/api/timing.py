@@ -6,14 +6,23 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vit_deploy.api.given import Artifacts, PathLike, Tell, artifact_paths, as_text, as_tuple, path, paths, silent
+from vit_deploy.api.given import (
+    Artifacts,
+    PathLike,
+    Tell,
+    artifact_paths,
+    as_text,
+    as_tuple,
+    path,
+    paths,
+    silent,
+    size_text,
+)
 from vit_deploy.api.results import BenchOutcome, ReportOutcome
 from vit_deploy.core import documents
-from vit_deploy.core.config import as_pair
 from vit_deploy.core.documents import Record
 from vit_deploy.core.host import read_host
-from vit_deploy.core.image_sizes import in_words
-from vit_deploy.core.options.parsing import milliseconds, size_in_words
+from vit_deploy.core.options.parsing import milliseconds
 from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import DataError, Failed, UsageError, VitDeployError
 from vit_deploy.performance.bench import failed_case, runnable
@@ -131,7 +140,7 @@ def bench(
         cuda_graph=cuda_graph,
         runtime_files=as_text(runtime_files),
         browser=browser,
-        image_size=_pixels(image_size),
+        image_size=size_text(image_size),
         signature=signature,
         under=_milliseconds(under),
         one_at_a_time=one_at_a_time,
@@ -156,12 +165,6 @@ def bench(
             found, options, compared, before, machines, force=force, progress=progress, note=note, watch=watch
         )
     return _bench_here(found, options, compared, before, force=force, progress=progress)
-
-
-def _pixels(image_size: int | tuple[int, int] | str | None) -> str | None:
-    if image_size is None or isinstance(image_size, str):
-        return image_size if image_size is None else size_in_words(image_size)
-    return in_words(as_pair(image_size, "image_size"))
 
 
 def _milliseconds(given: float | str | None) -> float | None:

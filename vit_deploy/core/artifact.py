@@ -211,6 +211,12 @@ class Artifact:
             )
         return self.at(found[0])
 
+    @property
+    def taken_size(self) -> str:
+        """The size that it is taken for, as "384x512"; empty for its first or only one."""
+        is_another = bool(self.sizes) and self.config.image_size != self.sizes[0].pixels
+        return in_words(self.config.image_size) if is_another else ""
+
     def taken_for(self, signature: str | None = None, image_size: str | None = None) -> Artifact:
         """The same file, taken for what a command asks for; itself where it asks for nothing.
 

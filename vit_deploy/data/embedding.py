@@ -148,6 +148,7 @@ class Embedded:
         return {
             "path": str(self.path),
             "artifact": str(self.artifact.path),
+            **({"image_size": self.artifact.taken_size} if self.artifact.taken_size else {}),
             "runtime": self.runtime,
             "provider": self.provider or None,
             "images": self.images,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.image_sizes import in_words
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.data.decoding import Decoder
@@ -178,7 +179,8 @@ class Predicting:
         """Load it."""
         from vit_deploy.data.answering import predictions
 
-        with open_classifier(artifacts[0].directory, self.runtimes[0], self.options) as classifier:
+        artifact, size = artifacts[0], in_words(artifacts[0].config.image_size)
+        with open_classifier(artifact.directory, self.runtimes[0], self.options, image_size=size) as classifier:
 
             def run(items: Sequence[Item]) -> list[Prediction]:
                 decoder = Decoder(((classifier.preprocess, classifier.config.image_size),))
@@ -295,7 +297,7 @@ def _on_this_node(artifact: Artifact, files: Mapping[str, bytes]) -> Artifact:
             waiting.rename(folder)
     if (folder / MANIFEST).read_bytes() != manifest:  # others may write there too
         raise ArtifactError(f"{folder} is not what was sent there", fix="remove it from this node")
-    return read_artifact(folder)
+    return read_artifact(folder).at(artifact.config.image_size)
 
 
 def _check_seen(items: Sequence[Item]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
-from vit_deploy.core.options.parsing import counts, milliseconds, percentage, size_in_words, thread_counts
-from vit_deploy.core.options.running import BrowserProgram, CudaGraph, Device, RuntimeFiles, Signature
+from vit_deploy.core.options.parsing import counts, milliseconds, percentage, thread_counts
+from vit_deploy.core.options.running import BrowserProgram, CudaGraph, Device, RuntimeFiles, Signature, TakenSize
 from vit_deploy.errors import UsageError
 
 BATCH = (1,)
@@ -70,15 +70,7 @@ class BenchOptions:
     ] = ()
     streams: Annotated[int, Option(min=1, help="Calls at the same time, each with a model of its own.")] = 1
     seconds: Annotated[float, Option(help="Of calls for each case.")] = 3.0
-    image_size: Annotated[
-        str | None,
-        Option(
-            metavar="N|HxW",
-            help="Pixels of the images, of files for several sizes or for any.",
-            show_default="the size that it was trained for",
-            parse=size_in_words,
-        ),
-    ] = None
+    image_size: TakenSize = None
     signature: Signature = None
     device: Device = 0
     cuda_graph: CudaGraph = False

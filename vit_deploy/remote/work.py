@@ -98,7 +98,11 @@ def predict(given: argparse.Namespace) -> tuple[Records, bool]:
     records: Records = []
     for index, (artifact, path) in enumerate(artifacts):
         with classify.open_classifier(
-            artifact.directory, options.runtime, options.engine, signature=options.signature
+            artifact.directory,
+            options.runtime,
+            options.engine,
+            signature=options.signature,
+            image_size=options.image_size,
         ) as classifier:
             if sent is None:
                 files = classify.image_files(given.images)
@@ -117,7 +121,7 @@ def evaluate(given: argparse.Namespace) -> tuple[Records, bool]:
 
     options = options_from(given, EvaluateOptions)
     names = dict(listing())
-    artifacts = [artifact for artifact, _ in packed()]
+    artifacts = [artifact.taken_for(image_size=options.image_size) for artifact, _ in packed()]
     require(options.runtime or installed_takers(artifact.format, options.provider)[0] for artifact in artifacts)
     dataset: accuracy.LabelledImages
     if given.request.get(SENT):

@@ -135,6 +135,7 @@ def open_classifier(
     options: RuntimeOptions = USUAL,
     stated: Mapping[str, Any] | None = None,
     signature: str | None = None,
+    image_size: str | None = None,
 ) -> Iterator[Classifier]:
     """The model in an artifact, run by its engine, or in a checkpoint, run by the NumPy reference.
 
@@ -144,6 +145,7 @@ def open_classifier(
         options: the options to run it with.
         stated: what the user says of a checkpoint, as `checkpoints.load` takes it.
         signature: which one runs, of an artifact with several; None for the first.
+        image_size: pixels of the images as "384x512", of an artifact for several sizes or for any; None for its own.
 
     Raises:
         ArtifactError, CheckpointError: nothing that can be run, or damaged.
@@ -152,7 +154,7 @@ def open_classifier(
         MissingEngineError, EngineError: the engine is not installed or refuses the file.
     """
     if (path / MANIFEST).is_file() or path.name == MANIFEST:
-        artifact = read_artifact(path).taken_for(signature)
+        artifact = read_artifact(path).taken_for(signature, image_size)
         if stated:
             _check_stated(stated, artifact, path)
         with _of_artifact(artifact, runtime, options) as classifier:
@@ -167,6 +169,11 @@ def open_classifier(
         raise ArtifactError(f"{path} is the model alone, of an artifact", fix=f"give the artifact, {path.parent}")
     if signature is not None:
         raise ConfigError(f"{path} is a checkpoint, which has no signatures", fix="leave --signature out")
+    if image_size is not None:
+        raise ConfigError(
+            f"{path} is a checkpoint, which is for images of one size",
+            fix="leave --image-size out, or export it with --image-size dynamic",
+        )
     if runtime not in (None, NUMPY):
         raise ConfigError(f"{runtime} runs artifacts, and {path} is a checkpoint", fix="export it first")
     if options != USUAL:

@@ -300,6 +300,7 @@ def to_json(result: Evaluation) -> dict[str, Any]:
         more["broken"] = list(result.broken[:NAMED])
     return {
         "artifact": str(result.artifact.path),
+        **({"image_size": result.artifact.taken_size} if result.artifact.taken_size else {}),
         "runtime": result.runtime,
         "provider": result.provider,
         "images": result.images,

@@ -257,6 +257,7 @@ def to_json(result: FeatureEvaluation) -> dict[str, Any]:
     """One result of the `evaluate` command for a model without a head; `top1` and `top5` do not apply to it."""
     return {
         "artifact": str(result.artifact.path),
+        **({"image_size": result.artifact.taken_size} if result.artifact.taken_size else {}),
         "runtime": result.runtime,
         "provider": result.provider,
         "images": result.images,

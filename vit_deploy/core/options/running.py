@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
-from vit_deploy.core.options.parsing import MOST_THREADS
+from vit_deploy.core.options.parsing import MOST_THREADS, size_in_words
 
 Runtime = Annotated[
     str | None,
@@ -122,6 +122,17 @@ class EngineOptions:
         )
 
 
+TakenSize = Annotated[
+    str | None,
+    Option(
+        metavar="N|HxW",
+        help="Pixels of the images, of files for several sizes or for any.",
+        show_default="the size that it was trained for",
+        parse=size_in_words,
+    ),
+]
+
+
 @panel("Running")
 @dataclass(frozen=True)
 class PredictOptions(EngineOptions):
@@ -137,10 +148,12 @@ class PredictOptions(EngineOptions):
         browser: the program of a browser, where one runs it; None takes the first that is installed.
         top: how many classes of each image.
         signature: which one runs, of a file with several; None for the first.
+        image_size: pixels of the images as "384x512", of files for several sizes or for any; None for their own.
     """
 
     signature: Signature = None
     top: Annotated[int, Option(min=1, help="How many classes of each image.")] = 5
+    image_size: TakenSize = None
 
 
 @panel("Running")
@@ -157,6 +170,8 @@ class EvaluateOptions(EngineOptions):
         runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser, where one runs it; None takes the first that is installed.
         batch: images a call, where a file takes any number.
+        image_size: pixels of the images as "384x512", of files for several sizes or for any; None for their own.
     """
 
     batch: Annotated[int, Option(min=1, help="Images a call, where a file takes any number.")] = 32
+    image_size: TakenSize = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
-from vit_deploy.core.options.running import EngineOptions
+from vit_deploy.core.options.running import EngineOptions, TakenSize
 
 Workers = Annotated[
     int | None,
@@ -65,6 +65,7 @@ class EmbedOptions(EngineOptions):
         streams: calls at the same time, each with a model of its own; None for two on a processor.
         top: how many of the likeliest classes are written in place of the vector; None for the vector.
         output_name: which output is written, of a file with several; None for logits, or the first without them.
+        image_size: pixels of the images as "384x512", of files for several sizes or for any; None for their own.
     """
 
     batch: Annotated[
@@ -91,3 +92,4 @@ class EmbedOptions(EngineOptions):
             show_default="logits, else the first",
         ),
     ] = None
+    image_size: TakenSize = None
