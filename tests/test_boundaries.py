@@ -43,6 +43,7 @@ ENGINES = {
     "tokenizers",
     "sentencepiece",
     "ftfy",
+    "tflite_micro",
 }
 ONNX, TENSORFLOW, FLATBUFFERS = {"onnx"}, {"tensorflow", "keras"}, {"flatbuffers"}
 # Every module that imports an engine when it is imported, with the one that it is there for. All others import none.
@@ -70,6 +71,7 @@ LEAVES = {
     "runtimes.simulators.onnx_arm_fp16": ONNX,
     "runtimes.simulators.onnx_no_vnni": ONNX,
     "runtimes.simulators.onnx_session": ONNX,
+    "runtimes.tflm": {"tflite_micro"},
     "runtimes.tensorflow.runtime": {"tensorflow"},
     "verification.locate.onnx": {"onnxruntime"},
     "verification.locate.savedmodel": {"tensorflow"},
@@ -97,6 +99,7 @@ LEAVES = {
     "exporters.savedmodel.function_names": {"tensorflow"},
     **{f"exporters.tflite.{name}": FLATBUFFERS for name in ("bias_correction", "metadata", "repack", "smoothing")},
     "exporters.tflite.export": TENSORFLOW | FLATBUFFERS | {"ai_edge_litert"},
+    "exporters.tflite.gelu_tables": FLATBUFFERS | {"ai_edge_litert"},
     "exporters.tflite.join": FLATBUFFERS | {"ai_edge_litert"},
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},

@@ -67,7 +67,9 @@ def execute(page: Path, folder: Path, environment: dict[str, str]) -> None:
             "tensorrt_rtx"
         ) is None:
             continue
-        if arguments[0] == "compile" and importlib.util.find_spec("ethosu") is None:
+        if "tflm" in command and importlib.util.find_spec("tflite_micro") is None:
+            continue
+        if "ethos-u" in command and importlib.util.find_spec("ethosu") is None:
             continue
         if ".parquet" in command and importlib.util.find_spec("pyarrow") is None:
             continue

@@ -31,7 +31,7 @@ PAIRS = [
     of(format, runtime)
     for format, record in FORMATS.items()
     for runtime in record.runtime_names
-    if format not in COMPILERS
+    if format not in COMPILERS and not FORMATS.runtimes()[runtime].precisions
 ]
 CASES = [of(*pair.values, batch) for pair in PAIRS for batch in BATCHES[pair.values[0]]]
 

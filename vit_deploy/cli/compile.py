@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +17,17 @@ from vit_deploy.core.options import Option
 @command
 def compile(
     artifact: Annotated[
-        Path, typer.Argument(metavar="ARTIFACT", help="For Ethos-U a TFLite one in int8-full.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="ARTIFACT", help="For Ethos-U and microcontrollers a TFLite one in int8-full.", show_default=False
+        ),
     ],
     target: Annotated[
         tuple[str, ...],
         Option(
             names=("--for",),
             metavar="ACCELERATOR",
-            help="As ethos-u55-256, ethos-u65-512, ethos-u85-1024; repeat for more, or join by commas.",
+            help="As ethos-u55-256, ethos-u85-1024, tflm (TensorFlow Lite Micro); repeat for more, or join by commas.",
             commas=True,
             values="vit_deploy.exporters.npu:known_targets",
         ),
@@ -64,13 +68,17 @@ def compile(
             megabytes(one.bytes),
             str(one.compiled.on_npu),
             str(one.compiled.on_cpu),
-            _figure(one.compiled.estimates.get("sram_bytes"), 1e3, ".0f"),
+            _figure(_memory(one.compiled.estimates), 1e3, ".0f"),
             _figure(one.compiled.estimates.get("inferences_per_s"), 1, ".3g"),
         )
         for one in made
     ]
     columns = (paths("artifact"), "size", "on the NPU", "on the CPU", "SRAM kB", "inferences/s (estimate)")
     return out.show(made, columns=ranked(columns, ["inferences/s (estimate)", "size", "SRAM kB"]), rows=rows)
+
+
+def _memory(estimates: Mapping[str, float]) -> float | None:
+    return estimates.get("sram_bytes", estimates.get("arena_bytes"))
 
 
 def _figure(value: float | None, unit: float, spec: str) -> str:

@@ -169,8 +169,8 @@ def _compiled(artifact: Artifact) -> list[tuple[str, str]]:
     return [
         ("compiled for", f"{compiled.target} by {compiled.compiler} {compiled.version}: {compiled.file}"),
         *([("compiled with", settings)] if settings else []),
-        ("operators on the NPU", f"{compiled.on_npu} of {compiled.operators}"),
-        ("left to the CPU", left or "nothing"),
+        *([] if compiled.runs_on_cpu else [("operators on the NPU", f"{compiled.on_npu} of {compiled.operators}")]),
+        *([] if compiled.runs_on_cpu else [("left to the CPU", left or "nothing")]),
         *([("its compiler's estimates", told)] if told else []),
         *([("proof of what was compiled", compiled.proof)] if compiled.proof else []),
     ]

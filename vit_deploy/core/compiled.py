@@ -41,6 +41,7 @@ class Compiled:
         estimates: figures that the compiler computed without the device, by name with unit.
         settings: what it was told, or took by itself where it was told nothing.
         proof: how the compiled file itself was proven; empty where nothing ran it.
+        runs_on_cpu: whether it is for a processor, and not for an accelerator beside one.
     """
 
     target: str
@@ -52,11 +53,12 @@ class Compiled:
     estimates: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     proof: str = ""
+    runs_on_cpu: bool = False
 
     @property
     def on_cpu(self) -> int:
         """The number of operators that run on the CPU."""
-        return sum(fallback.count for fallback in self.left)
+        return self.operators if self.runs_on_cpu else sum(fallback.count for fallback in self.left)
 
     @property
     def on_npu(self) -> int:
@@ -98,6 +100,7 @@ class Compiled:
                 estimates=dict(record["estimates"]),
                 settings=dict(record["settings"]),
                 proof=record.get("proof", ""),
+                runs_on_cpu=record["operators"]["npu"] == 0,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"what was recorded of its compiler is damaged: {error}") from error

@@ -43,6 +43,7 @@ class RuntimeEntry:
         prefers_gpus: whether it takes a GPU where there is one and no provider is named.
         named_only: whether it runs only where it, or a provider of its own, is named, and on this machine alone.
         in_browsers: whether a browser runs it, of the user's choice.
+        precisions: the only ones that it takes; empty for all.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RuntimeEntry:
     prefers_gpus: bool = False
     named_only: bool = False
     in_browsers: bool = False
+    precisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

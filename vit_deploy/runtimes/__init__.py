@@ -253,6 +253,12 @@ def runtime_for(artifact: Artifact, runtime: str | None, options: RuntimeOptions
     RUNTIMES.check(name)
     if name not in takers:
         raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
+    only = FORMATS.runtimes()[name].precisions
+    if only and artifact.precision not in only:
+        raise ConfigError(
+            f"{name} runs {' and '.join(only)} alone, and {artifact.path} is {artifact.precision}",
+            fix=f"make it with vit-deploy quantize -p {only[0]}",
+        )
     return name
 
 

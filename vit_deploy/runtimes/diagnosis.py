@@ -76,6 +76,7 @@ ENGINES = (
     Engine(QNN, "qnn", (QNN,)),
     Engine("tensorflow-model-optimization", "compress", ("tensorflow-model-optimization",)),
     Engine("ethos-u-vela", "ethos", ("ethos-u-vela",)),
+    Engine("tflite-micro", "tflm", ("tflite-micro",)),
     Engine("pillow", "export", ("pillow",)),
     Engine("vl-convert-python", "report", ("vl-convert-python",)),
     Engine("torch", "peers", ("torch",)),

@@ -14,7 +14,14 @@ from vit_deploy.errors import UsageError
 
 DEVICE_COMPILERS = Registry(
     "accelerator",
-    {"ethos": Plugin("vit_deploy.exporters.npu.vela:Vela", extra="ethos", needs=("ethosu",))},
+    {
+        "ethos": Plugin("vit_deploy.exporters.npu.vela:Vela", extra="ethos", needs=("ethosu",)),
+        "tflm": Plugin(
+            "vit_deploy.exporters.npu.micro:Micro",
+            extra="tflm",
+            needs=("tflite_micro", "ai_edge_litert", "flatbuffers"),
+        ),
+    },
 )
 """By what the names of their targets begin with."""
 
