@@ -23,12 +23,14 @@ from vit_deploy.exporters.onnx.bfloat16 import with_bfloat16
 from vit_deploy.exporters.onnx.dynamic import with_dynamic_integers
 from vit_deploy.exporters.onnx.file import read, save
 from vit_deploy.exporters.onnx.float16 import with_float16
+from vit_deploy.exporters.onnx.half_guard import guard
 from vit_deploy.exporters.onnx.int4_blocks import with_blocks
 from vit_deploy.exporters.onnx.layer_inputs import largest_by_channel, observe
 from vit_deploy.exporters.onnx.layers import PATCH_EMBED, array, layers_of, patches_as_product, set_array
 from vit_deploy.exporters.onnx.static import with_static_integers
 from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT, check_model
 from vit_deploy.exporters.quantization.calibration import Calibration
+from vit_deploy.exporters.quantization.half_protection import RECORD, Protection
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
 from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe
 from vit_deploy.exporters.quantization.smoothing import smoothed
@@ -64,7 +66,12 @@ class OnnxQuantizer:
             halves = {name: OutputSpec("float16") for name in target.output_names}
             target = dataclasses.replace(target.giving(halves), input=spec)
         with quiet_stderr():
-            model = quantized(model, source, recipe, calibration)
+            if calibration is not None and recipe.computes_in_half:
+                guarded = guard(model, source, calibration, recipe)
+                model = with_float16(model, recipe, recipe.keep_float, guarded.nodes)
+                target = _with_record(target, guarded.told)
+            else:
+                model = quantized(model, source, recipe, calibration)
             ONNXModel(model).topological_sort()  # the tools put new nodes at the end
         del model.metadata_props[:]
         helper.set_model_props(model, dict(sorted(target.essentials().items())))
@@ -72,6 +79,13 @@ class OnnxQuantizer:
         save(model, target.model_path, external_limit=self.external_limit)
         check_model(target.model_path)
         return target
+
+
+def _with_record(target: Artifact, told: Protection | None) -> Artifact:
+    if told is None:
+        return target
+    recipe = {**target.options.get("recipe", {}), RECORD: told.to_dict()}
+    return dataclasses.replace(target, options={**target.options, "recipe": recipe})
 
 
 def quantized(

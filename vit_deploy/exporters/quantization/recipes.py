@@ -113,6 +113,11 @@ class Recipe:
         return {name: value for name, value in values.items() if value not in (None, [], "", False)}
 
     @property
+    def computes_in_half(self) -> bool:
+        """Whether products are computed in 16-bit floats that other parts do without, so that float32 is there too."""
+        return self.precision == HALF and Part.ATTENTION_PRODUCTS in self.parts and Part.SOFTMAX not in self.parts
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether it cannot be made without images."""
         return self.activations is Activations.STATIC or self.smoothing is not None or self.bias_correction
@@ -121,15 +126,15 @@ class Recipe:
 def quantizable(recipe: Recipe, config: ViTConfig) -> tuple[str, ...]:
     """Names of what a recipe quantizes one by one, in the order in which the network uses it.
 
-    These are all layers, and where the products of an attention become integers too, those of each attention as one:
-    `block_0.attention.products`, behind its values.
+    These are all layers, and where the products of an attention become integers or 16-bit floats too, those of each
+    attention as one: `block_0.attention.products`, behind its values.
     """
-    integer_products = recipe.activations is Activations.STATIC and Part.ATTENTION_PRODUCTS in recipe.parts
+    integers = recipe.activations is Activations.STATIC and Part.ATTENTION_PRODUCTS in recipe.parts
     found = []
     for name in layer_names(config):
         found.append(name)
         attention, _, role = name.rpartition(".")
-        if role == "value" and integer_products:
+        if role == "value" and (integers or recipe.computes_in_half):
             found.append(products_of(attention))
     return tuple(found)
 

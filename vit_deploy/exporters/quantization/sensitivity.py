@@ -135,8 +135,9 @@ class Work:
         return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, keep_float=tuple(layers)))
 
     def write(self, target: Artifact) -> Artifact:
-        """Have the quantizer write it."""
-        return self.quantizer.write(self.source, target, self.recipe, self.calibration)
+        """Have the quantizer write it; where products are computed in 16 bits, their size is measured on the images."""
+        measured = self.images if self.recipe.computes_in_half else self.calibration
+        return self.quantizer.write(self.source, target, self.recipe, measured)
 
     def answers(self, images: Images) -> NDArray[np.float32]:
         """The outputs of a file that is made for this and dropped."""
