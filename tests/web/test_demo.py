@@ -161,7 +161,8 @@ def test_force_replaces_no_folder_but_a_page(linear, npm, tmp_path, monkeypatch)
 def test_what_a_page_cannot_run_is_left_out_by_name_while_the_others_go_on(linear, npm, tmp_path, capfd):
     folder = tmp_path / "all"
     shutil.copytree(linear, folder / "onnx-fp32")
-    fixed = dataclasses.replace(read_artifact(linear).input, batch=1)
+    given = read_artifact(linear).input
+    fixed = dataclasses.replace(given, shape=(1, *given.shape[1:]))
     litert = {"format": "tflite", "model": "model.tflite", "input": fixed}
     for name, changes in (("cuda", {"options": {"for": "cuda"}}), ("litert", litert)):
         shutil.copytree(linear, folder / name)
