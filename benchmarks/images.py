@@ -26,18 +26,20 @@ PHOTO = (375, 500)  # (height, width), as ImageNet's are on average
 SMALL = (24, 32)
 COUNTS = (1_000, 100_000)
 WORKER = Path(__file__).with_name("images_worker.py")
-OURS = "embed"
+OURS, RAY = "embed", "embed --ray"
 SLOWER = {"loader": 2, "pipeline": 6}
 
 
 def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One result with the throughput of all ways, which take turns, and one with the memory."""
+    """One result with the throughput of all ways, which take turns, one of a cluster, and one with the memory."""
     with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
         if job.quick:
             yield "throughput", _throughput(Path(folder), "pico", images=48, rounds=1)
+            yield from _cluster(Path(folder), "pico", few=8, images=40, rounds=1)
             yield "memory", _memory(Path(folder), (50, 500))
         else:
             yield "throughput", _throughput(Path(folder), "tiny", images=256, rounds=3)
+            yield from _cluster(Path(folder), "tiny", few=64, images=4096, rounds=5)
             yield "memory", _memory(Path(folder), COUNTS)
 
 
@@ -58,8 +60,6 @@ def _throughput(folder: Path, scale: str, *, images: int, rounds: int) -> dict[s
         ways.append(("ONNX Runtime and PyTorch's DataLoader", "loader", "fp32", {"artifact": fp32, "model": shape}))
     if _is_installed("torch", "transformers"):
         ways.append(("transformers' pipeline", "pipeline", "fp32", {"artifact": fp32, "model": shape}))
-    if _is_installed("ray", "pyarrow", "pandas"):
-        ways.append(("embed --ray", "over_ray", "int8", {"artifact": int8}))
     entries: list[dict[str, Any]] = [{"name": name, "precision": kind, "rounds": []} for name, _, kind, _ in ways]
     for index in range(rounds):
         order = list(zip(ways, entries, strict=True))
@@ -70,6 +70,28 @@ def _throughput(folder: Path, scale: str, *, images: int, rounds: int) -> dict[s
             found = _run(way, {**options, "photos": str(photos), "images": few})
             entry["rounds"].append({**found, "images_given": few, "load_1m": os.getloadavg()[0]})
     return {**facts, "photo": PHOTO, "images": images, "ways": entries}
+
+
+def _cluster(folder: Path, scale: str, *, few: int, images: int, rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Whole jobs of few and of many images, with Ray and without, after `_throughput`, whose files they read."""
+    if not _is_installed("ray", "pyarrow", "pandas"):
+        return
+    facts = run_facts()
+    photos = sorted((folder / "photos").iterdir())
+    lists = {count: folder / f"{count}.txt" for count in (few, images)}
+    for count, path in lists.items():
+        path.write_text("".join(f"{photos[place % len(photos)]}\n" for place in range(count)))
+    ways: list[tuple[str, dict[str, Any]]] = [(OURS, {}), (RAY, {"ray": "local"})]
+    entries: list[dict[str, Any]] = [{"name": name, "rounds": []} for name, _ in ways]
+    for index in range(rounds):
+        order = list(zip(ways, entries, strict=True))
+        for (name, options), entry in order if index % 2 == 0 else reversed(order):
+            progress(f"images: round {index + 1}/{rounds}, {name}, whole jobs")
+            artifact = str(folder / scale / "tflite-int8")
+            found = [_run("whole", {"artifact": artifact, "photos": str(lists[n]), **options}) for n in (few, images)]
+            seconds = {"few_s": found[0]["ns"][-1] / 1e9, "many_s": found[1]["ns"][-1] / 1e9}
+            entry["rounds"].append({**seconds, "load_1m": os.getloadavg()[0]})
+    yield "cluster", {**facts, "photo": PHOTO, "few": few, "images": images, "ways": entries}
 
 
 def _memory(folder: Path, counts: tuple[int, ...]) -> dict[str, Any]:

@@ -40,9 +40,14 @@ def embed(job: dict[str, Any], note: Note, **options: Any) -> None:
         vit_deploy.embed(job["artifact"], job["photos"], f"{folder}/f.npy", progress=progress, **options)
 
 
-def over_ray(job: dict[str, Any], note: Note) -> None:
-    """The same with a cluster of this machine."""
-    embed(job, note, ray="local")
+def whole(job: dict[str, Any], note: Note) -> None:
+    """The same from the call to its end, with a cluster of this machine where the job names one."""
+    import vit_deploy
+
+    with tempfile.TemporaryDirectory() as folder:
+        note(0)
+        found = vit_deploy.embed(job["artifact"], job["photos"], f"{folder}/f.npy", ray=job.get("ray"))
+        note(found.result.images)
 
 
 def engine(job: dict[str, Any], note: Note) -> None:
@@ -163,7 +168,7 @@ def _children() -> list[str]:
     return [child for task in tasks for child in task.read_text().split()]
 
 
-WAYS = {way.__name__: way for way in (embed, over_ray, engine, pipeline, loader, memory)}
+WAYS = {way.__name__: way for way in (embed, whole, engine, pipeline, loader, memory)}
 
 
 def main(way: str, text: str) -> None:

@@ -104,7 +104,7 @@ LEAVES = {
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
     "exporters.tflite.ranges": {"ai_edge_litert"},
-    **{f"data.{name}": {"pyarrow"} for name in ("parquet_output", "parquet_source", "remote_source")},
+    **{f"data.{name}": {"pyarrow"} for name in ("parquet_output", "parquet_source", "remote_source", "storage")},
     "data.cluster": {"ray"},
     "compression.augment": TENSORFLOW,
     **{f"compression.{name}": {"tensorflow_model_optimization", "tf_keras"} for name in ("cluster", "prune", "qat")},

@@ -36,6 +36,7 @@ REGISTRIES = {
     "vit_deploy.compression": ("METHODS",),
     "vit_deploy.data.embedding": ("OUTPUTS",),
     "vit_deploy.data.finding": ("READERS",),
+    "vit_deploy.data.items": ("STORAGE",),
     "vit_deploy.data.spreading": ("CLUSTERS",),
 }
 ENTRIES = [

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import glob
+import importlib
 import io
 import json
 import os
+import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ import pytest
 from PIL import Image
 
 from vit_deploy.core.images import images_in
-from vit_deploy.data import folders
+from vit_deploy.data import sorting
 from vit_deploy.data.finding import find_source
 from vit_deploy.errors import DataError, UsageError
 
@@ -54,7 +58,7 @@ def test_a_folder_has_the_images_and_the_order_of_the_other_commands(photos):
 
 def test_long_folders_are_sorted_in_pieces_to_the_same_order(photos, monkeypatch):
     whole = names(find_source([str(photos)]))
-    monkeypatch.setattr(folders, "RUN", 2)
+    monkeypatch.setattr(sorting, "RUN", 2)
     assert names(find_source([str(photos)])) == whole
 
 
@@ -204,3 +208,65 @@ def test_what_holds_no_images_is_refused(tmp_path, given):
     with pytest.raises(DataError) as error:
         find_source([given.format(tmp=tmp_path)])
     assert error.value.fix
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst"])
+@pytest.mark.parametrize("damage", ["cut behind a member", "cut in a header", "a header"])
+def test_shards_that_are_cut_off_or_damaged_are_errors_and_not_shorter(tmp_path, ending, damage):
+    whole = write_tar(tmp_path / "s.tar", {f"{place}.png": png(place) for place in range(4)}).read_bytes()
+    second = whole.index(b"2.png")
+    content = {
+        "cut behind a member": whole[:second],
+        "cut in a header": whole[: second + 100],
+        "a header": whole[: second + 148] + b"12345678" + whole[second + 156 :],  # its checksum
+    }[damage]
+    if ending == "tar.zst":
+        content = pytest.importorskip("pyarrow").compress(content, "zstd", asbytes=True)
+    elif ending != "tar":
+        module = {"tar.gz": "gzip", "tar.bz2": "bz2", "tar.xz": "lzma"}[ending]
+        content = importlib.import_module(module).compress(content)
+    (tmp_path / f"d.{ending}").write_bytes(content)
+    found = find_source([str(tmp_path / f"d.{ending}")]).items()
+    assert next(found).name == f"d.{ending}/0.png"
+    with pytest.raises(DataError, match=rf"d\.{ending} cannot be read as tar: .* at byte \d+"):
+        next(found)
+
+
+def test_compressed_shards_are_read_from_any_place_and_counted_once(tmp_path):
+    for shard in range(3):
+        write_tar(tmp_path / f"{shard}.tgz", {f"{shard}-{place}.png": png(place) for place in range(4)}, "w:gz")
+    source = find_source([f"{tmp_path}/{{0..2}}.tgz"])
+    whole = names(source)
+    assert source.total() is None and len(whole) == 12
+    assert all(names(source, start) == whole[start:] for start in range(13))
+    (tmp_path / "0.tgz").unlink()
+    assert names(source, 4) == whole[4:], "a file before the first image is not read again"
+
+
+def test_a_line_of_a_list_that_is_no_name_is_an_image_that_is_not_there(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"a\0b.png\n")
+    [item] = find_source([str(tmp_path / "list.txt")]).items()
+    with pytest.raises(DataError, match="there is no image"):
+        item.read()
+
+
+def test_a_pattern_stands_for_files_once_each_in_the_order_of_their_paths(photos):
+    (photos / "a" / "b").mkdir()
+    (photos / "a" / "b" / "1.png").write_bytes(png(1))
+    for pattern in ("**/*.png", "**/**/*.png", "**/b/**/*.png", "*/*.[pP]*", "a/b/*.png"):
+        expected = sorted(set(glob.glob(f"{photos}/{pattern}", recursive=True)))  # noqa: PTH207
+        assert names(find_source([f"{photos}/{pattern}"])) == [path for path in expected if Path(path).is_file()]
+    source = find_source([f"{photos}/**/*.png"])
+    assert source.total() == len(names(source)) and names(source, 2) == names(source)[2:]
+
+
+def test_names_of_many_files_wait_on_disk(monkeypatch):
+    monkeypatch.setattr(sorting, "RUN", 1000)
+    monkeypatch.setattr(sorting, "PIECE", 1024)
+    count = 20_000
+    tracemalloc.start()
+    ordered = sorting.in_order((f"{place * 7919 % count:08}" for place in range(count)), str)
+    assert all(int(text) == place for place, text in enumerate(ordered))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < count * sys.getsizeof("00000000") / 2

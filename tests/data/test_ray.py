@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import logging
 import os
@@ -9,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +21,13 @@ from PIL import Image
 
 import vit_deploy
 from tests.linear_bundle import CLASSES, write_bundle
+from tests.runtimes.linear_onnx import write_model
+from vit_deploy import checkpoints
 from vit_deploy.cli import with_addresses
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.manifest import read_artifact, write_manifest
+from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.core.weights import draw_weights
 from vit_deploy.errors import MissingEngineError, UsageError
 
 COUNT = 400
@@ -146,6 +155,66 @@ def test_figures_and_predictions_are_those_of_one_process(cluster, bundle, photo
 
 
 @pytest.mark.slow
+def test_agreement_with_another_model_is_that_of_one_process(cluster, bundle, photos, tmp_path):
+    config = read_artifact(bundle).config
+    other = Checkpoint(config, dict(draw_weights(config, 1)), Preprocess.for_channels(3))
+    checkpoints.save(other, tmp_path / "other.safetensors")
+    for against in (tmp_path / "other.safetensors", write_bundle(tmp_path / "second")):
+        here = vit_deploy.evaluate(bundle, photos, batch=7, against=against, workers=0, threads=1)
+        there = vit_deploy.evaluate(bundle, photos, batch=7, against=against, ray="local", threads=1)
+        assert there.records == here.records
+        assert there.records[0]["against"]["model"] == str(against)
+
+
+@pytest.mark.slow
+def test_accuracy_of_features_is_that_of_one_process(cluster, bundle, photos, tmp_path):
+    artifact = read_artifact(bundle)
+    config = artifact.config.replace(include_top=False, num_classes=0, pooling="cls")
+    weight = np.random.default_rng(2).standard_normal((6 * 5 * 3, config.embed_dim)).astype(np.float32)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for noise, folder in enumerate(folders):
+        shutil.copytree(bundle, folder)
+        headless = dataclasses.replace(artifact, directory=folder, config=config)
+        write_manifest(write_model(headless, weight + np.float32(noise), output="features"))
+    pixels = np.random.default_rng(1).integers(0, 256, (90, 6, 5, 3), np.uint8)
+    np.savez(tmp_path / "train.npz", images=pixels, labels=np.arange(90) % CLASSES)
+    for train in (None, tmp_path / "train.npz"):
+        if train is not None:  # classes by number, as the training images have them
+            photos = tmp_path / "train.npz"
+        here = vit_deploy.evaluate(folders, photos, batch=7, train=train, workers=0, threads=1)
+        there = vit_deploy.evaluate(folders, photos, batch=7, train=train, ray="local", threads=1)
+        assert there.records == here.records
+        assert here.records[0]["features"]["knn"] > 0
+
+
+@pytest.mark.slow
+def test_files_that_are_read_from_their_beginning_are_too(cluster, bundle, photos, tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from vit_deploy.data import cluster as over
+
+    files = sorted(photos.rglob("*.png"))
+    parts = {"a.tar.gz": files[:130], "b.tar.zst": files[130:290], "c.parquet": files[290:]}
+    for name, held in list(parts.items())[:2]:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w:gz" if name.endswith("gz") else "w") as archive:
+            for path in held:
+                archive.add(path, path.name)
+        content = stream.getvalue()
+        (tmp_path / name).write_bytes(content if name.endswith("gz") else pa.compress(content, "zstd", asbytes=True))
+    contents = [path.read_bytes() for path in parts["c.parquet"]]
+    pq.write_table(pa.table({"image": contents}), tmp_path / "c.parquet", row_group_size=7)
+    sources = [tmp_path / name for name in parts]
+    vit_deploy.embed(bundle, sources, tmp_path / "here.npy", workers=0, threads=1)
+    assert len(np.load(tmp_path / "here.npy")) == COUNT
+    monkeypatch.setattr(over, "WINDOW", 5)  # groups; workers start again after them
+    vit_deploy.embed(bundle, sources, tmp_path / "ray.npy", ray="local", threads=1)
+    assert (tmp_path / "ray.npy").read_bytes() == (tmp_path / "here.npy").read_bytes()
+    assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
+
+
+@pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_over_ray(cluster, bundle, photos, tmp_path, monkeypatch):
     from vit_deploy.data import embedding
 
@@ -181,8 +250,6 @@ def test_what_no_cluster_can_do_is_refused(cluster, bundle, photos, tmp_path):
         vit_deploy.embed(bundle, photos, tmp_path / "f.npy", ray="local", threads=3)
     with pytest.raises(UsageError, match="--workers decode for this process"):
         vit_deploy.embed(bundle, photos, tmp_path / "f.npy", ray="local", workers=1)
-    with pytest.raises(UsageError, match="--against and --ray"):
-        vit_deploy.evaluate(bundle, photos, against=bundle, ray="local")
     assert list(tmp_path.iterdir()) == []
 
 

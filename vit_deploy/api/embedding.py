@@ -28,6 +28,7 @@ from vit_deploy.core.options.streaming import EmbedOptions, StreamOptions
 from vit_deploy.core.staging import check_file_target
 from vit_deploy.core.suggestions import closest
 from vit_deploy.data import embedding
+from vit_deploy.data.addresses import is_written_like_address
 from vit_deploy.data.elsewhere import check_stream, rows_from_ray
 from vit_deploy.data.finding import find_source
 from vit_deploy.data.pipeline import used_workers
@@ -116,6 +117,11 @@ def embed(
         if (value := getattr(options, name)) is not None and value < 1:
             raise ConfigError(f"{name} is {value}; expected a positive number", fix="give 1 or more")
     target = folder_path(output, "output")
+    if is_written_like_address(str(target)):
+        raise UsageError(
+            f"{target} is another file system, and what is embedded is written on this computer",
+            fix="write a file here, and copy it there",
+        )
     for file in embedding.output_files(target):
         check_file_target(file, force=force)
     progress("reading the artifact")

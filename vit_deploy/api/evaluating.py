@@ -29,13 +29,14 @@ from vit_deploy.checkpoints.documents import LABELS, PREPROCESS
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import CheckpointOptions, EvaluateOptions
 from vit_deploy.core.options.streaming import StreamOptions
 from vit_deploy.data.arrays import Arrays
 from vit_deploy.data.elsewhere import RayAnswers, check_stream
-from vit_deploy.data.labelled import labelled_stream
+from vit_deploy.data.labelled import LabelledStream, labelled_stream
 from vit_deploy.data.pipeline import used_workers
-from vit_deploy.data.spreading import Evaluating, of_one_worker
+from vit_deploy.data.spreading import Evaluating, Other, of_one_worker
 from vit_deploy.errors import ConfigError, Failed, UsageError
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.runtimes import classify, runtime_for
@@ -193,15 +194,11 @@ def _evaluate_here(
     train: Sequence[str] | None,
 ) -> EvaluateOutcome:
     check_stream(streaming)
-    if streaming.ray is not None and against is not None:
-        raise UsageError("--against and --ray: the cluster has the artifacts alone", fix="compare them here")
     engine, runtime = options.engine, options.runtime
     of_keras = {name: value for name, value in stated.items() if name in OF_A_KERAS_FILE}
     given = [open_artifact(entry, of_keras).taken_for(image_size=options.image_size) for entry in found]
     opened, failed = with_engines(given, runtime, engine)
     if opened and all(map(feature_accuracy.gives_features, opened)):
-        if streaming.ray is not None:
-            raise UsageError("--ray counts classes, and these models give features", fix="leave --ray out, or embed")
         if against is not None:
             raise UsageError(
                 "--against is a model whose classes are compared, and these give none", fix="evaluate it beside them"
@@ -224,9 +221,7 @@ def _evaluate_here(
             dataset.check_size(str(against), other.classifier.config)
         answers = None
         if streaming.ray is not None:
-            runtimes = tuple(runtime_for(artifact, runtime, engine) for artifact in opened)
-            largest = dataclasses.replace(of_one_worker(engine), largest_batch=options.batch)
-            work = Evaluating(tuple(opened), runtimes, largest, options.batch)
+            work = dataclasses.replace(_spread(opened, options), other=None if other is None else _other(other))
             progress(f"starting Ray at {streaming.ray}")
             answers = RayAnswers(streaming.ray, work, images.source or Arrays(dataset.path), images.broken)
         results = accuracy.evaluate(
@@ -254,6 +249,21 @@ def _evaluate_here(
     )
 
 
+def _spread(opened: Sequence[Artifact], options: EvaluateOptions) -> Evaluating:
+    """What workers of a cluster do."""
+    engine = options.engine
+    runtimes = tuple(runtime_for(artifact, options.runtime, engine) for artifact in opened)
+    largest = dataclasses.replace(of_one_worker(engine), largest_batch=options.batch)
+    return Evaluating(tuple(opened), runtimes, largest, options.batch)
+
+
+def _other(model: OtherModel) -> Other:
+    """The same of a model beside them."""
+    if model.classifier.checkpoint is not None:
+        return Other(model.classifier.checkpoint)
+    return Other(read_artifact(model.path), model.classifier.runtime)
+
+
 def _features_here(
     opened: Sequence[Artifact],
     failed: Sequence[Failed],
@@ -266,6 +276,12 @@ def _features_here(
     def images(given: Sequence[str]) -> feature_accuracy.Images:
         return lambda: labelled_stream(given, streaming.column, used_workers(streaming.workers))
 
+    def elsewhere(labelled: feature_accuracy.LabelledImages) -> RayAnswers:
+        assert isinstance(labelled, LabelledStream) and streaming.ray is not None
+        work = dataclasses.replace(_spread(opened, options), answer=feature_accuracy.vectors)
+        progress(f"starting Ray at {streaming.ray}")
+        return RayAnswers(streaming.ray, work, labelled.source or Arrays(labelled.dataset.path), labelled.broken)
+
     results = feature_accuracy.evaluate_features(
         opened,
         images(data),
@@ -273,6 +289,7 @@ def _features_here(
         batch=options.batch,
         runtime=options.runtime,
         options=options.engine,
+        answers=None if streaming.ray is None else elsewhere,
         progress=progress,
     )
     with images(data)() as labelled:

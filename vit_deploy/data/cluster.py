@@ -8,7 +8,7 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from vit_deploy.data.spreading import GROUP, LOCAL, Needs, Shipment, Work, needs
 from vit_deploy.errors import EngineError, UsageError, VitDeployError
 
 BLOCKS = 2_000  # that a run is cut into at most; what a worker had of one when it was killed is done again
+WINDOW = 4_096  # groups that are listed at once, so that memory does not grow with them; then workers start again
 LOOPBACK = "127.0.0.1"
 LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # what Ray reads in its own processes
 
@@ -60,9 +61,23 @@ def over_ray(
 def _results(
     shipment: Shipment, needs: Needs, workers: int, source: Source, start: int, size: int
 ) -> Iterator[tuple[list[Item], Any]]:
-    groups = list(_groups(shipment, source, start, size))
-    if not groups:
-        return
+    left, items, place = _groups(shipment, source, start, size), source.items(start), 0
+    while groups := list(islice(left, WINDOW)):
+        for answer in _answers(groups, shipment, needs, workers):
+            if isinstance(answer["answer"], VitDeployError):
+                raise answer["answer"]
+            if answer["place"] != place:
+                raise EngineError(
+                    f"Ray gave group {answer['place']} where {place} was next", fix="try another version of Ray"
+                )
+            yield list(islice(items, size)), answer["answer"]
+            place += 1
+
+
+def _answers(
+    groups: Sequence[dict[str, Any]], shipment: Shipment, needs: Needs, workers: int
+) -> Iterator[dict[str, Any]]:
+    """What a pool of workers answers to groups, in their order."""
     data = ray.data.from_items(groups, override_num_blocks=min(len(groups), BLOCKS))
     done = data.map_batches(
         _worker(shipment),
@@ -73,17 +88,9 @@ def _results(
         num_gpus=needs.gpus or None,
         memory=needs.memory,
     )
-    items = source.items(start)
     try:
-        for place, row in enumerate(done.iter_rows()):
-            answer = pickle.loads(row["answer"])
-            if isinstance(answer, VitDeployError):
-                raise answer
-            if row["place"] != place:
-                raise EngineError(
-                    f"Ray gave group {row['place']} where {place} was next", fix="try another version of Ray"
-                )
-            yield list(islice(items, size)), answer
+        for row in done.iter_rows():
+            yield {"place": row["place"], "answer": pickle.loads(row["answer"])}
     except exceptions.RayError as error:
         raise EngineError(
             f"the cluster failed: {str(error).strip().splitlines()[-1]}", fix="look at Ray's logs"
@@ -100,8 +107,8 @@ def _groups(shipment: Shipment, source: Source, start: int, size: int) -> Iterat
             place += 1
         return
     total = source.total()
-    if total is None:
-        raise UsageError("--ray reads images at any place, which compressed tar files do not allow", fix="unpack them")
+    if total is None:  # it travels with the numbers that it has counted of each file
+        total = sum(1 for _ in source.items())
     for place, first in enumerate(range(start, total, size)):
         yield {"place": place, "start": first, "count": min(size, total - first), "items": b""}
 

@@ -74,8 +74,8 @@ class RayAnswers:
     broken: MutableMapping[int, str]
     providers: Sequence[str] = field(default=())
 
-    def __iter__(self) -> Iterator[Sequence[NDArray[np.float32]]]:
-        """Outputs of each artifact for each batch."""
+    def __iter__(self) -> Iterator[tuple[Sequence[NDArray[np.float32]], NDArray[Any] | None]]:
+        """Outputs of each artifact for each batch, and those of the other model."""
         place = 0
         with CLUSTERS.load(RAY)(self.address, self.work, self.source, batch=self.work.batch) as groups:
             for _, batches in groups:
@@ -83,7 +83,7 @@ class RayAnswers:
                     self.broken.update({place + index: why for index, why in enumerate(outputs.failures) if why})
                     place += len(outputs.failures)
                     self.providers = outputs.providers
-                    yield outputs.values
+                    yield outputs.values, outputs.expected
 
 
 def predictions_from_ray(address: str, work: Predicting, source: Source) -> Iterator[Prediction]:

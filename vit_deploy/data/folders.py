@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vit_deploy.core.images import SUFFIXES
 from vit_deploy.data.items import Item, printable
+from vit_deploy.data.patterns import Entry, Kind, matching, scan_here, split
+from vit_deploy.data.sorting import in_order
 from vit_deploy.errors import DataError
-
-RUN = 20_000  # names that are sorted at once; longer lists are sorted in pieces on disk
-END = "\0"  # the one character that no name has
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,49 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Matching:
+    """The files that a pattern stands for, in the order of their paths.
+
+    Args:
+        pattern: as `photos/**/*.jpg`.
+    """
+
+    pattern: str
+
+    @property
+    def identity(self) -> Any:
+        """The pattern; its files have stamps of their own."""
+        return ["pattern", os.path.abspath(self.pattern)]  # noqa: PTH100
+
+    @property
+    def carries_content(self) -> bool:
+        """Items say where they are."""
+        return False
+
+    def total(self) -> int | None:
+        """How many there are."""
+        return sum(1 for _ in self.paths())
+
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """The files from one on, by their paths."""
+        for path in islice(self.paths(), start, None):
+            yield file_item(path, path)
+
+    def paths(self) -> Iterator[str]:
+        """What it stands for, folders among it, once each."""
+        before = ""
+        found = (path + os.sep * (entry.kind is not Kind.FILE) for path, entry in self.found())
+        for path in in_order(found, _order):
+            if path != before:  # two `**` find some twice
+                yield path.removesuffix(os.sep)
+            before = path
+
+    def found(self) -> Iterator[tuple[str, Entry]]:
+        """The same in no order, with what each is."""
+        return matching(*split(self.pattern), scan_here)
+
+
+@dataclass(frozen=True)
 class FileList:
     """Files that a text file lists, one a line; relative ones are beside it.
 
@@ -125,14 +165,14 @@ def file_item(path: str, name: str, label: int | str | None = None) -> Item:
     try:
         found = os.stat(path)  # noqa: PTH116
         stamp = f"{name}\0{found.st_size} {found.st_mtime_ns}"
-    except OSError:
+    except (OSError, ValueError):  # no name of a file holds a zero
         stamp = f"{name}\0absent"
     return Item(printable(name), path, label=label, stamp=stamp)
 
 
 def _files(folder: str, inside: str) -> Iterator[str]:
     """Paths below `folder`, in the order of their parts."""
-    for name in _sorted(_entries(folder)):
+    for name in in_order(_entries(folder), _order):
         path = f"{inside}{name}"
         if name.endswith(os.sep):
             yield from _files(os.path.join(folder, name), path)  # noqa: PTH118
@@ -155,38 +195,5 @@ def _entries(folder: str) -> Iterator[str]:
         ) from error
 
 
-def _sorted(names: Iterator[str]) -> Iterator[str]:
-    """Names in their order; of more than `RUN` of them all but a part wait in files."""
-    first = sorted(islice(names, RUN), key=_order)
-    if len(first) < RUN:
-        yield from first
-        return
-    runs = [_spooled(first)]
-    del first
-    while run := sorted(islice(names, RUN), key=_order):
-        runs.append(_spooled(run))
-    try:
-        yield from heapq.merge(*map(_unspooled, runs), key=_order)
-    finally:
-        for file in runs:
-            file.close()
-
-
 def _order(name: str) -> str:
     return name.removesuffix(os.sep)
-
-
-def _spooled(names: list[str]) -> IO[str]:
-    file = tempfile.TemporaryFile(  # noqa: SIM115  # closed where the runs are merged
-        "w+", encoding="utf-8", errors="surrogateescape", newline=""
-    )
-    file.write("".join(name + END for name in names))
-    file.seek(0)
-    return file
-
-
-def _unspooled(file: IO[str]) -> Iterator[str]:
-    left = ""
-    while piece := file.read(1 << 14):
-        *whole, left = (left + piece).split(END)
-        yield from whole

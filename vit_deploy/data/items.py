@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
+from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.data.addresses import REMOTE, is_address, shown
 from vit_deploy.errors import DataError
 
-REMOTE = "://"  # in the paths of other file systems than the computer's own
+STORAGE = Registry(
+    "way to read other file systems",
+    {
+        name: Plugin(f"vit_deploy.data.storage:{name}", "data", ("pyarrow",))
+        for name in ("open_stream", "open_file", "read", "stamp", "unpacked")
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class Item:
 
         Raises:
             DataError: the file is missing or cannot be read.
+            RemoteError: its file system does not answer, or refuses.
         """
         if self.failure:
             raise DataError(self.failure)
@@ -57,11 +65,11 @@ class Item:
             return self.content
         try:
             if REMOTE in self.path:
-                return _read_remote(self.path)
+                return cast(bytes, STORAGE.load("read")(self.path))
             with open(self.path, "rb") as file:  # noqa: PTH123  # a text that is no valid name stays as it is
                 file.seek(self.offset)
                 return file.read() if self.size is None else file.read(self.size)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:  # no name of a file holds a zero
             raise DataError(f"there is no image {self.path}", fix="check the path") from error
         except OSError as error:
             raise DataError(
@@ -126,12 +134,32 @@ class Joined:
             start = 0
 
 
+def open_bytes(path: str) -> IO[bytes]:
+    """A file of any file system, to be read from its beginning.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        DataError, RemoteError: the same of another file system.
+    """
+    if is_address(path):
+        return cast("IO[bytes]", STORAGE.load("open_stream")(path))
+    return open(path, "rb")  # noqa: PTH123  # a text that is no valid name stays as it is
+
+
+def whole_path(path: str) -> str:
+    """A path from the root on, or an address without its password."""
+    return shown(path) if is_address(path) else str(Path(path).resolve())
+
+
 def file_stamp(path: str | Path) -> str:
     """Size and time of the last change of a file.
 
     Raises:
         DataError: there is none.
+        RemoteError: its file system does not answer, or refuses.
     """
+    if isinstance(path, str) and is_address(path):
+        return cast(str, STORAGE.load("stamp")(path))
     try:
         found = os.stat(path)  # noqa: PTH116  # a text that is no valid name stays as it is
     except OSError as error:
@@ -149,12 +177,3 @@ def pixels_of(content: bytes, shape: Sequence[int]) -> Any:
     import numpy as np
 
     return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def _read_remote(address: str) -> bytes:
-    from pyarrow import fs
-
-    system, path = fs.FileSystem.from_uri(address)
-    with system.open_input_stream(path) as stream:
-        content: bytes = io.BytesIO(stream.read()).getvalue()
-    return content

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.datasets import Classes, Dataset, Pixels, natural_order, read_dataset
 from vit_deploy.core.preprocess import Preprocess
+from vit_deploy.data.addresses import is_address, parsed, shown
 from vit_deploy.data.decoding import Decoder, Kind
 from vit_deploy.data.finding import find_source
 from vit_deploy.data.folders import Files
@@ -132,7 +133,7 @@ def labelled_stream(given: Sequence[str], column: str | None, workers: int) -> L
         files = tuple(str(path) for path, _ in dataset.files)
         return LabelledStream(dataset, Files(files) if files else None, workers if len(files) > FEW else 0)
     source = find_source(given, column)
-    dataset = _dataset(Path(given[0]), source)
+    dataset = _dataset(Path(shown(given[0])), source)
     return LabelledStream(dataset, source, workers if len(dataset) > FEW else 0)
 
 
@@ -185,7 +186,8 @@ def _label(item: Item) -> Label:
     """The class that its source says, else the name of the folder that its file lies in."""
     if item.label is not None or not item.path or item.size is not None:
         return item.label
-    return item.path.rstrip("/").rpartition("/")[0].rpartition("/")[2] or None
+    path = parsed(item.path).path if is_address(item.path) else item.path
+    return path.rstrip("/").rpartition("/")[0].rpartition("/")[2] or None
 
 
 def _class_names(source: Source) -> tuple[str, ...]:

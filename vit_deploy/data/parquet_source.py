@@ -12,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vit_deploy.data.items import Item, file_stamp, printable
+from vit_deploy.data.addresses import is_address, name_of, parsed, shown
+from vit_deploy.data.items import STORAGE, Item, file_stamp, printable, whole_path
 from vit_deploy.errors import DataError
 
 LABELS_READ = 65_536
 ROWS = 32  # that are held at a time
+BUFFER_BYTES = 1 << 20  # of a column that are read at once, where else it would be all of a group of rows
 NAMES = ("file_name", "filename", "name", "image_path", "path", "id", "key")  # columns that name an image
 LABELS = ("label", "labels", "class", "cls")
 
@@ -30,13 +32,13 @@ class Parquet:
         column: of the images; None finds the only one that can be.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
     column: str | None = None
 
     @cached_property
     def identity(self) -> Any:
         """The column, and each file with its size and time."""
-        return ["parquet", self._column, *([str(path.resolve()), file_stamp(path)] for path in self.paths)]
+        return ["parquet", self._column, *([whole_path(path), file_stamp(path)] for path in self.paths)]
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -87,10 +89,10 @@ class Parquet:
                     yield from self._rows(file, path, group, first, start)
                     start = 0
 
-    def _rows(self, file: pq.ParquetFile, path: Path, group: int, first: int, skipped: int) -> Iterator[Item]:
+    def _rows(self, file: pq.ParquetFile, path: str, group: int, first: int, skipped: int) -> Iterator[Item]:
         schema = file.schema_arrow
         if self._column not in schema.names:
-            raise DataError(f"{path} has no column {self._column}", fix="give files of one schema")
+            raise DataError(f"{shown(path)} has no column {self._column}", fix="give files of one schema")
         name = next((name for name in NAMES if name in schema.names and _is_text(schema.field(name).type)), None)
         label = _label_column(schema)
         columns = [column for column in (self._column, name, label) if column is not None]
@@ -110,7 +112,7 @@ class Parquet:
                         batch.column(label)[row].as_py() if label is not None else None,
                     )
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} cannot be read as Parquet: {error}", fix="get it again") from error
+            raise DataError(f"{shown(path)} cannot be read as Parquet: {error}", fix="get it again") from error
 
     @cached_property
     def _column(self) -> str:
@@ -121,15 +123,15 @@ class Parquet:
             if self.column in found:
                 return self.column
             there = f"{', '.join(found)} can be" if found else "none can be"
-            raise DataError(f"{self.paths[0]} has no column {self.column} of images", fix=there)
+            raise DataError(f"{shown(self.paths[0])} has no column {self.column} of images", fix=there)
         if len(found) != 1:
             what = f"several columns that may be images: {', '.join(found)}" if found else "no column of images"
             fix = "say which with --column" if found else "expected a column of bytes, or of {bytes, path}"
-            raise DataError(f"{self.paths[0]} has {what}", fix=fix)
+            raise DataError(f"{shown(self.paths[0])} has {what}", fix=fix)
         return found[0]
 
 
-def read_parquet(paths: Sequence[Path], column: str | None) -> Parquet:
+def read_parquet(paths: Sequence[str], column: str | None) -> Parquet:
     """Parquet files as a source; the column is looked for at once.
 
     Raises:
@@ -145,24 +147,26 @@ def _label_column(schema: pa.Schema) -> str | None:
     return next(found, None)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _opened(path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        file = STORAGE.load("open_file")(path) if is_address(path) else path
+        return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except FileNotFoundError as error:
         raise DataError(f"there is nothing at {path}", fix="check the path") from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}", fix="get it again") from error
+        raise DataError(f"{shown(path)} cannot be read as Parquet: {error}", fix="get it again") from error
 
 
-def _item(path: Path, place: int, value: Any, named: str | None, label: Any) -> Item:
+def _item(path: str, place: int, value: Any, named: str | None, label: Any) -> Item:
     inside = value if isinstance(value, dict) else {"bytes": value}
-    name = printable(inside.get("path") or named or f"{path.name}#{place}")
+    name = printable(inside.get("path") or named or f"{name_of(path)}#{place}")
     content = inside.get("bytes")
     if content is not None:
         return Item(name, content=content, label=label)
     if inside.get("path"):
-        return Item(name, str(path.parent / inside["path"]), label=label)
-    return Item(name, label=label, failure=f"row {place} of {path} holds no image")
+        beside = parsed(path).beside(inside["path"]) if is_address(path) else Path(path).parent / inside["path"]
+        return Item(name, str(beside), label=label)
+    return Item(name, label=label, failure=f"row {place} of {shown(path)} holds no image")
 
 
 def _is_image(kind: pa.DataType) -> bool:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vit_deploy.core.images import SUFFIXES
-from vit_deploy.data.items import Item, file_stamp, printable
+from vit_deploy.data.addresses import is_address, name_of, shown
+from vit_deploy.data.items import STORAGE, Item, file_stamp, open_bytes, printable, whole_path
 from vit_deploy.errors import DataError
 
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+ZST = (".tar.zst", ".tzst")
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", *ZST)
 CLASS, FACTS = "cls", "json"  # endings of members that say a sample's class, and anything about it
 
 
@@ -31,35 +34,71 @@ class Shards:
         paths: of the tar files.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
 
     @cached_property
     def identity(self) -> Any:
         """Each file with its size and time."""
-        return ["tar", *([str(path.resolve()), file_stamp(path)] for path in self.paths)]
+        return ["tar", *([whole_path(path), file_stamp(path)] for path in self.paths)]
 
     @property
     def carries_content(self) -> bool:
-        """Only images in compressed files have their bytes with them."""
-        return any(map(is_packed, self.paths))
+        """Only images in files that are read from their beginning have their bytes with them."""
+        return any(map(is_sequential, self.paths))
 
     def total(self) -> int | None:
-        """How many images there are; of compressed files only reading them would tell."""
-        if any(is_packed(path) for path in self.paths):
+        """How many images there are; of files that are read from their beginning only that would tell."""
+        if any(map(is_sequential, self.paths)):
             return None
         return sum(1 for _ in self.items())
 
     def items(self, start: int = 0) -> Iterator[Item]:
-        """The images from one on, named by their tar file and the member."""
-        yield from islice((item for path in self.paths for item in _labelled(path)), start, None)
+        """The images from one on, named by their tar file and the member; whole files before it are not read again."""
+        for path in self.paths:
+            known = self._counts.get(path)
+            if known is not None and start >= known:
+                start -= known
+                continue
+            count = 0
+            for item in _labelled(path):
+                count += 1
+                if start:
+                    start -= 1
+                else:
+                    yield item
+            self._counts[path] = count
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        """The images of files that were read to their end."""
+        return {}
 
 
-def is_packed(path: Path) -> bool:
-    """Whether a tar file is compressed as a whole, so that it is read from its beginning."""
-    return path.name.lower().endswith(PACKED)
+class Member(tarfile.TarInfo):
+    """A member whose absence is an error: `tarfile` takes a file that is cut off or damaged for one that is over."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """The next one.
+
+        Raises:
+            EOFHeaderError: the empty block that ends a tar file.
+            ReadError: anything else that is no member.
+        """
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # its stubs know of no such errors
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {archive.offset}, in place of the block that ends it") from error
 
 
-def _labelled(path: Path) -> Iterator[Item]:
+def is_sequential(path: str) -> bool:
+    """Whether a tar file is read from its beginning: compressed as a whole, or of another file system."""
+    return is_address(path) or path.lower().endswith(PACKED)
+
+
+def _labelled(path: str) -> Iterator[Item]:
     """The images of one tar file; members of a sample follow one another, in any order."""
     sample, waiting, label = None, list[Item](), None
     for key, ending, member in _members(path):
@@ -79,11 +118,11 @@ def _with_label(item: Item, label: int | str | None) -> Item:
     return Item(item.name, item.path, item.offset, item.size, item.content, label=label)
 
 
-def _members(path: Path) -> Iterator[tuple[str, str, Item | bytes]]:
+def _members(path: str) -> Iterator[tuple[str, str, Item | bytes]]:
     """Sample and ending of each member that counts, with the image, or the bytes that say its class."""
-    packed = is_packed(path)
+    sequential, name_here = is_sequential(path), name_of(path)
     try:
-        with tarfile.open(path, "r|*" if packed else "r:") as archive:
+        with _opened(path) as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # it would keep them all
                 folder, _, name = member.name.rpartition("/")
@@ -92,15 +131,29 @@ def _members(path: Path) -> Iterator[tuple[str, str, Item | bytes]]:
                 stem, _, ending = name.partition(".")
                 key = f"{folder}/{stem}"
                 if name.lower().endswith(SUFFIXES):
-                    called = printable(f"{path.name}/{member.name}")
-                    content = _content(archive, member) if packed else None
-                    yield key, ending, Item(called, str(path), member.offset_data, member.size, content)
+                    called = printable(f"{name_here}/{member.name}")
+                    content = _content(archive, member) if sequential else None
+                    yield key, ending, Item(called, path, member.offset_data, member.size, content)
                 elif ending in (CLASS, FACTS):
                     yield key, ending, _content(archive, member)
     except FileNotFoundError as error:
-        raise DataError(f"there is nothing at {path}", fix="check the path") from error
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as tar: {error}", fix="get it again") from error
+        raise DataError(f"there is nothing at {shown(path)}", fix="check the path") from error
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+        raise DataError(f"{shown(path)} cannot be read as tar: {error}", fix="get it again") from error
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tarfile.TarFile]:
+    """A tar file; the form of its compression is read from its first bytes."""
+    with contextlib.ExitStack() as stack:
+        if not is_sequential(path):
+            yield stack.enter_context(tarfile.open(path, "r:", tarinfo=Member))
+            return
+        content: Any = stack.enter_context(open_bytes(path))
+        if path.lower().endswith(ZST):
+            # Python itself reads Zstandard's form from 3.14 on, and pyarrow on every one.
+            content = stack.enter_context(STORAGE.load("unpacked")(content))
+        yield stack.enter_context(tarfile.open(fileobj=content, mode="r|*", tarinfo=Member))
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

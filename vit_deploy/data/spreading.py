@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.image_sizes import in_words
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.registry import Plugin, Registry
@@ -28,13 +29,14 @@ from vit_deploy.data.embedding import Model
 from vit_deploy.data.items import Item, Source
 from vit_deploy.data.rows import Rows
 from vit_deploy.errors import ArtifactError, DataError, UsageError
-from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RuntimeOptions, is_asked_for_gpu, open_session
-from vit_deploy.runtimes.classify import Prediction, open_classifier
+from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES, RuntimeOptions, Session, is_asked_for_gpu, open_session
+from vit_deploy.runtimes.classify import Classifier, Prediction, checkpoint_classifier, open_classifier
 
 CLUSTERS = Registry("cluster", {"ray": Plugin("vit_deploy.data.cluster:over_ray", "ray", ("ray", "pyarrow", "pandas"))})
 LOCAL = "local"  # the address of a cluster that is started here, and ends with the run
 GROUP = 32  # images that a worker takes at once, or a few more: a whole number of batches
 COPIES = 3  # of a model's files that an engine may hold in memory
+ONWARDS = 4_096  # images that are read and passed over, where else all of a file before them would be
 ABSENT = "there is no image "  # how the failure of a file begins that a node does not see
 
 Run = Callable[[Sequence[Item]], Any]
@@ -102,13 +104,64 @@ class Outputs:
 
     Args:
         failures: why an image could not be read; empty where it could.
-        values: outputs of each model `(readable, classes)`.
+        values: outputs of each model `(readable, …)`.
         providers: what executed the graph of each.
+        expected: outputs of the model that they are compared with; None where there is none, or no readable image.
     """
 
     failures: tuple[str, ...]
     values: tuple[NDArray[np.float32], ...]
     providers: tuple[str, ...]
+    expected: NDArray[Any] | None = None
+
+
+Answer = Callable[[Session, Artifact, NDArray[Any]], NDArray[Any]]
+"""Takes from a loaded artifact what is evaluated of it, `(batch, …)`, for a batch of its inputs."""
+
+
+def outputs_of(session: Session, artifact: Artifact, images: NDArray[Any]) -> NDArray[Any]:
+    """The artifact's own output."""
+    return session.infer(images)
+
+
+@dataclass(frozen=True)
+class Other:
+    """A model beside those that are evaluated, whose answers theirs are compared with.
+
+    Args:
+        model: an artifact, or a checkpoint that NumPy runs.
+        runtime: the engine of an artifact.
+    """
+
+    model: Artifact | Checkpoint
+    runtime: str = ""
+
+    def __reduce__(self) -> Any:
+        model = self.model
+        if isinstance(model, Artifact):
+            return Other, (model, self.runtime)
+        fields = {part.name: getattr(model, part.name) for part in dataclasses.fields(model)}
+        return _of_checkpoint, ({**fields, "weights": dict(model.weights), "ranges": dict(model.ranges)},)
+
+    @contextlib.contextmanager
+    def open(self, there: Artifact | None, options: RuntimeOptions) -> Iterator[Classifier]:
+        """Load it.
+
+        Args:
+            there: the artifact where it lies on this node.
+            options: how to run it.
+        """
+        if isinstance(self.model, Checkpoint):
+            yield checkpoint_classifier(self.model)
+            return
+        assert there is not None
+        with open_classifier(there.directory, self.runtime, options) as classifier:
+            yield classifier
+
+
+def _of_checkpoint(fields: Mapping[str, Any]) -> Other:
+    """The inverse of pickling one, whose views of weights cannot be pickled themselves."""
+    return Other(Checkpoint(**fields))
 
 
 @dataclass(frozen=True)
@@ -116,46 +169,72 @@ class Evaluating:
     """The outputs that `evaluate` counts, a batch after the other.
 
     Args:
-        artifacts: that are run side by side.
-        runtimes: the engine of each.
+        judged: artifacts that are run side by side.
+        engines: the engine of each.
         options: how to run them.
         batch: images a call.
+        answer: what is taken of each.
+        other: a model that they are compared with; None for none.
     """
 
-    artifacts: tuple[Artifact, ...]
-    runtimes: tuple[str, ...]
+    judged: tuple[Artifact, ...]
+    engines: tuple[str, ...]
     options: RuntimeOptions
     batch: int
+    answer: Answer = outputs_of
+    other: Other | None = None
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """All that travel, the other one last if it is an artifact."""
+        more = () if self.other is None or isinstance(self.other.model, Checkpoint) else (self.other.model,)
+        return (*self.judged, *more)
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The engine of each."""
+        return (*self.engines, *(() if self.other is None or not self.other.runtime else (self.other.runtime,)))
 
     @contextlib.contextmanager
     def open(self, artifacts: Sequence[Artifact]) -> Iterator[Run]:
         """Load them."""
-        inputs = [(artifact.preprocess, artifact.config.image_size) for artifact in artifacts]
-        kinds = tuple(dict.fromkeys(inputs))
-        decoder = Decoder(kinds)
         with contextlib.ExitStack() as stack:
+            judged = artifacts[: len(self.judged)]
             sessions = [
                 stack.enter_context(open_session(artifact, runtime, self.options))
-                for artifact, runtime in zip(artifacts, self.runtimes, strict=True)
+                for artifact, runtime in zip(judged, self.engines, strict=True)
             ]
+            other = None
+            if self.other is not None:
+                usual = of_one_worker(RuntimeOptions(threads=self.options.threads))
+                there = artifacts[-1] if len(artifacts) > len(judged) else None
+                other = stack.enter_context(self.other.open(there, usual))
+            inputs = [(artifact.preprocess, artifact.config.image_size) for artifact in judged]
+            asked = [] if other is None else [(other.preprocess, other.config.image_size)]
+            kinds = tuple(dict.fromkeys(inputs + asked))
+            decoder = Decoder(kinds)
 
             def run(items: Sequence[Item]) -> list[Outputs]:
                 found = []
                 for part in decoder(items).parts(self.batch):
-                    values = []
-                    for artifact, session, kind in zip(artifacts, sessions, inputs, strict=True):
-                        pixels = part.pixels[kinds.index(kind)]
-                        inside = artifact.input.preprocessing_inside
-                        values.append(
-                            session.infer(pixels if inside else artifact.preprocess.normalize(pixels))
-                            if len(pixels)
-                            else np.zeros((0, *artifact.output_shape), np.float32)
-                        )
+                    pixels = dict(zip(kinds, part.pixels, strict=True))
+                    some = len(part.pixels[0]) > 0
+                    values = [
+                        self.answer(session, artifact, _inputs(artifact, pixels[kind]))
+                        if some
+                        else np.zeros((0, *artifact.output_shape), np.float32)
+                        for artifact, session, kind in zip(judged, sessions, inputs, strict=True)
+                    ]
+                    expected = other.answers(pixels[asked[0]]) if other is not None and some else None
                     providers = tuple(session.provider for session in sessions)
-                    found.append(Outputs(part.failures, tuple(values), providers))
+                    found.append(Outputs(part.failures, tuple(values), providers, expected))
                 return found
 
             yield run
+
+
+def _inputs(artifact: Artifact, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+    return pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
 
 
 @dataclass(frozen=True)
@@ -234,17 +313,39 @@ class Shipment:
         there = [
             _on_this_node(artifact, files) for artifact, files in zip(self.work.artifacts, self.files, strict=True)
         ]
+        reading = None if self.source is None else Onwards(self.source)
         with self.work.open(there) as run:
 
             def answer(packed: bytes, start: int, count: int) -> Any:
-                if self.source is not None:
-                    items = list(islice(self.source.items(start), count))
+                if reading is not None:
+                    items = reading.take(start, count)
                 else:
                     items = pickle.loads(packed)
                     _check_seen(items)
                 return run(items)
 
             yield answer
+
+
+class Onwards:
+    """Images of a source, which is read on from where the last ones ended.
+
+    Args:
+        source: the images.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._place = source, 0
+        self._items = source.items()
+
+    def take(self, start: int, count: int) -> list[Item]:
+        """So many images from one on."""
+        if not self._place <= start < self._place + ONWARDS:
+            self._items, self._place = self._source.items(start), start
+        for _ in islice(self._items, start - self._place):
+            pass
+        self._place = start + count
+        return list(islice(self._items, count))
 
 
 def ship(work: Work, source: Source) -> Shipment:
@@ -278,6 +379,9 @@ def needs_of(work: Work) -> Needs:
     options = work.options
     on_gpu = any(is_asked_for_gpu(runtime, options.provider) for runtime in work.runtimes)
     bytes_of_models = sum(artifact.model_bytes for artifact in work.artifacts)
+    other = getattr(work, "other", None)
+    if other is not None and isinstance(other.model, Checkpoint):
+        bytes_of_models += sum(weight.nbytes for weight in other.model.weights.values())
     return Needs(options.threads or 1, int(on_gpu), COPIES * bytes_of_models + (256 << 20))
 
 

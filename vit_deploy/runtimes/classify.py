@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
 from vit_deploy.runtimes import RuntimeOptions, open_session, runtime_for
+
+if TYPE_CHECKING:  # no device is asked for it
+    from vit_deploy.core.checkpoint import Checkpoint
 
 BATCH = 8  # images held at a time
 USUAL = RuntimeOptions()
@@ -87,6 +90,7 @@ class Classifier:
         infer: outputs `(batch, classes)` for a batch of inputs.
         runtime: what runs it.
         origin: the provenance of a checkpoint, which says what was assumed of it; None for an artifact.
+        checkpoint: the checkpoint; None for an artifact.
     """
 
     config: ViTConfig
@@ -96,6 +100,7 @@ class Classifier:
     infer: Infer
     runtime: str
     origin: tuple[Step, ...] | None = None
+    checkpoint: Checkpoint | None = None
 
     def read(self, path: Path) -> NDArray[Any]:
         """One file as the model takes it, `(height, width, channels)`.
@@ -105,6 +110,10 @@ class Classifier:
         """
         load = load_pixels if self.takes_pixels else load_image
         return load(path, self.preprocess, self.config.image_size)
+
+    def answers(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Outputs `(batch, classes)` for pixels of its size."""
+        return self.infer(pixels if self.takes_pixels else self.preprocess.normalize(pixels))
 
     def top(self, logits: NDArray[Any], count: int) -> tuple[Seen, ...]:
         """The likeliest classes of one image.
@@ -161,7 +170,6 @@ def open_classifier(
             yield classifier
         return
     from vit_deploy import checkpoints
-    from vit_deploy.core.reference import forward
 
     if (path.parent / MANIFEST).is_file() and path.name in (
         name for format in FORMATS.values() for name in format.model_files
@@ -182,7 +190,14 @@ def open_classifier(
         )
     checkpoint = checkpoints.load(path, config=stated)
     check_head(checkpoint.config, path)
-    yield Classifier(
+    yield checkpoint_classifier(checkpoint)
+
+
+def checkpoint_classifier(checkpoint: Checkpoint) -> Classifier:
+    """A checkpoint with a head, run by the NumPy reference."""
+    from vit_deploy.core.reference import forward
+
+    return Classifier(
         checkpoint.config,
         checkpoint.preprocess,
         checkpoint.labels,
@@ -190,6 +205,7 @@ def open_classifier(
         infer=lambda images: forward(checkpoint, images, np.float32),
         runtime=NUMPY,
         origin=checkpoint.provenance,
+        checkpoint=checkpoint,
     )
 
 

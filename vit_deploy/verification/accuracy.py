@@ -110,8 +110,8 @@ class Answers(Protocol):
     def providers(self) -> Sequence[str]:
         """What executed the graph of each; known once there was an answer."""
 
-    def __iter__(self) -> Iterator[Sequence[NDArray[np.float32]]]:
-        """Outputs of each model for each batch, of the images in it that could be read."""
+    def __iter__(self) -> Iterator[tuple[Sequence[NDArray[np.float32]], NDArray[Any] | None]]:
+        """Outputs of each model for each batch, of the images in it that could be read, and those of the other one."""
 
 
 class _Tally:
@@ -162,7 +162,7 @@ def evaluate(
         runtime: that runs all of them; None takes the usual one of each.
         options: the options to run with.
         against: a model beside them, whose answers theirs are compared with too.
-        answers: what they answer where they run elsewhere, without `against`; None runs them here.
+        answers: what they and the other model answer where they run elsewhere; None runs them here.
         progress: called with what is being done.
 
     Raises:
@@ -186,9 +186,7 @@ def evaluate(
             sessions.append(stack.enter_context(open_session(artifact, name, options)))
         done = 0
         for outputs, expected in (
-            _answers_here(artifacts, sessions, dataset, batch, against)
-            if answers is None
-            else ((found, None) for found in answers)
+            _answers_here(artifacts, sessions, dataset, batch, against) if answers is None else answers
         ):
             progress(f"{done} of {len(dataset)} images")
             size = min(batch, len(dataset) - done)

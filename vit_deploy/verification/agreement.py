@@ -31,8 +31,7 @@ class OtherModel:
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """Its answers `(images, classes)` to pixels of its size."""
-        inside = self.classifier.takes_pixels
-        return self.classifier.infer(pixels if inside else self.classifier.preprocess.normalize(pixels))
+        return self.classifier.answers(pixels)
 
     def count(self) -> AgreementCount:
         """A count for one artifact, of nothing yet."""

@@ -18,7 +18,7 @@ from vit_deploy.core.outputs import Kind
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import DataError
 from vit_deploy.runtimes import RuntimeOptions, Session, infer_outputs, open_session, runtime_for
-from vit_deploy.verification.accuracy import ALONE, BATCH, FP32
+from vit_deploy.verification.accuracy import ALONE, BATCH, FP32, Answers
 from vit_deploy.verification.probes import NEIGHBOURS, Neighbours, interval_95, linear_probe, nearest
 
 Progress = Callable[[str], object]
@@ -84,6 +84,8 @@ class LabelledImages(Protocol):
 
 Images = Callable[[], AbstractContextManager[LabelledImages]]
 """Opens images, once for each artifact."""
+OpenAnswers = Callable[[LabelledImages], Answers]
+"""Vectors of all artifacts for images, of which it says which are broken."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def evaluate_features(
     batch: int = BATCH,
     runtime: str | None = None,
     options: RuntimeOptions = RuntimeOptions(),
+    answers: OpenAnswers | None = None,
     progress: Progress = lambda doing: None,
 ) -> list[FeatureEvaluation]:
     """Run all artifacts over labelled images, and tell the classes of the images by their features.
@@ -119,6 +122,7 @@ def evaluate_features(
         batch: images a call.
         runtime: that runs all of them; None takes the usual one of each.
         options: the options to run with.
+        answers: the vectors of all artifacts where they run elsewhere, as `vectors` takes them; None runs them here.
         progress: called with what is being done.
 
     Raises:
@@ -127,33 +131,60 @@ def evaluate_features(
     """
     options = dataclasses.replace(options, largest_batch=options.largest_batch or batch)
     reference = next((index for index, artifact in enumerate(artifacts) if artifact.precision == FP32), 0)
-    found = []
+    names = [runtime_for(artifact, runtime, options) for artifact in artifacts]
     for artifact in artifacts:
-        name = runtime_for(artifact, runtime, options)
         vector_of(artifact)
-        progress(f"running {artifact.path}")
-        with open_session(artifact, name, options) as session:
-            own = _features(session, artifact, images, batch)
-            training = None if train is None else _features(session, artifact, train, batch)
-            provider = session.provider
-        found.append(_evaluated(artifact, name, provider, own, training, artifacts[reference]))
+    told = []
+    if answers is None:
+        for artifact, name in zip(artifacts, names, strict=True):
+            progress(f"running {artifact.path}")
+            with open_session(artifact, name, options) as session:
+                own = _features(session, artifact, images, batch)
+                training = None if train is None else _features(session, artifact, train, batch)
+                told.append((own, training, session.provider))
+    else:
+        progress("running the images")
+        all_own, providers = _features_elsewhere(answers, artifacts, images)
+        all_training = [None] * len(artifacts) if train is None else _features_elsewhere(answers, artifacts, train)[0]
+        told += zip(all_own, all_training, providers, strict=True)
+    found = [
+        _evaluated(artifact, name, provider, own, training, artifacts[reference])
+        for artifact, name, (own, training, provider) in zip(artifacts, names, told, strict=True)
+    ]
     compared = found[reference] if len(found) > 1 else None
     return [_agreed(neighbours, known, result, compared) for neighbours, known, result in found]
 
 
 def _features(session: Session, artifact: Artifact, opened: Images, batch: int) -> _Told:
     spec, preprocess = artifact.input, artifact.preprocess
-    vectors = []
+    found = []
     with opened() as images:
         images.dataset.check_size(str(artifact.path), artifact.config)
         for pixels in images.batches(preprocess, artifact.config.image_size, batch):
             given = pixels if spec.preprocessing_inside else preprocess.normalize(pixels)
             if len(given):
-                vectors.append(_vectors(infer_outputs(session, artifact, given), artifact))
-        names = [name for place, name in enumerate(images.dataset.names_of_images()) if place not in images.broken]
-        if not vectors:
-            raise DataError(f"not one image of {images.dataset.path} can be read", fix="check the files")
-        return _Told(np.concatenate(vectors), tuple(names), len(images.broken))
+                found.append(vectors(session, artifact, given))
+        return _told(found, images)
+
+
+def _features_elsewhere(
+    answers: OpenAnswers, artifacts: Sequence[Artifact], opened: Images
+) -> tuple[list[_Told], Sequence[str]]:
+    """The same of all artifacts, and what executed the graph of each."""
+    with opened() as images:
+        for artifact in artifacts:
+            images.dataset.check_size(str(artifact.path), artifact.config)
+        running = answers(images)
+        batches = [values for values, _ in running if len(values[0])]
+        found = [_told([values[place] for values in batches], images) for place in range(len(artifacts))]
+        return found, running.providers
+
+
+def _told(found: Sequence[Array], images: LabelledImages) -> _Told:
+    names = [name for place, name in enumerate(images.dataset.names_of_images()) if place not in images.broken]
+    if not found:
+        raise DataError(f"not one image of {images.dataset.path} can be read", fix="check the files")
+    return _Told(np.concatenate(found), tuple(names), len(images.broken))
 
 
 def _numbers(own: _Told, training: _Told | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -191,8 +222,9 @@ def vector_of(artifact: Artifact) -> str:
     return "class_token" if artifact.config.class_token else f"mean of {artifact.output_name}"
 
 
-def _vectors(outputs: Any, artifact: Artifact) -> Array:
-    """Vectors `(images, dim)` of what an artifact answered; see `vector_of`."""
+def vectors(session: Session, artifact: Artifact, images: Array) -> Array:
+    """Vectors `(images, dim)` of what a loaded artifact answers to a batch of its inputs; see `vector_of`."""
+    outputs: Any = infer_outputs(session, artifact, images)
     what = vector_of(artifact)
     if what in outputs:
         values: Array = outputs[what]

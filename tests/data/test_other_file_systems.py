@@ -1,0 +1,259 @@
+"""Images on s3 and gs are those of a folder, and a storage that fails is one clear error."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vit_deploy
+from tests.linear_bundle import CLASSES, write_bundle
+from vit_deploy.data import addresses
+from vit_deploy.data.finding import find_source
+from vit_deploy.errors import DataError, MissingEngineError, RemoteError, UsageError
+
+fs = pytest.importorskip("pyarrow.fs")
+
+COUNT = 24
+BUCKET = "bucket"
+NAMES = {0: "a b%20c.png", 1: "ä.png", 2: "x-y.png"}  # some that addresses write otherwise
+GOOGLE = ("start", "--host=127.0.0.1", "--port={port}", "--in-memory", "--default-bucket=bucket")
+SERVERS = {
+    "s3": ("moto", ["-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"]),
+    "gs": ("gcp_storage_emulator", ["-m", "gcp_storage_emulator", *GOOGLE]),
+}
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "name"),
+    [
+        ("s3://key:secret@bucket/a%20b/c.png?scheme=http", "s3://bucket/a b/c.png", "c.png"),
+        ("s3://bucket/img-?.png", "s3://bucket/img-?.png", "img-?.png"),
+        ("gs://anonymous@bucket", "gs://bucket/", "bucket"),
+        ("hdfs://host:8020/user/x/", "hdfs://host:8020/user/x/", "x"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(text, shown, name):
+    assert (addresses.parsed(text).shown, addresses.parsed(text).name) == (shown, name)
+    assert addresses.parsed(str(addresses.parsed(text))) == addresses.parsed(text)
+
+
+def test_nothing_is_written_to_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for output in ("s3://bucket/f.npy", Path("gs://bucket/f.parquet")):
+        with pytest.raises(UsageError, match="is written on this computer") as error:
+            vit_deploy.embed(tmp_path, tmp_path, output)
+        assert "copy" in error.value.fix
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hdfs_without_its_library_is_one_error_that_names_it(monkeypatch, tmp_path):
+    if "HADOOP_HOME" in os.environ or "ARROW_LIBHDFS_DIR" in os.environ:
+        pytest.skip("has Hadoop")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(MissingEngineError, match=r"libjvm|libhdfs") as error:
+        find_source(["hdfs://127.0.0.1:1/photos"])
+    assert "CLASSPATH" in error.value.fix
+
+
+def test_a_file_system_that_nobody_knows_is_refused():
+    with pytest.raises(DataError, match=r"ftp:// is no file system that pyarrow reads"):
+        find_source(["ftp://host/photos"])
+
+
+def png(place: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(place).integers(0, 256, (9, 8, 3), np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "onnx-fp32")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images, and files of each kind that hold the same."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    root = tmp_path_factory.mktemp("files")
+    contents = []
+    for place in range(COUNT):
+        path = root / "photos" / str(place % CLASSES) / NAMES.get(place, f"{place:03}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(place))
+    contents = [path.read_bytes() for path in sorted((root / "photos").rglob("*.png"))]
+    pq.write_table(pa.table({"image": contents, "label": [place % 3 for place in range(COUNT)]}), root / "x.parquet")
+    (root / "shards").mkdir()
+    for shard in range(2):
+        for ending, mode in (("tar", "w"), ("tar.gz", "w:gz")):
+            with tarfile.open(root / "shards" / f"{shard}.{ending}", mode) as archive:
+                for place in range(shard * COUNT // 2, (shard + 1) * COUNT // 2):
+                    member = tarfile.TarInfo(f"{place:03}.png")
+                    member.size = len(contents[place])
+                    archive.addfile(member, io.BytesIO(contents[place]))
+    return root
+
+
+@contextlib.contextmanager
+def served(kind: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server on loopback that stands for a cloud's storage; gives its port too."""
+    module, arguments = SERVERS[kind]
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"needs {module}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, *(argument.format(port=port) for argument in arguments)]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        while server.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                break
+            time.sleep(0.05)
+        yield port, server
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def cloud(request: pytest.FixtureRequest, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What addresses begin with, with the options behind a `?`, of a bucket that holds the files."""
+    kind = request.param
+    with served(kind, tmp_path_factory.mktemp("server")) as (port, _), pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        if kind == "gs":
+            patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+            system = fs.GcsFileSystem(anonymous=True, scheme="http", endpoint_override=f"127.0.0.1:{port}")
+            address = "gs://bucket/{}"
+        else:
+            options = {"scheme": "http", "endpoint_override": f"127.0.0.1:{port}", "allow_bucket_creation": True}
+            system = fs.S3FileSystem(**options)
+            system.create_dir(BUCKET)
+            address = "s3://bucket/{}" + f"?scheme=http&endpoint_override=127.0.0.1:{port}"
+        for path in files.rglob("*"):
+            if path.is_file():
+                with system.open_output_stream(f"{BUCKET}/{path.relative_to(files).as_posix()}") as stream:
+                    stream.write(path.read_bytes())
+        yield address
+
+
+GIVEN = ["photos", "photos/*/*.png", "photos/**", "x.parquet", "shards/*.tar", "shards/{0..1}.tar.gz"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", GIVEN)
+def test_images_of_a_bucket_are_those_of_a_folder(cloud, bundle, files, tmp_path, given):
+    vit_deploy.embed(bundle, files / "photos", tmp_path / "here.npy", workers=0, batch=4)
+    found = vit_deploy.embed(bundle, cloud.format(given), tmp_path / "there.npy", workers=1, batch=4)
+    assert found.ok and found.result.images == COUNT
+    assert (tmp_path / "there.npy").read_bytes() == (tmp_path / "here.npy").read_bytes()
+    if given == "photos":
+        assert (tmp_path / "there.jsonl").read_text() == (tmp_path / "here.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_classes_are_those_of_folders_in_a_bucket(cloud, bundle, files):
+    here = vit_deploy.evaluate(bundle, files / "photos", workers=0)
+    there = vit_deploy.evaluate(bundle, cloud.format("photos"), workers=0)
+    assert there.records == here.records
+    [seen] = vit_deploy.predict(bundle, cloud.format("photos/0/a%20b%2520c.png"), workers=0)
+    [expected] = vit_deploy.predict(bundle, files / "photos" / "0" / NAMES[0], workers=0)
+    assert seen.top == expected.top
+
+
+@pytest.mark.slow
+def test_a_cluster_reads_a_bucket(cloud, bundle, files, tmp_path):
+    pytest.importorskip("ray")
+    pytest.importorskip("pandas")
+    vit_deploy.embed(bundle, files / "photos", tmp_path / "here.npy", workers=0, threads=1)
+    sources = [cloud.format(given) for given in ("photos", "shards/*.tar.gz", "x.parquet")]
+    vit_deploy.embed(bundle, sources, tmp_path / "there.npy", ray="local", threads=1)
+    expected = np.tile(np.load(tmp_path / "here.npy"), (3, 1))
+    np.testing.assert_array_equal(np.load(tmp_path / "there.npy"), expected)
+
+
+@pytest.mark.slow
+def test_what_is_not_in_a_bucket_is_said(cloud):
+    with pytest.raises(DataError, match=r"there is nothing at \w\w://bucket/absent\b"):
+        find_source([cloud.format("absent")])
+    with pytest.raises(DataError, match="there is no bucket elsewhere"):
+        find_source([cloud.format("photos").replace("//bucket", "//elsewhere")])
+    with pytest.raises(DataError, match=r"\w\w://bucket/photos/\*\.bmp holds no images"):
+        find_source([cloud.format("photos/*.bmp")])
+    with pytest.raises(DataError, match=r"there is nothing at \w\w://bucket/x\.npz"):
+        find_source([cloud.format("x.npz")])
+
+
+@pytest.mark.slow
+def test_a_storage_that_does_not_answer_is_an_error_within_its_time(monkeypatch):
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens there
+        options = f"?scheme=http&endpoint_override=127.0.0.1:{closed.getsockname()[1]}"
+        for address in (f"s3://bucket/photos{options}", f"gs://anonymous@bucket/photos{options}&retry_limit_seconds=1"):
+            with pytest.raises(RemoteError, match="does not answer"):
+                find_source([address])
+
+
+@pytest.mark.slow
+def test_a_storage_that_ends_in_the_middle_ends_the_run_and_breaks_no_image(bundle, files, tmp_path, monkeypatch):
+    from vit_deploy.data import embedding
+
+    monkeypatch.setattr(embedding, "PART_S", 0.0)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with served("s3", tmp_path) as (port, server):
+        options = {"scheme": "http", "endpoint_override": f"127.0.0.1:{port}", "allow_bucket_creation": True}
+        system = fs.S3FileSystem(**options)
+        system.create_dir(BUCKET)
+        for place, path in enumerate(sorted((files / "photos").rglob("*.png"))):
+            with system.open_output_stream(f"{BUCKET}/photos/{place:03}.png") as stream:
+                stream.write(path.read_bytes())
+        address = f"s3://bucket/photos?scheme=http&endpoint_override=127.0.0.1:{port}"
+
+        def ending(doing: str) -> None:
+            if " images, " in doing and "8 of" in doing:
+                server.kill()
+                server.wait()
+
+        with pytest.raises(RemoteError, match="does not answer"):
+            vit_deploy.embed(bundle, address, tmp_path / "f.npy", workers=0, batch=4, streams=1, progress=ending)
+    assert len(list((tmp_path / "f.npy.parts").glob("part-*"))) >= 1
+    assert not (tmp_path / "f.npy").exists()
+
+
+@pytest.mark.slow
+def test_credentials_that_are_refused_are_named(files, tmp_path, monkeypatch):
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with served("s3", tmp_path) as (port, _):
+        body = {"Content-Type": "text/plain"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset-auth", b"0", body)
+        urllib.request.urlopen(request, timeout=30)
+        with pytest.raises(RemoteError, match="is not for these credentials") as error:
+            find_source([f"s3://bucket/photos?scheme=http&endpoint_override=127.0.0.1:{port}"])
+    assert "AWS_ACCESS_KEY_ID" in error.value.fix and "secret" not in error.value.message
