@@ -20,6 +20,7 @@ from vit_deploy.core.resampling import (
     bicubic_dinov2,
     bilinear,
     bilinear_aligned,
+    bilinear_antialias,
     resample,
     resample_kernel,
 )
@@ -27,7 +28,7 @@ from vit_deploy.core.resize import FILTERS, Convention
 
 FILES = np.load(Path(__file__).parents[1] / "peers" / "resize_golden.npz")
 RECORDED = {name: FILES[name] for name in FILES.files}
-KINDS = [bicubic, bicubic_antialias, bicubic_dinov2, bilinear, bilinear_aligned]
+KINDS = [bicubic, bicubic_antialias, bicubic_dinov2, bilinear, bilinear_antialias, bilinear_aligned]
 SIZES = [
     ((14, 14), (7, 28)),
     ((14, 14), (24, 32)),

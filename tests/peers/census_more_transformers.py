@@ -252,9 +252,6 @@ OTHERS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "hiera": ("HieraModel", "HieraConfig", {
         "embed_dim": 8, "image_size": [32, 32], "depths": [1, 1], "num_heads": [1, 2], "query_stride": [2, 2],
         "masked_unit_size": [2, 2], "num_query_pool": 1}),
-    "siglip2_vision_model": ("Siglip2VisionModel", "Siglip2VisionConfig", {**WIDE, "patch_size": 8, "num_patches": 4}),
-    "pixtral": ("PixtralVisionModel", "PixtralVisionConfig", VISION),
-    "aimv2_vision_model": ("Aimv2VisionModel", "Aimv2VisionConfig", VISION),
     "internvl_vision": ("InternVLVisionModel", "InternVLVisionConfig", {
         **WIDE, "image_size": [16, 16], "patch_size": [8, 8]}),
     "segformer": ("SegformerModel", "SegformerConfig", {

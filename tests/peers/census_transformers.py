@@ -190,6 +190,74 @@ def _spectra(pixels: Any) -> Any:
     return pixels[:, 0].transpose(1, 2)
 
 
+def pooled_patches(model: Any, pixels: Any) -> Any:
+    """What SigLIP 2 pools of images that are cut into patches beforehand, as its processor does it."""
+    return _naflex(model, pixels).pooler_output
+
+
+def _naflex(model: Any, pixels: Any) -> Any:
+    import torch
+
+    batch, channels, height, width = pixels.shape
+    patch = model.config.patch_size
+    grid = (height // patch, width // patch)
+    cut = pixels.reshape(batch, channels, grid[0], patch, grid[1], patch).permute(0, 2, 4, 3, 5, 1)
+    mask = torch.ones(batch, grid[0] * grid[1], dtype=torch.long)
+    return model(cut.reshape(batch, grid[0] * grid[1], -1), mask, torch.tensor([grid] * batch))
+
+
+def _of_any_size(t: str) -> Iterator[Row]:
+    """Models that take images of any size, at one."""
+    naflex = {**WIDE, "patch_size": 8, "num_patches": 9}
+    yield _row(
+        t, "siglip 2 of any size", SAVED, "Siglip2VisionModel", _of("Siglip2VisionConfig", **naflex), pooled_patches,
+        (24, 24), processor=("Siglip2ImageProcessor", {"patch_size": 8, "max_num_patches": 9}),
+    )  # fmt: skip
+    yield _row(
+        t, "siglip 2 of any size, whole", SAVED, "Siglip2Model", _two("Siglip2Config", naflex),
+        lambda model, pixels: pooled_patches(model.vision_model, pixels), (24, 24),
+    )  # fmt: skip
+    yield _row(
+        t, "siglip 2 of any size, its tokens", SAVED, "Siglip2VisionModel",
+        _of("Siglip2VisionConfig", **naflex, vision_use_head=False),
+        lambda model, pixels: _naflex(model, pixels).last_hidden_state, (24, 24),
+    )  # fmt: skip
+    tips = {**RATIO, "num_register_tokens": 1}
+    yield _row(t, "tips v2", SAVED, "Tipsv2VisionModel", _of("Tipsv2VisionConfig", **tips), _tokens(),
+               processor=("Tipsv2ImageProcessor", {}))  # fmt: skip
+    yield _row(t, "tips v2 gated", SAVED, "Tipsv2VisionModel",
+               _of("Tipsv2VisionConfig", **tips, use_swiglu_ffn=True), _tokens())  # fmt: skip
+    yield _row(t, "tips v2, newer names", SAVED, "Tipsv2VisionModel", _of("Tipsv2VisionConfig", **tips), _tokens(),
+               newer=True)  # fmt: skip
+    yield _row(t, "tips v2 of words", SAVED, "Tipsv2Model", _two("Tipsv2Config", tips), _tokens("vision_model"))
+    yield _row(t, "tips v2 pooled", SAVED, "Tipsv2VisionModel", _of("Tipsv2VisionConfig", **tips), _pooled(),
+               stated={"pooling": "cls"})  # fmt: skip
+    pixtral = {**WIDE, "image_size": [16, 24], "patch_size": 8}
+    for act in ("silu", "gelu"):
+        config = _of("PixtralVisionConfig", **pixtral, hidden_act=act)
+        yield _row(
+            t, f"pixtral with {act}", SAVED, "PixtralVisionModel", config,
+            lambda model, pixels: model(pixels).last_hidden_state.reshape(len(pixels), -1, 24), (16, 24),
+            processor=("PixtralImageProcessor", {"patch_size": 8}),
+        )  # fmt: skip
+    yield _row(
+        t, "pixtral of llava", SAVED, "LlavaForConditionalGeneration",
+        _llava("LlavaConfig", "PixtralVisionConfig", **pixtral, hidden_act="silu"),
+        lambda model, pixels: model.model.vision_tower(pixels).last_hidden_state.reshape(len(pixels), -1, 24), (16, 24),
+    )  # fmt: skip
+    yield _row(t, "aimv2", SAVED, "Aimv2VisionModel", _of("Aimv2VisionConfig", **VISION), _pooled())
+    yield _row(t, "aimv2 with biases", SAVED, "Aimv2VisionModel",
+               _of("Aimv2VisionConfig", **VISION, qkv_bias=True, mlp_bias=True), _pooled())  # fmt: skip
+    yield _row(t, "aimv2 of any size", SAVED, "Aimv2VisionModel", _of("Aimv2VisionConfig", **VISION, is_native=True),
+               _pooled())  # fmt: skip
+    yield _row(t, "aimv2, its tokens", SAVED, "Aimv2VisionModel", _of("Aimv2VisionConfig", **VISION, use_head=False),
+               _tokens())  # fmt: skip
+    yield _row(
+        t, "aimv2 of words", SAVED, "Aimv2Model", _two("Aimv2Config", VISION, projection_dim=7),
+        lambda model, pixels: model.visual_projection(model.vision_model(pixels).pooler_output),
+    )  # fmt: skip
+
+
 def _row(source: str, name: str, how: str, *arguments: Any, refused: str = "", **options: Any) -> Row:
     stated = options.pop("stated", {})
     fixed = options.pop("fixed", None)
@@ -340,6 +408,7 @@ def rows() -> Iterator[Row]:
         t, "pixio backbone", SAVED, "PixioBackbone", several,
         lambda model, pixels: model.layernorm(model(pixels, output_hidden_states=True).hidden_states[-1]),
     )  # fmt: skip
+    yield from _of_any_size(t)
     dinov3 = {**WIDE, "image_size": [16, 24], "patch_size": 8, "num_register_tokens": 2}
     yield _row(t, "dinov3", SAVED, "DINOv3ViTModel", _of("DINOv3ViTConfig", **dinov3), _tokens(), (16, 24))
     yield _row(t, "dinov3 with gates", SAVED, "DINOv3ViTModel",

@@ -58,6 +58,11 @@ def dinov2_registers(grid: Array, size: Size) -> Array:
     return torch_interpolate(grid, size=size, mode="bicubic", antialias=True)
 
 
+def siglip2(grid: Array, size: Size) -> Array:
+    # what big_vision and TIPS v2 call, and transformers writes out for SigLIP 2
+    return torch_interpolate(grid, size=size, mode="bilinear", antialias=True)
+
+
 def timm_kernel(kernel: Array, size: Size) -> Array:
     import torch
     from timm.layers import resample_patch_embed
@@ -86,6 +91,7 @@ POSITIONS = {
     "google": google,
     "dinov2": dinov2,
     "dinov2-registers": dinov2_registers,
+    "siglip2": siglip2,
 }
 KERNELS = {
     "timm": timm_kernel,
@@ -93,4 +99,5 @@ KERNELS = {
     "google": flexivit_kernel,
     "dinov2": flexivit_kernel,
     "dinov2-registers": flexivit_kernel,
+    "siglip2": flexivit_kernel,
 }

@@ -229,9 +229,17 @@ def test_the_files_of_a_tokenizer_are_fetched_where_words_are_read() -> None:
     assert set(needed(name, files, words=True).small) == {*files} - {"model.safetensors", "other.txt"}
 
 
-def test_a_siglip_2_of_any_size_is_refused_by_what_it_is(tmp_path: Path) -> None:
-    folder = tiny_clip.saved(tmp_path / "clip", model_type="siglip2")
-    with pytest.raises(
-        CheckpointError, match=r"model_type 'siglip2_vision_model', which has images of any size .*\(NaFlex\)"
-    ):
+def test_the_texts_of_a_siglip_2_of_any_size_are_refused_by_what_it_is(tmp_path: Path) -> None:
+    vision = {**tiny_clip.VISION, "num_patches": 4, "patch_size": 4}
+    dim, hidden = 16, 20
+    shapes = {
+        **{"probe": (1, 1, dim), "attention.in_proj_weight": (3 * dim, dim), "attention.in_proj_bias": (3 * dim,)},
+        **{"attention.out_proj.weight": (dim, dim), "attention.out_proj.bias": (dim,)},
+        **{"layernorm.weight": (dim,), "layernorm.bias": (dim,)},
+        **{"mlp.fc1.weight": (hidden, dim), "mlp.fc1.bias": (hidden,)},
+        **{"mlp.fc2.weight": (dim, hidden), "mlp.fc2.bias": (dim,)},
+    }
+    pooling = {f"vision_model.head.{name}": np.zeros(shape) for name, shape in shapes.items()}
+    folder = tiny_clip.saved(tmp_path / "clip", pooling, model_type="siglip2", vision_config=vision)
+    with pytest.raises(CheckpointError, match=r"config\.json is that of a siglip2, whose texts are not read"):
         load(folder, config={"classes": CLASSES})

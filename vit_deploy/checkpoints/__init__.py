@@ -41,6 +41,7 @@ from vit_deploy.checkpoints.heads import (
 from vit_deploy.checkpoints.hub import Located, locate
 from vit_deploy.checkpoints.huggingface.processors import without_processor
 from vit_deploy.checkpoints.huggingface.source import check_model_type
+from vit_deploy.checkpoints.huggingface.tipsv2 import in_transformers_names
 from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
@@ -189,7 +190,7 @@ def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:
             inner = _model_in(opened, reading) if keyed else opened
             with adapted(inner, adapter, _opened) as base:
                 view = base if keyed else _model_in(base, reading)
-                file = named(without_processor(view, preprocess), architecture)
+                file = in_transformers_names(named(without_processor(view, preprocess), architecture))
                 source = _source(file)
                 check_named(file, source, SOURCES.load("timm"))
                 loaded = _read(source, file, {**_of_modules(inner if keyed else view), **stated}, reading, labels)

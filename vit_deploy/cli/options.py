@@ -77,7 +77,7 @@ Like = Annotated[
     str | None,
     Option(
         metavar="CONVENTION",
-        help="Whose way of resampling a checkpoint: timm, huggingface, google, dinov2 or dinov2-registers.",
+        help="Whose way of resampling a checkpoint: timm, huggingface, google, dinov2, dinov2-registers or siglip2.",
         show_default="the checkpoint's own family, else timm",
         values="vit_deploy.core.resize:Convention",
     ),

@@ -128,6 +128,7 @@ SAMPLINGS: Mapping[Filter, Sampling] = MappingProxyType(
         resampling.bicubic_dinov2: Sampling(_half_pixel_offset, _cubic(-0.75), edge=2),
         resampling.bicubic_antialias: Sampling(_widened, _cubic(-0.5), normalised=True),
         resampling.bilinear: Sampling(_half_pixel, _triangle, edge=1),
+        resampling.bilinear_antialias: Sampling(_widened, _triangle, normalised=True),
         resampling.bilinear_aligned: Sampling(_ends_aligned, _triangle),
     }
 )

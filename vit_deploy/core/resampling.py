@@ -48,6 +48,16 @@ def bilinear(source: int, target: int) -> Matrix:
     return _linear(source, positions)
 
 
+def bilinear_antialias(source: int, target: int) -> Matrix:
+    """Torch's and Pillow's bilinear filter: widened when it shrinks, cut off at the edges and normalised."""
+    scale = source / target
+    centres = (np.arange(target) + 0.5) * scale
+    distances = (np.arange(source) + 0.5 - centres[:, None]) / max(scale, 1.0)
+    weights = np.maximum(1 - np.abs(distances), 0)
+    normalised: Matrix = weights / weights.sum(axis=1, keepdims=True)
+    return normalised
+
+
 def bilinear_aligned(source: int, target: int) -> Matrix:
     """`scipy.ndimage.zoom` of order 1: first and last samples fall on each other; a single one takes the first.
 

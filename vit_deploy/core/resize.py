@@ -24,6 +24,7 @@ from vit_deploy.core.resampling import (
     bicubic_dinov2,
     bilinear,
     bilinear_aligned,
+    bilinear_antialias,
     progression,
     resample,
     resample_kernel,
@@ -49,13 +50,17 @@ __all__ = [
 
 
 class Convention(StrEnum):
-    """Whose way of resampling; `dinov2` has one of its own for models with register tokens."""
+    """Whose way of resampling.
+
+    `dinov2` has one of its own for models with register tokens, and `siglip2` is that of TIPS v2, too.
+    """
 
     TIMM = "timm"
     HUGGINGFACE = "huggingface"
     GOOGLE = "google"
     DINOV2 = "dinov2"
     DINOV2_REGISTERS = "dinov2-registers"
+    SIGLIP2 = "siglip2"
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ FILTERS: Mapping[Convention, Filters] = MappingProxyType(
         Convention.GOOGLE: Filters(bilinear_aligned, bilinear),
         Convention.DINOV2: Filters(bicubic_dinov2, bilinear),
         Convention.DINOV2_REGISTERS: Filters(bicubic_antialias, bilinear),
+        Convention.SIGLIP2: Filters(bilinear_antialias, bilinear),
     }
 )
 

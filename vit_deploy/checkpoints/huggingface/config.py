@@ -8,9 +8,19 @@ from typing import Any
 
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.heads import missing_head, ordered_labels
+from vit_deploy.checkpoints.huggingface import aimv2
 from vit_deploy.checkpoints.huggingface import names as hf
 from vit_deploy.checkpoints.huggingface.backbone import backbone_depth, is_backbone
-from vit_deploy.checkpoints.huggingface.families import BEIT, CLIP, DINOV3, ROTARY, VITPOSE, Family
+from vit_deploy.checkpoints.huggingface.families import (
+    AIMV2,
+    BEIT,
+    CLIP,
+    DINOV3,
+    PIXTRAL,
+    ROTARY,
+    VITPOSE,
+    Family,
+)
 from vit_deploy.checkpoints.huggingface.names import Names
 from vit_deploy.checkpoints.huggingface.relative import (
     POOLED_NORM,
@@ -56,6 +66,7 @@ SAME_FIELDS: Mapping[str, str] = {
     "intermediate_size": "mlp_dim",
     "num_channels": "channels",
     "layer_norm_eps": "epsilon",
+    "rms_norm_eps": "epsilon",
     "qkv_bias": "qkv_bias",
     "num_register_tokens": "register_tokens",
 }
@@ -79,7 +90,7 @@ def facts_of(
         ConfigError: nobody says how many heads there are.
     """
     vision = vision_config(document)
-    shapes = fields_from_shapes(file, names)
+    shapes = fields_from_shapes(file, names, vision)
     _refuse(names, family, document)
     pooler = vision.get("pooler_act", "tanh")
     if stated.get("pre_logits_dim") and pooler != "tanh":
@@ -96,8 +107,8 @@ def facts_of(
     told = beside if document else defaults  # without a config, what transformers does otherwise is an assumption
     heads = {"num_heads": NUM_HEADS} if document else default_heads(shapes["embed_dim"])
     told |= {**heads, "epsilon": family.epsilon}
-    if family is DINOV3 and shapes["ffn_type"] is not FFNType.MLP:
-        shapes["ffn_type"] = _gated(vision)
+    if family in (DINOV3, AIMV2, PIXTRAL) and shapes["ffn_type"] is not FFNType.MLP:
+        shapes["ffn_type"] = _gated(vision, family)
     if shapes["ffn_type"] is FFNType.MLP:
         told["activation"] = _activation(vision, family)
     said = {ours: vision[theirs] for theirs, ours in SAME_FIELDS.items() if theirs in vision}
@@ -161,7 +172,7 @@ def _head(file: TensorFile, names: Names, family: Family, document: Mapping[str,
 
 
 def _headless_pooling(names: Names, family: Family, document: Mapping[str, Any]) -> Pooling | None:
-    if family.headless is Pooling.MAP and not names.has(f"{hf.MAP_HEAD}.probe"):
+    if family.headless is Pooling.MAP and not (names.has(f"{hf.MAP_HEAD}.probe") or names.has(aimv2.PROBE)):
         if vision_config(document).get("vision_use_head") is True and not _says_no_head(document):
             raise missing_head("its config.json says vision_use_head")
         return None
@@ -214,7 +225,8 @@ def _image_size(
     if table not in names.stored and has_relative_positions(names):
         said = vision.get("image_size", IMAGE_SIZE if vision else stated.get("image_size"))
         return size_of_table(file, names, shapes["patch_size"], None if said is None else as_pair(said, "image_size"))
-    if (names.has(hf.CLASS_ANGLES) or names.has(f"{hf.DINOV3}.weight")) and table not in names.stored:
+    computed = names.has(hf.CLASS_ANGLES) or names.may_do_without_biases
+    if computed and table not in names.stored:
         return _stated_size(vision, shapes["patch_size"], stated)
     tokens = shape_of(file, table, 2 if table.endswith(".weight") else 3)[-2]
     patches = tokens - shapes["class_token"] - shapes["distillation_token"] - shapes["placed"]
@@ -249,10 +261,10 @@ def _rotary(vision: Mapping[str, Any], convention: RotaryConvention) -> dict[str
     return Rotary(convention, float(base)).to_dict()
 
 
-def _gated(vision: Mapping[str, Any]) -> FFNType:
+def _gated(vision: Mapping[str, Any], family: Family) -> FFNType:
     """The kind of a gated feed-forward, whose activation is that of its gate."""
     gates = {"silu": FFNType.SWIGLU, "swish": FFNType.SWIGLU, "gelu": FFNType.GEGLU, "sigmoid": FFNType.GLU}
-    name = vision.get("hidden_act", "silu" if not vision else DINOV3.activation)
+    name = vision.get("hidden_act", "silu" if not vision else family.activation)
     if name not in gates:
         raise CheckpointError(
             f"its config.json says hidden_act {name!r}; expected one of {', '.join(gates)} of a gate",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vit_deploy.checkpoints.huggingface import aimv2
 from vit_deploy.checkpoints.huggingface import names as hf
 from vit_deploy.checkpoints.huggingface.names import Names
 from vit_deploy.checkpoints.huggingface.relative import has_relative_positions
@@ -59,6 +60,10 @@ PIXIO = Family(1e-6, "gelu", Convention.HUGGINGFACE, "ViT", None)
 DINOV3 = Family(1e-5, "gelu", Convention.HUGGINGFACE, "DINOv3ViT", Pooling.CLS)
 BEIT = Family(1e-12, "gelu", Convention.HUGGINGFACE, "Beit", Pooling.CLS)
 VITPOSE = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)  # all tokens; a head finds keypoints in them
+SIGLIP2 = Family(1e-6, "gelu_pytorch_tanh", Convention.SIGLIP2, "Siglip2", Pooling.MEAN, headless=Pooling.MAP)
+TIPSV2 = Family(1e-6, "gelu", Convention.SIGLIP2, "Tipsv2", None)
+AIMV2 = Family(1e-5, "silu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.MAP)
+PIXTRAL = Family(1e-5, "gelu", Convention.HUGGINGFACE, "Pixtral", None)
 MLCD = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
 
 MODEL_TYPES: Mapping[str, Family] = {
@@ -77,12 +82,15 @@ MODEL_TYPES: Mapping[str, Family] = {
     **{"idefics2_vision": IDEFICS, "idefics3_vision": IDEFICS, "smolvlm_vision": IDEFICS},
     **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
     **{"beit": BEIT, "data2vec-vision": BEIT},
+    **{"siglip2_vision_model": SIGLIP2, "tipsv2_vision_model": TIPSV2},
+    **{"aimv2_vision_model": AIMV2, "pixtral": PIXTRAL},
     **{"pixio": PIXIO, "mlcd_vision_model": MLCD, "dinov3_vit": DINOV3, "vitpose_backbone": VITPOSE},
 }
 
 
 ROTARY: Mapping[Family, RotaryConvention] = {
     MLCD: RotaryConvention.MLCD,
+    PIXTRAL: RotaryConvention.PIXTRAL,
     DINOV3: RotaryConvention.DINOV3_FLOAT32,  # transformers computes the periods anew, and rounds none
 }
 
@@ -109,6 +117,8 @@ def _family_by_parts(names: Names) -> Family:
     marks = {
         hf.CLASS_ANGLES: MLCD,
         f"{hf.DINOV3}.weight": DINOV3,
+        f"{hf.PIXTRAL}.weight": PIXTRAL,
+        f"{aimv2.PATCHES}.weight": AIMV2,
         **{f"{norm}.weight": CLIP for norm in hf.PRE_NORM},
         "embeddings.position_embedding.weight": SIGLIP,
         hf.REGISTERS: REGISTERS,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vit_deploy.checkpoints.gathering import Origin, same, transposed, zeros
+from vit_deploy.checkpoints.huggingface import aimv2
 from vit_deploy.core import rotary
 from vit_deploy.core.choices import FFNType, Pooling, RelativePositions
 from vit_deploy.core.config import ViTConfig
@@ -21,7 +22,11 @@ from vit_deploy.core.weights import Float32, weight_specs
 from vit_deploy.errors import CheckpointError
 
 DINOV3 = "embeddings.patch_embeddings"  # a convolution without a layer around it
-PATCHES = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding", DINOV3)
+PIXTRAL = "patch_conv"
+PATCHES = (
+    *("embeddings.patch_embeddings.projection", "embeddings.patch_embedding", DINOV3),
+    *(aimv2.PATCHES, PIXTRAL),
+)
 STEM = re.compile(rf"(?P<prefix>(?:.*\.)?)(?:{'|'.join(map(re.escape, PATCHES))})\.weight")
 POSITIONS = (
     "embeddings.position_embeddings",
@@ -31,7 +36,8 @@ POSITIONS = (
 CLASS = ("embeddings.cls_token", "embeddings.class_embedding")
 DISTILLATION, REGISTERS = "embeddings.distillation_token", "embeddings.register_tokens"
 DETECTION = "embeddings.detection_tokens"  # of YOLOS, behind the patches there and registers here
-PRE_NORM = ("pre_layrnorm", "pre_layernorm")  # the first as it is spelled in CLIP
+PRE_NORM = ("pre_layrnorm", "pre_layernorm", "ln_pre")  # the first as it is spelled in CLIP, the last is Pixtral's
+RMS_NORMS = ("rms_norm1", "attention_norm")  # in front of the attention, of AIMv2 and of Pixtral
 CLASS_ANGLES = "class_pos_emb"  # of MLCD: how far every block turns its class token
 PIXIO_IN_A_BACKBONE, BESIDE_PIXIO = ("encoder.", "pixio."), "layernorm"
 MID_POSITIONS = "encoder.mid_position_embeddings"
@@ -46,32 +52,35 @@ TWO_HEADS = ("cls_classifier", "distillation_classifier")
 # Every part with a weight and a bias, by canonical name.
 AROUND: Mapping[str, tuple[str, ...]] = {
     "pre_norm": PRE_NORM,
-    "norm": ("layernorm", "post_layernorm", "norm", "pooler.layernorm"),  # the last is that of BEiT's mean
+    "norm": ("layernorm", "post_layernorm", "norm", "pooler.layernorm", aimv2.NORM),  # the fourth is of BEiT's mean
+    "patch_norm": (aimv2.PATCH_NORM,),
     "map_pool.attention.out": (f"{MAP_HEAD}.attention.out_proj",),
     "map_pool.norm": (f"{MAP_HEAD}.layernorm",),
     "map_pool.ffn.up": (f"{MAP_HEAD}.mlp.fc1",),
     "map_pool.ffn.down": (f"{MAP_HEAD}.mlp.fc2",),
 }
 WITHIN: Mapping[str, tuple[str, ...]] = {
-    "norm1": ("layernorm_before", "norm1", "layer_norm1"),
+    "norm1": ("layernorm_before", "norm1", "layer_norm1", *RMS_NORMS),
     "attention.query": ("attention.attention.query", "attention.q_proj", "self_attn.q_proj"),
     "attention.key": ("attention.attention.key", "attention.k_proj", "self_attn.k_proj"),
     "attention.value": ("attention.attention.value", "attention.v_proj", "self_attn.v_proj"),
     "attention.out": (
         *("attention.output.dense", "attention.o_proj", "self_attn.out_proj"),
-        *("self_attn.projection", "self_attn.projection_layer"),  # BLIP, Janus
+        *("self_attn.projection", "self_attn.projection_layer", "attention.out_proj"),  # BLIP, Janus, AIMv2
     ),
-    "norm2": ("layernorm_after", "norm2", "layer_norm2"),
-    "ffn.gate": ("mlp.gate_proj",),
-    "ffn.up": ("intermediate.dense", "mlp.fc1", "mlp.up_proj"),
-    "ffn.down": ("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
+    "norm2": ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_norm"),
+    "ffn.gate": ("mlp.gate_proj", "ffn.gate_proj", "feed_forward.gate_proj"),
+    "ffn.up": ("intermediate.dense", "mlp.fc1", "mlp.up_proj", "ffn.up_proj", "feed_forward.up_proj"),
+    "ffn.down": (
+        *("output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj", "ffn.down_proj", "feed_forward.down_proj"),
+    ),
 }
 SCALES: Mapping[str, str] = {"scale1.gamma": "layer_scale1.lambda1", "scale2.gamma": "layer_scale2.lambda1"}
 BEIT_SCALES: Mapping[str, str] = {"scale1.gamma": "lambda_1", "scale2.gamma": "lambda_2"}
 HEAD_TENSORS = re.compile(rf"(^|\.)({'|'.join((CLASSIFIER, *TWO_HEADS, PROJECTION))})\.(weight|bias)$")
-NORMS = ("norm", "norm1", "norm2", "pre_norm")
+NORMS = ("norm", "norm1", "norm2", "pre_norm", "patch_norm")
 
-BLOCK = re.compile(r"((?:encoder\.layers?|layers|(?:model\.)?layer)\.(\d{1,6}))\.")
+BLOCK = re.compile(r"((?:encoder\.layers?|transformer\.layers|layers|(?:model\.)?layer)\.(\d{1,6}))\.")
 
 # What the function does not depend on, by the words it is reported in: in the encoder and beside it.
 SPARE_WITHIN: Mapping[str, tuple[str, ...]] = {
@@ -116,6 +125,11 @@ class Names:
     def pre_norm(self) -> bool:
         """Whether there is a norm in front of the blocks."""
         return any(self.has(f"{norm}.weight") for norm in PRE_NORM)
+
+    @property
+    def may_do_without_biases(self) -> bool:
+        """Whether its projections have biases by switches of their own."""
+        return any(self.has(f"{patches}.weight") for patches in (DINOV3, aimv2.PATCHES, PIXTRAL))
 
     @property
     def last_norm(self) -> str:
@@ -180,7 +194,10 @@ def origins(names: Names, config: ViTConfig) -> dict[str, Origin]:
         table |= _part(part, names.part(choices))
     table |= _part("norm", names.last_norm)
     if config.effective_pooling is Pooling.MAP:
-        table |= _map_head(f"{names.prefix}{MAP_HEAD}")
+        if names.has(aimv2.PROBE):
+            table |= aimv2.pool_origins(names.stored, names.prefix, config)
+        else:
+            table |= _map_head(f"{names.prefix}{MAP_HEAD}")
     if config.pre_logits_dim:
         table |= _part("pre_logits", f"{names.prefix}{POOLER}")
     if config.include_top:
@@ -192,7 +209,7 @@ def _embeddings(names: Names, config: ViTConfig) -> dict[str, Origin]:
     patches = names.part(PATCHES)
     biased = f"{patches}.bias" in names.stored or not names.pre_norm  # CLIP's patches have none
     return {
-        "patch_embed.kernel": Origin((f"{patches}.weight",), lambda kernel: kernel.transpose(2, 3, 1, 0)),
+        "patch_embed.kernel": Origin((f"{patches}.weight",), lambda kernel: _kernel(kernel, config)),
         "patch_embed.bias": same(f"{patches}.bias") if biased else zeros(config.embed_dim),
         "pos_embed.table": _table(names, config),
         "class_token.class": _class(names.tensor(CLASS)),
@@ -201,12 +218,21 @@ def _embeddings(names: Names, config: ViTConfig) -> dict[str, Origin]:
     }
 
 
+def _kernel(kernel: Float32, config: ViTConfig) -> Float32:
+    """A convolution, or the matrix over the pixels (row, column, channel) of a patch that SigLIP 2 has."""
+    if kernel.ndim == 2:
+        return kernel.T.reshape(*config.patch_size, config.channels, config.embed_dim)
+    return kernel.transpose(2, 3, 1, 0)
+
+
 def _table(names: Names, config: ViTConfig) -> Origin:
     """The position table, or zeros where queries and keys are turned instead."""
     stored = names.tensor(POSITIONS)
     relative = config.relative_positions is not RelativePositions.NONE
     if (config.rotary is not None or relative) and stored not in names.stored:
         return zeros(config.sequence_length, config.embed_dim)
+    if names.has(f"{aimv2.PATCHES}.weight") and stored not in names.stored:
+        return Origin((), lambda: aimv2.computed_positions(config))
     return Origin((stored,), lambda table: _positions(table, config, names))
 
 
@@ -258,7 +284,7 @@ def _blocks(names: Names, config: ViTConfig) -> dict[str, Origin]:
         path = names.within(index, ("",))
         if names.has(CLASS_ANGLES):
             table[f"block_{index}.attention.{rotary.CLASS_ANGLES}"] = same(names.prefix + CLASS_ANGLES)
-        if names.has(f"{DINOV3}.weight"):
+        if names.may_do_without_biases:
             table |= _biases_left_out(index, names, config)
         for gamma, stored in SCALES.items():
             there = BEIT_SCALES[gamma] if path + BEIT_SCALES[gamma] in names.stored else stored
@@ -276,7 +302,7 @@ def _blocks(names: Names, config: ViTConfig) -> dict[str, Origin]:
 
 
 def _biases_left_out(index: int, names: Names, config: ViTConfig) -> dict[str, Origin]:
-    """Zeros for the biases that no block has: DINOv3 has one switch for each kind, and its keys have none."""
+    """Zeros for the biases that no block has: DINOv3's keys have none, and Pixtral no projection."""
     block, specs = f"block_{index}.", weight_specs(config)
     return {
         f"{block}{part}.bias": zeros(*specs[f"{block}{part}.bias"].shape)

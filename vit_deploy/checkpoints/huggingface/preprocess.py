@@ -10,7 +10,7 @@ from typing import Any
 
 from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.documents import PREPROCESS, explained
-from vit_deploy.checkpoints.huggingface.processors import FILE, OF_A_PROCESSOR, plain_settings
+from vit_deploy.checkpoints.huggingface.processors import FILE, OF_A_PROCESSOR, OF_ANY_SIZE, plain_settings
 from vit_deploy.checkpoints.importing import without_rest
 from vit_deploy.core.config import ViTConfig, as_pair, is_count
 from vit_deploy.core.preprocess import Interpolation, Preprocess
@@ -45,6 +45,9 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
     "Blip": {"size": 384, "resample": BICUBIC, **OPENAI},
     "ChineseCLIP": {**SHORTEST, **OPENAI},
     "OwlViT": {"size": 768, "resample": BICUBIC, "crop_size": 768, **OPENAI},
+    "Siglip2": {"size": 256, "resample": BILINEAR, **HALF},
+    "Tipsv2": {"size": 448, "resample": BILINEAR, "do_normalize": False, **HALF},
+    "Pixtral": {"size": 1024, "resample": BICUBIC, **OPENAI},
     "DINOv3ViT": {"size": 224, "resample": BILINEAR, **IMAGENET},
     "Pvt": {"size": 224, "resample": BICUBIC, **IMAGENET},
     "Segformer": {"size": 512, "resample": BILINEAR, **IMAGENET},
@@ -88,6 +91,8 @@ def preprocess_of(
         processor = word
     with explained(FILE):
         filled = plain_settings(word, {**PROCESSORS[processor], **settings})
+        if word in OF_ANY_SIZE:
+            filled = {**filled, "size": list(input_size or config.image_size)}
         mean, std = _normalization(filled, config.channels)
         plain = Preprocess(mean, std, interpolation=_interpolation(filled.get("resample")))
         return _sized(plain, filled, processor in OF_THE_SHORTER_EDGE, config, input_size or config.image_size)

@@ -35,6 +35,12 @@ WITHOUT_EFFECT = frozenset(
 OF_ANOTHER_INPUT = ("codebook_", "mask_group_", "total_mask_patches", "input_size_patches")
 """Beginnings of fields about what FLAVA is given beside the image."""
 
+OF_ANY_SIZE: Mapping[str, tuple[str, ...]] = {
+    "Siglip2": ("max_num_patches", "patch_size"),
+    "Pixtral": ("size", "patch_size", "do_pad"),
+}
+"""Fields that say how large an image may be, of processors that keep its proportions; here it has the model's size."""
+
 OTHERWISE: Mapping[str, str] = {
     "Levit": "resizes to 256/224 of the size that it records",
     "Perceiver": "crops before it resizes",
@@ -98,7 +104,7 @@ def plain_settings(word: str, filled: Mapping[str, Any]) -> Mapping[str, Any]:
             f"{FILE} is of a {word}ImageProcessor, which {OTHERWISE[word]}",
             fix=f"write what it does into {FILE} with the fields of a ViTImageProcessor",
         )
-    settings = dict(filled)
+    settings = {name: value for name, value in filled.items() if name not in OF_ANY_SIZE.get(word, ())}
     if word == "ConvNext":
         settings = _convnext(settings)
     elif word == "EfficientNet":

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vit_deploy.checkpoints.huggingface import aimv2
 from vit_deploy.checkpoints.huggingface import names as hf
 from vit_deploy.checkpoints.huggingface.names import Names
 from vit_deploy.checkpoints.huggingface.relative import relative_fields
 from vit_deploy.checkpoints.source import TensorFile
-from vit_deploy.core.choices import FFNType
+from vit_deploy.core.choices import FFNType, NormalizationType, PoolEnd
+from vit_deploy.core.config import is_count
 from vit_deploy.errors import CheckpointError
 
+COLORS = 3
 
-def fields_from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
+
+def fields_from_shapes(file: TensorFile, names: Names, vision: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `ViTConfig` that the shapes and names of its tensors tell.
+
+    Args:
+        file: that holds them.
+        names: its names.
+        vision: the part of config.json that is about images, of which patches that are a matrix need the size.
 
     Raises:
         CheckpointError: a tensor that every ViT has is missing, or has another number of axes.
     """
-    patches = f"{names.part(hf.PATCHES)}.weight"
-    embed_dim, channels, *patch_size = shape_of(file, patches, 4)
-    gates = _shapes_in_blocks(file, names, ("mlp.gate_proj",))
+    embed_dim, channels, patch_size = _patches(file, f"{names.part(hf.PATCHES)}.weight", vision)
+    gates = _shapes_in_blocks(file, names, hf.WITHIN["ffn.gate"])
     packed = _shapes_in_blocks(file, names, (hf.PACKED_GATES,))
     gated = gates or packed
     hidden = [rows // 2 for rows, _ in packed] if packed and not gates else [rows for rows, _ in gated]
@@ -35,7 +44,7 @@ def fields_from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
     return {
         "embed_dim": embed_dim,
         "channels": channels,
-        "patch_size": tuple(patch_size),
+        "patch_size": patch_size,
         "num_layers": 1 + max(names.blocks, default=-1),
         "mlp_dim": mlp_dim,
         "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
@@ -45,8 +54,32 @@ def fields_from_shapes(file: TensorFile, names: Names) -> dict[str, Any]:
         "register_tokens": sum(more_tokens(file, names)),
         "layer_scale": _scales_layers(names),
         "pre_norm": names.pre_norm,
+        **({"patch_norm": True} if names.has(f"{aimv2.PATCH_NORM}.weight") else {}),
+        **({"normalization_type": NormalizationType.RMS_NORM} if _has_rms_norms(names) else {}),
+        **({"pool_end": PoolEnd.NONE} if names.has(aimv2.PROBE) else {}),
+        **({"last_norm": False} if names.has(f"{hf.PIXTRAL}.weight") else {}),
         **relative_fields(names),
     }
+
+
+def _patches(file: TensorFile, name: str, vision: Mapping[str, Any]) -> tuple[int, int, tuple[int, int]]:
+    """Embed dim, channels and (height, width) of patches; a matrix over their pixels says the product of the latter."""
+    if name in file.names() and len(file.shape(name)) == 2:
+        embed_dim, pixels = shape_of(file, name, 2)
+        channels = vision.get("num_channels", COLORS)
+        side = vision.get("patch_size", math.isqrt(pixels // COLORS))
+        if not (is_count(channels) and is_count(side)) or channels * side * side != pixels:
+            raise CheckpointError(
+                f"{name} is for patches of {pixels} numbers, not for {side!r} by {side!r} of {channels!r} channels",
+                fix="correct config.json, or get the file again",
+            )
+        return embed_dim, channels, (side, side)
+    embed_dim, channels, height, width = shape_of(file, name, 4)
+    return embed_dim, channels, (height, width)
+
+
+def _has_rms_norms(names: Names) -> bool:
+    return any(f"{names.within(block, hf.RMS_NORMS)}.weight" in names.stored for block in names.blocks)
 
 
 def _scales_layers(names: Names) -> bool:

@@ -25,6 +25,7 @@ TOWER_OF: Mapping[str, str] = {
     **{"owlvit": "owlvit_vision_model", "owlv2": "owlv2_vision_model", "git": "git_vision_model"},
     **{"blip": "blip_vision_model", "blip-2": "blip_2_vision_model", "instructblip": "instructblip_vision_model"},
     **{"instructblipvideo": "instructblipvideo_vision_model", "kosmos-2": "kosmos_2_vision_model"},
+    **{"tipsv2": "tipsv2_vision_model", "aimv2": "aimv2_vision_model"},
     **{"siglip2": "siglip2_vision_model", "janus": "janus_vision_model", "flava": "flava_image_model"},
     **{"idefics2": "idefics2_vision", "idefics3": "idefics3_vision", "smolvlm": "smolvlm_vision"},
     **dict.fromkeys(("llava", "llava_next", "llava_next_video", "vipllava", "video_llava"), "clip_vision_model"),
@@ -49,11 +50,16 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "pixio": {"num_attention_heads": 16, "image_size": 256},
     "dinov3_vit": {"num_attention_heads": 6},
     "mlcd_vision_model": {"num_attention_heads": 16, "image_size": 336},
+    "tipsv2_vision_model": {"image_size": 448},
+    "aimv2_vision_model": {"num_attention_heads": 8},
+    "pixtral": {"num_attention_heads": 16, "image_size": 1024},
+    "siglip2_vision_model": {"num_patches": 256, "patch_size": 16},
     "vitpose_backbone": {"image_size": [256, 192]},
 }
 """What transformers does for a model type where it is not what most others do."""
 
 SPECTROGRAM = "audio-spectrogram-transformer"  # whose images come of sound, by no processor of images
+NAFLEX = "siglip2_vision_model"  # for images of any size, whose position table is that of a square
 OF_OTHER_TASKS = frozenset({"yolos", "dpt", SPECTROGRAM})
 """Model types whose heads are for other tasks than telling classes of images, and are left out."""
 
@@ -66,7 +72,6 @@ UNLIKE: Mapping[str, str] = {
     **dict.fromkeys(("mobilenet_v1", "mobilenet_v2", "efficientnet", "focalnet"), CONVOLUTIONS),
     **dict.fromkeys(("vitdet", "sam_vision_model", "sam2_vision_model", "sam_hq_vision_model"), "attention in windows"),
     **dict.fromkeys(("vivit", "timesformer", "videomae", "vjepa2", "xclip_vision_model"), "frames of a video"),
-    **dict.fromkeys(("siglip2", "siglip2_vision_model"), "images of any size cut into patches beforehand (NaFlex)"),
     "groupvit_vision_model": "tokens that it groups on the way",
     "mllama_vision_model": "tiles and gates of its own",
 }
@@ -150,6 +155,8 @@ def _settled(document: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
     if model_type == SPECTROGRAM:
         size = [filled.get("num_mel_bins", 128), filled.get("max_length", 1024)]
         return {**filled, "image_size": size, "num_channels": 1}
+    if model_type == NAFLEX:
+        return {**filled, "image_size": math.isqrt(filled["num_patches"]) * filled["patch_size"]}
     return filled
 
 
@@ -162,11 +169,7 @@ def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
         yield "a convolutional network for its stem"
     if document.get("use_qk_norm") and model_type == "janus_vision_model":
         yield "a norm of queries and keys over the whole width"
-    if model_type == "mlcd_vision_model":
-        if document.get("num_key_value_groups", 1) != 1:
-            yield "keys that several queries share"
-        if (document.get("rope_parameters") or {}).get("rope_type", "axial") != "axial":
-            yield f"rotary positions of the kind {document['rope_parameters']['rope_type']}"
+    yield from _problems_of_positions(document, model_type)
     if model_type == SPECTROGRAM:
         patch = document.get("patch_size", 16)
         strides = [document.get(f"{axis}_stride", 10) for axis in ("frequency", "time")]
@@ -181,6 +184,16 @@ def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
         grid = {side // patch for side, patch in zip(*_sizes(document), strict=True)}
         if not all(map(places_are_kept, grid)):
             yield f"a grid of {max(grid)} patches whose places depend on how the machine rounds"
+
+
+def _problems_of_positions(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
+    if model_type == NAFLEX and math.isqrt(document["num_patches"]) ** 2 != document["num_patches"]:
+        yield f"a position table of {document['num_patches']} patches, which make no square"
+    if model_type == "mlcd_vision_model" and document.get("num_key_value_groups", 1) != 1:
+        yield "keys that several queries share"
+    rotary = document.get("rope_parameters") or {}
+    if model_type in ("mlcd_vision_model", "pixtral") and rotary.get("rope_type", "axial") != "axial":
+        yield f"rotary positions of the kind {rotary['rope_type']}"
 
 
 def _sizes(document: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
