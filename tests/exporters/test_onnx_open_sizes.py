@@ -257,3 +257,72 @@ def test_the_command_takes_dynamic_and_names_the_folder_after_it(tmp_path, monke
     assert read_artifact(tmp_path / "artifacts" / "pico-dynamic" / "onnx-fp32").is_for_any_size
     assert command(["export", "pico", "--image-size", "any"]) == 2
     assert "pixels as 224 or 384x512 (height x width), or dynamic" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """Other files of the model of `open_bundle`."""
+    folder, checkpoint = tmp_path_factory.mktemp("beside"), trained(register_tokens=1)
+    other = vit_deploy.export(checkpoint, folder / "other", formats="onnx", image_size="dynamic", like="huggingface")
+    return {
+        "savedmodel": vit_deploy.export(checkpoint, folder, formats="savedmodel", image_size="dynamic").result,
+        "other convention": other.result,
+        "fixed": vit_deploy.export(checkpoint, folder / "fixed", formats="onnx").result,
+        "two sizes": vit_deploy.export(checkpoint, folder, formats="tflite", image_size=[(24, 32), (48, 32)]).result,
+        "another size": vit_deploy.export(resize(checkpoint, (48, 32)), folder / "another", formats="onnx").result,
+    }
+
+
+@pytest.mark.slow
+def test_another_file_for_any_size_answers_at_every_size(open_bundle, beside):
+    (found,) = vit_deploy.verify(open_bundle, against=beside["savedmodel"].directory).to_dict()["results"]
+    assert found["ok"] and len(found["sizes"]) == 4 and all(size["ok"] for size in found["sizes"])
+
+    (found,) = vit_deploy.verify(open_bundle, against=beside["other convention"].directory, quick=True).to_dict()[
+        "results"
+    ]
+    assert not found["ok"] and found["verdict"] == "different" and not found["golden_failures"]
+    assert [size["ok"] for size in found["sizes"]] == [False] * 4
+
+
+@pytest.mark.slow
+def test_files_for_several_sizes_are_compared_at_those_that_both_take(open_bundle, beside):
+    (found,) = vit_deploy.verify(beside["two sizes"], against=open_bundle.directory).to_dict()["results"]
+    assert found["ok"] and [size["image_size"] for size in found["sizes"]] == [[48, 32]]
+
+    (found,) = vit_deploy.verify(open_bundle, against=beside["fixed"].directory).to_dict()["results"]
+    assert found["ok"] and "sizes" not in found
+    (check,) = (check for check in found["checks"] if check["name"] == "sizes")
+    assert check["ok"] and "takes no images of 8x32, 24x40, 32x24, 16x48 pixels" in check["message"]
+    (own,) = vit_deploy.verify(open_bundle).to_dict()["results"]
+    assert "sizes" not in [check["name"] for check in own["checks"]]
+
+
+@pytest.mark.slow
+def test_a_file_for_any_size_answers_for_one_that_was_made_for_another(open_bundle, beside):
+    one = beside["another size"]
+    (found,) = vit_deploy.verify(one, against=open_bundle.directory).to_dict()["results"]
+    assert found["ok"] and found["metrics"]["max_abs"] < 1e-4
+    with pytest.raises(ConfigError, match="take images of 24x32 and 48x32 pixels"):
+        vit_deploy.verify(open_bundle, against=one.directory)
+
+
+@pytest.mark.slow
+def test_what_follows_from_the_size_is_no_difference_of_weights(open_bundle, beside):
+    found = vit_deploy.compare(open_bundle, beside["savedmodel"]).to_dict()["results"][0]
+    assert found["same"] and not found["weights"] and not found["differences"]
+    assert len(found["sizes"]) == 4
+
+    found = vit_deploy.compare(open_bundle, beside["other convention"]).to_dict()["results"][0]
+    assert not found["same"] and not found["weights"] and found["outputs"]["ok"]
+    assert {"aspect": "options", "name": "like", "first": "timm", "second": "huggingface"} in found["differences"]
+    assert not any(size["ok"] for size in found["sizes"])
+
+
+@pytest.mark.parametrize("more", [{}, {"target": "cuda"}])
+def test_a_precision_of_files_for_one_size_is_refused_with_one_advice(more, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"bf16 is for ONNX files for cuda.*one size, and --image-size is dynam"
+    ) as said:
+        vit_deploy.export(trained(), tmp_path, formats="onnx", precisions="bf16", image_size="dynamic", **more)
+    assert said.value.fix == "give one size, with --for cuda, or another precision, such as fp16"

@@ -58,6 +58,9 @@ def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:
     if found.outputs is not None:
         figure, limit = records.figure_and_limit(found.outputs)
         rows.append(("outputs", found.outputs.verdict, f"{figure} apart", f"tolerance {limit}"))
+    for one in found.sizes:
+        figure, limit = records.figure_and_limit(one.parity)
+        rows.append((f"outputs at {one.size}", one.parity.verdict, f"{figure} apart", f"tolerance {limit}"))
     if found.same:
         count = "" if found.weights_compared is None else f"{found.weights_compared} weights"
         rows.append(("verdict", "same", count, ""))

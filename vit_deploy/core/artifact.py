@@ -171,6 +171,12 @@ class Artifact:
         """Whether height and width of the images are open."""
         return None in self.input.shape[1:]
 
+    def takes(self, image_size: Size) -> bool:
+        """Whether it is for images of that size."""
+        if self.is_for_any_size:
+            return not any(side % patch for side, patch in zip(image_size, self.config.patch_size, strict=True))
+        return image_size in (self.config.image_size, *(one.pixels for one in self.sizes))
+
     def at(self, image_size: Size) -> Artifact:
         """The same file, taken for images of another of its sizes.
 

@@ -81,7 +81,7 @@ def plan(
         if precision not in known:
             raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
         if precision not in usual:
-            _check_is_for(precision, wanted)
+            _check_is_for(precision, wanted, sizes)
     for name in formats:
         check_exists(name)
     _check_shaping(formats, opset=opset, layout=layout, target=wanted)
@@ -209,12 +209,18 @@ def usual_formats(
     return [name for name in fitting if set(precisions) & set(FORMATS[name].every_precision)] or fitting
 
 
-def _check_is_for(precision: str, target: Target) -> None:
+def _check_is_for(precision: str, target: Target, sizes: Sizes) -> None:
     """Refuse a precision of which there are files for other targets alone."""
     made = [
         (record, one) for record in FORMATS.values() for one, table in record.precisions.items() if precision in table
     ]
     others = list(dict.fromkeys(one for _, one in made))
+    if sizes.in_words:
+        raise ConfigError(
+            f"{precision} is for {made[0][0].title} files for {', '.join(others)}, which are made for one size, and "
+            f"--image-size is {sizes.in_words.replace('-', ' and ')}",
+            fix=f"give one size, with --for {others[0]}, or another precision, such as fp16",
+        )
     if target not in others:
         raise ConfigError(
             f"{precision} is for {made[0][0].title} files for {', '.join(others)}", fix=f"add --for {others[0]}"

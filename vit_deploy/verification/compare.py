@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.image_sizes import ImageSize, Size
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
@@ -23,11 +25,11 @@ from vit_deploy.formats.inspect import BUNDLE, CHECKPOINT, Inspection, inspect
 from vit_deploy.formats.stored_weights import Weights, read_weights
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification import records
-from vit_deploy.verification.golden import read_golden
+from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.parity import Parity, compare
 from vit_deploy.verification.recording import golden_pixels, record
 from vit_deploy.verification.tolerances import looser, tolerance_for
-from vit_deploy.verification.verifying import outputs_of
+from vit_deploy.verification.verifying import SizeParity, outputs_of
 
 ONLY = "only in one"
 CANONICAL, CONVERTER = "canonical", "converter"  # whose names weights have
@@ -64,6 +66,7 @@ class Comparison:
         outputs: the second's against the first's; None where they cannot be compared.
         notes: what was not compared, and why.
         origins: the provenance of each that is a checkpoint, which says what was assumed of it.
+        sizes: the outputs at each further size of images that both take.
     """
 
     differences: tuple[Difference, ...]
@@ -72,11 +75,13 @@ class Comparison:
     outputs: Parity | None
     notes: tuple[str, ...]
     origins: Mapping[Path, tuple[Step, ...]]
+    sizes: tuple[SizeParity, ...] = ()
 
     @property
     def same(self) -> bool:
         """Whether nothing differs in what was compared."""
-        return not self.differences and not self.weights and (self.outputs is None or self.outputs.ok)
+        answers = [*([] if self.outputs is None else [self.outputs]), *(one.parity for one in self.sizes)]
+        return not self.differences and not self.weights and all(parity.ok for parity in answers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -90,6 +95,9 @@ class Comparison:
             ],
             "outputs": None if self.outputs is None else records.parity(self.outputs),
             "notes": list(self.notes),
+            **(
+                {"sizes": [one.size.to_dict() | records.parity(one.parity) for one in self.sizes]} if self.sizes else {}
+            ),
         }
 
 
@@ -129,12 +137,18 @@ def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None =
         differences += _fields("weights_digest", *({"sha256": digest} for digest in digests))
     outputs = None
     sizes = [(side.artifact.config.image_size, side.artifact.config.channels) for side in (one, other)]
+    at_sizes: list[SizeParity] = []
     if sizes[0] == sizes[1]:
         outputs = _outputs(one, other)
+        for size in _further_sizes(one, other):
+            there = one.at(size), other.at(size)
+            at_sizes.append(SizeParity(ImageSize(size), _outputs(*there)))
     else:
         notes.append("outputs are compared between models of one image size and as many channels")
     origins = {side.found.path: side.artifact.provenance for side in (one, other) if side.found.kind == CHECKPOINT}
-    return Comparison(tuple(differences), tuple(weights), compared, outputs, tuple(notes), origins)
+    return Comparison(
+        tuple(differences), tuple(weights), compared, outputs, tuple(notes), origins, sizes=tuple(at_sizes)
+    )
 
 
 @dataclass(frozen=True)
@@ -182,13 +196,15 @@ class _Model:
         if self.checkpoint is not None:
             return dict(self.checkpoint.weights)
         held = read_weights(self.artifact.model_path, self.artifact.format)
-        return {name: array for name, array in held.items() if not name.startswith("constant_")}
+        return {name: array for name, array in held.items() if not _is_made(name)}
 
     @cached_property
-    def noise_floor(self) -> float:
-        return (
-            read_golden(self.artifact).noise_floor if self.checkpoint is None else record(self.checkpoint).noise_floor
-        )
+    def golden(self) -> Golden:
+        return read_golden(self.artifact) if self.checkpoint is None else record(self.checkpoint)
+
+    def at(self, size: Size) -> _Model:
+        """An artifact taken for another of its sizes."""
+        return dataclasses.replace(self, artifact=self.artifact.at(size))
 
     def outputs(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """To the same pixels, each through its own normalisation."""
@@ -200,6 +216,20 @@ class _Model:
             return outputs_of(session, images)
 
 
+def _is_made(name: str) -> bool:
+    """Whether a converter or an exporter made an array, as to compute with sizes of images: it is no weight."""
+    return name.rpartition(".")[2].startswith("constant_")
+
+
+def _further_sizes(one: _Model, other: _Model) -> list[Size]:
+    """The sizes of two artifacts besides their own that either is for, or was proven at, and both take."""
+    if CHECKPOINT in (one.found.kind, other.found.kind):
+        return []
+    sizes = dict.fromkeys(size.pixels for side in (one, other) for size in side.artifact.sizes)
+    sizes.pop(one.artifact.config.image_size, None)
+    return [size for size in sizes if one.artifact.takes(size) and other.artifact.takes(size)]
+
+
 def _labels(model: _Model) -> dict[str, str]:
     return {str(index): label for index, label in enumerate(model.artifact.labels)}
 
@@ -208,6 +238,8 @@ def _recorded(one: Artifact, other: Artifact) -> list[Difference]:
     found = _fields("precision", {"precision": one.precision}, {"precision": other.precision})
     found += _fields("config", one.config.to_dict(), other.config.to_dict())
     found += _fields("preprocess", one.preprocess.to_dict(), other.preprocess.to_dict())
+    if one.sizes and other.sizes:  # where both are for several sizes, how positions are resampled is part of them
+        found += _fields("options", *({"like": side.options.get("like")} for side in (one, other)))
     if one.format == other.format:
         found += _fields("input", one.input.to_dict(), other.input.to_dict())
     return found
@@ -240,6 +272,6 @@ def _weights(one: Weights, other: Weights) -> tuple[int, list[WeightDifference]]
 def _outputs(one: _Model, other: _Model) -> Parity:
     pixels = golden_pixels(one.artifact.config)
     precision = looser(one.artifact.precision, other.artifact.precision)
-    tolerance = tolerance_for(precision, max(one.noise_floor, other.noise_floor))
+    tolerance = tolerance_for(precision, max(one.golden.noise_floor, other.golden.noise_floor))
     classes = one.artifact.gives_logits and other.artifact.gives_logits
     return compare(other.outputs(pixels), one.outputs(pixels), tolerance, classes=classes)

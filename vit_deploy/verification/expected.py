@@ -19,6 +19,7 @@ from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.image_sizes import Size, in_words
 from vit_deploy.core.images import SUFFIXES, images_in, load_pixels
 from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
@@ -113,16 +114,18 @@ class Reference:
         return dataclasses.replace(golden, images=images, photo=own.photo if own is not None else None), precision
 
     def at_further_sizes(self, artifact: Artifact) -> tuple[Sized, ...]:
-        """What a checkpoint answers to seeded images of the other sizes that an artifact is for, or was proven at.
+        """What this model answers to seeded images of the other sizes that an artifact is for, or was proven at.
 
-        It is resized by the convention that `artifact` records. Where this model is an artifact, there are none.
+        A checkpoint is resized by the convention that `artifact` records; an artifact answers to those that it takes.
 
         Raises:
             ConfigError, CheckpointError: the checkpoint cannot be resized, or read.
         """
         pixels = [one.pixels for one in artifact.sizes if one.pixels != artifact.config.image_size]
-        if self.is_artifact or not pixels:
+        if not pixels:
             return ()
+        if self.is_artifact:
+            return self._sizes_by_artifact(artifact, pixels)
         like = _convention(artifact)
         convention = None if like is None else as_convention(like)
         checkpoint = load_source(str(self.path), {}, None, stated=self.stated).checkpoint
@@ -173,14 +176,38 @@ class Reference:
 
     def _by_artifact(self, candidate: Artifact) -> Golden:
         artifact, own = open_with_golden(self.path)
-        if artifact.config.image_size != candidate.config.image_size:
-            sizes = " and ".join("x".join(map(str, one.config.image_size)) for one in (candidate, artifact))
+        size = candidate.config.image_size
+        if not artifact.takes(size):
+            sizes = " and ".join(in_words(one.config.image_size) for one in (candidate, artifact))
             raise ConfigError(
                 f"{candidate.path} and {self.path} take images of {sizes} pixels (height x width)",
                 fix="compare artifacts of one size, or give the checkpoint",
             )
         self._same_channels(candidate, artifact.config)
-        pixels = self._pixels(artifact.preprocess, artifact)
+        artifact = artifact.at(size)
+        return self._answered(artifact, own.at(size), candidate, self._pixels(artifact.preprocess, artifact))
+
+    def _sizes_by_artifact(self, candidate: Artifact, sizes: Sequence[Size]) -> tuple[Sized, ...]:
+        """What an artifact answers to seeded images of those of the sizes that it takes."""
+        artifact, own = open_with_golden(self.path)
+        found = []
+        for size in filter(artifact.takes, sizes):
+            here, there = artifact.at(size), candidate.at(size)
+            pixels = sized_pixels(there.config, tuple(candidate.outputs), len(sizes))
+            golden = self._answered(here, own.at(size), there, pixels)
+            images = pixels if there.input.preprocessing_inside else there.preprocess.normalize(pixels)
+            found.append(Sized.of(dataclasses.replace(golden, images=images)))
+        return tuple(found)
+
+    def _answered(self, artifact: Artifact, own: Golden, candidate: Artifact, pixels: NDArray[np.uint8]) -> Golden:
+        """What an artifact answers to pixels of its size, of the outputs that another one has.
+
+        Args:
+            artifact: that is run.
+            own: its golden data, whose noise floors count.
+            candidate: the other one.
+            pixels: `(n, height, width, channels)`.
+        """
         images = pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
         runtime = FORMATS[artifact.format].proving_runtime
         with open_session(artifact, runtime, RuntimeOptions(allow_tf32=False)) as session:

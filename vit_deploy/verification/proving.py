@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.image_sizes import listed
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError, Failed, MissingEngineError
 from vit_deploy.formats.bare import Assumption, Stated, bare_format, read_bare
 from vit_deploy.verification import records
@@ -16,7 +17,7 @@ from vit_deploy.verification.expected import Reference
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.locate.failure import Finding
 from vit_deploy.verification.targets import open_with_golden
-from vit_deploy.verification.verifying import Verification
+from vit_deploy.verification.verifying import Check, Verification
 
 OF_ONE_ENGINE = (MissingEngineError, EngineError)
 """Errors that are about one engine and one file, and say nothing of the next."""
@@ -140,9 +141,21 @@ def prove_each(
         progress(f"running {artifact.model_path}")
         known = (expected, *([subject.golden] if subject.golden is not None else []))
         try:
-            proven.append(Proven(subject, prove(artifact, expected, precision), known))
+            result = prove(artifact, expected, precision)
+            left_out = [] if subject.is_for_one else _sizes_left_out(artifact, expected, reference)
+            result = dataclasses.replace(result, checks=(*result.checks, *left_out))
+            proven.append(Proven(subject, result, known))
         except OF_ONE_ENGINE as error:
             failed.append(Failed(str(artifact.path), artifact.format, artifact.precision, error))
     if failed and not proven:
         raise failed[0].error
     return proven, failed
+
+
+def _sizes_left_out(artifact: Artifact, expected: Golden, reference: Reference | None) -> list[Check]:
+    """What says which sizes of an artifact were not proven; nothing where all were."""
+    proven = {artifact.config.image_size, *(sized.pixels for sized in expected.sizes)}
+    others = [one for one in artifact.sizes if one.pixels not in proven]
+    if not others or reference is None:
+        return []
+    return [Check("sizes", True, f"left out: {reference.path} takes no images of {listed(others)} pixels")]
