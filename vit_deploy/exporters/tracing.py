@@ -37,7 +37,8 @@ class TracedViT:
     Args:
         checkpoint: whose config and preprocessing are traced; its weights are not touched.
         spec: the input that the exported file will have.
-        by_rows: spell projections as products of plain matrices, see `Projection.by_rows`, and those of attention as
+        by_rows: spell projections as products of plain matrices, see `Projection.by_rows`, norms of heads by rows, the
+            largest of all tokens as that of a window, and products of attention as
             products with a matrix that is given by its rows, which LiteRT's integer kernels take as they are.
         read_alone: compute in the last block no more than the tokens that are read, such as the class token.
         outputs: what a call gives; none for the one that the config says.
@@ -78,9 +79,11 @@ class TracedViT:
                 layer.by_rows = by_rows
             elif isinstance(layer, Attention):
                 layer.transposed_product = functools.partial(tf.matmul, transpose_b=True) if by_rows else None
+                layer.norms_by_rows = by_rows
                 if checkpoint.config.rotary is not None:
                     layer.turned_first = turned_first
                     layer.tables = _rotary_tables(checkpoint, layer)
+        self._model.largest_in = functools.partial(_largest_in, checkpoint.config.grid) if by_rows else None
         self._model.read_outputs = tuple(outputs)
         self._model.restored = functools.partial(_restored, moved) if moved else None
         count = tokens_read(checkpoint.config, outputs)
@@ -151,6 +154,10 @@ def outputs_by_name(traced: Any, outputs: Sequence[Output], config: ViTConfig) -
     if not outputs:
         return {config.output_name: traced}
     return {output.name: value for output, value in zip(outputs, traced, strict=True)}
+
+
+def _largest_in(window: tuple[int, int], grid: Any) -> Any:
+    return tf.nn.max_pool2d(grid, window, strides=1, padding="VALID")
 
 
 def _restored(moved: Mapping[str, Affine], name: str, values: Any) -> Any:

@@ -65,6 +65,10 @@ class Attention(NamedVariables):
     queries_read: int | None = None
     """How many queries, from the first on, are read at all; None for every one. The others need not be turned."""
 
+    norms_by_rows = False
+    """Whether the norms of queries and keys see the heads of all tokens as rows of three axes: some accelerators reduce
+    the last of no more."""
+
     probabilities: list[Any] | None = None
     """Where the attention probabilities of calls go; None for nowhere."""
 
@@ -176,13 +180,21 @@ class Attention(NamedVariables):
             for role, given in ((self.query, asking), (self.key, x), (self.value, x))
         )
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+            query, key = self._normed(self.query_norm, query), self._normed(self.key_norm, key)
         if self.flash_attention is False:
             mixed = self._products(query, key, value, training, relative)
         else:
             mixed = self._fused(*self._turned(query, key), value, relative)
         mixed = ops.reshape(mixed, (-1, side_of(asking, 1), self.attention_dim))
         return self.out(mixed if self.norm is None else self.norm(mixed))
+
+    def _normed(self, norm: Norm, heads: Any) -> Any:
+        """The norm of each head of queries or keys `(batch, tokens, heads, head_dim)`."""
+        if not self.norms_by_rows:
+            return norm(heads)
+        tokens = side_of(heads, 1)
+        rows = ops.reshape(heads, (-1, tokens * self.num_heads, self.head_dim))
+        return ops.reshape(norm(rows), (-1, tokens, self.num_heads, self.head_dim))
 
     def _fused(self, query: Any, key: Any, value: Any, relative: Any = None) -> Any:
         bias = None if relative is None else ops.cast(relative, query.dtype)[None, :, : query.shape[1]]

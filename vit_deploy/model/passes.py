@@ -11,7 +11,7 @@ import keras
 from vit_deploy.core.choices import Pooling, Probabilities
 from vit_deploy.core.outputs import FEATURES, LOGITS, PROBABILITIES, Kind, Output, Part
 from vit_deploy.errors import ConfigError
-from vit_deploy.model.layers import part_of, pool
+from vit_deploy.model.layers import part_of, pool, take_patches
 
 if TYPE_CHECKING:
     from vit_deploy.model.vit import ViT
@@ -94,6 +94,10 @@ def _embedded(model: ViT, images: Any, training: bool | None) -> Any:
 
 
 def _pooled(model: ViT, tokens: Any) -> Any:
+    config = model.config
+    if model.largest_in is not None and config.effective_pooling is Pooling.MAX:
+        grid = keras.ops.reshape(take_patches(tokens, config), (-1, *config.grid, config.embed_dim))
+        return keras.ops.reshape(model.largest_in(grid), (-1, config.embed_dim))
     return pool(tokens, model.config) if model.map_pool is None else model.map_pool(tokens)
 
 

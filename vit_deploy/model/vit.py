@@ -111,6 +111,10 @@ class ViT(keras.Model):  # type: ignore[misc]
     read_outputs: Sequence[Output] = ()
     """The outputs that a call gives, in a list; none for the one that the config says. Set where a file has more."""
 
+    largest_in: Callable[[Any], Any] | None = None
+    """From a grid `(batch, rows, columns, dim)` to the largest value of each channel `(batch, 1, 1, dim)`; set where
+    that has to be a pooling of windows, which has kernels of integers where a reduction has none."""
+
     restored: Callable[[str, Any], Any] | None = None
     """What an output is of `norm`, or of a block, by its name; set where other layers have some of their weights."""
 

@@ -35,6 +35,7 @@ from vit_deploy.exporters.folding import Affine, fold_layer_scales, fold_norms, 
 from vit_deploy.exporters.mean_centering import centre_stream
 from vit_deploy.exporters.tflite.join import join_files
 from vit_deploy.exporters.tflite.layers import WITH_KERNELS
+from vit_deploy.exporters.tflite.mean_axes import positive_axes
 from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
 from vit_deploy.exporters.tflite.pixels import dequantized_pixels
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
@@ -87,7 +88,7 @@ class TFLiteExporter:
             checkpoint = fold_preprocessing(checkpoint)
         stand_ins = _stand_ins(checkpoint)
         model = root(memoryview(_convert(checkpoint, options, stand_ins, outputs, moved)))
-        kernels = _kernels(model, checkpoint, stand_ins)
+        kernels = {**_kernels(model, checkpoint, stand_ins), **positive_axes(model)}
         if options.include_preprocessing:
             model = dequantized_pixels(model, kernels)
         _check_graph(model, artifact.output_names)

@@ -55,7 +55,7 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
     Part.NORMS: ("MEAN", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT"),
     Part.ACTIVATION_FUNCTIONS: ("GELU", "RELU", "LOGISTIC", "TANH", "HARD_SWISH", "DIV", "SQRT"),
     Part.RESIDUALS: (
-        *("ADD", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SUM", "PACK"),
+        *("ADD", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SUM", "PACK", "MAX_POOL_2D"),
         *("INPUT", "OUTPUT"),
     ),
 }
