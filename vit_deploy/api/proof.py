@@ -22,7 +22,9 @@ from vit_deploy.api.given import (
 from vit_deploy.api.results import CompareOutcome, VerifyOutcome
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.narrow_floats import NARROW
 from vit_deploy.core.options import CheckpointOptions
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import UsageError
@@ -33,6 +35,7 @@ from vit_deploy.verification import checks, verifying
 from vit_deploy.verification.compare import compare_models
 from vit_deploy.verification.expected import Reference, image_files
 from vit_deploy.verification.locate.failure import look_into
+from vit_deploy.verification.narrow_reference import NarrowReference
 from vit_deploy.verification.options import MAX_IMAGES, ProofOptions, ReferenceOptions, ReportFiles
 from vit_deploy.verification.proving import Subject, open_subjects, prove_each
 from vit_deploy.verification.recorded import verification_in
@@ -164,6 +167,8 @@ def _check(proof: ProofOptions, reference: ReferenceOptions, hosts: HostOptions,
     given = [name for name, value in own.items() if value]
     if reference.simulate is not None and given:
         raise UsageError(f"{', '.join(given)} and --simulate: what is simulated runs here, in NumPy")
+    if reference.simulate in NARROW and reference.against is None:
+        raise UsageError(f"--simulate {reference.simulate} computes the reference itself: add --against CHECKPOINT")
     if stated and reference.against is None:
         raise UsageError(f"{', '.join(stated)} can be stated of a checkpoint alone: add --against")
     here: dict[str, object] = {"--against": reference.against, "--images": reference.images}
@@ -181,6 +186,13 @@ def _limits(tolerance: Mapping[str, float | None] | Sequence[str], *, allow_tf32
     limits = read_limits(Path.cwd())
     asked = limits_in(tolerance) if isinstance(tolerance, Mapping) else parse_limits(as_tuple(tolerance))
     return dataclasses.replace(limits, asked=asked, allow_tf32=allow_tf32 or limits.allow_tf32)
+
+
+def _narrow(origin: Reference | None, artifact: Artifact, kind: str | None) -> NarrowReference | None:
+    """The reference in 16 bits, where that is to be simulated."""
+    if kind is None or kind not in NARROW or origin is None:
+        return None
+    return NarrowReference(origin.checkpoint_for(artifact), kind)
 
 
 def _verify_here(
@@ -217,7 +229,8 @@ def _verify_here(
             cuda_graph=proof.cuda_graph,
             runtime_files=proof.runtime_files,
             browser=proof.browser,
-            simulate=reference.simulate,
+            simulate=None if reference.simulate in NARROW else reference.simulate,
+            narrow=_narrow(origin, artifact, reference.simulate),
         ),
         progress,
     )

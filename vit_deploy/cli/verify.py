@@ -91,6 +91,8 @@ def _tell(out: Output, found: VerifyOutcome) -> None:
 
 def _note(out: Output, result: Verification) -> None:
     from vit_deploy.core import saturation
+    from vit_deploy.core.narrow_floats import NARROW
+    from vit_deploy.verification import narrow_reference
     from vit_deploy.verification.records import held
     from vit_deploy.verification.verifying import SIMULATED
 
@@ -103,7 +105,7 @@ def _note(out: Output, result: Verification) -> None:
     for reason in result.failures:
         out.finding(f"{path}: {reason}")
     if result.runtime == SIMULATED and result.failures:
-        out.finding(f"{path}: {saturation.FIX}")
+        out.finding(f"{path}: {narrow_reference.FIX if result.provider in NARROW else saturation.FIX}")
 
 
 def _locate(out: Output, proven: Proven) -> None:

@@ -40,9 +40,9 @@ def product(x: Array, kernel: Array, bias: Array | None) -> Array:
         bias: `(outputs,)`; None adds nothing.
     """
     if bias is None:
-        return np.asarray(x @ kernel)
+        return np.asanyarray(x @ kernel)
     if not _ONE_BY_ONE.get():
-        return np.asarray(x @ kernel + bias)
+        return np.asanyarray(x @ kernel + bias)
     # Matrix products sum along the inputs from the first to the last.
     ones = np.ones((*x.shape[:-1], 1), x.dtype)
     return np.asarray(np.concatenate([ones, x], axis=-1) @ np.concatenate([bias[None], kernel]))
@@ -51,7 +51,7 @@ def product(x: Array, kernel: Array, bias: Array | None) -> Array:
 def mean(x: Array) -> Array:
     """Over the last axis, which stays as one of length 1."""
     if not _ONE_BY_ONE.get():
-        return np.asarray(x.mean(axis=-1, keepdims=True))
+        return np.asanyarray(x.mean(axis=-1, keepdims=True))
     return np.asarray(np.cumsum(x, axis=-1, dtype=x.dtype)[..., -1:] / x.shape[-1])
 
 

@@ -153,16 +153,23 @@ class Reference:
                 fix="compare models of the same channels",
             )
 
+    def checkpoint_for(self, artifact: Artifact) -> Checkpoint:
+        """The checkpoint, at the size of an artifact.
+
+        Raises:
+            ConfigError: it is an artifact, or cannot be resized.
+            CheckpointError: it cannot be read.
+        """
+        if self.is_artifact:
+            raise ConfigError(
+                f"{self.path} is an artifact, and what is simulated is the reference of a checkpoint",
+                fix="give --against the checkpoint that the artifact was made from",
+            )
+        config = artifact.config
+        return self._at_size(artifact, {name: getattr(config, name) for name in SIZES})
+
     def _by_checkpoint(self, artifact: Artifact, of_size: dict[str, Any]) -> Golden:
-        read = load_source(str(self.path), {}, None, stated=self.stated)
-        loaded, self.origin = read.checkpoint, read.origin
-        changes = {name: size for name, size in of_size.items() if getattr(loaded.config, name) != size}
-        if changes:
-            like = _convention(artifact)
-            checkpoint = load_source(str(self.path), changes, None, like, stated=self.stated).checkpoint
-        else:
-            checkpoint = loaded
-        self._same_channels(artifact, checkpoint.config)
+        checkpoint = self._at_size(artifact, of_size)
         outputs = outputs_of_model(artifact.outputs, checkpoint.config)
         checkpoint = reduced(checkpoint, outputs)
         if not self.files:
@@ -173,6 +180,18 @@ class Reference:
         )
         hard = record_adversarial(checkpoint, outputs=outputs)
         return dataclasses.replace(_reference(checkpoint, images, outputs), adversarial=hard)
+
+    def _at_size(self, artifact: Artifact, of_size: dict[str, Any]) -> Checkpoint:
+        read = load_source(str(self.path), {}, None, stated=self.stated)
+        loaded, self.origin = read.checkpoint, read.origin
+        changes = {name: size for name, size in of_size.items() if getattr(loaded.config, name) != size}
+        if changes:
+            like = _convention(artifact)
+            checkpoint = load_source(str(self.path), changes, None, like, stated=self.stated).checkpoint
+        else:
+            checkpoint = loaded
+        self._same_channels(artifact, checkpoint.config)
+        return checkpoint
 
     def _by_artifact(self, candidate: Artifact) -> Golden:
         artifact, own = open_with_golden(self.path)

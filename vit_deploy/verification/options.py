@@ -91,7 +91,8 @@ class ReferenceOptions:
         layout: layout of the input of a bare file; None reads it from the shape.
         values: "normalized" or "pixels", which the input of a bare file takes; None reads it from the type.
         output: name of the output of a bare file that counts; None for its only one.
-        simulate: a processor that is not here, whose int8 or fp16 products are computed.
+        simulate: a processor that is not here, whose int8 or fp16 products are computed, or "fp16" or "bf16": an engine
+            that computes a file of floats in 16 bits, by the reference of `against`.
         locate: whether the tap and the operator are named where a failing artifact goes wrong.
     """
 
@@ -123,8 +124,9 @@ class ReferenceOptions:
     simulate: Annotated[
         str | None,
         Option(
-            metavar="no-vnni|arm-fp16",
-            help="Compute ONNX files as a processor that is not here: int8 on x86 without VNNI, fp16 on Arm.",
+            metavar="no-vnni|arm-fp16|fp16|bf16",
+            help="Compute ONNX files as a processor that is not here: int8 on x86 without VNNI, fp16 on Arm; or any "
+            "file of floats as an engine that rounds every operator to 16 bits (needs --against CHECKPOINT).",
             show_default=False,
         ),
     ] = None

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from vit_deploy.verification.named_parity import form_of, judge_named, worst_of
 from vit_deploy.verification.parity import Parity, judge
 from vit_deploy.verification.tolerances import Tolerance, looser, tolerance_for
 from vit_deploy.verification.user_limits import NO_LIMITS, Limits
+
+if TYPE_CHECKING:  # no device simulates another
+    from vit_deploy.verification.narrow_reference import NarrowReference
 
 GROUP = 8  # images a call
 BF16_PROVIDERS = ("cpu-bf16",)
@@ -151,6 +154,7 @@ def verify(
     runtime_files: str | None = None,
     browser: str | None = None,
     simulate: str | None = None,
+    narrow: NarrowReference | None = None,
 ) -> Verification:
     """Run an artifact on its golden images and compare with the recorded outputs.
 
@@ -167,6 +171,7 @@ def verify(
         runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
         browser: the program of a browser, where one runs it; None takes the first that is installed.
         simulate: a processor that is not here, in the place of a runtime; see `simulators`.
+        narrow: the reference in 16 bits, likewise.
 
     Raises:
         ArtifactError: the golden data are missing or damaged.
@@ -186,7 +191,8 @@ def verify(
     golden = golden or read_golden(artifact)
     sizes: list[SizeParity] = []
     start = time.perf_counter()
-    simulator = None if simulate is None else _simulator(artifact, simulate)
+    simulator: Runtime | None = None if simulate is None else _simulator(artifact, simulate)
+    simulator = narrow or simulator
     name = SIMULATED if simulator else runtime_for(artifact, runtime, options)
     with open_session(artifact, name, options, engine=simulator) as session:
         held = precision or artifact.precision
@@ -194,6 +200,8 @@ def verify(
             held = "tf32"
         if session.provider in BF16_PROVIDERS:
             held = looser(held, "bf16")
+        if narrow is not None:
+            held = looser(held, session.provider)
         form = form_of(artifact)
         usual = tolerance_for(held, golden.noise_floor, shares=form.shares is not None)
         tolerance = limits.apply(usual, held)
@@ -217,6 +225,8 @@ def verify(
         for sized in golden.sizes:
             with open_session(artifact.at(sized.pixels), name, options, engine=simulator) as session:
                 sizes.append(_at_size(session, artifact, sized, held, limits))
+    if narrow is not None:
+        results = [Check(f"range of {narrow.kind}", narrow.overflow is None, narrow.words)]
     parity = worst_of(judged) if artifact.outputs else parity
     return Verification(
         artifact,
