@@ -353,6 +353,14 @@ def test_a_model_that_does_not_load_is_said(browser, artifacts, npm_files, tmp_p
     assert text(browser, "verdict").startswith("The model does not run here: ")
 
 
+def test_a_file_without_the_recorded_output_is_said(browser, artifacts, npm_files, tmp_path):
+    model = model_of(artifacts[0], "model")
+    other = dataclasses.replace(model, facts=model.facts | {"output": "features"})
+    (tmp_path / "page.html").write_text(one_file([other], [engine_for("onnx", npm_files)], "Other"), encoding="utf-8")
+    opened(browser, tmp_path / "page.html")
+    assert text(browser, "verdict") == "The model does not run here: the file has no output features; it has logits"
+
+
 def test_it_fits_follows_the_scheme_and_is_named_for_screen_readers(browser, page, photos):
     opened(browser, page)
     choose(browser, photos[0])

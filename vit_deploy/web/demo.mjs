@@ -138,7 +138,9 @@ async function prove(model, progress, late) {
   for (let index = 0; index < golden.count; index++) {
     const image = images.subarray(index * size, (index + 1) * size);
     const input = golden.dtype === "uint8" && !model.preprocessing_inside ? normalize(image, model.preprocess) : image;
-    outputs.push(...(await infer(input))[model.output]);
+    const found = await infer(input);
+    if (!(model.output in found)) throw new Error(`the file has no output ${model.output}; it has ${Object.keys(found).join(", ")}`);
+    outputs.push(...found[model.output]);
     progress((index + 1) / golden.count);
     await pause();
     if (late()) return [];

@@ -167,4 +167,4 @@ def test_a_missing_browser_is_one_error_everywhere(bundle, packages):
     for ask in (vit_deploy.verify, functools.partial(vit_deploy.bench, runs=1)):
         with pytest.raises(MissingEngineError, match="there is no browser /nowhere") as caught:
             ask(bundle.path, **wanted)
-        assert caught.value.fix == "give the path of a browser's program"
+        assert caught.value.fix.startswith("give the path of a browser's program")

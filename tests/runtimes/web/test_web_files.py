@@ -44,7 +44,13 @@ def test_a_browser_that_is_not_there_is_named_with_what_to_install(program, monk
     monkeypatch.setattr(f"{module}.FIREFOXES", [name for name in FIREFOXES if "/" not in name])
     with pytest.raises(MissingEngineError, match=r"needs a browser, and none is installed\n  fix: install Chromium"):
         find_browser()
-    with pytest.raises(MissingEngineError, match="there is no browser opera"):
+    for name, said in (("opera", "opera"), ("", "''")):
+        with pytest.raises(
+            MissingEngineError, match=f"there is no browser {said}\n  fix: give the path of a browser's program$"
+        ):
+            find_browser(name)
+    chromium = program("chromium")
+    with pytest.raises(MissingEngineError, match=f"give the path of a browser's program, as {chromium}$"):
         find_browser("opera")
 
 

@@ -81,7 +81,11 @@ def find_browser(requested: str | None = None) -> Browser:
     if requested is not None:
         found = shutil.which(requested)
         if found is None:
-            raise MissingEngineError(f"there is no browser {requested}", fix="give the path of a browser's program")
+            others = " or ".join(browser.path for browser in installed_browsers())
+            raise MissingEngineError(
+                f"there is no browser {requested or repr(requested)}",
+                fix="give the path of a browser's program" + (f", as {others}" if others else ""),
+            )
         return Browser(found)
     browsers = installed_browsers()
     if not browsers:
