@@ -345,3 +345,58 @@ def test_a_process_that_is_killed_goes_on_to_the_same_bytes(bundle, photos, tmp_
     assert 0 < result["resumed"] < 4000 and result["images"] == 4000
     assert (tmp_path / "f.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.parquet", "list.txt", "photos", "whole.parquet"]
+
+
+# Ends its process without a word at one point of its end.
+ENDING = """
+import os, pathlib, shutil, signal, sys
+from vit_deploy import cli
+from vit_deploy.data import parts
+
+def end():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def rows(self, whole=parts.Parts.rows):
+    yield next(whole(self))
+    end()
+
+def replace(self, target, whole=pathlib.Path.replace):
+    whole(self, target)
+    if str(target).endswith(point):
+        end()
+
+def rmtree(folder, **options):
+    if pathlib.Path(folder).is_dir():
+        next(pathlib.Path(folder).glob("*")).unlink()
+        end()
+
+point = sys.argv.pop(1)
+if point == "rows":
+    parts.Parts.rows = rows
+elif point == "rmtree":
+    parts.shutil.rmtree = rmtree
+else:
+    pathlib.Path.replace = replace
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["rows", "/f.jsonl", "/f.npy", "/f.npy.parts.done", "rmtree"])
+def test_a_run_that_is_killed_while_it_finishes_ends_with_the_same_bytes(bundle, photos, tmp_path, point, counted):
+    embed(bundle, photos, tmp_path / "whole.npy")
+    given = ["--data", str(photos), "-o", str(tmp_path / "f.npy")]
+    line = ["embed", str(bundle), *given, "--workers", "0", "--batch", "4"]
+    killed = subprocess.run([sys.executable, "-c", ENDING, point, *line], capture_output=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    del counted[:]
+    if (tmp_path / "f.npy.parts").exists():
+        found = embed(bundle, photos, tmp_path / "f.npy")
+        assert not counted and found.result.resumed == COUNT and found.result.broken == 2
+    else:
+        with pytest.raises(OutputError, match="already there"):
+            embed(bundle, photos, tmp_path / "f.npy")
+    assert (tmp_path / "f.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert (tmp_path / "f.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    embed(bundle, photos, tmp_path / "f.npy", force=True)
+    assert not list(tmp_path.glob("*.parts*"))

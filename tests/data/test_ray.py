@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -242,6 +243,19 @@ def test_a_node_without_the_engine_is_one_error(cluster, bundle, photos, tmp_pat
         switch.unlink()
     assert "pip install" in error.value.fix
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["nowhere.invalid:6379", "127.0.0.1:{port}", "ray://127.0.0.1:{port}", "head", ""])
+def test_an_address_at_which_nothing_listens_is_refused_at_once(address):
+    pytest.importorskip("ray")
+    from vit_deploy.data.cluster import _check_answers
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        given = address.format(port=closed.getsockname()[1])
+        with pytest.raises(UsageError, match=r"no Ray cluster answers at|is no address of a Ray cluster"):
+            _check_answers(given)
 
 
 @pytest.mark.slow

@@ -25,7 +25,6 @@ from vit_deploy.core.artifact import Artifact, versions
 from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.older_python import sha256_of
 from vit_deploy.core.options.streaming import EmbedOptions, StreamOptions
-from vit_deploy.core.staging import check_file_target
 from vit_deploy.core.suggestions import closest
 from vit_deploy.data import embedding
 from vit_deploy.data.addresses import is_written_like_address
@@ -122,8 +121,7 @@ def embed(
             f"{target} is another file system, and what is embedded is written on this computer",
             fix="write a file here, and copy it there",
         )
-    for file in embedding.output_files(target):
-        check_file_target(file, force=force)
+    embedding.check_output(target, force=force)
     progress("reading the artifact")
     given = open_artifact(artifact_path(artifact)).taken_for(image_size=options.image_size)
     model = _model(given, options)

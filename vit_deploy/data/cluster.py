@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 import pickle
+import re
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,9 @@ from vit_deploy.errors import EngineError, UsageError, VitDeployError
 
 BLOCKS = 2_000  # that a run is cut into at most; what a worker had of one when it was killed is done again
 WINDOW = 4_096  # groups that are listed at once, so that memory does not grow with them; then workers start again
+AUTO = "auto"  # the cluster that runs on this machine, or that the environment names
+ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>\d{1,5})")
+CONNECT_S = 15  # for the head of a cluster to answer
 LOOPBACK = "127.0.0.1"
 LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # what Ray reads in its own processes
 
@@ -175,6 +180,7 @@ def _connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_answers(address)
     own = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     package = Path(vit_deploy.__file__).parent
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -196,6 +202,27 @@ def _connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray would try for many minutes.
+
+    Raises:
+        UsageError: such an address, or what is none.
+    """
+    asked = os.environ.get("RAY_ADDRESS", address) if address == AUTO else address
+    if asked in (AUTO, LOCAL):
+        return
+    found = ADDRESS.fullmatch(asked)
+    if found is None:
+        raise UsageError(f"{asked!r} is no address of a Ray cluster", fix="give auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        with socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=CONNECT_S):
+            pass
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at {asked}: {error}", fix="check the address, or start one with `ray start --head`"
+        ) from error
 
 
 @contextlib.contextmanager

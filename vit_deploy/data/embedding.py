@@ -18,7 +18,7 @@ from vit_deploy.core.staging import check_file_target, staged_file
 from vit_deploy.data.decoding import Decoded, Decoder
 from vit_deploy.data.items import Item, Source, printable
 from vit_deploy.data.npy_output import NAMES
-from vit_deploy.data.parts import Parts, open_parts
+from vit_deploy.data.parts import Parts, is_finishing, open_parts
 from vit_deploy.data.pipeline import decoded, in_order
 from vit_deploy.data.rows import CLASS, PROBABILITY, VECTOR, Rows, joined, likeliest, spread
 from vit_deploy.errors import DataError, UsageError
@@ -179,6 +179,17 @@ def output_files(output: Path) -> tuple[Path, ...]:
     return (output, output.with_suffix(NAMES)) if output.suffix == ".npy" else (output,)
 
 
+def check_output(output: Path, *, force: bool) -> None:
+    """Refuse an output that is there, unless an earlier run was ended while it was put in its place.
+
+    Raises:
+        OutputError: a file that is there, or cannot be written.
+        UsageError, MissingEngineError: as `output_files`.
+    """
+    for file in output_files(output):
+        check_file_target(file, force=force or is_finishing(output))
+
+
 def embed(
     model: Model,
     source: Source,
@@ -210,8 +221,7 @@ def embed(
         EngineError: the engine refuses the file, or fails.
     """
     files = output_files(output)
-    for file in files:
-        check_file_target(file, force=force)
+    check_output(output, force=force)
     if model.top is not None and output.suffix == ".npy":
         raise UsageError(
             "--top gives classes and probabilities, and an .npy has room for one array", fix="write .parquet"
@@ -227,7 +237,10 @@ def embed(
         if not parts.count:
             raise DataError("there are no images", fix="check what --data stands for")
         progress(f"writing {output}")
-        broken, failures = _written(model, parts, files, force=force)
+        ours = force or is_finishing(output)
+        check_output(output, force=ours)  # another run may have written it meanwhile
+        parts.finish()
+        broken, failures = _written(model, parts, files, force=ours)
         parts.discard()
     return Embedded(
         output,

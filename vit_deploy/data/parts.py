@@ -22,6 +22,8 @@ from vit_deploy.data.rows import Rows
 from vit_deploy.errors import DataError, OutputError
 
 JOB, TEXT, STAMP = "job.json", "text", "stamp"
+FINISHING = "finishing"  # a file that is there once all rows are, and the output is being put in its place
+DONE = ".done"  # what the folder's name ends with while it is taken away
 PART = re.compile(r"part-(\d{12})-(\d+)\.npz")
 
 
@@ -74,14 +76,26 @@ class Parts:
         for path in self.files:
             yield _read(path)[0]
 
+    def finish(self) -> None:
+        """Note that all rows are there: from now on a file of the output's name is this job's."""
+        with explained_os_errors(self.folder), (self.folder / FINISHING).open("wb") as file:
+            os.fsync(file.fileno())
+
     def discard(self) -> None:
-        """Take the folder away."""
-        shutil.rmtree(self.folder)
+        """Take the folder away; what is left of it where that ends half-way stands for no run."""
+        leaving = self.folder.with_name(self.folder.name + DONE)
+        self.folder.replace(leaving)
+        shutil.rmtree(leaving)
 
 
 def parts_folder(output: Path) -> Path:
     """Where the parts of an output are kept until it is whole."""
     return output.with_name(f"{output.name}.parts")
+
+
+def is_finishing(output: Path) -> bool:
+    """Whether an earlier run was ended while it put the output in its place."""
+    return (parts_folder(output) / FINISHING).exists()
 
 
 @contextlib.contextmanager
@@ -101,6 +115,7 @@ def open_parts(output: Path, job: Mapping[str, Any], source: Source, *, force: b
             permission, or a full disk.
     """
     folder = parts_folder(output)
+    shutil.rmtree(folder.with_name(folder.name + DONE), ignore_errors=True)
     made = [parent for parent in folder.absolute().parents if not parent.exists()]
     with explained_os_errors(output):
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +151,7 @@ def _take_up(parts: Parts, job: Mapping[str, Any], source: Source, *, force: boo
         parts.files, parts.count, parts.stamp = [], 0, hashlib.sha256()
     with explained_os_errors(path):
         for entry in parts.folder.iterdir():
-            if PART.fullmatch(entry.name):
+            if PART.fullmatch(entry.name) or entry.name == FINISHING:
                 entry.unlink()
         waiting = parts.folder / "writing"
         waiting.write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
