@@ -16,6 +16,7 @@ import vit_deploy
 from tests.exporters.onnx_files import sides
 from tests.exporters.variants import VARIANTS, trained
 from vit_deploy.checkpoints import save
+from vit_deploy.cli import run as command
 from vit_deploy.core.artifact import GOLDEN, Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.image_sizes import Size
@@ -100,6 +101,25 @@ def test_sides_that_follow_from_the_size_are_open_in_the_manifest_and_have_names
     assert graph["map"] == graph["block_0.normed.map"] == ["batch", "rows", "columns", 12]
     assert graph["block_1.attention"] == ["batch", 3, "tokens", "tokens"]
     assert graph["register_tokens"] == ["batch", 2, 12]
+
+
+def test_inspect_shows_which_sides_are_open(opened: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["inspect", str(opened.directory)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for line in ("map (?, ?, 12) an image", "block_1.attention (3, ?, ?) an image", "logits (5,) an image"):
+        assert f"output {line}" in shown
+
+
+def test_models_of_other_outputs_are_compared_by_one_that_both_have(opened: Artifact, tmp_path: Path) -> None:
+    model = trained(register_tokens=2, layer_scale=True)
+    made = vit_deploy.export(model, tmp_path, formats="onnx", image_size="dynamic", outputs=("block_0", "map")).result
+
+    (found,) = vit_deploy.compare(made, opened).to_dict()["results"]
+    assert found["outputs"]["ok"] and len(found["sizes"]) == 4 and all(size["ok"] for size in found["sizes"])
+    alone = vit_deploy.export(model, tmp_path / "alone", formats="onnx", outputs="block_0.map").result
+    (found,) = vit_deploy.compare(made, alone).to_dict()["results"]
+    assert found["outputs"] is None
+    assert "outputs of one name are compared, and these give block_0, map and block_0.map" in found["notes"]
 
 
 def test_each_output_is_proven_at_each_of_five_sizes(opened: Artifact) -> None:

@@ -128,9 +128,16 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
     return [*rows, ("made with", made)] if made else rows
 
 
-def _outputs(artifact: Artifact) -> list[tuple[str, tuple[int, ...]]]:
-    named = [(output.name, output.shape(artifact.config)) for output in artifact.named_outputs]
-    return named or [(artifact.config.output_name, artifact.config.output_shape)]
+def _outputs(artifact: Artifact) -> list[tuple[str, str]]:
+    named = [(output.name, artifact.open_output_shape(output)) for output in artifact.named_outputs]
+    found = named or [(artifact.config.output_name, artifact.open_output_shape())]
+    return [(name, _sides(shape)) for name, shape in found]
+
+
+def _sides(shape: tuple[int | None, ...]) -> str:
+    """A shape, with a question mark for each open side, as that of the input has."""
+    sides = ["?" if side is None else str(side) for side in shape]
+    return f"({', '.join(sides)}{',' * (len(sides) == 1)})"
 
 
 def _origin(artifact: Artifact) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.image_sizes import ImageSize, Size
+from vit_deploy.core.outputs import LOGITS
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
@@ -29,7 +30,7 @@ from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.parity import Parity, compare
 from vit_deploy.verification.recording import golden_pixels, record
 from vit_deploy.verification.tolerances import looser, tolerance_for
-from vit_deploy.verification.verifying import SizeParity, outputs_of
+from vit_deploy.verification.verifying import SizeParity, named_outputs_of
 
 ONLY = "only in one"
 CANONICAL, CONVERTER = "canonical", "converter"  # whose names weights have
@@ -138,11 +139,14 @@ def compare_models(first: Path, second: Path, stated: Mapping[str, Any] | None =
     outputs = None
     sizes = [(side.artifact.config.image_size, side.artifact.config.channels) for side in (one, other)]
     at_sizes: list[SizeParity] = []
-    if sizes[0] == sizes[1]:
-        outputs = _outputs(one, other)
+    name = _shared_output(one.artifact, other.artifact)
+    if not name:
+        names = " and ".join(", ".join(side.artifact.output_names) for side in (one, other))
+        notes.append(f"outputs of one name are compared, and these give {names}")
+    elif sizes[0] == sizes[1]:
+        outputs = _outputs(one, other, name)
         for size in _further_sizes(one, other):
-            there = one.at(size), other.at(size)
-            at_sizes.append(SizeParity(ImageSize(size), _outputs(*there)))
+            at_sizes.append(SizeParity(ImageSize(size), _outputs(one.at(size), other.at(size), name)))
     else:
         notes.append("outputs are compared between models of one image size and as many channels")
     origins = {side.found.path: side.artifact.provenance for side in (one, other) if side.found.kind == CHECKPOINT}
@@ -202,18 +206,23 @@ class _Model:
     def golden(self) -> Golden:
         return read_golden(self.artifact) if self.checkpoint is None else record(self.checkpoint)
 
+    def noise_floor(self, name: str) -> float:
+        """That of an output."""
+        named = self.golden.named.get(name)
+        return self.golden.noise_floor if named is None else named.noise_floor
+
     def at(self, size: Size) -> _Model:
         """An artifact taken for another of its sizes."""
         return dataclasses.replace(self, artifact=self.artifact.at(size))
 
-    def outputs(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """To the same pixels, each through its own normalisation."""
+    def outputs(self, pixels: NDArray[np.uint8], name: str) -> NDArray[Any]:
+        """The output of that name to the same pixels, each through its own normalisation."""
         inside = self.artifact.input.preprocessing_inside
         images = pixels if inside else self.artifact.preprocess.normalize(pixels)
         if self.checkpoint is not None:
             return forward(self.checkpoint, images)
         with open_session(self.artifact, self.format.proving_runtime, RuntimeOptions(allow_tf32=False)) as session:
-            return outputs_of(session, images)
+            return named_outputs_of(session, self.artifact, images)[name]
 
 
 def _is_made(name: str) -> bool:
@@ -269,9 +278,14 @@ def _weights(one: Weights, other: Weights) -> tuple[int, list[WeightDifference]]
     return len(both), found
 
 
-def _outputs(one: _Model, other: _Model) -> Parity:
+def _shared_output(one: Artifact, other: Artifact) -> str:
+    """The output by which two models are compared: what both are read by, else the first that both have, or none."""
+    names = (one.output_name, other.output_name, *one.output_names)
+    return next((name for name in names if name in one.output_names and name in other.output_names), "")
+
+
+def _outputs(one: _Model, other: _Model, name: str) -> Parity:
     pixels = golden_pixels(one.artifact.config)
     precision = looser(one.artifact.precision, other.artifact.precision)
-    tolerance = tolerance_for(precision, max(one.golden.noise_floor, other.golden.noise_floor))
-    classes = one.artifact.gives_logits and other.artifact.gives_logits
-    return compare(other.outputs(pixels), one.outputs(pixels), tolerance, classes=classes)
+    tolerance = tolerance_for(precision, max(one.noise_floor(name), other.noise_floor(name)))
+    return compare(other.outputs(pixels, name), one.outputs(pixels, name), tolerance, classes=name == LOGITS)
