@@ -16,3 +16,15 @@ def members(group):
         if int(fields[2]) == group and fields[0] != "Z":
             found.append(process.name)
     return found
+
+
+def threads_called(group, name):
+    """How many threads of a group have a name."""
+    found = 0
+    for member in members(group):
+        for thread in Path(f"/proc/{member}/task").iterdir():
+            try:
+                found += (thread / "comm").read_text().strip() == name
+            except OSError:  # it has ended
+                continue
+    return found

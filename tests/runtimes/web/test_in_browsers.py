@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 import vit_deploy
-from tests.groups import members
+from tests.groups import members, threads_called
 from tests.runtimes import linear_onnx, linear_tflite
 from tests.runtimes.linear_onnx import expected
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.exporters.onnx.file import save
 from vit_deploy.runtimes import RuntimeOptions
+from vit_deploy.runtimes.web.browsers import Browser
 from vit_deploy.runtimes.web.runtime import Web
 from vit_deploy.verification import verifying
 
@@ -60,6 +61,7 @@ def test_batches_of_any_size_get_their_own_answers_and_nothing_is_left(options, 
                 np.testing.assert_allclose(session.infer(images), expected(images, weight), atol=FLOAT)
             group = session._page.process.group
             assert len(members(group)) > 3
+            assert has_threads(session, options, threads)
         assert not members(group)
 
 
@@ -68,6 +70,13 @@ def test_tflite_files_answer_with_one_thread_and_with_two(options, make_artifact
     for threads in (1, 2):
         with Web().open(artifact, dataclasses.replace(options, threads=threads)) as session:
             np.testing.assert_allclose(session.infer(seven_images), expected(seven_images, weight), atol=FLOAT)
+            assert has_threads(session, options, threads)
+
+
+def has_threads(session, options, count):
+    """Whether the page has workers for threads, and none for one; as Chromium calls them."""
+    workers = threads_called(session._page.process.group, "DedicatedWorker")
+    return Browser(options.browser).is_firefox or (workers >= count - 1 if count > 1 else workers == 0)
 
 
 def test_weights_beside_the_file_other_layouts_and_pixels_are_taken(options, make_artifact, weight, seven_images):

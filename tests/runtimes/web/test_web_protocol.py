@@ -213,6 +213,13 @@ def test_a_software_adapter_is_named_and_unfit_for_times(bundle, options):
         pass
 
 
+def test_a_browser_that_does_not_isolate_the_page_is_refused(bundle, options):
+    web, chosen, _ = options(good().replace('"isolated": True', '"isolated": False'))
+    with pytest.raises(EngineError, match="has neither threads nor an exact clock") as caught:
+        web.open(bundle, chosen).__enter__()
+    assert caught.value.fix == "name a newer one with --browser"
+
+
 def test_a_file_that_is_not_the_recorded_one_is_refused(bundle, options):
     web, chosen, _ = options(good().replace('"outputs": ["logits"]', '"outputs": ["features"]'))
     with (

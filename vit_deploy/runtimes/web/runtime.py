@@ -59,6 +59,12 @@ class Web:
             browser, folders, models, webgpu=asked == WEBGPU, timeout_s=self._timeout_s, launch=self._launch
         ) as page:
             seen, _ = page.ask("look", "say what it is", webgpu=asked == WEBGPU)
+            if not seen["isolated"]:
+                raise EngineError(
+                    f"{browser.path} does not keep the page apart from others, and then has neither threads nor an "
+                    "exact clock for it",
+                    fix="name a newer one with --browser",
+                )
             provider = _provider(asked, seen, browser.path)
             adapter = seen["adapter"] or {}
             refuse_halves(artifact, asked, has_f16=adapter.get("f16", False), adapter=adapter.get("name", ""))
