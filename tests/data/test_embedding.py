@@ -297,6 +297,24 @@ def test_what_cannot_be_written_is_refused_before_any_work(bundle, photos, tmp_p
     assert not counted and sorted(path.name for path in tmp_path.iterdir()) == ["f.jsonl", "photos"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes none")
+def test_a_place_that_takes_no_folder_is_said(bundle, photos):
+    with pytest.raises(OutputError, match="no folder can be made beside"):
+        embed(bundle, photos, Path("/proc/f.npy"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_named_and_is_no_file_is_a_broken_image_that_nobody_waits_for(bundle, photos, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    found = embed(bundle, [tmp_path / "pipe.png", photos / "001.png"], tmp_path / "f.npy")
+    assert found.result.images == 2 and found.result.failures == (
+        f"{tmp_path / 'pipe.png'} is no image: no file at all",
+    )
+    (tmp_path / "list.txt").write_text("pipe.png\nphotos/001.png\n")
+    first, second = vit_deploy.predict(bundle, [tmp_path / "list.txt"], workers=0)
+    assert first.failure and second.top
+
+
 def test_outputs_that_are_no_numbers_are_told(bundle, photos, tmp_path, monkeypatch):
     infer = embedding.Model._batch
 

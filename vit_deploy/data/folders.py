@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -165,6 +166,8 @@ def file_item(path: str, name: str, label: int | str | None = None) -> Item:
     try:
         found = os.stat(path)  # noqa: PTH116
         stamp = f"{name}\0{found.st_size} {found.st_mtime_ns}"
+        if not stat.S_ISREG(found.st_mode):  # of a device or a pipe there would be no end
+            return Item(printable(name), path, label=label, stamp=stamp, failure=f"{path} is no image: no file at all")
     except (OSError, ValueError):  # no name of a file holds a zero
         stamp = f"{name}\0absent"
     return Item(printable(name), path, label=label, stamp=stamp)

@@ -50,7 +50,8 @@ class Item:
     @property
     def is_file(self) -> bool:
         """Whether it is a whole file of this computer."""
-        return bool(self.path) and self.content is None and self.size is None and REMOTE not in self.path
+        whole = self.content is None and self.size is None and not self.failure
+        return bool(self.path) and whole and REMOTE not in self.path
 
     def read(self) -> bytes:
         """Its bytes.

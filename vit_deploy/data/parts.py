@@ -118,7 +118,12 @@ def open_parts(output: Path, job: Mapping[str, Any], source: Source, *, force: b
     shutil.rmtree(folder.with_name(folder.name + DONE), ignore_errors=True)
     made = [parent for parent in folder.absolute().parents if not parent.exists()]
     with explained_os_errors(output):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+            raise OutputError(
+                f"no folder can be made beside {output}: {error.strerror}", fix="choose another output folder"
+            ) from error
     parts = Parts(folder)
     with _only_run(folder):
         try:
