@@ -108,7 +108,7 @@ LEAVES = {
     "data.cluster": {"ray"},
     "compression.augment": TENSORFLOW,
     **{f"compression.{name}": {"tensorflow_model_optimization", "tf_keras"} for name in ("cluster", "prune", "qat")},
-    **{f"compression.{name}": {"tf_keras"} for name in ("keras2", "training")},
+    **{f"compression.{name}": {"tf_keras"} for name in ("importance", "keras2", "shrink", "shrinking", "training")},
 }
 # Engines that bring others along.
 LOADED_WITH = {

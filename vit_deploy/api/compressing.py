@@ -14,15 +14,18 @@ from vit_deploy.api.given import PathLike, Tell, silent
 from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
-from vit_deploy.compression import Augmentation, check
+from vit_deploy.compression import SHRINK, Augmentation, check
 from vit_deploy.compression.history import in_words, is_gained
 from vit_deploy.compression.stage import LEARNS_RANGES, Compressed
 from vit_deploy.compression.stage import compress as train
-from vit_deploy.compression.table import Table, measure, verdicts
+from vit_deploy.compression.table import Table, measure, speedups, verdicts
 from vit_deploy.core import documents
+from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.cost import macs
 from vit_deploy.core.options import CheckpointOptions, CompressOptions
 
 NOTHING_GAINED = "training gained nothing on the held-out images: the loss was less before the first step"
+STATES = ("before", "after")
 FLIPPED = "images were flipped: left and right must not matter to the classes"
 
 
@@ -66,7 +69,7 @@ def compress(
     progress: Tell = silent,
     tell: Tell = silent,
 ) -> CompressOutcome:
-    """Train a checkpoint to be pruned, clustered or good in int8.
+    """Train a checkpoint to be smaller, pruned, clustered or good in int8.
 
     A run that is killed goes on when it is started again: what it trained lies in `<output>.training` until then.
 
@@ -121,12 +124,15 @@ def compress(
             trained.held_out,
             Path(folder),
             quantized=options.method == LEARNS_RANGES,
+            int8=options.method == SHRINK,
             speed=speed,
             calibrate=trained.trained_on,
             progress=progress,
         )
     gained = [] if is_gained(trained.history) else [NOTHING_GAINED]
-    said = (*gained, *verdicts(table.rows), *table.failures)
+    slower = speedups(table.rows, options.speedup) if options.speedup else []
+    said = (*gained, *verdicts(table.rows), *slower, *table.failures)
+    costs = [macs(model.config) for model in (before, trained.checkpoint)]
     saved = documents.saved(output, trained.checkpoint)
     record = saved | {
         "method": options.method,
@@ -134,6 +140,7 @@ def compress(
         "history": [dict(epoch) for epoch in trained.history],
         "files": [row.to_dict() for row in table.rows],
         "verdicts": list(said),
+        **({"multiply_adds": dict(zip(STATES, costs, strict=True))} if options.method == SHRINK else {}),
         **trained.held_out.mapping.record,
     }
     return CompressOutcome(
@@ -141,14 +148,24 @@ def compress(
         (record,),
         table.ok,
         origins={checkpoint: before.provenance},
-        notes=_notes(trained, state, options),
+        notes=_notes(before, trained, state, options),
     )
 
 
-def _notes(trained: Compressed, state: Path, options: CompressOptions) -> tuple[str, ...]:
+def _sizes(before: Checkpoint, after: Checkpoint) -> str:
+    config, costs = after.config, [macs(model.config) for model in (before, after)]
+    return (
+        f"{config.num_layers} of {before.config.num_layers} blocks, of {config.num_heads} heads of "
+        f"{before.config.num_heads} and {config.mlp_dim} hidden units of {before.config.mlp_dim}: "
+        f"1/{costs[0] / costs[1]:.2f} of the multiply-adds"
+    )
+
+
+def _notes(before: Checkpoint, trained: Compressed, state: Path, options: CompressOptions) -> tuple[str, ...]:
     mappings = dict.fromkeys(labelled.mapping.words for labelled in (trained.trained_on, trained.held_out))
     return (
         *filter(None, mappings),
         *((f"went on from {state}",) if trained.resumed else ()),
+        *((_sizes(before, trained.checkpoint),) if options.method == SHRINK else ()),
         *((FLIPPED,) if Augmentation.FLIP in options.augment else ()),
     )

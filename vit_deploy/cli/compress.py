@@ -1,4 +1,4 @@
-"""`vit-deploy compress`: prune, cluster, or train for int8, and say what it brought."""
+"""`vit-deploy compress`: shrink, prune, cluster, or train for int8, and say what it brought."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compress(
     reading: CheckpointOptions,
     printing: OutputOptions,
 ) -> int:
-    """Train a checkpoint to be pruned, clustered or good in int8. A killed run goes on when it is started again."""
+    """Train a checkpoint to be smaller, pruned, clustered or good in int8. A killed run goes on when started again."""
     from vit_deploy import api
     from vit_deploy.cli.output import Output
 

@@ -8,8 +8,9 @@ from vit_deploy.core.options.compressing import Augmentation, Centroids, Compres
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.errors import MissingEngineError
 
-__all__ = ["METHODS", "Augmentation", "Centroids", "CompressOptions", "Pattern", "Schedule", "check"]
+__all__ = ["METHODS", "SHRINK", "Augmentation", "Centroids", "CompressOptions", "Pattern", "Schedule", "check"]
 
+SHRINK = "shrink"  # the method that changes sizes
 NEEDS = ("tensorflow", "keras", "tf_keras", "tensorflow_model_optimization")
 
 METHODS = Registry(
@@ -18,6 +19,7 @@ METHODS = Registry(
         "prune": Plugin("vit_deploy.compression.prune:Prune", extra="compress", needs=NEEDS),
         "cluster": Plugin("vit_deploy.compression.cluster:Cluster", extra="compress", needs=NEEDS),
         "qat": Plugin("vit_deploy.compression.qat:Qat", extra="compress", needs=NEEDS),
+        "shrink": Plugin("vit_deploy.compression.shrink:Shrink", extra="compress", needs=NEEDS),
     },
 )
 

@@ -9,7 +9,7 @@ compared with.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +56,13 @@ class Twin:
         model: the Keras model from normalised images `(batch, height, width, channels)` to the output.
         checkpoint: that it was made of.
         variables: canonical name to variable; kernels of Dense layers are `(inputs, outputs)`.
+        stream: the tokens in front of the first block and behind each, those of the last that are read.
     """
 
     model: Any
     checkpoint: Checkpoint
     variables: Mapping[str, Any]
+    stream: Sequence[Tensor]
 
     def weights(self, changed: Mapping[str, Float32] | None = None) -> dict[str, Float32]:
         """What the variables hold now, in canonical shapes.
@@ -93,9 +95,11 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
     make.share_relative_positions()
     if config.pre_norm:
         x = make.norm("pre_norm", x)
+    stream = [x]
     for index in range(config.num_layers):
         last = index + 1 == config.num_layers
         x = _block(make, f"block_{index}", x, config.num_tokens_read if last else config.sequence_length)
+        stream.append(x)
     if config.norm_after_pooling:
         x = _pooled(make, x)
     if config.last_norm:
@@ -109,7 +113,7 @@ def build(checkpoint: Checkpoint, wrap: Wrap = lambda name, dense: dense, frozen
         x = _op(lambda x: _unit(x, HEAD_NORM_EPSILON))(x)
     if config.include_top:
         x = make.dense("head", x)
-    return Twin(tf_keras.Model(images, x), checkpoint, make.variables)
+    return Twin(tf_keras.Model(images, x), checkpoint, make.variables, stream)
 
 
 class _Owning(tf_keras.layers.Layer):  # type: ignore[misc]

@@ -18,13 +18,16 @@ import numpy as np
 
 import vit_deploy
 from vit_deploy import errors
-from vit_deploy.compression import CompressOptions, check
+from vit_deploy.compression import SHRINK, CompressOptions, check
 from vit_deploy.compression.data import Images
 from vit_deploy.compression.float_ranges import measured_between
 from vit_deploy.compression.job import RESULT, Job
+from vit_deploy.compression.round_state import has_begun, rounds_in
+from vit_deploy.compression.sizes import asked_sizes
 from vit_deploy.compression.state import FILE, load_state
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.child_processes import ending, python
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.staging import check_targets, explained_os_errors
 from vit_deploy.errors import DataError, EngineError, OutputError
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms
@@ -109,17 +112,23 @@ def compress(
     options.layers(checkpoint.config)
     if not checkpoint.config.include_top:
         raise DataError("the model has no head, and classes are what it is trained on", fix="give one with a head")
-    folded = dataclasses.replace(ready(checkpoint, centred=options.method == LEARNS_RANGES), ranges={})
+    shrinks = options.method == SHRINK
+    if shrinks:
+        asked_sizes(options, checkpoint.config)
+    # Of a shrunk model all is trained, and what exporters fold is better apart.
+    folded = checkpoint if shrinks else ready(checkpoint, centred=options.method == LEARNS_RANGES)
+    folded = dataclasses.replace(folded, ranges={})
     with _left_if_trained(state):
         progress("reading the images")
         with explained_os_errors(state):
             job = Job.write(folded, options, data, held_out, state)
         images, judged_by = job.images()
-        resumed = load_state(state, job.fingerprint()) is not None
+        resumed = has_begun(state, job.fingerprint()) if shrinks else load_state(state, job.fingerprint()) is not None
         _run(state, progress, on_epoch)
         weights, about = _read_result(state / RESULT)
         ranges = {name: tuple(ends) for name, ends in about["ranges"].items()}
-        compressed = dataclasses.replace(folded, weights=weights, ranges=ranges)
+        config = ViTConfig.from_dict(about["config"]) if shrinks else folded.config
+        compressed = dataclasses.replace(folded, config=config, weights=weights, ranges=ranges)
         if ranges and not QUANTIZERS["tflite"].missing():
             progress("measuring the ranges between the layers")
             between = measured_between(compressed, images, state / BETWEEN)
@@ -145,7 +154,7 @@ def _left_if_trained(state: Path) -> Iterator[None]:
             raise OutputError(f"cannot write {state}: {error.strerror}", fix="choose another output") from error
         yield
     except BaseException:
-        if not (state / FILE).exists():
+        if not (state / FILE).exists() and not rounds_in(state):
             shutil.rmtree(state, ignore_errors=True)
             for parent in missing:
                 with contextlib.suppress(OSError):

@@ -90,6 +90,7 @@ def measure(
     *,
     quantized: bool,
     speed: bool,
+    int8: bool = False,
     calibrate: Images | None = None,
     progress: Progress = lambda doing: None,
 ) -> Table:
@@ -102,6 +103,7 @@ def measure(
         folder: for the files.
         quantized: whether to make TFLite's calibrated precisions too.
         speed: whether to time the files.
+        int8: whether to make both formats' int8 too.
         calibrate: images for the model before, whose ranges nobody has learned.
         progress: called with what is being done.
 
@@ -115,6 +117,7 @@ def measure(
     for state, checkpoint in (("before", before), ("after", after)):
         jobs, _ = plan(COMPARED, ["fp32"])
         jobs += plan(["tflite"], QUANTIZED)[0] if quantized else []
+        jobs += plan(COMPARED, ["int8"])[0] if int8 else []
         # Without images to calibrate with, the learned ranges count.
         options = QuantizeOptions(calibrate=None if checkpoint.ranges else samples, measure_speed=False)
         exported = export(checkpoint, folder / state, jobs, options, progress=progress)
@@ -180,17 +183,34 @@ def distinct(checkpoint: Checkpoint) -> int:
     return max(len(np.unique(checkpoint.weights[f"{name}.kernel"])) for name in layer_names(checkpoint.config))
 
 
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """Verdicts in words: what the method gained and what it did not, in the requested runtimes."""
-    pairs: Mapping[str, tuple[Row, Row]] = {
+def speedups(rows: Sequence[Row], asked: float) -> list[str]:
+    """The files that are less faster than multiply-adds are fewer, in words."""
+    said = []
+    for name, (before, after) in _pairs(rows).items():
+        if before.latency_ms is not None and after.latency_ms is not None:
+            found = before.latency_ms / after.latency_ms
+            if found < asked:
+                said.append(
+                    f"{name}: {found:.2f} times as fast, and {asked:g} was asked for by multiply-adds; what norms, "
+                    "softmax and each operator take by themselves goes with blocks alone (--keep-layers)"
+                )
+    return said
+
+
+def _pairs(rows: Sequence[Row]) -> Mapping[str, tuple[Row, Row]]:
+    return {
         row.name: (row, other)
         for row in rows
         if row.state == "before"
         for other in rows
         if other.state == "after" and other.name == row.name
     }
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """Verdicts in words: what the method gained and what it did not, in the requested runtimes."""
     said = []
-    for name, (before, after) in pairs.items():
+    for name, (before, after) in _pairs(rows).items():
         share = after.gzip_bytes / before.gzip_bytes
         if share < SMALLER:
             said.append(f"{name}: gzipped it is {share:.2f} of what it was")

@@ -27,12 +27,14 @@ from vit_deploy.compression.keras2 import Twin, build
 from vit_deploy.compression.method import Method
 from vit_deploy.compression.state import State, load_state, save_state
 from vit_deploy.core.checkpoint import Checkpoint, Ranges
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import EngineError
 
 SAVE_S = 180.0  # between two states that are written within an epoch
 LOOKED_AT = 8  # batches that a method may look at to begin with
 JUDGED = 256  # held-out images a call
+EPSILON = 1e-6  # for tokens that do not vary
 NEUTRAL = {".scale": 1.0, ".bias": 0.0}  # of norms whose scale or bias was moved into the products behind them
 
 Progress = Callable[[str], object]
@@ -40,10 +42,24 @@ OnEpoch = Callable[[Mapping[str, Any]], object]
 
 
 @dataclass(frozen=True, eq=False)
+class Original:
+    """What a smaller model is trained to answer as.
+
+    Args:
+        checkpoint: the larger model.
+        pairs: numbers of blocks of both, the smaller one's first, behind which the tokens are to be the same.
+    """
+
+    checkpoint: Checkpoint
+    pairs: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
 class Trained:
     """What came of a training.
 
     Args:
+        config: of the model, whose sizes may be others than those it had.
         weights: the weights by canonical name.
         ranges: the ranges of activations that were learned.
         history: what each epoch gave; see `compression.history`.
@@ -51,6 +67,7 @@ class Trained:
         seconds: that this run took.
     """
 
+    config: ViTConfig
     weights: Mapping[str, Float32]
     ranges: Ranges
     history: Sequence[Mapping[str, Any]]
@@ -66,6 +83,7 @@ def train(
     *,
     state: Path,
     fingerprint: str,
+    original: Original | None = None,
     progress: Progress = lambda doing: None,
     on_epoch: OnEpoch = lambda record: None,
 ) -> Trained:
@@ -78,6 +96,7 @@ def train(
         held_out: the images to judge by.
         state: folder where the state of the training is kept, and taken up from.
         fingerprint: the fingerprint of the job.
+        original: the model to answer as, where it is another than `checkpoint`; then every weight is trained.
         progress: called with what is being done.
         on_epoch: called with what each epoch gave, as in `Trained.history`.
 
@@ -86,7 +105,7 @@ def train(
     """
     start = time.perf_counter()
     tf_keras.utils.set_random_seed(options.seed)
-    run = _Run(checkpoint, options, images, held_out)
+    run = _Run(checkpoint, options, images, held_out, original)
     found = load_state(state, fingerprint)
     if found is None:
         batches = order(len(images), min(options.batch, len(images)), options.seed, 0)[:LOOKED_AT]
@@ -127,13 +146,20 @@ def train(
     run.method.end_epoch()
     weights = run.twin.weights(run.method.kernels())
     best_epoch = int((best(history) if kept else history[-1])["epoch"])
-    return Trained(weights, run.method.ranges(), history, best_epoch, time.perf_counter() - start)
+    return Trained(checkpoint.config, weights, run.method.ranges(), history, best_epoch, time.perf_counter() - start)
 
 
 class _Run:
     """The models, the optimizer and the images of one training."""
 
-    def __init__(self, checkpoint: Checkpoint, options: CompressOptions, images: Images, held_out: Images) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        options: CompressOptions,
+        images: Images,
+        held_out: Images,
+        original: Original | None,
+    ) -> None:
         self.options, self.images, self.held_out, self.checkpoint = options, images, held_out, checkpoint
         self.batch = min(options.batch, len(images))
         self.steps_per_epoch = -(-len(images) // self.batch)
@@ -144,10 +170,17 @@ class _Run:
             name
             for name, value in checkpoint.weights.items()
             for part, plain in NEUTRAL.items()
-            if "norm" in name and name.endswith(part) and (value == plain).all()
+            if original is None and "norm" in name and name.endswith(part) and (value == plain).all()
         ]
         self.twin: Twin = build(checkpoint, self.method.wrap, neutral)
-        self.teacher = build(checkpoint).model if options.distill else None
+        teacher = build(checkpoint if original is None else original.checkpoint)
+        self.teacher = teacher.model if options.distill else None
+        self.both: tuple[Any, Any] | None = None
+        if original is not None and options.distill_tokens:
+            self.both = (
+                _with_tokens(self.twin, [own for own, _ in original.pairs]),
+                _with_tokens(teacher, [other for _, other in original.pairs]),
+            )
         self.augment = Augment(options.augment, options.seed)
         warm = int(options.warmup * self.total)
         rate = tf_keras.optimizers.schedules.CosineDecay(
@@ -188,7 +221,12 @@ class _Run:
 
     def _step(self, images: Any, targets: Any) -> Any:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(self._losses(images, targets, self.twin.model(images, training=True)))
+            if self.both is None:
+                loss = tf.reduce_mean(self._losses(images, targets, self.twin.model(images, training=True)))
+            else:
+                (logits, *tokens), (_, *taught) = (model(images) for model in self.both)
+                loss = tf.reduce_mean(self._losses(images, targets, logits))
+                loss += self.options.distill_tokens * distance(tokens, taught)
         gradients = tape.gradient(loss, self.trainable)
         self.optimizer.apply_gradients(
             [
@@ -230,6 +268,23 @@ class _Run:
             right += int((first.numpy() == labels).sum())
             loss += float(losses)
         return right / count, loss / count
+
+
+def _with_tokens(twin: Twin, blocks: Sequence[int]) -> Any:
+    """A model that gives the tokens behind some blocks too."""
+    tokens = [twin.stream[block + 1] for block in blocks]
+    return tf_keras.Model(twin.model.inputs, [twin.model.output, *tokens])
+
+
+def distance(tokens: Sequence[Any], taught: Sequence[Any]) -> Any:
+    """How far tokens are from those of another model, squared and as a share of what varies in those: mean of all."""
+    shares = []
+    for own, other in zip(tokens, taught, strict=True):
+        count = min(own.shape[1], other.shape[1])  # the last block gives no more than are read
+        right = other[:, :count]
+        varying = right - tf.reduce_mean(right, axis=(0, 1), keepdims=True)
+        shares.append(tf.reduce_sum(tf.square(own[:, :count] - right)) / (tf.reduce_sum(tf.square(varying)) + EPSILON))
+    return tf.add_n(shares) / len(shares)
 
 
 def _values(variables: Sequence[Any]) -> list[NDArray[Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_deploy.compression import SHRINK
 from vit_deploy.compression.job import JOB, RESULT, Job
 
 
@@ -24,6 +25,7 @@ def main(folder: Path) -> int:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
 
+    from vit_deploy.compression.shrinking import train_smaller
     from vit_deploy.compression.training import train
     from vit_deploy.errors import VitDeployError
 
@@ -31,7 +33,7 @@ def main(folder: Path) -> int:
     job = Job.read(folder / JOB)
     try:
         images, held_out = job.images()
-        trained = train(
+        trained = (train_smaller if job.options.method == SHRINK else train)(
             job.checkpoint(folder),
             job.options,
             images,
@@ -45,6 +47,7 @@ def main(folder: Path) -> int:
         _say(error=type(error).__name__, message=error.message, fix=error.fix)
         return 2
     about = {
+        "config": trained.config.to_dict(),
         "history": list(trained.history),
         "best_epoch": trained.best_epoch,
         "seconds": trained.seconds,

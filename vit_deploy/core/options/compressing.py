@@ -20,18 +20,21 @@ MAIN, TRAINING = "Options", "Training"  # headings of the help
 OWN: Mapping[str, tuple[str, ...]] = {
     "prune": ("sparsity", "schedule", "pattern"),
     "cluster": ("clusters", "centroids"),
+    "shrink": ("speedup", "keep_heads", "keep_mlp", "keep_layers", "distill_tokens", "schedule"),
 }
-"""Options of one method alone."""
+"""Options of one method or two alone."""
 
 HALF = 0.5  # sparsity of two of four
 USUAL = 0.0  # stands for what a method usually has
-LEARNING_RATES = {"prune": 5e-4, "cluster": 5e-4, "qat": 1e-4}
+NO_SPEEDUP = 0.0  # where it is said what stays
+KEEPS = ("keep_heads", "keep_mlp", "keep_layers")
+LEARNING_RATES = {"prune": 5e-4, "cluster": 5e-4, "qat": 1e-4, "shrink": 1e-3}
 """In int8 little is lost that could be learned back: ViTs trained on digits drift away from the original's answers to
 held-out images with more than this."""
 
 
 class Schedule(StrEnum):
-    """How the sparsity grows while a model is pruned: all at once, or by the cubic of Zhu and Gupta 2017."""
+    """How the sparsity grows, or the sizes fall, in training: all at once, or by the cubic of Zhu and Gupta 2017."""
 
     CONSTANT = "constant"
     POLYNOMIAL = "polynomial"
@@ -62,6 +65,26 @@ class Augmentation(StrEnum):
     MIXUP = "mixup"
 
 
+def kept(text: str) -> float:
+    """A whole number from "3", or a fraction from "0.5".
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    value = positive(text)
+    if "." not in text or value > 1:
+        raise ValueError("a number as 3 or a fraction as 0.5")
+    return value
+
+
+def _can_stay(asked: float | None) -> bool:
+    if asked is None:
+        return True
+    return asked >= 1 if isinstance(asked, int) else 0 < asked <= 1
+
+
 def augmentations(text: str) -> tuple[str, ...]:
     """Names joined by commas; none of "none"."""
     return () if text == "none" else tuple(text.replace(" ", "").split(","))
@@ -75,10 +98,15 @@ class CompressOptions:
     Args:
         method: name in `compression.METHODS`.
         sparsity: fraction of each kernel's values that become zero; of `prune`.
-        schedule: the schedule of the sparsity.
+        schedule: the schedule of the sparsity, or of the sizes of `shrink`.
         pattern: the pattern of the zeros; `2:4` has a sparsity of its own, one half.
         clusters: distinct values that are left of each kernel; of `cluster`.
         centroids: how shared values are initialised.
+        speedup: by how much the multiply-adds are to be fewer, of `shrink`; 0 where it is said what stays.
+        keep_heads: heads of each block that stay, a number or, with a point, a fraction; None for all.
+        keep_mlp: hidden units of each block that stay, likewise.
+        keep_layers: blocks that stay, likewise.
+        distill_tokens: weight of the distance from the original's tokens behind each block that stays.
         keep: layers that are left alone, by name or pattern, such as `head` or `block_0.*`.
         epochs: passes over the images, at most.
         batch: images a step.
@@ -105,7 +133,12 @@ class CompressOptions:
     sparsity: Annotated[float, Option(help="prune: fraction of zeros.")] = 0.6
     schedule: Annotated[
         Schedule,
-        Option(help="prune: polynomial or constant.", parse=str, values=tuple(Schedule), show_default="polynomial"),
+        Option(
+            help="prune, shrink: polynomial or constant.",
+            parse=str,
+            values=tuple(Schedule),
+            show_default="polynomial",
+        ),
     ] = Schedule.POLYNOMIAL
     pattern: Annotated[
         Pattern,
@@ -126,6 +159,18 @@ class CompressOptions:
             show_default="kmeans++",
         ),
     ] = Centroids.KMEANS
+    speedup: Annotated[
+        float, Option(metavar="X", help="shrink: 1.5 for two thirds of the multiply-adds.", parse=positive)
+    ] = NO_SPEEDUP
+    keep_heads: Annotated[
+        float | None, Option(metavar="N|X", help="shrink: heads a block that stay, as 4 or 0.7.", parse=kept)
+    ] = None
+    keep_mlp: Annotated[
+        float | None, Option(metavar="N|X", help="shrink: hidden units that stay, likewise.", parse=kept)
+    ] = None
+    keep_layers: Annotated[
+        float | None, Option(metavar="N|X", help="shrink: blocks that stay, likewise.", parse=kept)
+    ] = None
     keep: Annotated[
         tuple[str, ...],
         Option(metavar="LAYER", help="Leave alone, as head or block_0.*; repeat for more.", commas=True),
@@ -137,7 +182,7 @@ class CompressOptions:
         Option(
             names=("--lr",),
             metavar="X",
-            help="Of AdamW, after the warm-up; 1e-4 for qat, else 5e-4.",
+            help="Of AdamW, after the warm-up; 1e-4 for qat, 1e-3 for shrink, else 5e-4.",
             parse=positive,
             panel=TRAINING,
         ),
@@ -148,6 +193,9 @@ class CompressOptions:
     distill: Annotated[float, Option(help="Share of the loss that follows the original's answers.", panel=TRAINING)] = (
         0.9
     )
+    distill_tokens: Annotated[
+        float, Option(help="shrink: weight of the distance from the original's tokens.", panel=TRAINING)
+    ] = 1.0
     temperature: Annotated[float, Option(help="Of both models' answers.", panel=TRAINING)] = 2.0
     augment: Annotated[
         tuple[Augmentation, ...],
@@ -200,6 +248,9 @@ class CompressOptions:
             ("warmup", 0 <= self.warmup < 1, "0 to 1"),
             ("patience", self.patience >= 0, "a number from 0"),
             ("distill", 0 <= self.distill <= 1, "0 to 1"),
+            ("speedup", self.speedup == NO_SPEEDUP or 1 < self.speedup <= 100, "more than 1 and at most 100"),
+            *((name, _can_stay(getattr(self, name)), "a number from 1, or a fraction up to 1.0") for name in KEEPS),
+            ("distill_tokens", 0 <= self.distill_tokens <= 100, "0 to 100"),
             ("temperature", 0 < self.temperature <= 100, "more than 0 and at most 100"),
             ("held_out", 0 < self.held_out < 1, "more than 0 and less than 1"),
             ("seed", self.seed >= 0, "a number from 0"),
@@ -213,10 +264,22 @@ class CompressOptions:
             f"{name} is of {method}, and the method is {self.method}"
             for method, names in OWN.items()
             for name in names
-            if method != self.method and getattr(self, name) != usual[name]
+            if name not in OWN.get(self.method, ()) and getattr(self, name) != usual[name]
         ]
+        if self.method == "shrink":
+            problems += self._of_sizes()
         if self.pattern is Pattern.TWO_OF_FOUR and self.sparsity not in (usual["sparsity"], HALF):
             problems.append(f"sparsity is {self.sparsity}; with the pattern 2:4 it is {HALF}")
+        return problems
+
+    def _of_sizes(self) -> list[str]:
+        asked = [name for name in KEEPS if getattr(self, name) is not None]
+        problems = [f"keep is {', '.join(self.keep)}; of shrink, say what stays with --keep-layers"] * bool(self.keep)
+        if self.speedup and asked:
+            said = ", ".join(f"{name} {getattr(self, name)}" for name in asked)
+            problems.append(f"speedup is {self.speedup} and {said}; expected one or the other")
+        if not self.speedup and not asked:
+            problems.append("shrink needs a speedup, or what stays as keep_heads, keep_mlp or keep_layers")
         return problems
 
     def layers(self, config: ViTConfig) -> tuple[str, ...]:
@@ -239,7 +302,11 @@ class CompressOptions:
         """What the provenance says of it: the method and its own options, in plain JSON values."""
         values = self.to_dict()
         names = (*OWN.get(self.method, ()), "keep", "distill", "seed")
-        return {"method": self.method, **{name: values[name] for name in names if values[name] != []}}
+        unsaid: dict[str, Any] = {"keep": [], "speedup": NO_SPEEDUP, **dict.fromkeys(KEEPS)}
+        return {
+            "method": self.method,
+            **{name: values[name] for name in names if values[name] != unsaid.get(name, ...)},
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
