@@ -134,15 +134,23 @@ def test_predictions_are_those_of_the_pipeline_of_transformers(name: str, answer
 @pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("template", "theirs"), [("openai-80", "OPENAI_IMAGENET_TEMPLATES"), ("openai-7", "SIMPLE_IMAGENET_TEMPLATES")]
+    ("name", "template", "theirs"),
+    [
+        ("OpenCLIP", "openai-80", "OPENAI_IMAGENET_TEMPLATES"),
+        ("OpenCLIP", "openai-7", "SIMPLE_IMAGENET_TEMPLATES"),
+        ("OpenCLIP, SigLIP 2", "openai-80", "OPENAI_IMAGENET_TEMPLATES"),
+    ],
 )
-def test_templates_by_name_make_the_classifier_that_openclip_makes(template: str, theirs: str, tmp_path: Path) -> None:
+def test_templates_by_name_make_the_classifier_that_openclip_makes(
+    name: str, template: str, theirs: str, tmp_path: Path
+) -> None:
+    make, needed = MODELS[name]
     torchvision_stand_in.install()
-    for module in MODELS["OpenCLIP"][1]:
+    for module in needed:
         pytest.importorskip(module)
     from open_clip import build_zero_shot_classifier, zero_shot_metadata
 
-    saved = text_models.open_clip(tmp_path)
+    saved = make(tmp_path)
     named = getattr(zero_shot_metadata, theirs)
     labels = [*LABELS, LONG]
     loaded = load(saved.folder, config={**saved.stated, "classes": labels, "templates": [template]})
@@ -154,8 +162,8 @@ def test_templates_by_name_make_the_classifier_that_openclip_makes(template: str
     (step,) = (step for step in loaded.provenance if step.action == "classes from words")
     assert step.facts["prompts"] == [of("{}") for of in named]
     images = np.random.default_rng(3).standard_normal((3, *loaded.config.image_size, 3)).astype(np.float32)
-    expected = probabilities(saved.answer_to(images, made), sigmoid=False)
-    assert np.abs(probabilities(forward(loaded, images), sigmoid=False) - expected).max() < LIMIT
+    expected = probabilities(saved.answer_to(images, made), saved.sigmoid)
+    assert np.abs(probabilities(forward(loaded, images), saved.sigmoid) - expected).max() < LIMIT
 
 
 @pytest.mark.peers

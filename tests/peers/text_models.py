@@ -77,8 +77,8 @@ class Saved:
         model, _ = self.program
         with torch.no_grad():
             seen = model.encode_image(torch.from_numpy(images.transpose(0, 3, 1, 2)), normalize=True).double().numpy()
-            answer: NDArray[np.float64] = float(model.logit_scale.exp()) * seen @ classifier
-        return answer
+            answer: NDArray[np.float64] = float(model.logit_scale.detach().exp()) * seen @ classifier
+        return answer if model.logit_bias is None else answer + float(model.logit_bias.detach())
 
 
 def drawn(model: Any, seed: int = 0) -> Any:
