@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+GONE_S = 20.0  # in which the system has taken away what was killed
 
 
 def members(group):
@@ -28,3 +31,13 @@ def threads_called(group, name):
             except OSError:  # it has ended
                 continue
     return found
+
+
+def is_gone(group):
+    """Whether nothing of a group runs any longer; a process that was killed may take a moment."""
+    end = time.monotonic() + GONE_S
+    while members(group):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True

@@ -10,14 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from played_page import SWIFTSHADER, good, write_browser
 
 import vit_deploy
-from tests.groups import members
+from tests.groups import is_gone, members
 from vit_deploy import cli
 from vit_deploy.core.manifest import write_manifest
 from vit_deploy.errors import EngineError, MissingEngineError
@@ -60,7 +59,7 @@ for head, body in commands():
         group = page.process.group
         assert members(group)
         assert page.process.memory_mb() > 1 and page.process.cpu_s() > 0
-    assert not members(group)
+    assert is_gone(group)
 
 
 def test_a_browser_that_ends_is_told_with_its_code_and_its_words(page_of):
@@ -96,7 +95,7 @@ for head, body in commands():
         page.ask("any", "answer")
         group = page.process.group
         assert len(members(group)) == 3
-    assert not members(group)
+    assert is_gone(group)
 
 
 def test_the_browser_and_its_profile_end_with_the_process_that_started_it(tmp_path):
@@ -123,10 +122,7 @@ with open_page(Browser({program!r}), {{}}, {{}}) as page:
         profile = Path(told.read_text())
         assert (profile / "history").exists()
         parent.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 20
-    while members(group) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not members(group) and not profile.exists()
+    assert is_gone(group) and not profile.exists()
 
 
 def test_times_load_and_memory_of_a_bench_are_the_pages(bundle, options):

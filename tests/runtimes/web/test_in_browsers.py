@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import vit_deploy
-from tests.groups import members, threads_called
+from tests.groups import is_gone, members, threads_called
 from tests.runtimes import linear_onnx, linear_tflite
 from tests.runtimes.linear_onnx import expected
 from vit_deploy.core.manifest import read_artifact
@@ -62,7 +62,7 @@ def test_batches_of_any_size_get_their_own_answers_and_nothing_is_left(options, 
             group = session._page.process.group
             assert len(members(group)) > 3
             assert has_threads(session, options, threads)
-        assert not members(group)
+        assert is_gone(group)
 
 
 def test_tflite_files_answer_with_one_thread_and_with_two(options, make_artifact, weight, seven_images):
@@ -117,7 +117,7 @@ def test_a_page_whose_process_is_killed_is_one_error(make_artifact, weight, seve
                 os.kill(int(number), signal.SIGKILL)
         with pytest.raises(EngineError, match="the page crashed or was closed"):
             session.infer(seven_images)
-    assert not members(group)
+    assert is_gone(group)
 
 
 def test_an_endless_loop_ends_with_its_browser(make_artifact, weight, seven_images, npm_files, chromium):
@@ -129,7 +129,7 @@ def test_an_endless_loop_ends_with_its_browser(make_artifact, weight, seven_imag
         with pytest.raises(EngineError, match="no answer in"):
             session._page.ask("time", "run for ever", calls=None, seconds=None)
         group = session._page.process.group
-    assert not members(group)
+    assert is_gone(group)
 
 
 def test_precisions_are_held_to_the_tolerance_that_they_have_natively(pico, npm_files, chromium):
