@@ -268,6 +268,21 @@ def test_what_no_cluster_can_do_is_refused(cluster, bundle, photos, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_command_runs_on_a_cluster_by_its_address(cluster, bundle, photos, tmp_path):
+    import ray
+
+    from vit_deploy.data.cluster import LOOPBACK_ALONE
+
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "vit_deploy", "embed", str(bundle), "--data", str(photos), "--threads", "1"]
+    reached = {**os.environ, LOOPBACK_ALONE: "0"}  # as the cluster, which no other machine reaches
+    for more in (["--workers", "0", "-o", "here.npy"], ["--ray", address, "-o", "there.npy"]):
+        done = subprocess.run([*command, *more], cwd=tmp_path, env=reached, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 1, done.stderr  # some are broken
+    assert (tmp_path / "there.npy").read_bytes() == (tmp_path / "here.npy").read_bytes()
+
+
+@pytest.mark.slow
 def test_the_command_starts_a_cluster_of_its_own_that_imports_nothing_from_the_working_directory(
     bundle, photos, tmp_path
 ):
