@@ -12,6 +12,7 @@ from vit_deploy.core.options.quantizing import Clipping
 BINS = 1 << 16
 CANDIDATES = 80  # shares of the full range that the search for the least error tries
 SMALLEST = 0.2  # of them
+USUAL = 0.95  # share of the values, the smallest, that count as what an outlier must not cost
 
 Float32 = NDArray[np.float32]
 
@@ -76,6 +77,29 @@ def clipped(seen: Observed, clipping: Clipping, *, bits: int, percentile: float)
         last = values[min(int(np.searchsorted(shares, percentile / 100)), len(values) - 1)]
         return max(low, min(float(first), 0.0)), min(high, max(float(last), 0.0))
     return _least_error(values, worth, low, high, bits)
+
+
+def signal_to_noise_db(seen: Observed, low: float, high: float, *, bits: int) -> float:
+    """What is left of the usual values: their power over that of the error of all, rounded to the integers of a range.
+
+    The largest twentieth is no signal here: massive activations would hide that nothing is left of all others.
+
+    Args:
+        seen: what calibration has seen, with counts.
+        low: the value of the least integer, and
+        high: that of the largest.
+        bits: the bits of the integers.
+    """
+    values, counts, _ = _distribution(seen)
+    step = (high - low) / (2**bits - 1)
+    if step <= 0:
+        return np.inf
+    restored = np.rint((np.clip(values, low, high) - low) / step) * step + low
+    noise = float((np.square(restored - values) * counts).sum()) / counts.sum()
+    order = np.argsort(np.abs(values))
+    usual = order[np.cumsum(counts[order]) <= USUAL * counts.sum()]
+    signal = float((np.square(values[usual]) * counts[usual]).sum()) / max(int(counts[usual].sum()), 1)
+    return float(10 * np.log10(signal / noise)) if noise and signal else np.inf
 
 
 def symmetric(low: float, high: float) -> tuple[float, float]:

@@ -32,6 +32,7 @@ from vit_deploy.exporters.publish import (
 )
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, Quantizer
 from vit_deploy.exporters.quantization.calibration import read_calibration
+from vit_deploy.exporters.quantization.coarse_ranges import notes_on_coarse_ranges
 from vit_deploy.exporters.quantization.full_range import notes_on_saturation
 from vit_deploy.exporters.quantization.half_protection import notes_on_protection
 from vit_deploy.exporters.quantization.learned_ranges import notes_on_ranges
@@ -282,7 +283,7 @@ def _one(
         return artifact
 
     result = publish(target, write, golden, force=force, keep_failed=keep_failed, progress=work.progress)
-    notes += notes_on_protection(result.artifact)
+    notes += [*notes_on_protection(result.artifact), *notes_on_coarse_ranges(result.artifact)]
     notes += notes_on_saturation(result, golden, work.progress)
     tables = {} if table is None else {result.artifact.name: table}
     return Made([result], sensitivities=tables, notes=notes, budgets=reached)

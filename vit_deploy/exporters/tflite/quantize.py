@@ -13,7 +13,7 @@ import dataclasses
 import io
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.quantization.calibration import Calibration
-from vit_deploy.exporters.quantization.clipping import clipped, symmetric
+from vit_deploy.exporters.quantization.clipping import clipped, signal_to_noise_db, symmetric
+from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, RECORD
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
 from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe, products_of
@@ -66,7 +67,7 @@ FIX = (
     "ask for another precision, keep the layer that it names in float with --keep-float, or report this with the "
     "model's config"
 )
-HALF = 16  # bits
+HALF, EIGHT = 16, 8  # bits
 CHANNELWISE = "CHANNELWISE"
 BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
 
@@ -120,7 +121,13 @@ class TFLiteQuantizer:
                         seen = self._observed(balanced, recipe, calibration)
                     result = self._write(balanced, goal, recipe, seen)
                 if not files:
-                    made = dataclasses.replace(target, input=result.input, output=result.output, outputs=result.outputs)
+                    made = dataclasses.replace(
+                        target,
+                        input=result.input,
+                        output=result.output,
+                        outputs=result.outputs,
+                        options=result.options,
+                    )
                 files[size.signature] = result.model_path
             with opened(next(iter(files.values()))) as first:
                 entries = metadata_entries(made, output_order(first) if made.outputs else ())
@@ -167,7 +174,11 @@ class TFLiteQuantizer:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
             products = _integer_products(model, recipe, between)
             recipe = _with_room(model, recipe, layers)
-        content = _quantized(source, recipe, layers, products, seen)
+        dynamic = _coarse(layers, recipe, seen)
+        if dynamic:
+            told = {**target.options.get("recipe", {}), RECORD: list(dynamic)}
+            target = dataclasses.replace(target, options={**target.options, "recipe": told})
+        content = _quantized(source, recipe, layers, products, seen, dynamic)
         if recipe.weight_bits != HALF:
             with opened(source.model_path) as original:
                 content = with_scales_for_empty(content, original, source.config)
@@ -191,8 +202,37 @@ class TFLiteQuantizer:
         return target
 
 
+def _coarse(layers: Mapping[str, Layer], recipe: Recipe, seen: Observations | None) -> tuple[str, ...]:
+    """Layers that read or write what one range of 8 bits is too coarse for; see `quantization.coarse_ranges`.
+
+    None in files of integers alone, where ranges were learned, and where values were not counted.
+    """
+    calibrated = recipe.activations is Activations.STATIC and recipe.activation_bits == EIGHT
+    if seen is None or seen.learned or not calibrated or recipe.integer_io:
+        return ()
+
+    def fine(name: str) -> bool:
+        tensor = seen.tensors.get(name)
+        if tensor is None or not tensor.counts.size:
+            return True
+        low, high = clipped(tensor, recipe.clipping, bits=EIGHT, percentile=recipe.percentile)
+        return signal_to_noise_db(tensor, low, high, bits=EIGHT) >= LEAST_DB
+
+    candidates = (layer for layer in layers.values() if layer.kind == "FULLY_CONNECTED")
+    return tuple(
+        layer.name
+        for layer in candidates
+        if layer.name not in recipe.keep_float and not (fine(layer.input) and fine(layer.output))
+    )
+
+
 def _quantized(
-    source: Artifact, recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product], seen: Observations | None
+    source: Artifact,
+    recipe: Recipe,
+    layers: dict[str, Layer],
+    products: Sequence[Product],
+    seen: Observations | None,
+    dynamic: Collection[str] = (),
 ) -> Any:
     # Its progress bars cannot be turned off; ours says what is being done.
     # Its warnings are of blocks of zeros, whose scales are found here.
@@ -200,7 +240,7 @@ def _quantized(
     failing = explained(f"litert-quantizer failed on {source.model_path}", (RuntimeError, ValueError), FIX)
     with failing, quiet_stderr(), contextlib.redirect_stderr(io.StringIO()), silent:
         work = aeq.Quantizer(engine_path(source.model_path))
-        _instruct(work, recipe, layers, products)
+        _instruct(work, recipe, layers, products, dynamic)
         static = recipe.activations is Activations.STATIC
         ranges = _ranges(seen, recipe, products) if static and seen is not None else None
         shares = {} if ranges is None else _shares(ranges, products)  # quantizing changes the ranges it is given
@@ -259,7 +299,13 @@ def _needed(recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product
     return around | {name for product in products for side in product.sides for name in side.tensors}
 
 
-def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> None:
+def _instruct(
+    work: aeq.Quantizer,
+    recipe: Recipe,
+    layers: dict[str, Layer],
+    products: Sequence[Product],
+    dynamic: Collection[str],
+) -> None:
     """Say what is done with which operators; what comes later counts more."""
     if Part.PATCH_EMBED in recipe.parts:
         # LiteRT has neither 4-bit nor block-wise convolutions.
@@ -283,8 +329,9 @@ def _instruct(work: aeq.Quantizer, recipe: Recipe, layers: dict[str, Layer], pro
             work.update_quantization_recipe(scope, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
         elif layer.kind == "FULLY_CONNECTED":
             bits = recipe.bits_of(layer.name)
+            own = dataclasses.replace(recipe, activations=Activations.DYNAMIC) if layer.name in dynamic else recipe
             in_blocks = bits < 8 and recipe.block_size and layer.inputs % recipe.block_size == 0
-            _add(work, scope, layer.kind, recipe, bits, BLOCKS[recipe.block_size] if in_blocks else CHANNELWISE)
+            _add(work, scope, layer.kind, own, bits, BLOCKS[recipe.block_size] if in_blocks else CHANNELWISE)
 
 
 def _scope(output: str) -> str:
