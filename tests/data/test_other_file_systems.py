@@ -80,6 +80,27 @@ def test_a_file_system_that_nobody_knows_is_refused():
         find_source(["ftp://host/photos"])
 
 
+@pytest.mark.parametrize(
+    ("said", "kind", "expected"),
+    [
+        ("AWS Error ACCESS_DENIED during ListObjectsV2 operation", RemoteError, "is not for these credentials"),
+        ("UNAVAILABLE: Could not create a OAuth2 access token", RemoteError, "is not for these credentials"),
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation", RemoteError, "does not answer"),
+        ("UNAVAILABLE: Retry policy exhausted: CURL error [7]", RemoteError, "does not answer"),
+        ("AWS Error NO_SUCH_BUCKET during ListObjectsV2", DataError, "there is no bucket bucket"),
+        ("Unable to load libhdfs: ./libhdfs.so: cannot open", MissingEngineError, "Hadoop's libhdfs"),
+        ("Unable to load libjvm dlopen(libjvm.so)", MissingEngineError, "Java's libjvm"),
+        ("something else", RemoteError, "cannot be read: something else"),
+    ],
+)
+def test_what_a_storage_says_becomes_one_clear_error(said, kind, expected):
+    from vit_deploy.data import storage
+
+    with pytest.raises(kind, match=expected) as error, storage.explained(addresses.parsed("s3://k:secret@bucket/x")):
+        raise OSError(said)
+    assert error.value.fix and "secret" not in error.value.message and len(error.value.message) < 500
+
+
 def png(place: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(place).integers(0, 256, (9, 8, 3), np.uint8)).save(stream, "PNG")
