@@ -161,7 +161,7 @@ def test_half_of_a_download_is_shown_as_half(browser, artifacts, npm_files, tmp_
 
     with served(browser, folder, Halting):
         progress = "document.getElementById('progress')"
-        wait(browser, f"{progress}.value > 0")
+        wait(browser, f"{progress}?.value > 0")
         assert browser.run(f"{progress}.value") == pytest.approx(0.7 / 2, abs=0.01)
         assert text(browser, "verdict") == "Loading the model …" and not browser.run(f"{progress}.hidden")
         assert browser.run(f"{progress}.getBoundingClientRect().width") > 100
