@@ -125,13 +125,10 @@ def in_html(packages: Sequence[Package]) -> str:
         (f"vit-deploy {__version__}, its preprocessing and the page itself", "", APACHE),
     ]
     lines = [f"{name}: {licence}. {owner}".rstrip(". ") + "." for name, owner, licence in owners]
-    lines += [
-        f"{name} holds code of others, whose notices are in {origin.elsewhere}"
-        + (", and below as far as they were installed where this page was made." if name not in absent else ".")
-        for absent in [lacking(packages)]
-        for name, origin in ORIGINS.items()
-        if name in _names(packages)
-    ]
+    absent = lacking(packages)
+    for name in filter(ORIGINS.__contains__, _names(packages)):
+        below = "" if name in absent else ", and below as far as they were installed where this page was made"
+        lines.append(f"{name} holds code of others, whose notices are in {ORIGINS[name].elsewhere}{below}.")
     lines.append("A model's own licence is on its card above.")
     texts = [source(f"licences/{licence}.txt") for licence in dict.fromkeys(licence for *_, licence in owners)]
     shown = [f"<p>{escape(line)}</p>" for line in lines] + [f"<pre>{escape(text)}</pre>" for text in texts]
