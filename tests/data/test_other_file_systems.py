@@ -90,6 +90,7 @@ def test_a_file_system_that_nobody_knows_is_refused():
         ("AWS Error NO_SUCH_BUCKET during ListObjectsV2", DataError, "there is no bucket bucket"),
         ("Unable to load libhdfs: ./libhdfs.so: cannot open", MissingEngineError, "Hadoop's libhdfs"),
         ("Unable to load libjvm dlopen(libjvm.so)", MissingEngineError, "Java's libjvm"),
+        ("Prior attempt to load libhdfs failed", MissingEngineError, "Hadoop's libhdfs"),
         ("something else", RemoteError, "cannot be read: something else"),
     ],
 )

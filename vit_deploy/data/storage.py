@@ -156,8 +156,8 @@ def explained(place: Address) -> Iterator[None]:
                 fix="give s3://, gs://, hdfs:// or a path",
             )
             raise known from error
-        if missing := next((name for name in ("libjvm", "libhdfs") if f"Unable to load {name}" in said), None):
-            what = "Java's libjvm" if missing == "libjvm" else "Hadoop's libhdfs"
+        if "Unable to load libjvm" in said or "load libhdfs" in said:  # the second time: a prior attempt
+            what = "Java's libjvm" if "libjvm" in said else "Hadoop's libhdfs"
             raise MissingEngineError(
                 f"hdfs:// is read by Hadoop's own client, and {what} is not found: {place.shown}",
                 fix="install a Java runtime and Hadoop's client, and set JAVA_HOME, HADOOP_HOME, and CLASSPATH to what "
