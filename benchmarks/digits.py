@@ -49,8 +49,8 @@ def shifted(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([padded[:, y : y + 8, x : x + 8] for y, x in moves])
 
 
-def train(data: Digits, seed: int, epochs: int) -> Any:
-    """A Keras ViT of 16 tokens and three blocks, trained from nothing."""
+def train(data: Digits, seed: int, epochs: int, **sizes: int) -> Any:
+    """A Keras ViT of 16 tokens and three blocks, or of other sizes, trained from nothing."""
     import keras
 
     import vit_deploy
@@ -61,11 +61,9 @@ def train(data: Digits, seed: int, epochs: int) -> Any:
         input_shape=(8, 8, 1),
         patch_size=2,
         num_classes=10,
-        embed_dim=64,
-        num_heads=4,
-        num_layers=3,
         kernel_initializer="glorot_uniform",
         labels=[str(digit) for digit in range(10)],
+        **{"embed_dim": 64, "num_heads": 4, "num_layers": 3, **sizes},
     )
     images = model.preprocess.normalize(shifted(data.train_images))
     steps = epochs * -(-len(images) // 64)

@@ -124,6 +124,14 @@ PARTS: Mapping[str, Part] = {
             extra="compress",
         ),
         Part(
+            "shrink",
+            "what does removing heads, hidden units and blocks cost and bring",
+            "benchmarks.shrink",
+            "benchmarks.shrink_tables",
+            needs=(*_TRAINED, "tf_keras", "tensorflow_model_optimization"),
+            extra="compress",
+        ),
+        Part(
             "gpu",
             "how fast, how right and how steady is it on an NVIDIA GPU, beside PyTorch",
             "benchmarks.gpu",

@@ -47,8 +47,10 @@ def _files(data: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
             yield PurePosixPath(name), archive.read(name)
 
 
-def train(images: NDArray[np.uint8], labels: NDArray[np.int64], names: list[str], seed: int, epochs: int) -> Any:
-    """A Keras ViT of five blocks and patches of 4x4 pixels, trained from nothing with flips and shifts."""
+def train(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], names: list[str], seed: int, epochs: int, **sizes: int
+) -> Any:
+    """A Keras ViT of five blocks, or of other sizes, and patches of 4x4 pixels, trained with flips and shifts."""
     import keras
 
     import vit_deploy
@@ -59,12 +61,9 @@ def train(images: NDArray[np.uint8], labels: NDArray[np.int64], names: list[str]
         input_shape=images.shape[1:],
         patch_size=4,
         num_classes=len(names),
-        embed_dim=128,
-        num_heads=4,
-        num_layers=5,
-        mlp_dim=384,
         kernel_initializer="glorot_uniform",
         labels=names,
+        **{"embed_dim": 128, "num_heads": 4, "num_layers": 5, "mlp_dim": 384, **sizes},
     )
     steps = epochs * -(-len(images) // 64)
     rate = keras.optimizers.schedules.CosineDecay(1e-4, steps, warmup_target=1e-3, warmup_steps=steps // 10)

@@ -13,7 +13,7 @@ from vit_deploy.compression.data import open_images, order, split
 from vit_deploy.compression.job import Job, as_artifact
 from vit_deploy.compression.stage import ready
 from vit_deploy.compression.state import State, load_state, save_state
-from vit_deploy.compression.table import Row, distinct, sparsity, verdicts
+from vit_deploy.compression.table import Row, distinct, sparsity, speedups, verdicts
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.reference import forward
 from vit_deploy.core.registry import Plugin, Registry
@@ -187,6 +187,17 @@ def test_a_method_that_gained_nothing_is_said_so():
     assert "tflite-fp32: gzipped it is 0.50 of what it was" in said
     assert said[1].startswith("tflite-fp32: gained nothing in speed on this runtime (litert), 1.00 of the latency; ")
     assert "multiply by zeros" in said[1]
+
+
+def test_files_that_are_less_faster_than_multiply_adds_are_fewer_are_said_so():
+    rows = [
+        Row(state, name, 0.9, 0.0, 999, 1000, 900, latency)
+        for name, latencies in (("tflite-int8", (2.0, 1.6)), ("onnx-fp32", (3.0, 1.5)), ("onnx-int8", (None, None)))
+        for state, latency in zip(("before", "after"), latencies, strict=True)
+    ]
+    (said,) = speedups(rows, 1.5)
+    assert said.startswith("tflite-int8: 1.25 times as fast, and 1.5 was asked for by multiply-adds; ")
+    assert "--keep-layers" in said
 
 
 def test_accuracy_that_training_did_not_gain_is_said_so():
