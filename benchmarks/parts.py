@@ -116,6 +116,14 @@ PARTS: Mapping[str, Part] = {
             extra="test",
         ),
         Part(
+            "arm",
+            "what do fp16 ONNX files answer on Arm processors that compute in half",
+            "benchmarks.arm",
+            "benchmarks.arm_tables",
+            needs=(*_TRAINED, "onnx"),
+            extra="test",
+        ),
+        Part(
             "compression",
             "what do pruning, clustering and quantization-aware training cost and bring",
             "benchmarks.compression",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vit_deploy.errors import ConfigError, ExportError
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import export
@@ -32,6 +33,59 @@ def test_norms_of_heads_and_the_largest_token_are_integers(files):
         assert means and all(len(step.inputs[0].shape) <= 3 for step in means)
         assert [step.kind for step in steps].count("MAX_POOL_2D") == 1
         assert not any(step.kind == "REDUCE_MAX" for step in steps)
+
+
+@pytest.fixture(scope="module")
+def wide(make_checkpoint, tmp_path_factory):
+    """A model in 16-bit integers throughout: products of attention in 16 bits, and in 8."""
+    [job], _ = plan(["tflite"], ["int16x8"])
+    found = {}
+    for bits in (16, 8):
+        options = QuantizeOptions(measure_speed=False, all_integers=True, attention_bits=bits)
+        folder = tmp_path_factory.mktemp("wide")
+        [result] = export(make_checkpoint(), folder, [job], options).results
+        assert result.parity.ok and result.parity.snr_db > 25
+        assert result.artifact.options["recipe"]["all_integers"] is True
+        found[bits] = result.artifact.model_path
+    return found
+
+
+def test_of_sixteen_bits_everything_between_input_and_output_is_integers(wide):
+    for bits, path in wide.items():
+        with opened(path) as model:
+            steps = list(read_steps(model))
+            types = [(step.kind, {tensor.dtype for tensor in (*step.inputs, *step.outputs)}) for step in steps]
+            products = {step.inputs[1].dtype for step in steps if step.kind == "BATCH_MATMUL"}
+        assert [kind for kind, found in types if "float32" in found] == ["QUANTIZE", "DEQUANTIZE"]
+        assert products == {f"int{bits}"}
+
+
+def test_only_input_and_output_are_left_to_the_cpu(wide):
+    for bits, device in ((16, "ethos-u85"), (8, "ethos-u")):
+        left = verdict(wide[bits], ACCELERATORS[device]).left
+        assert {entry.operator: entry.count for entry in left} == {"QUANTIZE": 1, "DEQUANTIZE": 1}
+
+
+def test_squared_differences_have_no_sixteen_bits_and_are_refused(make_checkpoint, tmp_path):
+    [job], _ = plan(["tflite"], ["int16x8"])
+    options = QuantizeOptions(measure_speed=False, all_integers=True)
+    with pytest.raises(ExportError, match="squared differences") as caught:
+        export(make_checkpoint(normalization_position="post"), tmp_path, [job], options)
+    assert "leave --all-integers out" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("format", "precision", "more", "words"),
+    [
+        ("tflite", "int8", {}, "is for TFLite's int16x8"),
+        ("onnx", "int8", {}, "is for TFLite's int16x8"),
+        ("tflite", "int16x8", {"keep_float": ("head",)}, "no layer can stay in float"),
+    ],
+)
+def test_where_it_does_nothing_it_is_refused(make_checkpoint, tmp_path, format, precision, more, words):
+    jobs, _ = plan([format], [precision])
+    with pytest.raises(ConfigError, match=words):
+        export(make_checkpoint(), tmp_path, jobs, QuantizeOptions(all_integers=True, **more))
 
 
 def test_axes_of_means_count_from_the_first(files):

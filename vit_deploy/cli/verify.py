@@ -93,6 +93,7 @@ def _note(out: Output, result: Verification) -> None:
     from vit_deploy.core import saturation
     from vit_deploy.core.narrow_floats import NARROW
     from vit_deploy.verification import narrow_reference
+    from vit_deploy.verification.arm_half import NAME
     from vit_deploy.verification.records import held
     from vit_deploy.verification.verifying import SIMULATED
 
@@ -100,7 +101,7 @@ def _note(out: Output, result: Verification) -> None:
     if figures and len(result.parity.tolerance.held()) > 1:
         out.note(f"{path}: {figures}")
     for check in result.checks:
-        if check.ok and check.words and check.name.startswith("batch "):
+        if check.ok and check.words and check.name.startswith(("batch ", NAME)):
             out.note(f"{path}: {check.name}: {check.words}")
     for reason in result.failures:
         out.finding(f"{path}: {reason}")

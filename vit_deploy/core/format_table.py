@@ -144,6 +144,7 @@ TFLITE = Format(
     ),
     recipes={Target.CPU: Plugin("vit_deploy.exporters.tflite.recipes:TFLITE_RECIPES")},
     refuse_options=Plugin("vit_deploy.exporters.tflite.recipes:refuse_options"),
+    quantization_options=frozenset(("all_integers",)),
     tapper=Plugin("vit_deploy.verification.locate.tflite:TFLiteTapper", extra="litert", needs=("ai_edge_litert",)),
     folds_norms=True,
 )

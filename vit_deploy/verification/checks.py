@@ -24,6 +24,7 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
+from vit_deploy.verification.arm_half import on_arm_in_half
 from vit_deploy.verification.named_parity import form_of
 from vit_deploy.verification.options import ProofOptions
 from vit_deploy.verification.parity import compare
@@ -116,7 +117,7 @@ def preprocessing(context: CheckContext) -> list[Check]:
     return [Check("preprocessing", not wrong, "; ".join(wrong))]
 
 
-ALWAYS: tuple[CheckFunction, ...] = (repeats, batches, adversarial, preprocessing)
+ALWAYS: tuple[CheckFunction, ...] = (repeats, batches, adversarial, preprocessing, on_arm_in_half)
 """Checks of every artifact, unless only the golden images are requested."""
 
 

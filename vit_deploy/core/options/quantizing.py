@@ -34,6 +34,7 @@ class QuantizeOptions:
         attention_bits: the bits of softmax and of attention's matmuls in an integer-only file, 8 or 16.
         residual_bits: the bits of residual sums and norms in an integer-only file, 8 or 16.
         half_io: whether input and output of an ONNX file of 16-bit floats have 16 bits as well.
+        all_integers: whether every operator of TFLite's int16x8 is one of integers, for accelerators.
         full_range: whether 8-bit weights of ONNX files reach 127 everywhere, for processors with VNNI or of ARM alone.
         keep_float: names of layers that stay in float32, and of an attention's products; see `recipes.quantizable`.
         max_drop: keep as few layers in float32 as lose at most this many points of top-1 on `data`.
@@ -75,7 +76,9 @@ class QuantizeOptions:
     attention_bits: Annotated[
         int | None,
         Option(
-            metavar="8|16", help="Of softmax and of the products of attention in int8-full.", show_default="16 and 8"
+            metavar="8|16",
+            help="Of softmax and of the products of attention in int8-full; with --all-integers of these products.",
+            show_default="16 and 8",
         ),
     ] = None
     residual_bits: Annotated[
@@ -83,6 +86,10 @@ class QuantizeOptions:
         Option(metavar="8|16", help="Of residual sums and norms in int8-full.", show_default="the recipe's"),
     ] = None
     half_io: Annotated[bool, Option(help="16-bit floats in and out of ONNX files in fp16 as well.")] = False
+    all_integers: Annotated[
+        bool,
+        Option(help="Norms, softmax, matmuls and activations of TFLite's int16x8 in integers too, for accelerators."),
+    ] = False
     full_range: Annotated[
         bool,
         Option(help="Let 8-bit weights of ONNX files reach 127 everywhere, which x86 without VNNI gets wrong."),

@@ -56,7 +56,20 @@ def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOpti
     record = FORMATS[format]
     if record.refuse_options is not None:
         record.refuse_options.load()(options)
-    if (options.attention_bits or options.residual_bits) and not any(recipe.integer_io for recipe in recipes):
+    whole = [recipe for recipe in recipes if recipe.all_integers]
+    if options.all_integers and not (whole and "all_integers" in record.quantization_options):
+        raise ConfigError(
+            f"--all-integers is for TFLite's int16x8, and {format} is asked for "
+            f"{', '.join(recipe.precision for recipe in recipes)}",
+            fix="leave it out, or ask for --format tflite --precision int16x8",
+        )
+    if whole and (options.keep_float or options.max_drop is not None or options.min_cosine is not None):
+        raise ConfigError(
+            "--all-integers has integers alone, so no layer can stay in float",
+            fix="leave it out, or --keep-float, --max-drop and --min-cosine",
+        )
+    of_integers = whole or any(recipe.integer_io for recipe in recipes)
+    if (options.attention_bits or options.residual_bits) and not of_integers:
         raise ConfigError(
             f"--attention-bits and --residual-bits are those of int8-full, and {format} is asked for "
             f"{', '.join(recipe.precision for recipe in recipes)}",

@@ -45,6 +45,7 @@ LAYERS = (Part.PATCH_EMBED, Part.PROJECTIONS, Part.HEAD)
 
 
 HALF = "fp16"  # the precision of 16-bit floats
+SIXTEEN_BITS = "int16x8"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Recipe:
         residual_bits: the bits of the activations of residual sums and norms that are integers.
         eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
         integer_io: whether input and output of the file are integers too.
+        all_integers: whether all that lies between is of integers in a file of 16-bit activations; activation functions
+            then have 8 bits.
         half_io: whether input and output of a file of 16-bit floats have 16 bits as well.
         clipping: the clipping of calibrated ranges.
         percentile: the percentile of absolute values inside the range, for `Clipping.PERCENTILE`.
@@ -86,6 +89,7 @@ class Recipe:
     attention_bits: int = 8
     residual_bits: int = 8
     integer_io: bool = False
+    all_integers: bool = False
     half_io: bool = False
     clipping: Clipping = Clipping.MIN_MAX
     percentile: float = 99.99
@@ -121,6 +125,24 @@ class Recipe:
     def needs_calibration(self) -> bool:
         """Whether it cannot be made without images."""
         return self.activations is Activations.STATIC or self.smoothing is not None or self.bias_correction
+
+
+def in_integers(recipe: Recipe) -> Recipe:
+    """A recipe of 16-bit activations with everything in integers.
+
+    LiteRT has kernels of 16 bits for norms, softmax, products and sums; compilers of accelerators have none for GELU.
+    """
+    return dataclasses.replace(
+        recipe,
+        parts=frozenset(Part),
+        softmax_bits=16,
+        attention_bits=16,
+        residual_bits=16,
+        all_integers=True,
+        reason="Activations in 16 bits for accelerators, with nothing in float between input and output. Activation "
+        "functions have 8 bits, for which alone compilers have tables: of a ViT of two layers 33 dB in place of 37. On "
+        "a CPU the kernels are the reference ones, many times slower than fp32.",
+    )
 
 
 def quantizable(recipe: Recipe, config: ViTConfig) -> tuple[str, ...]:

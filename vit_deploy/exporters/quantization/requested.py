@@ -14,7 +14,7 @@ from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.option_checks import check_asked
-from vit_deploy.exporters.quantization.recipes import HALF, Recipe, recipe_for
+from vit_deploy.exporters.quantization.recipes import HALF, SIXTEEN_BITS, Recipe, in_integers, recipe_for
 
 
 def requested_recipes(source: Artifact, precisions: Sequence[str], options: QuantizeOptions) -> list[Recipe]:
@@ -58,6 +58,8 @@ def check_before(checkpoint: Checkpoint, directory: Path, jobs: Sequence[Job], o
 def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
     smoothing = recipe.smoothing if options.smoothing is None else options.smoothing
     bias_correction = recipe.bias_correction if options.bias_correction is None else options.bias_correction
+    if options.all_integers and recipe.precision == SIXTEEN_BITS:
+        recipe = in_integers(recipe)
     return dataclasses.replace(
         recipe,
         clipping=options.clipping or recipe.clipping,
@@ -65,7 +67,7 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
         smoothing=smoothing or None,
         equalized=recipe.equalized and options.smoothing != 0,
         bias_correction=bias_correction,
-        softmax_bits=options.attention_bits or recipe.softmax_bits,
+        softmax_bits=(not recipe.all_integers and options.attention_bits) or recipe.softmax_bits,
         attention_bits=options.attention_bits or recipe.attention_bits,
         residual_bits=options.residual_bits or recipe.residual_bits,
         half_io=options.half_io and recipe.precision == HALF,

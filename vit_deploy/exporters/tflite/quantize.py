@@ -41,7 +41,7 @@ from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_
 from vit_deploy.exporters.tflite.bias_correction import corrected_biases
 from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
 from vit_deploy.exporters.tflite.join import join_files, split_file
-from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, output_factor
+from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, operators, output_factor
 from vit_deploy.exporters.tflite.matmuls import PRODUCT, Product, find_products
 from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
 from vit_deploy.exporters.tflite.output_tensors import with_named_outputs
@@ -62,6 +62,7 @@ OPERATORS: dict[Part, tuple[str, ...]] = {
 }
 """Operators of the parts without kernels in a TFLite file, but for attention's products; absent ones do no harm."""
 
+NOT_OF_16_BITS = frozenset(("SQUARED_DIFFERENCE", "INPUT", "OUTPUT"))  # input and output are float then
 RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
 FIX = (
     "ask for another precision, keep the layer that it names in float with --keep-float, or report this with the "
@@ -174,6 +175,8 @@ class TFLiteQuantizer:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
             products = _integer_products(model, recipe, between)
             recipe = _with_room(model, recipe, layers)
+            if recipe.all_integers:
+                _refuse_squared_differences(model)
         dynamic = _coarse(layers, recipe, seen)
         if dynamic:
             told = {**target.options.get("recipe", {}), RECORD: list(dynamic)}
@@ -248,6 +251,14 @@ def _quantized(
         return with_calibrated_shares(content, shares) if shares else content
 
 
+def _refuse_squared_differences(model: Model) -> None:
+    if any(step.kind == "SQUARED_DIFFERENCE" for step in operators(model.graph, model)):
+        raise ExportError(
+            "norms of this model take squared differences, for which LiteRT has no operator of 16 bits",
+            fix="leave --all-integers out, or ask for int8-full",
+        )
+
+
 def _with_room(model: Model, recipe: Recipe, layers: Mapping[str, Layer]) -> Recipe:
     """The recipe without what 16-bit floats cannot hold: layers in float, or in 8 bits, whose scales have 32 bits."""
     buffers = model.buffers
@@ -312,6 +323,8 @@ def _instruct(
         _add(work, ".*", "CONV_2D", recipe, max(recipe.weight_bits, 8), CHANNELWISE)
     for part in recipe.parts & OPERATORS.keys():
         for name in OPERATORS[part]:
+            if recipe.all_integers and name in NOT_OF_16_BITS:
+                continue
             own = dataclasses.replace(recipe, activation_bits=_activation_bits(recipe, name))
             _add(work, ".*", name, own, recipe.weight_bits, CHANNELWISE)
     for product in products:
@@ -340,6 +353,10 @@ def _scope(output: str) -> str:
 
 
 def _activation_bits(recipe: Recipe, kind: str) -> int:
+    if recipe.all_integers and kind == PRODUCT:
+        return recipe.attention_bits
+    if recipe.all_integers and kind in OPERATORS[Part.ACTIVATION_FUNCTIONS]:
+        return 8
     own = {
         **dict.fromkeys(RESIDUALS_AND_NORMS, recipe.residual_bits),
         "SOFTMAX": recipe.softmax_bits,
@@ -350,7 +367,9 @@ def _activation_bits(recipe: Recipe, kind: str) -> int:
 
 def _product_bits(recipe: Recipe, product: Product) -> int:
     """The bits of both sides: a kernel's where one is constant, for LiteRT multiplies only equally wide integers."""
-    return _activation_bits(recipe, PRODUCT) if product.left else recipe.activation_bits
+    if product.left:
+        return _activation_bits(recipe, PRODUCT)
+    return recipe.weight_bits if recipe.all_integers else recipe.activation_bits
 
 
 def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, granularity: str) -> None:
