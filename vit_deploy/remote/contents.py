@@ -27,6 +27,7 @@ LEFT_AT_HOME: Mapping[str, str] = {
     "vit_deploy.verification.recording": "and their golden data are recorded there",
     "vit_deploy.verification.targets": "model files of anybody are proven and timed where they are",
     "vit_deploy.runtimes.simulators": "no processor is simulated on another device",
+    "vit_deploy.verification.arm_half": "nor is one asked what an Arm processor would give",
 }
 
 # What says how a GPU is doing; it travels only with engines that run on GPUs.
