@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -256,6 +257,38 @@ def test_an_address_at_which_nothing_listens_is_refused_at_once(address):
         given = address.format(port=closed.getsockname()[1])
         with pytest.raises(UsageError, match=r"no Ray cluster answers at|is no address of a Ray cluster"):
             _check_answers(given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_server_that_is_no_cluster_is_refused_before_ray_tries_for_minutes(monkeypatch, answer):
+    pytest.importorskip("ray")
+    from vit_deploy.data import cluster as over
+
+    monkeypatch.setattr(over, "CONNECT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+
+        def serve() -> None:
+            held.append(server.accept()[0])
+            if answer:
+                held[0].sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(UsageError, match="no Ray cluster answers at"):
+            over._check_answers(f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+        held[0].close()
+
+
+@pytest.mark.slow
+def test_a_cluster_is_known_by_its_answer(cluster):
+    import ray
+
+    from vit_deploy.data.cluster import _check_answers
+
+    _check_answers(ray.get_runtime_context().gcs_address)
 
 
 @pytest.mark.slow

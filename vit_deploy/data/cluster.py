@@ -31,6 +31,9 @@ WINDOW = 4_096  # groups that are listed at once, so that memory does not grow w
 AUTO = "auto"  # the cluster that runs on this machine, or that the environment names
 ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>\d{1,5})")
 CONNECT_S = 15  # for the head of a cluster to answer
+# How a client of gRPC, which Ray speaks, begins, and the kind of frame that every server of it begins with.
+SETTINGS, FRAME = b"\x04", 9
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + SETTINGS + b"\0" * 5
 LOOPBACK = "127.0.0.1"
 LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # what Ray reads in its own processes
 
@@ -205,7 +208,7 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _check_answers(address: str) -> None:
-    """Refuse an address at which nothing listens: Ray would try for many minutes.
+    """Refuse an address at which nothing listens that may be Ray, which would try for many minutes.
 
     Raises:
         UsageError: such an address, or what is none.
@@ -217,8 +220,12 @@ def _check_answers(address: str) -> None:
     if found is None:
         raise UsageError(f"{asked!r} is no address of a Ray cluster", fix="give auto, HOST:PORT or ray://HOST:PORT")
     try:
-        with socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=CONNECT_S):
-            pass
+        with socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=CONNECT_S) as link:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            link.sendall(PREFACE)
+            if link.recv(FRAME)[3:4] != SETTINGS:
+                raise ConnectionError("what answers there is something else")
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"no Ray cluster answers at {asked}: {error}", fix="check the address, or start one with `ray start --head`"
