@@ -74,6 +74,7 @@ LEAVES = {
     "runtimes.tflm": {"tflite_micro"},
     "runtimes.tensorflow.runtime": {"tensorflow"},
     "verification.locate.onnx": {"onnxruntime"},
+    "verification.locate.qnn": {"onnxruntime", "onnxruntime_qnn"},
     "verification.locate.savedmodel": {"tensorflow"},
     "verification.locate.tflite": {"ai_edge_litert"},
     "performance.profilers.litert": {"ai_edge_litert"},
@@ -90,6 +91,8 @@ LEAVES = {
     "exporters.onnx.rules": ONNX | {"onnx_ir", "onnxscript"},
     "exporters.onnx.trace": ONNX | {"onnx_ir", "tf2onnx", "tensorflow"},
     "exporters.onnx.export": ONNX | {"onnx_ir", "onnxscript", "tf2onnx", "tensorflow"},
+    **{f"exporters.onnx.{name}": ONNX | {"onnxruntime"} for name in ("even_norms", "graph_values", "whole_graph")},
+    "exporters.onnx.rounding": ONNX,
     **{f"exporters.onnx.{name}": ONNX for name in ("bfloat16", "file", "int4_blocks", "int8_pairs", "layers", "write")},
     **{
         f"exporters.onnx.{name}": ONNX | {"onnxruntime"}

@@ -41,7 +41,7 @@ def reasons(path, device):
 
 
 def test_of_an_integer_file_only_what_the_device_lacks_falls_back(files):  # the small model has two blocks
-    for device in ("ethos-u", "ethos-u85", "hexagon"):
+    for device in ("ethos-u", "ethos-u85", "hexagon", "hexagon-v68"):
         assert reasons(files["int8-full"], device) == {}
 
 
@@ -63,14 +63,28 @@ def test_the_edge_tpu_takes_rows_one_at_a_time_and_eight_bits_alone(files):
 def test_a_float_file_falls_back_as_a_whole(files):
     operators = inspect(files["fp32"]).graph.operators
     for device in ACCELERATORS.values():
+        if device.key == "hexagon":
+            continue
         found = {fallback.operator: fallback.count for fallback in fallbacks(files["fp32"], device)}
         assert found == dict(operators)
         assert all(fallback.reason == "computes in float32" for fallback in fallbacks(files["fp32"], device))
 
 
+def test_hexagon_computes_in_floats_since_its_69th_version(files):
+    assert reasons(files["fp32"], "hexagon") == {}
+    assert {reason for _, reason in reasons(files["fp32"], "hexagon-v68").values()} == {"computes in float32"}
+
+
+def test_hexagon_multiplies_no_floats_with_integers_in_a_convolution(bundles, tmp_path):
+    [made] = quantize(
+        read_artifact(bundles["tflite"]), tmp_path, ["int8"], QuantizeOptions(measure_speed=False)
+    ).results
+    assert reasons(made.artifact.model_path, "hexagon") == {"CONV_2D": (1, "multiplies float32 with int8")}
+
+
 def test_sixteen_bits_are_for_the_device_that_has_them(files):
     assert reasons(files["int16x8"], "coral")["FULLY_CONNECTED"][1] == "computes in int16"
-    for device in ("ethos-u", "ethos-u85", "hexagon"):
+    for device in ("ethos-u", "ethos-u85", "hexagon-v68"):
         found = reasons(files["int16x8"], device)
         assert "FULLY_CONNECTED" not in found
         assert found["SOFTMAX"][1] == found["QUANTIZE"][1] == "computes in float32"

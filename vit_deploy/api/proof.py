@@ -236,7 +236,8 @@ def _verify_here(
     )
     if reference.locate:
         proven = [
-            dataclasses.replace(done, sought=True, finding=look_into(done.result, done.goldens)) for done in proven
+            dataclasses.replace(done, sought=True, finding=look_into(done.result, done.goldens, proof.provider))
+            for done in proven
         ]
     return VerifyOutcome(
         results=tuple(done.result for done in proven),

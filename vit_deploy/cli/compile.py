@@ -19,7 +19,9 @@ def compile(
     artifact: Annotated[
         Path,
         typer.Argument(
-            metavar="ARTIFACT", help="For Ethos-U and microcontrollers a TFLite one in int8-full.", show_default=False
+            metavar="ARTIFACT",
+            help="For Ethos-U and microcontrollers TFLite in int8-full, for Hexagon ONNX.",
+            show_default=False,
         ),
     ],
     target: Annotated[
@@ -27,7 +29,7 @@ def compile(
         Option(
             names=("--for",),
             metavar="ACCELERATOR",
-            help="As ethos-u55-256, ethos-u85-1024, tflm (TensorFlow Lite Micro); repeat for more, or join by commas.",
+            help="As ethos-u55-256, tflm (TensorFlow Lite Micro), qnn-sm8650; repeat for more, or join by commas.",
             commas=True,
             values="vit_deploy.exporters.npu:known_targets",
         ),
@@ -60,6 +62,8 @@ def compile(
         for fallback in one.compiled.left:
             left = f"leaves {fallback.count} {fallback.operator} to the CPU: {fallback.reason}"
             out.note(f"{one.compiled.target} {left}")
+        if one.compiled.proof:
+            out.note(f"{one.compiled.target}: {one.compiled.proof}")
         if one.compiled.left:
             out.note(f"the estimates for {one.compiled.target} are of what runs on it, without the CPU's part")
     rows = [

@@ -99,7 +99,7 @@ def export(
         str,
         Option(
             names=("--for",),
-            metavar="cpu|cuda|tensorrt|transformers.js",
+            metavar="cpu|cuda|tensorrt|transformers.js|qnn",
             help="What an ONNX file is made for; cpu: standard operators alone.",
             values="vit_deploy.exporters:Target",
             panel=FILE,

@@ -35,7 +35,8 @@ KNOWN_FORMATS = "vit_deploy.exporters.plan:known_formats"
 KNOWN_PRECISIONS = "vit_deploy.exporters.plan:known_precisions"
 # For help.
 QUANTIZED = (
-    "fp16, int8, int8-static, int4; TFLite also int8-full, int16x8; ONNX for CUDA also bf16. Repeat, or join by commas."
+    "fp16, int8, int8-static, int4; ONNX and TFLite also int16x8, TFLite int8-full, ONNX for CUDA bf16. Repeat, or "
+    "join by commas."
 )
 Artifacts = Annotated[
     list[Path],

@@ -25,6 +25,7 @@ class Target(StrEnum):
     CUDA = "cuda"  # ONNX Runtime on an NVIDIA GPU
     TENSORRT = "tensorrt"
     TRANSFORMERS_JS = "transformers.js"  # the library that runs models of the hub in browsers and Node
+    QNN = "qnn"  # Qualcomm's Hexagon
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class RuntimeEntry:
         named_only: whether it runs only where it, or a provider of its own, is named, and on this machine alone.
         in_browsers: whether a browser runs it, of the user's choice.
         precisions: the only ones that it takes; empty for all.
+        tapper: the class with `open` that shows what this engine itself computes on the way, made with the provider;
+            None where files are looked into as the format's own tapper runs them.
     """
 
     name: str
@@ -58,6 +61,7 @@ class RuntimeEntry:
     named_only: bool = False
     in_browsers: bool = False
     precisions: tuple[str, ...] = ()
+    tapper: Plugin | None = None
 
 
 @dataclass(frozen=True)

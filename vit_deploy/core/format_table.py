@@ -27,12 +27,16 @@ QNN = RuntimeEntry(
     providers=hexagon.providers(),
     not_profiled="a graph on Hexagon is one program; Qualcomm's own tools profile its inside",
     named_only=True,
+    tapper=Plugin(
+        "vit_deploy.verification.locate.qnn:QnnTapper", extra="qnn", needs=("onnxruntime", "onnxruntime_qnn")
+    ),
 )
 ONNX_PRECISIONS: Mapping[str, tuple[str, ...]] = {
-    Target.CPU: (FP32, "fp16", "int8", "int8-static", "int4"),
+    Target.CPU: (FP32, "fp16", "int8", "int8-static", "int16x8", "int4"),
     Target.CUDA: (FP32, "fp16", "bf16"),
     Target.TENSORRT: (FP32, "fp16", "int8-static"),
     Target.TRANSFORMERS_JS: (FP32, "fp16", "int8", "int8-static", "int4"),
+    Target.QNN: (FP32, "fp16", "int8-static", "int16x8"),
 }
 """What each has kernels for."""
 
@@ -87,12 +91,13 @@ ONNX = Format(
         Target.CUDA: Plugin("vit_deploy.exporters.onnx.gpu_recipes:CUDA_RECIPES"),
         Target.TENSORRT: Plugin("vit_deploy.exporters.onnx.gpu_recipes:TENSORRT_RECIPES"),
         Target.TRANSFORMERS_JS: Plugin("vit_deploy.exporters.onnx.recipes:ONNX_RECIPES"),
+        Target.QNN: Plugin("vit_deploy.exporters.onnx.qnn_recipes:QNN_RECIPES"),
     },
     refuse_options=Plugin("vit_deploy.exporters.onnx.recipes:refuse_options"),
     quantization_options=frozenset(("half_io", "full_range")),
     triton=Plugin("vit_deploy.exporters.tensorrt.triton:ONNX"),
     tapper=Plugin("vit_deploy.verification.locate.onnx:OnnxTapper", extra="onnx", needs=("onnxruntime",)),
-    rebalanced=("int8", "int8-static", "int4"),
+    rebalanced=("int8", "int8-static", "int16x8", "int4"),
     saturating=("int8", "int8-static"),
     half_sums=("fp16",),
 )

@@ -15,14 +15,13 @@ from vit_deploy.core.outputs import PROBABILITIES, outputs_of_model
 from vit_deploy.core.reduced import reduced
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError, EngineError
-from vit_deploy.exporters import COMPILERS, EXPORTERS, USUAL_OPSET, ExportOptions
+from vit_deploy.exporters import COMPILERS, EXPORTERS, ExportOptions
 from vit_deploy.exporters.open_or_many import ONE_SIZE, Sizes
 from vit_deploy.exporters.proving import cuda_failure
+from vit_deploy.exporters.target_rules import DYNAMIC, batch_for, opset_for, refuse_unfit, rules_of
 from vit_deploy.runtimes import RUNTIMES
 
 INTEGER_INPUT = frozenset(("int8-full",))
-
-DYNAMIC = "dynamic"
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ def plan(
             _check_is_for(precision, wanted, sizes)
     for name in formats:
         check_exists(name)
+    refuse_unfit(wanted, batch=batch, opset=opset)
     _check_shaping(formats, opset=opset, layout=layout, target=wanted)
     sizes.check(formats, wanted)
     for name in dict.fromkeys(formats):
@@ -124,8 +124,8 @@ def plan(
             f"{name}-{precision}: {why}" for precision in dict.fromkeys(precisions) if precision not in possible
         ]
         own = ExportOptions(
-            batch=(1 if format.has_fixed_batch else None) if batch in (None, DYNAMIC) else int(batch or 0),
-            opset=opset if opset is not None and format.has_opset else USUAL_OPSET,
+            batch=batch_for(format.target(wanted), batch, fixed=format.has_fixed_batch),
+            opset=opset_for(format.target(wanted), opset if format.has_opset else None),
             layout=_layout(format, layout, wanted),
             include_preprocessing=include_preprocessing,
             target=format.target(wanted),
@@ -138,9 +138,9 @@ def plan(
 
 
 def _layout(format: Format, requested: str, target: Target) -> str:
-    """The layout of a file's input, which transformers.js does not leave open."""
-    if format.target(target) is Target.TRANSFORMERS_JS:
-        return "nchw"
+    """The layout of a file's input, which some targets do not leave open."""
+    if own := rules_of(format.target(target)).layout:
+        return own
     return requested if format.has_layout else "nhwc"
 
 

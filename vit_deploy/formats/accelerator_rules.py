@@ -119,6 +119,13 @@ def eight_bit_kernel(step: Step) -> str:
     return "" if met else "its kernel is no constant of 8 bits"
 
 
+def kernel_of_its_kind(step: Step) -> str:
+    """The kernel has integers where the input has, and floats where it has floats."""
+    floats = step.inputs[0].dtype.startswith("float")
+    met = floats == step.inputs[1].dtype.startswith("float")
+    return "" if met else f"multiplies {step.inputs[0].dtype} with {step.inputs[1].dtype}"
+
+
 def input_of(*dtypes: str) -> Rule:
     """What is read first is of one of these types."""
 
@@ -133,7 +140,7 @@ PLAIN: Mapping[str, Rule] = {
     rule.__name__: rule
     for rule in (
         *(fixed_sizes, three_inner_dimensions, one_row, short_row, joins_no_constant, channels_by_four, plain_slice),
-        *(wide_strides_unpadded, mean_of_a_plane, few_rows, eight_bit_kernel),
+        *(wide_strides_unpadded, mean_of_a_plane, few_rows, eight_bit_kernel, kernel_of_its_kind),
     )
 }
 MADE: Mapping[str, Callable[..., Rule]] = {rule.__name__: rule for rule in (dimensions, one_image, input_of)}

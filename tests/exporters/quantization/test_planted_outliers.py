@@ -84,9 +84,14 @@ def test_planting_leaves_the_function_and_makes_channels_larger(home, variants):
         assert grown == (OUTLIERS if name.partition(".")[2] in places else 0), name
 
 
-@pytest.mark.parametrize("format", ["onnx", "tflite"])
-def test_with_outliers_every_precision_stays_within_what_it_may_cost(format, home, variants, tmp_path):
-    jobs, _ = plan([format], ["fp32", *MOST])
+# Whole graphs in ONNX, whose activations have 16 bits: as good as int8.
+ON_NPUS = {("onnx", "int16x8"): 0.3}
+
+
+@pytest.mark.parametrize(("format", "target"), [("onnx", "cpu"), ("onnx", "qnn"), ("tflite", "cpu")])
+def test_with_outliers_every_precision_stays_within_what_it_may_cost(format, target, home, variants, tmp_path):
+    precisions = ["int8-static"] if target == "qnn" else [*MOST]  # the others are those for CPUs
+    jobs, _ = plan([format], ["fp32", *precisions], target=target)
     options = QuantizeOptions(calibrate=home / "digits-train.npz", measure_speed=False)
     lost: dict[str, list[float]] = {}
     for seed, (_, model) in enumerate(variants[0]):
@@ -99,4 +104,4 @@ def test_with_outliers_every_precision_stays_within_what_it_may_cost(format, hom
             assert each.agreement >= LEAST_AGREEMENT[precision], (seed, precision)
     assert len(lost) == len(jobs) - 1
     for precision, points in lost.items():
-        assert np.mean(points) <= MOST[precision], (precision, points)
+        assert np.mean(points) <= ON_NPUS.get((format, precision), MOST[precision]), (precision, points)

@@ -21,6 +21,7 @@ DEVICE_COMPILERS = Registry(
             extra="tflm",
             needs=("tflite_micro", "ai_edge_litert", "flatbuffers"),
         ),
+        "qnn": Plugin("vit_deploy.exporters.npu.qnn:Qnn", extra="qnn", needs=("onnxruntime", "onnxruntime_qnn")),
     },
 )
 """By what the names of their targets begin with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +53,25 @@ def layer_inputs(
     model: onnx.ModelProto, spec: InputSpec, calibration: Calibration
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """The inputs of all layers, batch by batch."""
-    names = list(dict.fromkeys(layer.input for layer in layers_of(model.graph)))
+    return values_of(model, list(dict.fromkeys(layer.input for layer in layers_of(model.graph))), spec, calibration)
+
+
+def values_of(
+    model: onnx.ModelProto, names: Sequence[str], spec: InputSpec, calibration: Calibration, *, batch: int = BATCH
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Values that are computed on the way, batch by batch.
+
+    Args:
+        model: fp32.
+        names: of the values, all of float32.
+        spec: the spec of its input.
+        calibration: the images.
+        batch: images a call, where the file leaves it open.
+    """
     outputs = len(model.graph.output)
-    model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    there = {value.name for value in model.graph.output}
+    more = [name for name in names if name not in there]
+    model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in more)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "observed.onnx"
@@ -63,14 +79,14 @@ def layer_inputs(
             settings = ort.SessionOptions()
             settings.log_severity_level = 4
             engine = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-            for images in _batches(calibration.images, spec.batch):
-                yield dict(zip(names, engine.run(names, {spec.name: as_stored(images, spec)}), strict=True))
+            for images in _batches(calibration.images, spec.batch, batch):
+                yield dict(zip(names, engine.run(list(names), {spec.name: as_stored(images, spec)}), strict=True))
     finally:
         del model.graph.output[outputs:]
 
 
-def _batches(images: NDArray[np.float32], batch: int | None) -> Iterator[NDArray[np.float32]]:
-    size = batch or BATCH
+def _batches(images: NDArray[np.float32], batch: int | None, usual: int) -> Iterator[NDArray[np.float32]]:
+    size = batch or usual
     for start in range(0, len(images), size):
         group = images[start : start + size]
         if batch is not None and len(group) < batch:  # filled up by images that were seen already

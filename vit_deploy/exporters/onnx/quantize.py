@@ -28,6 +28,7 @@ from vit_deploy.exporters.onnx.int4_blocks import with_blocks
 from vit_deploy.exporters.onnx.layer_inputs import largest_by_channel, observe
 from vit_deploy.exporters.onnx.layers import PATCH_EMBED, array, layers_of, patches_as_product, set_array
 from vit_deploy.exporters.onnx.static import with_static_integers
+from vit_deploy.exporters.onnx.whole_graph import OPSET, with_whole_graph
 from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT, check_model
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.half_protection import RECORD, Protection
@@ -73,6 +74,8 @@ class OnnxQuantizer:
             else:
                 model = quantized(model, source, recipe, calibration)
             ONNXModel(model).topological_sort()  # the tools put new nodes at the end
+        if recipe.whole:
+            target = dataclasses.replace(target, options={**target.options, "opset": OPSET})
         del model.metadata_props[:]
         helper.set_model_props(model, dict(sorted(target.essentials().items())))
         model.producer_name, model.producer_version = PRODUCER, vit_deploy.__version__
@@ -99,6 +102,8 @@ def quantized(
     if recipe.weight_bits == HALF:
         return with_bfloat16(model) if recipe.precision == BFLOAT16 else with_float16(model, recipe, recipe.keep_float)
     _smooth(model, source, recipe, calibration)
+    if recipe.whole:
+        return with_whole_graph(model, source, recipe, calibration)
     if PATCH_EMBED not in recipe.keep_float and Part.PATCH_EMBED in recipe.parts:
         patches_as_product(model.graph, source.config)
     names = [layer.name for layer in layers_of(model.graph) if is_quantized(layer.name, recipe)]

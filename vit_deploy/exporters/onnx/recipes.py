@@ -69,6 +69,22 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
             ),
         ),
         Recipe(
+            "int16x8",
+            8,
+            Activations.STATIC,
+            frozenset(Part),
+            activation_bits=16,
+            softmax_bits=16,
+            attention_bits=16,
+            residual_bits=16,
+            whole=True,
+            reason=(
+                "Every operator one of integers, for NPUs (Qualcomm's Hexagon): activations in 16 bits, nearly exact, "
+                "and kernels in 8, whose rounding errors make up for each other by what the layers read. Quantizers of "
+                "16 bits are standard from opset 21 on. On a CPU it computes in float between them, slower than fp32."
+            ),
+        ),
+        Recipe(
             "int4",
             4,
             Activations.FLOAT,

@@ -8,6 +8,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.errors import ConfigError
+from vit_deploy.exporters import USUAL_OPSET
 from vit_deploy.exporters.plan import INTEGER_INPUT
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.recipes import HALF, Recipe, quantizable
@@ -38,6 +39,19 @@ def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOp
     if "bf16" in [recipe.precision for recipe in recipes] and options.keep_float:
         raise ConfigError(
             "bf16 has the range of float32, and no layer of it is kept in float", fix="leave --keep-float out"
+        )
+    whole = [recipe.precision for recipe in recipes if recipe.whole]
+    if whole and FORMATS[source.format].has_opset and source.options.get("opset", USUAL_OPSET) < USUAL_OPSET:
+        raise ConfigError(
+            f"{' and '.join(whole)} has opset 21, the first whose quantizers have 16 bits, and the fp32 file is of "
+            f"opset {source.options['opset']}, whose operators are others",
+            fix=f"export it with --opset {USUAL_OPSET}",
+        )
+    if whole and source.is_for_any_size:
+        raise ConfigError(
+            f"{' and '.join(whole)} has every value in integers, whose ranges are those of one size of images, and "
+            f"{source.directory} takes any",
+            fix="export the fp32 file for one size",
         )
     integer = [recipe.precision for recipe in recipes if recipe.precision in INTEGER_INPUT]
     if integer and source.input.preprocessing_inside:

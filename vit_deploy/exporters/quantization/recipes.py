@@ -63,6 +63,7 @@ class Recipe:
         attention_bits: the bits of the activations of attention's matmuls that are integers.
         residual_bits: the bits of the activations of residual sums and norms that are integers.
         eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
+        whole: whether every value of the graph becomes integers, as the compilers of NPUs take it.
         integer_io: whether input and output of the file are integers too.
         all_integers: whether all that lies between is of integers in a file of 16-bit activations; activation functions
             then have 8 bits.
@@ -88,6 +89,7 @@ class Recipe:
     softmax_bits: int = 8
     attention_bits: int = 8
     residual_bits: int = 8
+    whole: bool = False
     integer_io: bool = False
     all_integers: bool = False
     half_io: bool = False

@@ -46,7 +46,7 @@ def check_before(checkpoint: Checkpoint, directory: Path, jobs: Sequence[Job], o
             format=format,
             precision=FP32,
             input=spec,
-            options={"for": str(wanted[0].options.target)},
+            options={"for": str(wanted[0].options.target), "opset": wanted[0].options.opset},
         )
         requested_recipes(source, [job.precision for job in wanted], options)
         if options.calibrate is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
@@ -21,12 +22,14 @@ from vit_deploy.core.stderr import stdout_to_stderr
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.ort.errors import opening, setting_of
+from vit_deploy.runtimes.ort.errors import explained, opening, setting_of
 from vit_deploy.runtimes.ort.placement import RECORD
 from vit_deploy.runtimes.ort.sessions import OnnxSession
 
 QNN, CPU = "QNNExecutionProvider", "CPUExecutionProvider"
 BATCH = "batch"  # what our files call their open side
+DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+CONTEXT = {"ep.context_enable": "1", "ep.context_embed_mode": "1"}
 SILENT = 4  # the log level above which ONNX Runtime writes nothing
 MOST_NAMES = 8
 CONVERSIONS = ("(QuantizeLinear)", "(DequantizeLinear)")
@@ -50,57 +53,108 @@ class Qnn:
         with opened(artifact, options) as session:
             yield session
 
+    def write_context(self, artifact: Artifact, chip: Chip, path: Path) -> tuple[int, bool]:
+        """Write an artifact's graph as the program of a chip, inside of an ONNX file.
+
+        Args:
+            artifact: the artifact to compile.
+            chip: that it is compiled for.
+            path: of the new file.
+
+        Returns:
+            How many operators the chip has taken, and whether a chip is emulated here.
+
+        Raises:
+            EngineError: it does not take all of them.
+        """
+        device, emulated = _device()
+        entries = {**CONTEXT, "ep.context_file_path": engine_path(path)}
+        return _placed(_engine(artifact, device, chip, None, entries), artifact, chip), emulated
+
 
 @contextlib.contextmanager
-def opened(
-    artifact: Artifact, options: RuntimeOptions, entries: Mapping[str, str] | None = None
-) -> Iterator[OnnxSession]:
+def opened(artifact: Artifact, options: RuntimeOptions) -> Iterator[OnnxSession]:
     """A session of which every operator is on the processor.
 
     Args:
         artifact: the artifact to load.
         options: the requested options.
-        entries: further entries of the session's configuration.
     """
     device, emulated = _device()
     chip = _chip(options.provider or PROVIDER, emulated=emulated)
-    if artifact.is_for_any_size:
-        raise EngineError(
-            f"{artifact.path} is for images of any size, and Hexagon's compiler takes sizes that are known",
-            fix="export it for one size",
-        )
-    refuse_outside_data(artifact.model_path)
+    engine = _engine(artifact, device, chip, None, {})
+    placed = _placed(engine, artifact, chip)
     spec = artifact.input
     fixed = dataclasses.replace(artifact, input=dataclasses.replace(spec, shape=(spec.batch or 1, *spec.shape[1:])))
-    settings = ort.SessionOptions()
-    settings.log_severity_level = SILENT
-    settings.add_session_config_entry(RECORD, "1")
-    for name, value in (entries or {}).items():
-        settings.add_session_config_entry(name, value)
-    settings.add_free_dimension_override_by_name(BATCH, fixed.input.batch)
-    chosen = {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **EDGES}
-    chosen |= {"soc_model": str(chip.number)} if chip is not None else {}
-    settings.add_provider_for_devices([device], chosen)
-    setting = setting_of(PROVIDER)
-    on = "this computer's Hexagon processor" if chip is None else chip.in_words
-    # Qualcomm's library greets on stdout, which is for results.
-    with opening(f"compile {artifact.model_path} for {on}", setting, fix=_fix(artifact, chip)), stdout_to_stderr():
-        engine = ort.InferenceSession(engine_path(artifact.model_path), settings)
-    assigned = _assigned(engine)
-    if left := [name for provider, names in assigned.items() if provider != QNN for name in names]:
-        count = sum(map(len, assigned.values()))
-        raise EngineError(
-            f"{on} does not take {len(left)} of {count} operators of {artifact.model_path}: {_shown(left)}",
-            fix=_fix(artifact, chip),
-        )
     session = OnnxSession(engine, fixed, EMULATED if emulated else PROVIDER)
-    session.placement = {session.provider: len(assigned.get(QNN, ()))}
+    session.placement = {session.provider: placed}
     if chip is not None:
         session.notes = (f"{chip.in_words} is emulated on this processor: its answers count, times do not",)
     try:
         yield session
     finally:
         session.close()
+
+
+@contextlib.contextmanager
+def compiled(artifact: Artifact, options: RuntimeOptions, model: bytes) -> Iterator[Any]:
+    """ONNX Runtime's session of another form of an artifact's model, whose operators are all on the processor.
+
+    Args:
+        artifact: the artifact.
+        options: the requested options.
+        model: a model with its input, and with its weights, which may lie beside the artifact's own.
+    """
+    device, emulated = _device()
+    chip = _chip(options.provider or PROVIDER, emulated=emulated)
+    engine = _engine(artifact, device, chip, model, {DATA_FOLDER: engine_path(artifact.model_path.parent.resolve())})
+    _placed(engine, artifact, chip, but=CONVERSIONS)
+    with explained(f"run {artifact.model_path}", setting_of(PROVIDER)):
+        yield engine
+
+
+def _engine(artifact: Artifact, device: Any, chip: Chip | None, model: bytes | None, entries: Mapping[str, str]) -> Any:
+    """ONNX Runtime's session of an artifact's file, or of a model in memory; an open batch is one image."""
+    if artifact.is_for_any_size:
+        raise EngineError(
+            f"{artifact.path} is for images of any size, and Hexagon's compiler takes sizes that are known",
+            fix="export it for one size",
+        )
+    refuse_outside_data(artifact.model_path)
+    settings = ort.SessionOptions()
+    settings.log_severity_level = SILENT
+    for name, value in {RECORD: "1", **entries}.items():
+        settings.add_session_config_entry(name, value)
+    settings.add_free_dimension_override_by_name(BATCH, artifact.input.batch or 1)
+    chosen = {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **EDGES}
+    chosen |= {"soc_model": str(chip.number)} if chip is not None else {}
+    settings.add_provider_for_devices([device], chosen)
+    doing = f"compile {artifact.model_path} for {_in_words(chip)}"
+    # Qualcomm's library greets on stdout, which is for results.
+    with opening(doing, setting_of(PROVIDER), fix=_fix(artifact, chip)), stdout_to_stderr():
+        return ort.InferenceSession(engine_path(artifact.model_path) if model is None else model, settings)
+
+
+def _placed(engine: Any, artifact: Artifact, chip: Chip | None, but: tuple[str, ...] = ()) -> int:
+    """How many operators the processor has.
+
+    Raises:
+        EngineError: it does not have all of them, but for those of some kinds.
+    """
+    assigned = _assigned(engine)
+    left = [name for provider, names in assigned.items() if provider != QNN for name in names]
+    if any(not name.endswith(but) if but else True for name in left):
+        count = sum(map(len, assigned.values()))
+        raise EngineError(
+            f"{_in_words(chip)} does not take {len(left)} of {count} operators of {artifact.model_path}: "
+            f"{_shown(left)}",
+            fix=_fix(artifact, chip),
+        )
+    return len(assigned.get(QNN, ()))
+
+
+def _in_words(chip: Chip | None) -> str:
+    return "this computer's Hexagon processor" if chip is None else chip.in_words
 
 
 def _device() -> tuple[Any, bool]:

@@ -91,14 +91,19 @@ class Located:
         return tuple(found)
 
 
-def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
+def locate(
+    artifact: Artifact, *, golden: Golden | None = None, runtime: str | None = None, provider: str | None = None
+) -> Located:
     """Compare what an artifact computes on the way with the reference, from the images to the first wrong operator.
 
-    It runs on the CPU, in the engine's own kernels. The first images of the golden data are compared.
+    It runs on the CPU, in the engine's own kernels, unless a runtime is named that shows its own. The first images of
+    the golden data are compared.
 
     Args:
         artifact: the artifact.
         golden: images and what the reference makes of them, instead of the artifact's own.
+        runtime: that is looked into where it shows what it computes; None for the format's own.
+        provider: what executes the graph there; None for its usual one.
 
     Raises:
         ArtifactError: the golden data are missing or damaged, or hold no activations.
@@ -130,7 +135,8 @@ def locate(artifact: Artifact, *, golden: Golden | None = None) -> Located:
             f"{artifact.model_path} has {blocks[0]} blocks and the reference {blocks[1]}, so taps have no counterparts",
             fix="give the checkpoint that it was exported from",
         )
-    tapper = TAPPERS.load(artifact.format)()
+    engine = FORMATS.runtimes()[runtime].tapper if runtime in FORMATS.runtimes() else None
+    tapper = TAPPERS.load(artifact.format)() if engine is None else engine.load()(provider)
     with tapper.open(artifact) as opened:
         return _Search(artifact, opened, golden.images[:IMAGES], _comparable(golden.taps, artifact, opened.flow)).run()
 

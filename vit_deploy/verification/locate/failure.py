@@ -35,19 +35,21 @@ class Finding:
         return records.not_located(self.error)
 
 
-def look_into(result: Verification, goldens: Sequence[Golden]) -> Finding | None:
+def look_into(result: Verification, goldens: Sequence[Golden], provider: str | None = None) -> Finding | None:
     """Look into an artifact that failed; None for one that did not fail.
 
     Args:
         result: its verification.
         goldens: what it was compared with, and its own golden data; the first one with activations is taken.
+        provider: that it was requested to run with.
     """
     if result.ok:
         return None
     golden = next((golden for golden in goldens if golden.taps is not None), goldens[0])
     own = golden is not goldens[0]
     try:
-        return Finding(locate(result.artifact, golden=golden), own_golden=own)
+        found = locate(result.artifact, golden=golden, runtime=result.runtime, provider=provider)
+        return Finding(found, own_golden=own)
     except VitDeployError as error:
         # The artifact has failed all the same: that is the answer, and this is a remark on it.
         return Finding(error=error, own_golden=own)

@@ -1,0 +1,158 @@
+"""What calibration sees of every value of an ONNX graph, and of how the inputs of its layers go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from vit_deploy.core.artifact import InputSpec
+from vit_deploy.exporters.onnx.layer_inputs import values_of
+from vit_deploy.exporters.onnx.layers import KERNEL
+from vit_deploy.exporters.quantization.calibration import Calibration
+from vit_deploy.exporters.quantization.clipping import NOTHING, Observed
+from vit_deploy.runtimes.values import as_stored
+
+ONE = 1  # image a call, where the file leaves it open: all values of the graph are kept
+MOST_BYTES = 1 << 30  # of sums of products at a time; for more the images go through once more
+MOST_ROWS = 2048  # that wait to be multiplied
+MOST_STORED = 1 << 10  # numbers of a constant that types and shapes may depend on
+FLOAT = onnx.TensorProto.FLOAT
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What calibration saw.
+
+    Args:
+        seen: the values of each tensor of float32, by its name.
+        squares: sums of products `(inputs, inputs)` of the rows that layers read, by the name of what they read.
+    """
+
+    seen: Mapping[str, Observed]
+    squares: Mapping[str, NDArray[np.float32]]
+
+
+def measure(model: onnx.ModelProto, spec: InputSpec, calibration: Calibration, *, counted: bool) -> Measured:
+    """Run the calibration images.
+
+    Args:
+        model: fp32, its constants folded.
+        spec: the spec of its input.
+        calibration: the images.
+        counted: whether values are counted, or only their extremes.
+    """
+    seen: dict[str, Observed] = {}
+    names = computed_floats(model)
+    for values in values_of(model, names, spec, calibration, batch=ONE):
+        for name, value in values.items():
+            seen[name] = seen.get(name, NOTHING).also(value, counted=counted)
+    if spec.dtype == "float32":
+        given = as_stored(calibration.images, spec)
+        seen[model.graph.input[0].name] = NOTHING.also(given, counted=counted)
+    squares: dict[str, NDArray[np.float32]] = {}
+    for group in _groups(model.graph):
+        squares |= _squares(model, group, spec, calibration)
+    return Measured(seen, squares)
+
+
+def computed_floats(model: onnx.ModelProto) -> list[str]:
+    """Names of all values of float32 that are computed, in the order of the graph."""
+    inferred = onnx.shape_inference.infer_shapes(_without_weights(model))
+    values = (*inferred.graph.value_info, *inferred.graph.output)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    return [name for node in model.graph.node for name in node.output if kinds.get(name) == FLOAT]
+
+
+def layer_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes that multiply with a kernel, the patch embedding among them."""
+    return [node for node in graph.node if _is_layer(node)]
+
+
+def _is_layer(node: onnx.NodeProto) -> bool:
+    return node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1].endswith(KERNEL)
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its large constants as inputs: what is left fits one message, whatever the model's size."""
+    copy = onnx.ModelProto()
+    copy.ir_version = model.ir_version
+    copy.opset_import.extend(model.opset_import)
+    graph = copy.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        if np.prod(tensor.dims) > MOST_STORED:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        else:
+            graph.initializer.append(tensor)
+    return copy
+
+
+def _groups(graph: onnx.GraphProto) -> Iterator[list[onnx.NodeProto]]:
+    """Layers whose sums of products fit memory together; one of what several read stands for them."""
+    group: list[onnx.NodeProto] = []
+    total = 0
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for node in {node.input[0]: node for node in layer_nodes(graph)}.values():
+        shape = shapes[node.input[1]]
+        side = int(np.prod(shape[1:])) if node.op_type == "Conv" else shape[0]
+        if group and total + 4 * side * side > MOST_BYTES:
+            yield group
+            group, total = [], 0
+        group.append(node)
+        total += 4 * side * side
+    if group:
+        yield group
+
+
+def _squares(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], spec: InputSpec, calibration: Calibration
+) -> dict[str, NDArray[np.float32]]:
+    given = model.graph.input[0].name
+    layers = {node.input[0]: node for node in nodes if node.input[0] != given}
+    sums = {name: _Sum() for name in layers}
+    for values in values_of(model, list(layers), spec, calibration):
+        for name, node in layers.items():
+            sums[name].add(rows_of(node, values[name]))
+    return {name: one.total() for name, one in sums.items()}
+
+
+class _Sum:
+    """The sum of products of rows, which are multiplied when there are enough of them."""
+
+    def __init__(self) -> None:
+        self._rows: list[NDArray[np.float32]] = []
+        self._sum: NDArray[np.float32] | None = None
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        self._rows.append(rows)
+        if sum(map(len, self._rows)) >= MOST_ROWS:
+            self.total()
+
+    def total(self) -> NDArray[np.float32]:
+        if self._rows:
+            rows = np.concatenate(self._rows)
+            product = rows.T @ rows
+            self._sum = product if self._sum is None else self._sum + product
+            self._rows = []
+        assert self._sum is not None  # there are images to calibrate with
+        return self._sum
+
+
+def rows_of(node: onnx.NodeProto, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a layer multiplies with its kernel, a row for each token or patch."""
+    if node.op_type != "Conv":
+        return values.reshape(-1, values.shape[-1])
+    attributes: dict[str, Any] = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    height, width = attributes["kernel_shape"]
+    batch, channels, rows, columns = values.shape
+    cut = values.reshape(batch, channels, rows // height, height, columns // width, width)
+    return cut.transpose(0, 2, 4, 1, 3, 5).reshape(-1, channels * height * width)
