@@ -24,6 +24,7 @@ KINDS = {
     "shared distances, side by side": {"relative_positions": "shared_table", "normalization_position": "parallel"},
     "angles learned by each head": {"rotary": "rope_vit_mixed"},
     "a probe": {"pooling": "map", "rotary": "dinov3", "normalization_position": "res_post"},
+    "a probe and a norm": {"pooling": "map", "pool_end": "norm"},
 }
 KEPT = Kept((0, 2), ((0, 2), (0, 2)), ((1, 4, 5, 9), (0, 2, 3, 10)))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.choices import Pooling
+from vit_deploy.core.choices import PoolEnd, Pooling
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import RELATIVE, Float32
 
@@ -63,15 +63,21 @@ def narrow(checkpoint: Checkpoint, kept: Kept) -> Checkpoint:
 
 
 def _config(config: ViTConfig, kept: Kept) -> ViTConfig:
-    # The probe of an attention pooling stays whole.
-    probe = {"pool_heads": config.probe_heads, "pool_mlp_dim": config.probe_mlp_dim}
     return config.replace(
         num_layers=len(kept.blocks),
         num_heads=len(kept.heads[0]),
         head_width=config.head_dim,
         mlp_dim=len(kept.units[0]),
-        **(probe if config.effective_pooling is Pooling.MAP else {}),
+        **probe_sizes(config),
     )
+
+
+def probe_sizes(config: ViTConfig) -> dict[str, int]:
+    """The sizes of an attention pooling by themselves: the probe stays whole whatever becomes of the blocks."""
+    if config.effective_pooling is not Pooling.MAP:
+        return {}
+    units = {"pool_mlp_dim": config.probe_mlp_dim} if config.pool_end is PoolEnd.FFN else {}
+    return {"pool_heads": config.probe_heads, **units}
 
 
 def _narrowed(part: str, weight: Float32, config: ViTConfig, heads: Sequence[int], units: Sequence[int]) -> Float32:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.compression.narrowing import Kept
+from vit_deploy.compression.narrowing import Kept, probe_sizes
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.cost import macs
 from vit_deploy.core.options.compressing import CompressOptions, Schedule
@@ -99,7 +99,7 @@ def mixes(config: ViTConfig, speedup: float) -> list[Sizes]:
 
 
 def _mixes(config: ViTConfig, speedup: float) -> Iterator[Sizes]:
-    most = macs(_plain(config)) / speedup
+    most = macs(config) / speedup
     for layers in range(config.num_layers, 0, -1):
         sizes = [
             Sizes(layers, heads, _most_units(config, layers, heads, most)) for heads in range(config.num_heads, 0, -1)
@@ -116,16 +116,12 @@ def _most_units(config: ViTConfig, layers: int, heads: int, most: float) -> int:
     """The largest number of hidden units that keeps below so many multiply-adds; 0 for none."""
     for units in range(config.mlp_dim, 0, -1):
         if (units % STEP == 0 or units == config.mlp_dim) and macs(
-            _plain(config).replace(num_layers=layers, num_heads=heads, head_width=config.head_dim, mlp_dim=units)
+            config.replace(
+                num_layers=layers, num_heads=heads, head_width=config.head_dim, mlp_dim=units, **probe_sizes(config)
+            )
         ) <= most:
             return units
     return 0
-
-
-def _plain(config: ViTConfig) -> ViTConfig:
-    # A probe has heads and units of its own, which stay.
-    probe = {"pool_heads": config.probe_heads, "pool_mlp_dim": config.probe_mlp_dim}
-    return config.replace(**probe) if config.effective_pooling == "map" else config
 
 
 def rounds(options: CompressOptions, whole: Sizes, asked: Sizes) -> list[tuple[Sizes, int]]:
