@@ -20,6 +20,7 @@ from vit_deploy.cli import run as command
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ConfigError
 
+pytestmark = pytest.mark.slow
 SIZE, TEXT = (48, 32), "48x32"
 
 

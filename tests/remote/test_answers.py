@@ -92,6 +92,26 @@ def test_labelled_images_are_counted_there_as_here(
 
 
 @pytest.mark.slow
+def test_images_are_of_the_size_that_was_asked_for_there_too(
+    there: dict[str, Any], server: Server, make_checkpoint: Any, photos: Path, tmp_path: Path
+) -> None:
+    model, size = make_checkpoint(), {"image_size": "48x32"}
+    vit_deploy.export(model, tmp_path / "made", formats="onnx", image_size="dynamic")
+    vit_deploy.export(model, tmp_path / "made", formats="tflite", image_size=[(24, 32), (48, 32)])
+    both = [tmp_path / "made" / "onnx-fp32", tmp_path / "made" / "tflite-fp32"]
+
+    here, found = (vit_deploy.evaluate(both, photos, **size, **where) for where in ({}, there))
+    assert [{**record, "on": server.url} for record in here.records] == list(found.records)
+    assert [record["image_size"] for record in found.records] == ["48x32"] * 2
+    asked = [(both[0], size), (both[1], size), (both[1], {"signature": "images_48x32"})]
+    for path, how in asked:
+        here, found = (vit_deploy.predict(path, photos, top=2, **how, **where) for where in ({}, there))
+        for one, other in zip(here, found, strict=True):
+            assert [row.index for row in one.top] == [row.index for row in other.top]
+            np.testing.assert_allclose([row.logit for row in one.top], [row.logit for row in other.top], atol=1e-5)
+
+
+@pytest.mark.slow
 def test_the_commands_have_a_column_for_the_machine(
     capfd: pytest.CaptureFixture[str], there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path
 ) -> None:
