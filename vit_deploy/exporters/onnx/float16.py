@@ -75,8 +75,12 @@ def _drop_round_trips(graph: onnx.GraphProto) -> None:
             original[node.output[0]] = before.input[0]
     results = {value.name for value in graph.output}
     for node in graph.node:  # a result in float32 that was rounded on its way out
-        if node.output[0] in results and node.output[0] in original:
-            _rename(graph, original[node.output[0]], node.output[0], node)
+        result = node.output[0]
+        value = original.get(result) if result in results else None
+        if value is not None and value not in results:
+            _rename(graph, value, result, node)
+            # Others that were to read the value in float32 find it under its new name.
+            original = {name: result if before == value else before for name, before in original.items()}
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = original.get(name, name)
