@@ -50,6 +50,7 @@ def wide(make_checkpoint, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_of_sixteen_bits_everything_between_input_and_output_is_integers(wide):
     for bits, path in wide.items():
         with opened(path) as model:
@@ -60,12 +61,14 @@ def test_of_sixteen_bits_everything_between_input_and_output_is_integers(wide):
         assert products == {f"int{bits}"}
 
 
+@pytest.mark.slow
 def test_only_input_and_output_are_left_to_the_cpu(wide):
     for bits, device in ((16, "ethos-u85"), (8, "ethos-u")):
         left = verdict(wide[bits], ACCELERATORS[device]).left
         assert {entry.operator: entry.count for entry in left} == {"QUANTIZE": 1, "DEQUANTIZE": 1}
 
 
+@pytest.mark.slow
 def test_squared_differences_have_no_sixteen_bits_and_are_refused(make_checkpoint, tmp_path):
     [job], _ = plan(["tflite"], ["int16x8"])
     options = QuantizeOptions(measure_speed=False, all_integers=True)
