@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from tests.exporters.variants import exported, pixels, trained
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import NOTHING, signal_to_noise_db
-from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, RECORD, notes_on_coarse_ranges
+from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, RECORD, WIDE, notes_on_coarse_ranges
 from vit_deploy.exporters.quantization.outputs import answers, cosines
 from vit_deploy.exporters.tflite.export import TFLiteExporter
+from vit_deploy.exporters.tflite.layers import operators
 from vit_deploy.exporters.tflite.quantize import TFLiteQuantizer
 from vit_deploy.exporters.tflite.recipes import TFLITE_RECIPES
+from vit_deploy.exporters.tflite.squares import with_products_for_squares
+from vit_deploy.formats.tflite.file import root
 
 STATIC = TFLITE_RECIPES["int8-static"]
 MASSIVE = 400.0
@@ -68,12 +72,53 @@ def test_layers_that_stay_in_float_are_not_among_them(massive, tmp_path):
     assert "block_0.ffn.down" not in artifact.options["recipe"][RECORD]
 
 
-def test_a_file_of_integers_alone_keeps_its_ranges(massive, tmp_path):
-    source, images = massive
+def test_a_file_of_integers_alone_has_norms_of_16_bits_and_says_so(tmp_path, monkeypatch):
+    checkpoint = trained(embed_dim=48, mlp_dim=64, num_heads=2)
+    positions = checkpoint.weights["pos_embed.table"].copy()
+    positions[:, 5] += 40  # which the whole stream then has
+    checkpoint = dataclasses.replace(checkpoint, weights={**checkpoint.weights, "pos_embed.table": positions})
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 8))
+    source = exported(TFLiteExporter(), checkpoint, tmp_path, ExportOptions(batch=1))
     recipe = TFLITE_RECIPES["int8-full"]
-    target = dataclasses.replace(source, directory=tmp_path, options={"recipe": recipe.to_dict()})
-    artifact = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
-    assert RECORD not in artifact.options["recipe"]
+    found = {}
+    for name in ("mended", "plain"):
+        (tmp_path / name).mkdir()
+        target = dataclasses.replace(
+            source, directory=tmp_path / name, precision="int8-full", options={"recipe": recipe.to_dict()}
+        )
+        found[name] = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
+        monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.LEAST_DB", -np.inf)
+    mended, plain = found["mended"], found["plain"]
+    assert mended.options["recipe"][WIDE] and mended.options["recipe"]["residual_bits"] == 16
+    assert RECORD not in mended.options["recipe"] and WIDE not in plain.options["recipe"]
+    (note,) = notes_on_coarse_ranges(mended)
+    assert "norms and residual sums have 16 bits" in note
+    exact = answers(source, images)
+    better, worse = (1 - cosines(answers(each, images), exact).mean() for each in (mended, plain))
+    assert better < worse / 2, (better, worse)
+
+
+def test_squares_of_norms_become_products_of_the_same_function(tmp_path):
+    checkpoint = trained(include_top=False, num_layers=1)  # whose last norm has a bias, so that norms take means
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 2))
+    source = exported(TFLiteExporter(), checkpoint, tmp_path, ExportOptions(batch=1))
+    content = source.model_path.read_bytes()
+    kinds = {name: Counter(step.kind for step in steps(each)) for name, each in written(content).items()}
+    assert kinds["before"]["SQUARED_DIFFERENCE"] == 3 and not kinds["after"]["SQUARED_DIFFERENCE"]
+    assert kinds["after"]["MUL"] == kinds["before"]["MUL"] + 3
+    before = answers(source, images)
+    source.model_path.write_bytes(written(content)["after"])
+    np.testing.assert_allclose(answers(source, images), before, rtol=0, atol=1e-5)
+    assert written(bytes(written(content)["after"]))["after"] == written(content)["after"]
+
+
+def written(content):
+    return {"before": content, "after": bytes(with_products_for_squares(content))}
+
+
+def steps(content):
+    model = root(memoryview(content))
+    return operators(model.graph, model)
 
 
 def test_what_is_left_of_the_usual_values_is_measured_beside_outliers():

@@ -12,13 +12,19 @@ from collections.abc import Sequence
 from vit_deploy.core.artifact import Artifact
 
 LEAST_DB = 34.0
-RECORD = "dynamic_layers"
+RECORD, WIDE = "dynamic_layers", "wide_for_outliers"
 SHOWN = 4  # layers that are told
 
 
 def notes_on_coarse_ranges(artifact: Artifact) -> list[str]:
     """What whoever made the file should know; nothing where every range is fine enough."""
-    layers: Sequence[str] = artifact.options.get("recipe", {}).get(RECORD, ())
+    recipe = artifact.options.get("recipe", {})
+    if recipe.get(WIDE):
+        return [
+            f"{artifact.name}: norms and residual sums have 16 bits, for the images to calibrate with have outliers "
+            f"that leave less than {LEAST_DB:g} dB of 8 bits; CPUs are slow at them"
+        ]
+    layers: Sequence[str] = recipe.get(RECORD, ())
     if not layers:
         return []
     some = ", ".join(layers[:SHOWN]) + (f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else "")

@@ -33,7 +33,7 @@ from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import clipped, signal_to_noise_db, symmetric
-from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, RECORD
+from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, RECORD, WIDE
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
 from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe, products_of
@@ -48,6 +48,7 @@ from vit_deploy.exporters.tflite.output_tensors import with_named_outputs
 from vit_deploy.exporters.tflite.ranges import Observations, observe
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite.smoothing import write_smoothed
+from vit_deploy.exporters.tflite.squares import with_products_for_squares
 from vit_deploy.formats.tflite.file import opened, root
 from vit_deploy.formats.tflite.schema import Model
 
@@ -96,7 +97,8 @@ class TFLiteQuantizer:
             return self._write_sizes(source, target, recipe, calibration)
         with self._balanced(source, recipe, calibration) as balanced:
             seen = None if calibration is None else self._observed(balanced, recipe, calibration)
-            return self._write(balanced, target, recipe, seen)
+            with self._widened(balanced, target, recipe, seen) as (widened, goal, wide):
+                return self._write(widened, goal, wide, seen)
 
     def _write_sizes(
         self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None
@@ -120,7 +122,8 @@ class TFLiteQuantizer:
                 with self._balanced(alone, recipe, calibration) as balanced:
                     if calibration is not None and seen is None:
                         seen = self._observed(balanced, recipe, calibration)
-                    result = self._write(balanced, goal, recipe, seen)
+                    with self._widened(balanced, goal, recipe, seen) as (widened, wider, wide):
+                        result = self._write(widened, wider, wide, seen)
                 if not files:
                     made = dataclasses.replace(
                         target,
@@ -154,6 +157,23 @@ class TFLiteQuantizer:
                 write_smoothed(balanced.model_path, model, layers, source.config, inline_limit=self.inline_limit)
             yield balanced
 
+    @contextlib.contextmanager
+    def _widened(
+        self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None
+    ) -> Iterator[tuple[Artifact, Artifact, Recipe]]:
+        """What is given; a file of integers alone of a model with outliers has norms and residual sums of 16 bits."""
+        with opened(source.model_path) as model:
+            layers = find_layers(model, source.config)
+        if not recipe.integer_io or recipe.residual_bits > EIGHT or not _coarse(layers, recipe, seen):
+            yield source, target, recipe
+            return
+        told = {**target.options.get("recipe", {}), "residual_bits": 16, WIDE: True}
+        target = dataclasses.replace(target, options={**target.options, "recipe": told})
+        with tempfile.TemporaryDirectory() as folder:
+            widened = dataclasses.replace(source, directory=Path(folder))
+            widened.model_path.write_bytes(with_products_for_squares(source.model_path.read_bytes()))
+            yield widened, target, dataclasses.replace(recipe, residual_bits=16)
+
     def _observed(self, source: Artifact, recipe: Recipe, calibration: Calibration) -> Observations:
         """The values of the tensors of a file that its ranges follow from."""
         with opened(source.model_path) as model:
@@ -177,7 +197,7 @@ class TFLiteQuantizer:
             recipe = _with_room(model, recipe, layers)
             if recipe.all_integers:
                 _refuse_squared_differences(model)
-        dynamic = _coarse(layers, recipe, seen)
+        dynamic = () if recipe.integer_io else _coarse(layers, recipe, seen)
         if dynamic:
             told = {**target.options.get("recipe", {}), RECORD: list(dynamic)}
             target = dataclasses.replace(target, options={**target.options, "recipe": told})
@@ -208,10 +228,10 @@ class TFLiteQuantizer:
 def _coarse(layers: Mapping[str, Layer], recipe: Recipe, seen: Observations | None) -> tuple[str, ...]:
     """Layers that read or write what one range of 8 bits is too coarse for; see `quantization.coarse_ranges`.
 
-    None in files of integers alone, where ranges were learned, and where values were not counted.
+    None where ranges were learned, and where values were not counted.
     """
     calibrated = recipe.activations is Activations.STATIC and recipe.activation_bits == EIGHT
-    if seen is None or seen.learned or not calibrated or recipe.integer_io:
+    if seen is None or seen.learned or not calibrated:
         return ()
 
     def fine(name: str) -> bool:
