@@ -113,6 +113,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "pooling": "map",
         "pool_heads": 2,
         "pool_mlp_dim": 16,
+        "pool_patches": True,
         "rotary": "pe",
         "ffn_norm": True,
     },

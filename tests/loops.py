@@ -187,7 +187,8 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
     if pooling is None:
         return np.array(tokens)
     if pooling == "map":
-        (pooled,) = attention(list(w["map_pool.probe"]), tokens, "map_pool.attention")
+        attended = tokens[prefix:] if config.pool_patches else tokens
+        (pooled,) = attention(list(w["map_pool.probe"]), attended, "map_pool.attention")
         normed_vector = pooled if config.pool_end == "none" else norm(pooled, "map_pool.norm")
         of_ffn = config.pool_end == "ffn"
         pooled = pooled + feed_forward(normed_vector, "map_pool.ffn", "mlp") if of_ffn else normed_vector

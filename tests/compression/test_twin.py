@@ -43,7 +43,7 @@ VARIANTS = {
     },
     "pre-logits, norm after pooling": {"pre_logits_dim": 7, "norm_after_pooling": True, "activation": "quick_gelu"},
     "a probe of another width, a norm": {"pooling": "map", "pool_dim": 10, "pool_heads": 2, "pool_end": "norm"},
-    "a probe alone": {"pooling": "map", "pool_end": "none"},
+    "a probe alone": {"pooling": "map", "pool_end": "none", "pool_patches": True},
     "features": {"include_top": False, "activation": "hard_silu"},
 }
 

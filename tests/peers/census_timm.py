@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.peers.census import Made
 from tests.peers.timm_families import output
+from vit_deploy.checkpoints.timm import naflex
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments
 
 CUTS = ({"depth": 2}, {"depth": 1}, {})
@@ -31,7 +32,7 @@ def rows() -> dict[str, str]:
         if eva_arguments(row["name"]) is not None:
             continue
         # The weights of relpos models say too little to be read alone, which is what traits are known from.
-        readable = row["traits"] or "relpos" in row["name"]
+        readable = row["traits"] or "relpos" in row["name"] or row["name"] in naflex.ARCHITECTURES
         found.setdefault(row["name"], row["needs"] or ("" if readable else "what its tensors' names say"))
     return found
 
@@ -68,8 +69,8 @@ def small_arguments(timm: Any, name: str) -> Mapping[str, Any]:
             continue
         if cut.get("depth", 0) > 1 and model.embed_dim >= WIDE:
             continue
-        stem = getattr(model, "patch_embed", None)
-        patch = stem.patch_size if type(stem).__name__ == "PatchEmbed" else None
+        stem = getattr(model, "patch_embed", getattr(model, "embeds", None))
+        patch = stem.patch_size if type(stem).__name__ in ("PatchEmbed", "NaFlexEmbeds") else None
         size = {} if patch is None else {"img_size": [GRID[0] * patch[0], GRID[1] * patch[1]]}
         try:
             with torch.device("meta"):

@@ -39,7 +39,6 @@ ROTARY, RELATIVE = "rotary positions", "relative positions"
 BY_CLASS = {
     "Eva": "the blocks of EVA",
     "VisionTransformerSAM": f"{RELATIVE} and windows",
-    "NaFlexVit": "patches of any number and aspect",
 }
 BY_NAME = {"beit3_": "norms inside the halves of a block"}
 BY_BLOCK = {
@@ -139,7 +138,7 @@ def row_of(name: str, model: Any, num_layers: int) -> dict[str, Any]:
     act = type(first.mlp_act).__name__ if parallel else act
     hidden = mlp.fc2.in_features if hasattr(mlp, "fc2") else 0
     positions = {"ResPostBlock": "res_post", "ResPostRelPosBlock": "res_post", "ParallelScalingBlock": "parallel"}
-    stem = getattr(model, "patch_embed", None)
+    stem = getattr(model, "patch_embed", getattr(model, "embeds", None))
     height, width = getattr(stem, "img_size", None) or model.pretrained_cfg["input_size"][1:]
     patches = getattr(stem, "patch_size", None) or (0, 0)
     rows = {

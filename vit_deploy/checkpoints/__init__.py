@@ -47,6 +47,7 @@ from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
 from vit_deploy.checkpoints.source import KEY_END, MODULES, Source, Stated, TensorFile
 from vit_deploy.checkpoints.text_towers import CLASSES, Words, with_words
+from vit_deploy.checkpoints.timm.naflex import at_one_size
 from vit_deploy.checkpoints.timm.named import check_named, named
 from vit_deploy.checkpoints.wrapping.heads import LinearHead, head_in, head_names, linear_head, with_head
 from vit_deploy.checkpoints.wrapping.runs import Taken
@@ -191,6 +192,7 @@ def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:
             with adapted(inner, adapter, _opened) as base:
                 view = base if keyed else _model_in(base, reading)
                 file = in_transformers_names(named(without_processor(view, preprocess), architecture))
+                file = at_one_size(file, stated)
                 source = _source(file)
                 check_named(file, source, SOURCES.load("timm"))
                 loaded = _read(source, file, {**_of_modules(inner if keyed else view), **stated}, reading, labels)

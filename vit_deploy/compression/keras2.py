@@ -350,7 +350,7 @@ def _pooled(make: _Maker, x: Tensor) -> Tensor:
         case Pooling.PREFIX_MEAN:
             return _op(lambda tokens: tf.reduce_mean(tokens[:, :first], axis=1))(x)
         case Pooling.MAP:
-            return _map_pooled(make, x)
+            return _map_pooled(make, _op(lambda tokens: tokens[:, first:])(x) if make.config.pool_patches else x)
 
 
 def _map_pooled(make: _Maker, x: Tensor) -> Tensor:

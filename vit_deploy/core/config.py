@@ -111,6 +111,7 @@ class ViTConfig:
         pool_mlp_dim: hidden units of `map` pooling; 0 for as many as a block has.
         pool_dim: width of what `map` pooling gives; 0 for that of a token.
         pool_end: what follows the attention of `map` pooling.
+        pool_patches: whether `map` pooling leaves the prefix tokens out.
         last_norm: whether a norm follows the last block; without one its tokens are pooled as they are.
         pre_logits_linear: whether the dense layer between pooling and head has no tanh, as a projection into the space
             of CLIP's images and texts.
@@ -155,6 +156,7 @@ class ViTConfig:
     pool_mlp_dim: int = 0
     pool_dim: int = 0
     pool_end: PoolEnd = PoolEnd.FFN
+    pool_patches: bool = False
     patch_norm: bool = False
     pixel_norm: bool = False
     patch_padding: int = 0
@@ -251,8 +253,9 @@ class ViTConfig:
             yield "distillation_token is True, and class_token is False; the one stands beside the other"
         if pooling is Pooling.CLS_DISTILLATION and not self.distillation_token:
             yield f"pooling is {pooling}, and distillation_token is False"
-        if pooling is Pooling.PREFIX_MEAN and not self.num_prefix_tokens:
-            yield f"pooling is {pooling}, and there are no prefix tokens"
+        if not self.num_prefix_tokens and (pooling is Pooling.PREFIX_MEAN or self.pool_patches):
+            what = "pool_patches is True" if self.pool_patches else f"pooling is {pooling}"
+            yield f"{what}, and there are no prefix tokens"
         if pooling is Pooling.MAP and self.pooled_dim % self.probe_heads:
             width = "pool_dim" if self.pool_dim else "embed_dim"
             yield f"{width} {self.pooled_dim} is not a multiple of pool_heads {self.probe_heads}"
@@ -437,14 +440,14 @@ class ViTConfig:
 MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the scores of more
 
 SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
-OF_A_MAP = ("pool_heads", "pool_mlp_dim", "pool_dim", "pool_end")
+OF_A_MAP = ("pool_heads", "pool_mlp_dim", "pool_dim", "pool_end", "pool_patches")
 OPTIONAL_SIZES = (  # zero for none, or for what another size says
     *("register_tokens", "pre_logits_dim", *OF_A_MAP[:3], "patch_padding", "head_width"),
 )
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
     *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "pixel_norm", "last_norm"),
-    *("pre_logits_linear", "head_norm"),
+    *("pre_logits_linear", "head_norm", "pool_patches"),
 )
 LATER: Mapping[str, object] = MappingProxyType(
     {
@@ -453,7 +456,7 @@ LATER: Mapping[str, object] = MappingProxyType(
         "pixel_norm": False,
         "patch_padding": 0,
         **{"attention_norm": False, "ffn_norm": False, "pool_heads": 0, "pool_mlp_dim": 0},
-        **{"pool_dim": 0, "pool_end": PoolEnd.FFN},
+        **{"pool_dim": 0, "pool_end": PoolEnd.FFN, "pool_patches": False},
         "last_norm": True,
         **{"pre_logits_linear": False, "head_norm": False, "probabilities": Probabilities.SOFTMAX},
         "head_width": 0,

@@ -45,7 +45,7 @@ def pool_macs(config: ViTConfig) -> int:
     """
     if config.effective_pooling is not Pooling.MAP:
         return 0
-    tokens, dim = config.sequence_length, config.pooled_dim
+    tokens, dim = config.num_patches if config.pool_patches else config.sequence_length, config.pooled_dim
     hidden = config.probe_mlp_dim if config.pool_end is PoolEnd.FFN else 0
     return 2 * tokens * config.embed_dim * dim + 2 * tokens * dim + 2 * dim * dim + 2 * dim * hidden
 

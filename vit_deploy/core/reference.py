@@ -349,7 +349,7 @@ def pool(x: Array, weights: Weights, config: ViTConfig) -> Array:
         case Pooling.PREFIX_MEAN:
             x = x[:, : config.num_prefix_tokens].mean(axis=1)
         case Pooling.MAP:
-            x = map_pool(x, weights, config)
+            x = map_pool(patches if config.pool_patches else x, weights, config)
     return x
 
 

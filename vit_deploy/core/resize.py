@@ -90,6 +90,7 @@ FILTERS: Mapping[Convention, Filters] = MappingProxyType(
     }
 )
 
+RESAMPLED = "naflex"  # the family of models whose table is for another grid than that of their images
 DEFAULT = Convention.TIMM  # of models that come from no other program, our own among them
 
 
@@ -120,6 +121,8 @@ def resize(
     new = old.replace(image_size=image_size or old.image_size, patch_size=patch_size or old.patch_size)
     if new == old:
         return checkpoint
+    if like is None and new.grid != old.grid:
+        check_positions(checkpoint)
     if (old.pixel_norm or old.patch_padding) and new.patch_size != old.patch_size:
         what = "pads its images" if old.patch_padding else "normalizes the pixels of each patch"
         raise ConfigError(
@@ -146,6 +149,19 @@ def resize(
     resized = checkpoint.with_weights(changed, config=new, preprocess=preprocess, step=Step("resize", facts))
     vars(resized)["_digest"] = digest_after  # where its cached property looks first
     return resized
+
+
+def check_positions(checkpoint: Checkpoint) -> None:
+    """Refuse to resample positions that were resampled from another grid's when they were read.
+
+    Raises:
+        ConfigError: they were, as a NaFlexViT's are.
+    """
+    if any(step.facts.get("family") == RESAMPLED for step in checkpoint.provenance):
+        raise ConfigError(
+            "its positions were resampled for its image size when it was read, and would be resampled twice",
+            fix="read it at the size that is wanted: --config with image_size [height, width]; or say --like",
+        )
 
 
 def as_convention(name: str) -> Convention:

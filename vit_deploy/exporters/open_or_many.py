@@ -11,7 +11,7 @@ from vit_deploy.core.format import Format, Target
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.image_sizes import DYNAMIC, Size, in_words, proving_sizes
 from vit_deploy.core.open_positions import SAMPLINGS
-from vit_deploy.core.resize import FILTERS, Convention, as_convention, convention_of, resize
+from vit_deploy.core.resize import FILTERS, Convention, as_convention, check_positions, convention_of, resize
 from vit_deploy.errors import ConfigError
 
 
@@ -113,6 +113,8 @@ def refuse_closed(checkpoint: Checkpoint, like: Convention | None) -> None:
             "gathered for one size",
             fix="give one size",
         )
+    if like is None:
+        check_positions(checkpoint)
     convention = convention_of(checkpoint, like)
     if FILTERS[convention].positions not in SAMPLINGS:
         raise ConfigError(

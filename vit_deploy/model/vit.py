@@ -85,6 +85,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
         pool_dim: width of what "map" pooling gives; 0 for that of a token.
         pool_end: what follows the attention of "map" pooling, "ffn", "norm" or "none".
+        pool_patches: whether "map" pooling leaves the prefix tokens out.
         patch_norm: whether the patches are normalized once they are embedded.
         pixel_norm: whether the pixels of each patch are normalized before they are embedded.
         patch_padding: pixels of zeros above and left of the image.
@@ -163,6 +164,7 @@ class ViT(keras.Model):  # type: ignore[misc]
         pool_mlp_dim: int = 0,
         pool_dim: int = 0,
         pool_end: str = "ffn",
+        pool_patches: bool = False,
         patch_norm: bool = False,
         pixel_norm: bool = False,
         patch_padding: int = 0,
@@ -220,6 +222,7 @@ class ViT(keras.Model):  # type: ignore[misc]
                 pool_mlp_dim=pool_mlp_dim,
                 pool_dim=pool_dim,
                 pool_end=pool_end,
+                pool_patches=pool_patches,
                 patch_norm=patch_norm,
                 pixel_norm=pixel_norm,
                 patch_padding=patch_padding,

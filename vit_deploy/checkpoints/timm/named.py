@@ -53,25 +53,26 @@ class Named(TensorView):
     @property
     def documents(self) -> Mapping[str, Any]:
         """Of the file, and the name."""
-        return NamedDocuments(self.file.documents, self.architecture)
+        return Documents(self.file.documents, ARCHITECTURE, self.architecture)
 
 
-class NamedDocuments(Mapping[str, Any]):
-    """Documents, and the name of an architecture."""
+class Documents(Mapping[str, Any]):
+    """Documents, and one more, such as the name of an architecture."""
 
-    def __init__(self, documents: Mapping[str, Any], architecture: str) -> None:
+    def __init__(self, documents: Mapping[str, Any], more: str, content: str) -> None:
         self._documents = documents
-        self._architecture = architecture
+        self._more = more
+        self._content = content
 
     def __getitem__(self, name: str) -> Any:
-        return self._architecture if name == ARCHITECTURE else self._documents[name]
+        return self._content if name == self._more else self._documents[name]
 
     def __iter__(self) -> Iterator[str]:
-        yield from (name for name in self._documents if name != ARCHITECTURE)
-        yield ARCHITECTURE
+        yield from (name for name in self._documents if name != self._more)
+        yield self._more
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name == ARCHITECTURE or name in self._documents
+        return name == self._more or name in self._documents

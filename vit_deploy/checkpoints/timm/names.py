@@ -15,6 +15,7 @@ from vit_deploy.errors import CheckpointError
 
 STEM = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.(?:proj|backbone|conv\d*|stem|\d+)\.")
 PATCHES = "patch_embed.proj.weight"
+NAFLEX = "naflex"  # the document that says that a file was a NaFlexViT's, and the family of its checkpoint
 BLOCK = re.compile(r"^blocks\.(\d{1,6})\.")
 # Older names of the same tensors: DINOv2's blocks in chunks, DeiT III's layer scale, DINOv2's SwiGLU and registers.
 RENAMES = (
@@ -138,6 +139,11 @@ def family_of(view: Renamed) -> str:
     return "dinov2" if of_dinov2 else "timm"
 
 
+def has_last_norm(view: Renamed) -> bool:
+    """Whether a norm follows the last block, or the pooling."""
+    return "norm.weight" in view.stored or "fc_norm.weight" in view.stored
+
+
 def check_supported(view: Renamed) -> None:
     """Refuse a network that shares names with this ViT and computes something else.
 
@@ -152,7 +158,8 @@ def check_supported(view: Renamed) -> None:
         problems.append(f"patches of another kind ({PATCHES} {view.shape(PATCHES)})")
     if "pos_embed" not in view.stored and not any("rel_pos" in name or "relative_" in name for name in view.stored):
         problems.append("no position table (pos_embed)")
-    if not any(name in view.stored for name in ("norm.weight", "fc_norm.weight")):
+    # RADIO, a NaFlexViT, has none.
+    if not has_last_norm(view) and NAFLEX not in view.documents:
         problems.append("no last norm (norm.weight or fc_norm.weight)")
     if not any(map(BLOCK.match, view.stored)):
         problems.append("no blocks (blocks.0)")

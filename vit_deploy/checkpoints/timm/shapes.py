@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vit_deploy.checkpoints.timm.names import BLOCK, PATCHES, Renamed
+from vit_deploy.checkpoints.timm.names import BLOCK, PATCHES, Renamed, has_last_norm
 from vit_deploy.checkpoints.timm.parallel import is_parallel, parallel_shapes
 from vit_deploy.checkpoints.timm.relative import relative_shapes
 from vit_deploy.core.choices import FFNType, NormalizationType, Pooling
@@ -31,6 +31,8 @@ def shapes_of(view: Renamed) -> dict[str, Any]:
         "include_top": "head.weight" in kinds,
         "num_classes": view.common_shape("head.weight", 2)[0] if "head.weight" in kinds else 0,
     }
+    if not has_last_norm(view):
+        shapes["last_norm"] = False
     if "patch_embed.norm.weight" in kinds:
         shapes["patch_norm"] = True
     shapes |= relative_shapes(view)

@@ -35,6 +35,7 @@ from vit_deploy.checkpoints.timm.config import (
 from vit_deploy.checkpoints.timm.eva import find_eva, read_eva
 from vit_deploy.checkpoints.timm.names import (
     IGNORED,
+    NAFLEX,
     PATCHES,
     PROJECTION,
     TEXT,
@@ -93,6 +94,8 @@ class TimmSource:
             rows = view.common_shape("pos_embed", 3)[1] if "pos_embed" in view.stored else 0
             taken = taken_for(shapes, defaults, rows)
             defaults |= taken.fields
+        if _pools_patches(shapes, hub.pools_prefix or taken.pools_prefix):
+            shapes["pool_patches"] = True
         facts = Facts(shapes, _beside(shapes, hub, stated), defaults)
         with known_heads(facts, stated, shapes["embed_dim"]):
             positions = positions_of(view, shapes, [said] if said else (*hub.sizes, *taken.sizes))
@@ -104,6 +107,7 @@ class TimmSource:
         if hub.pads and positions.known not in (None, config.image_size):
             raise unsupported("it", [f"images of {positions.known} padded to whole patches"])
         ignored = {name for name in view.names() if IGNORED.match(name) or INDEX.search(name)}
+        written = NAFLEX if NAFLEX in view.documents else family
         problems = list(settled.problems)
         if "head.weight" in view.kinds:
             problems += label_problems(hub.labels, shapes["num_classes"])
@@ -120,14 +124,14 @@ class TimmSource:
             )
         if hub.data is None and family == "timm":
             supposed = (*taken.supposed, *_head_outside(view, config))
-            return imported(settled, weights, family=family, input_size=positions.known, supposed=supposed)
+            return imported(settled, weights, family=written, input_size=positions.known, supposed=supposed)
         data = hub.data if hub.data is not None else DINOV2_DATA
         whole = positions.known or config.image_size
         preprocess = preprocess_of(data, whole, config.channels)
         return imported(
             settled,
             weights,
-            family=family,
+            family=written,
             preprocess=preprocess,
             preprocess_assumed=hub.data is None,
             input_size=whole,
@@ -197,6 +201,12 @@ def _defaults(shapes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _pools_patches(shapes: Mapping[str, Any], pools_prefix: bool) -> bool:
+    """Whether attention pooling leaves the prefix tokens out."""
+    prefix = shapes["class_token"] or shapes["distillation_token"] or shapes["register_tokens"]
+    return shapes.get("pooling") is Pooling.MAP and bool(prefix) and not pools_prefix
+
+
 def _check_supported(config: ViTConfig, hub: Hub, pools_prefix: bool) -> None:
     if config.ffn_type is FFNType.SWIGLU and hub.act_layer not in (None, Activation.SILU):
         raise unsupported("it", [f"a gate of {hub.act_layer}"])
@@ -205,8 +215,6 @@ def _check_supported(config: ViTConfig, hub: Hub, pools_prefix: bool) -> None:
         raise unsupported("it", ["a head for every token"])
     if not prefix:
         return
-    if pooling is Pooling.MAP and not pools_prefix:
-        raise unsupported("it", ["attention pooling that leaves its prefix tokens out"])
     if pooling in (Pooling.MEAN, Pooling.MAX) and pools_prefix:
         raise unsupported("it", [f"a {pooling} that takes its prefix tokens in"])
 

@@ -49,6 +49,7 @@ class ArchitectureOptions:
         pool_mlp_dim: hidden units of "map" pooling; 0 for as many as a block has.
         pool_dim: width of what "map" pooling gives; 0 for that of a token.
         pool_end: what follows the attention of "map" pooling, "ffn", "norm" or "none".
+        pool_patches: whether "map" pooling leaves the prefix tokens out.
         last_norm: whether a norm follows the last block.
         pre_logits_linear: whether the dense layer before the head has no tanh.
         head_norm: whether the vector that the head reads is divided by its root mean square.
@@ -94,6 +95,7 @@ class ArchitectureOptions:
     pool_mlp_dim: Annotated[int, Option(min=0, help="Hidden units of map pooling; 0 for a block's.")] = 0
     pool_dim: Annotated[int, Option(min=0, help="Width of what map pooling gives; 0 for a token's.")] = 0
     pool_end: Annotated[str, Option(help="ffn, norm or none: what follows the attention of map pooling.")] = "ffn"
+    pool_patches: Annotated[bool, Option(help="Map pooling leaves the prefix tokens out.")] = False
     last_norm: Annotated[bool, Option(help="A norm behind the last block.")] = True
     pre_logits_linear: Annotated[bool, Option(help="No tanh in the dense layer before the head.")] = False
     head_norm: Annotated[bool, Option(help="The head reads a vector divided by its root mean square.")] = False
