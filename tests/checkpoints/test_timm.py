@@ -206,6 +206,6 @@ def test_options_of_another_network_are_named(changes: dict[str, Any], expected:
     assert expected in caught.value.message
 
 
-def test_attention_pooling_that_leaves_registers_out_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="attention pooling that leaves its prefix tokens out"):
-        with_config("map_of_all", tmp_path, architecture="vit_so150m_patch16_reg4_map_256")
+def test_attention_pooling_leaves_registers_out_as_its_architecture_does(tmp_path: Path) -> None:
+    config = with_config("map_of_all", tmp_path, architecture="vit_so150m_patch16_reg4_map_256").config
+    assert config.pooling is Pooling.MAP and config.pool_patches

@@ -14,10 +14,15 @@ from tests.peers.census import Made
 from tests.peers.timm_families import output
 from vit_deploy.checkpoints.timm import naflex
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments
+from vit_deploy.checkpoints.timm.names import WITHOUT_LAST_NORM
 
 CUTS = ({"depth": 2}, {"depth": 1}, {})
 GRID = (3, 4)
 WIDE = 1024  # embed dim from which one block has to do
+SAYING_LITTLE = frozenset({*naflex.ARCHITECTURES, *WITHOUT_LAST_NORM, "vit_so150m_patch16_reg4_map_256"})
+"""Names whose tensors say too little to be read without the name."""
+OF_OTHER_MODULES = ("a convolutional network for its stem", "relative positions and windows")
+WITH_A_STEM = ("vit_base_mci_224",)  # in the module of plain ViTs all the same
 TOKENS = ("cls_token", "pos_embed", "reg_token", "dist_token", "latent")
 
 
@@ -31,10 +36,22 @@ def rows() -> dict[str, str]:
     for row in csv.DictReader(text.splitlines()):
         if eva_arguments(row["name"]) is not None:
             continue
-        # The weights of relpos models say too little to be read alone, which is what traits are known from.
-        readable = row["traits"] or "relpos" in row["name"] or row["name"] in naflex.ARCHITECTURES
+        # The weights of these say too little to be read alone, which is what traits are known from.
+        readable = row["traits"] or "relpos" in row["name"] or row["name"] in SAYING_LITTLE
         found.setdefault(row["name"], row["needs"] or ("" if readable else "what its tensors' names say"))
     return found
+
+
+def counts() -> tuple[int, int]:
+    """How many names of the modules of plain ViTs there are, and how many of them are exact.
+
+    Hybrids and SAM's ViTs have modules of their own; those of the class Eva are all exact, as their census shows.
+    """
+    text = resources.files("vit_deploy.checkpoints.timm").joinpath("architectures.csv").read_text(encoding="utf-8")
+    names = {row["name"]: row["needs"] for row in csv.DictReader(text.splitlines())}
+    plain = [name for name, needs in names.items() if needs not in OF_OTHER_MODULES or name in WITH_A_STEM]
+    refused = {name for name, needs in rows().items() if needs}
+    return len(plain), len([name for name in plain if name not in refused])
 
 
 def make(timm: Any, name: str, folder: Path) -> Made:

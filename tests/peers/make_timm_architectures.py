@@ -40,9 +40,7 @@ BY_CLASS = {
     "Eva": "the blocks of EVA",
     "VisionTransformerSAM": f"{RELATIVE} and windows",
 }
-BY_NAME = {"beit3_": "norms inside the halves of a block"}
 BY_BLOCK = {
-    "ParallelThingsBlock": "several attentions in a block",
     "DiffParallelScalingBlock": "differential attention",
 }
 BY_ATTENTION = {"DiffAttention": "differential attention"}
@@ -137,6 +135,12 @@ def row_of(name: str, model: Any, num_layers: int) -> dict[str, Any]:
     act = type(getattr(mlp, "act", None)).__name__ if type(mlp).__name__ == "Mlp" else ""  # gates bring their own
     act = type(first.mlp_act).__name__ if parallel else act
     hidden = mlp.fc2.in_features if hasattr(mlp, "fc2") else 0
+    if type(first).__name__ == "ParallelThingsBlock":  # one attention with the heads of all
+        heads = sum(each.attn.num_heads for each in first.attns)
+        hidden = sum(each.mlp.fc2.in_features for each in first.ffns)
+        act = type(first.ffns[0].mlp.act).__name__
+    norm = getattr(first, "in_norm" if parallel else "norm1", None)
+    norm = first.attns[0].norm if hasattr(first, "attns") else norm
     positions = {"ResPostBlock": "res_post", "ResPostRelPosBlock": "res_post", "ParallelScalingBlock": "parallel"}
     stem = getattr(model, "patch_embed", getattr(model, "embeds", None))
     height, width = getattr(stem, "img_size", None) or model.pretrained_cfg["input_size"][1:]
@@ -149,7 +153,7 @@ def row_of(name: str, model: Any, num_layers: int) -> dict[str, Any]:
         "num_layers": num_layers,
         "mlp_dim": first.in_proj.out_features - 3 * model.embed_dim if parallel else hidden,
         "num_heads": heads,
-        "epsilon": getattr(getattr(first, "in_norm" if parallel else "norm1", None), "eps", 0.0),
+        "epsilon": getattr(norm, "eps", 0.0),
         "activation": ACTIVATIONS.get(act, "gelu"),
         "pooling": POOLINGS[model.global_pool],
         "pools_prefix": "yes" if getattr(model, "pool_include_prefix", False) else "",
@@ -178,12 +182,12 @@ def reason(name: str, model: Any, attention: Any) -> str:
         return ROTARY
     if type(getattr(model, "patch_embed", None)).__name__.startswith("Hybrid"):
         return "a convolutional network for its stem"
-    found = (
+    return (
         BY_CLASS.get(type(model).__name__)
         or BY_BLOCK.get(type(model.blocks[0]).__name__)
         or BY_ATTENTION.get(type(attention).__name__)
+        or ""
     )
-    return found or next((what for start, what in BY_NAME.items() if name.startswith(start)), "")
 
 
 def main() -> None:

@@ -17,6 +17,11 @@ from vit_deploy.errors import VitDeployError
 ROWS = census_timm.rows()
 
 
+def test_nearly_all_names_of_timm_are_exact() -> None:
+    names, read = census_timm.counts()
+    assert read >= 0.98 * names
+
+
 @pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize("name", ROWS)

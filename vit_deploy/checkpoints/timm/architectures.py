@@ -98,6 +98,8 @@ def traits_of(shapes: Mapping[str, Any]) -> str:
         "qk_norm": shapes["qk_norm"],
         "parallel": shapes.get("normalization_position") is NormalizationPosition.PARALLEL,
         "patch_norm": shapes.get("patch_norm", False),
+        "attention_norm": shapes.get("attention_norm", False),
+        "ffn_norm": shapes.get("ffn_norm", False),
         str(relative): relative is not RelativePositions.NONE,
     }
     return "+".join(name for name, there in traits.items() if there) or "plain"

@@ -36,8 +36,6 @@ UNSUPPORTED_ARGS: Mapping[str, str] = {
     "block_fn": "blocks of another kind",
     "attn_layer": "attention of another kind",
     "embed_layer": "a stem of another kind",
-    "scale_attn_norm": "a norm inside the attention",
-    "scale_mlp_norm": "a norm inside the feed-forward",
     "scale_mlp": "a norm inside the feed-forward",
     "mlp_layer": "a feed-forward of another kind",
 }
@@ -46,6 +44,7 @@ SHOWN_BY_WEIGHTS = frozenset(
         *("patch_size", "in_chans", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "qk_norm", "proj_bias"),
         *("init_values", "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm", "fc_norm"),
         *("embed_norm_layer", "num_classes", "img_size", "use_abs_pos_emb", "use_rel_pos_bias"),
+        *("scale_attn_norm", "scale_mlp_norm"),
         *("use_shared_rel_pos_bias", "swiglu_mlp", "use_fc_norm", "rel_pos_type", "rel_pos_dim", "shared_rel_pos"),
     }
 )

@@ -36,6 +36,15 @@ TEXT = re.compile(
 )
 IGNORED = re.compile(rf"^(mask_token$|decoder_|fc\.(fc|bn)\d\.)|{TEXT.pattern}")
 TRUNK, PROJECTION = "trunk.", "head.proj."  # of OpenCLIP's towers, whose head is the projection
+WITHOUT_LAST_NORM = frozenset(
+    {
+        *(f"vit_{size}_patch16_radio_v3" for size in ("base", "large", "huge", "giant")),
+        *(f"vit_{size}_patch16_radio_v4" for size in ("so400m", "huge")),
+        "vit_intern300m_patch14_448",
+    }
+)
+"""Architectures whose last tokens are pooled as they are."""
+
 # What tells another network, by the names of its tensors.
 UNSUPPORTED: Mapping[str, str] = {
     r"^(layers|stages)\.\d+\.": "stages of several resolutions, as Swin has",
@@ -44,10 +53,10 @@ UNSUPPORTED: Mapping[str, str] = {
     r"(relative_position_(bias_table|index)|mlp\.fc[12]\.(weight|bias))$)"
     r".*(relative_position|rel_pos)": "relative positions of another kind, as SAM has",
     r"(^|\.)rope\b|\.freqs|\.periods$": "rotary positions",
-    r"^blocks\.\d+\.(attns|ffns)\.": "several attentions in a block",
+    r"^blocks\.\d+\.(attns|ffns)\.\d+\.(attn\.([qk]_)?norm|mlp\.norm)\.": "norms inside of several attentions",
     r"\.lambda_[qk]\d$": "differential attention",
     r"\.attn\.gate\.": "gated attention",
-    r"\.attn\.(norm|inner_attn_ln)\.|\.mlp\.(norm|ffn_ln)\.": "norms inside the halves of a block",
+    r"\.attn\.inner_attn_ln\.|\.mlp\.ffn_ln\.": "norms inside the halves of a block, by other names",
     r"\.attn\.[qkv]_proj\.": "query, key and value that are not packed, as EVA has",
     r"^(blocks_token_only|cls_attn_layers|norm_embed)\b": "class attention",
 }
@@ -144,6 +153,13 @@ def has_last_norm(view: Renamed) -> bool:
     return "norm.weight" in view.stored or "fc_norm.weight" in view.stored
 
 
+def _may_lack_it(documents: Mapping[str, Any]) -> bool:
+    """Whether a file without a last norm is whole: of an architecture that has none."""
+    config = documents.get("config.json")
+    said = documents.get("--architecture") or (config.get("architecture") if isinstance(config, Mapping) else None)
+    return NAFLEX in documents or str(said).partition(".")[0] in WITHOUT_LAST_NORM
+
+
 def check_supported(view: Renamed) -> None:
     """Refuse a network that shares names with this ViT and computes something else.
 
@@ -158,8 +174,7 @@ def check_supported(view: Renamed) -> None:
         problems.append(f"patches of another kind ({PATCHES} {view.shape(PATCHES)})")
     if "pos_embed" not in view.stored and not any("rel_pos" in name or "relative_" in name for name in view.stored):
         problems.append("no position table (pos_embed)")
-    # RADIO, a NaFlexViT, has none.
-    if not has_last_norm(view) and NAFLEX not in view.documents:
+    if not has_last_norm(view) and not _may_lack_it(view.documents):
         problems.append("no last norm (norm.weight or fc_norm.weight)")
     if not any(map(BLOCK.match, view.stored)):
         problems.append("no blocks (blocks.0)")

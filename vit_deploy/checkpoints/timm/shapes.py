@@ -7,15 +7,19 @@ from typing import Any
 from vit_deploy.checkpoints.timm.names import BLOCK, PATCHES, Renamed, has_last_norm
 from vit_deploy.checkpoints.timm.parallel import is_parallel, parallel_shapes
 from vit_deploy.checkpoints.timm.relative import relative_shapes
+from vit_deploy.checkpoints.timm.things import has_things, things_shapes
 from vit_deploy.core.choices import FFNType, NormalizationType, Pooling
 from vit_deploy.errors import CheckpointError
+
+INNER_NORMS = {"attention_norm": "attn.norm", "ffn_norm": "mlp.norm"}  # of BEiT-3
 
 
 def shapes_of(view: Renamed) -> dict[str, Any]:
     """What the names and shapes say, all but the image size."""
     kinds = view.kinds
     embed_dim, channels, *patch_size = view.common_shape(PATCHES, 4)
-    blocks = parallel_shapes(view) if is_parallel(view) else _sequential(view)
+    kind = parallel_shapes if is_parallel(view) else things_shapes if has_things(view) else _sequential
+    blocks = kind(view)
     shapes: dict[str, Any] = {
         "patch_size": tuple(patch_size),
         "channels": channels,
@@ -63,6 +67,9 @@ def _sequential(view: Renamed) -> dict[str, Any]:
         "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
         "layer_scale": "blocks.*.ls1.gamma" in kinds,
     }
+    for field, name in INNER_NORMS.items():
+        if f"blocks.*.{name}.weight" in kinds:
+            fields[field] = True
     if fields["qk_norm"]:
         fields["num_heads"] = dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
     return fields

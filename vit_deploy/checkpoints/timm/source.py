@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ from vit_deploy.checkpoints.timm.positions import Positions, positions_of
 from vit_deploy.checkpoints.timm.recorded import recorded_by_training
 from vit_deploy.checkpoints.timm.relative import INDEX, relative_origins
 from vit_deploy.checkpoints.timm.shapes import shapes_of
+from vit_deploy.checkpoints.timm.things import count_of, has_things, things_origins
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, FFNType, Pooling
 from vit_deploy.core.config import ViTConfig
@@ -83,6 +84,8 @@ class TimmSource:
         _check_head(view, hub)
         said = stated.get("image_size")
         defaults = _defaults(shapes)
+        if has_things(view) and "num_heads" in defaults:
+            defaults["num_heads"] *= count_of(view)
         family = family_of(view)
         taken = Taken()
         recorded = None
@@ -96,7 +99,10 @@ class TimmSource:
             defaults |= taken.fields
         if _pools_patches(shapes, hub.pools_prefix or taken.pools_prefix):
             shapes["pool_patches"] = True
-        facts = Facts(shapes, _beside(shapes, hub, stated), defaults)
+        beside = _beside(shapes, hub, stated)
+        if has_things(view):
+            shapes["head_width"] = _head_width(view, shapes, (stated, beside, defaults))
+        facts = Facts(shapes, beside, defaults)
         with known_heads(facts, stated, shapes["embed_dim"]):
             positions = positions_of(view, shapes, [said] if said else (*hub.sizes, *taken.sizes))
         # As many patches make images of other sizes too.
@@ -201,6 +207,12 @@ def _defaults(shapes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _head_width(view: Renamed, shapes: Mapping[str, Any], said: Sequence[Mapping[str, Any]]) -> int:
+    """The width of each head where several attentions have as many heads together; zero where nobody says."""
+    heads = next((fields["num_heads"] for fields in said if fields.get("num_heads")), 0)
+    return count_of(view) * int(shapes["embed_dim"]) // int(heads) if heads else 0
+
+
 def _pools_patches(shapes: Mapping[str, Any], pools_prefix: bool) -> bool:
     """Whether attention pooling leaves the prefix tokens out."""
     prefix = shapes["class_token"] or shapes["distillation_token"] or shapes["register_tokens"]
@@ -215,6 +227,8 @@ def _check_supported(config: ViTConfig, hub: Hub, pools_prefix: bool) -> None:
         raise unsupported("it", ["a head for every token"])
     if not prefix:
         return
+    if config.pool_patches and hub.architecture is None:
+        raise unsupported("it", ["attention pooling that leaves its prefix tokens out, or takes them in"])
     if pooling in (Pooling.MEAN, Pooling.MAX) and pools_prefix:
         raise unsupported("it", [f"a {pooling} that takes its prefix tokens in"])
 
@@ -247,7 +261,7 @@ def _origins(view: Renamed, config: ViTConfig, positions: Positions) -> dict[str
         **_head(view, config),
     }
     for index in range(config.num_layers):
-        block = parallel_origins if is_parallel(view) else _block
+        block = parallel_origins if is_parallel(view) else things_origins if has_things(view) else _block
         origins |= block(f"block_{index}", f"blocks.{index}", view, config)
     return origins | (_map_pool() if config.effective_pooling is Pooling.MAP else {})
 
@@ -259,6 +273,8 @@ def _block(ours: str, theirs: str, view: Renamed, config: ViTConfig) -> dict[str
         **_norm(f"{ours}.norm2", f"{theirs}.norm2"),
         **_norm(f"{ours}.attention.query_norm", f"{theirs}.attn.q_norm"),
         **_norm(f"{ours}.attention.key_norm", f"{theirs}.attn.k_norm"),
+        **_norm(f"{ours}.attention.norm", f"{theirs}.attn.norm"),
+        **_norm(f"{ours}.ffn.norm", f"{theirs}.mlp.norm"),
         f"{ours}.attention.out.kernel": transposed(f"{theirs}.attn.proj.weight"),
         f"{ours}.attention.out.bias": _bias(f"{theirs}.attn.proj", view, dim),
         f"{ours}.ffn.down.kernel": transposed(f"{theirs}.mlp.fc2.weight"),
