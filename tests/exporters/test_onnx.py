@@ -105,7 +105,8 @@ COUNTS: dict[str, dict[str, int]] = {
     },
     "Perception Encoder": {
         **PROBE,
-        **{"Gemm": 19, "Gelu": 3, "LayerNormalization": 9, "Slice": 8, "Concat": 6, "Mul": 9, "Add": 10},
+        **{"Gemm": 19, "Gelu": 3, "LayerNormalization": 9, "Slice": 10, "Concat": 6, "Mul": 9, "Add": 10},
+        "Reshape": 16,  # keys and values without those of the prefix
     },
     # Positions are one more sum in front of each softmax.
     "BEiT": SEQUENCE | {"Add": 7, "ReduceMean": 1, "Slice": 1},

@@ -12,7 +12,7 @@ from keras import ops
 from vit_deploy.core.choices import PoolEnd
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.model.feed_forward import FeedForward
-from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Projection, side_of
+from vit_deploy.model.layers import HALF_TYPES, NamedVariables, Projection, side_of, take_patches
 from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions
 
@@ -20,6 +20,9 @@ from vit_deploy.model.options import WeightOptions
 @keras.saving.register_keras_serializable("vit_deploy")
 class ProbeAttention(NamedVariables):
     """Multi-head attention of a probe `(1, width)` to tokens `(batch, tokens, dim)`, giving `(batch, width)`."""
+
+    patches_of: ViTConfig | None = None
+    """The config of a ViT whose prefix tokens are left out; None takes all. Set by the pooling."""
 
     def __init__(
         self,
@@ -51,16 +54,20 @@ class ProbeAttention(NamedVariables):
 
     def call(self, probe: Any, tokens: Any) -> Any:
         """The probe's view of every image."""
-        split = (-1, side_of(tokens, 1), self.num_heads, self.head_dim)
         # The probe is the same for all images: its query is (heads, 1, head dim), and broadcasts over the batch.
         query = ops.reshape(self.query(probe), (1, self.num_heads, 1, self.head_dim)) * (1 / math.sqrt(self.head_dim))
-        key, value = (ops.reshape(role(tokens), split) for role in (self.key, self.value))
+        key, value = (self._heads(role(tokens)) for role in (self.key, self.value))
         scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))
         half = keras.backend.standardize_dtype(scores.dtype) in HALF_TYPES
         weights = ops.softmax(ops.cast(scores, "float32") if half else scores, axis=-1)
         weights = ops.cast(weights, scores.dtype) if half else weights
         mixed = ops.matmul(weights, ops.transpose(value, (0, 2, 1, 3)))
         return self.out(ops.reshape(mixed, (-1, self.embed_dim)))
+
+    def _heads(self, values: Any) -> Any:
+        # Left out behind the product, so that all tokens are rows of one matrix until then.
+        taken = values if self.patches_of is None else take_patches(values, self.patches_of)
+        return ops.reshape(taken, (-1, side_of(taken, 1), self.num_heads, self.head_dim))
 
     def compute_output_shape(
         self, probe_shape: tuple[int | None, ...], tokens_shape: tuple[int | None, ...]
@@ -101,6 +108,8 @@ class MapPooling(NamedVariables):
         self.attention = ProbeAttention(
             own.pooled_dim, own.probe_heads, self.weight_options, "map_pool.attention", name="attention", dtype=policy
         )
+        if own.pool_patches:
+            self.attention.patches_of = own
         self.norm: Any = None
         self.ffn: Any = None
         if own.pool_end is not PoolEnd.NONE:

@@ -98,9 +98,7 @@ def _pooled(model: ViT, tokens: Any) -> Any:
     if model.largest_in is not None and config.effective_pooling is Pooling.MAX:
         grid = keras.ops.reshape(take_patches(tokens, config), (-1, *config.grid, config.embed_dim))
         return keras.ops.reshape(model.largest_in(grid), (-1, config.embed_dim))
-    if model.map_pool is None:
-        return pool(tokens, config)
-    return model.map_pool(take_patches(tokens, config) if config.pool_patches else tokens)
+    return pool(tokens, config) if model.map_pool is None else model.map_pool(tokens)
 
 
 def _read(model: ViT, vector: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.gathering import Origin
 from vit_deploy.checkpoints.timm.names import Renamed
@@ -18,6 +19,7 @@ from vit_deploy.core.choices import FFNType, NormalizationType
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import Float32
 
+Exact = NDArray[np.float64]
 FIRST = "blocks.*.attns.0.attn.qkv.weight"
 ROLES = ("query", "key", "value")
 OPTIONAL = ("shift", "gamma", "bias")
@@ -79,11 +81,11 @@ def _thing(path: str, first: str, last: str, view: Renamed) -> dict[str, str]:
 def _read(layer: str, things: list[dict[str, str]], piece: slice) -> dict[str, Origin]:
     """A projection of what the norms give, all beside each other."""
 
-    def kernel(scale: Float32, kernel: Float32) -> Float32:
-        scaled: Float32 = kernel[piece].T.astype(np.float64) * scale[:, None]
+    def kernel(scale: Float32, kernel: Float32) -> Exact:
+        scaled: Exact = kernel[piece].T.astype(np.float64) * scale[:, None]
         return scaled
 
-    def bias(kernel: Float32, *rest: Float32, names: tuple[str, ...]) -> Float32:
+    def bias(kernel: Float32, *rest: Float32, names: tuple[str, ...]) -> Exact:
         given = dict(zip(names, rest, strict=True))
         sums = np.zeros(len(kernel[piece]))
         if "shift" in given:
@@ -101,11 +103,11 @@ def _read(layer: str, things: list[dict[str, str]], piece: slice) -> dict[str, O
 def _written(layer: str, things: list[dict[str, str]]) -> dict[str, Origin]:
     """A projection into the residual stream, whose inputs are beside each other and whose biases are added up."""
 
-    def kernel(names: tuple[str, ...], out: Float32, *gamma: Float32) -> Float32:
+    def kernel(names: tuple[str, ...], out: Float32, *gamma: Float32) -> Exact:
         transposed = out.T.astype(np.float64)
         return transposed * gamma[0] if gamma else transposed
 
-    def bias(names: tuple[str, ...], bias: Float32, *gamma: Float32) -> Float32:
+    def bias(names: tuple[str, ...], bias: Float32, *gamma: Float32) -> Exact:
         exact = bias.astype(np.float64)
         return exact * gamma[0] if gamma else exact
 
@@ -116,7 +118,7 @@ def _written(layer: str, things: list[dict[str, str]]) -> dict[str, Origin]:
 
 
 def _joined(
-    things: list[dict[str, str]], parts: tuple[str, ...], make: Callable[..., Float32], axis: int | None
+    things: list[dict[str, str]], parts: tuple[str, ...], make: Callable[..., Exact], axis: int | None
 ) -> Origin:
     """What is made of some parts of each thing, one behind the other along an axis, or added up."""
     groups = [tuple(part for part in parts if part in thing) for thing in things]
