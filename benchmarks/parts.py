@@ -100,6 +100,14 @@ PARTS: Mapping[str, Part] = {
             extra="test",
         ),
         Part(
+            "foundation",
+            "what does each precision cost a real pretrained model",
+            "benchmarks.foundation",
+            "benchmarks.foundation_tables",
+            needs=(*_EXPORTING, "litert_quantizer", "PIL"),
+            extra="cpu",
+        ),
+        Part(
             "ranges",
             "which way of finding ranges and of moving outliers keeps most of a trained model",
             "benchmarks.ranges",
