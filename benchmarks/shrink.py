@@ -29,8 +29,8 @@ from benchmarks.trained import on_digits, on_photographs
 from vit_deploy.core.child_processes import python
 
 BATCH = 64  # images a step
-_DIGITS: Mapping[str, Any] = {"epochs": 60, "patience": 0, "schedule": "constant"}
-_PHOTOS: Mapping[str, Any] = {"epochs": 20, "patience": 0, "schedule": "constant", "augment": ("crop", "flip")}
+_DIGITS: Mapping[str, Any] = {"epochs": 40, "patience": 0, "schedule": "constant"}
+_PHOTOS: Mapping[str, Any] = {"epochs": 10, "patience": 0, "schedule": "constant", "augment": ("crop", "flip")}
 WAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "digits": {
         "1.5x": {**_DIGITS, "keep_layers": 2, "keep_heads": 3, "keep_mlp": 192},
