@@ -26,7 +26,7 @@ from vit_deploy.runtimes.web.runtime import Web
 from vit_deploy.verification import verifying
 
 pytestmark = pytest.mark.slow
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4")
 ALL = [f"{format}-{precision}" for format in ("onnx", "tflite") for precision in PRECISIONS]
 FLOAT = 1e-4  # of linear models, whose outputs are about 10
 
