@@ -252,8 +252,6 @@ OTHERS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "hiera": ("HieraModel", "HieraConfig", {
         "embed_dim": 8, "image_size": [32, 32], "depths": [1, 1], "num_heads": [1, 2], "query_stride": [2, 2],
         "masked_unit_size": [2, 2], "num_query_pool": 1}),
-    "internvl_vision": ("InternVLVisionModel", "InternVLVisionConfig", {
-        **WIDE, "image_size": [16, 16], "patch_size": [8, 8]}),
     "segformer": ("SegformerModel", "SegformerConfig", {
         "hidden_sizes": [4, 8], "depths": [1, 1], "num_attention_heads": [1, 2], "num_encoder_blocks": 2,
         "sr_ratios": [2, 1], "patch_sizes": [3, 3], "strides": [2, 2], "mlp_ratios": [2, 2]}),

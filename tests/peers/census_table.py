@@ -36,7 +36,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "transformers": (
         "folders and files, sharded too, `.bin`",
         "ViT, DeiT (one and two heads), BEiT, Data2VecVision, DINOv2 with and without registers, DINOv3, ViTMAE's "
-        "encoder, ViTMSN, I-JEPA, PIXIO, MLCD, ViTPose, AIMv2, TIPS v2, Pixtral, "
+        "encoder, ViTMSN, I-JEPA, PIXIO, MLCD, ViTPose, AIMv2, TIPS v2, Pixtral, InternVL, "
         "SigLIP 2 of any size at one; the towers of CLIP and its kin (MetaCLIP 2, AltCLIP, Chinese "
         "CLIP, CLIPSeg, OWL-ViT), SigLIP, BLIP and BLIP-2, GIT, Janus, Idefics, FLAVA; those inside LLaVA, PaliGemma, "
         "encoder-decoders, dual encoders; the encoders of YOLOS, DPT and Depth Anything; `config.json`, labels, "

@@ -245,6 +245,20 @@ def _of_any_size(t: str) -> Iterator[Row]:
         _llava("LlavaConfig", "PixtralVisionConfig", **pixtral, hidden_act="silu"),
         lambda model, pixels: model.model.vision_tower(pixels).last_hidden_state.reshape(len(pixels), -1, 24), (16, 24),
     )  # fmt: skip
+    internvl = {**WIDE, "image_size": [16, 16], "patch_size": [8, 8]}
+    for name, options in (
+        ("internvl", {}),
+        ("internvl with biases", {"attention_bias": True}),
+        ("internvl behind a norm", {"use_mean_pooling": False}),
+        ("internvl with rms norms", {"norm_type": "rms_norm"}),
+    ):
+        made_of = _of("InternVLVisionConfig", **internvl, **options)
+        yield _row(t, name, SAVED, "InternVLVisionModel", made_of, _tokens())
+    yield _row(
+        t, "internvl with norms of queries", SAVED, "InternVLVisionModel",
+        _of("InternVLVisionConfig", **internvl, use_qk_norm=True), None,
+        refused="a norm of queries and keys over the whole width",
+    )  # fmt: skip
     yield _row(t, "aimv2", SAVED, "Aimv2VisionModel", _of("Aimv2VisionConfig", **VISION), _pooled())
     yield _row(t, "aimv2 with biases", SAVED, "Aimv2VisionModel",
                _of("Aimv2VisionConfig", **VISION, qkv_bias=True, mlp_bias=True), _pooled())  # fmt: skip

@@ -16,6 +16,7 @@ from vit_deploy.checkpoints.huggingface.families import (
     BEIT,
     CLIP,
     DINOV3,
+    INTERNVL,
     PIXTRAL,
     ROTARY,
     VITPOSE,
@@ -128,7 +129,7 @@ def facts_of(
             )
         shapes["num_layers"] = backbone_depth(document, num_layers)
         beside["last_norm"] = document.get("apply_layernorm") is not False
-    if _pools_unnormalized(family, document):
+    if _pools_unnormalized(family, document) or (family is INTERNVL and vision.get("use_mean_pooling", True)):
         beside["last_norm"] = False
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):

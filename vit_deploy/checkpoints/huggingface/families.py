@@ -63,6 +63,7 @@ VITPOSE = Family(1e-12, "gelu", Convention.HUGGINGFACE, "ViT", None)  # all toke
 SIGLIP2 = Family(1e-6, "gelu_pytorch_tanh", Convention.SIGLIP2, "Siglip2", Pooling.MEAN, headless=Pooling.MAP)
 TIPSV2 = Family(1e-6, "gelu", Convention.SIGLIP2, "Tipsv2", None)
 AIMV2 = Family(1e-5, "silu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.MAP)
+INTERNVL = Family(1e-6, "gelu", Convention.HUGGINGFACE, "GotOcr2", None)
 PIXTRAL = Family(1e-5, "gelu", Convention.HUGGINGFACE, "Pixtral", None)
 MLCD = Family(1e-5, "gelu", Convention.HUGGINGFACE, "CLIP", None, headless=Pooling.CLS)
 
@@ -83,7 +84,7 @@ MODEL_TYPES: Mapping[str, Family] = {
     **{"yolos": TOKENS, "dpt": TOKENS, "flava_image_model": TOKENS, "audio-spectrogram-transformer": TOKENS},
     **{"beit": BEIT, "data2vec-vision": BEIT},
     **{"siglip2_vision_model": SIGLIP2, "tipsv2_vision_model": TIPSV2},
-    **{"aimv2_vision_model": AIMV2, "pixtral": PIXTRAL},
+    **{"aimv2_vision_model": AIMV2, "pixtral": PIXTRAL, "internvl_vision": INTERNVL},
     **{"pixio": PIXIO, "mlcd_vision_model": MLCD, "dinov3_vit": DINOV3, "vitpose_backbone": VITPOSE},
 }
 

@@ -67,6 +67,7 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
     "attention.out": (
         *("attention.output.dense", "attention.o_proj", "self_attn.out_proj"),
         *("self_attn.projection", "self_attn.projection_layer", "attention.out_proj"),  # BLIP, Janus, AIMv2
+        "attention.projection_layer",  # InternVL
     ),
     "norm2": ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_norm"),
     "ffn.gate": ("mlp.gate_proj", "ffn.gate_proj", "feed_forward.gate_proj"),

@@ -47,6 +47,7 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
     "OwlViT": {"size": 768, "resample": BICUBIC, "crop_size": 768, **OPENAI},
     "Siglip2": {"size": 256, "resample": BILINEAR, **HALF},
     "Tipsv2": {"size": 448, "resample": BILINEAR, "do_normalize": False, **HALF},
+    "GotOcr2": {"size": 384, "resample": BICUBIC, **OPENAI},
     "Pixtral": {"size": 1024, "resample": BICUBIC, **OPENAI},
     "DINOv3ViT": {"size": 224, "resample": BILINEAR, **IMAGENET},
     "Pvt": {"size": 224, "resample": BICUBIC, **IMAGENET},

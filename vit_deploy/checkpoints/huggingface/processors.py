@@ -37,6 +37,7 @@ OF_ANOTHER_INPUT = ("codebook_", "mask_group_", "total_mask_patches", "input_siz
 
 OF_ANY_SIZE: Mapping[str, tuple[str, ...]] = {
     "Siglip2": ("max_num_patches", "patch_size"),
+    "GotOcr2": ("min_patches", "max_patches"),
     "Pixtral": ("size", "patch_size", "do_pad"),
 }
 """Fields that say how large an image may be, of processors that keep its proportions; here it has the model's size."""

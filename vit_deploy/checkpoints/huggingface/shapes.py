@@ -79,7 +79,10 @@ def _patches(file: TensorFile, name: str, vision: Mapping[str, Any]) -> tuple[in
 
 
 def _has_rms_norms(names: Names) -> bool:
-    return any(f"{names.within(block, hf.RMS_NORMS)}.weight" in names.stored for block in names.blocks)
+    """Whether the norms of blocks have no bias, as all layer norms have."""
+    norms = [names.within(block, hf.WITHIN["norm1"]) for block in names.blocks]
+    there = any(f"{norm}.weight" in names.stored for norm in norms)
+    return there and not any(f"{norm}.bias" in names.stored for norm in norms)
 
 
 def _scales_layers(names: Names) -> bool:

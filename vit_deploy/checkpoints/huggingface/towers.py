@@ -25,7 +25,7 @@ TOWER_OF: Mapping[str, str] = {
     **{"owlvit": "owlvit_vision_model", "owlv2": "owlv2_vision_model", "git": "git_vision_model"},
     **{"blip": "blip_vision_model", "blip-2": "blip_2_vision_model", "instructblip": "instructblip_vision_model"},
     **{"instructblipvideo": "instructblipvideo_vision_model", "kosmos-2": "kosmos_2_vision_model"},
-    **{"tipsv2": "tipsv2_vision_model", "aimv2": "aimv2_vision_model"},
+    **{"tipsv2": "tipsv2_vision_model", "aimv2": "aimv2_vision_model", "internvl": "internvl_vision"},
     **{"siglip2": "siglip2_vision_model", "janus": "janus_vision_model", "flava": "flava_image_model"},
     **{"idefics2": "idefics2_vision", "idefics3": "idefics3_vision", "smolvlm": "smolvlm_vision"},
     **dict.fromkeys(("llava", "llava_next", "llava_next_video", "vipllava", "video_llava"), "clip_vision_model"),
@@ -53,6 +53,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "tipsv2_vision_model": {"image_size": 448},
     "aimv2_vision_model": {"num_attention_heads": 8},
     "pixtral": {"num_attention_heads": 16, "image_size": 1024},
+    "internvl_vision": {"num_attention_heads": 16, "image_size": 448},
     "siglip2_vision_model": {"num_patches": 256, "patch_size": 16},
     "vitpose_backbone": {"image_size": [256, 192]},
 }
@@ -167,7 +168,7 @@ def _problems(document: Mapping[str, Any], model_type: str) -> Iterator[str]:
         yield "a feed-forward that is another for each data set"
     if document.get("is_hybrid"):
         yield "a convolutional network for its stem"
-    if document.get("use_qk_norm") and model_type == "janus_vision_model":
+    if document.get("use_qk_norm") and model_type in ("janus_vision_model", "internvl_vision"):
         yield "a norm of queries and keys over the whole width"
     yield from _problems_of_positions(document, model_type)
     if model_type == SPECTROGRAM:
