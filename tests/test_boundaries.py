@@ -104,6 +104,7 @@ LEAVES = {
     "exporters.tflite.export": TENSORFLOW | FLATBUFFERS | {"ai_edge_litert"},
     "exporters.tflite.gelu_tables": FLATBUFFERS | {"ai_edge_litert"},
     "exporters.tflite.join": FLATBUFFERS | {"ai_edge_litert"},
+    "exporters.tflite.mean_axes": FLATBUFFERS,
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
     "exporters.tflite.ranges": {"ai_edge_litert"},
