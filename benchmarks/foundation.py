@@ -2,8 +2,8 @@
 
 The checkpoint is proven against the backbone that it was taken from. Then every precision of every format is made,
 calibrated on photographs that nothing else reads, and compared with fp32: the cosine of each token, and what a
-nearest-neighbour search and a linear probe that were made of fp32's class tokens tell of other photographs. Class
-tokens are kept beside the trained models by the digest of their file, so that a run that was stopped goes on.
+nearest-neighbour search and a linear probe that were made of fp32's vectors tell of other photographs. Vectors are kept
+beside the trained models by the digest of their file, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.resize import resize
 from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
-from vit_deploy.exporters.quantization.outputs import CHUNK, answers
+from vit_deploy.exporters.quantization.outputs import answers
 from vit_deploy.verification.probes import linear_probe, nearest
 
 Pixels = NDArray[np.uint8]
@@ -39,6 +39,7 @@ Float32 = NDArray[np.float32]
 
 NAME = "dinov2-small"
 SEED = 0  # of the choice of photographs
+GROUP = 250  # photographs whose tokens are kept at once
 PROVEN = 4  # photographs on which the checkpoint is compared with the backbone
 ROUNDS, SECONDS = 8, 1.0  # of latency
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
@@ -49,8 +50,8 @@ class Counts:
     """How many photographs are calibrated on, known, told, and compared token by token; told by slow files."""
 
     calibrated: int = 64
-    known: int = 1000
-    told: int = 1000
+    known: int = 2000
+    told: int = 2000
     compared: int = 32
     told_slowly: int = 64
 
@@ -98,7 +99,7 @@ def measure_model(
         name: of the model, for the results.
         checkpoint: the model, which gives tokens with the class token first.
         photographs: those to calibrate on, those that are known, and those whose class is told.
-        folder: for artifacts and class tokens.
+        folder: for artifacts and vectors.
         counts: how many are taken where fewer will do.
         quick: a miniature.
     """
@@ -114,7 +115,7 @@ def measure_model(
         (source,) = vit_deploy.export(checkpoint, place, formats=format, force=True)
         if gallery is None:  # that of another format's fp32 is the same
             progress(f"{name}: {source.name} on {len(known.pixels)} photographs that are known")
-            gallery = _class_tokens(source, known.pixels, folder)
+            gallery = _vectors(source, known.pixels, folder)
         for precision in ("fp32", *precisions[: 1 if quick else None]):
             artifact, facts = source, {"proven": True}
             if precision != "fp32":
@@ -127,7 +128,7 @@ def measure_model(
             slow = precision in SLOW
             asked = counts.told_slowly if slow else counts.told
             progress(f"{name}: {artifact.name} on {asked} photographs")
-            own = _class_tokens(artifact, told.pixels[:asked], folder)
+            own = _vectors(artifact, told.pixels[:asked], folder)
             tokens = _tokens(artifact, told.pixels[: min(counts.compared, 8 if slow else counts.compared)])
             if precision == "fp32":
                 reference = {"tokens": tokens, "told": own}
@@ -199,16 +200,21 @@ def _tokens(artifact: Artifact, pixels: Pixels) -> Float32:
     return answers(artifact, artifact.preprocess.normalize(pixels))
 
 
-def _class_tokens(artifact: Artifact, pixels: Pixels, folder: Path) -> Float32:
-    """The class tokens `(n, dim)` of photographs, from an earlier run where the file is the same."""
+def _vectors(artifact: Artifact, pixels: Pixels, folder: Path) -> Float32:
+    """The class token of each photograph beside the mean of its patch tokens, as DINOv2's own probes take them.
+
+    `(n, 2 dim)`, from an earlier run where the file is the same.
+    """
     (digest, _) = next(facts for name, facts in sorted(artifact.files.items()) if name.startswith("model."))
-    path = folder / "class-tokens" / f"{artifact.name}-{digest[:16]}-{len(pixels)}-{_mark(pixels)}.npy"
+    path = folder / "vectors" / f"{artifact.name}-{digest[:16]}-{len(pixels)}-{_mark(pixels)}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        batches = (artifact.preprocess.normalize(pixels[at : at + CHUNK]) for at in range(0, len(pixels), CHUNK))
-        found = answers(artifact, batches)
+        vectors = []
+        for at in range(0, len(pixels), GROUP):  # tokens of all at once would take too much memory
+            tokens = _tokens(artifact, pixels[at : at + GROUP])
+            vectors.append(np.concatenate([tokens[:, 0], tokens[:, 1:].mean(axis=1)], axis=-1))
         partial = path.with_suffix(".partial.npy")
-        np.save(partial, found[:, 0])
+        np.save(partial, np.concatenate(vectors))
         partial.replace(path)
     return np.asarray(np.load(path))
 
@@ -238,7 +244,7 @@ def _compared(tokens: Float32, exact: Float32) -> dict[str, float]:
 def _told(
     own: Float32, exact: Float32, gallery: Float32, known: NDArray[np.int64], classes: NDArray[np.int64]
 ) -> Mapping[str, float]:
-    """What is told of photographs by searches and probes that were made of fp32's class tokens."""
+    """What is told of photographs by searches and probes that were made of fp32's vectors."""
     by_probe = [linear_probe(tokens, classes, gallery, known) for tokens in (own, exact)]
     by_neighbours = [nearest(tokens, gallery).classes(known) for tokens in (own, exact)]
     return {
