@@ -78,6 +78,7 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
             attention_bits=16,
             residual_bits=16,
             whole=True,
+            equalized=True,
             reason=(
                 "Every operator one of integers, for NPUs (Qualcomm's Hexagon): activations in 16 bits, nearly exact, "
                 "and kernels in 8, whose rounding errors make up for each other by what the layers read. Quantizers of "
