@@ -227,7 +227,7 @@ SHAPED = [{}, {"include_top": False}, {"include_top": False, "pooling": "mean"},
 
 @pytest.mark.parametrize("options", SHAPED)
 def test_the_shape_is_known_before_anything_is_computed(options: dict[str, Any]) -> None:
-    model = ViT(**TINY, **options)
+    model = ViT(**{**TINY, **options})
     assert model.compute_output_shape((None, 24, 32, 3)) == (None, *model.config.output_shape)
     assert model(keras.Input((24, 32, 3))).shape == (None, *model.config.output_shape)
     assert model(keras.Input((24, 32, 3), batch_size=3)).shape == (3, *model.config.output_shape)
@@ -344,10 +344,10 @@ def test_the_top_of_the_package_gives_model_and_factory_lazily() -> None:
 )
 def test_the_detailed_summary_adds_up_to_parameters_and_multiply_accumulates(options: dict[str, Any]) -> None:
     lines: list[str] = []
-    model = ViT(**TINY, **options)
+    model = ViT(**{**TINY, **options})
     model.summary_detailed(print_fn=lines.append)
     position = model.config.normalization_position
-    assert lines[0].startswith(f"vit: a scale of its own, 24x32x3 in patches of 8x4, 3 heads, {position}-")
+    assert lines[0].startswith(f"vit: a scale of its own, 24x32x3 in patches of 8x4, {model.config.num_heads} heads, {position}-")
     rows = [line.split() for line in lines[2:]]
     attributes = [
         "patch_embed",
