@@ -347,7 +347,9 @@ def test_the_detailed_summary_adds_up_to_parameters_and_multiply_accumulates(opt
     model = ViT(**{**TINY, **options})
     model.summary_detailed(print_fn=lines.append)
     position = model.config.normalization_position
-    assert lines[0].startswith(f"vit: a scale of its own, 24x32x3 in patches of 8x4, {model.config.num_heads} heads, {position}-")
+    assert lines[0].startswith(
+        f"vit: a scale of its own, 24x32x3 in patches of 8x4, {model.config.num_heads} heads, {position}-"
+    )
     rows = [line.split() for line in lines[2:]]
     attributes = [
         "patch_embed",
