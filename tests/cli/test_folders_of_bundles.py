@@ -55,10 +55,10 @@ def test_bundle_packs_all_that_is_inside(run, folder, tmp_path):
 
 
 def test_quantize_takes_the_fp32_files_of_every_format_that_has_the_precision(run, folder, tmp_path):
-    done = run("quantize", folder, "-p", "int8", "-p", "int16x8", "--no-speed", "-o", tmp_path, "--json")
+    done = run("quantize", folder, "-p", "int8", "-p", "int8-full", "--no-speed", "-o", tmp_path, "--json")
     made = [result["path"].rpartition("/")[2] for result in done.document["results"]]
-    assert made == ["onnx-int8", "tflite-int8", "tflite-int16x8"]
-    assert "onnx-int16x8: does not exist" in done.document["skipped"]
+    assert made == ["onnx-int8", "tflite-int8", "tflite-int8-full"]
+    assert "onnx-int8-full: does not exist" in done.document["skipped"]
     again = run("quantize", folder, "-p", "int8", "--no-speed", "-o", tmp_path)
     assert again.code == 2 and "onnx-int8" in again.err and "tflite-int8" in again.err
 

@@ -26,8 +26,8 @@ def test_what_bare_weights_were_taken_for_is_said_and_a_name_decides_it(tmp_path
     named = run("inspect", file, "--architecture", "vit_base_patch16_gap_224", "--json")
     assert named.code == 0, named.err
     assert {each["field"] for each in named.document["assumed"]} <= {"image_size", "mean", "std"}
-    refused = run("inspect", file, "--architecture", "vit_base_patch16_18x2_224")
-    assert (refused.code, "it has several attentions in a block" in refused.err) == (2, True)
+    refused = run("inspect", file, "--architecture", "vit_dlittle_patch16_reg1_gap_256")
+    assert (refused.code, "it has differential attention" in refused.err) == (2, True)
 
 
 def test_an_adapter_is_merged_into_what_is_written(tmp_path: Path, run: Any) -> None:

@@ -22,8 +22,8 @@ ODD_PROOF = ProofOptions("onnxruntime", "cuda", 1, True, (1, 4), True, "node_mod
 ODD = {
     "bench": ODD_BENCH,
     "verify": ODD_PROOF,
-    "predict": PredictOptions("onnxruntime", "cuda", 1, True, 4, "node_modules", "firefox", "images_32x48", 2),
-    "evaluate": EvaluateOptions("onnxruntime", "cuda", 1, True, 4, "node_modules", "firefox", 7),
+    "predict": PredictOptions("onnxruntime", "cuda", 1, True, 4, "node_modules", "firefox", "images_32x48", 2, "32x48"),
+    "evaluate": EvaluateOptions("onnxruntime", "cuda", 1, True, 4, "node_modules", "firefox", 7, "32x48"),
 }
 
 

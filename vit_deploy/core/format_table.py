@@ -90,7 +90,7 @@ ONNX = Format(
         Target.CPU: Plugin("vit_deploy.exporters.onnx.recipes:ONNX_RECIPES"),
         Target.CUDA: Plugin("vit_deploy.exporters.onnx.gpu_recipes:CUDA_RECIPES"),
         Target.TENSORRT: Plugin("vit_deploy.exporters.onnx.gpu_recipes:TENSORRT_RECIPES"),
-        Target.TRANSFORMERS_JS: Plugin("vit_deploy.exporters.onnx.recipes:ONNX_RECIPES"),
+        Target.TRANSFORMERS_JS: Plugin("vit_deploy.exporters.onnx.recipes:TRANSFORMERS_JS_RECIPES"),
         Target.QNN: Plugin("vit_deploy.exporters.onnx.qnn_recipes:QNN_RECIPES"),
     },
     refuse_options=Plugin("vit_deploy.exporters.onnx.recipes:refuse_options"),

@@ -28,11 +28,11 @@ NAMES: Mapping[str, str] = {
 
 def in_transformers_names(file: TensorFile) -> TensorFile:
     """The file under transformers' names, where it is of TIPS v2 under its own; the one given where it is not."""
-    document = file.documents.get("config.json")
-    if not isinstance(document, Mapping) or document.get("model_type") not in MODEL_TYPES:
-        return file
     prefixes = [found["prefix"] for name in file.names() if (found := STEM.fullmatch(name))]
     if not prefixes:
+        return file
+    document = file.documents.get("config.json")
+    if not isinstance(document, Mapping) or document.get("model_type") not in MODEL_TYPES:
         return file
     return Renamed(file, {_renamed(name, prefixes[0]): name for name in file.names()})
 

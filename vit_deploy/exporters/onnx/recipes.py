@@ -103,6 +103,11 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
     )
 }
 
+TRANSFORMERS_JS_RECIPES: Mapping[str, Recipe] = {
+    name: recipe for name, recipe in ONNX_RECIPES.items() if name != "int16x8"
+}
+"""What transformers.js has a name for."""
+
 
 def refuse_options(options: QuantizeOptions) -> None:
     """Raise `ConfigError` for what ONNX files are never quantized with."""
