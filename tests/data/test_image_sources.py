@@ -19,6 +19,7 @@ from PIL import Image
 from vit_deploy.core.images import images_in
 from vit_deploy.data import sorting
 from vit_deploy.data.finding import find_source
+from vit_deploy.data.patterns import braces
 from vit_deploy.errors import DataError, UsageError
 
 
@@ -83,6 +84,29 @@ def test_patterns_are_expanded_in_order_and_braces_too(photos):
         f"{photos}/b-c.png",
         f"{photos}/a.png",
     ]
+
+
+def test_ranges_count_down_as_in_a_shell():
+    assert braces("{11..09}.tar") == ["11.tar", "10.tar", "09.tar"]
+    assert braces("{02..00}.tar") == ["02.tar", "01.tar", "00.tar"]
+
+
+def test_a_file_that_braces_name_and_that_is_not_there_is_an_error_and_not_left_out(photos):
+    with pytest.raises(DataError, match=r"there is nothing at .*/b/3\.png"):
+        find_source([f"{photos}/b/{{2..3}}.png"])
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(photos, monkeypatch):
+    scan = os.scandir
+
+    def refused(folder):
+        if str(folder).endswith("/b"):
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match=r"/b cannot be read: Permission denied"):
+        list(find_source([f"{photos}/**/*.png"]).items())
 
 
 def test_a_list_names_files_beside_it(photos):

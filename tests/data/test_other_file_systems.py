@@ -92,6 +92,7 @@ def test_a_file_system_that_nobody_knows_is_refused():
         ("Unable to load libjvm dlopen(libjvm.so)", MissingEngineError, "Java's libjvm"),
         ("Prior attempt to load libhdfs failed", MissingEngineError, "Hadoop's libhdfs"),
         ("something else", RemoteError, "cannot be read: something else"),
+        ("Cannot parse URI: 's3://k:secret@bucket/'", RemoteError, "Cannot parse URI: 's3://bucket/'"),
     ],
 )
 def test_what_a_storage_says_becomes_one_clear_error(said, kind, expected):
@@ -100,6 +101,13 @@ def test_what_a_storage_says_becomes_one_clear_error(said, kind, expected):
     with pytest.raises(kind, match=expected) as error, storage.explained(addresses.parsed("s3://k:secret@bucket/x")):
         raise OSError(said)
     assert error.value.fix and "secret" not in error.value.message and len(error.value.message) < 500
+
+
+def test_a_slash_in_a_password_is_refused_without_showing_it():
+    with pytest.raises(DataError, match="an address of s3:// has a slash in its user or password") as error:
+        addresses.parsed("s3://k:sec/ret@bucket/x")
+    assert "sec" not in error.value.message.replace("user or password", "") and "%2F" in error.value.fix
+    assert addresses.parsed("hdfs://host:8020/a@b.png").path == "a@b.png"
 
 
 def png(place: int) -> bytes:

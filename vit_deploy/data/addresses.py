@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+from vit_deploy.errors import DataError
+
 REMOTE = "://"  # in the addresses of other file systems than the computer's own
 PARTS = re.compile(r"([\w+.-]+)://([^/?]*)/?(.*?)(\?\w+=[^?/]*)?")  # `img-?.jpg` is a pattern and has no options
 
@@ -58,9 +60,17 @@ class Address:
 
 
 def parsed(text: str) -> Address:
-    """The address that a text is."""
+    """The address that a text is.
+
+    Raises:
+        DataError: a user or password with a slash, which would end them there and be shown as a path.
+    """
     found = PARTS.fullmatch(text)
     assert found is not None  # every text with "://" behind a scheme is one
+    if "@" in found[3] and "@" not in found[2] and re.search(r":(?!\d+$)", found[2]):
+        raise DataError(
+            f"an address of {found[1]}{REMOTE} has a slash in its user or password", fix="write it as %2F there"
+        )
     return Address(found[1], found[2], unquote(found[3]), found[4] or "")
 
 

@@ -121,7 +121,9 @@ def _expanded(text: str) -> list[str]:
 
 def _matched(pattern: str) -> list[str]:
     if not MAGIC.search(pattern):
-        return [pattern] if Path(pattern).exists() else []
+        if not Path(pattern).exists():
+            raise DataError(f"there is nothing at {pattern}", fix=FIX)
+        return [pattern]
     matching = Matching(pattern)
     kinds = {entry.name.lower().endswith(SUFFIXES) and entry.kind is Kind.FILE for _, entry in matching.found()}
     return [pattern] if kinds == {True} else list(matching.paths())

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from vit_deploy.errors import DataError
+
 MAGIC = re.compile(r"[*?[]")
 ANY_DEPTH = "**"
 
@@ -52,8 +54,10 @@ def braces(text: str) -> list[str]:
         return [text]
     first, dots, last = found[1].partition("..")
     if dots and first.isdigit() and last.isdigit():
-        width = len(first) if first.startswith("0") else 0
-        values = [f"{number:0{width}}" for number in range(int(first), int(last) + 1)]
+        padded = any(len(bound) > 1 and bound.startswith("0") for bound in (first, last))
+        width = max(len(first), len(last)) if padded else 0
+        step = 1 if int(first) <= int(last) else -1
+        values = [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
     else:
         values = found[1].split(",")
     return [one for value in values for one in braces(text[: found.start()] + value + text[found.end() :])]
@@ -112,7 +116,11 @@ def _joined(folder: str, name: str) -> str:
 
 
 def scan_here(folder: str) -> Iterator[Entry]:
-    """The entries of a folder of this computer."""
+    """The entries of a folder of this computer.
+
+    Raises:
+        DataError: it is there and cannot be read.
+    """
     try:
         with os.scandir(folder or os.curdir) as entries:
             for entry in entries:
@@ -120,5 +128,9 @@ def scan_here(folder: str) -> Iterator[Entry]:
                     yield Entry(entry.name, Kind.FOLDER)
                 else:
                     yield Entry(entry.name, Kind.LINK if entry.is_dir() else Kind.FILE)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        raise DataError(
+            f"{folder or os.curdir} cannot be read: {error.strerror}", fix="check the path and its permissions"
+        ) from error

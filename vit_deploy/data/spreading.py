@@ -37,7 +37,6 @@ LOCAL = "local"  # the address of a cluster that is started here, and ends with 
 GROUP = 32  # images that a worker takes at once, or a few more: a whole number of batches
 COPIES = 3  # of a model's files that an engine may hold in memory
 ONWARDS = 4_096  # images that are read and passed over, where else all of a file before them would be
-ABSENT = "there is no image "  # how the failure of a file begins that a node does not see
 
 Run = Callable[[Sequence[Item]], Any]
 
@@ -319,6 +318,7 @@ class Shipment:
             def answer(packed: bytes, start: int, count: int) -> Any:
                 if reading is not None:
                     items = reading.take(start, count)
+                    _check_seen(items, listed_here=True)
                 else:
                     items = pickle.loads(packed)
                     _check_seen(items)
@@ -404,10 +404,15 @@ def _on_this_node(artifact: Artifact, files: Mapping[str, bytes]) -> Artifact:
     return read_artifact(folder).at(artifact.config.image_size)
 
 
-def _check_seen(items: Sequence[Item]) -> None:
-    """Refuse files that were listed elsewhere and are not there on this node: they would all be broken images."""
+def _check_seen(items: Sequence[Item], *, listed_here: bool = False) -> None:
+    """Refuse files that are not there on this node: they would all be broken images.
+
+    Args:
+        items: the images.
+        listed_here: whether this node has listed them, and cannot tell one that is nowhere from one that is elsewhere.
+    """
     for item in items:
         if item.is_file and not os.path.exists(item.path):  # noqa: PTH110
-            if item.stamp.endswith("\0absent"):  # nor where they were listed
+            if item.stamp.endswith("\0absent") and not listed_here:  # nor where they were listed
                 continue
             raise DataError(f"{item.path} is not there", fix="give images on a disk that all nodes share, or s3://…")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
@@ -25,6 +26,7 @@ REFUSALS = (
     *("status code: 401", "status code: 403"),
 )
 SILENCES = ("NETWORK_CONNECTION", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CURL error", "curlCode", "Connection refused")
+CREDENTIALS_IN_ADDRESS = re.compile(r"://[^'\"]*@")  # errors repeat the address that they are about
 CREDENTIALS = (
     "for s3 set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for gs GOOGLE_APPLICATION_CREDENTIALS, "
     "or write gs://anonymous@bucket where anybody may read"
@@ -149,7 +151,7 @@ def explained(place: Address) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"there is nothing at {place.shown}", fix="check the address") from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        said = " ".join(str(error).split())
+        said = CREDENTIALS_IN_ADDRESS.sub("://", " ".join(str(error).split()))
         if "Unrecognized filesystem type" in said:
             known = DataError(
                 f"{place.scheme}:// is no file system that pyarrow reads: {place.shown}",

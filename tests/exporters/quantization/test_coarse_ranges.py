@@ -88,6 +88,12 @@ def test_a_file_of_integers_alone_has_norms_of_16_bits_and_says_so(tmp_path, mon
         )
         found[name] = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
         monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.LEAST_DB", -np.inf)
+    asked_for = dataclasses.replace(recipe, fixed_residual_bits=True)
+    monkeypatch.undo()
+    (tmp_path / "asked").mkdir()
+    target = dataclasses.replace(target, directory=tmp_path / "asked", options={"recipe": asked_for.to_dict()})
+    eight = TFLiteQuantizer().write(source, target, asked_for, Calibration(images, (), 0, "tests"))
+    assert WIDE not in eight.options["recipe"] and eight.options["recipe"]["residual_bits"] == 8
     mended, plain = found["mended"], found["plain"]
     assert mended.options["recipe"][WIDE] and mended.options["recipe"]["residual_bits"] == 16
     assert RECORD not in mended.options["recipe"] and WIDE not in plain.options["recipe"]

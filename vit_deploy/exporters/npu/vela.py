@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,5 +71,11 @@ class Vela:
                 "system-config": found.summary["system_config"],
                 "memory-mode": found.summary["memory_mode"],
                 **{name: value for name, value in settings.items() if name in ("optimise", "arena-cache-size")},
+                **({"config": _digest(Path(settings["config"]))} if "config" in settings else {}),
             },
         )
+
+
+def _digest(path: Path) -> str:
+    """Name and digest of a file, as two of a name may differ."""
+    return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"

@@ -42,7 +42,7 @@ MOVING = frozenset(
 )
 # Of 16 bits Hexagon takes these scales alone.
 FIXED: Mapping[str, Range] = {"Sigmoid": (0.0, 65535 / 65536), "Tanh": (-1.0, 32767 / 32768)}
-SMALLEST = 1e-6  # of a scale; a value that is always the same has no range
+SMALLEST = 1e-30  # of a scale, so that its product with another is none of zero
 BIAS_LIMIT = float(2**30)
 
 
@@ -362,5 +362,5 @@ def scale_of(ends: Range, dtype: type[np.unsignedinteger[Any]]) -> tuple[Array, 
     """Scale and zero point by which zero is exact and both ends are inside."""
     low, high = min(ends[0], 0.0), max(ends[1], 0.0)
     top = int(np.iinfo(dtype).max)
-    scale = np.float32(max((high - low) / top, SMALLEST))
+    scale = np.float32(max((high - low) / top, SMALLEST) if high > low else 1.0)  # what is always zero has no range
     return np.asarray(scale, np.float32), np.asarray(np.clip(np.rint(-low / scale), 0, top), dtype)

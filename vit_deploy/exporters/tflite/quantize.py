@@ -164,14 +164,19 @@ class TFLiteQuantizer:
         """What is given; a file of integers alone of a model with outliers has norms and residual sums of 16 bits."""
         with opened(source.model_path) as model:
             layers = find_layers(model, source.config)
-        if not recipe.integer_io or recipe.residual_bits > EIGHT or not _coarse(layers, recipe, seen):
+        stays = not recipe.integer_io or recipe.fixed_residual_bits or recipe.residual_bits > EIGHT
+        if stays or not _coarse(layers, recipe, seen):
+            yield source, target, recipe
+            return
+        content = with_products_for_squares(source.model_path.read_bytes())
+        if _has_squared_differences(root(content)):  # they have 8 bits, and nothing would be gained
             yield source, target, recipe
             return
         told = {**target.options.get("recipe", {}), "residual_bits": 16, WIDE: True}
         target = dataclasses.replace(target, options={**target.options, "recipe": told})
         with tempfile.TemporaryDirectory() as folder:
             widened = dataclasses.replace(source, directory=Path(folder))
-            widened.model_path.write_bytes(with_products_for_squares(source.model_path.read_bytes()))
+            widened.model_path.write_bytes(content)
             yield widened, target, dataclasses.replace(recipe, residual_bits=16)
 
     def _observed(self, source: Artifact, recipe: Recipe, calibration: Calibration) -> Observations:
@@ -272,11 +277,15 @@ def _quantized(
 
 
 def _refuse_squared_differences(model: Model) -> None:
-    if any(step.kind == "SQUARED_DIFFERENCE" for step in operators(model.graph, model)):
+    if _has_squared_differences(model):
         raise ExportError(
             "norms of this model take squared differences, for which LiteRT has no operator of 16 bits",
             fix="leave --all-integers out, or ask for int8-full",
         )
+
+
+def _has_squared_differences(model: Model) -> bool:
+    return any(step.kind == "SQUARED_DIFFERENCE" for step in operators(model.graph, model))
 
 
 def _with_room(model: Model, recipe: Recipe, layers: Mapping[str, Layer]) -> Recipe:

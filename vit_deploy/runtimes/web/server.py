@@ -181,6 +181,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    timeout = 1.0  # seconds until it looks whether it is over, should nobody be able to wake it
 
     def __init__(self, exchange: Exchange) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -193,7 +194,7 @@ class Server(http.server.ThreadingHTTPServer):
             self.handle_request()
 
     def wake(self) -> None:
-        """Let `take_all` see that it is over, by a connection that asks for nothing: it looks at no clock."""
+        """Let `take_all` see that it is over at once, by a connection that asks for nothing."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.server_port)):
             pass
 
