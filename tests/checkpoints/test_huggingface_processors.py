@@ -14,6 +14,7 @@ from tests.checkpoints.huggingface_folders import changed
 from tests.peers import huggingface_models
 from vit_deploy.checkpoints import assumptions, load
 from vit_deploy.checkpoints.huggingface.preprocess import PROCESSORS, preprocess_of, supposed_of
+from vit_deploy.checkpoints.huggingface.processors import OF_ANY_SIZE
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.images import load_image
 from vit_deploy.errors import CheckpointError
@@ -155,6 +156,11 @@ def test_no_processor_of_transformers_is_read_wrong_without_a_word(tmp_path: Pat
             wrong.append(name)
     assert not wrong
     ours = {f"{word}ImageProcessorPil" for word in PROCESSORS}
-    assert ours - set(processors()) == {"DINOv3ViTImageProcessorPil"}  # which the library has for torchvision only
-    assert ours & set(processors()) <= set(exact)
+    absent = {
+        "DINOv3ViTImageProcessorPil",
+        "Tipsv2ImageProcessorPil",
+    }  # the library has one for torchvision, and no other
+    assert ours - set(processors()) == absent
+    of_any_size = {f"{word}ImageProcessorPil" for word in OF_ANY_SIZE}  # which stretch images here, and say so
+    assert ours & set(processors()) <= {*exact, *of_any_size}
     assert len(refused) >= 5

@@ -100,8 +100,14 @@ def preprocess_of(
 
 
 def supposed_of(settings: Mapping[str, Any]) -> tuple[Assumed, ...]:
-    """That a processor of an unfamiliar class does what its fields say, which its program need not."""
-    if not (name := _class(settings)) or _word(settings) in PROCESSORS:
+    """What is unlike its processor: one shape for all images, or fields that an unfamiliar program need not follow."""
+    name = _class(settings)
+    if _word(settings) in OF_ANY_SIZE:
+        why = (
+            f"{name} keeps the proportions of an image, and a model of one size has every image stretched to that size"
+        )
+        return (Assumed(PREPROCESS, name, f"{why}; give it images of that shape, or say otherwise with --config"),)
+    if not name or _word(settings) in PROCESSORS:
         return ()
     why = f"{name} is none of the image processors that are known, and was read as one that does what its fields say"
     return (Assumed(PREPROCESS, name, f"{why}; compare with its own images, or say otherwise with --config"),)
