@@ -197,7 +197,8 @@ def _bench_here(
         lambda doing, done: progress(f"{done:4.0%} {doing}"),
         left_out=lambda case, error: failed.append(failed_case(case, error)),
     )
-    if compared.baseline is not None and (emulated := sorted({each.provider for each in results if each.emulated})):
+    emulated = sorted({result.provider for result in results if result.emulated})
+    if compared.baseline is not None and emulated:
         raise UsageError(f"--baseline and {', '.join(emulated)}: times of an emulator are compared with nothing")
     measured = [to_json(result, results[0]) for result in results]
     found_profiles = profiles(results, progress) if options.profile else []

@@ -88,7 +88,7 @@ def train_smaller(
         history = [*done.history, *map(counted, trained.history)]
         done = Round(number, dataclasses.replace(smaller, weights=trained.weights), blocks, history)
         save_round(done, state, fingerprint)
-    best_epoch = min((each for each in done.history if each["settled"]), key=lambda each: each["held_out_loss"])
+    best_epoch = min((epoch for epoch in done.history if epoch["settled"]), key=lambda epoch: epoch["held_out_loss"])
     return Trained(
         done.checkpoint.config,
         done.checkpoint.weights,

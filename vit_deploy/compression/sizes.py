@@ -104,7 +104,7 @@ def _mixes(config: ViTConfig, speedup: float) -> Iterator[Sizes]:
         sizes = [
             Sizes(layers, heads, _most_units(config, layers, heads, most)) for heads in range(config.num_heads, 0, -1)
         ]
-        enough = [each for each in sizes if each.mlp_dim >= LEAST * config.mlp_dim]
+        enough = [size for size in sizes if size.mlp_dim >= LEAST * config.mlp_dim]
         if enough:
             yield enough[0]
             yield min(enough, key=lambda each: abs(each.num_heads / config.num_heads - each.mlp_dim / config.mlp_dim))

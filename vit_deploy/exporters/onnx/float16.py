@@ -95,10 +95,10 @@ def _rename(graph: onnx.GraphProto, value: str, name: str, last: onnx.NodeProto)
     """Let what computes a value give it as the result `name`, which `last` gave."""
     last.output[0] = f"{name}_rounded"
     for node in graph.node:
-        for index, each in enumerate(node.input):
-            node.input[index] = name if each == value else each
-        for index, each in enumerate(node.output):
-            node.output[index] = name if each == value else each
+        for index, tensor in enumerate(node.input):
+            node.input[index] = name if tensor == value else tensor
+        for index, tensor in enumerate(node.output):
+            node.output[index] = name if tensor == value else tensor
 
 
 def _is_product_of(node: onnx.NodeProto, keep_float: Collection[str]) -> bool:
