@@ -13,12 +13,13 @@ import onnx
 import pytest
 from PIL import Image
 
+from tests.exporters.variants import every_name
 from tests.features import FAMILIES
 from vit_deploy import api
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.manifest import read_artifact
-from vit_deploy.core.outputs import outputs_of_model, possible_outputs
+from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.reference_outputs import forward_outputs
 from vit_deploy.errors import ConfigError
 from vit_deploy.formats.snippet import snippet
@@ -45,18 +46,6 @@ def few(model, tmp_path_factory) -> Artifact:
     folder = tmp_path_factory.mktemp("few")
     [made] = api.export(model, folder, formats="onnx", outputs=FEW)
     return made
-
-
-def every_name(checkpoint: Checkpoint) -> list[str]:
-    """Names of all outputs but those that are another's numbers."""
-    names: list[str] = []
-    for output in possible_outputs(checkpoint.config):
-        try:
-            outputs_of_model([*names, output.name], checkpoint.config)
-        except ConfigError:
-            continue
-        names.append(output.name)
-    return names
 
 
 def answers(artifact: Artifact, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import pytest
 
 import vit_deploy
 from tests.exporters.onnx_files import sides
-from tests.exporters.variants import VARIANTS, trained
+from tests.exporters.variants import VARIANTS, every_name, trained
 from vit_deploy.checkpoints import save
 from vit_deploy.cli import run as command
 from vit_deploy.core.artifact import GOLDEN, Artifact
@@ -22,10 +22,10 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.image_sizes import Size
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import QuantizeOptions
-from vit_deploy.core.outputs import outputs_of_model, possible_outputs
+from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.reference_outputs import forward_outputs
 from vit_deploy.core.resize import resize
-from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.errors import ArtifactError
 from vit_deploy.runtimes import infer_outputs, open_session
 from vit_deploy.verification import named_golden, recording, records
 from vit_deploy.verification.golden import read_golden
@@ -38,18 +38,6 @@ FIVE = [(24, 32), (40, 32), (16, 12), (8, 44), (32, 80)]
 SIZES = [(24, 32), (48, 32), (16, 40)]
 RELATIVE = [name for name, changes in VARIANTS.items() if "relative_positions" in changes]
 WITHOUT_TIMES = QuantizeOptions(measure_speed=False)
-
-
-def every_name(checkpoint: Checkpoint) -> list[str]:
-    """Names of all outputs but those that are another's numbers."""
-    names: list[str] = []
-    for output in possible_outputs(checkpoint.config):
-        try:
-            outputs_of_model([*names, output.name], checkpoint.config)
-        except ConfigError:
-            continue
-        names.append(output.name)
-    return names
 
 
 def assert_resizes(artifact: Artifact, checkpoint: Checkpoint, sizes: Sequence[Size]) -> None:

@@ -14,8 +14,10 @@ from vit_deploy.core.artifact import Artifact, describe
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.outputs import outputs_of_model, possible_outputs
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
+from vit_deploy.errors import ConfigError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.verification.noise_floor import EPSILON
 from vit_deploy.verification.tolerances import NOISE_FACTOR
@@ -94,3 +96,15 @@ def assert_same_function(outputs: NDArray[Any], checkpoint: Checkpoint, images: 
     assert outputs.shape == expected.shape
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=NOISE_FACTOR * floor, equal_nan=False)
     assert np.ptp(expected, axis=0).max() > 100 * floor, "images too alike to show a wrong function"
+
+
+def every_name(checkpoint: Checkpoint) -> list[str]:
+    """Names of all outputs but those that are another's numbers."""
+    names: list[str] = []
+    for output in possible_outputs(checkpoint.config):
+        try:
+            outputs_of_model([*names, output.name], checkpoint.config)
+        except ConfigError:
+            continue
+        names.append(output.name)
+    return names
