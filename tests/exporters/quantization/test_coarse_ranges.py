@@ -104,6 +104,26 @@ def test_a_file_of_integers_alone_has_norms_of_16_bits_and_says_so(tmp_path, mon
     assert better < worse / 2, (better, worse)
 
 
+@pytest.mark.parametrize("rewritten", [True, False])
+def test_16_bits_are_said_only_where_squares_have_them_too(rewritten, tmp_path, monkeypatch):
+    checkpoint = trained(
+        include_top=False, embed_dim=48, mlp_dim=64, num_heads=2
+    )  # whose last norm squares differences
+    positions = checkpoint.weights["pos_embed.table"].copy()
+    positions[:, 5] += 40
+    checkpoint = dataclasses.replace(checkpoint, weights={**checkpoint.weights, "pos_embed.table": positions})
+    source = exported(TFLiteExporter(), checkpoint, tmp_path, ExportOptions(batch=1))
+    recipe = TFLITE_RECIPES["int8-full"]
+    (tmp_path / "made").mkdir()
+    options = {"recipe": recipe.to_dict()}
+    target = dataclasses.replace(source, directory=tmp_path / "made", precision="int8-full", options=options)
+    if not rewritten:
+        monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.with_products_for_squares", bytearray)
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 4))
+    made = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
+    assert (WIDE in made.options["recipe"]) is rewritten
+
+
 def test_squares_of_norms_become_products_of_the_same_function(tmp_path):
     checkpoint = trained(include_top=False, num_layers=1)  # whose last norm has a bias, so that norms take means
     images = checkpoint.preprocess.normalize(pixels(checkpoint, 2))
