@@ -132,7 +132,8 @@ def test_a_checkpoint_and_a_size_that_is_none_are_refused(made: SimpleNamespace)
 def test_work_on_another_node_keeps_the_size(made: SimpleNamespace) -> None:
     from vit_deploy.core.options import PredictOptions
     from vit_deploy.data.answering import images_of
-    from vit_deploy.data.spreading import Predicting, ship
+    from vit_deploy.data.shipping import ship
+    from vit_deploy.data.spreading import Predicting
 
     taken = read_artifact(made.any).at(SIZE)
     source = images_of([str(made.photos)], None)

@@ -15,7 +15,8 @@ from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.data.embedding import Model
 from vit_deploy.data.items import Item
-from vit_deploy.data.spreading import COPIES, Embedding, Evaluating, Onwards, Other, needs_of
+from vit_deploy.data.shipping import Onwards
+from vit_deploy.data.spreading import COPIES, Embedding, Evaluating, Other, needs_of
 from vit_deploy.runtimes import RuntimeOptions
 
 

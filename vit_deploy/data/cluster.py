@@ -23,7 +23,8 @@ import vit_deploy
 from vit_deploy.core.child_processes import ISOLATING
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.data.items import Item, Source
-from vit_deploy.data.spreading import GROUP, LOCAL, Needs, Shipment, Work, needs_of, ship
+from vit_deploy.data.shipping import Shipment, ship
+from vit_deploy.data.spreading import GROUP, LOCAL, Needs, Work, needs_of
 from vit_deploy.errors import EngineError, UsageError, VitDeployError
 
 BLOCKS = 2_000  # that a run is cut into at most; what a worker had of one when it was killed is done again
