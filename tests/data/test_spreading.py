@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pickle
 from pathlib import Path
@@ -14,9 +15,11 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.data.embedding import Model
+from vit_deploy.data.finding import find_source
 from vit_deploy.data.items import Item
-from vit_deploy.data.shipping import Onwards
+from vit_deploy.data.shipping import Onwards, Shipment
 from vit_deploy.data.spreading import COPIES, Embedding, Evaluating, Other, needs_of
+from vit_deploy.errors import DataError
 from vit_deploy.runtimes import RuntimeOptions
 
 
@@ -75,3 +78,23 @@ def test_groups_are_read_on_from_the_last_and_anew_where_they_lie_before_or_far_
         names = [item.name for item in onwards.take(start, 4)]
         assert names == [str(place) for place in range(start, min(start + 4, 10_000))]
         assert source.read - before == read
+
+
+class Nothing:
+    """Work that gives the names of images and runs nothing."""
+
+    artifacts = runtimes = ()
+    options = RuntimeOptions()
+
+    def open(self, artifacts):
+        return contextlib.nullcontext(lambda items: [item.name for item in items])
+
+
+def test_a_file_that_a_node_does_not_see_is_no_broken_image_where_the_node_lists_the_images(tmp_path):
+    (tmp_path / "here.png").write_bytes(b"an image")
+    (tmp_path / "all.txt").write_text("here.png\nelsewhere.png\n")
+    source = find_source([str(tmp_path / "all.txt")])
+    with Shipment(Nothing(), (), source, str(tmp_path)).open() as answer:
+        assert answer(b"", 0, 1) == ["here.png"]
+        with pytest.raises(DataError, match=r"elsewhere\.png is not there"):
+            answer(b"", 1, 1)
