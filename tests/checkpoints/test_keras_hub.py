@@ -18,14 +18,18 @@ from vit_deploy.errors import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "peers" / "golden" / "keras_hub"
 NAMES = ("vit_classifier", "vit_without_biases", "vit_averaged", "deit_classifier", "dinov2", "dinov2_registers")
+TOWERS = ("dinov3", "clip", "metaclip_2_tower", "siglip")
+OF_ONE = ("dinov3_gated", "clip_tower", "metaclip_2", "siglip_tower")  # that are made anew where keras-hub is
 HEADS = {"vit_classifier": 5, "vit_averaged": 5, "deit_classifier": 5}
 
 needs_keras_hub = pytest.mark.skipif(importlib.util.find_spec("keras_hub") is None, reason="needs keras-hub")
 
 
 def answers_of(checkpoint: Checkpoint) -> Any:
-    images = np.random.default_rng(9).standard_normal((2, *checkpoint.config.image_size, 3)).astype(np.float32)
-    return reference.forward(checkpoint, images)
+    height, width = checkpoint.config.image_size
+    whole = checkpoint.preprocess.input_size or (height, width)
+    images = np.random.default_rng(9).standard_normal((2, *whole, 3)).astype(np.float32)
+    return reference.forward(checkpoint, images[:, :height, :width])
 
 
 def assert_same(path: Path, expected: Any) -> None:
@@ -34,7 +38,7 @@ def assert_same(path: Path, expected: Any) -> None:
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, *TOWERS))
 def test_a_keras_file_gives_what_keras_hub_gave(name: str) -> None:
     assert_same(GOLDEN / f"{name}.keras", np.load(GOLDEN / f"{name}_answers.npy"))
 
@@ -176,9 +180,111 @@ def test_a_config_stated_otherwise_is_refused() -> None:
         checkpoints.load(GOLDEN / "vit_classifier.keras", config={"epsilon": 1e-6})
 
 
+def changed_tower(
+    folder: Path, name: str, options: dict[str, Any], weights: Callable[[Any], None] = lambda file: None
+) -> Path:
+    """A copy of a golden tower with some options or weights changed."""
+
+    def reconfigured(document: Any) -> None:
+        (document["config"].get("vision_encoder") or document)["config"].update(options)
+
+    path = folder / "changed.keras"
+    path.write_bytes(
+        archives.with_weights(archives.with_config((GOLDEN / f"{name}.keras").read_bytes(), reconfigured), weights)
+    )
+    return path
+
+
+TOWER_OPTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "an option of a later version": ("dinov3", {"windows": 4}, "the option windows, which is not known"),
+    "an activation that is code": ("clip", {"intermediate_activation": CODE}, "the activation {"),
+    "a gate of another kind": (
+        "dinov3",
+        {"use_gated_mlp": True, "hidden_activation": "relu"},
+        "a gate of 'relu', not one of silu, swish, gelu, sigmoid",
+    ),
+    "two epsilons": ("siglip", {"layer_norm_epsilon": 1e-5}, "norms of epsilon 1e-05, the last of which has 1e-06"),
+    "biases that are not there": ("dinov3", {"use_key_bias": True}, "missing block_0.attention.key.bias (12,)"),
+}
+
+
+@pytest.mark.parametrize("name", TOWER_OPTIONS)
+def test_a_tower_that_computes_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    golden, options, part = TOWER_OPTIONS[name]
+    assert part in refused(changed_tower(tmp_path, golden, options)).message
+
+
+def test_biases_that_the_config_denies_are_unexpected(tmp_path: Path) -> None:
+    message = refused(changed_tower(tmp_path, "dinov3", {"use_query_bias": False})).message
+    assert "attention/query_dense/vars/1 (12,)" in message
+
+
+def test_tokens_get_the_rows_of_the_position_table_that_the_file_says(tmp_path: Path) -> None:
+    def all_the_first(file: Any) -> None:
+        file["layers/clip_vision_encoder/layers/clip_vision_embedding/vars/1"][...] = 0
+
+    table = checkpoints.load(changed_tower(tmp_path, "clip", {}, all_the_first)).weights["pos_embed.table"]
+    own = checkpoints.load(GOLDEN / "clip.keras").weights["pos_embed.table"]
+    assert len(np.unique(own, axis=0)) == len(own)
+    assert np.array_equal(table, np.repeat(own[:1], len(own), axis=0))
+
+
+@pytest.mark.parametrize("row", (-1, 10))
+def test_rows_that_the_position_table_has_not_are_refused(tmp_path: Path, row: int) -> None:
+    def beyond(file: Any) -> None:
+        file["layers/clip_vision_encoder/layers/clip_vision_embedding/vars/1"][0, 3] = row
+
+    assert str(row) in refused(changed_tower(tmp_path, "clip", {}, beyond)).message
+
+
+def test_a_tower_in_a_model_of_texts_too_is_read_without_them_and_projected() -> None:
+    checkpoint = checkpoints.load(GOLDEN / "clip.keras")
+    assert checkpoint.config.output_shape == (6,)
+    assert checkpoint.config.image_size == (12, 12)
+    assert checkpoint.preprocess.input_size == (14, 14)  # of which its patches leave two pixels unread
+    assert "text tower" in checkpoints.assumptions(checkpoint)
+    without = checkpoints.load(GOLDEN / "clip.keras", config={"head": False})
+    assert without.config.output_shape == (12,)
+
+
+def test_a_model_of_texts_on_another_tower_is_refused(tmp_path: Path) -> None:
+    def replaced(document: Any) -> None:
+        document["config"]["vision_encoder"] = EVIL
+
+    path = tmp_path / "a.keras"
+    path.write_bytes(archives.with_config((GOLDEN / "clip.keras").read_bytes(), replaced))
+    assert "is on a keras_hub>Evil" in refused(path).message
+
+
+UNREAD = {
+    "SAMBackbone": "attention in windows",
+    "ViTDetBackbone": "attention in windows",
+    "SwinTransformerBackbone": "stages of several resolutions",
+    "MiTBackbone": "stages of several resolutions",
+    "ResNetImageClassifier": "convolutions instead of attention",
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_windows_and_stages_are_refused_by_their_name(tmp_path: Path, kind: str) -> None:
+    def renamed(document: Any) -> None:
+        document["registered_name"] = f"keras_hub>{kind}"
+
+    path = tmp_path / "a.keras"
+    path.write_bytes(archives.with_config((GOLDEN / "dinov3.keras").read_bytes(), renamed))
+    message = refused(path).message
+    assert f"it holds a keras_hub>{kind}, which is not a ViT of vit-deploy, with {UNREAD[kind]}" in message
+    preset = tmp_path / "preset"
+    shutil.copytree(GOLDEN / "vit_classifier_preset", preset)
+    for name in ("task.json", "task.weights.h5"):
+        (preset / name).unlink()
+    (preset / "config.json").write_text(f'{{"registered_name": "keras_hub>{kind}", "config": {{}}}}')
+    assert f"it holds a keras_hub>{kind}" in refused(preset).message
+
+
 @pytest.mark.peers
 @needs_keras_hub
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, *OF_ONE))
 def test_what_keras_hub_saves_gives_what_it_computes(tmp_path: Path, name: str) -> None:
     from tests.peers import keras_hub_models
 

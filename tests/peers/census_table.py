@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.peers import (
     census_beside,
     census_files,
+    census_keras_hub,
     census_more_transformers,
     census_timm,
     census_towers,
@@ -21,7 +22,7 @@ README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- begin sources: written by python -m tests.peers.census_table -->", "<!-- end sources -->"
 MODULES = (
     *(census_trainings, census_files, census_wrapping, census_beside),
-    *(census_transformers, census_more_transformers, census_towers),
+    *(census_transformers, census_more_transformers, census_towers, census_keras_hub),
 )
 ORIGINALS = census_trainings.ORIGINALS
 
@@ -67,7 +68,8 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     ),
     "keras-hub": (
         "`.keras`, preset folders",
-        "ViT, DeiT, DINOv2, with the image converter; keras-hub need not be installed",
+        "ViT, DeiT, DINOv2, DINOv3, the towers of CLIP, MetaCLIP 2 and SigLIP, with the image converter; keras-hub "
+        "need not be installed",
     ),
     "dl_techniques": ("`.keras`", "its ViT, post-norm as it is there, every norm and feed-forward"),
     "vit-deploy": ("`.keras`, `.safetensors`, `.weights.h5` with `--config`", "everything"),

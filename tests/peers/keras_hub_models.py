@@ -49,6 +49,55 @@ def dinov2_registers() -> Any:
     return keras_hub.models.DINOV2Backbone(**SQUARE | options | {"position_embedding_shape": (24, 24)})
 
 
+def dinov3(**options: Any) -> Any:
+    sizes = SIZES | {"patch_size": 4, "num_register_tokens": 2, "intermediate_dim": 20, "image_shape": (14, 24, 3)}
+    return keras_hub.models.DINOV3Backbone(**sizes | {"use_key_bias": False, "rope_theta": 50.0} | options)
+
+
+def dinov3_gated() -> Any:
+    return dinov3(use_gated_mlp=True, hidden_activation="silu", use_mask_token=False, use_mlp_bias=False)
+
+
+def tower(encoder: Any, **options: Any) -> Any:
+    sizes = {"patch_size": 4, "hidden_dim": 12, "num_layers": 2, "num_heads": 3, "intermediate_dim": 20}
+    return encoder(**sizes | {"image_shape": (14, 14, 3)} | options)
+
+
+def texts(encoder: Any) -> Any:
+    sizes = {"num_layers": 1, "num_heads": 2, "intermediate_dim": 10, "max_sequence_length": 7}
+    return encoder(vocabulary_size=30, embedding_dim=12, hidden_dim=12, **sizes)
+
+
+def clip() -> Any:
+    models = keras_hub.models
+    image, text = tower(models.CLIPVisionEncoder), texts(models.CLIPTextEncoder)
+    return models.CLIPBackbone(vision_encoder=image, text_encoder=text, projection_dim=6)
+
+
+def clip_tower() -> Any:
+    return tower(keras_hub.models.CLIPVisionEncoder, intermediate_activation="gelu")
+
+
+def metaclip_2() -> Any:
+    models = keras_hub.models
+    image, text = tower(models.MetaCLIP2VisionEncoder), texts(models.MetaCLIP2TextEncoder)
+    return models.MetaCLIP2Backbone(vision_encoder=image, text_encoder=text, projection_dim=6)
+
+
+def metaclip_2_tower() -> Any:
+    return tower(keras_hub.models.MetaCLIP2VisionEncoder)
+
+
+def siglip() -> Any:
+    models = keras_hub.models
+    image, text = tower(models.SigLIPVisionEncoder), texts(models.SigLIPTextEncoder)
+    return models.SigLIPBackbone(vision_encoder=image, text_encoder=text)
+
+
+def siglip_tower() -> Any:
+    return tower(keras_hub.models.SigLIPVisionEncoder, intermediate_activation="gelu")
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "vit_classifier": vit_classifier,
     "vit_without_biases": vit_without_biases,
@@ -56,6 +105,14 @@ MODELS: dict[str, Callable[[], Any]] = {
     "deit_classifier": deit_classifier,
     "dinov2": dinov2,
     "dinov2_registers": dinov2_registers,
+    "dinov3": dinov3,
+    "dinov3_gated": dinov3_gated,
+    "clip": clip,
+    "clip_tower": clip_tower,
+    "metaclip_2": metaclip_2,
+    "metaclip_2_tower": metaclip_2_tower,
+    "siglip": siglip,
+    "siglip_tower": siglip_tower,
 }
 
 
@@ -64,6 +121,9 @@ def made(name: str) -> Any:
     model = MODELS[name]()
     rng = np.random.default_rng(8)
     for weight in model.weights:
+        if not np.issubdtype(weight.dtype, np.floating):  # rows of a table, in order as in presets
+            weight.assign(np.arange(weight.shape[-1])[None] if name != "clip_tower" else np.zeros(weight.shape))
+            continue
         about = 1.0 if weight.name in ("gamma", "lambda1") else 0.0
         weight.assign(about + 0.25 * rng.standard_normal(weight.shape))
     return model
@@ -75,7 +135,10 @@ def draw_images(height: int, width: int) -> Any:
 
 
 def answered(model: Any) -> Any:
-    """What the model computes for `draw_images` of its own size."""
+    """What the model computes for `draw_images` of its own size; the images' vectors of one with texts beside."""
     backbone = getattr(model, "backbone", model)
-    images = draw_images(*backbone.image_shape[:2])
-    return np.asarray(model({"images": images} if isinstance(model.input, dict) else images))
+    shape = getattr(backbone, "vision_encoder", backbone).image_shape
+    images = draw_images(*shape[:2])
+    if hasattr(backbone, "get_vision_embeddings"):
+        return np.asarray(backbone.get_vision_embeddings(images))
+    return np.asarray(model({next(iter(model.input)): images} if isinstance(model.input, dict) else images))

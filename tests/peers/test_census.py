@@ -16,13 +16,14 @@ from vit_deploy.errors import VitDeployError
 ROWS = [row for row in all_rows() if row.can_be_made]
 
 
-# Models that transformers makes take half a minute together; its recorded files, and one row, are quick.
+# Models that transformers makes take half a minute together, and keras-hub as long to import; its recorded files, and
+# one row, are quick.
 FIRST = next(row for row in ROWS if row.source == "transformers")
 MARKED = [
     pytest.param(
         row,
         id=f"{row.source}: {row.name}",
-        marks=pytest.mark.slow if row.source == FIRST.source and row is not FIRST else [],
+        marks=pytest.mark.slow if (row.source == FIRST.source and row is not FIRST) or "keras_hub" in row.needs else [],
     )
     for row in ROWS
 ]

@@ -117,6 +117,7 @@ SOURCES = Registry(
         "pytorch_pretrained_vit": Plugin("vit_deploy.checkpoints.renamed.lukemelas:lukemelas"),
         "dl_techniques": Plugin("vit_deploy.checkpoints.keras.dl_techniques:DlTechniquesSource"),
         "keras-hub": Plugin("vit_deploy.checkpoints.keras.keras_hub:KerasHubSource"),
+        "keras-hub-towers": Plugin("vit_deploy.checkpoints.keras.keras_hub_towers:KerasHubTowerSource"),
         "keras": Plugin("vit_deploy.checkpoints.keras.source:KerasSource"),
         "safetensors": Plugin("vit_deploy.checkpoints.safetensors:SafetensorsSource"),
         "keras-weights": Plugin("vit_deploy.checkpoints.keras.source:KerasWeightsSource"),

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.containers.floats import widened
 from vit_deploy.core.weights import Float32
@@ -83,6 +84,17 @@ class H5Tensors:
             if values.size:
                 dataset.read_direct(values)
             return values
+
+    def words(self, name: str) -> NDArray[np.uint32]:
+        """One dataset of whole numbers from 0 on, which Keras stores in 64 bits."""
+        dataset = self._datasets[name]
+        with _explained(name):
+            if dataset.dtype.kind not in "iu" or dataset.id.get_storage_size() < dataset.nbytes:
+                raise CheckpointError(f"{name} is {dataset.dtype}; expected whole numbers", fix=GET_AGAIN)
+            values = np.asarray(dataset[()])
+            if values.size and not 0 <= int(values.min()) <= int(values.max()) <= np.iinfo(np.uint32).max:
+                raise CheckpointError(f"{name} has numbers from {values.min()} to {values.max()}", fix=GET_AGAIN)
+            return values.astype(np.uint32)
 
 
 def _datasets(file: Any) -> Iterator[tuple[str, Any]]:

@@ -76,7 +76,7 @@ class KerasHubSource:
             model = _model(file)
             values = model.backbone
             config = _config(model)
-            preprocess = _preprocess(model.converter, config)
+            preprocess = preprocess_of(model.converter, config)
             biases = Biases(*(values.get(f"use_{part}_bias", True) for part in ("patch", "mha", "mlp")))
             mask_token = bool(model.architecture == "DINOV2" and values["use_mask_token"])
         config = settled_config(config, stated)
@@ -169,7 +169,7 @@ def _problems(model: _Model) -> Iterator[str]:
         yield f"a head with the activation {activation!r} ({LOGITS})"
 
 
-def _preprocess(converter: Mapping[str, Any] | None, config: ViTConfig) -> Preprocess | None:
+def preprocess_of(converter: Mapping[str, Any] | None, config: ViTConfig) -> Preprocess | None:
     """`pixel * scale + offset`, of numbers or lists of them, as mean and standard deviation of pixels in 0..1."""
     if converter is None:
         return None

@@ -110,7 +110,8 @@ def _shortest(config: ViTConfig, mean: Any, std: Any, filter: Interpolation) -> 
     return Preprocess(mean, std, (height, width), True, filter, keep_aspect=True)
 
 
-def _usual(config: ViTConfig) -> Preprocess:
+def usual(config: ViTConfig) -> Preprocess:
+    """The preprocessing of OpenAI's models, which many others share."""
     return _shortest(config, *IMAGES, Interpolation.BICUBIC)
 
 
@@ -136,7 +137,7 @@ DIALECT = Dialect(
     heads=re.compile(r"(^|\.)visual\.proj$|^proj$"),
     epsilon=EPSILON,
     num_heads=SIXTEEN_HEADS,
-    preprocess=_usual,
+    preprocess=usual,
     left_out={TEXT: "text tower", rf"^({'|'.join(OPENAI_ENTRIES)})$": "sizes"},
     refused={
         r"^layer\d\.|^conv2\.|^attnpool\.": "a ResNet for its vision tower",
