@@ -47,6 +47,8 @@ def test_the_fixtures_are_small(name: str) -> None:
         ("dual-encoder-of-vit", "rest of a vision-text-dual-encoder"),
         ("depth-anything", "rest of a depth_anything"),
         ("owl-vit-detection", "rest of a owlvit"),
+        ("perception-lm", "rest of a perception_lm"),
+        ("pe-video", "rest of a pe_video_encoder"),
     ],
 )
 def test_what_is_around_a_tower_is_left_out_and_said(name: str, said: str) -> None:
@@ -214,3 +216,32 @@ def test_a_head_is_found_beside_its_encoder_whatever_is_around_both(tmp_path: Pa
     for name in ("vit", "deit-teacher", "clip-projection"):
         plain = load(changed(tmp_path / "plain", name))
         assert load(changed(tmp_path / "wrapped", name, wrapped)).digest() == plain.digest()
+
+
+def test_a_tower_of_timms_has_the_mean_and_deviation_of_the_processor_beside_it(tmp_path: Path) -> None:
+    assert "mean 0.5" in assumptions(load(TARGET / "perception-lm"))
+    folder = tmp_path / "a"
+    shutil.copytree(TARGET / "perception-lm", folder)
+    said = {"image_processor": {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}}
+    (folder / "processor_config.json").write_text(json.dumps(said))
+    read = load(folder)
+    assert (read.preprocess.mean, read.preprocess.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert "mean" not in assumptions(read)
+
+
+def test_towers_of_timms_that_differ_are_refused(tmp_path: Path) -> None:
+    path = shutil.copytree(TARGET / "perception-lm", tmp_path / "a") / "config.json"
+    document = json.loads(path.read_text())
+    document["video_config"] = {**document["vision_config"], "architecture": "vit_base_patch16_224"}
+    path.write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="several towers of timm's: vit_pe_lang_large_patch14_448, vit_base_pat"):
+        load(path.parent)
+
+
+def test_a_tower_of_timms_that_is_no_vit_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = shutil.copytree(TARGET / "perception-lm", tmp_path / "a") / "config.json"
+    document = json.loads(path.read_text())
+    document["vision_config"]["architecture"] = "mobilenetv5_300m_enc"
+    path.write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="mobilenetv5_300m_enc"):
+        load(path.parent)

@@ -11,6 +11,7 @@ from tests.peers import (
     census_keras_hub,
     census_more_transformers,
     census_timm,
+    census_timm_wrapper,
     census_towers,
     census_trainings,
     census_transformers,
@@ -23,6 +24,7 @@ BEGIN, END = "<!-- begin sources: written by python -m tests.peers.census_table 
 MODULES = (
     *(census_trainings, census_files, census_wrapping, census_beside),
     *(census_transformers, census_more_transformers, census_towers, census_keras_hub),
+    census_timm_wrapper,
 )
 ORIGINALS = census_trainings.ORIGINALS
 
@@ -38,6 +40,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
         "folders and files, sharded too, `.bin`",
         "ViT, DeiT (one and two heads), BEiT, Data2VecVision, DINOv2 with and without registers, DINOv3, ViTMAE's "
         "encoder, ViTMSN, I-JEPA, PIXIO, MLCD, ViTPose, AIMv2, TIPS v2, Pixtral, InternVL, "
+        "timm's models and those of PerceptionLM and PE-AV, "
         "SigLIP 2 of any size at one; the towers of CLIP and its kin (MetaCLIP 2, AltCLIP, Chinese "
         "CLIP, CLIPSeg, OWL-ViT), SigLIP, BLIP and BLIP-2, GIT, Janus, Idefics, FLAVA; those inside LLaVA, PaliGemma, "
         "encoder-decoders, dual encoders; the encoders of YOLOS, DPT and Depth Anything; `config.json`, labels, "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.peers.census_transformers import rows
+from tests.peers import census_timm_wrapper, census_transformers
 
 TARGET = Path(__file__).with_name("golden") / "towers"
 EXPECTED = "expected.npz"
@@ -18,12 +18,13 @@ GOLDEN = (
     *("owl-vit detection", "blip captions", "git captions", "idefics 3", "yolos", "pixio"),
     *("llava", "dual encoder of vit", "depth anything", "no registers", "mlcd of another base", "dinov3"),
     *("siglip 2 of any size", "pixtral with silu", "aimv2", "tips v2 gated"),
+    *("perception lm", "pe video", "timm wrapper without pooling"),
 )
 
 
 def main() -> None:
     shutil.rmtree(TARGET, ignore_errors=True)
-    for row in rows():
+    for row in (*census_transformers.rows(), *census_timm_wrapper.rows()):
         if row.name not in GOLDEN:
             continue
         folder = TARGET / row.name.replace(" ", "-")

@@ -49,6 +49,7 @@ from vit_deploy.checkpoints.source import KEY_END, MODULES, Source, Stated, Tens
 from vit_deploy.checkpoints.text_towers import CLASSES, Words, with_words
 from vit_deploy.checkpoints.timm.naflex import at_one_size
 from vit_deploy.checkpoints.timm.named import check_named, named
+from vit_deploy.checkpoints.timm.wrapper import Wrapped, as_timm_keeps_it
 from vit_deploy.checkpoints.wrapping.heads import LinearHead, head_in, head_names, linear_head, with_head
 from vit_deploy.checkpoints.wrapping.runs import Taken
 from vit_deploy.checkpoints.wrapping.strangers import stranger
@@ -192,12 +193,13 @@ def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:
             inner = _model_in(opened, reading) if keyed else opened
             with adapted(inner, adapter, _opened) as base:
                 view = base if keyed else _model_in(base, reading)
-                file = in_transformers_names(named(without_processor(view, preprocess), architecture))
-                file = at_one_size(file, stated)
+                wrapped = as_timm_keeps_it(without_processor(view, preprocess))
+                file = at_one_size(in_transformers_names(named(wrapped, architecture)), stated)
                 source = _source(file)
                 check_named(file, source, SOURCES.load("timm"))
                 loaded = _read(source, file, {**_of_modules(inner if keyed else view), **stated}, reading, labels)
-                loaded = _with_origin(loaded, inner if keyed else view, taken, given)
+                around = wrapped.left_out if isinstance(wrapped, Wrapped) else ()
+                loaded = _with_origin(loaded, inner if keyed else view, taken, given, around)
                 if isinstance(base, Merged):
                     loaded = loaded.with_step(ADAPTER, **base.note)
                 loaded = with_recorded_labels(loaded, inner)
@@ -256,18 +258,22 @@ def _read(source: Source, file: TensorFile, stated: Stated, reading: Reading, la
     return loaded
 
 
-def _with_origin(checkpoint: Checkpoint, file: TensorFile, taken: Taken, given: Path) -> Checkpoint:
+def _with_origin(
+    checkpoint: Checkpoint, file: TensorFile, taken: Taken, given: Path, around: Iterable[str]
+) -> Checkpoint:
     """With the import saying which file was taken of a folder, which weights of a file, and what was left out."""
     *before, last = checkpoint.provenance or (Step("import"),)
     facts = dict(last.facts)
     if taken.why:
         name = str(taken.path.relative_to(given))
         facts[FILE_FACT] = {"name": name, "why": taken.why, "others": list(taken.others)}
+    beside = [*around]
     if isinstance(file, Unwrapped):
         if file.choice.facts:
             facts[WEIGHTS] = file.choice.facts
-        if file.left_out:
-            facts[LEFT_OUT] = [*facts.get(LEFT_OUT, ()), *file.left_out]
+        beside += file.left_out
+    if beside:
+        facts[LEFT_OUT] = [*facts.get(LEFT_OUT, ()), *beside]
     if facts == last.facts:
         return checkpoint
     return dataclasses.replace(checkpoint, provenance=(*before, Step(last.action, facts)))

@@ -18,6 +18,7 @@ from vit_deploy.core.config import ViTConfig, as_pair
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 
 CONFIG = "config.json"
+ASSUMED_PIXELS = "assumed"  # in the data of a preprocessing: that nothing of the file says it
 ARCHITECTURE = "--architecture"  # the document that holds the name which the user gives
 EPSILON = 1e-6  # of timm's own norm layers
 

@@ -21,6 +21,7 @@ from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.checkpoints.timm.architectures import unsupported
 from vit_deploy.checkpoints.timm.config import (
     ARCHITECTURE,
+    ASSUMED_PIXELS,
     CONFIG,
     POOLINGS,
     SHOWN_BY_WEIGHTS,
@@ -274,7 +275,7 @@ def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> C
         weights,
         family=found.family,
         preprocess=preprocess,
-        preprocess_assumed=not document,
+        preprocess_assumed=not document or bool(data.get(ASSUMED_PIXELS)),
         supposed=found.supposed,
         labels=labels,
     )

@@ -59,7 +59,7 @@ class Named(TensorView):
 class Documents(Mapping[str, Any]):
     """Documents, and one more, such as the name of an architecture."""
 
-    def __init__(self, documents: Mapping[str, Any], more: str, content: str) -> None:
+    def __init__(self, documents: Mapping[str, Any], more: str, content: Any) -> None:
         self._documents = documents
         self._more = more
         self._content = content

@@ -16,6 +16,7 @@ from vit_deploy.errors import CheckpointError
 STEM = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.(?:proj|backbone|conv\d*|stem|\d+)\.")
 PATCHES = "patch_embed.proj.weight"
 NAFLEX = "naflex"  # the document that says that a file was a NaFlexViT's, and the family of its checkpoint
+TOKENS = "tokens"  # the document that says that a file is read for its tokens, without what pools them
 BLOCK = re.compile(r"^blocks\.(\d{1,6})\.")
 # Older names of the same tensors: DINOv2's blocks in chunks, DeiT III's layer scale, DINOv2's SwiGLU and registers.
 RENAMES = (
@@ -157,7 +158,7 @@ def _may_lack_it(documents: Mapping[str, Any]) -> bool:
     """Whether a file without a last norm is whole: of an architecture that has none."""
     config = documents.get("config.json")
     said = documents.get("--architecture") or (config.get("architecture") if isinstance(config, Mapping) else None)
-    return NAFLEX in documents or str(said).partition(".")[0] in WITHOUT_LAST_NORM
+    return NAFLEX in documents or TOKENS in documents or str(said).partition(".")[0] in WITHOUT_LAST_NORM
 
 
 def check_supported(view: Renamed) -> None:

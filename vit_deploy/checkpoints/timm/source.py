@@ -25,6 +25,7 @@ from vit_deploy.checkpoints.source import STATE_DICTS, Stated, TensorFile, origi
 from vit_deploy.checkpoints.timm.architectures import unsupported
 from vit_deploy.checkpoints.timm.bare import Taken, taken_for
 from vit_deploy.checkpoints.timm.config import (
+    ASSUMED_PIXELS,
     DINOV2_DATA,
     EPSILON,
     SIXTEEN_HEADS,
@@ -139,7 +140,7 @@ class TimmSource:
             weights,
             family=written,
             preprocess=preprocess,
-            preprocess_assumed=hub.data is None,
+            preprocess_assumed=hub.data is None or bool(hub.data.get(ASSUMED_PIXELS)),
             input_size=whole,
             supposed=_head_outside(view, config),
             labels=hub.labels,
