@@ -37,17 +37,20 @@ SCALAR_ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
 
 def loop_norm(token: Array, name: str, config: ViTConfig, w: Mapping[str, Array]) -> Array:
     """One token's."""
-    match config.normalization_type:
+    kind, epsilon = config.normalization_type, config.epsilon
+    if name.endswith(("query_norm", "key_norm")):
+        kind, epsilon = config.qk_norm_type or kind, config.qk_norm_epsilon or epsilon
+    match kind:
         case "layer_norm":
             mean = sum(token) / len(token)
             variance = sum((value - mean) ** 2 for value in token) / len(token)
-            unit = (token - mean) / math.sqrt(variance + config.epsilon)
+            unit = (token - mean) / math.sqrt(variance + epsilon)
             return unit * w[f"{name}.scale"] + w[f"{name}.bias"]
         case "dynamic_tanh":
             alpha = float(w[f"{name}.alpha"])
             return np.array([math.tanh(alpha * v) for v in token]) * w[f"{name}.scale"] + w[f"{name}.bias"]
         case kind:
-            unit = token / math.sqrt(sum(value**2 for value in token) / len(token) + config.epsilon)
+            unit = token / math.sqrt(sum(value**2 for value in token) / len(token) + epsilon)
             if kind == "rms_norm":
                 return unit * w[f"{name}.scale"]
             band = float(w[f"{name}.band"])
@@ -119,7 +122,9 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
         return out + w[f"{name}.bias"] if f"{name}.bias" in w else out
 
     def head_of(token: Array, part: slice, name: str) -> Array:
-        return norm(token[part], name) if config.qk_norm and "map_pool" not in name else token[part]
+        if not config.qk_norm or "map_pool" in name:
+            return token[part]
+        return norm(token, name)[part] if config.qk_norm_across_heads else norm(token[part], name)
 
     def relative(name: str, head: int, query: int, keys: int) -> list[float]:
         for owner in (f"{name}.", ""):
@@ -176,7 +181,7 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
                 outputs = [feed_forward(token, f"{block}.ffn") for token in inputs]
             if config.normalization_position == "res_post":
                 outputs = [norm(output, name) for output in outputs]
-            if config.layer_scale:
+            if config.layer_scale and config.layer_scale_part in ("both", half):
                 gamma = w[f"{block}.scale{1 if half == 'attention' else 2}.gamma"]
                 outputs = [output * gamma for output in outputs]
             tokens = [token + output for token, output in zip(tokens, outputs, strict=True)]

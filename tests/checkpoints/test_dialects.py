@@ -156,8 +156,9 @@ def test_openclips_ways_of_resizing_are_read_or_refused(tmp_path: Path) -> None:
     [
         ({"attentional_pool": True}, "attention pooling, of which it has no weights"),
         ({"attentional_pool": "cascade"}, "an attention pooling for words and another for classes"),
-        ({"qk_norm": True}, "a norm of queries and keys over the whole width"),
-        ({"scale_heads": True}, "a scale of every attention head"),
+        ({"scale_attn": True}, "a norm behind the attention"),
+        ({"scaled_cosine_attn": True}, "cosine attention"),
+        ({"scale_heads": True}, "a scale of every attention head, of which it has no weights"),
         ({"pool_type": "none"}, "every token projected"),
     ],
 )
@@ -167,6 +168,15 @@ def test_openclips_other_towers_are_refused_by_what_they_have(
     with pytest.raises(CheckpointError, match=words) as caught:
         with_config(tmp_path, **changes)
     assert caught.value.message.endswith("which vit-deploy does not compute")
+
+
+def test_norms_of_queries_that_openclips_config_says_and_its_weights_lack_are_missed(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"missing block_0\.attention\.query_norm\.scale"):
+        with_config(tmp_path, qk_norm=True)
+
+
+def test_openclips_default_blocks_leave_the_options_of_custom_ones_unread(tmp_path: Path) -> None:
+    assert not with_config(tmp_path, qk_norm=True, block_type="default").config.qk_norm
 
 
 @pytest.mark.parametrize("bias", ["conv_proj.bias", "heads.head.bias"])

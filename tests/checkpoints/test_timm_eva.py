@@ -61,6 +61,15 @@ def test_the_rotary_positions_are_those_that_the_architectures_name_stands_for()
     }
 
 
+def test_a_layer_scale_of_the_attention_alone_is_read_where_the_architecture_has_it(tmp_path: Path) -> None:
+    assert load(GOLDEN / "sapiens2").config.scaled_halves == ("attention",)
+    shutil.copytree(GOLDEN / "dinov3", tmp_path / "damaged")
+    path = tmp_path / "damaged" / "model.safetensors"
+    write(path, {name: tensor for name, tensor in read(path).items() if not name.endswith(("ls2.gamma", "gamma_2"))})
+    with pytest.raises((CheckpointError, ConfigError), match=r"ls2|scale2"):
+        load(tmp_path / "damaged")
+
+
 def test_nothing_is_assumed_of_a_folder_that_timm_saved() -> None:
     for case in CASES:
         assert [entry.field for entry in assumed(load(GOLDEN / case).provenance)] == []

@@ -19,6 +19,7 @@ from vit_deploy.errors import ConfigError
 KINDS = {
     "plain": {},
     "gated, norms of heads, scales": {"ffn_type": "swiglu", "qk_norm": True, "layer_scale": True, "qkv_bias": False},
+    "one layer scale": {"layer_scale": True, "layer_scale_part": "attention"},
     "distances of each block": {"relative_positions": "table"},
     "scores of each block": {"relative_positions": "scores", "normalization_position": "post"},
     "shared distances, side by side": {"relative_positions": "shared_table", "normalization_position": "parallel"},
@@ -64,11 +65,16 @@ def test_removing_what_adds_nothing_leaves_the_function(silent):
     np.testing.assert_allclose(forward(smaller, images), forward(silent, images), rtol=0, atol=1e-12)
 
 
-def test_a_narrowed_model_has_the_weights_of_its_config_and_no_ranges(make_checkpoint):
+@pytest.mark.parametrize("kind", ["layer_norm", "rms_norm", "dynamic_tanh", "band_rms"])
+def test_a_narrowed_model_has_the_weights_of_its_config_and_no_ranges(make_checkpoint, kind):
+    norms = {"attention_norm": True, "ffn_norm": True, "qk_norm": True, "qk_norm_across_heads": True}
     whole = dataclasses.replace(
-        make_checkpoint(num_layers=3, attention_norm=True, ffn_norm=True), ranges={"head.input": (-1.0, 1.0)}
+        make_checkpoint(num_layers=3, qk_norm_type=kind, **norms), ranges={"head.input": (-1.0, 1.0)}
     )
     smaller = narrow(whole, KEPT)
+    same = whole.weights["block_2.attention.query_norm.alpha" if kind == "dynamic_tanh" else "norm.scale"]
+    found = smaller.weights["block_1.attention.query_norm.alpha" if kind == "dynamic_tanh" else "norm.scale"]
+    np.testing.assert_array_equal(found, same)
     assert {name: spec.shape for name, spec in weight_specs(smaller.config).items()} == {
         name: weight.shape for name, weight in smaller.weights.items()
     }

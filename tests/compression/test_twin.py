@@ -44,6 +44,14 @@ VARIANTS = {
     "pre-logits, norm after pooling": {"pre_logits_dim": 7, "norm_after_pooling": True, "activation": "quick_gelu"},
     "a probe of another width, a norm": {"pooling": "map", "pool_dim": 10, "pool_heads": 2, "pool_end": "norm"},
     "a probe alone": {"pooling": "map", "pool_end": "none", "pool_patches": True},
+    "norms of queries across heads, one layer scale": {
+        "qk_norm": True,
+        "qk_norm_across_heads": True,
+        "qk_norm_type": "rms_norm",
+        "qk_norm_epsilon": 1e-3,
+        "layer_scale": True,
+        "layer_scale_part": "ffn",
+    },
     "features": {"include_top": False, "activation": "hard_silu"},
 }
 

@@ -289,6 +289,12 @@ def test_prefix_and_output_follow_the_tokens_and_the_pooling(
         ({"include_top": False, "pooling": "cls", "head_norm": True}, "head_norm is True, and there is no head"),
         ({"probabilities": "sparsemax"}, "probabilities is 'sparsemax'; expected one of softmax, sigmoid"),
         ({"head_width": -4}, "head_width is -4; expected a whole number"),
+        ({"qk_norm_across_heads": True}, "qk_norm_across_heads is True, and qk_norm is False"),
+        ({"qk_norm_type": "rms_norm"}, "qk_norm_type is rms_norm, and qk_norm is False"),
+        ({"qk_norm": True, "qk_norm_type": "group_norm"}, "qk_norm_type is 'group_norm'; expected one of layer_norm"),
+        ({"qk_norm": True, "qk_norm_epsilon": 1.5}, "qk_norm_epsilon is 1.5; expected 0, or a number below 1"),
+        ({"layer_scale_part": "ffn"}, "layer_scale_part is ffn, and layer_scale is False"),
+        ({"layer_scale": True, "layer_scale_part": "head"}, "layer_scale_part is 'head'; expected one of both"),
         ({"num_heads": 5}, "embed_dim 12 is not a multiple of num_heads 5, and head_width is 0"),
         (
             {"num_heads": 5, "head_width": 4, "class_token": False, "pooling": "map"},
@@ -373,6 +379,28 @@ def test_heads_may_be_wider_or_narrower_than_their_share_of_a_token(config: ViTC
     assert (changed.head_dim, changed.attention_dim) == (4, 20)
     assert changed.to_dict()["head_width"] == 4
     assert ViTConfig.from_dict(changed.to_dict()) == changed
+
+
+def test_a_norm_of_queries_that_is_the_blocks_is_not_named(config: ViTConfig) -> None:
+    plain = config.replace(qk_norm=True)
+    named = config.replace(qk_norm=True, qk_norm_type=config.normalization_type, qk_norm_epsilon=config.epsilon)
+    assert named == plain
+    assert "qk_norm_type" not in named.to_dict()
+    assert "qk_norm_epsilon" not in named.to_dict()
+
+
+def test_a_norm_of_queries_of_its_own_stays_when_the_blocks_norm_is_changed(config: ViTConfig) -> None:
+    own = config.replace(qk_norm=True, qk_norm_type="rms_norm", qk_norm_across_heads=True, qk_norm_epsilon=1e-3)
+    assert ViTConfig.from_dict(own.to_dict()) == own
+    assert own.to_dict()["qk_norm_type"] == "rms_norm"
+    assert (own.query_norm_dim, own.query_norm_epsilon) == (config.attention_dim, 1e-3)
+    assert own.replace(normalization_type="dynamic_tanh").query_norm_type == "rms_norm"
+
+
+def test_a_layer_scale_is_of_both_halves_unless_it_says_which(config: ViTConfig) -> None:
+    assert config.scaled_halves == ()
+    assert config.replace(layer_scale=True).scaled_halves == ("attention", "ffn")
+    assert config.replace(layer_scale=True, layer_scale_part="ffn").scaled_halves == ("ffn",)
 
 
 def test_a_head_width_that_the_other_sizes_say_is_not_named(config: ViTConfig) -> None:

@@ -135,6 +135,15 @@ COUNTS: dict[str, dict[str, int]] = {
         **{"Gemm": 19, "Gelu": 3, "LayerNormalization": 12, "Slice": 8, "Concat": 6, "Mul": 9, "Add": 10},
     },
     "few heads": {"Gemm": 15, "Mul": 4, "Add": 7, "Slice": 1},
+    # RMS norms of queries and keys over all heads stand between layer norms that are one operator each.
+    "InternViT": SEQUENCE
+    | {"Gemm": 12, "LayerNormalization": 4, "Pow": 4, "ReduceMean": 5, "Add": 9, "Sqrt": 4, "Div": 4, "Mul": 6}
+    | {"Slice": 1},
+    "Sapiens 2": {
+        **{"LayerNormalization": 4, "Pow": 5, "ReduceMean": 5, "Add": 13, "Sqrt": 5, "Div": 5, "Mul": 12},
+        **{"Slice": 6, "Concat": 5},
+    },
+    "Janus, feed-forwards scaled": SEQUENCE | {"Gemm": 12, "LayerNormalization": 9},
     "no last norm": SEQUENCE | {"Slice": 1, "ReduceMean": 1},
     "RoPE-ViT, mixed": SEQUENCE | {"Gemm": 12, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},
     "MLCD": {"Gemm": 12, "LayerNormalization": 6, "Slice": 8, "Concat": 6, "Mul": 8, "Add": 9},

@@ -156,7 +156,7 @@ def _depth_anything(library: Any) -> Any:
 
 def _janus(library: Any, **options: Any) -> Any:
     return library.JanusConfig(
-        vision_config=library.JanusVisionConfig(**RATIO, projection_dim=8, **options),
+        vision_config=library.JanusVisionConfig(**{**RATIO, **options}, projection_dim=8),
         text_config=library.LlamaConfig(**SMALL_TEXT),
         vq_config=library.JanusVQVAEConfig(
             embed_dim=8, num_embeddings=4, base_channels=32, channel_multiplier=[1], num_res_blocks=1,
@@ -251,14 +251,11 @@ def _of_any_size(t: str) -> Iterator[Row]:
         ("internvl with biases", {"attention_bias": True}),
         ("internvl behind a norm", {"use_mean_pooling": False}),
         ("internvl with rms norms", {"norm_type": "rms_norm"}),
+        ("internvl of 6 billion", {"norm_type": "rms_norm", "use_qk_norm": True}),
+        ("internvl with norms of queries", {"use_qk_norm": True, "layer_norm_eps": 1e-3}),
     ):
         made_of = _of("InternVLVisionConfig", **internvl, **options)
         yield _row(t, name, SAVED, "InternVLVisionModel", made_of, _tokens())
-    yield _row(
-        t, "internvl with norms of queries", SAVED, "InternVLVisionModel",
-        _of("InternVLVisionConfig", **internvl, use_qk_norm=True), None,
-        refused="a norm of queries and keys over the whole width",
-    )  # fmt: skip
     yield _row(t, "aimv2", SAVED, "Aimv2VisionModel", _of("Aimv2VisionConfig", **VISION), _pooled())
     yield _row(t, "aimv2 with biases", SAVED, "Aimv2VisionModel",
                _of("Aimv2VisionConfig", **VISION, qkv_bias=True, mlp_bias=True), _pooled())  # fmt: skip
@@ -362,7 +359,11 @@ def rows() -> Iterator[Row]:
     yield _row(t, "janus", SAVED, "JanusModel", _janus, _tokens("vision_model"))
     yield _row(
         t, "janus with its norm of queries", SAVED, "JanusModel", partial(_janus, use_qk_norm=True), None,
-        refused="a norm of queries and keys over the whole width",
+        refused="a norm of queries and keys over the whole width, which transformers itself",
+    )  # fmt: skip
+    yield _row(
+        t, "janus with its norm of one head", SAVED, "JanusModel",
+        partial(_janus, use_qk_norm=True, num_attention_heads=1), _tokens("vision_model"),
     )  # fmt: skip
     for number in (2, 3):
         yield _row(

@@ -279,6 +279,7 @@ CASES: Mapping[str, Case] = {
     "open_clip-custom-text": _open_clip_case("CustomTextCLIP", model={"custom_text": True}),
     "open_clip-clipa": _open_clip_case(no_ln_pre=True, pool_type="avg", final_ln_after_pool=True),
     "open_clip-layer-scale": _open_clip_case(ls_init_value=0.1, pool_type="avg"),
+    "open_clip-custom-blocks": _open_clip_case(qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_fc=True),
     "open_clip-coca": _coca_case(),
     "open_clip-coca-of-one-width": _coca_case(embed_dim=DIM),
     "open_clip-siglip": _open_clip_timm_case("vit_base_patch16_siglip_224", "map", "none"),

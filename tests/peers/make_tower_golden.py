@@ -18,7 +18,7 @@ GOLDEN = (
     *("owl-vit detection", "blip captions", "git captions", "idefics 3", "yolos", "pixio"),
     *("llava", "dual encoder of vit", "depth anything", "no registers", "mlcd of another base", "dinov3"),
     *("siglip 2 of any size", "pixtral with silu", "aimv2", "tips v2 gated"),
-    *("perception lm", "pe video", "timm wrapper without pooling"),
+    *("internvl of 6 billion", "perception lm", "pe video", "timm wrapper without pooling"),
 )
 
 

@@ -46,6 +46,12 @@ MODELS: dict[str, tuple[Callable[[Path], Saved], tuple[str, ...]]] = {
     "SigLIP 2": (lambda folder: text_models.siglip_2(folder, "GemmaTokenizer"), ("transformers",)),
     "SigLIP 2, lower case": (lambda folder: text_models.siglip_2(folder, "Siglip2Tokenizer"), ("transformers",)),
     "OpenCLIP": (text_models.open_clip, ("open_clip", "ftfy")),
+    "OpenCLIP, custom blocks": (
+        lambda folder: text_models.open_clip(
+            folder, qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_fc=True
+        ),
+        ("open_clip", "ftfy"),
+    ),
     "OpenCLIP, SigLIP 2": (text_models.open_clip_siglip, ("open_clip", "ftfy", "timm")),
 }
 

@@ -235,14 +235,20 @@ def _siglip(folder: Path, rows: int) -> Any:
     return model
 
 
-def open_clip(folder: Path) -> Saved:
-    """OpenCLIP's own towers, the texts' beside that of images, as in OpenAI's files."""
+def open_clip(folder: Path, **blocks: Any) -> Saved:
+    """OpenCLIP's own towers, the texts' beside that of images, as in OpenAI's files.
+
+    Args:
+        folder: for the files.
+        **blocks: options of the blocks of both.
+    """
     import open_clip as program
 
     shutil.copy(Path(program.__file__).with_name(MERGES), folder)
     vision = {"image_size": IMAGE, "layers": 2, "width": 24, "head_width": 8, "patch_size": 8}
-    text = {**_TEXT, "vocab_size": 49408}
-    return _open_clip(folder, {"embed_dim": 20, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}, None)
+    text = {**_TEXT, "vocab_size": 49408, **blocks}
+    towers = {"vision_cfg": {**vision, **blocks}, "text_cfg": text}
+    return _open_clip(folder, {"embed_dim": 20, "quick_gelu": True, **towers}, None)
 
 
 def open_clip_siglip(folder: Path) -> Saved:

@@ -19,7 +19,7 @@ import tf_keras
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, PoolEnd, Pooling
-from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config import HALVES, ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH, GATES, GELU_LIMIT, HEAD_NORM_EPSILON, weights_of
 from vit_deploy.core.relative_positions import relative_index
 from vit_deploy.core.rotary_angles import angles, tables
@@ -174,8 +174,13 @@ class _Maker:
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         """A normalization of the last axis."""
-        config = self.config
-        return self.owning([name], lambda values, own: _norm(values, own, name, config))(x)
+        how = (self.config.normalization_type, self.config.epsilon)
+        return self.owning([name], lambda values, own: _norm(values, own, name, *how))(x)
+
+    def norm_of_queries(self, name: str, x: Tensor) -> Tensor:
+        """Likewise, of queries or keys."""
+        how = (self.config.query_norm_type, self.config.query_norm_epsilon)
+        return self.owning([name], lambda values, own: _norm(values, own, name, *how))(x)
 
     def share_relative_positions(self) -> None:
         """Make the layer of the relative positions that all blocks add, if there are such."""
@@ -217,14 +222,13 @@ def _unit(values: Tensor, epsilon: float) -> Tensor:
     return values * tf.math.rsqrt(tf.reduce_mean(tf.square(values), axis=-1, keepdims=True) + epsilon)
 
 
-def _norm(x: Tensor, own: Mapping[str, Any], name: str, config: ViTConfig) -> Tensor:
+def _norm(x: Tensor, own: Mapping[str, Any], name: str, kind: NormalizationType, epsilon: float) -> Tensor:
     def unit(values: Tensor) -> Tensor:
-        return _unit(values, config.epsilon)
+        return _unit(values, epsilon)
 
     def weight(part: str) -> Tensor:
         return own[f"{name}.{part}"]
 
-    kind = config.normalization_type
     if kind is NormalizationType.LAYER_NORM:
         centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
         return unit(centred) * weight("scale") + weight("bias")
@@ -244,7 +248,7 @@ def _block(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
         position, norm = config.normalization_position, f"{name}.norm{number}"
         change = half(make, name, make.norm(norm, x) if position is NormalizationPosition.PRE else x, count)
         change = make.norm(norm, change) if position is NormalizationPosition.RES_POST else change
-        if config.layer_scale:
+        if HALVES[number - 1] in config.scaled_halves:
             change = make.owning([f"{name}.scale{number}"], _scaled)(change)
         x = tf_keras.layers.Add()([_first(x, count), change])
         x = make.norm(norm, x) if position is NormalizationPosition.POST else x
@@ -256,7 +260,7 @@ def _side_by_side(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     x = _first(x, count)
     for half, number in ((_attention, 1), (_ffn, 2)):
         change = half(make, name, normed, count)
-        if make.config.layer_scale:
+        if HALVES[number - 1] in make.config.scaled_halves:
             change = make.owning([f"{name}.scale{number}"], _scaled)(change)
         x = tf_keras.layers.Add()([x, change])
     return x
@@ -274,22 +278,25 @@ def _scaled(x: Tensor, own: Mapping[str, Any]) -> Tensor:
 def _attention(make: _Maker, name: str, x: Tensor, count: int) -> Tensor:
     config, prefix = make.config, f"{name}.attention"
     roles = (("query", _first(x, count)), ("key", x), ("value", x))
-    query, key, value = (_heads(make, f"{prefix}.{role}", weights) for role, weights in roles)
-    if config.qk_norm:
-        query, key = (make.norm(f"{prefix}.{role}_norm", norm) for role, norm in (("query", query), ("key", key)))
+    projected = {role: make.dense(f"{prefix}.{role}", tokens) for role, tokens in roles}
+    if config.qk_norm_across_heads:
+        projected |= {role: make.norm_of_queries(f"{prefix}.{role}_norm", projected[role]) for role in ("query", "key")}
+    query, key, value = (_op(_split(config.num_heads))(values) for values in projected.values())
+    if config.qk_norm and not config.qk_norm_across_heads:
+        query, key = (
+            make.norm_of_queries(f"{prefix}.{role}_norm", heads) for role, heads in (("query", query), ("key", key))
+        )
     if config.rotary is not None:
         query, key = (_op(_turned(make, prefix))(heads) for heads in (query, key))
     mixed = _mixed(query, key, value, make.relative(prefix))
     return make.dense(f"{prefix}.out", make.norm(f"{prefix}.norm", mixed) if config.attention_norm else mixed)
 
 
-def _heads(make: _Maker, name: str, x: Tensor, count: int = 0) -> Tensor:
-    heads = count or make.config.num_heads
-
+def _split(heads: int) -> Callable[[Tensor], Tensor]:
     def split(values: Tensor) -> Tensor:
         return tf.transpose(tf.reshape(values, [-1, values.shape[1], heads, values.shape[2] // heads]), [0, 2, 1, 3])
 
-    return _op(split)(make.dense(name, x))
+    return split
 
 
 def _turned(make: _Maker, prefix: str) -> Callable[[Tensor], Tensor]:
@@ -361,7 +368,8 @@ def _map_pooled(make: _Maker, x: Tensor) -> Tensor:
 
     probe = make.owning([f"{name}.probe"], repeated)(x)
     roles = (("query", probe), ("key", x), ("value", x))
-    query, key, value = (_heads(make, f"{name}.attention.{role}", tokens, config.probe_heads) for role, tokens in roles)
+    split = _split(config.probe_heads)
+    query, key, value = (_op(split)(make.dense(f"{name}.attention.{role}", tokens)) for role, tokens in roles)
     mixed = make.dense(f"{name}.attention.out", _mixed(query, key, value))
     pooled = _op(lambda tokens: tokens[:, 0])(mixed)
     if config.pool_end is PoolEnd.NONE:

@@ -37,8 +37,8 @@ def narrow(checkpoint: Checkpoint, kept: Kept) -> Checkpoint:
     """A checkpoint of what stays.
 
     It computes what the larger one would compute if all other heads, units and blocks added nothing; norms in front of
-    the last projection of a half (`attention_norm`, `ffn_norm`) are then over what stays. Ranges of activations do not
-    hold for it, and are left out.
+    the last projection of a half (`attention_norm`, `ffn_norm`), and those of queries and keys across heads, are then
+    over what stays. Ranges of activations do not hold for it, and are left out.
 
     Args:
         checkpoint: the larger model.
@@ -86,7 +86,8 @@ def _narrowed(part: str, weight: Float32, config: ViTConfig, heads: Sequence[int
         if name.startswith(f"{RELATIVE}.") or weight.ndim == BY_HEAD:
             return _of_heads(name, weight, heads)
         features = columns_of(heads, config.head_dim)
-        if name.startswith(ROLES) and not name.startswith(("query_norm", "key_norm")):
+        is_norm = name.startswith(("query_norm", "key_norm"))
+        if name.startswith(ROLES) and not (is_norm and (weight.ndim == 0 or not config.qk_norm_across_heads)):
             return np.ascontiguousarray(weight[..., features])
         return _read(name, weight, features)
     if half == "ffn":

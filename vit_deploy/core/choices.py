@@ -44,6 +44,14 @@ class RelativePositions(StrEnum):
     SHARED_SCORES = "shared_scores"
 
 
+class LayerScalePart(StrEnum):
+    """Whose output a layer scale multiplies: that of both halves of a block, or of one alone."""
+
+    BOTH = "both"
+    ATTENTION = "attention"
+    FFN = "ffn"
+
+
 class FFNType(StrEnum):
     """The feed-forward half of a block; all have `mlp_dim` hidden units."""
 

@@ -13,6 +13,7 @@ from vit_deploy.core.choices import (
     ACTIVATION_ALIASES,
     Activation,
     FFNType,
+    LayerScalePart,
     NormalizationPosition,
     NormalizationType,
     PoolEnd,
@@ -95,7 +96,11 @@ class ViTConfig:
         distillation_token: whether a distillation token follows it.
         register_tokens: the number of registers (Darcet et al. 2023) after the class and distillation tokens.
         layer_scale: whether each half's output is scaled feature by feature before its residual sum.
-        qk_norm: whether each head's queries and keys are normalized.
+        layer_scale_part: which half's, if not both.
+        qk_norm: whether queries and keys are normalized, those of each head by themselves.
+        qk_norm_across_heads: whether those of all heads are normalized together instead, over the whole width.
+        qk_norm_type: the norm of queries and keys; None for `normalization_type`, and where it is that.
+        qk_norm_epsilon: the epsilon of that norm; 0 for `epsilon`, and where it is that.
         pre_norm: whether the tokens are normalized before the first block.
         patch_padding: pixels of zeros above and left of the image; at the other ends as many are left unread.
         pixel_norm: whether the pixels of each patch are normalized before they are embedded.
@@ -165,18 +170,22 @@ class ViTConfig:
     head_norm: bool = False
     probabilities: Probabilities = Probabilities.SOFTMAX
     head_width: int = 0
+    qk_norm_across_heads: bool = False
+    qk_norm_type: NormalizationType | None = None
+    qk_norm_epsilon: float = 0.0
+    layer_scale_part: LayerScalePart = LayerScalePart.BOTH
 
     def __post_init__(self) -> None:
         problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
         if not problems:
-            problems += [*self._pooling_problems(), *self._rotary_problems()]
+            problems += [*self._part_problems(), *self._pooling_problems(), *self._rotary_problems()]
         if problems:
             raise ConfigError("; ".join(problems), fix="correct the options named above")
 
     def _settle_choices(self) -> Iterator[str]:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
-            if value is None and name == "pooling":
+            if value is None and name in OPTIONAL_CHOICES:
                 continue
             if name == "activation":
                 value = ACTIVATION_ALIASES.get(str(value), value)
@@ -184,6 +193,8 @@ class ViTConfig:
                 object.__setattr__(self, name, choices(value))
             else:
                 yield f"{name} is {value!r}; expected one of {', '.join(choices)}"
+        if self.qk_norm_type == self.normalization_type:
+            object.__setattr__(self, "qk_norm_type", None)
         for name in FLAGS:
             if not isinstance(getattr(self, name), bool):
                 yield f"{name} is {getattr(self, name)!r}; expected True or False"
@@ -208,6 +219,11 @@ class ViTConfig:
             object.__setattr__(self, "epsilon", float(epsilon))
         else:
             yield f"epsilon is {epsilon!r}; expected a number between 0 and 1"
+        own: object = self.qk_norm_epsilon
+        if isinstance(own, numbers.Real) and 0 <= float(own) < 1:
+            object.__setattr__(self, "qk_norm_epsilon", 0.0 if own == self.epsilon else float(own))
+        else:
+            yield f"qk_norm_epsilon is {own!r}; expected 0, or a number below 1"
 
     def _settle_sizes(self) -> Iterator[str]:
         problems = []
@@ -232,6 +248,13 @@ class ViTConfig:
             object.__setattr__(self, "rotary", as_rotary(self.rotary))
         except ConfigError as error:
             yield error.message
+
+    def _part_problems(self) -> Iterator[str]:
+        if not self.qk_norm:
+            of_norms = [name for name in OF_QK_NORM if getattr(self, name) != LATER[name]]
+            yield from (f"{name} is {getattr(self, name)}, and qk_norm is False" for name in of_norms)
+        if self.layer_scale_part is not LayerScalePart.BOTH and not self.layer_scale:
+            yield f"layer_scale_part is {self.layer_scale_part}, and layer_scale is False"
 
     def _rotary_problems(self) -> Iterator[str]:
         if self.rotary is None:
@@ -310,6 +333,28 @@ class ViTConfig:
     def attention_dim(self) -> int:
         """Width of the queries, keys or values of all heads of a block."""
         return self.num_heads * self.head_dim
+
+    @property
+    def query_norm_type(self) -> NormalizationType:
+        """The norm of queries and keys, where they have one."""
+        return self.qk_norm_type or self.normalization_type
+
+    @property
+    def query_norm_epsilon(self) -> float:
+        """The epsilon of the norm of queries and keys, where they have one."""
+        return self.qk_norm_epsilon or self.epsilon
+
+    @property
+    def query_norm_dim(self) -> int:
+        """How many features of queries, or of keys, are normalized together."""
+        return self.attention_dim if self.qk_norm_across_heads else self.head_dim
+
+    @property
+    def scaled_halves(self) -> tuple[str, ...]:
+        """The halves of a block that have a layer scale, of "attention" and "ffn"."""
+        if not self.layer_scale:
+            return ()
+        return HALVES if self.layer_scale_part is LayerScalePart.BOTH else (str(self.layer_scale_part),)
 
     @property
     def probe_heads(self) -> int:
@@ -441,13 +486,16 @@ MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the
 
 SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
 OF_A_MAP = ("pool_heads", "pool_mlp_dim", "pool_dim", "pool_end", "pool_patches")
+OF_QK_NORM = ("qk_norm_across_heads", "qk_norm_type", "qk_norm_epsilon")
+HALVES = ("attention", "ffn")
+OPTIONAL_CHOICES = ("pooling", "qk_norm_type")  # None for none, or for what another field says
 OPTIONAL_SIZES = (  # zero for none, or for what another size says
     *("register_tokens", "pre_logits_dim", *OF_A_MAP[:3], "patch_padding", "head_width"),
 )
 FLAGS = (
     *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
     *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "pixel_norm", "last_norm"),
-    *("pre_logits_linear", "head_norm", "pool_patches"),
+    *("pre_logits_linear", "head_norm", "pool_patches", "qk_norm_across_heads"),
 )
 LATER: Mapping[str, object] = MappingProxyType(
     {
@@ -460,6 +508,8 @@ LATER: Mapping[str, object] = MappingProxyType(
         "last_norm": True,
         **{"pre_logits_linear": False, "head_norm": False, "probabilities": Probabilities.SOFTMAX},
         "head_width": 0,
+        **{"qk_norm_across_heads": False, "qk_norm_type": None, "qk_norm_epsilon": 0.0},
+        "layer_scale_part": LayerScalePart.BOTH,
     }
 )
 """Fields that documents name only where they differ from this default."""
@@ -469,6 +519,8 @@ _CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
     {
         "pooling": Pooling,
         "normalization_type": NormalizationType,
+        "qk_norm_type": NormalizationType,
+        "layer_scale_part": LayerScalePart,
         "normalization_position": NormalizationPosition,
         "ffn_type": FFNType,
         "activation": Activation,

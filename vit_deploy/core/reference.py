@@ -220,20 +220,25 @@ def weights_of(part: str, weights: Weights) -> Weights:
 
 
 def norm(x: Array, weights: Weights, config: ViTConfig) -> Array:
-    """The normalization of each token over its features.
+    """The normalization of each token over its features, see `normalized`."""
+    return normalized(x, weights, config.normalization_type, config.epsilon)
+
+
+def normalized(x: Array, weights: Weights, kind: NormalizationType, epsilon: float) -> Array:
+    """The normalization of what is along the last axis.
 
     layer_norm is Ba et al. 2016; rms_norm Zhang and Sennrich 2019; dynamic_tanh Zhu et al. 2025;
     band_rms lets the mean square vary within a band of width w below one.
     """
-    match config.normalization_type:
+    match kind:
         case NormalizationType.LAYER_NORM:
-            x = _unit(x - mean(x), config.epsilon) * weights["scale"] + weights["bias"]
+            x = _unit(x - mean(x), epsilon) * weights["scale"] + weights["bias"]
         case NormalizationType.RMS_NORM:
-            x = _unit(x, config.epsilon) * weights["scale"]
+            x = _unit(x, epsilon) * weights["scale"]
         case NormalizationType.DYNAMIC_TANH:
             x = np.tanh(weights["alpha"] * x) * weights["scale"] + weights["bias"]
         case NormalizationType.BAND_RMS:
-            x = _unit(x, config.epsilon) * (1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights["band"]))
+            x = _unit(x, epsilon) * (1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights["band"]))
     return x
 
 
@@ -243,11 +248,11 @@ def _unit(x: Array, epsilon: float) -> Array:
 
 
 def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
-    """Multi-head self-attention of the tokens `(batch, tokens, dim)`; with `qk_norm` as in Dehghani et al. 2023."""
+    """Multi-head self-attention of the tokens `(batch, tokens, dim)`; with `qk_norm` as in Dehghani et al. 2023.
+
+    Across heads, the norm of queries and keys is that of Chen et al. 2023 (InternVL, arXiv 2312.14238).
+    """
     query, key, value = (_heads(x, weights, role, config, detail) for role in ("query", "key", "value"))
-    if config.qk_norm:
-        query = norm(query, weights_of("query_norm", weights), config)
-        key = norm(key, weights_of("key_norm", weights), config)
     if config.rotary is not None:
         query, key = (turned(rows, weights, config) for rows in (query, key))
     return _attended(query, key, value, weights, config, detail, _relative(weights_of(RELATIVE, weights), config))
@@ -270,7 +275,12 @@ def turned(x: Array, weights: Weights, config: ViTConfig) -> Array:
 def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Tap = _no_tap) -> Array:
     values = product(x, weights[f"{role}.kernel"], weights.get(f"{role}.bias"))
     detail(role, values)
-    return _split(values, config.num_heads)
+    if not config.qk_norm or role == "value":
+        return _split(values, config.num_heads)
+    own, how = weights_of(f"{role}_norm", weights), (config.query_norm_type, config.query_norm_epsilon)
+    if config.qk_norm_across_heads:
+        return _split(normalized(values, own, *how), config.num_heads)
+    return normalized(_split(values, config.num_heads), own, *how)
 
 
 def _split(values: Array, heads: int) -> Array:

@@ -114,14 +114,14 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
         for name, shape in config.rotary.weight_shapes(config.num_heads, config.head_dim).items():
             yield f"{block}.attention.{name}", WeightSpec(shape, Initial.TRUNCATED_NORMAL)
     if config.qk_norm:
-        yield from _norm(f"{block}.attention.query_norm", config, config.head_dim)
-        yield from _norm(f"{block}.attention.key_norm", config, config.head_dim)
+        for role in ("query", "key"):
+            yield from _norm_of(config.query_norm_type, f"{block}.attention.{role}_norm", config.query_norm_dim)
     if config.relative_positions in OF_BLOCKS:
         yield from _relative(f"{block}.attention.", config)
     if config.attention_norm:
         yield from _norm(f"{block}.attention.norm", config, config.attention_dim)
     yield from _dense(f"{block}.attention.out", config.attention_dim, dim)
-    if config.layer_scale:
+    if "attention" in config.scaled_halves:
         yield f"{block}.scale1.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
     if config.normalization_position is not NormalizationPosition.PARALLEL:
         yield from _norm(f"{block}.norm2", config, dim)
@@ -131,7 +131,7 @@ def _block(block: str, config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
     if config.ffn_norm:
         yield from _norm(f"{block}.ffn.norm", config, config.mlp_dim)
     yield from _dense(f"{block}.ffn.down", config.mlp_dim, dim)
-    if config.layer_scale:
+    if "ffn" in config.scaled_halves:
         yield f"{block}.scale2.gamma", WeightSpec((dim,), Initial.LAYER_SCALE)
 
 
@@ -168,8 +168,12 @@ def _after(config: ViTConfig) -> Iterator[tuple[str, WeightSpec]]:
 
 
 def _norm(name: str, config: ViTConfig, dim: int) -> Iterator[tuple[str, WeightSpec]]:
+    yield from _norm_of(config.normalization_type, name, dim)
+
+
+def _norm_of(kind: NormalizationType, name: str, dim: int) -> Iterator[tuple[str, WeightSpec]]:
     ones, zeros = WeightSpec((dim,), Initial.ONES), _zeros(dim)
-    match config.normalization_type:
+    match kind:
         case NormalizationType.LAYER_NORM:
             yield f"{name}.scale", ones
             yield f"{name}.bias", zeros

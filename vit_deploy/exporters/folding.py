@@ -17,8 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.choices import FFNType, NormalizationPosition, NormalizationType, PoolEnd, Pooling
-from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.choices import (
+    FFNType,
+    LayerScalePart,
+    NormalizationPosition,
+    NormalizationType,
+    PoolEnd,
+    Pooling,
+)
+from vit_deploy.core.config import HALVES, ViTConfig
 from vit_deploy.core.reference import BAND_WIDTH, sigmoid
 from vit_deploy.core.weights import Float32, weight_specs
 
@@ -45,13 +52,16 @@ def fold_layer_scales(checkpoint: Checkpoint) -> Checkpoint:
         config, weights = _with_scales(config, weights)
         scaled = (("norm1", "norm2"), ("scale", "bias"))
     for index in range(config.num_layers):
-        for number, layer in enumerate(scaled[0], 1):
+        for number, (half, layer) in enumerate(zip(HALVES, scaled[0], strict=True), 1):
+            if half not in config.scaled_halves:
+                continue
             gamma = weights.pop(f"block_{index}.scale{number}.gamma").astype(np.float64)
             for part in scaled[1]:
                 name = f"block_{index}.{layer}.{part}"
                 if name in weights:
                     weights[name] = (weights[name] * gamma).astype(np.float32)
-    return dataclasses.replace(checkpoint, config=config.replace(layer_scale=False), weights=weights)
+    config = config.replace(layer_scale=False, layer_scale_part=LayerScalePart.BOTH)
+    return dataclasses.replace(checkpoint, config=config, weights=weights)
 
 
 def fold_norms(checkpoint: Checkpoint) -> Checkpoint:
@@ -90,9 +100,11 @@ def fold_preprocessing(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _with_scales(config: ViTConfig, weights: dict[str, Float32]) -> tuple[ViTConfig, dict[str, Float32]]:
-    if config.normalization_type is not NormalizationType.BAND_RMS:
+    kinds = (config.normalization_type, config.query_norm_type)
+    if NormalizationType.BAND_RMS not in kinds:
         return config, weights
-    config = config.replace(normalization_type=NormalizationType.RMS_NORM)
+    of_all, of_queries = (NormalizationType.RMS_NORM if kind is NormalizationType.BAND_RMS else kind for kind in kinds)
+    config = config.replace(normalization_type=of_all, qk_norm_type=of_queries if config.qk_norm else None)
     specs = weight_specs(config)
     for name in [name for name in weights if name.endswith(".band")]:
         scale = 1 - BAND_WIDTH + BAND_WIDTH * sigmoid(5 * weights.pop(name).astype(np.float64))

@@ -37,7 +37,7 @@ class Attention(NamedVariables):
         num_heads: that share it equally, unless `head_width` says more.
         qkv_bias: whether query, key and value have a bias.
         qk_norm: kind of the norm of each head's queries and keys; empty for none.
-        epsilon: the epsilon of the norm of queries and keys.
+        epsilon: the epsilon of the norms.
         flash_attention: True asks for the backend's fused kernel and fails where there is none; None lets
             Keras choose; False spells the products out, which is what converters need.
         dropout_rate: the dropout rate of attention probabilities, while training.
@@ -47,6 +47,8 @@ class Attention(NamedVariables):
         positions: the config of the whole ViT, where queries and keys have rotary positions; None for none.
         relative: the layer of its own relative positions, or its config; None for none.
         head_width: width of one head; 0 for an equal share of `embed_dim`.
+        qk_norm_across_heads: whether the queries, and the keys, of all heads are normalized together.
+        qk_norm_epsilon: the epsilon of the norm of queries and keys; 0 for `epsilon`.
     """
 
     num_queries: int | None = None
@@ -106,6 +108,8 @@ class Attention(NamedVariables):
         positions: ViTConfig | Mapping[str, Any] | None = None,
         relative: RelativeScores | Mapping[str, Any] | None = None,
         head_width: int = 0,
+        qk_norm_across_heads: bool = False,
+        qk_norm_epsilon: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -116,6 +120,8 @@ class Attention(NamedVariables):
         self.attention_dim = num_heads * self.head_dim
         self.qkv_bias = qkv_bias
         self.qk_norm = qk_norm
+        self.qk_norm_across_heads = qk_norm_across_heads
+        self.qk_norm_epsilon = qk_norm_epsilon
         self.epsilon = epsilon
         self.flash_attention = flash_attention
         self.dropout_rate = dropout_rate
@@ -134,7 +140,7 @@ class Attention(NamedVariables):
             for role in ("query", "key", "value", "out")
         )
         self.query_norm, self.key_norm = (
-            Norm(qk_norm, epsilon, name=name, dtype=self.dtype_policy) if qk_norm else None
+            Norm(qk_norm, qk_norm_epsilon or epsilon, name=name, dtype=self.dtype_policy) if qk_norm else None
             for name in ("query_norm", "key_norm")
         )
         self.relative = RelativeScores.of(relative)
@@ -148,9 +154,10 @@ class Attention(NamedVariables):
             projection.build(input_shape)
         mixed = (*input_shape[:-1], self.attention_dim)
         self.out.build(mixed)
+        heads = (self.attention_dim,) if self.qk_norm_across_heads else (self.num_heads, self.head_dim)
         for norm in (self.query_norm, self.key_norm):
             if norm is not None:
-                norm.build((None, None, self.num_heads, self.head_dim))
+                norm.build((None, None, *heads))
         if self.norm is not None:
             self.norm.build(mixed)
         rotary = None if self.positions is None else self.positions.rotary
@@ -176,17 +183,27 @@ class Attention(NamedVariables):
         relative = shared if self.relative is None else self.relative.scores_of_pairs()
         asking = x if self.num_queries is None else take_tokens(x, 0, self.num_queries)
         query, key, value = (
-            ops.reshape(role(given), (-1, side_of(given, 1), self.num_heads, self.head_dim))
-            for role, given in ((self.query, asking), (self.key, x), (self.value, x))
+            self._heads(role, norm, given)
+            for role, norm, given in (
+                (self.query, self.query_norm, asking),
+                (self.key, self.key_norm, x),
+                (self.value, None, x),
+            )
         )
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self._normed(self.query_norm, query), self._normed(self.key_norm, key)
         if self.flash_attention is False:
             mixed = self._products(query, key, value, training, relative)
         else:
             mixed = self._fused(*self._turned(query, key), value, relative)
         mixed = ops.reshape(mixed, (-1, side_of(asking, 1), self.attention_dim))
         return self.out(mixed if self.norm is None else self.norm(mixed))
+
+    def _heads(self, role: Projection, norm: Norm | None, x: Any) -> Any:
+        """Queries, keys or values of tokens `(batch, tokens, dim)`: `(batch, tokens, heads, head_dim)`."""
+        values = role(x)
+        if norm is not None and self.qk_norm_across_heads:
+            values, norm = norm(values), None
+        heads = ops.reshape(values, (-1, side_of(x, 1), self.num_heads, self.head_dim))
+        return heads if norm is None else self._normed(norm, heads)
 
     def _normed(self, norm: Norm, heads: Any) -> Any:
         """The norm of each head of queries or keys `(batch, tokens, heads, head_dim)`."""
@@ -288,4 +305,6 @@ class Attention(NamedVariables):
             "positions": None if self.positions is None else self.positions.to_dict(),
             **({} if self.relative is None else {"relative": self.relative.get_config()}),
             **({"head_width": self.head_width} if self.head_width else {}),
+            **({"qk_norm_across_heads": True} if self.qk_norm_across_heads else {}),
+            **({"qk_norm_epsilon": self.qk_norm_epsilon} if self.qk_norm_epsilon else {}),
         }

@@ -60,7 +60,7 @@ class TransformerBlock(NamedVariables):
             self.config.embed_dim,
             self.config.num_heads,
             qkv_bias=self.config.qkv_bias,
-            qk_norm=str(self.config.normalization_type) if self.config.qk_norm else "",
+            qk_norm=str(self.config.query_norm_type) if self.config.qk_norm else "",
             epsilon=self.config.epsilon,
             flash_attention=flash_attention,
             dropout_rate=attention_dropout_rate,
@@ -70,6 +70,8 @@ class TransformerBlock(NamedVariables):
             positions=None if self.config.rotary is None else self.config,
             relative=RelativeScores.of_block(self.config, f"{self.name}.attention", self.weight_options, policy),
             head_width=self.config.head_width,
+            qk_norm_across_heads=self.config.qk_norm_across_heads,
+            qk_norm_epsilon=self.config.qk_norm_epsilon,
             name="attention",
             dtype=policy,
         )
@@ -87,7 +89,8 @@ class TransformerBlock(NamedVariables):
             dtype=policy,
         )
         self.scale1, self.scale2 = (
-            LayerScale(name=name, dtype=policy) if self.config.layer_scale else None for name in ("scale1", "scale2")
+            LayerScale(name=name, dtype=policy) if half in self.config.scaled_halves else None
+            for name, half in (("scale1", "attention"), ("scale2", "ffn"))
         )
         self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=policy)
         # One draw an image: the noise is broadcast over tokens and features.

@@ -94,6 +94,10 @@ class ViT(keras.Model):  # type: ignore[misc]
         head_norm: whether the vector that the head reads is divided by its root mean square.
         probabilities: "softmax" or "sigmoid", what makes probabilities of the logits; travels with the model.
         head_width: width of one attention head; 0 for `embed_dim / num_heads`.
+        qk_norm_across_heads: whether the queries, and the keys, of all heads are normalized together.
+        qk_norm_type: the norm of queries and keys; None for `normalization_type`.
+        qk_norm_epsilon: the epsilon of that norm; 0 for `epsilon`.
+        layer_scale_part: "both", "attention" or "ffn", the halves of a block that `layer_scale` scales.
         seed: the seed of the random weights, the same on every backend; None leaves kernels zero.
         preprocess: how images become inputs; travels with the model.
         labels: a name a class; travels with the model.
@@ -173,6 +177,10 @@ class ViT(keras.Model):  # type: ignore[misc]
         head_norm: bool = False,
         probabilities: str = "softmax",
         head_width: int = 0,
+        qk_norm_across_heads: bool = False,
+        qk_norm_type: str | None = None,
+        qk_norm_epsilon: float = 0.0,
+        layer_scale_part: str = "both",
         seed: int | None = 0,
         preprocess: Preprocess | Mapping[str, Any] | None = None,
         labels: Sequence[str] = (),
@@ -231,6 +239,10 @@ class ViT(keras.Model):  # type: ignore[misc]
                 head_norm=head_norm,
                 probabilities=probabilities,
                 head_width=head_width,
+                qk_norm_across_heads=qk_norm_across_heads,
+                qk_norm_type=qk_norm_type,
+                qk_norm_epsilon=qk_norm_epsilon,
+                layer_scale_part=layer_scale_part,
                 **{key: size for key, size in sizes.items() if size is not None},
             )
         except ConfigError as error:

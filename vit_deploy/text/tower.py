@@ -47,6 +47,7 @@ class TextConfig:
         causal: whether a token sees only those before it.
         pooling: which token is taken.
         end: the number of the token that ends a text, which `TextPooling.END` looks for.
+        qk_norm: whether each head's queries and keys are normalized.
     """
 
     width: int
@@ -59,6 +60,7 @@ class TextConfig:
     causal: bool
     pooling: TextPooling
     end: int = 0
+    qk_norm: bool = False
 
     @property
     def of_blocks(self) -> ViTConfig:
@@ -70,6 +72,7 @@ class TextConfig:
             mlp_dim=self.mlp_dim,
             activation=self.activation,
             epsilon=self.epsilon,
+            qk_norm=self.qk_norm,
         )
 
 

@@ -133,9 +133,10 @@ def detail_names(config: ViTConfig) -> tuple[str, ...]:
     before = ["norm", "unit"] if both or config.normalization_position is NormalizationPosition.PRE else []
     after = ["sum"] if config.normalization_position is NormalizationPosition.POST else []
     projections = ["up"] if config.ffn_type is FFNType.MLP else ["gate", "up"]
-    scaled = ["scaled"] if config.layer_scale else []
-    attention = [*before, "query", "key", "value", "scores", "softmax", "mix", "out", *scaled, *after]
-    ffn = [*(() if both else before), *projections, "hidden", "down", *scaled, *after]
+    scaled = {half: ["scaled"] for half in config.scaled_halves}
+    of_attention = ["query", "key", "value", "scores", "softmax", "mix", "out"]
+    attention = [*before, *of_attention, *scaled.get("attention", []), *after]
+    ffn = [*(() if both else before), *projections, "hidden", "down", *scaled.get("ffn", []), *after]
     inside = [
         f"block_{index}.{half}.{name}"
         for index in range(config.num_layers)

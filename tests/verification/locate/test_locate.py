@@ -49,7 +49,8 @@ def assert_right(artifact):
     probed = artifact.config.norm_after_pooling and artifact.config.effective_pooling is Pooling.MAP
     hidden = probed and artifact.format == "tflite" and artifact.config.normalization_position == "post"
     last = f"block_{artifact.config.num_layers - 1}.ffn"
-    assert [tap.name for tap in found.taps if tap.error is None] == ([last] if hidden else [])
+    absent = [last] if hidden else [] if artifact.config.last_norm else ["norm"]
+    assert [tap.name for tap in found.taps if tap.error is None] == absent
     golden = read_golden(artifact)
     with TAPPERS.load(artifact.format)().open(artifact) as opened:
         search = _Search(artifact, opened, golden.images[:2], _comparable(golden.taps, artifact, opened.flow))

@@ -18,6 +18,7 @@ from vit_deploy.checkpoints.huggingface.families import (
     DINOV3,
     INTERNVL,
     PIXTRAL,
+    QUERY_NORMS,
     ROTARY,
     VITPOSE,
     Family,
@@ -131,6 +132,8 @@ def facts_of(
         beside["last_norm"] = document.get("apply_layernorm") is not False
     if _pools_unnormalized(family, document) or (family is INTERNVL and vision.get("use_mean_pooling", True)):
         beside["last_norm"] = False
+    shapes |= _query_norm(names, family)
+    beside |= {"qk_norm": bool(vision.get("use_qk_norm"))} if vision and family in QUERY_NORMS else {}
     facts = Facts(shapes, beside, defaults)
     with known_heads(facts, stated, shapes["embed_dim"]):
         # ViTPose's first row is that of a class token which is not there, and is added to every patch instead.
@@ -144,6 +147,15 @@ def facts_of(
         pooling = _headless_pooling(names, family, document)
         beside["pooling"] = pooling and str(pooling)
     return facts, labels
+
+
+def _query_norm(names: Names, family: Family) -> dict[str, Any]:
+    """The norm of queries and keys over the whole width, where the blocks of the family have one."""
+    norms = [names.within(block, hf.WITHIN["attention.query_norm"]) for block in names.blocks]
+    if family not in QUERY_NORMS or not any(f"{norm}.weight" in names.stored for norm in norms):
+        return {"qk_norm": False}
+    kind, epsilon = QUERY_NORMS[family]
+    return {"qk_norm": True, "qk_norm_across_heads": True, "qk_norm_type": kind, "qk_norm_epsilon": epsilon}
 
 
 def _heads(names: Names) -> list[str]:

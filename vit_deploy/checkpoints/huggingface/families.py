@@ -11,7 +11,7 @@ from vit_deploy.checkpoints.huggingface import names as hf
 from vit_deploy.checkpoints.huggingface.names import Names
 from vit_deploy.checkpoints.huggingface.relative import has_relative_positions
 from vit_deploy.checkpoints.huggingface.towers import UNLIKE
-from vit_deploy.core.choices import Pooling
+from vit_deploy.core.choices import NormalizationType, Pooling
 from vit_deploy.core.resize import Convention
 from vit_deploy.core.rotary import RotaryConvention
 from vit_deploy.errors import CheckpointError
@@ -88,6 +88,12 @@ MODEL_TYPES: Mapping[str, Family] = {
     **{"pixio": PIXIO, "mlcd_vision_model": MLCD, "dinov3_vit": DINOV3, "vitpose_backbone": VITPOSE},
 }
 
+
+QUERY_NORMS: Mapping[Family, tuple[NormalizationType, float]] = {
+    INTERNVL: (NormalizationType.RMS_NORM, 1e-6),
+    JANUS: (NormalizationType.LAYER_NORM, 1e-5),
+}
+"""The norm of queries and keys over the whole width that a family may have, and its epsilon, both fixed there."""
 
 ROTARY: Mapping[Family, RotaryConvention] = {
     MLCD: RotaryConvention.MLCD,

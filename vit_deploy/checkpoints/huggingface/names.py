@@ -69,6 +69,8 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
         *("self_attn.projection", "self_attn.projection_layer", "attention.out_proj"),  # BLIP, Janus, AIMv2
         "attention.projection_layer",  # InternVL
     ),
+    "attention.query_norm": ("attention.q_norm", "self_attn.q_norm"),
+    "attention.key_norm": ("attention.k_norm", "self_attn.k_norm"),
     "norm2": ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_norm"),
     "ffn.gate": ("mlp.gate_proj", "ffn.gate_proj", "feed_forward.gate_proj"),
     "ffn.up": ("intermediate.dense", "mlp.fc1", "mlp.up_proj", "ffn.up_proj", "feed_forward.up_proj"),
@@ -79,7 +81,7 @@ WITHIN: Mapping[str, tuple[str, ...]] = {
 SCALES: Mapping[str, str] = {"scale1.gamma": "layer_scale1.lambda1", "scale2.gamma": "layer_scale2.lambda1"}
 BEIT_SCALES: Mapping[str, str] = {"scale1.gamma": "lambda_1", "scale2.gamma": "lambda_2"}
 HEAD_TENSORS = re.compile(rf"(^|\.)({'|'.join((CLASSIFIER, *TWO_HEADS, PROJECTION))})\.(weight|bias)$")
-NORMS = ("norm", "norm1", "norm2", "pre_norm", "patch_norm")
+NORMS = ("norm", "norm1", "norm2", "pre_norm", "patch_norm", "query_norm", "key_norm")
 
 BLOCK = re.compile(r"((?:encoder\.layers?|transformer\.layers|layers|(?:model\.)?layer)\.(\d{1,6}))\.")
 

@@ -3,7 +3,9 @@
 Common are `pixel_norm.*`, `patch_embed.weight`, `patch_norm.*`, `cls_token`, `pos_embed`, `pre_norm.*`,
 `blocks.0.norm1.*`, `blocks.0.attention.packed.*` (or `query`, `key`, `value`), `blocks.0.attention.out.*`,
 `blocks.0.ffn.up.*`, `blocks.0.ffn.down.*` (`ffn.packed` of a gated one, gate first), `blocks.0.scale1`, `norm.*`,
-`pre_logits.*`, `head.*`, and `projection` for a matrix (inputs, outputs) in the head's place.
+`pre_logits.*`, `head.*`, and `projection` for a matrix (inputs, outputs) in the head's place. Norms within are
+`attention.query_norm.*`, `attention.key_norm.*`, `attention.norm.*` and `ffn.norm.*`; `attention.head_scale` multiplies
+what each head gives.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ TABLES = frozenset({CLASS_TOKEN, "pos_embed"})  # as (rows, dim) here, whatever 
 QKV = ("query", "key", "value")
 PACKED = "blocks.*.attention.packed.weight"
 PACKED_GATES = "blocks.*.ffn.packed.weight"
+HEAD_SCALE = "blocks.*.attention.head_scale"
 
 Table = Callable[[tuple[int, int], int], Float32]
 """Positions `(patches, dim)` that are computed, from the grid (rows, columns) and the embed dim."""
@@ -133,6 +136,9 @@ def shapes_of(view: Common, flattened: tuple[int, int] | None = None) -> dict[st
     _, taken = view.common_shape("blocks.*.ffn.down.weight", 2)
     query = "attention.packed" if view.has(PACKED) else "attention.query"
     head = "head.weight" if view.has("head.weight") else "projection"
+    heads = {}
+    if view.has("blocks.*.attention.query_norm.weight"):
+        heads["num_heads"] = embed_dim // view.common_shape("blocks.*.attention.query_norm.weight", 1)[0]
     return {
         "patch_size": tuple(patch_size),
         "channels": channels,
@@ -142,6 +148,12 @@ def shapes_of(view: Common, flattened: tuple[int, int] | None = None) -> dict[st
         "ffn_type": FFNType.SWIGLU if gated else FFNType.MLP,
         "qkv_bias": view.has(f"blocks.*.{query}.bias"),
         "layer_scale": view.has("blocks.*.scale1"),
+        **({"qk_norm": True, **heads} if heads else {}),
+        **{
+            field: True
+            for field, norm in (("attention_norm", "attention.norm"), ("ffn_norm", "ffn.norm"))
+            if view.has(f"blocks.*.{norm}.weight")
+        },
         "class_token": view.has("cls_token"),
         "pre_norm": view.has("pre_norm.weight"),
         "pixel_norm": view.has("pixel_norm.weight"),
@@ -238,8 +250,12 @@ def _block(
     for number in (1, 2):
         yield from _norm(f"{ours}.norm{number}", f"{theirs}.norm{number}").items()
         yield f"{ours}.scale{number}.gamma", same(f"{theirs}.scale{number}")
+    for norm in ("attention.query_norm", "attention.key_norm", "attention.norm", "ffn.norm"):
+        yield from _norm(f"{ours}.{norm}", f"{theirs}.{norm}").items()
     if view.has(PACKED):
         yield from _packed(f"{ours}.attention", QKV, f"{theirs}.attention.packed")
+        if view.has(HEAD_SCALE):
+            yield from scaled_values(f"{ours}.attention", f"{theirs}.attention").items()
     else:
         for role in QKV:
             yield f"{ours}.attention.{role}.kernel", transposed(f"{theirs}.attention.{role}.weight")
@@ -257,6 +273,28 @@ def _packed(ours: str, roles: tuple[str, ...], theirs: str) -> Iterator[tuple[st
     for index, role in enumerate(roles):
         yield f"{ours}.{role}.kernel", _part(f"{theirs}.weight", index, len(roles))
         yield f"{ours}.{role}.bias", _part(f"{theirs}.bias", index, len(roles))
+
+
+def scaled_values(
+    ours: str, theirs: str, parts: tuple[str, str] = ("packed.weight", "packed.bias")
+) -> dict[str, Origin]:
+    """Values of which each head has a factor, which the mean that attention takes of them lets through.
+
+    Args:
+        ours: canonical name of the attention.
+        theirs: its name in the file.
+        parts: names of the packed weight and bias of query, key and value within it.
+    """
+
+    def scaled(packed: Float32, factors: Float32) -> Float32:
+        values = np.split(packed, len(QKV))[QKV.index("value")]
+        by_row = np.repeat(factors.reshape(-1), len(values) // factors.size)
+        return (values.T * by_row).astype(np.float32)
+
+    return {
+        f"{ours}.value.{name}": Origin((f"{theirs}.{part}", f"{theirs}.head_scale"), scaled)
+        for name, part in zip(("kernel", "bias"), parts, strict=True)
+    }
 
 
 def _part(name: str, index: int, of: int) -> Origin:

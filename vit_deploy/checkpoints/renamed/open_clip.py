@@ -10,7 +10,7 @@ from typing import Any
 
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.renamed import coca
-from vit_deploy.checkpoints.renamed.names import Common, Known
+from vit_deploy.checkpoints.renamed.names import HEAD_SCALE, Common, Known
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.core.choices import Activation, Pooling
@@ -28,14 +28,11 @@ TEXT = (
 )
 # What these options of the blocks of a tower compute, none of which is computed here.
 BLOCK_OPTIONS: Mapping[str, str] = {
-    "block_type": "blocks of another kind",
-    "qk_norm": "a norm of queries and keys over the whole width",
     "scaled_cosine_attn": "cosine attention",
-    "scale_heads": "a scale of every attention head",
-    "scale_attn_inner": "a norm inside the attention",
     "scale_attn": "a norm behind the attention",
-    "scale_fc": "a norm inside the feed-forward",
 }
+# What these options of its custom blocks are here.
+BLOCK_FIELDS: Mapping[str, str] = {"qk_norm": "qk_norm", "scale_attn_inner": "attention_norm", "scale_fc": "ffn_norm"}
 # What these options of a vision tower compute, none of which a ViT here does.
 OPTIONS: Mapping[str, str] = {
     **BLOCK_OPTIONS,
@@ -66,11 +63,19 @@ def _known(view: Common, stated: Stated) -> Known:
             "activation": Activation.QUICK_GELU if model.get("quick_gelu") else Activation.GELU,
             **({} if "pooling" in stated else {"pooling": Pooling.MEAN if mean else Pooling.CLS}),
             "norm_after_pooling": bool(mean and vision.get("final_ln_after_pool")),
+            **{field: asks_for(vision, option) for option, field in BLOCK_FIELDS.items()},
         }
+        if asks_for(vision, "scale_heads") and not view.has(HEAD_SCALE):
+            refused.append("a scale of every attention head, of which it has no weights")
         sizes = [as_pair(vision["image_size"], "image_size")] if vision.get("image_size") else []
         said = dict(found.get("preprocess_cfg") or {})
         known = Known(fixed=fixed, sizes=sizes, refused=refused, preprocess=partial(recorded, said))
         return _attending(view, known, vision) if coca.pools(view) else known
+
+
+def asks_for(tower: Mapping[str, Any], option: str) -> bool:
+    """Whether the config of a tower has an option of custom blocks on; default blocks leave it unread."""
+    return bool(tower.get(option)) and tower.get("block_type") != "default"
 
 
 def _attending(view: Common, known: Known, vision: Mapping[str, Any]) -> Known:
@@ -129,6 +134,11 @@ DIALECT = Dialect(
         (r"\.ln_([12])\.", r".norm\1."),
         (r"\.attn\.in_proj_(?=weight$|bias$)", ".attention.packed."),
         (r"\.attn\.out_proj\.", ".attention.out."),
+        (r"\.attn\.ln_q\.", ".attention.query_norm."),
+        (r"\.attn\.ln_k\.", ".attention.key_norm."),
+        (r"\.attn\.ln_inner\.", ".attention.norm."),
+        (r"\.attn\.head_scale$", ".attention.head_scale"),
+        (r"\.mlp\.ln\.", ".ffn.norm."),
         (r"\.mlp\.c_fc\.", ".ffn.up."),
         (r"\.mlp\.c_proj\.", ".ffn.down."),
         (r"\.ls_([12])\.gamma$", r".scale\1"),
@@ -140,6 +150,8 @@ DIALECT = Dialect(
     preprocess=usual,
     left_out={TEXT: "text tower", rf"^({'|'.join(OPENAI_ENTRIES)})$": "sizes"},
     refused={
+        r"\.attn\.logit_scale$": BLOCK_OPTIONS["scaled_cosine_attn"],
+        r"\.ln_attn\.": BLOCK_OPTIONS["scale_attn"],
         r"^layer\d\.|^conv2\.|^attnpool\.": "a ResNet for its vision tower",
         r"^attn_pool_contrastive\.": coca.OF_TWO,
     },

@@ -12,7 +12,8 @@ import numpy as np
 from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.gathering import Origin, same, transposed
-from vit_deploy.checkpoints.renamed.open_clip import BLOCK_OPTIONS, DOCUMENT, EPSILON, OPENAI_ENTRIES
+from vit_deploy.checkpoints.renamed.names import scaled_values
+from vit_deploy.checkpoints.renamed.open_clip import BLOCK_OPTIONS, DOCUMENT, EPSILON, OPENAI_ENTRIES, asks_for
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.checkpoints.text_towers.found import GET_AGAIN, Found
 from vit_deploy.checkpoints.text_towers.tokenizer_files import Usual, read_tokenizer
@@ -41,6 +42,15 @@ OPTIONS: Mapping[str, str] = {
     "hf_model_name": "a language model of transformers for it",
 }
 WITHIN: Mapping[str, str] = {"attention.out": "attn.out_proj", "ffn.up": "mlp.c_fc", "ffn.down": "mlp.c_proj"}
+NORMS_WITHIN: Mapping[str, str] = {
+    **{"attention.query_norm": "attn.ln_q", "attention.key_norm": "attn.ln_k"},
+    **{"attention.norm": "attn.ln_inner", "ffn.norm": "mlp.ln"},
+}
+OF_OPTIONS: Mapping[str, str] = {
+    **{"qk_norm": "attn.ln_q.weight", "scale_attn_inner": "attn.ln_inner.weight", "scale_fc": "mlp.ln.weight"},
+    "scale_heads": "attn.head_scale",
+}
+"""A tensor that each option of custom blocks adds to a block."""
 QKV = ("query", "key", "value")
 
 
@@ -69,6 +79,12 @@ def found(file: TensorFile, names: Collection[str], images: ViTConfig) -> Found 
     text, quick = _document(file)
     with explained(f"{DOCUMENT}: text_cfg"):
         refused = [what for option, what in OPTIONS.items() if (text or {}).get(option)]
+        first = f"{prefix}transformer.resblocks.0."
+        refused += [
+            f"{option}, of which it has no weights"
+            for option, tensor in OF_OPTIONS.items()
+            if asks_for(text or {}, option) and first + tensor not in names
+        ]
         refused += [OPTIONS["embed_cls"]] if f"{prefix}cls_emb" in names and OPTIONS["embed_cls"] not in refused else []
         if refused:
             raise CheckpointError(
@@ -149,6 +165,7 @@ def _config(
         causal=not text.get("no_causal_mask"),
         pooling=POOLINGS[pooling],
         end=int(text.get("eos_id", 2)),
+        qk_norm=f"{prefix}transformer.resblocks.0.{OF_OPTIONS['qk_norm']}" in names,
     )
 
 
@@ -186,6 +203,11 @@ def _origins(names: Collection[str], prefix: str, config: TextConfig) -> dict[st
         for number, role in enumerate(QKV):
             origins[f"{ours}.attention.{role}.kernel"] = _third(f"{theirs}.attn.in_proj_weight", number)
             origins[f"{ours}.attention.{role}.bias"] = _third(f"{theirs}.attn.in_proj_bias", number)
+        if f"{theirs}.{OF_OPTIONS['scale_heads']}" in names:
+            origins |= scaled_values(f"{ours}.attention", f"{theirs}.attn", ("in_proj_weight", "in_proj_bias"))
+        for part, stored in NORMS_WITHIN.items():
+            if f"{theirs}.{stored}.weight" in names:
+                origins |= _norm(f"{ours}.{part}", f"{theirs}.{stored}")
         for part, stored in WITHIN.items():
             origins[f"{ours}.{part}.kernel"] = transposed(f"{theirs}.{stored}.weight")
             origins[f"{ours}.{part}.bias"] = same(f"{theirs}.{stored}.bias")

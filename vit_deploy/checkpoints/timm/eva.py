@@ -35,7 +35,7 @@ from vit_deploy.checkpoints.timm.names import PATCHES, TEXT, Renamed
 from vit_deploy.checkpoints.timm.shapes import depth_of
 from vit_deploy.checkpoints.timm.towers import Tower, tower_of
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType
+from vit_deploy.core.choices import Activation, FFNType, LayerScalePart, NormalizationPosition, NormalizationType
 from vit_deploy.core.config import ViTConfig, as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.resize import resized_preprocess
@@ -326,6 +326,11 @@ def _rotary(arguments: Arguments, found: Found) -> Rotary | None:
     return Rotary(convention, base, reference)
 
 
+def _scales_attention_alone(view: Renamed, arguments: Arguments) -> bool:
+    """Whether feed-forwards have no layer scale, as the architecture says: without that it would be a damaged file."""
+    return bool(arguments["attn_only_layer_scale"]) and "blocks.*.ls2.gamma" not in view.kinds
+
+
 def _shapes(view: Renamed, arguments: Arguments) -> dict[str, Any]:
     """Fields of the config that the names and shapes say."""
     kinds = view.kinds
@@ -345,6 +350,7 @@ def _shapes(view: Renamed, arguments: Arguments) -> dict[str, Any]:
         "qkv_bias": any(name in kinds for name in biases),
         "qk_norm": "blocks.*.attn.q_norm.weight" in kinds,
         "layer_scale": "blocks.*.ls1.gamma" in kinds,
+        **({"layer_scale_part": LayerScalePart.ATTENTION} if _scales_attention_alone(view, arguments) else {}),
         "class_token": "cls_token" in kinds,
         "register_tokens": view.common_shape("reg_token", 3)[1] if "reg_token" in kinds else 0,
         "pre_norm": "norm_pre.weight" in kinds,

@@ -71,10 +71,9 @@ def _block(index: int, view: Renamed, config: ViTConfig, *, side_by_side: bool) 
         f"{ours}.ffn.down.kernel": transposed(f"{theirs}.mlp.fc2.weight"),
         f"{ours}.ffn.down.bias": _or_zeros(f"{theirs}.mlp.fc2.bias", view, config.embed_dim),
         f"{ours}.scale1.gamma": same(f"{theirs}.ls1.gamma"),
+        f"{ours}.scale2.gamma": same(f"{theirs}.ls2.gamma"),
         f"{ours}.attention.frequencies": Origin((FREQUENCIES,), lambda tensor: tensor[:, index]),
     }
-    if config.layer_scale:  # of the attention at least
-        origins[f"{ours}.scale2.gamma"] = _or_ones(f"{theirs}.ls2.gamma", view, config.embed_dim)
     if config.ffn_type is FFNType.SWIGLU and f"{theirs}.mlp.fc1_g.weight" not in view.stored:
         for number, role in enumerate(("gate", "up")):
             origins[f"{ours}.ffn.{role}.kernel"] = _part(f"{theirs}.mlp.fc1.weight", 2, number, matrix=True)
@@ -181,7 +180,3 @@ def _norm(ours: str, theirs: str) -> dict[str, Origin]:
 
 def _or_zeros(name: str, view: Renamed, outputs: int) -> Origin:
     return same(name) if name in view.stored else zeros(outputs)
-
-
-def _or_ones(name: str, view: Renamed, size: int) -> Origin:
-    return same(name) if name in view.stored else Origin((), lambda: np.ones(size, np.float32))

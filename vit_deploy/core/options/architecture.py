@@ -55,6 +55,10 @@ class ArchitectureOptions:
         head_norm: whether the vector that the head reads is divided by its root mean square.
         probabilities: "softmax" or "sigmoid", what makes probabilities of the logits.
         head_width: width of one attention head; 0 for the width of the tokens by the heads.
+        qk_norm_across_heads: whether the queries, and the keys, of all heads are normalized together.
+        qk_norm_type: name of the norm of queries and keys; None for that of the blocks.
+        qk_norm_epsilon: added to the variance by the norm of queries and keys; 0 for what the others add.
+        layer_scale_part: which half of a block the layer scale is of, "both", "attention" or "ffn".
     """
 
     channels: Annotated[int, Option(min=1, help="Of the images.")] = 3
@@ -101,6 +105,10 @@ class ArchitectureOptions:
     head_norm: Annotated[bool, Option(help="The head reads a vector divided by its root mean square.")] = False
     probabilities: Annotated[str, Option(help="softmax or sigmoid: what makes them of the logits.")] = "softmax"
     head_width: Annotated[int, Option(min=0, help="Of one attention head; 0 for embed dim by heads.")] = 0
+    qk_norm_across_heads: Annotated[bool, Option(help="That norm is over the whole width.")] = False
+    qk_norm_type: Annotated[str | None, Option(help="Of queries and keys, where it is not the blocks'.")] = None
+    qk_norm_epsilon: Annotated[float, Option(help="Of the norm of queries and keys; 0 for the others'.")] = 0.0
+    layer_scale_part: Annotated[str, Option(help="both, attention or ffn: what the layer scale is of.")] = "both"
 
     def fields(self) -> dict[str, Any]:
         """Fields of a config, without those that the scale says."""

@@ -73,7 +73,7 @@ class SublayerReader:
         # Of folded norms of queries and keys, factors go into their products, and the keys' bias goes nowhere: it adds
         # the same to all scores of a query, which softmax does not see.
         folded = self.folded_norms and self.config.qk_norm
-        if not (folded and self.config.normalization_type is NormalizationType.DYNAMIC_TANH):
+        if not (folded and self.config.query_norm_type is NormalizationType.DYNAMIC_TANH):
             yield Detail(f"{tap}.query", options, dim, factors)
             yield Detail(f"{tap}.key", options, dim)
         yield Detail(f"{tap}.value", options, dim)
@@ -116,7 +116,7 @@ class SublayerReader:
     def _last(self, node: Node, section: Section, tap: str, name: str) -> Detail:
         # Exporters make the layer scale a part of the product in front of it.
         inside = self.config.normalization_position is NormalizationPosition.RES_POST  # of whose norm it becomes a part
-        name = "scaled" if self.config.layer_scale and not inside else name
+        name = "scaled" if tap.rpartition(".")[2] in self.config.scaled_halves and not inside else name
         return Detail(f"{tap}.{name}", (Option(node, self._finished(node, section)),), self.config.embed_dim)
 
     def _read_by(self, node: Node, name: str, features: int, computed_by: Node | None = None) -> Detail:
