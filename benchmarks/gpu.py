@@ -30,7 +30,7 @@ from vit_deploy.errors import EngineError
 from vit_deploy.performance.bench import Case, Plan, bench
 from vit_deploy.performance.process import WORKER, CaseProcess
 from vit_deploy.runtimes.cuda.card import open_card
-from vit_deploy.verification.user_limits import Limits
+from vit_deploy.verification.tolerances import Limits
 from vit_deploy.verification.verifying import verify
 
 BUNDLES = "VIT_DEPLOY_GPU_BUNDLES"

@@ -13,12 +13,13 @@ from PIL import Image
 import vit_deploy
 from vit_deploy import checkpoints, cli
 from vit_deploy.core.options import EvaluateOptions, PredictOptions
+from vit_deploy.core.options.commands import BenchOptions, ProofOptions
 from vit_deploy.core.options.option import described
 from vit_deploy.core.synthetic_images import natural_pixels
-from vit_deploy.performance.latency_json import FIGURES
-from vit_deploy.performance.options import BaselineOptions, BenchOptions
+from vit_deploy.performance.latency import FIGURES
+from vit_deploy.performance.options import BaselineOptions
 from vit_deploy.remote.options import HostOptions
-from vit_deploy.verification.options import ProofOptions, ReferenceOptions, ReportFiles, ToleranceOptions
+from vit_deploy.verification.options import ReferenceOptions, ReportFiles, ToleranceOptions
 
 # What no two runs have in common, by the name of the field.
 MEASURED = {

@@ -67,7 +67,10 @@ LEAVES = {
     "runtimes.litert": {"ai_edge_litert"},
     "runtimes.openvino": {"openvino"},
     "runtimes.qnn.runtime": {"onnxruntime", "onnxruntime_qnn"},
-    **{f"runtimes.ort.{name}": {"onnxruntime"} for name in ("errors", "graph", "runtime", "sessions")},
+    **{
+        f"runtimes.ort.{name}": {"onnxruntime"}
+        for name in ("device_sessions", "errors", "gpus", "graph", "runtime", "sessions")
+    },
     "runtimes.simulators.onnx_arm_fp16": ONNX,
     "runtimes.simulators.onnx_no_vnni": ONNX,
     "runtimes.simulators.onnx_session": ONNX,

@@ -20,6 +20,7 @@ exits with 2. Anything else that is raised is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -103,3 +104,18 @@ class Failed:
     format: str
     precision: str
     error: VitDeployError
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A fix for the unknown `name`: the one it resembles, or all there are."""
+    choices = list(known)
+    meant = closest(name, choices)
+    return meant or f"choose one of {', '.join(choices)}"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A question after the known name that the unknown `name` resembles; empty if it resembles none."""
+    import difflib  # only where something went wrong
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

@@ -14,9 +14,9 @@ from keras_models import FEATURES, sequence, trained, under, vit
 
 import vit_deploy
 from vit_deploy import checkpoints
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.manifest import MANIFEST
 from vit_deploy.errors import CheckpointError, ConfigError, MissingEngineError, OutputError
 from vit_deploy.model.vit import ViT
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from vit_deploy.core.options.commands import BenchOptions
 from vit_deploy.errors import UsageError
 from vit_deploy.performance import bench as bench_module
-from vit_deploy.performance.options import BenchOptions
 from vit_deploy.performance.process import CaseProcess
 from vit_deploy.performance.requests import plan_for
 

@@ -207,7 +207,7 @@ def test_a_reader_that_has_gone_is_no_traceback(arguments):
 
 
 def test_what_engines_print_goes_to_stderr_when_json_is_asked_for(run, monkeypatch, bundles):
-    from vit_deploy.runtimes.ort.runtime import OnnxSession
+    from vit_deploy.runtimes.ort.sessions import OnnxSession
 
     infer = OnnxSession.infer
 
@@ -224,7 +224,7 @@ def test_what_engines_print_goes_to_stderr_when_json_is_asked_for(run, monkeypat
 
 
 def test_an_interrupt_is_one_line_and_exit_130(run, monkeypatch, bundles):
-    from vit_deploy.runtimes.ort.runtime import OnnxSession
+    from vit_deploy.runtimes.ort.sessions import OnnxSession
 
     def interrupted(self, images):
         raise KeyboardInterrupt
@@ -236,7 +236,7 @@ def test_an_interrupt_is_one_line_and_exit_130(run, monkeypatch, bundles):
 
 
 def test_a_bug_keeps_its_traceback(run, monkeypatch, bundles):
-    from vit_deploy.runtimes.ort.runtime import OnnxSession
+    from vit_deploy.runtimes.ort.sessions import OnnxSession
 
     def broken(self, images):
         raise ZeroDivisionError("a bug")

@@ -194,7 +194,7 @@ def test_what_a_checkpoint_does_not_say_can_be_stated_of_the_one_to_compare_with
 
 
 def test_images_without_numbers_agree_with_nothing(bundles, data, monkeypatch):
-    from vit_deploy.runtimes.ort.runtime import OnnxSession
+    from vit_deploy.runtimes.ort.sessions import OnnxSession
 
     infer = OnnxSession.infer
 

@@ -14,8 +14,7 @@ from vit_deploy.core import documents
 from vit_deploy.core.gpu import Gpu
 from vit_deploy.core.host import read_host
 from vit_deploy.errors import DataError
-from vit_deploy.performance.latency import Case, Latency, Plan
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import Case, Latency, Plan, to_json
 from vit_deploy.performance.regression import changes, not_compared, read_results
 
 HOST = dataclasses.replace(read_host(), competing=None)

@@ -9,7 +9,8 @@ import pytest
 def saved(bundles, tmp_path_factory):
     """What `bench --save` wrote, and `verify --json` printed, of the tiny model."""
     from vit_deploy.core.documents import document
-    from vit_deploy.performance.bench import Case, Plan, bench, to_json
+    from vit_deploy.performance.bench import Case, Plan, bench
+    from vit_deploy.performance.latency import to_json
     from vit_deploy.verification.records import verification
     from vit_deploy.verification.targets import open_artifact
     from vit_deploy.verification.verifying import verify

@@ -12,7 +12,7 @@ from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
 from vit_deploy.formats.snippet import snippet
 from vit_deploy.runtimes import diagnosis
 from vit_deploy.runtimes import openvino as openvino_runtime
-from vit_deploy.runtimes.ort import runtime as ort_runtime
+from vit_deploy.runtimes.ort import sessions as ort_sessions
 
 OLD_CPU = {"AVX2": True, "VNNI": False}
 
@@ -80,14 +80,14 @@ def test_what_cannot_be_simulated_is_an_error_before_any_work(made, run):
 @pytest.mark.parametrize("precision", ["int8", "int8-static"])
 def test_on_such_a_processor_onnx_runtime_is_told_to_be_exact_where_weights_do_not_fit(precision, made, monkeypatch):
     asked = []
-    options = ort_runtime.ort.SessionOptions
+    options = ort_sessions.ort.SessionOptions
 
     class Watched(options):
         def add_session_config_entry(self, key, value):
             asked.append((key, value))
             super().add_session_config_entry(key, value)
 
-    monkeypatch.setattr(ort_runtime.ort, "SessionOptions", Watched)
+    monkeypatch.setattr(ort_sessions.ort, "SessionOptions", Watched)
     for features, age, expected in (
         (OLD_CPU, "old", 1),
         (OLD_CPU, "new", 0),
@@ -95,7 +95,7 @@ def test_on_such_a_processor_onnx_runtime_is_told_to_be_exact_where_weights_do_n
         ({}, "old", 0),
     ):
         asked.clear()
-        monkeypatch.setattr(ort_runtime, "cpu_features", lambda now=features: now)
+        monkeypatch.setattr(ort_sessions, "cpu_features", lambda now=features: now)
         with vit_deploy.session(made[f"{age} {precision}"]) as session:
             notes = [note for note in session.notes if "has no VNNI" in note]
         exact = [each for each in asked if each == ("session.x64quantprecision", "1")]

@@ -29,7 +29,7 @@ from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.locate.divergence import locate
 from vit_deploy.verification.named_parity import judge_named
 from vit_deploy.verification.recorded import verification_in
-from vit_deploy.verification.user_limits import NO_LIMITS
+from vit_deploy.verification.tolerances import NO_LIMITS
 from vit_deploy.verification.verifying import verify
 
 FEW = ("logits", "map", "block_0.attention")

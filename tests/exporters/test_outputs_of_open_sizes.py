@@ -19,7 +19,7 @@ from vit_deploy.checkpoints import save
 from vit_deploy.cli import run as command
 from vit_deploy.core.artifact import GOLDEN, Artifact
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.image_sizes import Size
+from vit_deploy.core.config import Size
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options import QuantizeOptions
 from vit_deploy.core.outputs import outputs_of_model

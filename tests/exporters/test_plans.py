@@ -14,9 +14,8 @@ import vit_deploy
 from tests.runtimes.fake_cuda import FakeCuda
 from tests.runtimes.fake_tensorrt import install
 from vit_deploy.cli import run
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.manifest import read_artifact, sha256
+from vit_deploy.core.manifest import MANIFEST, read_artifact, sha256
 from vit_deploy.core.options.tensorrt import BatchRange
 from vit_deploy.errors import ArtifactError, ConfigError, EngineError, MissingEngineError
 from vit_deploy.exporters import PlanOptions

@@ -10,7 +10,8 @@ import pytest
 from tests.linear_bundle import write_bundle
 from vit_deploy.errors import EngineError
 from vit_deploy.performance.bench import Case, Plan, bench
-from vit_deploy.performance.latency_json import from_json, to_json
+from vit_deploy.performance.latency import to_json
+from vit_deploy.performance.latency_json import from_json
 from vit_deploy.performance.sweep import largest_under
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 from vit_deploy.runtimes.cuda.card import count_devices, open_card

@@ -11,8 +11,8 @@ import pytest
 from vit_deploy.core.gpu import Gpu, GpuState
 from vit_deploy.core.host import read_host
 from vit_deploy.errors import ConfigError, DataError
-from vit_deploy.performance.latency import Case, Latency, Plan
-from vit_deploy.performance.latency_json import from_json, to_json
+from vit_deploy.performance.latency import Case, Latency, Plan, to_json
+from vit_deploy.performance.latency_json import from_json
 from vit_deploy.performance.plan import LargestUnder
 from vit_deploy.performance.saved_results import latency_in
 

@@ -63,7 +63,7 @@ def test_what_an_engine_prints_does_not_get_into_the_answers(tmp_path):
     body = """
 import sys
 from vit_deploy.performance import worker
-from vit_deploy.runtimes.ort import runtime as ort
+from vit_deploy.runtimes.ort import sessions as ort
 original = ort.OnnxSession._run
 def noisy(self, images):
     print("from Python"); sys.stdout.flush(); os.write(1, b"from C"); os.system("echo from a child")

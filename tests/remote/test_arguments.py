@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from vit_deploy.core.options import EvaluateOptions, PredictOptions
+from vit_deploy.core.options.commands import BenchOptions, ProofOptions
 from vit_deploy.core.options.option import described
 from vit_deploy.errors import UsageError
-from vit_deploy.performance.options import BenchOptions
 from vit_deploy.remote.arguments import options_from, request
 from vit_deploy.remote.device import _parser
 from vit_deploy.remote.work import COMMANDS
-from vit_deploy.verification.options import ProofOptions
 
 ODD_BENCH = BenchOptions(
     *(("onnxruntime",), ("cuda", "cpu"), (2, 3), (1, 4), 2, 1.5),

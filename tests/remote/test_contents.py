@@ -15,19 +15,25 @@ import pytest
 from vit_deploy.core.child_processes import python
 from vit_deploy.core.format import GROUP, Format, RuntimeEntry
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import ConfigError
 from vit_deploy.remote.contents import (
+    APART,
     PACKAGE,
     STARTED,
+    Asked,
+    Use,
     engines,
     imported_by,
     is_among,
     left_at_home,
     modules_on_device,
     source_of,
+    use_of,
 )
 from vit_deploy.remote.packing import ROOT, pack
+from vit_deploy.remote.work import COMMANDS
 from vit_deploy.runtimes import RUNTIMES
 
 PACKABLE = ("onnx", "tflite", "savedmodel", "tensorrt")
@@ -36,33 +42,46 @@ QUOTES_ALL = ("vit_deploy", "vit_deploy.core.options", "vit_deploy.core.format_t
 WORKSTATION = {"cli", "api", "compression", "model", "exporters", "checkpoints"}
 
 
-@pytest.mark.parametrize("format", PACKABLE)
-def test_every_module_that_is_imported_there_travels(format: str) -> None:
-    there, left = modules_on_device([format]), left_at_home([format])
-    assert {*STARTED, *engines([format])} <= set(there)
+# What can be asked of archives, from all to the least.
+ASKED = (
+    Asked(),
+    Asked(("verify", "bench"), on_gpus=False, profiles=False),
+    *(Asked((command,), on_gpus=False, profiles=False, looks_for_batch=False) for command in COMMANDS),
+)
+USES = [
+    *(Use((format,), asked) for format in PACKABLE for asked in ASKED),
+    Use(PACKABLE, with_images=True, has_sizes=True, has_outputs=True, has_signatures=True, has_rotary=True),
+]
+
+
+@pytest.mark.parametrize("use", USES, ids=str)
+def test_every_module_that_is_imported_there_travels(use: Use) -> None:
+    there, left = modules_on_device(use), left_at_home(use)
+    assert {name for name in (*STARTED, *engines(use)) if not is_among(name, left)} <= set(there)
     for name in there:
         missing = {module for module in imported_by(name) if not is_among(module, left)} - set(there)
-        assert missing == set(), name
-        parent = name.rpartition(".")[0]
-        assert not parent or parent in there
+        assert missing == set() or name == "vit_deploy", name
     assert {name.split(".")[1] for name in there if "." in name} & WORKSTATION == set()
 
 
-@pytest.mark.parametrize("format", PACKABLE)
-def test_what_stays_at_home_is_imported_by_no_module_but_in_its_functions(format: str) -> None:
-    there, left = modules_on_device([format]), left_at_home([format])
+@pytest.mark.parametrize("use", USES, ids=str)
+def test_what_stays_at_home_is_imported_by_no_module_but_in_its_functions(use: Use) -> None:
+    there, left = modules_on_device(use), left_at_home(use)
     for name in there:
-        assert [each for each in imported_by(name, in_functions=False) if is_among(each, left)] == [], name
-    inside = {module for name in there for module in imported_by(name) if is_among(module, left)}
-    unused = [stays for stays in left if not any(each.startswith(stays) for each in inside)]
-    assert unused == []
+        assert [module for module in imported_by(name, in_functions=False) if is_among(module, left)] == [], name
+
+
+def test_every_module_that_is_apart_is_imported_by_one_that_travels() -> None:
+    there = modules_on_device(USES[-1])
+    inside = {module for name in there for module in imported_by(name)}
+    assert [apart.name for apart in APART if not any(is_among(module, [apart.name]) for module in inside)] == []
 
 
 def test_modules_that_are_named_in_quotes_travel_too_or_belong_to_other_formats() -> None:
     """Registries and workers are reached by name, which no import shows."""
     for format in PACKABLE:
-        there = modules_on_device([format])
-        others = engines(set(PACKABLE) - {format}) | engines(["keras"]) - engines([format])
+        there = modules_on_device(Use((format,)))
+        others = engines(Use((*{*PACKABLE, "keras"} - {format},))) - engines(Use((format,)))
         for name, path in there.items():
             quoted = {
                 node.value.partition(":")[0]
@@ -79,7 +98,7 @@ def test_of_a_formats_record_a_device_uses_what_travels_with_its_engines() -> No
     at_home = {field.name for field in dataclasses.fields(Format) if "Plugin" in str(field.type)}
     at_home -= {"largest_batch"}  # which travels
     assert {"exporter", "read_graph", "recipes"} <= at_home
-    for name, path in modules_on_device(PACKABLE).items():
+    for name, path in modules_on_device(Use(PACKABLE)).items():
         if name not in {*QUOTES_ALL, "vit_deploy.core.format", "vit_deploy.formats.graph"}:
             nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             assert not {node.attr for node in nodes if isinstance(node, ast.Attribute)} & at_home, name
@@ -91,18 +110,24 @@ def test_what_another_distribution_runs_is_not_packed(monkeypatch: pytest.Monkey
     monkeypatch.setitem(FORMATS._records, "other", record)
     monkeypatch.setitem(RUNTIMES._plugins, "elsewhere", entry.engine)
     with pytest.raises(ConfigError, match=r"in elsewhere\.engine, of which an archive holds nothing"):
-        modules_on_device(["other"])
+        modules_on_device(Use(("other",)))
 
 
 def test_every_format_brings_its_own_engines_alone() -> None:
-    tflite = set(modules_on_device(["tflite"]))
+    tflite = set(modules_on_device(Use(("tflite",))))
     assert "vit_deploy.runtimes.litert" in tflite
     assert not {"vit_deploy.runtimes.ort.runtime", "vit_deploy.runtimes.openvino"} & tflite
-    both = set(modules_on_device(["tflite", "onnx"]))
-    assert both == tflite | set(modules_on_device(["onnx"]))
+    both = set(modules_on_device(Use(("tflite", "onnx"))))
+    assert both == tflite | set(modules_on_device(Use(("onnx",))))
     for format, record in FORMATS.items():
         elsewhere = [runtime.name for runtime in record.runtimes if not runtime.named_only]
-        assert {RUNTIMES[each].target.partition(":")[0] for each in elsewhere} <= engines([format])
+        assert {RUNTIMES[name].target.partition(":")[0] for name in elsewhere} <= engines(Use((format,)))
+
+
+def test_an_engine_that_is_not_named_stays_at_home() -> None:
+    there = modules_on_device(Use(("onnx",), Asked(runtimes=("openvino",))))
+    assert "vit_deploy.runtimes.openvino" in there
+    assert not {name for name in there if name.startswith("vit_deploy.runtimes.ort")}
 
 
 def test_the_archive_holds_these_files_and_no_others(bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -110,19 +135,20 @@ def test_the_archive_holds_these_files_and_no_others(bundles: dict[str, Path], t
     with tarfile.open(tmp_path / "models.tar.gz") as archive:
         names = [name.removeprefix(f"{ROOT}/") for name in archive.getnames()]
     packed = {name for name in names if name.startswith("vit_deploy/")}
-    expected = modules_on_device(["tflite"]).values()
+    expected = modules_on_device(use_of([read_artifact(bundles["tflite"])])).values()
     assert packed == {f"vit_deploy/{path.relative_to(PACKAGE).as_posix()}" for path in expected}
-    assert len(packed) < len(list(PACKAGE.rglob("*.py"))) / 3
+    assert len(packed) < len(list(PACKAGE.rglob("*.py"))) / 6
 
 
 def test_the_modules_import_one_another_where_there_is_nothing_else(tmp_path: Path) -> None:
     """Each is imported from a copy that has no other, without engines."""
-    there = modules_on_device(["onnx", "tflite"])
+    use = Use(("onnx", "tflite"))
+    there = modules_on_device(use)
     for path in there.values():
         copy = tmp_path / "vit_deploy" / path.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    light = [name for name in there if name not in engines(["onnx", "tflite"]) and ".ort." not in name]
+    light = [name for name in there if name not in engines(use) and ".ort." not in name]
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import importlib\n" + "".join(
         f"importlib.import_module({name!r})\n" for name in light
     )
@@ -144,7 +170,7 @@ def test_imports_are_found_wherever_they_stand(tmp_path: Path, monkeypatch: pyte
         "async def call():\n    import vit_deploy.d, json\n"
     )
     monkeypatch.setattr("vit_deploy.remote.contents.PACKAGE", package)
-    every = {"vit_deploy", "vit_deploy.a", "vit_deploy.b", "vit_deploy.c", "vit_deploy.d"}
+    every = {"vit_deploy.a", "vit_deploy.b", "vit_deploy.c", "vit_deploy.d"}
     assert imported_by("vit_deploy.sub.top") == every
     assert imported_by("vit_deploy.sub.top", in_functions=False) == every - {"vit_deploy.d"}
     with pytest.raises(LookupError, match=r"vit_deploy\.none is no module"):

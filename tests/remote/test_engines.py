@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import vit_deploy
+from vit_deploy.core.registry import no_engine
 from vit_deploy.errors import ConfigError
-from vit_deploy.remote.engines import missing_there, needs, no_engine
+from vit_deploy.remote.engines import missing_there, needs
 
 
 def test_one_engine_of_those_that_take_a_format_is_enough() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vit_deploy.errors import ArtifactError, ConfigError, OutputError
-from vit_deploy.remote.contents import modules_on_device
+from vit_deploy.remote.contents import Asked, Use, modules_on_device
 from vit_deploy.remote.packing import ROOT, pack
 from vit_deploy.runtimes import installed_takers
 
@@ -56,10 +56,25 @@ def test_nothing_of_the_workstation_is_packed(unpacked: Path) -> None:
     assert {"runtimes"} <= packages
 
 
-@pytest.mark.parametrize(("format", "most"), [("tflite", 88), ("savedmodel", 84), ("tensorrt", 92), ("onnx", 103)])
+@pytest.mark.parametrize(("format", "most"), [("tflite", 60), ("savedmodel", 63), ("tensorrt", 70), ("onnx", 82)])
 def test_few_modules_are_packed(format: str, most: int) -> None:
     """Whoever imports another one on a device sees here what that brings there."""
-    assert len(modules_on_device([format])) <= most
+    assert len(modules_on_device(Use((format,)))) <= most
+
+
+@pytest.mark.parametrize(
+    ("format", "most"),
+    [
+        ("tflite", {"verify": 40, "bench": 48, "predict": 33, "evaluate": 32}),
+        ("onnx", {"verify": 50, "bench": 57, "predict": 43, "evaluate": 42}),
+    ],
+)
+def test_no_more_is_sent_than_one_command_imports(format: str, most: dict[str, int]) -> None:
+    """By `--on`, which knows what is asked; on a GPU ONNX Runtime takes some more."""
+    for command, bound in most.items():
+        asked = Asked((command,), on_gpus=False, profiles=False, looks_for_batch=False)
+        use = Use((format,), asked, with_images=command in ("predict", "evaluate"))
+        assert len(modules_on_device(use)) <= bound, command
 
 
 def test_models_are_proven_on_the_device(unpacked: Path, bundles: dict[str, Path]) -> None:

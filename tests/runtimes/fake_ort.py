@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import onnxruntime
 
-from vit_deploy.runtimes.ort import runtime
+from vit_deploy.runtimes.ort import gpus
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 
@@ -107,7 +107,7 @@ def install(monkeypatch):
     monkeypatch.setattr(onnxruntime, "OrtValue", Value)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda **where: None)
-    monkeypatch.setattr(runtime, "MEMORY", {"cuda": "cpu", "tensorrt": "cpu"})
+    monkeypatch.setattr(gpus, "MEMORY", {"cuda": "cpu", "tensorrt": "cpu"})
     return Pretending
 
 

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import RUNTIMES, DeviceRuntime, DeviceSession, RuntimeOptions
 from vit_deploy.verification.verifying import verify

@@ -48,11 +48,11 @@ def test_an_engine_that_has_not_the_provider_is_passed_over_unless_it_is_asked_f
 
 
 def test_the_providers_in_the_table_are_those_that_the_engines_take():
-    from vit_deploy.runtimes.ort import runtime
+    from vit_deploy.runtimes.ort import sessions
     from vit_deploy.runtimes.tensorflow import options
 
     assert FORMATS.runtimes().keys() == RUNTIMES.keys()
-    assert FORMATS.runtimes()["onnxruntime"].providers == tuple(runtime.PROVIDERS)
+    assert FORMATS.runtimes()["onnxruntime"].providers == tuple(sessions.PROVIDERS)
     assert FORMATS.runtimes()["savedmodel"].providers == tuple(options.DEVICES)
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx.file import external_locations
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.ort import runtime
+from vit_deploy.runtimes.ort import gpus
 from vit_deploy.runtimes.ort.errors import opening, setting_of
 from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
@@ -110,7 +110,7 @@ def test_falling_back_to_the_cpu_is_an_error(make_artifact, weight, monkeypatch)
     # The list says that CUDA is there, and then the session does not get it: what a missing library looks like.
     artifact = write_model(make_artifact("onnx"), weight)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(runtime, "MEMORY", {"cuda": "cpu"})
+    monkeypatch.setattr(gpus, "MEMORY", {"cuda": "cpu"})
     with pytest.raises(EngineError, match="fell back from CUDAExecutionProvider to CPUExecutionProvider"):
         OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")).__enter__()
 

@@ -16,7 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import DeviceRuntime, DeviceSession, RuntimeOptions
-from vit_deploy.runtimes.ort import runtime
+from vit_deploy.runtimes.ort import device_sessions
 from vit_deploy.runtimes.ort.errors import NATIVE_ERRORS
 from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
@@ -228,7 +228,7 @@ def test_on_the_cpu_an_error_that_is_not_the_engines_keeps_its_traceback(make_ar
 
 def test_pixels_and_halves_go_to_the_device_as_the_file_takes_them(make_artifact, weight, gpu, monkeypatch):
     sent = []
-    session_class = runtime.OnnxDeviceSession
+    session_class = device_sessions.OnnxDeviceSession
     original = session_class._on_device
     monkeypatch.setattr(
         session_class, "_on_device", lambda session, stored: sent.append(stored) or original(session, stored)

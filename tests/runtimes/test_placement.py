@@ -15,7 +15,7 @@ from linear_onnx import expected, write_model
 from vit_deploy.errors import EngineError
 from vit_deploy.performance import worker
 from vit_deploy.runtimes import DeviceSession, RuntimeOptions
-from vit_deploy.runtimes.ort import runtime
+from vit_deploy.runtimes.ort import gpus, sessions
 from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -44,7 +44,7 @@ def with_cuda(monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", Pretending)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider", CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-    monkeypatch.setattr(runtime, "MEMORY", {"cuda": "cpu", "tensorrt": "cpu"})
+    monkeypatch.setattr(gpus, "MEMORY", {"cuda": "cpu", "tensorrt": "cpu"})
     return Pretending
 
 
@@ -57,7 +57,7 @@ def test_operators_on_the_cpu_are_counted(make_artifact, weight):
 def test_versions_that_do_not_record_it_are_profiled_on_a_device(
     make_artifact, weight, with_cuda, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(runtime, "RECORDS", False)
+    monkeypatch.setattr(sessions, "RECORDS", False)
     monkeypatch.delattr(with_cuda, "get_provider_graph_assignment_info")
     monkeypatch.chdir(tmp_path)
     artifact = write_model(make_artifact("onnx", 3), weight)
@@ -79,8 +79,8 @@ def test_the_call_that_shows_what_runs_where_is_no_part_of_loading(make_artifact
     def told(settings, records):
         yield lambda engine, call: time.sleep(0.2) or call() is None or {CUDA: 2}
 
-    monkeypatch.setattr(runtime, "RECORDS", False)
-    monkeypatch.setattr(runtime, "placement_of", told)
+    monkeypatch.setattr(sessions, "RECORDS", False)
+    monkeypatch.setattr(sessions, "placement_of", told)
     with OnnxRuntime().open(artifact, RuntimeOptions(provider="cuda")) as session:
         assert 0.2e9 <= worker.trial(session)[0] < 30e9
     with OnnxRuntime().open(artifact) as session:

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.options.tensorrt import BatchRange
 from vit_deploy.errors import VitDeployError
 from vit_deploy.exporters import PlanOptions
@@ -27,7 +26,7 @@ from vit_deploy.performance.worker import transfer_samples
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 from vit_deploy.verification.checks import ALWAYS
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.user_limits import Limits
+from vit_deploy.verification.tolerances import Limits
 from vit_deploy.verification.verifying import verify
 
 pytestmark = [

@@ -16,8 +16,7 @@ import pytest
 from tests.runtimes import fake_tensorrt
 from tests.runtimes.fake_cuda import FakeCuda
 from tests.runtimes.fake_tensorrt import install, install_for_rtx
-from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.options.tensorrt import BatchRange
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import DataError, EngineError

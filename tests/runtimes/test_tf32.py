@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 from vit_deploy.runtimes import RuntimeOptions
-from vit_deploy.runtimes.ort import runtime
+from vit_deploy.runtimes.ort import gpus
 from vit_deploy.runtimes.ort.runtime import OnnxRuntime
 
 
@@ -33,7 +33,7 @@ def opened(make_artifact, monkeypatch, overrides):
         available = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
         monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-        monkeypatch.setattr(runtime, "MEMORY", {"cuda": "cpu", "tensorrt": "cpu"})
+        monkeypatch.setattr(gpus, "MEMORY", {"cuda": "cpu", "tensorrt": "cpu"})
         monkeypatch.setattr(onnxruntime, "InferenceSession", engine)
         artifact = make_artifact("onnx")
         empty = helper.make_model(helper.make_graph([], "empty", [], []))

@@ -107,7 +107,7 @@ def test_one_artifact_has_nothing_to_agree_with(bundles, arrays):
 
 
 def test_outputs_that_are_no_numbers_are_never_right(bundles, arrays, labels, monkeypatch):
-    from vit_deploy.runtimes.ort.runtime import OnnxSession
+    from vit_deploy.runtimes.ort.sessions import OnnxSession
 
     def infer(self, images):
         outputs = np.eye(CLASSES, dtype=np.float32)[labels[: len(images)]]

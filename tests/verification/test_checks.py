@@ -14,8 +14,7 @@ from vit_deploy.verification import checks, preprocessing
 from vit_deploy.verification.adversarial import VERY_LARGE
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.recording import record
-from vit_deploy.verification.tolerances import DEFAULTS, Tolerance
-from vit_deploy.verification.user_limits import Limits
+from vit_deploy.verification.tolerances import DEFAULTS, Limits, Tolerance
 from vit_deploy.verification.verifying import CheckContext, verify
 
 INPUTS = ["saturated", "bright pixel", "zero", "one", VERY_LARGE]

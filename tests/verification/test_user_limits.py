@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from vit_deploy.errors import ConfigError
-from vit_deploy.verification.tolerances import DEFAULTS, Tolerance
-from vit_deploy.verification.user_limits import Limits, parse_limits, read_limits
+from vit_deploy.verification.tolerances import DEFAULTS, Limits, Tolerance
+from vit_deploy.verification.user_limits import parse_limits, read_limits
 
 TABLE = """
 [project]

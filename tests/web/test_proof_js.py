@@ -9,7 +9,6 @@ import pytest
 from node import module, needs_node, run
 
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.outputs import probabilities_of
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.metrics import measure
 from vit_deploy.verification.parity import judge
@@ -93,7 +92,7 @@ def test_classes_are_ranked_as_predict_ranks_them(tmp_path, by):
     [top] = asked(tmp_path, ("top", logits, 5, by == "sigmoid"))
     order = np.argsort(-logits, kind="stable")[:5]
     assert [seen["index"] for seen in top] == order.tolist()
-    expected = probabilities_of(logits, config)[order]
+    expected = config.probabilities.of(logits)[order]
     assert [seen["probability"] for seen in top] == pytest.approx(expected.tolist(), rel=1e-12)
 
 

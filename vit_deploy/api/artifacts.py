@@ -14,9 +14,9 @@ from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.config import SCALE_CONFIGS, as_pair
+from vit_deploy.core.config import SCALE_CONFIGS, as_pair, in_words
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.image_sizes import DYNAMIC, in_words
+from vit_deploy.core.image_sizes import DYNAMIC
 from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ConfigError, ExportError

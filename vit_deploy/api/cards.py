@@ -12,9 +12,8 @@ from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.hub.card import CARD
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.hub.publishing import Upload, publisher
-from vit_deploy.core.artifact_folders import MANIFEST, UNPROVEN
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, UNPROVEN, read_artifact
 from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import ConfigError, UsageError
 from vit_deploy.performance.card.front_matter import origins_of

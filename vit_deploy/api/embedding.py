@@ -22,16 +22,15 @@ from vit_deploy.api.given import (
 )
 from vit_deploy.api.results import EmbedOutcome
 from vit_deploy.core.artifact import Artifact, versions
-from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import MANIFEST
 from vit_deploy.core.older_python import sha256_of
 from vit_deploy.core.options.streaming import EmbedOptions, StreamOptions
-from vit_deploy.core.suggestions import closest
 from vit_deploy.data import embedding
 from vit_deploy.data.addresses import is_written_like_address
 from vit_deploy.data.elsewhere import check_stream, rows_from_ray
 from vit_deploy.data.finding import find_source
 from vit_deploy.data.pipeline import used_workers
-from vit_deploy.errors import ConfigError, UsageError
+from vit_deploy.errors import ConfigError, UsageError, closest
 from vit_deploy.runtimes import GPU_PROVIDERS, RuntimeOptions, is_asked_for_gpu, may_choose_gpu, runtime_for
 from vit_deploy.verification.targets import open_artifact
 

@@ -26,6 +26,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.narrow_floats import NARROW
 from vit_deploy.core.options import CheckpointOptions
+from vit_deploy.core.options.commands import ProofOptions
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import UsageError
 from vit_deploy.formats.bare import Stated
@@ -36,11 +37,12 @@ from vit_deploy.verification.compare import compare_models
 from vit_deploy.verification.expected import Reference, image_files
 from vit_deploy.verification.locate.failure import look_into
 from vit_deploy.verification.narrow_reference import NarrowReference
-from vit_deploy.verification.options import MAX_IMAGES, ProofOptions, ReferenceOptions, ReportFiles
+from vit_deploy.verification.options import MAX_IMAGES, ReferenceOptions, ReportFiles
 from vit_deploy.verification.proving import Subject, open_subjects, prove_each
 from vit_deploy.verification.recorded import verification_in
 from vit_deploy.verification.reports.files import check_reports, write_reports
-from vit_deploy.verification.user_limits import Limits, limits_in, parse_limits, read_limits
+from vit_deploy.verification.tolerances import Limits
+from vit_deploy.verification.user_limits import limits_in, parse_limits, read_limits
 
 
 def verify(

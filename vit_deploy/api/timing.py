@@ -22,13 +22,13 @@ from vit_deploy.api.results import BenchOutcome, ReportOutcome
 from vit_deploy.core import documents
 from vit_deploy.core.documents import Record
 from vit_deploy.core.host import read_host
+from vit_deploy.core.options.commands import BenchOptions
 from vit_deploy.core.options.parsing import milliseconds
 from vit_deploy.core.staging import check_targets, staged_file
 from vit_deploy.errors import DataError, Failed, UsageError, VitDeployError
 from vit_deploy.performance.bench import failed_case, runnable
-from vit_deploy.performance.latency import Latency
-from vit_deploy.performance.latency_json import to_json
-from vit_deploy.performance.options import BaselineOptions, BenchOptions
+from vit_deploy.performance.latency import Latency, to_json
+from vit_deploy.performance.options import BaselineOptions
 from vit_deploy.performance.profilers import Profile
 from vit_deploy.performance.regression import Change, changes, read_results, refuse_baseline
 from vit_deploy.performance.report import WRITERS, written

@@ -16,7 +16,7 @@ from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_js
 from vit_deploy.checkpoints.paths import SUFFIXES
 from vit_deploy.checkpoints.source import TensorFile, TensorView, whole_numbers
 from vit_deploy.checkpoints.wrapping.runs import Taken, folder_of_run, weights_of_run
-from vit_deploy.core.artifact_folders import bundles_in, not_a_bundle
+from vit_deploy.core.manifest import bundles_in, not_a_bundle
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

@@ -6,11 +6,10 @@ import zipfile
 from pathlib import Path
 
 from vit_deploy.checkpoints.wrapping.strangers import START_BYTES, not_weights
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.config import SCALE_CONFIGS
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.suggestions import closest
-from vit_deploy.errors import CheckpointError
+from vit_deploy.core.manifest import MANIFEST
+from vit_deploy.errors import CheckpointError, closest
 
 # What a checkpoint's name can end in.
 SUFFIXES = (".keras", ".h5", ".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")

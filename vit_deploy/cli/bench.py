@@ -12,7 +12,8 @@ from vit_deploy.cli.options import Artifacts, Force, OutputOptions
 from vit_deploy.cli.profiles import show_profiles
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import Option
-from vit_deploy.performance.options import BaselineOptions, BenchOptions
+from vit_deploy.core.options.commands import BenchOptions
+from vit_deploy.performance.options import BaselineOptions
 from vit_deploy.remote.options import HostOptions
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`

@@ -90,7 +90,8 @@ def _scaled(count: int) -> str:
 
 def _said(artifact: Artifact) -> list[tuple[str, str]]:
     """What was recorded when the model was made."""
-    from vit_deploy.core.image_sizes import in_words, listed
+    from vit_deploy.core.config import in_words
+    from vit_deploy.core.image_sizes import listed
     from vit_deploy.core.origin import ORIGIN
 
     config, preprocess, spec = artifact.config.to_dict(), artifact.preprocess, artifact.input

@@ -12,8 +12,9 @@ from vit_deploy.cli.columns import Column, paths, prose, ranked
 from vit_deploy.cli.options import Artifacts, Force, OutputOptions
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import CheckpointOptions, Option
+from vit_deploy.core.options.commands import ProofOptions
 from vit_deploy.remote.options import HostOptions
-from vit_deploy.verification.options import ProofOptions, ReferenceOptions, ReportFiles, ToleranceOptions
+from vit_deploy.verification.options import ReferenceOptions, ReportFiles, ToleranceOptions
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.api.results import VerifyOutcome

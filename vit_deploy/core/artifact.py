@@ -11,16 +11,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.core.config import ViTConfig, is_count
+from vit_deploy.core.config import Size, ViTConfig, in_words, is_count
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.image_sizes import ImageSize, Size, in_words, resized_preprocess
-from vit_deploy.core.outputs import LOGITS, PROBABILITIES, Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ConfigError
 
-if TYPE_CHECKING:  # a device has artifacts and no checkpoints
+if TYPE_CHECKING:  # a device has no checkpoints, and often no artifact for several sizes or outputs
     from vit_deploy.core.checkpoint import Checkpoint
+    from vit_deploy.core.image_sizes import ImageSize
+    from vit_deploy.core.outputs import Output
 
 SCHEMA = 1
 GOLDEN = "golden.npz"
@@ -192,6 +192,8 @@ class Artifact:
                 f"not of {in_words(image_size)}",
                 fix="export it for that size",
             )
+        from vit_deploy.core.image_sizes import resized_preprocess
+
         spec = self.input
         if not self.is_for_any_size:
             spec = dataclasses.replace(spec, shape=(spec.batch, *image_size, self.config.channels))
@@ -270,6 +272,10 @@ class Artifact:
     @property
     def named_outputs(self) -> tuple[Output, ...]:
         """Its outputs where it was made for some by name; empty for the one that the config says."""
+        if not self.outputs:
+            return ()
+        from vit_deploy.core.outputs import outputs_of_model
+
         return outputs_of_model(self.outputs, self.config)
 
     @property
@@ -286,7 +292,11 @@ class Artifact:
     @property
     def gives_classes(self) -> bool:
         """Whether `output` is of classes: logits or probabilities."""
-        return self.config.include_top and (not self.outputs or self.output_name in (LOGITS, PROBABILITIES))
+        if not self.outputs:
+            return self.config.include_top
+        from vit_deploy.core.outputs import LOGITS, PROBABILITIES
+
+        return self.config.include_top and self.output_name in (LOGITS, PROBABILITIES)
 
     @property
     def no_classes(self) -> str:

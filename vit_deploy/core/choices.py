@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy.core.older_python import StrEnum
+
+if TYPE_CHECKING:  # at run time it would bring NumPy into every `--help`
+    from numpy.typing import NDArray
 
 
 class NormalizationType(StrEnum):
@@ -118,6 +122,17 @@ class Probabilities(StrEnum):
 
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
+
+    def of(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """The probabilities of classes `(…, classes)`."""
+        import numpy as np
+
+        if self is Probabilities.SIGMOID:
+            sigmoid: NDArray[Any] = 0.5 * (1 + np.tanh(0.5 * logits))  # of which no power overflows
+            return sigmoid
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        softmax: NDArray[Any] = powers / powers.sum(axis=-1, keepdims=True)
+        return softmax
 
 
 ACTIVATION_ALIASES: Mapping[str, str] = MappingProxyType(

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from vit_deploy.core.choices import (
     ACTIVATION_ALIASES,
@@ -22,9 +22,13 @@ from vit_deploy.core.choices import (
     RelativePositions,
 )
 from vit_deploy.core.older_python import StrEnum
-from vit_deploy.core.rotary import Rotary, as_rotary
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:  # few models have any, and a device that runs none of them goes without
+    from vit_deploy.core.rotary import Rotary
+
+
+Size = tuple[int, int]
 
 
 class Scale(NamedTuple):
@@ -63,6 +67,11 @@ def as_pair(value: object, name: str) -> tuple[int, int]:
             fix=f"give {name} as 16 or (8, 16)",
         )
     return (int(pair[0]), int(pair[1]))
+
+
+def in_words(size: Size) -> str:
+    """A size as people write it: 384x512."""
+    return f"{size[0]}x{size[1]}"
 
 
 def is_count(value: object) -> TypeGuard[int]:
@@ -244,6 +253,10 @@ class ViTConfig:
             yield f"an image of {self.image_size} has {self.num_patches} patches; expected at most {MAX_PATCHES}"
 
     def _settle_rotary(self) -> Iterator[str]:
+        if self.rotary is None:
+            return
+        from vit_deploy.core.rotary import as_rotary
+
         try:
             object.__setattr__(self, "rotary", as_rotary(self.rotary))
         except ConfigError as error:

@@ -10,8 +10,7 @@ from typing import Any
 
 from vit_deploy.core.older_python import StrEnum
 from vit_deploy.core.registry import Plugin
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, did_you_mean
 
 FP32 = "fp32"
 GROUP = "vit_deploy.formats"

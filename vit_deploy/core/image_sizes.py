@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import Size, ViTConfig, as_pair, in_words
 from vit_deploy.core.preprocess import Preprocess
 
-Size = tuple[int, int]
 DYNAMIC = "dynamic"  # of a command: height and width are open
 
 
@@ -44,11 +43,6 @@ class ImageSize:
     def from_dict(cls, values: Mapping[str, Any]) -> ImageSize:
         """The inverse of `to_dict`."""
         return cls(tuple(values["image_size"]), values.get("signature", ""))
-
-
-def in_words(size: Size) -> str:
-    """A size as people write it: 384x512."""
-    return f"{size[0]}x{size[1]}"
 
 
 def signature_of(size: Size) -> str:

@@ -1,23 +1,27 @@
-"""The manifest of an artifact, and what a model file says of itself: written, read and checked."""
+"""The manifest of an artifact, and what a model file says of itself: written, read and checked, or missed."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy.core.artifact import ESSENTIAL, GOLDEN, SCHEMA, Artifact, InputSpec, OutputSpec
-from vit_deploy.core.artifact_folders import MANIFEST, not_a_bundle
 from vit_deploy.core.config import ViTConfig, is_count
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.image_sizes import ImageSize
 from vit_deploy.core.older_python import sha256_of
-from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from vit_deploy.core.image_sizes import ImageSize
+
+MANIFEST = "artifact.json"
+UNPROVEN = ".failed"  # how the folders end that were kept although their proof failed
+SHOWN = 5  # entries of a folder that is no artifact
 
 
 def write_manifest(artifact: Artifact) -> Artifact:
@@ -71,6 +75,36 @@ def read_artifact(directory: Path, *, check_digests: bool = True) -> Artifact:
     return artifact
 
 
+def bundles_in(folder: Path) -> list[Path]:
+    """The artifacts that lie in a folder, by name; neither hidden ones nor those that failed their proof."""
+    if not folder.is_dir() or (folder / MANIFEST).is_file():
+        return []
+    inside = (manifest.parent for manifest in folder.glob(f"*/{MANIFEST}") if manifest.is_file())
+    return sorted(parent for parent in inside if not parent.name.startswith(".") and not parent.name.endswith(UNPROVEN))
+
+
+def not_a_bundle(path: Path) -> ArtifactError:
+    """What to raise of a path that has no manifest: that it is not there, or what is there instead."""
+    if not path.exists():
+        return ArtifactError(f"{path} does not exist", fix="check the path; vit-deploy export -o DIR writes artifacts")
+    if (path.parent / MANIFEST).is_file():
+        return ArtifactError(
+            f"{path} is not an artifact, but a part of one", fix=f"give the artifact, {path.parent}, as a whole"
+        )
+    fix = "give a folder that vit-deploy export has written"
+    if inside := bundles_in(path):
+        return ArtifactError(
+            f"{path} is not an artifact, but a folder of artifacts: {', '.join(artifact.name for artifact in inside)}",
+            fix=f"give one of them, as {inside[0]}",
+        )
+    message = f"{path} is not an artifact: it has no {MANIFEST}"
+    if path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir())
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        message += f"; it holds {', '.join(names[:SHOWN])}{more}" if names else "; it is empty"
+    return ArtifactError(message, fix=fix)
+
+
 def from_essentials(model: Path, essentials: Mapping[str, str]) -> Artifact:
     """The inverse of `Artifact.essentials`: what a model file that has left its artifact says of itself.
 
@@ -122,13 +156,14 @@ def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
         model=values["model"],
         output=_output_spec(values["output"]),
         outputs={entry["name"]: _output_spec(entry) for entry in values.get("outputs", [])},
-        sizes=tuple(map(ImageSize.from_dict, values.get("sizes", []))),
+        sizes=_sizes(values["sizes"]) if values.get("sizes") else (),
     )
     _check_sizes(artifact)
     names = [entry["name"] for entry in values.get("outputs", [])]
     if "outputs" in values and not names:
         raise ValueError("outputs is empty")
-    outputs_of_model(names, artifact.config)
+    if len(artifact.named_outputs) < len(names):  # of which some have one name
+        raise ValueError(f"outputs are {', '.join(names)}, expected each once")
     if names and values["output"]["name"] != artifact.output_name:
         raise ValueError(f"output is {values['output']['name']!r}, expected {artifact.output_name!r}")
     return artifact
@@ -136,6 +171,12 @@ def _from_dict(directory: Path, values: Mapping[str, Any]) -> Artifact:
 
 def _output_spec(values: Mapping[str, Any]) -> OutputSpec:
     return OutputSpec(**{name: values.get(name, default) for name, default in vars(OutputSpec()).items()})
+
+
+def _sizes(entries: Sequence[Mapping[str, Any]]) -> tuple[ImageSize, ...]:
+    from vit_deploy.core.image_sizes import ImageSize  # an artifact for one size goes without
+
+    return tuple(map(ImageSize.from_dict, entries))
 
 
 def _check_sizes(artifact: Artifact) -> None:

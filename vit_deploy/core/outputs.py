@@ -7,16 +7,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vit_deploy.core.choices import Pooling, Probabilities
+from vit_deploy.core.choices import Pooling
 from vit_deploy.core.config import LATER, OF_A_MAP, ViTConfig
 from vit_deploy.core.older_python import StrEnum
-from vit_deploy.core.suggestions import closest
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, closest
 
 LOGITS, PROBABILITIES, FEATURES, NORMED, ATTENTION = "logits", "probabilities", "features", "normed", "attention"
 
@@ -273,16 +268,6 @@ def reduced_config(config: ViTConfig, outputs: Sequence[Output]) -> ViTConfig:
     elif {output.part for output in behind} == {Part.CLASS}:
         changes["pooling"] = Pooling.CLS  # of which the last block then computes no more
     return config.replace(**changes)
-
-
-def probabilities_of(logits: NDArray[Any], config: ViTConfig) -> NDArray[Any]:
-    """The probabilities of classes `(…, classes)`: a softmax, or a sigmoid of each where they exclude no other."""
-    if config.probabilities is Probabilities.SIGMOID:
-        sigmoid: NDArray[Any] = 0.5 * (1 + np.tanh(0.5 * logits))  # of which no power overflows
-        return sigmoid
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    softmax: NDArray[Any] = powers / powers.sum(axis=-1, keepdims=True)
-    return softmax
 
 
 def tokens_read(config: ViTConfig, outputs: Sequence[Output]) -> int:

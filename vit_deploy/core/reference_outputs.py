@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.outputs import FEATURES, LOGITS, Kind, Output, probabilities_of
+from vit_deploy.core.outputs import FEATURES, LOGITS, Kind, Output
 from vit_deploy.core.reference import Array, Tap, forward, norm, weights_of
 
 SOFTMAX = ".softmax"  # the detail of an attention that is its probabilities
@@ -58,7 +58,7 @@ def forward_outputs(
         values = kept[_source(output)]
         if output.normed:
             values = norm(values, last_norm, config)
-        found[output.name] = probabilities_of(values, config) if output.kind is Kind.PROBABILITIES else values
+        found[output.name] = config.probabilities.of(values) if output.kind is Kind.PROBABILITIES else values
     return {"": own} | {output.name: part_of(found[output.name], output, config) for output in outputs}
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from typing import Any
 
 from vit_deploy.core.stderr import quiet_stderr
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError, EngineError, MissingEngineError
+from vit_deploy.errors import ConfigError, EngineError, MissingEngineError, did_you_mean
 
 CRASHES_AFTER = {"tensorflow": "onnxruntime_qnn", "keras": "onnxruntime_qnn"}
 """Modules that end the process where another one was imported first: both bring the same C++ library."""
@@ -125,6 +124,17 @@ def refuse_crash(plugin: Plugin) -> None:
                 f"{module} crashes in a process that has loaded {before} before it",
                 fix=f"do what needs {module} first, or in a process of its own",
             )
+
+
+def no_engine(python: str, missing: Sequence[str]) -> MissingEngineError:
+    """The error of a Python that lacks engines.
+
+    Args:
+        python: path of the Python.
+        missing: the modules, as `Plugin.missing` names them.
+    """
+    packages = " ".join(name.split(" or ")[-1].replace("_", "-") for name in missing)  # of several any will do
+    return MissingEngineError(f"{python} has no {', '.join(missing)}", fix=f"{python} -m pip install {packages}")
 
 
 def fitting_extra(extra: str) -> str:

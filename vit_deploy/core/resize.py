@@ -29,9 +29,8 @@ from vit_deploy.core.resampling import (
     resample,
     resample_kernel,
 )
-from vit_deploy.core.suggestions import did_you_mean
 from vit_deploy.core.weights import TABLES, relative_names
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, did_you_mean
 
 Size = tuple[int, int]
 __all__ = [

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.outputs import probabilities_of
 
 VECTOR, CLASS, PROBABILITY = "vector", "class", "probability"
 
@@ -106,6 +105,6 @@ def likeliest(logits: NDArray[np.float32], count: int, config: ViTConfig) -> dic
     """The likeliest classes of each image and their probabilities, both `(images, count)`."""
     values = logits.astype(np.float64)
     best = np.argsort(-values, axis=-1, kind="stable")[:, :count]
-    probabilities = probabilities_of(values, config)
+    probabilities = config.probabilities.of(values)
     chosen = np.take_along_axis(probabilities, best, axis=-1)
     return {CLASS: best.astype(np.int32), PROBABILITY: chosen.astype(np.float32)}

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.data.items import Item, Source
 from vit_deploy.data.spreading import Work
 from vit_deploy.errors import ArtifactError, DataError, UsageError

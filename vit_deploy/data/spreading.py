@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.image_sizes import in_words
+from vit_deploy.core.config import in_words
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.data.decoding import Decoder
 from vit_deploy.data.embedding import Model

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import RelativePositions
+from vit_deploy.core.config import Size, in_words
 from vit_deploy.core.format import Format, Target
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.image_sizes import DYNAMIC, Size, in_words, proving_sizes
+from vit_deploy.core.image_sizes import DYNAMIC, proving_sizes
 from vit_deploy.core.open_positions import SAMPLINGS
 from vit_deploy.core.resize import FILTERS, Convention, as_convention, check_positions, convention_of, resize
 from vit_deploy.errors import ConfigError

@@ -27,7 +27,7 @@ from vit_deploy.verification import records
 from vit_deploy.verification.golden import Golden, Sized
 from vit_deploy.verification.parity import Parity
 from vit_deploy.verification.recording import golden_pixels, record, record_sizes, sized_pixels, write_golden
-from vit_deploy.verification.user_limits import NO_LIMITS, Limits
+from vit_deploy.verification.tolerances import NO_LIMITS, Limits
 from vit_deploy.verification.verifying import Verification, verify
 
 Progress = Callable[[str], object]

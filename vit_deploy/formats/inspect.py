@@ -10,11 +10,10 @@ from typing import Any
 
 from vit_deploy.core import cost
 from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec, describe
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.compiled import RECORD
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.manifest import from_essentials, read_artifact
+from vit_deploy.core.manifest import MANIFEST, from_essentials, read_artifact
 from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in, origin_in
 from vit_deploy.errors import ArtifactError
 from vit_deploy.formats.accelerators import Verdict

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.options.tensorrt import FULL, RTX, BatchRange
 from vit_deploy.errors import ArtifactError
 from vit_deploy.formats.graph import Graph, TensorInfo

@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, did_you_mean
 from vit_deploy.model.vit import ViT
 
 

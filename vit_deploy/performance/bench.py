@@ -12,17 +12,15 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.child_processes import of_children
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.gpu import Gpu, gpu_from
 from vit_deploy.core.host import Host, read_host
 from vit_deploy.errors import ConfigError, EngineError, Failed, MissingEngineError, VitDeployError
 from vit_deploy.performance.energy import gpu_energy
 from vit_deploy.performance.latency import Case, Latency, Plan
-from vit_deploy.performance.latency_json import to_json
 from vit_deploy.performance.process import CaseProcess
 from vit_deploy.performance.worker import artifact_to_time, golden_images
 from vit_deploy.runtimes import (
@@ -34,7 +32,10 @@ from vit_deploy.runtimes import (
     may_choose_gpu,
 )
 
-__all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of", "to_json"]
+if TYPE_CHECKING:  # a device without a GPU does without
+    from vit_deploy.core.gpu import Gpu
+
+__all__ = ["Case", "Latency", "Plan", "Progress", "bench", "cases_of"]
 
 # How ONNX Runtime, TensorRT and TensorFlow say it; 46 and "busy" are of a card in the mode "exclusive process".
 NO_ROOM = re.compile(
@@ -286,7 +287,11 @@ def _latency(
 
 
 def _gpu(facts: Mapping[str, Any] | None, rounds: Sequence[Mapping[str, Any]]) -> Gpu | None:
-    return None if facts is None else gpu_from({**facts, "rounds": [round["gpu_states"] for round in rounds]})
+    if facts is None:
+        return None
+    from vit_deploy.core.gpu import gpu_from
+
+    return gpu_from({**facts, "rounds": [round["gpu_states"] for round in rounds]})
 
 
 @contextlib.contextmanager

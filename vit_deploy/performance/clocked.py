@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.memory import peak_rss_mb
 from vit_deploy.errors import EngineError
 from vit_deploy.runtimes import ClockedSession
 
@@ -35,10 +34,8 @@ def refuse_unfit(artifact: Artifact, session: ClockedSession) -> None:
 
 
 def peak_mb(calls: Sequence[Callable[[], object]]) -> float | None:
-    """The most memory that this process, or the programs in which the calls are made, held, in 10^6 bytes."""
+    """The most memory that the programs in which the calls are made held, in 10^6 bytes; None where it is unknown."""
     elsewhere = [call.session.peak_mb() for call in calls if isinstance(call, InAnotherProgram)]
-    if not elsewhere:
-        return peak_rss_mb()
     known = [figure for figure in elsewhere if figure is not None]
     return sum(known) if len(known) == len(elsewhere) else None
 

@@ -1,28 +1,44 @@
-"""What was measured of a case: raw samples, from which the figures are derived."""
+"""What was measured of a case: raw samples, the figures that are derived of them, and both as JSON."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_deploy.core.gpu import Gpu
 from vit_deploy.core.host import Host
 from vit_deploy.performance.confidence import Interval, median_interval, ratio_interval, unpaired_interval
 from vit_deploy.performance.plan import Case, LargestUnder, Plan
 from vit_deploy.performance.timing import WINDOW
 from vit_deploy.runtimes import GPU_PROVIDERS
 
-__all__ = ["Case", "Latency", "Plan"]
+if TYPE_CHECKING:  # a device without a GPU does without
+    from vit_deploy.core.gpu import Gpu
+
+__all__ = ["FACTS", "FIGURES", "Case", "Latency", "Plan", "to_json"]
 
 SPREAD = 0.1  # of the samples' standard deviation to their mean, past which it is said
 DRIFT = 0.1  # between the medians of the slowest and the fastest round, as a fraction of the fastest
 BUSY = 0.5  # of a core that others took when the measurement began
+
+FIGURES = (
+    *("p50_ms", "p90_ms", "p99_ms", "mean_ms", "min_ms", "std_ms", "throughput_per_s", "load_ms", "first_ms"),
+    *("peak_rss_mb", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"),
+    *("build_ms", "peak_gpu_mb", "queued_throughput_per_s"),
+)
+FACTS = ("bytes", "warmup_calls", "flat", "idle", "file_batch", "resting_rss_mb", "energy_j")
+CHOSEN = ("image_size", "signature")  # of files for several sizes
+# That many a machine or plan does not give.
+RARE = {
+    *("std_ms", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"),
+    *("build_ms", "peak_gpu_mb", "queued_throughput_per_s"),
+}
 
 
 @dataclass(frozen=True)
@@ -247,3 +263,55 @@ class Latency:
             yield from self.gpu.disturbances
         if self.host.competing is not None and self.host.competing > BUSY:
             yield f"other processes kept {self.host.competing:.1f} cores busy when it began"
+
+
+def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
+    """One result of the `bench` command; a figure that does not apply is null and named under `failures`.
+
+    Args:
+        latency: the latency of one case.
+        base: the latency of the case that ratios are taken to, if any.
+    """
+    case = latency.case
+    figures = {name: getattr(latency, name) for name in FIGURES}
+    absent = [name for name, value in figures.items() if value is None or not math.isfinite(value)]
+    ratio, ratio_range = (None, None) if base is None else latency.ratio_to(base)
+    return {
+        "artifact": str(case.artifact),
+        "runtime": case.runtime,
+        "provider": latency.provider,
+        "batch": case.batch,
+        "threads": case.threads,
+        "streams": case.streams,
+        "device": case.device,
+        "cuda_graph": case.cuda_graph,
+        **{name: value for name in CHOSEN if (value := getattr(case, name)) is not None},
+        "samples_ns": list(latency.samples_ns),
+        "round_calls": list(latency.round_calls),
+        "round_ns": list(latency.round_ns),
+        **{name: None if name in absent else value for name, value in figures.items()},
+        "p50_interval_ms": _ends(latency.p50_interval_ms),
+        "ratio": ratio,
+        "ratio_interval": _ends(ratio_range),
+        **{name: getattr(latency, name) for name in FACTS},
+        "preprocess_ns": list(latency.preprocess_ns),
+        "transfer_ns": list(latency.transfer_ns),
+        "gpu_energy_j": latency.gpu_energy_j,
+        "placement": dict(latency.placement),
+        "gpu": None if latency.gpu is None else latency.gpu.to_dict(),
+        "queued_calls": list(latency.queued_calls),
+        "queued_ns": list(latency.queued_ns),
+        "largest_under": None if latency.under is None else dataclasses.asdict(latency.under),
+        "remarks": list(latency.remarks),
+        "notes": list(latency.notes),
+        "unsteady": list(latency.unsteady),
+        **({"engine": dict(latency.engine)} if latency.engine else {}),
+        **({"emulated": True} if latency.emulated else {}),
+        "failures": [f"{name} cannot be told" for name in absent if name not in RARE],
+        "plan": dataclasses.asdict(latency.plan),
+        "host": latency.host.to_dict(),
+    }
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]

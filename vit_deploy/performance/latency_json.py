@@ -1,87 +1,20 @@
-"""Measured latencies as JSON, and back."""
+"""Measured latencies from their JSON."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.gpu import gpu_from
 from vit_deploy.core.host import Host
-from vit_deploy.performance.confidence import Interval
-from vit_deploy.performance.latency import Case, Latency, Plan
+from vit_deploy.performance.latency import FACTS, Case, Latency, Plan
 from vit_deploy.performance.plan import under_from
-
-FIGURES = (
-    *("p50_ms", "p90_ms", "p99_ms", "mean_ms", "min_ms", "std_ms", "throughput_per_s", "load_ms", "first_ms"),
-    *("peak_rss_mb", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"),
-    *("build_ms", "peak_gpu_mb", "queued_throughput_per_s"),
-)
-FACTS = ("bytes", "warmup_calls", "flat", "idle", "file_batch", "resting_rss_mb", "energy_j")
-CHOSEN = ("image_size", "signature")  # of files for several sizes
-# That many a machine or plan does not give.
-RARE = {
-    *("std_ms", "growth_mb", "preprocess_ms", "transfer_ms", "energy_mj_per_image", "gpu_energy_mj_per_image"),
-    *("build_ms", "peak_gpu_mb", "queued_throughput_per_s"),
-}
-
-
-def to_json(latency: Latency, base: Latency | None = None) -> dict[str, Any]:
-    """One result of the `bench` command; a figure that does not apply is null and named under `failures`.
-
-    Args:
-        latency: the latency of one case.
-        base: the latency of the case that ratios are taken to, if any.
-    """
-    case = latency.case
-    figures = {name: getattr(latency, name) for name in FIGURES}
-    absent = [name for name, value in figures.items() if value is None or not math.isfinite(value)]
-    ratio, ratio_range = (None, None) if base is None else latency.ratio_to(base)
-    return {
-        "artifact": str(case.artifact),
-        "runtime": case.runtime,
-        "provider": latency.provider,
-        "batch": case.batch,
-        "threads": case.threads,
-        "streams": case.streams,
-        "device": case.device,
-        "cuda_graph": case.cuda_graph,
-        **{name: value for name in CHOSEN if (value := getattr(case, name)) is not None},
-        "samples_ns": list(latency.samples_ns),
-        "round_calls": list(latency.round_calls),
-        "round_ns": list(latency.round_ns),
-        **{name: None if name in absent else value for name, value in figures.items()},
-        "p50_interval_ms": _ends(latency.p50_interval_ms),
-        "ratio": ratio,
-        "ratio_interval": _ends(ratio_range),
-        **{name: getattr(latency, name) for name in FACTS},
-        "preprocess_ns": list(latency.preprocess_ns),
-        "transfer_ns": list(latency.transfer_ns),
-        "gpu_energy_j": latency.gpu_energy_j,
-        "placement": dict(latency.placement),
-        "gpu": None if latency.gpu is None else latency.gpu.to_dict(),
-        "queued_calls": list(latency.queued_calls),
-        "queued_ns": list(latency.queued_ns),
-        "largest_under": None if latency.under is None else dataclasses.asdict(latency.under),
-        "remarks": list(latency.remarks),
-        "notes": list(latency.notes),
-        "unsteady": list(latency.unsteady),
-        **({"engine": dict(latency.engine)} if latency.engine else {}),
-        **({"emulated": True} if latency.emulated else {}),
-        "failures": [f"{name} cannot be told" for name in absent if name not in RARE],
-        "plan": dataclasses.asdict(latency.plan),
-        "host": latency.host.to_dict(),
-    }
-
-
-def _ends(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]
 
 
 def from_json(values: Mapping[str, Any]) -> Latency:
-    """The inverse of `to_json`; the figures in it are passed over, since they follow from the samples.
+    """The inverse of `latency.to_json`; the figures in it are passed over, since they follow from the samples.
 
     Raises:
         KeyError, TypeError, ValueError: values that no run has given.

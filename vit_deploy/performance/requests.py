@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vit_deploy.core.options.commands import BenchOptions
 from vit_deploy.performance.bench import LeftOut, Progress, bench, cases_of
 from vit_deploy.performance.latency import Case, Latency, Plan
-from vit_deploy.performance.options import BenchOptions
-from vit_deploy.performance.profilers import Profile, profile_or_reason
-from vit_deploy.performance.sweep import largest_under_each
+
+if TYPE_CHECKING:
+    from vit_deploy.performance.profilers import Profile
 
 
 def plan_for(options: BenchOptions) -> Plan:
@@ -72,6 +74,8 @@ def measure(
     plan = plan_for(options)
     if options.under is None:
         return bench(cases, plan, progress, left_out)
+    from vit_deploy.performance.sweep import largest_under_each  # an archive that is not asked for one goes without
+
     return largest_under_each(cases, options.under, plan, progress, left_out)
 
 
@@ -82,6 +86,8 @@ def profiles(results: Sequence[Latency], progress: Callable[[str], object] = lam
         results: from `measure`.
         progress: called with what is being done.
     """
+    from vit_deploy.performance.profilers import profile_or_reason  # likewise
+
     found = []
     for result in results:
         progress(f"profiling {result.case}")

@@ -12,8 +12,8 @@ from typing import Any
 from vit_deploy.core.documents import SCHEMA
 from vit_deploy.core.staging import staged_file
 from vit_deploy.errors import DataError
-from vit_deploy.performance.latency import Latency
-from vit_deploy.performance.latency_json import FACTS, FIGURES, from_json
+from vit_deploy.performance.latency import FACTS, FIGURES, Latency
+from vit_deploy.performance.latency_json import from_json
 
 BEYOND_MEASURE = 1e18  # no figure that was measured is as large
 # Lone surrogates and controls have no place in a page, and the marks that turn text around would deceive.
@@ -84,7 +84,7 @@ def latency_in(path: Path | str, record: Mapping[str, Any]) -> Latency:
 
     Args:
         path: the path of the file that it is in, or the address of the machine that it is from, for error messages.
-        record: a record as `latency_json.to_json` makes it.
+        record: a record as `latency.to_json` makes it.
 
     Raises:
         DataError: values that no run has given.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.errors import EngineError, VitDeployError
 from vit_deploy.performance.bench import OF_ONE_CASE, LeftOut, Progress, bench, has_no_room
 from vit_deploy.performance.latency import Case, Latency, Plan

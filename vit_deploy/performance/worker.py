@@ -27,15 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
-from vit_deploy.core.manifest import read_artifact
-from vit_deploy.core.memory import rss_mb
+from vit_deploy.core.manifest import MANIFEST, read_artifact
+from vit_deploy.core.memory import peak_rss_mb, rss_mb
 from vit_deploy.core.stderr import private_pipes
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.errors import DataError, MissingEngineError, VitDeployError
-from vit_deploy.performance.clocked import InAnotherProgram, peak_mb, processor_s_elsewhere, refuse_unfit
 from vit_deploy.performance.energy import EnergyMeter
-from vit_deploy.performance.timing import at_once, measure, warm_up
+from vit_deploy.performance.timing import ClockedCall, at_once, measure, warm_up
 from vit_deploy.runtimes import (
     GPU_PROVIDERS,
     RUNTIMES,
@@ -171,6 +169,8 @@ def _call(session: Session, images: NDArray[Any]) -> Callable[[], object]:
         session.upload(images)
         return session.compute
     if isinstance(session, ClockedSession):
+        from vit_deploy.performance.clocked import InAnotherProgram  # programs such as browsers are of no device
+
         session.upload(images)
         return InAnotherProgram(session)
     return lambda: session.infer(images)
@@ -225,6 +225,8 @@ def _opened(case: Mapping[str, Any]) -> Iterator[Opened]:
         facts |= {"load_ms": (load_ns - trial_ns - build_ns) / 1e6, "placement": dict(session.placement)}
         facts |= {"build_ms": build_ns / 1e6} if build_ns else {}
         if isinstance(session, ClockedSession):
+            from vit_deploy.performance.clocked import refuse_unfit
+
             refuse_unfit(artifact, session)
             facts |= {"load_ms": session.load_ns / 1e6, "resting_rss_mb": session.resting_mb}
             facts |= {"engine": dict(session.engine)}
@@ -260,7 +262,7 @@ def golden_images(artifact: Artifact) -> NDArray[Any]:
 
         pixels = golden_pixels(artifact.config)
         return pixels if artifact.input.preprocessing_inside else artifact.preprocess.normalize(pixels)
-    golden = read_golden(artifact)
+    golden = read_golden(artifact, inside=False)
     if golden.images.shape[1:3] == artifact.config.image_size:
         return golden.images
     pixels = natural_pixels(len(golden.images), *artifact.config.image_size, artifact.config.channels)
@@ -333,15 +335,32 @@ def _measured(
         "processor_s": used_s,
         **_queued(sessions, samples),
         "idle": _sleep_until_idle(streams),
-        "peak_rss_mb": peak_mb(streams),
+        "peak_rss_mb": _peak_mb(streams),
         "energy_j": energy_j,
         "gpu_energy_j": gpu_energy_j,
         "gpu_states": states,
     }
 
 
+def _peak_mb(calls: Sequence[Callable[[], object]]) -> float | None:
+    if not _are_elsewhere(calls):
+        return peak_rss_mb()
+    from vit_deploy.performance.clocked import peak_mb
+
+    return peak_mb(calls)
+
+
 def _processor_s(calls: Sequence[Callable[[], object]]) -> float:
+    if not _are_elsewhere(calls):
+        return time.process_time()
+    from vit_deploy.performance.clocked import processor_s_elsewhere
+
     return time.process_time() + processor_s_elsewhere(calls)
+
+
+def _are_elsewhere(calls: Sequence[Callable[[], object]]) -> bool:
+    """Whether some are made in another program."""
+    return any(isinstance(call, ClockedCall) for call in calls)
 
 
 def _sleep_until_idle(calls: Sequence[Callable[[], object]]) -> bool:

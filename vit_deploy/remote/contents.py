@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import resolve_name
 from pathlib import Path
 
 import vit_deploy
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format import RuntimeEntry
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.errors import ConfigError
 from vit_deploy.performance.profilers import PROFILERS
+from vit_deploy.remote.work import COMMANDS
 from vit_deploy.runtimes import GPU_PROVIDERS, RUNTIMES
 
 PACKAGE = Path(vit_deploy.__file__).parent
@@ -18,53 +22,174 @@ PACKAGE = Path(vit_deploy.__file__).parent
 # What is started on a device: the runner, and the processes in which it times and profiles a case.
 STARTED = ("vit_deploy.remote.device", "vit_deploy.performance.worker", "vit_deploy.performance.profilers.worker")
 
-# Modules (with all below them) that a module which travels imports inside of functions which nothing calls on a device,
-# where there are artifacts and nothing else.
-LEFT_AT_HOME: Mapping[str, str] = {
-    "vit_deploy.checkpoints": "checkpoints are read where artifacts are made",
-    "vit_deploy.core.origin": "so are their licences looked at there",
-    "vit_deploy.core.reference": "so do they answer by the reference there",
-    "vit_deploy.verification.recording": "and their golden data are recorded there",
-    "vit_deploy.verification.targets": "model files of anybody are proven and timed where they are",
-    "vit_deploy.runtimes.simulators": "no processor is simulated on another device",
-    "vit_deploy.verification.arm_half": "nor is one asked what an Arm processor would give",
-}
 
-# What says how a GPU is doing; it travels only with engines that run on GPUs.
-FOR_GPUS = "vit_deploy.performance.gpu_watch"
-
-
-def modules_on_device(formats: Iterable[str]) -> dict[str, Path]:
-    """Source files by the names of their modules, which import one another and nothing else of this package.
+@dataclass(frozen=True)
+class Asked:
+    """What the runner in an archive is going to be asked for: all that it can do, unless somebody knows better.
 
     Args:
-        formats: of the artifacts that travel; the engines of others stay at home.
+        commands: of the runner.
+        runtimes: the engines that are named; none for any that take the artifacts.
+        on_gpus: whether engines may be asked to run on GPUs.
+        profiles: whether operators are timed as well.
+        looks_for_batch: whether the largest batch under a time is looked for.
     """
-    formats = tuple(formats)
+
+    commands: tuple[str, ...] = tuple(COMMANDS)
+    runtimes: tuple[str, ...] = ()
+    on_gpus: bool = True
+    profiles: bool = True
+    looks_for_batch: bool = True
+
+
+EVERYTHING = Asked()
+
+
+@dataclass(frozen=True)
+class Use:
+    """What an archive is for, from which it follows what is imported there.
+
+    Args:
+        formats: of the artifacts in it; the engines of others stay at home.
+        asked: what its runner is going to be asked for.
+        with_images: whether images travel with the artifacts, so that no data set is read there.
+        has_sizes: whether an artifact is for several sizes of images.
+        has_outputs: whether an artifact has outputs by name.
+        has_signatures: whether an artifact has several signatures, one for each size of images.
+        has_rotary: whether a model has rotary positions.
+    """
+
+    formats: tuple[str, ...]
+    asked: Asked = EVERYTHING
+    with_images: bool = False
+    has_sizes: bool = False
+    has_outputs: bool = False
+    has_signatures: bool = False
+    has_rotary: bool = False
+
+    @property
+    def engines(self) -> tuple[RuntimeEntry, ...]:
+        """Those that may run its artifacts."""
+        takers = [engine for format in self.formats for engine in FORMATS[format].runtimes if not engine.named_only]
+        named = self.asked.runtimes
+        return tuple(engine for engine in takers if engine.name in named or not named)
+
+    @property
+    def reaches_gpus(self) -> bool:
+        """Whether one of its engines runs on GPUs, and may be asked to."""
+        providers = {provider for engine in self.engines for provider in engine.providers}
+        return self.asked.on_gpus and not providers.isdisjoint(GPU_PROVIDERS)
+
+
+def use_of(artifacts: Sequence[Artifact], asked: Asked = EVERYTHING, *, with_images: bool = False) -> Use:
+    """What an archive of these artifacts is for.
+
+    Args:
+        artifacts: the artifacts.
+        asked: what its runner is going to be asked for.
+        with_images: whether images travel with them.
+    """
+    return Use(
+        tuple(dict.fromkeys(artifact.format for artifact in artifacts)),
+        asked,
+        with_images,
+        has_sizes=any(artifact.sizes for artifact in artifacts),
+        has_outputs=any(artifact.outputs for artifact in artifacts),
+        has_signatures=any(size.signature for artifact in artifacts for size in artifact.sizes),
+        has_rotary=any(artifact.config.rotary is not None for artifact in artifacts),
+    )
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A module, with all below it, that a module which travels imports inside of functions.
+
+    Args:
+        name: its name.
+        why: what an archive without it does not do.
+        travels: whether these functions are called by an archive for some use.
+    """
+
+    name: str
+    why: str
+    travels: Callable[[Use], bool] = lambda use: False
+
+
+APART = (
+    Apart("vit_deploy.checkpoints", "checkpoints are read where artifacts are made"),
+    Apart("vit_deploy.core.origin", "so are their licences looked at there"),
+    Apart("vit_deploy.core.reference", "so do they answer by the reference there"),
+    Apart("vit_deploy.verification.recording", "and their golden data are recorded there"),
+    Apart("vit_deploy.verification.targets", "model files of anybody are proven and timed where they are"),
+    Apart("vit_deploy.verification.activations", "nothing is looked into where files are only run"),
+    Apart("vit_deploy.runtimes.simulators", "no processor is simulated on another device"),
+    Apart("vit_deploy.verification.arm_half", "nor is one asked what an Arm processor would give"),
+    Apart(
+        "vit_deploy.performance.clocked", "programs that time calls themselves, as browsers, run on this machine alone"
+    ),
+    Apart("vit_deploy.verification.checks", "artifacts are proven", lambda use: "verify" in use.asked.commands),
+    Apart("vit_deploy.verification.verifying", "likewise", lambda use: "verify" in use.asked.commands),
+    Apart("vit_deploy.verification.records", "likewise", lambda use: "verify" in use.asked.commands),
+    Apart("vit_deploy.performance", "artifacts are timed", lambda use: "bench" in use.asked.commands),
+    Apart("vit_deploy.runtimes.classify", "images are classified", lambda use: "predict" in use.asked.commands),
+    Apart("vit_deploy.verification.accuracy", "classes are counted", lambda use: "evaluate" in use.asked.commands),
+    Apart(
+        "vit_deploy.core.datasets",
+        "a data set is read",
+        lambda use: "evaluate" in use.asked.commands and not use.with_images,
+    ),
+    Apart("vit_deploy.remote.pixels", "images are read that were sent", lambda use: use.with_images),
+    Apart(
+        "vit_deploy.verification.golden",
+        "golden images are run",
+        lambda use: not {"verify", "bench"}.isdisjoint(use.asked.commands),
+    ),
+    Apart("vit_deploy.performance.sweep", "a batch is looked for", lambda use: use.asked.looks_for_batch),
+    Apart("vit_deploy.performance.profilers", "operators are timed", lambda use: use.asked.profiles),
+    Apart("vit_deploy.core.outputs", "outputs have names", lambda use: use.has_outputs),
+    Apart("vit_deploy.verification.named_golden", "likewise", lambda use: use.has_outputs),
+    Apart("vit_deploy.verification.named_parity", "likewise", lambda use: use.has_outputs),
+    Apart("vit_deploy.core.image_sizes", "a file is for several sizes", lambda use: use.has_sizes),
+    Apart("vit_deploy.core.rotary", "positions are rotary", lambda use: use.has_rotary),
+    Apart("vit_deploy.formats.tflite.file", "a file has several graphs", lambda use: use.has_signatures),
+    Apart("vit_deploy.core.gpu", "a GPU runs it", lambda use: use.reaches_gpus),
+    Apart("vit_deploy.performance.gpu_watch", "likewise", lambda use: use.reaches_gpus),
+    Apart("vit_deploy.runtimes.ort.gpus", "likewise", lambda use: use.reaches_gpus),
+)
+
+
+def modules_on_device(use: Use) -> dict[str, Path]:
+    """Source files by the names of their modules, which import one another and nothing else of this package.
+
+    A package travels without its `__init__.py` where nothing is imported from that, but for the outermost: a vit-deploy
+    that is installed there would be taken before a folder without one.
+
+    Args:
+        use: what the archive is for.
+    """
     found: dict[str, Path] = {}
-    left = left_at_home(formats)
-    waiting = [*STARTED, *engines(formats)]
+    left = left_at_home(use)
+    waiting = [vit_deploy.__name__, *STARTED, *engines(use)]
     while waiting:
         name = waiting.pop()
         if name in found or is_among(name, left):
             continue
         found[name] = source_of(name)
-        if "." in name:
-            waiting.append(name.rpartition(".")[0])
-        waiting.extend(imported_by(name))
+        if name != vit_deploy.__name__:  # whose names lead to all others, and are not asked for there
+            waiting.extend(imported_by(name))
     return dict(sorted(found.items()))
 
 
-def engines(formats: Iterable[str]) -> set[str]:
-    """Modules of the runtimes that take a format, of their profilers, and of what says how many images they take.
+def engines(use: Use) -> set[str]:
+    """Modules of the runtimes that may run artifacts, of their profilers, and of what says how many images they take.
 
     Raises:
         ConfigError: they are in another distribution, whose files do not travel.
     """
-    formats = tuple(formats)
-    runtimes = {runtime.name for format in formats for runtime in FORMATS[format].runtimes if not runtime.named_only}
-    plugins = [registry[name] for registry in (RUNTIMES, PROFILERS) for name in runtimes if name in registry]
-    plugins += [limit for format in formats if (limit := FORMATS[format].largest_batch) is not None]
+    plugins = [
+        registry[engine.name] for registry in (RUNTIMES, PROFILERS) for engine in use.engines if engine.name in registry
+    ]
+    plugins += [limit for format in use.formats if (limit := FORMATS[format].largest_batch) is not None]
     found = {plugin.target.partition(":")[0] for plugin in plugins}
     if others := sorted(name for name in found if name.partition(".")[0] != vit_deploy.__name__):
         raise ConfigError(
@@ -74,11 +199,9 @@ def engines(formats: Iterable[str]) -> set[str]:
     return found
 
 
-def left_at_home(formats: Iterable[str]) -> tuple[str, ...]:
-    """Modules that stay where artifacts of these formats are packed, with all below them."""
-    engines = [engine for format in formats for engine in FORMATS[format].runtimes]
-    on_gpus = any(provider in GPU_PROVIDERS for engine in engines for provider in engine.providers)
-    return (*LEFT_AT_HOME,) if on_gpus else (*LEFT_AT_HOME, FOR_GPUS)
+def left_at_home(use: Use) -> tuple[str, ...]:
+    """Modules that stay where artifacts are packed for this use, with all below them."""
+    return tuple(apart.name for apart in APART if not apart.travels(use))
 
 
 def is_among(name: str, modules: Iterable[str]) -> bool:
@@ -114,7 +237,8 @@ def imported_by(name: str, *, in_functions: bool = True) -> set[str]:
             names = [alias.name for alias in node.names]
         else:
             origin = resolve_name("." * node.level + (node.module or ""), package)
-            names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+            inside = [f"{origin}.{alias.name}" for alias in node.names]
+            names = [*filter(_is_module, inside), *(() if all(map(_is_module, inside)) else (origin,))]
         found.update(filter(_is_module, names))
     return found
 

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +18,7 @@ from vit_deploy.core import documents
 from vit_deploy.core.stderr import detach_streams, stdout_to_stderr
 from vit_deploy.errors import VitDeployError
 from vit_deploy.remote.arguments import add_options
-from vit_deploy.remote.unpacked import HOME, as_it_was_called
+from vit_deploy.remote.unpacked import HOME, as_it_was_called, commands
 from vit_deploy.remote.work import COMMANDS
 
 OLDEST = (3, 10)  # Python, older than what exports; any NumPy that there is for it will do
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     if arguments[:1] == ["detached"]:
         return _detach(Path(arguments[1]).resolve(), arguments[2:])
-    options = _parser().parse_args(arguments)
+    options = _parser(commands()).parse_args(arguments)
     # The processes that time a case import vit_deploy from here as well.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"))))
     try:
@@ -90,11 +90,12 @@ def _write_whole(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(names: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description="Prove and time the models that were packed with it.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, offered in COMMANDS.items():
-        command = commands.add_parser(name, help=offered.help, description=offered.help)
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for name in names:
+        offered = COMMANDS[name]
+        command = subparsers.add_parser(name, help=offered.help, description=offered.help)
         offered.arguments(command)
         add_options(command, offered.options)
         command.add_argument("--json", action="store_true", help="print one JSON document")

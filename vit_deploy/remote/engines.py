@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.registry import Plugin
-from vit_deploy.errors import ConfigError, MissingEngineError
-from vit_deploy.runtimes import RUNTIMES, takers_of
+from vit_deploy.errors import ConfigError
+from vit_deploy.runtimes import GPU_PROVIDERS, ON_GPUS_ALONE, RUNTIMES, is_asked_for_gpu, may_choose_gpu, takers_of
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,6 @@ def needs(formats: Iterable[str], runtimes: Sequence[str] = (), providers: Seque
     return tuple(Need(tuple(RUNTIMES[name] for name in names)) for names in alternatives)
 
 
-def missing_here(runtimes: Iterable[str]) -> tuple[str, ...]:
-    """What runtimes lack in this Python, each once and by name."""
-    return _sorted(name for runtime in runtimes for name in RUNTIMES[runtime].missing())
-
-
 def missing_there(needed: Iterable[Need], absent: Collection[str]) -> tuple[str, ...]:
     """What is lacking on another machine, each once and by name.
 
@@ -70,19 +66,21 @@ def missing_there(needed: Iterable[Need], absent: Collection[str]) -> tuple[str,
         needed: from `needs`.
         absent: modules that are not installed there.
     """
-    return _sorted(name for need in needed for name in need.missing(absent))
+    return tuple(sorted({name for need in needed for name in need.missing(absent)}))
 
 
-def no_engine(python: str, missing: Sequence[str]) -> MissingEngineError:
-    """The error of a Python that lacks engines.
+def may_run_on_gpus(artifacts: Iterable[Artifact], runtimes: Sequence[str] = (), providers: Sequence[str] = ()) -> bool:
+    """Whether a machine may be asked to run some of the artifacts on a GPU.
 
     Args:
-        python: path of the Python.
-        missing: from `missing_here` or `missing_there`.
+        artifacts: the artifacts.
+        runtimes: the requested ones; none for any that takes the format.
+        providers: the requested ones; none for the usual one of each runtime.
     """
-    packages = " ".join(name.split(" or ")[-1].replace("_", "-") for name in missing)  # of several any will do
-    return MissingEngineError(f"{python} has no {', '.join(missing)}", fix=f"{python} -m pip install {packages}")
-
-
-def _sorted(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(names)))
+    if providers:
+        return any(provider in GPU_PROVIDERS for provider in providers)
+    return any(
+        artifact.precision == ON_GPUS_ALONE or is_asked_for_gpu(name, None) or may_choose_gpu(name, None)
+        for artifact in artifacts
+        for name in runtimes or takers_of(artifact.format)
+    )

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.options.commands import BenchOptions
 from vit_deploy.errors import ConfigError, RemoteError, VitDeployError
 from vit_deploy.remote.arguments import request
+from vit_deploy.remote.contents import Asked
 from vit_deploy.remote.emulation.machine import SCHEME, emulated_machine, is_emulated
-from vit_deploy.remote.engines import needs
+from vit_deploy.remote.engines import may_run_on_gpus, needs
 from vit_deploy.remote.hosts_file import Host, machines
 from vit_deploy.remote.link import Machine
 from vit_deploy.remote.options import HostOptions
@@ -95,8 +98,8 @@ def ask_hosts(
         ArtifactError: an artifact that is missing or was changed.
         RemoteError: no machine answered; says why each did not.
     """
-    formats = [read_artifact(path, check_digests=False).format for path in artifacts]
-    needed = needs(formats, runtimes, providers)
+    read = [read_artifact(path, check_digests=False) for path in artifacts]
+    needed = needs([artifact.format for artifact in read], runtimes, providers)
     own = [name for name in ("runtime_files", "browser") if getattr(options, name, None) is not None]
     if own:
         said = ", ".join(f"--{name.replace('_', '-')}" for name in own)
@@ -114,7 +117,7 @@ def ask_hosts(
     with tempfile.TemporaryDirectory() as folder:
         tell("packing the artifacts")
         package = Path(folder) / "package.tar.gz"
-        pack(artifacts, package, images=images)
+        pack(artifacts, package, images=images, asked=_asked(command, options, read, runtimes, providers))
 
         def ask(name: str) -> Answer:
             answer = answered(name)
@@ -156,6 +159,20 @@ def ask_hosts(
         fixes = dict.fromkeys(error.fix for error in errors if error.fix)
         raise RemoteError("; ".join(messages), fix="; ".join(fixes))
     return replies
+
+
+def _asked(
+    command: str, options: object, artifacts: Sequence[Artifact], runtimes: Sequence[str], providers: Sequence[str]
+) -> Asked:
+    """What the runner in the archive is going to be asked for."""
+    bench = options if isinstance(options, BenchOptions) else None
+    return Asked(
+        (command,),
+        tuple(runtimes),
+        may_run_on_gpus(artifacts, runtimes, providers),
+        profiles=bench is not None and bench.profile,
+        looks_for_batch=bench is not None and bench.under is not None,
+    )
 
 
 def _ended(answer: Answer) -> str:

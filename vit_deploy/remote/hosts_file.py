@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, did_you_mean
 from vit_deploy.remote.options import HostOptions
 
 HOSTS, GROUPS, DEFAULTS = "hosts", "groups", "defaults"

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.staging import staged_file
 from vit_deploy.errors import ConfigError
-from vit_deploy.remote.contents import PACKAGE, modules_on_device
+from vit_deploy.remote.contents import EVERYTHING, PACKAGE, Asked, Use, modules_on_device, use_of
 from vit_deploy.remote.device import OLDEST
 from vit_deploy.remote.unpacked import IMAGES, LISTING, PLACE
+from vit_deploy.remote.work import COMMANDS
 
 ROOT = "vit-deploy-device"
 # Its first lines are for any Python, so that one that is too old is told so.
@@ -52,7 +52,14 @@ if __name__ == "__main__":
 """.format(oldest=OLDEST, words=".".join(map(str, OLDEST)))
 
 
-def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False, images: Path | None = None) -> None:
+def pack(
+    artifacts: Sequence[Path],
+    target: Path,
+    *,
+    force: bool = False,
+    images: Path | None = None,
+    asked: Asked = EVERYTHING,
+) -> None:
     """Write a `.tar.gz` that proves and times artifacts where it is unpacked; the same artifacts give the same bytes.
 
     Args:
@@ -60,6 +67,7 @@ def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False, images
         target: the file to write.
         force: whether a file that is there is replaced.
         images: folder of images that `pixels` has written, to be run there; None for none.
+        asked: what its runner is going to be asked for; what that does not take stays here.
 
     Raises:
         ArtifactError: a folder that is no artifact, or one that was changed.
@@ -80,13 +88,14 @@ def pack(artifacts: Sequence[Path], target: Path, *, force: bool = False, images
         gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=1) as packed,
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
-        for name, content in _members(read):
+        use = use_of(read, asked, with_images=images is not None)
+        for name, content in _members(read, use):
             _add(archive, f"{ROOT}/{name}", content)
         for path in sorted(images.iterdir()) if images is not None else ():
             _add(archive, f"{ROOT}/{IMAGES}/{path.name}", path)
 
 
-def _members(artifacts: Sequence[Artifact]) -> Iterator[tuple[str, Path | bytes]]:
+def _members(artifacts: Sequence[Artifact], use: Use) -> Iterator[tuple[str, Path | bytes]]:
     """Path in the archive, and the file or the bytes that go there."""
     yield "run.py", RUNNER.encode()
     listing = []
@@ -96,8 +105,9 @@ def _members(artifacts: Sequence[Artifact]) -> Iterator[tuple[str, Path | bytes]
         listing.append({"place": place, "path": str(folder)})
         # What else lies in the folder, or is linked there, is nobody's business on a device.
         yield from ((f"{place}/{name}", folder / name) for name in sorted({MANIFEST, *artifact.files}))
-    yield LISTING, json.dumps(listing, indent=1).encode()
-    for path in sorted(modules_on_device({artifact.format for artifact in artifacts}).values()):
+    listed = {"commands": [name for name in COMMANDS if name in use.asked.commands], "artifacts": listing}
+    yield LISTING, json.dumps(listed, indent=1).encode()
+    for path in sorted(modules_on_device(use).values()):
         yield f"vit_deploy/{path.relative_to(PACKAGE).as_posix()}", path
 
 

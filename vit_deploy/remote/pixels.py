@@ -10,13 +10,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.datasets import Classes, Pixels
 from vit_deploy.core.preprocess import Preprocess
+
+if TYPE_CHECKING:  # which are read where the images come from
+    from vit_deploy.core.datasets import Classes, Pixels
 
 LIST = "list.json"
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from vit_deploy.core.child_processes import ISOLATION
 from vit_deploy.core.older_python import sha256_of
+from vit_deploy.core.registry import no_engine
 from vit_deploy.errors import RemoteError
 from vit_deploy.remote.device import CODE, LOG, OLDEST, PID, RESULT, STARTED
-from vit_deploy.remote.engines import Need, missing_there, no_engine
+from vit_deploy.remote.engines import Need, missing_there
 from vit_deploy.remote.link import Link, Machine, Progress, told_how_much
 from vit_deploy.remote.packing import ROOT
 from vit_deploy.remote.ssh import CONNECT_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
@@ -17,8 +18,17 @@ IMAGES = "images"
 
 def listing() -> list[tuple[Path, str]]:
     """Where each packed artifact is, and where it was."""
-    entries = json.loads((HOME / LISTING).read_text(encoding="utf-8"))
-    return [(HOME / entry["place"], str(entry["path"])) for entry in entries]
+    return [(HOME / entry["place"], str(entry["path"])) for entry in _listed()["artifacts"]]
+
+
+def commands() -> tuple[str, ...]:
+    """The commands that the archive was packed for."""
+    return tuple(_listed()["commands"])
+
+
+def _listed() -> dict[str, Any]:
+    listed: dict[str, Any] = json.loads((HOME / LISTING).read_text(encoding="utf-8"))
+    return listed
 
 
 def packed() -> Sequence[tuple[Artifact, str]]:

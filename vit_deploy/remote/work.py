@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vit_deploy.core.options.running import EvaluateOptions, PredictOptions
+from vit_deploy.core.options.commands import BenchOptions, EvaluateOptions, PredictOptions, ProofOptions
+from vit_deploy.core.registry import no_engine
 from vit_deploy.errors import UsageError
-from vit_deploy.performance.options import BenchOptions
 from vit_deploy.remote.arguments import options_from
-from vit_deploy.remote.engines import missing_here, no_engine
-from vit_deploy.remote.pixels import SentDataset, read_sent
 from vit_deploy.remote.unpacked import HOME, IMAGES, listing, packed
-from vit_deploy.runtimes import installed_takers
-from vit_deploy.verification.options import ProofOptions
-from vit_deploy.verification.user_limits import Limits
+from vit_deploy.runtimes import RUNTIMES, installed_takers
+
+if TYPE_CHECKING:
+    from vit_deploy.core.artifact import Artifact
+    from vit_deploy.remote.pixels import Sent
+    from vit_deploy.verification import accuracy
+    from vit_deploy.verification.golden import Golden
 
 Records = list[dict[str, Any]]
 SENT = "sent"  # in a request: whether images came with the artifacts
@@ -44,8 +47,8 @@ class Command:
 def verify(given: argparse.Namespace) -> tuple[Records, bool]:
     """Compare all artifacts with their recorded outputs."""
     from vit_deploy.verification import checks, verifying
-    from vit_deploy.verification.golden import signature_golden
     from vit_deploy.verification.records import verification
+    from vit_deploy.verification.tolerances import Limits
 
     options = options_from(given, ProofOptions)
     artifacts = packed()
@@ -53,7 +56,7 @@ def verify(given: argparse.Namespace) -> tuple[Records, bool]:
     found = [
         verifying.verify(
             artifact.taken_for(options.signature),
-            golden=signature_golden(artifact, options.signature),
+            golden=_golden(artifact, options.signature),
             runtime=options.runtime,
             provider=options.provider,
             limits=Limits(**given.request.get("limits", {})),
@@ -69,9 +72,17 @@ def verify(given: argparse.Namespace) -> tuple[Records, bool]:
     return records, all(verified.ok for verified in found)
 
 
+def _golden(artifact: Artifact, signature: str | None) -> Golden:
+    """The golden data of an artifact, or of one of its signatures alone."""
+    from vit_deploy.verification.golden import read_golden
+
+    golden = read_golden(artifact.taken_for(signature), inside=False)
+    return golden if signature is None else dataclasses.replace(golden, sizes=())
+
+
 def bench(given: argparse.Namespace) -> tuple[Records, bool]:
     """Time all artifacts side by side."""
-    from vit_deploy.performance.latency_json import to_json
+    from vit_deploy.performance.latency import to_json
     from vit_deploy.performance.requests import cases_for, measure, profiles
 
     options = options_from(given, BenchOptions)
@@ -92,7 +103,7 @@ def predict(given: argparse.Namespace) -> tuple[Records, bool]:
     options = options_from(given, PredictOptions)
     artifacts = packed()
     require(options.runtime or installed_takers(artifact.format, options.provider)[0] for artifact, _ in artifacts)
-    sent = read_sent(HOME / IMAGES) if given.request.get(SENT) else None
+    sent = _sent() if given.request.get(SENT) else None
     if sent is None and not given.images:
         raise UsageError("there are no images", fix="give files or folders of images")
     records: Records = []
@@ -116,7 +127,6 @@ def predict(given: argparse.Namespace) -> tuple[Records, bool]:
 
 def evaluate(given: argparse.Namespace) -> tuple[Records, bool]:
     """Run all artifacts over labelled images: those that came with them, or a data set that is there."""
-    from vit_deploy.core.datasets import read_dataset
     from vit_deploy.verification import accuracy
 
     options = options_from(given, EvaluateOptions)
@@ -125,8 +135,12 @@ def evaluate(given: argparse.Namespace) -> tuple[Records, bool]:
     require(options.runtime or installed_takers(artifact.format, options.provider)[0] for artifact in artifacts)
     dataset: accuracy.LabelledImages
     if given.request.get(SENT):
-        dataset = SentDataset(read_sent(HOME / IMAGES), artifacts)
+        from vit_deploy.remote.pixels import SentDataset
+
+        dataset = SentDataset(_sent(), artifacts)
     elif given.data is not None:
+        from vit_deploy.core.datasets import read_dataset
+
         dataset = read_dataset(given.data)
     else:
         raise UsageError("there are no images", fix="give --data, a folder of class folders or an .npz")
@@ -142,13 +156,19 @@ def evaluate(given: argparse.Namespace) -> tuple[Records, bool]:
     return records, all(result.finite for result in found)
 
 
+def _sent() -> Sent:
+    from vit_deploy.remote.pixels import read_sent
+
+    return read_sent(HOME / IMAGES)
+
+
 def require(runtimes: Iterable[str]) -> None:
     """Refuse work for engines that are not installed for this Python; all of them are named.
 
     Raises:
         MissingEngineError: such engines.
     """
-    if missing := missing_here(runtimes):
+    if missing := sorted({name for runtime in runtimes for name in RUNTIMES[runtime].missing()}):
         raise no_engine(sys.executable, missing)
 
 

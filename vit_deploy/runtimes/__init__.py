@@ -18,6 +18,7 @@ from vit_deploy.errors import ConfigError, EngineError
 
 RUNTIMES = Registry("runtime", lambda: {name: runtime.engine for name, runtime in FORMATS.runtimes().items()})
 EMULATED = "-emulated"  # ends the name of what executes a graph where a processor is emulated
+ON_GPUS_ALONE = "bf16"  # the precision for which processors have no kernels
 GPU_PROVIDERS = ("cuda", "cuda-eager", "tensorrt", "tensorrt-rtx")
 
 

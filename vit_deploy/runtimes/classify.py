@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
-from vit_deploy.core.manifest import read_artifact
-from vit_deploy.core.outputs import probabilities_of
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
@@ -127,7 +125,7 @@ class Classifier:
                 f"the model answered {int((~np.isfinite(values)).sum())} values that are NaN or infinite",
                 fix="prove the model with vit-deploy verify",
             )
-        probabilities = probabilities_of(values, self.config)
+        probabilities = self.config.probabilities.of(values)
         best = np.argsort(-values, kind="stable")[:count]
         return tuple(
             Seen(

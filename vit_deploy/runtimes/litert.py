@@ -19,7 +19,6 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import EngineError
-from vit_deploy.formats.tflite.file import with_graph_first
 from vit_deploy.runtimes import RuntimeOptions, is_library
 from vit_deploy.runtimes.batching import in_batches, outputs_in_batches
 from vit_deploy.runtimes.values import (
@@ -64,7 +63,7 @@ class LiteRT:
             )
         kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if requested == "cpu" else OpResolverType.AUTO
         with explained(f"load {artifact.model_path}"), quiet_stderr():
-            first = with_graph_first(artifact.model_path, artifact.signature) if artifact.signature else None
+            first = _with_graph_first(artifact) if artifact.signature else None
             source = {"model_path": engine_path(artifact.model_path)} if first is None else {"model_content": first}
             engine = Interpreter(
                 **source,
@@ -138,6 +137,12 @@ class LiteRTSession:
     def close(self) -> None:
         """Free the interpreter and its weights."""
         self._engine = None
+
+
+def _with_graph_first(artifact: Artifact) -> Any:
+    from vit_deploy.formats.tflite.file import with_graph_first  # a file with one graph is loaded as it is
+
+    return with_graph_first(artifact.model_path, artifact.signature)
 
 
 def _as_float(values: NDArray[Any], output: Mapping[str, Any]) -> NDArray[np.float32]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import UsageError
+from vit_deploy.errors import UsageError, did_you_mean
 from vit_deploy.text.lines import lines_of
 from vit_deploy.text.openai_templates import openai_templates
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.datasets import Classes, Pixels
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import DataError
 from vit_deploy.runtimes import RuntimeOptions, Session, open_session, runtime_for
 
-if TYPE_CHECKING:  # no device is asked for it
+if TYPE_CHECKING:  # no device is asked for agreement, and images that were sent are no data set
+    from vit_deploy.core.datasets import Classes, Pixels
     from vit_deploy.verification.agreement import Agreement, OtherModel
 
 BATCH = 32  # images a call, where the file takes any number

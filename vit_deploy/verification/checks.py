@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.child_processes import isolated_spawning
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.options.commands import ProofOptions
 from vit_deploy.errors import EngineError, MissingEngineError
 from vit_deploy.runtimes import RuntimeOptions, open_session
 from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
-from vit_deploy.verification.named_parity import form_of
-from vit_deploy.verification.options import ProofOptions
-from vit_deploy.verification.parity import compare
+from vit_deploy.verification.parity import compare, form_of
 from vit_deploy.verification.preprocessing import photo_problems
 from vit_deploy.verification.tolerances import NOISE_FACTOR, Tolerance
 from vit_deploy.verification.verifying import GROUP, Check, CheckContext, CheckFunction

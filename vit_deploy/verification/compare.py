@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from vit_deploy.core import documents
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import Size
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.image_sizes import ImageSize, Size
+from vit_deploy.core.image_sizes import ImageSize
 from vit_deploy.core.outputs import LOGITS
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.reference import forward

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config import Size, ViTConfig, in_words
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.image_sizes import Size, in_words
 from vit_deploy.core.images import SUFFIXES, images_in, load_pixels
+from vit_deploy.core.manifest import MANIFEST
 from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step

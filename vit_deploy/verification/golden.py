@@ -12,19 +12,21 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import GOLDEN, Artifact
-from vit_deploy.core.image_sizes import Size, in_words
+from vit_deploy.core.config import Size, in_words
 from vit_deploy.errors import ArtifactError
-from vit_deploy.verification import activations, adversarial, preprocessing
-from vit_deploy.verification.activations import Taps
+from vit_deploy.verification import adversarial, preprocessing
 from vit_deploy.verification.adversarial import Adversarial
-from vit_deploy.verification.named_golden import FIRST, Kept, NamedGolden, first_kept, from_archive
 from vit_deploy.verification.preprocessing import Photo
+
+if TYPE_CHECKING:  # few artifacts have outputs by name, and nothing is looked into where files are only run
+    from vit_deploy.verification.activations import Taps
+    from vit_deploy.verification.named_golden import Kept, NamedGolden
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Golden:
         """The part of outputs `(n, …)` that is recorded; themselves where all is, or their shape another."""
         if self.kept is None or math.prod(outputs.shape[1:-1]) != self.kept.of_rows:
             return outputs
-        return dataclasses.replace(self.kept, images=len(outputs)).of(outputs, FIRST)
+        return dataclasses.replace(self.kept, images=len(outputs)).of(outputs)
 
     def at(self, image_size: Size) -> Golden:
         """What is recorded for another size alone; itself where none is of this one."""
@@ -109,14 +111,18 @@ class Golden:
         return self if found is None else found.golden
 
 
-def read_golden(artifact: Artifact) -> Golden:
+def read_golden(artifact: Artifact, *, inside: bool = True) -> Golden:
     """The golden data of an artifact.
+
+    Args:
+        artifact: the artifact.
+        inside: whether the reference's activations are read as well, which only `locate` compares.
 
     Raises:
         ArtifactError: they are missing, damaged or of another shape than the model.
     """
     if artifact.sizes and artifact.config.image_size != artifact.sizes[0].pixels:  # taken for another of its sizes
-        return read_golden(artifact.at(artifact.sizes[0].pixels)).at(artifact.config.image_size)
+        return read_golden(artifact.at(artifact.sizes[0].pixels), inside=inside).at(artifact.config.image_size)
     path = artifact.directory / GOLDEN
     again = "export the model again"
     if not path.is_file():
@@ -124,9 +130,9 @@ def read_golden(artifact: Artifact) -> Golden:
     try:
         with zipfile.ZipFile(path) as archive:
             images, outputs, floor = (_member(archive, name) for name in ("images", "outputs", "noise_floor"))
-            named = from_archive(archive, _member, artifact, len(images) if images.ndim else 0)
-            arrays = {part: _members(archive, part.ARRAYS) for part in (activations, adversarial, preprocessing)}
-            kept = first_kept(archive, _member, artifact, outputs)
+            named, kept = _named(archive, artifact, images, outputs)
+            arrays = {part: _members(archive, part.ARRAYS) for part in (adversarial, preprocessing)}
+            activations = _activations(archive) if inside else {}
             others = [size.pixels for size in artifact.sizes if size.pixels != artifact.config.image_size]
             sized = [_sized(archive, artifact.at(size)) for size in others]
     except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
@@ -136,7 +142,7 @@ def read_golden(artifact: Artifact) -> Golden:
     if problems:
         raise ArtifactError(f"{path} does not fit its model: {'; '.join(problems)}", fix=again)
     try:
-        taps = activations.from_arrays(arrays[activations], artifact.config) if arrays[activations] else None
+        taps = _taps(activations, artifact) if activations else None
         hard = adversarial.from_arrays(arrays[adversarial], images, outputs) if arrays[adversarial] else None
         file = preprocessing.from_arrays(arrays[preprocessing], images) if arrays[preprocessing] else None
     except ValueError as error:
@@ -148,23 +154,33 @@ def _sized(archive: zipfile.ZipFile, artifact: Artifact) -> tuple[Sized, list[st
     """What is recorded of the size that an artifact is taken for, and what does not fit of it."""
     size = artifact.config.image_size
     images, outputs, floor = (_member(archive, name) for name in sized_names(size))
-    prefix = f"{in_words(size)}."
-    named = from_archive(archive, _member, artifact, len(images) if images.ndim else 0, prefix)
-    kept = first_kept(archive, _member, artifact, outputs, prefix)
+    named, kept = _named(archive, artifact, images, outputs, f"{in_words(size)}.")
     problems = _golden_problems(images, outputs, floor, artifact, kept)
     return Sized(size, images, outputs, float(floor.flat[0]) if floor.size else 0.0, named, kept), problems
 
 
-def signature_golden(artifact: Artifact, signature: str | None) -> Golden | None:
-    """The golden data of one signature alone; None where none is named, which stands for the artifact's own.
+def _named(
+    archive: zipfile.ZipFile, artifact: Artifact, images: NDArray[Any], outputs: NDArray[Any], prefix: str = ""
+) -> tuple[Mapping[str, NamedGolden], Kept | None]:
+    """What is recorded of the outputs of an artifact that was made for some by name."""
+    if not artifact.outputs:
+        return {}, None
+    from vit_deploy.verification.named_golden import first_kept, from_archive
 
-    Raises:
-        ArtifactError: they are missing or damaged.
-        ConfigError: there is no such signature.
-    """
-    if signature is None:
-        return None
-    return dataclasses.replace(read_golden(artifact.with_signature(signature)), sizes=())
+    named = from_archive(archive, _member, artifact, len(images) if images.ndim else 0, prefix)
+    return named, first_kept(archive, _member, artifact, outputs, prefix)
+
+
+def _activations(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+    from vit_deploy.verification.activations import ARRAYS
+
+    return _members(archive, ARRAYS)
+
+
+def _taps(arrays: Mapping[str, NDArray[Any]], artifact: Artifact) -> Taps:
+    from vit_deploy.verification.activations import from_arrays
+
+    return from_arrays(arrays, artifact.config)
 
 
 def sized_names(size: Size) -> tuple[str, str, str]:

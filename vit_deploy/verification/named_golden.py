@@ -44,7 +44,7 @@ class Kept:
     rows: Array | None
     of_rows: int
 
-    def of(self, values: Array, name: str) -> Array:
+    def of(self, values: Array, name: str = FIRST) -> Array:
         """The part `(images, rows, features)` of an output `(images, …)`; sums follow where it is not all rows."""
         table = values[: self.images].reshape(min(len(values), self.images), self.of_rows, -1)
         if self.rows is None:

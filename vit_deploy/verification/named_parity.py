@@ -4,54 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.choices import Probabilities
-from vit_deploy.core.outputs import Kind, Output
+from vit_deploy.core.outputs import Output
 from vit_deploy.verification.golden import Golden
-from vit_deploy.verification.parity import Parity, foreign, judge
-from vit_deploy.verification.tolerances import tolerance_for
-from vit_deploy.verification.user_limits import Limits
-
-
-@dataclass(frozen=True)
-class Form:
-    """What the numbers of an output are.
-
-    Args:
-        classes: whether the last axis is of classes.
-        shares: what made probabilities of the last axis; None where it is none.
-    """
-
-    classes: bool
-    shares: Probabilities | None = None
-
-    @property
-    def foreign(self) -> tuple[str, ...]:
-        """Metrics that do not apply to it."""
-        return foreign(self.classes, self.shares)
-
-
-def form_of(artifact: Artifact, output: Output | None = None) -> Form:
-    """The form of an output.
-
-    Args:
-        artifact: that gives it.
-        output: which one; None for the one that is read first.
-    """
-    if output is None:
-        own = [one for one in artifact.named_outputs if one.name == artifact.output_name]
-        if not own:
-            return Form(artifact.config.include_top)
-        output = own[0]
-    if output.kind is Kind.PROBABILITIES:
-        return Form(True, artifact.config.probabilities)
-    return Form(output.kind is Kind.LOGITS, Probabilities.SOFTMAX if output.kind is Kind.ATTENTION else None)
+from vit_deploy.verification.parity import Parity, form_of, judge
+from vit_deploy.verification.tolerances import Limits, tolerance_for
 
 
 def judge_named(

@@ -1,4 +1,4 @@
-"""Options of `verify`."""
+"""Options of `verify` that say what artifacts are held to and compared with, and what is reported where."""
 
 from __future__ import annotations
 
@@ -7,54 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from vit_deploy.core.options.option import Option, panel
-from vit_deploy.core.options.parsing import thread_counts
-from vit_deploy.core.options.running import (
-    BrowserProgram,
-    CudaGraph,
-    Device,
-    Provider,
-    Runtime,
-    RuntimeFiles,
-    Signature,
-)
 
 MAX_IMAGES = 64
-
-
-@panel("Running")
-@dataclass(frozen=True)
-class ProofOptions:
-    """How artifacts are proven, on this machine and on others.
-
-    Args:
-        runtime: engine; None for the format's own.
-        provider: what executes the graph; None for the engine's own.
-        device: which GPU of those that are visible, from 0.
-        cuda_graph: whether a GPU records the kernels of a call once and replays them.
-        threads: numbers of threads to run with too.
-        quick: whether only the golden images are run: no other batches, inputs and repeated runs.
-        runtime_files: the folder `node_modules` with the JavaScript of engines in browsers; None for the environment's.
-        browser: the program of a browser, where one runs it; None takes the first that is installed.
-        signature: the only one to prove of a file with several; None for all.
-    """
-
-    runtime: Runtime = None
-    provider: Provider = None
-    device: Device = 0
-    cuda_graph: CudaGraph = False
-    threads: Annotated[
-        tuple[int, ...],
-        Option(
-            metavar="N,…",
-            help="Run with these numbers of threads too.",
-            show_default="none",
-            parse=thread_counts,
-        ),
-    ] = ()
-    quick: Annotated[bool, Option(help="Golden images alone: no other batches, inputs and repeated runs.")] = False
-    runtime_files: RuntimeFiles = None
-    browser: BrowserProgram = None
-    signature: Signature = None
 
 
 @panel("Tolerance")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.choices import Probabilities
 from vit_deploy.verification.golden import Golden
 from vit_deploy.verification.metrics import Metrics, measure
@@ -21,6 +22,9 @@ from vit_deploy.verification.tolerances import (
     tolerance_for,
     tolerated_rms,
 )
+
+if TYPE_CHECKING:
+    from vit_deploy.core.outputs import Output
 
 CENTRED = ("centred_cosine", "centred_snr_db")
 
@@ -153,6 +157,43 @@ def foreign(classes: bool, shares: Probabilities | None = None) -> tuple[str, ..
     of_others = ("token_cosine",) if classes else ("top1_agreement", "top5_agreement", "kl", "flips")
     of_values = ("snr_db", "centred_snr_db", "token_cosine")
     return (*of_others, *(("total_variation",) if shares is None else of_values))
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the numbers of an output are.
+
+    Args:
+        classes: whether the last axis is of classes.
+        shares: what made probabilities of the last axis; None where it is none.
+    """
+
+    classes: bool
+    shares: Probabilities | None = None
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Metrics that do not apply to it."""
+        return foreign(self.classes, self.shares)
+
+
+def form_of(artifact: Artifact, output: Output | None = None) -> Form:
+    """The form of an output.
+
+    Args:
+        artifact: that gives it.
+        output: which one; None for the one that is read first.
+    """
+    if output is None:
+        own = [one for one in artifact.named_outputs if one.name == artifact.output_name]
+        if not own:
+            return Form(artifact.config.include_top)
+        output = own[0]
+    from vit_deploy.core.outputs import Kind  # an artifact that has no outputs by name goes without
+
+    if output.kind is Kind.PROBABILITIES:
+        return Form(True, artifact.config.probabilities)
+    return Form(output.kind is Kind.LOGITS, Probabilities.SOFTMAX if output.kind is Kind.ATTENTION else None)
 
 
 def _failures(metrics: Metrics, tolerance: Tolerance, left_out: Collection[str]) -> tuple[str, ...]:

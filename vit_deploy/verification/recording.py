@@ -16,8 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from vit_deploy.core import cost
 from vit_deploy.core.artifact import GOLDEN
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.image_sizes import in_words
+from vit_deploy.core.config import ViTConfig, in_words
 from vit_deploy.core.outputs import Output, outputs_of_model
 from vit_deploy.core.reference import Array, Tap, forward
 from vit_deploy.core.reference_outputs import forward_outputs

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact, InputSpec, describe
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.core.format_table import KERAS
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.errors import ConfigError

@@ -14,16 +14,14 @@ counts most, then the precision's own table, then the common one, then `toleranc
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vit_deploy.errors import ConfigError
-from vit_deploy.verification.tolerances import LIMITS, Tolerance, precisions
+from vit_deploy.verification.tolerances import LIMITS, Limits, precisions
 
 PYPROJECT = "pyproject.toml"
 TABLE = "tool.vit-deploy.verify"
@@ -31,48 +29,6 @@ NOT_HELD = "none"
 ALLOW_TF32 = "allow_tf32"
 
 Limit = float | None  # None: not held
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits in place of those that a precision has by itself.
-
-    Args:
-        common: metric to limit, for every precision; None lifts one.
-        own: limits for a precision, which count more.
-        asked: limits on the command line, which count most.
-        allow_tf32: whether GPUs may round fp32 products to 11 bits.
-        source: the file that they come from, if any.
-    """
-
-    common: Mapping[str, Limit] = field(default_factory=dict)
-    own: Mapping[str, Mapping[str, Limit]] = field(default_factory=dict)
-    asked: Mapping[str, Limit] = field(default_factory=dict)
-    allow_tf32: bool = False
-    source: Path | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values for another machine, which has not that file: the fields that `Limits` takes there."""
-        held = {"common": dict(self.common), "own": dict(self.own), "asked": dict(self.asked)}
-        return {**held, "allow_tf32": self.allow_tf32}
-
-    def apply(self, tolerance: Tolerance, precision: str) -> Tolerance:
-        """The tolerance that an artifact of this precision is held to.
-
-        Raises:
-            ConfigError: no limit is left, so that anything finite would pass.
-        """
-        limits = {**self.common, **self.own.get(precision, {}), **self.asked}
-        result = dataclasses.replace(tolerance, **limits)
-        if not result.held():
-            raise ConfigError(
-                f"no metric of {precision} is held to a limit, so that everything finite would pass",
-                fix=f"leave a limit, such as {next(iter(tolerance.held()))}",
-            )
-        return result
-
-
-NO_LIMITS = Limits()
 
 
 def read_limits(start: Path) -> Limits:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.image_sizes import ImageSize
 from vit_deploy.errors import ConfigError
 from vit_deploy.runtimes import (
     GPU_PROVIDERS,
@@ -25,12 +24,11 @@ from vit_deploy.runtimes import (
     runtime_for,
 )
 from vit_deploy.verification.golden import Golden, Sized, read_golden
-from vit_deploy.verification.named_parity import form_of, judge_named, worst_of
-from vit_deploy.verification.parity import Parity, judge
-from vit_deploy.verification.tolerances import Tolerance, looser, tolerance_for
-from vit_deploy.verification.user_limits import NO_LIMITS, Limits
+from vit_deploy.verification.parity import Parity, form_of, judge
+from vit_deploy.verification.tolerances import NO_LIMITS, Limits, Tolerance, looser, tolerance_for
 
-if TYPE_CHECKING:  # no device simulates another
+if TYPE_CHECKING:  # no device simulates another, and many artifacts are for one size
+    from vit_deploy.core.image_sizes import ImageSize
     from vit_deploy.verification.narrow_reference import NarrowReference
 
 GROUP = 8  # images a call
@@ -227,7 +225,7 @@ def verify(
                 sizes.append(_at_size(session, artifact, sized, held, limits))
     if narrow is not None:
         results = [Check(f"range of {narrow.kind}", narrow.overflow is None, narrow.words)]
-    parity = worst_of(judged) if artifact.outputs else parity
+    parity = _worst_of(judged) if artifact.outputs else parity
     return Verification(
         artifact,
         name,
@@ -243,6 +241,8 @@ def verify(
 
 def _at_size(session: Session, artifact: Artifact, sized: Sized, precision: str, limits: Limits) -> SizeParity:
     """The parity at one more size, held to what this precision allows there."""
+    from vit_deploy.core.image_sizes import ImageSize
+
     there = artifact.at(sized.pixels)
     usual = tolerance_for(precision, sized.noise_floor, shares=form_of(there).shares is not None)
     every = named_outputs_of(session, there, sized.images)
@@ -250,7 +250,7 @@ def _at_size(session: Session, artifact: Artifact, sized: Sized, precision: str,
     size = ImageSize(sized.pixels, there.signature)
     if not artifact.outputs:
         return SizeParity(size, judged[there.output_name])
-    return SizeParity(size, worst_of(judged), {name: judged[name] for name in artifact.outputs if name in judged})
+    return SizeParity(size, _worst_of(judged), {name: judged[name] for name in artifact.outputs if name in judged})
 
 
 def _judged(
@@ -275,10 +275,20 @@ def _judged(
     compared = golden.part_of(every[first])
     parity = judge(compared, golden, classes=form.classes, tolerance=tolerance, shares=form.shares)
     judged = {first: parity if golden.kept is None else dataclasses.replace(parity, compared=golden.kept.to_dict())}
-    for output in artifact.named_outputs:
-        if output.name in golden.named:
-            judged[output.name] = judge_named(every[output.name], output, golden, artifact, limits, precision)
-    return judged
+    if not golden.named:
+        return judged
+    from vit_deploy.verification.named_parity import judge_named  # an artifact that has one output goes without
+
+    others = [output for output in artifact.named_outputs if output.name in golden.named]
+    return judged | {
+        output.name: judge_named(every[output.name], output, golden, artifact, limits, precision) for output in others
+    }
+
+
+def _worst_of(judged: Mapping[str, Parity]) -> Parity:
+    from vit_deploy.verification.named_parity import worst_of  # likewise
+
+    return worst_of(judged)
 
 
 def _simulator(artifact: Artifact, processor: str) -> Runtime:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vit_deploy.core.host import Host
-from vit_deploy.performance.latency import Case, Latency, Plan
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import Case, Latency, Plan, to_json
 
 HOST = Host("A <b>processor</b>", "x86_64", 2.0, 8000.0, "Linux 6", "3.11.7", 0.5, None, 2300.0, None, 0.0)
 ARTIFACTS = {"arts/onnx-fp32": 2.0, "arts/onnx-int8": 1.0, "arts/tflite-int8": 0.75}

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from records import HOST, evaluated, latency, verified
 
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import to_json
 from vit_deploy.performance.report.answer import answers
 from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.report.markdown_page import markdown_page

@@ -6,7 +6,7 @@ import pytest
 from records import HOST, latency
 
 from vit_deploy.performance.confidence import Interval
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import to_json
 from vit_deploy.performance.report.axes import logarithmic_ticks, quantity
 from vit_deploy.performance.report.charts import charts
 from vit_deploy.performance.report.documents import gather

@@ -8,7 +8,7 @@ import pytest
 from records import HOST, evaluated, latency, measured, verified
 
 from vit_deploy.errors import DataError
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import to_json
 from vit_deploy.performance.profilers import OperatorTime
 from vit_deploy.performance.report.documents import gather
 

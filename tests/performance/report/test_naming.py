@@ -8,7 +8,7 @@ import re
 
 from records import latency, measured
 
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import to_json
 from vit_deploy.performance.report.charts import charts
 from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.report.looks import Looks

@@ -12,7 +12,7 @@ from records import ARTIFACTS, HOST, evaluated, latency, measured, verified
 
 from vit_deploy.core.documents import document
 from vit_deploy.errors import MissingEngineError
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import to_json
 from vit_deploy.performance.report import WRITERS, written
 from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.report.html import Markup, element

@@ -6,7 +6,7 @@ import dataclasses
 
 from records import HOST, latency
 
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import to_json
 from vit_deploy.performance.profilers import OperatorTime
 from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.report.naming import Names

@@ -9,8 +9,7 @@ import pytest
 from records import latency
 
 from vit_deploy.core.gpu import Gpu
-from vit_deploy.performance.latency import Case
-from vit_deploy.performance.latency_json import to_json
+from vit_deploy.performance.latency import Case, to_json
 from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.report.markdown_page import markdown_page
 from vit_deploy.performance.report.naming import short_names

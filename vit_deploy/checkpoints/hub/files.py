@@ -12,8 +12,7 @@ from vit_deploy.checkpoints.hub.card import CARD
 from vit_deploy.checkpoints.hub.names import Name
 from vit_deploy.checkpoints.paths import SUFFIXES
 from vit_deploy.checkpoints.wrapping.runs import NO_WEIGHTS
-from vit_deploy.core.suggestions import closest
-from vit_deploy.errors import HubError
+from vit_deploy.errors import HubError, closest
 
 # What sources read beside weights; everything else in a repository stays there.
 DOCUMENTS = (

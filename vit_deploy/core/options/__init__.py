@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time each is imported when it is first used, so that a device has its own alone
     from vit_deploy.core.options.architecture import ArchitectureOptions
+    from vit_deploy.core.options.commands import EvaluateOptions, PredictOptions
     from vit_deploy.core.options.compressing import CompressOptions
     from vit_deploy.core.options.option import Option, panel
     from vit_deploy.core.options.quantizing import QuantizeOptions
     from vit_deploy.core.options.reading import CheckpointOptions
-    from vit_deploy.core.options.running import EngineOptions, EvaluateOptions, PredictOptions, RuntimeOptions
+    from vit_deploy.core.options.running import EngineOptions, RuntimeOptions
     from vit_deploy.core.options.tensorrt import PlanOptions
 
 _LAZY = {
@@ -23,10 +24,10 @@ _LAZY = {
     "CheckpointOptions": "vit_deploy.core.options.reading",
     "CompressOptions": "vit_deploy.core.options.compressing",
     "EngineOptions": "vit_deploy.core.options.running",
-    "EvaluateOptions": "vit_deploy.core.options.running",
+    "EvaluateOptions": "vit_deploy.core.options.commands",
     "Option": "vit_deploy.core.options.option",
     "PlanOptions": "vit_deploy.core.options.tensorrt",
-    "PredictOptions": "vit_deploy.core.options.running",
+    "PredictOptions": "vit_deploy.core.options.commands",
     "QuantizeOptions": "vit_deploy.core.options.quantizing",
     "RuntimeOptions": "vit_deploy.core.options.running",
     "panel": "vit_deploy.core.options.option",

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.options.option import Option, panel
 from vit_deploy.core.options.parsing import positive
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, did_you_mean
 
 MAIN, TRAINING = "Options", "Training"  # headings of the help
 

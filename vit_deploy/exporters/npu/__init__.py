@@ -9,8 +9,7 @@ from typing import Protocol
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.compiled import Compiled
 from vit_deploy.core.registry import Plugin, Registry
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import UsageError
+from vit_deploy.errors import UsageError, did_you_mean
 
 DEVICE_COMPILERS = Registry(
     "accelerator",

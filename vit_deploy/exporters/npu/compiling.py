@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact, versions
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.compiled import RECORD, Compiled
 from vit_deploy.core.engine_paths import refuse_odd_folder
-from vit_deploy.core.manifest import sha256, write_manifest
+from vit_deploy.core.manifest import MANIFEST, sha256, write_manifest
 from vit_deploy.core.staging import check_targets, staged_folder
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError, UsageError, VitDeployError
+from vit_deploy.errors import ConfigError, UsageError, VitDeployError, did_you_mean
 from vit_deploy.exporters.npu import DeviceCompiler, compiler_of
 
 Progress = Callable[[str], object]

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.manifest import sha256
+from vit_deploy.core.manifest import MANIFEST, sha256
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import Failed, VitDeployError
 from vit_deploy.exporters import COMPILERS, Compiler, PlanOptions
@@ -22,7 +21,7 @@ from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
 from vit_deploy.exporters.quantization.made import Made
 from vit_deploy.exporters.quantization.requested import check_before
 from vit_deploy.verification.golden import read_golden
-from vit_deploy.verification.user_limits import Limits
+from vit_deploy.verification.tolerances import Limits
 
 NO_PLANS = PlanOptions()
 

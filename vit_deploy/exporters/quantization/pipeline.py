@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vit_deploy.core.artifact import Artifact, versions
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.datasets import read_dataset
 from vit_deploy.core.engine_paths import refuse_odd_folder
 from vit_deploy.core.format import FP32
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.manifest import sha256
+from vit_deploy.core.manifest import MANIFEST, sha256
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.registry import Registry
 from vit_deploy.core.staging import check_targets, staged_folder

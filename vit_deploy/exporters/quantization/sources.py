@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import bundles_in
 from vit_deploy.core.format import FP32, Target
 from vit_deploy.core.format_table import FORMATS
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import bundles_in, read_artifact
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters.publish import Progress, failed_name, telling_what_is_there

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import MANIFEST
 from vit_deploy.formats.snippet import Lines
 from vit_deploy.formats.tensorrt_plan import PlanRecord
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
+from vit_deploy.core.manifest import MANIFEST
 from vit_deploy.errors import ConfigError, DataError
 from vit_deploy.performance.latency import Latency
 from vit_deploy.performance.saved_results import damaged, latency_in, number, read_document, text

@@ -20,7 +20,7 @@ from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.ort.errors import explained
 from vit_deploy.runtimes.ort.reasons import Setting
-from vit_deploy.runtimes.ort.runtime import FATAL, PROVIDERS
+from vit_deploy.runtimes.ort.sessions import FATAL, PROVIDERS
 from vit_deploy.runtimes.values import as_stored, checked_images
 
 KERNEL = "_kernel_time"  # how the names of those events end that cover the computation itself

@@ -7,7 +7,7 @@ import io
 import math
 
 from vit_deploy.performance.confidence import Interval
-from vit_deploy.performance.latency_json import FIGURES
+from vit_deploy.performance.latency import FIGURES
 from vit_deploy.performance.report.documents import Gathered, Timed
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute

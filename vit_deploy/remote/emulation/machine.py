@@ -8,8 +8,7 @@ import shlex
 import subprocess
 from dataclasses import dataclass
 
-from vit_deploy.core.suggestions import did_you_mean
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ConfigError, did_you_mean
 from vit_deploy.remote.emulation.setup import CPU_VARIABLE, Emulator, installed
 from vit_deploy.remote.link import MARK
 

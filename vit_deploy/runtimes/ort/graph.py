@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.errors import EngineError
+from vit_deploy.runtimes.ort.device_sessions import DO_NOT_WAIT, OnnxDeviceSession, Place, run_options
 from vit_deploy.runtimes.ort.recording import RECORDING
-from vit_deploy.runtimes.ort.sessions import DO_NOT_WAIT, OnnxDeviceSession, Place, run_options
 
 GRAPH_ID = "gpu_graph_id"  # a run option
 TYPES: dict[str, type[np.generic]] = {"float": np.float32, "float16": np.float16, "double": np.float64}

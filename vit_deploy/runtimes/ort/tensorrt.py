@@ -1,6 +1,6 @@
 """Sessions of TensorRT's provider, whose engine is built once for a GPU, apart from loading it, and kept.
 
-ONNX Runtime is not imported: `ort.runtime` opens the sessions.
+ONNX Runtime is not imported: `ort.gpus` opens the sessions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vit_deploy.runtimes.ort.rounding import rounds
 from vit_deploy.runtimes.values import blank_images
 
 if TYPE_CHECKING:
-    from vit_deploy.runtimes.ort.sessions import OnnxDeviceSession
+    from vit_deploy.runtimes.ort.device_sessions import OnnxDeviceSession
 
 LEAST = 8  # images a call that an engine for any batch takes at the least
 ENGINES = "*.engine"

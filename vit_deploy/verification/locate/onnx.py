@@ -36,7 +36,7 @@ from vit_deploy.formats.onnx.schema import (
 from vit_deploy.formats.protobuf import Message, opened, written
 from vit_deploy.runtimes.ort.errors import explained
 from vit_deploy.runtimes.ort.reasons import Setting
-from vit_deploy.runtimes.ort.runtime import FATAL
+from vit_deploy.runtimes.ort.sessions import FATAL
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.verification.locate.flow import Flow, Node
 

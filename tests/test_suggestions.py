@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vit_deploy.core.suggestions import closest, did_you_mean
+from vit_deploy.errors import closest, did_you_mean
 
 KNOWN = ("onnx", "tflite", "savedmodel")
 
