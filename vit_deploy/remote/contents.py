@@ -76,9 +76,9 @@ class Use:
 
     @property
     def reaches_gpus(self) -> bool:
-        """Whether one of its engines runs on GPUs, and may be asked to."""
-        providers = {provider for engine in self.engines for provider in engine.providers}
-        return self.asked.on_gpus and not providers.isdisjoint(GPU_PROVIDERS)
+        """Whether one of its engines runs on GPUs alone, or may be asked to."""
+        on_gpus = [[provider in GPU_PROVIDERS for provider in engine.providers] for engine in self.engines]
+        return any(map(all, on_gpus)) or (self.asked.on_gpus and any(map(any, on_gpus)))
 
 
 def use_of(artifacts: Sequence[Artifact], asked: Asked = EVERYTHING, *, with_images: bool = False) -> Use:
