@@ -80,6 +80,33 @@ def test_convert_keeps_every_weight_there_and_back(run, keras_file, tmp_path):
         assert same(checkpoints.load(tmp_path / name), original)
 
 
+def test_convert_writes_a_folder_of_timms_or_says_what_timm_has_not(run, tmp_path):
+    made = run("build", "tiny", *SHAPE, *WIDTH, "-o", "m.safetensors")
+    assert made.code == 0
+    result = run("convert", "m.safetensors", "--dialect", "timm", "-o", "folder", "--json")
+    assert result.code == 0, result.err
+    (said,) = result.document["results"]
+    files = {file.name: file.stat().st_size for file in (tmp_path / "folder").iterdir()}
+    assert (set(files), said["bytes"]) == ({"config.json", "model.safetensors"}, sum(files.values()))
+    written, ours = checkpoints.load(tmp_path / "folder"), checkpoints.load(tmp_path / "m.safetensors")
+    assert (written.digest(), written.config.pooling) == (ours.digest(), "cls")
+    again = run("convert", "m.safetensors", "--dialect", "timm", "-o", "folder")
+    assert again.code == 2 and "already there" in again.err
+    other = run("convert", "m.safetensors", "--dialect", "keras", "-o", "other")
+    assert other.code == 2 and "unknown dialect 'keras'" in other.err
+    run("build", "tiny", *SHAPE, *WIDTH, "--rotary", "dinov3", "-o", "turned.safetensors")
+    refused = run("convert", "turned.safetensors", "--dialect", "timm", "-o", "turned")
+    assert refused.code == 2 and "rotary positions" in refused.err
+    assert not (tmp_path / "turned").exists()
+
+
+def test_convert_says_that_timm_makes_narrow_heads_by_a_class_alone(run):
+    run("build", "tiny", *SHAPE, *WIDTH, "--head-width", "6", "-o", "m.safetensors")
+    result = run("convert", "m.safetensors", "--dialect", "timm", "-o", "folder")
+    assert result.code == 0
+    assert "timm makes attention heads 6 wide by a class of its user's alone" in result.err
+
+
 def test_what_is_there_is_not_overwritten_without_force(run, keras_file, tmp_path):
     target = tmp_path / "m.safetensors"
     target.write_text("mine")

@@ -71,6 +71,7 @@ CASES: Mapping[str, Case] = {
     "parallel": Case("vit_pwee_patch16_reg1_gap_256"),
     "parallel_qk_norm": Case("vit_base_patch16_xp_224"),
     "mish": Case("vit_tiny_patch16_224", {"act_layer": "mish"}),
+    "narrow_heads": Case("vit_tiny_patch16_224", {"attn_layer": "Narrow", "num_heads": 2}, ("attn_layer",)),
     "no_biases": Case("vit_tiny_patch16_224", {"proj_bias": False, "qkv_bias": False}),
 }
 
@@ -94,6 +95,8 @@ def make(timm: Any, name: str, **changes: Any) -> Any:
 
     case = CASES[name]
     arguments = {**SMALL, **case.arguments, **changes}
+    if arguments.get("attn_layer") == "Narrow":
+        arguments["attn_layer"] = heads_of_width(5)
     if "mlp_layer" in arguments:
         arguments["mlp_layer"] = {"SwiGLU": SwiGLU}[arguments["mlp_layer"]]
     model = timm.create_model(case.architecture, **arguments).eval()
@@ -104,6 +107,17 @@ def make(timm: Any, name: str, **changes: Any) -> Any:
             is_scale = parameter.ndim == 1 and key.endswith((".weight", ".gamma"))
             parameter.copy_(torch.from_numpy(0.25 * drawn + is_scale))
     return model
+
+
+def heads_of_width(width: int) -> Any:
+    """timm's attention with heads of a width of their own, which only a class can ask for."""
+    from timm.layers import Attention
+
+    class Narrow(Attention):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "attn_head_dim": width})
+
+    return Narrow
 
 
 def save(timm: Any, name: str, model: Any, folder: Path) -> None:

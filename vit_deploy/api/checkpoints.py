@@ -18,6 +18,7 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.options import ArchitectureOptions, CheckpointOptions
 from vit_deploy.core.resize import as_convention, assumed_convention, convention_of, sizes
 from vit_deploy.core.resize import resize as resized_checkpoint
+from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import UsageError
 from vit_deploy.verification.drift import Drift, drift
 
@@ -132,31 +133,41 @@ def convert(
     checkpoint: PathLike,
     output: PathLike,
     *,
+    dialect: str | None = None,
     reading: CheckpointOptions = CheckpointOptions(),
     force: bool = False,
     progress: Tell = silent,
 ) -> ConvertOutcome:
-    """Read a checkpoint of any known dialect and write it in ours; a fine-tuned head is folded in.
+    """Read a checkpoint of any known dialect and write it in ours, or in timm's; a fine-tuned head is folded in.
 
     Args:
         checkpoint: a file, a folder, or the name of a model on a hub, as "timm:NAME.TAG" or "hf:org/name".
-        output: the file to write, `.keras` or `.safetensors`.
+        output: the file to write, `.keras` or `.safetensors`; the folder to write where a dialect is given.
+        dialect: "timm" for a folder that timm loads; None for a file of ours.
         reading: what the checkpoint does not say.
         force: replace a file that is there.
         progress: called with what is being done.
 
     Raises:
         CheckpointError: the checkpoint is missing, broken or of no known dialect.
-        OutputError: the file is there, cannot be written, or has a suffix that checkpoints are not written as.
+        OutputError: the file is there, cannot be written, or has a suffix that checkpoints are not written as; or the
+            program of the dialect has no such model.
         MissingEngineError: a container or a `.keras` file takes a library that is not installed.
     """
     checkpoint, output = Path(checkpoint), Path(output)
-    checkpoints.check_target(output, force=force)
+    if dialect is None:
+        checkpoints.check_target(output, force=force)
+    else:
+        checkpoints.DIALECTS.check(dialect)
+        check_targets([output], force=force)
     progress(f"reading {checkpoint}")
     with telling(progress):
         loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
     progress(f"writing {output}")
-    checkpoints.save(loaded, output, force=force)
+    if dialect is None:
+        checkpoints.save(loaded, output, force=force)
+    else:
+        checkpoints.save_as(loaded, output, dialect, force=force)
     record = documents.saved(output, loaded)
     origins = {checkpoint: loaded.provenance}
     return ConvertOutcome((Saved(output, loaded, record["bytes"]),), (record,), origins=origins)

@@ -59,13 +59,14 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.registry import Plugin, Registry
-from vit_deploy.core.staging import check_targets, staged_file
+from vit_deploy.core.staging import check_targets, staged_file, staged_folder
 from vit_deploy.errors import CheckpointError, ConfigError, OutputError
 
 __all__ = [
     "ADAPTER",
     "ARCHITECTURE",
     "CONTAINERS",
+    "DIALECTS",
     "HEAD",
     "HEAD_FILE",
     "IGNORE",
@@ -87,6 +88,7 @@ __all__ = [
     "read_config",
     "read_labels",
     "save",
+    "save_as",
     "stated_preprocess",
     "with_labels",
 ]
@@ -134,6 +136,9 @@ WRITERS = Registry(
         ".safetensors": Plugin("vit_deploy.checkpoints.safetensors:write"),
     },
 )
+
+# Programs as whose folder a checkpoint can be written.
+DIALECTS = Registry("dialect", {"timm": Plugin("vit_deploy.checkpoints.timm.writer:write")})
 
 
 def load(path: str | Path | Located, *, config: ViTConfig | Mapping[str, Any] | None = None) -> Checkpoint:
@@ -331,6 +336,24 @@ def save(checkpoint: Checkpoint, path: str | Path, *, force: bool = False) -> No
     write = WRITERS.load(path.suffix)
     with staged_file(path, force=force) as staged:
         write(checkpoint, staged)
+
+
+def save_as(checkpoint: Checkpoint, folder: str | Path, dialect: str, *, force: bool = False) -> None:
+    """Write a checkpoint as the folder that another program saves, whole or not at all.
+
+    Args:
+        checkpoint: config, weights, preprocessing and labels go into the folder.
+        folder: for its weights and its config.json.
+        dialect: the program, one of `DIALECTS`.
+        force: whether a folder that is there is replaced.
+
+    Raises:
+        ConfigError: there is no such dialect.
+        OutputError: the program has no such model, the folder exists and `force` is not set, or the disk refuses.
+    """
+    DIALECTS.check(dialect)
+    with staged_folder(Path(folder), force=force) as stage:
+        DIALECTS.load(dialect)(checkpoint, stage.folder)
 
 
 def _detected(file: TensorFile) -> Source | None:

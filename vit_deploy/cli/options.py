@@ -53,6 +53,10 @@ CheckpointFile = Annotated[
 OutputFile = Annotated[
     Path, Option(names=("--output", "-o"), metavar="FILE.keras|FILE.safetensors", help="What to write.")
 ]
+Dialect = Annotated[
+    str | None,
+    Option(values="vit_deploy.checkpoints:DIALECTS", help="Write a folder for this program, instead of a file: timm."),
+]
 ImageSize = Annotated[
     tuple[int, int] | None,
     Option(metavar="N|HxW", help="Pixels, as 224 or 384x512 (height x width).", show_default="224", parse=size),

@@ -43,10 +43,11 @@ def _said(error: VitDeployError) -> dict[str, str]:
 
 
 def saved(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """A checkpoint file that was written."""
+    """A checkpoint that was written, a file or a folder of files."""
+    files = [path] if path.is_file() else [*path.iterdir()]
     return {
         "path": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": sum(file.stat().st_size for file in files),
         "parameters": checkpoint.num_parameters,
         "config": checkpoint.config.to_dict(),
         "weights_digest": checkpoint.digest(),

@@ -11,6 +11,7 @@ from vit_deploy.checkpoints.timm.things import has_things, things_shapes
 from vit_deploy.core.choices import FFNType, NormalizationType, Pooling
 from vit_deploy.errors import CheckpointError
 
+LAST_OF_ATTENTION = "blocks.*.attn.proj.weight"
 INNER_NORMS = {"attention_norm": "attn.norm", "ffn_norm": "mlp.norm"}  # of BEiT-3
 
 
@@ -71,8 +72,17 @@ def _sequential(view: Renamed) -> dict[str, Any]:
         if f"blocks.*.{name}.weight" in kinds:
             fields[field] = True
     if fields["qk_norm"]:
-        fields["num_heads"] = dim // view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
+        _, width = view.common_shape(LAST_OF_ATTENTION, 2)
+        head_width = view.common_shape("blocks.*.attn.q_norm.weight", 1)[0]
+        fields["num_heads"] = width // head_width
+        if width != dim:
+            fields["head_width"] = head_width
     return fields
+
+
+def attention_width(view: Renamed) -> int:
+    """The width of all heads of a block together; zero where it is not one attention before one feed-forward."""
+    return view.common_shape(LAST_OF_ATTENTION, 2)[1] if LAST_OF_ATTENTION in view.kinds else 0
 
 
 def depth_of(view: Renamed) -> int:

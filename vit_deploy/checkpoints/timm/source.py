@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from vit_deploy.checkpoints.timm.config import (
     read_hub,
 )
 from vit_deploy.checkpoints.timm.eva import find_eva, read_eva
+from vit_deploy.checkpoints.timm.head_widths import settle_heads
 from vit_deploy.checkpoints.timm.names import (
     IGNORED,
     NAFLEX,
@@ -101,8 +102,7 @@ class TimmSource:
         if _pools_patches(shapes, hub.pools_prefix or taken.pools_prefix):
             shapes["pool_patches"] = True
         beside = _beside(shapes, hub, stated)
-        if has_things(view):
-            shapes["head_width"] = _head_width(view, shapes, (stated, beside, defaults))
+        settle_heads(view, shapes, hub, stated, beside, defaults)
         facts = Facts(shapes, beside, defaults)
         with known_heads(facts, stated, shapes["embed_dim"]):
             positions = positions_of(view, shapes, [said] if said else (*hub.sizes, *taken.sizes))
@@ -208,12 +208,6 @@ def _defaults(shapes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _head_width(view: Renamed, shapes: Mapping[str, Any], said: Sequence[Mapping[str, Any]]) -> int:
-    """The width of each head where several attentions have as many heads together; zero where nobody says."""
-    heads = next((fields["num_heads"] for fields in said if fields.get("num_heads")), 0)
-    return count_of(view) * int(shapes["embed_dim"]) // int(heads) if heads else 0
-
-
 def _pools_patches(shapes: Mapping[str, Any], pools_prefix: bool) -> bool:
     """Whether attention pooling leaves the prefix tokens out."""
     prefix = shapes["class_token"] or shapes["distillation_token"] or shapes["register_tokens"]
@@ -288,7 +282,7 @@ def _block(ours: str, theirs: str, view: Renamed, config: ViTConfig) -> dict[str
         origins |= {
             f"{ours}.attention.{role}.bias": same(f"{theirs}.attn.{role[0]}_bias") for role in ("query", "value")
         }
-        origins[f"{ours}.attention.key.bias"] = zeros(dim)
+        origins[f"{ours}.attention.key.bias"] = zeros(config.attention_dim)
     if config.ffn_type is FFNType.SWIGLU and "blocks.*.mlp.fc1_g.weight" not in view.kinds:
         origins |= _packed(f"{ours}.ffn", ("gate", "up"), f"{theirs}.mlp.fc1")
         if "blocks.*.mlp.fc1.bias" not in view.kinds:
