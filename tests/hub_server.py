@@ -123,7 +123,7 @@ def _server(hub: Hub, host: str) -> Iterator[int]:
     Bound.hub, Bound.host = hub, host
     with ThreadingHTTPServer(("127.0.0.1", 0), Bound) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:
             yield server.server_address[1]

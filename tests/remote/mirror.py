@@ -124,7 +124,7 @@ def served(files: dict[str, bytes]) -> Iterator[Mirror]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         mirror.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield mirror
         server.shutdown()
