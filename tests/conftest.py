@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
 import shutil
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # The tests' processes share the cores; NumPy's threads spin while they wait for one that is taken.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Hundreds of processes import the package, which is compiled for the first of them alone.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from collections.abc import Generator
 from pathlib import Path
@@ -24,6 +28,18 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.weights import draw_weights
+
+
+def pytest_sessionstart() -> None:
+    """Thousands of tests and the engines that they import stay to the end: looking for garbage among them is in vain."""
+    gc.disable()
+    sys.dont_write_bytecode = False  # where the environment had it otherwise
+
+
+def pytest_collection_finish() -> None:
+    """What was collected is not looked through again while tests run."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
