@@ -31,7 +31,7 @@ from vit_deploy.core.weights import draw_weights
 
 
 def pytest_sessionstart() -> None:
-    """Thousands of tests and the engines that they import stay to the end: looking for garbage among them is in vain."""
+    """Thousands of tests and the engines that they import stay to the end: garbage is not looked for among them."""
     gc.disable()
     sys.dont_write_bytecode = False  # where the environment had it otherwise
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -17,11 +18,17 @@ from vit_deploy.performance.plan import LargestUnder
 from vit_deploy.performance.saved_results import latency_in
 
 
+@functools.cache
+def here():
+    """This machine as it is when it is first asked for: looking how busy it is takes a while."""
+    return read_host()
+
+
 def latency(samples_ns, **changes):
     facts = {
         "case": Case(Path("a"), "onnxruntime", batch=4, threads=2),
         "plan": Plan(),
-        "host": dataclasses.replace(read_host(), competing=None, cores=8.0),
+        "host": dataclasses.replace(here(), competing=None, cores=8.0),
         "provider": "cpu",
         "samples_ns": tuple(samples_ns),
         "load_ms": 12.5,
@@ -67,7 +74,7 @@ def test_of_few_runs_every_stream_has_one_in_each_round():
 
 
 def test_more_threads_than_cores_are_told():
-    two = dataclasses.replace(read_host(), cores=2.0, competing=None)
+    two = dataclasses.replace(here(), cores=2.0, competing=None)
     crowded = latency([1_000_000] * 9, case=Case(Path("a"), "litert", threads=2, streams=2), host=two)
     assert "4 threads share 2 cores" in crowded.notes
     assert not latency([1_000_000] * 9, case=Case(Path("a"), "litert", threads=1, streams=2), host=two).notes
@@ -124,7 +131,7 @@ def test_what_has_to_be_known_is_noted():
     assert latency([1000] * 5, file_batch=1).unsteady == ()
     drifting = latency([1000] * 5 + [1200] * 5, round_calls=(5, 5))
     assert "the slowest round took 20% longer than the fastest" in drifting.unsteady
-    busy = dataclasses.replace(read_host(), competing=1.5)
+    busy = dataclasses.replace(here(), competing=1.5)
     assert latency([1000] * 5, host=busy).unsteady == ("other processes kept 1.5 cores busy when it began",)
     assert "batch of 4 runs as 4 calls of 1" in latency([1000] * 5, file_batch=1).notes[0]
     assert "slower or faster after 9 warm-up calls" in latency([1000] * 5, flat=False).notes[0]
