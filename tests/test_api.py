@@ -157,6 +157,7 @@ def test_what_export_returned_is_verified_and_a_name_alone_is_one_format(tmp_pat
     assert [each.name for each in made] == ["onnx-int8"]
 
 
+@pytest.mark.slow
 def test_the_name_of_a_scale_is_exported_with_random_weights(tmp_path):
     (bundle,) = vit_deploy.export("pico", tmp_path, formats="onnx")
     assert bundle.config == ViTConfig.from_scale("pico")

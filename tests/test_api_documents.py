@@ -142,7 +142,10 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
+# Of `bench` there is its form among the quick tests of documents.
+@pytest.mark.parametrize(
+    "name", [name if name != "bench" else pytest.param(name, marks=pytest.mark.slow) for name in CALLS]
+)
 def test_a_command_prints_the_document_of_its_function(name, document, inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words, call = CALLS[name]

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-import venv
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ import pytest
 from test_boundaries import ENGINES
 
 import vit_deploy
+from tests.environments import clean, environment
 
 pytestmark = pytest.mark.slow
 
@@ -49,18 +49,6 @@ for name in names:
             lacking[name] = error.name
 print(json.dumps({"file": vit_deploy.__file__, "modules": len(names), "lacking": lacking}))
 """
-
-
-def clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-
-
-def environment(folder: Path, *wanted: str | Path) -> Path:
-    """The folder of programs of a new environment with nothing but `wanted`."""
-    venv.create(folder, with_pip=True)
-    programs = folder / ("Scripts" if os.name == "nt" else "bin")
-    subprocess.run([programs / "python", "-m", "pip", "install", "-q", *map(str, wanted)], check=True, env=clean())
-    return programs
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import shutil
 import subprocess
-import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.environments import clean, environment, versions, wheel
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
@@ -21,17 +22,16 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxscript", "h5py", "torch")
 
 
-def environment(folder: Path, extra: str) -> Path:
-    venv.create(folder, with_pip=True)
-    binaries = folder / ("Scripts" if os.name == "nt" else "bin")
-    subprocess.run([binaries / "python", "-m", "pip", "install", "-q", f"{ROOT}[{extra}]"], check=True)
-    return binaries
+@pytest.fixture(scope="module")
+def with_extra(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The programs of an environment with this package and one of its extras, not to be changed."""
+    built = wheel(ROOT, tmp_path_factory.mktemp("wheel"))
+    return functools.cache(lambda extra: environment(tmp_path_factory.mktemp(extra), f"{built}[{extra}]"))
 
 
-def run(binaries: Path, *arguments: object) -> dict[str, object]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+def run(programs: Path, *arguments: object) -> dict[str, object]:
     done = subprocess.run(
-        [binaries / "vit-deploy", *map(str, arguments), "--json"], capture_output=True, text=True, env=clean
+        [programs / "vit-deploy", *map(str, arguments), "--json"], capture_output=True, text=True, env=clean()
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -39,32 +39,31 @@ def run(binaries: Path, *arguments: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(("extra", "format"), [("onnx", "onnx"), ("openvino", "onnx"), ("litert", "tflite")])
 def test_a_copied_bundle_is_proven_and_timed_where_only_its_light_runtime_is_installed(
-    extra: str, format: str, checkpoint: Checkpoint, tmp_path: Path
+    extra: str, format: str, checkpoint: Checkpoint, with_extra: Callable[[str], Path], tmp_path: Path
 ) -> None:
     jobs, _ = plan([format], ["fp32"])
     made = export(checkpoint, tmp_path / "made", jobs)[0].artifact.directory
     copied = shutil.copytree(made, tmp_path / "device" / "bundle")
     shutil.rmtree(tmp_path / "made")
-    binaries = environment(tmp_path / "venv", extra)
+    programs = with_extra(extra)
+    installed = set(versions(programs))
+    assert "vit-deploy" in installed and not installed & set(HEAVY)
 
-    listing = [binaries / "python", "-m", "pip", "list", "--format", "json"]
-    installed = {package["name"].lower() for package in json.loads(subprocess.check_output(listing))}
-    assert not installed & set(HEAVY)
-
-    verified = run(binaries, "verify", copied)
+    verified = run(programs, "verify", copied)
     assert verified["ok"]
-    timed = run(binaries, "bench", copied, "--runs", 10)["results"]
+    timed = run(programs, "bench", copied, "--runs", 10)["results"]
     assert isinstance(timed, list)
     assert len(timed[0]["samples_ns"]) == 10
     assert timed[0]["p50_ms"] > 0
 
 
-def test_a_missing_engine_is_an_error_that_names_its_extra(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_missing_engine_is_an_error_that_names_its_extra(
+    checkpoint: Checkpoint, with_extra: Callable[[str], Path], tmp_path: Path
+) -> None:
     jobs, _ = plan(["tflite"], ["fp32"])
     bundle = export(checkpoint, tmp_path / "made", jobs)[0].artifact.directory
-    binaries = environment(tmp_path / "venv", "onnx")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    done = subprocess.run([binaries / "vit-deploy", "verify", bundle], capture_output=True, text=True, env=clean)
+    command = [with_extra("onnx") / "vit-deploy", "verify", bundle]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean())
     assert done.returncode == 2
     assert 'pip install "vit-deploy[litert]"' in done.stderr
     assert "Traceback" not in done.stderr

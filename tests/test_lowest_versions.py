@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 import tomllib
-import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tests.environments import clean, environment, versions
 from tests.hub_server import TOKEN, serving
 
 pytestmark = pytest.mark.slow
@@ -52,21 +51,14 @@ def test_every_requirement_promises_a_lowest_version() -> None:
 def test_the_lowest_versions_export_prove_quantize_and_time(tmp_path: Path) -> None:
     constraints = tmp_path / "lowest.txt"
     constraints.write_text("\n".join(map(lowest, promised(EXTRA))), encoding="utf-8")
-    venv.create(tmp_path / "venv", with_pip=True)
-    binaries = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    pip = [binaries / "python", "-m", "pip"]
-    subprocess.run([*pip, "install", "-q", "-c", constraints, f"{ROOT}[{EXTRA}]"], check=True)
-    installed = {
-        package["name"].lower().replace("_", "-"): package["version"]
-        for package in json.loads(subprocess.check_output([*pip, "list", "--format", "json"]))
-    }
+    programs = environment(tmp_path / "venv", "-c", constraints, f"{ROOT}[{EXTRA}]")
+    installed = versions(programs)
     for requirement in promised(EXTRA):
         assert Version(installed[requirement.name.lower()]) == Version(lowest(requirement).partition("==")[2])
 
     def run(*arguments: object, **settings: str) -> list[dict[str, object]]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-        command = [binaries / "vit-deploy", *map(str, arguments), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, env=clean | settings)
+        command = [programs / "vit-deploy", *map(str, arguments), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, env=clean() | settings)
         assert done.returncode == 0, done.stderr
         document = json.loads(done.stdout)
         assert document["ok"]

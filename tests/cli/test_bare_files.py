@@ -79,6 +79,7 @@ def by_hand(bundles, tmp_path):
 NCHW = {"transpose": (0, 2, 3, 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch"), [("dynamo.onnx", "1"), ("script.onnx", "n")])
 def test_what_torch_exports_of_timm_is_proven(run, from_torch, name, batch):
     done = run("verify", from_torch / name, "--against", from_torch / "small.safetensors", "--json")
@@ -96,6 +97,7 @@ def test_what_torch_exports_of_timm_is_proven(run, from_torch, name, batch):
     assert ("batch of 7" in asked) == (batch == "n") and "zero input" in asked
 
 
+@pytest.mark.slow
 def test_an_altered_weight_in_a_file_of_torch_is_found_and_located(run, from_torch):
     done = run(
         "verify", from_torch / "altered.onnx", "--against", from_torch / "small.safetensors", "--locate", "--json"
@@ -105,6 +107,7 @@ def test_an_altered_weight_in_a_file_of_torch_is_found_and_located(run, from_tor
     assert result["located"]["tap"] == "block_1.ffn" and "fc1" in result["located"]["operator"]
 
 
+@pytest.mark.slow
 def test_files_of_plain_tensorflow_are_proven(run, from_tensorflow, keras_file):
     names = ["picture", "planes.tflite", "pixels.tflite", "keras.tflite", "integers.tflite"]
     done = run("verify", *(from_tensorflow / each for each in names), "--against", keras_file, "--json")
@@ -120,12 +123,14 @@ def test_files_of_plain_tensorflow_are_proven(run, from_tensorflow, keras_file):
     assert results["integers.tflite"]["metrics"]["cosine"] > 0.9
 
 
+@pytest.mark.slow
 def test_a_file_that_lost_its_weights_is_different_and_says_why_it_is_not_looked_into(run, from_tensorflow, keras_file):
     done = run("verify", from_tensorflow / "lost.tflite", "--against", keras_file, "--locate")
     assert done.code == 1 and "NaN" in done.err and "cannot look into" in done.err
     assert "what another one moved is not known" in done.err
 
 
+@pytest.mark.slow
 def test_a_float_input_of_pixels_is_right_once_it_is_said(run, from_tensorflow, keras_file):
     assert run("verify", from_tensorflow / "bright", "--against", keras_file).code == 1
     assert run("verify", from_tensorflow / "bright", "--against", keras_file, "--values", "pixels").code == 0
@@ -191,6 +196,7 @@ def test_a_file_of_ours_that_left_its_bundle_says_itself_what_it_takes(run, bund
     assert done.code == 2 and "says itself what it takes" in done.err
 
 
+@pytest.mark.slow
 def test_bare_files_are_timed_without_a_checkpoint(run, by_hand, from_tensorflow):
     paths = [by_hand("planes.onnx", ("n", 3, 24, 32), **NCHW), from_tensorflow / "pixels.tflite"]
     paths.append(from_tensorflow / "picture")
@@ -199,6 +205,12 @@ def test_bare_files_are_timed_without_a_checkpoint(run, by_hand, from_tensorflow
     document = run("bench", *paths, "--runs", "2", "--batch", "2", "--json").document
     assert {result["artifact"] for result in document["results"]} == set(map(str, paths))
     assert all(len(result["samples_ns"]) == 2 for result in document["results"])
+
+
+def test_a_bare_file_is_timed_without_a_checkpoint(run, by_hand):
+    path = by_hand("planes.onnx", ("n", 3, 24, 32), **NCHW)
+    [result] = run("bench", path, "--runtime", "onnxruntime", "--runs", "2", "--json").document["results"]
+    assert result["artifact"] == str(path) and len(result["samples_ns"]) == 2
 
 
 def test_a_file_of_no_fixed_size_cannot_be_timed(run, by_hand):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.hexagon import ON_HEXAGON
 
 pytestmark = ON_HEXAGON
 
 
+@pytest.mark.slow
 def test_times_of_an_emulated_processor_are_marked_and_are_no_baseline(bundles, tmp_path, run):
     saved = tmp_path / "saved.json"
     timed = run("bench", bundles["onnx"], "--provider", "htp", "--runs", 2, "--save", saved)

@@ -81,6 +81,7 @@ def test_a_name_that_is_not_there_is_refused_with_the_nearest(run, made, tmp_pat
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_bench_and_quantize_and_compare_take_such_files(run, made, tmp_path):
     bench = run("bench", made / "both" / "onnx-fp32", "--runs", "2", "--json")
     assert bench.code == 0, bench.err

@@ -17,6 +17,7 @@ def labelled(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_quantize_tells_size_speed_and_accuracy_beside_fp32(run, bundles, labelled, tmp_path):
     out = tmp_path / "out"
     result = run("quantize", bundles["tflite"], "-p", "int8", "-p", "fp16", "--data", labelled, "-o", out, "--json")

@@ -41,9 +41,8 @@ def test_weights_of_which_no_two_neighbours_pass_128_are_exact():
 
 
 @pytest.mark.skipif(QEMU is None or sys.platform != "linux", reason="qemu-user is not installed")
-@pytest.mark.parametrize(
-    "shape", [(1, 193, 12), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((7, 64, 48), (40, 192, 96)))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(1, 193, 12), (7, 64, 48), (40, 192, 96)])
 def test_onnx_runtime_on_a_processor_without_vnni_gives_the_same_integers(shape, tmp_path):
     activations, weights = integers(*shape)
     node = helper.make_node("MatMulInteger", ["images", "weights"], ["sums"])

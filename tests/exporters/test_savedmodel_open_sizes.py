@@ -16,7 +16,7 @@ from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.savedmodel.export import SavedModelExporter
 
 OPEN = ExportOptions(dynamic_size=True)
-FEW = ("mean pooling", "RoPE-ViT, mixed", "SigLIP", "MLCD")
+FEW = ("mean pooling", "MLCD")
 RELATIVE = [name for name, changes in VARIANTS.items() if "relative_positions" in changes]
 
 

@@ -193,6 +193,7 @@ def test_the_whole_product_of_options_is_loaded_with_the_same_bits(tmp_path: Pat
         np.testing.assert_array_equal(before[0], after[0], err_msg=name)
 
 
+@pytest.mark.slow  # of a file of an earlier version it is quick
 @pytest.mark.parametrize("name", [*FRESH, *HOUSES])
 def test_a_new_process_loads_the_file_and_answers_with_the_same_bits(
     reloaded: dict[str, tuple[list[Any], list[Any]]], name: str

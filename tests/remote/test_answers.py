@@ -61,6 +61,7 @@ def test_artifacts_are_proven_and_timed_there_and_told_as_here(
     assert server.left_behind() == set()
 
 
+@pytest.mark.slow
 def test_images_are_classified_there_as_here(
     there: dict[str, Any], server: Server, bundles: dict[str, Path], photos: Path
 ) -> None:

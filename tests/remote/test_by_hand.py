@@ -11,6 +11,8 @@ import tarfile
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.remote.conftest import environment
 from vit_deploy.remote.device import OLDEST
 from vit_deploy.remote.packing import ROOT, RUNNER, pack
@@ -79,6 +81,7 @@ def test_what_operators_take_is_told_plainly_too(package: Path, tmp_path: Path, 
     assert re.search(r"^  MatMul: \d+\.\d{3} ms \(\d+%\) in \d+ calls$", out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_batch_is_searched_and_cases_are_freed_in_turn_there_too(
     package: Path, tmp_path: Path, device_python: Path
 ) -> None:

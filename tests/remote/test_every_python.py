@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.environments import clean, environment
 from vit_deploy.remote.device import OLDEST
 from vit_deploy.remote.packing import ROOT
 
@@ -37,11 +38,8 @@ def interpreters() -> Iterator[Path]:
 
 @pytest.mark.parametrize("interpreter", interpreters(), ids=lambda path: path.parents[1].name)
 def test_the_archive_is_proven_and_timed(interpreter: Path, package: Path, tmp_path: Path) -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    subprocess.run([interpreter, "-m", "venv", tmp_path / "env"], check=True, env=clean)
-    python = tmp_path / "env/bin/python"
     wheels = ["numpy", "onnxruntime", "ai-edge-litert"]
-    subprocess.run([python, "-m", "pip", "install", "-q", "--only-binary=:all:", *wheels], check=True, env=clean)
+    python = environment(tmp_path / "env", "--only-binary=:all:", *wheels, interpreter=interpreter) / "python"
     with tarfile.open(package) as archive:
         archive.extractall(tmp_path, filter="data")
     planted = tmp_path / "planted"
@@ -51,7 +49,7 @@ def test_the_archive_is_proven_and_timed(interpreter: Path, package: Path, tmp_p
 
     def run(*arguments: str) -> dict[str, object]:
         command = [python, tmp_path / ROOT / "run.py", *arguments, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, env=clean, cwd=planted)
+        done = subprocess.run(command, capture_output=True, text=True, env=clean(), cwd=planted)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 

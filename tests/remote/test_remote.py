@@ -155,6 +155,7 @@ def test_a_run_that_is_killed_there_is_told_at_once(host: Any, server: Server, p
     assert server.left_behind() == set()
 
 
+@pytest.mark.slow
 def test_a_command_that_is_interrupted_ends_what_runs_there(
     device_python: Path, server: Server, bundles: dict[str, Path]
 ) -> None:
@@ -188,6 +189,7 @@ def test_what_cannot_be_cleaned_up_is_named(host: Any, server: Server, package: 
     shutil.rmtree(server.home / CACHE)
 
 
+@pytest.mark.slow
 def test_what_is_missing_there_is_said(host: Any, server: Server, package: Path, tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match=r"/none/python does not run: .*not found") as caught:
         run_on(host(server, python="/none/python"), package, ["verify"])

@@ -114,7 +114,7 @@ def test_every_precision_is_made_and_proven(plant, format, make_checkpoint, tmp_
     assert len(made.results) == len(precisions)
 
 
-@pytest.mark.parametrize("format", ["onnx", "tflite"])
+@pytest.mark.parametrize("format", ["onnx", pytest.param("tflite", marks=pytest.mark.slow)])
 def test_one_huge_weight_is_in_every_file_and_costs_only_where_activations_are_integers(
     format, make_checkpoint, tmp_path
 ):

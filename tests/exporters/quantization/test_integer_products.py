@@ -28,11 +28,9 @@ VARIANTS = {
 MIN_COSINE = 0.9985  # with the reference in float64, of all answers together: single images of so small models vary
 
 
-SLOW = "norms of heads, post-norm"  # whose parts are in other tests of TFLite files
-
-
 @pytest.fixture(
-    scope="module", params=[name if name != SLOW else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+    scope="module",
+    params=[name if name == "plain" else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
 )
 def made(request, make_checkpoint, tmp_path_factory):
     """A checkpoint, its fp32 file and its calibrated one."""

@@ -163,6 +163,7 @@ def test_int4_has_four_bits_but_for_the_layers_that_cost_most(made, source):
     assert wide == expected and "block_1.ffn.up" not in wide
 
 
+@pytest.mark.slow
 def test_outliers_that_leave_the_function_unchanged_leave_the_quantized_file_unchanged(
     checkpoint, source, made, tmp_path
 ):
