@@ -30,16 +30,16 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.weights import draw_weights
 
 
-def pytest_sessionstart() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Thousands of tests and the engines that they import stay to the end: garbage is not looked for among them."""
-    gc.disable()
     sys.dont_write_bytecode = False  # where the environment had it otherwise
-
-
-def pytest_collection_finish() -> None:
-    """What was collected is not looked through again while tests run."""
-    gc.freeze()
-    gc.enable()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
