@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     from samples.example_files import write_timm_folder
 
     folder = tmp_path_factory.mktemp("hub")
-    write_timm_folder(folder / "model", num_layers=12, num_classes=1000)
+    write_timm_folder(folder / "model", num_classes=1000)
     (folder / "model" / "README.md").write_text("---\nlicense: apache-2.0\n---\n", encoding="utf-8")
     with serving() as served:
         served.add(NAMED.replace(":", "/"), folder / "model")
@@ -95,6 +96,16 @@ def followed(tmp_path_factory: pytest.TempPathFactory, hub: dict[str, str]) -> P
     return folder
 
 
+@pytest.fixture(scope="module")
+def pages(request: pytest.FixtureRequest, followed: Path, hub: dict[str, str]) -> Iterator[dict[Path, Future[None]]]:
+    """What becomes of the pages that are tested, two at a time: each needs what the README made, and no other page."""
+    name = "test_the_commands_of_a_page_run_in_order_after_those_of_the_readme"
+    items = (item for item in request.session.items if isinstance(item, pytest.Function))
+    asked = [item.callspec.params["page"] for item in items if item.originalname == name]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(execute, page, followed, hub) for page in asked}
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run_in_order_and_succeed(followed: Path) -> None:
     ours = [command for command in commands(FRONT) if command.startswith("vit-deploy ")]
@@ -113,9 +124,9 @@ def test_the_first_command_after_the_installation_takes_a_model_by_its_name() ->
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [pytest.param(path, id=path.name) for path in DOCS])
 def test_the_commands_of_a_page_run_in_order_after_those_of_the_readme(
-    page: Path, followed: Path, hub: dict[str, str]
+    page: Path, pages: dict[Path, Future[None]]
 ) -> None:
-    execute(page, followed, hub)
+    pages[page].result()
 
 
 def test_what_else_the_readme_runs_is_installing_and_testing() -> None:
