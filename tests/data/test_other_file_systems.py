@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import os
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,19 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import vit_deploy
-from tests.linear_bundle import CLASSES, write_bundle
+from tests.data.stored_images import COUNT, GIVEN, NAMES, write_files
+from tests.linear_bundle import write_bundle
 from vit_deploy.data import addresses
 from vit_deploy.data.finding import find_source
 from vit_deploy.errors import DataError, MissingEngineError, RemoteError, UsageError
 
 fs = pytest.importorskip("pyarrow.fs")
 
-COUNT = 24
 BUCKET = "bucket"
-NAMES = {0: "a b%20c.png", 1: "ä.png", 2: "x-y.png"}  # some that addresses write otherwise
 GOOGLE = ("start", "--host=127.0.0.1", "--port={port}", "--in-memory", "--default-bucket=bucket")
 SERVERS = {
     "s3": ("moto", ["-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"]),
@@ -67,7 +63,7 @@ def test_nothing_is_written_to_an_address(tmp_path, monkeypatch):
 
 
 def test_hdfs_without_its_library_is_one_error_that_names_it(monkeypatch, tmp_path):
-    if "HADOOP_HOME" in os.environ or "ARROW_LIBHDFS_DIR" in os.environ:
+    if {"HADOOP_HOME", "ARROW_LIBHDFS_DIR", "VIT_DEPLOY_HADOOP"} & set(os.environ):
         pytest.skip("has Hadoop")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(MissingEngineError, match=r"libjvm|libhdfs") as error:
@@ -110,12 +106,6 @@ def test_a_slash_in_a_password_is_refused_without_showing_it():
     assert addresses.parsed("hdfs://host:8020/a@b.png").path == "a@b.png"
 
 
-def png(place: int) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(place).integers(0, 256, (9, 8, 3), np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle") / "onnx-fp32")
@@ -123,25 +113,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images, and files of each kind that hold the same."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    root = tmp_path_factory.mktemp("files")
-    contents = []
-    for place in range(COUNT):
-        path = root / "photos" / str(place % CLASSES) / NAMES.get(place, f"{place:03}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(place))
-    contents = [path.read_bytes() for path in sorted((root / "photos").rglob("*.png"))]
-    pq.write_table(pa.table({"image": contents, "label": [place % 3 for place in range(COUNT)]}), root / "x.parquet")
-    (root / "shards").mkdir()
-    for shard in range(2):
-        for ending, mode in (("tar", "w"), ("tar.gz", "w:gz")):
-            with tarfile.open(root / "shards" / f"{shard}.{ending}", mode) as archive:
-                for place in range(shard * COUNT // 2, (shard + 1) * COUNT // 2):
-                    member = tarfile.TarInfo(f"{place:03}.png")
-                    member.size = len(contents[place])
-                    archive.addfile(member, io.BytesIO(contents[place]))
-    return root
+    return write_files(tmp_path_factory.mktemp("files"))
 
 
 @contextlib.contextmanager
@@ -188,9 +160,6 @@ def cloud(request: pytest.FixtureRequest, files: Path, tmp_path_factory: pytest.
                 with system.open_output_stream(f"{BUCKET}/{path.relative_to(files).as_posix()}") as stream:
                     stream.write(path.read_bytes())
         yield address
-
-
-GIVEN = ["photos", "photos/*/*.png", "photos/**", "x.parquet", "shards/*.tar", "shards/{0..1}.tar.gz"]
 
 
 @pytest.mark.slow

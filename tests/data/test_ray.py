@@ -330,3 +330,26 @@ def test_the_command_starts_a_cluster_of_its_own_that_imports_nothing_from_the_w
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["results"][0]["images"] == COUNT // CLASSES
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_faults_go_where_they_went_before_a_cluster_was_joined():
+    """Java's machine, which reads hdfs here, ends the process where Ray takes faults over."""
+    pytest.importorskip("ray")
+    pytest.importorskip("pandas")
+    program = """
+import ctypes, faulthandler, signal
+from vit_deploy.data.cluster import _connected
+def handler(name):
+    found = (ctypes.c_void_p * 64)()  # the function comes first
+    ctypes.CDLL(None).sigaction(int(getattr(signal, name)), None, found)
+    return found[0]
+names = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")
+faulthandler.enable()  # as Java's machine does
+before = list(map(handler, names))
+with _connected("local"):
+    assert list(map(handler, names)) == before
+assert list(map(handler, names)) == before
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

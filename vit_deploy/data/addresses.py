@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 from vit_deploy.errors import DataError
 
 REMOTE = "://"  # in the addresses of other file systems than the computer's own
-PARTS = re.compile(r"([\w+.-]+)://([^/?]*)/?(.*?)(\?\w+=[^?/]*)?")  # `img-?.jpg` is a pattern and has no options
+PARTS = re.compile(r"([\w+.-]+)://([^/?]*)/?(.*?)(\?[\w.-]+=[^?/]*)?")  # `img-?.jpg` is a pattern and has no options
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ray import exceptions
 
 import vit_deploy
 from vit_deploy.core.child_processes import ISOLATING
+from vit_deploy.core.fault_handlers import kept_handlers
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.data.items import Item, Source
 from vit_deploy.data.shipping import Shipment, ship
@@ -195,7 +196,7 @@ def _connected(address: str) -> Iterator[None]:
     else:
         options |= {"address": address, "runtime_env": {"py_modules": [str(package)], "env_vars": {ISOLATING: "1"}}}
     try:
-        with quiet_stderr(), _nowhere(), _environment(own), _reached_from_here(address == LOCAL):
+        with quiet_stderr(), _nowhere(), _environment(own), _reached_from_here(address == LOCAL), kept_handlers():
             ray.init(**options)
     except (ConnectionError, exceptions.RayError, RuntimeError, ValueError) as error:
         raise UsageError(
@@ -205,7 +206,8 @@ def _connected(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with kept_handlers():
+            ray.shutdown()
 
 
 def _check_answers(address: str) -> None:

@@ -1,36 +1,26 @@
-"""Other file systems through pyarrow, s3, gs and hdfs: their files, folders and errors, and waiting that ends."""
+"""Other file systems through pyarrow, s3, gs and hdfs: their files and folders, and waiting that ends."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import io
 import os
-import re
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
 import pyarrow as pa
 from pyarrow import fs
 
+from vit_deploy.data import hadoop
 from vit_deploy.data.addresses import Address, parsed
 from vit_deploy.data.patterns import Entry, Kind
-from vit_deploy.errors import DataError, MissingEngineError, RemoteError
+from vit_deploy.data.storage_errors import explained
+from vit_deploy.errors import DataError
 
 GOOGLE = ("gs", "gcs")  # whose folders pyarrow lists only by the files below them
 WAIT_S = 20  # after which Google's client is to give up, which else takes a quarter of an hour
 EMULATOR = "STORAGE_EMULATOR_HOST"  # of Google's own client libraries: where another server stands for theirs
 BUFFER_BYTES = 1 << 20  # that are read ahead of what goes through a file from its beginning
-REFUSALS = (
-    *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID", "MISSING_AUTHENTICATION_TOKEN"),
-    *("SIGNATURE", "OAuth2", "PERMISSION_DENIED", "UNAUTHENTICATED", "Permission denied", "HTTP response code 403"),
-    *("status code: 401", "status code: 403"),
-)
-SILENCES = ("NETWORK_CONNECTION", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CURL error", "curlCode", "Connection refused")
-CREDENTIALS_IN_ADDRESS = re.compile(r"://[^'\"]*@")  # errors repeat the address that they are about
-CREDENTIALS = (
-    "for s3 set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for gs GOOGLE_APPLICATION_CREDENTIALS, "
-    "or write gs://anonymous@bucket where anybody may read"
-)
 
 
 def open_stream(address: str) -> IO[bytes]:
@@ -43,6 +33,8 @@ def open_stream(address: str) -> IO[bytes]:
     place = parsed(address)
     with explained(place):
         system, path = _found(place)
+        if place.scheme in hadoop.SCHEMES:
+            return cast("IO[bytes]", io.BufferedReader(HadoopFile(place, system.open_input_file(path)), BUFFER_BYTES))
         return cast("IO[bytes]", system.open_input_stream(path, buffer_size=BUFFER_BYTES))
 
 
@@ -55,7 +47,8 @@ def open_file(address: str) -> Any:
     place = parsed(address)
     with explained(place):
         system, path = _found(place)
-        return system.open_input_file(path)
+        file = system.open_input_file(path)
+        return HadoopFile(place, file) if place.scheme in hadoop.SCHEMES else file
 
 
 def read(address: str) -> bytes:
@@ -104,7 +97,9 @@ def info(place: Address) -> fs.FileInfo:
         system, path = _found(place)
         found = system.get_file_info(path)
         if found.type == fs.FileType.NotFound:
-            if place.path and place.bucket and system.get_file_info(_root(place)).type == fs.FileType.NotFound:
+            if place.scheme in hadoop.SCHEMES:  # it is said of all that went wrong, and opening it tells what did
+                system.open_input_file(path)
+            elif place.path and place.bucket and system.get_file_info(_root(place)).type == fs.FileType.NotFound:
                 raise DataError(f"there is no bucket {place.bucket}: {place.shown}", fix="check the address")
             raise DataError(f"there is nothing at {place.shown}", fix="check the address")
         return found
@@ -120,10 +115,13 @@ def scan(place: Address, folder: str) -> Iterator[Entry]:
     Raises:
         RemoteError: the file system does not answer, or refuses.
     """
-    flat = place.scheme in GOOGLE
-    with explained(place):
+    flat, strict = place.scheme in GOOGLE, place.scheme in hadoop.SCHEMES
+    with explained(place.at(folder.rstrip("/"))):
         system, path = _found(place.at(folder))
-        found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=flat))
+        try:  # of hdfs all that goes wrong would be taken for a folder that is not there
+            found = system.get_file_info(fs.FileSelector(path, allow_not_found=not strict, recursive=flat))
+        except FileNotFoundError:
+            found = []
     found.reverse()
     folders: set[str] = set()
     while found:  # each is let go: of a large folder they are most of what is held
@@ -137,50 +135,45 @@ def scan(place: Address, folder: str) -> Iterator[Entry]:
             yield Entry(name, Kind.FILE, f"{entry.size} {entry.mtime_ns}")
 
 
-@contextlib.contextmanager
-def explained(place: Address) -> Iterator[None]:
-    """A block whose errors of pyarrow are said in words.
+class HadoopFile(io.RawIOBase):
+    """A file of hdfs whose errors are said in words, and of which nothing else is printed.
 
-    Raises:
-        DataError: nothing there, or an address that cannot be.
-        MissingEngineError: hdfs without Hadoop's library.
-        RemoteError: the file system does not answer, or refuses.
+    Args:
+        place: its address.
+        file: the same, as pyarrow has it.
     """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise DataError(f"there is nothing at {place.shown}", fix="check the address") from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        said = CREDENTIALS_IN_ADDRESS.sub("://", " ".join(str(error).split()))
-        if "Unrecognized filesystem type" in said:
-            known = DataError(
-                f"{place.scheme}:// is no file system that pyarrow reads: {place.shown}",
-                fix="give s3://, gs://, hdfs:// or a path",
-            )
-            raise known from error
-        if "Unable to load libjvm" in said or "load libhdfs" in said:  # the second time: a prior attempt
-            what = "Java's libjvm" if "libjvm" in said else "Hadoop's libhdfs"
-            raise MissingEngineError(
-                f"hdfs:// is read by Hadoop's own client, and {what} is not found: {place.shown}",
-                fix="install a Java runtime and Hadoop's client, and set JAVA_HOME, HADOOP_HOME, and CLASSPATH to what "
-                "`hadoop classpath --glob` says",
-            ) from error
-        if "NO_SUCH_BUCKET" in said:
-            raise DataError(f"there is no bucket {place.bucket}: {place.shown}", fix="check the address") from error
-        if any(word in said for word in REFUSALS):
-            raise RemoteError(f"{place.shown} is not for these credentials: {_short(said)}", fix=CREDENTIALS) from error
-        if any(word in said for word in SILENCES):
-            raise RemoteError(
-                f"the file system of {place.shown} does not answer: {_short(said)}",
-                fix="check the network and the address, of a server of your own with ?endpoint_override=HOST:PORT",
-            ) from error
-        raise RemoteError(
-            f"{place.shown} cannot be read: {_short(said)}", fix="check the address, and what its storage asks for"
-        ) from error
 
+    def __init__(self, place: Address, file: Any) -> None:
+        self._place, self._file = place, file
 
-def _short(said: str) -> str:
-    return said if len(said) < 300 else f"{said[:300]}…"
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill as much as there is."""
+        with explained(self._place):
+            return int(self._file.readinto(buffer))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place in it."""
+        with explained(self._place):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """The place that is read next."""
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        """Let it go."""
+        if not self.closed:
+            with explained(self._place):
+                self._file.close()
+        super().close()
 
 
 def _found(place: Address) -> tuple[fs.FileSystem, str]:
@@ -206,6 +199,12 @@ def _reached(place: Address, emulator: str) -> tuple[str, str, str]:
             scheme, _, host = emulator.rpartition("://")
             options += [f"endpoint_override={host.rstrip('/')}", f"scheme={scheme or 'http'}"]
             bucket = bucket if "@" in bucket else f"anonymous@{bucket}"
+    if place.scheme in hadoop.SCHEMES:
+        user, _, host = bucket.rpartition("@")
+        options += hadoop.waiting(given)
+        if user and "user" not in given:  # pyarrow passes over it where it stands
+            options.append(f"user={user}")
+        bucket = host or hadoop.DEFAULT
     return place.scheme, bucket, "?" + "&".join(options) if options else ""
 
 
