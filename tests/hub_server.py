@@ -88,6 +88,11 @@ class Hub:
     storage: str = ""
     xet: bool = False  # whether it announces a storage beside plain HTTP, which it has not
 
+    def empty(self) -> None:
+        """Be as if nobody had asked anything of it."""
+        fresh = Hub(endpoint=self.endpoint, storage=self.storage)
+        vars(self).update(vars(fresh))
+
     def add(self, name: str, files: Path | Mapping[str, bytes], **others: Any) -> Repository:
         """A repository with the files of a folder."""
         if isinstance(files, Path):

@@ -71,29 +71,36 @@ def timm_files() -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")} | {"README.md": card}
 
 
+@pytest.fixture(scope="session")
+def served() -> Iterator[Hub]:
+    """A hub on loopback, with whatever the last test left there."""
+    with serving() as hub:
+        yield hub
+
+
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub on loopback, which this process and those that it starts take for the only one, with an empty cache."""
+def hub(served: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    """An empty hub, which this process and those that it starts take for the only one, with an empty cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     home = tmp_path / "hf-home"
-    with serving() as served:
-        settings = {"HF_ENDPOINT": served.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        for name, value in settings.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path / "vit-deploy-cache"))
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-            monkeypatch.delenv(name, raising=False)
-        # The client reads them when it is imported, which another test may have done.
-        monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
-        template = f"{served.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HOME", str(home))
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # which needs a server of its own
-        yield served
+    served.empty()
+    settings = {"HF_ENDPOINT": served.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path / "vit-deploy-cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    # The client reads them when it is imported, which another test may have done.
+    monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
+    template = f"{served.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # which needs a server of its own
+    return served
 
 
 @pytest.fixture
