@@ -12,13 +12,13 @@ import pytest
 
 from tests.checkpoints.state_dicts import read, write
 from tests.peers import timm_families
+from tests.peers.meta_dinov3 import as_meta_keeps_it
 from vit_deploy.checkpoints import assumed, load
 from vit_deploy.checkpoints.timm import eva
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
 from vit_deploy.core.reference import forward
 from vit_deploy.core.resize import resize
 from vit_deploy.core.rotary import Rotary, RotaryConvention
-from vit_deploy.core.rotary_angles import as_bfloat16
 from vit_deploy.errors import CheckpointError, ConfigError
 
 GOLDEN = Path(timm_families.__file__).parent / "golden" / "eva"
@@ -129,26 +129,9 @@ def test_a_tower_of_open_clips_is_read_by_the_architecture_that_its_config_names
     assert distance(forward(checkpoint, images), np.load(GOLDEN / "pe" / "output.npy")) <= LIMIT
 
 
-def metas(case: str, *, rounded: bool, blocks: int = 2) -> dict[str, Any]:
+def metas(case: str, *, rounded: bool) -> dict[str, Any]:
     """The weights of a golden DINOv3 under the names that Meta keeps them by."""
-    tensors = dict(read(GOLDEN / case / "model.safetensors"))
-    stored: dict[str, Any] = {}
-    for name, value in tensors.items():
-        today = name.replace("reg_token", "storage_tokens").replace("gamma_", "ls").replace("fc1_g", "w1")
-        today = today.replace("fc1_x", "w2").replace("fc2", "w3")
-        today = f"{today}.gamma" if name.endswith(("gamma_1", "gamma_2")) else today
-        if not name.startswith("head.") and "_bias" not in name:
-            stored[today] = value
-    for index in range(blocks):
-        query, value = (tensors[f"blocks.{index}.attn.{role}_bias"] for role in ("q", "v"))
-        unread = np.full_like(query, 3.0)  # of the keys, which the mask takes out
-        stored[f"blocks.{index}.attn.qkv.bias"] = np.concatenate([query, unread, value])
-        ones = np.ones_like(query)
-        stored[f"blocks.{index}.attn.qkv.bias_mask"] = np.concatenate([ones, 0 * ones, ones])
-    periods = np.float32(100) ** (np.arange(4, dtype=np.float32) / np.float32(4))
-    stored["rope_embed.periods"] = (as_bfloat16(periods) if rounded else periods).astype(np.float32)
-    stored["mask_token"] = np.zeros((1, 16), np.float32)
-    return stored
+    return as_meta_keeps_it(dict(read(GOLDEN / case / "model.safetensors")), 1, rounded=rounded)
 
 
 @pytest.mark.parametrize("rounded", [True, False])

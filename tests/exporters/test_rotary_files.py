@@ -11,6 +11,7 @@ import pytest
 
 import vit_deploy
 from tests.peers import timm_families
+from tests.peers.plain_engines import ENGINES
 from vit_deploy.checkpoints import load
 from vit_deploy.core.reference import forward
 from vit_deploy.core.resize import resize
@@ -19,30 +20,6 @@ GOLDEN = Path(timm_families.__file__).parent / "golden" / "eva"
 CASES = ("dinov3", "eva02_sub_norms", "rope_vit", "rope_vit_mixed", "pe")
 SIZE, NEW_SIZE = (24, 32), (40, 48)
 LIMIT = 1e-5  # of the largest logit
-
-
-def answer_of_onnx(folder: Path, images: Any) -> Any:
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(str(folder / "onnx-fp32" / "model.onnx"), providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": images})[0]
-
-
-def answer_of_tflite(folder: Path, images: Any) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    run = Interpreter(str(folder / "tflite-fp32" / "model.tflite")).get_signature_runner()
-    return np.concatenate([run(images=image[None])["logits"] for image in images])
-
-
-def answer_of_savedmodel(folder: Path, images: Any) -> Any:
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(str(folder / "savedmodel-fp32" / "saved_model"))
-    return loaded.signatures["serving_default"](images=tf.constant(images))["logits"].numpy()
-
-
-ENGINES = {"onnx": answer_of_onnx, "tflite": answer_of_tflite, "savedmodel": answer_of_savedmodel}
 
 
 @pytest.fixture(scope="module")

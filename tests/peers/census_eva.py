@@ -39,8 +39,6 @@ def census(timm: Any, folder: Path) -> Iterator[Row]:
 
 def make(timm: Any, name: str, **changes: Any) -> Any:
     """An architecture with few features and blocks, and weights that each show in the output."""
-    import torch
-
     from tests.peers.make_timm_eva import arguments_of
 
     full = arguments_of(timm, name)
@@ -54,6 +52,15 @@ def make(timm: Any, name: str, **changes: Any) -> Any:
         **changes,
     }
     model = timm.create_model(name, **arguments).eval()
+    filled(model)
+    model.census_arguments = arguments
+    return model
+
+
+def filled(model: Any) -> Any:
+    """The same model with weights that each show in the output."""
+    import torch
+
     rng = np.random.default_rng(5)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -61,7 +68,6 @@ def make(timm: Any, name: str, **changes: Any) -> Any:
             is_scale = parameter.ndim == 1 and key.endswith((".weight", "gamma_1", "gamma_2"))
             spread = 0.25 if parameter.ndim < 2 or key == "rope.freqs" else 1.5 / parameter.shape[-1] ** 0.5
             parameter.copy_(torch.from_numpy(spread * drawn + is_scale))
-    model.census_arguments = arguments
     return model
 
 

@@ -87,13 +87,7 @@ def made(
     import torch
 
     library = huggingface_models.library()
-    torch.manual_seed(1)
-    built = getattr(library, model)(config(library)).eval()
-    generator = torch.Generator().manual_seed(5)
-    for name, parameter in built.named_parameters():
-        spread = 0.25 * torch.randn(parameter.shape, generator=generator)
-        norm = "norm" in name and name.endswith("weight") and parameter.ndim == 1
-        parameter.data = spread + (1.0 if norm else 0.5 if "layer_scale" in name else 0.0)
+    built = random_model(model, config)
     built.save_pretrained(folder, save_original_format=not newer)
     if processor is not None:
         getattr(library, processor[0])(**processor[1]).save_pretrained(folder)
@@ -103,6 +97,26 @@ def made(
     with torch.no_grad():
         answer = read(built, inputs(torch.from_numpy(images).permute(0, 3, 1, 2)))
     return Made(folder, images, answer.numpy())
+
+
+def random_model(model: str, config: Callable[[Any], Any]) -> Any:
+    """A model of transformers in evaluation mode, every parameter of which shows in what it answers.
+
+    Args:
+        model: name of its class.
+        config: takes the library, gives the model's config.
+    """
+    import torch
+
+    library = huggingface_models.library()
+    torch.manual_seed(1)
+    built = getattr(library, model)(config(library)).eval()
+    generator = torch.Generator().manual_seed(5)
+    for name, parameter in built.named_parameters():
+        spread = 0.25 * torch.randn(parameter.shape, generator=generator)
+        norm = "norm" in name and name.endswith("weight") and parameter.ndim == 1
+        parameter.data = spread + (1.0 if norm else 0.5 if "layer_scale" in name else 0.0)
+    return built
 
 
 def _of(kind: str, **options: Any) -> Callable[[Any], Any]:

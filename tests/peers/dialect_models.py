@@ -152,12 +152,12 @@ def _open_clip_case(kind: str = "CLIP", **options: Any) -> Case:
     )
 
 
-def _coca_case(embed_dim: int = 6) -> Case:
+def coca_case(embed_dim: int = 6, **vision: Any) -> Case:
     """CoCa, whose decoder of words is left out; it divides by the length unless it is told not to."""
     words = {"context_length": 4, "vocab_size": 7, "width": 8, "heads": 2, "layers": 1}
     document = _open_clip_config(
         model={"embed_dim": embed_dim, "multimodal_cfg": words}, attentional_pool=True, attn_pooler_queries=3,
-        attn_pooler_heads=2, output_tokens=True,
+        attn_pooler_heads=2, output_tokens=True, **vision,
     )  # fmt: skip
     return Case(
         lambda sources: _open_clip(sources, document, "CoCa"),
@@ -280,8 +280,8 @@ CASES: Mapping[str, Case] = {
     "open_clip-clipa": _open_clip_case(no_ln_pre=True, pool_type="avg", final_ln_after_pool=True),
     "open_clip-layer-scale": _open_clip_case(ls_init_value=0.1, pool_type="avg"),
     "open_clip-custom-blocks": _open_clip_case(qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_fc=True),
-    "open_clip-coca": _coca_case(),
-    "open_clip-coca-of-one-width": _coca_case(embed_dim=DIM),
+    "open_clip-coca": coca_case(),
+    "open_clip-coca-of-one-width": coca_case(embed_dim=DIM),
     "open_clip-siglip": _open_clip_timm_case("vit_base_patch16_siglip_224", "map", "none"),
     "open_clip-siglip2": _open_clip_timm_case("vit_base_patch32_siglip_256", "map", "none"),
     "open_clip-timm-projected": _open_clip_timm_case("vit_base_patch16_224", "", "linear"),

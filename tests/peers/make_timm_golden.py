@@ -27,9 +27,10 @@ def main() -> None:
         timm_families.save(timm, name, model, folder)
         images = timm_families.drawn_images(*timm_families.SMALL["img_size"])
         np.save(folder / "output.npy", timm_families.output(model, images))
-        if name in timm_families.RESIZED:
+        if name in (*timm_families.RESIZED, *timm_families.READ_AGAIN):
             resized = timm_families.make(timm, name)
-            resized.set_input_size(img_size=timm_families.NEW_SIZE)
+            if name in timm_families.RESIZED:  # the others take images of any size
+                resized.set_input_size(img_size=timm_families.NEW_SIZE)
             images = timm_families.drawn_images(*timm_families.NEW_SIZE)
             np.save(folder / "resized_output.npy", timm_families.output(resized, images))
     files = [path for path in TARGET.rglob("*") if path.is_file()]

@@ -66,7 +66,10 @@ CASES: Mapping[str, Case] = {
     "relpos": Case("vit_relpos_small_patch16_224"),
     "relpos_like_swin": Case("vit_relpos_medium_patch16_cls_224", {"rel_pos_type": "mlp-swin", "global_pool": "token"}),
     "relpos_table": Case("vit_srelpos_small_patch16_224", {"rel_pos_type": "bias"}),
+    "beit3": Case("beit3_base_patch16_224"),
     "rpn": Case("vit_base_patch16_rpn_224"),
+    "naflex": Case("naflexvit_base_patch16_gap"),
+    "naflex_apart": Case("naflexvit_base_patch16_parfac_gap"),
     "aimv2": Case("aimv2_large_patch14_224"),
     "parallel": Case("vit_pwee_patch16_reg1_gap_256"),
     "parallel_qk_norm": Case("vit_base_patch16_xp_224"),
@@ -84,7 +87,9 @@ RESIZED = (
     "beit",
     "beit_shared",
     "relpos_table",
+    "beit3",
 )  # cases that are also run at another size
+READ_AGAIN = ("naflex", "naflex_apart")  # those that are read again for it
 NEW_SIZE = (40, 48)
 
 

@@ -21,6 +21,7 @@ from vit_deploy.core.resize import resize as resized_checkpoint
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import UsageError
 from vit_deploy.verification.drift import Drift, drift
+from vit_deploy.verification.targets import read_again
 
 SAME_SIZES = "the checkpoint has these sizes already; nothing was resampled"
 
@@ -211,26 +212,29 @@ def resize(
     checkpoints.check_target(output, force=force)
     progress(f"reading {checkpoint}")
     with telling(progress):
-        loaded = checkpoints.load(checkpoint, config=stated_fields(reading))
+        pixels, patch = (None if size is None else sides(size) for size in (image_size, patch_size))
+        own = checkpoints.load(checkpoint, config=stated_fields(reading))
+        loaded = own
+        if asked is None:
+            loaded = checkpoints.read_at(pixels, own, checkpoint, config=stated_fields(reading))
     progress("resizing")
-    pixels, patch = (None if size is None else sides(size) for size in (image_size, patch_size))
     resized = resized_checkpoint(loaded, pixels, patch, asked)
     progress(f"writing {output}")
     checkpoints.save(resized, output, force=force)
     drifted = None
     if report:
         progress("comparing the features")
-        drifted = drift(loaded, resized)
+        drifted = drift(own, resized)
     saved = documents.saved(output, resized)
     result = Resized(
         output,
         resized,
         saved["bytes"],
-        before=sizes(loaded.config),
+        before=sizes(own.config),
         after=sizes(resized.config),
         convention=str(convention_of(loaded, asked)),
         drift=drifted,
-        resampled=resized is not loaded,
+        resampled=resized is not own,
     )
     record = saved | {
         "from": result.before,
@@ -239,5 +243,7 @@ def resize(
         "drift": drifted.to_dict() if drifted else None,
     }
     note = assumed_convention(loaded, asked) if result.resampled else SAME_SIZES
+    if loaded is not own:
+        note = read_again(loaded.config.image_size)
     notes = (note,) if note else ()
     return ResizeOutcome((result,), (record,), origins={checkpoint: loaded.provenance}, notes=notes)

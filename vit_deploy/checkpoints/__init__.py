@@ -45,7 +45,7 @@ from vit_deploy.checkpoints.huggingface.tipsv2 import in_transformers_names
 from vit_deploy.checkpoints.keras.folding import FoldingError
 from vit_deploy.checkpoints.paths import checked_path, detected_container
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
-from vit_deploy.checkpoints.source import KEY_END, MODULES, Source, Stated, TensorFile
+from vit_deploy.checkpoints.source import KEY_END, MODULES, OwnConfigError, Source, Stated, TensorFile
 from vit_deploy.checkpoints.text_towers import CLASSES, Words, with_words
 from vit_deploy.checkpoints.timm.naflex import at_one_size
 from vit_deploy.checkpoints.timm.named import check_named, named
@@ -59,6 +59,7 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.registry import Plugin, Registry
+from vit_deploy.core.resize import follows_size
 from vit_deploy.core.staging import check_targets, staged_file, staged_folder
 from vit_deploy.errors import CheckpointError, ConfigError, OutputError
 
@@ -85,6 +86,7 @@ __all__ = [
     "load",
     "locate",
     "options_of_files",
+    "read_at",
     "read_config",
     "read_labels",
     "save",
@@ -175,6 +177,34 @@ def load(path: str | Path | Located, *, config: ViTConfig | Mapping[str, Any] | 
         loaded = dataclasses.replace(loaded, provenance=(located.origin.step, *loaded.provenance))
     check_licence(licence_in(loaded.provenance), required, located.origin.source or str(located.path))
     return loaded
+
+
+def read_at(
+    image_size: tuple[int, int] | None,
+    loaded: Checkpoint,
+    path: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """A checkpoint that is to be resized, read once more where its positions are those of the size it is read at.
+
+    Its own program computes them for the size of the images, or resamples a table of another grid for it.
+
+    Args:
+        image_size: (height, width) that is wanted; None for its own.
+        loaded: what `load` gave.
+        path: as `load` took it.
+        config: as `load` took it.
+
+    Raises:
+        VitDeployError: as `load` does.
+    """
+    if image_size in (None, loaded.config.image_size) or not follows_size(loaded):
+        return loaded
+    try:
+        return load(path, config={**(config or {}), "image_size": image_size})
+    except OwnConfigError:  # saved here since, where the positions are weights like others
+        return loaded
 
 
 def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:

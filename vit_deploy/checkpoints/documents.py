@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read the config {path}: {error.strerror}", fix="check the path") from error
     values = parse_json(text, str(path))
-    known = [*ViTConfig().to_dict(), PREPROCESS, LABELS, ARCHITECTURE]
+    known = [*(field.name for field in dataclasses.fields(ViTConfig)), PREPROCESS, LABELS, ARCHITECTURE]
     if unknown := sorted(set(values) - set(known)):
         raise CheckpointError(
             f"{path} has fields that no config has: {', '.join(unknown)}", fix=f"known are {', '.join(known)}"

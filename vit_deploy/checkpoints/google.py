@@ -21,6 +21,7 @@ from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, Pooling
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.resize import OF_THE_SIZE
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
@@ -77,7 +78,7 @@ class GoogleSource:
             layers_a_tensor=layers_a_tensor,
             found=settled.problems,
         )
-        return imported(settled, weights, family=FAMILY)
+        return imported(settled, weights, family=FAMILY, **(OF_THE_SIZE if sines else {}))
 
 
 @dataclass(frozen=True)

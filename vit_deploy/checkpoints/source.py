@@ -162,11 +162,16 @@ class Source(Protocol):
         """
 
 
+class OwnConfigError(CheckpointError):
+    """A file with a config of its own, other than the one given."""
+
+
 def settled_config(found: ViTConfig | None, stated: Stated) -> ViTConfig:
     """The config of the file, or the one stated where the file has none.
 
     Raises:
-        CheckpointError: there is neither, or they differ.
+        CheckpointError: there is neither.
+        OwnConfigError: they differ.
     """
     if found is not None:
         theirs = found.to_dict()
@@ -174,7 +179,7 @@ def settled_config(found: ViTConfig | None, stated: Stated) -> ViTConfig:
         if differing := [
             f"{name} is {theirs[name]}, not {ours[name]}" for name in theirs if theirs[name] != ours[name]
         ]:
-            raise CheckpointError(
+            raise OwnConfigError(
                 f"it has a config of its own, other than the one given: {'; '.join(differing)}",
                 fix="leave --config out",
             )

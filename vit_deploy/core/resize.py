@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,8 @@ FILTERS: Mapping[Convention, Filters] = MappingProxyType(
 )
 
 RESAMPLED = "naflex"  # the family of models whose table is for another grid than that of their images
+OF_THE_SIZE: Mapping[str, Any] = {"positions": "of the image size"}
+"""The fact of a checkpoint whose positions its program computes for the size of the images."""
 DEFAULT = Convention.TIMM  # of models that come from no other program, our own among them
 
 
@@ -151,16 +154,31 @@ def resize(
 
 
 def check_positions(checkpoint: Checkpoint) -> None:
-    """Refuse to resample positions that were resampled from another grid's when they were read.
+    """Refuse to resample positions that were computed for one size, or resampled for it, when they were read.
 
     Raises:
         ConfigError: they were, as a NaFlexViT's are.
     """
-    if any(step.facts.get("family") == RESAMPLED for step in checkpoint.provenance):
+    fix = "give the file that it was read of, which is read at the size that is wanted; or say --like"
+    if _resampled(checkpoint):
         raise ConfigError(
-            "its positions were resampled for its image size when it was read, and would be resampled twice",
-            fix="read it at the size that is wanted: --config with image_size [height, width]; or say --like",
+            "its positions were resampled for its image size when it was read, and would be resampled twice", fix=fix
         )
+    if _computed(checkpoint):
+        raise ConfigError("its positions were computed for its image size when it was read", fix=fix)
+
+
+def follows_size(checkpoint: Checkpoint) -> bool:
+    """Whether its positions are those of the size that it is read at, so that it is read again for another."""
+    return _resampled(checkpoint) or _computed(checkpoint)
+
+
+def _resampled(checkpoint: Checkpoint) -> bool:
+    return any(step.facts.get("family") == RESAMPLED for step in checkpoint.provenance)
+
+
+def _computed(checkpoint: Checkpoint) -> bool:
+    return any(OF_THE_SIZE.items() <= step.facts.items() for step in checkpoint.provenance)
 
 
 def as_convention(name: str) -> Convention:

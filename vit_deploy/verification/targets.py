@@ -105,19 +105,29 @@ def load_source(
             f"{', '.join(asked)} shape a model that is made from a scale, and {scale} is a checkpoint",
             fix=f"leave them out, or give one of {', '.join(SCALE_CONFIGS)}",
         )
-    from vit_deploy import checkpoints
     from vit_deploy.core.resize import as_convention, assumed_convention, resize
 
     if like is not None and not overrides:
         raise ConfigError("--like says how a checkpoint is resized, and no size is given", fix="add --image-size")
     convention = as_convention(like) if like is not None else None
-    loaded = given if isinstance(given, Checkpoint) else checkpoints.load(Path(scale), config=stated)
+    wanted = overrides.get("image_size") if convention is None else None
+    loaded, notes = (given, []) if isinstance(given, Checkpoint) else _read(Path(scale), wanted, stated)
     resized = resize(loaded, overrides.get("image_size"), overrides.get("patch_size"), convention)
-    notes = []
     if resized is not loaded:
         notes += [_resized_note(resized), assumed_convention(loaded, convention)]
     origin = None if isinstance(given, Checkpoint) else loaded.provenance
     return Source(resized, _name(Path(scale)), "; ".join(filter(None, notes)), origin)
+
+
+def _read(
+    path: Path, image_size: tuple[int, int] | None, stated: Mapping[str, Any] | None
+) -> tuple[Checkpoint, list[str]]:
+    """A checkpoint that is to be resized, and what has to be known of it."""
+    from vit_deploy import checkpoints
+
+    own = checkpoints.load(path, config=stated)
+    loaded = checkpoints.read_at(image_size, own, path, config=stated)
+    return loaded, [] if loaded is own else [read_again(loaded.config.image_size)]
 
 
 def _name(path: Path) -> str:
@@ -125,6 +135,15 @@ def _name(path: Path) -> str:
 
     name = None if path.exists() else parse(path.as_posix())
     return path.resolve().stem if name is None else name.model
+
+
+def read_again(image_size: tuple[int, int]) -> str:
+    """What is said of a checkpoint whose positions follow the size of the images.
+
+    Args:
+        image_size: (height, width).
+    """
+    return f"read for images of {'x'.join(map(str, image_size))}, of which its positions are those of its own program"
 
 
 def _resized_note(checkpoint: Checkpoint) -> str:

@@ -257,8 +257,8 @@ def _image_size(
 
 
 def _stated_size(vision: Mapping[str, Any], patch: tuple[int, int], stated: Stated) -> tuple[int, int]:
-    """The size that config.json or the user says, of a model whose positions are computed for whatever size."""
-    said = vision.get("image_size", stated.get("image_size"))
+    """The size that the user or config.json says, of a model whose positions are computed for whatever size."""
+    said = stated.get("image_size") or vision.get("image_size")
     if said is None:
         raise CheckpointError(
             "its positions are computed for the image size, and nothing says that size",

@@ -228,13 +228,18 @@ def _kernel(kernel: Float32, config: ViTConfig) -> Float32:
     return kernel.transpose(2, 3, 1, 0)
 
 
+def computes_positions(names: Names) -> bool:
+    """Whether its program computes a position table for the size of the images, as AIMv2 of any size does."""
+    return names.has(f"{aimv2.PATCHES}.weight") and names.tensor(POSITIONS) not in names.stored
+
+
 def _table(names: Names, config: ViTConfig) -> Origin:
     """The position table, or zeros where queries and keys are turned instead."""
     stored = names.tensor(POSITIONS)
     relative = config.relative_positions is not RelativePositions.NONE
     if (config.rotary is not None or relative) and stored not in names.stored:
         return zeros(config.sequence_length, config.embed_dim)
-    if names.has(f"{aimv2.PATCHES}.weight") and stored not in names.stored:
+    if computes_positions(names):
         return Origin((), lambda: aimv2.computed_positions(config))
     return Origin((stored,), lambda table: _positions(table, config, names))
 

@@ -15,7 +15,7 @@ from vit_deploy.checkpoints.gathering import check_layers, gather
 from vit_deploy.checkpoints.heads import label_problems
 from vit_deploy.checkpoints.huggingface.config import are_nameless, facts_of, parts_unread, vision_config, whole_size
 from vit_deploy.checkpoints.huggingface.families import MODEL_TYPES, family_of
-from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, encoders, named, origins, spare
+from vit_deploy.checkpoints.huggingface.names import HEAD_TENSORS, computes_positions, encoders, named, origins, spare
 from vit_deploy.checkpoints.huggingface.preprocess import preprocess_of, settings_in, supposed_of
 from vit_deploy.checkpoints.huggingface.relative import INDEX, relative_origins
 from vit_deploy.checkpoints.huggingface.towers import SPECTROGRAM, tower_in
@@ -23,6 +23,7 @@ from vit_deploy.checkpoints.importing import imported, settle
 from vit_deploy.checkpoints.safetensors import CANONICAL, FORMAT
 from vit_deploy.checkpoints.source import STATE_DICTS, Stated, TensorFile
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.resize import OF_THE_SIZE
 from vit_deploy.errors import CheckpointError
 
 
@@ -62,7 +63,7 @@ class HuggingFaceSource:
             file, origins(names, config) | relative_origins(names, config), config, ignored=ignored, found=problems
         )
         processor = {} if document.get("model_type") == SPECTROGRAM else settings_in(file.documents)
-        whole = settled.input_size or whole_size(vision_config(document))
+        whole = settled.input_size or (None if "image_size" in stated else whole_size(vision_config(document)))
         preprocess = preprocess_of(processor, family.processor, config, whole)
         left_out = [*unused, *parts_unread(vision_config(document), config.patch_size)]
         if labels and not config.include_top and not are_nameless(labels):
@@ -77,6 +78,7 @@ class HuggingFaceSource:
             preprocess_assumed=not processor,
             labels=() if are_nameless(labels) else tuple(labels),
             dialect="huggingface",
+            **(OF_THE_SIZE if computes_positions(names) else {}),
             left_out=left_out,
             preprocessing="recorded beside it" if processor else f"that of transformers' {family.processor} models",
         )

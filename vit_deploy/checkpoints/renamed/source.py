@@ -23,7 +23,7 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, Pooling
 from vit_deploy.core.config import ViTConfig, as_pair
 from vit_deploy.core.preprocess import Preprocess
-from vit_deploy.core.resize import resized_preprocess
+from vit_deploy.core.resize import OF_THE_SIZE, resized_preprocess
 from vit_deploy.errors import CheckpointError
 
 CONTAINERS = ("safetensors", "torch", "npz")
@@ -149,6 +149,7 @@ class RenamedSource:
             preprocess_assumed=known.preprocess is None,
             supposed=known.supposed(config),
             dialect=dialect.name,
+            **({} if table is None else OF_THE_SIZE),
             left_out=[what for what, names in unused.items() if names],
         )
 

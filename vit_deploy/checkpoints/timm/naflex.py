@@ -87,12 +87,12 @@ class Naflex(Renamed):
     Args:
         file: that is read.
         stored: name in the file, by the name here.
-        patch: pixels of a patch's side.
+        patch: pixels of a patch along (height, width).
         grid: the patches along (height, width) that positions are resampled for.
         interpolation: how they are.
     """
 
-    patch: int
+    patch: Grid
     grid: Grid
     interpolation: Interpolation
 
@@ -105,14 +105,14 @@ class Naflex(Renamed):
         """The shape of one tensor."""
         shape = super().shape(name)
         if name == PATCHES:
-            return (shape[0], shape[1] // self.patch**2, self.patch, self.patch)
+            return (shape[0], shape[1] // (self.patch[0] * self.patch[1]), *self.patch)
         return (1, self.grid[0] * self.grid[1], shape[-1]) if name == "pos_embed" else shape
 
     def read(self, name: str) -> Float32:
         """One tensor as float32."""
         values = super().read(name)
         if name == PATCHES:
-            return values.reshape(len(values), self.patch, self.patch, -1).transpose(0, 3, 1, 2)
+            return values.reshape(len(values), *self.patch, -1).transpose(0, 3, 1, 2)
         return self._positions(values)[None] if name == "pos_embed" else values
 
     def _positions(self, values: Float32) -> Float32:
@@ -158,12 +158,12 @@ def at_one_size(file: TensorFile, stated: Stated) -> TensorFile:
             f"it is a NaFlexViT of timm, and its architecture {architecture!r} is none that is known",
             fix=f"say which: --architecture with one of {', '.join(ARCHITECTURES)}",
         )
-    if matrix[1] % patch**2:
-        what = f"{prefix}embeds.proj.weight {matrix} is for no patches of {patch} pixels"
+    if matrix[1] % (patch[0] * patch[1]):
+        what = f"{prefix}embeds.proj.weight {matrix} is for no patches of {patch[0]}x{patch[1]} pixels"
         raise CheckpointError(what, fix="get the file again")
     home = file.shape(table)
-    read = without_rest(size, (patch, patch))
-    grid = (read[0] // patch, read[1] // patch)
+    read = without_rest(size, patch)
+    grid = (read[0] // patch[0], read[1] // patch[1])
     if 0 in grid or (table.endswith(TABLE) and len(home) != 4):
         raise CheckpointError(f"{table} {home} is no table of patches", fix="get the file again")
     stored = {_renamed(name.removeprefix(prefix)): name for name in names if name != prefix + COLUMNS}
@@ -179,11 +179,11 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _said(file: TensorFile, stated: Stated) -> tuple[str, int, Grid]:
+def _said(file: TensorFile, stated: Stated) -> tuple[str, Grid, Grid]:
     """Architecture, patch and image size that somebody says."""
     document = file.documents.get("config.json") or {}
     arguments, data = dict(document.get("model_args") or {}), dict(document.get("pretrained_cfg") or {})
     architecture = str(file.documents.get("--architecture") or document.get("architecture") or "").partition(".")[0]
-    patch = as_pair(arguments.get("patch_size", 16), "patch_size")[0]
+    patch = as_pair(arguments.get("patch_size", 16), "patch_size")
     said = stated.get("image_size") or arguments.get("img_size") or (data.get("input_size") or [3, 384, 384])[1:]
     return architecture, patch, as_pair(said, "image_size")
