@@ -1,0 +1,33 @@
+"""Every precision of every format, of models whose queries, keys and layer scales are unlike a plain ViT's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vit_deploy
+from tests.exporters.variants import trained
+from tests.features import FAMILIES
+from vit_deploy.core.format import Target
+from vit_deploy.core.format_table import FORMATS
+
+WIDER = {"embed_dim": 48, "num_heads": 4, "mlp_dim": 96, "include_top": True, "pooling": "cls"}
+MODELS = {
+    "InternViT": WIDER,
+    "Sapiens 2": WIDER,
+    "Janus, feed-forwards scaled": {**WIDER, "head_width": 16},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "tflite", "savedmodel"])
+@pytest.mark.parametrize("family", MODELS)
+def test_every_precision_is_proven(family: str, format: str, tmp_path: Path) -> None:
+    precisions = [str(precision) for precision in FORMATS[format].precisions[Target.CPU]]
+    checkpoint = trained(**{**FAMILIES[family], **MODELS[family]})
+
+    made = vit_deploy.export(checkpoint, tmp_path / "made", formats=[format], precisions=precisions)
+
+    assert [str(artifact.precision) for artifact in made] == precisions
+    assert all(record["parity"]["ok"] for record in made.records)
