@@ -110,7 +110,7 @@ LEAVES = {
     "exporters.tflite.mean_axes": FLATBUFFERS,
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
-    "exporters.tflite.ranges": {"ai_edge_litert"},
+    **{f"exporters.tflite.{name}": {"ai_edge_litert"} for name in ("coarse", "ranges")},
     **{f"data.parquet_{name}": {"pyarrow"} for name in ("output", "source")},
     **{f"data.{name}": {"pyarrow"} for name in ("remote_source", "storage", "storage_errors")},
     "data.cluster": {"ray"},

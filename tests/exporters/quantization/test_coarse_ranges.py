@@ -12,7 +12,7 @@ from tests.exporters.variants import exported, pixels, trained
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import NOTHING, signal_to_noise_db
-from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, RECORD, WIDE, notes_on_coarse_ranges
+from vit_deploy.exporters.quantization.coarse_ranges import FLOAT, LEAST_DB, RECORD, WIDE, notes_on_coarse_ranges
 from vit_deploy.exporters.quantization.outputs import answers, cosines
 from vit_deploy.exporters.tflite.export import TFLiteExporter
 from vit_deploy.exporters.tflite.layers import operators
@@ -57,13 +57,48 @@ def test_layers_with_massive_activations_find_their_ranges_as_they_run_and_say_s
     assert {"block_0.ffn.down", "block_1.ffn.down"} <= set(layers)
     (note,) = notes_on_coarse_ranges(artifact)
     assert "block_0" in note and "find ranges of activations as they run" in note
-    monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.LEAST_DB", -np.inf)
+    monkeypatch.setattr("vit_deploy.exporters.tflite.coarse.LEAST_DB", -np.inf)
     plain = made(source, images, tmp_path / "plain")
     assert RECORD not in plain.options["recipe"] and notes_on_coarse_ranges(plain) == []
     exact = answers(source, images)
     mended, before = (1 - cosines(answers(each, images), exact).min() for each in (artifact, plain))
     assert mended < before / 4
     assert artifact.model_bytes < 1.05 * plain.model_bytes
+
+
+@pytest.fixture(scope="module")
+def sinking(tmp_path_factory):
+    """A model whose first attention looks at the class token alone, so that the others have shares of some thousandths,
+    and images."""
+    checkpoint = trained(embed_dim=48, mlp_dim=64, num_heads=2)
+    weights = {name: values.copy() for name, values in checkpoint.weights.items()}
+    weights["pos_embed.table"][0, 7] += 100  # which the norm leaves as nearly the root of the channels
+    weights["block_0.attention.key.kernel"][7] = 1
+    weights["block_0.attention.query.bias"][:] = 22 / np.sqrt(48 * checkpoint.config.head_dim)
+    checkpoint = dataclasses.replace(checkpoint, weights=weights)
+    source = exported(TFLiteExporter(), checkpoint, tmp_path_factory.mktemp("sinking"), ExportOptions(batch=1))
+    return source, checkpoint.preprocess.normalize(pixels(checkpoint, 8))
+
+
+def test_shares_of_attention_that_are_smaller_than_a_step_multiply_values_in_float(sinking, tmp_path, monkeypatch):
+    source, images = sinking
+    artifact = made(source, images, tmp_path / "mended")
+    assert artifact.options["recipe"][FLOAT] == ["block_0.attention.mix"]
+    (note,) = (note for note in notes_on_coarse_ranges(artifact) if "in float" in note)
+    assert "block_0.attention.mix" in note and "shares of attention" in note
+    monkeypatch.setattr("vit_deploy.exporters.tflite.coarse.LEAST_SHARES_DB", -np.inf)
+    plain = made(source, images, tmp_path / "plain")
+    assert FLOAT not in plain.options["recipe"]
+    assert [products(each) for each in (artifact, plain)] == [Counter(INT8=3, FLOAT32=1), Counter(INT8=4)]
+    assert cosines(answers(artifact, images), answers(source, images)).min() > 0.999
+
+
+def products(artifact):
+    """Products of attention by the type of what they give."""
+    model = root(memoryview(artifact.model_path.read_bytes()))
+    tensors = model.graph.tensors
+    found = (step for step in operators(model.graph, model) if step.kind == "BATCH_MATMUL")
+    return Counter(tensors[step.outputs[0]].dtype.upper() for step in found)
 
 
 def test_layers_that_stay_in_float_are_not_among_them(massive, tmp_path):
@@ -87,7 +122,7 @@ def test_a_file_of_integers_alone_has_norms_of_16_bits_and_says_so(tmp_path, mon
             source, directory=tmp_path / name, precision="int8-full", options={"recipe": recipe.to_dict()}
         )
         found[name] = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
-        monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.LEAST_DB", -np.inf)
+        monkeypatch.setattr("vit_deploy.exporters.tflite.coarse.LEAST_DB", -np.inf)
     asked_for = dataclasses.replace(recipe, fixed_residual_bits=True)
     monkeypatch.undo()
     (tmp_path / "asked").mkdir()

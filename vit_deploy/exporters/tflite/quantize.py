@@ -32,13 +32,14 @@ from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.quantization.calibration import Calibration
-from vit_deploy.exporters.quantization.clipping import clipped, signal_to_noise_db, symmetric
-from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, RECORD, WIDE
+from vit_deploy.exporters.quantization.clipping import clipped, symmetric
+from vit_deploy.exporters.quantization.coarse_ranges import FLOAT, RECORD, WIDE
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
 from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe, products_of
 from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_shares
 from vit_deploy.exporters.tflite.bias_correction import corrected_biases
+from vit_deploy.exporters.tflite.coarse import coarse_layers, coarse_products
 from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
 from vit_deploy.exporters.tflite.join import join_files, split_file
 from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, operators, output_factor
@@ -165,7 +166,7 @@ class TFLiteQuantizer:
         with opened(source.model_path) as model:
             layers = find_layers(model, source.config)
         stays = not recipe.integer_io or recipe.fixed_residual_bits or recipe.residual_bits > EIGHT
-        if stays or not _coarse(layers, recipe, seen):
+        if stays or not coarse_layers(layers, recipe, seen):
             yield source, target, recipe
             return
         content = with_products_for_squares(source.model_path.read_bytes())
@@ -202,10 +203,13 @@ class TFLiteQuantizer:
             recipe = _with_room(model, recipe, layers)
             if recipe.all_integers:
                 _refuse_squared_differences(model)
-        dynamic = () if recipe.integer_io else _coarse(layers, recipe, seen)
-        if dynamic:
-            told = {**target.options.get("recipe", {}), RECORD: list(dynamic)}
+        dynamic = () if recipe.integer_io else coarse_layers(layers, recipe, seen)
+        floats = {} if recipe.integer_io else coarse_products(products, between, recipe, seen)
+        if dynamic or floats:
+            told = {RECORD: list(dynamic), FLOAT: list(floats)}
+            told = {**target.options.get("recipe", {}), **{name: names for name, names in told.items() if names}}
             target = dataclasses.replace(target, options={**target.options, "recipe": told})
+        products = tuple(product for product in products if product.output not in floats.values())
         content = _quantized(source, recipe, layers, products, seen, dynamic)
         if recipe.weight_bits != HALF:
             with opened(source.model_path) as original:
@@ -228,30 +232,6 @@ class TFLiteQuantizer:
             trailer=packed_labels(target.labels),
         )
         return target
-
-
-def _coarse(layers: Mapping[str, Layer], recipe: Recipe, seen: Observations | None) -> tuple[str, ...]:
-    """Layers that read or write what one range of 8 bits is too coarse for; see `quantization.coarse_ranges`.
-
-    None where ranges were learned, and where values were not counted.
-    """
-    calibrated = recipe.activations is Activations.STATIC and recipe.activation_bits == EIGHT
-    if seen is None or seen.learned or not calibrated:
-        return ()
-
-    def fine(name: str) -> bool:
-        tensor = seen.tensors.get(name)
-        if tensor is None or not tensor.counts.size:
-            return True
-        low, high = clipped(tensor, recipe.clipping, bits=EIGHT, percentile=recipe.percentile)
-        return signal_to_noise_db(tensor, low, high, bits=EIGHT) >= LEAST_DB
-
-    candidates = (layer for layer in layers.values() if layer.kind == "FULLY_CONNECTED")
-    return tuple(
-        layer.name
-        for layer in candidates
-        if layer.name not in recipe.keep_float and not (fine(layer.input) and fine(layer.output))
-    )
 
 
 def _quantized(
