@@ -53,6 +53,44 @@ def test_smoothing_with_measured_activations_follows_smoothquant():
     )
 
 
+def uneven(checkpoint):
+    """The same scores, of which two channels of the queries are far larger and those of the keys as much smaller."""
+    weights = {name: values.copy() for name, values in checkpoint.weights.items()}
+    for part in ("kernel", "bias"):
+        weights[f"block_0.attention.query.{part}"][..., [1, 7]] *= 300
+        weights[f"block_0.attention.key.{part}"][..., [1, 7]] /= 300
+    return with_weights(checkpoint, weights)
+
+
+def test_channels_of_queries_and_keys_become_of_one_size_and_the_scores_stay():
+    checkpoint = uneven(trained())
+    images = checkpoint.preprocess.normalize(pixels(checkpoint, 2))
+    even = with_weights(checkpoint, smoothed(checkpoint.weights, checkpoint.config))
+    seen = [{}, {}]
+    for each, found in zip((checkpoint, even), seen, strict=True):
+        forward(each, images, detail=lambda name, values, found=found: found.__setitem__(name, values))
+    before, after = (
+        {name: found[f"block_0.attention.{name}"] for name in ("query", "key", "scores")} for found in seen
+    )
+    np.testing.assert_allclose(after["scores"], before["scores"], rtol=0, atol=1e-4 * np.abs(before["scores"]).max())
+    for role in ("query", "key"):
+        spread_before, spread_after = (
+            np.ptp(np.log(np.abs(values[role]).max(axis=(0, 1)))) for values in (before, after)
+        )
+        assert spread_before > 5 and spread_after < 2.5, role
+
+
+@pytest.mark.parametrize("options", [{"qk_norm": True}, {"rotary": "eva", "num_heads": 1}], ids=str)
+def test_queries_that_are_changed_before_they_meet_their_keys_stay(options):
+    checkpoint = uneven(trained(**options))
+    assert not [name for name in smoothed(checkpoint.weights, checkpoint.config) if ".query.bias" in name]
+
+
+def test_queries_and_keys_that_are_nearly_even_stay():
+    checkpoint = trained()
+    assert not [name for name in smoothed(checkpoint.weights, checkpoint.config) if ".key.bias" in name]
+
+
 def test_a_channel_without_values_stays_as_it_is():
     checkpoint = trained()
     weights = {name: values.copy() for name, values in checkpoint.weights.items()}
