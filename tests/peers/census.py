@@ -45,6 +45,7 @@ class Row:
         stated: what has to be said when it is loaded.
         needs: modules without which it cannot be made.
         fixed: what the message says to do, as what has to be said for it to be exact; None where that is no option.
+        slow: whether it is left to a slow run.
     """
 
     source: str
@@ -55,6 +56,7 @@ class Row:
     stated: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     fixed: Mapping[str, Any] | None = None
+    slow: bool = False
 
     @property
     def can_be_made(self) -> bool:

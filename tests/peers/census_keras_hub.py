@@ -52,4 +52,4 @@ def rows() -> Iterator[Row]:
     for path in sorted(GOLDEN.glob("*.keras")):
         yield Row(SOURCE, path.stem, "model.save, recorded", partial(_recorded, path.stem))
     for name, make, has in (("ViTDet", _vit_det, "attention in windows"), ("Swin", _swin, "stages of several resolu")):
-        yield Row(SOURCE, name, "save_to_preset", partial(_saved, make), has, needs=("keras_hub",))
+        yield Row(SOURCE, name, "save_to_preset", partial(_saved, make), has, needs=("keras_hub",), slow=True)

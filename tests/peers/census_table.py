@@ -10,6 +10,7 @@ from tests.peers import (
     census_files,
     census_keras_hub,
     census_more_transformers,
+    census_originals,
     census_timm,
     census_timm_wrapper,
     census_towers,
@@ -24,7 +25,7 @@ BEGIN, END = "<!-- begin sources: written by python -m tests.peers.census_table 
 MODULES = (
     *(census_trainings, census_files, census_wrapping, census_beside),
     *(census_transformers, census_more_transformers, census_towers, census_keras_hub),
-    census_timm_wrapper,
+    *(census_timm_wrapper, census_originals),
 )
 ORIGINALS = census_trainings.ORIGINALS
 
@@ -49,6 +50,11 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     ORIGINALS: (
         "`.pth`",
         "released files and trainings: the teacher or the target, without what was trained beside it",
+    ),
+    census_originals.SOURCE: (
+        "`.pt`, `.pth`",
+        "the towers of images alone and beside their texts: norms inside, biases one by one, relative and rotary "
+        "positions, pooling",
     ),
     "torchvision": ("`.pth`", "vit_b_16 to vit_h_14, the names of its MLP before and since 0.13"),
     "OpenAI CLIP, OpenCLIP": (

@@ -23,7 +23,7 @@ MARKED = [
     pytest.param(
         row,
         id=f"{row.source}: {row.name}",
-        marks=pytest.mark.slow if (row.source == FIRST.source and row is not FIRST) or "keras_hub" in row.needs else [],
+        marks=pytest.mark.slow if (row.source == FIRST.source and row is not FIRST) or row.slow else [],
     )
     for row in ROWS
 ]

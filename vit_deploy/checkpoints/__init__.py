@@ -39,6 +39,7 @@ from vit_deploy.checkpoints.heads import (
     without_head,
 )
 from vit_deploy.checkpoints.hub import Located, locate
+from vit_deploy.checkpoints.huggingface.aimv2_originals import as_transformers_keeps_it
 from vit_deploy.checkpoints.huggingface.processors import without_processor
 from vit_deploy.checkpoints.huggingface.source import check_model_type
 from vit_deploy.checkpoints.huggingface.tipsv2 import in_transformers_names
@@ -229,7 +230,8 @@ def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:
             with adapted(inner, adapter, _opened) as base:
                 view = base if keyed else _model_in(base, reading)
                 wrapped = as_timm_keeps_it(without_processor(view, preprocess))
-                file = at_one_size(in_transformers_names(named(wrapped, architecture)), stated)
+                own = as_transformers_keeps_it(in_transformers_names(named(wrapped, architecture)))
+                file = at_one_size(own, stated)
                 source = _source(file)
                 check_named(file, source, SOURCES.load("timm"))
                 loaded = _read(source, file, {**_of_modules(inner if keyed else view), **stated}, reading, labels)

@@ -82,7 +82,7 @@ Like = Annotated[
     str | None,
     Option(
         metavar="CONVENTION",
-        help="Whose way of resampling a checkpoint: timm, huggingface, google, dinov2, dinov2-registers or siglip2.",
+        help="Whose way of resampling a checkpoint: timm, huggingface, google, dinov2, dinov2-registers, siglip2, pe.",
         show_default="the checkpoint's own family, else timm",
         values="vit_deploy.core.resize:Convention",
     ),

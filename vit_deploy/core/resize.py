@@ -52,7 +52,8 @@ __all__ = [
 class Convention(StrEnum):
     """Whose way of resampling.
 
-    `dinov2` has one of its own for models with register tokens, and `siglip2` is that of TIPS v2, too.
+    `dinov2` has one of its own for models with register tokens, and `siglip2` is that of TIPS v2, too; `pe` is that of
+    Perception Encoder's authors.
     """
 
     TIMM = "timm"
@@ -61,6 +62,7 @@ class Convention(StrEnum):
     DINOV2 = "dinov2"
     DINOV2_REGISTERS = "dinov2-registers"
     SIGLIP2 = "siglip2"
+    PE = "pe"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ FILTERS: Mapping[Convention, Filters] = MappingProxyType(
         Convention.DINOV2: Filters(bicubic_dinov2, bilinear),
         Convention.DINOV2_REGISTERS: Filters(bicubic_antialias, bilinear),
         Convention.SIGLIP2: Filters(bilinear_antialias, bilinear),
+        Convention.PE: Filters(bilinear, bilinear),
     }
 )
 

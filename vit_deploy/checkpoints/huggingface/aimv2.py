@@ -13,6 +13,7 @@ from vit_deploy.core.weights import Float32
 PATCHES, PATCH_NORM, NORM = "embeddings.patch_embed", "embeddings.rms_norm", "rms_norm"
 PROBE = "head.cls_token"
 BASE = 10000.0
+HEAD_WIDTH = 128  # of every published one
 
 
 def pool_origins(stored: Container[str], prefix: str, config: ViTConfig) -> dict[str, Origin]:

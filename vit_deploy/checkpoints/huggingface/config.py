@@ -107,7 +107,7 @@ def facts_of(
     beside: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     told = beside if document else defaults  # without a config, what transformers does otherwise is an assumption
-    heads = {"num_heads": NUM_HEADS} if document else default_heads(shapes["embed_dim"])
+    heads = {"num_heads": NUM_HEADS} if document else _usual_heads(shapes["embed_dim"], family)
     told |= {**heads, "epsilon": family.epsilon}
     if family in (DINOV3, AIMV2, PIXTRAL) and shapes["ffn_type"] is not FFNType.MLP:
         shapes["ffn_type"] = _gated(vision, family)
@@ -156,6 +156,13 @@ def _query_norm(names: Names, family: Family) -> dict[str, Any]:
         return {"qk_norm": False}
     kind, epsilon = QUERY_NORMS[family]
     return {"qk_norm": True, "qk_norm_across_heads": True, "qk_norm_type": kind, "qk_norm_epsilon": epsilon}
+
+
+def _usual_heads(embed_dim: int, family: Family) -> dict[str, int]:
+    """Heads as the family's published models have them, as a default; none where that does not go."""
+    if family is AIMV2 and embed_dim % aimv2.HEAD_WIDTH == 0:
+        return {"num_heads": embed_dim // aimv2.HEAD_WIDTH}
+    return default_heads(embed_dim)
 
 
 def _heads(names: Names) -> list[str]:

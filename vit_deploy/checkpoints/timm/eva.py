@@ -7,6 +7,8 @@ in the order of `vit_deploy.core.rotary`.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.gathering import gather
 from vit_deploy.checkpoints.heads import label_problems
 from vit_deploy.checkpoints.importing import Facts, image_size_of, imported, settle, without_rest
+from vit_deploy.checkpoints.renamed.open_clip import IMAGES
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.checkpoints.timm.architectures import unsupported
 from vit_deploy.checkpoints.timm.config import (
@@ -32,6 +35,8 @@ from vit_deploy.checkpoints.timm.config import (
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
 from vit_deploy.checkpoints.timm.eva_weights import FREQUENCIES, origins_of
 from vit_deploy.checkpoints.timm.names import PATCHES, TEXT, Renamed
+from vit_deploy.checkpoints.timm.perception_encoder import FAMILY, PerceptionEncoder
+from vit_deploy.checkpoints.timm.perception_encoder import preprocess_of as preprocess_of_authors
 from vit_deploy.checkpoints.timm.shapes import depth_of
 from vit_deploy.checkpoints.timm.towers import Tower, tower_of
 from vit_deploy.core.checkpoint import Checkpoint
@@ -40,7 +45,7 @@ from vit_deploy.core.config import ViTConfig, as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.resize import resized_preprocess
 from vit_deploy.core.rotary import Rotary, RotaryConvention
-from vit_deploy.core.rotary_angles import as_bfloat16
+from vit_deploy.core.rotary_angles import angles, as_bfloat16
 from vit_deploy.errors import CheckpointError
 
 Arguments = Mapping[str, Any]
@@ -59,7 +64,9 @@ META_DINOV3: Mapping[str, Any] = {
     "img_size": 224,
 }
 HEAD_WIDTHS = {4096: 128}  # of Meta's own DINOv3 by embed dim; all others have 64
-OF_TRAINING = ("mask_token", "local_cls_norm.", "projectors.")
+OF_TRAINING = ("mask_token", "local_cls_norm.", "projectors.", "lm_head.")
+OF_ROTARY = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$")  # buffers of EVA-02's authors
+ROUNDED = 4e-3  # how far a cosine of 16 bits may be from the one it was
 MORE_WITHOUT_EFFECT = frozenset(
     {"rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords", "head_init_scale", "depth", "qkv_fused"}
 )
@@ -76,6 +83,7 @@ class Found:
         family: whose way of resizing it follows.
         convention: the rotary convention where the file itself shows it.
         preprocess: the preprocessing for a config, where another program than timm says it.
+        name: of the architecture, with or without a tag; empty where it has none.
     """
 
     arguments: Arguments
@@ -84,6 +92,7 @@ class Found:
     family: str = "timm"
     convention: RotaryConvention | None = None
     preprocess: Callable[[ViTConfig], Preprocess] | None = None
+    name: str = ""
 
 
 def find_eva(file: TensorFile, view: Renamed) -> Found | None:
@@ -95,16 +104,30 @@ def find_eva(file: TensorFile, view: Renamed) -> Found | None:
     found, given = file.documents.get(CONFIG), file.documents.get(ARCHITECTURE)
     document = found if isinstance(found, Mapping) and isinstance(found.get("architecture"), str) else {}
     name = given or document.get("architecture")
+    if isinstance(view, PerceptionEncoder):
+        return _of_authors(view, name, document)
     if PERIODS in view.stored:
         return Found({**_defaults(), **META_DINOV3, **_meta_heads(view)}, {}, convention=_convention(view))
     if name is not None:
         arguments = eva_arguments(str(name))
-        return None if arguments is None else Found({**arguments, **_overrides(document)}, document)
+        return None if arguments is None else Found({**arguments, **_overrides(document)}, document, name=str(name))
     if (tower := tower_of(file.documents)) is not None:
         return _of_tower(tower)
     if any(kind in view.kinds for kind in ("blocks.*.attn.rel_pos", "rel_pos_bias.relative_position_bias_table")):
         return None
     return _alone(view)
+
+
+def _of_authors(view: PerceptionEncoder, name: object, document: Arguments) -> Found | None:
+    """A Perception Encoder of its authors, by the name that is said or by its weights."""
+    arguments = None if name is None else eva_arguments(str(name))
+    if name is not None and arguments is None:
+        raise unsupported("it", [f"the names of a Perception Encoder, which {name} is not"])
+    found = _alone(view) if arguments is None else Found({**arguments, **_overrides(document)}, document)
+    if found is None:
+        return None
+    own = {**found.arguments, **view.arguments}
+    return dataclasses.replace(found, arguments=own, family=FAMILY, preprocess=preprocess_of_authors)
 
 
 def _of_tower(tower: Tower) -> Found | None:
@@ -155,7 +178,7 @@ def _alone(view: Renamed) -> Found | None:
     if not {"blocks.*.mlp.fc2.weight", PATCHES} <= set(view.kinds):
         return None
     eva_only = {"blocks.*.attn.q_bias", "blocks.*.attn.q_proj.weight", "blocks.*.attn.gate.weight", FREQUENCIES}
-    if "pos_embed" in view.kinds and not eva_only & set(view.kinds):
+    if "pos_embed" in view.kinds and not (eva_only & set(view.kinds) or isinstance(view, PerceptionEncoder)):
         return None
     alike: dict[str, list[str]] = {}
     for name in eva_names():
@@ -174,7 +197,7 @@ def _alone(view: Renamed) -> Found | None:
     arguments = eva_arguments(only[0])
     assert arguments is not None
     why = f"it holds no config, and of timm's architectures such weights are those of {', '.join(only[:3])}"
-    return Found(arguments, {}, (Assumed("architecture", only[0], why),))
+    return Found(arguments, {}, (Assumed("architecture", only[0], why),), name=only[0])
 
 
 def _function(arguments: Arguments) -> Arguments:
@@ -234,6 +257,8 @@ def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> C
     prefix = shapes["class_token"] + shapes["register_tokens"]
     own_rows = 0 if arguments["no_embed_class"] else prefix
     data = dict(document.get("pretrained_cfg") or {})
+    if not document and found.name.startswith("eva"):
+        data = {"mean": IMAGES[0], "std": IMAGES[1], "crop_pct": 1.0}  # of all of them
     said = stated.get("image_size")
     sizes = [said] if said else [arguments["img_size"]]
     if rows is None:
@@ -261,14 +286,23 @@ def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> C
     problems = [*settled.problems]
     if config.include_top:
         problems += label_problems(labels, config.num_classes)
-    others = [name for name in view.names() if found.preprocess is not None and TEXT.match(name)]
+    _check_rotary(view, config)
+    others = [name for name in view.names() if TEXT.match(name)]
     ignored = {*others, *(name for name in view.names() if name.startswith(OF_TRAINING) or _is_buffer(name))}
     origins = origins_of(view, config, arguments, own_rows)
     weights = gather(view, origins, config, ignored=ignored, found=problems)
+    left_out: dict[str, Any] = {"left_out": ["text tower"]} if others else {}
     if found.preprocess is not None:
         made = resized_preprocess(found.preprocess(config), config.image_size, size)
-        left_out = ["text tower"] if others else []
-        return imported(settled, weights, family=found.family, preprocess=made, left_out=left_out)
+        return imported(
+            settled,
+            weights,
+            family=found.family,
+            preprocess=made,
+            preprocess_assumed=isinstance(view, PerceptionEncoder),
+            supposed=found.supposed,
+            **{"left_out": [], **left_out},
+        )
     preprocess = preprocess_of(data, size, config.channels)
     return imported(
         settled,
@@ -278,11 +312,39 @@ def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> C
         preprocess_assumed=not document or bool(data.get(ASSUMED_PIXELS)),
         supposed=found.supposed,
         labels=labels,
+        **left_out,
     )
 
 
 def _is_buffer(name: str) -> bool:
-    return name == PERIODS or name.endswith((".bias_mask", ".k_bias"))
+    return name == PERIODS or name.endswith((".bias_mask", ".k_bias")) or bool(OF_ROTARY.search(name))
+
+
+def _check_rotary(view: Renamed, config: ViTConfig) -> None:
+    """Refuse rotary positions that are stored as cosines and sines and are not those of the architecture.
+
+    Raises:
+        CheckpointError: they are others, or there are to be none.
+    """
+    for name in filter(OF_ROTARY.search, view.names()):
+        found = view.read(name)
+        if config.rotary is not None:
+            turned = angles(config)[config.num_prefix_tokens :]
+            expected = np.repeat(np.cos(turned) if name.endswith("cos") else np.sin(turned), 2, axis=-1)
+            if found.shape == expected.shape and np.abs(found - expected).max() <= ROUNDED:
+                continue
+        raise unsupported("it", [f"rotary positions that are not those of the architecture ({name})"])
+
+
+def as_tuned(view: Renamed) -> Renamed:
+    """A pretrained EVA with its last norm behind the mean, where timm puts it, and its tuned models have it."""
+    kinds = view.kinds
+    pretrained = {"mask_token", "lm_head.weight", "norm.weight"} <= set(kinds) and "fc_norm.weight" not in kinds
+    eva = "blocks.*.attn.q_bias" in kinds and not any("relative_position" in kind for kind in kinds)
+    if not (pretrained and eva):
+        return view
+    moved = {"norm.weight": "fc_norm.weight", "norm.bias": "fc_norm.bias"}
+    return Renamed(view.file, {moved.get(name, name): stored for name, stored in view.stored.items()})
 
 
 def _check_supported(name: str, arguments: Arguments, view: Renamed) -> None:

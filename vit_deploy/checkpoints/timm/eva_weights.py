@@ -113,7 +113,7 @@ def _queries_keys_values(
         own, apart = f"{theirs}.{role[0]}_proj", f"{theirs}.{role[0]}_bias"
         if f"{own}.weight" in view.stored:
             origins[f"{ours}.{role}.kernel"] = _repeated(f"{own}.weight", config, rows, matrix=True)
-            bias = f"{own}.bias"
+            bias = apart if apart in view.stored else f"{own}.bias"
             origins[f"{ours}.{role}.bias"] = _repeated(bias, config, rows) if bias in view.stored else zeros(dim)
             continue
         packed = f"{theirs}.qkv"

@@ -29,13 +29,16 @@ RENAMES = (
     (re.compile(r"\.mlp\.w1\."), ".mlp.fc1_g."),
     (re.compile(r"\.mlp\.w2\."), ".mlp.fc1_x."),
     (re.compile(r"^pre_logits\.fc\."), "pre_logits."),
+    # EVA-02's norms inside, as its authors call them.
+    (re.compile(r"\.mlp\.ffn_ln\."), ".mlp.norm."),
+    (re.compile(r"\.attn\.inner_attn_ln\."), ".attn.norm."),
 )
 # What MAE, iBOT, DINOv2 and MSN train with, and the other tower of open_clip's models.
 TEXT = re.compile(
     r"^(text\.|text_decoder\.|logit_(scale|bias)$|transformer\.resblocks\.|token_embedding\.|positional_embedding$"
     r"|ln_final\.|text_projection(\.|$)|attn_mask$)"
 )
-IGNORED = re.compile(rf"^(mask_token$|decoder_|fc\.(fc|bn)\d\.)|{TEXT.pattern}")
+IGNORED = re.compile(rf"^(mask_token$|lm_head\.|decoder_|fc\.(fc|bn)\d\.)|{TEXT.pattern}")
 TRUNK, PROJECTION = "trunk.", "head.proj."  # of OpenCLIP's towers, whose head is the projection
 WITHOUT_LAST_NORM = frozenset(
     {
@@ -57,7 +60,6 @@ UNSUPPORTED: Mapping[str, str] = {
     r"^blocks\.\d+\.(attns|ffns)\.\d+\.(attn\.([qk]_)?norm|mlp\.norm)\.": "norms inside of several attentions",
     r"\.lambda_[qk]\d$": "differential attention",
     r"\.attn\.gate\.": "gated attention",
-    r"\.attn\.inner_attn_ln\.|\.mlp\.ffn_ln\.": "norms inside the halves of a block, by other names",
     r"\.attn\.[qkv]_proj\.": "query, key and value that are not packed, as EVA has",
     r"^(blocks_token_only|cls_attn_layers|norm_embed)\b": "class attention",
 }

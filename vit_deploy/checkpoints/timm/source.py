@@ -33,7 +33,7 @@ from vit_deploy.checkpoints.timm.config import (
     preprocess_of,
     read_hub,
 )
-from vit_deploy.checkpoints.timm.eva import find_eva, read_eva
+from vit_deploy.checkpoints.timm.eva import as_tuned, find_eva, read_eva
 from vit_deploy.checkpoints.timm.head_widths import settle_heads
 from vit_deploy.checkpoints.timm.names import (
     IGNORED,
@@ -49,6 +49,7 @@ from vit_deploy.checkpoints.timm.names import (
     renamed,
 )
 from vit_deploy.checkpoints.timm.parallel import is_parallel, parallel_origins
+from vit_deploy.checkpoints.timm.perception_encoder import perception_encoder, prefix_of
 from vit_deploy.checkpoints.timm.positions import Positions, positions_of
 from vit_deploy.checkpoints.timm.recorded import recorded_by_training
 from vit_deploy.checkpoints.timm.relative import INDEX, relative_origins
@@ -73,11 +74,11 @@ class TimmSource:
 
     def detects(self, file: TensorFile) -> bool:
         """Whether the stem has timm's name; other networks that share it are refused when they are read."""
-        return file.container in STATE_DICTS and is_timm(file.names())
+        return file.container in STATE_DICTS and (is_timm(file.names()) or prefix_of(file.names()) is not None)
 
     def read(self, file: TensorFile, stated: Stated) -> Checkpoint:
         """The checkpoint, with the preprocessing and the labels of the config.json beside it."""
-        view = renamed(file)
+        view = perception_encoder(file) or as_tuned(renamed(file))
         if (eva := find_eva(file, view)) is not None:
             return read_eva(file, view, eva, stated)
         check_supported(view)

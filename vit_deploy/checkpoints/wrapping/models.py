@@ -19,10 +19,10 @@ from vit_deploy.errors import CheckpointError
 STEM = re.compile(
     r"(?P<root>(?:[^\x1d]*?\.)??)"
     r"(?:patch_embed\.(?!kernel|bias$)|(?:transformer\.)?embeddings\.patch_embeddings?\.|patch_embedding\.|conv_proj\.|to_patch_embedding\."
-    r"|conv1\.weight$)"
+    r"|conv1\.weight$|preprocessor\.patchifier\.)"
 )
 OF_CLIP = "conv1.weight"  # which convolutional networks have as well
-CLASS_OF_CLIP = "class_embedding"
+BESIDE_CLIP = ("class_embedding", "ln_pre.weight")  # and a ViT alone, the latter in Perception Encoder
 USUAL = (
     *("state_dict", "model_state_dict", "model", "module", "net", "net_state", "weights", "network", "params"),
     *("encoder", "backbone"),
@@ -116,7 +116,11 @@ def models_in(names: Iterable[str]) -> list[Model]:
 def _roots(names: Mapping[str, str]) -> list[str]:
     """What the names of each encoder begin with, outer ones first."""
     matches = ((name, match["root"]) for name in names if (match := STEM.match(name)))
-    found = {root for name, root in matches if not name.endswith(OF_CLIP) or f"{root}{CLASS_OF_CLIP}" in names}
+    found = {
+        root
+        for name, root in matches
+        if not name.endswith(OF_CLIP) or any(f"{root}{part}" in names for part in BESIDE_CLIP)
+    }
     return sorted(found, key=lambda root: (len(root), root))
 
 
