@@ -43,7 +43,15 @@ def test_a_factor_that_the_converter_multiplies_into_a_kernel_is_refused(tmp_pat
     assert refused.value.fix == "export another format"
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != REFUSED])
+# Half of them are quick; as ONNX files all are.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if index % 2 else pytest.mark.slow)
+        for index, name in enumerate(VARIANTS)
+        if name != REFUSED
+    ],
+)
 def test_every_variant_computes_the_reference_and_is_delegated_as_a_whole(name, tmp_path):
     checkpoint = trained(**VARIANTS[name])
     images = checkpoint.preprocess.normalize(pixels(checkpoint, 3))

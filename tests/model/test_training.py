@@ -96,6 +96,7 @@ def test_it_trains_as_compile_has_it_by_default(data: Data) -> None:
     assert model.fit(*data, batch_size=48, epochs=1, verbose=0).history["loss"][0] < 1
 
 
+@pytest.mark.slow
 def test_as_a_frozen_backbone_only_the_new_head_changes(data: Data) -> None:
     backbone = ViT(**TINY, include_top=False, pooling="cls")
     backbone.trainable = False

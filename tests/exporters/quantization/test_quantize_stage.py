@@ -344,6 +344,7 @@ def test_a_file_that_is_not_what_the_search_took_it_for_is_not_published(source,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_finds_ranges_over_the_batch_says_that_answers_depend_on_it(bundles, tmp_path):
     made = quantize(read_artifact(bundles["onnx"]), tmp_path, ["int8", "int8-static", "fp16"], QUIET)
     shares = {name: fact.changed_by_mates for name, fact in made.facts.items()}
