@@ -45,6 +45,14 @@ MODELS: dict[str, tuple[Callable[[Path], Saved], tuple[str, ...]]] = {
     "SigLIP, masked": (lambda folder: text_models.siglip(folder, masked=True), ("transformers", "sentencepiece")),
     "SigLIP 2": (lambda folder: text_models.siglip_2(folder, "GemmaTokenizer"), ("transformers",)),
     "SigLIP 2, lower case": (lambda folder: text_models.siglip_2(folder, "Siglip2Tokenizer"), ("transformers",)),
+    "NaFlex, Gemma's name": (
+        lambda folder: text_models.siglip_2_of_any_size(folder, "GemmaTokenizer"),
+        ("transformers",),
+    ),
+    "NaFlex, SigLIP 2": (
+        lambda folder: text_models.siglip_2_of_any_size(folder, "Siglip2Tokenizer"),
+        ("transformers",),
+    ),
     "OpenCLIP": (text_models.open_clip, ("open_clip", "ftfy")),
     "OpenCLIP, custom blocks": (
         lambda folder: text_models.open_clip(
@@ -55,7 +63,7 @@ MODELS: dict[str, tuple[Callable[[Path], Saved], tuple[str, ...]]] = {
     "OpenCLIP, SigLIP 2": (text_models.open_clip_siglip, ("open_clip", "ftfy", "timm")),
 }
 
-OF_TRANSFORMERS = [name for name in MODELS if "OpenCLIP" not in name]
+OF_TRANSFORMERS = [name for name in MODELS if not name.startswith(("OpenCLIP", "NaFlex"))]  # that the pipeline takes
 LISTED = [label.strip() for label in (*LABELS, LONG)]
 
 

@@ -222,6 +222,47 @@ def siglip_2(folder: Path, kind: str) -> Saved:
     return Saved(folder, _of_transformers(model, AutoTokenizer.from_pretrained(folder), "max_length"), True, {})
 
 
+def siglip_2_of_any_size(folder: Path, kind: str) -> Saved:
+    """transformers' SigLIP 2 whose images have any size (NaFlex), at that of its position table."""
+    from transformers import AutoTokenizer, Siglip2Config, Siglip2Model
+
+    rows = gemma(folder, kind)
+    text = {**TEXT, "vocab_size": rows, "projection_size": VISION["hidden_size"], "eos_token_id": 1, "bos_token_id": 1}
+    text["max_position_embeddings"] = 64
+    side = VISION["patch_size"]
+    vision = {name: value for name, value in VISION.items() if name != "image_size"}
+    vision["num_patches"] = (IMAGE // side) ** 2
+    model = drawn(Siglip2Model(Siglip2Config(text_config=text, vision_config=vision)))
+    model.logit_scale.data.fill_(1.7)
+    model.logit_bias.data.fill_(-1.2)
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Saved(folder, _of_any_size(model, tokenizer, side), True, {})
+
+
+def _of_any_size(model: Any, tokenizer: Any, side: int) -> Answer:
+    """Answers to images as rows of patches, each a row of pixels, of which none is filled up."""
+    import torch
+
+    length = model.config.text_config.max_position_embeddings
+
+    def logits(images: NDArray[np.float32], texts: Sequence[str]) -> NDArray[np.float64]:
+        read = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        count, height, width, channels = images.shape
+        grid = height // side, width // side
+        cut = images.reshape(count, grid[0], side, grid[1], side, channels).transpose(0, 1, 3, 2, 4, 5)
+        patches = torch.from_numpy(np.ascontiguousarray(cut.reshape(count, grid[0] * grid[1], -1)))
+        shown = {
+            "pixel_values": patches,
+            "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.int64),
+            "spatial_shapes": torch.tensor([grid] * count),
+        }
+        with torch.no_grad():
+            return np.asarray(model(**shown, **read).logits_per_image.double().numpy())
+
+    return logits
+
+
 def _siglip(folder: Path, rows: int) -> Any:
     from transformers import SiglipConfig, SiglipModel
 

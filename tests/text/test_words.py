@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.peers.text_models import gemma
 from tests.text import tiny_clip
 from vit_deploy import checkpoints
 from vit_deploy.checkpoints import assumed, assumptions, load
 from vit_deploy.checkpoints.hub import parse
 from vit_deploy.checkpoints.hub.files import needed
 from vit_deploy.checkpoints.hub.progress import telling
+from vit_deploy.checkpoints.text_towers.tokenizer_files import read_tokenizer
+from vit_deploy.checkpoints.text_towers.transformers import FAMILIES
 from vit_deploy.core.choices import Pooling, Probabilities
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import CheckpointError, ConfigError, DataError, UsageError, VitDeployError
+from vit_deploy.text.tokens import tokenized
 from vit_deploy.verification.targets import load_source
 
 pytest.importorskip("tokenizers")
@@ -232,17 +236,12 @@ def test_the_files_of_a_tokenizer_are_fetched_where_words_are_read() -> None:
     assert set(needed(name, files, words=True).small) == {*files} - {"model.safetensors", "other.txt"}
 
 
-def test_the_texts_of_a_siglip_2_of_any_size_are_refused_by_what_it_is(tmp_path: Path) -> None:
-    vision = {**tiny_clip.VISION, "num_patches": 4, "patch_size": 4}
-    dim, hidden = 16, 20
-    shapes = {
-        **{"probe": (1, 1, dim), "attention.in_proj_weight": (3 * dim, dim), "attention.in_proj_bias": (3 * dim,)},
-        **{"attention.out_proj.weight": (dim, dim), "attention.out_proj.bias": (dim,)},
-        **{"layernorm.weight": (dim,), "layernorm.bias": (dim,)},
-        **{"mlp.fc1.weight": (hidden, dim), "mlp.fc1.bias": (hidden,)},
-        **{"mlp.fc2.weight": (dim, hidden), "mlp.fc2.bias": (dim,)},
-    }
-    pooling = {f"vision_model.head.{name}": np.zeros(shape) for name, shape in shapes.items()}
-    folder = tiny_clip.saved(tmp_path / "clip", pooling, model_type="siglip2", vision_config=vision)
-    with pytest.raises(CheckpointError, match=r"config\.json is that of a siglip2, whose texts are not read"):
-        load(folder, config={"classes": CLASSES})
+def test_the_texts_of_a_siglip_2_of_any_size_are_lower_case_whatever_its_tokenizer_is_called(tmp_path: Path) -> None:
+    rows = gemma(tmp_path, "GemmaTokenizer")
+    plain, lower = (
+        tokenized(read_tokenizer(tmp_path, FAMILIES[kind].tokenizer, rows), ["A Red Car"], 64).numbers
+        for kind in ("siglip", "siglip2")
+    )
+    same = tokenized(read_tokenizer(tmp_path, FAMILIES["siglip"].tokenizer, rows), ["a red car"], 64).numbers
+    assert np.array_equal(lower, same)
+    assert not np.array_equal(plain, same)

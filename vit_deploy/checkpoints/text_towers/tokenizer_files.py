@@ -32,6 +32,7 @@ class Usual:
         needs_pad: whether what fills a row changes what comes out.
         clean: what is done to texts before.
         drops: whether the token between two texts is made zero.
+        fixed: whether it is that class whatever its files name.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Usual:
     needs_pad: bool
     clean: Callable[[str], str] = str
     drops: bool = False
+    fixed: bool = False
 
 
 def read_tokenizer(place: Path, usual: Usual, rows: int) -> Tokenizer:
@@ -57,7 +59,8 @@ def read_tokenizer(place: Path, usual: Usual, rows: int) -> Tokenizer:
     """
     folder = place if place.is_dir() else place.parent
     config = {**_document(folder / SPECIAL), **_document(folder / CONFIG)}
-    name = str(config.get("tokenizer_class") or usual.name).removesuffix("Fast")
+    said = None if usual.fixed else config.get("tokenizer_class")
+    name = str(said or usual.name).removesuffix("Fast")
     encoder = _encoder(place, name, config)
     pad = encoder.number_of(_token(config.get("pad_token")) or usual.pad) if usual.pad else 0
     if pad is None and usual.needs_pad:

@@ -1,4 +1,4 @@
-"""Text towers of transformers: CLIP, MetaCLIP 2, SigLIP and the SigLIP 2 of fixed sizes."""
+"""Text towers of transformers: CLIP, MetaCLIP 2, SigLIP, and SigLIP 2 of fixed sizes and of any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vit_deploy.checkpoints.gathering import Origin, same, transposed
 from vit_deploy.checkpoints.huggingface.config import ACTIVATIONS
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.checkpoints.text_towers.found import GET_AGAIN, Found
-from vit_deploy.checkpoints.text_towers.tokenizer_files import OF_SIGLIP, Usual, read_tokenizer
+from vit_deploy.checkpoints.text_towers.tokenizer_files import OF_SIGLIP, OF_SIGLIP2, Usual, read_tokenizer
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.errors import CheckpointError
 from vit_deploy.text.tower import TextConfig, TextPooling
@@ -60,10 +60,12 @@ class Family:
 BYTE_PAIRS = Usual("CLIPTokenizer", "<|endoftext|>", masks=False, needs_pad=False)
 XLM_ROBERTA = Usual("XLMRobertaTokenizer", "<pad>", masks=False, needs_pad=False)
 PIECES = Usual(OF_SIGLIP, "</s>", masks=True, needs_pad=True)
+LOWER_CASE = Usual(OF_SIGLIP2, "<pad>", masks=True, needs_pad=True, fixed=True)
 CLIP = Family(8, "quick_gelu", 1e-5, "text_projection", True, TextPooling.END, BYTE_PAIRS)
 METACLIP = dataclasses.replace(CLIP, tokenizer=XLM_ROBERTA)
 SIGLIP = Family(12, "gelu_pytorch_tanh", 1e-6, "text_model.head", False, TextPooling.LAST, PIECES)
-FAMILIES: Mapping[str, Family] = {"clip": CLIP, "metaclip_2": METACLIP, "siglip": SIGLIP}
+SIGLIP2 = dataclasses.replace(SIGLIP, tokenizer=LOWER_CASE)  # whose images may have any size
+FAMILIES: Mapping[str, Family] = {"clip": CLIP, "metaclip_2": METACLIP, "siglip": SIGLIP, "siglip2": SIGLIP2}
 END = 49407  # of the token that ends a text, unless the config says otherwise
 
 
