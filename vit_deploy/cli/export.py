@@ -99,8 +99,8 @@ def export(
         str,
         Option(
             names=("--for",),
-            metavar="cpu|cuda|tensorrt|transformers.js|qnn",
-            help="What an ONNX file is made for; cpu: standard operators alone.",
+            metavar="cpu|cuda|tensorrt|transformers.js|qnn|rknn|coreml|tpu-mlir",
+            help="What an ONNX file, or a SavedModel for coreml, is made for; cpu: standard operators alone.",
             values="vit_deploy.exporters:Target",
             panel=FILE,
         ),

@@ -58,6 +58,7 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
     if found.artifact is not None:
         rows += [("precision", found.artifact.precision)]
         rows += [("made for", str(found.artifact.options["for"]))] if "for" in found.artifact.options else []
+        rows += _converted(found.artifact)
         rows += [("parameters", _scaled(found.num_parameters or 0))]
         rows += [("MACs an image", _scaled(found.macs or 0)), ("runs in", _runtimes(found.format))]
         rows += [*_said(found.artifact), *_without_vnni(found.artifact), *_compiled(found.artifact)]
@@ -73,6 +74,13 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
     return [
         (name, "".join(character if character.isprintable() else "?" for character in value)) for name, value in rows
     ]
+
+
+def _converted(artifact: Artifact) -> list[tuple[str, str]]:
+    from vit_deploy.core.conversion import Conversion
+
+    found = Conversion.of(artifact)
+    return [] if found is None else [("converted by", f"{found.converter} ({found.install}): see artifact.json")]
 
 
 def _runtimes(format: str) -> str:

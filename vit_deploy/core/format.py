@@ -25,6 +25,9 @@ class Target(StrEnum):
     TENSORRT = "tensorrt"
     TRANSFORMERS_JS = "transformers.js"  # the library that runs models of the hub in browsers and Node
     QNN = "qnn"  # Qualcomm's Hexagon
+    RKNN = "rknn"  # Rockchip's NPUs
+    COREML = "coreml"  # Apple's Core ML, by coremltools
+    TPU_MLIR = "tpu-mlir"  # Sophgo's TPUs
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,10 @@ ONNX_PRECISIONS: Mapping[str, tuple[str, ...]] = {
     Target.TENSORRT: (FP32, "fp16", "int8-static"),
     Target.TRANSFORMERS_JS: (FP32, "fp16", "int8", "int8-static", "int4"),
     Target.QNN: (FP32, "fp16", "int8-static", "int16x8"),
+    Target.RKNN: (FP32,),
+    Target.TPU_MLIR: (FP32,),
 }
-"""What each has kernels for."""
+"""What each has kernels for; the converters of the last two quantize by themselves."""
 
 ONNX = Format(
     name="onnx",
@@ -175,7 +177,7 @@ SAVEDMODEL = Format(
     refuse_bare=Plugin("vit_deploy.formats.savedmodel:refuse_other_signatures"),
     read_weights=Plugin("vit_deploy.formats.stored_weights:savedmodel_weights"),
     snippet=Plugin("vit_deploy.formats.snippets.savedmodel:LINES"),
-    precisions={Target.CPU: (FP32,)},
+    precisions={Target.CPU: (FP32,), Target.COREML: (FP32,)},
     exporter=Plugin(
         "vit_deploy.exporters.savedmodel.export:SavedModelExporter", extra="cpu", needs=("tensorflow", "keras")
     ),

@@ -16,6 +16,7 @@ from vit_deploy.core.reduced import reduced
 from vit_deploy.core.registry import Registry
 from vit_deploy.errors import ConfigError, EngineError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, ExportOptions
+from vit_deploy.exporters.conversions import CONVERSIONS
 from vit_deploy.exporters.open_or_many import ONE_SIZE, Sizes
 from vit_deploy.exporters.proving import cuda_failure
 from vit_deploy.exporters.target_rules import DYNAMIC, batch_for, opset_for, refuse_unfit, rules_of
@@ -83,7 +84,7 @@ def plan(
             _check_is_for(precision, wanted, sizes)
     for name in formats:
         check_exists(name)
-    refuse_unfit(wanted, batch=batch, opset=opset)
+    refuse_unfit(wanted, batch=batch, opset=opset, pixels=include_preprocessing)
     _check_shaping(formats, opset=opset, layout=layout, target=wanted)
     sizes.check(formats, wanted)
     for name in dict.fromkeys(formats):
@@ -92,10 +93,11 @@ def plan(
         there = format.precisions_for(wanted)
         possible = [precision for precision in dict.fromkeys(precisions) if precision in there]
         if not possible:
-            made_for = f" for {target}" if format.is_made_for_targets else ""
+            made_for = f" for {target}" if wanted in format.precisions and wanted is not Target.CPU else ""
+            itself = "; its converter quantizes by itself" if wanted in CONVERSIONS else ""
             raise ConfigError(
                 f"{name}{made_for} has none of the precisions {', '.join(precisions)}",
-                fix=f"{name}{made_for} can be made in {', '.join(there)}",
+                fix=f"{name}{made_for} can be made in {', '.join(there)}{itself}",
             )
         if outputs and wanted is Target.TRANSFORMERS_JS:
             raise ConfigError(
@@ -118,7 +120,7 @@ def plan(
             raise ConfigError(
                 f"{format.title} files are made for a fixed batch, and --batch is dynamic", fix="give a number"
             )
-        is_for_another = format.is_made_for_targets and wanted is not Target.CPU
+        is_for_another = wanted in format.precisions and wanted is not Target.CPU
         why = f"has no kernels in files for {target}" if is_for_another else "does not exist"
         skipped += [
             f"{name}-{precision}: {why}" for precision in dict.fromkeys(precisions) if precision not in possible
@@ -230,6 +232,13 @@ def _check_is_for(precision: str, target: Target, sizes: Sizes) -> None:
 def _check_shaping(formats: Sequence[str], *, opset: int | None, layout: str, target: Target) -> None:
     """Refuse options that say nothing of any of these formats."""
     records = [FORMATS[name] for name in formats]
+    if target in CONVERSIONS and not all(target in record.precisions for record in records):
+        made = [record for record in FORMATS.values() if target in record.precisions]
+        raise ConfigError(
+            f"files for {target} are {' and '.join(record.title for record in made)}, and the formats are "
+            f"{', '.join(formats)}",
+            fix=f"choose --format {made[0].name}",
+        )
     has_effect = (
         opset is None or any(record.has_opset for record in records),
         layout == "nhwc" or any(record.has_layout for record in records),

@@ -12,6 +12,7 @@ from typing import Any
 
 from vit_deploy.core.artifact import Artifact, OutputSpec, describe, versions
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.engine_paths import refuse_odd_folder
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
@@ -20,7 +21,7 @@ from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.resize import convention_of
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import EngineError, ExportError, Failed, VitDeployError
-from vit_deploy.exporters import EXPORTERS, Exporter
+from vit_deploy.exporters import EXPORTERS, Exporter, conversions
 from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.proving import proving_provider
 from vit_deploy.verification import records
@@ -199,6 +200,7 @@ def _export_one(
             sizes=job.options.sizes(checkpoint.config),
             outputs={name: OutputSpec() for name in job.options.outputs},
         )
+        artifact = dataclasses.replace(artifact, options={**artifact.options, **conversions.record_of(artifact)})
         exporter.write(checkpoint, artifact, job.options)
         return artifact
 
@@ -284,6 +286,7 @@ def _naming(folder: Path, target: Path) -> Iterator[None]:
 
 def to_json(result: Exported) -> dict[str, Any]:
     """One result of the `export` command; `path` is null where nothing was published."""
+    conversion = Conversion.of(result.artifact)
     return {
         "path": str(result.artifact.directory) if result.published else None,
         "format": result.artifact.format,
@@ -293,4 +296,5 @@ def to_json(result: Exported) -> dict[str, Any]:
         "verify_seconds": round(result.verify_seconds, 3),
         "parity": records.parity(result.parity),
         **records.of_outputs(result.outputs),
+        **({"converter": conversion.to_dict()} if conversion is not None else {}),
     }

@@ -26,6 +26,7 @@ from vit_deploy.errors import EngineError
 from vit_deploy.exporters.folding import Affine
 from vit_deploy.exporters.open_tracing import TensorFlowArithmetic, grid_of
 from vit_deploy.model.attention import Attention
+from vit_deploy.model.feed_forward import FeedForward
 from vit_deploy.model.layers import Projection
 from vit_deploy.model.rotary import Tables, fixed_tables
 from vit_deploy.model.vit import ViT
@@ -44,6 +45,7 @@ class TracedViT:
         outputs: what a call gives; none for the one that the config says.
         moved: what norms lack whose results are outputs, see `folding.moved_affines`.
         turned_first: turn queries and keys before their heads are taken apart, see `Attention.turned_first`.
+        by_erf: spell GELU with erf in place of its complement, see `FeedForward.by_erf`.
         open_positions: resample positions for the size of the images that are given, by this filter; None where they
             are of the config's size.
 
@@ -64,6 +66,7 @@ class TracedViT:
         by_rows: bool = False,
         read_alone: bool = False,
         turned_first: bool = False,
+        by_erf: bool = False,
         open_positions: Filter | None = None,
     ) -> None:
         if keras.backend.backend() != "tensorflow":
@@ -77,6 +80,8 @@ class TracedViT:
         for layer in self._model._flatten_layers():
             if isinstance(layer, Projection):
                 layer.by_rows = by_rows
+            elif isinstance(layer, FeedForward):
+                layer.by_erf = by_erf
             elif isinstance(layer, Attention):
                 layer.transposed_product = functools.partial(tf.matmul, transpose_b=True) if by_rows else None
                 layer.norms_by_rows = by_rows

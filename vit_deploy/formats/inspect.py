@@ -11,6 +11,7 @@ from typing import Any
 from vit_deploy.core import cost
 from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec, describe
 from vit_deploy.core.compiled import RECORD
+from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import MANIFEST, from_essentials, read_artifact
@@ -74,6 +75,7 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is not recorded is null."""
         said, graph, said_by = self.artifact, self.graph, self.accelerators
+        conversion = None if said is None else Conversion.of(said)
         return {
             "path": str(self.path),
             "kind": self.kind,
@@ -92,6 +94,7 @@ class Inspection:
             "licence": None if said is None else licence_in(said.provenance) or None,
             "origin": None if said is None or (origin := origin_in(said.provenance)) is None else origin.to_dict(),
             **({"compiled": dict(said.options[RECORD])} if said is not None and RECORD in said.options else {}),
+            **({"converter": conversion.to_dict()} if conversion is not None else {}),
             "provenance": None if said is None else [step.to_dict() for step in said.provenance],
             "producer": None if said is None else dict(said.producer),
             "inputs": None if graph is None else [tensor.to_dict() for tensor in graph.inputs],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,9 +41,26 @@ ACTIVATIONS: Mapping[Activation, Any] = {
 }
 
 
+def _gelu_by_erf(x: Any) -> Any:
+    return 0.5 * x * (1 + ops.erf(x / math.sqrt(2)))
+
+
+BY_ERF: Mapping[Activation, Any] = {
+    **ACTIVATIONS,
+    Activation.GELU: _gelu_by_erf,
+    Activation.GELU_CLIPPED: lambda x: ops.clip(_gelu_by_erf(x), -GELU_LIMIT, GELU_LIMIT),
+}
+"""The same functions without the complement of erf, which is more exact where GELU is next to nothing."""
+
+
 @keras.saving.register_keras_serializable("vit_deploy")
 class FeedForward(NamedVariables):
-    """The feed-forward half: up, activation, down; gated kinds multiply by an activated second projection."""
+    """The feed-forward half: up, activation, down; gated kinds multiply by an activated second projection.
+
+    With `by_erf`, GELU is spelled for readers that do not know the complement of erf.
+    """
+
+    by_erf = False
 
     def __init__(
         self,
@@ -88,10 +106,11 @@ class FeedForward(NamedVariables):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """`(batch, tokens, dim)` to the same."""
+        activations = BY_ERF if self.by_erf else ACTIVATIONS
         if self.gate is None:
-            hidden = ACTIVATIONS[self.activation](self.up(x))
+            hidden = activations[self.activation](self.up(x))
         else:
-            hidden = ACTIVATIONS[GATES[self.ffn_type]](self.gate(x)) * self.up(x)
+            hidden = activations[GATES[self.ffn_type]](self.gate(x)) * self.up(x)
         hidden = hidden if self.norm is None else self.norm(hidden)
         return self.down(self.dropout(hidden, training=training))
 

@@ -186,7 +186,7 @@ def recipe_for(format: str, precision: str, target: str = "cpu") -> Recipe:
         made_for = "" if target == "cpu" else f" for {target}"
         raise ConfigError(
             f"{format}{made_for} cannot be quantized to {precision!r}",
-            fix=f"{format}{made_for} has {', '.join(recipes) or 'none'}",
+            fix=f"{format}{made_for} has {', '.join(recipes)}" if recipes else "let what reads the file quantize it",
         )
     return recipes[precision]
 

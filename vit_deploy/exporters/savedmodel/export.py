@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.format import Target
 from vit_deploy.core.relative_positions import gather_relative_positions
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.exporters import ExportOptions
@@ -38,7 +39,14 @@ class SavedModelExporter:
         with explained_tensorflow_errors("writing the SavedModel"), quiet_stderr():
             kind = options.position_filter(checkpoint) if options.dynamic_size else None
             spec, outputs = options.input_spec(checkpoint.config), artifact.named_outputs
-            traced = TracedViT(checkpoint, spec, outputs=outputs, read_alone=True, open_positions=kind)
+            traced = TracedViT(
+                checkpoint,
+                spec,
+                outputs=outputs,
+                read_alone=True,
+                by_erf=options.target is Target.COREML,  # whose converter knows no other
+                open_positions=kind,
+            )
             module = tf.Module(name="vit")
             # TensorFlow shares the memory of an aligned array with the variable, so this is no second copy.
             module.weights = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vit_deploy.core import markdown
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.host import Host
 from vit_deploy.core.quantities import megabytes, milliseconds
@@ -38,6 +39,7 @@ def page(subjects: Sequence[Subject], title: str, repository: str = "") -> str:
         *([["## Accuracy", "", *_accuracy(subjects)]] if any(subject.accuracies for subject in subjects) else []),
         *([["## Latency", "", *_latency(subjects)]] if any(subject.latencies for subject in subjects) else []),
         ["## Run it", "", *_run(subjects, repository)],
+        *([["## Convert it", "", *converted]] if (converted := _converted(subjects)) else []),
         ["## Limits", "", *(f"- {limit}" for limit in _limits(subjects))],
     ]
     return front_matter(subjects) + "\n" + "\n".join("\n".join([*part, ""]) for part in parts)
@@ -169,6 +171,16 @@ def _run(subjects: Sequence[Subject], repository: str) -> list[str]:
         "`vit-deploy inspect FOLDER --snippet` prints the same for the others.",
         "</details>",
     ]
+
+
+def _converted(subjects: Sequence[Subject]) -> list[str]:
+    """How makers' converters take what is made for them."""
+    lines: list[str] = []
+    for subject in subjects:
+        if (found := Conversion.of(subject.artifact)) is not None:
+            told = f"`{subject.folder}` is for {_plain(found.converter)} ({_plain(found.install)}). In its folder:"
+            lines += ["", told, "", "```bash", *found.command.splitlines(), "```"]
+    return lines[1:]
 
 
 def program(artifact: Artifact) -> list[str]:
