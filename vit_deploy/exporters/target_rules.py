@@ -46,12 +46,7 @@ RULES: Mapping[Target, Rules] = {
         fixed_batch=True,
         instead_of_pixels="leave it out, and give the converter an ImageType with scale and bias",
     ),
-    Target.TPU_MLIR: Rules(
-        fixed_batch=True,
-        most_opset=19,
-        layout="nchw",
-        instead_of_pixels="leave it out, and give --mean, --scale and --fuse_preprocess to the converter",
-    ),
+    Target.TPU_MLIR: Rules(fixed_batch=True, most_opset=19, layout="nchw"),
 }
 
 
