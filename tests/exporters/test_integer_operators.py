@@ -69,10 +69,28 @@ def test_only_input_and_output_are_left_to_the_cpu(wide):
 
 
 @pytest.mark.slow
-def test_squared_differences_have_no_sixteen_bits_and_are_refused(make_checkpoint, tmp_path):
+def test_norms_that_cannot_be_centred_are_integers_of_sixteen_bits_too(make_checkpoint, tmp_path):
+    """A norm behind a residual sum subtracts the mean of what it reads, and squares what is left."""
     [job], _ = plan(["tflite"], ["int16x8"])
     options = QuantizeOptions(measure_speed=False, all_integers=True)
-    with pytest.raises(ExportError, match="squared differences") as caught:
+    [result] = export(make_checkpoint(normalization_position="post"), tmp_path, [job], options).results
+    assert result.parity.ok and result.parity.snr_db > 25
+    path = result.artifact.model_path
+    with opened(path) as model:
+        steps = list(read_steps(model))
+        types = [(step.kind, {tensor.dtype for tensor in (*step.inputs, *step.outputs)}) for step in steps]
+    assert not any(kind == "SQUARED_DIFFERENCE" for kind, _ in types)
+    assert [kind for kind, found in types if "float32" in found] == ["QUANTIZE", "DEQUANTIZE"]
+    left = verdict(path, ACCELERATORS["ethos-u85"]).left
+    assert {entry.operator: entry.count for entry in left} == {"QUANTIZE": 1, "DEQUANTIZE": 1}
+
+
+@pytest.mark.slow
+def test_squares_that_cannot_be_products_are_refused(make_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.with_products_for_squares", bytearray)
+    [job], _ = plan(["tflite"], ["int16x8"])
+    options = QuantizeOptions(measure_speed=False, all_integers=True)
+    with pytest.raises(ExportError, match="squared difference") as caught:
         export(make_checkpoint(normalization_position="post"), tmp_path, [job], options)
     assert "leave --all-integers out" in caught.value.fix
 

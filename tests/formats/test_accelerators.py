@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from datetime import date
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from vit_deploy.core.compiled import Fallback
+from vit_deploy.core.hexagon import CHIPS
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ArtifactError, EngineError
 from vit_deploy.exporters.quantization import QuantizeOptions
@@ -73,6 +75,14 @@ def test_a_float_file_falls_back_as_a_whole(files):
 def test_hexagon_computes_in_floats_since_its_69th_version(files):
     assert reasons(files["fp32"], "hexagon") == {}
     assert {reason for _, reason in reasons(files["fp32"], "hexagon-v68").values()} == {"computes in float32"}
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_the_rules_of_each_generation_say_whether_it_computes_in_floats(chip):
+    of_generation = f"hexagon-v{chip.hexagon}"
+    rules = ACCELERATORS[of_generation if of_generation in ACCELERATORS else "hexagon"]
+    assert ("float32" in rules.activations) is chip.has_floats
+    assert f"v{chip.hexagon}" in rules.name or chip.hexagon >= int(re.search(r"since v(\d+)", rules.name)[1])
 
 
 def test_hexagon_multiplies_no_floats_with_integers_in_a_convolution(bundles, tmp_path):

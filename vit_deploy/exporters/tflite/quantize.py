@@ -162,7 +162,14 @@ class TFLiteQuantizer:
     def _widened(
         self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None
     ) -> Iterator[tuple[Artifact, Artifact, Recipe]]:
-        """What is given; a file of integers alone of a model with outliers has norms and residual sums of 16 bits."""
+        """What is given; a file of integers alone of a model with outliers has norms and residual sums of 16 bits.
+
+        Squares of norms become products where 16 bits are asked for throughout.
+        """
+        if recipe.all_integers:
+            with _rewritten(source, with_products_for_squares(source.model_path.read_bytes())) as in_products:
+                yield in_products, target, recipe
+            return
         with opened(source.model_path) as model:
             layers = find_layers(model, source.config)
         stays = not recipe.integer_io or recipe.fixed_residual_bits or recipe.residual_bits > EIGHT
@@ -175,9 +182,7 @@ class TFLiteQuantizer:
             return
         told = {**target.options.get("recipe", {}), "residual_bits": 16, WIDE: True}
         target = dataclasses.replace(target, options={**target.options, "recipe": told})
-        with tempfile.TemporaryDirectory() as folder:
-            widened = dataclasses.replace(source, directory=Path(folder))
-            widened.model_path.write_bytes(content)
+        with _rewritten(source, content) as widened:
             yield widened, target, dataclasses.replace(recipe, residual_bits=16)
 
     def _observed(self, source: Artifact, recipe: Recipe, calibration: Calibration) -> Observations:
@@ -234,6 +239,15 @@ class TFLiteQuantizer:
         return target
 
 
+@contextlib.contextmanager
+def _rewritten(source: Artifact, content: bytes | bytearray) -> Iterator[Artifact]:
+    """An artifact whose file has another content."""
+    with tempfile.TemporaryDirectory() as folder:
+        rewritten = dataclasses.replace(source, directory=Path(folder))
+        rewritten.model_path.write_bytes(content)
+        yield rewritten
+
+
 def _quantized(
     source: Artifact,
     recipe: Recipe,
@@ -259,7 +273,7 @@ def _quantized(
 def _refuse_squared_differences(model: Model) -> None:
     if _has_squared_differences(model):
         raise ExportError(
-            "norms of this model take squared differences, for which LiteRT has no operator of 16 bits",
+            "a norm takes a squared difference that cannot be a product, and LiteRT has none of 16 bits",
             fix="leave --all-integers out, or ask for int8-full",
         )
 
