@@ -65,12 +65,13 @@ def matmul(x, y, transpose_x, transpose_y):
     return x @ y
 
 
-def conv(x, weight, strides, pad_type, dilations, groups):
+def conv(x, weight, strides, pad_type, dilations, groups, bias=None, pad=None):
     assert pad_type == "valid" and groups == 1 and tuple(dilations) == (1, 1)
     high, wide = weight.shape[2:]
     assert tuple(strides) == (high, wide)
     patches = x.reshape(*x.shape[:2], x.shape[2] // high, high, x.shape[3] // wide, wide)
-    return np.einsum("bchpwq,ocpq->bohw", patches, weight)
+    bias = np.zeros(len(weight)) if bias is None else bias
+    return np.einsum("bchpwq,ocpq->bohw", patches, weight) + bias[:, None, None]
 
 
 def slice_by_size(x, begin, size):
