@@ -74,6 +74,16 @@ def conv(x, weight, strides, pad_type, dilations, groups, bias=None, pad=None):
     return np.einsum("bchpwq,ocpq->bohw", patches, weight) + bias[:, None, None]
 
 
+def gelu(x, mode):
+    assert str(mode) == "EXACT"
+    return 0.5 * x * (1 + erf(x / np.sqrt(2)))
+
+
+def layer_norm(x, axes, epsilon, gamma=1.0, beta=0.0):
+    axes = tuple(axes)
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon) * gamma + beta
+
+
 def slice_by_size(x, begin, size):
     return x[tuple(slice(b, None if s == -1 else b + s) for b, s in zip(begin, size))]
 
@@ -86,6 +96,7 @@ OPERATORS = {
     "softmax": lambda x, axis: softmax(x, axis=axis), "slice_by_size": slice_by_size,
     "concat": lambda values, axis, interleave: np.concatenate(values, axis=axis),
     "squeeze": lambda x, axes: x.squeeze(tuple(axes)), "expand_dims": lambda x, axes: np.expand_dims(x, tuple(axes)),
+    "gelu": gelu, "layer_norm": layer_norm, "cast": lambda x, dtype: x, "real_div": lambda x, y: x / y,
     "linear": lambda x, weight, bias=0.0: x @ weight.T + bias, "square": lambda x: x * x,
 }
 

@@ -31,7 +31,8 @@ def check_repository(repository: Path | None, provider: str | None, jobs: Sequen
     if repository is not None:
         if plans.flavour == RTX:
             raise UsageError("--tensorrt rtx and --triton: Triton loads plans of TensorRT alone; take full")
-        made_for = next((job.options.target for job in jobs if FORMATS[job.format].is_made_for_targets), Target.CPU)
+        chosen = (job.options.target for job in jobs if FORMATS[job.format].is_made_for_targets)
+        made_for = next((target for target in chosen if target is not Target.CPU), Target.CPU)
         check([(job.format, job.precision) for job in jobs], provider, made_for)
     elif provider is not None:
         raise UsageError("--triton-provider says what executes models in a repository: add --triton")
