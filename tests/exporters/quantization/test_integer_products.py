@@ -92,7 +92,7 @@ def test_xnnpack_takes_a_calibrated_file_as_a_whole(made):
 
 def test_xnnpack_leaves_out_what_is_not_symmetric(made, tmp_path, monkeypatch):
     """Why the right sides are."""
-    monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.symmetric", lambda low, high: (low, 3 * high))
+    monkeypatch.setattr("vit_deploy.exporters.tflite.chosen_ranges.symmetric", lambda low, high: (low, 3 * high))
     (result,) = quantize(made[1], tmp_path, ["int8-static"], QUIET).results
     assert any(right[2] for _, right, _ in products(result.artifact))
     delegates = [

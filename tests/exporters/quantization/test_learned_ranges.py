@@ -24,7 +24,7 @@ from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, pipel
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.learned_ranges import LEARNED_NOTE, learned_ranges
 from vit_deploy.exporters.quantization.recipes import recipe_for
-from vit_deploy.exporters.tflite import quantize
+from vit_deploy.exporters.tflite.chosen_ranges import learned_by_tensor
 from vit_deploy.exporters.tflite.layers import find_layers, find_tensors
 from vit_deploy.exporters.tflite.ranges import observe
 from vit_deploy.formats.tflite.file import opened
@@ -178,7 +178,7 @@ def test_a_tflite_file_has_the_tensors_that_are_trained_with(make_checkpoint, tm
     with opened(made.artifact.model_path) as model:
         layers = find_layers(model, made.artifact.config)
     seen = observe(made.artifact.model_path, made.artifact.input, calibration, counted=False).tensors
-    learned = quantize._learned(made.artifact, calibration, layers, {})
+    learned = learned_by_tensor(made.artifact, calibration, layers, {})
     assert len(learned) >= 7  # query, key and value have one input
     for tensor, known in learned.items():
         assert known == pytest.approx((seen[tensor].low, seen[tensor].high), rel=1e-3), tensor
@@ -193,4 +193,4 @@ def test_ranges_of_norms_that_were_learned_when_these_took_squares_are_measured_
         between = find_tensors(model, checkpoint.config)
     assert "block_0.norm1.mul.1" in between
     calibration = read_calibration(None, made.artifact)
-    assert quantize._learned(made.artifact, calibration, {}, between) == {between["block_0.add.0"]: (-7.0, 7.0)}
+    assert learned_by_tensor(made.artifact, calibration, {}, between) == {between["block_0.add.0"]: (-7.0, 7.0)}

@@ -1,9 +1,9 @@
 """An fp32 TFLite file in 16-bit floats or integers.
 
-litert-quantizer does it, told by name which operators to take. Two things are done here that it would do otherwise:
-it takes a moving average of the extremes of each batch for the range of a tensor, which lies well inside the values
-that really come and cost most of the accuracy of calibrated files; here ranges are measured, see `tflite.ranges`. And
-it knows no metadata.
+litert-quantizer does it, told by name which operators to take (`instructions`). Two things are done here that it would
+do otherwise: it takes a moving average of the extremes of each batch for the range of a tensor, which lies well inside
+the values that really come and cost most of the accuracy of calibrated files; here ranges are measured, see `ranges`
+and `chosen_ranges`. And it knows no metadata.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from litert_quantizer import qtyping
 from litert_quantizer import quantizer as aeq
-from litert_quantizer.algorithm_manager import AlgorithmName
 from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact, OutputSpec
@@ -32,17 +29,19 @@ from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import ExportError
 from vit_deploy.exporters.quantization.calibration import Calibration
-from vit_deploy.exporters.quantization.clipping import clipped, symmetric
 from vit_deploy.exporters.quantization.coarse_ranges import FLOAT, RECORD, WIDE
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
 from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe, products_of
 from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_shares
 from vit_deploy.exporters.tflite.bias_correction import corrected_biases
+from vit_deploy.exporters.tflite.bits import EIGHT
+from vit_deploy.exporters.tflite.chosen_ranges import largest_shares, learned_by_tensor, needed_tensors, ranges_of
 from vit_deploy.exporters.tflite.coarse import coarse_layers, coarse_products
 from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
+from vit_deploy.exporters.tflite.instructions import instruct
 from vit_deploy.exporters.tflite.join import join_files, split_file
-from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, operators, output_factor
+from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, operators
 from vit_deploy.exporters.tflite.matmuls import PRODUCT, Product, find_products
 from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
 from vit_deploy.exporters.tflite.output_tensors import with_named_outputs
@@ -53,26 +52,11 @@ from vit_deploy.exporters.tflite.squares import with_products_for_squares
 from vit_deploy.formats.tflite.file import opened, root
 from vit_deploy.formats.tflite.schema import Model
 
-OPERATORS: dict[Part, tuple[str, ...]] = {
-    Part.SOFTMAX: ("SOFTMAX",),
-    Part.NORMS: ("MEAN", "SUB", "MUL", "SQUARED_DIFFERENCE", "RSQRT"),
-    Part.ACTIVATION_FUNCTIONS: ("GELU", "RELU", "LOGISTIC", "TANH", "HARD_SWISH", "DIV", "SQRT"),
-    Part.RESIDUALS: (
-        *("ADD", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SUM", "PACK", "MAX_POOL_2D"),
-        *("INPUT", "OUTPUT"),
-    ),
-}
-"""Operators of the parts without kernels in a TFLite file, but for attention's products; absent ones do no harm."""
-
-NOT_OF_16_BITS = frozenset(("SQUARED_DIFFERENCE", "INPUT", "OUTPUT"))  # input and output are float then
-RESIDUALS_AND_NORMS = ("ADD", "SUB", "MEAN", "MUL", "RSQRT")  # SQUARED_DIFFERENCE has 8 bits alone
 FIX = (
     "ask for another precision, keep the layer that it names in float with --keep-float, or report this with the "
     "model's config"
 )
-HALF, EIGHT = 16, 8  # bits
-CHANNELWISE = "CHANNELWISE"
-BLOCKS = {32: "BLOCKWISE_32", 64: "BLOCKWISE_64", 128: "BLOCKWISE_128", 256: "BLOCKWISE_256"}
+HALF = 16  # bits
 
 
 @dataclass(frozen=True)
@@ -195,11 +179,11 @@ class TFLiteQuantizer:
             source.model_path,
             source.input,
             calibration,
-            only=_needed(recipe, layers, products),
+            only=needed_tensors(recipe, layers, products),
             counted=recipe.clipping is not Clipping.MIN_MAX,
             means_of={layer.input for layer in layers.values()} if recipe.bias_correction else (),
         )
-        return seen.with_ranges(_learned(source, calibration, layers, between))
+        return seen.with_ranges(learned_by_tensor(source, calibration, layers, between))
 
     def _write(self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None) -> Artifact:
         with opened(source.model_path) as model:
@@ -262,10 +246,10 @@ def _quantized(
     failing = explained(f"litert-quantizer failed on {source.model_path}", (RuntimeError, ValueError), FIX)
     with failing, quiet_stderr(), contextlib.redirect_stderr(io.StringIO()), silent:
         work = aeq.Quantizer(engine_path(source.model_path))
-        _instruct(work, recipe, layers, products, dynamic)
+        instruct(work, recipe, layers, products, dynamic)
         static = recipe.activations is Activations.STATIC
-        ranges = _ranges(seen, recipe, products) if static and seen is not None else None
-        shares = {} if ranges is None else _shares(ranges, products)  # quantizing changes the ranges it is given
+        ranges = ranges_of(seen, recipe, products) if static and seen is not None else None
+        shares = {} if ranges is None else largest_shares(ranges, products)  # quantizing changes the ranges it is given
         content = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
         return with_calibrated_shares(content, shares) if shares else content
 
@@ -298,22 +282,6 @@ def _with_room(model: Model, recipe: Recipe, layers: Mapping[str, Layer]) -> Rec
     return recipe
 
 
-def _learned(
-    source: Artifact, calibration: Calibration, layers: dict[str, Layer], between: Mapping[str, str]
-) -> dict[str, tuple[float, float]]:
-    """Ranges that training learned, by the tensors of the file; those around layers count more than those between."""
-    found = learned_ranges(source, calibration)
-    # Where norms once took squares, files now have products, whose numbers in a norm are others.
-    squared = tuple(name.removesuffix("square.0") for name in found if name.endswith(".square.0"))
-    if squared and not between.keys() & {f"{norm}square.0" for norm in squared}:
-        found = {name: range_ for name, range_ in found.items() if not name.startswith(squared)}
-    for name, (low, high) in found.items():
-        factor = output_factor(name, source.config)
-        found[name] = (low * factor, high * factor)
-    sides = [(f"{name}.{side}", getattr(layer, side)) for name, layer in layers.items() for side in ("input", "output")]
-    return {tensor: found[name] for name, tensor in (*between.items(), *sides) if name in found}
-
-
 def _integer_products(model: Model, recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
     """The products that become integers."""
     if Part.ATTENTION_PRODUCTS not in recipe.parts:
@@ -321,121 +289,6 @@ def _integer_products(model: Model, recipe: Recipe, between: Mapping[str, str]) 
     attentions = {tensor: name.partition(f".{PRODUCT.lower()}.")[0] for name, tensor in between.items()}
     every = find_products(model)
     return tuple(product for product in every if products_of(attentions[product.output]) not in recipe.keep_float)
-
-
-def _needed(recipe: Recipe, layers: dict[str, Layer], products: Sequence[Product]) -> set[str] | None:
-    """Tensors whose ranges count: around layers and products, or all where other parts become integers too."""
-    if recipe.activations is not Activations.STATIC:
-        return set()
-    if recipe.parts & OPERATORS.keys():
-        return None
-    around = {name for layer in layers.values() for name in (layer.input, layer.output)}
-    return around | {name for product in products for side in product.sides for name in side.tensors}
-
-
-def _instruct(
-    work: aeq.Quantizer,
-    recipe: Recipe,
-    layers: dict[str, Layer],
-    products: Sequence[Product],
-    dynamic: Collection[str],
-) -> None:
-    """Say what is done with which operators; what comes later counts more."""
-    if Part.PATCH_EMBED in recipe.parts:
-        # LiteRT has neither 4-bit nor block-wise convolutions.
-        _add(work, ".*", "CONV_2D", recipe, max(recipe.weight_bits, 8), CHANNELWISE)
-    for part in recipe.parts & OPERATORS.keys():
-        for name in OPERATORS[part]:
-            if recipe.all_integers and name in NOT_OF_16_BITS:
-                continue
-            own = dataclasses.replace(recipe, activation_bits=_activation_bits(recipe, name))
-            _add(work, ".*", name, own, recipe.weight_bits, CHANNELWISE)
-    for product in products:
-        own = dataclasses.replace(recipe, activation_bits=_product_bits(recipe, product))
-        # A constant gets the bits of a kernel, and one scale.
-        granularity = CHANNELWISE if product.left else "TENSORWISE"
-        _add(work, _scope(product.output), PRODUCT, own, recipe.weight_bits, granularity)
-        for name, kind in (move for side in product.sides for move in side.moves.items()):
-            _add(work, _scope(name), kind, recipe, recipe.weight_bits, CHANNELWISE)
-    for layer in layers.values():
-        scope = _scope(layer.output)
-        part = Part.HEAD if layer.name == "head" else Part.PROJECTIONS
-        if layer.name in recipe.keep_float or (layer.kind == "FULLY_CONNECTED" and part not in recipe.parts):
-            kind = qtyping.TFLOperationName(layer.kind)
-            work.update_quantization_recipe(scope, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
-        elif layer.kind == "FULLY_CONNECTED":
-            bits = recipe.bits_of(layer.name)
-            own = dataclasses.replace(recipe, activations=Activations.DYNAMIC) if layer.name in dynamic else recipe
-            in_blocks = bits < 8 and recipe.block_size and layer.inputs % recipe.block_size == 0
-            _add(work, scope, layer.kind, own, bits, BLOCKS[recipe.block_size] if in_blocks else CHANNELWISE)
-
-
-def _scope(output: str) -> str:
-    # The quantizer looks for the pattern in the names of an operator's outputs, each with a semicolon behind it.
-    return f"^{re.escape(output)};$"
-
-
-def _activation_bits(recipe: Recipe, kind: str) -> int:
-    if recipe.all_integers and kind == PRODUCT:
-        return recipe.attention_bits
-    if recipe.all_integers and kind in OPERATORS[Part.ACTIVATION_FUNCTIONS]:
-        return 8
-    own = {
-        **dict.fromkeys(RESIDUALS_AND_NORMS, recipe.residual_bits),
-        "SOFTMAX": recipe.softmax_bits,
-        PRODUCT: recipe.attention_bits,
-    }
-    return max(recipe.activation_bits, own.get(kind, 8))
-
-
-def _product_bits(recipe: Recipe, product: Product) -> int:
-    """The bits of both sides: a kernel's where one is constant, for LiteRT multiplies only equally wide integers."""
-    if product.left:
-        return _activation_bits(recipe, PRODUCT)
-    return recipe.weight_bits if recipe.all_integers else recipe.activation_bits
-
-
-def _add(work: aeq.Quantizer, scope: str, kind: str, recipe: Recipe, bits: int, granularity: str) -> None:
-    name, shared = qtyping.TFLOperationName(kind), qtyping.QuantGranularity(granularity)
-    match recipe.activations:
-        case Activations.STATIC:
-            work.add_static_config(scope, name, recipe.activation_bits, bits, shared)
-        case Activations.DYNAMIC:
-            work.add_dynamic_config(scope, name, bits, shared)
-        case Activations.FLOAT:
-            algorithm = AlgorithmName.FLOAT_CASTING if bits == 16 else AlgorithmName.MIN_MAX_UNIFORM_QUANT
-            work._recipe_manager.add_weight_only_config(scope, name, bits, shared, algorithm)
-
-
-def _ranges(seen: Observations, recipe: Recipe, products: Sequence[Product]) -> dict[str, dict[str, Any]]:
-    found = {
-        name: seen.learned.get(name)
-        or clipped(tensor, recipe.clipping, bits=recipe.activation_bits, percentile=recipe.percentile)
-        for name, tensor in seen.tensors.items()
-    }
-    for product in products:
-        for side in product.sides:
-            # One scale holds for all tensors of the same values. What training learned counts, a layer's side first.
-            from_layer = side.tensors[:: -1 if side is product.result else 1]
-            known = [name for name in from_layer if name in found]
-            chosen = next((name for name in known if name in seen.learned), known[0])
-            narrow = side is product.right and _product_bits(recipe, product) == 8
-            found |= dict.fromkeys(known, symmetric(*found[chosen]) if narrow else found[chosen])
-    # What is nothing but zeros would get steps too small for engines to compute with; in any others it is exact.
-    found = {name: (low, high) if low < high else (-1.0, 1.0) for name, (low, high) in found.items()}
-    return {
-        name: {
-            end: np.full((1,) * seen.tensors[name].rank, value, np.float32)
-            for end, value in zip(("min", "max"), limits, strict=True)
-        }
-        for name, limits in found.items()
-    }
-
-
-def _shares(ranges: Mapping[str, Mapping[str, Any]], products: Sequence[Product]) -> dict[str, float]:
-    """The largest value on the left of each product, by what the product gives."""
-    read = {product.output: product.left.tensors[-1] for product in products if product.left is not None}
-    return {output: float(ranges[name]["max"].max()) for output, name in read.items() if name in ranges}
 
 
 def _with_integer_io(target: Artifact, content: Any) -> Artifact:
