@@ -17,7 +17,8 @@ from vit_deploy.core.choices import (
     NormalizationType,
     Pooling,
 )
-from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig, as_pair
+from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.errors import ConfigError, VitDeployError
 
 # Dosovitskiy et al. 2020 and timm's tables, in millions.

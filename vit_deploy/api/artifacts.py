@@ -14,7 +14,8 @@ from vit_deploy.api.results import Outcome
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.config import SCALE_CONFIGS, as_pair, in_words
+from vit_deploy.core.config import SCALE_CONFIGS, in_words
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.image_sizes import DYNAMIC
 from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions

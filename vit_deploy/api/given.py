@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.artifact_folders import each_bundle
-from vit_deploy.core.config import as_pair, in_words
+from vit_deploy.core.config import in_words
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.options.parsing import size_in_words
 from vit_deploy.errors import ConfigError
 

@@ -13,7 +13,8 @@ from vit_deploy.checkpoints.assumed import SUPPOSED, Assumed
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
 from vit_deploy.core.weights import Float32

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.core.config import Size, ViTConfig, in_words, is_count
+from vit_deploy.core.config import Size, ViTConfig, in_words
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step

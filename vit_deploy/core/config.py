@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vit_deploy.core.choices import (
-    ACTIVATION_ALIASES,
     Activation,
     FFNType,
     LayerScalePart,
@@ -21,6 +19,7 @@ from vit_deploy.core.choices import (
     Probabilities,
     RelativePositions,
 )
+from vit_deploy.core.config_checks import is_count, settle
 from vit_deploy.core.older_python import StrEnum
 from vit_deploy.errors import ConfigError, did_you_mean
 
@@ -54,29 +53,9 @@ SCALE_CONFIGS: Mapping[str, Scale] = MappingProxyType(
 )
 
 
-def as_pair(value: object, name: str) -> tuple[int, int]:
-    """`value` as (height, width); one number means both.
-
-    Raises:
-        ConfigError: it is not one or two positive whole numbers.
-    """
-    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(pair) != 2 or not all(is_count(side) and side > 0 for side in pair):
-        raise ConfigError(
-            f"{name} is {value!r}; expected a positive whole number or (height, width)",
-            fix=f"give {name} as 16 or (8, 16)",
-        )
-    return (int(pair[0]), int(pair[1]))
-
-
 def in_words(size: Size) -> str:
     """A size as people write it: 384x512."""
     return f"{size[0]}x{size[1]}"
-
-
-def is_count(value: object) -> TypeGuard[int]:
-    """Whether `value` is a whole number, NumPy's included (shapes and sums are made of them), and no bool."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -185,132 +164,8 @@ class ViTConfig:
     layer_scale_part: LayerScalePart = LayerScalePart.BOTH
 
     def __post_init__(self) -> None:
-        problems = [*self._settle_choices(), *self._settle_numbers(), *self._settle_sizes(), *self._settle_rotary()]
-        if not problems:
-            problems += [*self._part_problems(), *self._pooling_problems(), *self._rotary_problems()]
-        if problems:
+        if problems := settle(self):
             raise ConfigError("; ".join(problems), fix="correct the options named above")
-
-    def _settle_choices(self) -> Iterator[str]:
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value is None and name in OPTIONAL_CHOICES:
-                continue
-            if name == "activation":
-                value = ACTIVATION_ALIASES.get(str(value), value)
-            if value in list(choices):
-                object.__setattr__(self, name, choices(value))
-            else:
-                yield f"{name} is {value!r}; expected one of {', '.join(choices)}"
-        if self.qk_norm_type == self.normalization_type:
-            object.__setattr__(self, "qk_norm_type", None)
-        for name in FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                yield f"{name} is {getattr(self, name)!r}; expected True or False"
-
-    def _settle_numbers(self) -> Iterator[str]:
-        unsound = set()
-        for name in (*SIZES, *OPTIONAL_SIZES, "num_classes"):
-            value = getattr(self, name)
-            least = 0 if name in OPTIONAL_SIZES or (name == "num_classes" and not self.include_top) else 1
-            if is_count(value) and value >= least:
-                object.__setattr__(self, name, int(value))
-            else:
-                unsound.add(name)
-                yield f"{name} is {value!r}; expected a {'positive ' if least else ''}whole number"
-        if not unsound & {"embed_dim", "num_heads", "head_width"}:
-            if self.head_width * self.num_heads == self.embed_dim:
-                object.__setattr__(self, "head_width", 0)
-            elif not self.head_width and self.embed_dim % self.num_heads:
-                yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}, and head_width is 0"
-        epsilon: object = self.epsilon
-        if isinstance(epsilon, numbers.Real) and 0 < float(epsilon) < 1:
-            object.__setattr__(self, "epsilon", float(epsilon))
-        else:
-            yield f"epsilon is {epsilon!r}; expected a number between 0 and 1"
-        own: object = self.qk_norm_epsilon
-        if isinstance(own, numbers.Real) and 0 <= float(own) < 1:
-            object.__setattr__(self, "qk_norm_epsilon", 0.0 if own == self.epsilon else float(own))
-        else:
-            yield f"qk_norm_epsilon is {own!r}; expected 0, or a number below 1"
-
-    def _settle_sizes(self) -> Iterator[str]:
-        problems = []
-        for name in ("image_size", "patch_size"):
-            try:
-                object.__setattr__(self, name, as_pair(getattr(self, name), name))
-            except ConfigError as error:
-                problems.append(error.message)
-        if problems:
-            yield from problems
-            return
-        sides = zip(("height", "width"), self.image_size, self.patch_size, strict=True)
-        if wrong := [f"{name} {image} is not a multiple of {patch}" for name, image, patch in sides if image % patch]:
-            yield f"Image height/width must be divisible by patch size: {', '.join(wrong)}"
-        elif is_count(self.patch_padding) and 2 * self.patch_padding >= min(self.patch_size) and self.patch_padding:
-            yield f"patch_padding is {self.patch_padding}; expected less than half a patch of {self.patch_size}"
-        elif self.num_patches > MAX_PATCHES:
-            yield f"an image of {self.image_size} has {self.num_patches} patches; expected at most {MAX_PATCHES}"
-
-    def _settle_rotary(self) -> Iterator[str]:
-        if self.rotary is None:
-            return
-        from vit_deploy.core.rotary import as_rotary
-
-        try:
-            object.__setattr__(self, "rotary", as_rotary(self.rotary))
-        except ConfigError as error:
-            yield error.message
-
-    def _part_problems(self) -> Iterator[str]:
-        if not self.qk_norm:
-            of_norms = [name for name in OF_QK_NORM if getattr(self, name) != LATER[name]]
-            yield from (f"{name} is {getattr(self, name)}, and qk_norm is False" for name in of_norms)
-        if self.layer_scale_part is not LayerScalePart.BOTH and not self.layer_scale:
-            yield f"layer_scale_part is {self.layer_scale_part}, and layer_scale is False"
-
-    def _rotary_problems(self) -> Iterator[str]:
-        if self.rotary is None:
-            return
-        parts = 2 if self.rotary.learns_frequencies else 4
-        if self.head_dim % parts:
-            yield f"rotary positions divide a head in {parts}, and head_dim is {self.head_dim}"
-        if self.rotary.turns_class_token and not self.class_token:
-            yield f"rotary is {self.rotary.convention}, which turns the class token, and class_token is False"
-        if self.rotary.turns_class_token and self.distillation_token:
-            yield f"rotary is {self.rotary.convention}, which has no distillation token, and distillation_token is True"
-
-    def _pooling_problems(self) -> Iterator[str]:
-        pooling = self.effective_pooling
-        needs_class = pooling in (Pooling.CLS, Pooling.CLS_MEAN, Pooling.CLS_DISTILLATION)
-        if needs_class and not self.class_token:
-            yield f"pooling is {pooling}, and class_token is False; expected {', '.join(CLASSLESS_POOLINGS)}"
-        if self.distillation_token and not self.class_token:
-            yield "distillation_token is True, and class_token is False; the one stands beside the other"
-        if pooling is Pooling.CLS_DISTILLATION and not self.distillation_token:
-            yield f"pooling is {pooling}, and distillation_token is False"
-        if not self.num_prefix_tokens and (pooling is Pooling.PREFIX_MEAN or self.pool_patches):
-            what = "pool_patches is True" if self.pool_patches else f"pooling is {pooling}"
-            yield f"{what}, and there are no prefix tokens"
-        if pooling is Pooling.MAP and self.pooled_dim % self.probe_heads:
-            width = "pool_dim" if self.pool_dim else "embed_dim"
-            yield f"{width} {self.pooled_dim} is not a multiple of pool_heads {self.probe_heads}"
-        if self.pool_mlp_dim and self.pool_end is not PoolEnd.FFN:
-            yield f"pool_mlp_dim is {self.pool_mlp_dim}, and pool_end is {self.pool_end}"
-        if self.patch_padding and self.pixel_norm:
-            yield f"patch_padding is {self.patch_padding}, and pixel_norm is True; expected one of them at most"
-        if self.norm_after_pooling and not self.last_norm:
-            yield "norm_after_pooling is True, and last_norm is False: it is the last norm that follows the pooling"
-        if self.pre_logits_linear and not self.pre_logits_dim:
-            yield "pre_logits_linear is True, and pre_logits_dim is 0"
-        if self.head_norm and not self.include_top:
-            yield "head_norm is True, and there is no head"
-        if pooling is not Pooling.MAP:
-            of_a_map = [name for name in OF_A_MAP if getattr(self, name) != LATER[name]]
-            yield from (f"{name} is {getattr(self, name)}, and pooling is {pooling}" for name in of_a_map)
-        if pooling is None:
-            of_a_vector = [name for name in ("norm_after_pooling", "pre_logits_dim") if getattr(self, name)]
-            yield from (f"{name} is {getattr(self, name)}, and nothing is pooled" for name in of_a_vector)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -495,21 +350,7 @@ class ViTConfig:
         return cls(**(fields | overrides))
 
 
-MAX_PATCHES = 1 << 20  # attention compares each with each: no machine holds the scores of more
-
-SIZES = ("channels", "embed_dim", "num_heads", "num_layers", "mlp_dim")
-OF_A_MAP = ("pool_heads", "pool_mlp_dim", "pool_dim", "pool_end", "pool_patches")
-OF_QK_NORM = ("qk_norm_across_heads", "qk_norm_type", "qk_norm_epsilon")
 HALVES = ("attention", "ffn")
-OPTIONAL_CHOICES = ("pooling", "qk_norm_type")  # None for none, or for what another field says
-OPTIONAL_SIZES = (  # zero for none, or for what another size says
-    *("register_tokens", "pre_logits_dim", *OF_A_MAP[:3], "patch_padding", "head_width"),
-)
-FLAGS = (
-    *("include_top", "qkv_bias", "class_token", "distillation_token", "layer_scale", "qk_norm", "pre_norm"),
-    *("norm_after_pooling", "attention_norm", "ffn_norm", "patch_norm", "pixel_norm", "last_norm"),
-    *("pre_logits_linear", "head_norm", "pool_patches", "qk_norm_across_heads"),
-)
 LATER: Mapping[str, object] = MappingProxyType(
     {
         "relative_positions": RelativePositions.NONE,
@@ -526,19 +367,3 @@ LATER: Mapping[str, object] = MappingProxyType(
     }
 )
 """Fields that documents name only where they differ from this default."""
-CLASSLESS_POOLINGS = (Pooling.MEAN, Pooling.MAX, Pooling.MAP)
-
-_CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
-    {
-        "pooling": Pooling,
-        "normalization_type": NormalizationType,
-        "qk_norm_type": NormalizationType,
-        "layer_scale_part": LayerScalePart,
-        "normalization_position": NormalizationPosition,
-        "ffn_type": FFNType,
-        "activation": Activation,
-        "relative_positions": RelativePositions,
-        "pool_end": PoolEnd,
-        "probabilities": Probabilities,
-    }
-)

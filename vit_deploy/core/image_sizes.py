@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vit_deploy.core.config import Size, ViTConfig, as_pair, in_words
+from vit_deploy.core.config import Size, ViTConfig, in_words
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Preprocess
 
 DYNAMIC = "dynamic"  # of a command: height and width are open

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.core.artifact import ESSENTIAL, GOLDEN, SCHEMA, Artifact, InputSpec, OutputSpec
-from vit_deploy.core.config import ViTConfig, is_count
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.older_python import sha256_of
 from vit_deploy.core.preprocess import Preprocess

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from vit_deploy.core.choices import Pooling
-from vit_deploy.core.config import LATER, OF_A_MAP, ViTConfig
+from vit_deploy.core.config import LATER, ViTConfig
+from vit_deploy.core.config_checks import OF_A_MAP
 from vit_deploy.core.older_python import StrEnum
 from vit_deploy.errors import ConfigError, closest
 

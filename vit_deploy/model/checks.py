@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from vit_deploy.core.config import ViTConfig, is_count
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ConfigError
 

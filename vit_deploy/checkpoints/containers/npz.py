@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 
 from vit_deploy.checkpoints.containers.floats import widened
 from vit_deploy.checkpoints.containers.zip_members import checked_members
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

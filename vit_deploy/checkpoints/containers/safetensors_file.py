@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.containers.floats import eighth, widened
 from vit_deploy.checkpoints.documents import MAX_JSON_BYTES, explained, parse_json
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from vit_deploy.checkpoints.containers.torch_pickle import Inert
 from vit_deploy.core.choices import Activation, NormalizationPosition, Pooling
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 
 UNREAD = "unread"
 """The entry of what is found that lists, in words, what no config here can say."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.containers.floats import FLOAT8, eighth, widened
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

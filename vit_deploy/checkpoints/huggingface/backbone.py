@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_deploy.checkpoints.documents import as_list, explained
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.errors import CheckpointError
 
 STEM, STAGE = "stem", "stage"

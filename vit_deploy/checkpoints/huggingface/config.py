@@ -33,7 +33,7 @@ from vit_deploy.checkpoints.huggingface.shapes import fields_from_shapes, more_t
 from vit_deploy.checkpoints.importing import Facts, default_heads, image_size_of, known_heads, without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.choices import Activation, FFNType, Pooling, Probabilities
-from vit_deploy.core.config import as_pair
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.rotary import CONVENTIONS, Rotary, RotaryConvention
 from vit_deploy.errors import CheckpointError
 

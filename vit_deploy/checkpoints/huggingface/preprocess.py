@@ -12,7 +12,8 @@ from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.documents import PREPROCESS, explained
 from vit_deploy.checkpoints.huggingface.processors import FILE, OF_A_PROCESSOR, OF_ANY_SIZE, plain_settings
 from vit_deploy.checkpoints.importing import without_rest
-from vit_deploy.core.config import ViTConfig, as_pair, is_count
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair, is_count
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.core.resize import resized_preprocess
 from vit_deploy.errors import CheckpointError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_deploy.checkpoints.source import TensorFile, TensorView
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.errors import CheckpointError
 
 FILE = "preprocessor_config.json"

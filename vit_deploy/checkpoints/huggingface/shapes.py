@@ -13,7 +13,7 @@ from vit_deploy.checkpoints.huggingface.names import Names
 from vit_deploy.checkpoints.huggingface.relative import relative_fields
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.core.choices import FFNType, NormalizationType, PoolEnd
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.errors import CheckpointError
 
 COLORS = 3

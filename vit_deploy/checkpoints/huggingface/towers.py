@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vit_deploy.checkpoints.documents import explained
-from vit_deploy.core.config import as_pair
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.errors import CheckpointError
 
 INNER = ("vision_config", "image_config", "encoder", "backbone_config", "vlm_config")

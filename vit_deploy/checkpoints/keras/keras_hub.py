@@ -20,7 +20,8 @@ from vit_deploy.checkpoints.keras.source import STATES
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import FFNType, Pooling
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.errors import CheckpointError
 

@@ -24,7 +24,8 @@ from vit_deploy.checkpoints.renamed.torchvision import IMAGENET
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config, whole_numbers
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, FFNType, Pooling
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.image_sizes import resized_preprocess
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.rotary import Rotary, RotaryConvention

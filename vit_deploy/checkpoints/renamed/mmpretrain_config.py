@@ -9,7 +9,8 @@ from typing import Any
 
 from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.documents import PREPROCESS
-from vit_deploy.core.config import ViTConfig, is_count
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 
 DEEPEST = 32  # levels of lists and dictionaries; a config has a dozen

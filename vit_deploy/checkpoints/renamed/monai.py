@@ -12,7 +12,7 @@ from vit_deploy.checkpoints.renamed.names import Common, Known
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.core.choices import Pooling
-from vit_deploy.core.config import as_pair
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.errors import CheckpointError
 
 STEM = "patch_embed.weight"

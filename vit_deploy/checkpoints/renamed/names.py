@@ -24,7 +24,8 @@ from vit_deploy.checkpoints.importing import image_size_of, without_rest
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.checkpoints.timm.names import BLOCK, Renamed, kind_of
 from vit_deploy.core.choices import FFNType
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError

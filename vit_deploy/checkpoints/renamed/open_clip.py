@@ -14,7 +14,8 @@ from vit_deploy.checkpoints.renamed.names import HEAD_SCALE, Common, Known
 from vit_deploy.checkpoints.renamed.source import Dialect, RenamedSource
 from vit_deploy.checkpoints.source import Stated
 from vit_deploy.core.choices import Activation, Pooling
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 
 DOCUMENT = "open_clip_config.json"

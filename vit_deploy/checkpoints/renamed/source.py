@@ -21,7 +21,8 @@ from vit_deploy.checkpoints.renamed.names import (
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, Pooling
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.resize import OF_THE_SIZE, resized_preprocess
 from vit_deploy.errors import CheckpointError

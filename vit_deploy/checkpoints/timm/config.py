@@ -14,7 +14,8 @@ from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.checkpoints.timm.architectures import Architecture, architecture_named, unsupported
 from vit_deploy.checkpoints.timm.towers import Tower, tower_of
 from vit_deploy.core.choices import Activation, Pooling
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 
 CONFIG = "config.json"

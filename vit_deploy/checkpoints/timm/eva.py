@@ -41,7 +41,8 @@ from vit_deploy.checkpoints.timm.shapes import depth_of
 from vit_deploy.checkpoints.timm.towers import Tower, tower_of
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, FFNType, LayerScalePart, NormalizationPosition, NormalizationType
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.resize import resized_preprocess
 from vit_deploy.core.rotary import Rotary, RotaryConvention

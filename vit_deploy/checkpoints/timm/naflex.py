@@ -17,7 +17,7 @@ from vit_deploy.checkpoints.importing import without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.checkpoints.timm.named import Documents
 from vit_deploy.checkpoints.timm.names import NAFLEX, PATCHES, Renamed
-from vit_deploy.core.config import as_pair
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.resampling import (
     Filter,
     bicubic_antialias,

@@ -10,7 +10,7 @@ from typing import Any
 from vit_deploy.checkpoints.importing import image_size_of, without_rest
 from vit_deploy.checkpoints.timm.names import Renamed
 from vit_deploy.checkpoints.timm.relative import fits_table, grid_of_table, table_size
-from vit_deploy.core.config import as_pair
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.errors import CheckpointError
 
 

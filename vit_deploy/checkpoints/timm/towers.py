@@ -9,7 +9,8 @@ from typing import Any
 
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.renamed.open_clip import DOCUMENT, recorded
-from vit_deploy.core.config import ViTConfig, as_pair
+from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import CheckpointError
 

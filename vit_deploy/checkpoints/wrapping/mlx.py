@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.checkpoints.source import KEY_END, TensorFile, TensorView, whole_numbers
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from vit_deploy.core.config import is_count
+from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.options.option import Option, panel
 from vit_deploy.core.options.parsing import counts
 from vit_deploy.errors import ConfigError, UsageError
