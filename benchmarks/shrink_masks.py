@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,19 +90,17 @@ def _largest(values: NDArray[Any], count: int) -> NDArray[np.float32]:
 def _trained(checkpoint: Any, options: Any, images: Any, masks: Masks, test: Path) -> float:
     import dataclasses
 
-    from vit_deploy.compression import training
-    from vit_deploy.compression.shrink import Shrink
+    from benchmarks.masked_method import Masked
+    from vit_deploy.compression import METHODS, SHRINK, training
     from vit_deploy.compression.shrinking import pairs
     from vit_deploy.core.reference import forward
+    from vit_deploy.core.registry import Plugin
 
-    class Masked(Shrink):
-        def wrap(self, name: str, dense: Any) -> Any:
-            return dense if name not in masks else lambda x: dense(x * masks[name])
-
-    training.METHODS = SimpleNamespace(load=lambda name: Masked)  # type: ignore[assignment]
+    Masked.masks = masks
     layers = checkpoint.config.num_layers
     original = training.Original(checkpoint, pairs(range(layers), layers))
-    with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
+    masked_too = METHODS.with_entry(SHRINK, Plugin(f"{Masked.__module__}:{Masked.__name__}"))
+    with masked_too, tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
         done = training.train(checkpoint, options, *images, state=Path(folder), fingerprint="masks", original=original)
     weights = {
         name: weight * masks[name.removesuffix(".kernel")][:, None] if name.removesuffix(".kernel") in masks else weight

@@ -99,7 +99,7 @@ LEAVES = {
     **{f"exporters.onnx.{name}": ONNX for name in ("bfloat16", "file", "int4_blocks", "int8_pairs", "layers", "write")},
     **{
         f"exporters.onnx.{name}": ONNX | {"onnxruntime"}
-        for name in ("dynamic", "float16", "half_guard", "layer_inputs", "quantize", "static")
+        for name in ("dynamic", "float16", "half_guard", "inside", "layer_inputs", "quantize", "static")
     },
     "exporters.savedmodel.export": TENSORFLOW,
     "exporters.savedmodel.function_names": {"tensorflow"},

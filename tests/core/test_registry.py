@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -195,3 +196,13 @@ def test_an_engine_that_would_crash_after_another_one_is_refused(monkeypatch):
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     with pytest.raises(EngineError, match=r"tensorflow crashes in a process that has loaded onnxruntime_qnn before it"):
         table.load("late")
+
+
+def test_an_entry_can_be_added_or_replaced_for_a_while():
+    table = Registry("thing", {"first": Plugin("json:dumps"), "second": Plugin("json:loads")})
+    for name in ("first", "third"):
+        with pytest.raises(ZeroDivisionError), table.with_entry(name, Plugin("math:sqrt")):
+            assert table.load(name) is math.sqrt and table.load("second") is json.loads
+            assert list(table) == list(dict.fromkeys(["first", "second", name]))
+            raise ZeroDivisionError
+        assert list(table) == ["first", "second"] and table.load("first") is json.dumps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -98,6 +99,17 @@ class Registry(Mapping[str, Plugin]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._plugins
+
+    @contextlib.contextmanager
+    def with_entry(self, name: str, plugin: Plugin) -> Iterator[None]:
+        """A block in which the table has one more entry, or another one of this name."""
+        before = dict(self._plugins)
+        self._plugins[name] = plugin
+        try:
+            yield
+        finally:
+            self._plugins.clear()
+            self._plugins.update(before)
 
     def check(self, name: str) -> None:
         """Raise `MissingEngineError`, naming the extra, unless everything `name` needs is installed."""

@@ -8,15 +8,12 @@ What is too large after that stays in float32, with all that reads it.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -24,8 +21,8 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import JOINED
 from vit_deploy.errors import ConfigError
-from vit_deploy.exporters.onnx.file import save
 from vit_deploy.exporters.onnx.float16 import in_float32
+from vit_deploy.exporters.onnx.inside import opened_with
 from vit_deploy.exporters.onnx.layers import PATCH_EMBED, array, layers_of, set_array
 from vit_deploy.exporters.onnx.size_nodes import COUNTS, SCOPE
 from vit_deploy.exporters.quantization.calibration import Calibration
@@ -114,26 +111,17 @@ def _refuse_large_outputs(graph: onnx.GraphProto, measured: Measured) -> None:
 def measure(model: onnx.ModelProto, source: Artifact, calibration: Calibration) -> Measured:
     """The largest absolute values of all that a graph computes, on images and on inputs unlike any."""
     graph = model.graph
-    before = len(graph.node), len(graph.output)
     computed = [name for node in graph.node if _computes(node) for name in node.output]
+    nodes = []
     for name in computed:
-        graph.node.append(helper.make_node("Abs", [name], [f"{name}.absolute"]))
-        graph.node.append(helper.make_node("ReduceMax", [f"{name}.absolute"], [f"{name}.largest"], keepdims=0))
-        graph.output.append(helper.make_tensor_value_info(f"{name}.largest", onnx.TensorProto.FLOAT, None))
+        nodes.append(helper.make_node("Abs", [name], [f"{name}.absolute"]))
+        nodes.append(helper.make_node("ReduceMax", [f"{name}.absolute"], [f"{name}.largest"], keepdims=0))
     names = [f"{name}.largest" for name in computed]
     found = np.zeros(len(names))
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "measured.onnx"
-            save(model, path)
-            settings = ort.SessionOptions()
-            settings.log_severity_level = 4
-            engine = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-            for images in _inputs(source, calibration):
-                given = {source.input.name: as_stored(images, source.input)}
-                found = np.maximum(found, [float(value) for value in engine.run(names, given)])
-    finally:
-        del graph.node[before[0] :], graph.output[before[1] :]
+    with opened_with(model, names, nodes) as engine:
+        for images in _inputs(source, calibration):
+            given = {source.input.name: as_stored(images, source.input)}
+            found = np.maximum(found, [float(value) for value in engine.run(names, given)])
     largest = dict(zip(computed, found.tolist(), strict=True))
     for node in graph.node:
         if node.op_type in MOVES:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import helper
 
 from vit_deploy.core.artifact import InputSpec
-from vit_deploy.exporters.onnx.file import save
+from vit_deploy.exporters.onnx.inside import opened_with
 from vit_deploy.exporters.onnx.layers import layers_of
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import NOTHING, Observed
@@ -68,21 +64,9 @@ def values_of(
         calibration: the images.
         batch: images a call, where the file leaves it open.
     """
-    outputs = len(model.graph.output)
-    there = {value.name for value in model.graph.output}
-    more = [name for name in names if name not in there]
-    model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in more)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "observed.onnx"
-            save(model, path)
-            settings = ort.SessionOptions()
-            settings.log_severity_level = 4
-            engine = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-            for images in _batches(calibration.images, spec.batch, batch):
-                yield dict(zip(names, engine.run(list(names), {spec.name: as_stored(images, spec)}), strict=True))
-    finally:
-        del model.graph.output[outputs:]
+    with opened_with(model, names) as engine:
+        for images in _batches(calibration.images, spec.batch, batch):
+            yield dict(zip(names, engine.run(list(names), {spec.name: as_stored(images, spec)}), strict=True))
 
 
 def _batches(images: NDArray[np.float32], batch: int | None, usual: int) -> Iterator[NDArray[np.float32]]:
