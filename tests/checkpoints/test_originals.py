@@ -16,6 +16,7 @@ from tests.peers.census import LIMIT, distance
 from tests.peers.originals import Sizes, State
 from vit_deploy.checkpoints import assumptions, load
 from vit_deploy.checkpoints.containers.safetensors_file import open_safetensors, write_safetensors
+from vit_deploy.checkpoints.huggingface.aimv2 import computed_positions
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Pooling
 from vit_deploy.core.reference import forward
@@ -23,6 +24,7 @@ from vit_deploy.core.resampling import bilinear, resample
 from vit_deploy.core.resize import Convention, convention_of, resize
 from vit_deploy.core.rotary import Rotary, RotaryConvention
 from vit_deploy.errors import CheckpointError
+from vit_deploy.verification.targets import load_source
 
 GOLDEN = Path(__file__).parents[1] / "peers" / "golden"
 
@@ -167,6 +169,17 @@ def test_bare_aimv2_has_the_heads_of_its_published_models(tmp_path: Path) -> Non
     write_safetensors(tmp_path / "a.safetensors", state, {})
     with pytest.raises(Exception, match="nothing says how many heads"):
         load(tmp_path / "a.safetensors", config={"image_size": list(config.image_size)})
+
+
+def test_aimv2_of_its_authors_for_images_of_any_size_has_the_positions_of_the_size_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    state = {name: part for name, part in aimv2_state().items() if not name.startswith(("head.", "preprocessor.pos"))}
+    write_safetensors(tmp_path / "a.safetensors", state, {})
+    stated = {"num_heads": 2, "image_size": [24, 32]}
+    found = load_source(str(tmp_path / "a.safetensors"), {"image_size": (40, 48)}, None, stated=stated).checkpoint
+    assert found.config.image_size == (40, 48)
+    assert np.array_equal(found.weights["pos_embed.table"], computed_positions(found.config))
 
 
 @pytest.mark.peers

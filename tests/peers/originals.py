@@ -187,7 +187,6 @@ ORIGINALS: Mapping[str, Original] = {
     "eva-01": Original("eva_giant_patch14_224", lambda state, sizes: state, EVA, SMALL, depth=1),
     "eva-02 clip": Original("eva02_base_patch16_clip_224", eva_clip, EVA, {"img_size": 128}, depth=1),
     "beit": Original("beit_base_patch16_224", beit, BEIT, {"img_size": 128}, depth=1),
-    "beit v2": Original("beitv2_base_patch16_224", beit, BEIT, {"img_size": 128}, depth=1),
     "pe core": Original("vit_pe_core_tiny_patch16_384", perception_encoder, EVA, {**COUNTED, "img_size": 128}),
     "pe core with texts": Original("vit_pe_core_tiny_patch16_384", perception_clip, EVA, {**COUNTED, "img_size": 128}),
     "pe core of no class token": Original(

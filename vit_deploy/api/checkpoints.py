@@ -193,8 +193,8 @@ def resize(
         output: the file to write, `.keras` or `.safetensors`.
         image_size: pixels of a side, or (height, width); None leaves it as it is.
         patch_size: likewise; one of the two is needed.
-        like: whose way of resampling: "timm", "huggingface", "google", "dinov2", "dinov2-registers" or "siglip2"; None
-            for that of the checkpoint's own family, else timm's.
+        like: whose way of resampling: "timm", "huggingface", "google", "dinov2", "dinov2-registers", "siglip2" or "pe";
+            None for that of the checkpoint's own family, else timm's.
         report: measure how far the features drift on the sample images.
         reading: what the checkpoint does not say.
         force: replace a file that is there.
