@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # each is imported by the function that makes it; ruff does n
     from vit_deploy.formats.inspect import Inspection  # noqa: F401
     from vit_deploy.performance.latency import Latency  # noqa: F401
     from vit_deploy.performance.regression import Change
+    from vit_deploy.remote.android.timing import PhoneTiming
     from vit_deploy.remote.emulation.setup import Emulator  # noqa: F401
     from vit_deploy.runtimes.classify import Prediction  # noqa: F401
     from vit_deploy.runtimes.diagnosis import Diagnosis  # noqa: F401
@@ -136,8 +137,10 @@ class BenchOutcome(Outcome["Latency"]):
     Args:
         changes: how medians differ from those of a baseline.
         unanswered: why a machine gave no results, by its address.
+        phones: what LiteRT's own program measured on Android devices, which has no samples and is no result of ours.
     """
 
+    phones: tuple[PhoneTiming, ...] = field(default=(), kw_only=True)
     changes: tuple[Change, ...] = ()
     unanswered: Mapping[str, VitDeployError] = field(default_factory=dict)
     command: ClassVar[str] = "bench"

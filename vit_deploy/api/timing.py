@@ -36,6 +36,8 @@ from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.requests import cases_for, measure, plan_for, profiles
 from vit_deploy.performance.saved_results import latency_in, save_document
 from vit_deploy.remote import hosts_file
+from vit_deploy.remote.android.adb import is_android
+from vit_deploy.remote.android.timing import check_options, time_phones
 from vit_deploy.remote.emulation.machine import is_emulated
 from vit_deploy.remote.hosts import Watch, ask_hosts
 from vit_deploy.remote.options import HostOptions
@@ -75,6 +77,7 @@ def bench(
     remote_python: str = HostOptions.remote_python,
     ssh_config: PathLike | None = None,
     timeout: float = BenchOptions.timeout,
+    benchmark_model: PathLike | None = None,
     progress: Tell = silent,
     note: Tell = silent,
     watch: Watch | None = None,
@@ -113,6 +116,7 @@ def bench(
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
         timeout: seconds for each step of a case, as loading; with `on` for each machine too, sending included.
+        benchmark_model: LiteRT's program of that name, which times TFLite files on Android devices ("adb://serial").
         progress: called with what is being done.
         note: called with what has to be known meanwhile: what could not be taken away from another machine.
         watch: called with the name of another machine and what it does; None tells `progress` of all.
@@ -157,6 +161,28 @@ def bench(
     ) and compared.baseline is not None:
         raise UsageError(f"--baseline and {', '.join(emulated)}: times of an emulator are compared with nothing")
     plan_for(options)  # refuses values that cannot be, before anything is done
+    if phones := [host for host in found_machines if is_android(host.address)]:
+        if len(phones) < len(found_machines):
+            raise UsageError(
+                "adb:// and other machines: what they give is not the same", fix="time them one after the other"
+            )
+        if compared.save is not None or compared.baseline is not None:
+            raise UsageError(
+                "--save and --baseline keep samples, and benchmark_model gives a statistic",
+                fix="leave them out; take --json",
+            )
+        program = check_options(options, path(benchmark_model))
+        measured, unanswered = time_phones(phones, program, found, options, progress, note, watch)
+        return BenchOutcome(
+            results=(),
+            records=tuple(timing.to_dict() for timing in measured),
+            ok=not unanswered,
+            skipped=tuple(f"{name}: {error.message}" for name, error in unanswered.items()),
+            unanswered=unanswered,
+            phones=tuple(measured),
+        )
+    if benchmark_model is not None:
+        raise UsageError("--benchmark-model is for Android devices", fix="name one with --on adb://SERIAL")
     if compared.save is not None:
         check_targets([compared.save], force=force)
     before = read_results(compared.baseline) if compared.baseline is not None else []

@@ -9,12 +9,13 @@ import typer
 
 from vit_deploy.cli.bench_table import SORTS, best_of, columns_of, headings, row
 from vit_deploy.cli.options import Artifacts, Force, OutputOptions
+from vit_deploy.cli.phone_table import PHONE_COLUMNS, phone_rows
 from vit_deploy.cli.profiles import show_profiles
 from vit_deploy.cli.signature import command
 from vit_deploy.core.options import Option
 from vit_deploy.core.options.commands import BenchOptions
 from vit_deploy.performance.options import BaselineOptions
-from vit_deploy.remote.options import HostOptions
+from vit_deploy.remote.options import AndroidOptions, HostOptions
 
 if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.api.results import BenchOutcome
@@ -39,6 +40,7 @@ def bench(
     measuring: BenchOptions,
     comparing: BaselineOptions,
     hosts: HostOptions,
+    android: AndroidOptions,
     printing: OutputOptions,
 ) -> int:
     """Time artifacts side by side, each in a process of its own: load, first run, steady state, memory."""
@@ -48,10 +50,12 @@ def bench(
     if sort is not None and sort not in SORTS:
         raise typer.BadParameter(f"--sort is {sort!r}; expected one of {', '.join(SORTS)}")
     out = Output("bench", printing)
-    options = {**vars(measuring), **vars(comparing), **vars(hosts)}
+    options = {**vars(measuring), **vars(comparing), **vars(hosts), **vars(android)}
     with out.watching(hosts.elsewhere) as (progress, watch):
         found = api.bench(artifacts, **options, force=force, progress=progress, note=out.note, watch=watch)
     _tell(out, found)
+    if found.phones:
+        return out.show(found, columns=PHONE_COLUMNS, rows=phone_rows(found), skipped=False)
     columns, rows = _table(found, sort)
     code = out.show(found, columns=headings(columns, sort), rows=rows, skipped=False)
     show_profiles(out, found.records)
@@ -67,6 +71,8 @@ def _tell(out: Output, found: BenchOutcome) -> None:
     _note(out, [(f"{result.on}: {result.case}" if result.on else str(result.case), result) for result in found])
     if emulated := dict.fromkeys(result.on or result.provider for result in found if result.emulated):
         out.finding(f"{', '.join(emulated)}: times of an emulator, which say nothing about a real machine")
+    for remark in dict.fromkeys(remark for record in found.records for remark in record["remarks"] if found.phones):
+        out.finding(f"{', '.join(dict.fromkeys(timing.on for timing in found.phones))}: {remark}")
     for gap in found.failed:
         out.finding(f"{gap.name} was not timed: {gap.error}")
     for change in found.changes:

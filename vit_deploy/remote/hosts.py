@@ -14,6 +14,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options.commands import BenchOptions
 from vit_deploy.errors import ConfigError, RemoteError, VitDeployError
+from vit_deploy.remote.android.adb import is_android
 from vit_deploy.remote.arguments import request
 from vit_deploy.remote.contents import Asked
 from vit_deploy.remote.emulation.machine import SCHEME, emulated_machine, is_emulated
@@ -181,6 +182,11 @@ def _ended(answer: Answer) -> str:
 
 
 def _machine(host: Host) -> Machine:
+    if is_android(host.address):
+        raise ConfigError(
+            f"{host.address}: an Android device has no Python, which proves and classifies",
+            fix="time there with `bench --benchmark-model FILE`; prove the file here or on an emulated Arm CPU",
+        )
     if host.address.startswith(f"{SCHEME}:"):
         return emulated_machine(host.address, timeout_s=host.timeout)
     return ssh_machine(host.address, python=host.remote_python, config=host.ssh_config, timeout_s=host.timeout)

@@ -18,7 +18,8 @@ class HostOptions:
     """Machines to run on instead of this one.
 
     Args:
-        on: addresses as `ssh://user@host[:port]`, or `qemu://cpu` for an Arm computer that is emulated here.
+        on: addresses as `ssh://user@host[:port]`, `qemu://cpu` for an Arm computer that is emulated here, or, to time,
+            `adb://serial` for an Android device.
         remote_python: command of the Python there.
         ssh_config: config file of ssh, instead of the user's.
         timeout: seconds for each machine, sending included.
@@ -30,7 +31,8 @@ class HostOptions:
         tuple[str, ...],
         Option(
             metavar="ssh://USER@HOST",
-            help="Another machine to run on, or qemu://CPU for an emulated Arm computer; repeat for more.",
+            help="Another machine to run on, qemu://CPU for an emulated Arm computer, or adb://SERIAL to time on an "
+            "Android device; repeat for more.",
             commas=True,
         ),
     ] = ()
@@ -46,3 +48,17 @@ class HostOptions:
     def elsewhere(self) -> bool:
         """Whether any machine is named."""
         return bool(self.on) or self.hosts is not None or bool(self.group)
+
+
+@panel("Other machines")
+@dataclass(frozen=True)
+class AndroidOptions:
+    """What times files on Android devices.
+
+    Args:
+        benchmark_model: LiteRT's program of that name for the device's processor; None where there is no device.
+    """
+
+    benchmark_model: Annotated[
+        Path | None, Option(metavar="FILE", help="LiteRT's benchmark_model for the devices of --on adb://SERIAL.")
+    ] = None
