@@ -247,7 +247,7 @@ def test_a_node_without_the_engine_is_one_error(cluster, bundle, photos, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["nowhere.invalid:6379", "127.0.0.1:{port}", "ray://127.0.0.1:{port}", "head", ""])
+@pytest.mark.parametrize("address", ["nowhere.invalid:6379", "127.0.0.1:{port}", "head", ""])
 def test_an_address_at_which_nothing_listens_is_refused_at_once(address):
     pytest.importorskip("ray")
     from vit_deploy.data.cluster import _check_answers
@@ -257,6 +257,19 @@ def test_an_address_at_which_nothing_listens_is_refused_at_once(address):
         given = address.format(port=closed.getsockname()[1])
         with pytest.raises(UsageError, match=r"no Ray cluster answers at|is no address of a Ray cluster"):
             _check_answers(given)
+
+
+@pytest.mark.slow
+def test_rays_own_client_over_which_ray_data_does_not_run_is_refused(monkeypatch):
+    pytest.importorskip("ray")
+    from vit_deploy.data.cluster import _check_answers
+
+    with pytest.raises(UsageError, match="ray://head:10001 is an address of Ray's own client") as error:
+        _check_answers("ray://head:10001")
+    assert "--ray auto" in error.value.fix
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(UsageError, match="Ray Data, which spreads the images, does not run over it"):
+        _check_answers("auto")
 
 
 @pytest.mark.slow

@@ -31,7 +31,8 @@ from vit_deploy.errors import EngineError, UsageError, VitDeployError
 BLOCKS = 2_000  # that a run is cut into at most; what a worker had of one when it was killed is done again
 WINDOW = 4_096  # groups that are listed at once, so that memory does not grow with them; then workers start again
 AUTO = "auto"  # the cluster that runs on this machine, or that the environment names
-ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>\d{1,5})")
+CLIENT = "ray://"  # of Ray's own client, over which Ray Data does not run
+ADDRESS = re.compile(r"(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>\d{1,5})")
 CONNECT_S = 15  # for the head of a cluster to answer
 # How a client of gRPC, which Ray speaks, begins, and the kind of frame that every server of it begins with.
 SETTINGS, FRAME = b"\x04", 9
@@ -219,9 +220,14 @@ def _check_answers(address: str) -> None:
     asked = os.environ.get("RAY_ADDRESS", address) if address == AUTO else address
     if asked in (AUTO, LOCAL):
         return
+    if asked.startswith(CLIENT):
+        raise UsageError(
+            f"{asked} is an address of Ray's own client, and Ray Data, which spreads the images, does not run over it",
+            fix="run the command on a node of the cluster, with --ray auto, or the HOST:PORT of its head",
+        )
     found = ADDRESS.fullmatch(asked)
     if found is None:
-        raise UsageError(f"{asked!r} is no address of a Ray cluster", fix="give auto, HOST:PORT or ray://HOST:PORT")
+        raise UsageError(f"{asked!r} is no address of a Ray cluster", fix="give auto or HOST:PORT")
     try:
         with socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=CONNECT_S) as link:
             if os.environ.get("RAY_USE_TLS") == "1":

@@ -26,7 +26,7 @@ Ray = Annotated[
     str | None,
     Option(
         metavar="[ADDRESS]",
-        help="Run on a Ray cluster: at an address as auto, HOST:PORT or ray://HOST:PORT; without one, on this machine.",
+        help="Run on a Ray cluster: at an address as auto or HOST:PORT; without one, on this machine.",
         show_default=False,
     ),
 ]
