@@ -32,10 +32,10 @@ def main() -> None:
     # The reference is the same function in NumPy, float64, and tells of every step on its way.
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
     images = vit.preprocess.normalize(pixels)
-    taps: dict[str, np.ndarray] = {}
-    forward(vit.to_checkpoint(), images, tap=taps.__setitem__)
+    activations: dict[str, np.ndarray] = {}
+    forward(vit.to_checkpoint(), images, hook=activations.__setitem__)
     for index, features in enumerate(blocks.predict(images, verbose=0)):
-        difference = np.abs(features - taps[f"block_{index}.ffn"]).max()
+        difference = np.abs(features - activations[f"block_{index}.ffn"]).max()
         print(f"block_{index}  {features.shape}  max difference to the reference {difference:.1e}")
 
 

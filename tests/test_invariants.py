@@ -68,7 +68,7 @@ def test_a_layer_scale_of_one_is_none_and_of_zero_leaves_the_tokens_as_they_came
     np.testing.assert_array_equal(forward(ones, images), forward(changed(plain, shared), images))
 
     seen: dict[str, Array] = {}
-    forward(changed(scaled, {name: np.zeros(12) for name in gammas}), images, tap=seen.__setitem__)
+    forward(changed(scaled, {name: np.zeros(12) for name in gammas}), images, hook=seen.__setitem__)
     np.testing.assert_array_equal(seen["block_1.ffn"], seen["pos_embed"])
 
 
@@ -111,7 +111,7 @@ def test_a_probe_that_asks_nothing_takes_the_mean_of_all_values(
     silent = {"map_pool.attention.query.kernel": np.zeros((12, 12)), "map_pool.attention.query.bias": np.zeros(12)}
     unfed = {"map_pool.ffn.down.kernel": np.zeros((20, 12)), "map_pool.ffn.down.bias": np.zeros(12)}
     seen: dict[str, Array] = {}
-    found = forward(changed(checkpoint, silent | unfed), images, tap=seen.__setitem__)
+    found = forward(changed(checkpoint, silent | unfed), images, hook=seen.__setitem__)
     assert seen["norm"].shape == (3, 26, 12)
     values = seen["norm"] @ own["attention.value.kernel"] + own["attention.value.bias"]
     expected = values.mean(axis=1) @ own["attention.out.kernel"] + own["attention.out.bias"]
@@ -124,7 +124,7 @@ def test_the_mean_of_two_heads_is_one_head_of_both_tokens(
     checkpoint = make_checkpoint(distillation_token=True, register_tokens=1, pooling="cls_distillation")
     kernel, bias = checkpoint.weights["head.kernel"].astype(np.float64), checkpoint.weights["head.bias"]
     seen: dict[str, Array] = {}
-    found = forward(checkpoint, images, tap=seen.__setitem__)
+    found = forward(checkpoint, images, hook=seen.__setitem__)
     answers = [seen["norm"][:, token] @ (2 * part) + bias for token, part in enumerate((kernel[:12], kernel[12:]))]
     np.testing.assert_allclose(found, (answers[0] + answers[1]) / 2, rtol=1e-9, atol=1e-12)
     assert np.abs(answers[0] - answers[1]).max() > 1e-3
@@ -157,7 +157,7 @@ def test_heads_exchanged_with_their_weights_leave_the_output_unchanged(
 def _last_norm(checkpoint: Checkpoint, images: Array) -> tuple[Array, Array]:
     """What goes into the final norm and what comes out of it."""
     seen: dict[str, Array] = {}
-    forward(checkpoint, images, tap=seen.__setitem__)
+    forward(checkpoint, images, hook=seen.__setitem__)
     return seen[f"block_{checkpoint.config.num_layers - 1}.ffn"], seen["norm"]
 
 

@@ -70,7 +70,7 @@ def test_the_two_images_of_a_batch_do_not_touch_each_other(checkpoint: Checkpoin
 
 def test_the_taps_are_called_in_the_order_of_the_network(checkpoint: Checkpoint, images: Array) -> None:
     seen: dict[str, tuple[int, ...]] = {}
-    forward(checkpoint, images, tap=lambda name, values: seen.update({name: values.shape}))
+    forward(checkpoint, images, hook=lambda name, values: seen.update({name: values.shape}))
     assert seen == {
         "patch_embed": (3, 24, 12),
         "pos_embed": (3, 25, 12),
@@ -87,7 +87,7 @@ def test_the_taps_are_called_in_the_order_of_the_network(checkpoint: Checkpoint,
 def test_the_tap_of_a_norm_after_pooling_is_a_vector(make_checkpoint: Callable[..., Checkpoint], images: Array) -> None:
     checkpoint = make_checkpoint(norm_after_pooling=True, pooling="cls_mean", pre_logits_dim=7, pre_norm=True)
     seen: dict[str, tuple[int, ...]] = {}
-    forward(checkpoint, images, tap=lambda name, values: seen.update({name: values.shape}))
+    forward(checkpoint, images, hook=lambda name, values: seen.update({name: values.shape}))
     assert list(seen)[-3:] == ["block_1.ffn", "norm", "head"]
     assert (seen["pos_embed"], seen["norm"], seen["head"]) == ((3, 25, 12), (3, 24), (3, 5))
 
@@ -100,7 +100,7 @@ def test_in_float32_it_stays_float32_and_near_the_definition(
     config = checkpoint.config
     images = np.random.default_rng(2).standard_normal((2, *config.image_size, config.channels)).astype(np.float32)
     kinds: set[np.dtype[Any]] = set()
-    single = forward(checkpoint, images, np.float32, tap=lambda name, values: kinds.add(values.dtype))
+    single = forward(checkpoint, images, np.float32, hook=lambda name, values: kinds.add(values.dtype))
     double = forward(checkpoint, images)
     assert kinds == {np.dtype(np.float32)}
     assert 0 < np.abs(single - double).max() <= 2e-5 * max(1, np.abs(double).max())

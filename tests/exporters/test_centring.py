@@ -52,11 +52,11 @@ def test_a_centred_stream_has_no_mean_and_gives_the_same_answers(changes):
     after = centre_stream(before)
     images, means = images_for(before), []
 
-    def tap(name, values):
+    def hook(name, values):
         if name not in ("norm", "head"):
             means.append(np.abs(values.mean(axis=-1)).max() / np.abs(values).max())
 
-    answers = forward(after, images, tap=tap)
+    answers = forward(after, images, hook=hook)
     expected = forward(before, images)
     assert after.config.normalization_type == "rms_norm"
     assert len(means) == 2 + 2 * before.config.num_layers

@@ -236,10 +236,10 @@ def test_an_archive_proves_every_output_where_it_is_unpacked(few, tmp_path):
 
 
 def untold(artifact: Artifact) -> list[str]:
-    """The taps of a sound file that cannot be compared."""
+    """The activations of a sound file that cannot be compared."""
     located = locate(artifact)
-    assert located.tap is None
-    return [tap.name for tap in located.taps if tap.note]
+    assert located.activation is None
+    return [activation.name for activation in located.activations if activation.note]
 
 
 def test_every_part_of_a_file_with_outputs_is_looked_into(few):

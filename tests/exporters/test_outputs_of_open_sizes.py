@@ -199,8 +199,8 @@ def test_a_checkpoint_answers_for_every_output_at_every_size(
 
 def test_every_part_of_such_a_file_is_looked_into(opened: Artifact) -> None:
     located = locate(opened)
-    assert located.tap is None
-    assert [tap.name for tap in located.taps if tap.note] == []
+    assert located.activation is None
+    assert [activation.name for activation in located.activations if activation.note] == []
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ def test_the_parts_can_be_walked_to_a_functional_model_with_one_output_a_block()
     assert [tuple(output.shape) for output in walked.outputs] == [(None, 25, 12), (None, 25, 12), (None, 5)]
     images = np.random.default_rng(0).standard_normal((2, 24, 32, 3)).astype(np.float32)
     seen: dict[str, Any] = {}
-    expected = forward(model.to_checkpoint(), images, tap=seen.__setitem__)
+    expected = forward(model.to_checkpoint(), images, hook=seen.__setitem__)
     for found, wanted in zip(walked(images), (seen["block_0.ffn"], seen["block_1.ffn"], expected), strict=True):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(found), wanted, rtol=0, atol=1e-5)
 

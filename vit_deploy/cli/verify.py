@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
 
 SPARE = ("figure", "max abs", "runtime", "tolerance", "checks", "top-1", "cosine")  # the most important first
 MORE_COLUMNS = ("cosine", "top-1", "checks", "verdict")
-TAP_COLUMNS = ranked(
+LOCATED_COLUMNS = ranked(
     ("tap", "error", "noise floor", "tolerance", "error/floor", "growth", ""),
     ("error", "error/floor", "tolerance", "growth", "noise floor"),
 )
@@ -111,7 +111,7 @@ def _note(out: Output, result: Verification) -> None:
 
 
 def _locate(out: Output, proven: Proven) -> None:
-    """Where an artifact that failed leaves the reference, tap by tap."""
+    """Where an artifact that failed leaves the reference, activation by activation."""
     finding, path = proven.finding, proven.subject.artifact.model_path
     if finding is None:
         return
@@ -121,25 +121,35 @@ def _locate(out: Output, proven: Proven) -> None:
         out.finding(f"{path} cannot be looked into: {finding.error}")
         return
     located = finding.located
-    if located.tap is not None:
-        out.finding(f"{path}: leaves the reference at {located.tap}, by {located.operator}")
+    if located.activation is not None:
+        out.finding(f"{path}: leaves the reference at {located.activation}, by {located.operator}")
     for note in located.notes:
         out.note(f"{path}: {note}")
     if not out.as_json:
-        out.table(f"{path}, tap by tap", TAP_COLUMNS, [_tap_row(located, index) for index in range(len(located.taps))])
+        out.table(
+            f"{path}, tap by tap",
+            LOCATED_COLUMNS,
+            [_located_row(located, index) for index in range(len(located.activations))],
+        )
 
 
-def _tap_row(located: Located, index: int) -> tuple[Cell, ...]:
-    tap, growth = located.taps[index], located.growth()[index]
-    times = tap.times_floor
+def _located_row(located: Located, index: int) -> tuple[Cell, ...]:
+    activation, growth = located.activations[index], located.growth()[index]
+    times = activation.times_floor
     return (
-        tap.name,
-        "-" if tap.error is None else f"{tap.error:.1e}",
-        f"{tap.noise_floor:.1e}",
-        f"{tap.tolerance:.1e}",
+        activation.name,
+        "-" if activation.error is None else f"{activation.error:.1e}",
+        f"{activation.noise_floor:.1e}",
+        f"{activation.tolerance:.1e}",
         "-" if times is None else f"{times:.1f}",
         "-" if growth is None else f"{growth:.1f}",
-        "unknown" if tap.error is None else "" if tap.ok else "HERE" if tap.name == located.tap else "different",
+        "unknown"
+        if activation.error is None
+        else ""
+        if activation.ok
+        else "HERE"
+        if activation.name == located.activation
+        else "different",
     )
 
 

@@ -25,7 +25,7 @@ from vit_deploy.core.weights import RELATIVE
 
 Array = NDArray[Any]
 Weights = Mapping[str, Array]
-Tap = Callable[[str, Array], object]
+Hook = Callable[[str, Array], object]
 
 GELU_LIMIT = 10.0  # of the clipped GELU
 HEAD_NORM_EPSILON = 1e-12  # added to the mean square; 1e-5 would change the answers of a classifier from words
@@ -37,9 +37,9 @@ def forward(
     images: Array,
     dtype: DTypeLike = np.float64,
     *,
-    tap: Tap | None = None,
-    detail: Tap | None = None,
-    watch: Tap | None = None,
+    hook: Hook | None = None,
+    detail: Hook | None = None,
+    watch: Hook | None = None,
 ) -> Array:
     """The output of a ViT for a batch of images.
 
@@ -47,9 +47,9 @@ def forward(
         checkpoint: config and weights.
         images: `(batch, height, width, channels)`, normalised.
         dtype: float64, the definition, or float32, whose distance from it is the noise floor.
-        tap: called with (name, activations) after `patch_embed`, `pos_embed`, each `block_<i>.attention`
+        hook: called with (name, activations) after `patch_embed`, `pos_embed`, each `block_<i>.attention`
             and `block_<i>.ffn` (the residual stream), `norm` and `head`.
-        detail: called with (name, activations) for what is computed between two taps, by the later one's name and
+        detail: called with (name, activations) for what is computed between two of these, by the later one's name and
             its own: `block_<i>.attention.query`, `block_<i>.ffn.up`, `head.pooled`, …
         watch: called with (name, values) for `block_<i>`, what a block gives, `tokens`, behind the last norm where it
             is that of tokens, and `features`, what a head reads.
@@ -58,7 +58,7 @@ def forward(
         Logits `(batch, classes)`, features `(batch, embed dim)` or `(batch, tokens, embed dim)`.
     """
     config = checkpoint.config
-    tap, detail, watch = tap or _no_tap, detail or _no_tap, watch or _no_tap
+    hook, detail, watch = hook or _no_hook, detail or _no_hook, watch or _no_hook
 
     def part(prefix: str) -> Weights:
         own = weights_of(prefix, checkpoint.weights)
@@ -67,17 +67,17 @@ def forward(
     x = patch_embed(images.astype(dtype), part("patch_embed"), config, part("pixel_norm"))
     if config.patch_norm:
         x = norm(x, part("patch_norm"), config)
-    tap("patch_embed", x)
+    hook("patch_embed", x)
     prefix = [np.broadcast_to(token, (len(x), *token.shape)) for token in part("class_token").values()]
     x = np.concatenate([*prefix, x], axis=1)
     detail("pos_embed.tokens", x)
     x = x + part("pos_embed")["table"]
-    tap("pos_embed", x)
+    hook("pos_embed", x)
     if config.pre_norm:
         x = norm(x, part("pre_norm"), config)
     shared = {f"attention.{RELATIVE}.{name}": array for name, array in part(RELATIVE).items()}
     for index in range(config.num_layers):
-        x = block(x, {**part(f"block_{index}"), **shared}, config, tap, f"block_{index}", detail)
+        x = block(x, {**part(f"block_{index}"), **shared}, config, hook, f"block_{index}", detail)
         watch(f"block_{index}", x)
     if config.norm_after_pooling:
         watch("tokens", x)
@@ -85,7 +85,7 @@ def forward(
     if config.last_norm:
         _detail_unit(detail, "norm.unit", x, part("norm"), config)
         x = norm(x, part("norm"), config)
-    tap("norm", x)  # the last tokens as they are, where no norm follows them
+    hook("norm", x)  # the last tokens as they are, where no norm follows them
     if not config.norm_after_pooling:
         watch("tokens", x)
         x = pool(x, part("map_pool"), config)
@@ -101,7 +101,7 @@ def forward(
     if config.include_top:
         head = part("head")
         x = product(x, head["kernel"], head["bias"])
-    tap("head", x)
+    hook("head", x)
     return x
 
 
@@ -127,12 +127,12 @@ def patch_embed(images: Array, weights: Weights, config: ViTConfig, of_pixels: W
     return product(patches, weights["kernel"].reshape(-1, config.embed_dim), weights["bias"])
 
 
-def block(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
+def block(x: Array, weights: Weights, config: ViTConfig, hook: Hook, name: str, detail: Hook) -> Array:
     """One encoder block: attention and feed-forward, each with a residual sum and a norm before, after or inside it."""
     if config.normalization_position is NormalizationPosition.PARALLEL:
-        return _side_by_side(x, weights, config, tap, name, detail)
-    x = _sublayer(attention, x, _Part("attention", 1, weights, name, tap, detail), config)
-    return _sublayer(ffn, x, _Part("ffn", 2, weights, name, tap, detail), config)
+        return _side_by_side(x, weights, config, hook, name, detail)
+    x = _sublayer(attention, x, _Part("attention", 1, weights, name, hook, detail), config)
+    return _sublayer(ffn, x, _Part("ffn", 2, weights, name, hook, detail), config)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class _Part:
         number: the number of its norm and its layer scale.
         of_block: the weights of the block.
         name: the name of the block.
-        tap: called with the residual stream behind the sub-layer.
+        hook: called with the residual stream behind the sub-layer.
         detail: called with what is computed within it.
     """
 
@@ -152,8 +152,8 @@ class _Part:
     number: int
     of_block: Weights
     name: str
-    tap: Tap
-    detail: Tap
+    hook: Hook
+    detail: Hook
 
     @property
     def weights(self) -> Weights:
@@ -177,7 +177,7 @@ class _Part:
 
 
 def _sublayer(
-    compute: Callable[[Array, Weights, ViTConfig, Tap], Array], x: Array, part: _Part, config: ViTConfig
+    compute: Callable[[Array, Weights, ViTConfig, Hook], Array], x: Array, part: _Part, config: ViTConfig
 ) -> Array:
     if config.normalization_position is NormalizationPosition.RES_POST:
         x = x + part.scaled(norm(compute(x, part.weights, config, part.show), part.norm, config))
@@ -187,29 +187,29 @@ def _sublayer(
         x = x + part.scaled(compute(normed, part.weights, config, part.show))
     else:
         x = norm(part.show("sum", x + part.scaled(compute(x, part.weights, config, part.show))), part.norm, config)
-    part.tap(f"{part.name}.{part.role}", x)
+    part.hook(f"{part.name}.{part.role}", x)
     return x
 
 
-def _side_by_side(x: Array, weights: Weights, config: ViTConfig, tap: Tap, name: str, detail: Tap) -> Array:
+def _side_by_side(x: Array, weights: Weights, config: ViTConfig, hook: Hook, name: str, detail: Hook) -> Array:
     """Attention and feed-forward of what one norm gives, both added to the stream."""
     normed = norm(x, weights_of("norm1", weights), config)
     detail(f"{name}.attention.norm", normed)
     _detail_unit(detail, f"{name}.attention.unit", x, weights_of("norm1", weights), config)
     for compute, role, number in ((attention, "attention", 1), (ffn, "ffn", 2)):
-        part = _Part(role, number, weights, name, tap, detail)
+        part = _Part(role, number, weights, name, hook, detail)
         x = x + part.scaled(compute(normed, part.weights, config, part.show))
-        tap(f"{name}.{role}", x)
+        hook(f"{name}.{role}", x)
     return x
 
 
-def _no_tap(name: str, values: Array) -> None:
+def _no_hook(name: str, values: Array) -> None:
     return None
 
 
-def _detail_unit(detail: Tap, name: str, x: Array, weights: Weights, config: ViTConfig) -> None:
+def _detail_unit(detail: Hook, name: str, x: Array, weights: Weights, config: ViTConfig) -> None:
     # What a norm gives where its scale and its bias were moved into the products that follow.
-    if detail is not _no_tap:
+    if detail is not _no_hook:
         neutral = {name: np.array(value, x.dtype) for name, value in (("scale", 1), ("bias", 0), ("band", np.inf))}
         detail(name, norm(x, {**weights, **neutral}, config))
 
@@ -247,7 +247,7 @@ def _unit(x: Array, epsilon: float) -> Array:
     return x / root
 
 
-def attention(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
+def attention(x: Array, weights: Weights, config: ViTConfig, detail: Hook = _no_hook) -> Array:
     """Multi-head self-attention of the tokens `(batch, tokens, dim)`; with `qk_norm` as in Dehghani et al. 2023.
 
     Across heads, the norm of queries and keys is that of Chen et al. 2023 (InternVL, arXiv 2312.14238).
@@ -272,7 +272,7 @@ def turned(x: Array, weights: Weights, config: ViTConfig) -> Array:
     return result
 
 
-def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Tap = _no_tap) -> Array:
+def _heads(x: Array, weights: Weights, role: str, config: ViTConfig, detail: Hook = _no_hook) -> Array:
     values = product(x, weights[f"{role}.kernel"], weights.get(f"{role}.bias"))
     detail(role, values)
     if not config.qk_norm or role == "value":
@@ -299,7 +299,7 @@ def _attended(
     value: Array,
     weights: Weights,
     config: ViTConfig,
-    detail: Tap = _no_tap,
+    detail: Hook = _no_hook,
     relative: Array | float = 0.0,
 ) -> Array:
     """Vaswani et al. 2017: softmax(q k^T / sqrt(d)) v, heads side by side, projected; `relative` joins the scores."""
@@ -313,7 +313,7 @@ def _attended(
     return out
 
 
-def ffn(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
+def ffn(x: Array, weights: Weights, config: ViTConfig, detail: Hook = _no_hook) -> Array:
     """The feed-forward half; the gated ones are Shazeer 2020 (arXiv 2002.05202), with biases."""
     if config.ffn_type is FFNType.MLP:
         return mlp(x, weights, config, detail)
@@ -326,7 +326,7 @@ def ffn(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) ->
     return out
 
 
-def mlp(x: Array, weights: Weights, config: ViTConfig, detail: Tap = _no_tap) -> Array:
+def mlp(x: Array, weights: Weights, config: ViTConfig, detail: Hook = _no_hook) -> Array:
     """Up, the config's activation, down."""
     up = product(x, weights["up.kernel"], weights["up.bias"])
     hidden = ACTIVATIONS[config.activation](up)

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.outputs import FEATURES, LOGITS, Kind, Output
-from vit_deploy.core.reference import Array, Tap, forward, norm, weights_of
+from vit_deploy.core.reference import Array, Hook, forward, norm, weights_of
 
 SOFTMAX = ".softmax"  # the detail of an attention that is its probabilities
 
@@ -21,8 +21,8 @@ def forward_outputs(
     outputs: Sequence[Output],
     dtype: DTypeLike = np.float64,
     *,
-    tap: Tap | None = None,
-    detail: Tap | None = None,
+    hook: Hook | None = None,
+    detail: Hook | None = None,
 ) -> dict[str, Array]:
     """What a ViT gives for a batch of images, by the names of the outputs; its own output first, under the name "".
 
@@ -31,7 +31,7 @@ def forward_outputs(
         images: `(batch, height, width, channels)`, normalised.
         outputs: the outputs, as `core.outputs` finds them.
         dtype: float64, the definition, or float32.
-        tap: as of `reference.forward`, and
+        hook: as of `reference.forward`, and
         detail: likewise.
     """
     config = checkpoint.config
@@ -48,7 +48,7 @@ def forward_outputs(
         if detail is not None:
             detail(name, values)
 
-    own = forward(checkpoint, images, dtype, tap=tap, detail=details if detail or read else None, watch=watch)
+    own = forward(checkpoint, images, dtype, hook=hook, detail=details if detail or read else None, watch=watch)
     kept[LOGITS] = own
     last_norm = {
         name: weight.astype(dtype, copy=False) for name, weight in weights_of("norm", checkpoint.weights).items()

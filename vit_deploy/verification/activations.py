@@ -1,9 +1,9 @@
 """A sketch of the reference's activations: small enough to travel in an artifact, fine enough to find a changed weight.
 
 A changed weight of a product shows in one feature of every token, a changed position in only one token. So of each
-tap the first token is kept as it is, since it may be the only one that an artifact computes in its last block, and a
-few random sums over all tokens, each with every feature. Of what lies between two taps the sums are taken over tokens
-and over features: that is enough to tell right from wrong.
+activation in the residual stream the first token is kept as it is, since it may be the only one that an artifact
+computes in its last block, and a few random sums over all tokens, each with every feature. Of what lies between two of
+them the sums are taken over tokens and over features: that is enough to tell right from wrong.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ class Sketch:
 
 
 @dataclass(frozen=True)
-class Taps:
-    """The reference's activations at the taps of a model, and between them.
+class Activations:
+    """The reference's activations in the residual stream of a model, and between those.
 
     Args:
-        stream: sketches of the residual stream, by the names of `tap_names`.
+        stream: sketches of the residual stream, by the names of `activation_names`.
         details: sketches inside blocks, by the names of `detail_names`.
-        biases: the biases of the norms that end in a tap of a post-norm model, and that other products can take up.
+        biases: the biases of the norms that end in one of these in a post-norm model, and that other products can take
+            up.
         centred: whether the residual stream is that of a file whose weights add nothing to its mean over features.
     """
 
@@ -87,8 +88,8 @@ class Taps:
         centred = Sketch(_without_mean(reference.values, features), reference.noise_floor)
         return centred.error(_without_mean(found, features))
 
-    def without_biases(self, tokens: int) -> Taps:
-        """The taps of the same model whose norms have given their biases to the products that read them.
+    def without_biases(self, tokens: int) -> Activations:
+        """The activations of the same model whose norms have given their biases to the products that read them.
 
         The residual sum that follows reads them as well: for it, the bias goes into the half's last product.
         """
@@ -101,19 +102,21 @@ class Taps:
             for last in ("out", "down", "scaled"):
                 if (detail := f"{following}.{last}") in details:
                     details[detail] = details[detail].shifted(detail_sketch(everywhere))
-        return Taps(stream, details)
+        return Activations(stream, details)
 
-    def without_means(self) -> Taps:
-        """The taps of the same model with a residual stream from which each token's mean is taken away."""
+    def without_means(self) -> Activations:
+        """The activations of the same model with a residual stream from which each token's mean is taken away."""
         stream = {
-            name: tap if name in AFTER_STREAM else tap.shifted(-tap.values.mean(axis=-1, keepdims=True))
-            for name, tap in self.stream.items()
+            name: activation
+            if name in AFTER_STREAM
+            else activation.shifted(-activation.values.mean(axis=-1, keepdims=True))
+            for name, activation in self.stream.items()
         }
         return dataclasses.replace(self, stream=stream, centred=True)
 
 
 def moving_norms(config: ViTConfig) -> dict[str, str]:
-    """The norm of a post-norm model that ends in each tap; not the last, whose result the model's own norm takes."""
+    """The norm of a post-norm model that ends in each of the stream; not the last, which the model's own norm reads."""
     if config.normalization_position is not NormalizationPosition.POST:
         return {}
     halves = [(index, half) for index in range(config.num_layers) for half in ("attention", "ffn")]
@@ -121,14 +124,14 @@ def moving_norms(config: ViTConfig) -> dict[str, str]:
     return {f"block_{index}.{half}": f"block_{index}.{names[half]}" for index, half in halves[:-1]}
 
 
-def tap_names(config: ViTConfig) -> tuple[str, ...]:
-    """Every tap of a model, in the order of the network."""
+def activation_names(config: ViTConfig) -> tuple[str, ...]:
+    """Every activation of a model, in the order of the network."""
     halves = [f"block_{index}.{half}" for index in range(config.num_layers) for half in ("attention", "ffn")]
     return ("patch_embed", "pos_embed", *halves, "norm", "head")
 
 
 def detail_names(config: ViTConfig) -> tuple[str, ...]:
-    """What is recorded between the taps, by the name of the tap it leads to, in the order of the network."""
+    """What is recorded between those of the stream, by the name of the one it leads to, in the order of the network."""
     both = config.normalization_position is NormalizationPosition.PARALLEL  # of which the attention's comes first
     before = ["norm", "unit"] if both or config.normalization_position is NormalizationPosition.PRE else []
     after = ["sum"] if config.normalization_position is NormalizationPosition.POST else []
@@ -161,7 +164,7 @@ def sketch(values: Array) -> Array:
 
 
 def detail_sketch(values: Array) -> Array:
-    """The same of what lies between two taps `(images, tokens, features)`, with its features summed up."""
+    """The same of what lies between two activations `(images, tokens, features)`, with its features summed up."""
     values = values.astype(np.float64)
     return _with_sums(values @ _random_sums(DETAIL_FEATURES, values.shape[-1]).T, DETAIL_MIXES)
 
@@ -186,30 +189,30 @@ def by_token(values: Array) -> Array:
 ARRAYS = ("tap_stream", "tap_norm", "tap_head", "tap_details", "tap_floors", "tap_detail_floors", "tap_biases")
 
 
-def to_arrays(taps: Taps) -> dict[str, Array]:
-    """Taps as the arrays of `golden.npz`; the residual stream, whose sketches are alike, as one."""
-    names = [*taps.stream]
+def to_arrays(activations: Activations) -> dict[str, Array]:
+    """Activations as the arrays of `golden.npz`; the residual stream, whose sketches are alike, as one."""
+    names = [*activations.stream]
     arrays = {
-        "tap_stream": np.stack([taps.stream[name].values for name in names[:-2]]),
-        "tap_norm": taps.stream[names[-2]].values,
-        "tap_head": taps.stream[names[-1]].values,
-        "tap_details": np.stack([detail.values for detail in taps.details.values()]),
+        "tap_stream": np.stack([activations.stream[name].values for name in names[:-2]]),
+        "tap_norm": activations.stream[names[-2]].values,
+        "tap_head": activations.stream[names[-1]].values,
+        "tap_details": np.stack([detail.values for detail in activations.details.values()]),
     }
     floors = {
-        "tap_floors": np.array([tap.noise_floor for tap in taps.stream.values()]),
-        "tap_detail_floors": np.array([detail.noise_floor for detail in taps.details.values()]),
+        "tap_floors": np.array([activation.noise_floor for activation in activations.stream.values()]),
+        "tap_detail_floors": np.array([detail.noise_floor for detail in activations.details.values()]),
     }
-    arrays["tap_biases"] = np.array([*taps.biases.values()])
+    arrays["tap_biases"] = np.array([*activations.biases.values()])
     return {name: array.astype(np.float32) for name, array in arrays.items()} | floors
 
 
-def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
+def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Activations:
     """The inverse of `to_arrays`.
 
     Raises:
-        ValueError: arrays that are no taps of this model.
+        ValueError: arrays that are no activations of this model.
     """
-    names, details = tap_names(config), detail_names(config)
+    names, details = activation_names(config), detail_names(config)
     found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
     images = found["tap_stream"][1][1] if len(found["tap_stream"][1]) == 4 else 0
     norm = (1, config.pooled_dim) if config.norm_after_pooling else (MIXES + 1, config.embed_dim)
@@ -229,7 +232,7 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
     ]:
         raise ValueError("; ".join(wrong))
     if not images or not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ValueError("the taps hold no images, or values that are NaN or infinite")
+        raise ValueError("the activations hold no images, or values that are NaN or infinite")
     if not (arrays["tap_floors"] > 0).all() or not (arrays["tap_detail_floors"] > 0).all():
         raise ValueError("a noise floor is not above zero")
     kept = [*arrays["tap_stream"], arrays["tap_norm"], arrays["tap_head"]]
@@ -238,7 +241,7 @@ def from_arrays(arrays: Mapping[str, Array], config: ViTConfig) -> Taps:
         {name: Sketch(values.astype(np.float64), float(floor)) for name, values, floor in zip(*pair, strict=True)}
         for pair in pairs
     )
-    return Taps(stream, inside, dict(zip(moving_norms(config), arrays["tap_biases"], strict=False)))
+    return Activations(stream, inside, dict(zip(moving_norms(config), arrays["tap_biases"], strict=False)))
 
 
 def _with_sums(values: Array, count: int) -> Array:

@@ -83,7 +83,7 @@ def _as_pixels(values: Float32) -> NDArray[np.uint8]:
 def _answers(checkpoint: Checkpoint, pixels: NDArray[np.uint8]) -> tuple[Array, Array]:
     """Pooled features `(batch, dim)` as float64, and the model's own outputs."""
     taken: dict[str, Array] = {}
-    logits = forward(checkpoint, checkpoint.preprocess.normalize(pixels), np.float32, tap=taken.__setitem__)
+    logits = forward(checkpoint, checkpoint.preprocess.normalize(pixels), np.float32, hook=taken.__setitem__)
     config, normed = checkpoint.config, taken["norm"]
     if config.norm_after_pooling:
         return normed.astype(np.float64), logits

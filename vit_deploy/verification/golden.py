@@ -25,7 +25,7 @@ from vit_deploy.verification.adversarial import Adversarial
 from vit_deploy.verification.preprocessing import Photo
 
 if TYPE_CHECKING:  # few artifacts have outputs by name, and nothing is looked into where files are only run
-    from vit_deploy.verification.activations import Taps
+    from vit_deploy.verification.activations import Activations
     from vit_deploy.verification.named_golden import Kept, NamedGolden
 
 
@@ -70,7 +70,7 @@ class Golden:
             preprocessing inside.
         outputs: the outputs of the float64 reference, `(n, …)`.
         noise_floor: what rounding to float32 alone does to the outputs; see `noise_floor.noise_floor`.
-        taps: the reference's activations on the first images; None in artifacts of versions that recorded none.
+        activations: the reference's activations on the first images; None in artifacts of versions that recorded none.
         adversarial: inputs that are like no photograph, with the reference's answers; None likewise,
             and for large models.
         photo: an image file with what preprocessing makes of it; None likewise, and without Pillow.
@@ -82,7 +82,7 @@ class Golden:
     images: NDArray[Any]
     outputs: NDArray[np.float64]
     noise_floor: float
-    taps: Taps | None = None
+    activations: Activations | None = None
     adversarial: Adversarial | None = None
     photo: Photo | None = None
     sizes: tuple[Sized, ...] = ()
@@ -132,7 +132,7 @@ def read_golden(artifact: Artifact, *, inside: bool = True) -> Golden:
             images, outputs, floor = (_member(archive, name) for name in ("images", "outputs", "noise_floor"))
             named, kept = _named(archive, artifact, images, outputs)
             arrays = {part: _members(archive, part.ARRAYS) for part in (adversarial, preprocessing)}
-            activations = _activations(archive) if inside else {}
+            sketches = _sketches(archive) if inside else {}
             others = [size.pixels for size in artifact.sizes if size.pixels != artifact.config.image_size]
             sized = [_sized(archive, artifact.at(size)) for size in others]
     except (*ZIP_ERRORS, ValueError, KeyError, OSError, EOFError, MemoryError) as error:
@@ -142,12 +142,12 @@ def read_golden(artifact: Artifact, *, inside: bool = True) -> Golden:
     if problems:
         raise ArtifactError(f"{path} does not fit its model: {'; '.join(problems)}", fix=again)
     try:
-        taps = _taps(activations, artifact) if activations else None
+        seen = _activations(sketches, artifact) if sketches else None
         hard = adversarial.from_arrays(arrays[adversarial], images, outputs) if arrays[adversarial] else None
         file = preprocessing.from_arrays(arrays[preprocessing], images) if arrays[preprocessing] else None
     except ValueError as error:
         raise ArtifactError(f"{path} does not fit its model: {error}", fix=again) from error
-    return Golden(images, outputs, float(floor), taps, hard, file, tuple(one for one, _ in sized), named, kept)
+    return Golden(images, outputs, float(floor), seen, hard, file, tuple(one for one, _ in sized), named, kept)
 
 
 def _sized(archive: zipfile.ZipFile, artifact: Artifact) -> tuple[Sized, list[str]]:
@@ -171,13 +171,13 @@ def _named(
     return named, first_kept(archive, _member, artifact, outputs, prefix)
 
 
-def _activations(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+def _sketches(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     from vit_deploy.verification.activations import ARRAYS
 
     return _members(archive, ARRAYS)
 
 
-def _taps(arrays: Mapping[str, NDArray[Any]], artifact: Artifact) -> Taps:
+def _activations(arrays: Mapping[str, NDArray[Any]], artifact: Artifact) -> Activations:
     from vit_deploy.verification.activations import from_arrays
 
     return from_arrays(arrays, artifact.config)

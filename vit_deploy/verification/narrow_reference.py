@@ -106,7 +106,7 @@ class NarrowSession:
                 self._checkpoint,
                 as_rounded(given, self._trace),
                 np.float32,
-                tap=self._trace.shown,
+                hook=self._trace.shown,
                 detail=self._trace.shown,
             )
         return np.array(outputs, np.float32, subok=False)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.reference import Tap, forward
+from vit_deploy.core.reference import Hook, forward
 from vit_deploy.core.summation import ORDERS
 
 Array = NDArray[Any]
@@ -43,17 +43,19 @@ def noise_floor(
 
 
 def forward_float32(
-    checkpoint: Checkpoint, images: Array, taps: Sequence[tuple[Tap | None, Tap | None]] = ((None, None),) * len(ORDERS)
+    checkpoint: Checkpoint,
+    images: Array,
+    hooks: Sequence[tuple[Hook | None, Hook | None]] = ((None, None),) * len(ORDERS),
 ) -> list[Array]:
     """The outputs of the reference in float32, in each of `summation.ORDERS`.
 
     Args:
         checkpoint: config and weights.
         images: `(batch, height, width, channels)`, normalised.
-        taps: `tap` and `detail` of `reference.forward` for each order.
+        hooks: `hook` and `detail` of `reference.forward` for each order.
     """
     outputs = []
-    for order, (tap, detail) in zip(ORDERS, taps, strict=True):
+    for order, (hook, detail) in zip(ORDERS, hooks, strict=True):
         with order():
-            outputs.append(forward(checkpoint, images, np.float32, tap=tap, detail=detail))
+            outputs.append(forward(checkpoint, images, np.float32, hook=hook, detail=detail))
     return outputs

@@ -18,12 +18,20 @@ from vit_deploy.core.artifact import GOLDEN
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig, in_words
 from vit_deploy.core.outputs import Output, outputs_of_model
-from vit_deploy.core.reference import Array, Tap, forward
+from vit_deploy.core.reference import Array, Hook, forward
 from vit_deploy.core.reference_outputs import forward_outputs
 from vit_deploy.core.summation import ORDERS
 from vit_deploy.core.synthetic_images import SEED, natural_pixels
 from vit_deploy.verification import activations, adversarial, named_golden, preprocessing
-from vit_deploy.verification.activations import IMAGES, Sketch, Taps, by_token, detail_sketch, moving_norms, sketch
+from vit_deploy.verification.activations import (
+    IMAGES,
+    Activations,
+    Sketch,
+    by_token,
+    detail_sketch,
+    moving_norms,
+    sketch,
+)
 from vit_deploy.verification.adversarial import Adversarial, adversarial_images
 from vit_deploy.verification.golden import Golden, Sized, sized_names
 from vit_deploy.verification.named_golden import FIRST, NUMBERS, Kept, NamedGolden, kept_of, rows_name
@@ -66,24 +74,24 @@ def record(
         outputs: the outputs of the files by name; none for the one that the config says.
     """
     images = checkpoint.preprocess.normalize(golden_pixels(checkpoint.config, outputs))
-    taps, rounded_taps = Recorder(), [Recorder() for _ in ORDERS]
+    exact, rounded = Recorder(), [Recorder() for _ in ORDERS]
     large = _is_large(checkpoint.config)
     runs = (1 + len(ORDERS)) * (1 if large else 2)  # of the seeded images, and of those unlike any photograph
-    counted = _counted(len(activations.tap_names(checkpoint.config)) * runs, progress)
-    recorders = [(counted(recorder.tap), recorder.detail) for recorder in (taps, *rounded_taps)]
+    counted = _counted(len(activations.activation_names(checkpoint.config)) * runs, progress)
+    recorders = [(counted(recorder.hook), recorder.detail) for recorder in (exact, *rounded)]
     found = answers(checkpoint, images, outputs, recorders, sizes=1)
     hard = None if large else record_adversarial(checkpoint, counted(_nothing), outputs, found.kept)
     picture = natural_pixels(1, *preprocessing.SIZE, 3, seed=SEED + 1)[0]
     file = preprocessing.record_photo(checkpoint.preprocess, checkpoint.config.image_size, picture)
-    seen = taps.against(rounded_taps, checkpoint)
-    return dataclasses.replace(found, taps=seen, adversarial=hard, photo=file)
+    seen = exact.against(rounded, checkpoint)
+    return dataclasses.replace(found, activations=seen, adversarial=hard, photo=file)
 
 
 def answers(
     checkpoint: Checkpoint,
     images: Array,
     outputs: Sequence[Output] = (),
-    taps: Sequence[tuple[Tap | None, Tap | None]] = ((None, None),) * (1 + len(ORDERS)),
+    hooks: Sequence[tuple[Hook | None, Hook | None]] = ((None, None),) * (1 + len(ORDERS)),
     *,
     sizes: int = 0,
 ) -> Golden:
@@ -93,13 +101,13 @@ def answers(
         checkpoint: the model.
         images: `(n, height, width, channels)`, normalised.
         outputs: the outputs by name; none for the one that the config says.
-        taps: `tap` and `detail` of `reference.forward`, first in float64, then in float32 in each order.
+        hooks: `hook` and `detail` of `reference.forward`, first in float64, then in float32 in each order.
         sizes: of images, among how many a file shares the room for them; 0 where no file keeps them, and of the output
             that is read first there is all.
     """
     if not outputs:
-        exact = forward(checkpoint, images, tap=taps[0][0], detail=taps[0][1])
-        return Golden(images, exact, float(noise_floor(exact, forward_float32(checkpoint, images, taps[1:]))))
+        exact = forward(checkpoint, images, hook=hooks[0][0], detail=hooks[0][1])
+        return Golden(images, exact, float(noise_floor(exact, forward_float32(checkpoint, images, hooks[1:]))))
     config = checkpoint.config
     first = first_output(outputs, config)
     others = [output for output in outputs if output is not first]
@@ -107,16 +115,16 @@ def answers(
     whole = sizes == 0 or len(images) * math.prod(first.shape(config)) * sizes <= NUMBERS
     part = None if whole else dataclasses.replace(kept_of(first, config, len(images), sizes), images=len(images))
 
-    def run(dtype: DTypeLike, tap: Tap | None, detail: Tap | None) -> dict[str, Array]:
-        found = forward_outputs(checkpoint, images, outputs, dtype, tap=tap, detail=detail)
+    def run(dtype: DTypeLike, hook: Hook | None, detail: Hook | None) -> dict[str, Array]:
+        found = forward_outputs(checkpoint, images, outputs, dtype, hook=hook, detail=detail)
         found = {name: kept[name].of(values, name) if name in kept else values for name, values in found.items()}
         return found if part is None else {**found, first.name: part.of(found[first.name], FIRST)}
 
-    exactly = run(np.float64, *taps[0])
+    exactly = run(np.float64, *hooks[0])
     rounded = []
-    for order, (tap, detail) in zip(ORDERS, taps[1:], strict=True):
+    for order, (hook, detail) in zip(ORDERS, hooks[1:], strict=True):
         with order():
-            rounded.append(run(np.float32, tap, detail))
+            rounded.append(run(np.float32, hook, detail))
     floors = {name: float(noise_floor(exactly[name], [one[name] for one in rounded])) for name in (first.name, *kept)}
     named = {name: NamedGolden(which, exactly[name], floors[name]) for name, which in kept.items()}
     return Golden(images, exactly[first.name], floors[first.name], named=named, kept=part)
@@ -158,13 +166,13 @@ def sized_pixels(config: ViTConfig, names: Sequence[str] = (), sizes: int = 1) -
     return natural_pixels(COUNT_LARGE if few or _is_large(config) else COUNT_SIZED, *config.image_size, config.channels)
 
 
-def _counted(steps: int, progress: Callable[[str], object]) -> Callable[[Tap], Tap]:
-    """Taps that also report how many of all steps of the reference are done."""
+def _counted(steps: int, progress: Callable[[str], object]) -> Callable[[Hook], Hook]:
+    """Hooks that also report how many of all steps of the reference are done."""
     done = itertools.count(1)
 
-    def counted(tap: Tap) -> Tap:
+    def counted(hook: Hook) -> Hook:
         def reporting(name: str, values: Array) -> None:
-            tap(name, values)
+            hook(name, values)
             progress(f"computing the reference: {next(done) / steps:.0%}")
 
         return reporting
@@ -173,17 +181,17 @@ def _counted(steps: int, progress: Callable[[str], object]) -> Callable[[Tap], T
 
 
 def _nothing(name: str, values: Array) -> None:
-    """A tap that keeps nothing."""
+    """A hook that keeps nothing."""
 
 
 def record_adversarial(
-    checkpoint: Checkpoint, tap: Tap | None = None, outputs: Sequence[Output] = (), kept: Kept | None = None
+    checkpoint: Checkpoint, hook: Hook | None = None, outputs: Sequence[Output] = (), kept: Kept | None = None
 ) -> Adversarial:
     """What the reference answers to each of the adversarial images.
 
     Args:
         checkpoint: the model.
-        tap: called with every tap of each run of the reference.
+        hook: called with every activation of each run of the reference.
         outputs: the outputs by name, of which the first is recorded; none for the one that the config says.
         kept: which part of it; None for all.
     """
@@ -194,7 +202,7 @@ def record_adversarial(
     part = None if kept is None else dataclasses.replace(kept, images=len(stacked))
 
     def run(dtype: DTypeLike) -> Array:
-        values = list(forward_outputs(checkpoint, stacked, first, dtype, tap=tap).values())[-1]
+        values = list(forward_outputs(checkpoint, stacked, first, dtype, hook=hook).values())[-1]
         return values if part is None else part.of(values, FIRST)
 
     exact = run(np.float64)
@@ -213,8 +221,8 @@ def write_golden(golden: Golden, directory: Path) -> None:
         "outputs": golden.outputs,
         "noise_floor": np.float64(golden.noise_floor),
     }
-    if golden.taps is not None:
-        arrays |= activations.to_arrays(golden.taps)
+    if golden.activations is not None:
+        arrays |= activations.to_arrays(golden.activations)
     if golden.adversarial is not None:
         arrays |= adversarial.to_arrays(golden.adversarial)
     if golden.photo is not None:
@@ -237,20 +245,20 @@ def _parts(recorded: Golden | Sized, prefix: str = "") -> dict[str, Any]:
 
 @dataclass
 class Recorder:
-    """Collects sketches while the reference runs; its methods are the taps of `reference.forward`."""
+    """Collects sketches while the reference runs; its methods are the hooks of `reference.forward`."""
 
     stream: dict[str, Array] = field(default_factory=dict)
     details: dict[str, Array] = field(default_factory=dict)
 
-    def tap(self, name: str, values: Array) -> None:
-        """Keep a tap's sketch."""
+    def hook(self, name: str, values: Array) -> None:
+        """Keep the sketch of an activation."""
         self.stream[name] = sketch(values[:IMAGES])
 
     def detail(self, name: str, values: Array) -> None:
-        """Keep the sketch of what lies between two taps."""
+        """Keep the sketch of what lies between two of these."""
         self.details[name] = detail_sketch(by_token(values[:IMAGES]))
 
-    def against(self, rounded: Sequence[Recorder], checkpoint: Checkpoint) -> Taps:
+    def against(self, rounded: Sequence[Recorder], checkpoint: Checkpoint) -> Activations:
         """What was recorded in float64, with its largest distance from recordings of the same model in float32."""
         stream = {name: _floored(exact, [one.stream[name] for one in rounded]) for name, exact in self.stream.items()}
         details = {
@@ -259,7 +267,7 @@ class Recorder:
         weights = {
             name: checkpoint.weights.get(f"{norm}.bias") for name, norm in moving_norms(checkpoint.config).items()
         }
-        return Taps(stream, details, {name: bias for name, bias in weights.items() if bias is not None})
+        return Activations(stream, details, {name: bias for name, bias in weights.items() if bias is not None})
 
 
 def _floored(exact: Array, rounded: Sequence[Array]) -> Sketch:

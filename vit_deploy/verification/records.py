@@ -134,20 +134,20 @@ def unanswered(machine: str, why: str) -> dict[str, Any]:
 
 
 def located(result: Located) -> dict[str, Any]:
-    """Where an artifact leaves the reference, with every tap; an error that is not finite is null, and not ok."""
+    """Where an artifact leaves the reference, with every activation; an error that is not finite is null and not ok."""
     return {
-        "tap": result.tap,
+        "tap": result.activation,
         "operator": result.operator,
         "taps": [
             {
-                "tap": tap.name,
-                "ok": tap.ok if tap.error is not None else None,
-                "error": finite(tap.error),
-                "noise_floor": tap.noise_floor,
-                "tolerance": tap.tolerance,
+                "tap": activation.name,
+                "ok": activation.ok if activation.error is not None else None,
+                "error": finite(activation.error),
+                "noise_floor": activation.noise_floor,
+                "tolerance": activation.tolerance,
                 "growth": finite(growth),
             }
-            for tap, growth in zip(result.taps, result.growth(), strict=True)
+            for activation, growth in zip(result.activations, result.growth(), strict=True)
         ],
         "notes": list(result.notes),
     }

@@ -136,14 +136,16 @@ def kernels(artifact, dtype=np.float32):
 def test_calibration_sees_what_the_reference_computes(source, checkpoint):
     calibration = read_calibration(None, source, count=8)
     seen = observe(source.model_path, source.input, calibration, counted=True)
-    taps = {}
-    forward(checkpoint, calibration.images, tap=taps.__setitem__)
+    activations = {}
+    forward(checkpoint, calibration.images, hook=activations.__setitem__)
     with opened(source.model_path) as model:
         name = find_layers(model, source.config)["patch_embed"].output
-    embedded = taps["patch_embed"] - taps["patch_embed"].mean(axis=-1, keepdims=True)  # nobody reads a token's mean
+    embedded = activations["patch_embed"] - activations["patch_embed"].mean(
+        axis=-1, keepdims=True
+    )  # nobody reads a token's mean
     assert seen.tensors[name].low == pytest.approx(embedded.min(), rel=1e-4)
     assert seen.tensors[name].high == pytest.approx(embedded.max(), rel=1e-4)
-    assert seen.tensors[name].counts.sum() == taps["patch_embed"].size
+    assert seen.tensors[name].counts.sum() == activations["patch_embed"].size
 
 
 def test_layers_that_are_to_stay_in_float_do(source, tmp_path):

@@ -88,8 +88,8 @@ def test_such_a_file_has_an_opset_whose_quantizers_have_16_bits_and_says_so(made
 @pytest.mark.parametrize("precision", INTEGERS)
 def test_what_it_computes_on_the_way_is_found_and_right(made, precision):
     found = locate(made[precision].artifact)
-    assert found.tap is None
-    assert [tap.name for tap in found.taps if tap.error is None] == ["norm"]
+    assert found.activation is None
+    assert [activation.name for activation in found.activations if activation.error is None] == ["norm"]
 
 
 def test_files_for_cpus_are_whole_too_and_take_any_batch(bundles, tmp_path):
@@ -206,10 +206,10 @@ def test_the_whole_file_is_on_hexagon_and_answers_the_same(made, precision, chip
 @on_hexagon
 def test_a_fault_is_located_in_what_hexagon_computes(made, tmp_path):
     sound = made["int16x8"].artifact
-    assert locate(sound, runtime="qnn", provider="htp").tap is None
+    assert locate(sound, runtime="qnn", provider="htp").activation is None
     broken = change_weight(
         copied(sound.directory, tmp_path / "broken"),
         "block_1.attention.out.bias.integers",
         lambda values: values + 2_000_000,
     )
-    assert locate(broken, runtime="qnn", provider="htp").tap == "block_1.attention"
+    assert locate(broken, runtime="qnn", provider="htp").activation == "block_1.attention"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tests.exporters.variants import trained
 from vit_deploy.verification.locate.flow import Flow, Node
-from vit_deploy.verification.locate.structure import find_taps
+from vit_deploy.verification.locate.structure import find_activations
 
 
 def node(operator, *inputs, to):
@@ -59,7 +59,7 @@ def test_results_that_nobody_reads_and_nodes_off_the_way_do_not_matter():
 
 def test_a_graph_of_another_kind_is_told_in_words_for_every_tap():
     graph = flow(node("Conv", "images", "kernel", to="x"), node("Softmax", "x", to="out"), output="out", kernel=8)
-    places = find_taps(graph, trained().config, folded_norms=False)
+    places = find_activations(graph, trained().config, folded_norms=False)
     assert set(places.found) == {"head"}
     assert places.missing["block_1.ffn"] == "the graph has 1 parts with a softmax, which do not make up 2 blocks"
     assert places.missing["norm"] == "the parts behind the last block are not told apart"

@@ -19,11 +19,11 @@ from vit_deploy.exporters import EXPORTERS, ExportOptions
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import export
-from vit_deploy.verification.activations import tap_names
+from vit_deploy.verification.activations import activation_names
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.locate import TAPPERS
 from vit_deploy.verification.locate.divergence import _comparable, _Search, locate
-from vit_deploy.verification.locate.structure import find_taps
+from vit_deploy.verification.locate.structure import find_activations
 from vit_deploy.verification.recording import golden_pixels, record, write_golden
 
 FORMATS = tuple(TAPPERS)
@@ -42,19 +42,19 @@ def made(format, checkpoint, directory, options=PLAIN):
 
 
 def assert_right(artifact):
-    """Every tap is there and right, and so is every detail that the graph shows."""
+    """Every activation is there and right, and so is every detail that the graph shows."""
     found = locate(artifact)
-    assert found.tap is None
+    assert found.activation is None
     # A last norm that only the probe reads has given its scale to the probe.
     probed = artifact.config.norm_after_pooling and artifact.config.effective_pooling is Pooling.MAP
     hidden = probed and artifact.format == "tflite" and artifact.config.normalization_position == "post"
     last = f"block_{artifact.config.num_layers - 1}.ffn"
     absent = [last] if hidden else [] if artifact.config.last_norm else ["norm"]
-    assert [tap.name for tap in found.taps if tap.error is None] == absent
+    assert [activation.name for activation in found.activations if activation.error is None] == absent
     golden = read_golden(artifact)
     with TAPPERS.load(artifact.format)().open(artifact) as opened:
-        search = _Search(artifact, opened, golden.images[:2], _comparable(golden.taps, artifact, opened.flow))
-        places = find_taps(opened.flow, artifact.config, folded_norms=artifact.format == "tflite")
+        search = _Search(artifact, opened, golden.images[:2], _comparable(golden.activations, artifact, opened.flow))
+        places = find_activations(opened.flow, artifact.config, folded_norms=artifact.format == "tflite")
         details = [detail for place in places.found.values() for detail in place.details]
         values = search._values(name for each in details for option in each.options for name in option.values)
         wrong = [each.name for each in details if not search._right(each, values)]
@@ -100,8 +100,8 @@ def test_right_files_of_every_precision_stay_with_the_reference(tmp_path, format
     jobs, _ = plan([format], list(format_table.FORMATS[format].precisions_for(Target.CPU)))
     for result in export(checkpoint, tmp_path, jobs, QuantizeOptions()).results:
         found = locate(result.artifact)
-        assert found.tap is None, result.artifact.name
-        missing = [tap.name for tap in found.taps if tap.error is None]
+        assert found.activation is None, result.artifact.name
+        missing = [activation.name for activation in found.activations if activation.error is None]
         rebalanced = format == "onnx" and result.artifact.precision.startswith("int")
         assert missing == (["norm"] if rebalanced else []), result.artifact.name
 
@@ -111,7 +111,7 @@ def test_a_fault_in_a_quantized_file_is_located(tmp_path):
     jobs, _ = plan(["onnx"], ["int8"])
     (result,) = export(trained(num_layers=3), tmp_path, jobs, QuantizeOptions()).results
     artifact = change_weight(result.artifact, "block_1.attention.out.bias", lambda values: values + 2)
-    assert locate(artifact).tap == "block_1.attention"
+    assert locate(artifact).activation == "block_1.attention"
 
 
 def test_a_file_of_no_format_that_can_be_looked_into_is_an_error(checkpoint, tmp_path, bundles):
@@ -123,7 +123,7 @@ def test_a_file_of_no_format_that_can_be_looked_into_is_an_error(checkpoint, tmp
 
 def test_a_bundle_without_activations_is_an_error_that_says_what_to_give(bundles, tmp_path):
     artifact = copied(bundles["onnx"], tmp_path / "old")
-    golden = dataclasses.replace(read_golden(artifact), taps=None)
+    golden = dataclasses.replace(read_golden(artifact), activations=None)
     with pytest.raises(ArtifactError, match="recorded no activations") as error:
         locate(artifact, golden=golden)
     assert "--against" in error.value.fix
@@ -152,8 +152,8 @@ def test_verify_says_where_a_failing_artifact_leaves_the_reference(capfd, broken
     assert code == 1
     assert right["located"] is None
     assert (wrong["located"]["tap"], wrong["located"]["operator"]) == ("block_0.ffn", "Gemm block_0.ffn.up.Gemm")
-    assert [tap["tap"] for tap in wrong["located"]["taps"]] == list(tap_names(broken.config))
-    assert [tap["ok"] for tap in wrong["located"]["taps"]][:4] == [True, True, True, False]
+    assert [activation["tap"] for activation in wrong["located"]["taps"]] == list(activation_names(broken.config))
+    assert [activation["ok"] for activation in wrong["located"]["taps"]][:4] == [True, True, True, False]
     assert "leaves the reference at block_0.ffn, by Gemm block_0.ffn.up.Gemm" in err
 
 
@@ -161,8 +161,8 @@ def test_verify_prints_a_table_tap_by_tap(capfd, broken):
     code, out, _ = run(capfd, "verify", "--quick", "--locate", broken.directory)
     assert code == 1
     lines = [line.split() for line in out.splitlines()]
-    table = {line[0]: line for line in lines if line and line[0] in tap_names(broken.config)}
-    assert list(table) == list(tap_names(broken.config))
+    table = {line[0]: line for line in lines if line and line[0] in activation_names(broken.config)}
+    assert list(table) == list(activation_names(broken.config))
     assert table["block_0.ffn"][-1] == "HERE" and table["head"][-1] == "different"
     assert "HERE" not in table["block_0.attention"]
 
@@ -174,7 +174,7 @@ def test_without_locate_nothing_is_looked_into(capfd, broken):
 
 def test_an_artifact_that_cannot_be_looked_into_has_failed_all_the_same(capfd, broken, tmp_path):
     old = copied(broken.directory, tmp_path / "old")
-    golden = dataclasses.replace(read_golden(old), taps=None)
+    golden = dataclasses.replace(read_golden(old), activations=None)
     write_golden(golden, old.directory)
     write_manifest(old)
     code, out, err = run(capfd, "verify", "--quick", "--locate", old.directory, "--json")
@@ -192,5 +192,5 @@ def test_an_output_that_is_not_finite_is_null_in_the_document(capfd, bundles, tm
     artifact = change_weight(copied(bundles["onnx"], tmp_path / "inf"), "block_1.ffn.down.bias", edit)
     code, out, _ = run(capfd, "verify", "--quick", "--locate", artifact.directory, "--json")
     assert code == 1
-    taps = {tap["tap"]: tap for tap in json.loads(out)["results"][0]["located"]["taps"]}
-    assert taps["block_1.ffn"]["error"] is None and taps["block_1.ffn"]["ok"] is False
+    activations = {activation["tap"]: activation for activation in json.loads(out)["results"][0]["located"]["taps"]}
+    assert activations["block_1.ffn"]["error"] is None and activations["block_1.ffn"]["ok"] is False

@@ -20,7 +20,7 @@ from vit_deploy.exporters.onnx.export import OnnxExporter
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
 from vit_deploy.model.vit import ViT
-from vit_deploy.verification.activations import tap_names
+from vit_deploy.verification.activations import activation_names
 from vit_deploy.verification.golden import read_golden
 from vit_deploy.verification.locate import TAPPERS
 from vit_deploy.verification.locate.divergence import locate
@@ -81,17 +81,17 @@ ROLES = {
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_caught_and_located(right, tmp_path, format, fault):
-    names, edit, tap, operator = FAULTS[fault]
+    names, edit, activation, operator = FAULTS[fault]
     artifact = copied(right[format], tmp_path / "bundle")
     for name in names:
         artifact = change_weight(artifact, name, edit)
     assert not verify(artifact).ok
     found = locate(artifact)
-    assert found.tap == tap
+    assert found.activation == activation
     assert re.match(operator, found.operator)
     if format != "tflite":  # whose operators have numbers alone
         assert re.search(ROLES[fault], found.operator)
-    before = found.taps[: [each.name for each in found.taps].index(tap)]
+    before = found.activations[: [each.name for each in found.activations].index(activation)]
     assert all(each.ok and each.error is not None for each in before)
 
 
@@ -117,7 +117,7 @@ def test_a_wrong_epsilon_is_caught_and_located(right, checkpoint, tmp_path, monk
         artifact = write_manifest(artifact)
     assert not verify(artifact).ok
     found = locate(artifact)
-    assert found.tap == "block_1.ffn"
+    assert found.activation == "block_1.ffn"
     assert found.operator.startswith({"onnx": "LayerNormalization ", "tflite": "MUL #", "savedmodel": "AddV2 "}[format])
     if format != "tflite":
         assert re.search(r"block_1.*norm2", found.operator)
@@ -153,8 +153,8 @@ def test_a_single_number_in_any_weight_is_traced_to_the_operator_that_reads_it(r
         return values
 
     found = locate(change_weight(copied(right["onnx"], tmp_path / "bundle"), name, edit))
-    tap, operator = WEIGHTS[name]
-    assert found.tap == tap
+    activation, operator = WEIGHTS[name]
+    assert found.activation == activation
     assert found.operator.startswith(operator)
 
 
@@ -164,7 +164,7 @@ def test_one_position_of_one_token_is_found_where_it_is_added(right, tmp_path):
         return table
 
     found = locate(change_weight(copied(right["onnx"], tmp_path / "bundle"), "pos_embed.table", edit))
-    assert (found.tap, found.operator) == ("pos_embed", "Add pos_embed.Add")
+    assert (found.activation, found.operator) == ("pos_embed", "Add pos_embed.Add")
 
 
 def test_a_weight_that_is_nan_is_found_and_its_error_is_infinite(right, tmp_path):
@@ -173,21 +173,25 @@ def test_a_weight_that_is_nan_is_found_and_its_error_is_infinite(right, tmp_path
         return values
 
     found = locate(change_weight(copied(right["onnx"], tmp_path / "bundle"), "block_1.ffn.down.kernel", edit))
-    assert found.tap == "block_1.ffn" and found.operator.startswith("Gemm block_1.ffn.down")
-    errors = {tap.name: tap.error for tap in found.taps}
+    assert found.activation == "block_1.ffn" and found.operator.startswith("Gemm block_1.ffn.down")
+    errors = {activation.name: activation.error for activation in found.activations}
     assert errors["block_1.attention"] < 1e-4 and errors["block_1.ffn"] == np.inf
-    assert found.growth()[tap_names(found.artifact.config).index("block_1.ffn")] is None
+    assert found.growth()[activation_names(found.artifact.config).index("block_1.ffn")] is None
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_in_a_right_file_every_tap_is_found_and_none_leaves_the_reference(right, checkpoint, format):
     artifact = read_artifact(right[format])
     found = locate(artifact)
-    assert (found.tap, found.operator) == (None, None)
-    assert [tap.name for tap in found.taps] == list(tap_names(checkpoint.config))
-    assert all(tap.error is not None and tap.error <= tap.tolerance for tap in found.taps)
+    assert (found.activation, found.operator) == (None, None)
+    assert [activation.name for activation in found.activations] == list(activation_names(checkpoint.config))
+    assert all(
+        activation.error is not None and activation.error <= activation.tolerance for activation in found.activations
+    )
     assert "nothing leaves the reference" in found.notes[0]
-    assert [tap.tolerance for tap in found.taps] == pytest.approx([10 * tap.noise_floor for tap in found.taps])
+    assert [activation.tolerance for activation in found.activations] == pytest.approx(
+        [10 * activation.noise_floor for activation in found.activations]
+    )
 
 
 def test_weights_beside_an_onnx_file_stay_there(right, checkpoint, tmp_path):
@@ -196,7 +200,7 @@ def test_weights_beside_an_onnx_file_stay_there(right, checkpoint, tmp_path):
     artifact = write_manifest(artifact)
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert "model.onnx.data" in files
-    assert locate(artifact).tap is None
+    assert locate(artifact).activation is None
     data = tmp_path / "model.onnx.data"
     content = bytearray(data.read_bytes())
     kernel = checkpoint.weights["block_1.ffn.up.kernel"]
@@ -205,13 +209,13 @@ def test_weights_beside_an_onnx_file_stay_there(right, checkpoint, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
     data.write_bytes(content)
     found = locate(artifact)
-    assert found.tap == "block_1.ffn" and found.operator.startswith("Gemm block_1.ffn.up")
+    assert found.activation == "block_1.ffn" and found.operator.startswith("Gemm block_1.ffn.up")
 
 
 def test_a_checkpoints_own_activations_can_be_compared_with_instead(right, checkpoint):
     artifact = read_artifact(right["onnx"])
     other = record(trained(num_layers=3, activation="relu"))
     found = locate(artifact, golden=other)
-    assert found.tap == "block_0.ffn" and found.operator.startswith("Gelu block_0.ffn")
-    assert locate(artifact, golden=record(checkpoint)).tap is None
-    assert read_golden(artifact).taps is not None
+    assert found.activation == "block_0.ffn" and found.operator.startswith("Gelu block_0.ffn")
+    assert locate(artifact, golden=record(checkpoint)).activation is None
+    assert read_golden(artifact).activations is not None

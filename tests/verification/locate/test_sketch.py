@@ -15,12 +15,12 @@ from vit_deploy.verification.activations import (
     ARRAYS,
     IMAGES,
     Sketch,
+    activation_names,
     by_token,
     detail_names,
     detail_sketch,
     from_arrays,
     sketch,
-    tap_names,
     to_arrays,
 )
 from vit_deploy.verification.golden import read_golden
@@ -36,8 +36,8 @@ def golden():
 
 def recorded(checkpoint, images):
     exact, rounded = Recorder(), Recorder()
-    forward(checkpoint, images, tap=exact.tap, detail=exact.detail)
-    forward(checkpoint, images, np.float32, tap=rounded.tap, detail=rounded.detail)
+    forward(checkpoint, images, hook=exact.hook, detail=exact.detail)
+    forward(checkpoint, images, np.float32, hook=rounded.hook, detail=rounded.detail)
     return exact.against([rounded], checkpoint)
 
 
@@ -80,26 +80,26 @@ def test_heads_lie_side_by_side_in_a_token():
 def test_every_kind_of_model_is_recorded_by_the_names_and_survives_the_file(name):
     checkpoint = trained(**VARIANTS[name])
     sides = (1, *checkpoint.config.image_size, checkpoint.config.channels)
-    taps = recorded(checkpoint, np.random.default_rng(1).standard_normal(sides).astype(np.float32))
-    assert tuple(taps.stream) == tap_names(checkpoint.config)
-    assert tuple(taps.details) == detail_names(checkpoint.config)
-    back = from_arrays(to_arrays(taps), checkpoint.config)
-    for before, after in ((taps.stream, back.stream), (taps.details, back.details)):
-        for tap, value in before.items():
-            assert after[tap].noise_floor == value.noise_floor > 0
-            np.testing.assert_allclose(after[tap].values, value.values, rtol=1e-6, atol=1e-30)
+    activations = recorded(checkpoint, np.random.default_rng(1).standard_normal(sides).astype(np.float32))
+    assert tuple(activations.stream) == activation_names(checkpoint.config)
+    assert tuple(activations.details) == detail_names(checkpoint.config)
+    back = from_arrays(to_arrays(activations), checkpoint.config)
+    for before, after in ((activations.stream, back.stream), (activations.details, back.details)):
+        for activation, value in before.items():
+            assert after[activation].noise_floor == value.noise_floor > 0
+            np.testing.assert_allclose(after[activation].values, value.values, rtol=1e-6, atol=1e-30)
     assert {name: bias.tolist() for name, bias in back.biases.items()} == {
-        name: bias.tolist() for name, bias in taps.biases.items()
+        name: bias.tolist() for name, bias in activations.biases.items()
     }
 
 
 def test_golden_data_hold_the_reference_of_the_first_images(golden):
     checkpoint = trained()
     seen = {}
-    forward(checkpoint, golden.images[:IMAGES], tap=seen.__setitem__)
+    forward(checkpoint, golden.images[:IMAGES], hook=seen.__setitem__)
     for name, values in seen.items():
-        np.testing.assert_allclose(golden.taps.stream[name].values, sketch(values), rtol=0, atol=1e-12)
-    floors = [each.noise_floor for each in golden.taps.stream.values()]
+        np.testing.assert_allclose(golden.activations.stream[name].values, sketch(values), rtol=0, atol=1e-12)
+    floors = [each.noise_floor for each in golden.activations.stream.values()]
     assert min(floors) > 1e-8 and max(floors) < 1e-4
 
 
@@ -120,8 +120,8 @@ def artifact(tmp_path):
 
 
 def test_a_bundle_without_activations_can_still_be_read(golden, artifact):
-    write_golden(dataclasses.replace(golden, taps=None), artifact.directory)
-    assert read_golden(artifact).taps is None
+    write_golden(dataclasses.replace(golden, activations=None), artifact.directory)
+    assert read_golden(artifact).activations is None
 
 
 BROKEN = {

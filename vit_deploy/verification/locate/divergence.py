@@ -17,11 +17,19 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.outputs import PROBABILITIES
 from vit_deploy.errors import ArtifactError, ConfigError
-from vit_deploy.verification.activations import IMAGES, Sketch, Taps, by_token, detail_sketch, sketch, tap_names
+from vit_deploy.verification.activations import (
+    IMAGES,
+    Activations,
+    Sketch,
+    activation_names,
+    by_token,
+    detail_sketch,
+    sketch,
+)
 from vit_deploy.verification.golden import Golden, read_golden
 from vit_deploy.verification.locate import TAPPERS, Opened
 from vit_deploy.verification.locate.flow import Flow, Node
-from vit_deploy.verification.locate.structure import Place, find_taps
+from vit_deploy.verification.locate.structure import Place, find_activations
 from vit_deploy.verification.locate.sublayers import Detail
 from vit_deploy.verification.tolerances import DEFAULTS, NOISE_FACTOR, SIGMAS, tolerated_rms
 
@@ -33,12 +41,12 @@ REBALANCED = (".norm", ".unit", ".value", ".mix", ".up", ".hidden", ".pooled")  
 
 
 @dataclass(frozen=True)
-class TapError:
-    """How far an artifact is from the reference at one tap.
+class Deviation:
+    """How far an artifact is from the reference at one activation.
 
     Args:
         name: "patch_embed", "pos_embed", "block_<i>.attention", "block_<i>.ffn", "norm" or "head".
-        error: largest difference of what is compared; None where the tap was not found.
+        error: largest difference of what is compared; None where the activation was not found.
         noise_floor: what rounding to float32 alone does there.
         tolerance: that the error is held to.
         note: why there is no error.
@@ -67,24 +75,24 @@ class Located:
 
     Args:
         artifact: that was looked into.
-        taps: every tap, in the order of the network.
-        tap: the first one that is wrong; None if none is.
+        activations: every activation, in the order of the network.
+        activation: the first one that is wrong; None if none is.
         operator: that the error comes from, as "<operator> <name>".
         notes: what could not be looked at, and why, in words.
     """
 
     artifact: Artifact
-    taps: tuple[TapError, ...]
-    tap: str | None
+    activations: tuple[Deviation, ...]
+    activation: str | None
     operator: str | None
     notes: tuple[str, ...] = ()
 
     def growth(self) -> tuple[float | None, ...]:
-        """The growth of the error, in noise floors, from each tap to the next."""
+        """The growth of the error, in noise floors, from each activation to the next."""
         found: list[float | None] = []
         before: float | None = None
-        for tap in self.taps:
-            now = tap.times_floor
+        for activation in self.activations:
+            now = activation.times_floor
             known = before is not None and now is not None and before > 0 and math.isfinite(now)
             found.append(now / before if known and now is not None and before is not None else None)
             before = now if now is not None and math.isfinite(now) else before
@@ -122,23 +130,27 @@ def locate(
             fix="look into the ONNX file or the SavedModel that it was made of",
         )
     golden = golden or read_golden(artifact)
-    if golden.taps is None:
+    if golden.activations is None:
         raise ArtifactError(
             f"{artifact.directory} was written by a version that recorded no activations",
             fix="give the checkpoint it was made from with --against, or export the model again",
         )
-    if [*golden.taps.stream] != [*tap_names(artifact.config)]:
+    if [*golden.activations.stream] != [*activation_names(artifact.config)]:
         blocks = [
-            sum(name.endswith(".ffn") for name in names) for names in (tap_names(artifact.config), golden.taps.stream)
+            sum(name.endswith(".ffn") for name in names)
+            for names in (activation_names(artifact.config), golden.activations.stream)
         ]
         raise ConfigError(
-            f"{artifact.model_path} has {blocks[0]} blocks and the reference {blocks[1]}, so taps have no counterparts",
+            f"{artifact.model_path} has {blocks[0]} blocks and the reference {blocks[1]}, so their activations have no "
+            "counterparts",
             fix="give the checkpoint that it was exported from",
         )
     engine = FORMATS.runtimes()[runtime].tapper if runtime in FORMATS.runtimes() else None
     tapper = TAPPERS.load(artifact.format)() if engine is None else engine.load()(provider)
     with tapper.open(artifact) as opened:
-        return _Search(artifact, opened, golden.images[:IMAGES], _comparable(golden.taps, artifact, opened.flow)).run()
+        return _Search(
+            artifact, opened, golden.images[:IMAGES], _comparable(golden.activations, artifact, opened.flow)
+        ).run()
 
 
 def logits_of(flow: Flow, artifact: Artifact) -> Flow:
@@ -151,14 +163,14 @@ def logits_of(flow: Flow, artifact: Artifact) -> Flow:
     return dataclasses.replace(flow, output=value)
 
 
-def _comparable(taps: Taps, artifact: Artifact, flow: Flow) -> Taps:
-    """The reference's taps as a file of this format computes them."""
+def _comparable(activations: Activations, artifact: Artifact, flow: Flow) -> Activations:
+    """The reference's activations as a file of this format computes them."""
     if not FORMATS[artifact.format].folds_norms:
-        return taps
-    taps = taps.without_biases(artifact.config.sequence_length)
+        return activations
+    activations = activations.without_biases(artifact.config.sequence_length)
     layer_norms = artifact.config.normalization_type is NormalizationType.LAYER_NORM
     centring = any(node.kind == "SQUARED_DIFFERENCE" for node in flow.nodes)
-    return taps.without_means() if layer_norms and not centring else taps
+    return activations.without_means() if layer_norms and not centring else activations
 
 
 @dataclass(frozen=True)
@@ -166,43 +178,44 @@ class _Search:
     artifact: Artifact
     opened: Opened
     images: Array
-    taps: Taps
+    activations: Activations
 
     def run(self) -> Located:
         config = self.artifact.config
         flow, folded = logits_of(self.opened.flow, self.artifact), FORMATS[self.artifact.format].folds_norms
-        places = find_taps(flow, config, folded_norms=folded)
+        places = find_activations(flow, config, folded_norms=folded)
         values = self._values(name for place in places.found.values() for name in place.values)
-        taps, tokens = [], config.sequence_length
+        deviations: list[Deviation] = []
+        tokens = config.sequence_length
         if self._is_rebalanced():
             places.missing["norm"] = "quantizing moves factors from the norm into what reads it"
             places.found.pop("norm", None)
-        for name in tap_names(config):
-            reference, place = self.taps.stream[name], places.found.get(name)
+        for name in activation_names(config):
+            reference, place = self.activations.stream[name], places.found.get(name)
             error, note = None, places.missing.get(name, "")
             if place is not None:
                 activations = self._activations(place, values, *_sizes(config, name, tokens))
                 if activations is None:
                     note = "what the graph computes there has another size"
                 elif name == "norm" and self._final_norm_is_folded():
-                    reference = self.taps.details["norm.unit"]
+                    reference = self.activations.details["norm.unit"]
                     alone = not config.norm_after_pooling and activations.shape[1] < config.sequence_length
                     error = reference.error(detail_sketch(activations)[:, : 1 if alone else None])
                 else:
                     tokens = activations.shape[1]
                     some = name != "patch_embed" and tokens < config.sequence_length
                     error = reference.error(sketch(activations[:, 0] if some else activations))
-            taps.append(TapError(name, error, reference.noise_floor, self._tolerance(reference), note))
-        notes = [f"{tap.name} cannot be compared: {tap.note}" for tap in taps if tap.note]
-        wrong = next((tap.name for tap in taps if not tap.ok), None)
+            deviations.append(Deviation(name, error, reference.noise_floor, self._tolerance(reference), note))
+        notes = [f"{one.name} cannot be compared: {one.note}" for one in deviations if one.note]
+        wrong = next((one.name for one in deviations if not one.ok), None)
         if wrong is None:
             notes.append(
                 f"nothing leaves the reference on the first {len(self.images)} images in the engine's own kernels on "
                 "the CPU: a fault that shows elsewhere is in the provider, the delegate or what they fuse, or in how "
                 "other inputs and batches are answered"
             )
-            return Located(self.artifact, tuple(taps), None, None, tuple(notes))
-        return Located(self.artifact, tuple(taps), wrong, self._operator(places.found[wrong]), tuple(notes))
+            return Located(self.artifact, tuple(deviations), None, None, tuple(notes))
+        return Located(self.artifact, tuple(deviations), wrong, self._operator(places.found[wrong]), tuple(notes))
 
     def _tolerance(self, reference: Sketch) -> float:
         """Ten noise floors; with fewer bits also the noise that the whole model is allowed."""
@@ -213,10 +226,12 @@ class _Search:
         return max(floor, SIGMAS * tolerated_rms(allowed.snr_db, reference.rms))
 
     def _operator(self, place: Place) -> str:
-        """The first operator in front of a wrong tap whose result is wrong already."""
+        """The first operator in front of a wrong activation whose result is wrong already."""
         values = self._values(name for detail in place.details for option in detail.options for name in option.values)
         right = {
-            detail.name: self._right(detail, values) for detail in place.details if detail.name in self.taps.details
+            detail.name: self._right(detail, values)
+            for detail in place.details
+            if detail.name in self.activations.details
         }
         for detail in place.details:
             unknown = detail.name not in right or (self._is_rebalanced() and detail.name.endswith(REBALANCED))
@@ -230,14 +245,14 @@ class _Search:
 
     def _right(self, detail: Detail, values: Mapping[str, Array]) -> set[Node]:
         """The nodes that compute a detail as the reference does."""
-        tolerance = self._tolerance(self.taps.details[detail.name])
+        tolerance = self._tolerance(self.activations.details[detail.name])
         return {
             option.node
             for option in detail.options
             for name in option.values
             for factor in detail.factors
             if (found := self._at_detail(detail, values[name])) is not None
-            and self.taps.detail_error(detail.name, found / factor) <= tolerance
+            and self.activations.detail_error(detail.name, found / factor) <= tolerance
         }
 
     def _is_rebalanced(self) -> bool:
@@ -259,7 +274,7 @@ class _Search:
         return None
 
     def _at_detail(self, detail: Detail, value: Array) -> Array | None:
-        """The sketch of what is between two taps; None if it has a size that it cannot have there."""
+        """The sketch of what is between two activations; None if it has a size that it cannot have there."""
         config, images = self.artifact.config, len(self.images)
         tokens, heads = config.sequence_length, config.num_heads
         for count in (tokens, *READ_ALONE):
@@ -286,7 +301,7 @@ class _Search:
 
 
 def _sizes(config: ViTConfig, name: str, tokens: int) -> tuple[tuple[int, ...], int]:
-    """How many tokens of how many features a tap may have, where the tap before it has `tokens`."""
+    """How many tokens of how many features an activation may have, where the activation before it has `tokens`."""
     match name:
         case "patch_embed":
             return (config.num_patches,), config.embed_dim

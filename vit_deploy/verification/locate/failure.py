@@ -45,7 +45,7 @@ def look_into(result: Verification, goldens: Sequence[Golden], provider: str | N
     """
     if result.ok:
         return None
-    golden = next((golden for golden in goldens if golden.taps is not None), goldens[0])
+    golden = next((golden for golden in goldens if golden.activations is not None), goldens[0])
     own = golden is not goldens[0]
     try:
         found = locate(result.artifact, golden=golden, runtime=result.runtime, provider=provider)

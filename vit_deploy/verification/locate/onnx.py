@@ -46,7 +46,7 @@ DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxTapper:
-    """ONNX Runtime on the CPU, with its usual optimizations but those that the taps are in the way of."""
+    """ONNX Runtime on the CPU, with its usual optimizations but those that the activations are in the way of."""
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact) -> Iterator[OpenedOnnx]:

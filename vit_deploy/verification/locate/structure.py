@@ -28,10 +28,10 @@ from vit_deploy.verification.locate.sublayers import Detail, Option, SublayerRea
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tap is.
+    """Where an activation is.
 
     Args:
-        values: the last of these that has as many numbers as the reference's tap is the tap.
+        values: the last of these that has as many numbers as the reference's activation is meant.
         node: that computes it.
         details: what lies in front of it, in the order of the network.
     """
@@ -43,19 +43,19 @@ class Place:
 
 @dataclass
 class Places:
-    """All taps of a graph.
+    """All activations of a graph.
 
     Args:
-        found: the value of each tap, in the order of the network.
-        missing: why a tap was not found, by tap.
+        found: the value of each activation, in the order of the network.
+        missing: why an activation was not found, by its name.
     """
 
     found: dict[str, Place] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def find_taps(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
-    """The taps of a graph, as far as they are there.
+def find_activations(flow: Flow, config: ViTConfig, *, folded_norms: bool) -> Places:
+    """The activations of a graph, as far as they are there.
 
     Args:
         flow: the graph.
@@ -108,7 +108,7 @@ def _pools_by_attention(config: ViTConfig) -> bool:
 
 
 def find_parallel(flow: Flow, blocks: Sequence[Section], places: Places) -> None:
-    """The taps of blocks whose halves are computed side by side: the sum of one is part of the sum of both."""
+    """The activations of blocks whose halves are computed side by side: the sum of one is part of the sum of both."""
     for index, section in enumerate(blocks):
         last = source(flow, section.end)
         assert last is not None  # sections end in what a node computes
@@ -158,20 +158,20 @@ def _find_sublayers(reader: SublayerReader, sublayers: Sequence[int], places: Pl
     post = config.normalization_position is NormalizationPosition.POST
     for order, position in enumerate(sublayers):
         half = "ffn" if order % 2 else "attention"
-        tap = f"block_{order // 2}.{half}"
+        activation = f"block_{order // 2}.{half}"
         section = sections[position]
-        details = [*(reader.ffn(section, tap) if order % 2 else reader.attention(section, tap))]
+        details = [*(reader.ffn(section, activation) if order % 2 else reader.attention(section, activation))]
         value = section.end
         if post:
-            details.append(Detail(f"{tap}.sum", (Option(flow.producers[value], (value,)),), config.embed_dim))
+            details.append(Detail(f"{activation}.sum", (Option(flow.producers[value], (value,)),), config.embed_dim))
             last = order + 1 == len(sublayers)
             if last and reader.folded_norms and config.norm_after_pooling and config.effective_pooling is Pooling.MAP:
-                places.missing[tap] = "scale and bias of its norm are part of the products that read it"
+                places.missing[activation] = "scale and bias of its norm are part of the products that read it"
                 continue
             value = _end_of_last_norm(flow, sublayers) if last else sections[sublayers[order + 1]].start
         node = source(flow, value)
         assert node is not None  # sections end in what a node computes
-        places.found[tap] = Place((value,), node, tuple(details))
+        places.found[activation] = Place((value,), node, tuple(details))
 
 
 def _end_of_last_norm(flow: Flow, sublayers: Sequence[int]) -> str:

@@ -25,7 +25,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Detail:
-    """Something between two taps.
+    """Something between two activations.
 
     Args:
         name: the name of the reference's detail.
@@ -54,8 +54,8 @@ class SublayerReader:
     config: ViTConfig
     folded_norms: bool
 
-    def attention(self, section: Section, tap: str) -> Iterator[Detail]:
-        """What is between a block's input and its attention tap; nothing if one operator does it all."""
+    def attention(self, section: Section, activation: str) -> Iterator[Detail]:
+        """What is between a block's input and its attention activation; nothing if one operator does it all."""
         softmax = next(node for node in section.nodes if is_softmax(node))
         later = self._depending_on(softmax, section)
         products = [node for node in section.nodes if is_product(node)]
@@ -68,56 +68,56 @@ class SublayerReader:
             return
         dim = self.config.attention_dim
         factors = (1.0, 1 / math.sqrt(self.config.head_dim))
-        yield from self._normed(entering, tap)
+        yield from self._normed(entering, activation)
         options = tuple(Option(node, self._finished(node, section)) for node in entering)
         # Of folded norms of queries and keys, factors go into their products, and the keys' bias goes nowhere: it adds
         # the same to all scores of a query, which softmax does not see.
         folded = self.folded_norms and self.config.qk_norm
         if not (folded and self.config.query_norm_type is NormalizationType.DYNAMIC_TANH):
-            yield Detail(f"{tap}.query", options, dim, factors)
-            yield Detail(f"{tap}.key", options, dim)
-        yield Detail(f"{tap}.value", options, dim)
+            yield Detail(f"{activation}.query", options, dim, factors)
+            yield Detail(f"{activation}.key", options, dim)
+        yield Detail(f"{activation}.value", options, dim)
         if not folded:
             given = self.flow.moving_inputs(softmax)[0]
-            yield Detail(f"{tap}.scores", (Option(scores[0], self._carried(given)),), None)
-        yield Detail(f"{tap}.softmax", (Option(softmax, softmax.outputs[:1]),), None)
+            yield Detail(f"{activation}.scores", (Option(scores[0], self._carried(given)),), None)
+        yield Detail(f"{activation}.softmax", (Option(softmax, softmax.outputs[:1]),), None)
         if not self.config.attention_norm:  # else what the projection reads is normalized
-            yield self._read_by(leaving[0], f"{tap}.mix", dim, mixes[0])
+            yield self._read_by(leaving[0], f"{activation}.mix", dim, mixes[0])
         # The bias of a norm in front of post-norm blocks, which the first residual sum reads too, is moved in here.
-        takes_bias = self.folded_norms and self.config.pre_norm and tap == "block_0.attention"
+        takes_bias = self.folded_norms and self.config.pre_norm and activation == "block_0.attention"
         if not (takes_bias and self.config.normalization_position is NormalizationPosition.POST):
-            yield self._last(leaving[0], section, tap, "out")
+            yield self._last(leaving[0], section, activation, "out")
 
-    def ffn(self, section: Section, tap: str) -> Iterator[Detail]:
-        """What is between a block's attention tap and its feed-forward tap."""
+    def ffn(self, section: Section, activation: str) -> Iterator[Detail]:
+        """What is between a block's attention activation and its feed-forward activation."""
         *entering, down = [node for node in section.nodes if is_projection(self.flow, node)]
         roles = ("up",) if self.config.ffn_type is FFNType.MLP else ("gate", "up")
         if len(entering) != len(roles):
             return
-        yield from self._normed(entering, tap)
+        yield from self._normed(entering, activation)
         options = tuple(Option(node, self._finished(node, section)) for node in entering)
-        hidden = self._read_by(down, f"{tap}.hidden", self.config.mlp_dim)
+        hidden = self._read_by(down, f"{activation}.hidden", self.config.mlp_dim)
         if self.config.ffn_norm:
             for role in roles:
-                yield Detail(f"{tap}.{role}", options, self.config.mlp_dim)
-            yield self._last(down, section, tap, "down")
+                yield Detail(f"{activation}.{role}", options, self.config.mlp_dim)
+            yield self._last(down, section, activation, "down")
             return
         if hidden.options[0].node not in entering:  # else the activation is a part of the product
             for role in roles:
-                yield Detail(f"{tap}.{role}", options, self.config.mlp_dim)
+                yield Detail(f"{activation}.{role}", options, self.config.mlp_dim)
         yield hidden
-        yield self._last(down, section, tap, "down")
+        yield self._last(down, section, activation, "down")
 
-    def _normed(self, entering: Sequence[Node], tap: str) -> Iterator[Detail]:
+    def _normed(self, entering: Sequence[Node], activation: str) -> Iterator[Detail]:
         if self.config.normalization_position is NormalizationPosition.PRE:
             name = "unit" if self.folded_norms else "norm"
-            yield self._read_by(entering[0], f"{tap}.{name}", self.config.embed_dim)
+            yield self._read_by(entering[0], f"{activation}.{name}", self.config.embed_dim)
 
-    def _last(self, node: Node, section: Section, tap: str, name: str) -> Detail:
+    def _last(self, node: Node, section: Section, activation: str, name: str) -> Detail:
         # Exporters make the layer scale a part of the product in front of it.
         inside = self.config.normalization_position is NormalizationPosition.RES_POST  # of whose norm it becomes a part
-        name = "scaled" if tap.rpartition(".")[2] in self.config.scaled_halves and not inside else name
-        return Detail(f"{tap}.{name}", (Option(node, self._finished(node, section)),), self.config.embed_dim)
+        name = "scaled" if activation.rpartition(".")[2] in self.config.scaled_halves and not inside else name
+        return Detail(f"{activation}.{name}", (Option(node, self._finished(node, section)),), self.config.embed_dim)
 
     def _read_by(self, node: Node, name: str, features: int, computed_by: Node | None = None) -> Detail:
         value = self.flow.moving_inputs(node)[0]
