@@ -107,7 +107,7 @@ def verify(
         quick: whether only the golden images are run: no other batches, inputs and repeated runs.
         simulate: a processor that is not here: "no-vnni", on which ONNX Runtime's 8-bit products may saturate, or
             "arm-fp16", which keeps the sums of fp16 in half.
-        locate: whether the tap and the operator are looked for where a failing artifact goes wrong.
+        locate: whether the activation and the operator are looked for where a failing artifact goes wrong.
         junit: file for a JUnit report, which replaces an earlier one.
         markdown: file for a summary for a pull request, likewise.
         force: whether other files are replaced too.

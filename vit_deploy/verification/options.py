@@ -47,7 +47,7 @@ class ReferenceOptions:
         output: name of the output of a bare file that counts; None for its only one.
         simulate: a processor that is not here, whose int8 or fp16 products are computed, or "fp16" or "bf16": an engine
             that computes a file of floats in 16 bits, by the reference of `against`.
-        locate: whether the tap and the operator are named where a failing artifact goes wrong.
+        locate: whether the activation and the operator are named where a failing artifact goes wrong.
     """
 
     against: Annotated[
