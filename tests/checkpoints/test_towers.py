@@ -245,3 +245,15 @@ def test_a_tower_of_timms_that_is_no_vit_is_refused_by_its_name(tmp_path: Path) 
     path.write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match="mobilenetv5_300m_enc"):
         load(path.parent)
+
+
+def test_a_tower_of_timms_is_found_as_deep_as_pe_av_has_it(tmp_path: Path) -> None:
+    known = load(TARGET / "pe-video")
+    path = shutil.copytree(TARGET / "pe-video", tmp_path / "a") / "config.json"
+    inner = json.loads(path.read_text())
+    nested = {"model_type": "pe_audio_video_encoder", "video_config": inner}
+    path.write_text(json.dumps({"model_type": "pe_audio_video", "audio_video_config": nested, "video_config": inner}))
+    found = load(path.parent)
+    assert found.digest() == known.digest()
+    assert found.config == known.config
+    assert "rest of a pe_audio_video" in assumptions(found)
