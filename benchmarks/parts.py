@@ -172,6 +172,14 @@ PARTS: Mapping[str, Part] = {
             extra="cpu",
         ),
         Part(
+            "conventions",
+            "do files of each convention answer as the library that it comes from",
+            "benchmarks.conventions",
+            "benchmarks.conventions_tables",
+            needs=(*_EXPORTING, "litert_quantizer", "torch", "timm"),
+            extra="peers",
+        ),
+        Part(
             "rotary",
             "what do rotary positions cost, beside a position table",
             "benchmarks.rotary",

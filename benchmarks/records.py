@@ -27,6 +27,8 @@ LIBRARIES = (
     "ai-edge-litert",
     "torch",
     "timm",
+    "transformers",
+    "open_clip_torch",
     "onnxscript",
     "litert-quantizer",
     "scikit-learn",

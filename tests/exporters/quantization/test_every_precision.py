@@ -1,4 +1,4 @@
-"""Every precision of every format, of models whose queries, keys and layer scales are unlike a plain ViT's."""
+"""Every precision of every format, of models whose queries, keys, scores and layer scales are unlike a plain ViT's."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ MODELS = {
     "InternViT": WIDER,
     "Sapiens 2": WIDER,
     "Janus, feed-forwards scaled": {**WIDER, "head_width": 16},
+    "DINOv3": {},
+    "BEiT": {},
 }
 
 
