@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.data and options.data.absolute(),
             tuple(options.size or ()),
             options.quick,
+            options.latency_only,
         )
         said = {} if options.tables else {part.name: run(part, job) for part in options.only or PARTS.values()}
         if job.results == RESULTS:
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", type=_parts, metavar="PART,…", help=f"of {', '.join(PARTS)}; default all")
     add("--size", action="append", choices=SIZES, help="repeat for more; default what each part takes")
     add("--quick", action="store_true", help="a miniature, to see that everything runs; prints tables, keeps nothing")
+    add("--latency-only", action="store_true", help="of foundation: time the files that a run left in --trained")
     add("--tables", action="store_true", help="render what is stored, measure nothing")
     add("--data", type=Path, metavar="FOLDER|FILE.zip", help="photographs to train on too, a folder a class")
     add("--trained", type=Path, metavar="DIR", help="of trained models, or where they are to stay")

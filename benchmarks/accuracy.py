@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +62,19 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
             yield model.stem, measure_model(model, Path(folder))
 
 
-def measure_model(model: Path, folder: Path) -> dict[str, Any]:
+def measure_model(model: Path, folder: Path, plant: Callable[[Checkpoint], Checkpoint] = planted) -> dict[str, Any]:
     """One trained model as it is and with outliers, in plain JSON values.
 
     Args:
         model: `<kind>-<seed>.keras`; `<kind>-train.npz` and `<kind>-test.npz` lie beside it.
         folder: for the artifacts.
+        plant: gives the same function with outliers.
     """
     facts, kind = run_facts(), model.stem.rpartition("-")[0]
     checkpoint = checkpoints.load(model)
     dataset = read_dataset(model.with_name(f"{kind}-test.npz"))
     found: dict[str, Any] = {}
-    for name, variant in (("plain", checkpoint), ("planted", planted(checkpoint))):
+    for name, variant in (("plain", checkpoint), ("planted", plant(checkpoint))):
         progress(f"{model.stem}, {name}: making all precisions")
         path = folder / f"{name}.safetensors"
         checkpoints.save(variant, path)

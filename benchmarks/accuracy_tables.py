@@ -19,18 +19,19 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
     digits, photos = (of(results, kind) for kind in ("digits", "photos"))
     for variant in ("plain", "planted"):
         outliers = ", outliers planted" if variant == "planted" else ""
-        for format, precision, limit in _limits(DROP):
+        for format, precision, limit in limits(DROP):
             text = f"{format} `{precision}` on digits{outliers}: points of top-1 lost, mean of the seeds"
             yield Target(text, limit, mean_drop(digits, variant, f"{format}-{precision}"))
-        for format, precision, limit in _limits(AGREEMENT):
+        for format, precision, limit in limits(AGREEMENT):
             text = f"{format} `{precision}` on photographs{outliers}: first classes as fp32's"
             found = values(photos, variant, f"{format}-{precision}", "agreement")
             yield Target(text, limit, mean(found) if found else None, at_least=True, digits=3)
 
 
-def _limits(limits: Mapping[str, float]) -> Iterator[tuple[str, str, float]]:
+def limits(of_precisions: Mapping[str, float]) -> Iterator[tuple[str, str, float]]:
+    """Format, precision and limit of each."""
     for format in ("onnx", "tflite"):
-        for precision, limit in limits.items():
+        for precision, limit in of_precisions.items():
             if format == "tflite" or precision not in TFLITE_ONLY:
                 yield format, precision, limit
 
@@ -64,11 +65,17 @@ def render(results: Mapping[str, Result]) -> str:
     parts = []
     for kind in sorted({result["data"] for result in results.values()}):
         models = of(results, kind)
-        parts += [f"### Precisions of a ViT trained on {kind}", facts_line(models[0]), _models(models), _losses(models)]
+        parts += [
+            f"### Precisions of a ViT trained on {kind}",
+            facts_line(models[0]),
+            models_line(models),
+            losses_table(models),
+        ]
     return "\n\n".join(parts)
 
 
-def _models(models: Sequence[Result]) -> str:
+def models_line(models: Sequence[Result]) -> str:
+    """How many there are, and how right they are."""
     seeds = len(models)
     right = ", ".join(f"{value:.1%}" for value in values(models, "plain", "onnx-fp32", "top1"))
     return (
@@ -77,7 +84,8 @@ def _models(models: Sequence[Result]) -> str:
     )
 
 
-def _losses(models: Sequence[Result]) -> str:
+def losses_table(models: Sequence[Result]) -> str:
+    """A row a precision."""
     names = [sample["artifact"] for sample in models[0]["plain"] if not sample["artifact"].endswith("-fp32")]
     rows = []
     for name in names:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +49,18 @@ def shifted(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([padded[:, y : y + 8, x : x + 8] for y, x in moves])
 
 
-def train(data: Digits, seed: int, epochs: int, **sizes: int) -> Any:
-    """A Keras ViT of 16 tokens and three blocks, or of other sizes, trained from nothing."""
+def train(
+    data: Digits, seed: int, epochs: int, prepare: Callable[[Any], None] = lambda model: None, **sizes: int
+) -> Any:
+    """A Keras ViT of 16 tokens and three blocks, or of other sizes, trained from nothing.
+
+    Args:
+        data: what it is trained on.
+        seed: of its weights and of the order of the images.
+        epochs: passes over the images, each of which is there five times.
+        prepare: called with the model before it is trained.
+        sizes: of the model, where they are others.
+    """
     import keras
 
     import vit_deploy
@@ -65,6 +75,7 @@ def train(data: Digits, seed: int, epochs: int, **sizes: int) -> Any:
         labels=[str(digit) for digit in range(10)],
         **{"embed_dim": 64, "num_heads": 4, "num_layers": 3, **sizes},
     )
+    prepare(model)
     images = model.preprocess.normalize(shifted(data.train_images))
     steps = epochs * -(-len(images) // 64)
     rate = keras.optimizers.schedules.CosineDecay(1e-4, steps, warmup_target=2e-3, warmup_steps=steps // 10)

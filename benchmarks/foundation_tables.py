@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from benchmarks.accuracy_tables import losses_table, mean_drop, models_line
 from benchmarks.figures import latency_ratio, p50_ms
 from benchmarks.markdown import number, table
 from benchmarks.records import Result, facts_line
 from benchmarks.targets import Target
+from vit_deploy.verification.probes import NORMAL_95
 
 PRECISIONS: Mapping[str, Sequence[str]] = {
-    "onnx": ("fp16", "int8", "int8-static", "int4"),
+    "onnx": ("fp16", "int8", "int8-static", "int16x8", "int4"),
     "tflite": ("fp16", "int8", "int8-static", "int8-full", "int16x8", "int4"),
+    "savedmodel": (),
 }
-SLOW = ("int16x8",)  # on a CPU: seconds an image
+FEWER = frozenset(
+    (
+        ("onnx", "fp32"),
+        ("onnx", "fp16"),
+        ("onnx", "int16x8"),
+        ("tflite", "fp16"),
+        ("tflite", "int16x8"),
+        ("savedmodel", "fp32"),
+    )
+)
+"""What is told of fewer photographs: it is all but exact, and some of it takes a CPU seconds an image."""
 LOST = {"fp16": 0.3, "int8": 0.3, "int16x8": 0.3, "int8-static": 0.7, "int8-full": 1.5, "int4": 1.5}  # points
 COSINE = {"fp16": 0.999, "int16x8": 0.999, "int8": 0.995, "int8-static": 0.99, "int8-full": 0.98}
 SAME = 1e-3  # between the checkpoint and the backbone it was taken from, both in float32, of values to 10
 MODELS = {"dinov2-small": "DINOv2-small"}
+FP32 = "tflite-fp32"  # what all others are compared with
+MASSIVE = {"plain": "", "planted": ", and more by rewriting"}
 
 
 def targets(results: Mapping[str, Result]) -> Iterator[Target]:
@@ -37,17 +52,50 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
                     cosine = None if found is None else found["patch_cosine"]
                     text = f"{name}: mean cosine of a patch token with fp32's"
                     yield Target(text, COSINE[precision], cosine, at_least=True, digits=4)
+    models = _massive(results)
+    for variant, outliers in MASSIVE.items():
+        for format, precisions in PRECISIONS.items():
+            for precision in precisions:
+                lost = mean_drop(models, variant, f"{format}-{precision}") if models else None
+                text = f"digits with massive activations{outliers}: {format} `{precision}`: points of top-1 lost, mean"
+                yield Target(text, LOST[precision], lost)
+
+
+def _massive(results: Mapping[str, Result]) -> list[Result]:
+    return [result for result in results.values() if "massive" in result]
 
 
 def render(results: Mapping[str, Result]) -> str:
-    """A table a model."""
+    """A table a model, then those with massive activations."""
+    models = _massive(results)
+    parts = [_pretrained(results)]
+    if models:
+        parts += ["### Precisions of ViTs with massive activations", facts_line(models[0]), _seen(models)]
+        parts += [models_line(models), losses_table(models)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _seen(models: Sequence[Result]) -> str:
+    found = [result["massive"] for result in models]
+    return (
+        "The residual stream where it is most massive: "
+        + "; ".join(
+            f"up to {seen['largest']:.0f}, {seen['largest'] / seen['median']:.0f} times the median, in "
+            f"{seen['channels']} channels of {seen['tokens']:.0%} of the tokens"
+            for seen in found
+        )
+        + "."
+    )
+
+
+def _pretrained(results: Mapping[str, Result]) -> str:
     return "\n\n".join(
         part
         for model in dict.fromkeys(result["model"] for result in results.values())
-        if f"{model}-onnx-fp32" in results
+        if f"{model}-{FP32}" in results
         for part in (
             f"### Precisions of {MODELS.get(model, model)}",
-            facts_line(results[f"{model}-onnx-fp32"]),
+            facts_line(results[f"{model}-{FP32}"]),
             _words(results, model),
             _files(results, model),
         )
@@ -55,15 +103,16 @@ def render(results: Mapping[str, Result]) -> str:
 
 
 def _words(results: Mapping[str, Result], model: str) -> str:
-    fp32 = results[f"{model}-onnx-fp32"]
+    fp32 = results[f"{model}-{FP32}"]
     text = (
-        f"Of {fp32['told']} photographs fp32's linear probe tells {fp32['linear_probe']:.1%} and its nearest "
-        f"neighbours {fp32['knn']:.1%}; cosines over all tokens of {fp32['compared']}."
+        f"Of {fp32['told']} photographs fp32's linear probes tell {fp32['linear_probe']:.1%} and its nearest "
+        f"neighbours {fp32['knn']:.1%}. Losses are means over {fp32['halvings']} ways of halving the photographs, with "
+        f"95 % of where they may be; cosines are over all tokens of {fp32['compared']}."
     )
-    for precision in SLOW:
-        slow = results.get(f"{model}-tflite-{precision}")
-        if slow is not None:
-            text += f" `{precision}` was run on {slow['told']} and {slow['compared']} of them."
+    fewer = [found for each in sorted(FEWER) if (found := results.get(f"{model}-{'-'.join(each)}")) is not None]
+    if fewer:
+        names = ", ".join(f"`{found['artifact']}`" for found in fewer)
+        text += f" {names} were run on {fewer[0]['told']} and {fewer[0]['compared']} of them."
     return text
 
 
@@ -90,10 +139,15 @@ def _files(results: Mapping[str, Result], model: str) -> str:
                     number(ratio, 2),
                     *(number(found[key], 4) for key in ("patch_cosine", "worst_patch_cosine")),
                     *(number(found[key], 4) for key in ("class_cosine", "worst_class_cosine")),
-                    number(100 * (found["fp32_linear_probe"] - found["linear_probe"]), 2),
+                    _lost(found, "linear_probe"),
                     f"{found['probe_agreement']:.1%}",
-                    number(100 * (found["fp32_knn"] - found["knn"]), 2),
+                    _lost(found, "knn"),
                     f"{found['knn_agreement']:.1%}",
                 )
             )
     return table(columns, rows)
+
+
+def _lost(found: Result, way: str) -> str:
+    points = number(100 * (found[f"fp32_{way}"] - found[way]), 2)
+    return f"{points} ± {number(100 * NORMAL_95 * found[f'{way}_error'], 2)}"

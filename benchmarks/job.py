@@ -21,6 +21,7 @@ class Job:
         data: photographs to train on, a folder or a zip with a folder a class; None for digits alone.
         sizes: names in `SIZES`; none for what each part takes by itself.
         quick: a miniature, to see that everything runs.
+        latency_only: time the files that an earlier run left beside the trained models, and nothing else.
     """
 
     results: Path
@@ -28,6 +29,7 @@ class Job:
     data: Path | None = None
     sizes: tuple[str, ...] = ()
     quick: bool = False
+    latency_only: bool = False
 
     def chosen(self, *usual: str) -> list[Size]:
         """The models to measure, the usual ones unless others were asked for."""
@@ -42,6 +44,5 @@ class Job:
         """What `to_json` wrote."""
         fields = json.loads(text)
         data = None if fields["data"] is None else Path(fields["data"])
-        return cls(
-            Path(fields["results"]), Path(fields["trained"]), data, tuple(fields["sizes"]), quick=fields["quick"]
-        )
+        switches = {name: bool(fields[name]) for name in ("quick", "latency_only")}
+        return cls(Path(fields["results"]), Path(fields["trained"]), data, tuple(fields["sizes"]), **switches)

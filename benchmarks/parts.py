@@ -104,8 +104,8 @@ PARTS: Mapping[str, Part] = {
             "what does each precision cost a real pretrained model",
             "benchmarks.foundation",
             "benchmarks.foundation_tables",
-            needs=(*_EXPORTING, "litert_quantizer", "PIL"),
-            extra="cpu",
+            needs=(*_TRAINED, "PIL"),
+            extra="test",
         ),
         Part(
             "ranges",

@@ -17,6 +17,11 @@ def on_digits(job: Job) -> list[Path]:
     return _models(job, "digits", [], ["--seed", "0"])
 
 
+def on_massive(job: Job) -> list[Path]:
+    """`massive-<seed>.keras` likewise: on digits, with massive activations."""
+    return _models(job, "massive", [], ["--seed", "0"])
+
+
 def on_photographs(job: Job) -> list[Path]:
     """`photos-<seed>.keras` likewise; none where there are neither models nor images to train them on."""
     if job.data is None and not list(job.trained.glob("photos-*.keras")):

@@ -80,23 +80,41 @@ def _unit(features: Array) -> NDArray[np.float64]:
     return result
 
 
-def linear_probe(
-    features: Array, labels: NDArray[np.int64], training: Array | None = None, known: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """The class of each image by ridge regression of the features on the classes, one a column.
+@dataclass(frozen=True, eq=False)
+class LinearProbe:
+    """A ridge regression of features on classes, one a column.
 
-    Its strength is the one with the least leave-one-out error on the training images. Without these each image is told
-    by the regression on all others, which has a closed form, so that nothing is drawn and nothing iterates.
+    Args:
+        mean: of each feature, and
+        spread: its standard deviation, by which features are scaled.
+        directions: `(dim, classes)`, of the scaled features.
+        level: share of each class.
+        alone: `(training images, classes)`, what each training image is told by the regression on all others.
+    """
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    level: NDArray[np.float64]
+    alone: NDArray[np.float64]
+
+    def classes(self, features: Array) -> NDArray[np.int64]:
+        """The class of each image by its features `(images, dim)`."""
+        told = (features.astype(np.float64) - self.mean) / self.spread @ self.directions + self.level
+        return np.asarray(told.argmax(axis=1), np.int64)
+
+
+def fit_linear_probe(features: Array, labels: NDArray[np.int64]) -> LinearProbe:
+    """The ridge regression whose strength has the least leave-one-out error, which has a closed form.
+
+    So nothing is drawn and nothing iterates.
 
     Args:
         features: `(images, dim)`.
-        labels: the class of each image, which counts where there are no training images.
-        training: `(training images, dim)`.
-        known: the class of each of those.
+        labels: the class of each image.
     """
-    values = (features if training is None else training).astype(np.float64)
-    classes = labels if known is None else known
-    targets = np.eye(int(classes.max()) + 1)[classes]
+    values = features.astype(np.float64)
+    targets = np.eye(int(labels.max()) + 1)[labels]
     mean, spread = values.mean(axis=0), values.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     scaled = (values - mean) / spread
@@ -115,11 +133,24 @@ def linear_probe(
         if best is None or error < best[0]:
             best = (error, alone, directions @ (inverse[:, None] * projected))
     assert best is not None  # there are strengths
+    return LinearProbe(mean, spread, best[2], level, best[1])
+
+
+def linear_probe(
+    features: Array, labels: NDArray[np.int64], training: Array | None = None, known: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """The class of each image by a linear probe; without training images by the one that all others make.
+
+    Args:
+        features: `(images, dim)`.
+        labels: the class of each image, which counts where there are no training images.
+        training: `(training images, dim)`.
+        known: the class of each of those.
+    """
     if training is None:
-        result: NDArray[np.int64] = best[1].argmax(axis=1)
+        result: NDArray[np.int64] = fit_linear_probe(features, labels).alone.argmax(axis=1)
         return result
-    told = (features.astype(np.float64) - mean) / spread @ best[2] + level
-    return np.asarray(told.argmax(axis=1), np.int64)
+    return fit_linear_probe(training, labels if known is None else known).classes(features)
 
 
 def interval_95(right: int, count: int) -> tuple[float, float]:
