@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks import foundation, foundation_probes, foundation_tables, foundation_vectors, img_focus, massive
 from benchmarks.foundation_tables import render, targets
 from benchmarks.job import Job
+from benchmarks.records import RESULTS, read
 from tests.exporters.variants import pixels, trained
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ConfigError
@@ -204,6 +205,17 @@ def test_massive_activations_are_counted_where_they_are_most():
     found = massive.statistics(checkpoint, checkpoint.preprocess.normalize(pixels(checkpoint, 2)))
     assert found.largest == pytest.approx(500, rel=0.05) and found.median < 5 and found.channels == 1
     assert found.tokens == pytest.approx(2 / len(table))
+
+
+MISSED = {
+    # 4 bits of weights are too few for it, wherever attention has them too.
+    "DINOv2-small: onnx `int4`: points that a linear probe loses",
+    "DINOv2-small: tflite `int4`: points that a linear probe loses",
+}
+
+
+def test_the_stored_run_is_within_the_limits_but_for_what_is_known_to_miss_them():
+    assert {target.text for target in targets(read(RESULTS / "foundation")) if target.met is False} <= MISSED
 
 
 def test_what_is_measured_is_what_is_judged():

@@ -80,16 +80,16 @@ def sinking(tmp_path_factory):
     return source, checkpoint.preprocess.normalize(pixels(checkpoint, 8))
 
 
-def test_shares_of_attention_that_are_smaller_than_a_step_multiply_values_in_float(sinking, tmp_path, monkeypatch):
+def test_attention_whose_shares_are_smaller_than_a_step_is_computed_in_float(sinking, tmp_path, monkeypatch):
     source, images = sinking
     artifact = made(source, images, tmp_path / "mended")
-    assert artifact.options["recipe"][FLOAT] == ["block_0.attention.mix"]
+    assert artifact.options["recipe"][FLOAT] == ["block_0.attention.products"]
     (note,) = (note for note in notes_on_coarse_ranges(artifact) if "in float" in note)
-    assert "block_0.attention.mix" in note and "shares of attention" in note
+    assert "block_0.attention.products" in note and "shares of attention" in note
     monkeypatch.setattr("vit_deploy.exporters.tflite.coarse.LEAST_SHARES_DB", -np.inf)
     plain = made(source, images, tmp_path / "plain")
     assert FLOAT not in plain.options["recipe"]
-    assert [products(each) for each in (artifact, plain)] == [Counter(INT8=3, FLOAT32=1), Counter(INT8=4)]
+    assert [products(each) for each in (artifact, plain)] == [Counter(INT8=2, FLOAT32=2), Counter(INT8=4)]
     assert cosines(answers(artifact, images), answers(source, images)).min() > 0.999
 
 

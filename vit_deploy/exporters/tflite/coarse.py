@@ -11,13 +11,12 @@ import numpy as np
 
 from vit_deploy.exporters.quantization.clipping import clipped, signal_to_noise_db, symmetric
 from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, LEAST_SHARES_DB
-from vit_deploy.exporters.quantization.recipes import Activations, Recipe
+from vit_deploy.exporters.quantization.recipes import Activations, Recipe, products_of
 from vit_deploy.exporters.tflite.layers import Layer
-from vit_deploy.exporters.tflite.matmuls import PRODUCT, Product
+from vit_deploy.exporters.tflite.matmuls import Product
 from vit_deploy.exporters.tflite.ranges import Observations
 
 BITS = 8
-SCORES = "scores"
 
 
 def coarse_layers(layers: Mapping[str, Layer], recipe: Recipe, seen: Observations | None) -> tuple[str, ...]:
@@ -37,21 +36,29 @@ def coarse_layers(layers: Mapping[str, Layer], recipe: Recipe, seen: Observation
 
 
 def coarse_products(
-    products: Sequence[Product], between: Mapping[str, str], recipe: Recipe, seen: Observations | None
-) -> dict[str, str]:
-    """The tensors of products whose sides are too coarse in 8 bits, by `block_0.attention.scores` or `….mix`."""
+    products: Sequence[Product], attentions: Mapping[str, str], recipe: Recipe, seen: Observations | None
+) -> tuple[str, ...]:
+    """Attentions of which a product's side is too coarse in 8 bits, as `block_0.attention.products`.
+
+    Both products then: where shares are smaller than a step, those of the scores show in them.
+
+    Args:
+        products: the products that would become integers.
+        attentions: the attention of each by what it gives.
+        recipe: how ranges are found.
+        seen: what calibration saw.
+    """
     if seen is None or not _judged(recipe, seen):
-        return {}
-    names = {tensor: name for name, tensor in between.items()}
+        return ()
     found = {}
     for product in products:
-        attention, _, number = names[product.output].rpartition(f".{PRODUCT.lower()}.")
-        role = SCORES if number == "0" else "mix"
+        name = products_of(attentions[product.output])
+        is_mix = name in found  # scores come first
         left = np.inf if product.left is None else _left_db(product.left.tensors[0], recipe, seen)
         right = _left_db(product.right.tensors[0], recipe, seen, narrow=True)
-        if left < (LEAST_DB if role == SCORES else LEAST_SHARES_DB) or right < LEAST_DB:
-            found[f"{attention}.{role}"] = product.output
-    return found
+        coarse = left < (LEAST_SHARES_DB if is_mix else LEAST_DB) or right < LEAST_DB
+        found[name] = found.get(name, False) or coarse
+    return tuple(name for name, coarse in found.items() if coarse)
 
 
 def _judged(recipe: Recipe, seen: Observations) -> bool:

@@ -193,12 +193,13 @@ class TFLiteQuantizer:
             if recipe.all_integers:
                 _refuse_squared_differences(model)
         dynamic = () if recipe.integer_io else coarse_layers(layers, recipe, seen)
-        floats = {} if recipe.integer_io else coarse_products(products, between, recipe, seen)
+        floats = () if recipe.integer_io else coarse_products(products, _attentions(between), recipe, seen)
         if dynamic or floats:
             told = {RECORD: list(dynamic), FLOAT: list(floats)}
             told = {**target.options.get("recipe", {}), **{name: names for name, names in told.items() if names}}
             target = dataclasses.replace(target, options={**target.options, "recipe": told})
-        products = tuple(product for product in products if product.output not in floats.values())
+        kept = dataclasses.replace(recipe, keep_float=(*recipe.keep_float, *floats))
+        products = _of_integers(products, kept, between)
         content = _quantized(source, recipe, layers, products, seen, dynamic)
         if recipe.weight_bits != HALF:
             with opened(source.model_path) as original:
@@ -286,9 +287,18 @@ def _integer_products(model: Model, recipe: Recipe, between: Mapping[str, str]) 
     """The products that become integers."""
     if Part.ATTENTION_PRODUCTS not in recipe.parts:
         return ()
-    attentions = {tensor: name.partition(f".{PRODUCT.lower()}.")[0] for name, tensor in between.items()}
-    every = find_products(model)
-    return tuple(product for product in every if products_of(attentions[product.output]) not in recipe.keep_float)
+    return _of_integers(find_products(model), recipe, between)
+
+
+def _of_integers(products: Sequence[Product], recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
+    """Those of attentions whose products are not kept in float."""
+    attentions = _attentions(between)
+    return tuple(product for product in products if products_of(attentions[product.output]) not in recipe.keep_float)
+
+
+def _attentions(between: Mapping[str, str]) -> dict[str, str]:
+    """The attention of each product by the tensor that it gives."""
+    return {tensor: name.partition(f".{PRODUCT.lower()}.")[0] for name, tensor in between.items()}
 
 
 def _with_integer_io(target: Artifact, content: Any) -> Artifact:
