@@ -211,6 +211,8 @@ MISSED = {
     # 4 bits of weights are too few for it, wherever attention has them too.
     "DINOv2-small: onnx `int4`: points that a linear probe loses",
     "DINOv2-small: tflite `int4`: points that a linear probe loses",
+    # Nine of 597 images with one seed, where eight are allowed.
+    "digits with massive activations: tflite `int8-full`: points of top-1 lost, mean",
 }
 
 
