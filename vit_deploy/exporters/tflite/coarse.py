@@ -50,7 +50,7 @@ def coarse_products(
     """
     if seen is None or not _judged(recipe, seen):
         return ()
-    found = {}
+    found: dict[str, bool] = {}
     for product in products:
         name = products_of(attentions[product.output])
         is_mix = name in found  # scores come first
