@@ -147,7 +147,7 @@ def loop_forward(checkpoint: Checkpoint, image: Array) -> Array:
             queries = [head_of(q, part, f"{name}.query_norm") for q in query]
             if config.rotary is not None and "map_pool" not in name:
                 own = {each: w[f"{name}.{each}"] for each in ("frequencies", "class_angles") if f"{name}.{each}" in w}
-                queries, keys = (loop_turned(each, config, head, own) for each in (queries, keys))
+                queries, keys = (loop_turned(side, config, head, own) for side in (queries, keys))
             for index, q in enumerate(queries):
                 added = relative(name, head, index, len(keys))
                 scores = [math.exp(q @ k / math.sqrt(size) + more) for k, more in zip(keys, added, strict=True)]

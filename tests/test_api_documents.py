@@ -167,6 +167,6 @@ OPTIONS = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_function_takes_every_option_of_its_command_with_the_same_default(name):
     parameters = inspect.signature(getattr(vit_deploy, name)).parameters
-    for option in (each for group in OPTIONS[name] for each in described(group)):
+    for option in (field for group in OPTIONS[name] for field in described(group)):
         default = parameters[option.name].default
         assert default == option.default or (default is None and option.default == ()), option.name

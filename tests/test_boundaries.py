@@ -198,9 +198,9 @@ def reached_from(name, seen=None):
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
-            targets = [each.name for each in node.names]
+            targets = [called.name for called in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            targets = [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+            targets = [node.module, *(f"{node.module}.{called.name}" for called in node.names)]
         else:
             continue
         for target in targets:

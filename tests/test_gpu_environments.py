@@ -35,7 +35,9 @@ def test_an_extra_can_be_installed_and_brings_one_onnx_runtime(extras, brought, 
     report = tmp_path / "report.json"
     options = ("--dry-run", "--ignore-installed", "--quiet", "--report", report)
     subprocess.run([sys.executable, "-m", "pip", "install", *options, f"{ROOT}[{extras}]"], check=True)
-    found = {canonicalize_name(each["metadata"]["name"]) for each in json.loads(report.read_text())["install"]}
+    found = {
+        canonicalize_name(installed["metadata"]["name"]) for installed in json.loads(report.read_text())["install"]
+    }
     assert brought <= found
     assert "onnxruntime" not in found
 

@@ -42,7 +42,7 @@ def changed(
     held: Tensors = {}
     for file in sorted((TARGET / name).glob("*.safetensors")):
         with open_safetensors(file) as opened:
-            held |= {each: opened.read(each) for each in opened.names()}
+            held |= {one: opened.read(one) for one in opened.names()}
     write_safetensors(target / "model.safetensors", tensors(held), {"format": "pt"})
     document = json.loads((target / "config.json").read_text())
     entries = {key: value for key, value in {**document, **(config or {})}.items() if value is not None}

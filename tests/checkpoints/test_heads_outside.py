@@ -34,4 +34,4 @@ def test_a_head_beside_its_encoder_is_said(encoder: str, head: str, said: bool, 
         assert f"outside of the encoder {encoder[:-1]}" in found["head"].why
         assert "pooling cls" in found["head"].why
     bare = load(tmp_path / "wrapped.safetensors", config={**STATED, "head": False})
-    assert "head" not in {each.field for each in assumed(bare.provenance)}
+    assert "head" not in {assumption.field for assumption in assumed(bare.provenance)}

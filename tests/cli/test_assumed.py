@@ -87,7 +87,7 @@ def test_labels_are_told_in_a_file(alone: tuple[Path, Path], image: Path, tmp_pa
     path, config = alone
     (tmp_path / "labels.txt").write_text("ant\nbee\ncat\ndog\nelk\n")
     said = run("predict", path, image, "--config", config, "--labels", tmp_path / "labels.txt", "--json")
-    assert {each["label"] for each in said.document["results"][0]["top"]} == {"ant", "bee", "cat", "dog", "elk"}
+    assert {seen["label"] for seen in said.document["results"][0]["top"]} == {"ant", "bee", "cat", "dog", "elk"}
     (tmp_path / "labels.txt").write_text("ant\nbee\n")
     said = run("predict", path, image, "--config", config, "--labels", tmp_path / "labels.txt")
     assert (said.code, "2 labels given for 5 classes" in said.err) == (2, True)

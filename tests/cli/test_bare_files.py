@@ -110,7 +110,7 @@ def test_an_altered_weight_in_a_file_of_torch_is_found_and_located(run, from_tor
 @pytest.mark.slow
 def test_files_of_plain_tensorflow_are_proven(run, from_tensorflow, keras_file):
     names = ["picture", "planes.tflite", "pixels.tflite", "keras.tflite", "integers.tflite"]
-    done = run("verify", *(from_tensorflow / each for each in names), "--against", keras_file, "--json")
+    done = run("verify", *(from_tensorflow / one for one in names), "--against", keras_file, "--json")
     results = dict(zip(names, done.document["results"], strict=True))
     values = {
         name: {sentence["field"]: sentence["value"] for sentence in result["assumed"]}

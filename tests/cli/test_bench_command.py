@@ -72,7 +72,7 @@ def test_batches_and_threads_are_swept(run, bundles):
         "3",
         "--json",
     )
-    found = [(each["batch"], each["threads"]) for each in result.document["results"]]
+    found = [(record["batch"], record["threads"]) for record in result.document["results"]]
     assert found == [(2, 1), (2, 2), (1, 1), (1, 2)]
 
 

@@ -36,7 +36,7 @@ def test_build_writes_the_model_that_the_options_say(run, tmp_path, suffix):
     assert said["parameters"] == expected.num_parameters and said["weights_digest"] == expected.digest()
     assert said["config"] == json.loads(json.dumps(expected.config.to_dict()))
     assert same(checkpoints.load(path), expected)
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
 def test_every_variant_can_be_built(run, tmp_path):

@@ -356,7 +356,9 @@ def test_help_loses_nothing_of_what_it_is_made_of(run):
     group = typer.main.get_command(app)
     for name, command in group.commands.items():
         shown = "".join(re.findall(r"[\w.\[\]]+", run(name, "--help").out))
-        sources = {each.__name__: each.__doc__ for each in (one.callback for one in app.registered_commands)}
+        sources = {
+            callback.__name__: callback.__doc__ for callback in (one.callback for one in app.registered_commands)
+        }
         for text in (sources[name], *said_in_help(command)):
             for word in re.findall(r"\[\w[^\]\s]*\]", text or ""):
                 assert "".join(re.findall(r"[\w.\[\]]+", word)) in shown, f"{name}: {word}"

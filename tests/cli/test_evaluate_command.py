@@ -136,15 +136,15 @@ def test_agreement_with_a_checkpoint_stands_beside_that_with_fp32(run, bundles, 
     outputs, _ = other_answers(make_checkpoint(), data)
     first, others_first = outputs.argmax(axis=-1), expected.argmax(axis=-1)
     p, q = (np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True) for logits in (expected, outputs))
-    for each in result.document["results"]:
-        assert each["agreement"] == 1
-        assert each["against"]["model"] == str(tmp_path / "other.safetensors")
-        assert each["against"]["runtime"] == "numpy"
-        assert each["against"]["top1_agreement"] == pytest.approx(np.mean(first == others_first))
-        assert each["against"]["top5_agreement"] == 1  # of five classes
-        assert each["against"]["mean_kl"] == pytest.approx((p * np.log(p / q)).sum(axis=-1).mean(), rel=1e-4)
-        assert each["against"]["top1"] == pytest.approx(np.mean(others_first == labels))
-    assert 0 < each["against"]["top1_agreement"] < 1
+    for record in result.document["results"]:
+        assert record["agreement"] == 1
+        assert record["against"]["model"] == str(tmp_path / "other.safetensors")
+        assert record["against"]["runtime"] == "numpy"
+        assert record["against"]["top1_agreement"] == pytest.approx(np.mean(first == others_first))
+        assert record["against"]["top5_agreement"] == 1  # of five classes
+        assert record["against"]["mean_kl"] == pytest.approx((p * np.log(p / q)).sum(axis=-1).mean(), rel=1e-4)
+        assert record["against"]["top1"] == pytest.approx(np.mean(others_first == labels))
+    assert 0 < record["against"]["top1_agreement"] < 1
     assert [sentence["checkpoint"] for sentence in result.document["assumed"]] in (
         [],
         [str(tmp_path / "other.safetensors")],

@@ -54,7 +54,7 @@ def test_with_nothing_given_it_builds_tiny_in_all_formats_and_says_so(run, small
     assert result.code == 0, result.err
     assert "tiny with random weights, seed 0: good for sizes and timings, not for answers" in result.err
     made = tmp_path / "artifacts" / "tiny-224x224"
-    assert sorted(path.name for path in made.iterdir()) == sorted(f"{each}-fp32" for each in FORMATS)
+    assert sorted(path.name for path in made.iterdir()) == sorted(f"{format_name}-fp32" for format_name in FORMATS)
     assert read_artifact(made / "onnx-fp32").config.embed_dim == 24
     for format in FORMATS:
         assert f"artifacts/tiny-224x224/{format}-fp32" in result.out
@@ -126,17 +126,17 @@ def test_the_document_of_an_export_has_what_the_contract_says(run, keras_file, t
     assert result.code == 0
     document = result.document
     assert (document["schema"], document["command"], document["ok"], document["skipped"]) == (1, "export", True, [])
-    assert [each["format"] for each in document["results"]] == ["savedmodel", "onnx"]
-    for each in document["results"]:
-        assert set(each) == {"path", "format", "precision", "bytes", "seconds", "verify_seconds", "parity"}
-        folder = tmp_path / "out" / f"{each['format']}-fp32"
-        assert each["path"] == str(folder) and each["precision"] == "fp32"
-        model = folder / ("model.onnx" if each["format"] == "onnx" else "saved_model")
+    assert [record["format"] for record in document["results"]] == ["savedmodel", "onnx"]
+    for record in document["results"]:
+        assert set(record) == {"path", "format", "precision", "bytes", "seconds", "verify_seconds", "parity"}
+        folder = tmp_path / "out" / f"{record['format']}-fp32"
+        assert record["path"] == str(folder) and record["precision"] == "fp32"
+        model = folder / ("model.onnx" if record["format"] == "onnx" else "saved_model")
         sizes = [path.stat().st_size for path in [model, *model.rglob("*")] if path.is_file()]
-        assert each["bytes"] == sum(sizes)
-        assert each["seconds"] > 0 and each["verify_seconds"] > 0
-        assert each["parity"]["ok"] and each["parity"]["failures"] == []
-        assert 0 < each["parity"]["metrics"]["max_abs"] <= each["parity"]["tolerance"]["max_abs"]
+        assert record["bytes"] == sum(sizes)
+        assert record["seconds"] > 0 and record["verify_seconds"] > 0
+        assert record["parity"]["ok"] and record["parity"]["failures"] == []
+        assert 0 < record["parity"]["metrics"]["max_abs"] <= record["parity"]["tolerance"]["max_abs"]
 
 
 def test_what_is_there_is_refused_before_any_work_and_replaced_with_force(run, keras_file, tmp_path, monkeypatch):
@@ -199,7 +199,7 @@ def damage(path, checkpoint):
     """Change one weight of a model file by what nobody would see in it."""
     content = path.read_bytes()
     biases = [each.weights["head.bias"] for each in (checkpoint, fold_norms(checkpoint))]  # as in ONNX, as in TFLite
-    [bias] = [each for each in biases if content.count(each.tobytes()) == 1]
+    [bias] = [values for values in biases if content.count(values.tobytes()) == 1]
     changed = bias.copy()
     changed[2] += np.float32(1e-3)
     path.write_bytes(content.replace(bias.tobytes(), changed.tobytes()))
@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_exit_2(run, keras_file, tmp_path):
 def test_a_file_for_cuda_is_made_proven_and_told(run, small_scales):
     result = run("export", "tiny", "--for", "cuda", "-p", "fp16", "-p", "int8", "--no-speed", "--json", "-o", "made")
     assert result.code == 0, result.err
-    assert [each["path"] for each in result.document["results"]] == ["made/onnx-fp16"]
+    assert [record["path"] for record in result.document["results"]] == ["made/onnx-fp16"]
     assert result.document["skipped"] == ["onnx-int8: has no kernels in files for cuda"]
     shown = run("inspect", "made/onnx-fp16")
     assert "made for" in shown.out and "com.microsoft.Attention" in shown.out

@@ -134,8 +134,8 @@ def test_every_command_is_a_function_and_calls_no_other_code_of_its_own():
     assert names <= set(api.__all__) and names <= set(vit_deploy.__all__)
     for name in sorted(names):
         text = (Path(cli.__file__).parent / f"{name}.py").read_text()
-        [function] = [each for each in ast.parse(text).body if getattr(each, "name", "") == name]
-        called = {ast.unparse(each.func) for each in ast.walk(function) if isinstance(each, ast.Call)}
+        [function] = [node for node in ast.parse(text).body if getattr(node, "name", "") == name]
+        called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
         assert f"api.{name}" in called and len([each for each in called if each.startswith("api.")]) == 1, name
         assert function.end_lineno - function.body[0].lineno < 60, name
 

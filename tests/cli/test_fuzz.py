@@ -53,8 +53,8 @@ def assert_answered(
         begun = time.process_time()
         said = run(*(word.format(**names) for word in command))
         assert time.process_time() - begun < HANG_S
-        written = [each.name for each in tmp_path.iterdir() if each.name.startswith("out")]
-        hidden = [each.name for each in tmp_path.iterdir() if each.name.startswith(".")]
+        written = [entry.name for entry in tmp_path.iterdir() if entry.name.startswith("out")]
+        hidden = [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
         assert said.code in (0, 1, 2), said.err
         assert not hidden
         if said.code == 2:

@@ -301,7 +301,7 @@ def test_damaged_essentials_are_named(bundles, tmp_path, capfd):
 
 def test_a_config_of_a_billion_layers_costs_nothing(bundles, tmp_path, capfd):
     read = onnx.load(bundles["onnx"].model_path)
-    entry = next(each for each in read.metadata_props if each.key == "vit_deploy.config")
+    entry = next(prop for prop in read.metadata_props if prop.key == "vit_deploy.config")
     entry.value = json.dumps(json.loads(entry.value) | {"num_layers": 10**9})
     onnx.save(read, tmp_path / "model.onnx")
     assert record(tmp_path / "model.onnx", capfd)["parameters"] > 10**12

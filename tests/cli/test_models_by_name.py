@@ -32,7 +32,7 @@ def timm_hub(hub: Hub, timm_files: dict[str, bytes]) -> Hub:
 
 def fetched(hub: Hub) -> list[str]:
     """Names of the files that were asked for; of large ones the client asks too, and finds them in its cache."""
-    return list(dict.fromkeys(each.path.rpartition("/")[2] for each in hub.asked("/resolve/", "HEAD")))
+    return list(dict.fromkeys(question.path.rpartition("/")[2] for question in hub.asked("/resolve/", "HEAD")))
 
 
 def test_a_model_of_timm_is_read_as_its_folder_is(timm_hub: Hub, run: Run, tmp_path: Path) -> None:
@@ -111,7 +111,9 @@ def test_a_large_file_comes_from_another_host_without_the_token(
     assert run("inspect", f"timm:{PLAIN}").code == 0
     (large,) = timm_hub.asked("/storage/")
     assert large.host == "storage" and "authorization" not in large.headers
-    assert all(each.headers["authorization"] == f"Bearer {TOKEN}" for each in timm_hub.asked("/resolve/", "HEAD"))
+    assert all(
+        question.headers["authorization"] == f"Bearer {TOKEN}" for question in timm_hub.asked("/resolve/", "HEAD")
+    )
 
 
 def test_a_connection_that_is_cut_is_taken_up_where_it_was(
@@ -168,7 +170,7 @@ def test_a_part_that_was_damaged_is_fetched_again(timm_hub: Hub, run: Run, tmp_p
     (blobs / f"{digest}.vit-deploy.incomplete").write_bytes(bytes(1000))
     done = run("convert", f"timm:{PLAIN}", "-o", tmp_path / "a.safetensors")
     assert done.code == 0, done.err
-    assert ["range" in each.headers for each in timm_hub.asked("/storage/")] == [True, False]
+    assert ["range" in question.headers for question in timm_hub.asked("/storage/")] == [True, False]
     assert parts(tmp_path) == [] and run("compare", tmp_path / "a.safetensors", GOLDEN / "timm" / "plain").code == 0
 
 

@@ -36,7 +36,10 @@ def models(labelled: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> di
     """The same model in every form that can be asked."""
     folder = tmp_path_factory.mktemp("models")
     jobs, _ = plan(["onnx", "tflite", "savedmodel"], ["fp32"])
-    made = {each.artifact.format: each.artifact.directory for each in export(labelled, folder, jobs)}
+    made = {
+        written_there.artifact.format: written_there.artifact.directory
+        for written_there in export(labelled, folder, jobs)
+    }
     jobs, _ = plan(["tflite"], ["fp32"], include_preprocessing=True)
     [inside] = export(labelled, folder / "inside", jobs)
     checkpoints.save(labelled, folder / "model.safetensors")
@@ -112,9 +115,9 @@ def test_broken_images_are_named_and_the_others_answered(
     assert said.code == 1
     results = said.document["results"]
     assert [len(result["top"]) for result in results] == [0, 2, 0, 0]
-    for path, each in zip(files, results, strict=True):
-        assert each["image"] == str(path)
-        assert bool(each["failures"]) == (path != photos / "a.png")
+    for path, found_there in zip(files, results, strict=True):
+        assert found_there["image"] == str(path)
+        assert bool(found_there["failures"]) == (path != photos / "a.png")
     for name in ("text.png", "half.png", "missing.png"):
         assert name in said.err
 

@@ -14,7 +14,7 @@ def test_operators_are_shown_and_saved_and_leave_the_samples_alone(run, bundles,
     )
     assert result.code == 0, result.err
     assert "operator" in result.out and "Softmax" in result.out and "share" in result.out
-    results = {each["runtime"]: each for each in json.loads(saved.read_text())["results"]}
+    results = {record["runtime"]: record for record in json.loads(saved.read_text())["results"]}
     first, second = results["onnxruntime"], results["litert"]
     assert first["profile"] and second["profile"]
     assert len(first["samples_ns"]) == len(second["samples_ns"]) == 3

@@ -43,7 +43,7 @@ def test_export_with_precisions_lists_gaps_and_takes_the_formats_that_have_them(
     command = ["export", keras_file, "-f", "tflite", "-f", "savedmodel"]
     result = run(*command, "-p", "int8", "-p", "fp32", "--no-speed", "-o", tmp_path / "out", "--json")
     assert result.code == 0
-    names = [f"{each['format']}-{each['precision']}" for each in result.document["results"]]
+    names = [f"{record['format']}-{record['precision']}" for record in result.document["results"]]
     assert names == ["tflite-int8", "tflite-fp32", "savedmodel-fp32"]
     assert result.document["skipped"] == ["savedmodel-int8: does not exist"]
     assert "facts" in result.document["results"][0] and "facts" not in result.document["results"][2]
@@ -124,7 +124,7 @@ def test_what_fails_is_told_the_others_are_there_and_the_exit_code_is_2(run, bun
     result = run(*command, tmp_path / "json", "--json")
     said = {"type": "EngineError", "message": "no kernels for this", "fix": "take another precision"}
     assert result.code == 2 and not result.document["ok"] and result.document["error"] == said
-    assert [each["precision"] for each in result.document["results"]] == ["int8"]
+    assert [record["precision"] for record in result.document["results"]] == ["int8"]
     assert result.document["failed"] == [
         {"artifact": "tflite-int4", "format": "tflite", "precision": "int4", "error": said}
     ]
@@ -214,11 +214,11 @@ def test_the_check_of_batches_says_what_answers_owe_to_the_batch(run, bundles, t
 def test_precisions_may_be_joined_by_commas(run, bundles, tmp_path):
     result = run("quantize", bundles["tflite"], "-p", "int8,fp16", "--no-speed", "-o", tmp_path / "out", "--json")
     assert result.code == 0
-    assert [each["precision"] for each in result.document["results"]] == ["int8", "fp16"]
+    assert [record["precision"] for record in result.document["results"]] == ["int8", "fp16"]
 
 
 def test_formats_may_be_joined_by_commas(run, keras_file, tmp_path):
     result = run("export", keras_file, "-f", "onnx,tflite", "-p", "fp32,fp16", "--no-speed", "-o", tmp_path, "--json")
     assert result.code == 0
-    names = [f"{each['format']}-{each['precision']}" for each in result.document["results"]]
+    names = [f"{record['format']}-{record['precision']}" for record in result.document["results"]]
     assert sorted(names) == ["onnx-fp16", "onnx-fp32", "tflite-fp16", "tflite-fp32"]

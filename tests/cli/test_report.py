@@ -33,7 +33,7 @@ def test_one_command_writes_a_page_markdown_and_csv(run, saved, tmp_path):
     options = [word for path in outputs for word in ("-o", path)]
     result = run("report", saved / "bench.json", saved / "verify.json", *options, "--title", "Tiny & fast", "--json")
     assert result.code == 0, result.err
-    assert [each["path"] for each in result.document["results"]] == [str(path) for path in outputs]
+    assert [record["path"] for record in result.document["results"]] == [str(path) for path in outputs]
     page, markdown, table = (path.read_text(encoding="utf-8") for path in outputs)
     assert page.startswith("<!doctype html>") and "<h1>Tiny &amp; fast</h1>" in page
     assert markdown.startswith("# Tiny \\& fast") and "| same |" in markdown

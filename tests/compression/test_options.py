@@ -62,8 +62,8 @@ def test_images_are_divided_alike_in_every_class(small, striped, tmp_path):
     assert np.bincount(held.labels).tolist() == [4, 4, 4]
     again, _ = split(images, 0.2, seed=4)
     np.testing.assert_array_equal(again.read([0, 5]), trained.read([0, 5]))
-    everything = {each.tobytes() for each in images.read(range(60))}
-    parts = [{each.tobytes() for each in part.read(range(len(part)))} for part in (trained, held)]
+    everything = {image.tobytes() for image in images.read(range(60))}
+    parts = [{image.tobytes() for image in part.read(range(len(part)))} for part in (trained, held)]
     assert parts[0] | parts[1] == everything and not parts[0] & parts[1]
 
 

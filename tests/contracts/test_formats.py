@@ -65,8 +65,8 @@ def test_what_a_record_names_is_there(field, plugin):
 
 def test_the_registries_hold_what_the_records_name():
     for registry, field in ((EXPORTERS, "exporter"), (COMPILERS, "compiler"), (QUANTIZERS, "quantizer")):
-        assert dict(registry) == {name: plugin for name, each in FORMATS.items() if (plugin := getattr(each, field))}
-    assert dict(TAPPERS) == {name: each.tapper for name, each in FORMATS.items() if each.tapper}
+        assert dict(registry) == {name: plugin for name, entry in FORMATS.items() if (plugin := getattr(entry, field))}
+    assert dict(TAPPERS) == {name: entry.tapper for name, entry in FORMATS.items() if entry.tapper}
     assert dict(RUNTIMES) == {
         runtime.name: runtime.engine for record in FORMATS.values() for runtime in record.runtimes
     }

@@ -134,7 +134,7 @@ def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
     assert set(schema["$defs"]["input"]["required"]) == {field.name for field in dataclasses.fields(InputSpec)}
     assert set(schema["required"]) == set(schema["properties"]) - {"outputs", "sizes"} == set(bundle.to_dict())
     assert schema["properties"]["format"]["enum"] == FORMATS
-    had = {precision for each in format_table.FORMATS.values() for precision in each.every_precision}
+    had = {precision for record in format_table.FORMATS.values() for precision in record.every_precision}
     assert set(schema["properties"]["precision"]["enum"]) == had
     made_for = schema["properties"]["options"]["properties"]["for"]["enum"]
     assert {*made_for, Target.CPU} == set(Target), "of the usual ones the manifest says nothing"

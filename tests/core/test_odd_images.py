@@ -96,7 +96,7 @@ def test_files_that_are_hidden_are_none_of_a_folders_images(tmp_path: Path) -> N
     for name in ("b.JPG", "a/c.png", "._b.jpg", "a/._c.png", "notes.txt", "d.png/e.avif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [each.relative_to(tmp_path).as_posix() for each in images_in(tmp_path)] == [
+    assert [image.relative_to(tmp_path).as_posix() for image in images_in(tmp_path)] == [
         "a/c.png",
         "b.JPG",
         "d.png/e.avif",

@@ -157,7 +157,11 @@ def test_exporting_and_gpu_timing_fit_into_one_environment():
 
 def test_the_extras_of_gpus_ask_for_wheels_that_can_be_installed():
     def admitted(extra, version):
-        (found,) = (each for each in map(Requirement, requirements(extra)) if each.name == "onnxruntime-gpu")
+        (found,) = (
+            requirement
+            for requirement in map(Requirement, requirements(extra))
+            if requirement.name == "onnxruntime-gpu"
+        )
         return admits(found, version)
 
     cuda_13 = {"1.26.0": False, "1.27.0": False, "1.28.0": True, "1.31.1": True}

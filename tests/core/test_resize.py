@@ -264,7 +264,7 @@ def test_features_drift_less_when_positions_are_resampled_than_when_they_are_los
     assert drift(before, after).cosine_mean > drift(before, lost).cosine_mean
 
 
-@pytest.mark.parametrize("pooling", [None, *(each for each in Pooling if each is not Pooling.CLS_DISTILLATION)])
+@pytest.mark.parametrize("pooling", [None, *(kind for kind in Pooling if kind is not Pooling.CLS_DISTILLATION)])
 def test_features_of_every_pooling_can_be_compared_without_a_head(make_checkpoint, pooling):
     before = make_checkpoint(include_top=False, pooling=pooling)
     found = drift(before, resize(before, (40, 20)))

@@ -47,7 +47,7 @@ def test_the_angles_are_those_of_every_patch_pair_and_head_alone(convention, con
         np.testing.assert_allclose(found[head], expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("convention", [each for each in RotaryConvention if each is not RotaryConvention.MLCD])
+@pytest.mark.parametrize("convention", [kind for kind in RotaryConvention if kind is not RotaryConvention.MLCD])
 def test_a_score_depends_on_where_two_patches_are_to_each_other(convention, config):
     """Turned by their positions, the same query and key have the same product a step further along either axis."""
     config = config.replace(rotary=convention)

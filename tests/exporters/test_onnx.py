@@ -245,7 +245,7 @@ def test_only_the_key_and_the_value_of_the_last_block_see_all_tokens(name, read,
 
     inferred = onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=True, data_prop=True)
     shapes = {
-        each.name: [side.dim_value for side in each.type.tensor_type.shape.dim] for each in inferred.graph.value_info
+        info.name: [side.dim_value for side in info.type.tensor_type.shape.dim] for info in inferred.graph.value_info
     }
     assert shapes["block_0.attention.Softmax"][1:] == [3, tokens, tokens]
     assert shapes["block_1.attention.Softmax"][1:] == [3, read, tokens]

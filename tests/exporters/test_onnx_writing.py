@@ -126,8 +126,8 @@ def test_large_weights_lie_beside_the_model_on_whole_pages(tmp_path):
         if initializer.name in checkpoint.weights
     }
     assert set(kept) == set(checkpoint.weights)
-    for each in kept.values():
-        entries = {entry.key: entry.value for entry in each.external_data}
+    for value in kept.values():
+        entries = {entry.key: entry.value for entry in value.external_data}
         assert entries["location"] == "model.onnx.data"
         assert int(entries["offset"]) % 4096 == 0
     assert path.stat().st_size < path.with_name("model.onnx.data").stat().st_size

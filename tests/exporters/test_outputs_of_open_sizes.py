@@ -162,9 +162,9 @@ def test_golden_data_are_bounded_whatever_the_outputs_and_the_sizes(
 
     assert made.output_name == "block_1.attention"
     golden = read_golden(made)
-    for each in (golden, *(sized.golden for sized in golden.sizes)):
-        assert each.kept is not None and 0 < len(each.kept.rows) < each.kept.of_rows
-        assert each.outputs.size <= room and sum(one.values.size for one in each.named.values()) <= room
+    for recorded in (golden, *(sized.golden for sized in golden.sizes)):
+        assert recorded.kept is not None and 0 < len(recorded.kept.rows) < recorded.kept.of_rows
+        assert recorded.outputs.size <= room and sum(one.values.size for one in recorded.named.values()) <= room
     at_sizes = sum(sized.outputs.size for sized in golden.sizes)
     assert at_sizes <= 4 * (room // 4 + 8 * 2 * 100)  # one row and four sums are the least of two images
     found = vit_deploy.verify(made)

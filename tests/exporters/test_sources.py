@@ -59,7 +59,7 @@ def assert_exported(path: Path, stated: dict[str, Any], images: NDArray[Any], an
 
 
 @pytest.mark.parametrize(
-    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in sorted(names())]
+    "name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in sorted(names())]
 )
 def test_a_file_of_another_program_is_exported_to_every_format_and_answers_as_that_did(
     name: str, tmp_path: Path

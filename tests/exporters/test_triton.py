@@ -121,9 +121,9 @@ def test_a_written_model_holds_the_file_its_labels_and_golden_images(labelled, t
 
 
 def test_a_gpu_is_warmed_up_with_the_largest_batch_as_well(onnx, tmp_path):
-    batches = [only(each, "batch_size") for each in parsed(triton.config(onnx, "small"))["model_warmup"]]
+    batches = [only(warmup, "batch_size") for warmup in parsed(triton.config(onnx, "small"))["model_warmup"]]
     assert batches == [1, 32]
-    batches = [only(each, "batch_size") for each in parsed(triton.config(onnx, "small", "cpu"))["model_warmup"]]
+    batches = [only(warmup, "batch_size") for warmup in parsed(triton.config(onnx, "small", "cpu"))["model_warmup"]]
     assert batches == [1]
     triton.write_model(onnx, tmp_path / "small")
     assert (tmp_path / "small/warmup/images").stat().st_size == 24 * 32 * 3 * 4, "one image, which Triton repeats"
@@ -209,7 +209,7 @@ def test_types_are_those_of_the_file(onnx):
     )
     found = parsed(triton.config(pixels, "small"))
     assert only(found, "input") == {"name": ["pixels"], "data_type": ["TYPE_UINT8"], "dims": [[24, 32, 3]]}
-    assert {only(each, "inputs", "key") for each in found["model_warmup"]} == {"pixels"}
+    assert {only(warmup, "inputs", "key") for warmup in found["model_warmup"]} == {"pixels"}
 
 
 def test_what_triton_cannot_serve_is_refused_with_what_it_can(onnx):

@@ -21,7 +21,7 @@ def quantized(bundles, tmp_path_factory):
 
 
 def fates(path):
-    return {each["operator"]: each["fate"] for each in inspect(path).to_dict()["cuda"]}
+    return {operator["operator"]: operator["fate"] for operator in inspect(path).to_dict()["cuda"]}
 
 
 def test_products_of_int8_go_to_the_cpu(quantized):
@@ -38,7 +38,7 @@ def test_four_bits_have_kernels(quantized):
 
 def test_counts_are_those_of_the_file_and_people_read_them(quantized, capfd):
     found = inspect(quantized["int8"])
-    assert {each.operator: each.count for each in found.on_cuda} == {
+    assert {operator.operator: operator.count for operator in found.on_cuda} == {
         name: found.graph.operators[name] for name in ("DynamicQuantizeLinear", "MatMulInteger")
     }
     assert run(["inspect", str(quantized["int8"])]) == 0

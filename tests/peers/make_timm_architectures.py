@@ -136,8 +136,8 @@ def row_of(name: str, model: Any, num_layers: int) -> dict[str, Any]:
     act = type(first.mlp_act).__name__ if parallel else act
     hidden = mlp.fc2.in_features if hasattr(mlp, "fc2") else 0
     if type(first).__name__ == "ParallelThingsBlock":  # one attention with the heads of all
-        heads = sum(each.attn.num_heads for each in first.attns)
-        hidden = sum(each.mlp.fc2.in_features for each in first.ffns)
+        heads = sum(attn.attn.num_heads for attn in first.attns)
+        hidden = sum(ffn.mlp.fc2.in_features for ffn in first.ffns)
         act = type(first.ffns[0].mlp.act).__name__
     norm = getattr(first, "in_norm" if parallel else "norm1", None)
     norm = first.attns[0].norm if hasattr(first, "attns") else norm

@@ -82,7 +82,9 @@ class ToTensor:
 
 class Normalize:
     def __init__(self, mean, std):
-        self.mean, self.std = (torch.as_tensor(each, dtype=torch.float32).view(-1, 1, 1) for each in (mean, std))
+        self.mean, self.std = (
+            torch.as_tensor(constants, dtype=torch.float32).view(-1, 1, 1) for constants in (mean, std)
+        )
 
     def __call__(self, tensor):
         return (tensor - self.mean) / self.std
@@ -98,6 +100,6 @@ def install() -> None:
         setattr(transforms, each.__name__, each)
     transforms.InterpolationMode = torchvision_stand_in.InterpolationMode
     functional = sys.modules["torchvision.transforms.functional"]
-    for each in (get_dimensions, resize, center_crop, to_tensor):
-        setattr(functional, each.__name__, each)
+    for function in (get_dimensions, resize, center_crop, to_tensor):
+        setattr(functional, function.__name__, function)
     functional.InterpolationMode = torchvision_stand_in.InterpolationMode

@@ -29,7 +29,7 @@ def test_five_rounds_hold_what_they_promise_too(scatter: float, least: float) ->
 
     trials, ratios, medians = 60, 0, 0
     for seed in range(trials):
-        now, before = (rounds(each, 1e6, shared=speeds(each)) for each in (seed, seed + 500))
+        now, before = (rounds(number, 1e6, shared=speeds(number)) for number in (seed, seed + 500))
         ratios += not unpaired_interval(now, before).excludes(1)
         medians += not median_interval(now).excludes(1e6)
     assert ratios >= least * trials and medians >= (least - 0.02) * trials
@@ -99,7 +99,9 @@ def test_no_interval_leaves_the_range_of_the_samples() -> None:
 def test_rounds_of_very_different_lengths_hold_what_they_promise() -> None:
     def of_many_lengths(seed: int) -> list[list[int]]:
         lengths = np.random.default_rng(seed).integers(5, 40, 12)
-        return [each[:length] for each, length in zip(rounds(seed, 1e6, count=12, calls=40), lengths, strict=True)]
+        return [
+            samples[:length] for samples, length in zip(rounds(seed, 1e6, count=12, calls=40), lengths, strict=True)
+        ]
 
     trials = 60
     hits = sum(not median_interval(of_many_lengths(seed)).excludes(1e6) for seed in range(trials))

@@ -98,10 +98,10 @@ def test_the_card_is_told_with_the_case_and_its_state_at_both_ends_of_each_round
     assert loaded["gpu"]["name"] == "NVIDIA H100 80GB HBM3" and loaded["gpu"]["driver"] == "580.65.06"
     assert loaded["notes"][0] == "a note of the engine's"
     assert "how much that in use on the card grew" in loaded["notes"][1]
-    for each in (first, second):
-        assert [state["sm_mhz"] for state in each["gpu_states"]] == [1980.0, 1980.0]
-        assert each["gpu_states"][0]["reasons"] == ["power limit"]
-        assert each["peak_gpu_mb"] == pytest.approx(500.0)
+    for one in (first, second):
+        assert [state["sm_mhz"] for state in one["gpu_states"]] == [1980.0, 1980.0]
+        assert one["gpu_states"][0]["reasons"] == ["power limit"]
+        assert one["peak_gpu_mb"] == pytest.approx(500.0)
 
 
 def test_without_the_drivers_library_the_figures_are_none_and_one_note_says_why(nvml, monkeypatch):
@@ -216,7 +216,7 @@ def test_threads_are_given_to_processors_alone_and_what_the_user_asks_for_always
     for asked in ({"provider": "cpu"}, {"provider": "cuda"}, {"provider": "cuda", "threads": 3}):
         with worker._opened({**case, **asked}):
             pass
-    assert [each.split()[1] for each in FakeRuntime.log if each.startswith("open")] == ["4", "None", "3"]
+    assert [event.split()[1] for event in FakeRuntime.log if event.startswith("open")] == ["4", "None", "3"]
 
 
 @pytest.mark.parametrize(

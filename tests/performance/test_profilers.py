@@ -51,7 +51,7 @@ def test_openvino_tells_what_its_operators_take(bundles):
     operators = {operator.operator: operator for operator in found.operators}
     assert sum(operator.share for operator in operators.values()) == pytest.approx(1)
     graph = onnx.load(bundles["onnx"] / "model.onnx").graph
-    weights = {each.name for each in graph.initializer}
+    weights = {initializer.name for initializer in graph.initializer}
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
     assert operators["FullyConnected"].calls == len(products) > 8
     assert not {"Const", "Input", "Output"} & set(operators)

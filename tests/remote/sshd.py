@@ -96,9 +96,9 @@ def cut_line(target: int, after: int) -> Iterator[tuple[int, list[int]]]:
                     cuts.append(sent)
                     break
                 sink.sendall(data)
-        for each in (source, sink):
+        for end in (source, sink):
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)
 
     def accept() -> None:
         with contextlib.suppress(OSError):

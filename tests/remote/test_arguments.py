@@ -36,7 +36,7 @@ def test_every_command_of_the_runner_has_options_here() -> None:
 def test_another_machine_is_asked_for_the_same(command: str) -> None:
     options = ODD[command]
     kind = type(options)
-    assert all(getattr(options, each.name) != each.default for each in described(kind) if each.name != "under")
+    assert all(getattr(options, field.name) != field.default for field in described(kind) if field.name != "under")
     assert options_from(_parser().parse_args(request(command, options)), kind) == options
     assert options_from(_parser().parse_args(request(command, kind())), kind) == kind()
 

@@ -101,7 +101,7 @@ class Config:
 
 class Profile:
     def set_shape(self, name, least, best, most):
-        self.batches = [each[0] for each in (least, best, most)]
+        self.batches = [shape[0] for shape in (least, best, most)]
 
 
 class OnnxParser:

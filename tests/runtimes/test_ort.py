@@ -179,7 +179,7 @@ def test_threads_that_open_sessions_at_the_same_time_leave_stdout_and_stderr_as_
             second.set()
             over.wait()
 
-    threads = [threading.Thread(target=each) for each in (begin_and_end_first, begin_and_end_last)]
+    threads = [threading.Thread(target=order) for order in (begin_and_end_first, begin_and_end_last)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -42,9 +42,9 @@ def folder(pixels, labels, tmp_path_factory):
     """The same images as files, in one folder for each class."""
     image = pytest.importorskip("PIL.Image")
     path = tmp_path_factory.mktemp("data") / "folders"
-    for index, (each, label) in enumerate(zip(pixels, labels, strict=True)):
+    for index, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
         (path / f"class {label}").mkdir(parents=True, exist_ok=True)
-        image.fromarray(each).save(path / f"class {label}" / f"{index:03}.png")
+        image.fromarray(picture).save(path / f"class {label}" / f"{index:03}.png")
     return path
 
 
@@ -252,9 +252,9 @@ def test_a_model_without_a_head_has_no_classes(bundles, arrays):
 def tree(path, names, pixels):
     """A folder a name with one image in it."""
     image = pytest.importorskip("PIL.Image")
-    for name, each in zip(names, pixels, strict=True):
+    for name, picture in zip(names, pixels, strict=True):
         (path / name).mkdir(parents=True)
-        image.fromarray(each).save(path / name / "1.png")
+        image.fromarray(picture).save(path / name / "1.png")
     return read_dataset(path)
 
 

@@ -117,9 +117,9 @@ def test_verify_names_the_operator_though_the_file_is_right_in_float32(tmp_path)
     found = vit_deploy.verify(artifact, against=path, simulate="fp16", quick=True)
     assert not found.ok and found.result.provider == "fp16"
     assert any(
-        "the square of block_1.attention.norm is the first to overflow" in each for each in found.result.failures
+        "the square of block_1.attention.norm is the first to overflow" in failure for failure in found.result.failures
     )
     fine = vit_deploy.verify(artifact, against=path, simulate="bf16", quick=True)
-    assert not any("overflow" in each for each in fine.result.failures)
+    assert not any("overflow" in failure for failure in fine.result.failures)
     with pytest.raises(ConfigError, match="is an artifact, and what is simulated is the reference of a checkpoint"):
         vit_deploy.verify(artifact, against=artifact.path, simulate="fp16")

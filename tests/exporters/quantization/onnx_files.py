@@ -63,7 +63,7 @@ def run(path: Path, source: Artifact, images: NDArray[Any], outputs: list[str] |
     given = images.transpose(0, 3, 1, 2) if source.input.layout == "nchw" else images
     size = source.input.batch or len(given)
     rounds = [engine.run(outputs, {"images": given[i : i + size]}) for i in range(0, len(given), size)]
-    return [np.concatenate(each) for each in zip(*rounds, strict=True)]
+    return [np.concatenate(parts) for parts in zip(*rounds, strict=True)]
 
 
 def made(case: Case, recipe: Recipe, folder: Path, **changes: Any) -> tuple[Artifact, onnx.ModelProto]:

@@ -45,9 +45,9 @@ def test_an_npz_of_normalised_images_is_taken_as_it_is(artifact, pixels, tmp_pat
 
 
 def test_a_folder_is_read_with_its_subfolders_and_resized(artifact, pixels, tmp_path):
-    for index, each in enumerate(pixels):
+    for index, image in enumerate(pixels):
         (tmp_path / f"{index % 2}").mkdir(exist_ok=True)
-        Image.fromarray(each).resize((40, 50)).save(tmp_path / f"{index % 2}" / f"{index}.png")
+        Image.fromarray(image).resize((40, 50)).save(tmp_path / f"{index % 2}" / f"{index}.png")
     (tmp_path / "notes.txt").write_text("no image")
     found = read_calibration(tmp_path, artifact)
     assert found.images.shape == (len(pixels), 24, 32, 3) and found.images.dtype == np.float32

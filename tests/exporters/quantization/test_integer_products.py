@@ -125,7 +125,7 @@ def test_products_of_layers_in_float_are_of_integers_until_they_are_named_themse
 def test_products_cost_something_of_their_own_and_every_attention_has_them(made, tmp_path):
     checkpoint, source, _ = made
     table = quantize(source, tmp_path, ["int8-static"], dataclasses.replace(QUIET, sensitivity=True)).sensitivities
-    costs = {each.layer: 1 - each.cosine for each in table["tflite-int8-static"]}
+    costs = {row.layer: 1 - row.cosine for row in table["tflite-int8-static"]}
     probed = "map" in str(checkpoint.config.pooling)
     found = [name for name in costs if name.endswith(".products")]
     assert len(found) == checkpoint.config.num_layers + probed

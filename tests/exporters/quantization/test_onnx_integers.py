@@ -76,7 +76,7 @@ def test_int8_static_is_what_tensorrt_reads(cases, tmp_path):
     found = arrays(model)
     quantizers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     zeros = [found[node.input[2]] for node in quantizers]
-    assert zeros and all(each.dtype == np.int8 and not each.any() for each in zeros)
+    assert zeros and all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
     assert not [name for name, values in found.items() if values.dtype == np.int32]
     assert {node.domain for node in model.graph.node} == {""}
     assert all((found[node.input[1]] > 0).all() for node in quantizers)

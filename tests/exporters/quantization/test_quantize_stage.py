@@ -49,7 +49,7 @@ def test_a_budget_keeps_the_most_sensitive_layers_in_float_and_is_met(source, tm
     made = quantize(source, tmp_path / "held", ["int4"], dataclasses.replace(QUIET, min_cosine=wanted))
     (result,) = made.results
     kept = result.artifact.options["recipe"]["keep_float"]
-    order = [each.layer for each in made.sensitivities["tflite-int4"]]
+    order = [layer.layer for layer in made.sensitivities["tflite-int4"]]
     assert 0 < len(kept) < len(order) and kept == order[: len(kept)]
     assert made.facts["tflite-int4"].cosine >= wanted > free.facts["tflite-int4"].cosine
 
@@ -161,7 +161,7 @@ def test_labelled_images_are_read_batch_by_batch_each_time(source, tmp_path, mon
     np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(70) % 5)
     labelled = read_labelled(tmp_path / "a.npz", source)
     for _ in range(2):
-        sizes = [len(each) for each in labelled]
+        sizes = [len(image) for image in labelled]
         assert max(sizes) <= 32 and sum(sizes) == len(labelled) == 70
     whole = answers(source, source.preprocess.normalize(pixels))
     monkeypatch.setattr(np, "load", lambda *args, **kwargs: pytest.fail("the whole array was loaded"))

@@ -63,5 +63,5 @@ def test_the_largest_scores_are_kept_and_the_lowest_may_be_cut_off(make_checkpoi
     seen = observe(source.model_path, source.input, calibration, counted=True).tensors
     read = [seen[name] for name in scores(source, calibration.images[:1])]
     ranges = [clipped(each, Clipping.MSE, bits=8, percentile=0) for each in read]
-    assert all(high == each.high for (_, high), each in zip(ranges, read, strict=True))
-    assert any(low > 0.9 * each.low for (low, _), each in zip(ranges, read, strict=True))
+    assert all(high == stored.high for (_, high), stored in zip(ranges, read, strict=True))
+    assert any(low > 0.9 * stored.low for (low, _), stored in zip(ranges, read, strict=True))

@@ -28,7 +28,7 @@ def test_another_folder_is_found_by_the_last_two_names_if_they_are_its_own(write
     assert one.cases[0].quality.top1 == 0.9
     two = gather([bench, write("evaluate", [evaluated("a/arts/onnx-int8"), evaluated("b/arts/onnx-int8")])])
     assert two.cases[0].quality.top1 is None
-    assert [each.artifact for each in two.untimed] == ["a/arts/onnx-int8", "b/arts/onnx-int8"]
+    assert [case.artifact for case in two.untimed] == ["a/arts/onnx-int8", "b/arts/onnx-int8"]
 
 
 def test_later_documents_win_and_leave_alone_what_they_do_not_tell(write):

@@ -86,7 +86,7 @@ def test_the_page_has_landmarks_a_title_and_headings_that_skip_no_level(parsed):
 def test_what_refers_to_an_id_finds_one(parsed):
     ids = [attributes["id"] for _, attributes, _ in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    wanted = {each["href"].removeprefix("#") for each in parsed.all("a")}
+    wanted = {link["href"].removeprefix("#") for link in parsed.all("a")}
     for _, attributes, _ in parsed.elements:
         for name in ("aria-labelledby", "aria-describedby"):
             wanted |= set(attributes.get(name, "").split())
@@ -106,14 +106,14 @@ def test_each_chart_has_a_name_a_description_and_marks_with_labels(parsed):
 def test_each_table_has_a_caption_and_headings_of_rows_and_columns(parsed):
     tables = parsed.all("table")
     assert len(tables) == len(parsed.all("caption")) == 6
-    assert {each["scope"] for each in parsed.all("th")} == {"row", "col"}
-    regions = [each for each in parsed.all("div") if each.get("role") == "region"]
+    assert {cell["scope"] for cell in parsed.all("th")} == {"row", "col"}
+    regions = [block for block in parsed.all("div") if block.get("role") == "region"]
     assert len(regions) == 6 and all(region["tabindex"] == "0" and region["aria-labelledby"] for region in regions)
-    assert [each for each in parsed.all("div") if each.get("aria-live") == "polite"]
+    assert [block for block in parsed.all("div") if block.get("aria-live") == "polite"]
 
 
 def test_figures_sort_by_what_was_measured_and_not_by_what_is_shown(parsed, gathered):
-    keys = [float(each["data-key"]) for each in parsed.all("td") if "data-key" in each]
+    keys = [float(cell["data-key"]) for cell in parsed.all("td") if "data-key" in cell]
     assert {case.latency.p50_ms for case in gathered.cases} <= set(keys)
 
 

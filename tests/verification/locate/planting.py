@@ -83,7 +83,7 @@ def _in_savedmodel(artifact: Artifact, name: str, edit: Edit) -> None:
     tensors[key] = _edited(tensors[key], edit)
     names = sorted(tensors)
     tf.raw_ops.SaveV2(
-        prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=[tensors[each] for each in names]
+        prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=[tensors[one] for one in names]
     )
 
 

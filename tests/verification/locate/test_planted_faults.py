@@ -91,7 +91,7 @@ def test_a_planted_fault_is_caught_and_located(right, tmp_path, format, fault):
     assert re.match(operator, found.operator)
     if format != "tflite":  # whose operators have numbers alone
         assert re.search(ROLES[fault], found.operator)
-    before = found.activations[: [each.name for each in found.activations].index(activation)]
+    before = found.activations[: [deviation.name for deviation in found.activations].index(activation)]
     assert all(each.ok and each.error is not None for each in before)
 
 
@@ -124,8 +124,8 @@ def test_a_wrong_epsilon_is_caught_and_located(right, checkpoint, tmp_path, monk
 
 
 def other_epsilon(model):
-    (node,) = (each for each in model.graph.node if each.name.startswith("block_1.norm2"))
-    (attribute,) = (each for each in node.attribute if each.name == "epsilon")
+    (node,) = (operator for operator in model.graph.node if operator.name.startswith("block_1.norm2"))
+    (attribute,) = (attr for attr in node.attribute if attr.name == "epsilon")
     attribute.f = 1e-2
 
 

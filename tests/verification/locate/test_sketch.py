@@ -99,7 +99,7 @@ def test_golden_data_hold_the_reference_of_the_first_images(golden):
     forward(checkpoint, golden.images[:IMAGES], hook=seen.__setitem__)
     for name, values in seen.items():
         np.testing.assert_allclose(golden.activations.stream[name].values, sketch(values), rtol=0, atol=1e-12)
-    floors = [each.noise_floor for each in golden.activations.stream.values()]
+    floors = [sketched.noise_floor for sketched in golden.activations.stream.values()]
     assert min(floors) > 1e-8 and max(floors) < 1e-4
 
 
