@@ -132,6 +132,14 @@ PARTS: Mapping[str, Part] = {
             extra="test",
         ),
         Part(
+            "hexagon",
+            "what do ONNX files for Qualcomm's Hexagon answer on the emulated processor",
+            "benchmarks.hexagon",
+            "benchmarks.hexagon_tables",
+            needs=(*_TRAINED, "onnx", "onnxruntime_qnn"),
+            extra="test",
+        ),
+        Part(
             "compression",
             "what do pruning, clustering and quantization-aware training cost and bring",
             "benchmarks.compression",
