@@ -14,6 +14,7 @@ from vit_deploy.exporters.quantization.outputs import answers
 Pixels = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 
+MODEL_FILES = ("model.", "saved_model/")
 GROUP = 25  # photographs whose vectors are kept in one file
 
 
@@ -39,7 +40,8 @@ def vectors(artifact: Artifact, pixels: Pixels, folder: Path) -> Float32:
 
 
 def _group(artifact: Artifact, pixels: Pixels, folder: Path) -> Float32:
-    (digest, _) = next(facts for name, facts in sorted(artifact.files.items()) if name.startswith("model."))
+    digests = [digest for name, (digest, _) in sorted(artifact.files.items()) if name.startswith(MODEL_FILES)]
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     mark = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     path = folder / f"{artifact.name}-{digest[:16]}" / f"{mark[:16]}.npy"
     if not path.exists():

@@ -152,6 +152,10 @@ def test_vectors_are_kept_by_file_and_photographs(tmp_path, monkeypatch):
     other = SimpleNamespace(name="onnx-int8", files={"model.onnx": ("c" * 64, 1)})
     foundation_vectors.vectors(other, pixels[:25], tmp_path)
     assert calls == [25, 5, 25]
+    for digest in ("d", "e"):
+        parts = {"saved_model/saved_model.pb": ("a" * 64, 1), "saved_model/variables/variables.data": (digest * 64, 1)}
+        foundation_vectors.vectors(SimpleNamespace(name="savedmodel-fp32", files=parts), pixels[:5], tmp_path)
+    assert calls == [25, 5, 25, 5, 5]
 
 
 def massive_result(seed, lost):
