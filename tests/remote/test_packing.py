@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vit_deploy.errors import ArtifactError, ConfigError, OutputError
+import vit_deploy
+from vit_deploy.errors import ArtifactError, ConfigError, OutputError, UsageError
 from vit_deploy.remote.contents import Asked, Use, modules_on_device
 from vit_deploy.remote.packing import ROOT, pack
 from vit_deploy.runtimes import installed_takers
@@ -75,6 +76,19 @@ def test_no_more_is_sent_than_one_command_imports(format: str, most: dict[str, i
         asked = Asked((command,), on_gpus=False, profiles=False, looks_for_batch=False)
         use = Use((format,), asked, with_images=command in ("predict", "evaluate"))
         assert len(modules_on_device(use)) <= bound, command
+
+
+def test_an_archive_for_one_command_has_no_other(bundles: dict[str, Path], tmp_path: Path) -> None:
+    vit_deploy.bundle(bundles["tflite"], tmp_path / "models.tar.gz", commands=["verify"])
+    with tarfile.open(tmp_path / "models.tar.gz") as archive:
+        assert sum(name.endswith(".py") for name in archive.getnames()) <= 46
+        archive.extractall(tmp_path, filter="data")
+    assert on_device(tmp_path / ROOT, "verify").returncode == 0
+    done = on_device(tmp_path / ROOT, "bench")
+    assert done.returncode == 2 and "invalid choice: 'bench'" in done.stderr
+    with pytest.raises(UsageError, match="the runner has no command 'verfy'") as refused:
+        vit_deploy.bundle(bundles["tflite"], tmp_path / "other.tar.gz", commands=["verfy"])
+    assert refused.value.fix == "did you mean 'verify'?"
 
 
 def test_models_are_proven_on_the_device(unpacked: Path, bundles: dict[str, Path]) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vit_deploy.api.given import ArtifactLike, Artifacts, PathLike, Tell, artifact_path, artifact_paths, paths, silent
 from vit_deploy.api.results import BundleOutcome, DoctorOutcome, EmulatorOutcome, InspectOutcome
 from vit_deploy.checkpoints.hub.progress import telling
 from vit_deploy.checkpoints.stated import stated_fields
 from vit_deploy.core.options import CheckpointOptions
 from vit_deploy.core.staging import check_targets
-from vit_deploy.errors import UsageError
+from vit_deploy.errors import UsageError, did_you_mean
 from vit_deploy.formats import inspect as inspection
+from vit_deploy.remote.contents import EVERYTHING, Asked
 from vit_deploy.remote.emulation import setup as emulation
 from vit_deploy.remote.emulation.machine import cpu_models
 from vit_deploy.remote.packing import pack
+from vit_deploy.remote.work import COMMANDS
 from vit_deploy.runtimes.diagnosis import diagnose
 
 ARCHIVES = (".tar.gz", ".tgz")
@@ -112,12 +116,21 @@ def emulator(
     return EmulatorOutcome((found,), (record,))
 
 
-def bundle(artifacts: Artifacts, output: PathLike, *, force: bool = False, progress: Tell = silent) -> BundleOutcome:
+def bundle(
+    artifacts: Artifacts,
+    output: PathLike,
+    *,
+    commands: Sequence[str] = (),
+    force: bool = False,
+    progress: Tell = silent,
+) -> BundleOutcome:
     """Pack artifacts with golden data and a runner that needs only Python, NumPy and the engine.
 
     Args:
         artifacts: artifacts made by `export`; a folder of artifacts stands for those inside it.
         output: archive to write, whose name ends in .tar.gz.
+        commands: what its runner is for, of verify, bench, predict and evaluate: modules that only others import stay
+            at home; none for all.
         force: whether a file that is there is replaced.
         progress: called with what is being done.
 
@@ -125,7 +138,7 @@ def bundle(artifacts: Artifacts, output: PathLike, *, force: bool = False, progr
         The path of the archive.
 
     Raises:
-        UsageError: a file name with another ending.
+        UsageError: a file name with another ending, or a command that no runner has.
         ArtifactError: a folder that is no artifact, or one that was changed.
         EngineError: an artifact whose weights lie outside of it.
         ConfigError: nothing to pack.
@@ -134,9 +147,11 @@ def bundle(artifacts: Artifacts, output: PathLike, *, force: bool = False, progr
     [target] = paths(output, "output")
     if not target.name.endswith(ARCHIVES):
         raise UsageError(f"--output is {target.name!r}; expected a name that ends in .tar.gz")
+    if unknown := [name for name in commands if name not in COMMANDS]:
+        raise UsageError(f"the runner has no command {unknown[0]!r}", fix=did_you_mean(unknown[0], COMMANDS))
     check_targets([target], force=force)
     found = artifact_paths(artifacts)
     progress(f"writing {target}")
-    pack(found, target, force=force)
+    pack(found, target, force=force, asked=Asked(tuple(commands)) if commands else EVERYTHING)
     record = {"path": str(target), "bytes": target.stat().st_size, "artifacts": [str(path) for path in found]}
     return BundleOutcome((target,), (record,))

@@ -21,6 +21,16 @@ def bundle(
     ],
     output: Annotated[Path, Option(names=("--output", "-o"), metavar="FILE.tar.gz", help="What to write.")],
     force: Force = False,
+    commands: Annotated[
+        tuple[str, ...],
+        Option(
+            names=("--command",),
+            help="What the runner is for; repeat for more, or join by commas.",
+            show_default="all that it can do",
+            commas=True,
+            values="vit_deploy.remote.work:COMMANDS",
+        ),
+    ] = (),
     *,
     printing: OutputOptions,
 ) -> int:
@@ -33,8 +43,9 @@ def bundle(
 
     out = Output("bundle", printing)
     with out.progress() as progress:
-        found = api.bundle(artifacts, output, force=force, progress=progress)
-    there = f"tar -xzf {shlex.quote(output.name)} && python3 {ROOT}/run.py verify && python3 {ROOT}/run.py bench"
+        found = api.bundle(artifacts, output, commands=commands, force=force, progress=progress)
+    calls = [f"python3 {ROOT}/run.py {name}" for name in commands or ("verify", "bench")]
+    there = " && ".join((f"tar -xzf {shlex.quote(output.name)}", *calls))
     out.note(f"on the device, with Python {'.'.join(map(str, OLDEST))} or later, NumPy and the engine: {there}")
     [record] = found.records
     row = (record["path"], megabytes(record["bytes"]), str(len(record["artifacts"])))
