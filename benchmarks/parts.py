@@ -180,6 +180,14 @@ PARTS: Mapping[str, Part] = {
             extra="cpu",
         ),
         Part(
+            "census",
+            "which of timm's names are read, and how exactly",
+            "benchmarks.census",
+            "benchmarks.census_tables",
+            needs=("torch", "timm"),
+            extra="peers",
+        ),
+        Part(
             "conventions",
             "do files of each convention answer as the library that it comes from",
             "benchmarks.conventions",

@@ -112,8 +112,8 @@ def _lines(rows: list[Row]) -> Iterator[str]:
         f"*exact* and *refused* count the situations of [a census](tests/peers), made with the libraries themselves or "
         f"recorded from them: {exact} answer as the library does, to 1e-5 of the largest logit, {wrapped[0]} of them "
         f"about how a training wraps its model; {refused} are refused by what they are, with what to do. Of "
-        f"{names} names that timm has in its modules of plain ViTs, {read} are exact; the others "
-        f"are refused by name."
+        f"{names} names that timm registers in its modules of plain ViTs, {read} are exact "
+        f"([walked in one go](benchmarks/README.md#census)); the others are refused by name."
     )
 
 

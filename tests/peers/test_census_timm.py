@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.census_tables import outcome
+from benchmarks.records import RESULTS, read
 from tests.peers import census_timm
-from tests.peers.census import LIMIT, distance
-from vit_deploy.checkpoints import load
-from vit_deploy.core.reference import forward
-from vit_deploy.errors import VitDeployError
 
-ROWS = census_timm.rows()
+ROWS = {row["name"]: row for row in census_timm.rows()}
+REFUSED = r"is not a ViT that vit-deploy knows: it has|is of no known dialect"
 
 
-def test_nearly_all_names_of_timm_are_exact() -> None:
-    names, read = census_timm.counts()
-    assert read >= 0.98 * names
+def test_nearly_all_names_of_timm_are_exact_and_none_is_wrong() -> None:
+    names, exact = census_timm.counts()
+    assert exact >= 0.98 * names
+    assert {outcome(row) for row in ROWS.values()} == {"exact", "refused"}
+
+
+def test_every_name_of_the_table_was_walked() -> None:
+    text = resources.files("vit_deploy.checkpoints.timm").joinpath("architectures.csv").read_text(encoding="utf-8")
+    assert ROWS.keys() == {row["name"] for row in csv.DictReader(text.splitlines())}
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if outcome(row) == "refused"])
+def test_what_is_refused_says_what_it_has_and_what_to_do(name: str) -> None:
+    assert re.search(REFUSED, ROWS[name]["refused"])
+    assert ROWS[name]["fix"]
+
+
+@pytest.mark.peers
+def test_every_name_that_the_library_registers_was_walked(timm: Any) -> None:
+    if timm.__version__ != read(RESULTS / "census")["timm"]["versions"]["timm"]:
+        pytest.skip("another timm than the one that was walked: python -m benchmarks --only census")
+    assert {name["name"]: name for name in census_timm.registered(timm)}.keys() == ROWS.keys()
 
 
 @pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize("name", ROWS)
-def test_a_name_of_timm_is_exact_or_refused_with_what_it_needs(name: str, timm: Any, tmp_path: Path) -> None:
-    made = census_timm.make(timm, name, tmp_path)
-    assert made.images is not None and made.answer is not None
-    if not ROWS[name]:
-        assert distance(forward(load(made.path), made.images), made.answer) < LIMIT
-        return
-    with pytest.raises(VitDeployError) as caught:
-        load(made.path)
-    assert re.search(r"is not a ViT that vit-deploy knows: it has|is of no known dialect", caught.value.message)
-    assert caught.value.fix
+def test_a_name_of_timm_is_what_it_was_when_all_were_walked(name: str, timm: Any, tmp_path: Path) -> None:
+    found = census_timm.walked(timm, name, ROWS[name]["today"], tmp_path)
+    assert outcome(found) == outcome(ROWS[name])
