@@ -19,6 +19,7 @@ from tests.remote.android_device import PROPERTIES, FakeDevice, write_program
 from vit_deploy.errors import ConfigError, MissingEngineError, RemoteError, UsageError
 from vit_deploy.remote.android import benchmark_model
 from vit_deploy.remote.android.adb import device_at
+from vit_deploy.remote.android.timing import PhoneTiming
 
 SAID = """INFO: STARTING!
 VERBOSE: Replacing 318 out of 320 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 3 partitions.
@@ -60,6 +61,23 @@ def test_no_timings_are_an_error_with_its_last_words():
 def test_an_address_that_no_device_has_is_refused(address):
     with pytest.raises(ConfigError, match="is no address of an Android device"):
         device_at(address, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "remark"),
+    [
+        ("Replacing 320 out of 320 node(s) with delegate (TfLiteXNNPackDelegate) node", None),
+        ("Replacing 3 out of 320 node(s) with delegate (TfLiteXNNPackDelegate) node", "took 3 of 320 operators"),
+        ("", "does not say that XNNPACK took anything"),
+    ],
+)
+def test_a_delegate_that_did_not_take_all_is_told(line, remark):
+    said = SAID.replace(SAID.splitlines()[1], line)
+    timing = PhoneTiming("adb://x", Path("a"), "xnnpack", 4, 1, 1000, benchmark_model.read(said), {}, {"runs": 1})
+    record = timing.to_dict()
+    assert record["batch"] == 4 and record["throughput_per_s"] == pytest.approx(4e3 / record["mean_ms"])
+    more = record["remarks"][1:]
+    assert more == [] if remark is None else remark in more[0]
 
 
 @pytest.fixture
@@ -148,6 +166,16 @@ def test_a_file_is_timed_on_a_device_and_nothing_stays_there(adb, bundles, progr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("features", ["shell_v2,cmd", "cmd"])
+def test_exit_codes_come_from_the_device(adb, tmp_path, features):
+    with FakeDevice(tmp_path / "device", features).listening() as there:
+        device = device_at(connect(there), 60.0)
+        assert device.shell("echo a; exit_of() { return 3; }; exit_of", 20.0) == (3, "a\n")
+        assert device.shell("true", 20.0) == (0, "")
+        assert "cannot remove" in device.remove("/proc/self")
+
+
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_a_document(adb, bundles, program, tmp_path):
     pytest.importorskip("ai_edge_litert")
     with FakeDevice(tmp_path / "device").listening() as device:
@@ -198,6 +226,10 @@ def test_a_device_that_takes_no_commands_is_named_with_its_state(
         (b"#!/bin/sh\necho hello\n", "does not run .*benchmark_model"),
         (b'#!/bin/sh\n[ "$1" = --help ] && echo --graph || { echo no such operator; exit 1; }\n', "no such operator"),
         (b'#!/bin/sh\n[ "$1" = --help ] && echo --graph || echo done\n', "gave no timings: done"),
+        (
+            b'#!/bin/sh\n[ "$1" = --help ] && echo --graph && exit 1\ncat <<END\n' + SAID.encode() + b"END\nexit 3\n",
+            "ended with exit 3",
+        ),
     ],
 )
 def test_a_program_that_does_not_time_is_an_error_with_its_words(adb, bundles, tmp_path, content, expected):

@@ -66,7 +66,7 @@ class Device:
         Raises:
             RemoteError: the device is gone, or the time is over.
         """
-        code, said = self._adb(["shell", f"{{ {script}; }} 2>&1; echo; echo {ENDED} $?"], limit_s)
+        code, said = self._adb(["shell", f"{{ {script}; }} 2>&1; ended=$?; echo; echo {ENDED} $ended"], limit_s)
         found = re.search(rf"\n?{ENDED} (\d+)\s*\Z", said.replace("\r\n", "\n"))
         if found is None:
             raise RemoteError(

@@ -89,7 +89,7 @@ def read(said: str) -> Statistic:
     values = dict(part.split("=") for part in spread.split())
     if values.keys() <= {"curr"}:  # of one call it says nothing else
         values = dict.fromkeys(("min", "max"), values.get("curr", times["mean"]))
-    taken = DELEGATED.search(said)
+    taken = DELEGATED.findall(said)  # a line a graph of the file
     return Statistic(
         int(calls),
         load_ms=float(times["init"]) / 1e3,
@@ -97,5 +97,5 @@ def read(said: str) -> Statistic:
         mean_ms=float(times["mean"]) / 1e3,
         spread={ours: float(values[name]) / 1e3 for name, ours in NAMES.items() if name in values},
         memory_mb=None if memory is None else float(memory["overall"]) * MIB / 1e6,
-        delegated=None if taken is None else (int(taken["taken"]), int(taken["all"])),
+        delegated=(sum(int(line[0]) for line in taken), sum(int(line[1]) for line in taken)) if taken else None,
     )

@@ -34,6 +34,7 @@ class PhoneTiming:
         on: the device's name.
         artifact: the artifact's folder.
         provider: "xnnpack" or "cpu".
+        batch: images a call, which the file says.
         threads: of the interpreter.
         bytes: of the file.
         statistic: what the program printed.
@@ -44,6 +45,7 @@ class PhoneTiming:
     on: str
     artifact: Path
     provider: str
+    batch: int
     threads: int
     bytes: int
     statistic: Statistic
@@ -59,22 +61,31 @@ class PhoneTiming:
             "artifact": str(self.artifact),
             "runtime": RUNTIME,
             "provider": self.provider,
-            "batch": 1,
+            "batch": self.batch,
             "threads": self.threads,
             "samples_ns": [],
             **figures,
             "p90_ms": None,
             "p99_ms": None,
             "peak_rss_mb": None,
-            "throughput_per_s": 1e3 / mean if mean else None,
+            "throughput_per_s": 1e3 * self.batch / mean if mean else None,
             "bytes": self.bytes,
             "statistic": PROGRAM,
-            "remarks": [REMARK],
+            "remarks": [REMARK, *self._of_the_delegate()],
             "failures": [f"{name} cannot be told" for name in absent],
             "plan": self.plan,
             "android": self.device,
             "on": self.on,
         }
+
+    def _of_the_delegate(self) -> list[str]:
+        """What the program says otherwise than the provider that it was asked for."""
+        if self.provider != XNNPACK:
+            return []
+        if self.statistic.delegated is None:
+            return ["benchmark_model does not say that XNNPACK took anything: it may have run without"]
+        taken, nodes = self.statistic.delegated
+        return [] if taken == nodes else [f"XNNPACK took {taken} of {nodes} operators; others ran without"]
 
 
 def check_options(options: BenchOptions, program: Path | None) -> Path:
@@ -214,7 +225,8 @@ def time_on(
                     plan = {"seconds": options.seconds} if options.runs is None else {"runs": options.runs}
                     size = artifact.model_path.stat().st_size
                     path = artifact.directory
-                    found.append(PhoneTiming(host.name, path, provider, threads, size, statistic, facts, plan))
+                    batch = int(artifact.input.batch or 1)
+                    found.append(PhoneTiming(host.name, path, provider, batch, threads, size, statistic, facts, plan))
         return found
     finally:
         if said := device.remove(folder):
