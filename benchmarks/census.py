@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -51,18 +52,29 @@ class _Rows:
 
     def __init__(self, kept: Path, versions: Mapping[str, str]) -> None:
         self._kept, self._lock, self.found = kept, threading.Lock(), dict[str, Row]()
-        first = json.dumps({name: version for name, version in versions.items() if name in COMPARED}, sort_keys=True)
-        lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+        compared = {name: version for name, version in versions.items() if name in COMPARED}
+        first = json.dumps({**compared, "sources": _digest_of_sources()}, sort_keys=True)
+        text = kept.read_text(encoding="utf-8") if kept.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # a line that was being written has no end
         if lines and lines[0] == first:
             self.found = {row["name"]: row for row in map(json.loads, lines[1:])}
         else:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(f"{first}\n", encoding="utf-8")
+            lines = [first]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def add(self, row: Row) -> None:
         with self._lock, self._kept.open("a", encoding="utf-8") as file:
             self.found[row["name"]] = row
             file.write(f"{json.dumps(row)}\n")
+
+
+def _digest_of_sources() -> str:
+    """Of the code that is measured, whose version does not move with it."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "vit_deploy").rglob("*.py")):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _names() -> list[Row]:
@@ -84,14 +96,17 @@ def _walk(names: Sequence[Row], rows: _Rows) -> str:
     The name at which a process ends too early has crashed.
     """
     while left := [name for name in names if name["name"] not in rows.found]:
-        with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder,
+            (Path(folder) / "stderr").open("w") as log,
+        ):
             worker = python("-m", "benchmarks.census_worker", folder, *(json.dumps(name) for name in left))
             started = subprocess.Popen(
                 worker,
                 cwd=ROOT,
                 env=environment() | ONE_THREAD,
                 stdout=subprocess.PIPE,
-                stderr=(Path(folder) / "stderr").open("w"),
+                stderr=log,
                 text=True,
             )
             with started as process:

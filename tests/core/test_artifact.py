@@ -14,18 +14,12 @@ import pytest
 
 from vit_deploy.core import format_table
 from vit_deploy.core.artifact import InputSpec, describe, versions
-from vit_deploy.core.choices import (
-    Activation,
-    FFNType,
-    NormalizationPosition,
-    NormalizationType,
-    Pooling,
-    RelativePositions,
-)
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.config_checks import CHOICES
 from vit_deploy.core.format import Target
 from vit_deploy.core.manifest import read_artifact, sha256, write_manifest
 from vit_deploy.core.preprocess import Interpolation, Preprocess
+from vit_deploy.core.resize import Convention
 from vit_deploy.core.rotary import Rotary, RotaryConvention
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters import EXPORTERS
@@ -115,15 +109,9 @@ def test_real_manifests_are_valid_under_the_published_schema(bundles, schema, fo
 def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
     config = schema["$defs"]["config"]["properties"]
     assert list(config) == [field.name for field in dataclasses.fields(ViTConfig)]
-    for name, choices in {
-        "normalization_type": NormalizationType,
-        "normalization_position": NormalizationPosition,
-        "ffn_type": FFNType,
-        "activation": Activation,
-        "pooling": [*Pooling, None],
-        "relative_positions": RelativePositions,
-    }.items():
-        assert config[name]["enum"] == list(choices)
+    for name, choices in CHOICES.items():
+        default = ViTConfig.__dataclass_fields__[name].default  # of which fields that came later say nothing
+        assert {*config[name]["enum"], default} == {*choices, default}, name
     rotary = schema["$defs"]["rotary"]
     assert rotary["required"] == list(rotary["properties"]) == [field.name for field in dataclasses.fields(Rotary)]
     assert rotary["properties"]["convention"]["enum"] == list(RotaryConvention)
@@ -136,6 +124,7 @@ def test_the_schema_knows_every_field_and_every_choice(schema, bundle):
     assert schema["properties"]["format"]["enum"] == FORMATS
     had = {precision for record in format_table.FORMATS.values() for precision in record.every_precision}
     assert set(schema["properties"]["precision"]["enum"]) == had
+    assert schema["properties"]["options"]["properties"]["like"]["enum"] == list(Convention)
     made_for = schema["properties"]["options"]["properties"]["for"]["enum"]
     assert {*made_for, Target.CPU} == set(Target), "of the usual ones the manifest says nothing"
 

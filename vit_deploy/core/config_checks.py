@@ -41,7 +41,7 @@ FLAGS = (
 )
 CLASSLESS_POOLINGS = (Pooling.MEAN, Pooling.MAX, Pooling.MAP)
 
-_CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
+CHOICES: Mapping[str, type[StrEnum]] = MappingProxyType(
     {
         "pooling": Pooling,
         "normalization_type": NormalizationType,
@@ -96,7 +96,7 @@ def _default_of(config: ViTConfig, name: str) -> object:
 
 
 def _settle_choices(config: ViTConfig) -> Iterator[str]:
-    for name, choices in _CHOICES.items():
+    for name, choices in CHOICES.items():
         value = getattr(config, name)
         if value is None and name in OPTIONAL_CHOICES:
             continue
