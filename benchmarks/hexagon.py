@@ -19,9 +19,11 @@ from benchmarks.hexagon_tables import PRECISIONS
 from benchmarks.job import Job
 from benchmarks.progress import progress
 from benchmarks.records import run_facts
+from benchmarks.sizes import Size
 from benchmarks.trained import on_digits
 from vit_deploy import checkpoints
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.datasets import read_dataset
 from vit_deploy.core.hexagon import PROVIDER
 from vit_deploy.exporters.quantization import QuantizeOptions
@@ -35,25 +37,30 @@ IMAGES = 4  # of the golden ones: an emulator takes its time
 def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
     """A result of ViT-Tiny, and one a trained model."""
     for size in job.chosen("tiny"):
-        yield size.name, measure_emulated(size.name)
+        yield size.name, measure_emulated(size)
     for model in on_digits(job):
         yield model.stem, measure_trained(model)
 
 
-def measure_emulated(scale: str) -> dict[str, Any]:
+def measure_emulated(size: Size) -> dict[str, Any]:
     """Signal to noise of each file here and on the emulated processor, in dB, and where its operators are."""
     facts, files = run_facts(), {}
     with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as name:
-        progress(f"{scale}: making {', '.join(PRECISIONS)}")
+        progress(f"{size.name}: making {', '.join(PRECISIONS)}")
         options = QuantizeOptions(measure_speed=False)
         made = vit_deploy.export(
-            scale, Path(name), formats="onnx", precisions=PRECISIONS, target="qnn", quantizing=options
+            Checkpoint.random(size.config, seed=0),
+            Path(name),
+            formats="onnx",
+            precisions=PRECISIONS,
+            target="qnn",
+            quantizing=options,
         )
         for artifact in made:
-            progress(f"{scale}: {artifact.precision} on the emulated processor")
+            progress(f"{size.name}: {artifact.precision} on the emulated processor")
             here, there = (_answers(artifact, *engine) for engine in (("onnxruntime", "cpu"), ("qnn", PROVIDER)))
             files[artifact.precision] = {"here_db": here[0], "there_db": there[0], "placement": there[1]}
-    return {**facts, "model": scale, "images": IMAGES, "files": files}
+    return {**facts, "model": size.name, "images": IMAGES, "files": files}
 
 
 def _answers(artifact: Artifact, runtime: str, provider: str) -> tuple[float, dict[str, int]]:
