@@ -146,3 +146,14 @@ def test_behind_a_gelu_nothing_is_scaled():
     assert "block_0.ffn.down.kernel" not in smoothed(
         trained(activation="relu6").weights, trained(activation="relu6").config
     )
+
+
+@pytest.mark.parametrize("position", ["post", "res_post"])
+def test_a_norm_behind_its_half_says_nothing_of_what_queries_read(position):
+    checkpoint = uneven(trained(normalization_position=position))
+    weights = {name: values.copy() for name, values in checkpoint.weights.items()}
+    weights["block_0.norm1.scale"][::2] *= 1000
+    kernels = [
+        smoothed(given, checkpoint.config)["block_0.attention.query.kernel"] for given in (checkpoint.weights, weights)
+    ]
+    np.testing.assert_array_equal(*kernels)

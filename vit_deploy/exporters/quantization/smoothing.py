@@ -88,10 +88,15 @@ def _scored(config: ViTConfig) -> Iterator[tuple[str, str]]:
     """Attentions whose queries are multiplied with their keys as they were written, and the norms that those read."""
     if config.qk_norm or config.rotary is not None:
         return
-    before = config.normalization_position is not NormalizationPosition.POST
-    scales = before and config.normalization_type is not NormalizationType.BAND_RMS
+    scales = _reads_norms(config)
     for index in range(config.num_layers):
         yield f"block_{index}.attention", f"block_{index}.norm1" if scales else ""
+
+
+def _reads_norms(config: ViTConfig) -> bool:
+    """Whether attention reads what a norm with a scale of its own gives."""
+    before = config.normalization_position in (NormalizationPosition.PRE, NormalizationPosition.PARALLEL)
+    return before and config.normalization_type is not NormalizationType.BAND_RMS
 
 
 def _evened(attention: str, inputs: str, weights: Mapping[str, Float32]) -> dict[str, Float32]:
@@ -119,13 +124,13 @@ def links(config: ViTConfig) -> Iterator[Link]:
     """Everything in a ViT that can be scaled, in the order of the network."""
     weights = weight_specs(config)
     both = config.normalization_position is NormalizationPosition.PARALLEL
-    before = both or config.normalization_position is NormalizationPosition.PRE
     scales = config.normalization_type is not NormalizationType.BAND_RMS
+    before = _reads_norms(config)
     gated = config.ffn_type is not FFNType.MLP
     homogeneous = not gated and config.activation in HOMOGENEOUS
     for index in range(config.num_layers):
         block = f"block_{index}"
-        norms = [f"{block}.norm{half}" if before and scales else "" for half in (1, 1 if both else 2)]
+        norms = [f"{block}.norm{half}" if before else "" for half in (1, 1 if both else 2)]
         up = tuple(f"{block}.ffn.{role}" for role in (("gate", "up") if gated else ("up",)))
         # A norm after its half is read by the residual sum too.
         if norms[0]:
