@@ -9,7 +9,7 @@ from tests.checkpoints.wrapped import GOLDEN, Tensors
 
 
 @pytest.fixture(scope="module")
-def timm() -> Tensors:
+def plain() -> Tensors:
     return state_dicts.read(GOLDEN / "timm" / "plain" / "model.safetensors")
 
 

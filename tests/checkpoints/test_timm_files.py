@@ -150,10 +150,6 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "levit": ({"blocks.0.attn.attention_biases_rel_pos": (9, 3)}, "relative positions of another kind"),
     "sam": ({"blocks.0.attn.rel_pos_h": (9, 4)}, "relative positions"),
     "eva": ({"blocks.0.attn.q_proj.weight": (12, 12), "rope.periods": (4,)}, "rotary positions (rope.periods); query"),
-    "sub-norms": (
-        {"blocks.1.mlp.ffn_ln.weight": (24,)},
-        "norms inside the halves of a block, by other names (blocks.1",
-    ),
     "parallel": ({"blocks.0.attns.0.attn.q_norm.weight": (12,)}, "norms inside of several attentions"),
     "differential": ({"blocks.0.attn.lambda_q1": (4,)}, "differential attention"),
     "cait": ({"blocks_token_only.0.gamma_1": (12,)}, "class attention"),

@@ -19,8 +19,8 @@ HEADS = ("fc", "classifier", "linear_head", "heads", "heads.head", "cls_head.fc"
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_under_a_foreign_name_is_taken_and_said(name: str, prefix: str, timm: Tensors, tmp_path: Path) -> None:
-    encoder, head = split(timm)
+def test_a_head_under_a_foreign_name_is_taken_and_said(name: str, prefix: str, plain: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(plain)
     beside = {f"{name}.{part.removeprefix('head.')}": tensor for part, tensor in head.items()}
     held = with_prefix(prefix, {**with_prefix("backbone.", encoder), **beside})
     found = checkpoints.load(write_zip(tmp_path / "a.pth", {"state_dict": held}), config=STATED)
@@ -43,8 +43,8 @@ def test_a_head_under_a_foreign_name_on_an_encoder_of_transformers(vit: Tensors,
     assert found.digest() == expected("huggingface/vit", tmp_path).digest()
 
 
-def test_dinov2s_linear_head_is_on_class_token_and_mean(timm: Tensors, tmp_path: Path) -> None:
-    encoder, _ = split(timm)
+def test_dinov2s_linear_head_is_on_class_token_and_mean(plain: Tensors, tmp_path: Path) -> None:
+    encoder, _ = split(plain)
     rng = np.random.default_rng(3)
     kernel, bias = rng.standard_normal((5, 24)).astype(np.float32), rng.standard_normal(5).astype(np.float32)
     held = {**with_prefix("backbone.", encoder), "linear_head.weight": kernel, "linear_head.bias": bias}
@@ -61,8 +61,8 @@ def test_dinov2s_linear_head_is_on_class_token_and_mean(timm: Tensors, tmp_path:
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_the_norm_of_a_linear_probe_is_folded_exactly(affine: bool, timm: Tensors, tmp_path: Path) -> None:
-    encoder, head = split(timm)
+def test_the_norm_of_a_linear_probe_is_folded_exactly(affine: bool, plain: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(plain)
     rng = np.random.default_rng(4)
     mean, variance = rng.standard_normal(12), rng.random(12) / 100
     scale, shift = (rng.standard_normal(12), rng.standard_normal(12)) if affine else (np.ones(12), np.zeros(12))
@@ -79,8 +79,8 @@ def test_the_norm_of_a_linear_probe_is_folded_exactly(affine: bool, timm: Tensor
 
 
 @pytest.mark.parametrize("names", [("weight", "bias"), ("module.linear.weight", "module.linear.bias"), ("fc.weight",)])
-def test_a_head_in_a_file_of_its_own(names: tuple[str, ...], timm: Tensors, tmp_path: Path) -> None:
-    encoder, head = split(timm)
+def test_a_head_in_a_file_of_its_own(names: tuple[str, ...], plain: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(plain)
     write_zip(tmp_path / "encoder.pth", {"teacher": with_prefix("backbone.", encoder)})
     parts = dict(zip(names, (head["head.weight"], head["head.bias"]), strict=False))
     write_zip(tmp_path / "head.pth", {"state_dict": parts, "epoch": 3})
@@ -88,7 +88,7 @@ def test_a_head_in_a_file_of_its_own(names: tuple[str, ...], timm: Tensors, tmp_
     assert found.config.num_classes == 5
     np.testing.assert_array_equal(found.weights["head.kernel"], head["head.weight"].T)
     np.testing.assert_array_equal(found.weights["head.bias"], head["head.bias"] if len(names) == 2 else np.zeros(5))
-    write_zip(tmp_path / "whole.pth", timm)
+    write_zip(tmp_path / "whole.pth", plain)
     replaced = checkpoints.load(tmp_path / "whole.pth", config=STATED | {"head_file": tmp_path / "head.pth"})
     assert replaced.weights["head.kernel"].shape == (12, 5)
     with pytest.raises(ConfigError, match="a head is given, and the head is to be left out"):
@@ -99,8 +99,8 @@ def test_a_head_in_a_file_of_its_own(names: tuple[str, ...], timm: Tensors, tmp_
         checkpoints.load(tmp_path / "encoder.pth", config=STATED | {"head_file": tmp_path / "none.pth"})
 
 
-def test_dinos_projection_head_is_left_out(timm: Tensors, tmp_path: Path) -> None:
-    encoder, _ = split(timm)
+def test_dinos_projection_head_is_left_out(plain: Tensors, tmp_path: Path) -> None:
+    encoder, _ = split(plain)
     head = {"head.mlp.0.weight": np.ones((4, 12), np.float32), "head.last_layer.weight_g": np.ones((7, 1), np.float32)}
     held = {"teacher": {**with_prefix("backbone.", encoder), **head}, "student": other(encoder), "epoch": 1}
     held["args"] = Instance("argparse.Namespace", {"arch": "vit_small", "lr": 0.1})
@@ -109,8 +109,8 @@ def test_dinos_projection_head_is_left_out(timm: Tensors, tmp_path: Path) -> Non
     assert "a projection head (head.mlp.0.weight, head.last_layer.weight_g)" in checkpoints.assumptions(found)
 
 
-def test_a_row_of_layers_is_no_head(timm: Tensors, tmp_path: Path) -> None:
-    encoder, head = split(timm)
+def test_a_row_of_layers_is_no_head(plain: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(plain)
     rows = {"head.0.weight": np.ones((12, 12), np.float32), "head.2.weight": head["head.weight"]}
     path = write_zip(tmp_path / "a.pth", {**encoder, **rows})
     with pytest.raises(CheckpointError, match=r"the head head\.0 is no linear layer"):

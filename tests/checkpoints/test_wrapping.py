@@ -26,17 +26,17 @@ PREFIXES = (
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("key", ["", "state_dict", "model", "model_state_dict", "weights", "net_state", "whatever"])
-def test_any_prefix_under_any_key(prefix: str, key: str, timm: Tensors, vit: Tensors, tmp_path: Path) -> None:
-    for tensors, stated, name in ((timm, STATED, "timm/plain"), (vit, HF, "huggingface/vit")):
+def test_any_prefix_under_any_key(prefix: str, key: str, plain: Tensors, vit: Tensors, tmp_path: Path) -> None:
+    for tensors, stated, name in ((plain, STATED, "timm/plain"), (vit, HF, "huggingface/vit")):
         held = with_prefix(prefix, tensors)
         path = write_zip(tmp_path / "a.pth", {key: held, "epoch": 1, "best_acc1": np.float32([7])} if key else held)
         assert checkpoints.load(path, config=stated).digest() == expected(name, tmp_path).digest()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
-def test_every_container_of_state_dicts(suffix: str, timm: Tensors, tmp_path: Path) -> None:
+def test_every_container_of_state_dicts(suffix: str, plain: Tensors, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
-    held = with_prefix("module.", timm)
+    held = with_prefix("module.", plain)
     if suffix == ".npz":
         np.savez(path, **held)  # type: ignore[arg-type]
     else:
@@ -44,9 +44,9 @@ def test_every_container_of_state_dicts(suffix: str, timm: Tensors, tmp_path: Pa
     assert checkpoints.load(path, config=STATED).digest() == expected("timm/plain", tmp_path).digest()
 
 
-def test_a_state_dict_in_nested_dictionaries_is_put_together(timm: Tensors, tmp_path: Path) -> None:
+def test_a_state_dict_in_nested_dictionaries_is_put_together(plain: Tensors, tmp_path: Path) -> None:
     nested: dict[str, Any] = {}
-    for name, tensor in timm.items():
+    for name, tensor in plain.items():
         *path, last = name.split(".")
         here = nested
         for part in path:
@@ -87,9 +87,9 @@ COPIES: dict[str, tuple[Any, str, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", COPIES)
-def test_of_several_copies_the_documented_one_is_taken_and_said(case: str, timm: Tensors, tmp_path: Path) -> None:
+def test_of_several_copies_the_documented_one_is_taken_and_said(case: str, plain: Tensors, tmp_path: Path) -> None:
     wrap, key, others = COPIES[case]
-    path = write_zip(tmp_path / "a.pth", wrap(timm))
+    path = write_zip(tmp_path / "a.pth", wrap(plain))
     found = checkpoints.load(path, config=STATED)
     assert found.digest() == expected("timm/plain", tmp_path).digest()
     facts = found.provenance[-1].facts["weights"]
@@ -105,8 +105,8 @@ def test_of_several_copies_the_documented_one_is_taken_and_said(case: str, timm:
 
 
 @pytest.mark.parametrize("inside", ["", "backbone."])
-def test_a_copy_inside_of_a_model_has_its_own_head(inside: str, timm: Tensors, tmp_path: Path) -> None:
-    encoder, head = split(timm)
+def test_a_copy_inside_of_a_model_has_its_own_head(inside: str, plain: Tensors, tmp_path: Path) -> None:
+    encoder, head = split(plain)
     raw = {**with_prefix(inside, other(encoder)), **other(head)}
     copy = with_prefix("ema.", {**with_prefix(inside, encoder), **head})
     path = write_zip(tmp_path / "a.pth", {"state_dict": {**raw, **copy}})
@@ -118,8 +118,8 @@ def test_a_copy_inside_of_a_model_has_its_own_head(inside: str, timm: Tensors, t
         np.testing.assert_array_equal(swapped.weights["head.bias"], head["head.bias"] + 1)
 
 
-def test_models_that_no_rule_tells_apart_are_asked_for(timm: Tensors, tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.pth", {"left": timm, "right": other(timm)})
+def test_models_that_no_rule_tells_apart_are_asked_for(plain: Tensors, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {"left": plain, "right": other(plain)})
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(path, config=STATED)
     assert "it holds several models: left, right" in caught.value.message
@@ -128,9 +128,9 @@ def test_models_that_no_rule_tells_apart_are_asked_for(timm: Tensors, tmp_path: 
     assert wanted.digest() == expected("timm/plain", tmp_path).digest()
 
 
-def test_a_larger_teacher_is_no_copy(timm: Tensors, tmp_path: Path) -> None:
-    larger = timm | {f"blocks.2.{name[9:]}": tensor for name, tensor in timm.items() if name.startswith("blocks.1.")}
-    path = write_zip(tmp_path / "a.pth", {**with_prefix("student.", timm), **with_prefix("teacher.", larger)})
+def test_a_larger_teacher_is_no_copy(plain: Tensors, tmp_path: Path) -> None:
+    larger = plain | {f"blocks.2.{name[9:]}": tensor for name, tensor in plain.items() if name.startswith("blocks.1.")}
+    path = write_zip(tmp_path / "a.pth", {**with_prefix("student.", plain), **with_prefix("teacher.", larger)})
     with pytest.raises(CheckpointError, match="it holds several models: student, teacher"):
         checkpoints.load(path, config=STATED)
     assert checkpoints.load(path, config=STATED | {"weights": "student"}).config.num_layers == 2
@@ -151,17 +151,17 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("prefix", ["", "model.", "encoder."])
 @pytest.mark.parametrize("said", COMPANIONS)
 def test_companions_that_are_known_are_left_out_and_named(
-    said: str, prefix: str, timm: Tensors, tmp_path: Path
+    said: str, prefix: str, plain: Tensors, tmp_path: Path
 ) -> None:
     beside = {name: np.ones(3, np.float32) for name in COMPANIONS[said]}
-    path = write_zip(tmp_path / "a.ckpt", {"state_dict": {**with_prefix(prefix, timm), **beside}})
+    path = write_zip(tmp_path / "a.ckpt", {"state_dict": {**with_prefix(prefix, plain), **beside}})
     found = checkpoints.load(path, config=STATED)
     assert found.digest() == expected("timm/plain", tmp_path).digest()
     assert f"left out, for the output does not depend on it: {said}" in checkpoints.assumptions(found)
 
 
-def test_a_companion_that_is_not_known_is_an_error_that_patterns_mend(timm: Tensors, tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.pth", {"state_dict": timm | {"adapter.down.weight": np.ones((3, 4), np.float32)}})
+def test_a_companion_that_is_not_known_is_an_error_that_patterns_mend(plain: Tensors, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {"state_dict": plain | {"adapter.down.weight": np.ones((3, 4), np.float32)}})
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(path, config=STATED)
     assert "unexpected adapter.down.weight (3, 4)" in caught.value.message
@@ -173,21 +173,21 @@ def test_a_companion_that_is_not_known_is_an_error_that_patterns_mend(timm: Tens
         checkpoints.load(path, config=STATED | {"ignore": ["adaptor.*"]})
 
 
-def test_what_is_ignored_does_not_count_as_a_model(timm: Tensors, tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.pth", {"left": timm, "right": other(timm)})
+def test_what_is_ignored_does_not_count_as_a_model(plain: Tensors, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", {"left": plain, "right": other(plain)})
     found = checkpoints.load(path, config=STATED | {"ignore": ["right.*"]})
     assert found.digest() == expected("timm/plain", tmp_path).digest()
 
 
 @pytest.mark.parametrize("pattern", ["gate.*", "module.gate.*", "model.module.gate.*", "*.gate.w", "w"])
-def test_a_pattern_is_for_names_as_messages_have_them(pattern: str, timm: Tensors, tmp_path: Path) -> None:
-    held = with_prefix("module.", {**timm, "gate.w": np.ones(3, np.float32)})
+def test_a_pattern_is_for_names_as_messages_have_them(pattern: str, plain: Tensors, tmp_path: Path) -> None:
+    held = with_prefix("module.", {**plain, "gate.w": np.ones(3, np.float32)})
     path = write_zip(tmp_path / "a.pth", {"model": held, "epoch": 1})
     found = checkpoints.load(path, config=STATED | {"ignore": pattern})
     assert found.digest() == expected("timm/plain", tmp_path).digest()
 
 
-def test_options_that_choose_are_refused_where_there_is_nothing_to_choose(timm: Tensors, tmp_path: Path) -> None:
+def test_options_that_choose_are_refused_where_there_is_nothing_to_choose(plain: Tensors, tmp_path: Path) -> None:
     checkpoints.save(expected("timm/plain", tmp_path), tmp_path / "ours.safetensors")
     with pytest.raises(CheckpointError, match="it holds one model alone, and --weights and --ignore is given"):
         checkpoints.load(tmp_path / "ours.safetensors", config={"weights": "ema", "ignore": ["head.*"]})
@@ -197,8 +197,8 @@ def test_options_that_choose_are_refused_where_there_is_nothing_to_choose(timm: 
         checkpoints.load(tmp_path / "ours.safetensors", config={"weights": 3})
 
 
-def test_an_adapter_is_merged_into_the_model_that_is_taken(timm: Tensors, tmp_path: Path) -> None:
-    write_zip(tmp_path / "base.pth", {"state_dict": other(timm), "state_dict_ema": with_prefix("module.", timm)})
+def test_an_adapter_is_merged_into_the_model_that_is_taken(plain: Tensors, tmp_path: Path) -> None:
+    write_zip(tmp_path / "base.pth", {"state_dict": other(plain), "state_dict_ema": with_prefix("module.", plain)})
     rng = np.random.default_rng(5)
     down, up = rng.standard_normal((2, 12)).astype(np.float32), rng.standard_normal((36, 2)).astype(np.float32)
     layer = "base_model.model.blocks.0.attn.qkv"
@@ -207,9 +207,9 @@ def test_an_adapter_is_merged_into_the_model_that_is_taken(timm: Tensors, tmp_pa
     document = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["qkv"]}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(document))
     found = checkpoints.load(tmp_path / "base.pth", config=STATED | {"adapter": tmp_path / "adapter"})
-    merged = timm["blocks.0.attn.qkv.weight"] + 2 * up @ down
+    merged = plain["blocks.0.attn.qkv.weight"] + 2 * up @ down
     np.testing.assert_allclose(found.weights["block_0.attention.query.kernel"], merged[:12].T, rtol=1e-6)
-    np.testing.assert_array_equal(found.weights["norm.scale"], timm["norm.weight"])
+    np.testing.assert_array_equal(found.weights["norm.scale"], plain["norm.weight"])
     assert "taken: state_dict_ema" in checkpoints.assumptions(found)
 
 

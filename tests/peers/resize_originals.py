@@ -63,6 +63,11 @@ def siglip2(grid: Array, size: Size) -> Array:
     return torch_interpolate(grid, size=size, mode="bilinear", antialias=True)
 
 
+def pe(grid: Array, size: Size) -> Array:
+    # facebookresearch/perception_models, core/vision_encoder/pe.py, _sample_abs_posemb
+    return torch_interpolate(grid, size=size, mode="bilinear")
+
+
 def timm_kernel(kernel: Array, size: Size) -> Array:
     import torch
     from timm.layers import resample_patch_embed
@@ -92,6 +97,7 @@ POSITIONS = {
     "dinov2": dinov2,
     "dinov2-registers": dinov2_registers,
     "siglip2": siglip2,
+    "pe": pe,
 }
 KERNELS = {
     "timm": timm_kernel,
@@ -100,4 +106,5 @@ KERNELS = {
     "dinov2": flexivit_kernel,
     "dinov2-registers": flexivit_kernel,
     "siglip2": flexivit_kernel,
+    "pe": flexivit_kernel,
 }

@@ -43,7 +43,7 @@ def bundle(
 
     out = Output("bundle", printing)
     with out.progress() as progress:
-        found = api.bundle(artifacts, output, commands=commands, force=force, progress=progress)
+        found = api.bundle(artifacts, output, commands=commands or (), force=force, progress=progress)
     calls = [f"python3 {ROOT}/run.py {name}" for name in commands or ("verify", "bench")]
     there = " && ".join((f"tar -xzf {shlex.quote(output.name)}", *calls))
     out.note(f"on the device, with Python {'.'.join(map(str, OLDEST))} or later, NumPy and the engine: {there}")

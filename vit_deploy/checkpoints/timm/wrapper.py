@@ -66,9 +66,9 @@ def as_timm_keeps_it(file: TensorFile) -> TensorFile:
     Raises:
         CheckpointError: several such towers, or one that is asked for what no ViT here gives.
     """
-    document = file.documents.get(CONFIG)
     prefixes = [found["prefix"] for name in file.names() if (found := STEM.match(name))]
-    if not isinstance(document, Mapping) or "model_type" not in document or not prefixes:
+    document = file.documents.get(CONFIG) if prefixes else None  # which may be of others where no weights are timm's
+    if not isinstance(document, Mapping) or "model_type" not in document:
         return file
     with explained(CONFIG):
         towers = list(_towers(document))
