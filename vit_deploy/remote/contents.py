@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import resolve_name
@@ -222,7 +223,8 @@ def source_of(name: str) -> Path:
     raise LookupError(f"{name} is no module of this package")
 
 
-def imported_by(name: str, *, in_functions: bool = True) -> set[str]:
+@functools.cache  # archives for many machines are packed in one process
+def imported_by(name: str, *, in_functions: bool = True) -> frozenset[str]:
     """Modules of this package that a module imports, inside of its functions too; not those for type checkers.
 
     Args:
@@ -240,7 +242,7 @@ def imported_by(name: str, *, in_functions: bool = True) -> set[str]:
             inside = [f"{origin}.{alias.name}" for alias in node.names]
             names = [*filter(_is_module, inside), *(() if all(map(_is_module, inside)) else (origin,))]
         found.update(filter(_is_module, names))
-    return found
+    return frozenset(found)
 
 
 def _imports(node: ast.AST, in_functions: bool) -> Iterator[ast.Import | ast.ImportFrom]:
