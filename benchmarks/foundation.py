@@ -29,10 +29,9 @@ from benchmarks.records import run_facts
 from benchmarks.sizes import SIZES
 from vit_deploy import checkpoints
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.core.artifact_folders import MANIFEST
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.resize import resize
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.quantization import QuantizeOptions, pipeline

@@ -121,6 +121,8 @@ def scan(place: Address, folder: str) -> Iterator[Entry]:
         try:  # of hdfs all that goes wrong would be taken for a folder that is not there
             found = system.get_file_info(fs.FileSelector(path, allow_not_found=not strict, recursive=flat))
         except FileNotFoundError:
+            if not strict:
+                raise
             found = []
     found.reverse()
     folders: set[str] = set()

@@ -60,7 +60,7 @@ def plan(
         opset: the opset of ONNX; None is the default.
         layout: the layout of ONNX's input.
         include_preprocessing: pixels in.
-        target: what ONNX files are made for, of `core.format.Target`.
+        target: what ONNX files and SavedModels are made for, of `core.format.Target`.
         sizes: the sizes of images that a file is for.
         outputs: the names of outputs; none for the one that each model has.
 

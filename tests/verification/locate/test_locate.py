@@ -64,7 +64,7 @@ def assert_right(artifact):
 
 HARD = {
     "tflite": ["layer_norm-post", "CLIP", "relu", "dynamic tanh, greatest patch"],
-    "onnx": ["DeiT", "post-norm, RMS, probe"],
+    "onnx": ["DeiT", "post-norm, RMS, probe", "InternViT", "Sapiens 2"],
     "savedmodel": ["DINOv2 with registers"],
 }
 
