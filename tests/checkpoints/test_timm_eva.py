@@ -14,7 +14,7 @@ from tests.checkpoints.state_dicts import read, write
 from tests.peers import timm_families
 from tests.peers.meta_dinov3 import as_meta_keeps_it
 from vit_deploy.checkpoints import assumed, load
-from vit_deploy.checkpoints.timm import eva
+from vit_deploy.checkpoints.timm import eva_function
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
 from vit_deploy.core.reference import forward
 from vit_deploy.core.resize import resize
@@ -121,7 +121,7 @@ def test_a_tower_of_open_clips_is_read_by_the_architecture_that_its_config_names
     with pytest.raises(CheckpointError, match="tokens 16 wide where the architecture named has 768"):
         load(tmp_path)
     as_narrow = {**(eva_arguments(vision["timm_model_name"]) or {}), "embed_dim": 16, "num_heads": 2}
-    monkeypatch.setattr(eva, "eva_arguments", lambda name: {**as_narrow, "attn_pool_num_heads": 4})
+    monkeypatch.setattr(eva_function, "eva_arguments", lambda name: {**as_narrow, "attn_pool_num_heads": 4})
     checkpoint = load(tmp_path)
     assert checkpoint.preprocess.mean == (0.5, 0.5, 0.5)
     assert checkpoint.provenance[-1].facts["left_out"] == ["text tower"]

@@ -16,7 +16,7 @@ import numpy as np
 
 from tests import torchvision_stand_in
 from vit_deploy.checkpoints.timm import architectures as timm_architectures
-from vit_deploy.checkpoints.timm.eva import find_eva
+from vit_deploy.checkpoints.timm.eva_function import find_eva
 from vit_deploy.checkpoints.timm.names import renamed
 from vit_deploy.checkpoints.timm.shapes import shapes_of
 from vit_deploy.checkpoints.timm.source import TimmSource

@@ -33,7 +33,8 @@ from vit_deploy.checkpoints.timm.config import (
     preprocess_of,
     read_hub,
 )
-from vit_deploy.checkpoints.timm.eva import as_tuned, find_eva, read_eva
+from vit_deploy.checkpoints.timm.eva import as_tuned, read_eva
+from vit_deploy.checkpoints.timm.eva_function import find_eva
 from vit_deploy.checkpoints.timm.head_widths import settle_heads
 from vit_deploy.checkpoints.timm.names import (
     IGNORED,
