@@ -9,6 +9,7 @@ from tests.features import FAMILIES
 from vit_deploy import checkpoints
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.errors import OutputError
 
 SHAPE = ["--image-size", "24x32", "--patch-size", "8x4", "--num-classes", "5"]
 WIDTH = ["--embed-dim", "12", "--num-heads", "3", "--num-layers", "2", "--mlp-dim", "20"]
@@ -98,6 +99,45 @@ def test_convert_writes_a_folder_of_timms_or_says_what_timm_has_not(run, tmp_pat
     refused = run("convert", "turned.safetensors", "--dialect", "timm", "-o", "turned")
     assert refused.code == 2 and "rotary positions" in refused.err
     assert not (tmp_path / "turned").exists()
+
+
+def test_convert_replaces_no_folder_but_one_that_it_could_have_written(run, tmp_path):
+    assert run("build", "tiny", *SHAPE, *WIDTH, "-o", "m.safetensors").code == 0
+    words = ("convert", "m.safetensors", "--dialect", "timm", "--force", "-o")
+    assert run(*words, "folder").code == 0 and run(*words, "folder").code == 0
+    (tmp_path / "models" / "config.json").mkdir(parents=True)
+    (tmp_path / "models" / "other.safetensors").write_text("mine")
+    refused = run(*words, "models")
+    assert refused.code == 2 and "models holds more than a folder of timm's" in refused.err
+    assert "config.json, other.safetensors" in refused.err
+    assert (tmp_path / "models" / "other.safetensors").read_text() == "mine"
+    assert run(*words, "m.safetensors").code == 2 and (tmp_path / "m.safetensors").is_file()
+
+
+@pytest.mark.parametrize("given", ["folder", "folder/model.safetensors", "link"])
+def test_convert_does_not_replace_the_folder_that_it_reads(run, tmp_path, given):
+    assert run("build", "tiny", *SHAPE, *WIDTH, "-o", "m.safetensors").code == 0
+    assert run("convert", "m.safetensors", "--dialect", "timm", "-o", "folder").code == 0
+    (tmp_path / "link").symlink_to("folder")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "folder").iterdir()}
+    refused = run("convert", given, "--dialect", "timm", "-o", "folder", "--force")
+    assert refused.code == 2 and f"folder is read, as {given}, and is not replaced" in refused.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "folder").iterdir()} == before
+
+
+def test_what_comes_into_a_folder_while_another_is_written_stays(tmp_path, monkeypatch):
+    checkpoint = Checkpoint.random(ViTConfig((24, 32), (8, 4), 3, 12, 3, 2, 20, 5), 7)
+    (tmp_path / "folder").mkdir()
+    load = checkpoints.DIALECTS.load
+
+    def meanwhile(name):
+        (tmp_path / "folder" / "mine").write_text("mine")
+        return load(name)
+
+    monkeypatch.setattr(checkpoints.DIALECTS, "load", meanwhile, raising=False)
+    with pytest.raises(OutputError, match="holds more than a folder of timm's, and is not replaced: mine"):
+        checkpoints.save_as(checkpoint, tmp_path / "folder", "timm", force=True)
+    assert (tmp_path / "folder" / "mine").read_text() == "mine"
 
 
 def test_convert_says_that_timm_makes_narrow_heads_by_a_class_alone(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +15,7 @@ import vit_deploy
 from vit_deploy.cli import run
 from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.manifest import read_artifact
-from vit_deploy.errors import ConfigError
+from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters.plan import plan
 from vit_deploy.formats.inspect import inspect
 
@@ -107,6 +108,39 @@ def test_the_command_is_told_after_an_export_and_by_inspect_and_a_card(made, mak
     assert run(["card", str(made["rknn"].directory), "-o", str(tmp_path / "README.md")]) == 0
     page = (tmp_path / "README.md").read_text()
     assert "## Convert it" in page and 'rknn.load_onnx("model.onnx")' in page
+
+
+def changed(artifact, folder: Path, record: object) -> Path:
+    """A copy of an artifact whose manifest records another converter."""
+    shutil.copytree(artifact.directory, folder)
+    manifest = json.loads((folder / "artifact.json").read_text())
+    manifest["options"]["converter"] = record
+    (folder / "artifact.json").write_text(json.dumps(manifest))
+    return folder
+
+
+WHOLE = {"converter": "a", "version": "1", "install": "b", "command": "c"}
+
+
+@pytest.mark.parametrize("record", ["x", {"x": 1}, {**WHOLE, "command": None}, {**WHOLE, "more": "x"}, []])
+def test_a_damaged_record_of_a_converter_is_one_error(made, tmp_path, record, capsys):
+    folder = changed(made["rknn"], tmp_path / "damaged", record)
+    with pytest.raises(ArtifactError, match=r"artifact\.json is damaged: converter is .*expected an object") as caught:
+        Conversion.of(read_artifact(folder))
+    assert caught.value.fix == "export the model again"
+    for command in (
+        ["inspect", str(folder)],
+        ["inspect", str(folder), "--json"],
+        ["card", str(folder), "-o", str(tmp_path / "README.md")],
+    ):
+        assert run(command) == 2
+        assert "artifact.json is damaged" in "".join(capsys.readouterr())
+
+
+def test_a_command_does_not_leave_its_block_of_the_card(made, tmp_path):
+    folder = changed(made["rknn"], tmp_path / "odd", {**WHOLE, "command": "a\n```\n# Buy\n````\nb"})
+    assert run(["card", str(folder), "-o", str(tmp_path / "README.md")]) == 0
+    assert "\n`````bash\na\n```\n# Buy\n````\nb\n`````\n" in (tmp_path / "README.md").read_text()
 
 
 def test_quantizing_such_a_file_is_left_to_its_converter(made, tmp_path):

@@ -18,7 +18,6 @@ from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.options import ArchitectureOptions, CheckpointOptions
 from vit_deploy.core.resize import as_convention, assumed_convention, convention_of, sizes
 from vit_deploy.core.resize import resize as resized_checkpoint
-from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import UsageError
 from vit_deploy.verification.drift import Drift, drift
 from vit_deploy.verification.targets import read_again
@@ -146,21 +145,21 @@ def convert(
         output: the file to write, `.keras` or `.safetensors`; the folder to write where a dialect is given.
         dialect: "timm" for a folder that timm loads; None for a file of ours.
         reading: what the checkpoint does not say.
-        force: replace a file that is there.
+        force: replace a file that is there; of folders one that holds nothing but what is written, and is not read.
         progress: called with what is being done.
 
     Raises:
         CheckpointError: the checkpoint is missing, broken or of no known dialect.
         OutputError: the file is there, cannot be written, or has a suffix that checkpoints are not written as; or the
-            program of the dialect has no such model.
+            program of the dialect has no such model, or the folder must not be replaced.
         MissingEngineError: a container or a `.keras` file takes a library that is not installed.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     if dialect is None:
         checkpoints.check_target(output, force=force)
     else:
-        checkpoints.DIALECTS.check(dialect)
-        check_targets([output], force=force)
+        read = [checkpoint, *(value for value in vars(reading).values() if isinstance(value, Path))]
+        checkpoints.check_folder_target(output, dialect, force=force, read=read)
     progress(f"reading {checkpoint}")
     with telling(progress):
         loaded = checkpoints.load(checkpoint, config=stated_fields(reading))

@@ -179,7 +179,9 @@ def _converted(subjects: Sequence[Subject]) -> list[str]:
     for subject in subjects:
         if (found := Conversion.of(subject.artifact)) is not None:
             told = f"`{subject.folder}` is for {_plain(found.converter)} ({_plain(found.install)}). In its folder:"
-            lines += ["", told, "", "```bash", *found.command.splitlines(), "```"]
+            runs = re.findall("`+", found.command)  # a manifest can say anything; none of it ends the block
+            fence = "`" * max([3, *(len(run) + 1 for run in runs)])
+            lines += ["", told, "", f"{fence}bash", *found.command.splitlines(), fence]
     return lines[1:]
 
 
