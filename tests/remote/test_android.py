@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import vit_deploy
 from tests.linear_bundle import write_bundle
 from tests.remote.android_device import PROPERTIES, FakeDevice, write_program
 from vit_deploy.errors import ConfigError, MissingEngineError, RemoteError, UsageError
+from vit_deploy.remote.android import adb as adb_module
 from vit_deploy.remote.android import benchmark_model
-from vit_deploy.remote.android.adb import device_at
+from vit_deploy.remote.android.adb import Device, device_at
 from vit_deploy.remote.android.timing import PhoneTiming
 
 SAID = """INFO: STARTING!
@@ -55,6 +58,15 @@ def test_what_older_ones_do_not_say_is_absent():
 def test_no_timings_are_an_error_with_its_last_words():
     with pytest.raises(RemoteError, match=r"gave no timings: .*Benchmarking failed"):
         benchmark_model.read("ERROR: Failed to load model\nERROR: Benchmarking failed.\n")
+
+
+def test_the_program_is_given_time_for_all_that_was_asked():
+    common = {"threads": 2, "xnnpack": True, "most_s": 1200.0}
+    for words in (
+        benchmark_model.arguments("x", seconds=200.0, runs=None, **common),
+        benchmark_model.arguments("x", seconds=3.0, runs=9000, **common),
+    ):
+        assert "--max_secs=1200" in words
 
 
 @pytest.mark.parametrize("address", ["adb://", "adb://-s", "adb://a b", "adb:x", "adb://a/b"])
@@ -163,6 +175,7 @@ def test_a_file_is_timed_on_a_device_and_nothing_stays_there(adb, bundles, progr
         assert "compared with nothing" in record["remarks"][0]
     run = [command for command in device.commands if "--graph=" in command]
     assert len(run) == 2 and "--use_xnnpack=false" in run[0] and "--num_threads=2" in run[1]
+    assert all("--max_secs=600" in command for command in run)
 
 
 @pytest.mark.slow
@@ -255,3 +268,112 @@ def test_devices_that_answer_count_where_another_is_gone(adb, bundles, program, 
         and list(found.unanswered) == ["adb://gone"]
         and [timing.on for timing in found.phones] == [address]
     )
+
+
+REFUSES_THE_FIRST = f"""#!/bin/sh
+[ "$1" = --help ] && echo --graph && exit 1
+[ -e $0.ran ] || {{ touch $0.ran; echo no such operator; exit 1; }}
+cat <<END
+{SAID}END
+"""
+GOES_ON = """#!/bin/sh
+[ "$1" = --help ] && echo --graph && exit 1
+echo $$ > {file}
+while :; do sleep 0.2; done
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_the_program_refuses_does_not_lose_those_of_the_same_device(adb, bundles, tmp_path):
+    program = tmp_path / "benchmark_model"
+    program.write_text(REFUSES_THE_FIRST)
+    paths = [shutil.copytree(bundles["tflite"], tmp_path / name) for name in ("refused", "measured")]
+    with FakeDevice(tmp_path / "device").listening() as device:
+        hosts = tmp_path / "hosts.toml"
+        address = connect(device)
+        phone = f'[hosts.phone]\naddress = "{address}"\ngroups = ["lab"]\n'
+        hosts.write_text(f'{phone}[hosts.away]\naddress = "adb://gone"\n')
+        words = [sys.executable, "-m", "vit_deploy", "bench", *map(str, paths), "--hosts", str(hosts), "--json"]
+        words += ["--benchmark-model", str(program), "--runs", "3", "--threads", "1"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        assert device.left == []
+    said = json.loads(done.stdout)
+    [record], [failed], [phone, away] = said["results"], said["failed"], said["hosts"]
+    assert done.returncode == 2 and not said["ok"]  # as where a file is not timed on this machine
+    assert (record["artifact"], record["on"], record["address"]) == (str(paths[1]), "phone", address)
+    assert failed["artifact"] == str(paths[0]) and "ended with exit 1: no such operator" in failed["error"]["message"]
+    assert f"{paths[0]} was not timed: {address} with xnnpack and 1 thread" in done.stderr
+    assert phone == {"name": "phone", "address": address, "groups": ["lab"], "ok": False, "results": 1}
+    assert (away["name"], away["ok"], away["results"]) == ("away", False, 0) and "not found" in away["error"]["message"]
+
+
+def started(file: Path) -> int:
+    """The process of the program that goes on for ever."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if file.exists() and (number := file.read_text().strip()):
+            return int(number)
+        time.sleep(0.05)
+    raise AssertionError("the program was not run")
+
+
+def ended(process: int) -> bool:
+    """Whether a process ends soon."""
+    end = time.monotonic() + 20
+    while Path(f"/proc/{process}").exists():
+        if time.monotonic() > end:
+            os.kill(process, signal.SIGKILL)
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["shell_v2,cmd", "cmd"])
+def test_a_program_that_takes_too_long_is_ended_there(adb, bundles, tmp_path, features):
+    program = tmp_path / "benchmark_model"
+    program.write_text(GOES_ON.format(file=tmp_path / "number"))
+    with FakeDevice(tmp_path / "device", features).listening() as device:
+        with pytest.raises(RemoteError, match="gave no answer in time"):
+            vit_deploy.bench(bundles["tflite"], on=connect(device), benchmark_model=program, threads=1, timeout=6.0)
+        assert ended(started(tmp_path / "number"))
+        assert device.left == []
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_the_command_alone_ends_what_runs_there(adb, bundles, tmp_path):
+    program = tmp_path / "benchmark_model"
+    program.write_text(GOES_ON.format(file=tmp_path / "number"))
+    with FakeDevice(tmp_path / "device").listening() as device:
+        words = [sys.executable, "-m", "vit_deploy", "bench", str(bundles["tflite"]), "--on", connect(device)]
+        words += ["--benchmark-model", str(program), "--threads", "1"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            there = started(tmp_path / "number")
+            process.send_signal(signal.SIGINT)
+            try:
+                _, said = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
+        assert ended(there)
+        assert device.left == []
+
+
+@pytest.mark.slow
+def test_what_a_device_has_no_room_for_is_told_beside_what_was_measured(bundles, program, tmp_path, monkeypatch):
+    paths = [shutil.copytree(bundles["tflite"], tmp_path / name) for name in ("large", "small")]
+
+    class Full(Device):
+        def _adb(self, arguments, limit_s):
+            if arguments[0] == "push":
+                return (1, "no space left") if "large" in arguments[1] else (0, "")
+            graph = f"{SAID}\n" if "--graph=" in arguments[-1] else "--graph\n"
+            return 0, "device" if arguments == ["get-state"] else f"{graph}vit-deploy ended with 0\n"
+
+    monkeypatch.setattr(adb_module, "Device", Full)
+    monkeypatch.setattr(adb_module, "_start_server", lambda limit_s: None)
+    found = vit_deploy.bench(paths, on="adb://x", benchmark_model=program, threads=1)
+    [failed] = found.failed
+    assert [timing.artifact for timing in found.phones] == [paths[1]] and failed.name == str(paths[0])
+    assert failed.error.message == "model.tflite cannot be put on adb://x: no space left" and not found.ok
+    assert found.hosts == () and not found.unanswered

@@ -37,7 +37,8 @@ from vit_deploy.performance.requests import cases_for, measure, plan_for, profil
 from vit_deploy.performance.saved_results import latency_in, save_document
 from vit_deploy.remote import hosts_file
 from vit_deploy.remote.android.adb import is_android
-from vit_deploy.remote.android.timing import check_options, time_phones
+from vit_deploy.remote.android.devices import PhoneAnswer, time_phones
+from vit_deploy.remote.android.timing import check_options
 from vit_deploy.remote.emulation.machine import is_emulated
 from vit_deploy.remote.hosts import Watch, ask_hosts
 from vit_deploy.remote.options import HostOptions
@@ -172,15 +173,8 @@ def bench(
                 fix="leave them out; take --json",
             )
         program = check_options(options, path(benchmark_model))
-        measured, unanswered = time_phones(phones, program, found, options, progress, note, watch)
-        return BenchOutcome(
-            results=(),
-            records=tuple(timing.to_dict() for timing in measured),
-            ok=not unanswered,
-            skipped=tuple(f"{name}: {error.message}" for name, error in unanswered.items()),
-            unanswered=unanswered,
-            phones=tuple(measured),
-        )
+        answers = time_phones(phones, program, found, options, progress, note, watch)
+        return _of_phones(answers, named=machines.hosts is not None)
     if benchmark_model is not None:
         raise UsageError("--benchmark-model is for Android devices", fix="name one with --on adb://SERIAL")
     if compared.save is not None:
@@ -191,6 +185,21 @@ def bench(
             found, options, compared, before, machines, force=force, progress=progress, note=note, watch=watch
         )
     return _bench_here(found, options, compared, before, force=force, progress=progress)
+
+
+def _of_phones(answers: Sequence[PhoneAnswer], *, named: bool) -> BenchOutcome:
+    unanswered = {answer.host.name: answer.error for answer in answers if answer.error is not None}
+    failed = tuple(failure for answer in answers for failure in answer.failed)
+    return BenchOutcome(
+        results=(),
+        records=tuple(record for answer in answers for record in answer.records),
+        ok=not (unanswered or failed),
+        skipped=tuple(f"{name}: {error.message}" for name, error in unanswered.items()),
+        failed=failed,
+        unanswered=unanswered,
+        hosts=tuple(answer.to_dict() for answer in answers) if named else (),
+        phones=tuple(timing for answer in answers for timing in answer.timings),
+    )
 
 
 def _milliseconds(given: float | str | None) -> float | None:

@@ -21,10 +21,12 @@ PHONE_COLUMNS = ("device", "artifact", "provider", "threads", "calls", *FIGURES.
 
 
 def phone_rows(found: BenchOutcome) -> list[tuple[str, ...]]:
-    """A row for each artifact on each device, and one for each device that gave nothing."""
+    """A row for each artifact on each device, and one for each device that gave nothing, or nothing more."""
     rows = []
     for timing in found.phones:
         figures = timing.statistic.to_dict()
         named = (timing.on, timing.artifact.name, timing.provider, str(timing.threads), str(timing.statistic.calls))
         rows.append((*named, *("-" if figures[name] is None else f"{figures[name]:.2f}" for name in FIGURES)))
-    return [*rows, *((host, "no answer", *["-"] * (len(PHONE_COLUMNS) - 2)) for host in found.unanswered)]
+    gave = {timing.on for timing in found.phones}
+    gaps = [(host, "no further answer" if host in gave else "no answer") for host in found.unanswered]
+    return [*rows, *((*gap, *["-"] * (len(PHONE_COLUMNS) - len(gap))) for gap in gaps)]

@@ -7,9 +7,10 @@ import secrets
 import shlex
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vit_deploy.errors import ConfigError, MissingEngineError, RemoteError
@@ -18,7 +19,9 @@ SCHEME = "adb"
 URL = re.compile(rf"{SCHEME}://(?P<serial>[\w\[][\w.:\[\]-]*)/?", re.ASCII)  # none begins with a dash, as options do
 PROGRAM = "adb"
 ASK_S = 20  # for what a device answers at once
+SLICE_S = 0.5  # how soon a command that is to stop does
 ENDED = "vit-deploy ended with"  # what the shell there says last, as old devices do not pass an exit code on
+NUMBER = "running"  # the file with the number of the process that runs in a folder
 FOLDER = "/data/local/tmp"  # where a program may be put and run on any device
 FACTS = {"model": "ro.product.model", "android": "ro.build.version.release", "abi": "ro.product.cpu.abi"}
 FIXES = {
@@ -36,10 +39,12 @@ class Device:
     Args:
         serial: as `adb devices` lists it.
         deadline: the end of the time for everything, by `time.monotonic`.
+        stop: is set when nobody waits for it any more.
     """
 
     serial: str
     deadline: float
+    stop: threading.Event = field(default_factory=threading.Event, compare=False)
 
     def check(self) -> None:
         """Refuse a device that takes no commands.
@@ -74,24 +79,35 @@ class Device:
             )
         return int(found[1]), said.replace("\r\n", "\n")[: found.start()]
 
-    def push(self, path: Path, there: str) -> None:
-        """Put a file there.
+    def run(self, folder: str, words: Sequence[str], limit_s: float) -> tuple[int, str]:
+        """The exit code and the output of a program in a folder of ours, which `remove` ends where it still runs.
 
         Raises:
-            RemoteError: the device is gone, has no room, or the time is over.
+            RemoteError: the device is gone, the time is over, or nobody waits any more.
+        """
+        number = f"{folder}/{NUMBER}"
+        # A folder that was taken away meanwhile has no room for the number, and then nothing starts.
+        started = shlex.join(["sh", "-c", f'echo $$ > {number} && exec "$@"', "sh", *words])
+        return self.shell(f"{started}; code=$?; rm -f {number}; (exit $code)", limit_s)
+
+    def push(self, path: Path, there: str) -> str:
+        """Put a file there; why it could not be, or nothing.
+
+        Raises:
+            RemoteError: the time is over, or nobody waits any more.
         """
         code, said = self._adb(["push", str(path), there], self._left())
-        if code:
-            raise RemoteError(
-                f"{path.name} cannot be put on {self}: {' '.join(said.split())[-200:]}",
-                fix="check its room and its state",
-            )
+        return " ".join(said.split())[-200:] or f"exit {code}" if code else ""
 
     def remove(self, folder: str) -> str:
-        """Take a folder away; why it could not be, or nothing."""
+        """End what runs in a folder, and take it away; why it could not be, or nothing."""
         late = Device(self.serial, max(self.deadline, time.monotonic() + ASK_S))
+        # Of a number that another program has by now, the command line names no such folder.
+        words = "tr '\\0' ' ' < /proc/$number/cmdline 2> /dev/null"
+        end = f'case "$({words})" in *{folder}*) kill -9 $number;; esac'
+        script = f"number=$(cat {folder}/{NUMBER} 2> /dev/null) && {{ {end}; }}; rm -rf {shlex.quote(folder)}"
         try:
-            code, said = late.shell(f"rm -rf {shlex.quote(folder)}", ASK_S)
+            code, said = late.shell(script, ASK_S)
         except RemoteError as error:
             return error.message
         return said.strip() if code else ""
@@ -118,25 +134,41 @@ class Device:
         return RemoteError(f"{self} gave no answer in time", fix="allow more with --timeout, or check it")
 
     def _adb(self, arguments: Sequence[str], limit_s: float) -> tuple[int, str]:
-        try:
-            done = subprocess.run(
-                [PROGRAM, "-s", self.serial, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=self._left(limit_s),
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise self._late() from error
-        return done.returncode, done.stdout.decode(errors="replace")
+        end = time.monotonic() + self._left(limit_s)
+        with subprocess.Popen(
+            [PROGRAM, "-s", self.serial, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as client:
+            try:
+                said = self._said(client, end)
+            except BaseException:  # an interrupt too
+                client.kill()
+                raise
+        return client.returncode, said.decode(errors="replace")
+
+    def _said(self, client: subprocess.Popen[bytes], end: float) -> bytes:
+        while True:
+            try:
+                return client.communicate(timeout=max(0.0, min(SLICE_S, end - time.monotonic())))[0]
+            except subprocess.TimeoutExpired as error:
+                if self.stop.is_set():
+                    raise RemoteError(f"{self}: stopped") from error
+                if time.monotonic() >= end:
+                    raise self._late() from error
 
     def __str__(self) -> str:
         return f"{SCHEME}://{self.serial}"
 
 
-def device_at(url: str, timeout_s: float) -> Device:
+def device_at(url: str, timeout_s: float, stop: threading.Event | None = None) -> Device:
     """The device behind `adb://SERIAL`.
+
+    Args:
+        url: its address.
+        timeout_s: for everything.
+        stop: is set when nobody waits for it any more.
 
     Raises:
         ConfigError: another kind of address.
@@ -146,7 +178,7 @@ def device_at(url: str, timeout_s: float) -> Device:
         raise ConfigError(
             f"{url!r} is no address of an Android device", fix="give adb://SERIAL, as `adb devices` lists them"
         )
-    return Device(match["serial"], time.monotonic() + timeout_s)
+    return Device(match["serial"], time.monotonic() + timeout_s, stop or threading.Event())
 
 
 def is_android(address: str) -> bool:

@@ -58,7 +58,7 @@ class Statistic:
         }
 
 
-def arguments(graph: str, *, threads: int, xnnpack: bool, seconds: float, runs: int | None) -> list[str]:
+def arguments(graph: str, *, threads: int, xnnpack: bool, seconds: float, runs: int | None, most_s: float) -> list[str]:
     """Its arguments.
 
     Args:
@@ -67,9 +67,11 @@ def arguments(graph: str, *, threads: int, xnnpack: bool, seconds: float, runs: 
         xnnpack: whether the delegate takes what it can.
         seconds: length of the calls together.
         runs: calls instead of seconds; None for none.
+        most_s: after which it ends before these are done; by itself it does after 150.
     """
     length = [f"--min_secs={seconds:g}", "--num_runs=1"] if runs is None else ["--min_secs=0.001", f"--num_runs={runs}"]
-    return [f"--graph={graph}", f"--num_threads={threads}", f"--use_xnnpack={str(xnnpack).lower()}", *length]
+    how = [f"--num_threads={threads}", f"--use_xnnpack={str(xnnpack).lower()}"]
+    return [f"--graph={graph}", *how, *length, f"--max_secs={most_s:g}"]
 
 
 def read(said: str) -> Statistic:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.options.commands import BATCH, BenchOptions
-from vit_deploy.errors import ConfigError, RemoteError, UsageError, VitDeployError
+from vit_deploy.errors import ConfigError, Failed, RemoteError, UsageError
 from vit_deploy.remote.android import benchmark_model
 from vit_deploy.remote.android.adb import ASK_S, Device, device_at
 from vit_deploy.remote.android.benchmark_model import Statistic
@@ -124,61 +123,6 @@ def check_options(options: BenchOptions, program: Path | None) -> Path:
     return program
 
 
-def time_phones(
-    devices: Sequence[Host],
-    program: Path,
-    paths: Sequence[Path],
-    options: BenchOptions,
-    progress: Callable[[str], object],
-    note: Callable[[str], object],
-    watch: Callable[[str, str], object] | None,
-) -> tuple[list[PhoneTiming], dict[str, VitDeployError]]:
-    """Time artifacts on several devices at once; what was measured, and why others gave nothing.
-
-    Args:
-        devices: by name and address.
-        program: LiteRT's `benchmark_model` for them.
-        paths: of TFLite artifacts.
-        options: what is timed, and for how long.
-        progress: called with what is being done.
-        note: called with what could not be taken away from a device.
-        watch: called with the name of a device and what it does; None tells `progress` of all.
-
-    Raises:
-        ArtifactError, ConfigError: what is no TFLite artifact, or no address.
-        MissingEngineError: there is no adb.
-        RemoteError: no device gave anything; says why each did not.
-    """
-    artifacts = tflite_artifacts(paths)
-    for host in devices:
-        device_at(host.address, host.timeout)
-
-    def ask(host: Host) -> list[PhoneTiming] | RemoteError:
-        def tell(doing: str) -> None:
-            if watch is None:
-                progress(f"{host.name}: {doing}")
-            else:
-                watch(host.name, doing)
-
-        try:
-            return time_on(host, program, artifacts, options, tell=tell, warn=note)
-        except RemoteError as error:
-            return error
-
-    with ThreadPoolExecutor(len(devices)) as pool:
-        answers = list(pool.map(ask, devices))
-    measured = [timing for answer in answers if isinstance(answer, list) for timing in answer]
-    errors: dict[str, VitDeployError] = {
-        host.name: answer for host, answer in zip(devices, answers, strict=True) if isinstance(answer, RemoteError)
-    }
-    if len(errors) == len(devices):
-        raise RemoteError(
-            "; ".join(dict.fromkeys(error.message for error in errors.values())),
-            fix="; ".join(dict.fromkeys(error.fix for error in errors.values())),
-        )
-    return measured, errors
-
-
 def time_on(
     host: Host,
     program: Path,
@@ -187,8 +131,9 @@ def time_on(
     *,
     tell: Callable[[str], object],
     warn: Callable[[str], object],
-) -> list[PhoneTiming]:
-    """Time artifacts on a device, one after the other; nothing stays there.
+    stop: threading.Event,
+) -> Iterator[PhoneTiming | Failed]:
+    """Time artifacts on a device, one after the other; nothing stays there, and nothing goes on there.
 
     Args:
         host: the device.
@@ -197,13 +142,17 @@ def time_on(
         options: what is timed, and for how long.
         tell: called with what is being done.
         warn: called with what could not be taken away.
+        stop: once it is set, what runs there is ended.
+
+    Yields:
+        What was measured of each case, or why the program refused it.
 
     Raises:
         ConfigError: an address that cannot be.
         MissingEngineError: there is no adb.
-        RemoteError: the device is not ready, or the program does not run or gives no timings.
+        RemoteError: the device is not ready, was lost or is late, or the program does not run.
     """
-    device = device_at(host.address, host.timeout)
+    device = device_at(host.address, host.timeout, stop)
     tell(f"asking {device}")
     device.check()
     facts = device.facts()
@@ -211,23 +160,27 @@ def time_on(
     try:
         there = f"{folder}/{PROGRAM}"
         tell(f"sending {program.name}")
-        device.push(program, there)
-        _check_program(device, there, program, facts)
-        found = []
+        if said := device.push(program, there):
+            raise _not_put(device, program, said)
+        _check_program(device, folder, program, facts)
         for artifact in artifacts:
             graph = f"{folder}/model.tflite"
             tell(f"sending {artifact.directory.name}")
-            device.push(artifact.model_path, graph)
+            if said := device.push(artifact.model_path, graph):
+                yield _failed(artifact, _not_put(device, artifact.model_path, said))
+                continue
             for provider in options.provider or (XNNPACK,):
                 for threads in options.threads or (_cores(device),):
                     tell(f"timing {artifact.directory.name}")
-                    statistic = _timed(device, there, graph, provider, threads, options)
+                    found = _timed(device, folder, graph, provider, threads, options, host.timeout)
+                    if isinstance(found, RemoteError):
+                        yield _failed(artifact, found)
+                        continue
                     plan = {"seconds": options.seconds} if options.runs is None else {"runs": options.runs}
                     size = artifact.model_path.stat().st_size
                     path = artifact.directory
                     batch = int(artifact.input.batch or 1)
-                    found.append(PhoneTiming(host.name, path, provider, batch, threads, size, statistic, facts, plan))
-        return found
+                    yield PhoneTiming(host.name, path, provider, batch, threads, size, found, facts, plan)
     finally:
         if said := device.remove(folder):
             warn(f"{host.name} could not be cleaned up, and keeps {folder}: {said}")
@@ -248,8 +201,18 @@ def tflite_artifacts(paths: Sequence[Path]) -> list[Artifact]:
     return found
 
 
-def _check_program(device: Device, there: str, program: Path, facts: dict[str, str]) -> None:
-    code, said = device.shell(f"chmod 700 {there} && {there} --help", ASK_S)
+def _not_put(device: Device, path: Path, said: str) -> RemoteError:
+    return RemoteError(f"{path.name} cannot be put on {device}: {said}", fix="check its room and its state")
+
+
+def _failed(artifact: Artifact, error: RemoteError) -> Failed:
+    return Failed(str(artifact.directory), artifact.format, artifact.precision, error)
+
+
+def _check_program(device: Device, folder: str, program: Path, facts: dict[str, str]) -> None:
+    there = f"{folder}/{PROGRAM}"
+    device.shell(f"chmod 700 {there}", ASK_S)
+    code, said = device.run(folder, [there, "--help"], ASK_S)
     if code >= NOT_EXECUTABLE or "graph" not in said:
         last = " ".join(said.split())[-200:] or f"exit {code}"
         raise RemoteError(
@@ -263,15 +226,27 @@ def _cores(device: Device) -> int:
     return int(said.strip()) if said.strip().isdigit() and int(said) else os.cpu_count() or 1
 
 
-def _timed(device: Device, there: str, graph: str, provider: str, threads: int, options: BenchOptions) -> Statistic:
+def _timed(
+    device: Device, folder: str, graph: str, provider: str, threads: int, options: BenchOptions, limit_s: float
+) -> Statistic | RemoteError:
+    """What the program says of a file, or how it refuses it."""
     asked = benchmark_model.arguments(
-        graph, threads=threads, xnnpack=provider == XNNPACK, seconds=options.seconds, runs=options.runs
+        graph,
+        threads=threads,
+        xnnpack=provider == XNNPACK,
+        seconds=options.seconds,
+        runs=options.runs,
+        most_s=limit_s,
     )
-    code, said = device.shell(shlex.join([there, *asked]), options.timeout)
+    code, said = device.run(folder, [f"{folder}/{PROGRAM}", *asked], limit_s)
+    case = f"{device} with {provider} and {threads} {'thread' if threads == 1 else 'threads'}"
     if code:
         last = " ".join(said.split())[-300:]
-        raise RemoteError(
-            f"{device}: benchmark_model ended with exit {code}: {last or 'it said nothing'}",
+        return RemoteError(
+            f"{case}: benchmark_model ended with exit {code}: {last or 'it said nothing'}",
             fix="give one of a version that takes this file",
         )
-    return benchmark_model.read(said)
+    try:
+        return benchmark_model.read(said)
+    except RemoteError as error:
+        return RemoteError(f"{case}: {error.message}", fix=error.fix)
