@@ -86,6 +86,17 @@ def test_what_a_file_is_made_for_is_told(bundles, tmp_path, capfd):
     assert "made for cuda" in " ".join(capfd.readouterr().out.split())
 
 
+@pytest.mark.parametrize("record", ["x", {"target": "tflm"}, ["a"]], ids=str)
+def test_a_damaged_record_of_a_compiler_is_one_error(record, bundles, tmp_path, capfd):
+    shutil.copytree(bundles["tflite"].directory, tmp_path / "made")
+    manifest = json.loads((tmp_path / "made" / "artifact.json").read_text())
+    manifest["options"]["compiled"] = record
+    (tmp_path / "made" / "artifact.json").write_text(json.dumps(manifest))
+    for words in ([], ["--json"]):
+        assert run(["inspect", str(tmp_path / "made"), *words]) == 2
+        assert "artifact.json is damaged: compiled is" in "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_bundle_and_its_bare_model_file_say_the_same(format, bundles, model, tmp_path, capfd):
     artifact = bundles[format]

@@ -22,7 +22,8 @@ from vit_deploy.runtimes.packages import admits
 
 ROOT = Path(__file__).parents[2]
 REGISTRIES = {
-    "vit_deploy.checkpoints": ("CONTAINERS", "SOURCES", "WRITERS", "DIALECTS"),
+    "vit_deploy.checkpoints": ("CONTAINERS", "SOURCES"),
+    "vit_deploy.checkpoints.writing": ("WRITERS", "DIALECTS"),
     "vit_deploy.checkpoints.hub": ("HUBS",),
     "vit_deploy.checkpoints.hub.publishing": ("PUBLISHERS",),
     "vit_deploy.text": ("TOKENIZERS", "CLEANERS"),

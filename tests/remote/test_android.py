@@ -106,6 +106,9 @@ def test_what_the_program_is_not_asked_for_is_refused(program, tmp_path):
     for options in ({"save": tmp_path / "x.json"}, {"baseline": None, "save": tmp_path / "y.json"}):
         with pytest.raises(UsageError, match="gives a statistic"):
             vit_deploy.bench(artifact, **given, **options)
+    for options in ({"remote_python": "python3.12"}, {"ssh_config": tmp_path / "config"}):
+        with pytest.raises(UsageError, match="adb:// takes neither"):
+            vit_deploy.bench(artifact, **given, **options)
     with pytest.raises(UsageError, match="no Python") as error:
         vit_deploy.bench(artifact, on="adb://x")
     assert "--benchmark-model" in error.value.fix

@@ -167,6 +167,8 @@ def bench(
             raise UsageError(
                 "adb:// and other machines: what they give is not the same", fix="time them one after the other"
             )
+        if machines.remote_python != HostOptions.remote_python or machines.ssh_config is not None:
+            raise UsageError("--remote-python and --ssh-config: adb:// takes neither", fix="leave them out")
         if compared.save is not None or compared.baseline is not None:
             raise UsageError(
                 "--save and --baseline keep samples, and benchmark_model gives a statistic",

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.manifest import MANIFEST
+from vit_deploy.errors import ArtifactError
 
 RECORD = "compiled"
 """The option of a manifest that holds it."""
@@ -84,7 +86,7 @@ class Compiled:
         """What a manifest records; None of an artifact that was not compiled.
 
         Raises:
-            ValueError: a record that cannot be.
+            ArtifactError: a record that cannot be.
         """
         record = artifact.options.get(RECORD)
         if record is None:
@@ -102,5 +104,9 @@ class Compiled:
                 proof=record.get("proof", ""),
                 runs_on_cpu=record["operators"]["npu"] == 0,
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"what was recorded of its compiler is damaged: {error}") from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ArtifactError(
+                f"{artifact.directory / MANIFEST} is damaged: {RECORD} is {str(record)[:80]!r}, "
+                "expected what `compile` writes",
+                fix="compile the model again",
+            ) from error

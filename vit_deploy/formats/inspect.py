@@ -10,7 +10,7 @@ from typing import Any
 
 from vit_deploy.core import cost
 from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec, describe
-from vit_deploy.core.compiled import RECORD
+from vit_deploy.core.compiled import RECORD, Compiled
 from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
@@ -76,6 +76,7 @@ class Inspection:
         """Plain JSON values; what is not recorded is null."""
         said, graph, said_by = self.artifact, self.graph, self.accelerators
         conversion = None if said is None else Conversion.of(said)
+        compiled = None if said is None else Compiled.of(said)
         return {
             "path": str(self.path),
             "kind": self.kind,
@@ -93,7 +94,7 @@ class Inspection:
             "weights_digest": None if said is None else said.weights_digest,
             "licence": None if said is None else licence_in(said.provenance) or None,
             "origin": None if said is None or (origin := origin_in(said.provenance)) is None else origin.to_dict(),
-            **({"compiled": dict(said.options[RECORD])} if said is not None and RECORD in said.options else {}),
+            **({"compiled": dict(said.options[RECORD])} if compiled is not None and said is not None else {}),
             **({"converter": conversion.to_dict()} if conversion is not None else {}),
             "provenance": None if said is None else [step.to_dict() for step in said.provenance],
             "producer": None if said is None else dict(said.producer),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -223,7 +222,9 @@ def _check_program(device: Device, folder: str, program: Path, facts: dict[str, 
 
 def _cores(device: Device) -> int:
     _, said = device.shell("grep -c ^processor /proc/cpuinfo", ASK_S)
-    return int(said.strip()) if said.strip().isdigit() and int(said) else os.cpu_count() or 1
+    if not said.strip().isdigit() or not int(said):
+        raise RemoteError(f"{device} does not say how many processors it has", fix="say --threads N")
+    return int(said)
 
 
 def _timed(
