@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import vit_deploy
 from benchmarks import img_focus, massive, photos
 from benchmarks.foundation_probes import Judge, judge
-from benchmarks.foundation_tables import FEWER, PRECISIONS
+from benchmarks.foundation_tables import FEWER, PRECISIONS, Counts
 from benchmarks.foundation_vectors import Float32, Pixels, tokens, vectors
 from benchmarks.job import Job
 from benchmarks.latency import measure_artifacts
@@ -42,20 +42,6 @@ PROVEN = 4  # photographs on which the checkpoint is compared with the backbone
 ROUNDS, SECONDS = 8, 1.0  # of latency
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert", "savedmodel": "savedmodel"}
 FIRST = "tflite"  # the format whose fp32 is what all others are compared with
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many photographs are calibrated on, known, told, and compared token by token; told by files of `FEWER`."""
-
-    calibrated: int = 64
-    known: int = 1000
-    told: int = 1000
-    compared: int = 32
-    told_fewer: int = 64
-    compared_fewer: int = 8
-
-
 MINIATURE = Counts(8, 40, 20, 2, 4, 2)
 
 
@@ -134,6 +120,7 @@ def measure_model(
             own = vectors(artifact, told.pixels[:asked], kept)
             found = tokens(artifact, told.pixels[: counts.compared_fewer if fewer else counts.compared])
             facts |= {"model": name, "artifact": artifact.name, "bytes": artifact.model_bytes, **proven}
+            facts |= {"calibrated": len(calibrated.pixels), "known": len(known.pixels)}
             yield f"{name}-{artifact.name}", {**facts, **_compared(found, exact[1]), **exact[0].told(own)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from benchmarks.accuracy_tables import losses_table, mean_drop, models_line
 from benchmarks.figures import latency_ratio, p50_ms
@@ -33,6 +34,19 @@ SAME = 1e-3  # between the checkpoint and the backbone it was taken from, both i
 MODELS = {"dinov2-small": "DINOv2-small"}
 FP32 = "tflite-fp32"  # what all others are compared with
 MASSIVE = {"plain": "", "planted": ", and more by rewriting"}
+NONE_OF = 3.0  # of n photographs none is lost: with 95 % fewer than three in n are, of all that there are
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many photographs are calibrated on, known, told, and compared token by token; told by files of `FEWER`."""
+
+    calibrated: int = 64
+    known: int = 1000
+    told: int = 1000
+    compared: int = 32
+    told_fewer: int = 64
+    compared_fewer: int = 8
 
 
 def targets(results: Mapping[str, Result]) -> Iterator[Target]:
@@ -47,7 +61,8 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
                 found = results.get(f"{model}-{format}-{precision}")
                 name = f"{words}: {format} `{precision}`"
                 lost = None if found is None else 100 * (found["fp32_linear_probe"] - found["linear_probe"])
-                yield Target(f"{name}: points that a linear probe loses", LOST[precision], lost)
+                error = 0.0 if found is None else _error(found)
+                yield Target(f"{name}: points that a linear probe loses", LOST[precision], lost, error=error)
                 if precision in COSINE:
                     cosine = None if found is None else found["patch_cosine"]
                     text = f"{name}: mean cosine of a patch token with fp32's"
@@ -59,6 +74,11 @@ def targets(results: Mapping[str, Result]) -> Iterator[Target]:
                 lost = mean_drop(models, variant, f"{format}-{precision}") if models else None
                 text = f"digits with massive activations{outliers}: {format} `{precision}`: points of top-1 lost, mean"
                 yield Target(text, LOST[precision], lost)
+
+
+def _error(found: Result) -> float:
+    """Of the points that a linear probe loses: by what differs, and no less than what nothing that differs can show."""
+    return 100 * max(NORMAL_95 * found["linear_probe_error"], NONE_OF / found["told"])
 
 
 def _massive(results: Mapping[str, Result]) -> list[Result]:
@@ -107,13 +127,27 @@ def _words(results: Mapping[str, Result], model: str) -> str:
     text = (
         f"Of {fp32['told']} photographs fp32's linear probes tell {fp32['linear_probe']:.1%} and its nearest "
         f"neighbours {fp32['knn']:.1%}. Losses are means over {fp32['halvings']} ways of halving the photographs, with "
-        f"95 % of where they may be; cosines are over all tokens of {fp32['compared']}."
+        f"95 % of where they may be, for which targets take no less than {NONE_OF:g} photographs (where none is lost, "
+        f"as many may be); cosines are over all tokens of {fp32['compared']}."
     )
+    if "known" in fp32:
+        text += f" Files were calibrated on {fp32['calibrated']} others, and {fp32['known']} more were known to probes."
+    usual = Counts()
+    if fp32["told"] < usual.told:
+        text += (
+            f" That is less than a whole run has, which tells {usual.told} ({usual.told_fewer} by files that are all "
+            f"but exact) and compares {usual.compared} ({usual.compared_fewer})."
+        )
     fewer = [found for each in sorted(FEWER) if (found := results.get(f"{model}-{'-'.join(each)}")) is not None]
     if fewer:
         names = ", ".join(f"`{found['artifact']}`" for found in fewer)
-        text += f" {names} were run on {fewer[0]['told']} and {fewer[0]['compared']} of them."
+        text += f" {names} were run on {_from_to(fewer, 'told')} and {_from_to(fewer, 'compared')} of them."
     return text
+
+
+def _from_to(found: Sequence[Result], count: str) -> str:
+    counts = sorted({each[count] for each in found})
+    return " or ".join(map(str, counts))
 
 
 def _files(results: Mapping[str, Result], model: str) -> str:

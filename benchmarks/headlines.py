@@ -9,7 +9,7 @@ from benchmarks.figures import latency_ratio
 from benchmarks.markdown import number, table
 from benchmarks.parts import PARTS
 from benchmarks.records import Result
-from benchmarks.targets import target_table
+from benchmarks.targets import Verdict, target_table
 
 Results = Mapping[str, Mapping[str, Result]]
 """Of each part, by the part's name and the result's."""
@@ -83,8 +83,8 @@ def _targets(results: Results) -> str:
     """How many targets each part has and misses."""
     rows = []
     for name, part in PARTS.items():
-        verdicts = [target.met for target in part.targets(results[name])]
+        verdicts = [target.verdict for target in part.targets(results[name])]
         if verdicts:
-            counts = (str(verdicts.count(each)) for each in (True, False, None))
+            counts = (str(verdicts.count(each)) for each in Verdict)
             rows.append((f"[{name}](benchmarks/README.md#{name}): {part.asks}?", *counts))
-    return table(("targets", "met", "missed", "not measured"), rows)
+    return table(("targets", "met", "missed", "cannot be told", "not measured"), rows)

@@ -191,6 +191,22 @@ def test_targets_are_met_missed_or_not_measured_and_rounding_hides_no_miss():
     ]
 
 
+def test_a_figure_whose_error_passes_the_limit_meets_nothing_and_excuses_no_miss():
+    targets = [
+        Target("a", 0.7, 0.4, error=1.13),
+        Target("b", 0.7, 0.4, error=0.2),
+        Target("c", 0.7, 0.8, error=1.13),
+        Target("d", 0.7, 0.8, at_least=True, error=0.2),
+    ]
+    assert [target.met for target in targets] == [None, True, False, None]
+    assert target_table(targets).splitlines()[2:] == [
+        "| a | ≤ 0.7 | 0.40 ± 1.13 | cannot be told |",
+        "| b | ≤ 0.7 | 0.40 ± 0.20 | met |",
+        "| c | ≤ 0.7 | 0.80 ± 1.13 | **missed** |",
+        "| d | ≥ 0.7 | 0.80 ± 0.20 | cannot be told |",
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [each for each in ALL if each.id != "export"])  # whose own test looks closer
 def test_a_miniature_of_every_part_runs_and_prints_its_tables(part, tmp_path):

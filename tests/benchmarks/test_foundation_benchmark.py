@@ -44,6 +44,27 @@ def test_losses_and_cosines_are_held_to_the_limits_of_their_precision():
     assert all(target.met is None for text, target in found.items() if "int16x8" in text)
 
 
+@pytest.mark.parametrize(
+    ("told", "error", "verdict"), [(200, 0.0063, "cannot be told"), (25, 0.0, "cannot be told"), (2000, 0.0005, "met")]
+)
+def test_what_so_few_photographs_cannot_tell_is_not_met(told, error, verdict):
+    found = {**result("int8"), "told": told, "linear_probe_error": error}
+    (lost,) = (
+        target
+        for target in targets({"dinov2-small-tflite-int8": found})
+        if target.text.startswith("DINOv2-small: tflite `int8`: points")
+    )
+    assert lost.measured == pytest.approx(0) and lost.verdict == verdict
+
+
+def test_a_run_of_fewer_photographs_than_a_whole_one_says_so_and_of_how_many_it_made_its_probes():
+    whole = render({"dinov2-small-tflite-fp32": {**result("fp32"), "calibrated": 64, "known": 900}})
+    assert "calibrated on 64 others, and 900 more were known to probes." in whole
+    assert "less than a whole run" not in whole
+    few = render({"dinov2-small-tflite-fp32": {**result("fp32"), "told": 200}})
+    assert "That is less than a whole run has, which tells 1000" in few and "were known" not in few
+
+
 def test_the_table_has_a_row_a_file_and_says_what_was_told_by_how_many():
     stored = {f"dinov2-small-tflite-{name}": result(name, lost=0.25) for name in ("fp32", "fp16")}
     text = render(stored)
