@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,9 +14,11 @@ import tensorflow as tf
 
 import vit_deploy
 from vit_deploy.cli import run
+from vit_deploy.core.artifact import OutputSpec
 from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.exporters.conversions import conversion
 from vit_deploy.exporters.plan import plan
 from vit_deploy.formats.inspect import inspect
 
@@ -94,7 +97,14 @@ def test_the_manifest_has_the_command_as_the_schema_says(made):
         found = Conversion.of(read_artifact(artifact.directory))
         assert found is not None and artifact.model_path.name in found.command, target
     assert "mean_values=[[127.5, 127.5, 127.5]]" in Conversion.of(made["rknn"]).command
-    assert "{'Identity': 'logits'}" in Conversion.of(made["coreml"]).command
+    of_apple = Conversion.of(made["coreml"]).command
+    assert "{'Identity': 'logits'}" in of_apple and "compute_precision=ct.precision.FLOAT16" in of_apple
+
+
+def test_outputs_of_a_core_ml_program_are_named_in_the_order_of_the_signature_and_have_no_dots(made):
+    outputs = dict.fromkeys(["tokens", "block_0.attention", "logits"], OutputSpec())
+    of_several = conversion(replace(made["coreml"], outputs=outputs))
+    assert "{'Identity': 'block_0_attention', 'Identity_1': 'logits', 'Identity_2': 'tokens'}" in of_several.command
 
 
 def test_the_command_is_told_after_an_export_and_by_inspect_and_a_card(made, make_checkpoint, tmp_path, capsys):

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import vit_deploy
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.manifest import read_artifact
+from vit_deploy.core.outputs import outputs_of_model
+from vit_deploy.core.reference_outputs import forward_outputs
 from vit_deploy.verification.golden import read_golden
 
 pytestmark = pytest.mark.slow
@@ -49,15 +53,19 @@ for image in np.load("images.npy"):
 np.save("answers.npy", np.array(answers))
 """
 
-# Core ML runs on Apple's systems alone: the converted program, operator by operator, in NumPy.
+# Core ML runs on Apple's systems alone: the program of the file that the command wrote, operator by operator, in NumPy,
+# each of whose results is rounded to the type that the program gives it.
 COREML = """
 import numpy as np
 import coremltools as ct
+from coremltools.converters.mil.frontend.milproto.load import load
+from coremltools.converters.mil.mil import types
 from scipy.special import erf, softmax
 
-FULL = ct.precision.FLOAT32
-made = ct.convert("saved_model", source="tensorflow", compute_precision=FULL, minimum_deployment_target=ct.target.iOS16)
-program = made._mil_program.functions["main"]
+made = ct.models.MLModel("model.mlpackage", skip_model_load=True)
+spec = made.get_spec()
+of_file = load(spec, specification_version=spec.specificationVersion, file_weights_dir=made.weights_dir)
+program = of_file.functions["main"]
 
 
 def matmul(x, y, transpose_x, transpose_y):
@@ -113,11 +121,20 @@ def answer(image):
         if operation.op_type == "const" or operation.op_type.startswith("constexpr"):
             continue
         given = {name: value(variable, known) for name, variable in operation.inputs.items() if variable is not None}
-        known[operation.outputs[0].name] = OPERATORS[operation.op_type](**given)
-    return known[program.outputs[0].name][0]
+        given = {name: np.float64(v) if isinstance(v, (np.float16, np.ndarray)) and v.dtype == np.float16 else v
+                 for name, v in given.items()}
+        made = operation.outputs[0]
+        found = OPERATORS[operation.op_type](**given)
+        known[made.name] = np.float64(np.float16(found)) if made.dtype == types.fp16 else found
+    return {variable.name: known[variable.name][0] for variable in program.outputs}
 
 
-np.save("answers.npy", np.array([answer(image[None].astype(np.float64)) for image in np.load("images.npy")]))
+assert {operation.outputs[0].dtype for operation in program.operations} & {types.fp16, types.fp32} == {types.fp16}
+assert [each.name for each in spec.description.output] == [variable.name for variable in program.outputs]
+found = [answer(np.float64(np.float16(image[None]))) for image in np.load("images.npy")]
+answers = {name: np.array([each[name] for each in found]) for name in found[0]}
+np.savez("answers.npz", **answers)
+np.save("answers.npy", next(iter(answers.values())))
 """
 
 CONVERTERS = {
@@ -140,23 +157,44 @@ def in_environment(target: str, program: list[str], folder: Path) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
 
 
-@pytest.mark.parametrize("target", CONVERTERS)
-def test_the_command_that_is_told_converts_the_file_and_its_program_answers_the_same(target, make_checkpoint, tmp_path):
+def snr_db(answers: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    return float(10 * np.log10(np.square(expected).sum() / np.square(answers - expected).sum()))
+
+
+def converted_and_asked(artifact: Artifact, target: str, images: NDArray[np.float32]) -> None:
+    """Run the command that an artifact tells, then the simulator on images, both in the artifact's folder."""
     _, simulator, converted = CONVERTERS[target]
-    checkpoint = make_checkpoint(image_size=(64, 48), patch_size=(8, 8), embed_dim=48, num_heads=3, mlp_dim=96)
-    [artifact] = vit_deploy.export(checkpoint, tmp_path / "made", target=target)
     record = Conversion.of(read_artifact(artifact.directory))
     assert record is not None
     in_environment(target, ["bash", "-ec", record.command], artifact.directory)
     assert (artifact.directory / converted).exists()
-    golden = read_golden(artifact)
-    images = golden.images[:IMAGES]
     images = images.transpose(0, 3, 1, 2) if artifact.input.layout == "nchw" else images
     np.save(artifact.directory / "images.npy", np.ascontiguousarray(images))
     (artifact.directory / "simulate.py").write_text(simulator)
     in_environment(target, ["python", "simulate.py"], artifact.directory)
-    expected = golden.outputs[:IMAGES]
-    error = np.load(artifact.directory / "answers.npy") - expected
-    snr_db = 10 * np.log10(np.square(expected).sum() / np.square(error).sum())
-    print(f"{target}: {snr_db:.1f} dB")
-    assert snr_db >= LEAST
+
+
+SIZES = {"image_size": (64, 48), "patch_size": (8, 8), "embed_dim": 48, "num_heads": 3, "mlp_dim": 96}
+
+
+@pytest.mark.parametrize("target", CONVERTERS)
+def test_the_command_that_is_told_converts_the_file_and_its_program_answers_the_same(target, make_checkpoint, tmp_path):
+    [artifact] = vit_deploy.export(make_checkpoint(**SIZES), tmp_path / "made", target=target)
+    golden = read_golden(artifact)
+    converted_and_asked(artifact, target, golden.images[:IMAGES])
+    found = snr_db(np.load(artifact.directory / "answers.npy"), golden.outputs[:IMAGES])
+    print(f"{target}: {found:.1f} dB")
+    assert found >= LEAST
+
+
+def test_outputs_of_a_core_ml_program_have_the_names_of_what_they_compute(make_checkpoint, tmp_path):
+    names = ["tokens", "probabilities", "block_0.attention", "map", "logits"]
+    checkpoint = make_checkpoint(**SIZES)
+    [artifact] = vit_deploy.export(checkpoint, tmp_path / "made", target="coreml", outputs=names)
+    images = read_golden(artifact).images[:2]
+    converted_and_asked(artifact, "coreml", images)
+    answers = np.load(artifact.directory / "answers.npz")
+    assert set(answers) == {name.replace(".", "_") for name in names}
+    expected = forward_outputs(checkpoint, images, outputs_of_model(names, checkpoint.config))
+    for name in names:
+        assert snr_db(answers[name.replace(".", "_")], expected[name]) >= LEAST, name

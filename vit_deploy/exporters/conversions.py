@@ -58,8 +58,9 @@ END
 
 
 def _coreml(artifact: Artifact) -> Conversion:
-    # A signature gives its outputs in the order of their names, and the converter calls them so.
-    names = sorted(artifact.outputs) or [artifact.output_name]
+    # A signature gives its outputs in the order of their names, and the converter calls them so. A program has no dots
+    # in names.
+    names = [name.replace(".", "_") for name in sorted(artifact.outputs) or [artifact.output_name]]
     found = {f"Identity_{index}" if index else "Identity": name for index, name in enumerate(names)}
     return Conversion(
         "coremltools",
@@ -69,7 +70,13 @@ def _coreml(artifact: Artifact) -> Conversion:
 python - <<'END'
 import coremltools as ct
 
-made = ct.convert("{artifact.model_path.name}", source="tensorflow", minimum_deployment_target=ct.target.iOS16)
+# Computes in half precision; ct.precision.FLOAT32 is the other.
+made = ct.convert(
+    "{artifact.model_path.name}",
+    source="tensorflow",
+    compute_precision=ct.precision.FLOAT16,
+    minimum_deployment_target=ct.target.iOS16,
+)
 spec = made.get_spec()
 for found, name in {found}.items():
     ct.utils.rename_feature(spec, found, name)
