@@ -107,11 +107,14 @@ def _lines(rows: list[Row]) -> Iterator[str]:
     exact, refused = _count(rows, None, exact=True), _count(rows, None, exact=False)
     wrapped = _count(rows, ANY, exact=True), _count(rows, ANY, exact=False)
     names, read = census_timm.counts()
+    source = census_originals.SOURCE
     yield ""
     yield (
         f"*exact* and *refused* count the situations of [a census](tests/peers), made with the libraries themselves or "
         f"recorded from them: {exact} answer as the library does, to 1e-5 of the largest logit, {wrapped[0]} of them "
-        f"about how a training wraps its model; {refused} are refused by what they are, with what to do. Of "
+        f"about how a training wraps its model; {refused} are refused by what they are, with what to do. Of the "
+        f"{source}, the layouts are written here and no file of the authors was read: what counts is what timm's own "
+        f"conversion of them answers, and transformers' model for AIMv2 with texts. Of "
         f"{names} names that timm registers in its modules of plain ViTs, {read} are exact "
         f"([walked in one go](benchmarks/README.md#census)); the others are refused by name."
     )
