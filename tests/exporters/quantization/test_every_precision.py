@@ -1,4 +1,4 @@
-"""Every precision of every format, of models whose queries, keys, scores and layer scales are unlike a plain ViT's."""
+"""Every precision of every format, of models unlike a plain ViT in their positions, norms, scores or pooling."""
 
 from __future__ import annotations
 
@@ -13,12 +13,27 @@ from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
 
 WIDER = {"embed_dim": 48, "num_heads": 4, "mlp_dim": 96, "include_top": True, "pooling": "cls"}
-MODELS = {
+AS_THEY_ARE = (
+    "AIMv2",
+    "AugReg with pre-logits",
+    "CLIP",
+    "CoCa",
+    "DINOv2 with registers",
+    "DeiT",
+    "EVA-02",
+    "PIXIO",
+    "Perception Encoder",
+    "RoPE-ViT, mixed",
+    "SigLIP",
+    "ViT-22B",
+    "averaged patches, norm after",
+    "sequence behind registers",
+)
+MODELS: dict[str, dict[str, object]] = {
     "InternViT": WIDER,
     "Sapiens 2": WIDER,
     "Janus, feed-forwards scaled": {**WIDER, "head_width": 16},
-    "DINOv3": {},
-    "BEiT": {},
+    **{family: {} for family in ("DINOv3", "BEiT", *AS_THEY_ARE)},
 }
 
 
