@@ -11,8 +11,9 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# The tests' processes share the cores; NumPy's threads spin while they wait for one that is taken.
+# The tests' processes share the cores; threads of NumPy and torch spin while they wait for one that is taken.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Hundreds of processes import the package, which is compiled for the first of them alone.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -109,10 +109,8 @@ LEAVES = {
     "exporters.tflite.join": FLATBUFFERS | {"ai_edge_litert"},
     "exporters.tflite.mean_axes": FLATBUFFERS,
     "exporters.tflite.pixels": TENSORFLOW,
-    **{
-        f"exporters.tflite.{name}": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"}
-        for name in ("instructions", "quantize")
-    },
+    "exporters.tflite.instructions": {"litert_quantizer"},
+    "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
     **{f"exporters.tflite.{name}": {"ai_edge_litert"} for name in ("coarse", "ranges")},
     **{f"data.parquet_{name}": {"pyarrow"} for name in ("output", "source")},
     **{f"data.{name}": {"pyarrow"} for name in ("remote_source", "storage", "storage_errors")},

@@ -43,8 +43,11 @@ def recorded(name: str) -> tuple[Path, dict[str, Any], NDArray[Any], NDArray[Any
         stated = {"image_size": google_vit.IMAGE_SIZE}
         return path.with_suffix(".npz"), stated, google_vit.draw_images(), answers
     keras = path.with_suffix(".keras")
-    shape = (2, *checkpoints.load(keras).config.image_size, 3)
-    return keras, {}, np.random.default_rng(9).standard_normal(shape), answers
+    loaded = checkpoints.load(keras)
+    height, width = loaded.config.image_size
+    whole = loaded.preprocess.input_size or (height, width)  # its program crops what patches do not divide
+    images = np.random.default_rng(9).standard_normal((2, *whole, 3))[:, :height, :width]
+    return keras, {}, images, answers
 
 
 def assert_exported(path: Path, stated: dict[str, Any], images: NDArray[Any], answers: Any, target: Path) -> None:
