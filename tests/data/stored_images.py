@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vit_deploy
 from tests.linear_bundle import CLASSES
 
 COUNT = 24
@@ -42,3 +43,23 @@ def write_files(root: Path) -> Path:
                     member.size = len(contents[place])
                     archive.addfile(member, io.BytesIO(contents[place]))
     return root
+
+
+def assert_embedded_alike(bundle: Path, files: Path, given: str, folder: Path, *, workers: int) -> None:
+    """The images at an address, in whatever form, have the vectors that those of a folder on the disk have."""
+    vit_deploy.embed(bundle, files / "photos", folder / "here.npy", workers=0, batch=4)
+    found = vit_deploy.embed(bundle, given, folder / "there.npy", workers=workers, batch=4)
+    assert found.ok and found.result.images == COUNT
+    assert (folder / "there.npy").read_bytes() == (folder / "here.npy").read_bytes()
+    if given.partition("?")[0].endswith("/photos"):  # whose images have the same names
+        assert (folder / "there.jsonl").read_text() == (folder / "here.jsonl").read_text()
+
+
+def assert_told_alike(bundle: Path, files: Path, photos: str, query: str = "") -> None:
+    """The folder of images at an address, and one of these, have the classes that those on the disk have."""
+    here = vit_deploy.evaluate(bundle, files / "photos", workers=0)
+    there = vit_deploy.evaluate(bundle, f"{photos}{query}", workers=0)
+    assert there.records == here.records
+    [seen] = vit_deploy.predict(bundle, f"{photos}/0/a%20b%2520c.png{query}", workers=0)
+    [expected] = vit_deploy.predict(bundle, files / "photos" / "0" / NAMES[0], workers=0)
+    assert seen.top == expected.top

@@ -18,7 +18,7 @@ import pytest
 
 import vit_deploy
 from tests.data.hadoop import DATA_NODE, FOLDER, NAME_NODE, Cluster, find, running
-from tests.data.stored_images import COUNT, GIVEN, NAMES, write_files
+from tests.data.stored_images import GIVEN, assert_embedded_alike, assert_told_alike, write_files
 from tests.linear_bundle import write_bundle
 from vit_deploy.data import hadoop
 from vit_deploy.data.finding import find_source
@@ -96,23 +96,13 @@ def command(*arguments: object, cwd: Path, **more: str) -> subprocess.Popen[str]
 @pytest.mark.slow
 @pytest.mark.parametrize("given", GIVEN)
 def test_images_of_hdfs_are_those_of_a_folder(cluster, bundle, files, tmp_path, given):
-    vit_deploy.embed(bundle, files / "photos", tmp_path / "here.npy", workers=0, batch=4)
     workers = 1 if given == "photos" else 0  # which has a Java of its own
-    found = vit_deploy.embed(bundle, f"{cluster.address}/{given}", tmp_path / "there.npy", workers=workers, batch=4)
-    assert found.ok and found.result.images == COUNT
-    assert (tmp_path / "there.npy").read_bytes() == (tmp_path / "here.npy").read_bytes()
-    if given == "photos":
-        assert (tmp_path / "there.jsonl").read_text() == (tmp_path / "here.jsonl").read_text()
+    assert_embedded_alike(bundle, files, f"{cluster.address}/{given}", tmp_path, workers=workers)
 
 
 @pytest.mark.slow
 def test_classes_are_those_of_folders_in_hdfs(cluster, bundle, files):
-    here = vit_deploy.evaluate(bundle, files / "photos", workers=0)
-    there = vit_deploy.evaluate(bundle, f"{cluster.address}/photos", workers=0)
-    assert there.records == here.records
-    [seen] = vit_deploy.predict(bundle, f"{cluster.address}/photos/0/a%20b%2520c.png", workers=0)
-    [expected] = vit_deploy.predict(bundle, files / "photos" / "0" / NAMES[0], workers=0)
-    assert seen.top == expected.top
+    assert_told_alike(bundle, files, f"{cluster.address}/photos")
 
 
 @pytest.mark.slow

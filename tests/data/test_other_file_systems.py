@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import vit_deploy
-from tests.data.stored_images import COUNT, GIVEN, NAMES, write_files
+from tests.data.stored_images import GIVEN, assert_embedded_alike, assert_told_alike, write_files
 from tests.linear_bundle import write_bundle
 from vit_deploy.data import addresses
 from vit_deploy.data.finding import find_source
@@ -165,22 +165,13 @@ def cloud(request: pytest.FixtureRequest, files: Path, tmp_path_factory: pytest.
 @pytest.mark.slow
 @pytest.mark.parametrize("given", GIVEN)
 def test_images_of_a_bucket_are_those_of_a_folder(cloud, bundle, files, tmp_path, given):
-    vit_deploy.embed(bundle, files / "photos", tmp_path / "here.npy", workers=0, batch=4)
-    found = vit_deploy.embed(bundle, cloud.format(given), tmp_path / "there.npy", workers=1, batch=4)
-    assert found.ok and found.result.images == COUNT
-    assert (tmp_path / "there.npy").read_bytes() == (tmp_path / "here.npy").read_bytes()
-    if given == "photos":
-        assert (tmp_path / "there.jsonl").read_text() == (tmp_path / "here.jsonl").read_text()
+    assert_embedded_alike(bundle, files, cloud.format(given), tmp_path, workers=1)
 
 
 @pytest.mark.slow
 def test_classes_are_those_of_folders_in_a_bucket(cloud, bundle, files):
-    here = vit_deploy.evaluate(bundle, files / "photos", workers=0)
-    there = vit_deploy.evaluate(bundle, cloud.format("photos"), workers=0)
-    assert there.records == here.records
-    [seen] = vit_deploy.predict(bundle, cloud.format("photos/0/a%20b%2520c.png"), workers=0)
-    [expected] = vit_deploy.predict(bundle, files / "photos" / "0" / NAMES[0], workers=0)
-    assert seen.top == expected.top
+    address, query = cloud.format("photos|").split("|")
+    assert_told_alike(bundle, files, address, query)
 
 
 @pytest.mark.slow
