@@ -156,10 +156,15 @@ def ask_hosts(
                 raise
     errors = [reply.error for reply in replies if reply.error is not None]
     if len(errors) == len(replies):
-        messages = dict.fromkeys(error.message for error in errors)
-        fixes = dict.fromkeys(error.fix for error in errors if error.fix)
-        raise RemoteError("; ".join(messages), fix="; ".join(fixes))
+        raise one_of(errors)
     return replies
+
+
+def one_of(errors: Sequence[VitDeployError]) -> RemoteError:
+    """One error that says what all of them say, each thing once."""
+    messages = dict.fromkeys(error.message for error in errors)
+    fixes = dict.fromkeys(error.fix for error in errors if error.fix)
+    return RemoteError("; ".join(messages), fix="; ".join(fixes))
 
 
 def _asked(

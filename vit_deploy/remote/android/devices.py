@@ -13,7 +13,7 @@ from vit_deploy.core.options.commands import BenchOptions
 from vit_deploy.errors import Failed, RemoteError, VitDeployError
 from vit_deploy.remote.android.adb import device_at
 from vit_deploy.remote.android.timing import PhoneTiming, tflite_artifacts, time_on
-from vit_deploy.remote.hosts import Answer
+from vit_deploy.remote.hosts import Answer, one_of
 from vit_deploy.remote.hosts_file import Host
 
 MOST_AT_ONCE = 64  # devices; others wait for one that is done
@@ -104,7 +104,7 @@ def time_phones(
         except RemoteError as lost:
             error = lost
         if refused and not timings:
-            error = _one_of([failure.error for failure in refused] + ([] if error is None else [error]))
+            error = one_of([failure.error for failure in refused] + ([] if error is None else [error]))
         answer = PhoneAnswer(host, tuple(timings), tuple(refused) if timings else (), error)
         if watch is not None:
             watch(host.name, answer.words)
@@ -117,13 +117,5 @@ def time_phones(
             stop.set()
             raise
     if not any(answer.timings for answer in answers):
-        raise _one_of([answer.error for answer in answers if answer.error is not None])
+        raise one_of([answer.error for answer in answers if answer.error is not None])
     return answers
-
-
-def _one_of(errors: Sequence[VitDeployError]) -> RemoteError:
-    """One error that says what all of them say."""
-    return RemoteError(
-        "; ".join(dict.fromkeys(error.message for error in errors)),
-        fix="; ".join(dict.fromkeys(error.fix for error in errors)),
-    )
