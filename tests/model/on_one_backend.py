@@ -10,17 +10,9 @@ import keras
 import numpy as np
 
 from tests.features import FAMILIES, as_arguments
+from tests.model.tiny import TINY
 from vit_deploy.model.vit import ViT
 
-TINY: dict[str, Any] = {
-    "input_shape": (24, 32, 3),
-    "patch_size": (8, 4),
-    "num_classes": 5,
-    "embed_dim": 12,
-    "num_heads": 3,
-    "num_layers": 2,
-    "mlp_dim": 20,
-}
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
     **{kind: {"normalization_type": kind} for kind in ("rms_norm", "dynamic_tanh", "band_rms")},
