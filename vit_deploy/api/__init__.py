@@ -18,8 +18,9 @@ if TYPE_CHECKING:  # at run time each is imported when it is first used, so that
     from vit_deploy.api.pages import demo
     from vit_deploy.api.predicting import predict
     from vit_deploy.api.proof import compare, verify
+    from vit_deploy.api.reports import report
     from vit_deploy.api.sessions import as_artifact, read_images, session
-    from vit_deploy.api.timing import bench, report
+    from vit_deploy.api.timing import bench
 
 _LAZY = {
     "as_artifact": "vit_deploy.api.sessions",
@@ -42,7 +43,7 @@ _LAZY = {
     "predict": "vit_deploy.api.predicting",
     "quantize": "vit_deploy.api.artifacts",
     "read_images": "vit_deploy.api.sessions",
-    "report": "vit_deploy.api.timing",
+    "report": "vit_deploy.api.reports",
     "resize": "vit_deploy.api.checkpoints",
     "session": "vit_deploy.api.sessions",
     "verify": "vit_deploy.api.proof",

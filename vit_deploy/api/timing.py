@@ -1,4 +1,4 @@
-"""How fast artifacts are, and reports of what was measured."""
+"""How fast artifacts are."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ from vit_deploy.api.given import (
     as_text,
     as_tuple,
     path,
-    paths,
     silent,
     size_text,
 )
-from vit_deploy.api.results import BenchOutcome, ReportOutcome
+from vit_deploy.api.results import BenchOutcome
 from vit_deploy.core import documents
 from vit_deploy.core.documents import Record
 from vit_deploy.core.host import read_host
 from vit_deploy.core.options.commands import BenchOptions
 from vit_deploy.core.options.parsing import milliseconds
-from vit_deploy.core.staging import check_targets, staged_file
+from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import DataError, Failed, UsageError, VitDeployError
 from vit_deploy.performance.bench import failed_case, runnable
 from vit_deploy.performance.latency import Latency, to_json
 from vit_deploy.performance.options import BaselineOptions
 from vit_deploy.performance.profilers import Profile
 from vit_deploy.performance.regression import Change, changes, read_results, refuse_baseline
-from vit_deploy.performance.report import WRITERS, written
-from vit_deploy.performance.report.documents import gather
 from vit_deploy.performance.requests import cases_for, measure, plan_for, profiles
 from vit_deploy.performance.saved_results import latency_in, save_document
 from vit_deploy.remote import hosts_file
@@ -44,8 +41,6 @@ from vit_deploy.remote.hosts import Watch, ask_hosts
 from vit_deploy.remote.options import HostOptions
 from vit_deploy.runtimes import RUNTIMES
 from vit_deploy.verification.targets import open_to_time
-
-TITLE = "Latency of Vision Transformers"
 
 
 def bench(
@@ -353,49 +348,3 @@ def _saved_at_any_rate(save: Path | None, records: Callable[[], list[Record]], *
         if save is not None:
             save_document(documents.document("bench", records(), ok=False), save, force=force)
         raise
-
-
-def report(
-    files: PathLike | Sequence[PathLike],
-    output: PathLike | Sequence[PathLike],
-    *,
-    title: str = TITLE,
-    force: bool = False,
-    progress: Tell = silent,
-) -> ReportOutcome:
-    """Show what was measured: latency against size and accuracy, percentiles, scaling, operators, hosts.
-
-    Args:
-        files: documents of `bench`, and of `evaluate`, `verify`, `export` or `quantize` for the same artifacts.
-        output: files to write, whose names end in .html, .md or .csv.
-        title: heading of the page.
-        force: whether files that are there are replaced.
-        progress: called with what is being done.
-
-    Returns:
-        The paths of the files that were written.
-
-    Raises:
-        UsageError: a file name with another ending.
-        DataError: a document that cannot be read, or none in which something was timed.
-        MissingEngineError: the library that draws is not installed.
-        OutputError: a file that is there, or cannot be written.
-    """
-    targets = paths(output, "output")
-    for target in targets:
-        if target.suffix not in WRITERS:
-            raise UsageError(f"--output is {target.name!r}; expected a name that ends in {', '.join(WRITERS)}")
-        WRITERS.check(target.suffix)
-    check_targets(targets, force=force)
-    progress("reading the results")
-    gathered = gather(paths(files, "files"))
-    texts = {}
-    for target in targets:
-        progress(f"making {target}")
-        texts[target] = written(gathered, title, target.suffix)
-    for target, text in texts.items():
-        with staged_file(target, force=force) as staged:
-            staged.write_text(text, encoding="utf-8")
-    count = len(gathered.cases)
-    records = [{"path": str(target), "bytes": target.stat().st_size, "cases": count} for target in texts]
-    return ReportOutcome(tuple(texts), tuple(records))

@@ -33,7 +33,7 @@ def report(
     printing: OutputOptions,
 ) -> int:
     """Show what was measured: latency against size and accuracy, percentiles, scaling, operators, hosts."""
-    from vit_deploy.api import timing as api
+    from vit_deploy.api import reports as api
     from vit_deploy.cli.output import Output
     from vit_deploy.core.quantities import megabytes
 
