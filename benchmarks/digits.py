@@ -88,29 +88,44 @@ def train(
     return model
 
 
-def write(directory: Path, seeds: Sequence[int] = SEEDS, epochs: int = 12) -> list[tuple[Path, float]]:
-    """Train and save; gives each file with its accuracy on the held-out images."""
+Training = Callable[[Digits, int, int], Any]  # of a model: the images, a seed, and the epochs
+
+
+def write(
+    directory: Path,
+    seeds: Sequence[int] = SEEDS,
+    epochs: int = 12,
+    *,
+    name: str = "digits",
+    training: Training = train,
+) -> list[tuple[Path, float]]:
+    """Train and save `<name>-<seed>.keras` beside its images; gives each file with its accuracy on those held out."""
     data = load()
     directory.mkdir(parents=True, exist_ok=True)
-    np.savez(directory / "digits-train.npz", images=data.train_images, labels=data.train_labels)
-    np.savez(directory / "digits-test.npz", images=data.test_images, labels=data.test_labels)
+    np.savez(directory / f"{name}-train.npz", images=data.train_images, labels=data.train_labels)
+    np.savez(directory / f"{name}-test.npz", images=data.test_images, labels=data.test_labels)
     found = []
     for seed in seeds:
-        model = train(data, seed, epochs)
+        model = training(data, seed, epochs)
         answers = model.predict(model.preprocess.normalize(data.test_images), verbose=0).argmax(axis=-1)
-        path = directory / f"digits-{seed}.keras"
+        path = directory / f"{name}-{seed}.keras"
         model.save(path)
         found.append((path, float(np.mean(answers == data.test_labels))))
         print(f"{path}: {found[-1][1]:.4f} of the held-out images right", flush=True)
     return found
 
 
-if __name__ == "__main__":
+def main(name: str, about: str | None, *, seeds: Sequence[int] = SEEDS, training: Training = train) -> None:
+    """Train what the command line asks for, as `python -m benchmarks.<name>`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.digits", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--seed", type=int, action="append", help="repeat for more; default 0 to 4")
+    parser.add_argument("--seed", type=int, action="append", help=f"repeat for more; default 0 to {seeds[-1]}")
     parser.add_argument("--epochs", type=int, default=12)
     options = parser.parse_args()
-    write(options.output, options.seed or SEEDS, options.epochs)
+    write(options.output, options.seed or seeds, options.epochs, name=name, training=training)
+
+
+if __name__ == "__main__":
+    main("digits", __doc__)

@@ -14,11 +14,9 @@ writes two channels. What a rewrite can make massive is made so afterwards, see 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,30 +132,5 @@ def measure(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
             yield model.stem, {**measure_model(model, Path(folder), planted), "massive": dataclasses.asdict(found)}
 
 
-def write(directory: Path, seeds: Sequence[int] = SEEDS, epochs: int = 12) -> list[tuple[Path, float]]:
-    """Train and save `massive-<seed>.keras` beside its images; gives each file with its accuracy on those held out."""
-    data = digits.load()
-    directory.mkdir(parents=True, exist_ok=True)
-    np.savez(directory / "massive-train.npz", images=data.train_images, labels=data.train_labels)
-    np.savez(directory / "massive-test.npz", images=data.test_images, labels=data.test_labels)
-    found = []
-    for seed in seeds:
-        model = train(data, seed, epochs)
-        images = model.preprocess.normalize(data.test_images)
-        answers = model.predict(images, verbose=0).argmax(axis=-1)
-        path = directory / f"massive-{seed}.keras"
-        model.save(path)
-        found.append((path, float(np.mean(answers == data.test_labels))))
-        print(f"{path}: {found[-1][1]:.4f} right, {statistics(model.to_checkpoint(), images[:LOOKED_AT])}", flush=True)
-    return found
-
-
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.massive", description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--seed", type=int, action="append", help="repeat for more; default 0 to 2")
-    parser.add_argument("--epochs", type=int, default=12)
-    options = parser.parse_args()
-    write(options.output, options.seed or SEEDS, options.epochs)
+    digits.main("massive", __doc__, seeds=SEEDS, training=train)
