@@ -94,9 +94,11 @@ LEAVES = {
     "exporters.onnx.rules": ONNX | {"onnx_ir", "onnxscript"},
     "exporters.onnx.trace": ONNX | {"onnx_ir", "tf2onnx", "tensorflow"},
     "exporters.onnx.export": ONNX | {"onnx_ir", "onnxscript", "tf2onnx", "tensorflow"},
-    **{f"exporters.onnx.{name}": ONNX | {"onnxruntime"} for name in ("even_norms", "graph_values", "whole_graph")},
-    "exporters.onnx.rounding": ONNX,
-    **{f"exporters.onnx.{name}": ONNX for name in ("bfloat16", "file", "int4_blocks", "int8_pairs", "layers", "write")},
+    **{
+        f"exporters.onnx.{name}": ONNX | {"onnxruntime"}
+        for name in ("even_norms", "graph_values", "int4_blocks", "whole_graph")
+    },
+    **{f"exporters.onnx.{name}": ONNX for name in ("bfloat16", "file", "int8_pairs", "layers", "write")},
     **{
         f"exporters.onnx.{name}": ONNX | {"onnxruntime"}
         for name in ("dynamic", "float16", "half_guard", "inside", "layer_inputs", "quantize", "static")
@@ -111,6 +113,7 @@ LEAVES = {
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.instructions": {"litert_quantizer"},
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
+    "exporters.tflite.block_rounding": FLATBUFFERS | {"ai_edge_litert"},
     **{f"exporters.tflite.{name}": {"ai_edge_litert"} for name in ("coarse", "ranges")},
     **{f"data.parquet_{name}": {"pyarrow"} for name in ("output", "source")},
     **{f"data.{name}": {"pyarrow"} for name in ("remote_source", "storage", "storage_errors")},

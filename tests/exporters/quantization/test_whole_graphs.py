@@ -15,11 +15,12 @@ from vit_deploy.core.format import Target
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.onnx.even_norms import with_even_norms
-from vit_deploy.exporters.onnx.rounding import rounded, scales
+from vit_deploy.exporters.onnx.int8_pairs import scales
 from vit_deploy.exporters.onnx.whole_graph import BIAS_LIMIT, scale_of
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.pipeline import export, quantize
+from vit_deploy.exporters.quantization.rounding import rounded
 from vit_deploy.runtimes import RUNTIMES, RuntimeOptions
 from vit_deploy.verification.locate.divergence import locate
 from vit_deploy.verification.verifying import verify

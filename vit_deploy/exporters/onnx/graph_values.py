@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,10 @@ from vit_deploy.exporters.onnx.layer_inputs import values_of
 from vit_deploy.exporters.onnx.layers import KERNEL
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import NOTHING, Observed
+from vit_deploy.exporters.quantization.squares import Sum, in_groups
 from vit_deploy.runtimes.values import as_stored
 
 ONE = 1  # image a call, where the file leaves it open: all values of the graph are kept
-MOST_BYTES = 1 << 30  # of sums of products at a time; for more the images go through once more
-MOST_ROWS = 2048  # that wait to be multiplied
 MOST_STORED = 1 << 10  # numbers of a constant that types and shapes may depend on
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -55,10 +54,7 @@ def measure(model: onnx.ModelProto, spec: InputSpec, calibration: Calibration, *
     if spec.dtype == "float32":
         given = as_stored(calibration.images, spec)
         seen[model.graph.input[0].name] = NOTHING.also(given, counted=counted)
-    squares: dict[str, NDArray[np.float32]] = {}
-    for group in _groups(model.graph):
-        squares |= _squares(model, group, spec, calibration)
-    return Measured(seen, squares)
+    return Measured(seen, layer_squares(model, layer_nodes(model.graph), spec, calibration))
 
 
 def computed_floats(model: onnx.ModelProto) -> list[str]:
@@ -96,55 +92,32 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _groups(graph: onnx.GraphProto) -> Iterator[list[onnx.NodeProto]]:
-    """Layers whose sums of products fit memory together; one of what several read stands for them."""
-    group: list[onnx.NodeProto] = []
-    total = 0
-    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for node in {node.input[0]: node for node in layer_nodes(graph)}.values():
-        shape = shapes[node.input[1]]
-        side = int(np.prod(shape[1:])) if node.op_type == "Conv" else shape[0]
-        if group and total + 4 * side * side > MOST_BYTES:
-            yield group
-            group, total = [], 0
-        group.append(node)
-        total += 4 * side * side
-    if group:
-        yield group
-
-
-def _squares(
+def layer_squares(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], spec: InputSpec, calibration: Calibration
 ) -> dict[str, NDArray[np.float32]]:
-    given = model.graph.input[0].name
-    layers = {node.input[0]: node for node in nodes if node.input[0] != given}
-    sums = {name: _Sum() for name in layers}
-    for values in values_of(model, list(layers), spec, calibration):
-        for name, node in layers.items():
-            sums[name].add(rows_of(node, values[name]))
-    return {name: one.total() for name, one in sums.items()}
+    """Sums of products `(inputs, inputs)` of the rows that layers read, by the name of what they read.
 
-
-class _Sum:
-    """The sum of products of rows, which are multiplied when there are enough of them."""
-
-    def __init__(self) -> None:
-        self._rows: list[NDArray[np.float32]] = []
-        self._sum: NDArray[np.float32] | None = None
-
-    def add(self, rows: NDArray[np.float32]) -> None:
-        self._rows.append(rows)
-        if sum(map(len, self._rows)) >= MOST_ROWS:
-            self.total()
-
-    def total(self) -> NDArray[np.float32]:
-        if self._rows:
-            rows = np.concatenate(self._rows)
-            product = rows.T @ rows
-            self._sum = product if self._sum is None else self._sum + product
-            self._rows = []
-        assert self._sum is not None  # there are images to calibrate with
-        return self._sum
+    Args:
+        model: fp32.
+        nodes: those of the layers; what the graph itself is given is left out.
+        spec: the spec of its input.
+        calibration: the images.
+    """
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    # One of what several read stands for them.
+    layers = {node.input[0]: node for node in nodes if node.input[0] != model.graph.input[0].name}
+    sides = {}
+    for name, node in layers.items():
+        shape = shapes[node.input[1]]
+        sides[name] = int(np.prod(shape[1:])) if node.op_type == "Conv" else shape[0]
+    found: dict[str, NDArray[np.float32]] = {}
+    for group in in_groups(sides):
+        sums = {name: Sum() for name in group}
+        for values in values_of(model, group, spec, calibration):
+            for name, one in sums.items():
+                one.add(rows_of(layers[name], values[name]))
+        found |= {name: one.total() for name, one in sums.items()}
+    return found
 
 
 def rows_of(node: onnx.NodeProto, values: NDArray[np.float32]) -> NDArray[np.float32]:

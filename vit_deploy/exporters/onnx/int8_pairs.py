@@ -43,3 +43,17 @@ def fitting(kernel: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.f
     scales = np.maximum(largest, together).astype(np.float32)
     scales[scales < SMALLEST] = 1.0  # a channel of zeros, or of what float32 cannot divide by
     return np.clip(np.rint(values / scales), -MOST, MOST).astype(np.int8), scales
+
+
+def scales(kernel: NDArray[np.float32], *, fitting_pairs: bool) -> NDArray[np.float32]:
+    """A scale for each output of a kernel `(inputs, outputs)`.
+
+    Args:
+        kernel: its values.
+        fitting_pairs: whether no two neighbours may come to more than 128; see `saturation`.
+    """
+    if fitting_pairs:
+        return fitting(kernel)[1]
+    found: NDArray[np.float32] = (np.abs(kernel).max(axis=0, initial=0) / MOST).astype(np.float32)
+    found[found < SMALLEST] = 1.0
+    return found

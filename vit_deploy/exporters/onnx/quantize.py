@@ -110,7 +110,7 @@ def quantized(
     if recipe.activations is Activations.DYNAMIC:
         return with_dynamic_integers(model, names, recipe)
     if recipe.activations is Activations.FLOAT:
-        return with_blocks(model, names, recipe)
+        return with_blocks(model, names, recipe, source.input, calibration)
     if calibration is None:
         raise ConfigError(f"{recipe.precision} needs images to calibrate with")
     seen = observe(model, source.input, calibration, counted=recipe.clipping is not Clipping.MIN_MAX)
@@ -120,7 +120,7 @@ def quantized(
 def _smooth(model: onnx.ModelProto, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> None:
     there = {weight.name for weight in model.graph.initializer}  # a layer scale is folded into its kernel
     weights = {name: array(model.graph, name) for name in weight_specs(source.config) if name in there}
-    if learned_ranges(source, calibration):  # which hold for the channels as they are
+    if recipe.needs_ranges and learned_ranges(source, calibration):  # which hold for the channels as they are
         return
     if recipe.smoothing is not None and calibration is not None:
         largest = largest_by_channel(model, source.input, calibration)

@@ -23,12 +23,13 @@ from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.onnx.even_norms import with_even_norms
 from vit_deploy.exporters.onnx.graph_values import layer_nodes, measure
+from vit_deploy.exporters.onnx.int8_pairs import scales
 from vit_deploy.exporters.onnx.layers import KERNEL, drop_initializers, drop_unused_initializers
-from vit_deploy.exporters.onnx.rounding import rounded, scales
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import clipped
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
 from vit_deploy.exporters.quantization.recipes import Recipe, products_of
+from vit_deploy.exporters.quantization.rounding import rounded
 
 Array = NDArray[Any]
 Range = tuple[float, float]

@@ -75,6 +75,7 @@ class Recipe:
             eq. 4); None leaves them where they are.
         equalized: whether outliers are migrated by the weights alone, where no `smoothing` is asked for; needs no data.
         fitting_pairs: whether scales keep neighbouring weights from saturating sums of 16 bits; see `saturation`.
+        compensated: whether rounding errors of kernels make up for each other, by what the layers read; see `rounding`.
         bias_correction: whether the mean error of a layer's output on the calibration images goes into its bias.
         keep_float: names of what stays in float32, such as `block_3.ffn.down`; see `quantizable`.
         reason: why it is as it is, in a sentence or two.
@@ -100,6 +101,7 @@ class Recipe:
     smoothing: float | None = None
     equalized: bool = False
     fitting_pairs: bool = False
+    compensated: bool = False
     bias_correction: bool = False
     keep_float: tuple[str, ...] = ()
     reason: str = ""
@@ -126,9 +128,14 @@ class Recipe:
         return self.precision == HALF and Part.ATTENTION_PRODUCTS in self.parts and Part.SOFTMAX not in self.parts
 
     @property
-    def needs_calibration(self) -> bool:
-        """Whether it cannot be made without images."""
+    def needs_ranges(self) -> bool:
+        """Whether it cannot be made without ranges of activations, or their means."""
         return self.activations is Activations.STATIC or self.smoothing is not None or self.bias_correction
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether images go through the model before it is made."""
+        return self.needs_ranges or self.compensated
 
 
 def in_integers(recipe: Recipe) -> Recipe:

@@ -36,6 +36,7 @@ from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe,
 from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_shares
 from vit_deploy.exporters.tflite.bias_correction import corrected_biases
 from vit_deploy.exporters.tflite.bits import EIGHT
+from vit_deploy.exporters.tflite.block_rounding import Kernels, rounded_kernels, write_kernels
 from vit_deploy.exporters.tflite.chosen_ranges import largest_shares, learned_by_tensor, needed_tensors, ranges_of
 from vit_deploy.exporters.tflite.coarse import coarse_layers, coarse_products
 from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
@@ -81,8 +82,12 @@ class TFLiteQuantizer:
         if source.signature:
             return self._write_sizes(source, target, recipe, calibration)
         with self._balanced(source, recipe, calibration) as balanced:
-            seen = None if calibration is None else self._observed(balanced, recipe, calibration)
-            with self._widened(balanced, target, recipe, seen) as (widened, goal, wide):
+            seen = self._observed(balanced, recipe, calibration)
+            kernels = self._kernels(balanced, recipe, calibration)
+            with (
+                self._rounded(balanced, kernels) as rounded,
+                self._widened(rounded, target, recipe, seen) as (widened, goal, wide),
+            ):
                 return self._write(widened, goal, wide, seen)
 
     def _write_sizes(
@@ -93,6 +98,7 @@ class TFLiteQuantizer:
         So weights and biases become the same integers at every size, and are in the file once.
         """
         made, seen = target, None
+        kernels: Kernels = {}
         files: dict[str, Path] = {}
         with tempfile.TemporaryDirectory() as folder:
             names = [size.signature for size in source.sizes]
@@ -105,9 +111,13 @@ class TFLiteQuantizer:
                 singles[size.signature].rename(alone.model_path)
                 goal = dataclasses.replace(target.at(size.pixels), directory=written, sizes=(), labels=())
                 with self._balanced(alone, recipe, calibration) as balanced:
-                    if calibration is not None and seen is None:
+                    if not files:
                         seen = self._observed(balanced, recipe, calibration)
-                    with self._widened(balanced, goal, recipe, seen) as (widened, wider, wide):
+                        kernels = self._kernels(balanced, recipe, calibration)
+                    with (
+                        self._rounded(balanced, kernels) as rounded,
+                        self._widened(rounded, goal, recipe, seen) as (widened, wider, wide),
+                    ):
                         result = self._write(widened, wider, wide, seen)
                 if not files:
                     made = dataclasses.replace(
@@ -132,7 +142,7 @@ class TFLiteQuantizer:
     @contextlib.contextmanager
     def _balanced(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Iterator[Artifact]:
         """The source, or where the recipe asks for it the same function without outliers; learned ranges forbid it."""
-        if not recipe.equalized or learned_ranges(source, calibration):
+        if not recipe.equalized or (recipe.needs_ranges and learned_ranges(source, calibration)):
             yield source
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -141,6 +151,27 @@ class TFLiteQuantizer:
                 layers = find_layers(model, source.config)
                 write_smoothed(balanced.model_path, model, layers, source.config, inline_limit=self.inline_limit)
             yield balanced
+
+    def _kernels(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Kernels:
+        """The kernels whose rounding errors make up for each other; none of a recipe that does not ask for it."""
+        if not recipe.compensated:
+            return {}
+        with opened(source.model_path) as model:
+            layers = find_layers(model, source.config)
+            return rounded_kernels(source, model, layers, _with_room(model, recipe, layers), calibration)
+
+    @contextlib.contextmanager
+    def _rounded(self, source: Artifact, kernels: Kernels) -> Iterator[Artifact]:
+        """The source with other kernels."""
+        if not kernels:
+            yield source
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            rounded = dataclasses.replace(source, directory=Path(folder))
+            with opened(source.model_path) as model:
+                layers = find_layers(model, source.config)
+                write_kernels(rounded.model_path, model, layers, kernels, inline_limit=self.inline_limit)
+            yield rounded
 
     @contextlib.contextmanager
     def _widened(
@@ -169,8 +200,10 @@ class TFLiteQuantizer:
         with _rewritten(source, content) as widened:
             yield widened, target, dataclasses.replace(recipe, residual_bits=16)
 
-    def _observed(self, source: Artifact, recipe: Recipe, calibration: Calibration) -> Observations:
-        """The values of the tensors of a file that its ranges follow from."""
+    def _observed(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Observations | None:
+        """The values of the tensors of a file that its ranges follow from, where the recipe has any."""
+        if calibration is None or not recipe.needs_ranges:
+            return None
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
             products = _integer_products(model, recipe, between)

@@ -1,11 +1,11 @@
-"""The range of every tensor of a TFLite file on calibration images."""
+"""What the tensors of a TFLite file are on calibration images: their ranges, and how those of a layer go together."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,49 @@ from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import NOTHING, Float32, Observed
+from vit_deploy.exporters.quantization.squares import Sum, in_groups
 from vit_deploy.runtimes.values import as_stored
+
+
+class Inside:
+    """An engine that keeps all the tensors of a file, which is run on images, one batch of its size after the other.
+
+    Args:
+        path: the path of a float TFLite file.
+        spec: its input.
+        calibration: images as its session takes them; the last batch is filled up with the first ones.
+
+    Attributes:
+        engine: LiteRT's interpreter.
+        floats: the name of each tensor of float32 that the file is given or computes, by its index.
+        scores: the indices of what a softmax reads.
+    """
+
+    def __init__(self, path: Path, spec: InputSpec, calibration: Calibration) -> None:
+        with quiet_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it calls this debugging, which it is
+            # XNNPACK writes the tensors inside of it too when all are asked for, and is four times as fast.
+            self.engine = Interpreter(
+                model_path=engine_path(path), experimental_preserve_all_tensors=True, num_threads=os.cpu_count()
+            )
+            self.engine.allocate_tensors()
+        (given,) = self.engine.get_input_details()
+        steps = [step for step in self.engine._get_ops_details() if step["op_name"] != "DELEGATE"]
+        there = {int(index) for step in steps for index in step["outputs"]} | {given["index"]}
+        tensors = [tensor for tensor in self.engine.get_tensor_details() if tensor["dtype"] == np.float32]
+        self.floats: dict[int, str] = {each["index"]: each["name"] for each in tensors if each["index"] in there}
+        self.scores = {int(step["inputs"][0]) for step in steps if step["op_name"] == "SOFTMAX"}
+        self._given, self._spec, self._images = given["index"], spec, calibration.images
+
+    def batches(self) -> Iterator[None]:
+        """Run one batch after the other; its tensors are there until the next."""
+        batch = self._spec.batch or 1
+        count = -(-len(self._images) // batch) * batch
+        filled = np.concatenate([self._images, self._images[: count - len(self._images)]])
+        for start in range(0, count, batch):
+            self.engine.set_tensor(self._given, as_stored(filled[start : start + batch], self._spec))
+            self.engine.invoke()
+            yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,38 +105,44 @@ def observe(
         counted: whether distributions are needed, or ranges alone.
         means_of: tensors whose channels' means are needed.
     """
-    with quiet_stderr(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it calls this debugging, which it is
-        # XNNPACK writes the tensors inside of it too when all are asked for, and is four times as fast.
-        engine = Interpreter(
-            model_path=engine_path(path), experimental_preserve_all_tensors=True, num_threads=os.cpu_count()
-        )
-        engine.allocate_tensors()
-    (given,) = engine.get_input_details()
-    details = {tensor["index"]: tensor for tensor in engine.get_tensor_details() if tensor["dtype"] == np.float32}
-    steps = [operator for operator in engine._get_ops_details() if operator["op_name"] != "DELEGATE"]
-    computed = {int(index) for step in steps for index in step["outputs"]} | {given["index"]}
-    scores = {int(step["inputs"][0]) for step in steps if step["op_name"] == "SOFTMAX"}
-    looked_at = [
-        index for index in computed & details.keys() if only is None or details[index]["name"] in {*only, *means_of}
-    ]
+    inside = Inside(path, spec, calibration)
+    looked_at = {index: name for index, name in inside.floats.items() if only is None or name in {*only, *means_of}}
     seen: dict[str, Observed] = {}
     sums: dict[str, NDArray[np.float64]] = {}
-    batch = spec.batch or 1
-    count = -(-len(calibration.images) // batch) * batch
-    filled = np.concatenate([calibration.images, calibration.images[: count - len(calibration.images)]])
-    for start in range(0, count, batch):
-        engine.set_tensor(given["index"], as_stored(filled[start : start + batch], spec))
-        engine.invoke()
-        for index in looked_at:
-            name, values = details[index]["name"], engine.get_tensor(index)
-            weights = _shares(values) if index in scores else None
+    rounds = 0
+    for _ in inside.batches():
+        rounds += 1
+        for index, name in looked_at.items():
+            values = inside.engine.get_tensor(index)
+            weights = _shares(values) if index in inside.scores else None
             seen[name] = seen.get(name, NOTHING).also(values, counted=counted, weights=weights)
             if name in means_of:
                 total = values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64)
                 sums[name] = sums.get(name, 0.0) + total
-    rounds = count // batch
     return Observations(seen, {name: total / rounds for name, total in sums.items()})
+
+
+def layer_squares(
+    path: Path, spec: InputSpec, calibration: Calibration, inputs: Mapping[str, int]
+) -> dict[str, NDArray[np.float32]]:
+    """Sums of products `(inputs, inputs)` of the rows that layers read, by the name of what they read.
+
+    Args:
+        path: the path of a float TFLite file.
+        spec: its input.
+        calibration: images as its session takes them.
+        inputs: how wide what is read is, by its name; what is not computed is left out.
+    """
+    inside = Inside(path, spec, calibration)
+    places = {name: index for index, name in inside.floats.items()}
+    found: dict[str, NDArray[np.float32]] = {}
+    for group in in_groups({name: count for name, count in inputs.items() if name in places}):
+        sums = {name: Sum() for name in group}
+        for _ in inside.batches():
+            for name, one in sums.items():
+                one.add(inside.engine.get_tensor(places[name]).reshape(-1, inputs[name]))
+        found |= {name: one.total() for name, one in sums.items()}
+    return found
 
 
 def _shares(scores: Float32) -> Float32:

@@ -1,0 +1,102 @@
+"""Kernels of 4 bits whose rounding errors make up for each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from vit_deploy.exporters.onnx.int4_blocks import FOUR_BITS, _tools
+from vit_deploy.exporters.quantization.rounding import Levels, rounded_in_blocks
+
+SIZE = 32
+SYMMETRIC = Levels(-7, 7, half=True)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """A kernel of 3 blocks and a bit, and inputs that go together; a row of a block is zero, and a whole block."""
+    rng = np.random.default_rng(5)
+    kernel = rng.standard_normal((3 * SIZE + 7, 5)).astype(np.float32)
+    kernel[3], kernel[SIZE : 2 * SIZE, 2] = 0, 0
+    mixed = rng.standard_normal((900, 20)) @ rng.standard_normal((20, len(kernel)))
+    inputs = (mixed + 0.1 * rng.standard_normal(mixed.shape)).astype(np.float32)
+    return kernel, inputs
+
+
+def by_itself(kernel, levels):
+    """Each weight rounded to the nearest, by the largest one of its block."""
+    result = np.zeros_like(kernel)
+    for start in range(0, len(kernel), SIZE):
+        block = kernel[start : start + SIZE]
+        scale = np.abs(block).max(axis=0) / -levels.lowest
+        scale[scale == 0] = 1
+        result[start : start + SIZE] = np.clip(np.rint(block / scale), levels.lowest, levels.highest) * scale
+    return result
+
+
+@pytest.mark.parametrize("levels", [SYMMETRIC, FOUR_BITS])
+def test_errors_that_make_up_for_each_other_are_smaller_where_inputs_go_together(drawn, levels):
+    kernel, inputs = drawn
+    ways = {
+        "by itself": by_itself(kernel, levels),
+        "clipped": rounded_in_blocks(kernel, None, levels, SIZE),
+        "together": rounded_in_blocks(kernel, inputs.T @ inputs, levels, SIZE),
+    }
+    errors = {name: np.square(inputs @ (kernel - way)).mean() for name, way in ways.items()}
+    assert errors["together"] < errors["clipped"] / 3
+    weights = {name: np.square(kernel - way).mean() for name, way in ways.items()}
+    assert weights["clipped"] < weights["by itself"]  # nothing is as near as the scale of least error
+
+
+@pytest.mark.parametrize("levels", [SYMMETRIC, FOUR_BITS])
+def test_a_block_has_the_levels_of_one_scale_and_its_largest_weight_is_the_lowest_of_them(drawn, levels):
+    kernel, inputs = drawn
+    result = rounded_in_blocks(kernel, inputs.T @ inputs, levels, SIZE)
+    for start in range(0, len(kernel), SIZE):
+        block = result[start : start + SIZE].astype(np.float64)
+        for column in range(block.shape[1]):
+            values = block[:, column]
+            if not values.any():
+                continue
+            scale = values[np.abs(values).argmax()] / levels.lowest
+            whole = values / scale
+            assert np.abs(whole - np.rint(whole)).max() < 1e-5
+            assert whole.min() >= levels.lowest - 1e-5 and whole.max() <= -levels.lowest + 1e-5
+            if levels.half:
+                assert np.float16(scale) == scale
+
+
+def test_what_is_zero_stays_zero(drawn):
+    kernel, inputs = drawn
+    alone = np.zeros_like(kernel)
+    assert not rounded_in_blocks(alone, inputs.T @ inputs, SYMMETRIC, SIZE).any()
+    # So do the weights that scales of 16 bits are too coarse for.
+    assert not rounded_in_blocks(kernel * 1e-12, None, SYMMETRIC, SIZE).any()
+    assert rounded_in_blocks(kernel * 1e-12, None, FOUR_BITS, SIZE).any()
+    assert not rounded_in_blocks(kernel, None, FOUR_BITS, SIZE)[SIZE : 2 * SIZE, 2].any()
+
+
+def test_onnx_runtimes_quantizer_finds_the_integers_again(drawn):
+    kernel, inputs = drawn
+    wanted = rounded_in_blocks(kernel, inputs.T @ inputs, FOUR_BITS, SIZE)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "kernel"], ["y"], name="layer")],
+        "one",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, len(kernel)])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, kernel.shape[1]])],
+        [numpy_helper.from_array(wanted, "kernel")],
+    )
+    tools = _tools()
+    config = tools.DefaultWeightOnlyQuantConfig(block_size=SIZE, is_symmetric=True, accuracy_level=1, bits=4)
+    work = tools.MatMulNBitsQuantizer(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), algo_config=config
+    )
+    work.process()
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in work.model.model.graph.initializer}
+    (packed,) = (values for values in stored.values() if values.dtype == np.uint8)
+    (scales,) = (values for values in stored.values() if values.dtype == np.float32)
+    whole = np.stack([packed & 15, packed >> 4], axis=-1).reshape(kernel.shape[1], -1).astype(np.float32) - 8
+    restored = whole * np.repeat(scales.reshape(kernel.shape[1], -1), SIZE, axis=1)
+    np.testing.assert_allclose(restored[:, : len(kernel)].T, wanted, rtol=1e-5, atol=1e-7)
