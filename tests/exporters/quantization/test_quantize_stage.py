@@ -16,7 +16,13 @@ from vit_deploy.core.weights import layer_names
 from vit_deploy.errors import ConfigError, DataError, EngineError, ExportError, OutputError
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, sensitivity
-from vit_deploy.exporters.quantization.calibration import COUNT, SAMPLES_WARNING, Calibration, read_calibration
+from vit_deploy.exporters.quantization.calibration import (
+    COUNT,
+    ROUNDING_NOTE,
+    SAMPLES_WARNING,
+    Calibration,
+    read_calibration,
+)
 from vit_deploy.exporters.quantization.labelled import read_labelled
 from vit_deploy.exporters.quantization.outputs import answers, cosines
 from vit_deploy.exporters.quantization.pipeline import export, quantize
@@ -110,6 +116,7 @@ def test_export_makes_fp32_for_the_others_and_keeps_it_only_where_it_is_asked_fo
 def test_the_samples_come_with_a_warning_where_they_calibrate(source, tmp_path):
     assert quantize(source, tmp_path, ["int8"], QUIET).notes == []
     assert quantize(source, tmp_path, ["int8-static"], QUIET).notes == [SAMPLES_WARNING]
+    assert quantize(source, tmp_path, ["int4"], QUIET).notes == [ROUNDING_NOTE]
 
 
 def test_what_cannot_be_is_refused_before_any_work(source, tmp_path, bundles):

@@ -76,7 +76,7 @@ def test_a_file_says_of_itself_what_its_manifest_says(precision, made, source):
     assert artifact.weights_digest == source.weights_digest
     assert artifact.options["recipe"]["precision"] == precision
     calibration = artifact.options["calibration"]
-    if precision in ("int8-static", "int8-full", "int16x8"):
+    if precision in ("int8-static", "int8-full", "int16x8", "int4"):
         assert calibration == read_calibration(None, source).to_dict() and calibration["images"] == COUNT
     else:
         assert calibration is None

@@ -27,6 +27,10 @@ SAMPLES_WARNING = (
     "need are missed, which costs accuracy (some percent of top-1 with int8-static, more with int8-full); "
     "give --calibrate a folder of your own images"
 )
+ROUNDING_NOTE = (
+    "kernels of 4 bits were rounded by what the layers read of the bundled sample images, which are drawn: "
+    "by a folder of your own images they lose less, see --calibrate"
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ for inputs and outputs of layers unless images to calibrate with are given; all 
 from __future__ import annotations
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.exporters.quantization.calibration import SAMPLES, SAMPLES_WARNING, Calibration
+from vit_deploy.exporters.quantization.calibration import ROUNDING_NOTE, SAMPLES, SAMPLES_WARNING, Calibration
+from vit_deploy.exporters.quantization.recipes import Recipe
 
 PIXELS = "patch_embed.input"
 LEARNED_NOTE = (
@@ -31,13 +32,16 @@ def learned_ranges(source: Artifact, calibration: Calibration | None) -> dict[st
     return found
 
 
-def notes_on_ranges(source: Artifact, calibration: Calibration | None) -> list[str]:
-    """What whoever gave no images should know of where the ranges are from.
+def notes_on_ranges(source: Artifact, recipe: Recipe, calibration: Calibration | None) -> list[str]:
+    """What whoever gave no images should know of where the ranges are from, or how kernels were rounded.
 
     Args:
         source: the fp32 artifact.
+        recipe: the recipe that is followed.
         calibration: images that ranges are measured on, where the recipe needs them.
     """
     if calibration is None or calibration.source != SAMPLES:
         return []
+    if not recipe.needs_ranges:
+        return [ROUNDING_NOTE]
     return [LEARNED_NOTE if learned_ranges(source, calibration) else SAMPLES_WARNING]

@@ -261,7 +261,7 @@ def _one(
     force: bool,
     keep_failed: bool,
 ) -> Made:
-    notes = [*notes_on_ranges(work.source, work.calibration)]
+    notes = [*notes_on_ranges(work.source, work.recipe, work.calibration)]
     table = measure_layers(work) if options.sensitivity or budget is not None else None
     if budget is not None and table is not None:
         work = keep_fewest(work, table, budget)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 MOST = 127  # of an integer of 8 bits
 DAMPING = 0.01  # of the mean of the squares, against inputs that are nearly the same
 BLOCK = 64  # rows whose errors are taken up by all others at once
-SHARES = np.arange(1.0, 0.55, -0.04)  # of the largest weight of a block, that its integers may reach to
 
 Float64 = NDArray[np.float64]
 Rounder = Callable[[int, Float64], Float64]
@@ -55,7 +54,7 @@ def rounded(
         return each
     wide = scale.astype(np.float64)
 
-    def steps(left: Float64, weights: Float64) -> Rounder:
+    def steps(left: Float64) -> Rounder:
         return lambda _, values: np.clip(np.rint(values / wide), -MOST, MOST) * wide
 
     together: NDArray[np.int8] = np.rint(_compensated(kernel, squares, steps, BLOCK) / wide).astype(np.int8)
@@ -74,9 +73,10 @@ def rounded_in_blocks(
         size: inputs that share a scale, for each output.
     """
 
-    def steps(left: Float64, weights: Float64) -> Rounder:
-        scale = _scales(left, weights, levels)
+    def steps(left: Float64) -> Rounder:
         largest = np.abs(left).argmax(axis=0)
+        exact = np.take_along_axis(left, largest[None], axis=0)[0] / levels.lowest
+        scale = exact.astype(np.float16 if levels.half else np.float32).astype(np.float64)
 
         def to_level(row: int, values: Float64) -> Float64:
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,25 +89,10 @@ def rounded_in_blocks(
     return _compensated(kernel, seen, steps, size).astype(np.float32)
 
 
-def _scales(left: Float64, weights: Float64, levels: Levels) -> Float64:
-    """A scale for each output, the one of several whose integers are nearest to a block; 0 where all of it is."""
-    largest = np.take_along_axis(left, np.abs(left).argmax(axis=0)[None], axis=0)[0]
-    best, least = np.zeros(left.shape[1]), np.full(left.shape[1], np.inf)
-    for share in SHARES:
-        scale = largest * share / levels.lowest
-        scale = scale.astype(np.float16).astype(np.float64) if levels.half else scale.astype(np.float32)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            whole = np.clip(np.rint(left / scale), levels.lowest, levels.highest)
-        error = weights @ np.square(left - whole * scale)
-        nearer = error < least  # never where the scale is zero
-        best[nearer], least[nearer] = scale[nearer], error[nearer]
-    return best
-
-
 def _compensated(
     kernel: NDArray[np.float32],
     squares: NDArray[np.float32],
-    steps: Callable[[Float64, Float64], Rounder],
+    steps: Callable[[Float64], Rounder],
     block: int,
 ) -> Float64:
     """A kernel of what integers stand for, row after row.
@@ -115,18 +100,17 @@ def _compensated(
     Args:
         kernel: the values `(inputs, outputs)`.
         squares: sums of products `(inputs, inputs)`; of none, each row is rounded by itself.
-        steps: gives how to round the rows of a block, by what is left of it and how much each row counts.
+        steps: gives how to round the rows of a block, by what is left of it.
         block: rows.
     """
     count = len(kernel)
     moments = squares.astype(np.float64) if np.any(squares) else np.eye(count)
     moments[np.diag_indices(count)] += DAMPING * np.trace(moments) / count
     shares = np.linalg.cholesky(np.linalg.inv(moments)).T
-    weights = np.diag(moments)
     left, result = kernel.astype(np.float64), np.zeros(kernel.shape)
     for start in range(0, count, block):
         end = min(start + block, count)
-        round_row = steps(left[start:end].copy(), weights[start:end])
+        round_row = steps(left[start:end])
         errors = np.zeros((end - start, kernel.shape[1]))
         for row in range(start, end):
             result[row] = round_row(row - start, left[row])

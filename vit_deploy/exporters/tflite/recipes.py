@@ -82,12 +82,13 @@ INT4 = Recipe(
     weight_bits=4,
     activations=Activations.DYNAMIC,
     parts=frozenset(LAYERS),
-    eight_bits=("block_0.*", "*.attention.value", "pre_logits", "head"),
+    eight_bits=("*.attention.*", "pre_logits", "head"),
     block_size=32,
     equalized=True,
     compensated=True,
-    reason="Kernels in 4 bits with a scale for every 32 weights. The first block, the values of attention and the head "
-    "have 8 bits: a sixth of the kernels, and it takes the agreement with fp32 from 95.6 % to 98.4 %.",
+    reason="Kernels in 4 bits with a scale for every 32 weights, whose rounding errors make up for each other by what "
+    "the layers read. Two thirds of the weights, those of the feed-forward halves, get 4 bits and the rest 8: on a "
+    "DINOv2-small the cosine of patch tokens is 0.9961, and 0.9945 with queries, keys and outputs in 4 bits as well.",
 )
 
 TFLITE_RECIPES: Mapping[str, Recipe] = {
