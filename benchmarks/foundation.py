@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import vit_deploy
 from benchmarks import img_focus, massive, photos
 from benchmarks.foundation_probes import Judge, judge
-from benchmarks.foundation_tables import FEWER, PRECISIONS, Counts
+from benchmarks.foundation_tables import EXACT, PRECISIONS, Counts
 from benchmarks.foundation_vectors import Float32, Pixels, tokens, vectors
 from benchmarks.job import Job
 from benchmarks.latency import measure_artifacts
@@ -42,7 +42,7 @@ PROVEN = 4  # photographs on which the checkpoint is compared with the backbone
 ROUNDS, SECONDS = 8, 1.0  # of latency
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert", "savedmodel": "savedmodel"}
 FIRST = "tflite"  # the format whose fp32 is what all others are compared with
-MINIATURE = Counts(8, 40, 20, 2, 4, 2)
+MINIATURE = Counts(8, 40, 20, 2, 4, 4, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +114,11 @@ def measure_model(
             if precision != "fp32":
                 progress(f"{name}: making {format}-{precision}")
                 artifact, proven = _quantized(source, place, precision, images)
-            fewer = (format, precision) in FEWER
-            asked = counts.told_fewer if fewer else counts.told
+            asked = counts.told if artifact is source and format == FIRST else counts.told_by(precision)
             progress(f"{name}: {artifact.name} on {asked} photographs")
             own = vectors(artifact, told.pixels[:asked], kept)
-            found = tokens(artifact, told.pixels[: counts.compared_fewer if fewer else counts.compared])
+            compared = counts.compared_exact if precision in EXACT else counts.compared
+            found = tokens(artifact, told.pixels[:compared])
             facts |= {"model": name, "artifact": artifact.name, "bytes": artifact.model_bytes, **proven}
             facts |= {"calibrated": len(calibrated.pixels), "known": len(known.pixels)}
             yield f"{name}-{artifact.name}", {**facts, **_compared(found, exact[1]), **exact[0].told(own)}

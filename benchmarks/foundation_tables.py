@@ -17,17 +17,7 @@ PRECISIONS: Mapping[str, Sequence[str]] = {
     "tflite": ("fp16", "int8", "int8-static", "int8-full", "int16x8", "int4"),
     "savedmodel": (),
 }
-FEWER = frozenset(
-    (
-        ("onnx", "fp32"),
-        ("onnx", "fp16"),
-        ("onnx", "int16x8"),
-        ("tflite", "fp16"),
-        ("tflite", "int16x8"),
-        ("savedmodel", "fp32"),
-    )
-)
-"""What is told of fewer photographs: it is all but exact, and some of it takes a CPU seconds an image."""
+EXACT = frozenset(("fp32", "fp16", "int16x8"))  # all but exact
 LOST = {"fp16": 0.3, "int8": 0.3, "int16x8": 0.3, "int8-static": 0.7, "int8-full": 1.5, "int4": 1.5}  # points
 COSINE = {"fp16": 0.999, "int16x8": 0.999, "int8": 0.995, "int8-static": 0.99, "int8-full": 0.98}
 SAME = 1e-3  # between the checkpoint and the backbone it was taken from, both in float32, of values to 10
@@ -39,14 +29,24 @@ NONE_OF = 3.0  # of n photographs none is lost: with 95 % fewer than three in n 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many photographs are calibrated on, known, told, and compared token by token; told by files of `FEWER`."""
+    """How many photographs are calibrated on, known, told, and compared token by token.
+
+    Precisions that are all but exact are told of fewer, and fp32 of other formats of fewest.
+    """
 
     calibrated: int = 64
     known: int = 1000
-    told: int = 1000
+    told: int = 2000
     compared: int = 32
-    told_fewer: int = 64
-    compared_fewer: int = 8
+    told_exact: int = 1000
+    told_fp32: int = 64
+    compared_exact: int = 8
+
+    def told_by(self, precision: str) -> int:
+        """How many photographs a file of a precision tells, but for the first one's fp32."""
+        if precision == "fp32":
+            return self.told_fp32
+        return self.told_exact if precision in EXACT else self.told
 
 
 def targets(results: Mapping[str, Result]) -> Iterator[Target]:
@@ -135,14 +135,19 @@ def _words(results: Mapping[str, Result], model: str) -> str:
     usual = Counts()
     if fp32["told"] < usual.told:
         text += (
-            f" That is less than a whole run has, which tells {usual.told} ({usual.told_fewer} by files that are all "
-            f"but exact) and compares {usual.compared} ({usual.compared_fewer})."
+            f" That is less than a whole run has, which tells {usual.told} ({usual.told_exact} by files that are all "
+            f"but exact) and compares {usual.compared} ({usual.compared_exact})."
         )
-    fewer = [found for each in sorted(FEWER) if (found := results.get(f"{model}-{'-'.join(each)}")) is not None]
+    exact = [name for name in _names() if name.partition("-")[2] in EXACT and name != FP32]
+    fewer = [found for name in exact if (found := results.get(f"{model}-{name}")) is not None]
     if fewer:
         names = ", ".join(f"`{found['artifact']}`" for found in fewer)
         text += f" {names} were run on {_from_to(fewer, 'told')} and {_from_to(fewer, 'compared')} of them."
     return text
+
+
+def _names() -> list[str]:
+    return [f"{format}-{name}" for format, names in PRECISIONS.items() for name in ("fp32", *names)]
 
 
 def _from_to(found: Sequence[Result], count: str) -> str:

@@ -58,11 +58,11 @@ def test_what_so_few_photographs_cannot_tell_is_not_met(told, error, verdict):
 
 
 def test_a_run_of_fewer_photographs_than_a_whole_one_says_so_and_of_how_many_it_made_its_probes():
-    whole = render({"dinov2-small-tflite-fp32": {**result("fp32"), "calibrated": 64, "known": 900}})
+    whole = render({"dinov2-small-tflite-fp32": {**result("fp32"), "told": 2000, "calibrated": 64, "known": 900}})
     assert "calibrated on 64 others, and 900 more were known to probes." in whole
     assert "less than a whole run" not in whole
     few = render({"dinov2-small-tflite-fp32": {**result("fp32"), "told": 200}})
-    assert "That is less than a whole run has, which tells 1000" in few and "were known" not in few
+    assert "That is less than a whole run has, which tells 2000" in few and "were known" not in few
 
 
 def test_the_table_has_a_row_a_file_and_says_what_was_told_by_how_many():
