@@ -78,7 +78,8 @@ def test_epsilon_and_preprocessing_are_those_of_the_file() -> None:
         assert np.abs(checkpoint.preprocess.normalize(pixels) - expected).max() < 1e-5
     assert checkpoints.load(GOLDEN / "dinov2.keras").config.epsilon == 1e-6
     assert checkpoints.load(GOLDEN / "dinov2.keras").preprocess == Preprocess()
-    assert checkpoints.assumptions(checkpoints.load(GOLDEN / "vit_classifier.keras")) == ""
+    (filters,) = checkpoints.assumed(checkpoints.load(GOLDEN / "vit_classifier.keras").provenance)
+    assert (filters.field, filters.value) == ("interpolation", "bilinear of Pillow")
 
 
 def changed(

@@ -8,6 +8,7 @@ from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+import keras
 import keras_hub
 import numpy as np
 
@@ -127,6 +128,12 @@ def made(name: str) -> Any:
         about = 1.0 if weight.name in ("gamma", "lambda1") else 0.0
         weight.assign(about + 0.25 * rng.standard_normal(weight.shape))
     return model
+
+
+def converted(pixels: Any, **options: Any) -> tuple[dict[str, Any], Any]:
+    """An image converter as a preset records it, and what it makes of an image."""
+    layer = keras_hub.layers.ViTImageConverter(scale=1 / 64, offset=[-0.5, 0.25, 1.0], **options)
+    return keras.saving.serialize_keras_object(layer), np.asarray(layer(pixels))
 
 
 def draw_images(height: int, width: int) -> Any:

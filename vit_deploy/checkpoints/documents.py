@@ -14,7 +14,8 @@ from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import CheckpointError, ConfigError
 
 PREPROCESS = "preprocess"  # in a config given: fields of the preprocessing
-LABELS = "labels"  # likewise: names of the classes, in the order of the outputs
+STATED_PREPROCESS = "--preprocess"  # the document that says that the user states all that is done to images
+LABELS = "labels"  # in a config given: names of the classes, in the order of the outputs
 ARCHITECTURE = "architecture"  # likewise: timm's name of what the files do not name
 ADAPTER = "adapter"  # likewise, by option or call alone: the folder of an adapter
 HEAD = "head"  # likewise, by option or call alone: False leaves the head out

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vit_deploy.checkpoints.documents import STATED_PREPROCESS
 from vit_deploy.checkpoints.source import TensorFile, TensorView
+from vit_deploy.checkpoints.timm.named import Documents
 from vit_deploy.core.config_checks import is_count
 from vit_deploy.errors import CheckpointError
 
@@ -65,8 +67,8 @@ class Unprocessed(TensorView):
 
     @property
     def documents(self) -> Mapping[str, Any]:
-        """Of the file, but for the processor's."""
-        return OtherDocuments(self.file.documents)
+        """Of the file, but for the processor's, and that what is recorded elsewhere does not count either."""
+        return Documents(OtherDocuments(self.file.documents), STATED_PREPROCESS, "yes")
 
 
 class OtherDocuments(Mapping[str, Any]):

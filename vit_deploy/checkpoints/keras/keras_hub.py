@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vit_deploy.checkpoints.documents import explained
+from vit_deploy.checkpoints.documents import STATED_PREPROCESS, explained
 from vit_deploy.checkpoints.gathering import check_layers, gather
 from vit_deploy.checkpoints.importing import Settled, imported
 from vit_deploy.checkpoints.keras.folding import LINEAR, LOGITS
+from vit_deploy.checkpoints.keras.image_converter import FILE as CONVERTER
+from vit_deploy.checkpoints.keras.image_converter import preprocess_of, supposed_of
 from vit_deploy.checkpoints.keras.keras_hub_names import LAYOUTS, Biases, by_path, origins, token_origins
 from vit_deploy.checkpoints.keras.source import STATES
 from vit_deploy.checkpoints.source import Stated, TensorFile, settled_config
@@ -22,7 +24,6 @@ from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import FFNType, Pooling
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.config_checks import as_pair
-from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.errors import CheckpointError
 
 FAMILY = "keras-hub"
@@ -51,7 +52,14 @@ OF_HEADS = (
 
 @dataclass(frozen=True)
 class _Model:
-    """The backbone that a document describes, and the head if there is one, by their options."""
+    """The backbone that a document describes, and the head if there is one, by their options.
+
+    Args:
+        architecture: key of `OPTIONS`.
+        backbone: its options.
+        head: those of the head.
+        converter: what is recorded of the image converter, class and config; None where nothing of it counts.
+    """
 
     architecture: str
     backbone: Mapping[str, Any]
@@ -86,7 +94,8 @@ class KerasHubSource:
         table = origins(names, model.architecture, config, biases) | tokens
         ignored = [*unused, *(name for name in file.names() if STATES & set(name.split("/")))]
         weights = gather(file, table, config, ignored=ignored)
-        return imported(Settled(config, {}), weights, family=FAMILY, preprocess=preprocess)
+        supposed = supposed_of(model.converter, config.image_size)
+        return imported(Settled(config, {}), weights, family=FAMILY, preprocess=preprocess, supposed=supposed)
 
 
 def _model(file: TensorFile) -> _Model:
@@ -97,7 +106,7 @@ def _model(file: TensorFile) -> _Model:
         document = task
     head = None
     backbone = document
-    converter = beside.get("image_converter.json")
+    converter = beside.get(CONVERTER)
     if document["registered_name"] in CLASSIFIERS:
         head = document["config"]
         backbone = head["backbone"]
@@ -109,7 +118,8 @@ def _model(file: TensorFile) -> _Model:
             fix="save a classifier on one of those",
         )
     architecture = BACKBONES[backbone["registered_name"]]
-    return _Model(architecture, backbone["config"], head, converter["config"] if converter else None)
+    whole = STATED_PREPROCESS in file.documents
+    return _Model(architecture, backbone["config"], head, None if whole else converter or None)
 
 
 def _config(model: _Model) -> ViTConfig:
@@ -168,26 +178,3 @@ def _problems(model: _Model) -> Iterator[str]:
         yield "the pooling 'token' of the first patch, for there is no class token"
     if activation not in LINEAR:
         yield f"a head with the activation {activation!r} ({LOGITS})"
-
-
-def preprocess_of(converter: Mapping[str, Any] | None, config: ViTConfig) -> Preprocess | None:
-    """`pixel * scale + offset`, of numbers or lists of them, as mean and standard deviation of pixels in 0..1."""
-    if converter is None:
-        return None
-    scales, offsets = (
-        [float(number) for number in value] if isinstance(value, list) else [float(value)] * config.channels
-        for value in (1 if converter["scale"] is None else converter["scale"], converter["offset"] or 0)
-    )
-    stds = [1 / (255 * scale) for scale in scales]
-    means = [-offset * std for offset, std in zip(offsets, stds, strict=True)]
-    height, width = config.image_size
-    crop = bool(converter["crop_to_aspect_ratio"]) and height == width
-    kinds = list(Interpolation)
-    kind = converter["interpolation"]
-    return Preprocess(
-        tuple(means),
-        tuple(stds),
-        resize=height if crop else None,
-        crop=crop,
-        interpolation=Interpolation(kind) if kind in kinds else Interpolation.BILINEAR,
-    )

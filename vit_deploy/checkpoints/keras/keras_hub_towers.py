@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.checkpoints.documents import explained
+from vit_deploy.checkpoints.documents import STATED_PREPROCESS, explained
 from vit_deploy.checkpoints.gathering import check_layers, gather
 from vit_deploy.checkpoints.importing import Settled, imported, without_rest
-from vit_deploy.checkpoints.keras.keras_hub import FAMILY, TRAINING, preprocess_of
+from vit_deploy.checkpoints.keras.image_converter import FILE as CONVERTER
+from vit_deploy.checkpoints.keras.image_converter import preprocess_of, supposed_of
+from vit_deploy.checkpoints.keras.keras_hub import FAMILY, TRAINING
 from vit_deploy.checkpoints.keras.keras_hub_tower_names import Places, origins, places_in
 from vit_deploy.checkpoints.keras.source import STATES
 from vit_deploy.checkpoints.renamed.open_clip import usual
@@ -100,7 +102,7 @@ class _Tower:
         family: key of `OPTIONS`.
         values: its options.
         whole: those of the model that it stands in; None where it stands alone.
-        converter: those of the image converter; None where none is recorded.
+        converter: what is recorded of the image converter, class and config; None where nothing of it counts.
     """
 
     family: str
@@ -145,6 +147,7 @@ class KerasHubTowerSource:
             preprocess=preprocess,
             preprocess_assumed=tower.converter is None,
             input_size=whole,
+            supposed=supposed_of(tower.converter, whole),
             left_out=["text tower"] if places.beside else [],
         )
 
@@ -152,8 +155,8 @@ class KerasHubTowerSource:
 def _tower(file: TensorFile) -> _Tower:
     document = file.documents["config.json"]
     name = str(document["registered_name"])
-    beside = file.documents.get("image_converter.json") if file.container == "h5" else None
-    converter = beside["config"] if beside else None
+    recorded = file.container == "h5" and STATED_PREPROCESS not in file.documents
+    converter = file.documents.get(CONVERTER) if recorded else None
     if name in ALONE:
         return _Tower(ALONE[name], document["config"], None, converter)
     if name not in WHOLE:
