@@ -68,7 +68,8 @@ def supposed_of(converter: Mapping[str, Any] | None, whole: Size) -> tuple[Assum
 
 
 def _supposed(converter: Mapping[str, Any], whole: Size) -> Iterator[Assumed]:
-    name, values = converter.get("registered_name") or converter.get("class_name"), _filled(converter["config"])
+    values = _filled(converter["config"])
+    name = str(converter.get("registered_name") or converter.get("class_name"))
     if name not in CONVERTERS:
         why = f"{name} is none of keras-hub's image converters for this model, and was read as one of them"
         yield Assumed(PREPROCESS, name, f"{why}; compare with its own images, or say otherwise with --config")

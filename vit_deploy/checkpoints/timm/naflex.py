@@ -15,8 +15,9 @@ from typing import Any
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.importing import without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
+from vit_deploy.checkpoints.timm.architectures import architecture_named
 from vit_deploy.checkpoints.timm.named import Documents
-from vit_deploy.checkpoints.timm.names import NAFLEX, PATCHES, Renamed
+from vit_deploy.checkpoints.timm.names import NAFLEX, NAFLEX_PATCHES, PATCHES, Renamed
 from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.resampling import (
     Filter,
@@ -29,7 +30,7 @@ from vit_deploy.core.resampling import (
 from vit_deploy.core.weights import Float32
 from vit_deploy.errors import CheckpointError
 
-MARK = re.compile(r"(?P<prefix>(?:.*\.)?)embeds\.proj\.weight")
+MARK = re.compile(rf"(?P<prefix>(?:.*\.)?){re.escape(NAFLEX_PATCHES)}")
 TABLE, ROWS, COLUMNS = "embeds.pos_embed", "embeds.pos_embed_y", "embeds.pos_embed_x"
 NAMES: Mapping[str, str] = {
     "embeds.proj.": "patch_embed.proj.",
@@ -148,7 +149,7 @@ def at_one_size(file: TensorFile, stated: Stated) -> TensorFile:
         return file
     (prefix,) = prefixes
     table = next((prefix + name for name in (TABLE, ROWS) if prefix + name in names), None)
-    matrix = file.shape(f"{prefix}embeds.proj.weight")
+    matrix = file.shape(prefix + NAFLEX_PATCHES)
     if table is None or len(matrix) != 2 or (table.endswith("_y") and prefix + COLUMNS not in names):
         return file
     with explained("config.json"):
@@ -159,7 +160,7 @@ def at_one_size(file: TensorFile, stated: Stated) -> TensorFile:
             fix=f"say which: --architecture with one of {', '.join(ARCHITECTURES)}",
         )
     if matrix[1] % (patch[0] * patch[1]):
-        what = f"{prefix}embeds.proj.weight {matrix} is for no patches of {patch[0]}x{patch[1]} pixels"
+        what = f"{prefix}{NAFLEX_PATCHES} {matrix} is for no patches of {patch[0]}x{patch[1]} pixels"
         raise CheckpointError(what, fix="get the file again")
     home = file.shape(table)
     read = without_rest(size, patch)
@@ -185,5 +186,7 @@ def _said(file: TensorFile, stated: Stated) -> tuple[str, Grid, Grid]:
     arguments, data = dict(document.get("model_args") or {}), dict(document.get("pretrained_cfg") or {})
     architecture = str(file.documents.get("--architecture") or document.get("architecture") or "").partition(".")[0]
     patch = as_pair(arguments.get("patch_size", 16), "patch_size")
-    said = stated.get("image_size") or arguments.get("img_size") or (data.get("input_size") or [3, 384, 384])[1:]
-    return architecture, patch, as_pair(said, "image_size")
+    said = stated.get("image_size") or arguments.get("img_size") or (data.get("input_size") or [])[1:]
+    known = architecture_named(architecture)
+    usual = patch if known is None else known.image_size
+    return architecture, patch, as_pair(said or usual, "image_size")

@@ -15,6 +15,7 @@ from vit_deploy.errors import CheckpointError
 
 STEM = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.(?:proj|backbone|conv\d*|stem|\d+)\.")
 PATCHES = "patch_embed.proj.weight"
+NAFLEX_PATCHES = "embeds.proj.weight"  # the same of a NaFlexViT
 NAFLEX = "naflex"  # the document that says that a file was a NaFlexViT's, and the family of its checkpoint
 TOKENS = "tokens"  # the document that says that a file is read for its tokens, without what pools them
 BLOCK = re.compile(r"^blocks\.(\d{1,6})\.")

@@ -39,6 +39,7 @@ from vit_deploy.checkpoints.timm.head_widths import settle_heads
 from vit_deploy.checkpoints.timm.names import (
     IGNORED,
     NAFLEX,
+    NAFLEX_PATCHES,
     PATCHES,
     PROJECTION,
     TEXT,
@@ -183,7 +184,7 @@ def _head_outside(view: Renamed, config: ViTConfig) -> tuple[Assumed, ...]:
     if not config.include_top or "head.weight" not in view.stored:
         return ()
     head, patches = (original_name(view, name) for name in ("head.weight", PATCHES))
-    encoder = patches.removesuffix(PATCHES)
+    encoder = patches.removesuffix(NAFLEX_PATCHES if NAFLEX in view.documents else PATCHES)
     if head.startswith(encoder) or head.endswith(f"{PROJECTION}weight"):
         return ()
     why = (
