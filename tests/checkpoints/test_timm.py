@@ -181,7 +181,10 @@ def test_arguments_of_another_model_are_refused(argument: str, value: Any, said:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"architecture": "vit_dwee_patch16_reg1_gap_256"}, "differential attention"),
+        ({"architecture": "vit_dwee_patch16_reg1_gap_256"}, "it has differential attention"),
+        ({"architecture": "vit_dlittle_patch16_reg1_gap_256"}, "it has differential attention"),
+        ({"architecture": "vit_dpwee_patch16_reg1_gap_256.sbb_in1k"}, "it has differential attention"),
+        ({"model_args": {"num_heads": 3, "attn_layer": "diff"}}, "it has differential attention"),
         ({"architecture": "vit_base_r50_s16_224"}, "it has a convolutional network for its stem"),
         ({"architecture": "samvit_base_patch16"}, "it has relative positions and windows"),
         ({"architecture": "vit_small_patch16_of_mine"}, "an architecture that may compute something else"),
@@ -189,7 +192,7 @@ def test_arguments_of_another_model_are_refused(argument: str, value: Any, said:
         ({"model_args": {"num_heads": 3, "norm_layer": "batchnorm"}}, "the norm batchnorm"),
         ({"model_args": {"num_heads": 3, "act_layer": "selu"}}, "the activation selu"),
         (
-            {"model_args": {"num_heads": 3, "final_norm": False, "attn_layer": "diff"}},
+            {"model_args": {"num_heads": 3, "final_norm": False, "attn_layer": "mine"}},
             "attention of another kind; no last",
         ),
         ({"model_args": {"num_heads": 3, "global_pool": ""}}, "a head for every token"),

@@ -151,7 +151,8 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "sam": ({"blocks.0.attn.rel_pos_h": (9, 4)}, "relative positions"),
     "eva": ({"blocks.0.attn.q_proj.weight": (12, 12), "rope.periods": (4,)}, "rotary positions (rope.periods); query"),
     "parallel": ({"blocks.0.attns.0.attn.q_norm.weight": (12,)}, "norms inside of several attentions"),
-    "differential": ({"blocks.0.attn.lambda_q1": (4,)}, "differential attention"),
+    "differential": ({"blocks.0.attn.lambda_q1": (4,)}, "differential attention (blocks.0.attn.lambda_q1)"),
+    "differential, parallel": ({"blocks.0.lambda_k2": (4,)}, "differential attention (blocks.0.lambda_k2)"),
     "cait": ({"blocks_token_only.0.gamma_1": (12,)}, "class attention"),
     "video": ({"patch_embed.proj.weight": (12, 3, 2, 8, 4)}, "patches of another kind"),
 }

@@ -41,6 +41,9 @@ UNSUPPORTED_ARGS: Mapping[str, str] = {
     "scale_mlp": "a norm inside the feed-forward",
     "mlp_layer": "a feed-forward of another kind",
 }
+OF_ANOTHER_KIND: Mapping[tuple[str, object], str] = {("attn_layer", "diff"): "differential attention"}
+"""What values of them stand for, where that has a name."""
+
 SHOWN_BY_WEIGHTS = frozenset(
     {
         *("patch_size", "in_chans", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "qk_norm", "proj_bias"),
@@ -170,7 +173,11 @@ def _checked(name: str, arguments: Mapping[str, Any]) -> Architecture:
     architecture = architecture_named(name)
     problems = ["the name of an architecture that may compute something else"] if architecture is None else []
     problems += [architecture.needs] if architecture is not None and architecture.needs else []
-    problems += [what for argument, what in UNSUPPORTED_ARGS.items() if arguments.get(argument)]
+    problems += [
+        OF_ANOTHER_KIND.get((argument, str(arguments[argument])), what)
+        for argument, what in UNSUPPORTED_ARGS.items()
+        if arguments.get(argument)
+    ]
     if arguments.get("norm_layer") not in (None, *NORMS):
         problems.append(f"the norm {arguments['norm_layer']}")
     if arguments.get("act_layer") not in (None, *ACTIVATIONS):
