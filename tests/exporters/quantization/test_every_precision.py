@@ -32,6 +32,7 @@ AS_THEY_ARE = (
 MODELS: dict[str, dict[str, object]] = {
     "InternViT": WIDER,
     "Sapiens 2": WIDER,
+    "prefix of five, class token": WIDER,  # whose class token tells too little of the image where it is 12 wide
     "Janus, feed-forwards scaled": {**WIDER, "head_width": 16},
     **{family: {} for family in ("DINOv3", "BEiT", *AS_THEY_ARE)},
 }
@@ -47,4 +48,4 @@ def test_every_precision_is_proven(family: str, format: str, tmp_path: Path) -> 
     made = vit_deploy.export(checkpoint, tmp_path / "made", formats=[format], precisions=precisions)
 
     assert [str(artifact.precision) for artifact in made] == precisions
-    assert all(record["parity"]["ok"] for record in made.records)
+    assert [record["parity"]["verdict"] for record in made.records] == ["same"] * len(precisions)
