@@ -159,6 +159,26 @@ def test_a_config_that_is_damaged_or_says_otherwise_than_the_weights_is_refused(
         with_config("plain", tmp_path, pretrained_cfg={"crop_mode": "border"})
 
 
+def test_the_entries_of_a_first_config_stand_beside_all_others(tmp_path: Path) -> None:
+    config = json.loads((GOLDEN / "plain" / "config.json").read_text())
+    told = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "interpolation": "bilinear", "labels": [*"abcde"]}
+    first = {name: value for name, value in config.items() if name != "pretrained_cfg"} | told
+    path = alone("plain", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(first))
+    checkpoint = checkpoints.load(path)
+    assert (checkpoint.preprocess.mean, checkpoint.preprocess.std) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    assert checkpoint.preprocess.interpolation is Interpolation.BILINEAR
+    assert checkpoint.labels == tuple("abcde")
+    assert checkpoints.assumptions(checkpoint) == ""
+
+
+@pytest.mark.parametrize("silent", ("mean", "std"))
+def test_pixels_that_a_config_is_silent_about_are_assumed_to_be_imagenets(silent: str, tmp_path: Path) -> None:
+    checkpoint = with_config("plain", tmp_path, pretrained_cfg={silent: None})
+    assert f"{silent} [0." in checkpoints.assumptions(checkpoint)
+    assert checkpoints.assumptions(with_config("plain", tmp_path)) == ""
+
+
 @pytest.mark.parametrize(
     ("argument", "value", "said"),
     [

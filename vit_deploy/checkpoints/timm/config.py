@@ -144,7 +144,7 @@ def hub_of(name: str, document: Mapping[str, Any]) -> Hub:
     """
     arguments = dict(document.get("model_args") or {})
     architecture = _checked(name, arguments)
-    data = dict(document.get("pretrained_cfg") or {})
+    data = data_of(document)
     sizes = [as_pair(arguments["img_size"], "img_size")] if arguments.get("img_size") else []
     if data.get("input_size"):
         sizes.append(as_pair(data["input_size"][1:], "input_size"))
@@ -225,6 +225,18 @@ def labels_of(document: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str
     if isinstance(names, Mapping):
         return ordered_labels({int(index): str(name) for index, name in names.items()}, f"label_names of {CONFIG}")
     return tuple(map(str, names))
+
+
+def data_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """timm's `pretrained_cfg` in a config.json; the first that timm wrote have its entries beside all others.
+
+    Where it says no mean or no deviation, timm takes ImageNet's, which is marked as assumed.
+    """
+    data = dict(document.get("pretrained_cfg", document) or {})
+    if "pretrained_cfg" not in document and "labels" in document:
+        data["label_names"] = document["labels"]
+    silent = not data.get("mean") or not data.get("std")
+    return {**data, ASSUMED_PIXELS: True} if silent else data
 
 
 def preprocess_of(data: Mapping[str, Any], image_size: tuple[int, int], channels: int) -> Preprocess:

@@ -23,6 +23,7 @@ from vit_deploy.checkpoints.timm.config import (
     POOLINGS,
     SHOWN_BY_WEIGHTS,
     WITHOUT_EFFECT,
+    data_of,
     labels_of,
     preprocess_of,
 )
@@ -60,7 +61,7 @@ def read_eva(file: TensorFile, view: Renamed, found: Found, stated: Stated) -> C
     rows = view.common_shape("pos_embed", 3)[1] if "pos_embed" in view.kinds else None
     prefix = shapes["class_token"] + shapes["register_tokens"]
     own_rows = 0 if arguments["no_embed_class"] else prefix
-    data = dict(document.get("pretrained_cfg") or {})
+    data = data_of(document)
     if not document and found.name.startswith("eva"):
         data = {"mean": IMAGES[0], "std": IMAGES[1], "crop_pct": 1.0}  # of all of them
     said = stated.get("image_size")

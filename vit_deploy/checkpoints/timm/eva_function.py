@@ -12,7 +12,7 @@ import numpy as np
 from vit_deploy.checkpoints.assumed import Assumed
 from vit_deploy.checkpoints.source import TensorFile
 from vit_deploy.checkpoints.timm.architectures import unsupported
-from vit_deploy.checkpoints.timm.config import ARCHITECTURE, CONFIG
+from vit_deploy.checkpoints.timm.config import ARCHITECTURE, CONFIG, data_of
 from vit_deploy.checkpoints.timm.eva_table import eva_arguments, eva_names
 from vit_deploy.checkpoints.timm.eva_weights import FREQUENCIES
 from vit_deploy.checkpoints.timm.names import PATCHES, Renamed
@@ -128,7 +128,7 @@ def _overrides(document: Mapping[str, Any]) -> Arguments:
     arguments = dict(document.get("model_args") or {})
     if "global_pool" in document and "global_pool" not in arguments:
         arguments["global_pool"] = document["global_pool"]
-    data = document.get("pretrained_cfg") or {}
+    data = data_of(document)
     if "img_size" not in arguments and data.get("input_size"):
         arguments["img_size"] = list(data["input_size"][1:])
     return {key: value for key, value in arguments.items() if value is not None}

@@ -16,6 +16,7 @@ from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.importing import without_rest
 from vit_deploy.checkpoints.source import Stated, TensorFile
 from vit_deploy.checkpoints.timm.architectures import architecture_named
+from vit_deploy.checkpoints.timm.config import data_of
 from vit_deploy.checkpoints.timm.named import Documents
 from vit_deploy.checkpoints.timm.names import NAFLEX, NAFLEX_PATCHES, PATCHES, Renamed
 from vit_deploy.core.config_checks import as_pair
@@ -183,7 +184,7 @@ def _renamed(name: str) -> str:
 def _said(file: TensorFile, stated: Stated) -> tuple[str, Grid, Grid]:
     """Architecture, patch and image size that somebody says."""
     document = file.documents.get("config.json") or {}
-    arguments, data = dict(document.get("model_args") or {}), dict(document.get("pretrained_cfg") or {})
+    arguments, data = dict(document.get("model_args") or {}), data_of(document)
     architecture = str(file.documents.get("--architecture") or document.get("architecture") or "").partition(".")[0]
     patch = as_pair(arguments.get("patch_size", 16), "patch_size")
     said = stated.get("image_size") or arguments.get("img_size") or (data.get("input_size") or [])[1:]
