@@ -18,7 +18,7 @@ ASSUMED = "assumed: a keras-hub checkpoint is resampled as timm does it (say oth
 def test_the_command_tells_it_unless_it_is_said(run: Any, tmp_path: Path) -> None:
     words = ("resize", KERAS_HUB, "--image-size", "64x32", "-o", tmp_path / "large.safetensors", "--force")
     assert ASSUMED in run(*words).err.splitlines()
-    assert "assumed" not in run(*words, "--like", "google").err
+    assert "resampled as" not in run(*words, "--like", "google").err
     timm = run("resize", GOLDEN / "timm" / "plain", *words[2:])
     assert timm.code == 0 and "resampled" not in timm.err
 

@@ -90,7 +90,8 @@ class Nothing:
         return contextlib.nullcontext(lambda items: [item.name for item in items])
 
 
-def test_a_file_that_a_node_does_not_see_is_no_broken_image_where_the_node_lists_the_images(tmp_path):
+def test_a_file_that_a_node_does_not_see_is_no_broken_image_where_the_node_lists_the_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a shipment leaves its process there
     (tmp_path / "here.png").write_bytes(b"an image")
     (tmp_path / "all.txt").write_text("here.png\nelsewhere.png\n")
     source = find_source([str(tmp_path / "all.txt")])
