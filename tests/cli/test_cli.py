@@ -363,3 +363,11 @@ def test_help_loses_nothing_of_what_it_is_made_of(run):
             for word in re.findall(r"\[\w[^\]\s]*\]", text or ""):
                 assert "".join(re.findall(r"[\w.\[\]]+", word)) in shown, f"{name}: {word}"
     assert "[tool.vit-deploy.verify]" in run("verify", "--help").out
+
+
+def test_a_working_directory_that_is_gone_is_an_error(run, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    said = run("verify", "model.onnx", "--tolerance", "max_abs=often")
+    assert said.code == 2 and "the working directory is gone" in said.err and "fix:" in said.err

@@ -103,6 +103,12 @@ def _run(args: list[str]) -> int:
             error.fix = f"see {usage}"
         print_error(command, error, kind=type(error).__name__, as_json="--json" in args)
         return SAID_NO if isinstance(error, LicenceError) else BAD_INPUT
+    except FileNotFoundError as error:
+        if error.filename is not None:
+            raise
+        gone = VitDeployError("the working directory is gone", fix="change to one that is there")
+        print_error(command, gone, kind=type(gone).__name__, as_json="--json" in args)
+        return BAD_INPUT
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # click turns it into exit 1, which would be a check's no
             raise stop.__context__ from None
