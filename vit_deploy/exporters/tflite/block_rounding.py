@@ -19,7 +19,7 @@ from vit_deploy.exporters.quantization.rounding import Levels, rounded_in_blocks
 from vit_deploy.exporters.tflite.bits import EIGHT
 from vit_deploy.exporters.tflite.layers import Layer
 from vit_deploy.exporters.tflite.ranges import layer_squares
-from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
+from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, of_floats, write_model
 from vit_deploy.formats.tflite.schema import Model
 
 Kernels = Mapping[str, NDArray[np.float32]]
@@ -76,10 +76,5 @@ def write_kernels(
     Raises:
         OSError: the file cannot be written.
     """
-    contents = {layers[name].kernel: _content(kernel) for name, kernel in kernels.items()}
+    contents = {layers[name].kernel: of_floats(kernel.T) for name, kernel in kernels.items()}
     write_model(path, model, contents, {}, inline_limit=inline_limit)
-
-
-def _content(kernel: NDArray[np.float32]) -> tuple[int, Content]:
-    content = np.ascontiguousarray(kernel.T, np.float32).tobytes()
-    return len(content), lambda: content

@@ -13,7 +13,9 @@ import dataclasses
 import io
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,18 +141,13 @@ class TFLiteQuantizer:
             )
         return made
 
-    @contextlib.contextmanager
-    def _balanced(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Iterator[Artifact]:
+    def _balanced(
+        self, source: Artifact, recipe: Recipe, calibration: Calibration | None
+    ) -> AbstractContextManager[Artifact]:
         """The source, or where the recipe asks for it the same function without outliers; learned ranges forbid it."""
         if not recipe.equalized or (recipe.needs_ranges and learned_ranges(source, calibration)):
-            yield source
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            balanced = dataclasses.replace(source, directory=Path(folder))
-            with opened(source.model_path) as model:
-                layers = find_layers(model, source.config)
-                write_smoothed(balanced.model_path, model, layers, source.config, inline_limit=self.inline_limit)
-            yield balanced
+            return contextlib.nullcontext(source)
+        return _with_weights(source, partial(write_smoothed, config=source.config, inline_limit=self.inline_limit))
 
     def _kernels(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Kernels:
         """The kernels whose rounding errors make up for each other; none of a recipe that does not ask for it."""
@@ -160,18 +157,11 @@ class TFLiteQuantizer:
             layers = find_layers(model, source.config)
             return rounded_kernels(source, model, layers, _with_room(model, recipe, layers), calibration)
 
-    @contextlib.contextmanager
-    def _rounded(self, source: Artifact, kernels: Kernels) -> Iterator[Artifact]:
+    def _rounded(self, source: Artifact, kernels: Kernels) -> AbstractContextManager[Artifact]:
         """The source with other kernels."""
         if not kernels:
-            yield source
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            rounded = dataclasses.replace(source, directory=Path(folder))
-            with opened(source.model_path) as model:
-                layers = find_layers(model, source.config)
-                write_kernels(rounded.model_path, model, layers, kernels, inline_limit=self.inline_limit)
-            yield rounded
+            return contextlib.nullcontext(source)
+        return _with_weights(source, partial(write_kernels, kernels=kernels, inline_limit=self.inline_limit))
 
     @contextlib.contextmanager
     def _widened(
@@ -255,6 +245,16 @@ class TFLiteQuantizer:
             trailer=packed_labels(target.labels),
         )
         return target
+
+
+@contextlib.contextmanager
+def _with_weights(source: Artifact, write: Callable[[Path, Model, Mapping[str, Layer]], None]) -> Iterator[Artifact]:
+    """An artifact whose file has other weights, by what writes it to a path, of the file and its layers."""
+    with tempfile.TemporaryDirectory() as folder:
+        changed = dataclasses.replace(source, directory=Path(folder))
+        with opened(source.model_path) as model:
+            write(changed.model_path, model, find_layers(model, source.config))
+        yield changed
 
 
 @contextlib.contextmanager

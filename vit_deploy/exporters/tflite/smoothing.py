@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.exporters.quantization.smoothing import smoothed
 from vit_deploy.exporters.tflite.layers import Layer
-from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
+from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, of_floats, write_model
 from vit_deploy.formats.tflite.schema import Model
 
 
@@ -39,7 +39,7 @@ def write_smoothed(
         layer, is_kernel = layers[name.rpartition(".")[0]], name.endswith(".kernel")
         buffer = layer.kernel if is_kernel else layer.bias
         if buffer is not None:
-            contents[buffer] = _content(values.T if is_kernel else values)
+            contents[buffer] = of_floats(values.T if is_kernel else values)
     write_model(path, model, contents, {}, inline_limit=inline_limit)
 
 
@@ -59,8 +59,3 @@ def _weights(model: Model, layers: Mapping[str, Layer]) -> dict[str, NDArray[np.
                 continue
         found |= {f"{name}.kernel": kernel.T, f"{name}.bias": bias}
     return found
-
-
-def _content(values: NDArray[np.float32]) -> tuple[int, Content]:
-    content = np.ascontiguousarray(values, np.float32).tobytes()
-    return len(content), lambda: content
