@@ -42,7 +42,7 @@ PROVEN = 4  # photographs on which the checkpoint is compared with the backbone
 ROUNDS, SECONDS = 8, 1.0  # of latency
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert", "savedmodel": "savedmodel"}
 FIRST = "tflite"  # the format whose fp32 is what all others are compared with
-MINIATURE = Counts(8, 40, 20, 2, 4, 4, 2)
+MINIATURE = Counts(8, 40, 20, 2, 4, 4, 4, 2)
 
 
 @dataclass(frozen=True, eq=False)
