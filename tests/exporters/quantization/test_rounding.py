@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from vit_deploy.core.reference import forward
 from vit_deploy.exporters.onnx.int4_blocks import FOUR_BITS, _tools
+from vit_deploy.exporters.plan import plan
+from vit_deploy.exporters.publish import export
+from vit_deploy.exporters.quantization import QUANTIZERS
+from vit_deploy.exporters.quantization.calibration import read_calibration
+from vit_deploy.exporters.quantization.outputs import answers
+from vit_deploy.exporters.quantization.recipes import recipe_for
 from vit_deploy.exporters.quantization.rounding import Levels, rounded_in_blocks
 
 SIZE = 32
@@ -97,3 +106,22 @@ def test_onnx_runtimes_quantizer_finds_the_integers_again(drawn):
     whole = np.stack([packed & 15, packed >> 4], axis=-1).reshape(kernel.shape[1], -1).astype(np.float32) - 8
     restored = whole * np.repeat(scales.reshape(kernel.shape[1], -1), SIZE, axis=1)
     np.testing.assert_allclose(restored[:, : len(kernel)].T, wanted, rtol=1e-5, atol=1e-7)
+
+
+# LiteRT rounds what layers read to 8 bits too.
+@pytest.mark.parametrize(("format", "most"), [("onnx", 0.7), ("tflite", 0.9)])
+def test_a_file_is_nearer_to_the_reference_with_kernels_that_are_rounded_together(
+    format, most, make_checkpoint, tmp_path
+):
+    checkpoint = make_checkpoint(embed_dim=96, mlp_dim=128)
+    (result,) = export(checkpoint, tmp_path / "fp32", plan([format], ["fp32"])[0])
+    seen, others = (read_calibration(None, result.artifact, seed=seed, count=32) for seed in (0, 1))
+    expected = forward(checkpoint, others.images)
+    errors = []
+    for compensated in (False, True):
+        recipe = dataclasses.replace(recipe_for(format, "int4"), compensated=compensated)
+        target = dataclasses.replace(result.artifact, directory=tmp_path / str(compensated), precision="int4")
+        target.directory.mkdir()
+        made = QUANTIZERS.load(format)().write(result.artifact, target, recipe, seen)
+        errors.append(np.square(answers(made, others.images) - expected).mean())
+    assert errors[1] < most * errors[0]
