@@ -93,6 +93,25 @@ def test_attention_whose_shares_are_smaller_than_a_step_is_computed_in_float(sin
     assert cosines(answers(artifact, images), answers(source, images)).min() > 0.999
 
 
+def test_in_a_file_of_integers_alone_it_has_16_bits_unless_8_are_asked_for(sinking, tmp_path):
+    source, images = sinking
+    found = {}
+    for name, asked in (("found", {}), ("asked", {"fixed_attention_bits": True})):
+        recipe = dataclasses.replace(TFLITE_RECIPES["int8-full"], **asked)
+        (tmp_path / name).mkdir()
+        options = {"recipe": recipe.to_dict()}
+        target = dataclasses.replace(source, directory=tmp_path / name, precision="int8-full", options=options)
+        found[name] = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
+    assert [each.options["recipe"]["attention_bits"] for each in found.values()] == [16, 8]
+    assert [products(each) for each in found.values()] == [Counter(INT16=4), Counter(INT8=4)]
+    notes = [note for each in found.values() for note in notes_on_coarse_ranges(each)]
+    assert "norms, residual sums and attention have 16 bits" in notes[0]
+    assert "norms and residual sums have 16 bits" in notes[1]
+    exact = answers(source, images)
+    better, worse = (1 - cosines(answers(each, images), exact).mean() for each in found.values())
+    assert better < 0.9 * worse, (better, worse)
+
+
 def products(artifact):
     """Products of attention by the type of what they give."""
     model = root(memoryview(artifact.model_path.read_bytes()))
@@ -133,7 +152,7 @@ def test_a_file_of_integers_alone_has_norms_of_16_bits_and_says_so(tmp_path, mon
     assert mended.options["recipe"][WIDE] and mended.options["recipe"]["residual_bits"] == 16
     assert RECORD not in mended.options["recipe"] and WIDE not in plain.options["recipe"]
     (note,) = notes_on_coarse_ranges(mended)
-    assert "norms and residual sums have 16 bits" in note
+    assert "norms and residual sums have 16 bits" in note and mended.options["recipe"]["attention_bits"] == 8
     exact = answers(source, images)
     better, worse = (1 - cosines(answers(each, images), exact).mean() for each in (mended, plain))
     assert better < worse / 2, (better, worse)

@@ -63,6 +63,7 @@ class Recipe:
         attention_bits: the bits of the activations of attention's matmuls that are integers.
         residual_bits: the bits of the activations of residual sums and norms that are integers.
         fixed_residual_bits: whether they were asked for, and stay what they are where calibration sees outliers.
+        fixed_attention_bits: the same of those of attention's matmuls.
         eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
         whole: whether every value of the graph becomes integers, as the compilers of NPUs take it.
         integer_io: whether input and output of the file are integers too.
@@ -92,6 +93,7 @@ class Recipe:
     attention_bits: int = 8
     residual_bits: int = 8
     fixed_residual_bits: bool = False
+    fixed_attention_bits: bool = False
     whole: bool = False
     integer_io: bool = False
     all_integers: bool = False

@@ -71,6 +71,7 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
         attention_bits=options.attention_bits or recipe.attention_bits,
         residual_bits=options.residual_bits or recipe.residual_bits,
         fixed_residual_bits=options.residual_bits is not None,
+        fixed_attention_bits=options.attention_bits is not None,
         half_io=options.half_io and recipe.precision == HALF,
         fitting_pairs=recipe.fitting_pairs and not options.full_range,
         keep_float=tuple(dict.fromkeys((*recipe.keep_float, *options.keep_float))),

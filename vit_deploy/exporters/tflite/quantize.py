@@ -169,14 +169,16 @@ class TFLiteQuantizer:
     ) -> Iterator[tuple[Artifact, Artifact, Recipe]]:
         """What is given; a file of integers alone of a model with outliers has norms and residual sums of 16 bits.
 
-        Squares of norms become products where 16 bits are asked for throughout.
+        Attention's products have them too where 8 bits are too coarse for what it averages by. Squares of norms become
+        products where 16 bits are asked for throughout.
         """
         if recipe.all_integers:
             with _rewritten(source, with_products_for_squares(source.model_path.read_bytes())) as in_products:
                 yield in_products, target, recipe
             return
         with opened(source.model_path) as model:
-            layers = find_layers(model, source.config)
+            layers, between = find_layers(model, source.config), find_tensors(model, source.config)
+            products = _integer_products(model, recipe, between)
         stays = not recipe.integer_io or recipe.fixed_residual_bits or recipe.residual_bits > EIGHT
         if stays or not coarse_layers(layers, recipe, seen):
             yield source, target, recipe
@@ -185,10 +187,13 @@ class TFLiteQuantizer:
         if _has_squared_differences(root(content)):  # they have 8 bits, and nothing would be gained
             yield source, target, recipe
             return
-        told = {**target.options.get("recipe", {}), "residual_bits": 16, WIDE: True}
+        shares = not recipe.fixed_attention_bits and coarse_products(products, _attentions(between), recipe, seen)
+        wide = dataclasses.replace(recipe, residual_bits=16, attention_bits=16 if shares else recipe.attention_bits)
+        bits = {"residual_bits": wide.residual_bits, "attention_bits": wide.attention_bits}
+        told = {**target.options.get("recipe", {}), **bits, WIDE: True}
         target = dataclasses.replace(target, options={**target.options, "recipe": told})
         with _rewritten(source, content) as widened:
-            yield widened, target, dataclasses.replace(recipe, residual_bits=16)
+            yield widened, target, wide
 
     def _observed(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Observations | None:
         """The values of the tensors of a file that its ranges follow from, where the recipe has any."""
