@@ -7,7 +7,6 @@ their integers will stand for, among them the largest one of each block, from wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +18,7 @@ from vit_deploy.exporters.quantization.rounding import Levels, rounded_in_blocks
 from vit_deploy.exporters.tflite.bits import EIGHT
 from vit_deploy.exporters.tflite.layers import Layer
 from vit_deploy.exporters.tflite.ranges import layer_squares
-from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, of_floats, write_model
 from vit_deploy.formats.tflite.schema import Model
-
-Kernels = Mapping[str, NDArray[np.float32]]
-"""Kernels `(inputs, outputs)` by the names of their layers."""
 
 
 def rounded_kernels(
@@ -37,6 +32,9 @@ def rounded_kernels(
         layers: the layers of it, by their canonical names.
         recipe: says which get how many bits.
         calibration: images that layers read; without them each weight is rounded by itself.
+
+    Returns:
+        Kernels `(inputs, outputs)`, as `write_weights` takes them.
     """
     buffers = model.buffers
     used = [layer.kernel for layer in layers.values()]
@@ -57,24 +55,5 @@ def rounded_kernels(
         largest = 2 ** (recipe.bits_of(name) - 1) - 1
         levels = Levels(-largest, largest, half=in_blocks)
         size = recipe.block_size if in_blocks else layer.inputs
-        found[name] = rounded_in_blocks(kernel, squares.get(layer.input), levels, size)
+        found[f"{name}.kernel"] = rounded_in_blocks(kernel, squares.get(layer.input), levels, size)
     return found
-
-
-def write_kernels(
-    path: Path, model: Model, layers: Mapping[str, Layer], kernels: Kernels, *, inline_limit: int = INLINE_LIMIT
-) -> None:
-    """Write a file with other kernels.
-
-    Args:
-        path: the path of the new file.
-        model: root of the old one.
-        layers: the layers of it, by their canonical names.
-        kernels: the kernels that are different.
-        inline_limit: bytes past which the weights are written outside the flatbuffer.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    contents = {layers[name].kernel: of_floats(kernel.T) for name, kernel in kernels.items()}
-    write_model(path, model, contents, {}, inline_limit=inline_limit)

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +37,20 @@ from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe,
 from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_shares
 from vit_deploy.exporters.tflite.bias_correction import corrected_biases
 from vit_deploy.exporters.tflite.bits import EIGHT
-from vit_deploy.exporters.tflite.block_rounding import Kernels, rounded_kernels, write_kernels
+from vit_deploy.exporters.tflite.block_rounding import rounded_kernels
 from vit_deploy.exporters.tflite.chosen_ranges import largest_shares, learned_by_tensor, needed_tensors, ranges_of
 from vit_deploy.exporters.tflite.coarse import coarse_layers, coarse_products
 from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
 from vit_deploy.exporters.tflite.instructions import instruct
 from vit_deploy.exporters.tflite.join import join_files, split_file
+from vit_deploy.exporters.tflite.layer_weights import Weights, write_weights
 from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, operators
 from vit_deploy.exporters.tflite.matmuls import PRODUCT, Product, find_products
 from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
 from vit_deploy.exporters.tflite.output_tensors import with_named_outputs
 from vit_deploy.exporters.tflite.ranges import Observations, observe
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, write_model
-from vit_deploy.exporters.tflite.smoothing import write_smoothed
+from vit_deploy.exporters.tflite.smoothing import balanced_weights
 from vit_deploy.exporters.tflite.squares import with_products_for_squares
 from vit_deploy.formats.tflite.file import opened, root
 from vit_deploy.formats.tflite.schema import Model
@@ -87,7 +87,7 @@ class TFLiteQuantizer:
             seen = self._observed(balanced, recipe, calibration)
             kernels = self._kernels(balanced, recipe, calibration)
             with (
-                self._rounded(balanced, kernels) as rounded,
+                self._with_weights(balanced, kernels) as rounded,
                 self._widened(rounded, target, recipe, seen) as (widened, goal, wide),
             ):
                 return self._write(widened, goal, wide, seen)
@@ -100,7 +100,7 @@ class TFLiteQuantizer:
         So weights and biases become the same integers at every size, and are in the file once.
         """
         made, seen = target, None
-        kernels: Kernels = {}
+        kernels: Weights = {}
         files: dict[str, Path] = {}
         with tempfile.TemporaryDirectory() as folder:
             names = [size.signature for size in source.sizes]
@@ -117,7 +117,7 @@ class TFLiteQuantizer:
                         seen = self._observed(balanced, recipe, calibration)
                         kernels = self._kernels(balanced, recipe, calibration)
                     with (
-                        self._rounded(balanced, kernels) as rounded,
+                        self._with_weights(balanced, kernels) as rounded,
                         self._widened(rounded, goal, recipe, seen) as (widened, wider, wide),
                     ):
                         result = self._write(widened, wider, wide, seen)
@@ -147,9 +147,11 @@ class TFLiteQuantizer:
         """The source, or where the recipe asks for it the same function without outliers; learned ranges forbid it."""
         if not recipe.equalized or (recipe.needs_ranges and learned_ranges(source, calibration)):
             return contextlib.nullcontext(source)
-        return _with_weights(source, partial(write_smoothed, config=source.config, inline_limit=self.inline_limit))
+        with opened(source.model_path) as model:
+            weights = balanced_weights(model, find_layers(model, source.config), source.config)
+        return self._with_weights(source, weights)
 
-    def _kernels(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Kernels:
+    def _kernels(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Weights:
         """The kernels whose rounding errors make up for each other; none of a recipe that does not ask for it."""
         if not recipe.compensated:
             return {}
@@ -157,11 +159,18 @@ class TFLiteQuantizer:
             layers = find_layers(model, source.config)
             return rounded_kernels(source, model, layers, _with_room(model, recipe, layers), calibration)
 
-    def _rounded(self, source: Artifact, kernels: Kernels) -> AbstractContextManager[Artifact]:
-        """The source with other kernels."""
-        if not kernels:
-            return contextlib.nullcontext(source)
-        return _with_weights(source, partial(write_kernels, kernels=kernels, inline_limit=self.inline_limit))
+    @contextlib.contextmanager
+    def _with_weights(self, source: Artifact, weights: Weights) -> Iterator[Artifact]:
+        """An artifact whose file has other weights; the source itself where there are none."""
+        if not weights:
+            yield source
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            changed = dataclasses.replace(source, directory=Path(folder))
+            with opened(source.model_path) as model:
+                layers = find_layers(model, source.config)
+                write_weights(changed.model_path, model, layers, weights, inline_limit=self.inline_limit)
+            yield changed
 
     @contextlib.contextmanager
     def _widened(
@@ -250,16 +259,6 @@ class TFLiteQuantizer:
             trailer=packed_labels(target.labels),
         )
         return target
-
-
-@contextlib.contextmanager
-def _with_weights(source: Artifact, write: Callable[[Path, Model, Mapping[str, Layer]], None]) -> Iterator[Artifact]:
-    """An artifact whose file has other weights, by what writes it to a path, of the file and its layers."""
-    with tempfile.TemporaryDirectory() as folder:
-        changed = dataclasses.replace(source, directory=Path(folder))
-        with opened(source.model_path) as model:
-            write(changed.model_path, model, find_layers(model, source.config))
-        yield changed
 
 
 @contextlib.contextmanager

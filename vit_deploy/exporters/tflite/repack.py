@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import flatbuffers
-import numpy as np
-from numpy.typing import NDArray
 
 from vit_deploy.formats.tflite.file import IDENTIFIER, metadata_of
 from vit_deploy.formats.tflite.schema import Buffer, Metadata, Model
@@ -33,12 +31,6 @@ KEPT_FIELDS = tuple(
 
 Content = Callable[[], Any]
 """Gives a buffer's bytes, when it is their turn to be written."""
-
-
-def of_floats(values: NDArray[np.float32]) -> tuple[int, Content]:
-    """The content of a buffer of float32, in the form that `write_model` takes."""
-    content = np.ascontiguousarray(values, np.float32).tobytes()
-    return len(content), lambda: content
 
 
 def write_model(

@@ -7,7 +7,6 @@ What is left are channels that one kernel writes and another reads: the values o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +14,21 @@ from numpy.typing import NDArray
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.exporters.quantization.smoothing import smoothed
 from vit_deploy.exporters.tflite.layers import Layer
-from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, of_floats, write_model
 from vit_deploy.formats.tflite.schema import Model
 
 
-def write_smoothed(
-    path: Path, model: Model, layers: Mapping[str, Layer], config: ViTConfig, *, inline_limit: int = INLINE_LIMIT
-) -> None:
-    """Write the same function with channels balanced by the weights alone; see `smoothing.smoothed`.
+def balanced_weights(model: Model, layers: Mapping[str, Layer], config: ViTConfig) -> dict[str, NDArray[np.float32]]:
+    """The weights that are different in the same function with channels balanced by the weights alone.
 
     Args:
-        path: the path of the new file.
         model: root of the float file.
         layers: the layers of it, by their canonical names.
         config: the config of the function.
-        inline_limit: bytes past which the weights are written outside the flatbuffer.
 
-    Raises:
-        OSError: the file cannot be written.
+    Returns:
+        Kernels `(inputs, outputs)` and biases, as `write_weights` takes them; see `smoothing.smoothed`.
     """
-    contents: dict[int, tuple[int, Content]] = {}
-    for name, values in smoothed(_weights(model, layers), config).items():
-        layer, is_kernel = layers[name.rpartition(".")[0]], name.endswith(".kernel")
-        buffer = layer.kernel if is_kernel else layer.bias
-        if buffer is not None:
-            contents[buffer] = of_floats(values.T if is_kernel else values)
-    write_model(path, model, contents, {}, inline_limit=inline_limit)
+    return smoothed(_weights(model, layers), config)
 
 
 def _weights(model: Model, layers: Mapping[str, Layer]) -> dict[str, NDArray[np.float32]]:
