@@ -42,7 +42,9 @@ PROVEN = 4  # photographs on which the checkpoint is compared with the backbone
 ROUNDS, SECONDS = 8, 1.0  # of latency
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert", "savedmodel": "savedmodel"}
 FIRST = "tflite"  # the format whose fp32 is what all others are compared with
-MINIATURE = Counts(8, 40, 20, 2, 4, 4, 4, 2)
+MINIATURE = Counts(
+    calibrated=8, known=40, told=20, compared=2, told_fp16=4, told_int16x8=4, told_fp32=4, compared_exact=2
+)
 
 
 @dataclass(frozen=True, eq=False)

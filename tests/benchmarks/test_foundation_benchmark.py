@@ -233,7 +233,7 @@ def test_massive_activations_are_counted_where_they_are_most():
 
 
 MISSED = {
-    # 4 bits of weights are too few for it, wherever attention has them too.
+    # One range of 8 bits for all images is too coarse for what the layers of such a model read and write.
     "DINOv2-small: tflite `int8-full`: points that a linear probe loses",
 }
 
