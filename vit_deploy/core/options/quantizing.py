@@ -51,7 +51,7 @@ class QuantizeOptions:
         Path | None,
         Option(
             metavar="DIR|FILE.npz",
-            help="Images to measure the ranges of activations on.",
+            help="Images to measure the ranges of activations on, and to round 4-bit kernels by.",
             show_default="bundled sample images",
         ),
     ] = None
