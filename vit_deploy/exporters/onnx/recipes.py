@@ -82,7 +82,7 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
             reason=(
                 "Every operator one of integers, for NPUs (Qualcomm's Hexagon): activations in 16 bits, nearly exact, "
                 "and kernels in 8, whose rounding errors make up for each other by what the layers read. Quantizers of "
-                "16 bits are standard from opset 21 on. On a CPU it computes in float between them, about as fast as fp32."
+                "16 bits are standard from opset 21 on. CPUs compute in float between them, about as fast as fp32."
             ),
         ),
         Recipe(
