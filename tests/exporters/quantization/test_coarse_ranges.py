@@ -105,18 +105,48 @@ def test_in_a_file_of_integers_alone_it_has_16_bits_unless_8_are_asked_for(sinki
     assert [each.options["recipe"]["attention_bits"] for each in found.values()] == [16, 8]
     assert [products(each) for each in found.values()] == [Counter(INT16=4), Counter(INT8=4)]
     notes = [note for each in found.values() for note in notes_on_coarse_ranges(each)]
-    assert "norms, residual sums and attention have 16 bits" in notes[0]
-    assert "norms and residual sums have 16 bits" in notes[1]
+    assert "norms, residual sums, attention and the layers" in notes[0]
+    assert "norms, residual sums and the layers" in notes[1]
     exact = answers(source, images)
     better, worse = (1 - cosines(answers(each, images), exact).mean() for each in found.values())
     assert better < 0.9 * worse, (better, worse)
 
 
+def test_in_a_file_of_integers_alone_layers_that_write_massive_activations_have_16_bits(massive, tmp_path, monkeypatch):
+    source, images = massive
+    found = {}
+    for name in ("wide", "narrow"):
+        recipe = TFLITE_RECIPES["int8-full"]
+        (tmp_path / name).mkdir()
+        options = {"recipe": recipe.to_dict()}
+        target = dataclasses.replace(source, directory=tmp_path / name, precision="int8-full", options=options)
+        found[name] = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
+        monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.WRITERS", ())
+    wide, narrow = found.values()
+    named = wide.options["recipe"]["wide_layers"]
+    assert {"block_0.ffn.down", "block_1.ffn.down"} <= set(named) and narrow.options["recipe"]["wide_layers"] == []
+    assert all(name.endswith((".attention.out", ".ffn.down")) for name in named)
+    assert given(wide)["INT16"] == len(named) and given(narrow)["INT16"] == 0
+    assert sum(given(wide).values()) == sum(given(narrow).values())
+    exact = answers(source, images)
+    better, worse = (1 - cosines(answers(each, images), exact).mean() for each in (wide, narrow))
+    assert better < 0.7 * worse, (better, worse)
+
+
+def given(artifact):
+    """Layers by the type of what they give."""
+    return of_kind(artifact, "FULLY_CONNECTED")
+
+
 def products(artifact):
     """Products of attention by the type of what they give."""
+    return of_kind(artifact, "BATCH_MATMUL")
+
+
+def of_kind(artifact, kind):
     model = root(memoryview(artifact.model_path.read_bytes()))
     tensors = model.graph.tensors
-    found = (step for step in operators(model.graph, model) if step.kind == "BATCH_MATMUL")
+    found = (step for step in operators(model.graph, model) if step.kind == kind)
     return Counter(tensors[step.outputs[0]].dtype.upper() for step in found)
 
 
@@ -152,7 +182,7 @@ def test_a_file_of_integers_alone_has_norms_of_16_bits_and_says_so(tmp_path, mon
     assert mended.options["recipe"][WIDE] and mended.options["recipe"]["residual_bits"] == 16
     assert RECORD not in mended.options["recipe"] and WIDE not in plain.options["recipe"]
     (note,) = notes_on_coarse_ranges(mended)
-    assert "norms and residual sums have 16 bits" in note and mended.options["recipe"]["attention_bits"] == 8
+    assert "norms, residual sums and the layers" in note and mended.options["recipe"]["attention_bits"] == 8
     exact = answers(source, images)
     better, worse = (1 - cosines(answers(each, images), exact).mean() for each in (mended, plain))
     assert better < worse / 2, (better, worse)

@@ -23,10 +23,10 @@ def notes_on_coarse_ranges(artifact: Artifact) -> list[str]:
     """What whoever made the file should know; nothing where every range is fine enough."""
     recipe = artifact.options.get("recipe", {})
     if recipe.get(WIDE):
-        wide = "norms and residual sums" if recipe["attention_bits"] == 8 else "norms, residual sums and attention"
+        wide = "norms, residual sums" + ("" if recipe["attention_bits"] == 8 else ", attention")
         return [
-            f"{artifact.name}: {wide} have 16 bits, for the images to calibrate with have outliers "
-            f"that leave less than {LEAST_DB:g} dB of 8 bits; CPUs are slow at them"
+            f"{artifact.name}: {wide} and the layers that write into the sums have 16 bits, for the images to "
+            f"calibrate with have outliers that leave less than {LEAST_DB:g} dB of 8 bits; CPUs are slow at them"
         ]
     layers: Sequence[str] = recipe.get(RECORD, ())
     products: Sequence[str] = recipe.get(FLOAT, ())

@@ -65,6 +65,7 @@ class Recipe:
         fixed_residual_bits: whether they were asked for, and stay what they are where calibration sees outliers.
         fixed_attention_bits: the same of those of attention's matmuls.
         eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
+        wide_layers: names of layers whose activations get 16 bits where those of the others get 8.
         whole: whether every value of the graph becomes integers, as the compilers of NPUs take it.
         integer_io: whether input and output of the file are integers too.
         all_integers: whether all that lies between is of integers in a file of 16-bit activations; activation functions
@@ -89,6 +90,7 @@ class Recipe:
     activation_bits: int = 8
     block_size: int = 0
     eight_bits: tuple[str, ...] = ()
+    wide_layers: tuple[str, ...] = ()
     softmax_bits: int = 8
     attention_bits: int = 8
     residual_bits: int = 8
@@ -112,6 +114,10 @@ class Recipe:
         if self.activations is not Activations.STATIC and self.integer_io:
             raise ConfigError("a file of integers alone needs calibrated activations")
 
+    def activation_bits_of(self, layer: str) -> int:
+        """The bits of what a layer reads and writes, where they are integers."""
+        return max(self.activation_bits, 16) if layer in self.wide_layers else self.activation_bits
+
     def bits_of(self, layer: str) -> int:
         """The bits of a layer's kernel."""
         wide = any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.eight_bits)
@@ -119,7 +125,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without what it does not use."""
-        lists = {"keep_float": list(self.keep_float), "eight_bits": list(self.eight_bits)}
+        lists = {name: list(getattr(self, name)) for name in ("keep_float", "eight_bits", "wide_layers")}
         reason = f"{self.reason} {PAIRS_FIT}" if self.fitting_pairs else self.reason
         values = {**dataclasses.asdict(self), "parts": sorted(self.parts), **lists, "reason": reason}
         return {name: value for name, value in values.items() if value not in (None, [], "", False)}

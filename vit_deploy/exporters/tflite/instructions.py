@@ -51,7 +51,9 @@ def instruct(
             work.update_quantization_recipe(scope, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
         elif layer.kind == "FULLY_CONNECTED":
             bits = recipe.bits_of(layer.name)
-            own = dataclasses.replace(recipe, activations=Activations.DYNAMIC) if layer.name in dynamic else recipe
+            activations = Activations.DYNAMIC if layer.name in dynamic else recipe.activations
+            widths = recipe.activation_bits_of(layer.name)
+            own = dataclasses.replace(recipe, activations=activations, activation_bits=widths)
             in_blocks = bits < 8 and recipe.block_size and layer.inputs % recipe.block_size == 0
             _add(work, scope, layer.kind, own, bits, BLOCKS[recipe.block_size] if in_blocks else CHANNELWISE)
 

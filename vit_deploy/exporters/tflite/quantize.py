@@ -60,6 +60,7 @@ FIX = (
     "model's config"
 )
 HALF = 16  # bits
+WRITERS = (".attention.out", ".ffn.down")  # layers whose outputs go into residual sums
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,8 @@ class TFLiteQuantizer:
     ) -> Iterator[tuple[Artifact, Artifact, Recipe]]:
         """What is given; a file of integers alone of a model with outliers has norms and residual sums of 16 bits.
 
-        Attention's products have them too where 8 bits are too coarse for what it averages by. Squares of norms become
-        products where 16 bits are asked for throughout.
+        So have layers that write into these sums and are too coarse in 8 bits, and attention's products where 8 bits
+        are too coarse for what it averages by. Squares of norms become products where 16 bits are asked for throughout.
         """
         if recipe.all_integers:
             with _rewritten(source, with_products_for_squares(source.model_path.read_bytes())) as in_products:
@@ -189,7 +190,8 @@ class TFLiteQuantizer:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
             products = _integer_products(model, recipe, between)
         stays = not recipe.integer_io or recipe.fixed_residual_bits or recipe.residual_bits > EIGHT
-        if stays or not coarse_layers(layers, recipe, seen):
+        coarse = () if stays else coarse_layers(layers, recipe, seen)
+        if not coarse:
             yield source, target, recipe
             return
         content = with_products_for_squares(source.model_path.read_bytes())
@@ -197,9 +199,15 @@ class TFLiteQuantizer:
             yield source, target, recipe
             return
         shares = not recipe.fixed_attention_bits and coarse_products(products, _attentions(between), recipe, seen)
-        wide = dataclasses.replace(recipe, residual_bits=16, attention_bits=16 if shares else recipe.attention_bits)
+        wide = dataclasses.replace(
+            recipe,
+            residual_bits=16,
+            attention_bits=16 if shares else recipe.attention_bits,
+            wide_layers=tuple(name for name in coarse if name.endswith(WRITERS)),
+        )
         bits = {"residual_bits": wide.residual_bits, "attention_bits": wide.attention_bits}
-        told = {**target.options.get("recipe", {}), **bits, WIDE: True}
+        chosen = {**bits, "wide_layers": list(wide.wide_layers)}
+        told = {**target.options.get("recipe", {}), **chosen, WIDE: True}
         target = dataclasses.replace(target, options={**target.options, "recipe": told})
         with _rewritten(source, content) as widened:
             yield widened, target, wide
