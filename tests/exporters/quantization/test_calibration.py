@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.exporters.variants import exported
+from tests.exporters.variants import pixels as pixels_of
 from vit_deploy.core.artifact import InputSpec, describe
 from vit_deploy.errors import DataError
-from vit_deploy.exporters.quantization.calibration import COUNT, FEWEST, SAMPLES, read_calibration
+from vit_deploy.exporters import ExportOptions
+from vit_deploy.exporters.onnx.export import OnnxExporter
+from vit_deploy.exporters.quantization import QUANTIZERS
+from vit_deploy.exporters.quantization.calibration import COUNT, FEWEST, SAMPLES, Calibration, batches, read_calibration
+from vit_deploy.exporters.quantization.outputs import answers, cosines
+from vit_deploy.exporters.quantization.recipes import recipe_for
+from vit_deploy.exporters.tflite.export import TFLiteExporter
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +27,45 @@ def artifact(make_checkpoint, tmp_path_factory):
     checkpoint = make_checkpoint()
     spec = InputSpec(shape=(None, *checkpoint.config.image_size, 3))
     return describe(checkpoint, tmp_path_factory.mktemp("x"), format="onnx", precision="fp32", input=spec)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (2, [[0, 1], [2, 3], [4, 0]]),
+        (12, [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]]),
+        (None, [[0, 1, 2], [3, 4]]),
+    ],
+)
+def test_the_last_batch_begins_again_with_the_first_image_as_often_as_it_takes(batch, expected):
+    assert [each.tolist() for each in batches(np.arange(5), batch, 3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("format", "precision"),
+    [
+        *(("onnx", precision) for precision in ("fp16", "int8-static", "int16x8", "int4")),
+        *(("tflite", precision) for precision in ("int8-static", "int8-full", "int4")),
+    ],
+)
+def test_a_batch_may_be_larger_than_twice_the_images(format, precision, of_many, tmp_path):
+    source, images = of_many[format]
+    recipe = recipe_for(format, precision)
+    target = dataclasses.replace(source, directory=tmp_path, precision=precision, options={"recipe": recipe.to_dict()})
+    made = QUANTIZERS.load(format)().write(source, target, recipe, Calibration(images, (), 0, "tests"))
+    assert cosines(answers(made, images), answers(source, images)).min() > 0.97
+
+
+@pytest.fixture(scope="module")
+def of_many(make_checkpoint, tmp_path_factory):
+    """Files for a batch of 40 by their format, and 8 images."""
+    checkpoint = make_checkpoint(num_layers=1)
+    options = ExportOptions(batch=40)
+    images = checkpoint.preprocess.normalize(pixels_of(checkpoint, FEWEST))
+    return {
+        format: (exported(exporter, checkpoint, tmp_path_factory.mktemp(format), options), images)
+        for format, exporter in (("onnx", OnnxExporter()), ("tflite", TFLiteExporter()))
+    }
 
 
 @pytest.fixture

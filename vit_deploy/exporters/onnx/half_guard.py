@@ -25,7 +25,7 @@ from vit_deploy.exporters.onnx.float16 import in_float32
 from vit_deploy.exporters.onnx.inside import opened_with
 from vit_deploy.exporters.onnx.layers import PATCH_EMBED, array, layers_of, set_array
 from vit_deploy.exporters.onnx.size_nodes import COUNTS, SCOPE
-from vit_deploy.exporters.quantization.calibration import Calibration
+from vit_deploy.exporters.quantization.calibration import Calibration, batches
 from vit_deploy.exporters.quantization.float16_kernels import LARGEST
 from vit_deploy.exporters.quantization.half_protection import LIMIT, Protection
 from vit_deploy.exporters.quantization.recipes import Recipe, products_of
@@ -138,12 +138,7 @@ def _inputs(source: Artifact, calibration: Calibration) -> Iterator[NDArray[Any]
     odd = adversarial_pixels(shape) if inside else adversarial_images(shape, source.preprocess)
     unlike = np.stack([image for name, image in odd.items() if name != VERY_LARGE])
     images = np.concatenate([calibration.images[:IMAGES], unlike.astype(calibration.images.dtype)])
-    size = source.input.batch or IMAGES
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        if source.input.batch is not None and len(batch) < size:
-            batch = np.concatenate([batch, images[: size - len(batch)]])
-        yield batch
+    return batches(images, source.input.batch, IMAGES)
 
 
 def _computes(node: onnx.NodeProto) -> bool:

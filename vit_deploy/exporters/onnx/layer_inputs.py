@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import InputSpec
 from vit_deploy.exporters.onnx.inside import opened_with
 from vit_deploy.exporters.onnx.layers import layers_of
-from vit_deploy.exporters.quantization.calibration import Calibration
+from vit_deploy.exporters.quantization.calibration import Calibration, batches
 from vit_deploy.exporters.quantization.clipping import NOTHING, Observed
 from vit_deploy.runtimes.values import as_stored
 
@@ -65,14 +65,5 @@ def values_of(
         batch: images a call, where the file leaves it open.
     """
     with opened_with(model, names) as engine:
-        for images in _batches(calibration.images, spec.batch, batch):
+        for images in batches(calibration.images, spec.batch, batch):
             yield dict(zip(names, engine.run(list(names), {spec.name: as_stored(images, spec)}), strict=True))
-
-
-def _batches(images: NDArray[np.float32], batch: int | None, usual: int) -> Iterator[NDArray[np.float32]]:
-    size = batch or usual
-    for start in range(0, len(images), size):
-        group = images[start : start + size]
-        if batch is not None and len(group) < batch:  # filled up by images that were seen already
-            group = np.concatenate([group, images[: batch - len(group)]])
-        yield group

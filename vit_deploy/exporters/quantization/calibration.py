@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,20 @@ def read_calibration(path: Path | None, artifact: Artifact, *, seed: int = 0, co
         return _calibration(images, artifact, seed, str(path), [str(path) for path in chosen])
     array, indices = read_chosen(path, lambda available: _enough(available, path, count, seed))
     return _calibration(list(array), artifact, seed, str(path), [f"{path}[{index}]" for index in indices])
+
+
+def batches(images: NDArray[Any], batch: int | None, usual: int) -> Iterator[NDArray[Any]]:
+    """All images in their order; where a file takes a fixed number at once, the last batch begins again with the first.
+
+    Args:
+        images: `(n, height, width, channels)`, of which there may be fewer than a batch has.
+        batch: the number that the file takes; None where it takes any.
+        usual: images a batch then.
+    """
+    size = batch or usual
+    for start in range(0, len(images), size):
+        end = min(start + size, len(images)) if batch is None else start + size
+        yield images[np.arange(start, end) % len(images)]
 
 
 def _enough(available: int, path: Path, count: int, seed: int) -> list[int]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
-from vit_deploy.exporters.quantization.calibration import Calibration
+from vit_deploy.exporters.quantization.calibration import Calibration, batches
 from vit_deploy.exporters.quantization.clipping import NOTHING, Float32, Observed
 from vit_deploy.exporters.quantization.squares import Sum, in_groups
 from vit_deploy.runtimes.values import as_stored
@@ -28,7 +28,7 @@ class Inside:
     Args:
         path: the path of a float TFLite file.
         spec: its input.
-        calibration: images as its session takes them; the last batch is filled up with the first ones.
+        calibration: images as its session takes them; see `calibration.batches`.
 
     Attributes:
         engine: LiteRT's interpreter.
@@ -54,11 +54,8 @@ class Inside:
 
     def batches(self) -> Iterator[None]:
         """Run one batch after the other; its tensors are there until the next."""
-        batch = self._spec.batch or 1
-        count = -(-len(self._images) // batch) * batch
-        filled = np.concatenate([self._images, self._images[: count - len(self._images)]])
-        for start in range(0, count, batch):
-            self.engine.set_tensor(self._given, as_stored(filled[start : start + batch], self._spec))
+        for images in batches(self._images, self._spec.batch, 1):
+            self.engine.set_tensor(self._given, as_stored(images, self._spec))
             self.engine.invoke()
             yield
 
