@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import weakref
 
 import numpy as np
 import onnx
@@ -10,14 +12,18 @@ import pytest
 from onnx import helper, numpy_helper
 
 from vit_deploy.core.reference import forward
+from vit_deploy.errors import ExportError
 from vit_deploy.exporters.onnx.int4_blocks import FOUR_BITS, _tools
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.publish import export
-from vit_deploy.exporters.quantization import QUANTIZERS
+from vit_deploy.exporters.quantization import QUANTIZERS, squares
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.outputs import answers
 from vit_deploy.exporters.quantization.recipes import recipe_for
 from vit_deploy.exporters.quantization.rounding import Levels, rounded_in_blocks
+from vit_deploy.exporters.tflite import layer_weights
+from vit_deploy.exporters.tflite.layers import find_layers
+from vit_deploy.formats.tflite.file import opened
 
 SIZE = 32
 SYMMETRIC = Levels(-7, 7, half=True)
@@ -125,3 +131,79 @@ def test_a_file_is_nearer_to_the_reference_with_kernels_that_are_rounded_togethe
         made = QUANTIZERS.load(format)().write(result.artifact, target, recipe, seen)
         errors.append(np.square(answers(made, others.images) - expected).mean())
     assert errors[1] < most * errors[0]
+
+
+COMPENSATED = [("onnx", "int4"), ("onnx", "int16x8"), ("tflite", "int4")]
+
+
+@pytest.fixture(scope="module")
+def plain(make_checkpoint, tmp_path_factory):
+    """Files in fp32 by their format, and calibration images."""
+    made = export(make_checkpoint(), tmp_path_factory.mktemp("plain"), plan(["onnx", "tflite"], ["fp32"])[0])
+    sources = {result.artifact.format: result.artifact for result in made}
+    return sources, read_calibration(None, sources["onnx"], count=8)
+
+
+def quantized(source, precision, images, folder):
+    recipe = recipe_for(source.format, precision)
+    target = dataclasses.replace(source, directory=folder, precision=precision, options={"recipe": recipe.to_dict()})
+    folder.mkdir()
+    return QUANTIZERS.load(source.format)().write(source, target, recipe, images)
+
+
+@pytest.mark.parametrize(("format", "precision"), COMPENSATED)
+def test_sums_that_do_not_fit_memory_together_are_made_one_after_the_other_and_give_the_same_file(
+    format, precision, plain, tmp_path, monkeypatch
+):
+    sources, images = plain
+    together = quantized(sources[format], precision, images, tmp_path / "together")
+    alive, most = [], []
+
+    class Counted(squares.Sum):
+        def total(self):
+            found = super().total()
+            alive[:] = [each for each in alive if each() is not None and each() is not found] + [weakref.ref(found)]
+            most.append(len(alive))
+            return found
+
+    monkeypatch.setattr(squares, "Sum", Counted)
+    monkeypatch.setattr(squares, "MOST_BYTES", 1)
+    apart = quantized(sources[format], precision, images, tmp_path / "apart")
+    assert apart.model_path.read_bytes() == together.model_path.read_bytes()
+    assert max(most) <= 2 <= len(most)  # the last is there until the next is made
+
+
+@pytest.mark.parametrize(("format", "precision"), COMPENSATED)
+def test_squares_that_are_not_finite_are_told_by_the_layer(format, precision, plain, tmp_path, monkeypatch):
+    sources, images = plain
+    monkeypatch.setattr(squares.Sum, "total", lambda self: np.full((1, 1), np.inf, np.float32))
+    with pytest.raises(
+        ExportError, match=r"the kernel of (block_0\..*|patch_embed) is rounded by what it reads"
+    ) as caught:
+        quantized(sources[format], precision, images, tmp_path / "made")
+    assert re.search(r"--keep-float (block_0|patch_embed)", caught.value.fix)
+
+
+def test_what_fails_in_rounding_is_not_called_a_damaged_file(plain, tmp_path, monkeypatch):
+    sources, images = plain
+
+    def fail(*values):
+        raise ValueError("a matrix that cannot be")
+
+    monkeypatch.setattr("vit_deploy.exporters.tflite.block_rounding.rounded_in_blocks", fail)
+    with pytest.raises(ValueError, match="a matrix that cannot be"):
+        quantized(sources["tflite"], "int4", images, tmp_path / "made")
+
+
+def test_weights_are_turned_when_it_is_their_turn_to_be_written(plain, tmp_path, monkeypatch):
+    with opened(plain[0]["tflite"].model_path) as model:
+        layers = find_layers(model, plain[0]["tflite"].config)
+        layer = layers["block_0.ffn.up"]
+        kernel = np.zeros((layer.inputs, 3), np.float32)
+        contents = {}
+        monkeypatch.setattr(layer_weights, "write_model", lambda path, model, given, *_, **__: contents.update(given))
+        layer_weights.write_weights(tmp_path / "x", model, layers, {"block_0.ffn.up.kernel": kernel})
+    kernel[1] = 1, 2, 3
+    size, content = contents[layer.kernel]
+    assert size == len(content()) == kernel.nbytes
+    np.testing.assert_array_equal(np.frombuffer(content(), np.float32).reshape(3, -1)[:, 1], [1, 2, 3])

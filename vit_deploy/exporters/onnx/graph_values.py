@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,29 +15,17 @@ from vit_deploy.exporters.onnx.layer_inputs import values_of
 from vit_deploy.exporters.onnx.layers import KERNEL
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.clipping import NOTHING, Observed
-from vit_deploy.exporters.quantization.squares import Sum, in_groups
+from vit_deploy.exporters.quantization.squares import Read, Rows, summed
 from vit_deploy.runtimes.values import as_stored
 
 ONE = 1  # image a call, where the file leaves it open: all values of the graph are kept
+TURNED = "turned."  # before the name of a kernel that was transposed
 MOST_STORED = 1 << 10  # numbers of a constant that types and shapes may depend on
 FLOAT = onnx.TensorProto.FLOAT
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What calibration saw.
-
-    Args:
-        seen: the values of each tensor of float32, by its name.
-        squares: sums of products `(inputs, inputs)` of the rows that layers read, by the name of what they read.
-    """
-
-    seen: Mapping[str, Observed]
-    squares: Mapping[str, NDArray[np.float32]]
-
-
-def measure(model: onnx.ModelProto, spec: InputSpec, calibration: Calibration, *, counted: bool) -> Measured:
-    """Run the calibration images.
+def measure(model: onnx.ModelProto, spec: InputSpec, calibration: Calibration, *, counted: bool) -> dict[str, Observed]:
+    """The values of each tensor of float32 on the calibration images, by its name.
 
     Args:
         model: fp32, its constants folded.
@@ -54,7 +41,7 @@ def measure(model: onnx.ModelProto, spec: InputSpec, calibration: Calibration, *
     if spec.dtype == "float32":
         given = as_stored(calibration.images, spec)
         seen[model.graph.input[0].name] = NOTHING.also(given, counted=counted)
-    return Measured(seen, layer_squares(model, layer_nodes(model.graph), spec, calibration))
+    return seen
 
 
 def computed_floats(model: onnx.ModelProto) -> list[str]:
@@ -68,6 +55,12 @@ def computed_floats(model: onnx.ModelProto) -> list[str]:
 def layer_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """The nodes that multiply with a kernel, the patch embedding among them."""
     return [node for node in graph.node if _is_layer(node)]
+
+
+def layer_name(node: onnx.NodeProto) -> str:
+    """The layer of a node that multiplies with a kernel, whose kernel may be turned."""
+    kernel: str = node.input[1]
+    return kernel.removeprefix(TURNED).removesuffix(KERNEL)
 
 
 def _is_layer(node: onnx.NodeProto) -> bool:
@@ -94,30 +87,32 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def layer_squares(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], spec: InputSpec, calibration: Calibration
-) -> dict[str, NDArray[np.float32]]:
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Sums of products `(inputs, inputs)` of the rows that layers read, by the name of what they read.
 
     Args:
-        model: fp32.
+        model: fp32, not to be changed until the last of them.
         nodes: those of the layers; what the graph itself is given is left out.
         spec: the spec of its input.
         calibration: the images.
+
+    Raises:
+        ExportError: as `squares.summed`.
     """
     shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     # One of what several read stands for them.
     layers = {node.input[0]: node for node in nodes if node.input[0] != model.graph.input[0].name}
-    sides = {}
+    wanted = []
     for name, node in layers.items():
         shape = shapes[node.input[1]]
-        sides[name] = int(np.prod(shape[1:])) if node.op_type == "Conv" else shape[0]
-    found: dict[str, NDArray[np.float32]] = {}
-    for group in in_groups(sides):
-        sums = {name: Sum() for name in group}
-        for values in values_of(model, group, spec, calibration):
-            for name, one in sums.items():
-                one.add(rows_of(layers[name], values[name]))
-        found |= {name: one.total() for name, one in sums.items()}
-    return found
+        side = int(np.prod(shape[1:])) if node.op_type == "Conv" else shape[0]
+        wanted.append(Read(name, side, layer_name(node)))
+
+    def rows(names: Collection[str]) -> Iterator[Rows]:
+        for values in values_of(model, list(names), spec, calibration):
+            yield {name: rows_of(layers[name], value) for name, value in values.items()}
+
+    return summed(wanted, rows)
 
 
 def rows_of(node: onnx.NodeProto, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import InputSpec
 from vit_deploy.exporters.onnx.graph_values import layer_nodes, layer_squares
-from vit_deploy.exporters.onnx.layers import array, bias_apart, drop_unused_initializers, layers_of, set_array
+from vit_deploy.exporters.onnx.layers import Layer, array, bias_apart, drop_unused_initializers, layers_of, set_array
 from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.recipes import Recipe
 from vit_deploy.exporters.quantization.rounding import Levels, rounded_in_blocks
@@ -63,11 +65,17 @@ def _round(
     layers = [layer for layer in layers_of(model.graph) if layer.name in names]
     read = {layer.node for layer in layers}
     wanted = [node for node in nodes if node.name in read]
-    squares = {} if calibration is None else layer_squares(model, wanted, spec, calibration)
-    for layer in layers:
-        kernel = array(model.graph, layer.kernel)
-        rounded = rounded_in_blocks(kernel, squares.get(layer.input), FOUR_BITS, recipe.block_size)
-        set_array(model.graph, layer.kernel, rounded)
+    found: dict[str, NDArray[np.float32]] = {}
+
+    def rounded(layer: Layer, squares: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        return rounded_in_blocks(array(model.graph, layer.kernel), squares, FOUR_BITS, recipe.block_size)
+
+    if calibration is not None:
+        for name, squares in layer_squares(model, wanted, spec, calibration):
+            found |= {layer.kernel: rounded(layer, squares) for layer in layers if layer.input == name}
+    found |= {layer.kernel: rounded(layer, None) for layer in layers if layer.kernel not in found}
+    for name, values in found.items():
+        set_array(model.graph, name, values)
 
 
 def _tools() -> Any:

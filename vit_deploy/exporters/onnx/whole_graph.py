@@ -8,7 +8,7 @@ their scale. Where both sides of an edge have other bits, two pairs follow each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.onnx.even_norms import with_even_norms
-from vit_deploy.exporters.onnx.graph_values import layer_nodes, measure
+from vit_deploy.exporters.onnx.graph_values import TURNED, layer_name, layer_nodes, layer_squares, measure
 from vit_deploy.exporters.onnx.int8_pairs import scales
 from vit_deploy.exporters.onnx.layers import KERNEL, drop_initializers, drop_unused_initializers
 from vit_deploy.exporters.quantization.calibration import Calibration
@@ -34,7 +34,6 @@ from vit_deploy.exporters.quantization.rounding import rounded
 Array = NDArray[Any]
 Range = tuple[float, float]
 
-TURNED = "turned."  # before the name of a kernel that was transposed
 OPSET = 21  # the first whose quantizers have 16 bits
 IR_VERSION = 10  # of that opset
 TYPES: Mapping[int, type[np.unsignedinteger[Any]]] = {8: np.uint8, 16: np.uint16}
@@ -86,15 +85,17 @@ def with_whole_graph(
     if not learned_ranges(source, calibration):  # which hold for the channels as they are
         with_even_norms(model.graph, [f"{name}{KERNEL}" for name in recipe.keep_float])
     widths = Widths(recipe.activation_bits, recipe.residual_bits, recipe.fitting_pairs)
-    measured = measure(model, source.input, calibration, counted=recipe.clipping is not Clipping.MIN_MAX)
+    observed = measure(model, source.input, calibration, counted=recipe.clipping is not Clipping.MIN_MAX)
     narrow = {name for node in layer_nodes(model.graph) for name in (node.input[0], node.output[0])}
     ranges = {}
-    for name, seen in measured.seen.items():
+    for name, seen in observed.items():
         bits = widths.layers if name in narrow else widths.others
         ranges[name] = clipped(seen, recipe.clipping, bits=bits, percentile=recipe.percentile)
     ranges |= _learned(model.graph, source, calibration)
     kept = {*recipe.keep_float}
-    return in_integers(model, ranges, widths, measured.squares, keep_float=lambda node: _is_kept(node, kept))
+    nodes = [node for node in layer_nodes(model.graph) if not _is_kept(node, kept)]
+    squares = layer_squares(model, nodes, source.input, calibration)
+    return in_integers(model, ranges, widths, squares, keep_float=lambda node: _is_kept(node, kept))
 
 
 def _learned(graph: onnx.GraphProto, source: Artifact, calibration: Calibration) -> dict[str, Range]:
@@ -102,7 +103,7 @@ def _learned(graph: onnx.GraphProto, source: Artifact, calibration: Calibration)
     learned = learned_ranges(source, calibration)
     found: dict[str, Range] = {}
     for node in layer_nodes(graph):
-        layer = node.input[1].removeprefix(TURNED).removesuffix(KERNEL)
+        layer = layer_name(node)
         sides = {"input": node.input[0], "output": node.output[0]}
         found |= {name: learned[f"{layer}.{side}"] for side, name in sides.items() if f"{layer}.{side}" in learned}
     return found
@@ -113,7 +114,7 @@ def _is_kept(node: onnx.NodeProto, kept: Collection[str]) -> bool:
     if not kept:
         return False
     if len(node.input) > 1 and node.input[1].endswith(KERNEL):
-        return node.input[1].removeprefix(TURNED).removesuffix(KERNEL) in kept
+        return layer_name(node) in kept
     attention = node.name.rpartition(".")[0]
     return node.op_type in ("MatMul", "Softmax") and products_of(attention) in kept
 
@@ -164,7 +165,7 @@ def in_integers(
     model: onnx.ModelProto,
     ranges: Mapping[str, Range],
     widths: Widths,
-    squares: Mapping[str, NDArray[np.float32]],
+    squares: Iterable[tuple[str, NDArray[np.float32]]],
     *,
     keep_float: Callable[[onnx.NodeProto], bool] = lambda node: False,
 ) -> onnx.ModelProto:
@@ -174,7 +175,7 @@ def in_integers(
         model: fp32, its constants folded; changed.
         ranges: the lowest and the highest number that each value had; of those that are in there.
         widths: how many bits they get.
-        squares: sums of products of what layers read, by its name; see `rounding`.
+        squares: sums of products of what layers read, each with its name; see `rounding`.
         keep_float: tells which nodes compute in float32 between what is in integers.
     """
     work = _Work(model.graph, dict(ranges), widths, squares)
@@ -191,10 +192,11 @@ class _Work:
     graph: onnx.GraphProto
     ranges: dict[str, Range]
     widths: Widths
-    squares: Mapping[str, NDArray[np.float32]]
+    squares: Iterable[tuple[str, NDArray[np.float32]]]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     restored: dict[tuple[str, int], str] = field(default_factory=dict)  # by value and bits
     scales: dict[str, Array] = field(default_factory=dict)  # of what was restored, and of kernels
+    kernels: dict[str, tuple[Array, Array]] = field(default_factory=dict)  # scales and integers by the kernel's name
 
     def run(self, keep_float: Callable[[onnx.NodeProto], bool]) -> None:
         """Write the graph anew."""
@@ -208,6 +210,7 @@ class _Work:
         for node in graph.node:
             for name in node.output:
                 self.natural[name] = self._width(node, kernels)
+        self._round_kernels(kernels)
         if given in self.ranges:  # pixels are integers as they are
             self._both(given)
         for node in list(graph.node):
@@ -319,19 +322,36 @@ class _Work:
             self._dequantize(key, whole, scale, zero)
         return f"{key}.restored"
 
-    def _kernel(self, node: onnx.NodeProto, name: str, read: str) -> str:
-        if f"{name}.restored" in self.scales:
-            return f"{name}.restored"
-        values = self.stored[name]
-        axis = 0 if node.op_type == "Conv" else values.ndim - 1
+    def _round_kernels(self, kernels: Collection[str]) -> None:
+        """Round by what layers read, before anything of the graph is changed; other kernels are rounded when used."""
+        readers = [node for node in self.graph.node if is_layer(node, kernels)]
+        for name, squares in self.squares:
+            step, _ = scale_of(self.ranges[name], TYPES[self.widths.layers])
+            for node in readers:
+                if node.input[0] == name and node.input[1] not in self.kernels:
+                    self.kernels[node.input[1]] = self._rounded(node, step, squares)
+
+    def _rounded(self, node: onnx.NodeProto, step: Array, squares: NDArray[np.float32] | None) -> tuple[Array, Array]:
+        """Scales and integers of a kernel, by the scale of what its layer reads."""
+        values, axis = self.stored[node.input[1]], self._outputs_axis(node)
         columns = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
         scale = scales(columns, fitting_pairs=self.widths.fitting_pairs)
         if len(node.input) > 2:  # a bias has to fit its 32 bits
-            scale = np.maximum(scale, np.abs(self.stored[node.input[2]]) / (self.scales[read] * BIAS_LIMIT))
-        whole = rounded(columns, scale, self.squares.get(node.input[0]))
+            scale = np.maximum(scale, np.abs(self.stored[node.input[2]]) / (step * BIAS_LIMIT))
         rest = np.delete(values.shape, axis)
-        whole = np.moveaxis(whole.reshape(*rest, -1), -1, axis)
-        self._dequantize(name, whole, scale, np.zeros(scale.shape, np.int8), axis=axis)
+        return scale, np.moveaxis(rounded(columns, scale, squares).reshape(*rest, -1), -1, axis)
+
+    def _outputs_axis(self, node: onnx.NodeProto) -> int:
+        return 0 if node.op_type == "Conv" else self.stored[node.input[1]].ndim - 1
+
+    def _kernel(self, node: onnx.NodeProto, name: str, read: str) -> str:
+        if f"{name}.restored" in self.scales:
+            return f"{name}.restored"
+        if name not in self.kernels:
+            self.kernels[name] = self._rounded(node, self.scales[read], None)
+        scale, whole = self.kernels.pop(name)
+        zero = np.zeros(scale.shape, np.int8)
+        self._dequantize(name, whole, scale, zero, axis=self._outputs_axis(node))
         return f"{name}.restored"
 
     def _bias(self, name: str, scale: Array) -> str:

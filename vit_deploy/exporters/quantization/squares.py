@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.errors import ExportError
+
 MOST_BYTES = 1 << 30  # of sums of products at a time; for more the images go through once more
 MOST_ROWS = 2048  # that wait to be multiplied
+
+Rows = Mapping[str, NDArray[np.float32]]
+"""Rows `(n, inputs)` by the name of what they are of."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What layers read.
+
+    Args:
+        name: of the tensor.
+        inputs: how wide it is.
+        layer: one of the layers, for errors.
+    """
+
+    name: str
+    inputs: int
+    layer: str
 
 
 class Sum:
@@ -35,20 +56,49 @@ class Sum:
         return self._sum
 
 
-def in_groups(inputs: Mapping[str, int]) -> Iterator[list[str]]:
-    """Names of what layers read, as many at a time as have sums that fit memory together.
+def summed(
+    read: Sequence[Read], rows: Callable[[Collection[str]], Iterator[Rows]]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Sums of products `(inputs, inputs)` by the name of what is read; no more of them are held than fit memory.
 
     Args:
-        inputs: how wide each is.
+        read: what layers read, in the order in which it is given.
+        rows: runs the images, and gives what was asked for by its names, batch by batch.
+
+    Raises:
+        ExportError: sums that are not finite.
     """
-    group: list[str] = []
+    for group in _in_groups(read):
+        totals = _totals(group, rows)
+        for each in group:
+            if not np.isfinite(totals[each.name]).all():
+                raise ExportError(
+                    f"the kernel of {each.layer} is rounded by what it reads of the images to calibrate with, and sums "
+                    "of squares of that are not finite",
+                    fix=f"keep it in float with --keep-float {each.layer}, or give other images with --calibrate",
+                )
+            yield each.name, totals.pop(each.name)
+
+
+def _totals(group: Sequence[Read], rows: Callable[[Collection[str]], Iterator[Rows]]) -> dict[str, NDArray[np.float32]]:
+    sums = {each.name: Sum() for each in group}
+    with np.errstate(over="ignore", invalid="ignore"):  # which is told by the layer
+        for values in rows(sums.keys()):
+            for name, one in sums.items():
+                one.add(values[name])
+        return {name: one.total() for name, one in sums.items()}
+
+
+def _in_groups(read: Sequence[Read]) -> Iterator[list[Read]]:
+    """What is read, as much at a time as has sums that fit memory together."""
+    group: list[Read] = []
     total = 0
-    for name, count in inputs.items():
-        own = np.dtype(np.float32).itemsize * count * count
+    for each in read:
+        own = np.dtype(np.float32).itemsize * each.inputs**2
         if group and total + own > MOST_BYTES:
             yield group
             group, total = [], 0
-        group.append(name)
+        group.append(each)
         total += own
     if group:
         yield group

@@ -18,42 +18,54 @@ from vit_deploy.exporters.quantization.rounding import Levels, rounded_in_blocks
 from vit_deploy.exporters.tflite.bits import EIGHT
 from vit_deploy.exporters.tflite.layers import Layer
 from vit_deploy.exporters.tflite.ranges import layer_squares
-from vit_deploy.formats.tflite.schema import Model
+from vit_deploy.formats.tflite.file import opened
 
 
 def rounded_kernels(
-    source: Artifact, model: Model, layers: Mapping[str, Layer], recipe: Recipe, calibration: Calibration | None
+    source: Artifact, layers: Mapping[str, Layer], recipe: Recipe, calibration: Calibration | None
 ) -> dict[str, NDArray[np.float32]]:
     """Kernels of the layers that get fewer than 8 bits, of values that their integers stand for.
 
     Args:
         source: the float artifact.
-        model: root of its file.
-        layers: the layers of it, by their canonical names.
+        layers: the layers of its file, by their canonical names.
         recipe: says which get how many bits.
         calibration: images that layers read; without them each weight is rounded by itself.
 
     Returns:
         Kernels `(inputs, outputs)`, as `write_weights` takes them.
+
+    Raises:
+        ExportError: as `squares.summed`.
     """
-    buffers = model.buffers
     used = [layer.kernel for layer in layers.values()]
-    narrow = {
-        name: layer
-        for name, layer in layers.items()
+    narrow = [
+        layer
+        for layer in layers.values()
         if layer.kind == "FULLY_CONNECTED"
-        and recipe.bits_of(name) < EIGHT
-        and name not in recipe.keep_float
+        and recipe.bits_of(layer.name) < EIGHT
+        and layer.name not in recipe.keep_float
         and used.count(layer.kernel) == 1  # equal constants are stored once
-    }
-    read = {layer.input: layer.inputs for layer in narrow.values()}
-    squares = {} if calibration is None else layer_squares(source.model_path, source.input, calibration, read)
+    ]
     found = {}
-    for name, layer in narrow.items():
-        kernel = np.frombuffer(buffers[layer.kernel].content, np.float32).reshape(-1, layer.inputs).T
-        in_blocks = layer.inputs % recipe.block_size == 0
-        largest = 2 ** (recipe.bits_of(name) - 1) - 1
-        levels = Levels(-largest, largest, half=in_blocks)
-        size = recipe.block_size if in_blocks else layer.inputs
-        found[f"{name}.kernel"] = rounded_in_blocks(kernel, squares.get(layer.input), levels, size)
+    if calibration is not None:
+        for name, squares in layer_squares(source.model_path, source.input, calibration, narrow):
+            for layer in narrow:
+                if layer.input == name:
+                    found[f"{layer.name}.kernel"] = _rounded(source, layer, recipe, squares)
+    for layer in narrow:
+        if f"{layer.name}.kernel" not in found:
+            found[f"{layer.name}.kernel"] = _rounded(source, layer, recipe, None)
     return found
+
+
+def _rounded(
+    source: Artifact, layer: Layer, recipe: Recipe, squares: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    with opened(source.model_path) as model:
+        content = bytes(model.buffers[layer.kernel].content)
+    kernel = np.frombuffer(content, np.float32).reshape(-1, layer.inputs).T
+    in_blocks = layer.inputs % recipe.block_size == 0
+    largest = 2 ** (recipe.bits_of(layer.name) - 1) - 1
+    levels = Levels(-largest, largest, half=in_blocks)
+    return rounded_in_blocks(kernel, squares, levels, recipe.block_size if in_blocks else layer.inputs)

@@ -158,7 +158,8 @@ class TFLiteQuantizer:
             return {}
         with opened(source.model_path) as model:
             layers = find_layers(model, source.config)
-            return rounded_kernels(source, model, layers, _with_room(model, recipe, layers), calibration)
+            recipe = _with_room(model, recipe, layers)
+        return rounded_kernels(source, layers, recipe, calibration)
 
     @contextlib.contextmanager
     def _with_weights(self, source: Artifact, weights: Weights) -> Iterator[Artifact]:

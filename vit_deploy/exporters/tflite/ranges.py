@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.exporters.quantization.calibration import Calibration, batches
 from vit_deploy.exporters.quantization.clipping import NOTHING, Float32, Observed
-from vit_deploy.exporters.quantization.squares import Sum, in_groups
+from vit_deploy.exporters.quantization.squares import Read, Rows, summed
+from vit_deploy.exporters.tflite.layers import Layer
 from vit_deploy.runtimes.values import as_stored
 
 
@@ -120,26 +121,28 @@ def observe(
 
 
 def layer_squares(
-    path: Path, spec: InputSpec, calibration: Calibration, inputs: Mapping[str, int]
-) -> dict[str, NDArray[np.float32]]:
+    path: Path, spec: InputSpec, calibration: Calibration, layers: Iterable[Layer]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Sums of products `(inputs, inputs)` of the rows that layers read, by the name of what they read.
 
     Args:
         path: the path of a float TFLite file.
         spec: its input.
         calibration: images as its session takes them.
-        inputs: how wide what is read is, by its name; what is not computed is left out.
+        layers: those that count; what is not computed is left out.
+
+    Raises:
+        ExportError: as `squares.summed`.
     """
     inside = Inside(path, spec, calibration)
     places = {name: index for index, name in inside.floats.items()}
-    found: dict[str, NDArray[np.float32]] = {}
-    for group in in_groups({name: count for name, count in inputs.items() if name in places}):
-        sums = {name: Sum() for name in group}
+    wanted = {layer.input: Read(layer.input, layer.inputs, layer.name) for layer in layers if layer.input in places}
+
+    def rows(names: Collection[str]) -> Iterator[Rows]:
         for _ in inside.batches():
-            for name, one in sums.items():
-                one.add(inside.engine.get_tensor(places[name]).reshape(-1, inputs[name]))
-        found |= {name: one.total() for name, one in sums.items()}
-    return found
+            yield {name: inside.engine.get_tensor(places[name]).reshape(-1, wanted[name].inputs) for name in names}
+
+    return summed(list(wanted.values()), rows)
 
 
 def _shares(scores: Float32) -> Float32:
