@@ -43,7 +43,15 @@ ROUNDS, SECONDS = 8, 1.0  # of latency
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert", "savedmodel": "savedmodel"}
 FIRST = "tflite"  # the format whose fp32 is what all others are compared with
 MINIATURE = Counts(
-    calibrated=8, known=40, told=20, compared=2, told_fp16=4, told_int16x8=4, told_fp32=4, compared_exact=2
+    calibrated=8,
+    known=40,
+    told=20,
+    compared=2,
+    told_int8=24,
+    told_fp16=4,
+    told_int16x8=4,
+    told_fp32=4,
+    compared_exact=2,
 )
 
 
@@ -109,14 +117,15 @@ def measure_model(
         if exact is None:
             progress(f"{name}: {source.name} on {len(known.pixels)} photographs that are known")
             gallery, fp32 = (vectors(source, each.pixels, kept) for each in (known, told))
-            exact = judge(gallery, known.classes, fp32, told.classes), tokens(source, told.pixels[: counts.compared])
+            judged = judge(gallery, known.classes, fp32, told.classes, counts.told)
+            exact = judged, tokens(source, told.pixels[: counts.compared])
         for precision in ("fp32", *PRECISIONS[format][: 1 if quick else None]):
             facts = run_facts()
             artifact, proven = source, {"proven": True}
             if precision != "fp32":
                 progress(f"{name}: making {format}-{precision}")
                 artifact, proven = _quantized(source, place, precision, images)
-            asked = counts.told if artifact is source and format == FIRST else counts.told_by(precision)
+            asked = len(told.pixels) if artifact is source and format == FIRST else counts.told_by(precision)
             progress(f"{name}: {artifact.name} on {asked} photographs")
             own = vectors(artifact, told.pixels[:asked], kept)
             compared = counts.compared_exact if precision in EXACT else counts.compared
@@ -172,7 +181,7 @@ def _photographs(data: Path, counts: Counts) -> tuple[Photographs, ...]:
     """Upsampled photographs for each use, always the same ones."""
     images, classes, _ = photos.read(data)
     order = np.random.default_rng(SEED).permutation(len(images))
-    ends = np.cumsum([counts.calibrated, counts.known, counts.told])
+    ends = np.cumsum([counts.calibrated, counts.known, counts.read])
     return tuple(
         Photographs(_upsampled(images[chosen]), classes[chosen]) for chosen in np.split(order[: ends[-1]], ends[:-1])
     )
@@ -184,7 +193,7 @@ def _miniature() -> tuple[Checkpoint, tuple[Photographs, ...]]:
     rng = np.random.default_rng(SEED)
     photographs = tuple(
         Photographs(rng.integers(0, 256, (count, *config.image_size, 3), np.uint8), np.arange(count) % 3)
-        for count in (MINIATURE.calibrated, MINIATURE.known, MINIATURE.told)
+        for count in (MINIATURE.calibrated, MINIATURE.known, MINIATURE.read)
     )
     return Checkpoint.random(config, SEED), photographs
 

@@ -2,7 +2,7 @@
 
 Photographs are told by probes that other photographs made, over several ways of halving them: where one probe is in
 doubt of a photograph another is not, so that what a precision loses shows with a smaller error. All precisions are told
-by the same probes.
+by the same probes, which are made of the first photographs alone, however many more a precision is asked for.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Judge:
         known: their classes.
         exact: fp32's vectors `(n, dim)` of those that are told.
         classes: their classes.
+        made_of: so many of these, the first, are what probes and neighbours are of.
         halves: `(halvings, n)`, on which side each is.
         probes: of each halving two: the first is made of the gallery and of side 0, and tells side 1.
     """
@@ -39,13 +40,14 @@ class Judge:
     known: Classes
     exact: Float32
     classes: Classes
+    made_of: int
     halves: NDArray[np.bool_]
     probes: Sequence[tuple[LinearProbe, LinearProbe]]
 
     def told(self, own: Float32) -> dict[str, float]:
         """What a file loses by its vectors `(m, dim)` of the first m photographs: shares, and points with an error."""
         count = len(own)
-        facts: dict[str, float] = {"told": count, "halvings": len(self.halves)}
+        facts: dict[str, float] = {"told": count, "made_of": self.made_of, "halvings": len(self.halves)}
         ways: Mapping[str, Callable[[Float32, int, int], Classes]] = {
             "linear_probe": lambda vectors, halving, side: self.probes[halving][side].classes(vectors),
             "knn": self._by_neighbours,
@@ -73,17 +75,24 @@ class Judge:
         return found
 
     def _by_neighbours(self, vectors: Float32, halving: int, side: int) -> Classes:
-        there = self.halves[halving] == bool(side)
+        there = np.flatnonzero(self.halves[halving, : self.made_of] == bool(side))
         near = nearest(vectors, np.concatenate([self.gallery, self.exact[there]]))
         return near.classes(np.concatenate([self.known, self.classes[there]]))
 
 
-def judge(gallery: Float32, known: Classes, exact: Float32, classes: Classes) -> Judge:
+def judge(gallery: Float32, known: Classes, exact: Float32, classes: Classes, made_of: int) -> Judge:
     """Fit the probes; see `Judge`."""
     rng = np.random.default_rng(SEED)
-    halves = np.stack([rng.permutation(len(exact)) % 2 == 1 for _ in range(HALVINGS)])
+    halves = np.concatenate(
+        [
+            np.stack([rng.permutation(count) % 2 == 1 for _ in range(HALVINGS)])
+            for count in (made_of, len(exact) - made_of)
+        ],
+        axis=1,
+    )
 
-    def probe(there: NDArray[np.bool_]) -> LinearProbe:
+    def probe(sides: NDArray[np.bool_]) -> LinearProbe:
+        there = np.flatnonzero(sides[:made_of])
         return fit_linear_probe(np.concatenate([gallery, exact[there]]), np.concatenate([known, classes[there]]))
 
-    return Judge(gallery, known, exact, classes, halves, [(probe(~sides), probe(sides)) for sides in halves])
+    return Judge(gallery, known, exact, classes, made_of, halves, [(probe(~sides), probe(sides)) for sides in halves])

@@ -31,23 +31,35 @@ NONE_OF = 3.0  # of n photographs none is lost: with 95 % fewer than three in n 
 class Counts:
     """How many photographs are calibrated on, known, told, and compared token by token.
 
-    Precisions that are all but exact are told of fewer, of which `int16x8` takes TFLite two seconds a photograph, and
-    fp32 of other formats of fewest.
+    `told` is how many most precisions are told of, and what probes are made of besides. Those that may lose 0.3 points
+    are told of as many as it takes to tell that: `int8` of more, those that are all but exact of fewer, of which
+    `int16x8` takes TFLite two seconds a photograph. fp32 of other formats is told of fewest.
     """
 
     calibrated: int = 64
     known: int = 1000
     told: int = 2000
     compared: int = 32
-    told_fp16: int = 1000
-    told_int16x8: int = 400
+    told_int8: int = 8000
+    told_fp16: int = 2000
+    told_int16x8: int = 1200
     told_fp32: int = 64
     compared_exact: int = 8
 
     def told_by(self, precision: str) -> int:
         """How many photographs a file of a precision tells, but for the first one's fp32."""
-        fewer = {"fp16": self.told_fp16, "int16x8": self.told_int16x8, "fp32": self.told_fp32}
-        return fewer.get(precision, self.told)
+        other = {
+            "int8": self.told_int8,
+            "fp16": self.told_fp16,
+            "int16x8": self.told_int16x8,
+            "fp32": self.told_fp32,
+        }
+        return other.get(precision, self.told)
+
+    @property
+    def read(self) -> int:
+        """How many have to be there to be told."""
+        return max(self.told, self.told_int8, self.told_fp16, self.told_int16x8, self.told_fp32)
 
 
 def targets(results: Mapping[str, Result]) -> Iterator[Target]:
@@ -124,37 +136,29 @@ def _pretrained(results: Mapping[str, Result]) -> str:
 
 
 def _words(results: Mapping[str, Result], model: str) -> str:
-    fp32 = results[f"{model}-{FP32}"]
+    fp32, usual = results[f"{model}-{FP32}"], Counts()
     text = (
         f"Of {fp32['told']} photographs fp32's linear probes tell {fp32['linear_probe']:.1%} and its nearest "
         f"neighbours {fp32['knn']:.1%}. Losses are means over {fp32['halvings']} ways of halving the photographs, with "
         f"95 % of where they may be, for which targets take no less than {NONE_OF:g} photographs (where none is lost, "
-        f"as many may be); cosines are over all tokens of {fp32['compared']}."
+        f"as many may be); cosines are over all tokens of {usual.compared}, and of {usual.compared_exact} where "
+        f"precisions are all but exact."
     )
+    if fp32.get("made_of", fp32["told"]) < fp32["told"]:
+        text += f" What is halved are the first {fp32['made_of']}, and all others are told by both sides in turn."
     if "known" in fp32:
         text += f" Files were calibrated on {fp32['calibrated']} others, and {fp32['known']} more were known to probes."
-    usual = Counts()
-    if fp32["told"] < usual.told:
-        text += (
-            f" That is less than a whole run has, which tells {usual.told} ({usual.told_fp16}, "
-            f"{usual.told_int16x8} or {usual.told_fp32} by files that are all but exact) and compares "
-            f"{usual.compared} ({usual.compared_exact})."
-        )
-    exact = [name for name in _names() if name.partition("-")[2] in EXACT and name != FP32]
-    fewer = [found for name in exact if (found := results.get(f"{model}-{name}")) is not None]
-    if fewer:
-        names = ", ".join(f"`{found['artifact']}`" for found in fewer)
-        text += f" {names} were run on {_from_to(fewer, 'told')} and {_from_to(fewer, 'compared')} of them."
+    if fp32["told"] < usual.read:
+        text += f" That is less than a whole run has, which tells {usual.read}."
+    there = [found for name in _names() if (found := results.get(f"{model}-{name}")) is not None]
+    for count in sorted({found["told"] for found in there} - {fp32["told"]}, reverse=True):
+        names = ", ".join(f"`{found['artifact']}`" for found in there if found["told"] == count)
+        text += f" {names}: the first {count}."
     return text
 
 
 def _names() -> list[str]:
     return [f"{format}-{name}" for format, names in PRECISIONS.items() for name in ("fp32", *names)]
-
-
-def _from_to(found: Sequence[Result], count: str) -> str:
-    counts = sorted({each[count] for each in found})
-    return " or ".join(map(str, counts))
 
 
 def _files(results: Mapping[str, Result], model: str) -> str:

@@ -58,18 +58,21 @@ def test_what_so_few_photographs_cannot_tell_is_not_met(told, error, verdict):
 
 
 def test_a_run_of_fewer_photographs_than_a_whole_one_says_so_and_of_how_many_it_made_its_probes():
-    whole = render({"dinov2-small-tflite-fp32": {**result("fp32"), "told": 2000, "calibrated": 64, "known": 900}})
+    whole = render({"dinov2-small-tflite-fp32": {**result("fp32"), "told": 8000, "calibrated": 64, "known": 900}})
     assert "calibrated on 64 others, and 900 more were known to probes." in whole
     assert "less than a whole run" not in whole
     few = render({"dinov2-small-tflite-fp32": {**result("fp32"), "told": 200}})
-    assert "That is less than a whole run has, which tells 2000" in few and "were known" not in few
+    assert "That is less than a whole run has, which tells 8000." in few and "were known" not in few
 
 
 def test_the_table_has_a_row_a_file_and_says_what_was_told_by_how_many():
-    stored = {f"dinov2-small-tflite-{name}": result(name, lost=0.25) for name in ("fp32", "fp16")}
+    stored = {f"dinov2-small-tflite-{name}": result(name, lost=0.25) for name in ("fp32", "fp16", "int8")}
+    stored["dinov2-small-tflite-fp16"]["told"] = 400
+    stored["dinov2-small-tflite-fp32"]["made_of"] = 700
     text = render(stored)
     assert "Of 1000 photographs fp32's linear probes tell 89.8%" in text
-    assert "`tflite-fp16` were run on 1000 and 32 of them" in text
+    assert "are the first 700, and all others are told by both sides" in text
+    assert "`tflite-fp16`: the first 400." in text and "`tflite-int8`: the first" not in text
     assert "| `tflite-fp16` | 20.0 | - | - | 1.0000 |" in text and "| 0.25 ± 0.39 |" in text
 
 
@@ -130,7 +133,7 @@ def judged_photographs():
     classes = np.arange(60) % 2
     vectors = rng.standard_normal((60, 6)).astype(np.float32)
     vectors[:, 2] += 6 * classes
-    return vectors, classes, foundation_probes.judge(vectors[:20], classes[:20], vectors[20:], classes[20:])
+    return vectors, classes, foundation_probes.judge(vectors[:20], classes[:20], vectors[20:], classes[20:], 40)
 
 
 def test_what_a_file_loses_is_told_by_probes_that_other_photographs_made():
@@ -147,13 +150,27 @@ def test_what_a_file_loses_is_told_by_probes_that_other_photographs_made():
     assert fewer["told"] == 10 and fewer["linear_probe"] < 0.2 and fewer["knn"] < 0.2
 
 
-def test_no_photograph_is_told_by_what_it_made_itself():
+@pytest.mark.parametrize("made_of", [40, 24])
+def test_no_photograph_is_told_by_what_it_made_itself(made_of):
     vectors, classes, _ = judged_photographs()
     rng = np.random.default_rng(1)
     noise = rng.standard_normal(vectors.shape).astype(np.float32)
-    judge = foundation_probes.judge(noise[:20], classes[:20], noise[20:], classes[20:])
+    judge = foundation_probes.judge(noise[:20], classes[:20], noise[20:], classes[20:], made_of)
     told = judge.told(noise[20:])
     assert told["linear_probe"] < 0.75 and told["knn"] < 0.75  # by itself each would be told right
+
+
+def test_photographs_beyond_those_that_probes_are_made_of_change_nothing_for_the_first():
+    vectors, classes, _ = judged_photographs()
+    fewer, more = (
+        foundation_probes.judge(vectors[:20], classes[:20], vectors[20:end], classes[20:end], 24) for end in (44, 60)
+    )
+    broken = vectors[20:].copy()
+    broken[::3, 2] = 6 - broken[::3, 2]
+    of_the_first = fewer.told(broken[:24])
+    assert more.told(broken[:24]) == of_the_first and 0 < of_the_first["linear_probe"] < 0.9
+    of_all = more.told(broken)
+    assert of_all["told"] == 40 and of_all["linear_probe"] == pytest.approx(26 / 40, abs=0.1)
 
 
 def test_vectors_are_kept_by_file_and_photographs(tmp_path, monkeypatch):
