@@ -113,7 +113,7 @@ LEAVES = {
     "exporters.tflite.pixels": TENSORFLOW,
     "exporters.tflite.instructions": {"litert_quantizer"},
     "exporters.tflite.quantize": FLATBUFFERS | {"ai_edge_litert", "litert_quantizer"},
-    **{f"exporters.tflite.{name}": {"ai_edge_litert"} for name in ("block_rounding", "coarse", "ranges")},
+    **{f"exporters.tflite.{name}": {"ai_edge_litert"} for name in ("block_rounding", "coarse", "ranges", "widening")},
     **{f"data.parquet_{name}": {"pyarrow"} for name in ("output", "source")},
     **{f"data.{name}": {"pyarrow"} for name in ("remote_source", "storage", "storage_errors")},
     "data.cluster": {"ray"},

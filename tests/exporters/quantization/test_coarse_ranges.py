@@ -19,9 +19,11 @@ from vit_deploy.exporters.tflite.layers import operators
 from vit_deploy.exporters.tflite.quantize import TFLiteQuantizer
 from vit_deploy.exporters.tflite.recipes import TFLITE_RECIPES
 from vit_deploy.exporters.tflite.squares import with_products_for_squares
+from vit_deploy.formats.accelerators import ACCELERATORS, fallbacks, verdict
 from vit_deploy.formats.tflite.file import root
 
-STATIC = TFLITE_RECIPES["int8-static"]
+STATIC, FULL = TFLITE_RECIPES["int8-static"], TFLITE_RECIPES["int8-full"]
+PRODUCTS = "block_0.attention.products"
 MASSIVE = 400.0
 
 
@@ -41,11 +43,11 @@ def massive(tmp_path_factory):
     return source, checkpoint.preprocess.normalize(pixels(checkpoint, 8))
 
 
-def made(source, images, folder, **changes):
+def made(source, images, folder, base=STATIC, **changes):
     folder.mkdir()
-    recipe = dataclasses.replace(STATIC, **changes)
+    recipe = dataclasses.replace(base, **changes)
     target = dataclasses.replace(
-        source, directory=folder, precision="int8-static", options={"recipe": recipe.to_dict()}
+        source, directory=folder, precision=recipe.precision, options={"recipe": recipe.to_dict()}
     )
     return TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
 
@@ -93,36 +95,88 @@ def test_attention_whose_shares_are_smaller_than_a_step_is_computed_in_float(sin
     assert cosines(answers(artifact, images), answers(source, images)).min() > 0.999
 
 
-def test_in_a_file_of_integers_alone_it_has_16_bits_unless_8_are_asked_for(sinking, tmp_path):
+@pytest.fixture(scope="module")
+def in_integers(sinking, tmp_path_factory):
+    """The model in integers alone as calibration finds it, and with 8 bits asked for."""
+    folder = tmp_path_factory.mktemp("in_integers")
+    found = made(*sinking, folder / "found", FULL)
+    return found, made(*sinking, folder / "asked", FULL, fixed_attention_bits=True)
+
+
+def test_in_a_file_of_integers_alone_it_has_16_bits_unless_8_are_asked_for(sinking, in_integers):
+    assert [PRODUCTS in each.options["recipe"]["wide_layers"] for each in in_integers] == [True, False]
+    assert [products(each) for each in in_integers] == [Counter(INT16=2, INT8=2), Counter(INT8=4)]
+    found, asked = ([note for note in notes_on_coarse_ranges(each) if PRODUCTS in note] for each in in_integers)
+    assert asked == []
+    assert "less than 20 dB of the shares" in found[0] and "Ethos-U55 and U65 leave them to the CPU" in found[0]
     source, images = sinking
-    found = {}
-    for name, asked in (("found", {}), ("asked", {"fixed_attention_bits": True})):
-        recipe = dataclasses.replace(TFLITE_RECIPES["int8-full"], **asked)
-        (tmp_path / name).mkdir()
-        options = {"recipe": recipe.to_dict()}
-        target = dataclasses.replace(source, directory=tmp_path / name, precision="int8-full", options=options)
-        found[name] = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
-    assert [each.options["recipe"]["attention_bits"] for each in found.values()] == [16, 8]
-    assert [products(each) for each in found.values()] == [Counter(INT16=4), Counter(INT8=4)]
-    notes = [note for each in found.values() for note in notes_on_coarse_ranges(each)]
-    assert "norms, residual sums, attention and the layers" in notes[0]
-    assert "norms, residual sums and the layers" in notes[1]
     exact = answers(source, images)
-    better, worse = (1 - cosines(answers(each, images), exact).mean() for each in found.values())
+    better, worse = (1 - cosines(answers(each, images), exact).mean() for each in in_integers)
     assert better < 0.9 * worse, (better, worse)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_bits_asked_for_of_residual_sums_do_not_stop_attention_from_getting_16(sinking, tmp_path, bits):
+    asked = made(*sinking, tmp_path / "asked", FULL, residual_bits=bits, fixed_residual_bits=True)
+    recipe = asked.options["recipe"]
+    assert (PRODUCTS in recipe["wide_layers"], recipe.get(WIDE, False)) == (True, bits == 16)
+    assert products(asked) == Counter(INT16=2, INT8=2)
+
+
+def test_16_bits_asked_for_of_residual_sums_are_no_less_than_what_calibration_asks_for(massive, wide, tmp_path):
+    asked = made(*massive, tmp_path / "asked", FULL, residual_bits=16, fixed_residual_bits=True)
+    assert asked.model_path.read_bytes() == wide.model_path.read_bytes()
+
+
+def test_nor_do_squares_of_8_bits_or_layers_that_are_fine(sinking, tmp_path, monkeypatch):
+    monkeypatch.setattr("vit_deploy.exporters.tflite.widening.has_squared_differences", lambda model: True)
+    squared = made(*sinking, tmp_path / "squared", FULL)
+    monkeypatch.setattr("vit_deploy.exporters.tflite.widening.coarse_layers", lambda *_: ())
+    fine = made(*sinking, tmp_path / "fine", FULL)
+    for artifact in (squared, fine):
+        assert products(artifact) == Counter(INT16=2, INT8=2)
+        assert WIDE not in artifact.options["recipe"] and artifact.options["recipe"]["residual_bits"] == 8
+        (note,) = notes_on_coarse_ranges(artifact)
+        assert PRODUCTS in note and "norms" not in note
+
+
+@pytest.fixture(scope="module")
+def wide(massive, tmp_path_factory):
+    """The model with massive activations in integers alone."""
+    artifact = made(*massive, tmp_path_factory.mktemp("wide") / "made", FULL)
+    assert given(artifact)["INT16"] >= 2
+    return artifact
+
+
+def left(found):
+    return {each.operator: each.count for each in found}
+
+
+def test_layers_of_16_bits_stay_on_the_npu_and_such_products_do_not_on_all(wide, in_integers):
+    devices = [ACCELERATORS[name] for name in ("ethos-u", "ethos-u85")]
+    found = [[left(fallbacks(each.model_path, device)) for device in devices] for each in (wide, *in_integers)]
+    assert found == [[{}, {}], [{"BATCH_MATMUL": 2}, {}], [{}, {}]]
+
+
+def test_the_compiler_says_so_too(wide, in_integers):
+    pytest.importorskip("ethosu", reason="needs ethos-u-vela")
+    told = [verdict(each.model_path, ACCELERATORS["ethos-u"]) for each in (wide, in_integers[0])]
+    assert [each.source["by"] for each in told] == ["compiler", "compiler"]
+    assert [left(each.left) for each in told] == [{}, {"BATCH_MATMUL": 2}]
+
+
+def test_devices_of_8_bits_leave_layers_of_16_to_the_cpu(wide):
+    told = fallbacks(wide.model_path, ACCELERATORS["coral"])
+    (count,) = (each.count for each in told if (each.operator, each.reason) == ("FULLY_CONNECTED", "computes in int16"))
+    assert count == given(wide)["INT16"]
+    assert fallbacks(wide.model_path, ACCELERATORS["hexagon-v68"]) == ()
 
 
 def test_in_a_file_of_integers_alone_layers_that_write_massive_activations_have_16_bits(massive, tmp_path, monkeypatch):
     source, images = massive
-    found = {}
-    for name in ("wide", "narrow"):
-        recipe = TFLITE_RECIPES["int8-full"]
-        (tmp_path / name).mkdir()
-        options = {"recipe": recipe.to_dict()}
-        target = dataclasses.replace(source, directory=tmp_path / name, precision="int8-full", options=options)
-        found[name] = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
-        monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.WRITERS", ())
-    wide, narrow = found.values()
+    wide = made(source, images, tmp_path / "wide", FULL)
+    monkeypatch.setattr("vit_deploy.exporters.tflite.widening.WRITERS", ())
+    narrow = made(source, images, tmp_path / "narrow", FULL)
     named = wide.options["recipe"]["wide_layers"]
     assert {"block_0.ffn.down", "block_1.ffn.down"} <= set(named) and narrow.options["recipe"]["wide_layers"] == []
     assert all(name.endswith((".attention.out", ".ffn.down")) for name in named)
@@ -163,22 +217,11 @@ def test_a_file_of_integers_alone_has_norms_of_16_bits_and_says_so(tmp_path, mon
     checkpoint = dataclasses.replace(checkpoint, weights={**checkpoint.weights, "pos_embed.table": positions})
     images = checkpoint.preprocess.normalize(pixels(checkpoint, 8))
     source = exported(TFLiteExporter(), checkpoint, tmp_path, ExportOptions(batch=1))
-    recipe = TFLITE_RECIPES["int8-full"]
-    found = {}
-    for name in ("mended", "plain"):
-        (tmp_path / name).mkdir()
-        target = dataclasses.replace(
-            source, directory=tmp_path / name, precision="int8-full", options={"recipe": recipe.to_dict()}
-        )
-        found[name] = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
-        monkeypatch.setattr("vit_deploy.exporters.tflite.coarse.LEAST_DB", -np.inf)
-    asked_for = dataclasses.replace(recipe, fixed_residual_bits=True)
-    monkeypatch.undo()
-    (tmp_path / "asked").mkdir()
-    target = dataclasses.replace(target, directory=tmp_path / "asked", options={"recipe": asked_for.to_dict()})
-    eight = TFLiteQuantizer().write(source, target, asked_for, Calibration(images, (), 0, "tests"))
+    mended = made(source, images, tmp_path / "mended", FULL)
+    eight = made(source, images, tmp_path / "asked", FULL, fixed_residual_bits=True)
+    monkeypatch.setattr("vit_deploy.exporters.tflite.coarse.LEAST_DB", -np.inf)
+    plain = made(source, images, tmp_path / "plain", FULL)
     assert WIDE not in eight.options["recipe"] and eight.options["recipe"]["residual_bits"] == 8
-    mended, plain = found["mended"], found["plain"]
     assert mended.options["recipe"][WIDE] and mended.options["recipe"]["residual_bits"] == 16
     assert RECORD not in mended.options["recipe"] and WIDE not in plain.options["recipe"]
     (note,) = notes_on_coarse_ranges(mended)
@@ -197,15 +240,10 @@ def test_16_bits_are_said_only_where_squares_have_them_too(rewritten, tmp_path, 
     positions[:, 5] += 40
     checkpoint = dataclasses.replace(checkpoint, weights={**checkpoint.weights, "pos_embed.table": positions})
     source = exported(TFLiteExporter(), checkpoint, tmp_path, ExportOptions(batch=1))
-    recipe = TFLITE_RECIPES["int8-full"]
-    (tmp_path / "made").mkdir()
-    options = {"recipe": recipe.to_dict()}
-    target = dataclasses.replace(source, directory=tmp_path / "made", precision="int8-full", options=options)
     if not rewritten:
-        monkeypatch.setattr("vit_deploy.exporters.tflite.quantize.with_products_for_squares", bytearray)
-    images = checkpoint.preprocess.normalize(pixels(checkpoint, 4))
-    made = TFLiteQuantizer().write(source, target, recipe, Calibration(images, (), 0, "tests"))
-    assert (WIDE in made.options["recipe"]) is rewritten
+        monkeypatch.setattr("vit_deploy.exporters.tflite.widening.with_products_for_squares", bytearray)
+    artifact = made(source, checkpoint.preprocess.normalize(pixels(checkpoint, 4)), tmp_path / "made", FULL)
+    assert (WIDE in artifact.options["recipe"]) is rewritten
 
 
 def test_squares_of_norms_become_products_of_the_same_function(tmp_path):

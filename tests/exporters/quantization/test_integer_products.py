@@ -15,8 +15,12 @@ from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.calibration import read_calibration
 from vit_deploy.exporters.quantization.pipeline import export, quantize
-from vit_deploy.exporters.quantization.recipes import Clipping
+from vit_deploy.exporters.quantization.recipes import Clipping, in_integers
+from vit_deploy.exporters.quantization.requested import requested_recipes
+from vit_deploy.exporters.tflite.bits import product_bits
+from vit_deploy.exporters.tflite.layers import find_tensors
 from vit_deploy.exporters.tflite.matmuls import find_products
+from vit_deploy.exporters.tflite.recipes import INT8_FULL, INT8_STATIC, INT16X8
 from vit_deploy.formats.tflite.file import opened as opened_file
 
 QUIET = QuantizeOptions(measure_speed=False)
@@ -154,6 +158,32 @@ def test_a_budget_that_only_float_products_meet_keeps_them_and_few_layers(make_c
     assert held.facts["tflite-int8-static"].cosine >= wanted
 
 
+@pytest.mark.parametrize(("asked", "softmax"), [({"attention_bits": 8}, "int16"), ({"softmax_bits": 8}, "int8")])
+def test_softmax_keeps_16_bits_unless_8_are_asked_for_it_alone(made, tmp_path, asked, softmax):
+    _, source, _ = made
+    (result,) = quantize(source, tmp_path, ["int8-full"], dataclasses.replace(QUIET, **asked)).results
+    assert {outputs[0][0] for kind, _, outputs in steps(result.artifact) if kind == "SOFTMAX"} == {softmax}
+    assert all((left[0], right[0]) == ("int8", "int8") for left, right, _ in products(result.artifact))
+
+
+def test_bits_asked_for_are_those_of_files_of_integers_alone_and_of_no_other_beside_them(made):
+    _, source, _ = made
+    options = dataclasses.replace(QUIET, attention_bits=16, residual_bits=16)
+    full, static = requested_recipes(source, ["int8-full", "int8-static"], options)
+    assert (full.attention_bits, full.residual_bits, full.softmax_bits) == (16, 16, 16)
+    assert static == INT8_STATIC
+
+
+def test_products_have_the_bits_that_are_asked_for_of_them_or_16_where_8_are_too_coarse(made):
+    _, source, _ = made
+    with opened_file(source.model_path) as model:
+        product = find_products(model, find_tensors(model, source.config))[0]
+    recipes = [in_integers(INT16X8), INT8_FULL]
+    recipes += [dataclasses.replace(recipes[0], attention_bits=8), dataclasses.replace(INT8_FULL, attention_bits=16)]
+    recipes += [dataclasses.replace(INT8_FULL, wide_layers=(product.name,))]
+    assert [product_bits(recipe, product) for recipe in recipes] == [16, 8, 8, 16, 16]
+
+
 @pytest.mark.parametrize("bits", [None, 8])
 def test_integer_files_have_symmetric_right_sides_where_products_have_eight_bits(made, tmp_path, bits):
     _, source, _ = made
@@ -201,7 +231,7 @@ def test_products_can_have_sixteen_bits_where_shares_lose_none(made, tmp_path):
 def test_every_product_is_found_with_what_is_moved_into_it_and_out_of_it(made):
     checkpoint, source, _ = made
     with opened_file(source.model_path) as model:
-        found = find_products(model)
+        found = find_products(model, find_tensors(model, checkpoint.config))
     assert [each.left is None for each in found] == [
         False,
         False,

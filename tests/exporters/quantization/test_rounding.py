@@ -173,6 +173,15 @@ def test_sums_that_do_not_fit_memory_together_are_made_one_after_the_other_and_g
     assert max(most) <= 2 <= len(most)  # the last is there until the next is made
 
 
+def test_kernels_of_4_bits_have_no_zero_point_and_those_of_8_have_one_as_the_recipe_says(plain, tmp_path):
+    sources, images = plain
+    graph = onnx.load(quantized(sources["onnx"], "int4", images, tmp_path / "made").model_path).graph
+    nodes = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    bits = [next(each.i for each in node.attribute if each.name == "bits") for node in nodes]
+    assert {(bit, len(node.input)) for bit, node in zip(bits, nodes, strict=True)} == {(4, 3), (8, 4)}
+    assert "a zero point where they have 8 bits" in recipe_for("onnx", "int4").reason
+
+
 @pytest.mark.parametrize(("format", "precision"), COMPENSATED)
 def test_squares_that_are_not_finite_are_told_by_the_layer(format, precision, plain, tmp_path, monkeypatch):
     sources, images = plain

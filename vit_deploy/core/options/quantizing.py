@@ -31,8 +31,9 @@ class QuantizeOptions:
         percentile: for `Clipping.PERCENTILE`.
         smoothing: alpha of the migration of outliers, 0 to 1; 0 leaves it out.
         bias_correction: whether biases make up for the mean error of their layers.
-        attention_bits: the bits of softmax and of attention's matmuls in an integer-only file, 8 or 16.
-        residual_bits: the bits of residual sums and norms in an integer-only file, 8 or 16.
+        softmax_bits: the bits of softmax in a file with integers for input and output, 8 or 16.
+        attention_bits: the bits of attention's matmuls in a file of integers alone, 8 or 16.
+        residual_bits: the bits of residual sums and norms in a file with integers for input and output, 8 or 16.
         half_io: whether input and output of an ONNX file of 16-bit floats have 16 bits as well.
         all_integers: whether every operator of TFLite's int16x8 is one of integers, for accelerators.
         full_range: whether 8-bit weights of ONNX files reach 127 everywhere, for processors with VNNI or of ARM alone.
@@ -73,17 +74,24 @@ class QuantizeOptions:
         bool | None,
         Option(help="Let biases make up for the mean error of their layers.", show_default="the recipe's"),
     ] = None
+    softmax_bits: Annotated[
+        int | None, Option(metavar="8|16", help="Of softmax in int8-full.", show_default="the recipe's, 16")
+    ] = None
     attention_bits: Annotated[
         int | None,
         Option(
             metavar="8|16",
-            help="Of softmax and of the products of attention in int8-full; with --all-integers of these products.",
-            show_default="16 and 8",
+            help="Of the products of attention in int8-full, and with --all-integers.",
+            show_default="8, or 16 where images show outliers; with --all-integers 16",
         ),
     ] = None
     residual_bits: Annotated[
         int | None,
-        Option(metavar="8|16", help="Of residual sums and norms in int8-full.", show_default="the recipe's"),
+        Option(
+            metavar="8|16",
+            help="Of residual sums and norms in int8-full.",
+            show_default="8, or 16 where images show outliers",
+        ),
     ] = None
     half_io: Annotated[bool, Option(help="16-bit floats in and out of ONNX files in fp16 as well.")] = False
     all_integers: Annotated[
@@ -137,7 +145,8 @@ class QuantizeOptions:
             problems.append("--max-drop needs labelled images; expected --data DIR or FILE.npz")
         if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
             problems.append(f"min cosine is {self.min_cosine}; expected at most 1")
-        for name, bits in (("attention", self.attention_bits), ("residual", self.residual_bits)):
+        asked = {"softmax": self.softmax_bits, "attention": self.attention_bits, "residual": self.residual_bits}
+        for name, bits in asked.items():
             if bits not in (None, 8, 16):
                 problems.append(f"{name} bits are {bits}; expected 8 or 16")
         if self.seed < 0:

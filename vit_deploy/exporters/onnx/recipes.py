@@ -95,10 +95,11 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
             equalized=True,
             compensated=True,
             reason=(
-                "32 weights share a scale and a zero point. Two thirds of the weights, those of the feed-forward "
-                "halves, get 4 bits and the rest 8: on a ViT trained on photographs 98.4 % of the first classes stay, "
-                "and 92.2 % with 4 bits everywhere, mostly for the patch embedding and the attention. Products in "
-                "float32: with 8-bit activations ONNX Runtime takes twice as long for the rows of a ViT."
+                "32 weights share a scale, and a zero point where they have 8 bits. Two thirds of the weights, those "
+                "of the feed-forward halves, get 4 bits and the rest 8: on a ViT trained on photographs 98.4 % of the "
+                "first classes stay, and 92.2 % with 4 bits everywhere, mostly for the patch embedding and the "
+                "attention. Products in float32: with 8-bit activations ONNX Runtime takes twice as long for the rows "
+                "of a ViT."
             ),
         ),
     )

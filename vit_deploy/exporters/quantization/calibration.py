@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.datasets import read_chosen
 from vit_deploy.core.images import channels_first, images_in, load_pixels
+from vit_deploy.core.listing import listed
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.value_range import AS_PIXELS, problem_of
 from vit_deploy.errors import DataError
@@ -120,9 +121,9 @@ def _calibration(
     names = names or [f"{source}[{index}]" for index in range(len(images))]
     taken = as_session_takes(images, names, artifact)
     if constant := [name for name, image in zip(names, images, strict=True) if image.min() == image.max()]:
+        told = listed(constant, LISTED, "; ")
         raise DataError(
-            f"images that cannot be calibrated with, since all their values are the same: {_some(constant)}",
-            fix="leave them out",
+            f"images that cannot be calibrated with, since all their values are the same: {told}", fix="leave them out"
         )
     digests = tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in images)
     return Calibration(taken, digests, seed, source)
@@ -155,12 +156,9 @@ def as_session_takes(images: Sequence[NDArray[Any]], names: Sequence[str], artif
     if len({image.dtype for image in images}) > 1:
         problems.append("some are uint8 pixels and some are normalised float32")
     if problems:
-        raise DataError(f"images that cannot be used: {_some(problems)}", fix="leave them out, or correct them")
+        told = listed(problems, LISTED, "; ")
+        raise DataError(f"images that cannot be used: {told}", fix="leave them out, or correct them")
     if problem := problem_of(images, artifact.preprocess):
         raise DataError(f"these are not the images that the model takes: {problem}", fix=AS_PIXELS)
     stacked = np.stack(images)
     return artifact.preprocess.normalize(stacked) if stacked.dtype == np.uint8 and not inside else stacked
-
-
-def _some(texts: Sequence[str]) -> str:
-    return "; ".join(texts[:LISTED]) + (f"; and {len(texts) - LISTED} more" if len(texts) > LISTED else "")

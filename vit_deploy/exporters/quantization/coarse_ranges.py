@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.listing import listed
+from vit_deploy.exporters.quantization.recipes import products_of
 
 LEAST_DB = 34.0
 LEAST_SHARES_DB = 20.0  # of the shares that attention averages values by
@@ -22,27 +24,27 @@ SHOWN = 4  # layers that are told
 def notes_on_coarse_ranges(artifact: Artifact) -> list[str]:
     """What whoever made the file should know; nothing where every range is fine enough."""
     recipe = artifact.options.get("recipe", {})
-    if recipe.get(WIDE):
-        wide = "norms, residual sums" + ("" if recipe["attention_bits"] == 8 else ", attention")
-        return [
-            f"{artifact.name}: {wide} and the layers that write into the sums have 16 bits, for the images to "
-            f"calibrate with have outliers that leave less than {LEAST_DB:g} dB of 8 bits; CPUs are slow at them"
-        ]
     layers: Sequence[str] = recipe.get(RECORD, ())
     products: Sequence[str] = recipe.get(FLOAT, ())
+    wide: Sequence[str] = [name for name in recipe.get("wide_layers", ()) if name.endswith(products_of(""))]
+    sides = f"{LEAST_SHARES_DB:g} dB of the shares of attention, or {LEAST_DB:g} dB of queries, keys or values"
     notes = []
+    if recipe.get(WIDE):
+        notes.append(
+            "norms, residual sums and the layers that write into the sums have 16 bits, for the images to calibrate "
+            f"with have outliers that leave less than {LEAST_DB:g} dB of 8 bits; CPUs are slow at them"
+        )
+    if wide:
+        notes.append(
+            f"{listed(wide, SHOWN)} have 16 bits, since 8 leave less than {sides}; CPUs are slow at them, and "
+            "Ethos-U55 and U65 leave them to the CPU, unless --attention-bits 8 is given"
+        )
     if layers:
         notes.append(
-            f"{artifact.name}: {_some(layers)} find ranges of activations as they run, as int8 does: the images to "
-            f"calibrate with have outliers there, for which a fixed range leaves less than {LEAST_DB:g} dB"
+            f"{listed(layers, SHOWN)} find ranges of activations as they run, as int8 does: the images to calibrate "
+            f"with have outliers there, for which a fixed range leaves less than {LEAST_DB:g} dB"
         )
     if products:
-        notes.append(
-            f"{artifact.name}: {_some(products)} are computed in float, since 8 bits of a fixed range leave less than "
-            f"{LEAST_SHARES_DB:g} dB of the shares of attention, or {LEAST_DB:g} dB of queries, keys or values"
-        )
-    return notes
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        told = listed(products, SHOWN)
+        notes.append(f"{told} are computed in float, since 8 bits of a fixed range leave less than {sides}")
+    return [f"{artifact.name}: {note}" for note in notes]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.listing import listed
 from vit_deploy.exporters.quantization.float16_kernels import LARGEST
 
 ROOM = 4  # times what was measured, that images which nobody has seen may reach
@@ -40,17 +41,14 @@ def notes_on_protection(artifact: Artifact) -> list[str]:
     recorded = artifact.options.get("recipe", {}).get(RECORD, {})
     notes = []
     if kept := recorded.get("float32"):
-        largest = max(kept.values())
+        largest, names = max(kept.values()), listed(list(kept), SHOWN)
         notes.append(
-            f"{artifact.name}: {_some(list(kept))} compute in float32, for values there reach {largest:.3g} and 16-bit "
-            f"floats end at {LARGEST:g}"
+            f"{artifact.name}: {names} compute in float32, for values there reach {largest:.3g} and 16-bit floats end "
+            f"at {LARGEST:g}"
         )
     if scaled := recorded.get("rescaled"):
         places = [f"{name} by 2^-{power}" for name, power in scaled.items()]
-        notes.append(f"{artifact.name}: outputs are scaled and scaled back where they are read: {_some(places)}")
+        notes.append(
+            f"{artifact.name}: outputs are scaled and scaled back where they are read: {listed(places, SHOWN)}"
+        )
     return notes
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

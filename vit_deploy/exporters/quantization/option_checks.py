@@ -82,12 +82,18 @@ def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOpti
             "--all-integers has integers alone, so no layer can stay in float",
             fix="leave it out, or --keep-float, --max-drop and --min-cosine",
         )
-    of_integers = whole or any(recipe.integer_io for recipe in recipes)
-    if (options.attention_bits or options.residual_bits) and not of_integers:
+    full = any(recipe.integer_io for recipe in recipes)
+    if (options.softmax_bits or options.residual_bits) and not full:
         raise ConfigError(
-            f"--attention-bits and --residual-bits are those of int8-full, and {format} is asked for "
+            f"--softmax-bits and --residual-bits are those of int8-full, and {format} is asked for "
             f"{', '.join(recipe.precision for recipe in recipes)}",
             fix="leave them out, or ask for TFLite's int8-full",
+        )
+    if options.attention_bits and not (full or whole):
+        raise ConfigError(
+            f"--attention-bits are those of int8-full, and {format} is asked for "
+            f"{', '.join(recipe.precision for recipe in recipes)}",
+            fix="leave them out, or ask for TFLite's int8-full, or its int16x8 with --all-integers",
         )
     if options.half_io and (
         "half_io" not in record.quantization_options or HALF not in [recipe.precision for recipe in recipes]

@@ -65,7 +65,8 @@ class Recipe:
         fixed_residual_bits: whether they were asked for, and stay what they are where calibration sees outliers.
         fixed_attention_bits: the same of those of attention's matmuls.
         eight_bits: patterns, as of `fnmatch`, of layers whose kernels get 8 bits where the others get fewer.
-        wide_layers: names of layers whose activations get 16 bits where those of the others get 8.
+        wide_layers: names of layers, and of products of attentions, whose activations get 16 bits where those of the
+            others get 8.
         whole: whether every value of the graph becomes integers, as the compilers of NPUs take it.
         integer_io: whether input and output of the file are integers too.
         all_integers: whether all that lies between is of integers in a file of 16-bit activations; activation functions

@@ -60,6 +60,19 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
     bias_correction = recipe.bias_correction if options.bias_correction is None else options.bias_correction
     if options.all_integers and recipe.precision == SIXTEEN_BITS:
         recipe = in_integers(recipe)
+    if recipe.integer_io:
+        recipe = dataclasses.replace(
+            recipe,
+            softmax_bits=options.softmax_bits or recipe.softmax_bits,
+            residual_bits=options.residual_bits or recipe.residual_bits,
+            fixed_residual_bits=options.residual_bits is not None,
+        )
+    if recipe.integer_io or recipe.all_integers:
+        recipe = dataclasses.replace(
+            recipe,
+            attention_bits=options.attention_bits or recipe.attention_bits,
+            fixed_attention_bits=options.attention_bits is not None,
+        )
     return dataclasses.replace(
         recipe,
         clipping=options.clipping or recipe.clipping,
@@ -67,11 +80,6 @@ def _asked(recipe: Recipe, options: QuantizeOptions) -> Recipe:
         smoothing=smoothing or None,
         equalized=recipe.equalized and options.smoothing != 0,
         bias_correction=bias_correction,
-        softmax_bits=(not recipe.all_integers and options.attention_bits) or recipe.softmax_bits,
-        attention_bits=options.attention_bits or recipe.attention_bits,
-        residual_bits=options.residual_bits or recipe.residual_bits,
-        fixed_residual_bits=options.residual_bits is not None,
-        fixed_attention_bits=options.attention_bits is not None,
         half_io=options.half_io and recipe.precision == HALF,
         fitting_pairs=recipe.fitting_pairs and not options.full_range,
         keep_float=tuple(dict.fromkeys((*recipe.keep_float, *options.keep_float))),

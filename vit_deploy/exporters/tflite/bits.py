@@ -39,5 +39,5 @@ def activation_bits_of(recipe: Recipe, kind: str) -> int:
 def product_bits(recipe: Recipe, product: Product) -> int:
     """The bits of both sides: a kernel's where one is constant, for LiteRT multiplies only equally wide integers."""
     if product.left:
-        return activation_bits_of(recipe, PRODUCT)
+        return 16 if product.name in recipe.wide_layers else activation_bits_of(recipe, PRODUCT)
     return recipe.weight_bits if recipe.all_integers else recipe.activation_bits

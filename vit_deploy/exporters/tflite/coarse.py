@@ -11,7 +11,7 @@ import numpy as np
 
 from vit_deploy.exporters.quantization.clipping import clipped, signal_to_noise_db, symmetric
 from vit_deploy.exporters.quantization.coarse_ranges import LEAST_DB, LEAST_SHARES_DB
-from vit_deploy.exporters.quantization.recipes import Activations, Recipe, products_of
+from vit_deploy.exporters.quantization.recipes import Activations, Recipe
 from vit_deploy.exporters.tflite.layers import Layer
 from vit_deploy.exporters.tflite.matmuls import Product
 from vit_deploy.exporters.tflite.ranges import Observations
@@ -35,16 +35,13 @@ def coarse_layers(layers: Mapping[str, Layer], recipe: Recipe, seen: Observation
     )
 
 
-def coarse_products(
-    products: Sequence[Product], attentions: Mapping[str, str], recipe: Recipe, seen: Observations | None
-) -> tuple[str, ...]:
+def coarse_products(products: Sequence[Product], recipe: Recipe, seen: Observations | None) -> tuple[str, ...]:
     """Attentions of which a product's side is too coarse in 8 bits, as `block_0.attention.products`.
 
     Both products then: where shares are smaller than a step, those of the scores show in them.
 
     Args:
         products: the products that would become integers.
-        attentions: the attention of each by what it gives.
         recipe: how ranges are found.
         seen: what calibration saw.
     """
@@ -52,12 +49,11 @@ def coarse_products(
         return ()
     found: dict[str, bool] = {}
     for product in products:
-        name = products_of(attentions[product.output])
-        is_mix = name in found  # scores come first
+        is_mix = product.name in found  # scores come first
         left = np.inf if product.left is None else _left_db(product.left.tensors[0], recipe, seen)
         right = _left_db(product.right.tensors[0], recipe, seen, narrow=True)
         coarse = left < (LEAST_SHARES_DB if is_mix else LEAST_DB) or right < LEAST_DB
-        found[name] = found.get(name, False) or coarse
+        found[product.name] = found.get(product.name, False) or coarse
     return tuple(name for name, coarse in found.items() if coarse)
 
 

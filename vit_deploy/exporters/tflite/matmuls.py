@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from vit_deploy.exporters.quantization.recipes import Part, Recipe, products_of
 from vit_deploy.exporters.tflite.layers import Operator, operators
 from vit_deploy.formats.tflite.schema import Model
 
@@ -34,12 +35,14 @@ class Product:
     """A product of attention.
 
     Args:
+        name: of both products of its attention, as `block_0.attention.products`.
         output: name of the tensor that it computes.
         left: queries, or shares; None for a constant, as the query of a probe is.
         right: keys, or values.
         result: what it gives.
     """
 
+    name: str
     output: str
     left: Side | None
     right: Side
@@ -51,12 +54,27 @@ class Product:
         return tuple(index for index in (self.left, self.right, self.result) if index is not None)
 
 
-def find_products(model: Model) -> tuple[Product, ...]:
+def integer_products(model: Model, recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
+    """The products that become integers.
+
+    Args:
+        model: root of the float file.
+        recipe: says whether any do, and which are kept in float.
+        between: tensors by what they are, of `find_tensors`.
+    """
+    if Part.ATTENTION_PRODUCTS not in recipe.parts:
+        return ()
+    return tuple(product for product in find_products(model, between) if product.name not in recipe.keep_float)
+
+
+def find_products(model: Model, between: Mapping[str, str]) -> tuple[Product, ...]:
     """The products of attention in the order in which the file computes them.
 
     Args:
         model: root of the float file.
+        between: tensors by what they are, of `find_tensors`.
     """
+    attentions = {tensor: name.partition(f".{PRODUCT.lower()}.")[0] for name, tensor in between.items()}
     graph = model.graph
     names = [tensor.name for tensor in graph.tensors]
     steps = list(operators(graph, model))
@@ -77,6 +95,7 @@ def find_products(model: Model) -> tuple[Product, ...]:
 
     return tuple(
         Product(
+            name=products_of(attentions[names[step.outputs[0]]]),
             output=names[step.outputs[0]],
             left=given(step.inputs[0]) if step.inputs[0] in writers else None,
             right=given(step.inputs[1]),

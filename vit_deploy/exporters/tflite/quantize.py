@@ -33,10 +33,9 @@ from vit_deploy.exporters.quantization.calibration import Calibration
 from vit_deploy.exporters.quantization.coarse_ranges import FLOAT, RECORD, WIDE
 from vit_deploy.exporters.quantization.float16_kernels import fits_blocks, fits_half
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
-from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe, products_of
+from vit_deploy.exporters.quantization.recipes import Activations, Recipe
 from vit_deploy.exporters.tflite.attention_probabilities import with_calibrated_shares
 from vit_deploy.exporters.tflite.bias_correction import corrected_biases
-from vit_deploy.exporters.tflite.bits import EIGHT
 from vit_deploy.exporters.tflite.block_rounding import rounded_kernels
 from vit_deploy.exporters.tflite.chosen_ranges import largest_shares, learned_by_tensor, needed_tensors, ranges_of
 from vit_deploy.exporters.tflite.coarse import coarse_layers, coarse_products
@@ -44,14 +43,15 @@ from vit_deploy.exporters.tflite.empty_scales import with_scales_for_empty
 from vit_deploy.exporters.tflite.instructions import instruct
 from vit_deploy.exporters.tflite.join import join_files, split_file
 from vit_deploy.exporters.tflite.layer_weights import Weights, write_weights
-from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors, operators
-from vit_deploy.exporters.tflite.matmuls import PRODUCT, Product, find_products
+from vit_deploy.exporters.tflite.layers import Layer, find_layers, find_tensors
+from vit_deploy.exporters.tflite.matmuls import Product, integer_products
 from vit_deploy.exporters.tflite.metadata import metadata_entries, output_order, packed_labels
 from vit_deploy.exporters.tflite.output_tensors import with_named_outputs
 from vit_deploy.exporters.tflite.ranges import Observations, observe
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite.smoothing import balanced_weights
-from vit_deploy.exporters.tflite.squares import with_products_for_squares
+from vit_deploy.exporters.tflite.squares import has_squared_differences, with_products_for_squares
+from vit_deploy.exporters.tflite.widening import widened
 from vit_deploy.formats.tflite.file import opened, root
 from vit_deploy.formats.tflite.schema import Model
 
@@ -60,7 +60,6 @@ FIX = (
     "model's config"
 )
 HALF = 16  # bits
-WRITERS = (".attention.out", ".ffn.down")  # layers whose outputs go into residual sums
 
 
 @dataclass(frozen=True)
@@ -167,8 +166,7 @@ class TFLiteQuantizer:
         if not weights:
             yield source
             return
-        with tempfile.TemporaryDirectory() as folder:
-            changed = dataclasses.replace(source, directory=Path(folder))
+        with _in_a_copy(source) as changed:
             with opened(source.model_path) as model:
                 layers = find_layers(model, source.config)
                 write_weights(changed.model_path, model, layers, weights, inline_limit=self.inline_limit)
@@ -178,40 +176,26 @@ class TFLiteQuantizer:
     def _widened(
         self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None
     ) -> Iterator[tuple[Artifact, Artifact, Recipe]]:
-        """What is given; a file of integers alone of a model with outliers has norms and residual sums of 16 bits.
+        """What is given; a file of integers alone has 16 bits where 8 are too coarse, see `widening`.
 
-        So have layers that write into these sums and are too coarse in 8 bits, and attention's products where 8 bits
-        are too coarse for what it averages by. Squares of norms become products where 16 bits are asked for throughout.
+        Squares of norms become products where 16 bits are asked for throughout.
         """
+        content = None
+        wide = recipe
         if recipe.all_integers:
-            with _rewritten(source, with_products_for_squares(source.model_path.read_bytes())) as in_products:
-                yield in_products, target, recipe
+            content = bytes(with_products_for_squares(source.model_path.read_bytes()))
+        elif recipe.integer_io:
+            wide, content = widened(source, recipe, seen)
+        if wide != recipe:
+            chosen = {"residual_bits": wide.residual_bits, "wide_layers": list(wide.wide_layers)}
+            told = {**target.options.get("recipe", {}), **chosen, **({WIDE: True} if content else {})}
+            target = dataclasses.replace(target, options={**target.options, "recipe": told})
+        if content is None:
+            yield source, target, wide
             return
-        with opened(source.model_path) as model:
-            layers, between = find_layers(model, source.config), find_tensors(model, source.config)
-            products = _integer_products(model, recipe, between)
-        stays = not recipe.integer_io or recipe.fixed_residual_bits or recipe.residual_bits > EIGHT
-        coarse = () if stays else coarse_layers(layers, recipe, seen)
-        if not coarse:
-            yield source, target, recipe
-            return
-        content = with_products_for_squares(source.model_path.read_bytes())
-        if _has_squared_differences(root(content)):  # they have 8 bits, and nothing would be gained
-            yield source, target, recipe
-            return
-        shares = not recipe.fixed_attention_bits and coarse_products(products, _attentions(between), recipe, seen)
-        wide = dataclasses.replace(
-            recipe,
-            residual_bits=16,
-            attention_bits=16 if shares else recipe.attention_bits,
-            wide_layers=tuple(name for name in coarse if name.endswith(WRITERS)),
-        )
-        bits = {"residual_bits": wide.residual_bits, "attention_bits": wide.attention_bits}
-        chosen = {**bits, "wide_layers": list(wide.wide_layers)}
-        told = {**target.options.get("recipe", {}), **chosen, WIDE: True}
-        target = dataclasses.replace(target, options={**target.options, "recipe": told})
-        with _rewritten(source, content) as widened:
-            yield widened, target, wide
+        with _in_a_copy(source) as copy:
+            copy.model_path.write_bytes(content)
+            yield copy, target, wide
 
     def _observed(self, source: Artifact, recipe: Recipe, calibration: Calibration | None) -> Observations | None:
         """The values of the tensors of a file that its ranges follow from, where the recipe has any."""
@@ -219,7 +203,7 @@ class TFLiteQuantizer:
             return None
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
-            products = _integer_products(model, recipe, between)
+            products = integer_products(model, recipe, between)
             recipe = _with_room(model, recipe, layers)
         seen = observe(
             source.model_path,
@@ -234,18 +218,17 @@ class TFLiteQuantizer:
     def _write(self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None) -> Artifact:
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
-            products = _integer_products(model, recipe, between)
+            products = integer_products(model, recipe, between)
             recipe = _with_room(model, recipe, layers)
             if recipe.all_integers:
                 _refuse_squared_differences(model)
         dynamic = () if recipe.integer_io else coarse_layers(layers, recipe, seen)
-        floats = () if recipe.integer_io else coarse_products(products, _attentions(between), recipe, seen)
+        floats = () if recipe.integer_io else coarse_products(products, recipe, seen)
         if dynamic or floats:
             told = {RECORD: list(dynamic), FLOAT: list(floats)}
             told = {**target.options.get("recipe", {}), **{name: names for name, names in told.items() if names}}
             target = dataclasses.replace(target, options={**target.options, "recipe": told})
-        kept = dataclasses.replace(recipe, keep_float=(*recipe.keep_float, *floats))
-        products = _of_integers(products, kept, between)
+        products = tuple(product for product in products if product.name not in floats)
         content = _quantized(source, recipe, layers, products, seen, dynamic)
         if recipe.weight_bits != HALF:
             with opened(source.model_path) as original:
@@ -271,12 +254,10 @@ class TFLiteQuantizer:
 
 
 @contextlib.contextmanager
-def _rewritten(source: Artifact, content: bytes | bytearray) -> Iterator[Artifact]:
-    """An artifact whose file has another content."""
+def _in_a_copy(source: Artifact) -> Iterator[Artifact]:
+    """The artifact in a folder of its own, whose file is still to be written."""
     with tempfile.TemporaryDirectory() as folder:
-        rewritten = dataclasses.replace(source, directory=Path(folder))
-        rewritten.model_path.write_bytes(content)
-        yield rewritten
+        yield dataclasses.replace(source, directory=Path(folder))
 
 
 def _quantized(
@@ -302,15 +283,11 @@ def _quantized(
 
 
 def _refuse_squared_differences(model: Model) -> None:
-    if _has_squared_differences(model):
+    if has_squared_differences(model):
         raise ExportError(
             "a norm takes a squared difference that cannot be a product, and LiteRT has none of 16 bits",
             fix="leave --all-integers out, or ask for int8-full",
         )
-
-
-def _has_squared_differences(model: Model) -> bool:
-    return any(step.kind == "SQUARED_DIFFERENCE" for step in operators(model.graph, model))
 
 
 def _with_room(model: Model, recipe: Recipe, layers: Mapping[str, Layer]) -> Recipe:
@@ -327,24 +304,6 @@ def _with_room(model: Model, recipe: Recipe, layers: Mapping[str, Layer]) -> Rec
         narrow = [name for name in layers if recipe.bits_of(name) < 8]
         return dataclasses.replace(recipe, eight_bits=(*recipe.eight_bits, *failing(fits_blocks, narrow)))
     return recipe
-
-
-def _integer_products(model: Model, recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
-    """The products that become integers."""
-    if Part.ATTENTION_PRODUCTS not in recipe.parts:
-        return ()
-    return _of_integers(find_products(model), recipe, between)
-
-
-def _of_integers(products: Sequence[Product], recipe: Recipe, between: Mapping[str, str]) -> tuple[Product, ...]:
-    """Those of attentions whose products are not kept in float."""
-    attentions = _attentions(between)
-    return tuple(product for product in products if products_of(attentions[product.output]) not in recipe.keep_float)
-
-
-def _attentions(between: Mapping[str, str]) -> dict[str, str]:
-    """The attention of each product by the tensor that it gives."""
-    return {tensor: name.partition(f".{PRODUCT.lower()}.")[0] for name, tensor in between.items()}
 
 
 def _with_integer_io(target: Artifact, content: Any) -> Artifact:

@@ -62,9 +62,10 @@ INT8_FULL = Recipe(
     equalized=True,
     reason="For accelerators that have nothing but integers: every operator an integer one, input and output int8. The "
     "8-bit softmax gives steps of 1/256, and the attention of 197 tokens has shares of 1/197: in base with random "
-    "weights it alone takes the cosine with fp32 from 0.998 to 0.983. So softmax has 16 bits, which Ethos-U85 and "
-    "Hexagon take too, and the products 8, with the shares in calibrated steps: 16 bits for them as well gain "
-    "nothing, and on a CPU take tiny from 2 times fp32's time to 14, for LiteRT has no fast kernels for them.",
+    "weights it alone takes the cosine with fp32 from 0.998 to 0.983. So softmax has 16 bits, which Ethos-U and "
+    "Hexagon take too, and the products 8, with the shares in calibrated steps: 16 bits for them as well gain nothing "
+    "there, and on a CPU take tiny from 2 times fp32's time to 14, for LiteRT has no fast kernels for them. Where "
+    "images to calibrate with show outliers, what 8 bits are too coarse for has 16.",
 )
 INT16X8 = Recipe(
     "int16x8",

@@ -7,7 +7,7 @@ from typing import Any
 
 from vit_deploy.exporters.tflite.layers import operators
 from vit_deploy.formats.tflite.file import root
-from vit_deploy.formats.tflite.schema import OperatorCode
+from vit_deploy.formats.tflite.schema import Model, OperatorCode
 
 SQUARED_DIFFERENCE, SUB, MUL = "SQUARED_DIFFERENCE", "SUB", 18  # the last by its number in the schema
 
@@ -44,3 +44,8 @@ def _become_product(content: bytearray, code: OperatorCode) -> None:
     struct.pack_into("<b", content, code.field(code.OLD_BUILTIN), MUL)
     if place := code.field(code.BUILTIN):
         struct.pack_into("<i", content, place, MUL)
+
+
+def has_squared_differences(model: Model) -> bool:
+    """Whether any is left, which has 8 bits."""
+    return any(step.kind == SQUARED_DIFFERENCE for step in operators(model.graph, model))
