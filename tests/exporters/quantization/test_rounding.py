@@ -114,6 +114,26 @@ def test_onnx_runtimes_quantizer_finds_the_integers_again(drawn):
     np.testing.assert_allclose(restored[:, : len(kernel)].T, wanted, rtol=1e-5, atol=1e-7)
 
 
+def test_litert_quantizer_stores_the_very_values_that_kernels_were_rounded_to(make_checkpoint, tmp_path):
+    checkpoint = make_checkpoint(embed_dim=32, num_heads=2, mlp_dim=64, num_layers=1)
+    (result,) = export(checkpoint, tmp_path / "fp32", plan(["tflite"], ["fp32"])[0])
+    source, images = result.artifact, read_calibration(None, result.artifact, count=8)
+    quantizer, recipe = QUANTIZERS.load("tflite")(), recipe_for("tflite", "int4")
+    with quantizer._balanced(source, recipe, images) as balanced:
+        wanted = quantizer._kernels(balanced, recipe, images)
+    with opened(quantized(source, "int4", images, tmp_path / "made").model_path) as model:
+        tensors, buffers, layers = model.graph.tensors, model.buffers, find_layers(model, source.config)
+        assert wanted.keys() == {"block_0.ffn.up.kernel", "block_0.ffn.down.kernel"}
+        for name, kernel in wanted.items():
+            (tensor,) = (each for each in tensors if each.buffer == layers[name.removesuffix(".kernel")].kernel)
+            scales = np.frombuffer(buffers[tensors[tensor.quantization.blockwise.scales].buffer].content, np.float16)
+            packed = np.frombuffer(buffers[tensor.buffer].content, np.uint8).reshape(len(scales), -1)
+            whole = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(scales), -1).astype(np.int8)
+            whole[whole > 7] -= 16
+            restored = (whole * scales[:, None].astype(np.float32)).reshape(kernel.T.shape)
+            np.testing.assert_array_equal(restored.T, kernel)
+
+
 # LiteRT rounds what layers read to 8 bits too.
 @pytest.mark.parametrize(("format", "most"), [("onnx", 0.7), ("tflite", 0.9)])
 def test_a_file_is_nearer_to_the_reference_with_kernels_that_are_rounded_together(

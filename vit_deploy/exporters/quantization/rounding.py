@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.core.narrow_floats import NARROW
+
 MOST = 127  # of an integer of 8 bits
 DAMPING = 0.01  # of the mean of the squares, against inputs that are nearly the same
 BLOCK = 64  # rows whose errors are taken up by all others at once
@@ -31,12 +33,17 @@ class Levels:
     Args:
         lowest: such as -8.
         highest: such as 7.
-        half: whether the scale is a 16-bit float.
+        half: whether the scale is a 16-bit float with no more digits than a bfloat16, as litert-quantizer stores it.
     """
 
     lowest: int
     highest: int
     half: bool = False
+
+    def scale(self, exact: Float64) -> Float64:
+        """What is stored of a scale."""
+        stored = NARROW["fp16"].rounded(NARROW["bf16"].rounded(exact)) if self.half else exact.astype(np.float32)
+        return stored.astype(np.float64)
 
 
 def rounded(
@@ -75,8 +82,7 @@ def rounded_in_blocks(
 
     def steps(left: Float64) -> Rounder:
         largest = np.abs(left).argmax(axis=0)
-        exact = np.take_along_axis(left, largest[None], axis=0)[0] / levels.lowest
-        scale = exact.astype(np.float16 if levels.half else np.float32).astype(np.float64)
+        scale = levels.scale(np.take_along_axis(left, largest[None], axis=0)[0] / levels.lowest)
 
         def to_level(row: int, values: Float64) -> Float64:
             with np.errstate(divide="ignore", invalid="ignore"):
