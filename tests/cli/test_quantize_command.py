@@ -64,6 +64,8 @@ def test_export_with_precisions_lists_gaps_and_takes_the_formats_that_have_them(
         (["-p", "int16x8", "--all-integers", "--residual-bits", "8"], "those of int8-full"),
         (["-p", "int8-full", "--softmax-bits", "9"], "softmax bits are 9"),
         (["-p", "int8-static", "--percentile", "99"], "--clipping percentile"),
+        (["-p", "int4", "--clipping", "percentile", "--percentile", "99"], "--clipping is for calibrated ranges"),
+        (["-p", "fp16", "--bias-correction"], "makes up for kernels in integers"),
         (["-p", "int8", "--data", "nowhere"], "there is nothing at nowhere"),
         (["-p", "int8", "--min-cosine", "2"], "min cosine is 2.0"),
     ],

@@ -17,6 +17,7 @@ from vit_deploy.errors import ConfigError, DataError, EngineError, ExportError, 
 from vit_deploy.exporters.plan import plan
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions, sensitivity
 from vit_deploy.exporters.quantization.calibration import (
+    CORRECTION_NOTE,
     COUNT,
     ROUNDING_NOTE,
     SAMPLES_WARNING,
@@ -24,6 +25,7 @@ from vit_deploy.exporters.quantization.calibration import (
     read_calibration,
 )
 from vit_deploy.exporters.quantization.labelled import read_labelled
+from vit_deploy.exporters.quantization.learned_ranges import notes_on_ranges
 from vit_deploy.exporters.quantization.outputs import answers, cosines
 from vit_deploy.exporters.quantization.pipeline import export, quantize
 from vit_deploy.exporters.quantization.recipes import Clipping, recipe_for
@@ -117,6 +119,13 @@ def test_the_samples_come_with_a_warning_where_they_calibrate(source, tmp_path):
     assert quantize(source, tmp_path, ["int8"], QUIET).notes == []
     assert quantize(source, tmp_path, ["int8-static"], QUIET).notes == [SAMPLES_WARNING]
     assert quantize(source, tmp_path, ["int4"], QUIET).notes == [ROUNDING_NOTE]
+
+
+def test_the_samples_come_with_a_note_where_biases_are_corrected_on_them(source):
+    samples = read_calibration(None, source, count=8)
+    recipes = {name: dataclasses.replace(recipe_for("tflite", name), bias_correction=True) for name in ("int8", "int4")}
+    notes = {name: notes_on_ranges(source, recipe, samples) for name, recipe in recipes.items()}
+    assert notes == {"int8": [CORRECTION_NOTE], "int4": [ROUNDING_NOTE, CORRECTION_NOTE]}
 
 
 def test_what_cannot_be_is_refused_before_any_work(source, tmp_path, bundles):

@@ -213,6 +213,30 @@ def test_bias_correction_brings_the_mean_output_nearer(source, tmp_path):
     assert errors[1] < errors[0]
 
 
+@pytest.mark.parametrize("precision", ["int8", "int16x8", "int4"])
+def test_corrected_biases_make_up_for_what_a_layer_loses_of_a_channel_that_is_always_large(
+    precision, make_checkpoint, tmp_path
+):
+    checkpoint = make_checkpoint(embed_dim=32, num_heads=2, mlp_dim=64, num_layers=1)
+    scale = checkpoint.weights["block_0.norm2.bias"].copy()
+    scale[5] += 200
+    weights = {**checkpoint.weights, "block_0.norm2.bias": scale}
+    weights["block_0.ffn.up.bias"] = (
+        weights["block_0.ffn.up.bias"] - 200 * weights["block_0.ffn.up.kernel"][5]
+    )  # which takes it out again
+    checkpoint = dataclasses.replace(checkpoint, weights=weights)
+    (result,) = export(checkpoint, tmp_path / "fp32", plan(["tflite"], ["fp32"])[0])
+    images = read_calibration(None, result.artifact, count=16)
+    exact, errors = answers(result.artifact, images.images), []
+    for wanted in (False, True):
+        recipe = dataclasses.replace(recipe_for("tflite", precision), bias_correction=wanted)
+        target = dataclasses.replace(result.artifact, directory=tmp_path / str(wanted), precision=precision)
+        target.directory.mkdir()
+        made = TFLiteQuantizer().write(result.artifact, target, recipe, images)
+        errors.append(np.abs((answers(made, images.images) - exact).mean(axis=0)).mean())
+    assert errors[1] < errors[0] / 2
+
+
 def test_smoothing_by_activations_is_refused(source, tmp_path):
     with pytest.raises(ConfigError, match="smoothed by their weights alone"):
         quantize(source, tmp_path / "out", ["int8"], dataclasses.replace(QUIET, smoothing=0.5))

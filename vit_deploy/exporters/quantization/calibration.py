@@ -32,6 +32,10 @@ ROUNDING_NOTE = (
     "kernels of 4 bits were rounded by what the layers read of the bundled sample images, which are drawn: "
     "by a folder of your own images they lose less, see --calibrate"
 )
+CORRECTION_NOTE = (
+    "biases make up for what kernels lose on the bundled sample images, which are drawn: "
+    "for your own give a folder of them, see --calibrate"
+)
 
 
 @dataclass(frozen=True, eq=False)

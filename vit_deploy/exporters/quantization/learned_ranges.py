@@ -7,8 +7,14 @@ for inputs and outputs of layers unless images to calibrate with are given; all 
 from __future__ import annotations
 
 from vit_deploy.core.artifact import Artifact
-from vit_deploy.exporters.quantization.calibration import ROUNDING_NOTE, SAMPLES, SAMPLES_WARNING, Calibration
-from vit_deploy.exporters.quantization.recipes import Recipe
+from vit_deploy.exporters.quantization.calibration import (
+    CORRECTION_NOTE,
+    ROUNDING_NOTE,
+    SAMPLES,
+    SAMPLES_WARNING,
+    Calibration,
+)
+from vit_deploy.exporters.quantization.recipes import Activations, Recipe
 
 PIXELS = "patch_embed.input"
 LEARNED_NOTE = (
@@ -42,6 +48,7 @@ def notes_on_ranges(source: Artifact, recipe: Recipe, calibration: Calibration |
     """
     if calibration is None or calibration.source != SAMPLES:
         return []
-    if not recipe.needs_ranges:
-        return [ROUNDING_NOTE]
+    if recipe.activations is not Activations.STATIC and recipe.smoothing is None:
+        corrected = [CORRECTION_NOTE] if recipe.bias_correction else []
+        return [*([ROUNDING_NOTE] if recipe.compensated else []), *corrected]
     return [LEARNED_NOTE if learned_ranges(source, calibration) else SAMPLES_WARNING]

@@ -11,7 +11,7 @@ from vit_deploy.errors import ConfigError
 from vit_deploy.exporters import USUAL_OPSET
 from vit_deploy.exporters.plan import INTEGER_INPUT
 from vit_deploy.exporters.quantization import QuantizeOptions
-from vit_deploy.exporters.quantization.recipes import HALF, Recipe, quantizable
+from vit_deploy.exporters.quantization.recipes import HALF, Activations, Recipe, quantizable
 
 EIGHT = 8  # bits
 
@@ -68,13 +68,13 @@ def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOp
 
 def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:
     record = FORMATS[format]
+    precisions = ", ".join(recipe.precision for recipe in recipes)
     if record.refuse_options is not None:
         record.refuse_options.load()(options)
     whole = [recipe for recipe in recipes if recipe.all_integers]
     if options.all_integers and not (whole and "all_integers" in record.quantization_options):
         raise ConfigError(
-            f"--all-integers is for TFLite's int16x8, and {format} is asked for "
-            f"{', '.join(recipe.precision for recipe in recipes)}",
+            f"--all-integers is for TFLite's int16x8, and {format} is asked for {precisions}",
             fix="leave it out, or ask for --format tflite --precision int16x8",
         )
     if whole and (options.keep_float or options.max_drop is not None or options.min_cosine is not None):
@@ -85,31 +85,37 @@ def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOpti
     full = any(recipe.integer_io for recipe in recipes)
     if (options.softmax_bits or options.residual_bits) and not full:
         raise ConfigError(
-            f"--softmax-bits and --residual-bits are those of int8-full, and {format} is asked for "
-            f"{', '.join(recipe.precision for recipe in recipes)}",
+            f"--softmax-bits and --residual-bits are those of int8-full, and {format} is asked for {precisions}",
             fix="leave them out, or ask for TFLite's int8-full",
         )
     if options.attention_bits and not (full or whole):
         raise ConfigError(
-            f"--attention-bits are those of int8-full, and {format} is asked for "
-            f"{', '.join(recipe.precision for recipe in recipes)}",
+            f"--attention-bits are those of int8-full, and {format} is asked for {precisions}",
             fix="leave them out, or ask for TFLite's int8-full, or its int16x8 with --all-integers",
         )
     if options.half_io and (
         "half_io" not in record.quantization_options or HALF not in [recipe.precision for recipe in recipes]
     ):
         raise ConfigError(
-            f"--half-io is for ONNX files in {HALF}, and {format} is asked for "
-            f"{', '.join(recipe.precision for recipe in recipes)}",
+            f"--half-io is for ONNX files in {HALF}, and {format} is asked for {precisions}",
             fix="leave it out, or ask for --format onnx --precision fp16",
         )
     if options.full_range and not (
         "full_range" in record.quantization_options and any(recipe.weight_bits == EIGHT for recipe in recipes)
     ):
         raise ConfigError(
-            f"--full-range is for 8-bit weights of ONNX files, and {format} is asked for "
-            f"{', '.join(recipe.precision for recipe in recipes)}",
+            f"--full-range is for 8-bit weights of ONNX files, and {format} is asked for {precisions}",
             fix="leave it out, or ask for --format onnx --precision int8",
+        )
+    if options.clipping is not None and not any(recipe.activations is Activations.STATIC for recipe in recipes):
+        raise ConfigError(
+            f"--clipping is for calibrated ranges of activations, and there are none in {format} {precisions}",
+            fix="leave it out, or ask for int8-static",
+        )
+    if options.bias_correction and not any(recipe.weight_bits <= EIGHT for recipe in recipes):
+        raise ConfigError(
+            f"--bias-correction makes up for kernels in integers, and {format} is asked for {precisions}",
+            fix="leave it out, or ask for int8 or int4",
         )
     if options.percentile is not None and not any(recipe.clipping is Clipping.PERCENTILE for recipe in recipes):
         raise ConfigError(

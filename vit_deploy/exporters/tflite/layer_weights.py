@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from vit_deploy.exporters.tflite.layers import Layer
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, Content, write_model
@@ -36,10 +37,10 @@ def write_weights(
         layer, is_kernel = layers[name.rpartition(".")[0]], name.endswith(".kernel")
         buffer = layer.kernel if is_kernel else layer.bias
         if buffer is not None:
-            contents[buffer] = _floats(values.T if is_kernel else values)
+            contents[buffer] = stored(values.T if is_kernel else values)
     write_model(path, model, contents, {}, inline_limit=inline_limit)
 
 
-def _floats(values: NDArray[np.float32]) -> tuple[int, Content]:
+def stored(values: NDArray[Any], dtype: DTypeLike = np.float32) -> tuple[int, Content]:
     """What is written of an array when it is its turn; a kernel is turned then."""
-    return 4 * values.size, lambda: np.ascontiguousarray(values, np.float32).tobytes()
+    return values.size * np.dtype(dtype).itemsize, lambda: np.ascontiguousarray(values, dtype).tobytes()

@@ -90,7 +90,7 @@ class TFLiteQuantizer:
                 self._with_weights(balanced, kernels) as rounded,
                 self._widened(rounded, target, recipe, seen) as (widened, goal, wide),
             ):
-                return self._write(widened, goal, wide, seen)
+                return self._write(widened, goal, wide, seen, balanced)
 
     def _write_sizes(
         self, source: Artifact, target: Artifact, recipe: Recipe, calibration: Calibration | None
@@ -120,7 +120,7 @@ class TFLiteQuantizer:
                         self._with_weights(balanced, kernels) as rounded,
                         self._widened(rounded, goal, recipe, seen) as (widened, wider, wide),
                     ):
-                        result = self._write(widened, wider, wide, seen)
+                        result = self._write(widened, wider, wide, seen, balanced)
                 if not files:
                     made = dataclasses.replace(
                         target,
@@ -215,7 +215,10 @@ class TFLiteQuantizer:
         )
         return seen.with_ranges(learned_by_tensor(source, calibration, layers, between))
 
-    def _write(self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None) -> Artifact:
+    def _write(
+        self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None, exact: Artifact
+    ) -> Artifact:
+        """Write a file, whose biases may make up for what its kernels have of those of an exact one."""
         with opened(source.model_path) as model:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
             products = integer_products(model, recipe, between)
@@ -240,7 +243,7 @@ class TFLiteQuantizer:
         model = root(memoryview(content))
         contents = {}
         if recipe.bias_correction and seen is not None:
-            with opened(source.model_path) as original:
+            with opened(exact.model_path) as original:
                 contents = corrected_biases(original, model, source.config, seen.means)
         write_model(
             target.model_path,
