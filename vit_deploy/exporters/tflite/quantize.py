@@ -51,7 +51,7 @@ from vit_deploy.exporters.tflite.ranges import Observations, observe
 from vit_deploy.exporters.tflite.repack import INLINE_LIMIT, write_model
 from vit_deploy.exporters.tflite.smoothing import balanced_weights
 from vit_deploy.exporters.tflite.squares import has_squared_differences, with_products_for_squares
-from vit_deploy.exporters.tflite.widening import widened
+from vit_deploy.exporters.tflite.widening import tokens_beside_summary, widened
 from vit_deploy.formats.tflite.file import opened, root
 from vit_deploy.formats.tflite.schema import Model
 
@@ -205,15 +205,24 @@ class TFLiteQuantizer:
             layers, between = find_layers(model, source.config), find_tensors(model, source.config)
             products = integer_products(model, recipe, between)
             recipe = _with_room(model, recipe, layers)
-        seen = observe(
-            source.model_path,
-            source.input,
-            calibration,
-            only=needed_tensors(recipe, layers, products),
-            counted=recipe.clipping is not Clipping.MIN_MAX,
-            means_of={layer.input for layer in layers.values()} if recipe.bias_correction else (),
-        )
-        return seen.with_ranges(learned_by_tensor(source, calibration, layers, between))
+
+        def observed(class_token_of: int) -> Observations:
+            seen = observe(
+                source.model_path,
+                source.input,
+                calibration,
+                only=needed_tensors(recipe, layers, products),
+                counted=recipe.clipping is not Clipping.MIN_MAX,
+                means_of={layer.input for layer in layers.values()} if recipe.bias_correction else (),
+                class_token_of=class_token_of,
+            )
+            return seen.with_ranges(learned_by_tensor(source, calibration, layers, between))
+
+        seen = observed(0)
+        summary = tokens_beside_summary(source.config)
+        if summary and recipe.integer_io and widened(source, recipe, seen)[1] is not None:
+            return observed(summary)
+        return seen
 
     def _write(
         self, source: Artifact, target: Artifact, recipe: Recipe, seen: Observations | None, exact: Artifact

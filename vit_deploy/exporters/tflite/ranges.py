@@ -88,6 +88,7 @@ def observe(
     only: Collection[str] | None = None,
     counted: bool,
     means_of: Collection[str] = (),
+    class_token_of: int = 0,
 ) -> Observations:
     """Run the images through a file, one batch of its size after the other, and look at its tensors.
 
@@ -102,6 +103,8 @@ def observe(
         only: names of tensors to look at; None for all of them.
         counted: whether distributions are needed, or ranges alone.
         means_of: tensors whose channels' means are needed.
+        class_token_of: tokens of an image, of which the first's errors weigh as much as those of all others together;
+            0 where all weigh the same.
     """
     inside = Inside(path, spec, calibration)
     looked_at = {index: name for index, name in inside.floats.items() if only is None or name in {*only, *means_of}}
@@ -113,6 +116,8 @@ def observe(
         for index, name in looked_at.items():
             values = inside.engine.get_tensor(index)
             weights = _shares(values) if index in inside.scores else None
+            if class_token_of and values.ndim > 1 and values.shape[-2] == class_token_of:
+                weights = _with_class_token(values.shape, weights)
             seen[name] = seen.get(name, NOTHING).also(values, counted=counted, weights=weights)
             if name in means_of:
                 total = values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64)
@@ -149,3 +154,10 @@ def _shares(scores: Float32) -> Float32:
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     shares: Float32 = powers / powers.sum(axis=-1, keepdims=True)
     return shares
+
+
+def _with_class_token(shape: tuple[int, ...], weights: Float32 | None) -> Float32:
+    """Weights `(…, tokens, channels)` of values, where the first token has as much of them as all others."""
+    tokens = np.ones((shape[-2], 1), np.float32)
+    tokens[0] = shape[-2] - 1
+    return np.ascontiguousarray(np.broadcast_to(tokens, shape) if weights is None else weights * tokens)
