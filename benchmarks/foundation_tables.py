@@ -42,7 +42,7 @@ class Counts:
     compared: int = 32
     told_int8: int = 8000
     told_fp16: int = 2000
-    told_int16x8: int = 1200
+    told_int16x8: int = 1600
     told_fp32: int = 64
     compared_exact: int = 8
 

@@ -27,6 +27,14 @@ PRODUCTS = "block_0.attention.products"
 MASSIVE = 400.0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def all_tokens_alike():
+    """What a class token counts for in ranges is another matter: see `test_class_token_ranges`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vit_deploy.exporters.tflite.quantize.tokens_beside_summary", lambda config: 0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def massive(tmp_path_factory):
     """A model whose first feed-forward writes one channel hundreds of times as large as the rest, into a stream that
