@@ -249,10 +249,7 @@ def test_massive_activations_are_counted_where_they_are_most():
     assert found.tokens == pytest.approx(2 / len(table))
 
 
-MISSED = {
-    # One range of 8 bits for all images is too coarse for what the layers of such a model read and write.
-    "DINOv2-small: tflite `int8-full`: points that a linear probe loses",
-}
+MISSED: set[str] = set()
 
 
 def test_the_stored_run_is_within_the_limits_but_for_what_is_known_to_miss_them():
