@@ -255,7 +255,7 @@ def test_it_takes_halves_in_and_out_as_well(run, small_scales):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--for", "gpu"), "ONNX and SavedModel files are not made for 'gpu' here"),
+        (("--for", "gpu"), "files are not made for 'gpu' here"),
         (("--for", "cuda", "-f", "tflite"), "--for shape ONNX files"),
         (("--for", "cuda", "-p", "int4"), "onnx for cuda has none of the precisions int4"),
         (("-p", "bf16"), "bf16 is for ONNX files for cuda"),

@@ -21,7 +21,7 @@ from vit_deploy.core.image_sizes import DYNAMIC
 from vit_deploy.core.options import CheckpointOptions, PlanOptions, QuantizeOptions
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ConfigError, ExportError
-from vit_deploy.exporters import conversions, transformers_js
+from vit_deploy.exporters import browsers, conversions, transformers_js
 from vit_deploy.exporters.open_or_many import Sizes
 from vit_deploy.exporters.plan import plan, probability_notes, usual_formats, with_outputs
 from vit_deploy.exporters.publish import targets, telling_what_is_there
@@ -137,10 +137,10 @@ def export(
         opset: the opset of ONNX; None is the default.
         layout: the layout of ONNX's input, "nhwc" or "nchw".
         include_preprocessing: the input is uint8 pixels, normalised inside.
-        target: what ONNX files are made for: "cpu" (only standard operators), "cuda", "tensorrt", "qnn", or
-            "transformers.js", for which a folder of that name is written beside the artifacts, in the form that the
-            library expects; or what a maker's converter reads, whose command is then in the manifest: "rknn" and
-            "tpu-mlir", and of SavedModel "coreml".
+        target: what files are made for: "cpu" (only standard operators); "web", ONNX and TFLite in browsers; of ONNX
+            "cuda", "tensorrt", "qnn", or "transformers.js", for which a folder of that name is written beside the
+            artifacts, in the form that the library expects; or what a maker's converter reads, whose command is then in
+            the manifest: "rknn" and "tpu-mlir", and of SavedModel "coreml".
         outputs: names of what the files give, such as "logits", "class_token", "block_8.map"; none for the model's own
             output. What none of them reads is left out of the files.
         calibrate: images to measure the ranges of activations on, in place of those of `quantizing`.
@@ -228,6 +228,7 @@ def export(
         notes += transformers_js.differences(checkpoint.preprocess, checkpoint.config)
     for result in made.results:
         notes += conversions.told(result.artifact) if result.published and result.parity.ok else ()
+    notes += browsers.told(folder, _published(made))
     exports = ExportOutcome(
         _published(made),
         records_of(made, served, placed),

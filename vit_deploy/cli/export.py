@@ -99,8 +99,8 @@ def export(
         str,
         Option(
             names=("--for",),
-            metavar="cpu|cuda|tensorrt|transformers.js|qnn|rknn|coreml|tpu-mlir",
-            help="What an ONNX file, or a SavedModel for coreml, is made for; cpu: standard operators alone.",
+            metavar="cpu|cuda|tensorrt|web|transformers.js|qnn|rknn|coreml|tpu-mlir",
+            help="What files are made for: ONNX, TFLite for web, SavedModel for coreml; cpu: standard operators alone.",
             values="vit_deploy.exporters:Target",
             panel=FILE,
         ),

@@ -23,6 +23,7 @@ class Target(StrEnum):
     CPU = "cpu"  # and everything else: standard operators alone
     CUDA = "cuda"  # ONNX Runtime on an NVIDIA GPU
     TENSORRT = "tensorrt"
+    WEB = "web"  # WebAssembly in browsers: ONNX Runtime Web and LiteRT.js
     TRANSFORMERS_JS = "transformers.js"  # the library that runs models of the hub in browsers and Node
     QNN = "qnn"  # Qualcomm's Hexagon
     RKNN = "rknn"  # Rockchip's NPUs

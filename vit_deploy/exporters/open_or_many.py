@@ -77,7 +77,7 @@ class Sizes:
                 f"--image-size is given {len(self.pixels)} sizes, and {' and '.join(unfit)} files are for one size",
                 fix=f"choose --format {fitting}, or give one size" if fitting else "give one size",
             )
-        if self.is_dynamic and target is not Target.CPU:
+        if self.is_dynamic and target not in (Target.CPU, Target.WEB):
             raise ConfigError(
                 f"--image-size is dynamic, and files for {target} are made for one size",
                 fix="leave --for out, or give one size",

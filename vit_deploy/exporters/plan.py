@@ -60,7 +60,7 @@ def plan(
         opset: the opset of ONNX; None is the default.
         layout: the layout of ONNX's input.
         include_preprocessing: pixels in.
-        target: what ONNX files and SavedModels are made for, of `core.format.Target`.
+        target: what files are made for, of `core.format.Target`.
         sizes: the sizes of images that a file is for.
         outputs: the names of outputs; none for the one that each model has.
 
@@ -70,12 +70,10 @@ def plan(
     """
     jobs: list[Job] = []
     skipped: list[str] = []
-    made = [format for format in FORMATS.values() if format.precisions]
     usual = _usual_precisions()
     known = known_precisions()
     if target not in list(Target):
-        titles = " and ".join(format.title for format in made if format.is_made_for_targets)
-        raise ConfigError(f"{titles} files are not made for {target!r} here", fix=f"choose one of {', '.join(Target)}")
+        raise ConfigError(f"files are not made for {target!r} here", fix=f"choose one of {', '.join(Target)}")
     wanted = Target(target)
     for precision in precisions:
         if precision not in known:

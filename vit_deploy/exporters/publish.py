@@ -21,7 +21,7 @@ from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.resize import convention_of
 from vit_deploy.core.staging import check_targets, staged_folder
 from vit_deploy.errors import EngineError, ExportError, Failed, VitDeployError
-from vit_deploy.exporters import EXPORTERS, Exporter, conversions
+from vit_deploy.exporters import EXPORTERS, Exporter, browsers, conversions
 from vit_deploy.exporters.plan import Job
 from vit_deploy.exporters.proving import proving_provider
 from vit_deploy.verification import records
@@ -251,6 +251,7 @@ def publish(
         write_golden(golden, stage.folder)
         artifact = write_manifest(artifact)
         with _naming(stage.folder, target):
+            browsers.refuse_unfit(artifact)
             proving = proving_provider(artifact)
             proof = verify(artifact, provider=proving, golden=golden, limits=limits) if prove else None
             parity = UNPROVEN if proof is None else with_sizes(proof)

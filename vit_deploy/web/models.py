@@ -76,7 +76,7 @@ def check_artifact(artifact: Artifact) -> None:
             f"{artifact.path} takes and gives int8, which LiteRT.js does not", fix="give the artifact in int8"
         )
     target = artifact.options.get("for", Target.CPU)
-    if target not in (Target.CPU, Target.TRANSFORMERS_JS):
+    if target not in (Target.CPU, Target.WEB, Target.TRANSFORMERS_JS):
         raise ConfigError(f"{artifact.path} is made for {target}, which no browser has", fix="export it without --for")
     if not artifact.gives_logits:
         raise ConfigError(f"{artifact.path} gives no logits, and a page shows classes", fix="give a model with a head")

@@ -105,10 +105,8 @@ ONNX_RECIPES: Mapping[str, Recipe] = {
     )
 }
 
-TRANSFORMERS_JS_RECIPES: Mapping[str, Recipe] = {
-    name: recipe for name, recipe in ONNX_RECIPES.items() if name != "int16x8"
-}
-"""What transformers.js has a name for."""
+WEB_RECIPES: Mapping[str, Recipe] = {name: recipe for name, recipe in ONNX_RECIPES.items() if name != "int16x8"}
+"""What browsers run, and transformers.js has names for."""
 
 
 def refuse_options(options: QuantizeOptions) -> None:

@@ -95,6 +95,8 @@ INT4 = Recipe(
 TFLITE_RECIPES: Mapping[str, Recipe] = {
     recipe.precision: recipe for recipe in (FP16, INT8, INT8_STATIC, INT8_FULL, INT16X8, INT4)
 }
+WEB_RECIPES: Mapping[str, Recipe] = {name: recipe for name, recipe in TFLITE_RECIPES.items() if recipe is not INT8_FULL}
+"""What browsers run: LiteRT.js takes no integers of 8 bits as input."""
 
 
 def refuse_options(options: QuantizeOptions) -> None:
