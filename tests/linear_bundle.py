@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.runtimes.linear_onnx import expected, write_model
-from vit_deploy.core.artifact import Artifact, InputSpec
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.manifest import write_manifest
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.verification.golden import Golden

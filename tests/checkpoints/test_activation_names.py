@@ -14,8 +14,8 @@ from tests.peers import huggingface_models, timm_families
 from vit_deploy.checkpoints import load
 from vit_deploy.checkpoints.huggingface.config import ACTIVATIONS as OF_TRANSFORMERS
 from vit_deploy.checkpoints.timm.config import ACTIVATIONS as OF_TIMM
+from vit_deploy.core.activation_functions import ACTIVATIONS
 from vit_deploy.core.choices import Activation
-from vit_deploy.core.reference import ACTIVATIONS
 from vit_deploy.errors import ConfigError
 
 VALUES = np.concatenate([np.linspace(-12, 12, 97), [0.0, -3.0, 3.0, 6.0]])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.artifact import describe
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import DataError, VitDeployError
 from vit_deploy.exporters import COMPILERS, EXPORTERS, ExportOptions

@@ -7,9 +7,9 @@ import pytest
 import scipy.special
 
 from tests.loops import SCALAR_ACTIVATIONS
+from vit_deploy.core.activation_functions import ACTIVATIONS, gelu, softmax
 from vit_deploy.core.choices import Activation
 from vit_deploy.core.erf import erf
-from vit_deploy.core.reference import ACTIVATIONS, gelu, softmax
 
 
 def test_erf_is_scipys_to_the_last_digits() -> None:

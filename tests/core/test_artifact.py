@@ -13,10 +13,11 @@ import jsonschema
 import pytest
 
 from vit_deploy.core import format_table
-from vit_deploy.core.artifact import InputSpec, describe, versions
+from vit_deploy.core.artifact import describe, versions
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.config_checks import CHOICES
 from vit_deploy.core.format import Target
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.manifest import read_artifact, sha256, write_manifest
 from vit_deploy.core.preprocess import Interpolation, Preprocess
 from vit_deploy.core.resize import Convention

@@ -9,8 +9,9 @@ import jsonschema
 import pytest
 from features import FAMILIES
 
-from vit_deploy.core.artifact import InputSpec, OutputSpec, describe
+from vit_deploy.core.artifact import describe
 from vit_deploy.core.choices import Pooling
+from vit_deploy.core.input_output import InputSpec, OutputSpec
 from vit_deploy.core.manifest import read_artifact, write_manifest
 from vit_deploy.core.outputs import Kind, outputs_of_model, possible_outputs, reduced_config, tokens_read
 from vit_deploy.core.weights import weight_specs

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 import vit_deploy
 from vit_deploy.cli import run
-from vit_deploy.core.artifact import OutputSpec
 from vit_deploy.core.conversion import Conversion
+from vit_deploy.core.input_output import OutputSpec
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ArtifactError, ConfigError
 from vit_deploy.exporters.conversions import conversion

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import Artifact, InputSpec, OutputSpec
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.input_output import InputSpec, OutputSpec
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.errors import ConfigError, OutputError
 from vit_deploy.exporters.plan import plan

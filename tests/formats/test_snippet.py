@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.exporters.variants import trained
-from vit_deploy.core.artifact import Artifact, InputSpec, describe
+from vit_deploy.core.artifact import Artifact, describe
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.images import load_image
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vit_deploy.core.activation_functions import ACTIVATIONS as REFERENCE_ACTIVATIONS
 from vit_deploy.core.choices import Activation
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.reference import ACTIVATIONS as REFERENCE_ACTIVATIONS
 from vit_deploy.model.attention import Attention
 from vit_deploy.model.block import TransformerBlock
 from vit_deploy.model.feed_forward import ACTIVATIONS, FeedForward

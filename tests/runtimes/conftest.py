@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import Artifact, InputSpec
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.preprocess import Preprocess
 
 HEIGHT, WIDTH, CHANNELS, CLASSES = 6, 5, 3, 4

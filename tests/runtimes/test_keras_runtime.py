@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.artifact import describe
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import EngineError
 from vit_deploy.model.vit import ViT

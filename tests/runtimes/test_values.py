@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import InputSpec
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.errors import DataError, EngineError
 from vit_deploy.runtimes.batching import in_batches
 from vit_deploy.runtimes.values import as_stored, checked_images, dequantized, quantized, refuse_other_input

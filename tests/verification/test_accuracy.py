@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import Artifact, InputSpec
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.datasets import read_dataset
 from vit_deploy.core.images import load_pixels
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import DataError
 from vit_deploy.verification.accuracy import evaluate

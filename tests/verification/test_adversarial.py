@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.artifact import describe
 from vit_deploy.core.images import load_pixels
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
 from vit_deploy.verification import adversarial, preprocessing

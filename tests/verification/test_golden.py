@@ -11,9 +11,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.artifact import describe
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
 from vit_deploy.verification.golden import Golden, read_golden

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vit_deploy.core.artifact import InputSpec, OutputSpec, describe
+from vit_deploy.core.artifact import describe
 from vit_deploy.core.choices import Probabilities
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.input_output import InputSpec, OutputSpec
 from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.errors import ArtifactError
 from vit_deploy.verification.golden import read_golden

@@ -12,8 +12,9 @@ from typing import Any
 from vit_deploy.checkpoints import load, save
 from vit_deploy.compression import CompressOptions
 from vit_deploy.compression.data import Images, data_digest, open_images, split
-from vit_deploy.core.artifact import Artifact, InputSpec, describe
+from vit_deploy.core.artifact import Artifact, describe
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.errors import DataError
 
 CLASSES = 2  # at least

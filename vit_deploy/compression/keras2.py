@@ -17,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from vit_deploy.core.activation_functions import GATES, GELU_LIMIT
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import Activation, FFNType, NormalizationPosition, NormalizationType, PoolEnd, Pooling
 from vit_deploy.core.config import HALVES, ViTConfig
-from vit_deploy.core.reference import BAND_WIDTH, GATES, GELU_LIMIT, HEAD_NORM_EPSILON, weights_of
+from vit_deploy.core.reference import BAND_WIDTH, HEAD_NORM_EPSILON, weights_of
 from vit_deploy.core.relative_positions import relative_index
 from vit_deploy.core.rotary_angles import angles, tables
 from vit_deploy.core.weights import OF_BLOCKS, RELATIVE, SHARED, Float32, learned_positions, weight_specs

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.core.artifact import ESSENTIAL, GOLDEN, SCHEMA, Artifact, InputSpec, OutputSpec
+from vit_deploy.core.artifact import ESSENTIAL, GOLDEN, SCHEMA, Artifact
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.config_checks import is_count
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.input_output import InputSpec, OutputSpec
 from vit_deploy.core.older_python import sha256_of
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step

@@ -6,12 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
-from vit_deploy.core.artifact import Artifact, InputSpec
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.image_sizes import ImageSize, signature_of
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.options.tensorrt import PlanOptions as PlanOptions
 from vit_deploy.core.registry import Registry
 from vit_deploy.core.resampling import Filter

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vit_deploy.core.activation_functions import sigmoid
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.choices import (
     FFNType,
@@ -26,7 +27,7 @@ from vit_deploy.core.choices import (
     Pooling,
 )
 from vit_deploy.core.config import HALVES, ViTConfig
-from vit_deploy.core.reference import BAND_WIDTH, sigmoid
+from vit_deploy.core.reference import BAND_WIDTH
 from vit_deploy.core.weights import Float32, weight_specs
 
 

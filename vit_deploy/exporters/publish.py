@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import Artifact, OutputSpec, describe, versions
+from vit_deploy.core.artifact import Artifact, describe, versions
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.engine_paths import refuse_odd_folder
 from vit_deploy.core.format import Target
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.input_output import OutputSpec
 from vit_deploy.core.manifest import write_manifest
 from vit_deploy.core.outputs import outputs_of_model
 from vit_deploy.core.resize import convention_of

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import ViTConfig
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.open_positions import position_table, rotary_tables
 from vit_deploy.core.outputs import Output, tokens_read
 from vit_deploy.core.reference import weights_of

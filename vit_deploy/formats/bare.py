@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec
+from vit_deploy.core.artifact import ESSENTIAL, Artifact
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.manifest import from_essentials
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.errors import ArtifactError, ConfigError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.format import FP32
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.formats.graph import Graph
 
 STATIC = ("QLinearMatMul", "QLinearConv", "QuantizeLinear")

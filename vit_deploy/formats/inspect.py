@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vit_deploy.core import cost
-from vit_deploy.core.artifact import ESSENTIAL, Artifact, InputSpec, describe
+from vit_deploy.core.artifact import ESSENTIAL, Artifact, describe
 from vit_deploy.core.compiled import RECORD, Compiled
 from vit_deploy.core.conversion import Conversion
 from vit_deploy.core.format import Format
 from vit_deploy.core.format_table import FORMATS
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.manifest import MANIFEST, from_essentials, read_artifact
 from vit_deploy.core.origin import REQUIRE_LICENCE, check_licence, licence_in, origin_in
 from vit_deploy.errors import ArtifactError

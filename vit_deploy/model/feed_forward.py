@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from vit_deploy.core.activation_functions import GATES, GELU_LIMIT
 from vit_deploy.core.choices import Activation, FFNType
-from vit_deploy.core.reference import GATES, GELU_LIMIT
 from vit_deploy.model.layers import NamedVariables, Projection
 from vit_deploy.model.norms import Norm
 from vit_deploy.model.options import WeightOptions

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import Artifact, InputSpec
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.errors import DataError, EngineError
 from vit_deploy.runtimes import Session
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_deploy.core.artifact import Artifact, InputSpec, describe
+from vit_deploy.core.artifact import Artifact, describe
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
 from vit_deploy.core.format_table import KERAS
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step

@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.exporters.variants import exported
 from tests.exporters.variants import pixels as pixels_of
-from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.artifact import describe
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.errors import DataError
 from vit_deploy.exporters import ExportOptions
 from vit_deploy.exporters.onnx.export import OnnxExporter

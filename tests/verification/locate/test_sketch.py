@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.exporters.variants import VARIANTS, trained
-from vit_deploy.core.artifact import InputSpec, describe
+from vit_deploy.core.artifact import describe
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ArtifactError
 from vit_deploy.verification.activations import (

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from vit_deploy.core.artifact import InputSpec
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.exporters.onnx.layer_inputs import values_of
 from vit_deploy.exporters.onnx.layers import KERNEL
 from vit_deploy.exporters.quantization.calibration import Calibration

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import InputSpec
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.exporters.onnx.graph_values import layer_nodes, layer_squares
 from vit_deploy.exporters.onnx.layers import Layer, array, bias_apart, drop_unused_initializers, layers_of, set_array
 from vit_deploy.exporters.quantization.calibration import Calibration

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import InputSpec
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.exporters.onnx.inside import opened_with
 from vit_deploy.exporters.onnx.layers import layers_of
 from vit_deploy.exporters.quantization.calibration import Calibration, batches

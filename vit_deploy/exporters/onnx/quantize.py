@@ -14,7 +14,8 @@ from onnx import helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 import vit_deploy
-from vit_deploy.core.artifact import Artifact, OutputSpec
+from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.input_output import OutputSpec
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.core.weights import weight_specs

@@ -12,9 +12,9 @@ import onnx_ir as ir
 import tensorflow as tf
 import tf2onnx.tfonnx
 
-from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.engine_errors import explained
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.outputs import Output
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import ExportError

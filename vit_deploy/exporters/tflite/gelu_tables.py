@@ -16,8 +16,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from vit_deploy.core.activation_functions import ACTIVATIONS
 from vit_deploy.core.choices import Activation
-from vit_deploy.core.reference import ACTIVATIONS
 from vit_deploy.errors import ExportError
 from vit_deploy.formats.tflite.file import IDENTIFIER
 

@@ -23,9 +23,10 @@ from ai_edge_litert.interpreter import Interpreter
 from litert_quantizer import quantizer as aeq
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import Artifact, OutputSpec
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_errors import explained
 from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.input_output import OutputSpec
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.errors import ExportError

@@ -13,8 +13,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from vit_deploy.core.artifact import InputSpec
 from vit_deploy.core.engine_paths import engine_path
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.exporters.quantization.calibration import Calibration, batches
 from vit_deploy.exporters.quantization.clipping import NOTHING, Float32, Observed

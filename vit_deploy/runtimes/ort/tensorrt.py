@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.core.artifact import Artifact, InputSpec
+from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.cache import cache_folder
+from vit_deploy.core.input_output import InputSpec
 from vit_deploy.core.manifest import sha256
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx.file import external_locations

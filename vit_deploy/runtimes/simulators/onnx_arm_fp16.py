@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
+from vit_deploy.core.activation_functions import gelu, gelu_tanh
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.erf import erf
-from vit_deploy.core.reference import gelu, gelu_tanh
 from vit_deploy.runtimes import RuntimeOptions
 from vit_deploy.runtimes.simulators import ARM_FP16
 from vit_deploy.runtimes.simulators.onnx_session import Erf, SimulatedSession, read_model

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from vit_deploy.core.activation_functions import gelu, gelu_tanh
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.engine_errors import explained
 from vit_deploy.core.engine_paths import engine_path
 from vit_deploy.core.erf import erf
-from vit_deploy.core.reference import gelu, gelu_tanh
 from vit_deploy.errors import EngineError
 from vit_deploy.formats.onnx.file import refuse_outside_data
 from vit_deploy.runtimes.batching import in_batches, outputs_in_batches
