@@ -11,6 +11,7 @@ from benchmarks.markdown import number, table
 from benchmarks.records import Result, facts_line
 from benchmarks.targets import Target
 from benchmarks.web import WEB
+from vit_deploy.exporters.quantization.recipes import Activations, recipes_of
 
 SHOWN = "tiny"
 ENGINES = {"onnx": "ONNX Runtime Web", "tflite": "LiteRT.js"}
@@ -59,20 +60,40 @@ def summary(result: Result) -> str:
 
 
 def recommendation(result: Result) -> str:
-    """Which file to take first, and which among those of fp32."""
+    """Which file to take first, with images to calibrate with and without, and which among those of fp32."""
     sizes = {file["file"]: file["gzip_bytes"] for file in result["files"] if file["verdict"] == "same"}
     times = {name: cpu for name in sizes if (cpu := _cpu_ms(result, name, WEB)) is not None}
     small = {name: cpu for name, cpu in times.items() if sizes[name] <= SMALL * sizes.get(_fp32(name), 0)}
     whole = {name: cpu for name, cpu in times.items() if name == _fp32(name)}
     if not small or not whole:
         return "Not measured."
-    first = next(name for name, cpu in small.items() if cpu <= NEAR * min(small.values()))
-    fastest = min(whole, key=whole.__getitem__)
-    share, time = sizes[first] / sizes[_fp32(first)], times[first] / times[_fp32(first)]
-    return (
-        f"Take **`{first}`** first: {share:.2f} of the download and {time:.2f} of the time of fp32. The fastest fp32 "
-        f"is `{fastest}`."
-    )
+
+    def costs(name: str) -> str:
+        share, time = sizes[name] / sizes[_fp32(name)], times[name] / times[_fp32(name)]
+        return f"{share:.2f} of the download and {time:.2f} of the time of fp32"
+
+    first = _first_of(small)
+    said = f"Take **`{first}`** first: {costs(first)}."
+    alike = {name: cpu for name, cpu in small.items() if _fp32(name) == _fp32(first)}  # shares of the same fp32
+    others = {name: cpu for name, cpu in alike.items() if not _is_calibrated(name)}
+    if _is_calibrated(first) and others:
+        other = _first_of(others)
+        said = (
+            f"With images to calibrate with, take **`{first}`** first ({costs(first)}), without any **`{other}`** "
+            f"({costs(other)})."
+        )
+    return f"{said} The fastest fp32 is `{min(whole, key=whole.__getitem__)}`."
+
+
+def _first_of(times: Mapping[str, float]) -> str:
+    return next(name for name, cpu in times.items() if cpu <= NEAR * min(times.values()))
+
+
+def _is_calibrated(name: str) -> bool:
+    """Whether a file has ranges that are measured on images."""
+    format, _, precision = name.partition("-")
+    recipe = recipes_of(format).get(precision)
+    return recipe is not None and recipe.activations is Activations.STATIC
 
 
 def _section(name: str, result: Result) -> str:

@@ -42,6 +42,16 @@ def test_the_simplest_of_the_fast_small_files_comes_first_and_the_fastest_fp32_i
     )
 
 
+def test_a_file_that_is_calibrated_comes_first_only_for_those_who_have_images():
+    faster = result()
+    next(call for call in faster["calls"] if call["file"] == "tflite-int8-static")["processor_s"] = [4 * 27 / 1e3] * 3
+    assert web_tables.recommendation(faster) == (
+        "With images to calibrate with, take **`tflite-int8-static`** first (0.25 of the download and 0.75 of the time "
+        "of fp32), without any **`tflite-int8`** (0.25 of the download and 0.94 of the time of fp32). The fastest fp32 "
+        "is `tflite-fp32`."
+    )
+
+
 def test_what_does_not_answer_right_is_never_recommended():
     said = web_tables.recommendation(result(tflite_int8="different", tflite_fp32="different"))
     assert said.startswith("Take **`onnx-int8`** first") and said.endswith("The fastest fp32 is `onnx-fp32`.")
