@@ -15,10 +15,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from tests.hub_server import serving
+from vit_deploy.cli.app import app
 from vit_deploy.core import cost
 from vit_deploy.core.config import SCALE_CONFIGS, ViTConfig
+from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.core.origin import licence_in
 from vit_deploy.runtimes import RUNTIMES
@@ -181,6 +184,26 @@ def test_the_map_of_the_package_is_its_listing() -> None:
     there = [path.name + "/" * path.is_dir() for path in package.iterdir() if path.name != "__pycache__"]
     assert told == sorted(told, key=str.lower) and sorted(told) == sorted(there)
     assert all(len(line.split()) > 2 for line in tree.splitlines())  # each with what is inside
+
+
+OF_OTHER_PROGRAMS = {"--glob", "--install-completion", "--no-deps"}  # Hadoop's, Typer's, pip's
+
+
+@pytest.mark.parametrize("page", EVERY)
+def test_every_option_that_a_page_names_is_one(page: Path) -> None:
+    group = typer.main.get_group(app)
+    parameters = [parameter for command in (group, *group.commands.values()) for parameter in command.params]
+    known = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z\d-]*", page.read_text(encoding="utf-8")))
+    assert sorted(told - known - OF_OTHER_PROGRAMS) == []
+
+
+def test_the_table_of_formats_says_what_their_files_may_be_made_for() -> None:
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    for name, row in re.findall(r"^\| `(onnx|tflite|savedmodel)` (.*)$", text, re.M):
+        told = re.findall(r"`--for ([^`]*)`", row)
+        targets = [str(target) for target in FORMATS[name].precisions if target != "cpu"]
+        assert [target for found in told for target in found.split("\\|")] == targets
 
 
 def test_every_extra_is_in_the_table() -> None:
