@@ -352,16 +352,24 @@ def said_in_help(command):
         yield getattr(param, "help", None)
 
 
-def test_help_loses_nothing_of_what_it_is_made_of(run):
-    group = typer.main.get_command(app)
+def test_help_on_a_usual_terminal_loses_nothing_of_what_it_is_made_of(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    group = typer.main.get_group(app)
     for name, command in group.commands.items():
-        shown = "".join(re.findall(r"[\w.\[\]]+", run(name, "--help").out))
+        text = run(name, "--help").out
+        shown = "".join(re.findall(r"[\w.\[\]]+", text))
         sources = {
             callback.__name__: callback.__doc__ for callback in (one.callback for one in app.registered_commands)
         }
-        for text in (sources[name], *said_in_help(command)):
-            for word in re.findall(r"\[\w[^\]\s]*\]", text or ""):
+        for said in (sources[name], *said_in_help(command)):
+            for word in re.findall(r"\[\w[^\]\s]*\]", said or ""):
                 assert "".join(re.findall(r"[\w.\[\]]+", word)) in shown, f"{name}: {word}"
+        # Names that are cut cannot be copied.
+        options = [param for param in command.params if param.opts[0].startswith("-")]
+        names = {option for param in options for option in (*param.opts, *param.secondary_opts)}
+        assert names <= set(re.split(r"[\s│,]+", text)), name
+        words = " ".join(f"{param.metavar or ''} {param.help or ''}" for param in options).split()
+        assert [word for word in words if word not in text] == [], name
     assert "[tool.vit-deploy.verify]" in run("verify", "--help").out
 
 

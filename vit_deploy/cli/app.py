@@ -26,6 +26,7 @@ from vit_deploy.cli.embed import embed
 from vit_deploy.cli.emulator import emulator
 from vit_deploy.cli.evaluate import evaluate
 from vit_deploy.cli.export import export
+from vit_deploy.cli.help_pages import WholeNames
 from vit_deploy.cli.inspect import inspect
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.predict import predict
@@ -142,9 +143,12 @@ COMMANDS = (
 
 for entry in COMMANDS:
     # Square brackets are markup in a help text, and those that mean nothing are left out.
-    app.command(help=escape(entry.help), epilog=escape(f"Example: {entry.example}"), rich_help_panel=entry.panel)(
-        entry.function
-    )
+    app.command(
+        cls=WholeNames,
+        help=escape(entry.help),
+        epilog=escape(f"Example: {entry.example}"),
+        rich_help_panel=entry.panel,
+    )(entry.function)
 
 
 def _print_version(wanted: bool) -> None:

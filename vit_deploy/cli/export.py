@@ -99,8 +99,9 @@ def export(
         str,
         Option(
             names=("--for",),
-            metavar="cpu|cuda|tensorrt|web|transformers.js|qnn|rknn|coreml|tpu-mlir",
-            help="What files are made for: ONNX, TFLite for web, SavedModel for coreml; cpu: standard operators alone.",
+            metavar="TARGET",
+            help="What files are made for: cpu (standard operators alone), cuda, tensorrt, web (TFLite too), "
+            "transformers.js, qnn, rknn, tpu-mlir or coreml (SavedModel).",
             values="vit_deploy.exporters:Target",
             panel=FILE,
         ),

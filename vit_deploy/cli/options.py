@@ -51,7 +51,7 @@ CheckpointFile = Annotated[
     ),
 ]
 OutputFile = Annotated[
-    Path, Option(names=("--output", "-o"), metavar="FILE.keras|FILE.safetensors", help="What to write.")
+    Path, Option(names=("--output", "-o"), metavar="FILE", help="What to write, as FILE.keras or FILE.safetensors.")
 ]
 Dialect = Annotated[
     str | None,

@@ -126,7 +126,11 @@ class CompressOptions:
     method: Annotated[
         str,
         Option(
-            metavar="|".join(LEARNING_RATES), help="What to do.", parse=str, values=tuple(LEARNING_RATES), panel=MAIN
+            metavar="METHOD",
+            help=f"One of {', '.join(LEARNING_RATES)}.",
+            parse=str,
+            values=tuple(LEARNING_RATES),
+            panel=MAIN,
         ),
     ]
     sparsity: Annotated[float, Option(help="prune: fraction of zeros.")] = 0.6

@@ -59,7 +59,11 @@ class QuantizeOptions:
     seed: Annotated[int, Option(min=0, help="By which images are chosen.")] = 0
     clipping: Annotated[
         Clipping | None,
-        Option(help="How a calibrated range follows from what was seen.", show_default="the recipe's"),
+        Option(
+            metavar="NAME",
+            help="min-max, percentile or mse: how a calibrated range follows from what was seen.",
+            show_default="the recipe's",
+        ),
     ] = None
     percentile: Annotated[float | None, Option(help="Of values inside the range, with --clipping percentile.")] = None
     smoothing: Annotated[
@@ -106,7 +110,7 @@ class QuantizeOptions:
         tuple[str, ...],
         Option(
             metavar="LAYER",
-            help="What stays in float, as block_3.ffn.down or, in int8-static, block_3.attention.products; repeat.",
+            help="What stays in float, as block_3.ffn.down; repeat. In int8-static block_3.attention has .products.",
             commas=True,
         ),
     ] = ()
