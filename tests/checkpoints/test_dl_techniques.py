@@ -188,7 +188,7 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path, so
         "missing block_1.attention.query.bias (12,)",
         "missing block_1.attention.value.bias (12,)",
         "class_token.class cannot be made of vars/0 (2, 1, 12): expected a first axis of 1",
-        "block_0.ffn.up.kernel has 1 values that are NaN or infinite",
+        "block_0.ffn.up.kernel has 1 value that is NaN or infinite",
         "unexpected lora/vars/0 (3,)",
     ):
         assert part in caught.value.message

@@ -181,7 +181,7 @@ def test_all_that_is_wrong_is_listed_at_once(tmp_path: Path) -> None:
         "missing pre_logits.bias (9,)",
         "unexpected head/scale (4,)",
         "head.bias has shape (4,), expected (5,)",
-        "patch_embed.bias has 1 values that are NaN or infinite",
+        "patch_embed.bias has 1 value that is NaN or infinite",
     ):
         assert part in caught.value.message
 

@@ -114,7 +114,7 @@ WEIGHT_CHANGES: dict[str, tuple[Callable[[Any], None], tuple[str, ...]]] = {
     ),
     "not finite": (
         not_a_number,
-        ("block_1.attention.key.kernel has 1 values that are NaN or infinite", "head.bias has 1 values that are NaN"),
+        ("block_1.attention.key.kernel has 1 value that is NaN or infinite", "head.bias has 1 value that is NaN"),
     ),
     "integers": (replaced(np.ones((12, 12), "i1")), (f"{KERNEL} is int8; expected float",)),
     "texts": (replaced(np.full((12, 12), b"a")), (f"{KERNEL} is |S1; expected float",)),
@@ -156,7 +156,7 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path, so
         "missing head.bias (5,)",
         "unexpected extra.0 (3,)",
         "class_token.class has shape (2, 12)",
-        "has 1 values",
+        "has 1 value",
     ):
         assert part in message
 

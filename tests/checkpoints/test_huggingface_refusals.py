@@ -161,7 +161,7 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path) ->
         "missing block_1.attention.key.kernel (24, 24)",
         "block_0.ffn.down.bias has shape (7,), expected (24,)",
         "unexpected vit.encoder.layer.0.lambda_1 (24,)",
-        "class_token.class has 1 values that are NaN or infinite",
+        "class_token.class has 1 value that is NaN or infinite",
     ):
         assert each in str(failure.value)
 

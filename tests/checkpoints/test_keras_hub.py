@@ -162,7 +162,7 @@ def test_all_that_is_wrong_with_the_weights_is_listed_at_once(tmp_path: Path) ->
     message = refused(changed(tmp_path, "vit_classifier", weights=damaged)).message
     for part in (
         "missing head.bias (5,)",
-        "block_1.ffn.up.kernel has 1 values that are NaN or infinite",
+        "block_1.ffn.up.kernel has 1 value that is NaN or infinite",
         "block_1.attention.out.kernel cannot be made of",
         "(4, 3, 12): expected (3, 4, 12)",
         "unexpected layers/lora/vars/0 (3,)",

@@ -51,6 +51,19 @@ def test_everything_that_is_wrong_with_the_weights_is_in_one_message(checkpoint:
         assert problem in message
 
 
+@pytest.mark.parametrize(("bad", "said"), [([np.nan], "1 value that is"), ([np.nan, np.inf], "2 values that are")])
+def test_weights_that_are_no_numbers_are_not_blamed_on_the_config(
+    bad: list[float], said: str, checkpoint: Checkpoint
+) -> None:
+    bias = np.array([*bad, *[0.0] * (12 - len(bad))], np.float32)
+    with pytest.raises(CheckpointError) as caught:
+        dataclasses.replace(checkpoint, weights={**checkpoint.weights, "norm.bias": bias})
+    assert str(caught.value) == (
+        f"the weights hold NaN or infinity, 1 problem:\n  - norm.bias has {said} NaN or infinite\n"
+        "  fix: the training diverged or the file is damaged: take an earlier checkpoint, or get the file again"
+    )
+
+
 def test_a_long_list_of_problems_is_cut_and_counted(config: ViTConfig) -> None:
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(config, {}, Preprocess())

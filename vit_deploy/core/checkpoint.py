@@ -16,6 +16,7 @@ import numpy as np
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
+from vit_deploy.core.quantities import NOT_FINITE, not_finite
 from vit_deploy.core.weights import Float32, draw_weights, weight_specs
 from vit_deploy.errors import CheckpointError
 
@@ -162,16 +163,18 @@ def _digest_into(sha: hashlib._Hash, name: str, weight: Float32) -> None:
 
 def misfit(problems: Sequence[str]) -> CheckpointError:
     """The error of weights that are not those of the config, with all that is wrong."""
+    counted = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
+    if all(problem.endswith(NOT_FINITE) for problem in problems):
+        return CheckpointError(
+            f"the weights hold NaN or infinity, {counted}:\n{_bulleted(problems)}",
+            fix="the training diverged or the file is damaged: take an earlier checkpoint, or get the file again",
+        )
     fix = "give the config (scale, patch size, classes, variant) that the weights were saved with"
     if all(problem.startswith("missing head.") for problem in problems):
         fix = "get the file again: its head is missing"
     elif any(problem.startswith("unexpected ") for problem in problems):
         fix += "; where no output depends on what is unexpected, leave it out: --ignore PATTERN"
-    return CheckpointError(
-        f"the weights do not fit the config, {len(problems)} {'problem' if len(problems) == 1 else 'problems'}:\n"
-        f"{_bulleted(problems)}",
-        fix=fix,
-    )
+    return CheckpointError(f"the weights do not fit the config, {counted}:\n{_bulleted(problems)}", fix=fix)
 
 
 def weight_problems(
@@ -196,7 +199,7 @@ def weight_problems(
         elif weight.dtype != np.float32:
             problems.append(f"{name} is {weight.dtype}, expected float32")
         elif (unchecked is None or name in unchecked) and not np.isfinite(weight).all():
-            problems.append(f"{name} has {int((~np.isfinite(weight)).sum())} values that are NaN or infinite")
+            problems.append(f"{name} has {not_finite(int((~np.isfinite(weight)).sum()))}")
     return problems
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NOT_FINITE = "NaN or infinite"
+
 
 def megabytes(count: int) -> str:
     """Bytes for people, in MB of 10^6 bytes."""
@@ -20,3 +22,8 @@ def milliseconds_apart(one: float, other: float) -> tuple[str, str]:
     while pair[0] == pair[1] and one != other:
         pair, digits = (f"{one:.{digits}g}", f"{other:.{digits}g}"), digits + 1
     return pair
+
+
+def not_finite(count: int) -> str:
+    """So many values that are no numbers."""
+    return f"{count} {'value that is' if count == 1 else 'values that are'} {NOT_FINITE}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.quantities import not_finite
 from vit_deploy.core.registry import Plugin, Registry
 from vit_deploy.core.staging import check_file_target, staged_file
 from vit_deploy.data.decoding import Decoded, Decoder
@@ -106,7 +107,7 @@ class Model:
             outputs = np.zeros((0, *self.output_shape), np.float32)
         values = {VECTOR: outputs} if self.top is None else likeliest(outputs, self.top, artifact.config)
         wrong = (~np.isfinite(outputs)).sum(axis=tuple(range(1, outputs.ndim)))
-        said = iter([f"the model answered {count} values that are NaN or infinite" if count else "" for count in wrong])
+        said = iter([f"the model answered {not_finite(count)}" if count else "" for count in wrong])
         return Rows(
             tuple(names),
             images.digests,

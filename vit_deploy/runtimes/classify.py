@@ -19,6 +19,7 @@ from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
+from vit_deploy.core.quantities import not_finite
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
 from vit_deploy.runtimes import RuntimeOptions, open_session, runtime_for
 
@@ -122,7 +123,7 @@ class Classifier:
         values = logits.astype(np.float64)
         if not np.isfinite(values).all():
             raise DataError(
-                f"the model answered {int((~np.isfinite(values)).sum())} values that are NaN or infinite",
+                f"the model answered {not_finite(int((~np.isfinite(values)).sum()))}",
                 fix="prove the model with vit-deploy verify",
             )
         probabilities = self.config.probabilities.of(values)
