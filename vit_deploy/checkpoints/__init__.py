@@ -28,7 +28,7 @@ from vit_deploy.checkpoints.documents import (
     read_config,
     stated_preprocess,
 )
-from vit_deploy.checkpoints.folder import open_beside, weights_in
+from vit_deploy.checkpoints.folder import open_beside, weight_files, weights_in
 from vit_deploy.checkpoints.heads import (
     WITHOUT_HEAD,
     WITHOUT_LABELS,
@@ -44,7 +44,7 @@ from vit_deploy.checkpoints.huggingface.processors import without_processor
 from vit_deploy.checkpoints.huggingface.source import check_model_type
 from vit_deploy.checkpoints.huggingface.tipsv2 import in_transformers_names
 from vit_deploy.checkpoints.keras.folding import FoldingError
-from vit_deploy.checkpoints.paths import checked_path, detected_container
+from vit_deploy.checkpoints.paths import SUFFIXES, checked_path, detected_container
 from vit_deploy.checkpoints.reading import HEAD_FILE, IGNORE, WEIGHTS_KEY, Reading, options_of_files
 from vit_deploy.checkpoints.source import KEY_END, MODULES, OwnConfigError, Source, Stated, TensorFile
 from vit_deploy.checkpoints.text_towers import CLASSES, Words, with_words
@@ -85,6 +85,7 @@ __all__ = [
     "check_folder_target",
     "check_target",
     "in_words",
+    "kind_of_file",
     "load",
     "locate",
     "options_of_files",
@@ -195,6 +196,17 @@ def read_at(
         return load(path, config={**(config or {}), "image_size": image_size})
     except OwnConfigError:  # saved here since, where the positions are weights like others
         return loaded
+
+
+def kind_of_file(path: Path) -> str:
+    """What the name of the file with the weights ends in, as "safetensors" or "pth.tar"; else the key of its container.
+
+    Args:
+        path: of a checkpoint that can be read, a file or a folder.
+    """
+    file = weight_files(path)[0]
+    found = [suffix.removeprefix(".") for suffix in SUFFIXES if file.name.endswith(suffix)]
+    return found[0] if found else detected_container(file)
 
 
 def _load(path: Path, stated: dict[str, Any], name: str) -> Checkpoint:

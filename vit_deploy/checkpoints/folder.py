@@ -71,6 +71,26 @@ def weights_in(folder: Path, depth: int = MAX_FOLDERS) -> Taken:
     )
 
 
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """All files that the weights of a checkpoint lie in.
+
+    Args:
+        path: of a weight file, of the index of its shards, or of a folder that holds either.
+
+    Raises:
+        CheckpointError: as `weights_in`, or an index that is damaged.
+    """
+    taken = weights_in(path).path if path.is_dir() else path
+    if taken.name.endswith(INDEX_SUFFIX):
+        return tuple(taken.parent / name for name in dict.fromkeys(_shards(taken).values()))
+    return (taken, taken.parent / HEAD_FILES[0]) if _has_head_beside(taken) else (taken,)
+
+
+def _has_head_beside(path: Path) -> bool:
+    """Whether a file holds the backbone of a preset of keras-hub, whose head lies in another."""
+    return path.name == BACKBONE_FILE and all(_is_file(path.parent / name) for name in HEAD_FILES)
+
+
 @contextmanager
 def open_beside(path: Path, opener: Opener) -> Iterator[TensorFile]:
     """The tensors of a file or of its shards, with the JSON files beside it as documents.
@@ -93,7 +113,7 @@ def open_beside(path: Path, opener: Opener) -> Iterator[TensorFile]:
             shards = _shards(path)
             opened = _opened(path.parent, dict.fromkeys(shards.values()), opener, stack)
             file = Sharded(path, next(iter(opened.values())).container, {}, opened, shards)
-        elif path.name == BACKBONE_FILE and all(_is_file(path.parent / name) for name in HEAD_FILES):
+        elif _has_head_beside(path):
             opened = _opened(path.parent, (HEAD_FILES[0], path.name), opener, stack)
             shards = {name: part for part, tensors in opened.items() for name in tensors.names()}
             file = Sharded(path, opened[path.name].container, {}, opened, shards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # at run time they would bring NumPy into every `--help`
     from vit_deploy.formats.accelerators import Verdict
     from vit_deploy.formats.graph import Graph
     from vit_deploy.formats.inspect import Inspection
+
+SHOWN = 3  # labels in the table
+LEVELS = 3  # of mappings and lists in the facts of a step
 
 
 @command
@@ -60,7 +63,8 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows += [("made for", str(found.artifact.options["for"]))] if "for" in found.artifact.options else []
         rows += _converted(found.artifact)
         rows += [("parameters", _scaled(found.num_parameters or 0))]
-        rows += [("MACs an image", _scaled(found.macs or 0)), ("runs in", _runtimes(found.format))]
+        rows += [("MACs an image", _scaled(found.macs or 0))]
+        rows += [("runs in", runtimes)] if (runtimes := _runtimes(found.format)) else []
         rows += [*_said(found.artifact), *_without_vnni(found.artifact), *_compiled(found.artifact)]
     if found.graph is not None:
         rows += _held(found.graph)
@@ -124,17 +128,36 @@ def _said(artifact: Artifact) -> list[tuple[str, str]]:
             f"resize {resize} {preprocess.interpolation}{', crop ' + size if preprocess.crop else ''}{read}; mean "
             f"{preprocess.mean}, std {preprocess.std} of 0..1, {inside}",
         ),
-        ("labels", f"{len(artifact.labels)}" + (f": {', '.join(artifact.labels[:3])} …" if artifact.labels else "")),
+        ("labels", _labels(artifact.labels)),
         ("weights digest", artifact.weights_digest),
     ]
     rows += _origin(artifact)
     rows += [
-        ("done to it", f"{step.action} {', '.join(f'{key}={value}' for key, value in step.facts.items())}".strip())
+        ("done to it", f"{step.action} {', '.join(_facts(step.facts))}".strip())
         for step in artifact.provenance
         if step.action != ORIGIN
     ]
     made = ", ".join(f"{name} {version}" for name, version in artifact.producer.items())
     return [*rows, ("made with", made)] if made else rows
+
+
+def _labels(labels: Sequence[str]) -> str:
+    more = " …" if len(labels) > SHOWN else ""
+    return f"{len(labels)}: {', '.join(labels[:SHOWN])}{more}" if labels else "none"
+
+
+def _facts(facts: Mapping[str, object], levels: int = LEVELS) -> list[str]:
+    """Facts as `name=value`, without those that say nothing."""
+    return [f"{name}={_plain(value, levels)}" for name, value in facts.items() if value not in (None, "", [], (), {})]
+
+
+def _plain(value: object, levels: int) -> str:
+    """A value in words; what is nested deeper than this many levels is in somebody else's file alone."""
+    if isinstance(value, Mapping) and levels:
+        return f"({', '.join(_facts(value, levels - 1))})"
+    if isinstance(value, list | tuple) and levels:
+        return f"[{', '.join(_plain(item, levels - 1) for item in value)}]"
+    return str(value)
 
 
 def _outputs(artifact: Artifact) -> list[tuple[str, str]]:

@@ -34,7 +34,7 @@ class Inspection:
     Args:
         path: the path as it was given.
         kind: "artifact", "checkpoint" or "model file".
-        format: "onnx", "tflite", "savedmodel", "tensorrt"; of a checkpoint its suffix, "keras" or "safetensors".
+        format: "onnx", "tflite", "savedmodel", "tensorrt"; of a checkpoint its suffix, "keras" or "pth.tar".
         bytes: the size of the model files.
         artifact: what the manifest, the checkpoint, or the model file itself says; None for a foreign file.
         graph: what the model file holds; None for a checkpoint.
@@ -184,6 +184,6 @@ def _checkpoint(path: Path, stated: Mapping[str, Any]) -> Inspection:
     checkpoint = checkpoints.load(located, config=stated)
     config = checkpoint.config
     spec = InputSpec(shape=(None, *config.image_size, config.channels))
-    format = located.path.suffix.removeprefix(".")
+    format = checkpoints.kind_of_file(located.path)
     artifact = describe(checkpoint, path.parent, format=format, precision="fp32", input=spec, model=path.name)
     return Inspection(path, CHECKPOINT, format, located.bytes, artifact, None)

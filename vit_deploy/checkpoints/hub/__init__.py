@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vit_deploy.checkpoints.folder import weight_files
 from vit_deploy.checkpoints.hub.card import foreign_code, licence_of
 from vit_deploy.checkpoints.hub.names import Name, parse
 from vit_deploy.core.origin import Origin, check_licence
@@ -35,8 +36,8 @@ class Located:
 
     @property
     def bytes(self) -> int:
-        """Size of the weights, or of the file."""
-        return sum(file.stat().st_size for file in self.weights or (self.path,))
+        """Size of the files of weights."""
+        return sum(file.stat().st_size for file in self.weights or weight_files(self.path))
 
 
 def locate(path: Path, required: Sequence[str] = (), *, words: bool = False) -> Located:
