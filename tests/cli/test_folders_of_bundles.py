@@ -63,6 +63,11 @@ def test_quantize_takes_the_fp32_files_of_every_format_that_has_the_precision(ru
     assert again.code == 2 and "onnx-int8" in again.err and "tflite-int8" in again.err
 
 
+def test_quantize_asks_whether_a_mistyped_precision_is_the_one_it_resembles(run, folder, tmp_path):
+    done = run("quantize", folder, "-p", "int8-ful", "-o", tmp_path)
+    assert (done.code, "did you mean 'int8-full'?" in done.err) == (2, True)
+
+
 def test_quantize_goes_on_to_the_next_format_where_nothing_can_be_made_of_one(run, folder, tmp_path, monkeypatch):
     def write(self, source, target, recipe, calibration):
         raise EngineError("no kernels for this", fix="take another precision")

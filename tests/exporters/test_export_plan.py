@@ -57,6 +57,12 @@ def test_a_plan_that_cannot_be_is_refused(said):
     assert caught.value.message == said and caught.value.fix
 
 
+def test_a_mistyped_precision_is_answered_with_the_one_that_is_meant():
+    with pytest.raises(ConfigError) as caught:
+        plan(["tflite"], ["int8-ful"])
+    assert str(caught.value) == "unknown precision 'int8-ful'\n  fix: did you mean 'int8-full'?"
+
+
 def test_missing_engines_are_told_before_any_work(monkeypatch):
     missing = Plugin("vit_deploy.runtimes.ort.runtime:OnnxRuntime", extra="onnx", needs=("no_such_runtime",))
     monkeypatch.setattr("vit_deploy.exporters.plan.RUNTIMES", Registry("runtime", {"onnxruntime": missing}))

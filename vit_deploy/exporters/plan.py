@@ -14,7 +14,7 @@ from vit_deploy.core.format_table import EXPORTED_BY_DEFAULT, FORMATS, SERVED_BY
 from vit_deploy.core.outputs import PROBABILITIES, outputs_of_model
 from vit_deploy.core.reduced import reduced
 from vit_deploy.core.registry import Registry
-from vit_deploy.errors import ConfigError, EngineError
+from vit_deploy.errors import ConfigError, EngineError, did_you_mean
 from vit_deploy.exporters import COMPILERS, EXPORTERS, ExportOptions
 from vit_deploy.exporters.conversions import CONVERSIONS
 from vit_deploy.exporters.open_or_many import ONE_SIZE, Sizes
@@ -77,7 +77,7 @@ def plan(
     wanted = Target(target)
     for precision in precisions:
         if precision not in known:
-            raise ConfigError(f"unknown precision {precision!r}", fix=f"choose one of {', '.join(known)}")
+            raise ConfigError(f"unknown precision {precision!r}", fix=did_you_mean(precision, known))
         if precision not in usual:
             _check_is_for(precision, wanted, sizes)
     for name in formats:

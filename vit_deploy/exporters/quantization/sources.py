@@ -10,7 +10,7 @@ from vit_deploy.core.format import FP32, Target
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import bundles_in, read_artifact
 from vit_deploy.core.staging import check_targets
-from vit_deploy.errors import ArtifactError, ConfigError
+from vit_deploy.errors import ArtifactError, ConfigError, did_you_mean
 from vit_deploy.exporters.publish import Progress, failed_name, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
 from vit_deploy.exporters.quantization.made import Made
@@ -43,7 +43,7 @@ def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], li
         )
     known = {precision for format in QUANTIZERS for precision in FORMATS[format].precisions_for(Target.CPU)}
     if unknown := [precision for precision in precisions if precision not in known]:
-        raise ConfigError(f"unknown precision {unknown[0]!r}", fix=f"choose one of {', '.join(sorted(known))}")
+        raise ConfigError(f"unknown precision {unknown[0]!r}", fix=did_you_mean(unknown[0], sorted(known)))
     works = [
         (artifact, tuple(one for one in precisions if one in FORMATS[artifact.format].precisions_for(Target.CPU)))
         for artifact in plain
