@@ -135,7 +135,7 @@ def test_a_source_of_the_same_sizes_is_left_alone(file):
             None,
             {"image_size": (40, 20), "num_classes": 3},
             None,
-            "--num-classes shape a model that is made from a scale",
+            "--num-classes shapes a model that is made from a scale",
         ),
     ],
 )

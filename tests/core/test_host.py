@@ -81,6 +81,12 @@ def test_less_than_a_core_still_has_a_thread(machine):
     assert host.threads == 1
 
 
+@pytest.mark.parametrize(("quota", "said"), [("100000", "1 core"), ("150000", "1.5 cores"), ("20000", "0.2 cores")])
+def test_cores_are_counted_in_words(machine, quota, said):
+    host = machine.files({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota} 100000"})
+    assert host.cores_in_words == said
+
+
 def test_the_governor_is_read_where_it_can_be(machine):
     host = machine.files({"sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n"})
     assert host.governor == "powersave"

@@ -277,7 +277,7 @@ def test_a_runtime_that_does_not_take_the_format_is_refused_with_one_that_does(b
     with pytest.raises(ConfigError) as caught:
         verify(read_artifact(bundles["onnx"]), runtime="litert")
     assert caught.value.message == f"litert does not run {bundles['onnx'] / 'model.onnx'}"
-    assert caught.value.fix == "onnxruntime, openvino, qnn, web does"
+    assert caught.value.fix == "take onnxruntime or openvino or qnn or web"
     with pytest.raises(ConfigError, match="unknown runtime 'onnxruntim'") as caught:
         verify(read_artifact(bundles["onnx"]), runtime="onnxruntim")
     assert caught.value.fix == "did you mean 'onnxruntime'?"

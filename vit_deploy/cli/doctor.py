@@ -38,7 +38,7 @@ def doctor(
 
 def _rows(found: Diagnosis) -> list[tuple[str, str]]:
     rows = [
-        ("machine", f"{found.host.cpu}, {found.host.cores:g} cores, {found.host.architecture}"),
+        ("machine", f"{found.host.cpu}, {found.host.cores_in_words}, {found.host.architecture}"),
         ("CPU features", ", ".join(name for name, there in found.features.items() if there) or "unknown"),
         ("Python", f"{found.host.python} on {found.host.os}"),
     ]

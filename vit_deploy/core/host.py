@@ -52,6 +52,11 @@ class Host:
         """How many threads can work at once."""
         return max(1, int(self.cores))
 
+    @property
+    def cores_in_words(self) -> str:
+        """The number of cores for people: "1 core", "1.5 cores"."""
+        return f"{self.cores:g} core{'s' * (self.cores != 1)}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dict(vars(self))

@@ -344,7 +344,7 @@ def _check(cases: Sequence[Case]) -> None:
         RUNTIMES.check(case.runtime)
         takers = FORMATS[artifacts[case.artifact].format].runtime_names
         if case.runtime not in takers:
-            problems.append(f"{case.runtime} does not run {case.artifact}; {', '.join(takers)} does")
+            problems.append(f"{case.runtime} does not run {case.artifact}; take {' or '.join(takers)}")
         if case.batch < 1:
             problems.append(f"batch is {case.batch}; expected a positive number")
         if case.streams < 1:

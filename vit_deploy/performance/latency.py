@@ -239,7 +239,7 @@ class Latency:
         if self.under is not None and self.case.batch == (self.under.batch or 1):
             notes.append(self.under.words)
         if (working := (self.case.threads or 1) * self.case.streams) > self.host.threads:
-            notes.append(f"{working} threads share {self.host.cores:g} core{'s' * (self.host.cores != 1)}")
+            notes.append(f"{working} threads share {self.host.cores_in_words}")
         return (*notes, *self.unsteady)
 
     @property

@@ -253,7 +253,7 @@ def runtime_for(artifact: Artifact, runtime: str | None, options: RuntimeOptions
     name = runtime or installed_takers(artifact.format, options.provider)[0]
     RUNTIMES.check(name)
     if name not in takers:
-        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"{', '.join(takers)} does")
+        raise ConfigError(f"{name} does not run {artifact.model_path}", fix=f"take {' or '.join(takers)}")
     only = FORMATS.runtimes()[name].precisions
     if only and artifact.precision not in only:
         raise ConfigError(

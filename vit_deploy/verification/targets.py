@@ -102,9 +102,10 @@ def load_source(
     asked = [f"--{name.replace('_', '-')}" for name in overrides if name not in RESIZABLE]
     asked += ["--seed"] if seed is not None else []
     if asked:
+        shape, them = ("shapes", "it") if len(asked) == 1 else ("shape", "them")
         raise ConfigError(
-            f"{', '.join(asked)} shape a model that is made from a scale, and {scale} is a checkpoint",
-            fix=f"leave them out, or give one of {', '.join(SCALE_CONFIGS)}",
+            f"{', '.join(asked)} {shape} a model that is made from a scale, and {scale} is a checkpoint",
+            fix=f"leave {them} out, or give one of {', '.join(SCALE_CONFIGS)}",
         )
     from vit_deploy.core.resize import as_convention, assumed_convention, resize
 

@@ -85,13 +85,13 @@ def _check_methods(format: str, recipes: Sequence[Recipe], options: QuantizeOpti
     full = any(recipe.integer_io for recipe in recipes)
     if (options.softmax_bits or options.residual_bits) and not full:
         raise ConfigError(
-            f"--softmax-bits and --residual-bits are those of int8-full, and {format} is asked for {precisions}",
+            f"--softmax-bits and --residual-bits are for int8-full, and {format} is asked for {precisions}",
             fix="leave them out, or ask for TFLite's int8-full",
         )
     if options.attention_bits and not (full or whole):
         raise ConfigError(
-            f"--attention-bits are those of int8-full, and {format} is asked for {precisions}",
-            fix="leave them out, or ask for TFLite's int8-full, or its int16x8 with --all-integers",
+            f"--attention-bits is for int8-full, and {format} is asked for {precisions}",
+            fix="leave it out, or ask for TFLite's int8-full, or its int16x8 with --all-integers",
         )
     if options.half_io and (
         "half_io" not in record.quantization_options or HALF not in [recipe.precision for recipe in recipes]

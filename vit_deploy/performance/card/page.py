@@ -122,7 +122,6 @@ def _latency(subjects: Sequence[Subject]) -> list[str]:
     machines = {_identity(latency.host): latency.host for _, latency in timed}
     lines: list[str] = []
     for identity, host in machines.items():
-        cores = f"{host.cores:g} core{'s' * (host.cores != 1)}"
         rows = [
             (
                 f"`{artifact.folder}`",
@@ -139,7 +138,7 @@ def _latency(subjects: Sequence[Subject]) -> list[str]:
             if _identity(latency.host) == identity
         ]
         columns = ("artifact", "engine", "batch", "threads", "p50 ms", "p90 ms", "images/s", "peak MB", "")
-        lines += [f"On {_plain(host.cpu)}, {cores}, {_plain(host.os)}, Python {_plain(host.python)}:", ""]
+        lines += [f"On {_plain(host.cpu)}, {host.cores_in_words}, {_plain(host.os)}, Python {_plain(host.python)}:", ""]
         lines += [*markdown.table(columns, rows, numeric=range(2, 8)), ""]
     return lines[:-1]
 
