@@ -131,6 +131,12 @@ def test_the_same_checkpoint_gives_the_same_safetensors_in_another_process(
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_a_path_that_is_no_file_is_not_said_to_be_missing() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(os.devnull)
+    assert caught.value.message == f"{os.devnull} is neither a file nor a folder"
+
+
 def test_a_path_that_leads_nowhere_says_what_is_there(tmp_path: Path) -> None:
     for name in ("flowers.keras", "birds.safetensors", "notes.txt"):
         (tmp_path / name).touch()

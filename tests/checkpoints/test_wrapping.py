@@ -104,6 +104,15 @@ def test_of_several_copies_the_documented_one_is_taken_and_said(case: str, plain
     assert key in caught.value.message and others[0] in caught.value.message
 
 
+def test_a_key_for_the_only_model_is_to_be_left_out(plain: Tensors, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", plain)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path, config=STATED | {"weights": "decoder"})
+    assert str(caught.value) == (
+        f"{path}: none of its models is called decoder: it holds one alone, without a key\n  fix: leave --weights out"
+    )
+
+
 @pytest.mark.parametrize("inside", ["", "backbone."])
 def test_a_copy_inside_of_a_model_has_its_own_head(inside: str, plain: Tensors, tmp_path: Path) -> None:
     encoder, head = split(plain)

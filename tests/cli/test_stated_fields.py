@@ -39,6 +39,10 @@ def test_a_config_file_says_it_all_and_options_win_over_it(
 
 
 def test_a_field_that_no_config_has_is_named(tmp_path: Path, nameless: Path, run: Any) -> None:
+    for text in ("{", "[]"):
+        (tmp_path / "config.json").write_text(text)
+        said = run("convert", nameless, "-o", tmp_path / "out.keras", "--config", tmp_path / "config.json")
+        assert (said.code, f"fix: correct {tmp_path / 'config.json'}\n" in said.err) == (2, True)
     (tmp_path / "config.json").write_text('{"heads": 3}')
     said = run("convert", nameless, "-o", tmp_path / "out.keras", "--config", tmp_path / "config.json")
     assert said.code == 2

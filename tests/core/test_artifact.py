@@ -232,6 +232,18 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
         assert "vit-deploy export" in caught.value.fix
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_checkpoint_that_is_given_for_an_artifact_is_to_be_exported(inside, tmp_path):
+    path = tmp_path / ("folder" if inside else "vit.safetensors")
+    file = path / "model.safetensors" if inside else path
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    with pytest.raises(ArtifactError) as caught:
+        read_artifact(path)
+    assert f"{path} looks like a checkpoint, and is not an artifact: it has no artifact.json" in caught.value.message
+    assert caught.value.fix == f"export it first: vit-deploy export {path}"
+
+
 def test_a_folder_of_bundles_and_a_part_of_one_say_which_bundle_to_give(bundle):
     above, model = bundle.directory.parent, bundle.directory / "model.onnx"
     with pytest.raises(ArtifactError) as caught:

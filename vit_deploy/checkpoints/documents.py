@@ -19,11 +19,17 @@ LABELS = "labels"  # in a config given: names of the classes, in the order of th
 ARCHITECTURE = "architecture"  # likewise: timm's name of what the files do not name
 ADAPTER = "adapter"  # likewise, by option or call alone: the folder of an adapter
 HEAD = "head"  # likewise, by option or call alone: False leaves the head out
+GET_AGAIN = "the file is damaged: get it again"
 MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors format
 
 
-def parse_json(text: bytes | str, name: str) -> dict[str, Any]:
+def parse_json(text: bytes | str, name: str, *, fix: str = GET_AGAIN) -> dict[str, Any]:
     """A JSON object.
+
+    Args:
+        text: that is parsed.
+        name: of the file, for messages.
+        fix: what to do about a wrong one.
 
     Raises:
         CheckpointError: other than an object, broken, nested without end, or a key that is there twice.
@@ -32,9 +38,9 @@ def parse_json(text: bytes | str, name: str) -> dict[str, Any]:
         value = json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         detail = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise CheckpointError(f"{name} is not valid JSON: {detail}", fix="the file is damaged: get it again") from error
+        raise CheckpointError(f"{name} is not valid JSON: {detail}", fix=fix) from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{name} is a {type(value).__name__}; expected an object", fix="get the file again")
+        raise CheckpointError(f"{name} is a {type(value).__name__}; expected an object", fix=fix)
     return value
 
 
@@ -99,7 +105,7 @@ def read_config(path: Path) -> dict[str, Any]:
         text = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read the config {path}: {error.strerror}", fix="check the path") from error
-    values = parse_json(text, str(path))
+    values = parse_json(text, str(path), fix=f"correct {path}")
     known = [*(field.name for field in dataclasses.fields(ViTConfig)), PREPROCESS, LABELS, ARCHITECTURE]
     if unknown := sorted(set(values) - set(known)):
         raise CheckpointError(

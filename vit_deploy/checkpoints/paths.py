@@ -22,7 +22,7 @@ def checked_path(path: Path) -> Path:
     """`path`, if a file or a folder is there.
 
     Raises:
-        CheckpointError: nothing is there, or an artifact; says what might have been meant.
+        CheckpointError: nothing is there, a device or a pipe, or an artifact; says what might have been meant.
     """
     if path.is_dir():
         if (path / MANIFEST).is_file() or any((path / name).is_file() for name in _folder_files()):
@@ -31,6 +31,8 @@ def checked_path(path: Path) -> Path:
                 fix="give the checkpoint that it was exported from",
             )
         return path
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is neither a file nor a folder", fix="give a checkpoint, as a file or a folder")
     if not path.is_file() and str(path) in SCALE_CONFIGS:
         raise CheckpointError(
             f"there is no file {path}, and no scale is taken here",

@@ -127,7 +127,7 @@ def _settle_numbers(config: ViTConfig) -> Iterator[str]:
         if config.head_width * config.num_heads == config.embed_dim:
             object.__setattr__(config, "head_width", 0)
         elif not config.head_width and config.embed_dim % config.num_heads:
-            yield f"embed_dim {config.embed_dim} is not a multiple of num_heads {config.num_heads}, and head_width is 0"
+            yield f"embed_dim {config.embed_dim} is not a multiple of num_heads {config.num_heads}"
     epsilon: object = config.epsilon
     if isinstance(epsilon, numbers.Real) and 0 < float(epsilon) < 1:
         object.__setattr__(config, "epsilon", float(epsilon))

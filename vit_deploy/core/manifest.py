@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MANIFEST = "artifact.json"
 UNPROVEN = ".failed"  # how the folders end that were kept although their proof failed
 SHOWN = 5  # entries of a folder that is no artifact
+OF_CHECKPOINTS = (".keras", ".h5", ".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", "pytorch_model.bin")
+"""What names end in that nothing but a checkpoint has."""
 
 
 def write_manifest(artifact: Artifact) -> Artifact:
@@ -100,8 +102,11 @@ def not_a_bundle(path: Path) -> ArtifactError:
             fix=f"give one of them, as {inside[0]}",
         )
     message = f"{path} is not an artifact: it has no {MANIFEST}"
+    names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    if any(name.endswith(OF_CHECKPOINTS) for name in [path.name, *names]):
+        message = f"{path} looks like a checkpoint, and is not an artifact: it has no {MANIFEST}"
+        fix = f"export it first: vit-deploy export {path}"
     if path.is_dir():
-        names = sorted(entry.name for entry in path.iterdir())
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         message += f"; it holds {', '.join(names[:SHOWN])}{more}" if names else "; it is empty"
     return ArtifactError(message, fix=fix)

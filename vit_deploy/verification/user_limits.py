@@ -100,9 +100,11 @@ def limits_in(values: Mapping[str, float | str | None]) -> dict[str, Limit]:
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Limit]:
     if unknown := [name for name in values if name not in LIMITS]:
         raise ConfigError(f"{where}: no such metric: {', '.join(unknown)}", fix=f"choose of {', '.join(LIMITS)}")
-    if wrong := [f"{name} = {value!r}" for name, value in values.items() if value != NOT_HELD and not _is_limit(value)]:
+    if wrong := [
+        f"{name} is {value!r}" for name, value in values.items() if value != NOT_HELD and not _is_limit(value)
+    ]:
         raise ConfigError(
-            f"{where}: no limits: {', '.join(wrong)}",
+            f"{where}: {', '.join(wrong)}; expected a finite number",
             fix=f"give finite numbers, or {NOT_HELD!r} for one not to be held",
         )
     ranges = {name: (*_range(name), value) for name, value in values.items() if value != NOT_HELD}

@@ -228,6 +228,10 @@ def _wanted(models: Sequence[Model], keys: Mapping[int, str], wanted: str) -> Mo
     found = found or [model for model in models if wanted in model.label.split(".")]
     if len(found) == 1:
         return found[0]
+    if len(models) == 1 and not models[0].label:
+        raise CheckpointError(
+            f"none of its models is called {wanted}: it holds one alone, without a key", fix="leave --weights out"
+        )
     listed = ", ".join(keys[id(model)] or UNNAMED for model in models)
     raise CheckpointError(
         f"{'several of its models are' if found else 'none of its models is'} called {wanted}; they are {listed}",
