@@ -162,7 +162,7 @@ def test_an_image_size_that_is_not_stated_must_be_that_of_a_square(tmp_path: Pat
     params = plain.draw(plain.VARIANTS["vision_transformer"])
     with pytest.raises(CheckpointError, match="24 patches, which make no square") as caught:
         loaded(written(tmp_path / "a.npz", params), {})
-    assert "image_size" in caught.value.fix
+    assert caught.value.fix.endswith('--config FILE.json with {"image_size": [height, width]}')
 
 
 def test_all_that_is_wrong_is_listed_at_once(tmp_path: Path) -> None:

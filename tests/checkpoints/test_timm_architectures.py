@@ -129,6 +129,20 @@ def test_a_name_that_the_user_gives_decides(tmp_path: Path) -> None:
         load(file, config={"architecture": "vit_large_patch16_224"})
 
 
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        ("nope", "give timm's name of the model, as vit_base_patch16_224"),
+        ("vit_base_patch16_gap_242", "did you mean 'vit_base_patch16_gap_224'?"),
+    ],
+)
+def test_a_name_that_is_none_of_timms_is_refused_with_what_may_be_meant(given: str, fix: str, tmp_path: Path) -> None:
+    file = weights_like("vit_base_patch16_gap_224", tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        load(file, config={"architecture": given})
+    assert str(caught.value) == f"{file}: timm has no architecture {given!r} that is read here\n  fix: {fix}"
+
+
 def test_a_name_that_the_user_gives_wins_over_one_that_is_not_known(tmp_path: Path) -> None:
     golden = Path(timm_families.__file__).parent / "golden" / "timm" / "plain"
     (tmp_path / "model.safetensors").write_bytes((golden / "model.safetensors").read_bytes())

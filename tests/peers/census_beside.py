@@ -229,7 +229,7 @@ def of_timm() -> Iterator[Row]:
     said = {"architecture": "vit_base_patch32_clip_quickgelu_224", "num_heads": 3, "image_size": list(SIZE)}
     quick = partial(_of_timm, said["architecture"], SMALL, False)
     yield Row("timm", "bare weights with a name", "--architecture NAME", quick, "", said, NEEDS)
-    yield Row("timm", "bare weights with a misspelt name", "--architecture NAME", quick, "may compute something else",
+    yield Row("timm", "bare weights with a misspelt name", "--architecture NAME", quick, "timm has no architecture",
               {**said, "architecture": "vit_base_patch32_clip_quickgleu_224"}, NEEDS,
               {"architecture": said["architecture"]})  # fmt: skip
 

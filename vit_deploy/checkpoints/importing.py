@@ -130,7 +130,7 @@ def image_size_of(num_patches: int, patch_size: tuple[int, int], candidates: Ite
         raise CheckpointError(
             f"its position table is for {num_patches} patches, which make no square, and no image size is known that "
             f"has as many patches of {patch_size[0]}x{patch_size[1]}",
-            fix="give the size it was made for: --config with image_size [height, width]",
+            fix='give the size it was made for: --config FILE.json with {"image_size": [height, width]}',
         )
     return (side * patch_size[0], side * patch_size[1])
 

@@ -269,7 +269,7 @@ def _stated_size(vision: Mapping[str, Any], patch: tuple[int, int], stated: Stat
     if said is None:
         raise CheckpointError(
             "its positions are computed for the image size, and nothing says that size",
-            fix="give the size it was made for: --config with image_size [height, width]",
+            fix='give the size it was made for: --config FILE.json with {"image_size": [height, width]}',
         )
     return without_rest(as_pair(said, "image_size"), patch)
 

@@ -66,7 +66,7 @@ def size_of_table(
     if side * side != rows - PREFIX_ROWS or side % 2 == 0:
         raise CheckpointError(
             f"its table of relative positions has {rows} rows, which no square image makes",
-            fix="give the size it was made for: --config with image_size [height, width]",
+            fix='give the size it was made for: --config FILE.json with {"image_size": [height, width]}',
         )
     return ((side // 2 + 1) * patch[0], (side // 2 + 1) * patch[1])
 

@@ -192,6 +192,6 @@ def _positions(
     if not sizes:
         raise CheckpointError(
             "its positions are computed for the image size, and nothing says that size",
-            fix="give the size it was made for: --config with image_size [height, width]",
+            fix='give the size it was made for: --config FILE.json with {"image_size": [height, width]}',
         )
     return 0, without_rest(as_pair(sizes[0], "image_size"), shapes["patch_size"]), True

@@ -11,12 +11,13 @@ from typing import Any
 from vit_deploy.checkpoints.documents import explained
 from vit_deploy.checkpoints.heads import ordered_labels
 from vit_deploy.checkpoints.source import TensorFile
-from vit_deploy.checkpoints.timm.architectures import Architecture, architecture_named, unsupported
+from vit_deploy.checkpoints.timm.architectures import Architecture, architecture_named, architectures, unsupported
 from vit_deploy.checkpoints.timm.towers import Tower, tower_of
 from vit_deploy.core.choices import Activation, Pooling
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.config_checks import as_pair
 from vit_deploy.core.preprocess import Interpolation, Preprocess
+from vit_deploy.errors import CheckpointError, closest
 
 CONFIG = "config.json"
 ASSUMED_PIXELS = "assumed"  # in the data of a preprocessing: that nothing of the file says it
@@ -128,6 +129,12 @@ def read_hub(file: TensorFile) -> Hub:
     """
     found, given = file.documents.get(CONFIG), file.documents.get(ARCHITECTURE)
     document = found if isinstance(found, Mapping) and isinstance(found.get("architecture"), str) else {}
+    if given is not None and architecture_named(str(given)) is None:
+        usual = [known.name for known in architectures() if not known.needs]
+        raise CheckpointError(
+            f"timm has no architecture {str(given)!r} that is read here",
+            fix=closest(str(given), usual) or "give timm's name of the model, as vit_base_patch16_224",
+        )
     if (tower := tower_of(file.documents)) is not None and not document:
         return _of_tower(tower, given)
     if not document and given is None:

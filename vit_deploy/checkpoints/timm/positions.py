@@ -72,7 +72,7 @@ def _of_distances(view: Renamed, shapes: Mapping[str, Any], sizes: Sequence[Any]
     if distances is None:
         raise CheckpointError(
             "its positions are computed from the distances of patches, and nothing says for images of which size",
-            fix="give the size: --config with image_size [height, width]",
+            fix='give the size: --config FILE.json with {"image_size": [height, width]}',
         )
     grid = grid_of_table(distances)
     return Positions(prefix, (grid[0] * patch[0], grid[1] * patch[1]))

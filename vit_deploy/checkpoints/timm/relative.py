@@ -60,7 +60,7 @@ def grid_of_table(distances: int) -> tuple[int, int]:
     if side * side != distances or side % 2 == 0:
         raise CheckpointError(
             f"its table of relative positions is for {distances} distances of patches, which no square grid has",
-            fix="give the size it was made for: --config with image_size [height, width]",
+            fix='give the size it was made for: --config FILE.json with {"image_size": [height, width]}',
         )
     return (side // 2 + 1, side // 2 + 1)
 
