@@ -8,7 +8,7 @@ import pytest
 
 from vit_deploy.core.manifest import read_artifact
 from vit_deploy.verification.parity import compare
-from vit_deploy.verification.records import verification
+from vit_deploy.verification.records import judged, verification
 from vit_deploy.verification.reports.github import annotated
 from vit_deploy.verification.reports.junit import junit
 from vit_deploy.verification.reports.pull_request import markdown
@@ -116,3 +116,9 @@ def test_what_is_inconclusive_is_a_warning(records):
     unsure = {**records[1], "verdict": "inconclusive", "artifact": "a,b:c%"}
     assert annotated([unsure])[0].startswith("::warning title=a%2Cb%3Ac%25 in litert::")
     assert "| ⚠️ |" in markdown([unsure])
+
+
+def test_a_record_is_told_by_the_figure_that_was_judged() -> None:
+    record = {"metrics": {"max_abs": 0.0138861, "snr_db": 34.31}, "tolerance": {"snr_db": 20, "flips": 0.01}}
+    assert judged(record) == "signal to noise ratio 34.3 dB, tolerance 20.0 dB"
+    assert judged(record | {"tolerance": {}}) == "largest difference 1.4e-02"

@@ -122,4 +122,6 @@ def _in_words(record: documents.Record) -> str:
         return f"{engine}: {said}, {record['throughput_per_s']:.1f} images/s"
     if "top1" in record:
         return f"{engine}: top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%} of {record['images']} images"
-    return f"{engine}: {record['verdict']}, largest difference {record['metrics']['max_abs']}"
+    from vit_deploy.verification.records import judged
+
+    return f"{engine}: {record['verdict']}, {judged(record)}"

@@ -51,6 +51,13 @@ def figure_and_limit(result: Parity) -> tuple[str, str]:
     return shown(name, getattr(result, name)), shown(name, held.get(name))
 
 
+def judged(record: Mapping[str, Any]) -> str:
+    """The same two of a record of `parity`, in words."""
+    name, limit = next(iter(record["tolerance"].items()), ("max_abs", None))
+    figure = f"{LIMITS[name].words} {shown(name, record['metrics'].get(name))}"
+    return figure if limit is None else f"{figure}, tolerance {shown(name, limit)}"
+
+
 def held(result: Parity) -> str:
     """Every figure that is held to a limit, with the limit beside it, for people."""
     limits = result.tolerance.held().items()
