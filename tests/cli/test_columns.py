@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vit_deploy.cli import compress, output
-from vit_deploy.cli.columns import ELLIPSIS, fitted, paths, prose, ranked
+from vit_deploy.cli.columns import ELLIPSIS, fitted, on_a_page, paths, prose, ranked
 from vit_deploy.cli.options import OutputOptions
 from vit_deploy.cli.output import Output
 from vit_deploy.compression.table import Row
@@ -27,9 +27,9 @@ ROWS = (
 
 
 def test_a_table_that_fits_is_shown_whole():
-    shown = fitted(COLUMNS, ROWS, None, len)
+    shown = fitted(COLUMNS, ROWS, 200, len)
     assert (shown.columns, shown.rows, shown.remarks) == (COLUMNS, ROWS, [])
-    assert fitted(COLUMNS, ROWS, 200, len) == shown
+    assert on_a_page(COLUMNS, ROWS, 40, len) == shown
 
 
 def test_paths_lose_their_first_parts_before_a_column_is_left_out():
@@ -65,6 +65,26 @@ def test_sentences_go_on_after_whole_words_and_a_longer_word_is_cut_with_a_mark(
     assert all(len(line) <= 50 - 2 - 3 - len("preprocessing") for line in lines)
     assert [word for line in lines[:-1] for word in line.split()] == text.split()[:-1]
     assert lines[-1].endswith(ELLIPSIS) and shown.cut
+
+
+def test_in_a_file_sentences_go_on_in_the_next_line_and_long_words_are_whole():
+    digest = "0123456789abcdef" * 4
+    rows = [("preprocessing", "resize 224x224 bilinear; mean 0.48145466, std 0.5"), ("weights digest", digest)]
+    shown = on_a_page((prose("of"), prose("found")), rows, 50, len)
+    assert shown.rows == (
+        ("preprocessing", "resize 224x224 bilinear; mean\n0.48145466, std 0.5"),
+        ("weights digest", digest),
+    )
+    assert shown.remarks == []
+
+
+def test_a_table_in_a_pipe_has_no_blanks_behind_its_lines_and_is_as_wide_as_columns_says(run, bundles, monkeypatch):
+    for name, most in (("80", 80), ("200", 200), ("", 120)):
+        monkeypatch.setenv("COLUMNS", name)
+        said = run("inspect", bundles["onnx"]).out.splitlines()
+        assert [line for line in said if line != line.rstrip()] == []
+        longest = max(len(line) for line in said if "/" not in line and "─" not in line and "digest" not in line)
+        assert most - 20 < longest <= most
 
 
 def test_where_nothing_more_can_be_left_out_cells_stand_below_each_other():

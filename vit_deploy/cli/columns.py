@@ -17,6 +17,7 @@ ABSENT = "-"  # the cell of a figure that there is none of
 SEPARATOR = os.sep  # of the parts of a path
 LEAST_PROSE = 12  # characters of a line of prose that can be read
 LONGEST_WORD = 24  # characters; a longer one, as a digest, may be cut
+PAGE = 120  # characters in a line of a file or a pipe, of sentences alone
 
 
 class Shortening(StrEnum):
@@ -96,20 +97,39 @@ class Fitted:
         return said
 
 
-def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None, measure: Measure) -> Fitted:
+def on_a_page(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, measure: Measure) -> Fitted:
+    """A table for a file or a pipe: facts, each of them a name and a sentence, go on in the next line, whole.
+
+    Any other table has a line for each row, as scripts read them.
+
+    Args:
+        columns: of the table.
+        rows: their cells, of a line each.
+        width: characters in a line of facts.
+        measure: how many of them a text takes.
+    """
+    whole = Fitted(tuple(columns), tuple(map(tuple, rows)))
+    if len(columns) != 2 or columns[1].shortening is not Shortening.WRAPPED:
+        return whole
+    widest = max(measure(name) for name in (columns[0].name, *(row[0] for row in rows)))
+    room = max(LEAST_PROSE, width - _needed([widest, 0]))
+    return replace(whole, rows=tuple((row[0], wrapped(row[1], room, measure, cut=False)) for row in rows))
+
+
+def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, measure: Measure) -> Fitted:
     """Leave out and shorten as little as a width asks for, and never break a word or a figure.
 
     Args:
         columns: of the table.
         rows: their cells, of a line each.
-        width: characters in a line; None for as many as it takes.
+        width: characters in a line.
         measure: how many of them a text takes.
     """
     cells = [[row[at] for row in rows] for at in range(len(columns))]
     least = [_least(column, cells[at], measure) for at, column in enumerate(columns)]
     kept = list(range(len(columns)))
     same = [at for at in kept if len(rows) > 1 and len(set(cells[at])) == 1]
-    while width is not None and _needed([least[at] for at in kept]) > width:
+    while _needed([least[at] for at in kept]) > width:
         spare = [at for at in kept if columns[at].rank > 1]
         if not spare:
             return _stacked(columns, rows, width, measure)
@@ -122,7 +142,7 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int 
         tuple((columns[at].name, cells[at][0]) for at in gone if at in same),
         tuple(columns[at].name for at in gone if at not in same),
     )
-    return shown if width is None else _narrowed(shown, width, measure)
+    return _narrowed(shown, width, measure)
 
 
 def _stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, measure: Measure) -> Fitted:
@@ -200,12 +220,12 @@ def _short_path(text: str, room: int, measure: Measure) -> str:
     return ELLIPSIS + end
 
 
-def wrapped(text: str, room: int, measure: Measure) -> str:
-    """Lines of whole words."""
+def wrapped(text: str, room: int, measure: Measure, *, cut: bool = True) -> str:
+    """Lines of whole words; one that is longer than a line is cut, or takes the room that it takes."""
     lines = [""]
-    for word in (_short_word(part, room, measure) for part in text.split(" ")):
+    for word in (_short_word(part, room, measure) if cut else part for part in text.split(" ")):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if measure(longer) <= room:
+        if not lines[-1] or measure(longer) <= room:
             lines[-1] = longer
         else:
             lines.append(word)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vit_deploy.cli import BAD_INPUT
-from vit_deploy.cli.columns import Column, fitted, ranked, wrapped
+from vit_deploy.cli.columns import PAGE, Column, fitted, on_a_page, ranked, wrapped
 from vit_deploy.core import documents
 from vit_deploy.core.stderr import stdout_to_stderr
 from vit_deploy.errors import VitDeployError
@@ -167,6 +167,7 @@ class Output:
         """Print a table on stdout: words to the left, numbers to the right.
 
         On a terminal that is too narrow it loses the least important columns and the first parts of paths, and says so.
+        In a file or a pipe nothing is lost, and sentences alone go on in the next line.
         """
         from rich import box
         from rich.cells import cell_len
@@ -174,7 +175,10 @@ class Output:
 
         cells = [[_printable(str(cell)) for cell in row] for row in rows]
         width = terminal_width()
-        shown = fitted(ranked(columns), cells, width, cell_len)
+        if width is None:
+            shown = on_a_page(ranked(columns), cells, page_width(), cell_len)
+        else:
+            shown = fitted(ranked(columns), cells, width, cell_len)
         headed = any(column.name for column in shown.columns)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=headed)
         for column, values in zip(shown.columns, zip(*shown.rows, strict=True), strict=True):
@@ -186,7 +190,10 @@ class Output:
         console = self._console()
         if title:
             console.print(wrapped(title, width or UNLIMITED, cell_len), style="italic")
-        console.print(table)
+        with console.capture() as drawn:
+            console.print(table)
+        # Nothing is behind the last cell of a line, where rich would fill the column with blanks.
+        print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
         for remark in shown.remarks:
             console.print(wrapped(remark, width or UNLIMITED, cell_len))
         sys.stdout.flush()  # what is said on stderr next comes after it, in a log too
@@ -202,6 +209,11 @@ class Output:
 def terminal_width() -> int | None:
     """Characters in a line of the terminal that stdout is; None where it is none: files and pipes have no width."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def page_width() -> int:
+    """Characters in a line of sentences where stdout is no terminal: what `COLUMNS` says, as in a log of CI."""
+    return shutil.get_terminal_size((PAGE, 0)).columns
 
 
 def _printable(text: str) -> str:
