@@ -103,6 +103,10 @@ def test_integers_and_outputs_by_name_are_refused():
     )
     with pytest.raises(ConfigError, match="is int8; fp16 is simulated for files of floats"):
         NarrowReference(checkpoint, "fp16").open(artifact).__enter__()
+    scaled = {"recipe": {"protected": {"float32": {}, "rescaled": {"block_0.attention.query": 5}}}}
+    half = dataclasses.replace(artifact, precision="fp16", options=scaled)
+    with pytest.raises(ConfigError, match=r"protected from overflow by what it scales .* of the model as it was"):
+        NarrowReference(checkpoint, "fp16").open(half).__enter__()
 
 
 @pytest.mark.slow

@@ -93,8 +93,7 @@ def _tell(out: Output, found: VerifyOutcome) -> None:
 def _note(out: Output, result: Verification) -> None:
     from vit_deploy.core import saturation
     from vit_deploy.core.narrow_floats import NARROW
-    from vit_deploy.verification import narrow_reference
-    from vit_deploy.verification.arm_half import NAME
+    from vit_deploy.verification import arm_half, narrow_reference
     from vit_deploy.verification.records import held
     from vit_deploy.verification.verifying import SIMULATED
 
@@ -102,12 +101,13 @@ def _note(out: Output, result: Verification) -> None:
     if figures and len(result.parity.tolerance.held()) > 1:
         out.note(f"{path}: {figures}")
     for check in result.checks:
-        if check.ok and check.words and check.name.startswith(("batch ", NAME)):
+        if check.ok and check.words and check.name.startswith(("batch ", arm_half.NAME)):
             out.note(f"{path}: {check.name}: {check.words}")
     for reason in result.failures:
         out.finding(f"{path}: {reason}")
     if result.runtime == SIMULATED and result.failures:
-        out.finding(f"{path}: {narrow_reference.FIX if result.provider in NARROW else saturation.FIX}")
+        fixes = {arm_half.NAME: arm_half.FIX, **dict.fromkeys(NARROW, narrow_reference.FIX)}
+        out.finding(f"{path}: {fixes.get(result.provider, saturation.FIX)}")
 
 
 def _locate(out: Output, proven: Proven) -> None:

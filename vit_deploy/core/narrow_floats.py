@@ -41,6 +41,7 @@ def _to_bfloat(values: Array) -> Array:
     return np.where(np.isfinite(values), rounded.view(np.float32), values).astype(np.float32)
 
 
+PROTECTED = "protected"  # the fact of a recipe that says what keeps a file in 16-bit floats from overflow
 NARROW: Mapping[str, Narrow] = MappingProxyType(
     {
         kind.name: kind

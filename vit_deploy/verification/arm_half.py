@@ -19,6 +19,10 @@ NAME = "arm-fp16"
 SIMULATORS = "vit_deploy.runtimes.simulators"
 MOST_MACS = 1_500_000_000  # of all images of a call: those of ViT-Tiny at 224 pixels take about 7 s
 ARM = ("aarch64", "arm64")
+FIX = (
+    "ship fp32 or int8 to such processors, or export fp16 again where this file is for a GPU or of an earlier version: "
+    "what 16-bit floats do not hold stays in float32 now"
+)
 CPUS = "Arm CPUs with half arithmetic (Cortex-A55, A76 and later)"
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.narrow_floats import NARROW, Overflow, Trace, as_rounded
+from vit_deploy.core.narrow_floats import NARROW, PROTECTED, Overflow, Trace, as_rounded
 from vit_deploy.core.reference import forward
 from vit_deploy.errors import ConfigError
 from vit_deploy.runtimes import RuntimeOptions
@@ -47,6 +47,12 @@ class NarrowReference:
             raise ConfigError(
                 f"{artifact.model_path} is {artifact.precision}; {self.kind} is simulated for files of floats",
                 fix="simulate the fp32 file",
+            )
+        if PROTECTED in artifact.options.get("recipe", {}):
+            raise ConfigError(
+                f"{artifact.model_path} computes in 16-bit floats and is protected from overflow by what it scales and "
+                f"keeps in float32; {self.kind} is simulated operator by operator of the model as it was",
+                fix="simulate the fp32 file, or this one with --simulate arm-fp16, which rounds its own operators",
             )
         if artifact.outputs or artifact.sizes:
             raise ConfigError(

@@ -19,8 +19,8 @@ CUDA_RECIPES: Mapping[str, Recipe] = {
             _EVERYTHING,
             reason=(
                 "All of it has 16 bits: attention, softmax and the norms are inside fused kernels that add up in 32, "
-                "and each conversion would read and write the whole residual stream once more. What passes 65504 in "
-                "that stream overflows; the proof finds it, and bf16 has the range."
+                "and each conversion would read and write the whole residual stream once more. What comes near 65504 "
+                "stays in float32, which costs those conversions; bf16 has the range."
             ),
         ),
         Recipe(

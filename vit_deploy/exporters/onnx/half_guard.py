@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.weights import JOINED
 from vit_deploy.errors import ConfigError
 from vit_deploy.exporters.onnx.float16 import in_float32
+from vit_deploy.exporters.onnx.fused_attention import FUSED, inside_attention
 from vit_deploy.exporters.onnx.inside import opened_with
 from vit_deploy.exporters.onnx.layers import PATCH_EMBED, array, layers_of, set_array
 from vit_deploy.exporters.onnx.size_nodes import COUNTS, SCOPE
@@ -30,6 +31,7 @@ from vit_deploy.exporters.quantization.float16_kernels import LARGEST
 from vit_deploy.exporters.quantization.half_protection import LIMIT, Protection
 from vit_deploy.exporters.quantization.recipes import Recipe, products_of
 from vit_deploy.exporters.quantization.smoothing import links
+from vit_deploy.formats.onnx.graph import CONTRIB
 from vit_deploy.runtimes.values import as_stored
 from vit_deploy.verification.adversarial import VERY_LARGE, adversarial_images, adversarial_pixels
 
@@ -56,13 +58,17 @@ class Guarded:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The largest absolute value of each tensor of a graph, by its name."""
+    """The largest absolute value of each tensor of a graph, by its name; within a fused attention by its node's."""
 
     largest: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, *names: str) -> float:
         """Of several tensors; nothing for those that are not computed."""
         return max((self.largest.get(name, 0.0) for name in names), default=0.0)
+
+    def at(self, node: onnx.NodeProto) -> float:
+        """Of all that a node reads, gives and computes on the way."""
+        return self.of(*node.input, *node.output, node.name)
 
 
 def guard(model: onnx.ModelProto, source: Artifact, calibration: Calibration, recipe: Recipe) -> Guarded:
@@ -85,7 +91,7 @@ def guard(model: onnx.ModelProto, source: Artifact, calibration: Calibration, re
     if scaled:
         measured = measure(model, source, calibration)
     in_half = [node for node in graph.node if not in_float32(node, recipe)]
-    nodes = [node for node in in_half if measured.of(*node.output, *node.input) > LIMIT]
+    nodes = [node for node in in_half if measured.at(node) > LIMIT]
     if not (scaled or nodes):
         return Guarded()
     kept: dict[str, float] = {}
@@ -111,10 +117,15 @@ def _refuse_large_outputs(graph: onnx.GraphProto, measured: Measured) -> None:
 def measure(model: onnx.ModelProto, source: Artifact, calibration: Calibration) -> Measured:
     """The largest absolute values of all that a graph computes, on images and on inputs unlike any."""
     graph = model.graph
-    computed = [name for node in graph.node if _computes(node) for name in node.output]
+    values = {name: name for node in graph.node if _computes(node) for name in node.output if name}
     nodes = []
-    for name in computed:
-        nodes.append(helper.make_node("Abs", [name], [f"{name}.absolute"]))
+    for node in graph.node:
+        if node.domain == CONTRIB and node.op_type in FUSED:
+            nodes += inside_attention(node, f"{node.name}.inside")
+            values[node.name] = f"{node.name}.inside"
+    computed = list(values)
+    for name, value in values.items():
+        nodes.append(helper.make_node("Abs", [value], [f"{name}.absolute"]))
         nodes.append(helper.make_node("ReduceMax", [f"{name}.absolute"], [f"{name}.largest"], keepdims=0))
     names = [f"{name}.largest" for name in computed]
     found = np.zeros(len(names))
@@ -122,12 +133,19 @@ def measure(model: onnx.ModelProto, source: Artifact, calibration: Calibration) 
         for images in _inputs(source, calibration):
             given = {source.input.name: as_stored(images, source.input)}
             found = np.maximum(found, [float(value) for value in engine.run(names, given)])
-    largest = dict(zip(computed, found.tolist(), strict=True))
+    largest = dict(zip(computed, found.tolist(), strict=True)) | _too_large(graph)
     for node in graph.node:
         if node.op_type in MOVES:
             moved = max((largest.get(name, 0.0) for name in node.input), default=0.0)
             largest.update(dict.fromkeys(node.output, moved))
     return Measured(largest)
+
+
+def _too_large(graph: onnx.GraphProto) -> dict[str, float]:
+    """Weights that 16-bit floats do not hold, by their names."""
+    floats = (one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
+    sizes = ((one.name, float(np.abs(numpy_helper.to_array(one)).max(initial=0.0))) for one in floats)
+    return {name: size for name, size in sizes if size > LARGEST}
 
 
 def _inputs(source: Artifact, calibration: Calibration) -> Iterator[NDArray[Any]]:
@@ -143,19 +161,19 @@ def _inputs(source: Artifact, calibration: Calibration) -> Iterator[NDArray[Any]
 
 def _computes(node: onnx.NodeProto) -> bool:
     skipped = node.op_type in MOVES or node.op_type in NO_FLOATS or node.name.startswith((SCOPE, *COUNTS))
-    return not skipped and not node.domain
+    return not skipped
 
 
 def _places(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], measured: Measured) -> Iterator[tuple[str, float]]:
     """The layers and products that these nodes are of, with the largest value there."""
     layers = {layer.node: layer.name for layer in layers_of(graph)}
     for node in nodes:
-        place, largest = node.name.rpartition(".")[0], measured.of(*node.output, *node.input)
+        place, largest = node.name.rpartition(".")[0], measured.at(node)
         if node.name in layers:
             yield from ((name, largest) for name in layers[node.name].split(JOINED))
         elif node.op_type == "Conv":
             yield PATCH_EMBED, largest
-        elif node.op_type not in MOVES:
+        elif node.op_type not in (*MOVES, *NO_FLOATS):
             yield products_of(place) if place.endswith("attention") else node.name, largest
 
 

@@ -16,6 +16,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 import vit_deploy
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.input_output import OutputSpec
+from vit_deploy.core.narrow_floats import PROTECTED
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.core.stderr import quiet_stderr
 from vit_deploy.core.weights import weight_specs
@@ -32,7 +33,7 @@ from vit_deploy.exporters.onnx.static import with_static_integers
 from vit_deploy.exporters.onnx.whole_graph import OPSET, with_whole_graph
 from vit_deploy.exporters.onnx.write import EXTERNAL_LIMIT, check_model
 from vit_deploy.exporters.quantization.calibration import Calibration
-from vit_deploy.exporters.quantization.half_protection import RECORD, Protection
+from vit_deploy.exporters.quantization.half_protection import Protection
 from vit_deploy.exporters.quantization.learned_ranges import learned_ranges
 from vit_deploy.exporters.quantization.recipes import Activations, Part, Recipe
 from vit_deploy.exporters.quantization.smoothing import smoothed
@@ -88,7 +89,7 @@ class OnnxQuantizer:
 def _with_record(target: Artifact, told: Protection | None) -> Artifact:
     if told is None:
         return target
-    recipe = {**target.options.get("recipe", {}), RECORD: told.to_dict()}
+    recipe = {**target.options.get("recipe", {}), PROTECTED: told.to_dict()}
     return dataclasses.replace(target, options={**target.options, "recipe": recipe})
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from vit_deploy.core.artifact import Artifact
 from vit_deploy.core.listing import listed
+from vit_deploy.core.narrow_floats import PROTECTED
 from vit_deploy.exporters.quantization.float16_kernels import LARGEST
 
 ROOM = 4  # times what was measured, that images which nobody has seen may reach
 LIMIT = LARGEST / ROOM
-RECORD = "protected"
 SHOWN = 6  # places that are told
 
 
@@ -38,7 +38,7 @@ class Protection:
 
 def notes_on_protection(artifact: Artifact) -> list[str]:
     """What whoever made the file should know; nothing of models that 16-bit floats hold as they are."""
-    recorded = artifact.options.get("recipe", {}).get(RECORD, {})
+    recorded = artifact.options.get("recipe", {}).get(PROTECTED, {})
     notes = []
     if kept := recorded.get("float32"):
         largest, names = max(kept.values()), listed(list(kept), SHOWN)

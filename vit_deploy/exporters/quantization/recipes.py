@@ -133,8 +133,13 @@ class Recipe:
 
     @property
     def computes_in_half(self) -> bool:
-        """Whether products are computed in 16-bit floats that other parts do without, so that float32 is there too."""
-        return self.precision == HALF and Part.ATTENTION_PRODUCTS in self.parts and Part.SOFTMAX not in self.parts
+        """Whether products are computed in 16-bit floats, and not only weights stored in them."""
+        return self.precision == HALF and Part.ATTENTION_PRODUCTS in self.parts
+
+    @property
+    def has_products_alone(self) -> bool:
+        """Whether the products of an attention are operators of their own, which 16-bit floats can be kept from."""
+        return self.computes_in_half and Part.SOFTMAX not in self.parts
 
     @property
     def needs_ranges(self) -> bool:
@@ -176,7 +181,7 @@ def quantizable(recipe: Recipe, config: ViTConfig) -> tuple[str, ...]:
     for name in layer_names(config):
         found.append(name)
         attention, _, role = name.rpartition(".")
-        if role == "value" and (integers or recipe.computes_in_half):
+        if role == "value" and (integers or recipe.has_products_alone):
             found.append(products_of(attention))
     return tuple(found)
 
