@@ -64,6 +64,18 @@ def test_other_weights_are_named_the_furthest_apart_first(run, saved, make_check
     assert shown.code == 1 and "head.bias" in shown.out and "5.0e-01 apart" in shown.out
 
 
+def test_a_weight_that_one_has_alone_is_shown_in_its_column(run, saved, make_checkpoint):
+    longer = make_checkpoint(register_tokens=1)
+    paths = saved("one"), saved("other", config=longer.config, weights=longer.weights)
+    for first, second, cells, words in ((*paths, "-  yes", "second"), (*reversed(paths), "yes  -", "first")):
+        shown = run("compare", first, second).out
+        (row,) = (line for line in shown.splitlines() if "class_token.registers" in line)
+        assert row.split() == ["weight", "class_token.registers", *cells.split()]
+        [record] = run("compare", first, second, "--json").document["results"]
+        said = {weight["name"]: weight["message"] for weight in record["weights"]}
+        assert said["class_token.registers"] == f"only in the {words}"
+
+
 def test_another_preprocessing_and_other_labels_are_named(run, saved, make_checkpoint):
     preprocess = dataclasses.replace(make_checkpoint().preprocess, mean=(0.4, 0.5, 0.5), crop=True, resize=40)
     result = run("compare", saved("one"), saved("cropped", preprocess=preprocess, labels=tuple("abcde")), "--json")

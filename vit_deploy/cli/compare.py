@@ -45,14 +45,16 @@ def compare(
 
 def _rows(found: Comparison) -> list[tuple[str, str, str, str]]:
     from vit_deploy.verification import records
+    from vit_deploy.verification.compare import ONLY_IN_FIRST, ONLY_IN_SECOND
 
     rows = [
         (difference.aspect, difference.name, _shown(difference.first), _shown(difference.second))
         for difference in found.differences
     ]
+    there = {ONLY_IN_FIRST: ("yes", "-"), ONLY_IN_SECOND: ("-", "yes")}
     for weight in found.weights[:SHOWN]:
         apart = "" if weight.max_abs is None else f"{weight.max_abs:.1e} apart"
-        rows.append(("weight", weight.name, apart, weight.words))
+        rows.append(("weight", weight.name, *there.get(weight.words, (apart, weight.words))))
     if len(found.weights) > SHOWN:
         rows.append(("weight", f"and {len(found.weights) - SHOWN} more", "", ""))
     if found.outputs is not None:

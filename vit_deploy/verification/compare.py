@@ -33,7 +33,7 @@ from vit_deploy.verification.recording import golden_pixels, record
 from vit_deploy.verification.tolerances import looser, tolerance_for
 from vit_deploy.verification.verifying import SizeParity, named_outputs_of
 
-ONLY = "only in one"
+ONLY_IN_FIRST, ONLY_IN_SECOND = "only in the first", "only in the second"
 CANONICAL, CONVERTER = "canonical", "converter"  # whose names weights have
 HIDDEN = "hidden"  # weights that a format keeps to itself
 
@@ -263,7 +263,10 @@ def _fields(aspect: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> li
 
 
 def _weights(one: Weights, other: Weights) -> tuple[int, list[WeightDifference]]:
-    found = [WeightDifference(name, None, ONLY) for name in sorted(one.keys() ^ other.keys())]
+    found = [
+        WeightDifference(name, None, ONLY_IN_FIRST if name in one else ONLY_IN_SECOND)
+        for name in sorted(one.keys() ^ other.keys())
+    ]
     both = sorted(one.keys() & other.keys())
     for name in both:
         first, second = one[name], other[name]
