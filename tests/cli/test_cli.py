@@ -283,11 +283,13 @@ def test_a_long_task_says_again_and_again_in_logs_how_far_it_is(monkeypatch, cap
     timers[1].call()
     lines.now("counting: 70%")
     timers[2].call()
+    lines.now("counting: 100%")
+    assert not timers[3].running, "what is done is not said to go on"
     lines.now("writing")
     timers[4].call()
     lines.stop()
     assert capsys.readouterr().err.splitlines() == ["counting: 20% …", "counting: 70% …", "writing …"]
-    assert len(timers) == 5 and not timers[3].running and not timers[4].running
+    assert len(timers) == 5 and not timers[4].running
 
 
 def test_a_table_shows_paths_as_they_are(capsys):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Cell = str | int | float
 
 UNLIMITED = 1000  # characters in a line that rich writes, which would fold paths at 80 in a file or a pipe
+DONE = ": 100%"  # what is said of a task that ends with it
 PATIENCE_S = 2.0  # before a line of progress is worth its place in a log
 
 _document: list[TextIO] = []  # where the JSON goes while stdout is protected
@@ -226,7 +227,8 @@ def _printable(text: str) -> str:
 class PatientLines:
     """Progress for logs: what is being done is printed once it has taken `PATIENCE_S`.
 
-    A text that ends with a percentage says how far a task is; such a task is printed each time as long has passed.
+    A text that ends with a percentage says how far a task is; such a task is printed each time as long has passed,
+    until all of it is done.
     """
 
     def __init__(self) -> None:
@@ -235,6 +237,9 @@ class PatientLines:
 
     def now(self, doing: str) -> None:
         """Begin something, which ends what was done before, or say how far it is."""
+        if doing.endswith(DONE):
+            self.stop()
+            return
         task = doing.rpartition(": ")[0] if doing.endswith("%") else ""
         self._text = doing
         if not task or task != self._task:

@@ -178,6 +178,7 @@ def _export_one(
     keep_failed: bool,
     progress: Progress,
 ) -> Exported:
+    progress(f"loading the exporter of {job.name}")
     exporter: Exporter = EXPORTERS.load(job.format)()
 
     def write(folder: Path) -> Artifact:
