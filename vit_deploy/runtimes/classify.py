@@ -19,7 +19,6 @@ from vit_deploy.core.images import SUFFIXES, images_in, load_image, load_pixels
 from vit_deploy.core.manifest import MANIFEST, read_artifact
 from vit_deploy.core.preprocess import Preprocess
 from vit_deploy.core.provenance import Step
-from vit_deploy.core.quantities import not_finite
 from vit_deploy.errors import ArtifactError, ConfigError, DataError
 from vit_deploy.runtimes import RuntimeOptions, open_session, runtime_for
 
@@ -121,9 +120,9 @@ class Classifier:
             DataError: the model answered NaN or infinity.
         """
         values = logits.astype(np.float64)
-        if not np.isfinite(values).all():
+        if bad := int((~np.isfinite(values)).sum()):
             raise DataError(
-                f"the model answered {not_finite(int((~np.isfinite(values)).sum()))}",
+                f"the model answered {bad} {'value that is' if bad == 1 else 'values that are'} NaN or infinite",
                 fix="prove the model with vit-deploy verify",
             )
         probabilities = self.config.probabilities.of(values)
