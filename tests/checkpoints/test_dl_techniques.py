@@ -47,7 +47,8 @@ def test_the_default_one_which_normalizes_after_its_halves_gives_its_own_logits(
     assert config.normalization_position is NormalizationPosition.POST
     assert config.num_heads == 3
     assert checkpoints.assumptions(checkpoints.load(sound)) == (
-        "assumed, for the checkpoint does not say it: mean 0.5, std 0.5 (say otherwise with --mean and --std)"
+        "assumed, for the checkpoint does not say it: mean 0.5, std 0.5, resize [16, 48], interpolation "
+        "bilinear (say otherwise with --mean, --std and --config with resize and interpolation in its preprocess)"
     )
 
 

@@ -154,7 +154,8 @@ def test_what_the_file_cannot_say_is_assumed_as_flax_has_it_and_can_be_stated(tm
     assert (stated.config.activation, stated.config.epsilon) == (Activation.GELU, 1e-5)
     assert stated.config.pooling is Pooling.MEAN
     assert checkpoints.assumptions(stated) == (
-        "assumed, for the checkpoint does not say it: mean 0.5, std 0.5 (say otherwise with --mean and --std)"
+        "assumed, for the checkpoint does not say it: mean 0.5, std 0.5, resize [24, 32], interpolation "
+        "bilinear (say otherwise with --mean, --std and --config with resize and interpolation in its preprocess)"
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,10 @@ def test_a_file_alone_takes_what_timm_does_by_default_and_says_so(tmp_path: Path
         assert distance(forward(checkpoint, IMAGES), golden_output(name)) <= TOLERANCE
         told = checkpoints.assumptions(checkpoint)
         assert f"epsilon {epsilon}, activation gelu, pooling cls, mean 0.5, std 0.5" in told
+        height, width = checkpoint.config.image_size
+        covered = (math.floor(height / 0.9), math.floor(width / 0.9))
+        assert checkpoint.preprocess.resize == covered and checkpoint.preprocess.crop
+        assert f"resize {list(covered)}, crop True, interpolation bicubic" in told
     stated = SMALL | {"activation": "quick_gelu"}
     checkpoint = checkpoints.load(alone("clip_quickgelu", tmp_path), config=stated)
     assert distance(forward(checkpoint, IMAGES), golden_output("clip_quickgelu")) <= TOLERANCE

@@ -120,7 +120,7 @@ def test_a_name_that_the_user_gives_decides(tmp_path: Path) -> None:
     file = weights_like("vit_base_patch16_gap_224", tmp_path)
     checkpoint = load(file, config={"architecture": "vit_base_patch16_gap_224"})
     assert checkpoint.config.num_heads == 16
-    assert set(said_of(checkpoint)) <= {"mean", "std", "image_size"}
+    assert set(said_of(checkpoint)) <= {"mean", "std", "image_size", "resize", "crop", "interpolation"}
     stated = load(file, config={"architecture": "vit_base_patch16_gap_224", "num_heads": 8})
     assert stated.config.num_heads == 8
     with pytest.raises(CheckpointError, match=r"r50_s16_224 is not a ViT that vit-deploy knows: it has a convol"):

@@ -27,13 +27,13 @@ def test_the_preprocessing_of_a_family_is_told_where_none_is_recorded(tmp_path: 
     folder = copied("huggingface/vit", tmp_path, "preprocessor_config.json", "processor_config.json")
     checkpoint = load(folder)
     assert assumptions(checkpoint) == (
-        "assumed, for the checkpoint does not say it: mean 0.5, std 0.5, interpolation bilinear "
-        "(say otherwise with --mean, --std and --config with interpolation in its preprocess)"
+        "assumed, for the checkpoint does not say it: mean 0.5, std 0.5, resize [16, 24], interpolation bilinear "
+        "(say otherwise with --mean, --std and --config with resize and interpolation in its preprocess)"
     )
     stated = load(folder, config={"preprocess": {"mean": [0.1, 0.2, 0.3], "std": [0.2, 0.2, 0.3]}})
     assert assumptions(stated) == (
-        "assumed, for the checkpoint does not say it: interpolation bilinear "
-        "(say otherwise with --config with interpolation in its preprocess)"
+        "assumed, for the checkpoint does not say it: resize [16, 24], interpolation bilinear "
+        "(say otherwise with --config with resize and interpolation in its preprocess)"
     )
     assert (checkpoint.preprocess.mean, stated.preprocess.mean) == ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
 

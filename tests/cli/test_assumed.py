@@ -16,7 +16,11 @@ from vit_deploy import checkpoints
 
 PIL = pytest.importorskip("PIL.Image")
 GOLDEN = Path(__file__).parents[1] / "peers" / "golden" / "timm" / "plain"
-HALVES = "assumed, for the checkpoint does not say it: mean 0.5, std 0.5 (say otherwise with --mean and --std)"
+USUAL = (
+    "assumed, for the checkpoint does not say it: mean 0.5, std 0.5, resize [24, 32], interpolation bilinear "
+    "(say otherwise with --mean, --std and --config with resize and interpolation in its preprocess)"
+)
+RESIZING = {"resize": [24, 32], "interpolation": "bilinear"}
 READERS = ("convert", "resize", "export", "inspect", "compare", "predict", "verify", "compress")
 
 
@@ -55,8 +59,8 @@ def test_every_command_says_on_stderr_and_in_its_document_what_it_assumed(
     }
     said = run(command, *words[command], "--config", config, "--json")
     assert said.code == 0, said.err
-    assert HALVES in said.err
-    assert fields(said.document) == {"mean": 0.5, "std": 0.5}
+    assert USUAL in said.err
+    assert fields(said.document) == {"mean": 0.5, "std": 0.5, **RESIZING}
     if command in ("inspect", "compare", "predict"):  # the others would write their file a second time, or differ
         told = run(command, *words[command], "--config", config, "--mean", "0.1,0.2,0.3", "--std", "0.4", "--json")
         assert (told.code, told.document["assumed"]) == (0, [])
@@ -68,7 +72,7 @@ def test_export_says_what_it_assumed(alone: tuple[Path, Path], tmp_path: Path, r
     options = ("-f", "onnx", "-o", tmp_path / "out", "--no-speed", "--config", config, "--std", "0.4", "--json")
     said = run("export", path, *options)
     assert said.code == 0, said.err
-    assert fields(said.document) == {"mean": 0.5}
+    assert fields(said.document) == {"mean": 0.5, **RESIZING}
     assert "mean 0.5 (say otherwise with --mean)" in said.err
     manifest = json.loads((tmp_path / "out" / "onnx-fp32" / "artifact.json").read_text())
     assert manifest["preprocess"]["std"] == [0.4, 0.4, 0.4]

@@ -45,7 +45,7 @@ def test_export_with_precisions_lists_gaps_and_takes_the_formats_that_have_them(
     assert result.code == 0
     names = [f"{record['format']}-{record['precision']}" for record in result.document["results"]]
     assert names == ["tflite-int8", "tflite-fp32", "savedmodel-fp32"]
-    assert result.document["skipped"] == ["savedmodel-int8: does not exist"]
+    assert result.document["skipped"] == ["savedmodel-int8: of int8 there are ONNX and TFLite files alone"]
     assert "facts" in result.document["results"][0] and "facts" not in result.document["results"][2]
 
 
@@ -227,3 +227,21 @@ def test_formats_may_be_joined_by_commas(run, keras_file, tmp_path):
     assert result.code == 0
     names = [f"{record['format']}-{record['precision']}" for record in result.document["results"]]
     assert sorted(names) == ["onnx-fp16", "onnx-fp32", "tflite-fp16", "tflite-fp32"]
+
+
+def test_a_precision_that_the_format_lacks_is_skipped_and_the_others_are_made(run, bundles, tmp_path):
+    result = run("quantize", bundles["onnx"], "-p", "int8,int8-full", "--no-speed", "-o", tmp_path / "out", "--json")
+    assert result.code == 0
+    assert [record["precision"] for record in result.document["results"]] == ["int8"]
+    assert result.document["skipped"] == ["onnx-int8-full: of int8-full there are TFLite files alone"]
+    for asked, said in {"int8-full": "onnx cannot be quantized to 'int8-full'", "int8,int9": "to 'int9'"}.items():
+        refused = run("quantize", bundles["onnx"], "-p", asked, "-o", tmp_path / "new")
+        assert refused.code == 2 and said in refused.err and not (tmp_path / "new").exists()
+
+
+def test_options_for_other_precisions_are_said_to_do_nothing_for_fp32(run, keras_file, tmp_path):
+    options = ["--calibrate", "photos", "--keep-float", "head"]
+    result = run("export", keras_file, "-f", "tflite", *options, "-o", tmp_path / "out")
+    assert result.code == 0
+    assert "not used: --calibrate and --keep-float, for files in fp32 are made without" in result.err
+    assert "not used" not in run("export", keras_file, "-f", "tflite", "--no-speed", "-o", tmp_path / "plain").err

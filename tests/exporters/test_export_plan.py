@@ -31,7 +31,7 @@ def test_precisions_that_a_format_lacks_are_listed_as_skipped(monkeypatch):
     monkeypatch.setitem(FORMATS._records, "onnx", fewer)
     jobs, skipped = plan(["onnx", "savedmodel"], ["fp32", "int8", "int8"])
     assert [job.name for job in jobs] == ["onnx-fp32", "onnx-int8", "savedmodel-fp32"]
-    assert skipped == ["savedmodel-int8: does not exist"]
+    assert skipped == ["savedmodel-int8: of int8 there are ONNX and TFLite files alone"]
     with pytest.raises(ConfigError, match="savedmodel has none of the precisions int8"):
         plan(["onnx", "savedmodel"], ["int8"])
 

@@ -27,8 +27,9 @@ from vit_deploy.exporters.plan import plan, probability_notes, usual_formats, wi
 from vit_deploy.exporters.publish import targets, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, compiled, pipeline
 from vit_deploy.exporters.quantization.made import Made
+from vit_deploy.exporters.quantization.option_checks import notes_on_idle
 from vit_deploy.exporters.quantization.records import records_of
-from vit_deploy.exporters.quantization.sources import Work, plain_bundles, quantize_each
+from vit_deploy.exporters.quantization.sources import Work, plain_bundles, quantize_each, work_of
 from vit_deploy.exporters.tensorrt.option_checks import check_plan_options
 from vit_deploy.exporters.tensorrt.serving import check_repository, places, serve
 from vit_deploy.runtimes import open_session
@@ -223,6 +224,7 @@ def export(
     placed = {} if library is None else transformers_js.write_folder(made.results, library, force=force)
     origins = None if source.origin is None else {Path(str(model)): source.origin}
     notes: tuple[str, ...] = (source.note,) if source.note else ()
+    notes += notes_on_idle((job.precision for job in jobs), quantizing)
     notes += probability_notes(jobs[0].options.outputs, checkpoint.config)
     if library is not None:
         notes += transformers_js.differences(checkpoint.preprocess, checkpoint.config)
@@ -338,7 +340,7 @@ def _check_runs(source: Artifact) -> None:
 
 def _works(artifact: ArtifactLike, precisions: tuple[str, ...]) -> tuple[list[Work], list[str]]:
     if isinstance(artifact, Artifact):
-        return [(artifact, precisions)], []
+        return work_of(artifact, precisions)
     return plain_bundles(artifact_path(artifact), precisions)
 
 

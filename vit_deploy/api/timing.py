@@ -63,7 +63,7 @@ def bench(
     runs: int | None = None,
     save: PathLike | None = None,
     baseline: PathLike | None = None,
-    max_regression: float = BaselineOptions.max_regression,
+    max_regression: float | None = None,
     profile: bool = False,
     any_host: bool = False,
     force: bool = False,
@@ -102,7 +102,7 @@ def bench(
         runs: calls for each case, instead of seconds.
         save: file for the results with all samples.
         baseline: file of results that were saved, to compare with.
-        max_regression: fraction that a median may be slower, beyond chance.
+        max_regression: fraction that a median may be slower, beyond chance; None for 5 percent.
         profile: whether each operator is timed too, in a run of its own.
         any_host: whether a baseline of another machine counts.
         force: whether the file of `save` is replaced.
@@ -149,6 +149,7 @@ def bench(
         timeout=timeout,
     )
     compared = BaselineOptions(path(save), path(baseline), max_regression, any_host)
+    compared.refuse_idle()
     machines = HostOptions(as_tuple(on), remote_python, path(ssh_config), timeout, path(hosts), as_tuple(group))
     found = artifact_paths(artifacts)
     found_machines = hosts_file.machines(machines) if machines.elsewhere else []
@@ -318,7 +319,7 @@ def _compared(
     skipped = tuple(f"{host}: {error.message}" for host, error in gaps.items())
     with _saved_at_any_rate(compared.save, lambda: records(()), force=force):
         changed = (
-            changes(results, before, max_regression=compared.max_regression, any_host=compared.any_host)
+            changes(results, before, max_regression=compared.allowed, any_host=compared.any_host)
             if compared.baseline is not None
             else []
         )

@@ -169,19 +169,19 @@ def imported(
     config = settled.config
     fitting = labels if config.include_top and len(labels) == config.num_classes else ()
     usual = Preprocess.for_channels(config.channels)
-    taken: Mapping[str, Any] = _usual(usual)
-    if preprocess is not None:
-        taken = _told(preprocess) if preprocess_assumed else {}
+    whole = input_size or settled.input_size or config.image_size
+    known = preprocess is not None and not preprocess_assumed
+    taken = {} if known else _told(preprocess or usual, whole)
     more = {SUPPOSED: [assumption.to_dict() for assumption in supposed]} if supposed else {}
     step = Step("import", {"family": family, **facts, "assumed": {**settled.assumed, **taken}, **more})
-    whole = input_size or settled.input_size
     made = dataclasses.replace(preprocess or usual, input_size=None if whole == config.image_size else whole)
     return Checkpoint(config, weights, made, fitting, (step,))
 
 
-def _told(preprocess: Preprocess) -> dict[str, Any]:
-    """What a preprocessing does, in plain JSON values; one number where all channels have the same."""
-    values = {name: value for name, value in preprocess.to_dict().items() if value not in (None, False)}
+def _told(preprocess: Preprocess, size: tuple[int, int]) -> dict[str, Any]:
+    """What a preprocessing does to make images of a size, in plain JSON values; one number for channels that agree."""
+    done = dataclasses.replace(preprocess, resize=preprocess.resize or size)
+    values = {name: value for name, value in done.to_dict().items() if value not in (None, False)}
     same = {name: values[name][0] for name in ("mean", "std") if len(set(values[name])) == 1}
     return values | same
 
@@ -189,12 +189,8 @@ def _told(preprocess: Preprocess) -> dict[str, Any]:
 def alone(config: ViTConfig, weights: Mapping[str, Float32]) -> Checkpoint:
     """The checkpoint of canonical weights that nothing else came with, with the usual preprocessing."""
     usual = Preprocess.for_channels(config.channels)
-    step = Step("import", {"assumed": _usual(usual)})
+    step = Step("import", {"assumed": _told(usual, config.image_size)})
     return Checkpoint(config, weights, usual, provenance=(step,))
-
-
-def _usual(preprocess: Preprocess) -> dict[str, Any]:
-    return {"mean": preprocess.mean[0], "std": preprocess.std[0]}
 
 
 @contextmanager

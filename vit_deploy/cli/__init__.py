@@ -92,6 +92,7 @@ def _run(args: list[str]) -> int:
     usage_error: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     usage = "vit-deploy --help" if command == "vit-deploy" else f"vit-deploy {command} --help"
     try:
+        _refuse_empty(args)
         code = int(app(args, standalone_mode=False, prog_name="vit-deploy") or 0)
     except usage_error as error:
         # Without any argument there is nothing to say but the help, which is printed already.
@@ -118,6 +119,16 @@ def _run(args: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     return _interrupted() if code == INTERRUPTED else code  # newer typers return it themselves
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Refuse an empty word: as a path it would be the folder here, or what is made where none is given."""
+    for place, arg in enumerate(args, 1):
+        if arg == "" or (arg.startswith("--") and arg.endswith("=") and arg.count("=") == 1):
+            from vit_deploy.errors import UsageError
+
+            said = f"{arg} is followed by nothing" if arg else f"word {place} of the command is empty"
+            raise UsageError(f"{said}, as where a variable is not set", fix="set it, or leave the word out")
 
 
 def with_addresses(args: Sequence[str]) -> list[str]:

@@ -118,10 +118,10 @@ def plan(
             raise ConfigError(
                 f"{format.title} files are made for a fixed batch, and --batch is dynamic", fix="give a number"
             )
-        is_for_another = wanted in format.precisions and wanted is not Target.CPU
-        why = f"has no kernels in files for {target}" if is_for_another else "does not exist"
         skipped += [
-            f"{name}-{precision}: {why}" for precision in dict.fromkeys(precisions) if precision not in possible
+            f"{name}-{precision}: {why_missing(format, precision, wanted)}"
+            for precision in dict.fromkeys(precisions)
+            if precision not in possible
         ]
         own = ExportOptions(
             batch=batch_for(format.target(wanted), batch, fixed=format.has_fixed_batch),
@@ -135,6 +135,14 @@ def plan(
         )
         jobs += [Job(name, precision, own) for precision in possible]
     return jobs, skipped
+
+
+def why_missing(format: Format, precision: str, target: str) -> str:
+    """Why a format has no files of a precision for a target, in words."""
+    if target in format.precisions and target != Target.CPU:
+        return f"has no kernels in files for {target}"
+    titles = [record.title for record in FORMATS.values() if precision in record.every_precision]
+    return f"of {precision} there are {' and '.join(titles)} files alone"
 
 
 def _layout(format: Format, requested: str, target: Target) -> str:

@@ -84,6 +84,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
 }
 """By timm's names, those that are the same function there."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+VIT_DATA: Mapping[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": 0.9}  # timm's own for its ViTs
 DINOV2_DATA: Mapping[str, Any] = {"crop_pct": 1.0}  # of the facebookresearch files, which bring no config
 CROP_FRACTION = 0.875  # of the resized image, where nothing is said
 

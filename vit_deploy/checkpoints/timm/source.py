@@ -29,6 +29,7 @@ from vit_deploy.checkpoints.timm.config import (
     DINOV2_DATA,
     EPSILON,
     SIXTEEN_HEADS,
+    VIT_DATA,
     Hub,
     preprocess_of,
     read_hub,
@@ -132,10 +133,8 @@ class TimmSource:
                 input_size=whole,
                 left_out=["text tower"] if any(map(TEXT.match, view.names())) else [],
             )
-        if hub.data is None and family == "timm":
-            supposed = (*taken.supposed, *_head_outside(view, config))
-            return imported(settled, weights, family=written, input_size=positions.known, supposed=supposed)
-        data = hub.data if hub.data is not None else DINOV2_DATA
+        alone = hub.data is None and family == "timm"
+        data = hub.data if hub.data is not None else VIT_DATA if alone else DINOV2_DATA
         whole = positions.known or config.image_size
         preprocess = preprocess_of(data, whole, config.channels)
         return imported(
@@ -145,7 +144,7 @@ class TimmSource:
             preprocess=preprocess,
             preprocess_assumed=hub.data is None or bool(hub.data.get(ASSUMED_PIXELS)),
             input_size=whole,
-            supposed=_head_outside(view, config),
+            supposed=(*(taken.supposed if alone else ()), *_head_outside(view, config)),
             labels=hub.labels,
         )
 

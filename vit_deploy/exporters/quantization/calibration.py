@@ -114,7 +114,8 @@ def _chosen(available: int, count: int, seed: int) -> list[int]:
 def _check_count(found: int, path: Path) -> None:
     if found < FEWEST:
         raise DataError(
-            f"{path} holds {found} images; calibration needs at least {FEWEST}, and {COUNT} are better",
+            f"{path} holds {found} images; ranges of activations, and what is compared with fp32, need at least "
+            f"{FEWEST}, and {COUNT} are better",
             fix="give more images of the kind that the model will see",
         )
 

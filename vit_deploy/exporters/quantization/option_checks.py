@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vit_deploy.core.artifact import Artifact
+from vit_deploy.core.format import FP32
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.options.quantizing import Clipping
 from vit_deploy.errors import ConfigError
@@ -14,6 +15,17 @@ from vit_deploy.exporters.quantization import QuantizeOptions
 from vit_deploy.exporters.quantization.recipes import HALF, Activations, Recipe, quantizable
 
 EIGHT = 8  # bits
+OF_OTHERS = ("seed", "measure_speed")  # options that something else reads too, or that ask for nothing
+
+
+def notes_on_idle(precisions: Iterable[str], options: QuantizeOptions) -> tuple[str, ...]:
+    """What is said of options for other precisions where files in float32 are all that is made."""
+    usual = QuantizeOptions()
+    given = [name for name, value in vars(options).items() if value != getattr(usual, name) and name not in OF_OTHERS]
+    if not given or set(precisions) != {FP32}:
+        return ()
+    said = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+    return (f"not used: {said}, for files in {FP32} are made without",)
 
 
 def check_asked(source: Artifact, recipes: Sequence[Recipe], options: QuantizeOptions) -> None:

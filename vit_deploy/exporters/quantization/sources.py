@@ -11,10 +11,12 @@ from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import bundles_in, read_artifact
 from vit_deploy.core.staging import check_targets
 from vit_deploy.errors import ArtifactError, ConfigError, did_you_mean
+from vit_deploy.exporters.plan import why_missing
 from vit_deploy.exporters.publish import Progress, failed_name, telling_what_is_there
 from vit_deploy.exporters.quantization import QUANTIZERS, QuantizeOptions
 from vit_deploy.exporters.quantization.made import Made
 from vit_deploy.exporters.quantization.pipeline import attempt
+from vit_deploy.exporters.quantization.recipes import recipes_of
 
 Work = tuple[Artifact, tuple[str, ...]]
 """An fp32 artifact, and the precisions to make of it."""
@@ -33,7 +35,7 @@ def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], li
     """
     inside = bundles_in(path)
     if not inside:
-        return [(read_artifact(path), tuple(precisions))], []
+        return work_of(read_artifact(path), precisions)
     found = [read_artifact(folder) for folder in inside]
     plain = [artifact for artifact in found if artifact.precision == FP32 and artifact.format in QUANTIZERS]
     if not plain:
@@ -49,12 +51,29 @@ def plain_bundles(path: Path, precisions: Sequence[str]) -> tuple[list[Work], li
         for artifact in plain
     ]
     skipped = [
-        f"{artifact.format}-{one}: does not exist" for artifact, own in works for one in precisions if one not in own
+        f"{artifact.format}-{one}: {why_missing(FORMATS[artifact.format], one, Target.CPU)}"
+        for artifact, own in works
+        for one in precisions
+        if one not in own
     ]
     if not any(own for _, own in works):
         formats = ", ".join(artifact.format for artifact in plain)
         raise ConfigError(f"{formats} has none of the precisions {', '.join(precisions)}", fix="ask for another one")
     return [(artifact, own) for artifact, own in works if own], skipped
+
+
+def work_of(artifact: Artifact, precisions: Sequence[str]) -> tuple[list[Work], list[str]]:
+    """What one artifact gives to quantize, and in words which of the precisions its format does not have.
+
+    Precisions that no format has, and those of which it has none, are left in: their error says what there is.
+    """
+    format, target = FORMATS[artifact.format], artifact.options.get("for", Target.CPU)
+    own = tuple(one for one in precisions if one in recipes_of(artifact.format, target))
+    gaps = [one for one in precisions if one not in own]
+    made = {one for name in QUANTIZERS for one in FORMATS[name].every_precision} - {FP32}
+    if not own or not made.issuperset(gaps):
+        return [(artifact, tuple(precisions))], []
+    return [(artifact, own)], [f"{artifact.format}-{gap}: {why_missing(format, gap, target)}" for gap in gaps]
 
 
 def quantize_each(
