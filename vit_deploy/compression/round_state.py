@@ -39,7 +39,7 @@ def of_round(fingerprint: str, number: int) -> str:
 
 
 def save_round(done: Round, folder: Path, fingerprint: str) -> None:
-    """Write it whole or not at all; its JSON comes last.
+    """Write it whole or not at all: its JSON comes last, and another job's goes first, whose weights are replaced.
 
     Raises:
         OutputError: the disk is full.
@@ -47,6 +47,7 @@ def save_round(done: Round, folder: Path, fingerprint: str) -> None:
     path = folder / f"{STEM}{done.number}.json"
     about = {"fingerprint": fingerprint, "number": done.number, "blocks": done.blocks, "history": list(done.history)}
     with explained_os_errors(path):
+        path.unlink(missing_ok=True)
         save(done.checkpoint, path.with_suffix(".safetensors"), force=True)
         unfinished = path.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(about), encoding="utf-8")
