@@ -42,6 +42,7 @@ def measure_one(model: Path, way: str, *, epochs: int | None = None) -> dict[str
     from vit_deploy.compression.data import open_images
     from vit_deploy.compression.job import as_artifact
     from vit_deploy.compression.stage import compress
+    from vit_deploy.compression.training_folder import training_folder
 
     kind, seed = model.stem.rpartition("-")[0], int(model.stem.rpartition("-")[2])
     data = model.with_name(f"{kind}-train.npz")
@@ -50,7 +51,8 @@ def measure_one(model: Path, way: str, *, epochs: int | None = None) -> dict[str
     facts, before = run_facts(), checkpoints.load(model)
     progress(f"{model.stem}: {way}")
     with tempfile.TemporaryDirectory(prefix="vit-deploy-benchmarks-") as folder:
-        result = compress(before, options, data, state=Path(folder) / "training")
+        with training_folder(Path(folder) / "training") as state:
+            result = compress(before, options, data, state=state)
         test = open_images(model.with_name(f"{kind}-test.npz"), as_artifact(before, model))
         # What was learned stands against images that the uncompressed model is calibrated on.
         measured = table.measure(

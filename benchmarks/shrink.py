@@ -108,6 +108,7 @@ def _shrunk(model: Path, way: str, epochs: int | None) -> dict[str, Any]:
     from vit_deploy import checkpoints
     from vit_deploy.compression import CompressOptions
     from vit_deploy.compression.stage import compress
+    from vit_deploy.compression.training_folder import training_folder
 
     kind, _, seed = model.stem.partition("-")
     chosen = {**WAYS[kind][way], **({} if epochs is None else {"epochs": epochs})}
@@ -115,11 +116,11 @@ def _shrunk(model: Path, way: str, epochs: int | None) -> dict[str, Any]:
     file = _file(model, way)
     if not file.exists():
         progress(f"{model.stem}: shrinking {way}")
-        state = file.with_suffix(".training")
         data = model.with_name(f"{kind}-train.npz")
-        result = compress(checkpoints.load(model), options, data, state=state, progress=lambda doing: None)
-        checkpoints.save(result.checkpoint, file)
-        shutil.rmtree(state)
+        with training_folder(file.with_suffix(".training")) as state:
+            result = compress(checkpoints.load(model), options, data, state=state, progress=lambda doing: None)
+            checkpoints.save(result.checkpoint, file)
+            shutil.rmtree(state.path)
     return options.to_dict()
 
 

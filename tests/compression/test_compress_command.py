@@ -17,7 +17,9 @@ import pytest
 import vit_deploy
 from vit_deploy import checkpoints
 from vit_deploy.cli import run
+from vit_deploy.compression import training_folder
 from vit_deploy.compression.state import FILE
+from vit_deploy.core.staging import HAS_LOCKS
 from vit_deploy.core.synthetic_images import natural_pixels
 from vit_deploy.core.weights import layer_names
 
@@ -39,6 +41,17 @@ def test_bad_input_is_told_before_any_training(small, striped, tmp_path, capfd):
     code, document = called(capfd, *args, "-o", tmp_path / "out.safetensors")
     assert code == 2 and document["error"]["type"] == "DataError"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "other.npz"]
+
+
+@pytest.mark.skipif(not HAS_LOCKS, reason="no locks here")
+def test_a_second_run_for_the_same_output_is_refused(small, striped, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(training_folder, "PATIENCE_S", 0)
+    checkpoints.save(small, tmp_path / "model.safetensors")
+    args = ["compress", tmp_path / "model.safetensors", "--method", "prune", "--data", striped]
+    with training_folder.training_folder(tmp_path / "out.safetensors.training"):
+        code, document = called(capfd, *args, "-o", tmp_path / "out.safetensors")
+    assert code == 2 and document["error"]["type"] == "OutputError"
+    assert document["error"]["fix"] == "wait for it, or give another output"
 
 
 @pytest.mark.slow

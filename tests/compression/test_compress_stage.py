@@ -15,6 +15,7 @@ from vit_deploy.compression import CompressOptions, stage
 from vit_deploy.compression.job import RESULT
 from vit_deploy.compression.stage import compress
 from vit_deploy.compression.state import State, save_state
+from vit_deploy.compression.training_folder import training_folder
 from vit_deploy.errors import DataError, EngineError, OutputError
 
 OPTIONS = CompressOptions("prune", epochs=1)
@@ -27,8 +28,8 @@ def run(small, striped, tmp_path, monkeypatch):
 
     def call(worker: str, state=tmp_path / "made" / "out.training", **changes: Any):
         monkeypatch.setattr(stage, "WORKER", ("-c", worker))
-        arguments = {"checkpoint": small, "options": OPTIONS, "data": striped, "state": state, **changes}
-        return compress(**arguments)
+        with training_folder(state) as folder:
+            return compress(**{"checkpoint": small, "options": OPTIONS, "data": striped, "state": folder, **changes})
 
     return call
 

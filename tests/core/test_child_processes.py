@@ -17,6 +17,7 @@ import vit_deploy
 from tests.linear_bundle import write_bundle
 from vit_deploy.cli import run
 from vit_deploy.compression.stage import _run
+from vit_deploy.compression.training_folder import TrainingFolder
 from vit_deploy.core.child_processes import ending, isolated_spawning, python, was_killed
 from vit_deploy.core.format_table import FORMATS
 from vit_deploy.core.manifest import read_artifact
@@ -76,7 +77,7 @@ def test_a_process_that_is_spawned_runs_nothing_of_the_working_directory(planted
 def test_compress_runs_nothing_of_the_working_directory(planted, tmp_path):
     # Without a job there the worker says so, once all that it needs is imported.
     with pytest.raises(EngineError, match="training ended") as error:
-        _run(tmp_path, lambda doing: None, lambda record: None)
+        _run(TrainingFolder(tmp_path, None), lambda doing: None, lambda record: None)
     assert "FileNotFoundError" in str(error.value)
     assert not planted.exists()
 

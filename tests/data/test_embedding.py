@@ -13,7 +13,8 @@ import pytest
 import vit_deploy
 from tests.data.photos import BROKEN, COUNT, Killed, embed, expected
 from tests.linear_bundle import CLASSES
-from vit_deploy.data import embedding, parts
+from vit_deploy.core.staging import only_run
+from vit_deploy.data import embedding
 from vit_deploy.errors import DataError, OutputError, UsageError
 
 
@@ -78,7 +79,7 @@ def test_names_that_are_no_unicode_are_escaped_where_they_fail_too(bundle, tmp_p
 def test_two_runs_do_not_write_the_same(bundle, photos, tmp_path):
     pytest.importorskip("fcntl")
     (tmp_path / "f.npy.parts").mkdir()
-    with parts._only_run(tmp_path / "f.npy.parts"), pytest.raises(OutputError, match="another run is writing"):
+    with only_run(tmp_path / "f.npy.parts"), pytest.raises(OutputError, match="another run is writing"):
         embed(bundle, photos, tmp_path / "f.npy")
 
 

@@ -19,6 +19,7 @@ from vit_deploy.compression.history import in_words, is_gained
 from vit_deploy.compression.stage import LEARNS_RANGES, Compressed
 from vit_deploy.compression.stage import compress as train
 from vit_deploy.compression.table import Table, measure, speedups, verdicts
+from vit_deploy.compression.training_folder import training_folder
 from vit_deploy.core import documents
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.cost import macs
@@ -92,7 +93,8 @@ def compress(
         DataError: images or classes that the model cannot have.
         MissingEngineError: tensorflow-model-optimization or what it needs is not installed.
         EngineError: the training failed.
-        OutputError: the file is there, cannot be written, or has a suffix that checkpoints are not written as.
+        OutputError: the file is there, cannot be written, or has a suffix that checkpoints are not written as; another
+            run trains for it.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     check(options.method)
@@ -102,21 +104,22 @@ def compress(
         before = checkpoints.load(checkpoint, config=stated_fields(reading))
     state = output.with_name(f"{output.name}.training")
     try:
-        trained = train(
-            before,
-            options,
-            Path(data),
-            held_out=None if held_out_data is None else Path(held_out_data),
-            state=state,
-            progress=progress,
-            on_epoch=lambda record: tell(f"epoch {record['epoch']}: {in_words(record)}"),
-        )
+        with training_folder(state) as locked:
+            trained = train(
+                before,
+                options,
+                Path(data),
+                held_out=None if held_out_data is None else Path(held_out_data),
+                state=locked,
+                progress=progress,
+                on_epoch=lambda record: tell(f"epoch {record['epoch']}: {in_words(record)}"),
+            )
+            checkpoints.save(trained.checkpoint, output, force=force)
+            shutil.rmtree(state, ignore_errors=True)
     except KeyboardInterrupt:
         if state.exists():
             tell(f"what was trained is in {state}; the same command goes on from there")
         raise
-    checkpoints.save(trained.checkpoint, output, force=force)
-    shutil.rmtree(state, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="vit-deploy-compress-") as folder:
         table = measure(
             before,

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,14 +21,15 @@ from vit_deploy.compression import SHRINK, CompressOptions, check
 from vit_deploy.compression.data import Images
 from vit_deploy.compression.float_ranges import measured_between
 from vit_deploy.compression.job import RESULT, Job
-from vit_deploy.compression.round_state import has_begun, rounds_in
+from vit_deploy.compression.round_state import has_begun
 from vit_deploy.compression.sizes import asked_sizes
-from vit_deploy.compression.state import FILE, load_state
+from vit_deploy.compression.state import load_state
+from vit_deploy.compression.training_folder import TrainingFolder
 from vit_deploy.core.checkpoint import Checkpoint
 from vit_deploy.core.child_processes import ending, python
 from vit_deploy.core.config import ViTConfig
-from vit_deploy.core.staging import check_targets, explained_os_errors
-from vit_deploy.errors import DataError, EngineError, OutputError
+from vit_deploy.core.staging import explained_os_errors
+from vit_deploy.errors import DataError, EngineError
 from vit_deploy.exporters.folding import fold_layer_scales, fold_norms
 from vit_deploy.exporters.mean_centering import centre_stream
 from vit_deploy.exporters.quantization import QUANTIZERS
@@ -85,7 +85,7 @@ def compress(
     data: Path,
     *,
     held_out: Path | None = None,
-    state: Path,
+    state: TrainingFolder,
     progress: Progress = lambda doing: None,
     on_epoch: OnEpoch = lambda record: None,
 ) -> Compressed:
@@ -96,8 +96,7 @@ def compress(
         options: what to do.
         data: a folder of class folders, or an `.npz` of `images` and `labels`.
         held_out: images of the same kind to judge by; None takes a part of `data`.
-        state: folder of the training. A run that is killed leaves in it what it trained, and the next one with the same
-            model, options and data goes on from there. It is for the caller to remove once the result is safe.
+        state: folder of the training, with what an earlier run of the same model, options and data has left there.
         progress: called with what is being done.
         on_epoch: called with what each epoch gave; see `compression.history`.
 
@@ -118,64 +117,43 @@ def compress(
     # Of a shrunk model all is trained, and what exporters fold is better apart.
     folded = checkpoint if shrinks else ready(checkpoint, centred=options.method == LEARNS_RANGES)
     folded = dataclasses.replace(folded, ranges={})
-    with _left_if_trained(state):
-        progress("reading the images")
-        with explained_os_errors(state):
-            job = Job.write(folded, options, data, held_out, state)
-        images, judged_by = job.images()
-        resumed = has_begun(state, job.fingerprint()) if shrinks else load_state(state, job.fingerprint()) is not None
-        _run(state, progress, on_epoch)
-        weights, about = _read_result(state / RESULT)
-        ranges = {name: tuple(ends) for name, ends in about["ranges"].items()}
-        config = ViTConfig.from_dict(about["config"]) if shrinks else folded.config
-        compressed = dataclasses.replace(folded, config=config, weights=weights, ranges=ranges)
-        if ranges and not QUANTIZERS["tflite"].missing():
-            progress("measuring the ranges between the layers")
-            between = measured_between(compressed, images, state / BETWEEN)
-            compressed = dataclasses.replace(compressed, ranges={**between, **ranges})
+    folder = state.path
+    progress("reading the images")
+    with explained_os_errors(folder):
+        job = Job.write(folded, options, data, held_out, folder)
+    images, judged_by = job.images()
+    resumed = has_begun(folder, job.fingerprint()) if shrinks else load_state(folder, job.fingerprint()) is not None
+    _run(state, progress, on_epoch)
+    weights, about = _read_result(folder / RESULT)
+    ranges = {name: tuple(ends) for name, ends in about["ranges"].items()}
+    config = ViTConfig.from_dict(about["config"]) if shrinks else folded.config
+    compressed = dataclasses.replace(folded, config=config, weights=weights, ranges=ranges)
+    if ranges and not QUANTIZERS["tflite"].missing():
+        progress("measuring the ranges between the layers")
+        between = measured_between(compressed, images, folder / BETWEEN)
+        compressed = dataclasses.replace(compressed, ranges={**between, **ranges})
     facts = {**options.facts(), "from": checkpoint.digest(), "epochs": about["best_epoch"]}
     return Compressed(
         compressed.with_step("compress", **facts), about["history"], about["best_epoch"], images, judged_by, resumed
     )
 
 
-@contextlib.contextmanager
-def _left_if_trained(state: Path) -> Iterator[None]:
-    """A folder that an error takes away again, unless there is something in it to go on from."""
-    check_targets([state], force=True)
-    if state.exists() and not state.is_dir():
-        raise OutputError(f"{state}, where the training is to be kept, is a file", fix="move it, or choose another -o")
-    missing = [folder for folder in state.absolute().parents if not folder.exists()]
-    try:
-        try:
-            with explained_os_errors(state):
-                state.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {state}: {error.strerror}", fix="choose another output") from error
-        yield
-    except BaseException:
-        if not (state / FILE).exists() and not rounds_in(state):
-            shutil.rmtree(state, ignore_errors=True)
-            for parent in missing:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
-        raise
-
-
-def _run(folder: Path, progress: Progress, on_epoch: OnEpoch) -> None:
+def _run(folder: TrainingFolder, progress: Progress, on_epoch: OnEpoch) -> None:
     # TensorFlow's switches for Keras 2 and for exact repetition hold for a whole process.
     path = os.pathsep.join(filter(None, [str(Path(vit_deploy.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
-    command = python(*WORKER, str(folder))
+    command = python(*WORKER, str(folder.path))
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
         _stopped_at_the_end(
             subprocess.Popen(
                 command,
+                stdin=subprocess.PIPE,  # whose end tells it that this process is gone
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"},
                 text=True,
                 encoding="utf-8",
+                pass_fds=() if folder.lock is None else (folder.lock,),
             )
         ) as process,
     ):
@@ -197,7 +175,7 @@ def _run(folder: Path, progress: Progress, on_epoch: OnEpoch) -> None:
             tail = "\n".join(log.read().strip().splitlines()[-TAIL:])
             raise EngineError(
                 f"the training ended ({ending(code)}): {tail}",
-                fix=f"run the same command again to go on from {folder}, or remove that folder to begin again",
+                fix=f"run the same command again to go on from {folder.path}, or remove that folder to begin again",
             )
 
 
@@ -213,8 +191,8 @@ def _stopped_at_the_end(process: subprocess.Popen[str]) -> Iterator[subprocess.P
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for stream in filter(None, (process.stdin, process.stdout)):
+            stream.close()
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The process that trains, with TensorFlow set up for Keras 2 and for exact repetition.
 
 It is started by `compression.stage` with a folder that holds the job, prints one line of JSON for what it is doing, and
-leaves `result.npz` in the folder.
+leaves `result.npz` in the folder. Its stdin is a pipe that nobody writes to. The end of that says that whoever started
+it is gone; then it ends too, since nobody would take the result.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -60,9 +62,16 @@ def main(folder: Path) -> int:
     return 0
 
 
+def end_with_stdin() -> None:
+    """Wait for the end of stdin, and end at once."""
+    os.read(0, 1)
+    os._exit(1)
+
+
 def _say(**what: str | dict[str, Any]) -> None:
     print(json.dumps(what), flush=True)
 
 
 if __name__ == "__main__":
+    threading.Thread(target=end_with_stdin, daemon=True).start()
     sys.exit(main(Path(sys.argv[1])))

@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSU
 HAS_LOCKS = importlib.util.find_spec("fcntl") is not None  # not on Windows, where stale folders then stay
 PREFIX = ".vit-deploy-"
 ASIDE = ".vit-deploy-replaced-"  # and the target's own name
+TRY_S = 0.1  # between two looks at a lock that another has
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _told: list[Path] = []  # where there are no locks, which is said once
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -42,7 +44,7 @@ def check_targets(targets: Iterable[Path], *, force: bool) -> None:
     below_file = []
     existing = []
     for path in targets:
-        with _explained_refusal(path):
+        with explained_refusal(path):
             if any(_is_there(parent) and not parent.is_dir() for parent in path.parents):
                 below_file.append(path)
             elif _is_there(path):
@@ -90,7 +92,7 @@ def staged_folder(target: Path, *, force: bool = False) -> Iterator[Stage]:
         OutputError: the target exists and `force` is not set, cannot be written, or the disk is full.
     """
     check_targets([target], force=force)
-    with _made_parents(target), explained_os_errors(target), _locked_folder(target.parent) as folder:
+    with made_parents(target), explained_os_errors(target), _locked_folder(target.parent) as folder:
         stage = Stage(folder, target)
         yield stage
         if stage.published is not None:
@@ -105,7 +107,7 @@ def staged_file(target: Path, *, force: bool = False) -> Iterator[Path]:
         OutputError: as `staged_folder`, or the target is a folder.
     """
     check_file_target(target, force=force)
-    with _made_parents(target), explained_os_errors(target), _locked_folder(target.parent) as folder:
+    with made_parents(target), explained_os_errors(target), _locked_folder(target.parent) as folder:
         yield folder / target.name
         with _lock(target.parent):
             check_file_target(target, force=force)  # another run may have written it meanwhile
@@ -144,8 +146,12 @@ def explained_os_errors(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained_refusal(target: Path) -> Iterator[None]:
-    # Before work begins, whatever the file system says is about the target: a name that is too long, a loop of links.
+def explained_refusal(target: Path) -> Iterator[None]:
+    """The same before work begins, when whatever is refused is about the target: a long name, a loop of links.
+
+    Raises:
+        OutputError: anything that the file system refuses.
+    """
     try:
         with explained_os_errors(target):
             yield
@@ -158,17 +164,63 @@ def _existing(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _made_parents(target: Path) -> Iterator[None]:
-    with _explained_refusal(target):
+def made_parents(target: Path) -> Iterator[None]:
+    """The folders that a target lies in, of which those that were made go again where they are empty in the end.
+
+    Raises:
+        OutputError: they cannot be made.
+    """
+    with explained_refusal(target):
         missing = [parent for parent in target.absolute().parents if not parent.exists()]
     try:
-        with _explained_refusal(target):
+        with explained_refusal(target):
             target.parent.mkdir(parents=True, exist_ok=True)
         yield
     finally:
         for parent in missing:  # the deepest first; one that holds anything stays
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+@contextlib.contextmanager
+def only_run(folder: Path, *, by: Path | None = None, patience_s: float = 0) -> Iterator[int | None]:
+    """A lock for one run at a time in a folder that stays; it ends with the last process that has its descriptor.
+
+    Args:
+        folder: a folder that is there.
+        by: another folder, whose lock it is; needed where files are staged in the first, which takes that one's lock.
+        patience_s: that another run is waited for.
+
+    Yields:
+        The descriptor; None where there are no locks.
+
+    Raises:
+        OutputError: another run has the lock.
+    """
+    if not HAS_LOCKS:
+        yield None
+        return
+    locked = by or folder
+    descriptor = os.open(locked, os.O_RDONLY)
+    try:
+        if not _is_had(descriptor, locked, time.monotonic() + patience_s):
+            raise OutputError(f"another run is writing {folder}", fix="wait for it, or give another output")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_had(descriptor: int, folder: Path, until: float) -> bool:
+    while True:
+        try:
+            _is_locked(descriptor, folder, wait=False)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(TRY_S)
+        else:
+            # The run that had it may have taken the folder away.
+            return folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
 
 
 @contextlib.contextmanager
@@ -179,7 +231,7 @@ def _locked_folder(parent: Path) -> Iterator[Path]:
             with _lock(parent) as held:
                 if held:
                     _clear_away(parent)
-                with _explained_refusal(parent):
+                with explained_refusal(parent):
                     folder.mkdir()
                 stack.enter_context(_lock(folder))
             yield folder
@@ -200,11 +252,11 @@ def _lock(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _is_locked(descriptor: int, folder: Path) -> bool:
+def _is_locked(descriptor: int, folder: Path, *, wait: bool = True) -> bool:
     import fcntl
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

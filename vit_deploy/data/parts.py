@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_deploy.core.staging import HAS_LOCKS, explained_os_errors
+from vit_deploy.core.staging import explained_os_errors, only_run
 from vit_deploy.data.items import Item, Source
 from vit_deploy.data.rows import Rows
 from vit_deploy.errors import DataError, OutputError
@@ -125,7 +125,7 @@ def open_parts(output: Path, job: Mapping[str, Any], source: Source, *, force: b
                 f"no folder can be made beside {output}: {error.strerror}", fix="choose another output folder"
             ) from error
     parts = Parts(folder)
-    with _only_run(folder):
+    with only_run(folder):
         try:
             _take_up(parts, json.loads(json.dumps(job)), source, force=force)
             yield parts
@@ -216,24 +216,3 @@ def _read(path: Path) -> tuple[Rows, str]:
             return Rows.from_text(archive[TEXT].tobytes().decode(), values), archive[STAMP].tobytes().decode()
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{path} is damaged: {error}", fix=f"remove {path.parent}, and begin anew") from error
-
-
-@contextlib.contextmanager
-def _only_run(folder: Path) -> Iterator[None]:
-    """A lock on the folder, which ends with this process; on disks and systems without locks there is none."""
-    if not HAS_LOCKS:
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"another run is writing {folder}", fix="wait for it, or give another output") from error
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(descriptor)
