@@ -16,7 +16,7 @@ from vit_deploy.compression.job import RESULT
 from vit_deploy.compression.stage import compress
 from vit_deploy.compression.state import State, save_state
 from vit_deploy.compression.training_folder import training_folder
-from vit_deploy.errors import DataError, EngineError, OutputError
+from vit_deploy.errors import ConfigError, DataError, EngineError, OutputError
 
 OPTIONS = CompressOptions("prune", epochs=1)
 
@@ -114,6 +114,13 @@ def test_images_that_do_not_fit_are_told_of_the_model(run, striped, tmp_path):
 def test_a_model_without_a_head_is_refused(run, small):
     with pytest.raises(DataError, match="has no head"):
         run(DIES, checkpoint=without_head(small))
+
+
+def test_a_speedup_that_no_sizes_have_is_refused_before_an_image_is_read(run, tmp_path):
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"no sizes of the blocks give a speed-up of 90\.0"):
+        run(DIES, options=CompressOptions("shrink", speedup=90.0), progress=said.append)
+    assert said == [] and list(tmp_path.iterdir()) == []
 
 
 def without_head(checkpoint):

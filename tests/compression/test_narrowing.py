@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vit_deploy.compression import CompressOptions
+from vit_deploy.compression import CompressOptions, sizes
 from vit_deploy.compression.narrowing import Kept, columns_of, narrow
-from vit_deploy.compression.sizes import Importance, Sizes, asked_sizes, mixes, most_important, rounds
+from vit_deploy.compression.sizes import Importance, Sizes, _most_units, asked_sizes, mixes, most_important, rounds
 from vit_deploy.core.checkpoint import Checkpoint
+from vit_deploy.core.config import ViTConfig
 from vit_deploy.core.cost import macs
 from vit_deploy.core.reference import forward
 from vit_deploy.core.weights import weight_specs
@@ -142,18 +143,44 @@ def test_every_mix_is_as_fast_as_asked_for_by_multiply_adds(make_checkpoint, spe
     config = make_checkpoint(num_layers=4, mlp_dim=96, pooling="map", class_token=False).config
     found = mixes(config, speedup)
     whole = Importance(np.ones(4), np.ones((4, 3)), np.ones((4, 96)))
-    for sizes in found:
-        kept = most_important(whole, sizes, config)
+    for chosen in found:
+        kept = most_important(whole, chosen, config)
         smaller = narrow(Checkpoint.random(config, 0), kept).config
         assert macs(config) / macs(smaller) >= speedup
     assert len(found) == len(set(found)) > 1
+
+
+@pytest.mark.parametrize("mlp_dim", [5, 8, 20, 96])
+@pytest.mark.parametrize("pooling", ["cls", "map"])
+def test_as_many_units_stay_as_a_look_at_every_number_finds(make_checkpoint, mlp_dim, pooling):
+    config = make_checkpoint(num_layers=2, mlp_dim=mlp_dim, pooling=pooling, class_token=pooling == "cls").config
+    whole = Checkpoint.random(config, 0)
+    for layers, heads in ((1, 1), (2, 2), (2, 3)):
+        costs = {}
+        for units in range(1, mlp_dim + 1):
+            if units % 8 == 0 or units == mlp_dim:
+                kept = Kept(tuple(range(layers)), (tuple(range(heads)),) * layers, (tuple(range(units)),) * layers)
+                costs[units] = macs(narrow(whole, kept).config)
+        for most in (0, *(cost + more for cost in costs.values() for more in (-0.5, 0, 0.5)), macs(config) / 1.3):
+            fewer = [units for units, cost in costs.items() if cost <= most]
+            assert _most_units(config, layers, heads, most) == max(fewer, default=0)
+
+
+def test_the_sizes_of_a_large_model_are_found_in_few_tries(monkeypatch):
+    tried = []
+    monkeypatch.setattr(sizes, "macs", lambda config: tried.append(config) or macs(config))
+    config = ViTConfig(
+        image_size=224, patch_size=16, embed_dim=768, num_heads=12, num_layers=12, mlp_dim=3072, num_classes=1000
+    )
+    assert mixes(config, 1.5)
+    assert len(tried) < 2000
 
 
 def test_a_gradual_shrinking_removes_the_most_at_first_and_ends_in_what_was_asked_for():
     whole, asked = Sizes(12, 12, 3072), Sizes(8, 6, 1024)
     plan = rounds(CompressOptions("shrink", speedup=2.0, epochs=20), whole, asked)
     assert [epochs for _, epochs in plan] == [2, 2, 2, 14]
-    units = [sizes.mlp_dim for sizes, _ in plan]
+    units = [each.mlp_dim for each, _ in plan]
     assert np.all(np.diff(units, prepend=3072) < 0) and np.all(np.diff(units, prepend=3072, n=2) > 0)
     assert plan[-1][0] == asked
     assert rounds(CompressOptions("shrink", speedup=2.0, schedule="constant"), whole, asked) == [(asked, 20)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -72,6 +73,16 @@ def asked_sizes(options: CompressOptions, config: ViTConfig) -> Sizes | None:
     return asked
 
 
+def check_sizes(options: CompressOptions, config: ViTConfig) -> None:
+    """Whether a model can have the sizes that are asked for.
+
+    Raises:
+        ConfigError: as `asked_sizes` and `mixes`.
+    """
+    if asked_sizes(options, config) is None:
+        mixes(config, options.speedup)
+
+
 def _count(name: str, asked: float | None, whole: int, step: int) -> int:
     if asked is None:
         return whole
@@ -114,14 +125,14 @@ def _mixes(config: ViTConfig, speedup: float) -> Iterator[Sizes]:
 
 def _most_units(config: ViTConfig, layers: int, heads: int, most: float) -> int:
     """The largest number of hidden units that keeps below so many multiply-adds; 0 for none."""
-    for units in range(config.mlp_dim, 0, -1):
-        if (units % STEP == 0 or units == config.mlp_dim) and macs(
-            config.replace(
-                num_layers=layers, num_heads=heads, head_width=config.head_dim, mlp_dim=units, **probe_sizes(config)
-            )
-        ) <= most:
-            return units
-    return 0
+
+    def cost(units: int) -> int:
+        sizes = {"num_layers": layers, "num_heads": heads, "mlp_dim": units}
+        return macs(config.replace(head_width=config.head_dim, **sizes, **probe_sizes(config)))
+
+    every = [*range(STEP, config.mlp_dim, STEP), config.mlp_dim]
+    fitting = bisect_right(every, most, key=cost)
+    return every[fitting - 1] if fitting else 0
 
 
 def rounds(options: CompressOptions, whole: Sizes, asked: Sizes) -> list[tuple[Sizes, int]]:

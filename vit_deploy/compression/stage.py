@@ -22,7 +22,7 @@ from vit_deploy.compression.data import Images
 from vit_deploy.compression.float_ranges import measured_between
 from vit_deploy.compression.job import RESULT, Job
 from vit_deploy.compression.round_state import has_begun
-from vit_deploy.compression.sizes import asked_sizes
+from vit_deploy.compression.sizes import check_sizes
 from vit_deploy.compression.state import load_state
 from vit_deploy.compression.training_folder import TrainingFolder
 from vit_deploy.core.checkpoint import Checkpoint
@@ -113,7 +113,7 @@ def compress(
         raise DataError("the model has no head, and classes are what it is trained on", fix="give one with a head")
     shrinks = options.method == SHRINK
     if shrinks:
-        asked_sizes(options, checkpoint.config)
+        check_sizes(options, checkpoint.config)
     # Of a shrunk model all is trained, and what exporters fold is better apart.
     folded = checkpoint if shrinks else ready(checkpoint, centred=options.method == LEARNS_RANGES)
     folded = dataclasses.replace(folded, ranges={})
