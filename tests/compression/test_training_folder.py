@@ -101,7 +101,7 @@ def test_the_process_that_trains_ends_with_its_parent(orphan, tmp_path, monkeypa
 
 def test_the_worker_watches_its_stdin_from_the_start(tmp_path):
     command = python("-m", "vit_deploy.compression.worker", str(tmp_path / "no job is here"))
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
 
 

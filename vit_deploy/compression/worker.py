@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import threading
 import zipfile
@@ -73,5 +74,6 @@ def _say(**what: str | dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=end_with_stdin, daemon=True).start()
+    if stat.S_ISFIFO(os.fstat(0).st_mode):  # by hand it may be started with any other
+        threading.Thread(target=end_with_stdin, daemon=True).start()
     sys.exit(main(Path(sys.argv[1])))
