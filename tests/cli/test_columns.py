@@ -76,6 +76,8 @@ def test_in_a_file_sentences_go_on_in_the_next_line_and_long_words_are_whole():
         ("weights digest", digest),
     )
     assert shown.remarks == []
+    long = on_a_page((prose("of"), prose("found")), [("left to the CPU by Arm Ethos-U85", "2 GELU"), *rows], 50, len)
+    assert long.rows[0] == ("left to the CPU\nby Arm Ethos-U85", "2 GELU") and long.rows[1:] == shown.rows
 
 
 def test_a_table_in_a_pipe_has_no_blanks_behind_its_lines_and_is_as_wide_as_columns_says(run, bundles, monkeypatch):

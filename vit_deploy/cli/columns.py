@@ -111,9 +111,11 @@ def on_a_page(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: i
     whole = Fitted(tuple(columns), tuple(map(tuple, rows)))
     if len(columns) != 2 or columns[1].shortening is not Shortening.WRAPPED:
         return whole
-    widest = max(measure(name) for name in (columns[0].name, *(row[0] for row in rows)))
-    room = max(LEAST_PROSE, width - _needed([widest, 0]))
-    return replace(whole, rows=tuple((row[0], wrapped(row[1], room, measure, cut=False)) for row in rows))
+    longest = max(measure(name) for name in (columns[0].name, *(row[0] for row in rows)))
+    names = min(longest, width // 3)
+    room = max(LEAST_PROSE, width - _needed([names, 0]))
+    broken = ((wrapped(row[0], names, measure, cut=False), wrapped(row[1], room, measure, cut=False)) for row in rows)
+    return replace(whole, rows=tuple(broken))
 
 
 def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, measure: Measure) -> Fitted:
