@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("tf_keras")
 
 from vit_deploy import checkpoints, cli
-from vit_deploy.compression import CompressOptions
+from vit_deploy.compression import CompressOptions, shrinking
 from vit_deploy.compression.importance import importance
 from vit_deploy.compression.job import Job
 from vit_deploy.compression.narrowing import columns_of
@@ -124,6 +124,37 @@ def test_a_mix_as_fast_as_asked_for_is_found_and_learns(shrunk):
     _, _, found = shrunk("mix", speedup=1.5, **changes)
     assert found.config.num_layers < 2 or found.config.num_heads < 2 or found.config.mlp_dim < 24
     assert found.history[-1]["held_out_loss"] < found.history[0]["held_out_loss"]
+
+
+def test_sizes_for_a_speedup_are_found_once_and_importance_is_measured_once_for_them(shrunk, monkeypatch):
+    measured, trained, said = [], [], []
+
+    def counted(checkpoint, *arguments):
+        measured.append(checkpoint.digest())
+        return importance(checkpoint, *arguments)
+
+    def killed(checkpoint, *arguments, **named):
+        trained.append(checkpoint.digest())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shrinking, "importance", counted)
+    monkeypatch.setattr(shrinking, "train", killed)
+    changes = {"keep_heads": None, "keep_mlp": None, "speedup": 1.5}
+    with pytest.raises(KeyboardInterrupt):
+        shrunk("mix", said.append, **changes)
+    assert len(measured) == 1
+    assert [doing for doing in said if "importance" in doing] == [
+        "reading the images to measure importance on",
+        "measuring the importance of heads, hidden units and blocks",
+    ]
+    said.clear()
+    with pytest.raises(KeyboardInterrupt):
+        shrunk("mix", said.append, **changes)
+    assert said == [
+        "reading the images to measure importance on",
+        "round 1 of 4, measuring the importance of heads, hidden units and blocks",
+    ]
+    assert measured[0] == measured[1] and trained[0] == trained[1]
 
 
 @pytest.mark.slow

@@ -16,13 +16,14 @@ from vit_deploy.compression import CompressOptions
 from vit_deploy.compression.data import Images, order
 from vit_deploy.compression.importance import Batch, answers, divergence, importance
 from vit_deploy.compression.narrowing import narrow
-from vit_deploy.compression.round_state import Round, load_round, of_round, save_round
-from vit_deploy.compression.sizes import Sizes, asked_sizes, mixes, most_important, rounds
+from vit_deploy.compression.round_state import Round, load_round, load_sizes, of_round, save_round, save_sizes
+from vit_deploy.compression.sizes import Importance, Sizes, asked_sizes, mixes, most_important, rounds
 from vit_deploy.compression.training import OnEpoch, Original, Progress, Trained, train
 from vit_deploy.core.checkpoint import Checkpoint
 
 LOOKED_AT = 512  # images that importance is measured on
 BATCH = 64  # of them
+MEASURING = "measuring the importance of heads, hidden units and blocks"
 
 
 def train_smaller(
@@ -53,14 +54,22 @@ def train_smaller(
         EngineError: the loss is not a number any more.
     """
     start = time.perf_counter()
-    progress("measuring the importance of heads, hidden units and blocks")
+    progress("reading the images to measure importance on")
     batches = looked_at(checkpoint, images, options.seed)
-    asked = asked_sizes(options, checkpoint.config) or _best_mix(checkpoint, batches, options, progress)
+    asked = asked_sizes(options, checkpoint.config) or load_sizes(state, fingerprint)
+    found = None
+    if asked is None:
+        progress(MEASURING)
+        found = importance(checkpoint, batches, options.temperature)
+        asked = _best_mix(checkpoint, found, batches, options, progress)
+        save_sizes(asked, state, fingerprint)
     plan = rounds(options, Sizes.of(checkpoint.config), asked)
     done = load_round(state, fingerprint) or Round(-1, checkpoint, tuple(range(checkpoint.config.num_layers)), ())
     for number, (sizes, epochs) in enumerate(plan[done.number + 1 :], done.number + 1):
         last = number + 1 == len(plan)
-        found = importance(done.checkpoint, batches, options.temperature)
+        if found is None or number:  # what was measured for the sizes is of the whole model, as round 0 finds it
+            progress(f"round {number + 1} of {len(plan)}, {MEASURING}")
+            found = importance(done.checkpoint, batches, options.temperature)
         kept = most_important(found, sizes, done.checkpoint.config)
         smaller, blocks = narrow(done.checkpoint, kept), tuple(done.blocks[block] for block in kept.blocks)
         before = sum(short for _, short in plan[:number])
@@ -119,9 +128,10 @@ def pairs(blocks: Sequence[int], count: int) -> list[tuple[int, int]]:
     return [(index, after - 1) for index, after in enumerate(following)]
 
 
-def _best_mix(checkpoint: Checkpoint, batches: Sequence[Batch], options: CompressOptions, progress: Progress) -> Sizes:
+def _best_mix(
+    checkpoint: Checkpoint, found: Importance, batches: Sequence[Batch], options: CompressOptions, progress: Progress
+) -> Sizes:
     """The sizes of those as fast as asked for that leave the answers the nearest before any training."""
-    found = importance(checkpoint, batches, options.temperature)
     few = batches[: max(len(batches) // 2, 1)]
     right = answers(checkpoint, few)
     tried: list[tuple[float, Sizes]] = []
