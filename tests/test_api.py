@@ -92,7 +92,7 @@ def test_a_failed_proof_is_an_error_that_names_the_artifact(tmp_path, checkpoint
 
 def test_a_session_names_the_runtimes_that_take_a_format(bundles):
     with pytest.raises(
-        ConfigError, match=r"litert does not run .*model\.onnx\n  fix: onnxruntime, openvino, qnn, web does"
+        ConfigError, match=r"litert does not run .*model\.onnx\n  fix: take onnxruntime or openvino or qnn or web"
     ):
         vit_deploy.session(bundles["onnx"], runtime="litert")
 

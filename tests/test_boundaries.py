@@ -98,7 +98,10 @@ LEAVES = {
         f"exporters.onnx.{name}": ONNX | {"onnxruntime"}
         for name in ("even_norms", "graph_values", "int4_blocks", "whole_graph")
     },
-    **{f"exporters.onnx.{name}": ONNX for name in ("bfloat16", "file", "int8_pairs", "layers", "write")},
+    **{
+        f"exporters.onnx.{name}": ONNX
+        for name in ("bfloat16", "file", "fused_attention", "int8_pairs", "layers", "write")
+    },
     **{
         f"exporters.onnx.{name}": ONNX | {"onnxruntime"}
         for name in ("dynamic", "float16", "half_guard", "inside", "layer_inputs", "quantize", "static")

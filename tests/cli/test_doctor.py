@@ -28,6 +28,12 @@ CUDA_12 = ['nvidia-cuda-runtime-cu12<13.0,>=12.5.82; extra == "and-cuda"', 'nvid
 CUDA_13 = ['nvidia-cuda-runtime~=13.0; extra == "cuda"', 'nvidia-cudnn-cu13~=9.0; extra == "cudnn"']
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Lines in which nothing has to be broken."""
+    monkeypatch.setenv("COLUMNS", "500")
+
+
 def environment(**versions: str | tuple[str, list[str]]) -> dict[str, Package]:
     """Faked distributions: a version, or a version and what it requires."""
     found = {}

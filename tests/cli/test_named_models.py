@@ -25,7 +25,10 @@ def test_what_bare_weights_were_taken_for_is_said_and_a_name_decides_it(tmp_path
     assert "vit_base_patch16_gap_224 (16 heads" in entry["why"]
     named = run("inspect", file, "--architecture", "vit_base_patch16_gap_224", "--json")
     assert named.code == 0, named.err
-    assert {assumption["field"] for assumption in named.document["assumed"]} <= {"image_size", "mean", "std"}
+    assert {assumption["field"] for assumption in named.document["assumed"]} <= {
+        *("image_size", "mean", "std"),
+        *("resize", "crop", "interpolation"),
+    }
     refused = run("inspect", file, "--architecture", "vit_dlittle_patch16_reg1_gap_256")
     assert (refused.code, "it has differential attention" in refused.err) == (2, True)
 

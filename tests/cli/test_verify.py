@@ -73,7 +73,7 @@ def test_a_runtime_of_another_format_is_refused(run, bundles):
     assert (
         result.code == 2
         and "litert does not run" in result.err
-        and "fix: onnxruntime, openvino, qnn, web does" in result.err
+        and "fix: take onnxruntime or openvino or qnn or web" in result.err
     )
 
 

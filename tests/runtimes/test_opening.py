@@ -39,7 +39,7 @@ def test_an_engine_that_does_not_take_the_format_is_not_opened(artifact):
         open_session(artifact, "keras"),
     ):
         pass
-    assert caught.value.fix == "onnxruntime, openvino, qnn, web does"
+    assert caught.value.fix == "take onnxruntime or openvino or qnn or web"
 
 
 def test_an_engine_that_is_not_installed_is_named(artifact, monkeypatch):
