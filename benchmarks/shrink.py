@@ -31,7 +31,8 @@ from vit_deploy.core.child_processes import python
 BATCH = 64  # images a step
 # Of so few images the original's answers are learned in many epochs, of mixtures too (Beyer et al. 2022).
 _DIGITS: Mapping[str, Any] = {
-    "epochs": 120,
+    "epochs": 300,
+    "held_out": 0.1,
     "patience": 0,
     "schedule": "constant",
     "augment": ("crop", "mixup"),
@@ -40,7 +41,7 @@ _DIGITS: Mapping[str, Any] = {
 _PHOTOS: Mapping[str, Any] = {"epochs": 10, "patience": 0, "schedule": "constant", "augment": ("crop", "flip")}
 WAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "digits": {
-        "1.5x": {**_DIGITS, "keep_layers": 2, "keep_heads": 3, "keep_mlp": 192},
+        "1.5x": {**_DIGITS, "keep_layers": 2, "keep_heads": 3, "keep_mlp": 128},
         "2x": {**_DIGITS, "keep_layers": 2, "keep_heads": 2, "keep_mlp": 96},
     },
     "photos": {
