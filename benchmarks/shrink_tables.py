@@ -13,18 +13,22 @@ from benchmarks.targets import Target
 AIMED_AT = {"1.5x": 1.5, "2x": 2.0}
 JUDGED = ("onnx-fp32", "tflite-int8")  # that have to be as fast as aimed at
 MAX_DROP = {"digits": 0.3, "photos": 1.5}  # points of top-1, at 1.5 times the speed
+# The mix that is judged. Of the digits' models, of a tenth of a millisecond, most is what operators take by themselves:
+# int8 TFLite needs the smaller one to be 1.5 times as fast.
+MIX = {"digits": "2x", "photos": "1.5x"}
+SPEED = 1.5
 NAMES = {"digits": "digits", "photos": "photographs"}
 
 
 def targets(results: Mapping[str, Result]) -> Iterator[Target]:
     """Of 1.5 times as fast: how fast it is, what it loses, and what the same model gains over training from nothing."""
     for kind, most in MAX_DROP.items():
-        found = _of(results, kind, "1.5x")
+        found, mix = _of(results, kind, MIX[kind]), f"{NAMES[kind]} {MIX[kind]}"
         for name in JUDGED:
             speed = [_speedup(each, name) for each in found]
-            yield Target(f"{NAMES[kind]}, {name}: times as fast, median", 1.5, _or_none(speed, median), at_least=True)
+            yield Target(f"{mix}, {name}: times as fast, median", SPEED, _or_none(speed, median), at_least=True)
             lost = [_lost(each, name) for each in found]
-            yield Target(f"{NAMES[kind]}, {name}: points of top-1 lost, mean of the seeds", most, _or_none(lost, mean))
+            yield Target(f"{mix}, {name}: points of top-1 lost, mean of the seeds", most, _or_none(lost, mean))
         gained = [_over_nothing(each) for way in AIMED_AT for each in _of(results, kind, way)]
         text = f"{NAMES[kind]}: points of top-1 above the same small model trained from nothing for as long, worst"
         yield Target(text, 0.0, _or_none(gained, min), at_least=True)
