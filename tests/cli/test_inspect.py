@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,16 +17,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
-from tests.checkpoints.state_dicts import read, write
-from tests.checkpoints.torch_writer import write_zip
-from tests.exporters.variants import trained
-from tests.peers import timm_families
-from vit_deploy import checkpoints
+from tests.cli.inspecting import LABELS, assert_says, labelled, record
 from vit_deploy.cli import run
-from vit_deploy.core import cost
 from vit_deploy.core.artifact import Artifact, describe
 from vit_deploy.core.checkpoint import Checkpoint
-from vit_deploy.core.choices import Activation
 from vit_deploy.core.manifest import write_manifest
 from vit_deploy.core.registry import Plugin
 from vit_deploy.errors import ArtifactError, CheckpointError
@@ -37,14 +30,12 @@ from vit_deploy.formats.inspect import inspect
 from vit_deploy.formats.tflite.names import DTYPES, OPERATORS
 from vit_deploy.runtimes import RUNTIMES
 
-PLAIN = Path(timm_families.__file__).parent / "golden" / "timm" / "plain"
 FORMATS = tuple(EXPORTERS)  # plans are compiled of files in one of these
-LABELS = ("cat", "dog", "größe", "[/bold] \x1b[31m", "last")
 
 
 @pytest.fixture(scope="module")
 def model() -> Checkpoint:
-    return dataclasses.replace(trained(), labels=LABELS).with_step("resize", to=[24, 32])
+    return labelled()
 
 
 def bundle(format: str, model: Checkpoint, folder: Path) -> Artifact:
@@ -60,31 +51,6 @@ def bundle(format: str, model: Checkpoint, folder: Path) -> Artifact:
 def bundles(model, tmp_path_factory) -> dict[str, Artifact]:
     root = tmp_path_factory.mktemp("bundles")
     return {format: bundle(format, model, root / format) for format in FORMATS}
-
-
-def record(path: Path, capfd: Any, *options: str) -> dict[str, Any]:
-    assert run(["inspect", str(path), "--json", *options]) == 0
-    document = json.loads(capfd.readouterr().out)
-    assert (document["schema"], document["command"], document["ok"]) == (1, "inspect", True)
-    (result,) = document["results"]
-    return result
-
-
-def table(printed: str) -> dict[str, str]:
-    """The cells of a table by the first of their row."""
-    rows = (re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in printed.splitlines())
-    return {row[0]: row[1] for row in rows if len(row) == 2}
-
-
-def assert_says(found: dict[str, Any], model: Checkpoint) -> None:
-    assert found["precision"] == "fp32"
-    assert found["parameters"] == model.num_parameters
-    assert found["macs"] == cost.macs(model.config)
-    assert found["config"] == model.config.to_dict()
-    assert found["preprocess"] == model.preprocess.to_dict()
-    assert found["labels"] == len(LABELS)
-    assert found["weights_digest"] == model.digest()
-    assert found["provenance"] == [step.to_dict() for step in model.provenance]
 
 
 def test_what_a_file_is_made_for_is_told(bundles, tmp_path, capfd):
@@ -164,60 +130,6 @@ def test_savedmodel_operators_are_those_behind_the_signature(bundles, capfd):
         assert found["operators"][name] == inner.count(name) > 0
     assert not set(found["operators"]) & {"SaveV2", "RestoreV2", "AssignVariableOp"}
     assert found["facts"]["made by"] == f"tensorflow {tf.__version__}"
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
-def test_a_checkpoint_says_what_it_holds(suffix, model, tmp_path, capfd):
-    path = tmp_path / f"vit{suffix}"
-    checkpoints.save(model, path)
-    found = record(path, capfd)
-    assert_says(found, model)
-    assert (found["kind"], found["format"]) == ("checkpoint", suffix.removeprefix("."))
-    assert found["bytes"] == path.stat().st_size
-    assert found["operators"] is None
-
-
-def test_a_table_of_a_checkpoint_has_plain_words_and_no_empty_rows(tmp_path: Path, run: Any) -> None:
-    plain = Checkpoint.random(trained().config, 7)
-    facts = {
-        "assumed": {"activation": Activation.GELU, "epsilon": 1e-6},
-        "left_out": [],
-        "supposed": {},
-        "size": [8, 4],
-    }
-    checkpoints.save(plain.with_step("import", **facts), tmp_path / "vit.safetensors")
-    rows = table(run("inspect", tmp_path / "vit.safetensors").out)
-    assert rows["kind"] == "safetensors checkpoint"
-    assert rows["labels"] == "none"
-    assert rows["done to it"] == "import assumed=(activation=gelu, epsilon=1e-06), size=[8, 4]"
-    assert "runs in" not in rows
-
-
-def test_assumptions_are_in_plain_words_in_the_table(tmp_path: Path, run: Any) -> None:
-    path = write_zip(tmp_path / "ckpt.pth.tar", read(PLAIN / "model.safetensors"))
-    rows = table(run("inspect", path, "--num-heads", 3).out)
-    assert rows["kind"] == "pth.tar checkpoint"
-    assert "activation=gelu" in rows["done to it"]
-
-
-@pytest.mark.parametrize("shards", [1, 2])
-def test_the_size_of_a_folder_is_that_of_its_weights(shards: int, tmp_path: Path, capfd: Any) -> None:
-    tensors = read(PLAIN / "model.safetensors")
-    names = (
-        ["model.safetensors"]
-        if shards == 1
-        else ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    )
-    held = {file: list(tensors)[index::shards] for index, file in enumerate(names)}
-    for file, part in held.items():
-        write(tmp_path / file, {name: tensors[name] for name in part})
-    if shards > 1:
-        index = {"weight_map": {name: file for file, part in held.items() for name in part}}
-        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    shutil.copy(PLAIN / "config.json", tmp_path)
-    found = record(tmp_path, capfd)
-    assert (found["kind"], found["format"]) == ("checkpoint", "safetensors")
-    assert found["bytes"] == sum((tmp_path / file).stat().st_size for file in held)
 
 
 def test_the_table_shows_everything_and_no_control_characters(bundles, capfd):
