@@ -102,6 +102,17 @@ def test_no_value_in_16_bits_overflows(case, target, tmp_path):
         assert bool(PLANTED[case][3]) == bool(in_float32(model))
 
 
+def test_a_bias_that_leaves_no_room_for_what_it_is_added_to_is_in_float32(tmp_path):
+    plain = trained()
+    name = UP.replace("kernel", "bias")
+    weights = {**plain.weights, name: plain.weights[name].copy()}
+    weights[name][0] = -6e4  # its GELU is zero, and a product of as much beside it would overflow inside of the kernel
+    jobs = plan(["onnx"], ["fp16"], target=Target.CUDA)[0]
+    checkpoint = dataclasses.replace(plain, weights=weights)
+    [result] = export(checkpoint, tmp_path, jobs, QuantizeOptions(measure_speed=False)).results
+    assert in_float32(onnx.load(str(result.artifact.model_path))) == {"block_0.ffn.Gelu"}
+
+
 @pytest.mark.parametrize("operator", FUSED)
 def test_the_inside_of_a_fused_attention_is_computed_as_the_kernel_does(operator):
     rng = np.random.default_rng(3)

@@ -142,10 +142,10 @@ def measure(model: onnx.ModelProto, source: Artifact, calibration: Calibration) 
 
 
 def _too_large(graph: onnx.GraphProto) -> dict[str, float]:
-    """Weights that 16-bit floats do not hold, by their names."""
+    """Weights that 16-bit floats do not hold, and biases without room for what they are added to inside a kernel."""
     floats = (one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
     sizes = ((one.name, float(np.abs(numpy_helper.to_array(one)).max(initial=0.0))) for one in floats)
-    return {name: size for name, size in sizes if size > LARGEST}
+    return {name: size for name, size in sizes if size > (LIMIT if name.endswith(".bias") else LARGEST)}
 
 
 def _inputs(source: Artifact, calibration: Calibration) -> Iterator[NDArray[Any]]:
